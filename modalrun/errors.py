@@ -1,0 +1,98 @@
+"""Every error that modalrun reports, each with its exit code and what to do next.
+
+The tree has one branch per decision that a caller (a person or a CI job) makes:
+
+    ModalrunError
+    ├── RunFailedError          1  a step raised, or its process died
+    ├── UsageError              2  the command line or the run spec is wrong; nothing was created
+    ├── AuthenticationError     3  not authenticated, or not allowed
+    ├── NotFoundError           4  run, deployment, stack or app not found
+    ├── CapacityError           5  no capacity, quota or rate limit
+    ├── RunTimeoutError         6  the run's own timeout passed
+    ├── RunStoppedError         7  stopped or terminated by somebody
+    ├── ConnectionLostError     8  the run may still be going
+    ├── UnknownOutcomeError     9  the submission may or may not have been accepted
+    └── InternalError          70  a fault of modalrun's own
+
+The codes are a contract with CI jobs: they never change.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ModalrunError(Exception):
+    """An error that a user sees as a message, never as a traceback.
+
+    Attributes:
+        message: What happened, and to what.
+        hint: What to do next; None where the message says it all.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RunFailedError(ModalrunError):
+    """The run failed: a step raised, or the process that ran it died."""
+
+    exit_code = 1
+
+
+class UsageError(ModalrunError):
+    """The command line or the run spec is wrong. Nothing was created."""
+
+    exit_code = 2
+
+
+class AuthenticationError(ModalrunError):
+    """Modal or ZenML did not accept the credentials, or does not allow the call."""
+
+    exit_code = 3
+
+
+class NotFoundError(ModalrunError):
+    """A run, deployment, stack, app, environment or secret does not exist."""
+
+    exit_code = 4
+
+
+class CapacityError(ModalrunError):
+    """Modal has no capacity for the request, or a quota or rate limit is reached."""
+
+    exit_code = 5
+
+
+class RunTimeoutError(ModalrunError):
+    """The run took longer than its `timeout`."""
+
+    exit_code = 6
+
+
+class RunStoppedError(ModalrunError):
+    """Somebody stopped the run or terminated its sandbox."""
+
+    exit_code = 7
+
+
+class ConnectionLostError(ModalrunError):
+    """The connection is lost. A run that had started may still be going."""
+
+    exit_code = 8
+
+
+class UnknownOutcomeError(ModalrunError):
+    """Modal's answer to the submission was lost; the run may or may not have been accepted."""
+
+    exit_code = 9
+
+
+class InternalError(ModalrunError):
+    """A fault of modalrun's own; never the user's."""
+
+    exit_code = 70

@@ -1,0 +1,1 @@
+"""The local Modal server: enough of the Modal API for the unmodified `modal` SDK and CLI."""
