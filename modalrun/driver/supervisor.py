@@ -1,0 +1,199 @@
+"""The first process of every sandbox. It imports neither SDK and so starts at once.
+
+It starts the runner as its child, passes signals on, ends it at the deadline, and when the child
+dies without a word (out of memory, a segfault) has the end recorded in ZenML. What the child
+prints passes through it and leaves as valid UTF-8: one stray byte would otherwise end Modal's own
+stream reader (`modal/io_streams.py:214`, 1.6.4).
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from modalrun.driver import (
+    END_REASON_FILE,
+    EXIT_COMPLETED,
+    EXIT_FAILED,
+    EXIT_KILLED,
+    EXIT_TERMINATED,
+    EXIT_TIMED_OUT,
+    RUN_ID,
+    TIMEOUT,
+)
+
+CHUNK = 65_536
+DRAIN_SECONDS = 2.0
+"""How long output that a dead child left in its pipes is waited for."""
+
+TERMINATE_GRACE_SECONDS = 10.0
+"""How long a runner that was told to end may take for it."""
+
+_WORDS_SAID = (EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED)
+"""Exit codes by which the runner says that it has recorded its end."""
+
+
+def margin(timeout: float) -> float:
+    """Seconds before the sandbox's own timeout at which the runner is told to end.
+
+    A tenth of the timeout, between 0.5 and 30 s: time to record the end, for about the price of
+    starting ZenML once more.
+    """
+    return min(30.0, max(0.5, timeout * 0.1))
+
+
+def main() -> int:
+    """Run `python -m <first argument>` under supervision; returns the sandbox's exit code."""
+    timeout = float(os.environ[TIMEOUT])
+    deadline = time.monotonic() + timeout - margin(timeout)
+    earlier_kills = _out_of_memory_kills()
+    home = Path(tempfile.mkdtemp(prefix="modalrun-"))
+    environment = _child_environment(home)
+    child = subprocess.Popen(
+        [sys.executable, "-m", sys.argv[1]],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    )
+    pumps = [_pump(child.stdout, sys.stdout.buffer), _pump(child.stderr, sys.stderr.buffer)]
+    terminated = threading.Event()
+
+    def pass_on(_signum: int, _frame: object) -> None:
+        if not terminated.is_set():
+            terminated.set()
+            child.terminate()
+            killer = threading.Timer(TERMINATE_GRACE_SECONDS, child.kill)
+            killer.daemon = True
+            killer.start()
+
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, pass_on)
+
+    timed_out = False
+    try:
+        code = child.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        reason = f"The run took longer than its timeout of {timeout:g} s."
+        Path(environment[END_REASON_FILE]).write_text(reason, encoding="utf-8")
+        _say(reason)
+        code = _end(child, margin(timeout) / 2)
+    for pump in pumps:
+        pump.join(DRAIN_SECONDS)
+    if code in _WORDS_SAID:
+        return EXIT_TIMED_OUT if timed_out else code
+    return _dead_child(
+        code,
+        environment,
+        timed_out=timed_out,
+        terminated=terminated.is_set(),
+        out_of_memory=_out_of_memory_kills() > earlier_kills,
+    )
+
+
+def _child_environment(home: Path) -> dict[str, str]:
+    """A private home and ZenML configuration: processes that share one crash each other."""
+    binaries = str(Path(sys.executable).parent)
+    reason_file = home / "end-reason"
+    config = home / "zenml"
+    config.mkdir()
+    return {
+        **os.environ,
+        "HOME": str(home),
+        "ZENML_CONFIG_PATH": str(config),
+        "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
+        "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
+        END_REASON_FILE: str(reason_file),
+    }
+
+
+def _pump(source: BinaryIO | None, sink: BinaryIO) -> threading.Thread:
+    assert source is not None
+
+    def run() -> None:
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        while chunk := source.read(CHUNK):
+            sink.write(decode(chunk).encode())
+            sink.flush()
+        sink.write(decode(b"", True).encode())
+        sink.flush()
+
+    # A daemon: a grandchild that keeps the pipe open must not keep the sandbox alive.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def _end(child: subprocess.Popen[bytes], grace: float) -> int:
+    """SIGTERM, then after `grace` seconds SIGKILL; returns the exit code."""
+    child.terminate()
+    try:
+        return child.wait(grace)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
+
+
+def _dead_child(
+    code: int,
+    environment: dict[str, str],
+    *,
+    timed_out: bool,
+    terminated: bool,
+    out_of_memory: bool,
+) -> int:
+    """Have the end of a child that could not record it recorded; returns the exit code."""
+    if timed_out:
+        reason, result = "The run took longer than its timeout.", EXIT_TIMED_OUT
+    elif terminated:
+        reason, result = "The sandbox was told to end.", EXIT_TERMINATED
+    elif code == -signal.SIGKILL:
+        reason = (
+            "The runner was killed because the sandbox ran out of memory."
+            if out_of_memory
+            else "The runner was killed (SIGKILL)."
+        )
+        result = EXIT_FAILED if out_of_memory else EXIT_KILLED
+    elif code < 0:
+        reason = f"The runner died of {signal.Signals(-code).name}."
+        result = EXIT_FAILED
+    else:
+        reason, result = f"The runner ended with exit code {code}.", EXIT_FAILED
+    _say(reason)
+    if RUN_ID in environment:
+        subprocess.run(
+            [sys.executable, "-m", "modalrun.driver.finalize", reason], env=environment, check=False
+        )
+    return result
+
+
+def _out_of_memory_kills() -> int:
+    """How many processes of this cgroup the kernel killed for want of memory; 0 if unknown."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"modalrun: {text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Pumps may still sit in a pipe that a grandchild holds open; nothing waits for them.
+    os._exit(status)

@@ -1,0 +1,119 @@
+"""YAML with positions: the data of a file, and the line that each value stands on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modalrun.errors import UsageError
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class YamlSource:
+    """A parsed YAML mapping that still knows where its keys stand.
+
+    Attributes:
+        path: The file that was read.
+        data: Its content, as plain Python values.
+        lines: The line (from 1) of each key, by its path from the top, such as
+            `("steps", "train", "settings")`.
+    """
+
+    path: Path
+    data: dict[str, Any]
+    lines: Mapping[KeyPath, int] = field(repr=False)
+
+    def where(self, key_path: Iterable[str | int]) -> str:
+        """The place of a key as `file:line`, or of its nearest parent that is in the file."""
+        parts = tuple(key_path)
+        while parts and parts not in self.lines:
+            parts = parts[:-1]
+        return f"{self.path}:{self.lines[parts]}" if parts else str(self.path)
+
+
+def read_yaml(path: Path) -> YamlSource:
+    """Read a YAML file that holds one mapping.
+
+    Raises:
+        UsageError: The file is missing, unreadable, not UTF-8, not YAML, empty, holds something
+            other than a mapping, or has a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no file {path}.", hint="Check the path.") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path} is a folder, not a run spec.", hint="Name a file.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text.") from error
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}.") from error
+
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise UsageError(
+                f"{path} is empty.", hint="A run spec needs at least the key 'pipeline'."
+            )
+        if not isinstance(node, yaml.MappingNode):
+            kind = {"sequence": "a list", "scalar": "a single value"}.get(node.id, node.id)
+            raise UsageError(
+                f"{path}:{node.start_mark.line + 1}: a run spec is a YAML mapping"
+                f" (key: value), this file holds {kind}."
+            )
+        lines: dict[KeyPath, int] = {}
+        _collect_lines(path, node, (), lines, frozenset())
+        data = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise UsageError(f"{place}: this is not YAML: {error.problem or error.context}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+    return YamlSource(path, data, lines)
+
+
+def _collect_lines(
+    path: Path,
+    node: yaml.Node,
+    at: KeyPath,
+    lines: dict[KeyPath, int],
+    open_nodes: frozenset[int],
+) -> None:
+    if id(node) in open_nodes:
+        raise UsageError(f"{path}:{node.start_mark.line + 1}: this alias contains itself.")
+    open_nodes = open_nodes | {id(node)}
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            line = key_node.start_mark.line + 1
+            if key in seen and key != "<<":
+                raise UsageError(
+                    f"{path}:{line}: the key '{key}' stands here a second time.",
+                    hint="YAML would silently keep only the last one; remove one of them.",
+                )
+            seen.add(key)
+            child = at if key == "<<" else (*at, key)
+            lines.setdefault(child, line)
+            _collect_lines(path, value_node, child, lines, open_nodes)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*at, index)] = item.start_mark.line + 1
+            _collect_lines(path, item, (*at, index), lines, open_nodes)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, or None where none is alike."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None

@@ -1,0 +1,10 @@
+"""The one place that reaches into ZenML's internals. Written against ZenML 0.98.0.
+
+    translate   what ZenML raises -> our errors
+    stacks      the stack of a run, with our orchestrator standing in
+    compiling   run spec -> compiled deployment
+    runs        run and step records: create, read, settle
+    steps       running steps inside a sandbox
+
+Each of these imports ZenML (about two seconds); importing this package does not.
+"""

@@ -1,0 +1,294 @@
+"""Run spec -> compiled deployment, with ZenML's own compiler."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zenml
+from pydantic import ValidationError
+from zenml.client import Client
+from zenml.config.compiler import Compiler
+from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
+from zenml.exceptions import (
+    AuthorizationException,
+    SettingsResolvingError,
+    ZenKeyError,
+    ZenMLBaseException,
+)
+from zenml.execution.pipeline.utils import prevent_pipeline_execution
+from zenml.models import PipelineSnapshotBase, StackResponse
+from zenml.pipelines.pipeline_definition import Pipeline
+from zenml.stack import Stack
+from zenml.utils import env_utils, source_utils
+
+from modalrun.deployment import Deployment, StepView
+from modalrun.errors import ModalrunError, NotFoundError, UsageError
+from modalrun.spec import RunSpec, validation_message
+from modalrun.yaml_source import nearest
+from modalrun.zenml_api.stacks import stand_in
+from modalrun.zenml_api.translate import first_line, translated
+
+VERSION: str = zenml.__version__
+
+_HOOK_ARGUMENTS = {
+    "init_hook_source": "on_init",
+    "init_hook_kwargs": "on_init_kwargs",
+    "cleanup_hook_source": "on_cleanup",
+    "failure_hook_source": "on_failure",
+    "success_hook_source": "on_success",
+    "start_hook_source": "on_start",
+    "end_hook_source": "on_end",
+    "pause_hook_source": "on_pause",
+    "resume_hook_source": "on_resume",
+}
+"""Keys of a run configuration that `Compiler` doesn't apply, and the arguments of
+`Pipeline.configure` that do (`zenml/config/compiler.py:182`)."""
+
+_CONFIGURED_HERE = ("enable_heartbeat", "substitutions")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A pipeline compiled for a stack, not yet stored anywhere."""
+
+    deployment: Deployment
+    pipeline: Pipeline
+    snapshot: PipelineSnapshotBase
+    stack: Stack
+
+
+def compile_spec(spec: RunSpec) -> Compiled:
+    """Import and compile the pipeline of a run spec for its stack, with our orchestrator in it.
+
+    Nothing is stored in ZenML, and neither the user's configuration nor the active stack changes.
+
+    Raises:
+        UsageError: The pipeline can't be imported, isn't one, or doesn't fit the spec.
+        NotFoundError: There is no such stack.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    source_utils.set_custom_source_root(str(spec.source_root))
+    sys.path.insert(0, str(spec.source_root))
+    pipeline = _import_pipeline(spec).copy()
+    with translated():
+        stack = stand_in(_find_stack(spec))
+        os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
+        run_configuration = _run_configuration(spec)
+        _prepare(pipeline, run_configuration, spec)
+        try:
+            snapshot = Compiler().compile(pipeline, stack, run_configuration)
+            snapshot = env_utils.substitute_env_variable_placeholders(snapshot)
+        except ModalrunError:
+            raise
+        except Exception as error:
+            raise _compile_error(spec, error) from error
+    builds = stack.get_docker_builds(snapshot)
+    if builds:
+        steps = sorted({build.step_name for build in builds if build.step_name})
+        raise UsageError(
+            f"{'Step ' + ', '.join(steps) if steps else 'The pipeline'} needs an image that ZenML"
+            " builds (for a step operator), which is not supported yet.",
+            hint="Remove the step operator from the step: modalrun runs it in the sandbox.",
+        )
+    return Compiled(_view(snapshot, stack), pipeline, snapshot, stack)
+
+
+def _find_stack(spec: RunSpec) -> StackResponse:
+    client = Client()
+    if spec.stack is None:
+        return client.active_stack_model
+    try:
+        return client.get_stack(spec.stack, allow_name_prefix_match=False)
+    except KeyError:
+        names = [s.name for s in client.list_stacks(size=50).items]
+        close = nearest(spec.stack, names)
+        raise NotFoundError(
+            f"{spec.source.where(('stack',))}: ZenML has no stack '{spec.stack}'.",
+            hint=f"Did you mean '{close}'?" if close else f"There are: {', '.join(names)}.",
+        ) from None
+
+
+def _import_pipeline(spec: RunSpec) -> Pipeline:
+    module_name, _, attribute = spec.pipeline.rpartition(".")
+    try:
+        # A script without a main guard would run its pipeline while it is imported.
+        with prevent_pipeline_execution():
+            module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise spec.error(
+                ("pipeline",),
+                f"there is no module '{error.name}' below the source root {spec.source_root}.",
+                "The source root is the nearest folder with '.zen' above the run spec, else the"
+                " run spec's own; 'source_root:' sets another.",
+            ) from error
+        raise _import_failed(spec, module_name, error) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _import_failed(spec, module_name, error) from error
+    found = getattr(module, attribute, None)
+    if isinstance(found, Pipeline):
+        if found.is_dynamic:
+            raise spec.error(
+                ("pipeline",), f"'{attribute}' is a dynamic pipeline; they are not supported yet."
+            )
+        return found
+    pipelines = sorted(name for name, value in vars(module).items() if isinstance(value, Pipeline))
+    close = nearest(attribute, pipelines)
+    if close:
+        hint = f"Did you mean '{module_name}.{close}'?"
+    elif pipelines:
+        hint = f"Pipelines in '{module_name}': {', '.join(pipelines)}."
+    else:
+        hint = "A pipeline is a function decorated with '@pipeline' from zenml."
+    if not hasattr(module, attribute):
+        problem = f"the module '{module_name}' has no '{attribute}'."
+    else:
+        problem = f"'{spec.pipeline}' is not a ZenML pipeline, it is a {type(found).__name__}."
+    raise spec.error(("pipeline",), problem, hint)
+
+
+def _import_failed(spec: RunSpec, module_name: str, error: BaseException) -> UsageError:
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [f for f in frames if Path(f.filename).is_relative_to(spec.source_root)]
+    place = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
+    if isinstance(error, SyntaxError):
+        place = f" ({error.filename}:{error.lineno})"
+    return spec.error(
+        ("pipeline",),
+        f"importing '{module_name}' failed{place}: {type(error).__name__}: {error}",
+        "Mend the module; --debug shows the whole traceback.",
+    )
+
+
+def _run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
+    try:
+        parsed = PipelineRunConfiguration.model_validate(dict(spec.run_configuration))
+        return env_utils.substitute_env_variable_placeholders(parsed)
+    except ValidationError as error:
+        where, problem = validation_message(error)
+        name = ".".join(str(p) for p in where if not isinstance(p, int))
+        raise spec.error(where, f"'{name}': {problem}") from error
+    except KeyError as error:
+        raise UsageError(
+            f"{spec.source.path}: {error.args[0]}", hint="Set the environment variable."
+        ) from error
+
+
+def _prepare(pipeline: Pipeline, configuration: PipelineRunConfiguration, spec: RunSpec) -> None:
+    """Give the pipeline its parameters, call its function, and check the spec against its graph."""
+    known = inspect.signature(pipeline.entrypoint).parameters
+    parameters = configuration.parameters or {}
+    for name in parameters:
+        if name not in known:
+            close = nearest(name, known)
+            raise spec.error(
+                ("parameters", name),
+                f"the pipeline '{pipeline.name}' has no parameter '{name}'.",
+                f"Did you mean '{close}'?"
+                if close
+                else f"It has: {', '.join(known) or 'none'}.",
+            )
+    hooks = {
+        argument: getattr(configuration, key)
+        for key, argument in _HOOK_ARGUMENTS.items()
+        if getattr(configuration, key, None) is not None
+    }
+    others = {
+        key: getattr(configuration, key)
+        for key in _CONFIGURED_HERE
+        if getattr(configuration, key, None) is not None
+    }
+    try:
+        with pipeline.__suppress_configure_warnings__():
+            pipeline.configure(parameters=parameters or None, **hooks, **others)
+        missing = pipeline.missing_parameters
+        if missing:
+            raise spec.error(
+                ("parameters",),
+                f"the pipeline '{pipeline.name}' needs values for: {', '.join(sorted(missing))}.",
+                "Write them under 'parameters:'.",
+            )
+        pipeline.prepare()
+    except ModalrunError:
+        raise
+    except Exception as error:
+        raise _compile_error(spec, error) from error
+    for name in configuration.steps or {}:
+        if name not in pipeline.invocations:
+            close = nearest(name, pipeline.invocations)
+            raise spec.error(
+                ("steps", name),
+                f"the pipeline '{pipeline.name}' has no step '{name}'.",
+                f"Did you mean '{close}'?"
+                if close
+                else f"Its steps: {', '.join(pipeline.invocations)}.",
+            )
+
+
+def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:
+    """What went wrong while ZenML compiled; the cause that names the value beats its wrapper."""
+    cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
+    if isinstance(cause, ValidationError):
+        where, problem = validation_message(cause)
+        name = ".".join(str(p) for p in where) or spec.pipeline
+        return UsageError(
+            f"{spec.source.path}: compiling '{spec.pipeline}' failed at '{name}' in the settings or"
+            f" parameters of the code or the run spec: {problem}"
+        )
+    if isinstance(error, AuthorizationException | ZenKeyError):
+        with translated():
+            raise error
+    if isinstance(error, SettingsResolvingError | ZenMLBaseException | ValueError | TypeError):
+        return UsageError(
+            f"{spec.source.path}: compiling '{spec.pipeline}' failed: {first_line(error)}"
+        )
+    return UsageError(
+        f"{spec.source.path}: compiling '{spec.pipeline}' failed: {type(error).__name__}:"
+        f" {first_line(error)}",
+        hint="--debug shows the whole traceback.",
+    )
+
+
+def _view(snapshot: PipelineSnapshotBase, stack: Stack) -> Deployment:
+    key = f"orchestrator:{stack.orchestrator.name}"
+
+    def written(settings: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+        value = (settings or {}).get(name)
+        if value is None:
+            return {}
+        dump: dict[str, Any] = value.model_dump(
+            mode="json", exclude_unset=True, exclude_none=True
+        )
+        return dump
+
+    pipeline_settings = snapshot.pipeline_configuration.settings
+    steps = []
+    for name, step in snapshot.step_configurations.items():
+        own = step.step_config_overrides.settings
+        steps.append(
+            StepView(
+                name=name,
+                upstream=tuple(step.spec.upstream_steps),
+                own_settings=written(own, key),
+                own_resources=written(own, "resources"),
+                own_docker=written(own, "docker"),
+            )
+        )
+    return Deployment(
+        pipeline=snapshot.pipeline_configuration.name,
+        steps=tuple(steps),
+        settings=written(pipeline_settings, key),
+        resources=written(pipeline_settings, "resources"),
+        docker=written(pipeline_settings, "docker"),
+    )

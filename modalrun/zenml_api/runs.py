@@ -1,0 +1,229 @@
+"""Run and step records in ZenML: create, read, settle."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
+from zenml.constants import (
+    ENV_ZENML_ACTIVE_STACK_ID,
+    ENV_ZENML_DISABLE_DATABASE_MIGRATION,
+    ENV_ZENML_LOCAL_STORES_PATH,
+)
+from zenml.enums import ExecutionStatus, StoreType
+from zenml.exceptions import EntityExistsError, IllegalOperationError
+from zenml.models import (
+    ExceptionInfo,
+    PipelineRunResponse,
+    PipelineRunUpdate,
+    PipelineSnapshotRequest,
+    StepRunResponse,
+    StepRunUpdate,
+)
+from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
+from zenml.orchestrators.utils import get_config_environment_vars
+from zenml.pipelines.run_utils import create_placeholder_run
+from zenml.utils import pagination_utils
+from zenml.utils.dashboard_utils import get_run_url
+from zenml.utils.time_utils import utc_now
+
+from modalrun.errors import NotFoundError, UsageError
+from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
+from modalrun.zenml_api.compiling import Compiled
+from modalrun.zenml_api.translate import translated
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a run as ZenML records it.
+
+    Attributes:
+        name: Invocation id.
+        status: ZenML's word: "completed", "failed", "cached", "running", ...
+        start: When it started (UTC), where it did.
+        end: When it ended (UTC), where it has.
+    """
+
+    name: str
+    status: str
+    start: datetime | None
+    end: datetime | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as ZenML records it.
+
+    Attributes:
+        id: ZenML's run id.
+        name: Its name.
+        status: ZenML's word for its state.
+        finished: Whether that state is final.
+        steps: Its steps, in the order they were created, the last attempt of each.
+        url: Its page on the ZenML dashboard, where there is one.
+    """
+
+    id: str
+    name: str
+    status: str
+    finished: bool
+    steps: tuple[StepRecord, ...]
+    url: str | None
+
+
+@dataclass(frozen=True)
+class CreatedRun:
+    """A placeholder run, and what a sandbox needs to work on it.
+
+    Attributes:
+        id: ZenML's run id.
+        name: Its name.
+        url: Its page on the dashboard, where there is one.
+        environment: Variables for the sandbox. They hold ZenML's credentials: they travel as a
+            Modal secret and are never printed.
+    """
+
+    id: str
+    name: str
+    url: str | None
+    environment: Mapping[str, str]
+
+
+def create_run(compiled: Compiled) -> CreatedRun:
+    """Store the deployment and the placeholder run, so that the run id exists before any sandbox.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+        UsageError: A run of this name exists.
+    """
+    with translated():
+        client = Client()
+        stored = client.zen_store.create_snapshot(
+            PipelineSnapshotRequest(
+                project=client.active_project.id,
+                stack=compiled.stack.id,
+                pipeline=compiled.pipeline.register().id,
+                source_code=compiled.pipeline.source_code,
+                **compiled.snapshot.model_dump(),
+            )
+        )
+        # Without an id of its own a run could be adopted by the steps of another one
+        # (`sql_zen_store.py:7246`).
+        orchestrator_run_id = str(uuid4())
+        try:
+            run = create_placeholder_run(stored, orchestrator_run_id=orchestrator_run_id)
+        except EntityExistsError as error:
+            raise UsageError(
+                f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
+                hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
+            ) from error
+        variables, secrets = get_config_environment_vars(pipeline_run_id=run.id)
+        if GlobalConfiguration().store_configuration.type == StoreType.SQL:
+            # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
+            variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
+            variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
+        variables[ENV_ZENML_ACTIVE_STACK_ID] = str(compiled.stack.id)
+        variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
+        return CreatedRun(str(run.id), run.name, _run_url(run), {**variables, **secrets})
+
+
+def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
+    """Store facts about a run's sandboxes with the run; a failure to do so is only logged."""
+    try:
+        orchestrator_id = Client().active_stack.orchestrator.id
+        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: dict(metadata)})
+        Client().zen_store.update_run(
+            UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
+        )
+    except Exception:
+        logging.getLogger(__name__).warning("The run's metadata was not stored.", exc_info=True)
+
+
+def read_run(run_id: str) -> RunRecord:
+    """The run and its steps as ZenML records them now.
+
+    Raises:
+        NotFoundError: There is no such run.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        client = Client()
+        run = _get_run(client, run_id)
+        steps: dict[str, StepRecord] = {}
+        for step in sorted(_steps(client, run_id), key=lambda s: (s.created, s.version)):
+            steps[step.name] = StepRecord(
+                step.name, step.status.value, step.start_time, step.end_time
+            )
+        return RunRecord(
+            id=str(run.id),
+            name=run.name,
+            status=run.status.value,
+            finished=run.status.is_finished,
+            steps=tuple(steps.values()),
+            url=_run_url(run),
+        )
+
+
+def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
+    """Record the end of a run whose process can't do it any more.
+
+    Every step that is not finished, and the run itself, become FAILED (or STOPPED). What is
+    finished stays as it is: ZenML's own record of an end always wins.
+
+    Args:
+        run_id: ZenML's run id.
+        reason: What happened, in a sentence; stored with each step and the run.
+        stopped: Whether somebody asked for the end.
+
+    Returns:
+        Whether there was anything to record.
+    """
+    status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
+    changed = False
+    with translated():
+        client = Client()
+        for step in _steps(client, run_id):
+            if step.status.is_finished:
+                continue
+            client.zen_store.update_run_step(
+                step.id,
+                StepRunUpdate(
+                    status=status,
+                    end_time=utc_now(),
+                    exception_info=ExceptionInfo(traceback=reason),
+                ),
+            )
+            changed = True
+        run = _get_run(client, run_id)
+        if not run.status.is_finished:
+            changed = True
+            # Between the look and the update the last step's end may have settled the run.
+            with contextlib.suppress(IllegalOperationError):
+                client.zen_store.update_run(
+                    run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
+                )
+    return changed
+
+
+def _get_run(client: Client, run_id: str) -> PipelineRunResponse:
+    try:
+        return client.zen_store.get_run(UUID(run_id))
+    except KeyError as error:
+        raise NotFoundError(f"ZenML has no run {run_id}.") from error
+
+
+def _steps(client: Client, run_id: str) -> list[StepRunResponse]:
+    return pagination_utils.depaginate(
+        client.list_run_steps, pipeline_run_id=UUID(run_id), project=client.active_project.id
+    )
+
+
+def _run_url(run: PipelineRunResponse) -> str | None:
+    return get_run_url(run) or None

@@ -1,0 +1,71 @@
+"""The stack of a run, with our orchestrator standing in for its own."""
+
+from __future__ import annotations
+
+from zenml.client import Client
+from zenml.enums import StackComponentType
+from zenml.models import StackResponse
+from zenml.stack import Stack, StackComponent
+from zenml.stack import stack as stack_module
+from zenml.utils import pagination_utils
+
+from modalrun.errors import UsageError
+from modalrun.orchestrator import ModalOrchestrator, ModalOrchestratorConfig
+from modalrun.zenml_api.translate import first_line
+
+
+def stand_in(model: StackResponse) -> Stack:
+    """The stack of a model, with an instance of our orchestrator under the id and name of its own.
+
+    ZenML keeps the stacks it has made (`stack/stack.py:225`), and this one is put there, so that
+    all of ZenML's code in this process sees it: the compiler keeps and checks orchestrator
+    settings, and `StepLauncher` (`step_launcher.py:151`) runs steps the way a sandbox needs it.
+    Nothing is registered. The stack's own orchestrator is never imported, so its integration
+    needn't be installed.
+
+    Raises:
+        UsageError: Another component of the stack can't be loaded.
+    """
+    cached = stack_module._STACK_CACHE.get((model.id, model.updated))
+    if cached is not None and isinstance(cached.orchestrator, ModalOrchestrator):
+        return cached
+    components: dict[StackComponentType, list[StackComponent]] = {}
+    hydrated = pagination_utils.depaginate(
+        Client().list_stack_components, stack_id=model.id, hydrate=True
+    )
+    for component in hydrated:
+        if component.type != StackComponentType.ORCHESTRATOR:
+            try:
+                made = StackComponent.from_model(component)
+            except ImportError as error:
+                raise UsageError(
+                    f"The component '{component.name}' ({component.type.value}) of the stack"
+                    f" '{model.name}' can't be loaded: {first_line(error)}",
+                    hint=f"Install what it needs: zenml integration install"
+                    f" {component.flavor_name}",
+                ) from error
+        else:
+            made = ModalOrchestrator(
+                name=component.name,
+                id=component.id,
+                config=ModalOrchestratorConfig(),
+                flavor="modalrun",
+                type=StackComponentType.ORCHESTRATOR,
+                user=component.user_id,
+                created=component.created,
+                updated=component.updated,
+                environment=component.environment,
+                secrets=component.secrets,
+            )
+        components.setdefault(component.type, []).append(made)
+    stack = Stack.from_components_v2(
+        id=model.id,
+        name=model.name,
+        components=components,
+        environment=model.environment,
+        secrets=model.secrets,
+    )
+    stack._model = model
+    stack.validate_log_store()
+    stack_module._STACK_CACHE[(model.id, model.updated)] = stack
+    return stack

@@ -1,0 +1,86 @@
+"""Running the steps of a run inside a sandbox, with ZenML's own step launcher."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from uuid import UUID
+
+from zenml.client import Client
+from zenml.enums import ExecutionMode
+from zenml.execution.context import setup_execution_context
+from zenml.execution.pipeline.utils import prevent_pipeline_execution
+from zenml.execution.step.utils import launch_step
+from zenml.integrations.registry import integration_registry
+from zenml.utils.env_utils import get_runtime_environment, temporary_environment
+
+from modalrun.zenml_api.runs import finalize_run
+from modalrun.zenml_api.stacks import stand_in
+
+
+class StepRunner:
+    """The steps of one run, in the process that runs them.
+
+    Attributes:
+        graph: Each step's name -> the names of the steps it waits for, parents first.
+        done: The steps that have succeeded already and are not run again.
+        continues_on_failure: Whether steps that don't depend on a failed one still run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        """Load the run and its deployment from ZenML, and call the pipeline's init hook.
+
+        Args:
+            run_id: ZenML's run id.
+        """
+        client = Client()
+        self._run = client.zen_store.get_run(UUID(run_id))
+        if self._run.snapshot is None or self._run.snapshot.stack is None:
+            raise RuntimeError(f"The run {run_id} has lost its deployment or its stack.")
+        self._snapshot = client.zen_store.get_snapshot(self._run.snapshot.id)
+        self._stack = stand_in(self._run.snapshot.stack)
+        integration_registry.activate_integrations()
+        configurations = self._snapshot.step_configurations
+        self.graph: Mapping[str, tuple[str, ...]] = {
+            name: tuple(step.spec.upstream_steps) for name, step in configurations.items()
+        }
+        self.done = {n for n, s in self._run.steps.items() if s.status.is_successful}
+        mode = self._snapshot.pipeline_configuration.execution_mode
+        self.continues_on_failure = mode == ExecutionMode.CONTINUE_ON_FAILURE
+        self._contexts = ExitStack()
+        # A pipeline called from a step's module must not start a run of its own.
+        self._contexts.enter_context(prevent_pipeline_execution())
+        self._contexts.enter_context(setup_execution_context())
+        self._stack.orchestrator.run_init_hook(snapshot=self._snapshot)
+
+    def retry_policy(self, name: str) -> tuple[int, float, float]:
+        """How often a failed step is tried again, the first delay in seconds, and its growth."""
+        retry = self._snapshot.step_configurations[name].config.retry
+        return (retry.max_retries, retry.delay, retry.backoff) if retry else (0, 0, 1)
+
+    def launch(self, name: str) -> bool:
+        """Run one step once; returns whether it succeeded.
+
+        Raises:
+            Exception: What the step raised.
+        """
+        step = self._snapshot.step_configurations[name]
+        environment = get_runtime_environment(config=step.config, stack=self._stack)
+        with temporary_environment(environment):
+            step_run = launch_step(
+                snapshot=self._snapshot,
+                step=step,
+                orchestrator_run_id=self._stack.orchestrator.get_orchestrator_run_id(),
+                retry=False,
+            )
+        return step_run.status.is_successful
+
+    def cleanup(self) -> None:
+        """Call the pipeline's cleanup hook."""
+        self._stack.orchestrator.run_cleanup_hook(snapshot=self._snapshot)
+
+    def finalize(self, reason: str) -> None:
+        """Record the end of what is not finished yet; never raises."""
+        with contextlib.suppress(Exception):
+            finalize_run(str(self._run.id), reason)
