@@ -1,0 +1,1 @@
+"""The pipelines that the run specs in `configs/` name."""
