@@ -1,0 +1,100 @@
+"""The command line: parse, call the engine, render. No logic.
+
+Importing this imports neither `modal` nor `zenml`; each command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated
+
+import click
+import typer
+
+from modalrun import __version__
+from modalrun.cli import local, submit
+from modalrun.errors import InternalError, ModalrunError
+
+DEBUG = "MODALRUN_DEBUG"
+
+app = typer.Typer(
+    name="modalrun",
+    help="Run ZenML pipelines on Modal, or on a local Modal server with no account.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("submit")(submit.submit)
+app.add_typer(local.app, name="local")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"modalrun {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and ZenML's own log.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"
+        os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "INFO")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Every error is turned into words here."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = app(list(arguments), prog_name="modalrun", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ModalrunError as error:
+        _show(error)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        internal = InternalError(
+            f"This is a fault of modalrun's own: {type(error).__name__}: {error}",
+            hint="Run the command again with --debug and report what it shows.",
+        )
+        internal.__cause__ = error
+        _show(internal)
+        return internal.exit_code
+
+
+def _terminate(_signum: int, _frame: FrameType | None) -> None:
+    raise SystemExit(143)
+
+
+def _show(error: ModalrunError) -> None:
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    typer.secho(f"Error: {error.message}", fg="red", err=True)
+    if error.hint:
+        typer.echo(f"  {error.hint}", err=True)
+    sys.stderr.flush()

@@ -34,6 +34,7 @@ from modalrun.deployment import Deployment, StepView
 from modalrun.errors import ModalrunError, NotFoundError, UsageError
 from modalrun.spec import RunSpec, validation_message
 from modalrun.yaml_source import nearest
+from modalrun.zenml_api.integrations import activate_lazily
 from modalrun.zenml_api.stacks import stand_in
 from modalrun.zenml_api.translate import first_line, translated
 
@@ -84,6 +85,8 @@ def compile_spec(spec: RunSpec) -> Compiled:
         os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
         run_configuration = _run_configuration(spec)
         _prepare(pipeline, run_configuration, spec)
+        # Without it every array and model would be compiled to the pickling materializer.
+        activate_lazily()
         try:
             snapshot = Compiler().compile(pipeline, stack, run_configuration)
             snapshot = env_utils.substitute_env_variable_placeholders(snapshot)

@@ -12,9 +12,9 @@ from zenml.enums import ExecutionMode
 from zenml.execution.context import setup_execution_context
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
 from zenml.execution.step.utils import launch_step
-from zenml.integrations.registry import integration_registry
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
+from modalrun.zenml_api.integrations import activate_lazily
 from modalrun.zenml_api.runs import finalize_run
 from modalrun.zenml_api.stacks import stand_in
 
@@ -40,7 +40,7 @@ class StepRunner:
             raise RuntimeError(f"The run {run_id} has lost its deployment or its stack.")
         self._snapshot = client.zen_store.get_snapshot(self._run.snapshot.id)
         self._stack = stand_in(self._run.snapshot.stack)
-        integration_registry.activate_integrations()
+        activate_lazily()
         configurations = self._snapshot.step_configurations
         self.graph: Mapping[str, tuple[str, ...]] = {
             name: tuple(step.spec.upstream_steps) for name, step in configurations.items()

@@ -1,0 +1,26 @@
+"""`python -m modalrun` and the console script."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    from modalrun.cli import run
+
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # The reader of a pipe has left (`| head`); that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Tearing ZenML and its database pool down takes about a second and changes nothing.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

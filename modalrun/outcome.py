@@ -1,0 +1,82 @@
+"""How a run ended, from what Modal and ZenML say. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from modalrun.errors import (
+    ModalrunError,
+    RunFailedError,
+    RunStoppedError,
+    RunTimeoutError,
+)
+
+EndKind = Literal["completed", "failed", "timed_out", "stopped"]
+
+
+class Step(Protocol):
+    """What a summary shows of a step."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def start(self) -> datetime | None: ...
+    @property
+    def end(self) -> datetime | None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run as a user sees it.
+
+    Attributes:
+        exit_code: design.md, section 5.
+        headline: One sentence.
+        details: Labels and values: run id, links, the command that shows more.
+        steps: The steps as ZenML records them.
+    """
+
+    exit_code: int
+    headline: str
+    details: tuple[tuple[str, str], ...]
+    steps: tuple[Step, ...]
+
+
+_ERRORS: dict[EndKind, type[ModalrunError]] = {
+    "failed": RunFailedError,
+    "timed_out": RunTimeoutError,
+    "stopped": RunStoppedError,
+}
+
+
+def verdict(
+    end: EndKind, exit_code: int, status: str, failed_steps: list[str], timeout: int
+) -> tuple[int, str]:
+    """The exit code and the sentence for the end of a run.
+
+    ZenML's record wins where it says that the run completed: its steps are done and their
+    artifacts stored, whatever happened to the sandbox afterwards.
+
+    Args:
+        end: How the run sandbox ended.
+        exit_code: Its exit code.
+        status: ZenML's status of the run.
+        failed_steps: Steps that ZenML records as failed.
+        timeout: The sandbox's timeout in seconds.
+    """
+    if status == "completed":
+        suffix = "" if end == "completed" else f" (its sandbox exited with {exit_code} afterwards)"
+        return 0, f"Run completed{suffix}."
+    if end == "timed_out":
+        return _ERRORS[end].exit_code, f"Run timed out after {timeout} s."
+    if end == "stopped" or (end == "completed" and status == "stopped"):
+        return (
+            _ERRORS["stopped"].exit_code,
+            "Run stopped: its sandbox was terminated or its process killed from outside.",
+        )
+    steps = f": {', '.join(failed_steps)}" if failed_steps else ""
+    return _ERRORS["failed"].exit_code, f"Run failed{steps}."

@@ -1,0 +1,64 @@
+"""Log bytes are the user's: what is done to them before they reach a terminal. Pure."""
+
+from __future__ import annotations
+
+import re
+
+_SGR = r"\x1b\[[0-9;:]*m"
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # control sequences: colours, cursor movement, erasing
+    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # strings: window titles, links, device control
+    r"|\x1b[ -/]*[0-~]"  # other escapes
+    r"|[\x9b\x9d\x90\x98\x9e\x9f][^\x9c]*\x9c?"  # the same as single C1 characters
+)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_COLOUR = re.compile(_SGR)
+
+
+def harmless(line: str, *, colours: bool) -> str:
+    """A line of a log without anything that could move the cursor, lie or hide.
+
+    Args:
+        line: One line, without its line feed. Of a progress bar that redraws itself with carriage
+            returns, the last state is kept.
+        colours: Whether colours and bold stay in; everything else always goes.
+    """
+    line = line.rstrip("\r").rpartition("\r")[2]
+    if line.isprintable():
+        return line
+    kept: list[str] = []
+
+    def replace(match: re.Match[str]) -> str:
+        if colours and _COLOUR.fullmatch(match[0]):
+            kept.append(match[0])
+            # A private-use mark keeps the place while control characters are removed.
+            return "\ue000"
+        return ""
+
+    clean = _CONTROLS.sub("", _ESCAPES.sub(replace, line.replace("\ue000", "")))
+    parts = iter(kept)
+    return re.sub("\ue000", lambda _: next(parts), clean)
+
+
+class LineAssembler:
+    """Makes whole lines out of pieces of text, in bounded memory.
+
+    A line longer than `limit` characters is passed on in parts.
+    """
+
+    def __init__(self, limit: int = 65_536) -> None:
+        self._limit = limit
+        self._rest = ""
+
+    def feed(self, text: str) -> list[str]:
+        """The lines that `text` completes, without their line feeds."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        while len(self._rest) > self._limit:
+            lines.append(self._rest[: self._limit])
+            self._rest = self._rest[self._limit :]
+        return lines
+
+    def flush(self) -> list[str]:
+        """What is left at the end, where the last line has no line feed."""
+        rest, self._rest = self._rest, ""
+        return [rest] if rest else []

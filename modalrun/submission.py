@@ -1,0 +1,188 @@
+"""Run spec -> a run on Modal or the local Modal server, watched to its end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+from modalrun import plan as planning
+from modalrun.errors import ConnectionLostError, ModalrunError
+from modalrun.localmodal import launcher
+from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
+from modalrun.outcome import Outcome, verdict
+from modalrun.plan import Plan
+from modalrun.source_tree import stage
+from modalrun.spec import RunSpec
+
+
+class Watcher(Protocol):
+    """Who looks on while a run goes."""
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """A line of talk."""
+
+    def output(self, source: str, text: str) -> None:
+        """A piece of the run's output."""
+
+
+def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
+    """Compile, plan and create a run, watch it to its end, and settle its record.
+
+    Args:
+        spec: The checked run spec.
+        watcher: Is told what happens, and gets the run's output.
+
+    Raises:
+        ModalrunError: Of the class that says why the run was not created, or why its end is not
+            known. A run that ends badly is an outcome, not an error.
+    """
+    prepare_process(spec.source_root)
+    if spec.target == "local":
+        # The server takes as long to start as ZenML to import; errors show up where it is used.
+        threading.Thread(target=_warm_up_server, daemon=True).start()
+    # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
+    with redirect_stdout(sys.stderr):
+        from modalrun.zenml_api import compiling, runs
+
+        compiled = compiling.compile_spec(spec)
+        plan = planning.make_plan(
+            compiled.deployment,
+            target=spec.target,
+            source_root=spec.source_root,
+            python=sys.executable if spec.target == "local" else "python",
+            python_version=".".join(platform.python_version_tuple()[:2]),
+            engine_packages=_engine_packages(),
+        )
+        for note in plan.notes:
+            watcher.say(f"note: {note}", "yellow")
+        with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
+            stage(spec.source_root, Path(folder))
+            connection = Connection(spec.target)
+            run = runs.create_run(compiled)
+            watcher.say(f"Run {run.name}", "bold")
+            watcher.say(f"  id       {run.id}")
+            try:
+                sandbox = _create(connection, plan, run.id, run.environment, Path(folder))
+            except BaseException as error:
+                _give_up(run.id, error)
+                raise
+        threading.Thread(
+            target=runs.record_metadata, args=(run.id, _facts(plan, sandbox)), daemon=True
+        ).start()
+        watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan)})")
+        watcher.say("")
+    try:
+        end = sandbox.watch(watcher.output)
+    except (KeyboardInterrupt, SystemExit):
+        watcher.say("")
+        watcher.say(f"Detached. The run {run.id} goes on in its sandbox.", "yellow")
+        for label, command in _commands(plan, sandbox):
+            watcher.say(f"  {label:<8} {command}")
+        raise
+    with redirect_stdout(sys.stderr):
+        return _outcome(run.id, plan, sandbox, end)
+
+
+def prepare_process(source_root: Path) -> None:
+    """Set what ZenML reads from the environment when it is imported. For this process only."""
+    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
+    os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
+    if (source_root / ".zen").is_dir():
+        # The project and stack that are active in the pipeline's repository, wherever we stand.
+        os.environ.setdefault("ZENML_REPOSITORY_PATH", str(source_root))
+
+
+def _warm_up_server() -> None:
+    try:
+        launcher.ensure_running()
+    except ModalrunError:
+        return
+
+
+def _engine_packages() -> tuple[str, ...]:
+    return tuple(f"{name}=={metadata.version(name)}" for name in ("zenml", "modal", "pydantic"))
+
+
+def _create(
+    connection: Connection, plan: Plan, run_id: str, secrets: Mapping[str, str], source: Path
+) -> RunningSandbox:
+    spec = planning.for_run(plan.run_sandbox, run_id)
+    return connection.create_run_sandbox(plan, spec, secrets, source)
+
+
+def _give_up(run_id: str, error: BaseException) -> None:
+    """The sandbox was not created: leave no run behind that looks alive."""
+    from modalrun.errors import UnknownOutcomeError
+    from modalrun.zenml_api import runs
+
+    if isinstance(error, UnknownOutcomeError):
+        return
+    runs.finalize_run(run_id, f"The run sandbox was not created: {error}")
+
+
+def _facts(plan: Plan, sandbox: RunningSandbox) -> dict[str, str | int]:
+    """What ZenML keeps with the run, so that others find its sandbox."""
+    facts: dict[str, str | int] = {
+        "modalrun_target": plan.target,
+        "modalrun_mode": "pipeline",
+        "modalrun_app": plan.app_name,
+        "modalrun_app_id": sandbox.app_id,
+        "modalrun_sandbox_id": sandbox.id,
+        "modalrun_timeout": plan.run_sandbox.timeout,
+    }
+    if sandbox.url:
+        facts["modalrun_sandbox_url"] = sandbox.url
+    return facts
+
+
+def _describe(plan: Plan) -> str:
+    resources = plan.run_sandbox.resources
+    parts = [f"app {plan.app_name}", f"target {plan.target}"]
+    parts += [f"gpu {resources.gpu}"] if resources.gpu else []
+    parts += [f"cpu {resources.cpu:g}"] if resources.cpu else []
+    parts += [f"memory {resources.memory} MiB"] if resources.memory else []
+    return ", ".join(parts)
+
+
+def _outcome(run_id: str, plan: Plan, sandbox: RunningSandbox, end: SandboxEnd) -> Outcome:
+    from modalrun.zenml_api import runs
+
+    try:
+        # A sandbox that was killed as a whole could not record its own end.
+        runs.finalize_run(run_id, f"The run sandbox ended ({end.kind}, exit code {end.exit_code}).")
+        record = runs.read_run(run_id)
+    except ConnectionLostError as error:
+        raise ConnectionLostError(
+            f"The run sandbox ended ({end.kind}), but ZenML can't be asked how: {error.message}",
+            hint=f"Run 'zenml pipeline runs list' when the server is back; the run is {run_id}.",
+        ) from error
+    failed = [step.name for step in record.steps if step.status == "failed"]
+    code, headline = verdict(
+        end.kind, end.exit_code, record.status, failed, plan.run_sandbox.timeout
+    )
+    details = [("run", run_id)]
+    if record.url:
+        details.append(("zenml", record.url))
+    if sandbox.url:
+        details.append(("modal", sandbox.url))
+    details.append(_commands(plan, sandbox)[0])
+    return Outcome(code, headline, tuple(details), record.steps)
+
+
+def _commands(plan: Plan, sandbox: RunningSandbox) -> list[tuple[str, str]]:
+    """The commands that show more of a run, and that end it."""
+    if plan.target == "local":
+        stop = f'eval "$(modalrun local env)" && modal container stop {sandbox.id}'
+        return [("logs", f"modalrun local logs {sandbox.id}"), ("end it", stop)]
+    return [
+        ("logs", f"modal container logs {sandbox.id}"),
+        ("end it", f"modal container stop {sandbox.id}"),
+    ]
