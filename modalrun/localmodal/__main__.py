@@ -1,0 +1,96 @@
+"""The server process: `python -m modalrun.localmodal`. The launcher starts it, nobody else has to."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def _lock(path: Path) -> bool:
+    """Take the server lock for the life of this process, and write our pid into it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return True
+
+
+def _raise_open_files() -> int:
+    """Allow as many file descriptors as we may have; returns the soft limit of before.
+
+    A running sandbox takes about a dozen.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return 0 if soft == resource.RLIM_INFINITY else soft
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m modalrun.localmodal")
+    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--idle-timeout", type=float, default=900.0)
+    parser.add_argument("--retention", type=float, default=30 * 24 * 3600.0)
+    parser.add_argument("--ready-fd", type=int, default=-1)
+    parser.add_argument("--detach", action="store_true")
+    arguments = parser.parse_args()
+
+    if arguments.detach and os.fork():
+        # The one who started us waits for this process only, and never for the server.
+        os._exit(0)
+    os.umask(0o077)
+
+    from modalrun.localmodal.paths import StateDir
+
+    state = StateDir(arguments.state_dir.absolute())
+    state.create()
+    if not _lock(state.server_lock):
+        print(f"another server already uses {state.root}", file=sys.stderr)
+        return 1
+
+    import asyncio
+    import logging
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # grpclib reports every cancelled stream there.
+    logging.getLogger("grpclib").setLevel(logging.ERROR)
+
+    from modalrun import __version__
+    from modalrun.localmodal.server import LocalServer
+
+    open_files = _raise_open_files()
+
+    async def run() -> None:
+        server = LocalServer(
+            state,
+            idle_timeout=arguments.idle_timeout,
+            retention=arguments.retention,
+            version=__version__,
+        )
+        server.sandboxes.open_files = open_files
+
+        def on_ready() -> None:
+            if arguments.ready_fd >= 0:
+                os.write(arguments.ready_fd, json.dumps(dict(server.info())).encode())
+                os.close(arguments.ready_fd)
+
+        await server.run(on_ready)
+
+    asyncio.run(run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

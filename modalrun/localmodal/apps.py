@@ -1,0 +1,250 @@
+"""Apps: deployed ones, which `App.lookup` makes, and those of a `with app.run()`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from google.protobuf.empty_pb2 import Empty
+from grpclib.const import Status
+from modal_proto import api_pb2
+
+from modalrun.localmodal.environments import Environments
+from modalrun.localmodal.ids import Clock, new_id
+from modalrun.localmodal.rpc import Call, RpcError, not_found, rpc
+from modalrun.localmodal.sandboxes import Sandboxes
+from modalrun.localmodal.store import Store, Stored
+
+# The SDK sends a heartbeat every 15 seconds while an ephemeral app runs (modal 1.6.4, runner.py).
+_HEARTBEAT_LIMIT = 120.0
+# A stopped app is listed for a while, as on Modal.
+_RECENT = 24 * 3600
+
+
+class Apps:
+    """The RPCs about apps."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        environments: Environments,
+        sandboxes: Sandboxes,
+        on_stop: Callable[[], None],
+    ) -> None:
+        """`on_stop` is called when an app has stopped, for those who follow its logs."""
+        self._store = store
+        self._clock = clock
+        self._environments = environments
+        self._sandboxes = sandboxes
+        self._on_stop = on_stop
+        self._heartbeats: dict[str, asyncio.TimerHandle] = {}
+        for app in store.all("app"):
+            if app.document["state"] == api_pb2.APP_STATE_EPHEMERAL:
+                self._finish(app)
+
+    def get(self, app_id: str) -> Stored:
+        """An app by its id. Raises RpcError (NOT_FOUND)."""
+        app = self._store.get("app", app_id)
+        if app is None:
+            raise not_found("App", app_id)
+        return app
+
+    def open(self, app_id: str) -> Stored:
+        """An app that takes new sandboxes. Raises RpcError (NOT_FOUND, FAILED_PRECONDITION)."""
+        app = self.get(app_id)
+        if self.is_stopped(app):
+            raise RpcError(Status.FAILED_PRECONDITION, f"App '{app_id}' is stopped")
+        return app
+
+    @staticmethod
+    def is_stopped(app: Stored) -> bool:
+        return bool(app.document["state"] == api_pb2.APP_STATE_STOPPED)
+
+    def deployed(self, environment: str, name: str) -> Stored | None:
+        """The deployed app of a name in an environment."""
+        for app in self._store.named("app", environment, name):
+            if app.document["state"] == api_pb2.APP_STATE_DEPLOYED:
+                return app
+        return None
+
+    def _add(self, environment: str, name: str, state: int, **document: object) -> Stored:
+        app = Stored("app", new_id("ap"), self._clock.now(), environment, name)
+        app.document = {"state": state, "stopped_at": 0.0, "tags": {}, **document}
+        self._store.put(app)
+        return app
+
+    def _finish(self, app: Stored) -> None:
+        app.document["state"] = api_pb2.APP_STATE_STOPPED
+        app.document["stopped_at"] = self._clock.now()
+        self._store.put(app)
+
+    def _stop(self, app: Stored) -> None:
+        if timer := self._heartbeats.pop(app.id, None):
+            timer.cancel()
+        if self.is_stopped(app):
+            return
+        self._finish(app)
+        for record in self._sandboxes.running([app.id]):
+            self._sandboxes.terminate(record.id, "Its app was stopped.")
+        self._on_stop()
+
+    def _expect_heartbeat(self, app_id: str) -> None:
+        if timer := self._heartbeats.pop(app_id, None):
+            timer.cancel()
+        self._heartbeats[app_id] = asyncio.get_running_loop().call_later(
+            _HEARTBEAT_LIMIT, lambda: self._stop(self.get(app_id))
+        )
+
+    def _lifecycle(self, app: Stored) -> api_pb2.AppLifecycle:
+        return api_pb2.AppLifecycle(
+            app_state=app.document["state"],
+            created_at=app.created_at,
+            created_by="local",
+            deployed_at=app.created_at,
+            version=1,
+            stopped_at=app.document["stopped_at"],
+        )
+
+    def _metadata(self, app: Stored) -> api_pb2.AppHandleMetadata:
+        return api_pb2.AppHandleMetadata(
+            description=app.name,
+            app_id=app.id,
+            environment_name=app.environment,
+            lifecycle=self._lifecycle(app),
+        )
+
+    @rpc("AppGetOrCreate")
+    async def get_or_create(
+        self, request: api_pb2.AppGetOrCreateRequest, call: Call
+    ) -> api_pb2.AppGetOrCreateResponse:
+        environment = self._environments.resolve(request.environment_name)
+        app = self.deployed(environment, request.app_name)
+        if app is None:
+            if request.object_creation_type != api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING:
+                raise not_found("App", request.app_name)
+            app = self._add(environment, request.app_name, api_pb2.APP_STATE_DEPLOYED)
+        return api_pb2.AppGetOrCreateResponse(app_id=app.id, handle_metadata=self._metadata(app))
+
+    @rpc("AppLookup")
+    async def lookup(
+        self, request: api_pb2.AppLookupRequest, call: Call
+    ) -> api_pb2.AppLookupResponse:
+        environment = self._environments.resolve(request.environment_name)
+        app = self.deployed(environment, request.app_name)
+        if app is None:
+            raise not_found("App", request.app_name)
+        return api_pb2.AppLookupResponse(app_id=app.id)
+
+    @rpc("AppGetByDeploymentName")
+    async def by_name(
+        self, request: api_pb2.AppGetByDeploymentNameRequest, call: Call
+    ) -> api_pb2.AppGetByDeploymentNameResponse:
+        environment = self._environments.resolve(request.environment_name)
+        answer = api_pb2.AppGetByDeploymentNameResponse(environment_name=environment)
+        if app := self.deployed(environment, request.name):
+            answer.app_id = app.id
+            answer.lifecycle.CopyFrom(self._lifecycle(app))
+        elif stopped := self._store.named("app", environment, request.name):
+            answer.previous_app_id = stopped[0].id
+            answer.lifecycle.CopyFrom(self._lifecycle(stopped[0]))
+        return answer
+
+    @rpc("AppGetLifecycle")
+    async def lifecycle(
+        self, request: api_pb2.AppGetLifecycleRequest, call: Call
+    ) -> api_pb2.AppGetLifecycleResponse:
+        return api_pb2.AppGetLifecycleResponse(lifecycle=self._lifecycle(self.get(request.app_id)))
+
+    @rpc("AppGetInfo")
+    async def info(
+        self, request: api_pb2.AppGetInfoRequest, call: Call
+    ) -> api_pb2.AppGetInfoResponse:
+        return api_pb2.AppGetInfoResponse(info=self._metadata(self.get(request.app_id)))
+
+    @rpc("AppGetLayout")
+    async def layout(
+        self, request: api_pb2.AppGetLayoutRequest, call: Call
+    ) -> api_pb2.AppGetLayoutResponse:
+        self.get(request.app_id)
+        return api_pb2.AppGetLayoutResponse(app_layout=api_pb2.AppLayout())
+
+    @rpc("AppList")
+    async def list(self, request: api_pb2.AppListRequest, call: Call) -> api_pb2.AppListResponse:
+        environment = self._environments.resolve(request.environment_name)
+        recent = self._clock.now() - _RECENT
+        items = [
+            api_pb2.AppListResponse.AppListItem(
+                app_id=app.id,
+                description=app.name,
+                name=app.name,
+                state=app.document["state"],
+                created_at=app.created_at,
+                stopped_at=app.document["stopped_at"],
+                n_running_tasks=len(self._sandboxes.running([app.id])),
+                metadata=self._metadata(app),
+            )
+            for app in self._store.all("app", environment)
+            if not self.is_stopped(app) or app.document["stopped_at"] > recent
+        ]
+        return api_pb2.AppListResponse(apps=items)
+
+    @rpc("AppStop")
+    async def stop(self, request: api_pb2.AppStopRequest, call: Call) -> Empty:
+        self._stop(self.get(request.app_id))
+        return Empty()
+
+    @rpc("AppCreate", create=True)
+    async def create(
+        self, request: api_pb2.AppCreateRequest, call: Call
+    ) -> api_pb2.AppCreateResponse:
+        environment = self._environments.resolve(request.environment_name)
+        state = request.app_state or api_pb2.APP_STATE_EPHEMERAL
+        if state == api_pb2.APP_STATE_INITIALIZING:
+            state = api_pb2.APP_STATE_EPHEMERAL
+        app = self._add(environment, request.description, state, tags=dict(request.tags))
+        if state == api_pb2.APP_STATE_EPHEMERAL:
+            self._expect_heartbeat(app.id)
+        page = f"https://modal.com/id/{app.id}"
+        return api_pb2.AppCreateResponse(app_id=app.id, app_page_url=page, app_logs_url=page)
+
+    @rpc("AppPublish")
+    async def publish(
+        self, request: api_pb2.AppPublishRequest, call: Call
+    ) -> api_pb2.AppPublishResponse:
+        app = self.get(request.app_id)
+        if request.function_ids or request.class_ids:
+            raise RpcError(
+                Status.UNIMPLEMENTED,
+                "AppPublish: the local Modal server runs sandboxes, not Functions or classes",
+            )
+        return api_pb2.AppPublishResponse(
+            url=f"https://modal.com/id/{app.id}", deployed_at=app.created_at
+        )
+
+    @rpc("AppHeartbeat")
+    async def heartbeat(self, request: api_pb2.AppHeartbeatRequest, call: Call) -> Empty:
+        app = self.get(request.app_id)
+        if app.document["state"] == api_pb2.APP_STATE_EPHEMERAL:
+            self._expect_heartbeat(app.id)
+        return Empty()
+
+    @rpc("AppClientDisconnect")
+    async def disconnect(self, request: api_pb2.AppClientDisconnectRequest, call: Call) -> Empty:
+        app = self.get(request.app_id)
+        if app.document["state"] == api_pb2.APP_STATE_EPHEMERAL:
+            self._stop(app)
+        return Empty()
+
+    @rpc("AppSetTags")
+    async def set_tags(self, request: api_pb2.AppSetTagsRequest, call: Call) -> Empty:
+        app = self.get(request.app_id)
+        app.document["tags"] = dict(request.tags)
+        self._store.put(app)
+        return Empty()
+
+    @rpc("AppGetTags")
+    async def get_tags(
+        self, request: api_pb2.AppGetTagsRequest, call: Call
+    ) -> api_pb2.AppGetTagsResponse:
+        return api_pb2.AppGetTagsResponse(tags=self.get(request.app_id).document["tags"])

@@ -1,0 +1,61 @@
+"""Modal's second service: the standard streams of V2 sandboxes, by byte offset.
+
+A client authenticates with the signed token that it got for one task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from modal_proto import task_command_router_pb2 as router_pb2
+
+from modalrun.localmodal.logstore import LogStore
+from modalrun.localmodal.process import STDERR, STDOUT
+from modalrun.localmodal.rpc import Call, invalid, rpc
+from modalrun.localmodal.sandboxes import Sandboxes
+
+CHUNK = 128 * 1024
+
+
+class CommandRouter:
+    """The RPCs of `TaskCommandRouter` that sandboxes need."""
+
+    def __init__(self, logs: LogStore, sandboxes: Sandboxes) -> None:
+        self._logs = logs
+        self._sandboxes = sandboxes
+
+    @rpc("SandboxStdioReadV2")
+    async def read_stdio(
+        self, request: router_pb2.SandboxStdioReadV2Request, call: Call
+    ) -> AsyncIterator[router_pb2.SandboxStdioReadV2Response]:
+        if request.file_descriptor == router_pb2.SANDBOX_STDIO_FILE_DESCRIPTOR_STDOUT:
+            descriptor = STDOUT
+        elif request.file_descriptor == router_pb2.SANDBOX_STDIO_FILE_DESCRIPTOR_STDERR:
+            descriptor = STDERR
+        else:
+            raise invalid("SandboxStdioReadV2 reads stdout or stderr")
+        record = self._sandboxes.of_task(request.task_id)
+        log = self._logs.acquire(record.id)
+        try:
+            offset = request.offset
+            while True:
+                data = log.read(descriptor, offset, CHUNK)
+                if data:
+                    yield router_pb2.SandboxStdioReadV2Response(data=data, starting_offset=offset)
+                    offset += len(data)
+                elif log.complete:
+                    return
+                else:
+                    await log.changed.wait()
+        finally:
+            self._logs.release(record.id)
+
+    @rpc("SandboxStdinWriteV2")
+    async def write_stdin(
+        self, request: router_pb2.SandboxStdinWriteV2Request, call: Call
+    ) -> router_pb2.SandboxStdinWriteV2Response:
+        record = self._sandboxes.of_task(request.task_id)
+        await self._sandboxes.write_stdin(
+            record.id, request.data, offset=request.offset, eof=request.eof
+        )
+        return router_pb2.SandboxStdinWriteV2Response()

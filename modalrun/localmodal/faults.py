@@ -1,0 +1,124 @@
+"""Faults on order, so that tests can see what a client makes of them.
+
+`faults.json` in the state folder, or the variable MODALRUN_LOCAL_FAULTS when the server starts,
+holds a list of rules, or `{"rules": [...], "boot_delay": seconds}`. A rule:
+
+    rpc       pattern for the RPC's name, such as "Sandbox*"
+    skip      how many matching calls pass first (default 0)
+    times     how many calls it hits then (default 1; null: every one)
+    action    error        fail with `status` (a gRPC name, default UNAVAILABLE) and `message`
+              disconnect   drop the connection before the call, or after `messages` of a stream
+              lose_answer  perform the call, then drop the connection without answering
+              delay        wait `seconds`, then go on
+              hang         never answer
+
+The file is read again when it has changed; its counters then start anew. `boot_delay` is the time
+between the creation of a sandbox and the start of its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+log = logging.getLogger(__name__)
+
+FAULTS_VARIABLE = "MODALRUN_LOCAL_FAULTS"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A connection that is to break: after `messages` of a stream, or, with `perform`, unanswered."""
+
+    messages: int = 0
+    perform: bool = False
+
+
+@dataclass
+class _Rule:
+    rpc: str
+    action: str
+    skip: int = 0
+    times: int | None = 1
+    status: str = "UNAVAILABLE"
+    message: str = "a scripted fault"
+    seconds: float = 0.0
+    messages: int = 0
+
+    def hits(self, rpc: str) -> bool:
+        """Whether this call is one to fail; counts it."""
+        if self.times == 0 or not fnmatchcase(rpc, self.rpc):
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+class Faults:
+    """The rules in force."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._rules: list[_Rule] = []
+        self._boot_delay = 0.0
+        if text := os.environ.get(FAULTS_VARIABLE):
+            self._load(text)
+
+    def _load(self, text: str) -> None:
+        try:
+            script: Any = json.loads(text)
+            if isinstance(script, list):
+                script = {"rules": script}
+            self._rules = [_Rule(**rule) for rule in script.get("rules", [])]
+            self._boot_delay = float(script.get("boot_delay", 0.0))
+        except (ValueError, TypeError, AttributeError) as error:
+            log.error("the fault script is not usable: %s", error)
+
+    def _refresh(self) -> None:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return
+        if self._seen != (stat.st_mtime_ns, stat.st_ino):
+            self._seen = (stat.st_mtime_ns, stat.st_ino)
+            self._load(self._path.read_text(encoding="utf-8"))
+
+    @property
+    def boot_delay(self) -> float:
+        """Seconds between the creation of a sandbox and the start of its process."""
+        self._refresh()
+        return self._boot_delay
+
+    async def before(self, rpc: str) -> Fault | None:
+        """Play the first rule that hits this call.
+
+        Raises GRPCError for an error on order; returns a Fault when the connection is to break.
+        """
+        self._refresh()
+        rule = next((rule for rule in self._rules if rule.hits(rpc)), None)
+        if rule is None:
+            return None
+        if rule.action == "error":
+            raise GRPCError(Status[rule.status], rule.message)
+        if rule.action == "delay":
+            await asyncio.sleep(rule.seconds)
+        elif rule.action == "hang":
+            await asyncio.get_running_loop().create_future()
+        elif rule.action == "disconnect":
+            return Fault(messages=rule.messages)
+        elif rule.action == "lose_answer":
+            return Fault(perform=True)
+        return None

@@ -1,0 +1,215 @@
+"""The parent process of one sandbox's command; it sees to it that nothing survives the sandbox.
+
+Run as `python -I -S keeper.py SANDBOX_ID CONTROL STDIN STDOUT STDERR` (numbers of inherited file
+descriptors). It uses the standard library alone, and as little of it as it can, because it starts
+with every sandbox.
+
+The control socket carries, to the keeper: the length of the command (8 digits), the command, and
+later `k` to kill. The socket's end means that the server has died, and is a kill too. From the
+keeper: `started PID`, then `exit CODE KILLED` when the command and every process that descends from
+it are gone.
+
+On Linux the keeper is a child subreaper, so orphans of the command, also those that called setsid,
+become its children and are found. Elsewhere only the process group is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def pack(argv: list[str], env: dict[str, str], cwd: str, open_files: int) -> bytes:
+    """The command as the keeper reads it: fields that end in NUL, which none of them can contain."""
+    fields = [cwd, str(open_files), str(len(argv)), *argv]
+    fields += [f"{key}={value}" for key, value in env.items()]
+    body = b"\0".join(os.fsencode(field) for field in fields)
+    return b"%08d" % len(body) + body
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes:
+    parts = b""
+    while len(parts) < size:
+        part = os.read(descriptor, size - len(parts))
+        if not part:
+            raise EOFError
+        parts += part
+    return parts
+
+
+def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int) -> None:
+    """In the forked child: turn into the command, or say on stderr why not."""
+    cwd, open_files, count, *rest = [os.fsdecode(field) for field in body.split(b"\0")]
+    argv, env = rest[: int(count)], dict(pair.split("=", 1) for pair in rest[int(count) :])
+    os.setsid()
+    for number, descriptor in enumerate(stdio):
+        os.dup2(descriptor, number)
+    for descriptor in (*stdio, control):
+        os.close(descriptor)
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:
+            os._exit(137)
+    for name in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(name, signal.SIG_DFL)
+    if int(open_files):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(open_files), hard))
+    code = 126
+    try:
+        os.chdir(cwd)
+        os.execvpe(argv[0], argv, env)
+    except FileNotFoundError as error:
+        code, reason = 127, error.strerror
+    except OSError as error:
+        reason = error.strerror
+    os.write(2, f"{argv[0]}: {reason}\n".encode("utf-8", "backslashreplace"))
+    os._exit(code)
+
+
+def _descendants() -> set[int]:
+    """Every process below this one, from /proc."""
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as file:
+                    # The name, in brackets, may itself contain spaces and brackets.
+                    parents[int(entry)] = int(file.read().rpartition(b")")[2].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+    found = {os.getpid()}
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        found |= more
+        grown = bool(more)
+    return found - {os.getpid()}
+
+
+def _kill(pid: int, *, group: bool = False) -> None:
+    try:
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+class Keeper:
+    def __init__(self, control: int, main: int) -> None:
+        self.control = control
+        self.main = main
+        self.code: int | None = None
+        self.killed = False
+
+    def _note(self, pid: int, status: int) -> None:
+        if pid == self.main:
+            self.code = os.waitstatus_to_exitcode(status)
+            if self.code < 0:
+                self.code = 128 - self.code
+
+    def _reap(self) -> bool:
+        """Take note of the ended children; tells whether any child is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            self._note(pid, status)
+
+    def watch(self, wakeup: int) -> None:
+        """Wait until the command has ended, or has to."""
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        poll.register(wakeup, select.POLLIN)
+        while not self.killed:
+            self._reap()
+            if self.code is not None:
+                return
+            for descriptor, _ in poll.poll():
+                if descriptor == wakeup:
+                    if signal.SIGTERM in os.read(wakeup, 512):
+                        self.killed = True
+                else:
+                    # Whatever it says: `k`, or nothing because the server is gone.
+                    self.killed = True
+
+    def clean(self) -> None:
+        """Kill until no process is left that descends from the command."""
+        if self.code is None or sys.platform != "linux":
+            _kill(self.main, group=True)
+        while self._reap():
+            if sys.platform == "linux":
+                left = _descendants()
+                for pid in left:
+                    _kill(pid)
+            else:
+                left = {self.main}
+                _kill(self.main, group=True)
+            if left:
+                # One of those just killed will end, so this returns; then look again.
+                try:
+                    self._note(*os.waitpid(-1, 0))
+                except ChildProcessError:
+                    return
+            else:
+                time.sleep(0.001)
+
+
+def main(argv: list[str]) -> None:
+    control, stdin, stdout, stderr = (int(number) for number in argv[2:6])
+    if sys.platform == "linux":
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    wakeup, trigger = os.pipe()
+    os.set_blocking(trigger, False)
+    signal.set_wakeup_fd(trigger, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        body = _read_exactly(control, int(_read_exactly(control, 8)))
+    except EOFError:
+        os._exit(0)
+    keeper = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(body, (stdin, stdout, stderr), control, keeper)
+        finally:
+            os._exit(126)
+    for descriptor in (stdin, stdout, stderr):
+        os.close(descriptor)
+    guard = Keeper(control, pid)
+    try:
+        os.write(control, b"started %d\n" % pid)
+    except OSError:
+        guard.killed = True
+    guard.watch(wakeup)
+    killed = guard.code is None
+    guard.clean()
+    try:
+        os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
+    except OSError:
+        pass
+    # No interpreter shutdown: the server waits for this process.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

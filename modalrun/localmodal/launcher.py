@@ -1,0 +1,326 @@
+"""Finding, starting and stopping the local Modal server. The rest of modalrun uses this alone.
+
+Two locks in the state folder keep commands and servers from tripping over one another. The server
+lock is held by the server for as long as it lives, so a stale info file or a pid that was given to
+another process is no danger: what counts is who holds the lock. The start lock is held by a command
+while it looks for or starts a server, and by a server that ends from idleness; each command's look
+also resets the idle clock, so a server that was found is there for another idle timeout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modalrun.errors import InternalError, ModalrunError
+from modalrun.localmodal.paths import StateDir, default_state_dir
+
+__all__ = ["ServerInfo", "default_state_dir", "ensure_running", "running", "status", "stop"]
+
+IDLE_TIMEOUT_VARIABLE = "MODALRUN_LOCAL_IDLE_TIMEOUT"
+RETENTION_VARIABLE = "MODALRUN_LOCAL_RETENTION_DAYS"
+DEFAULT_IDLE_TIMEOUT = 900.0
+DEFAULT_RETENTION_DAYS = 30.0
+
+_START_LIMIT = 30.0
+_STOP_LIMIT = 30.0
+_ANSWER_LIMIT = 5.0
+_LOG_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """A running server. `started_at` is in seconds since 1970."""
+
+    url: str
+    token_id: str
+    token_secret: str
+    pid: int
+    state_dir: Path
+    version: str
+    started_at: float
+
+    def __repr__(self) -> str:
+        return f"ServerInfo(url={self.url!r}, pid={self.pid}, state_dir={str(self.state_dir)!r})"
+
+    def environ(self) -> dict[str, str]:
+        """The variables that point the Modal SDK and CLI to this server, and to nothing else.
+
+        They also keep the profiles of the user's ~/.modal.toml and a proxy out of the way (the SDK
+        honours HTTP_PROXY, also for 127.0.0.1).
+        """
+        local = ["127.0.0.1", "localhost"]
+        current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+        kept = [host for host in current.split(",") if host and host not in local]
+        no_proxy = ",".join([*kept, *local])
+        return {
+            "MODAL_SERVER_URL": self.url,
+            "MODAL_TOKEN_ID": self.token_id,
+            "MODAL_TOKEN_SECRET": self.token_secret,
+            "MODAL_ENVIRONMENT": "main",
+            "MODAL_CONFIG_PATH": str(StateDir(self.state_dir).modal_config),
+            "NO_PROXY": no_proxy,
+            "no_proxy": no_proxy,
+        }
+
+
+class _NoAnswerError(Exception):
+    """Nobody, or somebody else, answers where the server should be."""
+
+
+def _ask(info: ServerInfo, method: str, path: str, *, until_closed: bool = False) -> bytes:
+    """One HTTP request to the server; the body of its answer. Raises _NoAnswerError."""
+    host, _, port = info.url.removeprefix("http://").partition(":")
+    request = (
+        f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
+        f"Authorization: Bearer {info.token_secret}\r\n\r\n"
+    )
+    answer = b""
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_LIMIT) as connection:
+            connection.sendall(request.encode())
+            while part := connection.recv(65536):
+                answer += part
+    except (OSError, ValueError) as error:
+        raise _NoAnswerError(str(error)) from error
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise _NoAnswerError(head.split(b"\r\n")[0].decode("latin-1"))
+    return body
+
+
+def _read_info(state: StateDir) -> ServerInfo | None:
+    try:
+        values: dict[str, Any] = json.loads(state.info_file.read_text(encoding="utf-8"))
+        return ServerInfo(
+            url=values["url"],
+            token_id=values["token_id"],
+            token_secret=values["token_secret"],
+            pid=values["pid"],
+            state_dir=state.root,
+            version=values["version"],
+            started_at=values["started_at"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _holder(state: StateDir) -> int | None:
+    """The pid of the server that holds the server lock; None when nobody does."""
+    try:
+        descriptor = os.open(state.server_lock, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 20, 0)
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+@contextlib.contextmanager
+def _start_lock(state: StateDir) -> Iterator[None]:
+    descriptor = os.open(state.start_lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _state(state_dir: Path | None) -> StateDir:
+    return StateDir((state_dir or default_state_dir()).expanduser().absolute())
+
+
+def _find(state: StateDir) -> ServerInfo | None:
+    info = _read_info(state)
+    if info is None:
+        return None
+    try:
+        answer = json.loads(_ask(info, "GET", "/status"))
+    except (_NoAnswerError, ValueError):
+        return None
+    return info if answer.get("pid") == info.pid else None
+
+
+def running(state_dir: Path | None = None) -> ServerInfo | None:
+    """The server of a state folder, if it runs and answers; it is not started.
+
+    Args:
+        state_dir: The state folder; None for `default_state_dir()`.
+    """
+    return _find(_state(state_dir))
+
+
+def status(state_dir: Path | None = None) -> dict[str, Any] | None:
+    """What the running server says of itself (see `LocalServer.status`); None if none runs."""
+    info = _read_info(_state(state_dir))
+    if info is None:
+        return None
+    try:
+        answer: dict[str, Any] = json.loads(_ask(info, "GET", "/status"))
+    except (_NoAnswerError, ValueError):
+        return None
+    return answer
+
+
+def ensure_running(
+    state_dir: Path | None = None, *, idle_timeout: float | None = None
+) -> ServerInfo:
+    """The server of a state folder, started if it does not run. Of several callers, one starts it.
+
+    Args:
+        state_dir: The state folder; None for `default_state_dir()`.
+        idle_timeout: Seconds without a sandbox and without a call after which a server that is
+            started now ends by itself; 0 for never; None for $MODALRUN_LOCAL_IDLE_TIMEOUT or 900.
+
+    Raises:
+        ModalrunError: The server could not be started; the message ends with its log's last lines.
+    """
+    state = _state(state_dir)
+    try:
+        state.create()
+    except OSError as error:
+        raise ModalrunError(
+            f"The state folder of the local Modal server cannot be used: {error}",
+            hint="Set MODALRUN_LOCAL_STATE to a folder that you can write to.",
+        ) from error
+    with _start_lock(state):
+        found = _find(state)
+        if found is not None:
+            return found
+        holder = _holder(state)
+        if holder is not None:
+            # A server that is ending gives its lock free; one that hangs has to be stopped.
+            _wait_for_end(state, holder)
+        return _start(state, _seconds(idle_timeout))
+
+
+def _seconds(idle_timeout: float | None) -> float:
+    if idle_timeout is not None:
+        return idle_timeout
+    return _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
+
+
+def _number(variable: str, default: float) -> float:
+    text = os.environ.get(variable)
+    try:
+        return float(text) if text else default
+    except ValueError:
+        raise ModalrunError(f"{variable} is not a number: {text!r}") from None
+
+
+def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
+    retention = _number(RETENTION_VARIABLE, DEFAULT_RETENTION_DAYS) * 24 * 3600
+    package = str(Path(__file__).resolve().parents[2])
+    environment = dict(os.environ)
+    # The server runs in another folder: what this process could import, it can too.
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [package, *filter(None, [environment.get("PYTHONPATH")])]
+    )
+    ready, theirs = os.pipe()
+    log = os.open(state.server_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    before = os.fstat(log).st_size
+    try:
+        command = [sys.executable, "-m", "modalrun.localmodal", "--detach"]
+        command += ["--state-dir", str(state.root), "--ready-fd", str(theirs)]
+        command += ["--idle-timeout", str(idle_timeout), "--retention", str(retention)]
+        subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+            pass_fds=[theirs],
+            check=False,
+        )
+        os.close(theirs)
+        theirs = -1
+        said = b""
+        while select.select([ready], [], [], _START_LIMIT)[0] and (part := os.read(ready, 65536)):
+            said += part
+    finally:
+        for descriptor in (ready, log, theirs):
+            if descriptor >= 0:
+                os.close(descriptor)
+    info = _read_info(state) if said else None
+    if info is None:
+        with state.server_log.open("rb") as file:
+            file.seek(max(before, state.server_log.stat().st_size - _LOG_TAIL))
+            tail = file.read().decode("utf-8", "replace").strip()
+        raise ModalrunError(
+            "The local Modal server did not start."
+            + (f" Its log ends with:\n{tail}" if tail else ""),
+            hint=f"Its log is {state.server_log}",
+        )
+    return info
+
+
+def _wait_for_end(state: StateDir, pid: int) -> None:
+    """Wait until nobody holds the server lock; kill who still does when the time is over."""
+    for last_resort in (None, signal.SIGKILL):
+        if last_resort is not None and pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, last_resort)
+        if _lock_becomes_free(state, _STOP_LIMIT):
+            return
+    raise InternalError(f"The local Modal server (pid {pid}) does not end")
+
+
+def _lock_becomes_free(state: StateDir, limit: float) -> bool:
+    """Wait at most `limit` seconds for the server lock. A child waits: flock has no time limit."""
+    waiter = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WAITER, str(state.server_lock)],
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        return waiter.wait(limit) == 0
+    except subprocess.TimeoutExpired:
+        waiter.kill()
+        waiter.wait()
+        return False
+
+
+_WAITER = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_SH)"
+
+
+def stop(state_dir: Path | None = None) -> bool:
+    """End the server of a state folder and its sandboxes, and wait until that is true.
+
+    Returns:
+        Whether a server ran.
+
+    Raises:
+        InternalError: The server does not end, not even when killed.
+    """
+    state = _state(state_dir)
+    holder = _holder(state)
+    if holder is None:
+        return False
+    info = _read_info(state)
+    try:
+        if info is None or info.pid != holder:
+            raise _NoAnswerError
+        _ask(info, "POST", "/stop")
+    except _NoAnswerError:
+        with contextlib.suppress(ProcessLookupError):
+            if holder:
+                os.kill(holder, signal.SIGTERM)
+    _wait_for_end(state, holder)
+    return True

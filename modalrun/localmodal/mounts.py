@@ -1,0 +1,186 @@
+"""Mounts and blobs: files that clients upload, stored once per content."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from pathlib import Path, PurePosixPath
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from modal_proto import api_pb2
+
+from modalrun.localmodal.auth import Guard
+from modalrun.localmodal.environments import Environments
+from modalrun.localmodal.http import Request, Response
+from modalrun.localmodal.ids import Clock, new_id
+from modalrun.localmodal.paths import StateDir
+from modalrun.localmodal.rootfs import File
+from modalrun.localmodal.rpc import Call, invalid, not_found, rpc
+from modalrun.localmodal.store import Store, Stored
+
+_HEX = frozenset("0123456789abcdef")
+
+
+class Mounts:
+    """The RPCs about mounts and blobs, and the files for whoever starts a sandbox."""
+
+    def __init__(
+        self, state: StateDir, store: Store, clock: Clock, guard: Guard, environments: Environments
+    ) -> None:
+        self._state = state
+        self._store = store
+        self._clock = clock
+        self._guard = guard
+        self._environments = environments
+        self.base_url = ""
+
+    def _content(self, sha256_hex: str) -> Path:
+        if len(sha256_hex) != 64 or not _HEX.issuperset(sha256_hex):
+            raise invalid(f"'{sha256_hex}' is not a sha256 in lower-case hex")
+        return self._state.blobs / sha256_hex
+
+    def _have(self, sha256_hex: str) -> bool:
+        try:
+            # A content that is asked for is in use: it must not be forgotten soon.
+            os.utime(self._content(sha256_hex))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _upload(self, blob_id: str) -> Path:
+        if not blob_id.startswith("bl-") or not blob_id[3:].isalnum():
+            raise not_found("Blob", blob_id)
+        return self._state.uploads / blob_id
+
+    def files(self, mount_id: str) -> list[File]:
+        """The files of a mount. Raises RpcError (NOT_FOUND)."""
+        mount = self._store.get("mount", mount_id)
+        if mount is None:
+            raise not_found("Mount", mount_id)
+        return [
+            File(path, self._state.blobs / sha256_hex, mode)
+            for path, sha256_hex, mode in mount.document["files"]
+        ]
+
+    def forget(self, before: float) -> None:
+        """Drop mounts, uploads and contents that were last used before a time."""
+        self._store.delete_older("mount", before)
+        for folder in (self._state.blobs, self._state.uploads):
+            for path in folder.iterdir():
+                if path.stat().st_mtime < before:
+                    path.unlink(missing_ok=True)
+
+    @rpc("MountBatchedCheckExistence")
+    async def check(
+        self, request: api_pb2.MountBatchedCheckExistenceRequest, call: Call
+    ) -> api_pb2.MountBatchedCheckExistenceResponse:
+        missing = [name for name in request.sha256_hex_hashes if not self._have(name)]
+        now = Timestamp()
+        now.GetCurrentTime()
+        return api_pb2.MountBatchedCheckExistenceResponse(
+            missing_sha256_hex_hashes=missing, checked_at=now
+        )
+
+    @rpc("MountPutFile")
+    async def put_file(
+        self, request: api_pb2.MountPutFileRequest, call: Call
+    ) -> api_pb2.MountPutFileResponse:
+        target = self._content(request.sha256_hex)
+        kind = request.WhichOneof("data_oneof")
+        if kind == "data_blob_id":
+            upload = self._upload(request.data_blob_id)
+            if not upload.exists() and self._have(request.sha256_hex):
+                return api_pb2.MountPutFileResponse(exists=True)
+            await asyncio.to_thread(_adopt, upload, target, request.sha256_hex)
+        elif kind == "data":
+            if hashlib.sha256(request.data).hexdigest() != request.sha256_hex:
+                raise invalid(f"the content of {request.sha256_hex} has another sha256")
+            temporary = self._state.uploads / new_id("up")
+            await asyncio.to_thread(_write, temporary, request.data)
+            temporary.replace(target)
+        return api_pb2.MountPutFileResponse(exists=self._have(request.sha256_hex))
+
+    @rpc("MountGetOrCreate", create=True)
+    async def get_or_create(
+        self, request: api_pb2.MountGetOrCreateRequest, call: Call
+    ) -> api_pb2.MountGetOrCreateResponse:
+        name = request.deployment_name
+        environment = self._environments.resolve(request.environment_name)
+        if name and request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:
+            found = self._store.named("mount", environment, name)
+            # Modal's own mounts (its client, a Python build) stand for what the host has anyway.
+            mount_id = found[0].id if found else self._make(environment, name, [])
+            return self._answer(mount_id, [])
+        files = []
+        for file in request.files:
+            path = PurePosixPath("/", file.filename)
+            if ".." in path.parts:
+                raise invalid(f"'{file.filename}' leaves the sandbox")
+            if not self._have(file.sha256_hex):
+                raise not_found("File", f"{file.filename} ({file.sha256_hex})")
+            mode = file.mode if file.HasField("mode") else 0
+            files.append((str(path), file.sha256_hex, mode))
+        return self._answer(self._make(environment, name, files), files)
+
+    def _make(self, environment: str, name: str, files: list[tuple[str, str, int]]) -> str:
+        mount_id = new_id("mo")
+        self._store.put(
+            Stored("mount", mount_id, self._clock.now(), environment, name, {"files": files})
+        )
+        return mount_id
+
+    def _answer(
+        self, mount_id: str, files: list[tuple[str, str, int]]
+    ) -> api_pb2.MountGetOrCreateResponse:
+        checksum = hashlib.sha256(json.dumps(sorted(files)).encode()).hexdigest()
+        return api_pb2.MountGetOrCreateResponse(
+            mount_id=mount_id,
+            handle_metadata=api_pb2.MountHandleMetadata(content_checksum_sha256_hex=checksum),
+        )
+
+    @rpc("BlobCreate", create=True)
+    async def create_blob(
+        self, request: api_pb2.BlobCreateRequest, call: Call
+    ) -> api_pb2.BlobCreateResponse:
+        blob_id = new_id("bl")
+        url = f"{self.base_url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
+        return api_pb2.BlobCreateResponse(
+            blob_id=blob_id,
+            blob_ids=[blob_id],
+            upload_urls=api_pb2.UploadUrlList(items=[url]),
+        )
+
+    async def put_blob(self, request: Request) -> Response:
+        """`PUT /blob/ID/TOKEN`: the content of a blob. Answers with its md5, which the SDK checks."""
+        _, _, blob_id, token = request.path.split("/", 3)
+        if not self._guard.allows_signed(token, blob_id):
+            return Response(403)
+        temporary = self._state.uploads / new_id("up")
+        md5 = hashlib.md5(usedforsecurity=False)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            async for part in request.body:
+                md5.update(part)
+                file.write(part)
+        temporary.replace(self._upload(blob_id))
+        return Response(200, headers={"ETag": f'"{md5.hexdigest()}"'})
+
+
+def _write(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        file.write(data)
+
+
+def _adopt(upload: Path, target: Path, sha256_hex: str) -> None:
+    """Move an uploaded blob to its content's name, if that is its content."""
+    try:
+        with upload.open("rb") as file:
+            digest = hashlib.sha256()
+            while part := file.read(1024 * 1024):
+                digest.update(part)
+    except FileNotFoundError:
+        raise not_found("Blob", upload.name) from None
+    if digest.hexdigest() != sha256_hex:
+        raise invalid(f"the content of {sha256_hex} has another sha256")
+    upload.replace(target)

@@ -1,0 +1,184 @@
+"""The folder and the environment of a sandbox.
+
+`<sandbox>/root` stands for the `/` of the image. Files that were added under `/app` are at
+`<root>/app`, a working directory `/app` is `<root>/app`, and an argument of the command that names
+such a path is changed to the real one. There is no chroot: the rest of the machine is visible.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import string
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+ROOT_VARIABLE = "MODALRUN_LOCAL_ROOT"
+
+_PASSED_ON = (
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to put into the sandbox. `path` is absolute in the sandbox, `mode` 0 for the default."""
+
+    path: str
+    content: Path
+    mode: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a sandbox takes from its image: `ENV` lines, `WORKDIR`, and files that were copied in."""
+
+    env: list[tuple[str, str]] = field(default_factory=list)
+    workdir: str = ""
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+
+
+def inside(root: Path, path: str) -> Path:
+    """The real place of an absolute path of the sandbox; raises ValueError if it would leave it."""
+    parts = [part for part in PurePosixPath("/", path).parts[1:] if part != "."]
+    if ".." in parts:
+        raise ValueError(f"'{path}' leaves the sandbox")
+    return root.joinpath(*parts)
+
+
+def build(root: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
+    """Make the root folder with its files and volumes. Blocking; raises OSError, ValueError."""
+    for folder in ("root", "tmp"):
+        (root / folder).mkdir(parents=True, mode=0o700)
+    made: set[Path] = set()
+    for file in files:
+        target = inside(root, file.path)
+        if target.parent not in made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.add(target.parent)
+        target.unlink(missing_ok=True)
+        # A copy, not a link: a sandbox that writes to the file must not change the stored one.
+        shutil.copyfile(file.content, target)
+        target.chmod((file.mode & 0o777) or 0o644)
+    for path, volume in volumes.items():
+        target = inside(root, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir() and not any(target.iterdir()):
+            target.rmdir()
+        target.symlink_to(volume, target_is_directory=True)
+    inside(root, workdir).mkdir(parents=True, exist_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Delete a sandbox's folder, also what the sandbox has made read-only. Blocking."""
+
+    def unlock(function: object, path: str, _: object) -> None:
+        try:
+            os.chmod(os.path.dirname(path), 0o700)
+            os.chmod(path, 0o700)
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+        except OSError:
+            pass
+
+    shutil.rmtree(folder, onerror=unlock)
+
+
+def arguments(argv: list[str], root: Path) -> list[str]:
+    """The command with absolute paths that exist in the sandbox's root made real."""
+    changed = []
+    for argument in argv:
+        real = argument
+        if argument.startswith("/") and argument.strip("/"):
+            try:
+                candidate = inside(root, argument)
+                real = str(candidate) if candidate.exists() else argument
+            except (OSError, ValueError):
+                pass
+        changed.append(real)
+    return changed
+
+
+def environment(
+    root: Path, recipe: Recipe, variables: Mapping[str, str], sandbox: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of a sandbox's command: nothing of the server's but what Python needs.
+
+    Args:
+        root: The sandbox's root folder.
+        recipe: Of the image; its variables may refer to earlier ones.
+        variables: Of the sandbox's secrets and `env`; these win.
+        sandbox: The MODAL_ variables that tell a sandbox who it is; these always hold.
+    """
+    programs = str(Path(sys.prefix) / "bin")
+    env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    env |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
+    env["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
+    if sys.prefix != sys.base_prefix:
+        env["VIRTUAL_ENV"] = sys.prefix
+    env["HOME"] = str(root / "root")
+    env["TMPDIR"] = str(root / "tmp")
+    local = "127.0.0.1,localhost"
+    current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
+    env["NO_PROXY"] = env["no_proxy"] = f"{current},{local}" if current else local
+    for name, value in recipe.env:
+        env[name] = string.Template(value).safe_substitute(env)
+    if env["PATH"].split(os.pathsep)[0] != programs:
+        # The image's PATH names folders of the image; Python is the host's all the same.
+        env["PATH"] = os.pathsep.join([programs, env["PATH"]])
+    env.update(variables)
+    env.update(sandbox)
+    env[ROOT_VARIABLE] = str(root)
+    return env
+
+
+def read_recipe(commands: Iterable[str]) -> Recipe:
+    """The lines of a Dockerfile that matter here: ENV, WORKDIR, COPY from the context, CMD."""
+    env: list[tuple[str, str]] = []
+    copies: list[tuple[str, str]] = []
+    workdir = ""
+    command: list[str] = []
+    for line in commands:
+        word, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        match word.upper():
+            case "ENV":
+                env += _assignments(rest)
+            case "WORKDIR":
+                workdir = str(PurePosixPath(workdir or "/", rest))
+            case "COPY" if not rest.startswith("--"):
+                source, _, target = rest.rpartition(" ")
+                copies.append((source, target))
+            case "CMD" if rest.startswith("["):
+                command = shlex.split(rest.strip("[]").replace(",", " "))
+    return Recipe(env, workdir, copies, command)
+
+
+def _assignments(text: str) -> list[tuple[str, str]]:
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return []
+    if words and "=" not in words[0]:
+        # The old form: ENV NAME value with spaces.
+        name, _, value = text.partition(" ")
+        return [(name, value)]
+    pairs = (word.partition("=") for word in words if "=" in word)
+    return [(name, value) for name, _, value in pairs]

@@ -1,0 +1,210 @@
+"""From the protobuf descriptors to handlers: which RPC is served, by what, and how it can fail.
+
+The tables are built from the descriptors of the installed modal wheel, so an RPC that a newer SDK
+knows is answered too, with UNIMPLEMENTED and its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.protobuf import message_factory
+from google.protobuf.message import Message
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from modal_proto import api_pb2, task_command_router_pb2
+
+from modalrun.localmodal.faults import Fault
+
+log = logging.getLogger(__name__)
+
+CONTROL_PLANE = "modal.client.ModalClient"
+COMMAND_ROUTER = "modal.task_command_router.TaskCommandRouter"
+
+_REMEMBERED_ANSWERS = 4096
+
+
+class RpcError(Exception):
+    """A call that fails in a way that the client is told about."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def not_found(what: str, name: str) -> RpcError:
+    return RpcError(Status.NOT_FOUND, f"{what} '{name}' not found on the local Modal server")
+
+
+def invalid(message: str) -> RpcError:
+    return RpcError(Status.INVALID_ARGUMENT, message)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: its RPC, its metadata, and its idempotency key ("" for none)."""
+
+    rpc: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def idempotency_key(self) -> str:
+        return str(self.metadata.get("x-idempotency-key", ""))
+
+
+Unary = Callable[[Any, Call], Awaitable[Message]]
+Streaming = Callable[[Any, Call], AsyncIterator[Message]]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def rpc(*names: str, create: bool = False) -> Callable[[_F], _F]:
+    """Mark a method as the handler of RPCs.
+
+    With `create`, a call that is repeated with the same idempotency key gets the first one's answer.
+    """
+
+    def mark(function: _F) -> _F:
+        function.__rpcs__ = names  # type: ignore[attr-defined]
+        function.__creates__ = create  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def _drop(stream: Any) -> None:
+    """Cut the connection of a call, as a failing network would."""
+    stream._stream.connection._transport.abort()
+
+
+class Answers:
+    """Answers to calls that create something, by idempotency key, so that a retry creates nothing."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[tuple[str, str], asyncio.Future[Message]] = OrderedDict()
+
+    async def once(self, call: Call, make: Callable[[], Awaitable[Message]]) -> Message:
+        key = (call.rpc, call.idempotency_key)
+        if not call.idempotency_key:
+            return await make()
+        if key not in self._answers:
+            # A task of its own: the first caller may go away while the retry waits.
+            self._answers[key] = asyncio.ensure_future(make())
+            if len(self._answers) > _REMEMBERED_ANSWERS:
+                self._answers.popitem(last=False)
+        future = self._answers[key]
+        try:
+            return await asyncio.shield(future)
+        except Exception:
+            self._answers.pop(key, None)
+            raise
+
+
+class Dispatcher:
+    """All handlers of the server, ready for grpclib."""
+
+    def __init__(
+        self,
+        *,
+        authorise: Callable[[str, Call, Any], None],
+        before: Callable[[str], Awaitable[Fault | None]],
+        active: Callable[[int], None],
+    ) -> None:
+        """
+        Args:
+            authorise: Called with the service's name, the call and its request; raises RpcError when
+                the call is not allowed.
+            before: Called with the RPC's name ahead of each handler: plays scripted faults, and
+                returns the one that is to cut the connection later, if any.
+            active: Called with +1 and -1 around each call.
+        """
+        self._authorise = authorise
+        self._before = before
+        self._active = active
+        self._answers = Answers()
+        self._handlers: dict[str, tuple[Any, bool]] = {}
+
+    def add(self, subject: object) -> None:
+        """Register every method of an object that is marked with `rpc`."""
+        for name in dir(type(subject)):
+            function = getattr(type(subject), name)
+            for rpc_name in getattr(function, "__rpcs__", ()):
+                self._handlers[rpc_name] = (getattr(subject, name), function.__creates__)
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Path to handler, in grpclib's form, for every method of both services."""
+        mapping: dict[str, Handler] = {}
+        for module in (api_pb2, task_command_router_pb2):
+            for service in module.DESCRIPTOR.services_by_name.values():
+                if service.full_name in (CONTROL_PLANE, COMMAND_ROUTER):
+                    for method in service.methods:
+                        path = f"/{service.full_name}/{method.name}"
+                        mapping[path] = self._handler(service.full_name, method)
+        return mapping
+
+    def _handler(self, service: str, method: Any) -> Handler:
+        function, creates = self._handlers.get(method.name, (None, False))
+
+        async def serve(stream: Any) -> None:
+            call = Call(method.name, stream.metadata)
+            self._active(+1)
+            try:
+                request = await stream.recv_message()
+                self._authorise(service, call, request)
+                fault = await self._before(method.name)
+                if fault is not None and fault.messages == 0 and not fault.perform:
+                    return _drop(stream)
+                if function is None:
+                    raise RpcError(
+                        Status.UNIMPLEMENTED,
+                        f"The local Modal server does not have {method.name}",
+                    )
+                if method.server_streaming:
+                    sent = 0
+                    async for message in function(request, call):
+                        await stream.send_message(message)
+                        sent += 1
+                        if fault is not None and sent >= fault.messages:
+                            return _drop(stream)
+                        # A stream with much to say takes turns with the others.
+                        await asyncio.sleep(0)
+                    return None
+                if creates:
+                    answer = await self._answers.once(call, lambda: function(request, call))
+                else:
+                    answer = await function(request, call)
+                if fault is not None:
+                    return _drop(stream)
+                await stream.send_message(answer)
+            except RpcError as error:
+                raise GRPCError(error.status, error.message) from None
+            except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
+                raise
+            except Exception as error:
+                log.exception("%s failed", method.name)
+                raise GRPCError(
+                    Status.INTERNAL,
+                    f"{method.name} failed in the local Modal server: {type(error).__name__}",
+                ) from None
+            finally:
+                self._active(-1)
+            return None
+
+        kinds = {
+            (False, False): Cardinality.UNARY_UNARY,
+            (False, True): Cardinality.UNARY_STREAM,
+            (True, False): Cardinality.STREAM_UNARY,
+            (True, True): Cardinality.STREAM_STREAM,
+        }
+        return Handler(
+            serve,
+            kinds[method.client_streaming, method.server_streaming],
+            message_factory.GetMessageClass(method.input_type),
+            message_factory.GetMessageClass(method.output_type),
+        )

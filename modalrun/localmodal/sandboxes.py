@@ -1,0 +1,319 @@
+"""The life of a sandbox: created, running, finished; and what is remembered of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from grpclib.const import Status
+from modal_proto import api_pb2
+
+from modalrun.localmodal import rootfs
+from modalrun.localmodal.ids import Clock
+from modalrun.localmodal.logstore import LogStore
+from modalrun.localmodal.paths import StateDir
+from modalrun.localmodal.process import Command, Exit, SandboxProcess
+from modalrun.localmodal.rpc import RpcError, not_found
+from modalrun.localmodal.store import SandboxRecord, Store
+
+log = logging.getLogger(__name__)
+
+KEEP_ROOTS_VARIABLE = "MODALRUN_LOCAL_KEEP_ROOTS"
+
+_Result = api_pb2.GenericResult
+SUCCESS = _Result.GENERIC_STATUS_SUCCESS
+FAILURE = _Result.GENERIC_STATUS_FAILURE
+TERMINATED = _Result.GENERIC_STATUS_TERMINATED
+TIMEOUT = _Result.GENERIC_STATUS_TIMEOUT
+INIT_FAILURE = _Result.GENERIC_STATUS_INIT_FAILURE
+INTERNAL_FAILURE = _Result.GENERIC_STATUS_INTERNAL_FAILURE
+
+KILLED_WITH_SERVER = (
+    "The local Modal server was killed while this sandbox ran; its processes were killed with it."
+)
+
+_EXIT_CODES = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run in a sandbox. It holds the values of secrets, so it is never written down."""
+
+    argv: list[str]
+    recipe: rootfs.Recipe
+    workdir: str
+    files: list[rootfs.File] = field(default_factory=list)
+    volumes: Mapping[str, Path] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class LiveSandbox:
+    """A sandbox that has not finished."""
+
+    def __init__(self, record: SandboxRecord) -> None:
+        loop = asyncio.get_running_loop()
+        self.record = record
+        self.process: SandboxProcess | None = None
+        self.end: tuple[int, str] | None = None
+        self.must_end = asyncio.Event()
+        self.stdin_lock = asyncio.Lock()
+        self.stdin_offset = 0
+        self.stdin_index = 0
+        self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
+        self.finished: asyncio.Future[SandboxRecord] = loop.create_future()
+
+
+class Sandboxes:
+    """All sandboxes of a state folder."""
+
+    def __init__(
+        self,
+        state: StateDir,
+        store: Store,
+        logs: LogStore,
+        clock: Clock,
+        *,
+        boot_delay: Callable[[], float],
+        on_change: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            boot_delay: Seconds to wait before a process is started.
+            on_change: Called when a sandbox was created or has finished.
+        """
+        self._state = state
+        self._store = store
+        self._logs = logs
+        self._clock = clock
+        self._boot_delay = boot_delay
+        self._on_change = on_change
+        self._live: dict[str, LiveSandbox] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.open_files = 0
+
+    def create(self, record: SandboxRecord, plan: Plan) -> None:
+        """Record a sandbox and start it. Raises RpcError when its name is taken in its app."""
+        for other in self._live.values():
+            if record.name and (other.record.app_id, other.record.name) == (
+                record.app_id,
+                record.name,
+            ):
+                raise RpcError(
+                    Status.ALREADY_EXISTS,
+                    f"A sandbox named '{record.name}' is running in app '{record.app_name}' "
+                    f"({other.record.id})",
+                )
+        self._store.put_sandbox(record)
+        self._logs.create(record.id)
+        sandbox = self._live[record.id] = LiveSandbox(record)
+        task = asyncio.get_running_loop().create_task(self._run(sandbox, plan))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._on_change()
+
+    async def _run(self, sandbox: LiveSandbox, plan: Plan) -> None:
+        folder = self._state.sandbox(sandbox.record.id)
+        exit_ = Exit(code=None, killed=False)
+        try:
+            await self._boot(sandbox)
+            if not sandbox.must_end.is_set():
+                await asyncio.to_thread(
+                    rootfs.build, folder / "root", plan.files, plan.volumes, plan.workdir
+                )
+            if not sandbox.must_end.is_set():
+                exit_ = await self._execute(sandbox, plan, folder / "root")
+        except (OSError, ValueError) as error:
+            log.warning("%s could not be started: %s", sandbox.record.id, error)
+            sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {error}")
+        except Exception:
+            log.exception("%s failed", sandbox.record.id)
+            sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
+        self._finish(sandbox, exit_)
+        if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
+            await asyncio.to_thread(rootfs.remove, folder)
+
+    async def _boot(self, sandbox: LiveSandbox) -> None:
+        if delay := self._boot_delay():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(sandbox.must_end.wait(), delay)
+
+    async def _execute(self, sandbox: LiveSandbox, plan: Plan, root: Path) -> Exit:
+        record = sandbox.record
+        who = {
+            "MODAL_SANDBOX_ID": record.id,
+            "MODAL_TASK_ID": record.task_id,
+            "MODAL_ENVIRONMENT": record.environment,
+        }
+        command = Command(
+            argv=rootfs.arguments(plan.argv, root),
+            env=rootfs.environment(root, plan.recipe, plan.variables, who),
+            cwd=rootfs.inside(root, plan.workdir),
+            open_files=self.open_files,
+        )
+        process = SandboxProcess(lambda fd, data: self._logs.append(record.id, fd, data))
+        process.start(record.id, command)
+        sandbox.process = process
+        sandbox.started.set_result(process)
+        record.started_at = self._clock.now()
+        self._store.put_sandbox(record)
+        timer = None
+        if record.timeout_secs:
+            timer = asyncio.get_running_loop().call_later(
+                record.timeout_secs,
+                self._end,
+                sandbox,
+                TIMEOUT,
+                f"The sandbox ran longer than its timeout of {record.timeout_secs} seconds.",
+            )
+        try:
+            exit_ = await process.exited
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if process.error is not None:
+            sandbox.end = (
+                INTERNAL_FAILURE,
+                f"The sandbox's output could not be stored: {process.error}",
+            )
+        elif exit_.code is None and sandbox.end is None:
+            sandbox.end = (INTERNAL_FAILURE, "Somebody killed the keeper of this sandbox.")
+        elif exit_.code is not None and not exit_.killed:
+            # It ended by itself just before it was to be killed.
+            sandbox.end = None
+        return exit_
+
+    def _end(self, sandbox: LiveSandbox, status: int, exception: str) -> None:
+        if sandbox.end is None:
+            sandbox.end = (status, exception)
+        sandbox.must_end.set()
+        if sandbox.process is not None:
+            sandbox.process.kill()
+
+    def _finish(self, sandbox: LiveSandbox, exit_: Exit) -> None:
+        record = sandbox.record
+        if sandbox.end is not None:
+            record.status, record.exception = sandbox.end
+            record.exitcode = _EXIT_CODES.get(record.status, exit_.code or 1)
+        elif exit_.code == 0:
+            record.status = SUCCESS
+        else:
+            record.status = FAILURE
+            record.exitcode = 1 if exit_.code is None else exit_.code
+        record.finished_at = self._clock.now()
+        self._logs.finish(record.id)
+        self._store.put_sandbox(record)
+        del self._live[record.id]
+        if not sandbox.started.done():
+            sandbox.started.set_result(None)
+        sandbox.finished.set_result(record)
+        self._on_change()
+
+    def terminate(self, sandbox_id: str, exception: str = "The sandbox was terminated.") -> None:
+        """Have a sandbox killed; nothing to do when it has finished. Returns at once."""
+        sandbox = self._live.get(sandbox_id)
+        if sandbox is not None:
+            self._end(sandbox, TERMINATED, exception)
+
+    def find(self, sandbox_id: str) -> SandboxRecord:
+        """A sandbox by its id. Raises RpcError (NOT_FOUND)."""
+        live = self._live.get(sandbox_id)
+        record = live.record if live else self._store.sandbox(sandbox_id)
+        if record is None:
+            raise not_found("Sandbox", sandbox_id)
+        return record
+
+    def of_task(self, task_id: str) -> SandboxRecord:
+        """A sandbox by its task id. Raises RpcError (NOT_FOUND)."""
+        record = self._store.sandbox_of_task(task_id)
+        if record is None:
+            raise not_found("Task", task_id)
+        return self.find(record.id)
+
+    def live(self, sandbox_id: str) -> LiveSandbox | None:
+        """A sandbox that has not finished."""
+        return self._live.get(sandbox_id)
+
+    def running(self, app_ids: list[str] | None = None) -> list[SandboxRecord]:
+        """Sandboxes that have not finished, newest first; of some apps, or of all (None)."""
+        records = [sandbox.record for sandbox in self._live.values()]
+        chosen = [record for record in records if app_ids is None or record.app_id in app_ids]
+        return sorted(chosen, key=lambda record: record.created_at, reverse=True)
+
+    async def wait(self, sandbox_id: str, timeout: float) -> SandboxRecord:
+        """A sandbox when it has finished, or as it is after `timeout` seconds."""
+        record = self.find(sandbox_id)
+        live = self._live.get(sandbox_id)
+        if live is not None and timeout > 0:
+            await asyncio.wait({live.finished}, timeout=timeout)
+        return record
+
+    async def write_stdin(
+        self,
+        sandbox_id: str,
+        data: bytes,
+        *,
+        offset: int | None = None,
+        index: int | None = None,
+        eof: bool,
+    ) -> None:
+        """Give a sandbox input; what a repeated call gives again is dropped.
+
+        Args:
+            offset: Position of `data` in the input as a whole (V2).
+            index: Number of the call, from 1 (V1).
+
+        Raises:
+            RpcError: NOT_FOUND; FAILED_PRECONDITION when its input is closed.
+        """
+        self.find(sandbox_id)
+        closed = RpcError(
+            Status.FAILED_PRECONDITION, f"The input of sandbox '{sandbox_id}' is closed"
+        )
+        sandbox = self._live.get(sandbox_id)
+        process = await asyncio.shield(sandbox.started) if sandbox else None
+        if sandbox is None or process is None:
+            raise closed
+        async with sandbox.stdin_lock:
+            if index is not None:
+                if index and index <= sandbox.stdin_index:
+                    return
+                sandbox.stdin_index = index
+            if offset is not None:
+                data = data[max(0, sandbox.stdin_offset - offset) :]
+                sandbox.stdin_offset += len(data)
+            try:
+                await process.write_stdin(data, eof=eof)
+            except BrokenPipeError:
+                raise closed from None
+
+    async def shut_down(self) -> None:
+        """Terminate every sandbox, and wait until all are gone."""
+        for sandbox in self._live.values():
+            self._end(sandbox, TERMINATED, "The local Modal server was stopped.")
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def recover(self) -> None:
+        """At the start: what is recorded as running was killed with the server that ran it."""
+        for record in self._store.unfinished():
+            self._logs.recover(record.id)
+            finished = replace(
+                record,
+                status=INTERNAL_FAILURE,
+                exitcode=_EXIT_CODES[INTERNAL_FAILURE],
+                exception=KILLED_WITH_SERVER,
+                finished_at=self._clock.now(),
+            )
+            self._store.put_sandbox(finished)
+            log.warning("%s ran when the last server was killed", record.id)
+
+    def forget(self, before: float) -> None:
+        """Drop finished sandboxes that ended before a time (seconds since 1970), with their logs."""
+        for record in self._store.finished_before(before):
+            self._logs.remove(record.id)
+            self._store.delete_sandbox(record.id)

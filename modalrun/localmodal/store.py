@@ -1,0 +1,228 @@
+"""What the server remembers: SQLite in WAL mode, one writer, nothing lost by a `kill -9`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+    kind TEXT NOT NULL, id TEXT NOT NULL, environment TEXT NOT NULL, name TEXT NOT NULL,
+    created_at REAL NOT NULL, document TEXT NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS objects_by_name ON objects (kind, environment, name);
+CREATE TABLE IF NOT EXISTS sandboxes (
+    id TEXT PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, app_id TEXT NOT NULL, name TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL NOT NULL,
+    document TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sandboxes_by_time ON sandboxes (created_at);
+CREATE INDEX IF NOT EXISTS sandboxes_by_app ON sandboxes (app_id, created_at);
+CREATE INDEX IF NOT EXISTS sandboxes_by_key ON sandboxes (idempotency_key);
+"""
+
+
+@dataclass
+class Stored:
+    """An object of any kind but sandboxes. Times are seconds since 1970."""
+
+    kind: str
+    id: str
+    created_at: float
+    environment: str = ""
+    name: str = ""
+    document: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SandboxRecord:
+    """A sandbox as it is remembered: what was asked for, and how it ended.
+
+    `status` is a `GenericResult.GenericStatus`, 0 while the sandbox runs. Times are seconds since
+    1970, 0.0 for "not yet". Of secrets only the names of the variables are kept.
+    """
+
+    id: str
+    task_id: str
+    version: int
+    app_id: str
+    app_name: str
+    environment: str
+    created_at: float
+    name: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+    image_id: str = ""
+    workdir: str = ""
+    variables: list[str] = field(default_factory=list)
+    timeout_secs: int = 0
+    idle_timeout_secs: int = 0
+    milli_cpu: int = 0
+    milli_cpu_max: int = 0
+    memory_mb: int = 0
+    memory_mb_max: int = 0
+    gpu: str = ""
+    gpu_count: int = 0
+    cloud: str = ""
+    regions: list[str] = field(default_factory=list)
+    idempotency_key: str = ""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    status: int = 0
+    exitcode: int = 0
+    exception: str = ""
+
+
+_RECORD_FIELDS = {item.name for item in fields(SandboxRecord)}
+
+
+class Store:
+    """All records of a state folder. Every write is on disk when the method returns."""
+
+    def __init__(self, path: Path) -> None:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        # Deleted secrets must not stay readable in free pages.
+        self._db.execute("PRAGMA secure_delete=ON")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def put(self, item: Stored) -> None:
+        """Add or replace an object."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                item.kind,
+                item.id,
+                item.environment,
+                item.name,
+                item.created_at,
+                json.dumps(item.document),
+            ),
+        )
+
+    def _objects(self, where: str, *values: object) -> list[Stored]:
+        rows = self._db.execute(
+            "SELECT kind, id, created_at, environment, name, document FROM objects "
+            f"WHERE {where} ORDER BY created_at DESC",
+            values,
+        )
+        return [Stored(*row[:5], document=json.loads(row[5])) for row in rows]
+
+    def get(self, kind: str, object_id: str) -> Stored | None:
+        """The object with an id."""
+        found = self._objects("kind = ? AND id = ?", kind, object_id)
+        return found[0] if found else None
+
+    def named(self, kind: str, environment: str, name: str) -> list[Stored]:
+        """Objects of a name, newest first: for apps the stopped ones are among them."""
+        return self._objects("kind = ? AND environment = ? AND name = ?", kind, environment, name)
+
+    def all(self, kind: str, environment: str | None = None) -> list[Stored]:
+        """All objects of a kind, newest first."""
+        if environment is None:
+            return self._objects("kind = ?", kind)
+        return self._objects("kind = ? AND environment = ?", kind, environment)
+
+    def delete(self, kind: str, object_id: str) -> None:
+        self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, object_id))
+
+    def delete_older(self, kind: str, before: float) -> None:
+        """Forget objects of a kind that were made before a time."""
+        self._db.execute("DELETE FROM objects WHERE kind = ? AND created_at < ?", (kind, before))
+
+    def count(self, kind: str) -> int:
+        row = self._db.execute("SELECT count(*) FROM objects WHERE kind = ?", (kind,)).fetchone()
+        return int(row[0])
+
+    def put_sandbox(self, record: SandboxRecord) -> None:
+        """Add or replace a sandbox."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.id,
+                record.task_id,
+                record.app_id,
+                record.name,
+                record.idempotency_key,
+                record.created_at,
+                record.finished_at,
+                json.dumps(asdict(record)),
+            ),
+        )
+
+    def _sandboxes(self, clause: str, *values: object) -> list[SandboxRecord]:
+        rows = self._db.execute(f"SELECT document FROM sandboxes WHERE {clause}", values)
+        documents = (json.loads(row[0]) for row in rows)
+        # A record of another version of modalrun may know other fields.
+        return [
+            SandboxRecord(**{k: v for k, v in document.items() if k in _RECORD_FIELDS})
+            for document in documents
+        ]
+
+    def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
+        """The sandbox with an id."""
+        found = self._sandboxes("id = ?", sandbox_id)
+        return found[0] if found else None
+
+    def sandbox_of_task(self, task_id: str) -> SandboxRecord | None:
+        """The sandbox with a task id."""
+        found = self._sandboxes("task_id = ?", task_id)
+        return found[0] if found else None
+
+    def sandbox_of_key(self, key: str) -> SandboxRecord | None:
+        """The sandbox that a call with this idempotency key has made."""
+        found = self._sandboxes("idempotency_key = ? LIMIT 1", key) if key else []
+        return found[0] if found else None
+
+    def sandboxes_named(self, app_id: str, name: str) -> list[SandboxRecord]:
+        """Sandboxes of an app that had this name, newest first."""
+        return self._sandboxes("app_id = ? AND name = ? ORDER BY created_at DESC", app_id, name)
+
+    def sandboxes_before(
+        self, created_before: float, app_ids: list[str] | None, limit: int
+    ) -> list[SandboxRecord]:
+        """Sandboxes made strictly before a time, newest first; of some apps, or of all (None)."""
+        if app_ids is None:
+            return self._sandboxes(
+                "created_at < ? ORDER BY created_at DESC LIMIT ?", created_before, limit
+            )
+        marks = ",".join("?" * len(app_ids))
+        return self._sandboxes(
+            f"app_id IN ({marks}) AND created_at < ? ORDER BY created_at DESC LIMIT ?",
+            *app_ids,
+            created_before,
+            limit,
+        )
+
+    def sandboxes_of_app(self, app_id: str, since: float, until: float) -> list[SandboxRecord]:
+        """Sandboxes of an app that existed at some time between two, oldest first."""
+        return self._sandboxes(
+            "app_id = ? AND created_at <= ? AND (finished_at = 0 OR finished_at >= ?) "
+            "ORDER BY created_at",
+            app_id,
+            until,
+            since,
+        )
+
+    def unfinished(self) -> list[SandboxRecord]:
+        """Sandboxes that are recorded as running."""
+        return self._sandboxes("finished_at = 0")
+
+    def finished_before(self, time: float) -> list[SandboxRecord]:
+        """Sandboxes that ended before a time."""
+        return self._sandboxes("finished_at > 0 AND finished_at < ?", time)
+
+    def delete_sandbox(self, sandbox_id: str) -> None:
+        self._db.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox_id,))
+
+    def count_sandboxes(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM sandboxes").fetchone()[0])
