@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sys
@@ -50,9 +51,13 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
         threading.Thread(target=_warm_up_server, daemon=True).start()
     # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
     with redirect_stdout(sys.stderr):
+        # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
+        gc.disable()
         from modalrun.zenml_api import compiling, runs
 
         compiled = compiling.compile_spec(spec)
+        gc.freeze()
+        gc.enable()
         plan = planning.make_plan(
             compiled.deployment,
             target=spec.target,
