@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Protocol
 
 from modalrun import plan as planning
-from modalrun.errors import ConnectionLostError, ModalrunError
+from modalrun.deployment import Deployment
+from modalrun.errors import ConnectionLostError, ModalrunError, UnknownOutcomeError
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
-from modalrun.outcome import Outcome, verdict
+from modalrun.outcome import Outcome, StepRecord, verdict
 from modalrun.plan import Plan
 from modalrun.source_tree import stage
 from modalrun.spec import RunSpec
@@ -93,7 +94,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
             watcher.say(f"  {label:<8} {command}")
         raise
     with redirect_stdout(sys.stderr):
-        return _outcome(run.id, plan, sandbox, end)
+        return _outcome(run.id, compiled.deployment, plan, sandbox, end)
 
 
 def prepare_process(source_root: Path) -> None:
@@ -125,7 +126,6 @@ def _create(
 
 def _give_up(run_id: str, error: BaseException) -> None:
     """The sandbox was not created: leave no run behind that looks alive."""
-    from modalrun.errors import UnknownOutcomeError
     from modalrun.zenml_api import runs
 
     if isinstance(error, UnknownOutcomeError):
@@ -157,7 +157,9 @@ def _describe(plan: Plan) -> str:
     return ", ".join(parts)
 
 
-def _outcome(run_id: str, plan: Plan, sandbox: RunningSandbox, end: SandboxEnd) -> Outcome:
+def _outcome(
+    run_id: str, deployment: Deployment, plan: Plan, sandbox: RunningSandbox, end: SandboxEnd
+) -> Outcome:
     from modalrun.zenml_api import runs
 
     try:
@@ -179,7 +181,11 @@ def _outcome(run_id: str, plan: Plan, sandbox: RunningSandbox, end: SandboxEnd) 
     if sandbox.url:
         details.append(("modal", sandbox.url))
     details.append(_commands(plan, sandbox)[0])
-    return Outcome(code, headline, tuple(details), record.steps)
+    recorded = {step.name: step for step in record.steps}
+    steps = tuple(
+        recorded.get(step.name) or StepRecord(step.name, "not run") for step in deployment.steps
+    )
+    return Outcome(code, headline, tuple(details), steps)
 
 
 def _commands(plan: Plan, sandbox: RunningSandbox) -> list[tuple[str, str]]:

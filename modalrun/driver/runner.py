@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception, so that no retry and no user code takes it for a failure."""
+    """SIGTERM arrived. Not an Exception, so that neither a retry nor user code takes it for one."""
 
 
 class _Signals:
@@ -104,13 +104,22 @@ def _run_step(runner: StepRunner, name: str) -> bool:
     for attempt in range(retries + 1):
         try:
             return runner.launch(name)
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            print_traceback(error)
         if attempt < retries:
             print(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
             time.sleep(delay)
             delay *= backoff
     return False
+
+
+def print_traceback(error: Exception) -> None:
+    """Print a step's exception from the user's own first line on; whole where there is none."""
+    root = str(Path.cwd())
+    trace = error.__traceback__
+    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(root):
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace or error.__traceback__)
 
 
 def _end_reason(code: int) -> str:

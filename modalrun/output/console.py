@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modalrun.output.text import LineAssembler, harmless
 from modalrun.outcome import Outcome
+from modalrun.output.text import LineAssembler, harmless
 
 _STYLES = {
     "completed": "green",
@@ -18,6 +18,7 @@ _STYLES = {
     "failed": "bold red",
     "stopped": "yellow",
     "running": "blue",
+    "not run": "dim",
 }
 
 
@@ -32,6 +33,7 @@ class Reporter:
         self._talk = self._consoles["stderr"]
         self._assemblers = {source: LineAssembler() for source in self._consoles}
         self._lock = threading.Lock()
+        self._closed: set[str] = set()
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
@@ -76,6 +78,16 @@ class Reporter:
         if not lines:
             return
         console = self._consoles[source]
+        if source in self._closed:
+            return
+        try:
+            self._write(console, lines)
+        except BrokenPipeError:
+            # The reader of a pipe has left (`| head`); the run goes on and keeps its exit code.
+            self._closed.add(source)
+
+    @staticmethod
+    def _write(console: Console, lines: list[str]) -> None:
         if console.is_terminal and not console.no_color:
             for line in lines:
                 console.print(Text.from_ansi(harmless(line, colours=True)))

@@ -198,9 +198,7 @@ def _prepare(pipeline: Pipeline, configuration: PipelineRunConfiguration, spec: 
             raise spec.error(
                 ("parameters", name),
                 f"the pipeline '{pipeline.name}' has no parameter '{name}'.",
-                f"Did you mean '{close}'?"
-                if close
-                else f"It has: {', '.join(known) or 'none'}.",
+                f"Did you mean '{close}'?" if close else f"It has: {', '.join(known) or 'none'}.",
             )
     hooks = {
         argument: getattr(configuration, key)
@@ -270,9 +268,7 @@ def _view(snapshot: PipelineSnapshotBase, stack: Stack) -> Deployment:
         value = (settings or {}).get(name)
         if value is None:
             return {}
-        dump: dict[str, Any] = value.model_dump(
-            mode="json", exclude_unset=True, exclude_none=True
-        )
+        dump: dict[str, Any] = value.model_dump(mode="json", exclude_unset=True, exclude_none=True)
         return dump
 
     pipeline_settings = snapshot.pipeline_configuration.settings

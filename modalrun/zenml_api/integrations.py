@@ -15,7 +15,7 @@ import importlib.util
 import logging
 import re
 import sys
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from zenml.integrations.registry import integration_registry
@@ -48,17 +48,18 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
             self._activate_for(key)
         return super().get(key, default)
 
-    def keys(self) -> KeysView[type]:
+    # These return views of the same dict; only the order of activation is added to them.
+    def keys(self) -> Any:
         """All types that have a materializer, those of every installed integration included."""
         self._activate(list(self._waiting))
         return super().keys()
 
-    def items(self) -> ItemsView[type, type[BaseMaterializer]]:
+    def items(self) -> Any:
         """As `keys`."""
         self._activate(list(self._waiting))
         return super().items()
 
-    def values(self) -> ValuesView[type[BaseMaterializer]]:
+    def values(self) -> Any:
         """As `keys`."""
         self._activate(list(self._waiting))
         return super().values()

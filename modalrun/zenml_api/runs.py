@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -36,25 +35,9 @@ from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
+from modalrun.outcome import StepRecord
 from modalrun.zenml_api.compiling import Compiled
 from modalrun.zenml_api.translate import translated
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One step of a run as ZenML records it.
-
-    Attributes:
-        name: Invocation id.
-        status: ZenML's word: "completed", "failed", "cached", "running", ...
-        start: When it started (UTC), where it did.
-        end: When it ended (UTC), where it has.
-    """
-
-    name: str
-    status: str
-    start: datetime | None
-    end: datetime | None
 
 
 @dataclass(frozen=True)
