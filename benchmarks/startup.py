@@ -1,4 +1,4 @@
-"""How long `modalrun --help` takes, next to an empty Python and to importing what it must not import.
+"""How long `modalrun --help` takes, beside an empty Python and what it must not import.
 
 Usage: python benchmarks/startup.py [repetitions]
 """
