@@ -13,6 +13,7 @@ On Linux the keeper is a child subreaper, so orphans of the command, also those 
 become its children and are found. Elsewhere only the process group is killed.
 """
 
+# ruff: noqa: PTH208, PTH123, SIM105 - pathlib and contextlib would double the start-up time.
 from __future__ import annotations
 
 import os
@@ -32,7 +33,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def pack(argv: list[str], env: dict[str, str], cwd: str, open_files: int) -> bytes:
-    """The command as the keeper reads it: fields that end in NUL, which none of them can contain."""
+    """The command as the keeper reads it: fields between NULs, which none of them can contain."""
     fields = [cwd, str(open_files), str(len(argv)), *argv]
     fields += [f"{key}={value}" for key, value in env.items()]
     body = b"\0".join(os.fsencode(field) for field in fields)

@@ -79,7 +79,7 @@ class _NoAnswerError(Exception):
     """Nobody, or somebody else, answers where the server should be."""
 
 
-def _ask(info: ServerInfo, method: str, path: str, *, until_closed: bool = False) -> bytes:
+def _ask(info: ServerInfo, method: str, path: str) -> bytes:
     """One HTTP request to the server; the body of its answer. Raises _NoAnswerError."""
     host, _, port = info.url.removeprefix("http://").partition(":")
     request = (

@@ -107,7 +107,7 @@ class SandboxLog:
         self.count += 1
 
     def read(self, descriptor: int, offset: int, limit: int) -> bytes:
-        """Up to `limit` bytes of a stream from a byte offset on; empty at the end of what there is."""
+        """Up to `limit` bytes of a stream from an offset on; empty at the end of what there is."""
         return os.pread(self._files[descriptor], limit, offset)
 
     def size(self, descriptor: int) -> int:
@@ -185,6 +185,10 @@ class LogStore:
         log = SandboxLog(self._folder / sandbox_id, self._clock, writable=True)
         log.recover()
         log.close()
+
+    def has(self, sandbox_id: str) -> bool:
+        """Whether there is a log."""
+        return sandbox_id in self._open or (self._folder / sandbox_id / "index").exists()
 
     def acquire(self, sandbox_id: str) -> SandboxLog:
         """A log to read from, until `release`. Raises FileNotFoundError."""
