@@ -16,9 +16,10 @@ become its children and are found. Elsewhere only the process group is killed.
 # ruff: noqa: PTH208, PTH123, SIM105 - pathlib and contextlib would double the start-up time.
 from __future__ import annotations
 
+# `signal` would import enum, which takes longer than all the rest; this is what it wraps.
+import _signal as signal  # type: ignore[import-not-found]
 import os
 import select
-import signal
 import sys
 import time
 
