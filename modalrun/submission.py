@@ -28,6 +28,9 @@ from modalrun.spec import RunSpec
 class Watcher(Protocol):
     """Who looks on while a run goes."""
 
+    def phase(self, text: str) -> None:
+        """What is being waited for now, until something else is shown."""
+
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
 
@@ -46,6 +49,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
         ModalrunError: Of the class that says why the run was not created, or why its end is not
             known. A run that ends badly is an outcome, not an error.
     """
+    watcher.phase(f"Compiling {spec.pipeline}")
     prepare_process(spec.source_root)
     if spec.target == "local":
         # The server takes as long to start as ZenML to import; errors show up where it is used.
@@ -69,6 +73,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
         )
         for note in plan.notes:
             watcher.say(f"note: {note}", "yellow")
+        watcher.phase("Creating the run")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             stage(spec.source_root, Path(folder))
             connection = Connection(spec.target)
@@ -85,6 +90,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
         ).start()
         watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan)})")
         watcher.say("")
+    watcher.phase("Waiting for the first step")
     try:
         end = sandbox.watch(watcher.output)
     except (KeyboardInterrupt, SystemExit):
