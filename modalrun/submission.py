@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import platform
@@ -83,7 +84,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
             try:
                 sandbox = _create(connection, plan, run.id, run.environment, Path(folder))
             except BaseException as error:
-                _give_up(run.id, error)
+                _give_up(connection, plan, run.id, error)
                 raise
         threading.Thread(
             target=runs.record_metadata, args=(run.id, _facts(plan, sandbox)), daemon=True
@@ -130,12 +131,16 @@ def _create(
     return connection.create_run_sandbox(plan, spec, secrets, source)
 
 
-def _give_up(run_id: str, error: BaseException) -> None:
-    """The sandbox was not created: leave no run behind that looks alive."""
+def _give_up(connection: Connection, plan: Plan, run_id: str, error: BaseException) -> None:
+    """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
     from modalrun.zenml_api import runs
 
     if isinstance(error, UnknownOutcomeError):
         return
+    if not isinstance(error, ModalrunError):
+        # Ctrl-C may have come between Modal's creating the sandbox and its answer.
+        with contextlib.suppress(ModalrunError):
+            connection.discard(plan, planning.for_run(plan.run_sandbox, run_id))
     runs.finalize_run(run_id, f"The run sandbox was not created: {error}")
 
 
