@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from modalrun.precedence import Origin, Places, Written
 
 
 @dataclass(frozen=True)
@@ -14,16 +16,16 @@ class StepView:
     Attributes:
         name: The step's invocation id, unique in the pipeline.
         upstream: The names of the steps that it waits for.
-        own_settings: Orchestrator settings that the step itself wrote.
-        own_resources: `ResourceSettings` fields that the step itself wrote.
-        own_docker: `DockerSettings` fields that the step itself wrote.
+        written: What is written about the step itself, by place.
+        docker: Its `DockerSettings` fields, the pipeline's merged in; None where it has no others.
+        retries: How often ZenML tries the step again after a failure.
     """
 
     name: str
     upstream: tuple[str, ...] = ()
-    own_settings: Mapping[str, Any] = field(default_factory=dict)
-    own_resources: Mapping[str, Any] = field(default_factory=dict)
-    own_docker: Mapping[str, Any] = field(default_factory=dict)
+    written: Places = field(default_factory=dict)
+    docker: Mapping[str, Any] | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,104 @@ class Deployment:
     Attributes:
         pipeline: The pipeline's name.
         steps: Its steps, parents before children.
-        settings: Orchestrator settings of the pipeline.
-        resources: `ResourceSettings` fields of the pipeline.
+        written: What is written about the pipeline, by place.
         docker: `DockerSettings` fields of the pipeline.
+        notes: What a user should know about how it was read.
     """
 
     pipeline: str
     steps: tuple[StepView, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    resources: Mapping[str, Any] = field(default_factory=dict)
+    written: Places = field(default_factory=dict)
     docker: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def with_places(self, pipeline: Places, steps: Mapping[str, Places]) -> Deployment:
+        """The same deployment with more written about it: a run spec, a command line.
+
+        Docker settings in these places override those of the deployment, field by field.
+        """
+        docker = _docker(self.docker, pipeline)
+        return replace(
+            self,
+            written={**self.written, **pipeline},
+            docker=docker,
+            steps=tuple(
+                replace(
+                    step,
+                    written={**step.written, **steps.get(step.name, {})},
+                    docker=_step_docker(step, pipeline, steps.get(step.name, {})),
+                )
+                for step in self.steps
+            ),
+        )
+
+
+def _docker(base: Mapping[str, Any], *places: Places) -> dict[str, Any]:
+    docker = dict(base)
+    for one in places:
+        for _, written in sorted(one.items(), reverse=True):
+            docker.update(written.docker)
+    return docker
+
+
+def _step_docker(step: StepView, pipeline: Places, own: Places) -> Mapping[str, Any] | None:
+    has_own = any(written.docker for written in own.values())
+    if step.docker is None and not has_own:
+        return None
+    return _docker(step.docker or {}, pipeline, own)
+
+
+def read_snapshot(
+    snapshot: Mapping[str, Any],
+    *,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
+    ignored_settings: Iterable[str] = (),
+) -> Deployment:
+    """Read a compiled ZenML snapshot, as the plain values of its JSON.
+
+    ZenML keeps of all settings only the fields that were set.
+
+    Args:
+        snapshot: `PipelineSnapshotBase` as JSON.
+        labels: Where the settings of the pipeline ("") and of the steps came from, by field.
+        ignored_settings: Keys of orchestrator settings that are of another flavor.
+
+    Raises:
+        KeyError, TypeError, AttributeError: It is not the JSON of a snapshot.
+    """
+    labels = labels or {}
+    ignored = set(ignored_settings)
+
+    def written(settings: Mapping[str, Any], owner: str) -> Written:
+        merged: dict[str, Any] = {}
+        for key, value in settings.items():
+            if key.partition(":")[0].partition(".")[0] == "orchestrator" and key not in ignored:
+                merged.update(value)
+        return Written(
+            settings=merged,
+            resources=dict(settings.get("resources") or {}),
+            labels=labels.get(owner, {}),
+        )
+
+    configuration = snapshot["pipeline_configuration"]
+    docker = dict(configuration["settings"].get("docker") or {})
+    steps = []
+    for name, step in snapshot["step_configurations"].items():
+        own = step["step_config_overrides"]["settings"]
+        merged_docker = dict(step["config"]["settings"].get("docker") or {})
+        retry = step["config"].get("retry") or {}
+        steps.append(
+            StepView(
+                name=name,
+                upstream=tuple(step["spec"]["upstream_steps"]),
+                written={Origin.CODE_STEP: written(own, name)},
+                docker=merged_docker if merged_docker != docker else None,
+                retries=int(retry.get("max_retries") or 0),
+            )
+        )
+    return Deployment(
+        pipeline=configuration["name"],
+        steps=tuple(steps),
+        written={Origin.CODE_PIPELINE: written(configuration["settings"], "")},
+        docker=docker,
+    )

@@ -12,6 +12,7 @@ The tree has one branch per decision that a caller (a person or a CI job) makes:
     ├── RunStoppedError         7  stopped or terminated by somebody
     ├── ConnectionLostError     8  the run may still be going
     ├── UnknownOutcomeError     9  the submission may or may not have been accepted
+    ├── CostLimitError         10  over the cost limit; nothing was created
     └── InternalError          70  a fault of modalrun's own
 
 The codes are a contract with CI jobs: they never change.
@@ -90,6 +91,12 @@ class UnknownOutcomeError(ModalrunError):
     """Modal's answer to the submission was lost; the run may or may not have been accepted."""
 
     exit_code = 9
+
+
+class CostLimitError(ModalrunError):
+    """The run can cost more than its user allows. Nothing was created."""
+
+    exit_code = 10
 
 
 class InternalError(ModalrunError):

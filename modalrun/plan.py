@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from modalrun import resources
-from modalrun.deployment import Deployment
+from modalrun import catalog, resources
+from modalrun.deployment import Deployment, StepView
 from modalrun.errors import UsageError
 from modalrun.image import CODE_FOLDER, ImageRecipe, image_recipe
-from modalrun.resources import Resources
+from modalrun.precedence import Origin, Places, Value, Written, find, flatten
+from modalrun.resources import Resolved, Resources
 from modalrun.setting_fields import MAX_TIMEOUT_SECONDS, not_supported
 from modalrun.spec import Target
+
+Mode = Literal["pipeline", "per_step"]
 
 MAX_NAME = 64
 MAX_TAG = 63
@@ -25,10 +29,20 @@ TAG_ROLE = "modalrun-role"
 TAG_STEP = "modalrun-step"
 TAG_PIPELINE = "modalrun-pipeline"
 
+RUN_FIELDS = (
+    "mode",
+    "app_name",
+    "modal_environment",
+    "workspace",
+    "max_parallelism",
+    "synchronous",
+)
+"""Settings of the run as a whole: a step can't have its own."""
+
 
 @dataclass(frozen=True)
 class SandboxSpec:
-    """Everything that `modal.Sandbox.create` needs for one sandbox, but its secrets.
+    """Everything that `modal.Sandbox.create` needs for one sandbox, but the values of its secrets.
 
     Attributes:
         command: Program and arguments.
@@ -38,9 +52,12 @@ class SandboxSpec:
         cloud: Cloud provider; None lets Modal choose.
         regions: Regions to choose from; empty lets Modal choose.
         env: Plain environment variables; never secrets.
+        secrets: The names of Modal secrets.
+        volumes: Modal volumes: name -> absolute path.
         workdir: Absolute path inside the sandbox.
         name: Unique among the running sandboxes of its app; set once the run exists.
         tags: What `status` and `stop` find it by; complete once the run exists.
+        origins: Where each of its values came from, by setting.
     """
 
     command: tuple[str, ...]
@@ -50,9 +67,29 @@ class SandboxSpec:
     cloud: str | None = None
     regions: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    volumes: Mapping[str, str] = field(default_factory=dict)
     workdir: str = CODE_FOLDER
     name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step of a plan.
+
+    Attributes:
+        name: The step's invocation id.
+        upstream: The names of the steps that it waits for.
+        retries: How often it is tried again after a failure.
+        sandbox: Its own sandbox; None in `pipeline` mode, where it runs in the run sandbox.
+    """
+
+    name: str
+    upstream: tuple[str, ...] = ()
+    retries: int = 0
+    sandbox: SandboxSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +98,16 @@ class Plan:
 
     Attributes:
         target: Modal's cloud or the local Modal server.
+        mode: One sandbox for all steps, or one for each.
         environment: The Modal environment; None for the default one.
+        workspace: The Modal workspace that the token has to belong to; None for any.
         app_name: The persistent app that the sandboxes belong to.
         pipeline: The pipeline's name.
-        run_sandbox: The sandbox that every run has.
+        run_sandbox: The sandbox that every run has: for the steps or, in `per_step`, the driver.
+        steps: The steps, parents before children.
+        max_parallelism: How many steps may run at once; None for no bound of the user's.
+        synchronous: Whether `submit` waits for the end of the run.
+        origins: Where the values of the run as a whole came from, by setting.
         notes: What a user should know before it runs.
     """
 
@@ -73,7 +116,29 @@ class Plan:
     app_name: str
     pipeline: str
     run_sandbox: SandboxSpec
+    mode: Mode = "pipeline"
+    workspace: str | None = None
+    steps: tuple[StepPlan, ...] = ()
+    max_parallelism: int | None = None
+    synchronous: bool = True
+    origins: Mapping[str, Value] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def sandboxes(self) -> tuple[SandboxSpec, ...]:
+        """Every sandbox of the run: the run sandbox first, then the steps'."""
+        return (self.run_sandbox, *(s.sandbox for s in self.steps if s.sandbox is not None))
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """The steps in the order they can run; the steps of one layer can run side by side."""
+        depth: dict[str, int] = {}
+        for step in self.steps:
+            depth[step.name] = 1 + max((depth[name] for name in step.upstream), default=-1)
+        rows: list[list[str]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
+        for name, row in depth.items():
+            rows[row].append(name)
+        return tuple(tuple(row) for row in rows)
 
 
 def make_plan(
@@ -85,10 +150,10 @@ def make_plan(
     python_version: str,
     engine_packages: tuple[str, ...],
 ) -> Plan:
-    """Resolve every setting of a deployment for `pipeline` mode.
+    """Resolve every setting of a deployment.
 
     Args:
-        deployment: The compiled pipeline.
+        deployment: The compiled pipeline, with what the run spec and the command line say.
         target: Where the sandbox runs.
         source_root: Where files that settings name (requirements) are looked for.
         python: The interpreter inside the sandbox: "python", or a path on this machine for the
@@ -99,57 +164,226 @@ def make_plan(
     Raises:
         UsageError: A setting is not supported, or settings contradict one another.
     """
-    settings = deployment.settings
-    _refuse_unsupported("the pipeline", settings)
-    pipeline_request = resources.request("the pipeline", settings, deployment.resources)
-    step_requests = []
-    notes: list[str] = []
-    for step in deployment.steps:
-        owner = f"step '{step.name}'"
-        _refuse_unsupported(owner, step.own_settings)
-        if step.own_docker:
-            raise UsageError(
-                f"{owner} has Docker settings of its own, but in pipeline mode all steps share one"
-                " sandbox and so one image.",
-                hint="Move them to the pipeline.",
-            )
-        step_requests.append(resources.request(owner, step.own_settings, step.own_resources))
-        ineffective = sorted(set(step.own_settings) - {"gpu"})
-        if ineffective:
-            notes.append(
-                f"{owner} sets {', '.join(ineffective)}: no effect in pipeline mode, where the"
-                " pipeline's value counts"
-            )
-    sandbox_resources, resource_notes = resources.pipeline_mode(pipeline_request, step_requests)
-    recipe, image_notes = image_recipe(
-        deployment.docker,
-        python_version=python_version,
-        engine_packages=engine_packages,
-        source_root=source_root,
-        local=target == "local",
-    )
-    timeout = settings.get("timeout") or MAX_TIMEOUT_SECONDS
-    region = settings.get("region") or ()
-    return Plan(
+    pipeline: Places = {
+        Origin.CODE_PIPELINE: flatten(_without_component(deployment.written)),
+        Origin.COMPONENT: deployment.written.get(Origin.COMPONENT, Written()),
+    }
+    own = {step.name: _flat_step(deployment, step) for step in deployment.steps}
+    _refuse_unsupported(pipeline, own)
+
+    def build_image(docker: Mapping[str, Any]) -> tuple[ImageRecipe, list[str]]:
+        return image_recipe(
+            docker,
+            python_version=python_version,
+            engine_packages=engine_packages,
+            source_root=source_root,
+            local=target == "local",
+        )
+
+    mode: Mode = find_or("mode", "pipeline", pipeline).value
+    maker = _Maker(deployment, pipeline, own, python, build_image)
+    run_sandbox, steps = maker.per_step() if mode == "per_step" else maker.pipeline_mode()
+    origins = {
+        name: find_or(name, default, pipeline)
+        for name, default in (
+            ("mode", "pipeline"),
+            ("app_name", app_name(deployment.pipeline)),
+            ("modal_environment", None),
+            ("workspace", None),
+            ("max_parallelism", None),
+            ("synchronous", True),
+        )
+    }
+    made = Plan(
         target=target,
-        environment=settings.get("modal_environment"),
-        app_name=settings.get("app_name") or app_name(deployment.pipeline),
+        mode=mode,
+        environment=origins["modal_environment"].value,
+        workspace=origins["workspace"].value,
+        app_name=origins["app_name"].value,
         pipeline=deployment.pipeline,
-        run_sandbox=SandboxSpec(
-            command=(python, "-m", "modalrun.driver.supervisor", "modalrun.driver.runner"),
-            image=recipe,
-            resources=sandbox_resources,
-            timeout=timeout,
-            cloud=settings.get("cloud"),
-            regions=(region,) if isinstance(region, str) else tuple(region),
-            env={"MODALRUN_TIMEOUT": str(timeout), "PYTHONUNBUFFERED": "1"},
-            tags={
-                TAG_ROLE: "run",
-                TAG_PIPELINE: fit(deployment.pipeline, MAX_TAG),
-            },
-        ),
-        notes=(*notes, *resource_notes, *image_notes),
+        run_sandbox=run_sandbox,
+        steps=steps,
+        max_parallelism=origins["max_parallelism"].value,
+        synchronous=origins["synchronous"].value,
+        origins=origins,
     )
+    unknown = catalog.unknown_names(
+        [gpu for sandbox in made.sandboxes for gpu in sandbox.resources.gpus],
+        [region for sandbox in made.sandboxes for region in sandbox.regions],
+        [sandbox.cloud for sandbox in made.sandboxes],
+    )
+    return replace(made, notes=(*deployment.notes, *maker.notes(), *unknown))
+
+
+class _Maker:
+    """Makes the sandbox specs of one plan, and remembers what there is to say about them."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        pipeline: Places,
+        own: Mapping[str, Written],
+        python: str,
+        build_image: Callable[[Mapping[str, Any]], tuple[ImageRecipe, list[str]]],
+    ) -> None:
+        self._deployment = deployment
+        self._pipeline = pipeline
+        self._own = own
+        self._python = python
+        self._build_image = build_image
+        self._images: list[tuple[Mapping[str, Any], ImageRecipe]] = []
+        self._general: list[str] = []
+        self._of_steps: dict[str, list[str]] = {}
+
+    def notes(self) -> list[str]:
+        """Everything worth saying; the same thing about many steps is said once."""
+        grouped = [f"{_some(names)}: {text}" for text, names in self._of_steps.items()]
+        return [*dict.fromkeys(self._general), *grouped]
+
+    def pipeline_mode(self) -> tuple[SandboxSpec, tuple[StepPlan, ...]]:
+        """One sandbox with the pipeline's values, else the highest of the steps'."""
+        different = [
+            step.name
+            for step in self._deployment.steps
+            if step.docker is not None and step.docker != self._deployment.docker
+        ]
+        if different:
+            raise UsageError(
+                f"{_some(different)} {'has' if len(different) == 1 else 'have'} Docker settings of"
+                f" {'its' if len(different) == 1 else 'their'} own, but in pipeline mode all steps"
+                " share one sandbox and so one image.",
+                hint="Set 'mode: per_step', where each step has its own image, or move the Docker"
+                " settings to the pipeline.",
+            )
+        resolved = resources.of_pipeline(self._pipeline, self._own)
+        for name, written in self._own.items():
+            self._note_ineffective(name, written)
+        self._general += resolved.notes
+        command = self._command("modalrun.driver.runner")
+        sandbox = self._sandbox(command, resolved, self._deployment.docker, self._pipeline)
+        steps = tuple(StepPlan(s.name, s.upstream, s.retries) for s in self._deployment.steps)
+        return self._as_run(sandbox), steps
+
+    def per_step(self) -> tuple[SandboxSpec, tuple[StepPlan, ...]]:
+        """A small CPU sandbox for the driver, and one with its own values for each step."""
+        driver = self._sandbox(
+            self._command("modalrun.driver.walker"),
+            Resolved(
+                resources.DRIVER,
+                {
+                    name: Value.at(value, Origin.DEFAULT, "driver")
+                    for name, value in (
+                        ("cpu_count", resources.DRIVER_CORES),
+                        ("memory", f"{resources.DRIVER_MEMORY_MIB}MiB"),
+                    )
+                },
+            ),
+            self._deployment.docker,
+            self._pipeline,
+        )
+        driver = replace(driver, secrets=(), volumes={})
+        steps = []
+        for step in self._deployment.steps:
+            written = self._own[step.name]
+            resolved = resources.of_step(step.name, self._pipeline, written)
+            self._say_of(step.name, resolved.notes)
+            ignored = sorted(n for n in RUN_FIELDS if written.get(n) is not None)
+            if ignored:
+                text = f"{', '.join(ignored)}: no effect on a step, set it on the pipeline"
+                self._say_of(step.name, [text])
+            docker = self._deployment.docker if step.docker is None else step.docker
+            places = {Origin.CODE_STEP: written, **self._pipeline}
+            command = self._command("modalrun.driver.step")
+            sandbox = self._sandbox(command, resolved, docker, places)
+            if sandbox.timeout > driver.timeout:
+                self._say_of(
+                    step.name,
+                    [f"timeout {sandbox.timeout} is cut to the run's, {driver.timeout} s"],
+                )
+                sandbox = _with_timeout(sandbox, driver.timeout)
+            tags = {
+                TAG_ROLE: "step",
+                TAG_STEP: fit(step.name, MAX_TAG),
+                TAG_PIPELINE: fit(self._deployment.pipeline, MAX_TAG),
+            }
+            steps.append(
+                StepPlan(step.name, step.upstream, step.retries, replace(sandbox, tags=tags))
+            )
+        return self._as_run(driver), tuple(steps)
+
+    def _command(self, module: str) -> tuple[str, ...]:
+        return (self._python, "-m", "modalrun.driver.supervisor", module)
+
+    def _sandbox(
+        self,
+        command: tuple[str, ...],
+        resolved: Resolved,
+        docker: Mapping[str, Any],
+        places: Places,
+    ) -> SandboxSpec:
+        timeout = find_or("timeout", MAX_TIMEOUT_SECONDS, places)
+        region = find_or("region", None, places)
+        others = {
+            "timeout": timeout,
+            "cloud": find_or("cloud", None, places),
+            "region": region,
+            "secrets": find_or("secrets", None, places),
+            "volumes": find_or("volumes", None, places),
+        }
+        regions = (region.value,) if isinstance(region.value, str) else tuple(region.value or ())
+        return _with_timeout(
+            SandboxSpec(
+                command=command,
+                image=self._image(docker),
+                resources=resolved.resources,
+                timeout=0,
+                cloud=others["cloud"].value,
+                regions=regions,
+                env={"PYTHONUNBUFFERED": "1"},
+                secrets=tuple(dict.fromkeys(others["secrets"].value or ())),
+                volumes=others["volumes"].value or {},
+                origins={**resolved.origins, **others},
+            ),
+            timeout.value,
+        )
+
+    def _as_run(self, sandbox: SandboxSpec) -> SandboxSpec:
+        tags = {TAG_ROLE: "run", TAG_PIPELINE: fit(self._deployment.pipeline, MAX_TAG)}
+        return replace(sandbox, tags=tags)
+
+    def _image(self, docker: Mapping[str, Any]) -> ImageRecipe:
+        for known, recipe in self._images:
+            if known == docker:
+                return recipe
+        recipe, notes = self._build_image(docker)
+        self._images.append((docker, recipe))
+        self._general += notes
+        return recipe
+
+    def _say_of(self, step: str, texts: Iterable[str]) -> None:
+        for text in texts:
+            self._of_steps.setdefault(text, []).append(step)
+
+    def _note_ineffective(self, name: str, step: Written) -> None:
+        """In pipeline mode only what the pipeline leaves open is taken from the steps."""
+        ineffective = sorted(n for n, v in step.settings.items() if v is not None and n != "gpu")
+        pipeline_gpu = find("gpu", {Origin.CODE_PIPELINE: self._pipeline[Origin.CODE_PIPELINE]})
+        if pipeline_gpu is not None and step.get("gpu") not in {None, pipeline_gpu.value}:
+            ineffective.append("gpu")
+        if ineffective:
+            self._say_of(
+                name,
+                [
+                    f"{', '.join(sorted(ineffective))}: no effect in pipeline mode, where the"
+                    " pipeline's value counts"
+                ],
+            )
+
+
+def find_or(name: str, default: Any, places: Places) -> Value:
+    """A setting's value, or its default with an origin that says so."""
+    found = find(name, places)
+    return Value.at(default, Origin.DEFAULT) if found is None else found
 
 
 def for_run(sandbox: SandboxSpec, run_id: str) -> SandboxSpec:
@@ -180,11 +414,32 @@ def fit(text: str, limit: int) -> str:
     return f"{clean[: limit - 9]}-{digest}"
 
 
-def _refuse_unsupported(owner: str, settings: Mapping[str, object]) -> None:
-    unsupported = not_supported(settings)
-    if unsupported is not None:
-        name, instead = unsupported
-        raise UsageError(
-            f"{owner} sets '{name}', which is not supported yet: {instead}.",
-            hint="Remove it; modalrun doesn't ignore settings silently.",
-        )
+def _with_timeout(sandbox: SandboxSpec, timeout: int) -> SandboxSpec:
+    return replace(sandbox, timeout=timeout, env={**sandbox.env, "MODALRUN_TIMEOUT": str(timeout)})
+
+
+def _without_component(places: Places) -> Places:
+    return {origin: w for origin, w in places.items() if origin is not Origin.COMPONENT}
+
+
+def _flat_step(deployment: Deployment, step: StepView) -> Written:
+    return flatten(_without_component(deployment.written), step.written)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Some steps in words, at most five by name."""
+    shown = ", ".join(f"'{name}'" for name in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"step{'s' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _refuse_unsupported(pipeline: Places, steps: Mapping[str, Written]) -> None:
+    owners = [("the pipeline", written) for written in pipeline.values()]
+    for owner, written in [*owners, *((f"step '{n}'", w) for n, w in steps.items())]:
+        unsupported = not_supported(written.settings)
+        if unsupported is not None:
+            name, instead = unsupported
+            raise UsageError(
+                f"{owner} sets '{name}', which is not supported yet: {instead}.",
+                hint="Remove it; modalrun doesn't ignore settings silently.",
+            )

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modalrun import catalog
 from modalrun.errors import UsageError
+from modalrun.precedence import Origin, Places, Value, Written, find
+from modalrun.setting_fields import MEMORY, QUANTITIES, split_gpu
 
 MIN_CORES = 0.125
 MIN_MEMORY_MIB = 128
-"""Modal's smallest request (modal.com/docs/guide/resources, read 2026-10-09)."""
+"""Modal's smallest request, and what it gives when none is made
+(modal.com/docs/guide/resources, read 2026-10-09)."""
 
-_UNITS: dict[str, int] = {
+DRIVER_CORES = 0.5
+DRIVER_MEMORY_MIB = 1024
+"""What the driver of `per_step` mode gets: ZenML's client and the Modal SDK take about 400 MB."""
+
+_UNITS: dict[str, int] = {"B": 1} | {
     f"{prefix}{suffix}": base**power
     for power, prefix in enumerate("KMGTP", start=1)
     for suffix, base in (("B", 1000), ("iB", 1024))
 }
-_MEMORY = re.compile(r"^([0-9]+)([KMGTP]i?B)$")
 
 
 @dataclass(frozen=True)
@@ -29,39 +35,43 @@ class Resources:
         gpu: Type and count as Modal writes them ("A100", "A100:2"); None for a CPU sandbox.
         cpu: Physical cores; None for Modal's default.
         memory: MiB; None for Modal's default.
+        cpu_limit: The most cores that it may use; None for Modal's own limit.
+        memory_limit: The most MiB that it may use; None for Modal's own limit.
+        other_gpus: What to ask for instead of `gpu`, in this order, when there is none of it.
     """
 
     gpu: str | None = None
     cpu: float | None = None
     memory: int | None = None
+    cpu_limit: float | None = None
+    memory_limit: int | None = None
+    other_gpus: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Every GPU that it may get, the preferred one first; empty for a CPU sandbox."""
+        return () if self.gpu is None else (self.gpu, *self.other_gpus)
+
+
+DRIVER = Resources(cpu=DRIVER_CORES, memory=DRIVER_MEMORY_MIB)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a pipeline or step wrote, before anything is resolved.
+class Resolved:
+    """The resources of one sandbox, where each of them came from, and what to say about them."""
 
-    Attributes:
-        owner: "the pipeline", or the step in words, for messages.
-        gpu_type: The type, where one was written.
-        gpu_count: `ResourceSettings.gpu_count`, where one was written.
-        cpu: Cores, where written.
-        memory: ZenML's notation ("32GB"), where written.
-    """
-
-    owner: str
-    gpu_type: str | None = None
-    gpu_count: int | None = None
-    cpu: float | None = None
-    memory: str | None = None
+    resources: Resources
+    origins: Mapping[str, Value]
+    notes: tuple[str, ...] = ()
 
 
 def memory_mib(text: str) -> int:
     """ZenML's memory notation in MiB, exact and rounded up: "32GB" -> 30518, "32GiB" -> 32768.
 
     Raises:
-        UsageError: The text is not a whole number with a unit from KB to PiB.
+        UsageError: The text is not a whole number with a unit from B to PiB.
     """
-    match = _MEMORY.match(text)
+    match = MEMORY.fullmatch(text)
     if match is None:
         raise UsageError(
             f"'{text}' is not an amount of memory.",
@@ -71,118 +81,215 @@ def memory_mib(text: str) -> int:
     return -(-size // 2**20)
 
 
-def request(owner: str, settings: Mapping[str, Any], resources: Mapping[str, Any]) -> Request:
-    """Read a request from orchestrator settings and `ResourceSettings`, both as plain values.
-
-    Raises:
-        UsageError: A list of GPU types, which is not supported yet.
-    """
-    gpu = settings.get("gpu")
-    if isinstance(gpu, list):
-        if len(gpu) > 1:
-            raise UsageError(
-                f"{owner} names several GPU types ({', '.join(gpu)}); falling back from one to the"
-                " next is not supported yet.",
-                hint="Name one type.",
-            )
-        gpu = gpu[0]
-    return Request(
-        owner=owner,
-        gpu_type=gpu,
-        gpu_count=resources.get("gpu_count"),
-        cpu=resources.get("cpu_count"),
-        memory=resources.get("memory"),
-    )
-
-
-def pipeline_mode(pipeline: Request, steps: list[Request]) -> tuple[Resources, list[str]]:
-    """The resources of the one sandbox that runs all steps, and what is worth saying about them.
+def of_pipeline(pipeline: Places, steps: Mapping[str, Written]) -> Resolved:
+    """The resources of the one sandbox that runs all steps.
 
     What the pipeline writes counts. A quantity that it leaves open takes the highest that any
     step asks for, each quantity on its own.
 
+    Args:
+        pipeline: What is written about the pipeline, flat, and the component's defaults.
+        steps: What each step says itself, flat.
+
     Raises:
-        UsageError: Steps ask for different GPU types, a count stands without a type, or a count
-            inside the type contradicts `gpu_count`.
+        UsageError: Steps ask for different GPU types, a count stands without a type, a type can't
+            be had that often, or a limit is below its request.
+    """
+    own = {origin: w for origin, w in pipeline.items() if origin < Origin.COMPONENT}
+    notes: list[str] = []
+    gpu = find("gpu", own) or _common_type(steps) or find("gpu", pipeline)
+    count = find("gpu_count", own) or _highest_count(steps, gpu)
+    cpu = find("cpu_count", own) or _highest("cpu_count", steps, float)
+    memory = find("memory", own) or _highest("memory", steps, memory_mib)
+    for name, value in (("gpu_count", count), ("cpu_count", cpu), ("memory", memory)):
+        if value is not None and value.origin is Origin.CODE_STEP:
+            notes.append(f"{name} {value.value} is the {value.source}; the pipeline sets none")
+    return _resolve(
+        gpu,
+        count,
+        cpu,
+        memory,
+        cpu_limit=find("cpu_limit", pipeline),
+        memory_limit=find("memory_limit", pipeline),
+        owner="the pipeline",
+        notes=notes,
+    )
+
+
+def of_step(name: str, pipeline: Places, step: Written) -> Resolved:
+    """The resources of one step's sandbox in `per_step` mode.
+
+    A step that has resources of its own but no `gpu_count`, or one of 0, is a CPU step. A GPU type
+    written on the step asks for a GPU. Everything that the step leaves open is the pipeline's.
+
+    Args:
+        name: The step's name, for messages.
+        pipeline: What is written about the pipeline, flat, and the component's defaults.
+        step: What the step says itself, flat.
+
+    Raises:
+        UsageError: A GPU count stands without a type, a type can't be had that often, or a limit
+            is below its request.
     """
     notes: list[str] = []
-    gpu_type, type_owner = pipeline.gpu_type, pipeline.owner
-    if gpu_type is None:
-        gpu_type, type_owner = _common_type(steps)
+    own: Places = {Origin.CODE_STEP: step}
+    own_type, own_count = find("gpu", own), find("gpu_count", own)
+    has_resources = any(step.get(quantity) is not None for quantity in QUANTITIES)
+    gpu, count = find("gpu", own, pipeline), find("gpu_count", own, pipeline)
+    if own_type is not None and own_count is None:
+        if _counts_inside(own_type) or (count is not None and count.value == 0):
+            # The pipeline's 0 is for steps that don't ask for a GPU; this one does.
+            count = None
+    elif own_type is None and own_count is None and has_resources:
+        if gpu is not None or (count is not None and count.value):
+            notes.append("no GPU: it has resources of its own without a gpu_count")
+        gpu, count = None, Value.at(0, Origin.CODE_STEP, "resources of its own, no gpu_count")
+    return _resolve(
+        gpu,
+        count,
+        find("cpu_count", own, pipeline),
+        find("memory", own, pipeline),
+        cpu_limit=find("cpu_limit", own, pipeline),
+        memory_limit=find("memory_limit", own, pipeline),
+        owner=f"step '{name}'",
+        notes=notes,
+    )
 
-    def highest(attribute: str, size: Any = float) -> tuple[Any, str]:
-        own = getattr(pipeline, attribute)
-        if own is not None:
-            return own, pipeline.owner
-        asking = [s for s in steps if getattr(s, attribute) is not None]
-        if not asking:
-            return None, pipeline.owner
-        most = max(asking, key=lambda s: size(getattr(s, attribute)))
-        notes.append(
-            f"{attribute.replace('_', ' ')} {getattr(most, attribute)}: the highest that a step"
-            f" asks for ({most.owner}); the pipeline sets none"
+
+def _resolve(
+    gpu: Value | None,
+    count: Value | None,
+    cpu: Value | None,
+    memory: Value | None,
+    *,
+    cpu_limit: Value | None,
+    memory_limit: Value | None,
+    owner: str,
+    notes: list[str],
+) -> Resolved:
+    gpus = _gpus(gpu, count, owner)
+    if count is not None and count.value == 0 and gpu is not None:
+        notes.append(f"no GPU: gpu_count is 0 ({count.source})")
+    cores = None if cpu is None else float(cpu.value)
+    mib = None if memory is None else memory_mib(memory.value)
+    if cores is not None and cores < MIN_CORES:
+        notes.append(f"cpu {cores:g} is raised to Modal's minimum of {MIN_CORES} cores")
+        cores = MIN_CORES
+    if mib is not None and memory is not None and mib < MIN_MEMORY_MIB:
+        notes.append(f"memory {memory.value} is raised to Modal's minimum of {MIN_MEMORY_MIB} MiB")
+        mib = MIN_MEMORY_MIB
+    most_cores = None if cpu_limit is None else float(cpu_limit.value)
+    most_mib = None if memory_limit is None else memory_mib(memory_limit.value)
+    _check_limit("cpu_limit", most_cores, cpu_limit, cores or MIN_CORES, cpu, owner=owner)
+    _check_limit("memory_limit", most_mib, memory_limit, mib or MIN_MEMORY_MIB, memory, owner=owner)
+    written = {
+        "gpu": gpu if gpus else None,
+        "gpu_count": count,
+        "cpu_count": cpu,
+        "memory": memory,
+        "cpu_limit": cpu_limit,
+        "memory_limit": memory_limit,
+    }
+    return Resolved(
+        Resources(
+            gpu=gpus[0] if gpus else None,
+            cpu=cores,
+            memory=mib,
+            cpu_limit=most_cores,
+            memory_limit=most_mib,
+            other_gpus=gpus[1:],
+        ),
+        {name: value for name, value in written.items() if value is not None},
+        tuple(notes),
+    )
+
+
+def _gpus(gpu: Value | None, count: Value | None, owner: str) -> tuple[str, ...]:
+    """Each type with its count, as Modal writes them: ("A100", 2) -> "A100:2"."""
+    if count is not None and count.value == 0:
+        return ()
+    if gpu is None:
+        if count is None:
+            return ()
+        raise UsageError(
+            f"{owner} asks for {count.value} GPU{'s' if count.value > 1 else ''} (gpu_count,"
+            f" {count.source}) but no type is set.",
+            hint="Write the type under 'settings: orchestrator: gpu:', such as 'T4' or 'A100'.",
         )
-        return getattr(most, attribute), most.owner
-
-    count, count_owner = highest("gpu_count")
-    cpu, _ = highest("cpu")
-    memory_text, _ = highest("memory", memory_mib)
-    gpu = gpu_string(gpu_type, count, type_owner=type_owner, count_owner=count_owner)
-    memory = None if memory_text is None else memory_mib(memory_text)
-    if cpu is not None and cpu < MIN_CORES:
-        notes.append(f"cpu {cpu:g} raised to Modal's minimum, {MIN_CORES} cores")
-        cpu = MIN_CORES
-    if memory is not None and memory < MIN_MEMORY_MIB:
-        notes.append(f"memory {memory_text} raised to Modal's minimum, {MIN_MEMORY_MIB} MiB")
-        memory = MIN_MEMORY_MIB
-    return Resources(gpu=gpu, cpu=cpu, memory=memory), notes
-
-
-def gpu_string(
-    gpu_type: str | None, count: int | None, *, type_owner: str, count_owner: str
-) -> str | None:
-    """Type and count as Modal writes them: ("A100", 2) -> "A100:2"; None for a CPU sandbox.
-
-    Raises:
-        UsageError: A count without a type, or a count in the type that contradicts `count`.
-    """
-    if gpu_type is None:
-        if count:
+    listed = [gpu.value] if isinstance(gpu.value, str) else gpu.value
+    found = []
+    for text in listed:
+        name, inside = split_gpu(text)
+        number = count.value if count is not None else inside or 1
+        most = catalog.most_gpus(name)
+        if most is not None and number > most:
             raise UsageError(
-                f"{count_owner} asks for {count} GPU{'s' if count > 1 else ''} (gpu_count) but no"
-                " type is set.",
-                hint="Write the type under 'settings: orchestrator: gpu:', such as 'T4' or 'A100'.",
+                f"{owner} asks for {number} GPUs of type {name}; Modal gives one sandbox at most"
+                f" {most}.",
+                hint="Lower 'gpu_count', or choose another type.",
             )
+        found.append(name if number == 1 else f"{name}:{number}")
+    return tuple(dict.fromkeys(found))
+
+
+def _check_limit(
+    name: str,
+    limit: float | None,
+    limit_from: Value | None,
+    request: float,
+    request_from: Value | None,
+    *,
+    owner: str,
+) -> None:
+    if limit is None or limit_from is None or limit >= request:
+        return
+    source = request_from.source if request_from else "Modal's minimum"
+    shown = request_from.value if request_from else f"{request:g}"
+    raise UsageError(
+        f"{owner}: {name} {limit_from.value} ({limit_from.source}) is below what is requested,"
+        f" {shown} ({source}).",
+        hint=f"Raise '{name}', or lower the request.",
+    )
+
+
+def _counts_inside(gpu: Value) -> bool:
+    listed = [gpu.value] if isinstance(gpu.value, str) else gpu.value
+    return any(split_gpu(text)[1] for text in listed)
+
+
+def _highest(name: str, steps: Mapping[str, Written], size: Any) -> Value | None:
+    asking = {step: w.get(name) for step, w in steps.items() if w.get(name) is not None}
+    if not asking:
         return None
-    name, colon, inside = gpu_type.partition(":")
-    if colon:
-        if not inside.isdigit() or int(inside) < 1:
-            raise UsageError(
-                f"{type_owner}: '{gpu_type}' is not a GPU type.",
-                hint="Write 'A100', or 'A100:2' for two.",
-            )
-        if count is not None and count != int(inside):
-            raise UsageError(
-                f"{type_owner} sets gpu '{gpu_type}' ({inside}), but {count_owner} sets"
-                f" gpu_count {count}.",
-                hint="Write the count once.",
-            )
-        count = int(inside)
-    if count == 0:
-        return None
-    return name if count in {None, 1} else f"{name}:{count}"
+    most = max(asking, key=lambda step: size(asking[step]))
+    return Value(asking[most], Origin.CODE_STEP, f"highest of steps: {most}")
 
 
-def _common_type(steps: list[Request]) -> tuple[str | None, str]:
-    typed = [s for s in steps if s.gpu_type is not None]
-    if not typed:
-        return None, "the pipeline"
-    first = typed[0]
-    for other in typed[1:]:
-        if str(other.gpu_type).upper() != str(first.gpu_type).upper():
+def _highest_count(steps: Mapping[str, Written], gpu: Value | None) -> Value | None:
+    """A type alone, on the pipeline or a step, means one; a higher count of a step counts."""
+    highest = _highest("gpu_count", steps, int)
+    return highest if gpu is None or (highest is not None and highest.value) else None
+
+
+def _common_type(steps: Mapping[str, Written]) -> Value | None:
+    """The GPU type that the steps agree on."""
+    typed = {name: w.get("gpu") for name, w in steps.items() if w.get("gpu") is not None}
+    names = list(typed)
+    for name in names[1:]:
+        if _same_types(typed[name]) != _same_types(typed[names[0]]):
             raise UsageError(
-                f"{first.owner} asks for the GPU type {first.gpu_type} and {other.owner} for"
-                f" {other.gpu_type}, but in pipeline mode all steps share one sandbox.",
-                hint="Set one type on the pipeline.",
+                f"step '{names[0]}' asks for the GPU type {_words(typed[names[0]])} and step"
+                f" '{name}' for {_words(typed[name])}, but in pipeline mode all steps share one"
+                " sandbox.",
+                hint="Set one type on the pipeline, or 'mode: per_step' to give each step its own"
+                " sandbox.",
             )
-    return first.gpu_type, first.owner
+    return Value(typed[names[0]], Origin.CODE_STEP, f"of step {names[0]}") if names else None
+
+
+def _same_types(gpu: str | list[str]) -> list[str]:
+    return [catalog.gpu_name(text) for text in ([gpu] if isinstance(gpu, str) else gpu)]
+
+
+def _words(gpu: str | list[str]) -> str:
+    return gpu if isinstance(gpu, str) else ", ".join(gpu)

@@ -10,16 +10,27 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+)
 
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
 
-MODAL_NAME = re.compile(r"^[A-Za-z0-9\-_.]{1,64}$")
+MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """What Modal takes as the name of an app or environment (`modal/_utils/name_utils.py`, 1.6.4)."""
 
+MEMORY = re.compile(r"([0-9]+)([KMGTP]i?B|B)")
+"""An amount of memory as ZenML writes it (`zenml/config/resource_settings.py`, 0.98.0)."""
+
 Name = Annotated[StrictStr, Field(min_length=1)]
-Cores = Annotated[float, Field(gt=0)]
+Cores = Annotated[float, Field(gt=0, strict=True)]
 
 
 class SettingFields(BaseModel):
@@ -48,7 +59,8 @@ class SettingFields(BaseModel):
         memory_limit: A hard limit on memory, such as "32GB".
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A credential written in the wrong place must not come back in the error text.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     gpu: Name | list[Name] | None = None
     region: Name | list[Name] | None = None
@@ -69,7 +81,7 @@ class SettingFields(BaseModel):
     @field_validator("app_name", "modal_environment")
     @classmethod
     def _fits_modal(cls, value: str | None) -> str | None:
-        if value is not None and not MODAL_NAME.match(value):
+        if value is not None and not MODAL_NAME.fullmatch(value):
             raise ValueError(
                 "Modal takes 1 to 64 letters, digits, dashes, underscores and dots as a name"
             )
@@ -82,17 +94,106 @@ class SettingFields(BaseModel):
             raise ValueError("an empty list; leave the setting out instead")
         return value
 
+    @field_validator("gpu")
+    @classmethod
+    def _gpu_types(cls, value: Any) -> Any:
+        for gpu_type in [value] if isinstance(value, str) else value or ():
+            split_gpu(gpu_type)
+        return value
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _amount_of_memory(cls, value: str | None) -> str | None:
+        return _memory(value)
+
+    @field_validator("volumes")
+    @classmethod
+    def _mount_paths(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        for name, path in (value or {}).items():
+            if not MODAL_NAME.fullmatch(name):
+                raise ValueError(f"'{name}' is not the name of a Modal volume")
+            if not path.startswith("/") or path.strip("/") == "" or ".." in path.split("/"):
+                raise ValueError(
+                    f"the volume '{name}' has to be mounted at an absolute path below '/', such as"
+                    f" '/data', not at '{path}'"
+                )
+        if len({p.rstrip("/") for p in (value or {}).values()}) < len(value or {}):
+            raise ValueError("two volumes are mounted at the same path")
+        return value
+
+
+class ResourceFields(BaseModel):
+    """The fields of ZenML's `ResourceSettings` that a sandbox is made from, read strictly.
+
+    Attributes:
+        cpu_count: CPU cores.
+        gpu_count: GPUs; 0 for a CPU sandbox.
+        memory: An amount such as "16GB" (10^9 bytes) or "16GiB" (2^30).
+    """
+
+    # ZenML's other fields are ZenML's to check.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    cpu_count: Cores | None = None
+    gpu_count: Annotated[StrictInt, Field(ge=0)] | None = None
+    memory: Name | None = None
+
+    @field_validator("memory")
+    @classmethod
+    def _amount_of_memory(cls, value: str | None) -> str | None:
+        return _memory(value)
+
 
 FIELD_NAMES = frozenset(SettingFields.model_fields)
+QUANTITIES = ("cpu_count", "memory", "gpu_count")
+RESOURCE_KEYS = frozenset(
+    {
+        *QUANTITIES,
+        "gpu_class",
+        "resources",
+        "pool_resources",
+        "pool_resource_demands",
+        "preemptible",
+        "reclaim_tolerance",
+        "allocation_wait_timeout_seconds",
+        "initialization_lease_seconds",
+        "min_replicas",
+        "max_replicas",
+        "autoscaling_metric",
+        "autoscaling_target",
+        "max_concurrency",
+    }
+)
+"""The keys of `zenml.config.resource_settings.ResourceSettings`, 0.98.0."""
+
+OUR_FLAVOR_KEYS = ("orchestrator", "orchestrator.modalrun")
+ZENML_FLAVOR_KEYS = ("orchestrator.modal", "step_operator.modal")
+"""Settings keys of ZenML's own Modal flavors. Their fields have ours' names and meaning."""
+
+
+def split_gpu(text: str) -> tuple[str, int | None]:
+    """A GPU as Modal writes it, in type and count: "A100:2" -> ("A100", 2), "T4" -> ("T4", None).
+
+    Raises:
+        ValueError: The text is not a type, or its count is not a whole number above zero.
+    """
+    name, colon, count = text.partition(":")
+    if not name.strip() or (colon and not (count.isascii() and count.isdigit() and int(count))):
+        raise ValueError(f"'{text}' is not a GPU type; write 'A100', or 'A100:2' for two")
+    return name, int(count) if colon else None
+
+
+def _memory(value: str | None) -> str | None:
+    if value is not None and not MEMORY.fullmatch(value):
+        raise ValueError(
+            f"'{value}' is not an amount of memory; write a whole number and a unit, such as '16GB'"
+            " (10^9 bytes) or '16GiB' (2^30)"
+        )
+    return value
+
 
 _NOT_YET: dict[str, str] = {
-    "max_parallelism": "the steps of a run go one after the other",
-    "secrets": "Modal secrets can't be attached by name",
-    "volumes": "Modal volumes can't be mounted",
     "image": "the image is always made from the pipeline's Docker settings",
-    "workspace": "the workspace is the one that the Modal token belongs to",
-    "cpu_limit": "only requests are sent to Modal",
-    "memory_limit": "only requests are sent to Modal",
 }
 
 
@@ -101,10 +202,6 @@ def not_supported(settings: Mapping[str, object]) -> tuple[str, str] | None:
 
     Such a setting is refused: one that is silently ignored would be a lie.
     """
-    if settings.get("mode") == "per_step":
-        return "mode", "'per_step' is not there yet; 'pipeline' runs all steps in one sandbox"
-    if settings.get("synchronous") is False:
-        return "synchronous", "submit always waits for the end of the run"
     for name, instead in _NOT_YET.items():
         if settings.get(name) is not None:
             return name, instead

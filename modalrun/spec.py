@@ -6,130 +6,54 @@ ZenML has to say about the values comes later, in `modalrun.zenml_api`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.setting_fields import FIELD_NAMES, Name, SettingFields, not_supported
-from modalrun.yaml_source import KeyPath, YamlSource, nearest, read_yaml
-
-Target = Literal["modal", "local"]
-
-RUN_KEYS = frozenset(
-    {
-        "run_name",
-        "enable_cache",
-        "enable_artifact_metadata",
-        "enable_artifact_visualization",
-        "enable_step_logs",
-        "enable_pipeline_logs",
-        "enable_heartbeat",
-        "schedule",
-        "build",
-        "steps",
-        "settings",
-        "environment",
-        "secrets",
-        "tags",
-        "extra",
-        "model",
-        "parameters",
-        "retry",
-        "init_hook_source",
-        "init_hook_kwargs",
-        "cleanup_hook_source",
-        "failure_hook_source",
-        "success_hook_source",
-        "start_hook_source",
-        "end_hook_source",
-        "pause_hook_source",
-        "resume_hook_source",
-        "substitutions",
-        "cache_policy",
-        "execution_mode",
-    }
+from modalrun.overrides import CommandLineSource, Override, command_line, merged
+from modalrun.precedence import Origin, Places
+from modalrun.spec_checks import check, refuse_unknown, validation_message
+from modalrun.spec_keys import (
+    COMPILED_KEYS,
+    REFUSED,
+    RUN_KEYS,
+    STEP_KEYS,
+    OurKeys,
+    Target,
 )
-"""The keys of `zenml.config.pipeline_run_configuration.PipelineRunConfiguration`, 0.98.0."""
+from modalrun.spec_sandboxes import Sandboxes, read_sandboxes, refuse_unsupported
+from modalrun.yaml_source import YamlSource, nearest, read_yaml
 
-STEP_KEYS = frozenset(
-    {
-        "enable_cache",
-        "enable_artifact_metadata",
-        "enable_artifact_visualization",
-        "enable_step_logs",
-        "step_operator",
-        "experiment_tracker",
-        "parameters",
-        "settings",
-        "environment",
-        "secrets",
-        "extra",
-        "failure_hook_source",
-        "success_hook_source",
-        "start_hook_source",
-        "end_hook_source",
-        "model",
-        "retry",
-        "substitutions",
-        "cache_policy",
-        "runtime",
-        "heartbeat_healthy_threshold",
-        "group",
-        "outputs",
-    }
-)
-"""The keys of `zenml.config.step_configurations.StepConfigurationUpdate`, 0.98.0."""
-
-OUR_FLAVOR_KEYS = ("orchestrator", "orchestrator.modalrun")
-
-_REFUSED = {
-    "deployment": "A compiled deployment can't be submitted yet; name a 'pipeline'.",
-    "schedule": "Scheduled pipelines are not supported. Let a scheduler (cron, CI) call submit.",
-    "build": "ZenML's own image builds are not used; the image is made from 'settings: docker'.",
-}
-
-
-class _ModalSection(BaseModel):
-    """The key `modal` of a run spec."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    environment: Name | None = None
-    workspace: Name | None = None
-    secrets: list[Name] | None = None
-    volumes: dict[Name, Name] | None = None
-
-
-class _OurKeys(BaseModel):
-    """The keys that modalrun adds to ZenML's run configuration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    pipeline: Annotated[StrictStr, Field(min_length=1)] | None = None
-    deployment: Name | None = None
-    stack: Name | None = None
-    target: Target = "modal"
-    source_root: Name | None = None
-    modal: _ModalSection = _ModalSection()
-    image: dict[str, Any] | None = None
+__all__ = [
+    "RUN_KEYS",
+    "STEP_KEYS",
+    "RunSpec",
+    "Target",
+    "load_spec",
+    "validation_message",
+]
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A checked run spec.
+    """A checked run spec, with the command line's overrides.
 
     Attributes:
         pipeline: The pipeline's source below the source root, such as
-            `my_project.pipelines.training`.
+            `my_project.pipelines.training`; "" where a deployment is given.
         stack: Name or id of the ZenML stack to compile for; None for the active one.
         target: Where the sandboxes run.
         source_root: The folder that the pipeline is imported from and that goes to the sandbox.
-        run_configuration: What ZenML reads, as plain values.
+        run_configuration: What ZenML reads, as plain values: without what is said about sandboxes.
         source: The file, to point at the line of a value that turns out to be wrong.
+        deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
+        has_source_root: Whether the spec names its source root.
+        places: What is said about the pipeline's sandboxes, by place.
+        step_places: What is said about single steps' sandboxes, by step and place.
+        notes: What a user should know about how it was read.
+        command_line: The overrides, to name the flag of a value that turns out to be wrong.
     """
 
     pipeline: str
@@ -138,213 +62,157 @@ class RunSpec:
     source_root: Path
     run_configuration: Mapping[str, Any]
     source: YamlSource = field(repr=False)
+    deployment: str | None = None
+    has_source_root: bool = False
+    places: Places = field(default_factory=dict)
+    step_places: Mapping[str, Places] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    command_line: CommandLineSource = field(
+        default_factory=lambda: command_line(()), repr=False, kw_only=True
+    )
 
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None
     ) -> UsageError:
-        """An error that points at a key of the file."""
-        return UsageError(f"{self.source.where(key_path)}: {problem}", hint=hint)
+        """An error that points at a key of the file, or at the flag that set it."""
+        path = tuple(key_path)
+        from_flag = any(p[: len(path)] == path or path[: len(p)] == p for p in self.flags)
+        source = self.command_line if from_flag else self.source
+        return UsageError(f"{source.where(path)}: {problem}", hint=hint)
+
+    @property
+    def flags(self) -> Mapping[tuple[str | int, ...], str]:
+        """The keys that the command line sets, and its flags for them."""
+        return self.command_line.flags
+
+    def check_steps(self, known: Iterable[str], pipeline: str) -> None:
+        """Check that every step that the spec names exists.
+
+        Raises:
+            UsageError: One doesn't.
+        """
+        known = list(known)
+        named = [*(self.run_configuration.get("steps") or {}), *self.step_places]
+        for name in named:
+            if name not in known:
+                close = nearest(name, known)
+                raise self.error(
+                    ("steps", name),
+                    f"the pipeline '{pipeline}' has no step '{name}'.",
+                    f"Did you mean '{close}'?" if close else f"Its steps: {', '.join(known)}.",
+                )
 
 
-def load_spec(path: Path, *, target: Target | None = None) -> RunSpec:
+def load_spec(
+    path: Path, *, target: Target | None = None, overrides: Sequence[Override] = ()
+) -> RunSpec:
     """Read and check a run spec.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or a deployment file (`.json`) that stands for a spec naming it.
         target: Where to run, above what the file says.
+        overrides: What the command line says, above the file.
 
     Raises:
-        UsageError: The file or a key in it is wrong; the message says where.
+        UsageError: The file, a key in it or an override is wrong; the message says where.
     """
-    source = read_yaml(path)
-    data = source.data
-    _refuse_unknown(source, (), data, set(_OurKeys.model_fields) | RUN_KEYS)
-    ours = _check(
-        source, (), _OurKeys, {k: v for k, v in data.items() if k in _OurKeys.model_fields}
+    if path.suffix == ".json":
+        source = YamlSource(path, {"deployment": str(path.resolve())}, {})
+    else:
+        source = read_yaml(path)
+    flags = command_line(overrides)
+    ours = OurKeys()
+    for one in (source, flags):
+        ours = OurKeys.model_validate(
+            merged(
+                ours.model_dump(exclude_unset=True), _our_keys(one).model_dump(exclude_unset=True)
+            )
+        )
+    _check_what_runs(path, source, ours)
+    compiled = ours.deployment is not None
+    of_file = _sandboxes(source, compiled=compiled)
+    of_flags = _sandboxes(flags, compiled=compiled)
+    return RunSpec(
+        pipeline=ours.pipeline or "",
+        stack=ours.stack,
+        target=target or ours.target,
+        source_root=_source_root(source, ours.source_root),
+        run_configuration=merged(of_file.rest, of_flags.rest),
+        source=source,
+        deployment=ours.deployment,
+        has_source_root=ours.source_root is not None,
+        places={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
+        step_places={
+            name: {
+                origin: said.steps[name]
+                for origin, said in (
+                    (Origin.SPEC_STEP, of_file),
+                    (Origin.COMMAND_LINE_STEP, of_flags),
+                )
+                if name in said.steps
+            }
+            for name in {**of_file.steps, **of_flags.steps}
+        },
+        notes=(*of_file.notes, *of_flags.notes),
+        command_line=flags,
     )
-    _refuse_unsupported(source, (), {"image": ours.image})
-    for key, why in _REFUSED.items():
-        if data.get(key) is not None:
+
+
+def _our_keys(source: YamlSource) -> OurKeys:
+    refuse_unknown(source, (), source.data, set(OurKeys.model_fields) | RUN_KEYS)
+    given = {k: v for k, v in source.data.items() if k in OurKeys.model_fields and v is not None}
+    ours: OurKeys = check(source, (), OurKeys, given)
+    refuse_unsupported(source, (), {"image": ours.image})
+    for key, why in REFUSED.items():
+        if source.data.get(key) is not None:
             raise UsageError(f"{source.where((key,))}: {why}")
-    if ours.pipeline is None:
+    return ours
+
+
+def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
+    if ours.pipeline is None and ours.deployment is None:
         raise UsageError(
             f"{path}: the key 'pipeline' is missing.",
             hint="Name the pipeline by its source, as in 'pipeline: my_project.training.pipeline'.",
         )
-    if "." not in ours.pipeline or not all(p.isidentifier() for p in ours.pipeline.split(".")):
+    if ours.pipeline is not None and ours.deployment is not None:
+        raise UsageError(
+            f"{source.where(('deployment',))}: both 'pipeline' and 'deployment' are given.",
+            hint="Keep 'pipeline' to compile it, or 'deployment' to use what is compiled.",
+        )
+    if ours.deployment is not None and ours.stack is not None:
+        raise UsageError(
+            f"{source.where(('stack',))}: a deployment is compiled for its stack; 'stack' can't"
+            " change it.",
+            hint="Remove 'stack', or compile the pipeline for another stack.",
+        )
+    if ours.pipeline is not None and (
+        "." not in ours.pipeline or not all(p.isidentifier() for p in ours.pipeline.split("."))
+    ):
         raise UsageError(
             f"{source.where(('pipeline',))}: '{ours.pipeline}' is not a source (module.function).",
             hint="As in 'pipeline: my_project.training.pipeline', without '.py' or slashes.",
         )
-    configuration = {k: v for k, v in data.items() if k in RUN_KEYS and v is not None}
-    _check_settings(source, ("settings",), configuration.get("settings"))
-    _check_steps(source, configuration.get("steps"))
-    if isinstance(configuration.get("steps"), dict):
-        # `steps: {train: }` says nothing about train; ZenML would call the null an error.
-        configuration["steps"] = {k: v or {} for k, v in configuration["steps"].items()}
-    configuration = _with_modal_section(source, ours.modal, configuration)
-    return RunSpec(
-        pipeline=ours.pipeline,
-        stack=ours.stack,
-        target=target or ours.target,
-        source_root=_source_root(source, ours.source_root),
-        run_configuration=configuration,
-        source=source,
-    )
 
 
-def validation_message(error: ValidationError) -> tuple[KeyPath, str]:
-    """The first problem of a pydantic error, as the path of its key and one sentence."""
-    first = error.errors(include_url=False)[0]
-    # Pydantic adds the tried branches of a union (`list[str]`, `function-...`) to the location.
-    where = tuple(p for p in first["loc"] if isinstance(p, int) or p.replace("_", "").isalnum())
-    value = first.get("input")
-    shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool) else ""
-    if isinstance(value, dict | list):
-        shown = f" (it is a {'mapping' if isinstance(value, dict) else 'list'})"
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return where, f"{message[:1].lower()}{message[1:]}{shown}."
-
-
-def _check(source: YamlSource, at: KeyPath, model: type[Any], value: Any) -> Any:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        where, problem = validation_message(error)
-        full = (*at, *where)
-        unknown = error.errors()[0]["type"] == "extra_forbidden"
-        if unknown:
-            raise _unknown_key(source, full, model.model_fields) from None
-        name = ".".join(str(p) for p in full if not isinstance(p, int)) or "run spec"
-        raise UsageError(f"{source.where(full)}: '{name}': {problem}") from None
-
-
-def _unknown_key(source: YamlSource, at: KeyPath, known: Iterable[str]) -> UsageError:
-    key, parent = str(at[-1]), ".".join(str(p) for p in at[:-1])
-    close = nearest(key, known)
-    inside = f" under '{parent}'" if parent else ""
-    return UsageError(
-        f"{source.where(at)}: unknown key '{key}'{inside}.",
-        hint=f"Did you mean '{close}'?" if close else f"Valid keys: {', '.join(sorted(known))}.",
-    )
-
-
-def _refuse_unknown(
-    source: YamlSource, at: KeyPath, data: Mapping[Any, Any], known: Iterable[str]
-) -> None:
-    known = set(known)
-    for key in data:
-        if key not in known:
-            raise _unknown_key(source, (*at, str(key)), known)
-
-
-def _mapping(source: YamlSource, at: KeyPath, value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    name = ".".join(str(p) for p in at)
-    raise UsageError(
-        f"{source.where(at)}: '{name}' has to be a mapping (key: value), not"
-        f" {'a list' if isinstance(value, list) else repr(value)}."
-    )
-
-
-def _check_steps(source: YamlSource, steps: Any) -> None:
-    if steps is None:
-        return
-    for name, step in _mapping(source, ("steps",), steps).items():
-        if step is None:
-            continue
-        at = ("steps", name)
-        _refuse_unknown(source, at, _mapping(source, at, step), STEP_KEYS)
-        _check_settings(source, (*at, "settings"), step.get("settings"))
-
-
-def _check_settings(source: YamlSource, at: KeyPath, settings: Any) -> None:
-    if settings is None:
-        return
-    settings = _mapping(source, at, settings)
-    given = [key for key in OUR_FLAVOR_KEYS if key in settings]
-    if len(given) > 1:
-        raise UsageError(
-            f"{source.where((*at, given[1]))}: settings for the orchestrator stand here twice, as"
-            f" '{given[0]}' and as '{given[1]}'.",
-            hint="Keep 'orchestrator'.",
-        )
-    for key in settings:
-        _check_settings_key(source, at, str(key))
-    for key in given:
-        value = settings[key]
-        if value is None:
-            continue
-        here = (*at, key)
-        value = _mapping(source, here, value)
-        _refuse_unknown(source, here, value, FIELD_NAMES)
-        _check(source, here, SettingFields, value)
-        _refuse_unsupported(source, here, value)
-
-
-def _refuse_unsupported(source: YamlSource, at: KeyPath, settings: Mapping[str, Any]) -> None:
-    unsupported = not_supported(settings)
-    if unsupported is not None:
-        name, instead = unsupported
-        raise UsageError(
-            f"{source.where((*at, name))}: '{name}' is not supported yet: {instead}.",
-            hint="Remove it; modalrun doesn't ignore settings silently.",
-        )
-
-
-def _check_settings_key(source: YamlSource, at: KeyPath, key: str) -> None:
-    if key in {"resources", "docker", "deployment"} or key.partition(":")[2]:
-        return
-    kind, _, flavor = key.partition(".")
-    known = {"orchestrator", "resources", "docker", "deployment"}
-    if not flavor and kind not in {*known, *_COMPONENTS}:
-        raise _unknown_key(source, (*at, key), known)
-    if kind == "orchestrator" and flavor not in {"", "modalrun"}:
-        raise UsageError(
-            f"{source.where((*at, key))}: settings for the orchestrator flavor '{flavor}' have no"
-            " effect on a modalrun run.",
-            hint="Write them under 'orchestrator'.",
-        )
-
-
-_COMPONENTS = frozenset(
-    {
-        "step_operator",
-        "experiment_tracker",
-        "sandbox",
-        "image_builder",
-        "deployer",
-        "model_deployer",
-    }
-)
-"""Stack components that have settings of their own in ZenML 0.98."""
-
-
-def _with_modal_section(
-    source: YamlSource, section: _ModalSection, configuration: dict[str, Any]
-) -> dict[str, Any]:
-    _refuse_unsupported(source, ("modal",), section.model_dump())
-    if section.environment is None:
-        return configuration
-    settings = dict(configuration.get("settings") or {})
-    key = next((k for k in OUR_FLAVOR_KEYS if k in settings), OUR_FLAVOR_KEYS[0])
-    ours = dict(settings.get(key) or {})
-    if ours.get("modal_environment") not in {None, section.environment}:
-        raise UsageError(
-            f"{source.where(('modal', 'environment'))}: the Modal environment is given twice:"
-            f" '{section.environment}' here and '{ours['modal_environment']}' under"
-            f" 'settings.{key}.modal_environment'.",
-            hint="Keep one of them.",
-        )
-    ours["modal_environment"] = section.environment
-    # Checked with the rest, so that a bad name is reported at its own line.
-    _check(source, ("modal",), _EnvironmentName, {"environment": section.environment})
-    return {**configuration, "settings": {**settings, key: ours}}
-
-
-class _EnvironmentName(BaseModel):
-    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9\-_.]{1,64}$")]
+def _sandboxes(source: YamlSource, *, compiled: bool) -> Sandboxes:
+    configuration = {k: v for k, v in source.data.items() if k in RUN_KEYS and v is not None}
+    said = read_sandboxes(source, _our_keys(source).modal, configuration, compiled=compiled)
+    if compiled:
+        wrong: list[tuple[str, ...]] = [(key,) for key in said.rest if key not in COMPILED_KEYS]
+        wrong += [("settings", key) for key in said.rest.get("settings", {})]
+        wrong += [
+            ("steps", name, key)
+            for name, step in said.rest.get("steps", {}).items()
+            for key in step
+        ]
+        if wrong:
+            raise UsageError(
+                f"{source.where(wrong[0])}: '{'.'.join(wrong[0])}' is compiled into the deployment"
+                " and can't be changed.",
+                hint="Compile the pipeline again with it, or remove it.",
+            )
+    return said
 
 
 def _source_root(source: YamlSource, given: str | None) -> Path:

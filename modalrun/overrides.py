@@ -1,0 +1,136 @@
+"""What the command line says about a run spec: `--gpu H100`, `--set steps.train.settings...=...`.
+
+Each override is a value at a key path of the run spec, with the flag to name in messages. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modalrun.errors import UsageError
+from modalrun.yaml_source import KeyPath, YamlSource
+
+_FLAVORED = {"orchestrator": ("modalrun", "modal"), "step_operator": ("modal",)}
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value for one key of a run spec.
+
+    Attributes:
+        flag: As the user wrote it, for messages: "--gpu".
+        path: The key's path from the top.
+        value: The value, as YAML would give it.
+    """
+
+    flag: str
+    path: tuple[str, ...]
+    value: Any
+
+
+@dataclass(frozen=True)
+class CommandLineSource(YamlSource):
+    """The overrides of a command line, read like a run spec: places are flags, not lines."""
+
+    flags: Mapping[KeyPath, str]
+
+    def where(self, key_path: Iterable[str | int]) -> str:
+        """The flag that set a key, or one above or below it."""
+        parts = tuple(key_path)
+        known = [p for p in self.flags if p[: len(parts)] == parts or parts[: len(p)] == p]
+        return self.flags[known[0]] if known else "the command line"
+
+
+def set_option(text: str) -> Override:
+    """Read `--set KEY.PATH=VALUE`; the value is YAML.
+
+    Raises:
+        UsageError: There is no `=`, the path has an empty part, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(
+            f"--set {text}: there is no '='.",
+            hint="As in '--set settings.orchestrator.gpu=H100'.",
+        )
+    return Override(f"--set {key}", _path(key, text), _yaml(value, f"--set {text}"))
+
+
+def param_option(text: str) -> Override:
+    """Read `--param NAME=VALUE`, an argument of the pipeline function; the value is YAML.
+
+    Raises:
+        UsageError: As for `set_option`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(
+            f"--param {text}: a name and a value are needed.", hint="As in '--param epochs=3'."
+        )
+    return Override(f"--param {name}", ("parameters", name), _yaml(value, f"--param {text}"))
+
+
+def command_line(overrides: Iterable[Override]) -> CommandLineSource:
+    """All overrides as one nested mapping.
+
+    Raises:
+        UsageError: Two flags set the same key, or one sets a key inside another's value.
+    """
+    data: dict[str, Any] = {}
+    flags: dict[KeyPath, str] = {}
+    for override in overrides:
+        for path, flag in flags.items():
+            shorter = min(len(path), len(override.path))
+            if path[:shorter] == override.path[:shorter]:
+                raise UsageError(
+                    f"{flag} and {override.flag} both set '{'.'.join(override.path)}'.",
+                    hint="Keep one of them.",
+                )
+        flags[override.path] = override.flag
+        here = data
+        for part in override.path[:-1]:
+            here = here.setdefault(part, {})
+        here[override.path[-1]] = override.value
+    return CommandLineSource(Path("command line"), data, {}, flags)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one; where both have a value that is not a mapping, `above` wins."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(old, value) if both else value
+    return result
+
+
+def _path(key: str, text: str) -> tuple[str, ...]:
+    parts = key.split(".")
+    if not all(parts):
+        raise UsageError(
+            f"--set {text}: '{key}' is not the path of a key.",
+            hint="As in '--set settings.orchestrator.gpu=H100'.",
+        )
+    path: list[str] = []
+    for part in parts:
+        # The settings key "orchestrator.modal" has a dot of its own.
+        if path and part in _FLAVORED.get(path[-1], ()) and "settings" in path[-2:-1]:
+            path[-1] = f"{path[-1]}.{part}"
+        else:
+            path.append(part)
+    return tuple(path)
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(
+            f"{what}: the value is not YAML.",
+            hint="Put quotes around text with special characters.",
+        ) from error

@@ -1,0 +1,90 @@
+"""Checks of a run spec's keys and values; every mistake becomes one message with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from modalrun.errors import UsageError
+from modalrun.yaml_source import KeyPath, YamlSource, nearest
+
+_PRIVATE = frozenset({"environment", "secrets", "token_id", "token_secret"})
+"""Keys whose values are never repeated in a message."""
+
+
+def validation_message(error: ValidationError) -> tuple[KeyPath, str]:
+    """The first problem of a pydantic error, as the path of its key and one sentence."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if isinstance(first.get("input"), list):
+        # A union's branches are all reported; the one that goes into the list names the item.
+        of_field = [e for e in errors if e["loc"][:1] == first["loc"][:1]]
+        first = max(of_field, key=lambda e: sum(isinstance(p, int) for p in e["loc"]))
+    # Pydantic adds the tried branches of a union (`list[str]`, `function-...`) to the location.
+    where = tuple(p for p in first["loc"] if isinstance(p, int) or p.replace("_", "").isalnum())
+    value = first.get("input")
+    shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool) else ""
+    if isinstance(value, dict | list):
+        shown = f" (it is a {'mapping' if isinstance(value, dict) else 'list'})"
+    if _PRIVATE & {str(part) for part in where[:-1]} or str(where[-1:]) in _PRIVATE:
+        shown = ""
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if first["type"] == "value_error":
+        # Our own validators say what the value is.
+        shown = ""
+    return where, f"{message[:1].lower()}{message[1:]}{shown}."
+
+
+def check(source: YamlSource, at: KeyPath, model: type[Any], value: Any) -> Any:
+    """A value as a pydantic model.
+
+    Raises:
+        UsageError: It doesn't fit; the message names the place.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        where, problem = validation_message(error)
+        full = (*at, *where)
+        if error.errors()[0]["type"] == "extra_forbidden":
+            raise unknown_key(source, full, model.model_fields) from None
+        name = ".".join(str(p) for p in full if not isinstance(p, int)) or "run spec"
+        raise UsageError(f"{source.where(full)}: '{name}': {problem}") from None
+
+
+def unknown_key(source: YamlSource, at: KeyPath, known: Iterable[str]) -> UsageError:
+    """The error for a key that doesn't exist, with the nearest one that does."""
+    key, parent = str(at[-1]), ".".join(str(p) for p in at[:-1])
+    close = nearest(key, known)
+    inside = f" under '{parent}'" if parent else ""
+    return UsageError(
+        f"{source.where(at)}: unknown key '{key}'{inside}.",
+        hint=f"Did you mean '{close}'?" if close else f"Valid keys: {', '.join(sorted(known))}.",
+    )
+
+
+def refuse_unknown(
+    source: YamlSource, at: KeyPath, data: Mapping[Any, Any], known: Iterable[str]
+) -> None:
+    """Raise a UsageError for the first key that is not among the known ones."""
+    known = set(known)
+    for key in data:
+        if key not in known:
+            raise unknown_key(source, (*at, str(key)), known)
+
+
+def mapping(source: YamlSource, at: KeyPath, value: Any) -> dict[str, Any]:
+    """A value that has to be a mapping.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if isinstance(value, dict):
+        return value
+    name = ".".join(str(p) for p in at)
+    raise UsageError(
+        f"{source.where(at)}: '{name}' has to be a mapping (key: value), not"
+        f" {'a list' if isinstance(value, list) else repr(value)}."
+    )

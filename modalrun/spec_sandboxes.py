@@ -1,0 +1,193 @@
+"""What a run spec or a command line says about sandboxes, taken out of ZenML's configuration.
+
+modalrun resolves these settings itself, with its own precedence; ZenML sees the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from modalrun.errors import UsageError
+from modalrun.precedence import Written
+from modalrun.setting_fields import (
+    FIELD_NAMES,
+    OUR_FLAVOR_KEYS,
+    RESOURCE_KEYS,
+    ZENML_FLAVOR_KEYS,
+    ResourceFields,
+    SettingFields,
+    not_supported,
+)
+from modalrun.spec_checks import check, mapping, refuse_unknown, unknown_key
+from modalrun.spec_keys import COMPONENTS, GENERAL_SETTINGS, STEP_KEYS, ModalSection
+from modalrun.yaml_source import KeyPath, YamlSource
+
+
+@dataclass(frozen=True)
+class Sandboxes:
+    """What one source says.
+
+    Attributes:
+        pipeline: About the pipeline.
+        steps: About single steps.
+        rest: The run configuration without it.
+        notes: What a user should know about how it was read.
+    """
+
+    pipeline: Written
+    steps: Mapping[str, Written]
+    rest: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Reader:
+    source: YamlSource
+    keep_docker: bool
+    notes: list[str] = field(default_factory=list)
+
+    def written(self, at: KeyPath, settings: Any) -> tuple[Written, dict[str, Any]]:
+        """One `settings:` section: what it says about sandboxes, and the rest."""
+        if settings is None:
+            return Written(), {}
+        rest = dict(mapping(self.source, at, settings))
+        self._check_keys(at, rest)
+        ours: dict[str, Any] = {}
+        for key in (*reversed(ZENML_FLAVOR_KEYS), *OUR_FLAVOR_KEYS):
+            value = rest.pop(key, None)
+            if value is None:
+                continue
+            here = (*at, key)
+            values = mapping(self.source, here, value)
+            refuse_unknown(self.source, here, values, FIELD_NAMES)
+            check(self.source, here, SettingFields, values)
+            refuse_unsupported(self.source, here, values)
+            ours.update({name: v for name, v in values.items() if v is not None})
+            if key in ZENML_FLAVOR_KEYS:
+                self.notes.append(foreign_note(self.source.where(here), key))
+        resources = self._section(at, rest, "resources")
+        refuse_unknown(self.source, (*at, "resources"), resources, RESOURCE_KEYS)
+        check(self.source, (*at, "resources"), ResourceFields, resources)
+        docker = {} if self.keep_docker else self._section(at, rest, "docker")
+        return Written(ours, resources, docker), rest
+
+    def _section(self, at: KeyPath, settings: dict[str, Any], key: str) -> dict[str, Any]:
+        value = settings.pop(key, None)
+        return {} if value is None else mapping(self.source, (*at, key), value)
+
+    def _check_keys(self, at: KeyPath, settings: Mapping[str, Any]) -> None:
+        given = [key for key in OUR_FLAVOR_KEYS if key in settings]
+        if len(given) > 1:
+            raise UsageError(
+                f"{self.source.where((*at, given[1]))}: settings for the orchestrator stand here"
+                f" twice, as '{given[0]}' and as '{given[1]}'.",
+                hint="Keep 'orchestrator'.",
+            )
+        for key in map(str, settings):
+            kind, selector = key, ""
+            for separator in (":", "."):
+                if separator in key:
+                    kind, _, selector = key.partition(separator)
+                    break
+            if key not in GENERAL_SETTINGS and kind not in COMPONENTS:
+                known = {"orchestrator", *GENERAL_SETTINGS}
+                raise unknown_key(self.source, (*at, key), COMPONENTS if selector else known)
+            if (
+                kind == "orchestrator"
+                and selector
+                and key
+                not in {
+                    *OUR_FLAVOR_KEYS,
+                    *ZENML_FLAVOR_KEYS,
+                }
+            ):
+                raise UsageError(
+                    f"{self.source.where((*at, key))}: settings for the orchestrator"
+                    f" '{selector}' have no effect on a modalrun run.",
+                    hint="Write them under 'orchestrator'.",
+                )
+
+
+def foreign_note(where: str, key: str) -> str:
+    """The line of the plan that says that settings of ZenML's own flavors were understood."""
+    return f"{where}: '{key}', written for ZenML's own Modal flavor, is read as 'orchestrator'"
+
+
+def read_sandboxes(
+    source: YamlSource, section: ModalSection, configuration: dict[str, Any], *, compiled: bool
+) -> Sandboxes:
+    """Take what a source says about sandboxes out of its run configuration.
+
+    Args:
+        source: The run spec's file, or the command line.
+        section: Its key `modal`.
+        configuration: Its keys that are ZenML's.
+        compiled: Whether it is about a compiled deployment, which ZenML won't compile again:
+            Docker settings are then taken out too.
+
+    Raises:
+        UsageError: A key or value is wrong; the message says where.
+    """
+    reader = _Reader(source, keep_docker=not compiled)
+    rest = dict(configuration)
+    pipeline, settings = reader.written(("settings",), rest.pop("settings", None))
+    if settings:
+        rest["settings"] = settings
+    steps: dict[str, Written] = {}
+    given_steps = rest.pop("steps", None)
+    if given_steps is not None:
+        rest["steps"] = {}
+        for name, step in mapping(source, ("steps",), given_steps).items():
+            at = ("steps", str(name))
+            # `steps: {train: }` says nothing about train; ZenML would call the null an error.
+            left = dict(mapping(source, at, step)) if step is not None else {}
+            refuse_unknown(source, at, left, STEP_KEYS)
+            steps[str(name)], settings = reader.written(
+                (*at, "settings"), left.pop("settings", None)
+            )
+            rest["steps"][str(name)] = {**left, "settings": settings} if settings else left
+    pipeline = _with_modal_section(source, section, pipeline)
+    return Sandboxes(pipeline, steps, rest, tuple(reader.notes))
+
+
+def refuse_unsupported(source: YamlSource, at: KeyPath, settings: Mapping[str, Any]) -> None:
+    """Raise a UsageError for the first setting that is known but not acted on yet."""
+    unsupported = not_supported(settings)
+    if unsupported is not None:
+        name, instead = unsupported
+        raise UsageError(
+            f"{source.where((*at, name))}: '{name}' is not supported yet: {instead}.",
+            hint="Remove it; modalrun doesn't ignore settings silently.",
+        )
+
+
+class _ModalNames(BaseModel):
+    """Checked with the key `modal`, so that a bad name is reported at its own line."""
+
+    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9\-_.]{1,64}$")] | None = None
+
+
+def _with_modal_section(source: YamlSource, section: ModalSection, pipeline: Written) -> Written:
+    given = section.model_dump(exclude_none=True)
+    if not given:
+        return pipeline
+    settings = dict(pipeline.settings)
+    for key, value in given.items():
+        name = "modal_environment" if key == "environment" else key
+        if settings.get(name) not in (None, value):
+            shown = f": '{value}' here and '{settings[name]}'" if isinstance(value, str) else ","
+            what = "Modal environment" if key == "environment" else key
+            raise UsageError(
+                f"{source.where(('modal', key))}: the {what} is given twice{shown}"
+                f" {'under' if isinstance(value, str) else 'here and under'}"
+                f" 'settings.orchestrator.{name}'.",
+                hint="Keep one of them.",
+            )
+        settings[name] = value
+    check(source, ("modal",), _ModalNames, {"environment": given.get("environment")})
+    check(source, ("modal",), SettingFields, {k: v for k, v in given.items() if k != "environment"})
+    return Written(settings, pipeline.resources, pipeline.docker)
