@@ -157,7 +157,9 @@ def _import_pipeline(spec: RunSpec) -> Pipeline:
     if not hasattr(module, attribute):
         problem = f"the module '{module_name}' has no '{attribute}'."
     else:
-        problem = f"'{spec.pipeline}' is not a ZenML pipeline, it is of type '{type(found).__name__}'."
+        problem = (
+            f"'{spec.pipeline}' is not a ZenML pipeline, it is of type '{type(found).__name__}'."
+        )
     raise spec.error(("pipeline",), problem, hint)
 
 
