@@ -256,11 +256,15 @@ class _Maker:
                 " settings to the pipeline.",
             )
         resolved = resources.of_pipeline(self._pipeline, self._own)
+        at_once = find("max_parallelism", self._pipeline)
         for name, written in self._own.items():
             self._note_ineffective(name, written)
         self._general += resolved.notes
         command = self._command("modalrun.driver.runner")
         sandbox = self._sandbox(command, resolved, self._deployment.docker, self._pipeline)
+        if at_once is not None:
+            parallel = {"MODALRUN_MAX_PARALLELISM": str(at_once.value)}
+            sandbox = replace(sandbox, env={**sandbox.env, **parallel})
         steps = tuple(StepPlan(s.name, s.upstream, s.retries) for s in self._deployment.steps)
         return self._as_run(sandbox), steps
 

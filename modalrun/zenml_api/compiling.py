@@ -7,10 +7,9 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from uuid import UUID
 
 import zenml
 from pydantic import ValidationError
@@ -30,12 +29,21 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
 from zenml.utils import env_utils, source_utils
 
-from modalrun.deployment import Deployment, StepView
+from modalrun.deployment import Deployment, read_snapshot
 from modalrun.errors import Interrupted, ModalrunError, NotFoundError, UsageError
+from modalrun.precedence import Origin, Places, Written, flatten
 from modalrun.spec import RunSpec, validation_message
+from modalrun.stack_facts import StackFacts
 from modalrun.yaml_source import nearest
+from modalrun.zenml_api.code_settings import (
+    component_config,
+    component_defaults,
+    credentials,
+    read_code,
+    set_settings,
+)
 from modalrun.zenml_api.integrations import activate_lazily
-from modalrun.zenml_api.stacks import stand_in
+from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
 from modalrun.zenml_api.translate import first_line, translated
 
 VERSION: str = zenml.__version__
@@ -59,12 +67,25 @@ _CONFIGURED_HERE = ("enable_heartbeat", "substitutions")
 
 @dataclass(frozen=True)
 class Compiled:
-    """A pipeline compiled for a stack, not yet stored anywhere."""
+    """A compiled pipeline, not yet stored in ZenML unless it came from there.
+
+    Attributes:
+        deployment: The pipeline as modalrun sees it, with all that is said about its sandboxes.
+        snapshot: As ZenML sees it.
+        stack: The stack it is compiled for, with our orchestrator in it.
+        facts: What keeps the stack from working with Modal, or doesn't.
+        source_code: The code of the pipeline function, which ZenML shows.
+        stored_id: The id of the snapshot where it is in ZenML as it is.
+        credentials: The Modal token of the stack's orchestrator. Never printed.
+    """
 
     deployment: Deployment
-    pipeline: Pipeline
     snapshot: PipelineSnapshotBase
     stack: Stack
+    facts: StackFacts
+    source_code: str | None = None
+    stored_id: UUID | None = None
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
 
 
 def compile_spec(spec: RunSpec) -> Compiled:
@@ -81,12 +102,15 @@ def compile_spec(spec: RunSpec) -> Compiled:
     sys.path.insert(0, str(spec.source_root))
     pipeline = _import_pipeline(spec).copy()
     with translated():
-        stack = stand_in(_find_stack(spec))
+        model = _find_stack(spec)
+        stack = stand_in(model)
         os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
+        config = component_config(orchestrator_of(model))
         run_configuration = _run_configuration(spec)
         _prepare(pipeline, run_configuration, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
+        written, steps, notes = _resolve(pipeline, spec, stack.orchestrator.name)
         try:
             snapshot = Compiler().compile(pipeline, stack, run_configuration)
             snapshot = env_utils.substitute_env_variable_placeholders(snapshot)
@@ -94,6 +118,45 @@ def compile_spec(spec: RunSpec) -> Compiled:
             raise
         except Exception as error:
             raise _compile_error(spec, error) from error
+        facts = stack_facts(stack)
+    _refuse_builds(stack, snapshot)
+    labels = {"": written.labels, **{name: step.labels for name, step in steps.items()}}
+    deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
+    return Compiled(
+        replace(
+            deployment,
+            written={**deployment.written, Origin.COMPONENT: component_defaults(config)},
+            notes=(*spec.notes, *notes),
+        ),
+        snapshot,
+        stack,
+        facts,
+        source_code=pipeline.source_code,
+        credentials=credentials(config) if spec.target == "modal" else None,
+    )
+
+
+def _resolve(
+    pipeline: Pipeline, spec: RunSpec, orchestrator: str
+) -> tuple[Written, dict[str, Written], list[str]]:
+    """Resolve what the code and the spec say about sandboxes, and give ZenML the result."""
+    code, notes = read_code(
+        pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
+    )
+    places: Places = {Origin.CODE_PIPELINE: code, **spec.places}
+    written = flatten(places)
+    steps: dict[str, Written] = {}
+    for name, invocation in pipeline.invocations.items():
+        own, own_notes = read_code(
+            invocation.step.configuration.settings, f"step '{name}' in code", orchestrator
+        )
+        notes += own_notes
+        steps[name] = flatten(places, {Origin.CODE_STEP: own, **spec.step_places.get(name, {})})
+    set_settings(pipeline, written, steps, orchestrator)
+    return written, steps, notes
+
+
+def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:
     builds = stack.get_docker_builds(snapshot)
     if builds:
         steps = sorted({build.step_name for build in builds if build.step_name})
@@ -102,7 +165,6 @@ def compile_spec(spec: RunSpec) -> Compiled:
             " builds (for a step operator), which is not supported yet.",
             hint="Remove the step operator from the step: modalrun runs it in the sandbox.",
         )
-    return Compiled(_view(snapshot, stack), pipeline, snapshot, stack)
 
 
 def _find_stack(spec: RunSpec) -> StackResponse:
@@ -227,16 +289,7 @@ def _prepare(pipeline: Pipeline, configuration: PipelineRunConfiguration, spec: 
         raise
     except Exception as error:
         raise _compile_error(spec, error) from error
-    for name in configuration.steps or {}:
-        if name not in pipeline.invocations:
-            close = nearest(name, pipeline.invocations)
-            raise spec.error(
-                ("steps", name),
-                f"the pipeline '{pipeline.name}' has no step '{name}'.",
-                f"Did you mean '{close}'?"
-                if close
-                else f"Its steps: {', '.join(pipeline.invocations)}.",
-            )
+    spec.check_steps(pipeline.invocations, pipeline.name)
 
 
 def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:
@@ -264,36 +317,4 @@ def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:
         f"{spec.source.path}: compiling '{spec.pipeline}' failed: {type(error).__name__}:"
         f" {first_line(error)}",
         hint="--debug shows the whole traceback.",
-    )
-
-
-def _view(snapshot: PipelineSnapshotBase, stack: Stack) -> Deployment:
-    key = f"orchestrator:{stack.orchestrator.name}"
-
-    def written(settings: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
-        value = (settings or {}).get(name)
-        if value is None:
-            return {}
-        dump: dict[str, Any] = value.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-        return dump
-
-    pipeline_settings = snapshot.pipeline_configuration.settings
-    steps = []
-    for name, step in snapshot.step_configurations.items():
-        own = step.step_config_overrides.settings
-        steps.append(
-            StepView(
-                name=name,
-                upstream=tuple(step.spec.upstream_steps),
-                own_settings=written(own, key),
-                own_resources=written(own, "resources"),
-                own_docker=written(own, "docker"),
-            )
-        )
-    return Deployment(
-        pipeline=snapshot.pipeline_configuration.name,
-        steps=tuple(steps),
-        settings=written(pipeline_settings, key),
-        resources=written(pipeline_settings, "resources"),
-        docker=written(pipeline_settings, "docker"),
     )

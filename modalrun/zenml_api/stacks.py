@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from zenml.client import Client
-from zenml.enums import StackComponentType
-from zenml.models import StackResponse
+from zenml.config.global_config import GlobalConfiguration
+from zenml.enums import StackComponentType, StoreType
+from zenml.models import ComponentResponse, StackResponse
 from zenml.stack import Stack, StackComponent
 from zenml.stack import stack as stack_module
 from zenml.utils import pagination_utils
 
 from modalrun.errors import UsageError
 from modalrun.orchestrator import ModalOrchestrator, ModalOrchestratorConfig
+from modalrun.stack_facts import Component, StackFacts
 from modalrun.zenml_api.translate import first_line
 
 
@@ -69,3 +71,32 @@ def stand_in(model: StackResponse) -> Stack:
     stack.validate_log_store()
     stack_module._STACK_CACHE[(model.id, model.updated)] = stack
     return stack
+
+
+def orchestrator_of(model: StackResponse) -> ComponentResponse:
+    """The orchestrator of a stack, as ZenML stores it."""
+    return Client().get_stack_component(
+        StackComponentType.ORCHESTRATOR, model.components[StackComponentType.ORCHESTRATOR][0].id
+    )
+
+
+def stack_facts(stack: Stack) -> StackFacts:
+    """What matters about a stack for a run on Modal."""
+    store = GlobalConfiguration().store_configuration
+    components = [
+        Component(
+            kind=component.type.value,
+            name=component.name,
+            flavor=component.flavor,
+            is_local=component.config.is_local,
+            local_path=component.local_path,
+        )
+        for component in stack.all_components
+        if component.type != StackComponentType.ORCHESTRATOR
+    ]
+    return StackFacts(
+        id=str(stack.id),
+        name=stack.name,
+        components=tuple(components),
+        server=None if store.type == StoreType.SQL else store.url,
+    )

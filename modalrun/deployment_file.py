@@ -1,0 +1,163 @@
+"""The file that `modalrun compile` writes: a compiled deployment that needs no ZenML to be planned.
+
+One JSON object: the format's name and version, the versions it was made with, a checksum, and the
+content. The content holds ZenML's snapshot as it is, and beside it what the snapshot can't say:
+where each setting came from, the component's defaults, and what matters about the stack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modalrun import __version__
+from modalrun.deployment import Deployment, read_snapshot
+from modalrun.errors import UsageError
+from modalrun.precedence import Origin, Written
+from modalrun.stack_facts import StackFacts
+
+FORMAT = "modalrun-deployment"
+VERSION = 1
+AGAIN = "Compile the pipeline again with 'modalrun compile'."
+
+
+@dataclass(frozen=True)
+class DeploymentFile:
+    """What a deployment file holds.
+
+    Attributes:
+        deployment: The pipeline as modalrun sees it.
+        snapshot: As ZenML sees it, as plain values.
+        stack: The stack that it was compiled for.
+        zenml_version: The ZenML that compiled it.
+        python_version: The Python that compiled it, "3.11".
+        source_root: The folder that the pipeline was imported from, relative to the file.
+        source_code: The code of the pipeline function.
+    """
+
+    deployment: Deployment
+    snapshot: Mapping[str, Any]
+    stack: StackFacts
+    zenml_version: str
+    python_version: str
+    source_root: str
+    source_code: str | None = None
+
+
+def write(path: Path, held: DeploymentFile) -> None:
+    """Write a deployment file, readable by its owner alone: it holds environment variables.
+
+    Raises:
+        UsageError: It can't be written.
+    """
+    places = {"": held.deployment.written, **{s.name: s.written for s in held.deployment.steps}}
+    content = {
+        "snapshot": held.snapshot,
+        "stack": held.stack.as_json(),
+        "labels": {
+            owner: dict(written.labels)
+            for owner, by_place in places.items()
+            for origin, written in by_place.items()
+            if origin is not Origin.COMPONENT and written.labels
+        },
+        "component": dict(held.deployment.written.get(Origin.COMPONENT, Written()).settings),
+        "notes": list(held.deployment.notes),
+        "source_root": held.source_root,
+        "source_code": held.source_code,
+    }
+    envelope = {
+        "format": FORMAT,
+        "version": VERSION,
+        "modalrun": __version__,
+        "zenml": held.zenml_version,
+        "python": held.python_version,
+        "checksum": _checksum(content),
+        "content": content,
+    }
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            json.dump(envelope, file, indent=1)
+            file.write("\n")
+        os.replace(file.name, path)
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}.") from error
+
+
+def read(path: Path) -> DeploymentFile:
+    """Read a deployment file. Imports neither ZenML nor Modal.
+
+    Raises:
+        UsageError: There is no such file, it is damaged, or of another format or version.
+    """
+    envelope = _envelope(path)
+    content = envelope.get("content")
+    if not isinstance(content, dict) or _checksum(content) != envelope.get("checksum"):
+        raise UsageError(
+            f"{path} is damaged or was changed by hand: its content does not match its checksum.",
+            hint=f"Settings are overridden in the run spec or on the command line. {AGAIN}",
+        )
+    try:
+        deployment = read_snapshot(
+            content["snapshot"],
+            labels={
+                owner: {name: f"deployment file: {label}" for name, label in labels.items()}
+                for owner, labels in content["labels"].items()
+            },
+        )
+        written = {
+            **deployment.written,
+            Origin.COMPONENT: Written(
+                content["component"],
+                labels=dict.fromkeys(content["component"], "deployment file: component"),
+            ),
+        }
+        return DeploymentFile(
+            deployment=replace(deployment, written=written, notes=tuple(content["notes"])),
+            snapshot=content["snapshot"],
+            stack=StackFacts.from_json(content["stack"]),
+            zenml_version=envelope["zenml"],
+            python_version=envelope["python"],
+            source_root=content["source_root"],
+            source_code=content["source_code"],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"{path} is not a whole deployment file: {type(error).__name__}: {error}.", hint=AGAIN
+        ) from error
+
+
+def _envelope(path: Path) -> dict[str, Any]:
+    try:
+        envelope = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no deployment file {path}.", hint="Check the path.") from error
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        reason = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
+        raise UsageError(
+            f"{path} is not a deployment file: it is not JSON, or it is cut off{reason}.",
+            hint=AGAIN,
+        ) from error
+    if not isinstance(envelope, dict) or envelope.get("format") != FORMAT:
+        raise UsageError(f"{path} is JSON, but not a deployment file.", hint=AGAIN)
+    if envelope.get("version") != VERSION:
+        raise UsageError(
+            f"{path} is a deployment file of version {envelope.get('version')}, written by modalrun"
+            f" {envelope.get('modalrun')}; this modalrun ({__version__}) reads version {VERSION}.",
+            hint=AGAIN,
+        )
+    return envelope
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"

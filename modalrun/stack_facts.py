@@ -1,0 +1,107 @@
+"""What matters about a ZenML stack, as plain values, and what keeps it from working with Modal."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from modalrun.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Component:
+    """One component of a stack.
+
+    Attributes:
+        kind: ZenML's word: "artifact_store", "orchestrator", ...
+        name: Its name.
+        flavor: Its flavor.
+        is_local: Whether it relies on this machine.
+        local_path: The folder on this machine that it keeps its state in, where it does.
+    """
+
+    kind: str
+    name: str
+    flavor: str
+    is_local: bool = False
+    local_path: str | None = None
+
+
+@dataclass(frozen=True)
+class StackFacts:
+    """A stack and the ZenML server it belongs to.
+
+    Attributes:
+        id: The stack's id.
+        name: Its name.
+        components: Its components but the orchestrator, which modalrun stands in for.
+        server: The URL of the ZenML server; None for a database on this machine.
+    """
+
+    id: str
+    name: str
+    components: tuple[Component, ...] = ()
+    server: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StackFacts:
+        """The facts from plain values.
+
+        Raises:
+            KeyError, TypeError: They are not what `as_json` makes.
+        """
+        components = tuple(Component(**one) for one in values["components"])
+        return cls(values["id"], values["name"], components, values["server"])
+
+
+def problems_on_modal(stack: StackFacts) -> list[str]:
+    """Why a run on Modal could not work with this stack; each reason is one sentence."""
+    found = []
+    if stack.server is None:
+        found.append(
+            "ZenML's records are in a database on this machine; a sandbox on Modal needs a ZenML"
+            " server to connect to (zenml login)."
+        )
+    elif is_on_this_machine(stack.server):
+        found.append(
+            f"The ZenML server {stack.server} is on this machine; a sandbox on Modal can't reach"
+            " it."
+        )
+    for component in stack.components:
+        what = f"The {component.kind.replace('_', ' ')} '{component.name}' ({component.flavor})"
+        if component.local_path is not None:
+            found.append(
+                f"{what} keeps its files on this machine, in {component.local_path}; a sandbox on"
+                " Modal needs a remote one."
+            )
+        elif component.is_local and component.kind != "deployer":
+            found.append(f"{what} runs on this machine; a sandbox on Modal can't reach it.")
+    return found
+
+
+def wrong_stack(stack: StackFacts, problems: list[str]) -> UsageError:
+    """All problems of a stack in one error."""
+    listed = "".join(f"\n  - {problem}" for problem in problems)
+    return UsageError(
+        f"The stack '{stack.name}' can't be used with target 'modal':{listed}",
+        hint="Use a stack with remote components ('stack:' in the run spec), or 'target: local'.",
+    )
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether a URL names this machine by a loopback address."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified

@@ -1,0 +1,181 @@
+"""What the code and the stack's orchestrator say about sandboxes, before ZenML compiles.
+
+ZenML drops settings of flavors that the stack doesn't have, and merges what the code, the run
+configuration and the component say into one. Here they are read apart, while that is possible, and
+the result is put back for ZenML to store with the deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from zenml.config.base_settings import BaseSettings
+from zenml.models import ComponentResponse
+from zenml.pipelines.pipeline_definition import Pipeline
+from zenml.utils.secret_utils import is_secret_reference
+
+from modalrun.errors import UsageError
+from modalrun.orchestrator import ModalOrchestratorConfig
+from modalrun.precedence import Written
+from modalrun.setting_fields import (
+    FIELD_NAMES,
+    OUR_FLAVOR_KEYS,
+    ZENML_FLAVOR_KEYS,
+    ResourceFields,
+    SettingFields,
+)
+from modalrun.spec_checks import validation_message
+from modalrun.spec_sandboxes import foreign_note
+from modalrun.yaml_source import nearest
+
+OUR_FLAVORS = ("modalrun", "modal")
+"""Flavors of orchestrators whose component values are read as defaults."""
+
+
+def read_code(
+    settings: Mapping[str, BaseSettings], owner: str, orchestrator: str
+) -> tuple[Written, list[str]]:
+    """What the settings of a pipeline or step, as written in the code, say about sandboxes.
+
+    Args:
+        settings: Its `configuration.settings`, before anything is merged into them.
+        owner: The pipeline or step in words.
+        orchestrator: The name of the stack's orchestrator; `orchestrator:<name>` is for it.
+
+    Returns:
+        What they say, and notes on how it was read.
+
+    Raises:
+        UsageError: A setting doesn't exist, or its value is wrong.
+    """
+    notes: list[str] = []
+    ours: dict[str, Any] = {}
+    own_keys = (*OUR_FLAVOR_KEYS, f"orchestrator:{orchestrator}")
+    for key in (*reversed(ZENML_FLAVOR_KEYS), *own_keys):
+        if key not in settings:
+            continue
+        values = _dump(settings[key])
+        unknown = [name for name in values if name not in FIELD_NAMES]
+        if unknown:
+            close = nearest(unknown[0], FIELD_NAMES)
+            raise UsageError(
+                f"{owner}: unknown setting '{unknown[0]}' under '{key}'.",
+                hint=f"Did you mean '{close}'?"
+                if close
+                else f"Valid settings: {', '.join(sorted(FIELD_NAMES))}.",
+            )
+        _check(SettingFields, values, f"{owner}: 'settings.{key}")
+        ours.update(values)
+        if key in ZENML_FLAVOR_KEYS:
+            notes.append(foreign_note(owner, key))
+    resources = _dump(settings["resources"]) if "resources" in settings else {}
+    _check(ResourceFields, resources, f"{owner}: 'settings.resources")
+    return Written(ours, resources), notes
+
+
+def put_back(
+    settings: Mapping[str, BaseSettings], flat: Written, orchestrator: str
+) -> dict[str, BaseSettings]:
+    """Settings for ZenML to compile, with what is said about sandboxes as it was resolved."""
+    taken = {
+        *OUR_FLAVOR_KEYS,
+        *ZENML_FLAVOR_KEYS,
+        "resources",
+        f"orchestrator:{orchestrator}",
+    }
+    result = {key: value for key, value in settings.items() if key not in taken}
+    for key, values in (("orchestrator", flat.settings), ("resources", flat.resources)):
+        if values:
+            result[key] = BaseSettings(**values)
+    return result
+
+
+def set_settings(
+    pipeline: Pipeline, flat: Written, steps: Mapping[str, Written], name: str
+) -> None:
+    """Replace what a pipeline and its steps say about sandboxes.
+
+    Args:
+        pipeline: A prepared pipeline, a copy of the user's.
+        flat: What the pipeline says now.
+        steps: What each step says now.
+        name: The name of the stack's orchestrator.
+    """
+    with pipeline.__suppress_configure_warnings__():
+        pipeline.configure(
+            settings=put_back(pipeline.configuration.settings, flat, name), merge=False
+        )
+    for invocation_id, invocation in pipeline.invocations.items():
+        invocation.step = invocation.step.copy()
+        own = put_back(invocation.step.configuration.settings, steps[invocation_id], name)
+        invocation.step.configure(settings=own, merge=False)
+
+
+def component_config(component: ComponentResponse) -> ModalOrchestratorConfig:
+    """The configuration of a stack's orchestrator, where it is one for Modal.
+
+    Raises:
+        UsageError: Its values are wrong, or half a token pair.
+    """
+    if component.flavor_name not in OUR_FLAVORS:
+        return ModalOrchestratorConfig()
+    known = {
+        name: value
+        for name, value in component.configuration.items()
+        if name in ModalOrchestratorConfig.model_fields and value is not None
+    }
+    try:
+        return ModalOrchestratorConfig(**known)
+    except ValidationError as error:
+        where, problem = validation_message(error)
+        at = f" '{'.'.join(map(str, where))}':" if where else ""
+        raise UsageError(
+            f"The orchestrator '{component.name}' of the stack:{at} {problem}",
+            hint=f"Change it with 'zenml orchestrator update {component.name} ...'.",
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"The orchestrator '{component.name}' of the stack: {error}") from None
+
+
+def component_defaults(config: ModalOrchestratorConfig) -> Written:
+    """The settings that a component gives as defaults."""
+    values = config.model_dump(include=set(FIELD_NAMES), exclude_unset=True, exclude_none=True)
+    return Written(values)
+
+
+def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
+    """The Modal token of a component, looked up in ZenML's secret store where it refers to it.
+
+    Raises:
+        UsageError: The secret, or its key, doesn't exist.
+    """
+    try:
+        token_id, token_secret = config.token_id, config.token_secret
+    except KeyError:
+        names = " and ".join(
+            text
+            for text in (config.__dict__["token_id"], config.__dict__["token_secret"])
+            if is_secret_reference(text)
+        )
+        raise UsageError(
+            f"The Modal token of the stack's orchestrator refers to {names}, and ZenML has no such"
+            " secret or key.",
+            hint="'zenml secret list' shows what there is.",
+        ) from None
+    return (token_id, token_secret) if token_id and token_secret else None
+
+
+def _dump(settings: BaseSettings) -> dict[str, Any]:
+    dump: dict[str, Any] = settings.model_dump(exclude_unset=True, exclude_none=True)
+    return dump
+
+
+def _check(model: type[Any], values: dict[str, Any], what: str) -> None:
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        where, problem = validation_message(error)
+        name = ".".join(str(part) for part in where if not isinstance(part, int))
+        raise UsageError(f"{what}.{name}': {problem}") from None
