@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -86,7 +85,7 @@ def write(path: Path, held: DeploymentFile) -> None:
         ) as file:
             json.dump(envelope, file, indent=1)
             file.write("\n")
-        os.replace(file.name, path)
+        Path(file.name).replace(path)
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}.") from error
 

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from modalrun.errors import (
@@ -30,6 +31,7 @@ from modalrun.image import CODE_FOLDER, ImageRecipe
 from modalrun.localmodal import launcher
 from modalrun.outcome import EndKind
 from modalrun.plan import Plan, SandboxSpec
+from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.spec import Target
 
 if TYPE_CHECKING:
@@ -64,17 +66,20 @@ class SandboxEnd:
 class Connection:
     """A connection to Modal's cloud or to the local Modal server."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, credentials: tuple[str, str] | None = None) -> None:
         """Connect and authenticate.
 
         Args:
             target: Where to connect to. The local Modal server is started if need be.
+            credentials: A Modal token's id and secret, instead of Modal's own configuration.
 
         Raises:
             AuthenticationError: There is no token, or it is not accepted.
+            UsageError: Modal's configuration holds half a token.
             ConnectionLostError: The server can't be reached.
         """
         self.target = target
+        self._credentials = credentials
         self._client: modal.Client
         self.reconnect()
 
@@ -97,63 +102,169 @@ class Connection:
                 )
             else:
                 _require_server(str(config["server_url"]))
-                self._client = modal.Client.from_env()
+                if self._credentials is not None:
+                    self._client = modal.Client.from_credentials(*self._credentials)
+                else:
+                    _require_whole_token(config.get("token_id"), config.get("token_secret"))
+                    self._client = modal.Client.from_env()
+
+    def check_workspace(self, expected: str, source: str) -> None:
+        """Check that the token belongs to a workspace. The local Modal server has only one.
+
+        Args:
+            expected: The workspace's name.
+            source: Where that was written, for the message.
+
+        Raises:
+            AuthenticationError: It belongs to another one.
+        """
+        if self.target == "local":
+            return
+        found = self.workspace()
+        if found is not None and found != expected:
+            raise AuthenticationError(
+                f"The Modal token belongs to the workspace '{found}', but 'workspace' is"
+                f" '{expected}' ({source}). Nothing was created.",
+                hint="Use a token of that workspace ('modal profile list' shows yours).",
+            )
+
+    def workspace(self) -> str | None:
+        """The name of the workspace that the token belongs to, where Modal says it."""
+        import modal
+
+        with translated():
+            workspace = modal.Workspace.from_context(client=self._client)
+            workspace.hydrate()
+            return str(workspace.name) if workspace.name else None
+
+    def rates(self) -> dict[str, Decimal] | None:
+        """The account's own prices; None where Modal doesn't give them."""
+        import modal
+
+        try:
+            rates = modal.Workspace.from_context(client=self._client).billing.rates()
+            return dict(rates.items())
+        except Exception:
+            # A price list is not worth failing for: UNIMPLEMENTED on the local Modal server,
+            # PERMISSION_DENIED for some members of a workspace.
+            return None
 
     def create_run_sandbox(
-        self, plan: Plan, spec: SandboxSpec, secrets: Mapping[str, str], source: Path
+        self,
+        plan: Plan,
+        spec: SandboxSpec,
+        secrets: Mapping[str, str],
+        source: Path,
+        *,
+        say: Callable[[str], None] = lambda _: None,
     ) -> RunningSandbox:
         """Create the run sandbox, or find it if an earlier try has created it.
+
+        Where Modal has none of the preferred GPU, the next one of the list is asked for.
 
         Args:
             plan: For the app and environment it belongs to.
             spec: The sandbox, with its name.
             secrets: Environment variables that travel as a Modal secret.
             source: The folder whose files stand at `CODE_FOLDER` in the sandbox.
+            say: Is told when another GPU is asked for.
 
         Raises:
             UsageError: Modal refuses an argument.
             AuthenticationError, NotFoundError, CapacityError, RunFailedError: The token, the
-                environment, capacity or the image build; nothing was created.
+                environment, a secret or volume, capacity, or the image build; nothing was created.
             UnknownOutcomeError: Modal's answer was lost, and so was the way to ask again.
         """
+        app = self._app(plan)
+        arguments = self._arguments(plan, spec, secrets, source)
+
+        def create(gpu: str | None, *others: str) -> RunningSandbox:
+            try:
+                sandbox = self._create_or_find(app, plan, spec, {**arguments, "gpu": gpu})
+            except CapacityError as error:
+                if not others or _is_rate_limit(error):
+                    raise
+                say(f"Modal has no {gpu} now; asking for {others[0]} instead")
+                return create(*others)
+            return RunningSandbox(self, sandbox, app_id=str(app.app_id), gpu=gpu)
+
+        return create(spec.resources.gpu, *spec.resources.other_gpus)
+
+    def _app(self, plan: Plan) -> modal.App:
         import modal
 
         with translated():
-            app = modal.App.lookup(
+            if self.target == "local" and plan.environment:
+                # A test of a spec for 'production' needn't set that environment up first.
+                modal.Environment.from_name(
+                    plan.environment, create_if_missing=True, client=self._client
+                ).hydrate()
+            return modal.App.lookup(
                 plan.app_name,
                 create_if_missing=True,
                 environment_name=plan.environment,
                 client=self._client,
             )
-        region = list(spec.regions) or None
-        image = _image(spec.image, source, add_package=self.target == "modal")
+
+    def _arguments(
+        self, plan: Plan, spec: SandboxSpec, secrets: Mapping[str, str], source: Path
+    ) -> dict[str, Any]:
+        """The keyword arguments of `modal.Sandbox.create`, all but the app and the GPU."""
+        import modal
+
         env: dict[str, str | None] = dict(spec.env)
         if self.target == "modal":
             env["PYTHONPATH"] = PACKAGE_FOLDER
+        asked = spec.resources
+        cpu: float | tuple[float, float] | None = asked.cpu
+        memory: int | tuple[int, int] | None = asked.memory
+        if asked.cpu_limit is not None:
+            cpu = (asked.cpu or MIN_CORES, asked.cpu_limit)
+        if asked.memory_limit is not None:
+            memory = (asked.memory or MIN_MEMORY_MIB, asked.memory_limit)
+        named = [
+            modal.Secret.from_name(name, environment_name=plan.environment, client=self._client)
+            for name in spec.secrets
+        ]
+        volumes = {
+            path: modal.Volume.from_name(
+                name,
+                environment_name=plan.environment,
+                create_if_missing=self.target == "local",
+                client=self._client,
+            )
+            for name, path in spec.volumes.items()
+        }
+        return {
+            "name": spec.name,
+            "tags": dict(spec.tags),
+            "image": _image(spec.image, source, add_package=self.target == "modal"),
+            "env": env,
+            # Ours last: a named secret must not replace what the run needs to reach ZenML.
+            "secrets": [*named, modal.Secret.from_dict(dict(secrets))],
+            "volumes": volumes,
+            "timeout": spec.timeout,
+            "workdir": spec.workdir,
+            "cpu": cpu,
+            "memory": memory,
+            "cloud": spec.cloud,
+            "region": list(spec.regions) or None,
+            "client": self._client,
+        }
+
+    def _create_or_find(
+        self, app: modal.App, plan: Plan, spec: SandboxSpec, arguments: dict[str, Any]
+    ) -> modal.Sandbox:
+        import modal
+
         try:
             with translated():
-                sandbox = modal.Sandbox.create(
-                    *spec.command,
-                    app=app,
-                    name=spec.name,
-                    tags=dict(spec.tags),
-                    image=image,
-                    env=env,
-                    secrets=[modal.Secret.from_dict(dict(secrets))],
-                    timeout=spec.timeout,
-                    workdir=spec.workdir,
-                    gpu=spec.resources.gpu,
-                    cpu=spec.resources.cpu,
-                    memory=spec.resources.memory,
-                    cloud=spec.cloud,
-                    region=region,
-                    client=self._client,
-                )
+                return modal.Sandbox.create(*spec.command, app=app, **arguments)
         except modal.exception.AlreadyExistsError:
-            sandbox = self._find(plan, spec)
+            return self._find(plan, spec)
         except ConnectionLostError as error:
             try:
-                sandbox = self._find(plan, spec)
+                return self._find(plan, spec)
             except NotFoundError:
                 raise error from None
             except Exception as second:
@@ -163,7 +274,6 @@ class Connection:
                     hint=f"Look for the sandbox '{spec.name}' in the app '{plan.app_name}'"
                     " before you submit again.",
                 ) from second
-        return RunningSandbox(self, sandbox, app_id=str(app.app_id))
 
     def discard(self, plan: Plan, spec: SandboxSpec) -> None:
         """End a sandbox that may or may not have been created.
@@ -200,11 +310,15 @@ class RunningSandbox:
     Attributes:
         id: Modal's id of the sandbox.
         app_id: Modal's id of its app.
+        gpu: The GPU that it was asked for in the end.
     """
 
-    def __init__(self, connection: Connection, sandbox: modal.Sandbox, *, app_id: str) -> None:
+    def __init__(
+        self, connection: Connection, sandbox: modal.Sandbox, *, app_id: str, gpu: str | None = None
+    ) -> None:
         self.id: str = sandbox.object_id
         self.app_id = app_id
+        self.gpu = gpu
         self._connection = connection
         self._sandbox = sandbox
         self._lock = threading.Lock()
@@ -356,6 +470,20 @@ def translated() -> Iterator[None]:
         socket.gaierror,
     ) as error:
         raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
+
+
+def _is_rate_limit(error: CapacityError) -> bool:
+    """Whether too much was asked for at once, so that another GPU would be refused as well."""
+    return "rate limit" in error.message.lower()
+
+
+def _require_whole_token(token_id: str | None, token_secret: str | None) -> None:
+    if bool(token_id) != bool(token_secret):
+        given, missing = ("id", "secret") if token_id else ("secret", "id")
+        raise UsageError(
+            f"Modal's configuration holds the {given} of a token without its {missing}.",
+            hint="Set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run 'modal setup'.",
+        )
 
 
 def _require_server(url: str) -> None:

@@ -92,7 +92,7 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
                     hint="Keep one of them.",
                 )
         flags[override.path] = override.flag
-        here = data
+        here: Any = data
         for part in override.path[:-1]:
             here = here.setdefault(part, {})
         here[override.path[-1]] = override.value
@@ -104,8 +104,10 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(old, value) if both else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            result[key] = merged(old, value)
+        else:
+            result[key] = value
     return result
 
 

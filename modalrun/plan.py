@@ -372,7 +372,7 @@ class _Maker:
         """In pipeline mode only what the pipeline leaves open is taken from the steps."""
         ineffective = sorted(n for n, v in step.settings.items() if v is not None and n != "gpu")
         pipeline_gpu = find("gpu", {Origin.CODE_PIPELINE: self._pipeline[Origin.CODE_PIPELINE]})
-        if pipeline_gpu is not None and step.get("gpu") not in {None, pipeline_gpu.value}:
+        if pipeline_gpu is not None and step.get("gpu") not in (None, pipeline_gpu.value):
             ineffective.append("gpu")
         if ineffective:
             self._say_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,7 +86,7 @@ def problems_on_modal(stack: StackFacts) -> list[str]:
     return found
 
 
-def wrong_stack(stack: StackFacts, problems: list[str]) -> UsageError:
+def wrong_stack(stack: StackFacts, problems: Iterable[str]) -> UsageError:
     """All problems of a stack in one error."""
     listed = "".join(f"\n  - {problem}" for problem in problems)
     return UsageError(

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import os
-import platform
-import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
 from contextlib import redirect_stdout
-from importlib import metadata
+from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from modalrun import plan as planning
-from modalrun import zenml_config
+from modalrun import preparation, pricing
 from modalrun.deployment import Deployment
 from modalrun.errors import (
     ConnectionLostError,
@@ -29,8 +24,14 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.outcome import Outcome, StepRecord, verdict
 from modalrun.plan import Plan
+from modalrun.planning import account_prices
+from modalrun.prices import LIST_PRICES
 from modalrun.source_tree import stage
 from modalrun.spec import RunSpec
+from modalrun.stack_facts import wrong_stack
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling import Compiled
 
 
 class Watcher(Protocol):
@@ -46,96 +47,95 @@ class Watcher(Protocol):
         """A piece of the run's output."""
 
 
-def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
-    """Run a spec to its end on a copy of the ZenML configuration where ZenML would change it.
-
-    See `run_to_its_end`.
-    """
-    copy = zenml_config.protect()
-    try:
-        return run_to_its_end(spec, watcher)
-    finally:
-        if copy is not None:
-            shutil.rmtree(copy, ignore_errors=True)
-
-
-def run_to_its_end(spec: RunSpec, watcher: Watcher) -> Outcome:
+def submit(spec: RunSpec, watcher: Watcher, *, max_cost: Decimal | None = None) -> Outcome:
     """Compile, plan and create a run, watch it to its end, and settle its record.
 
     Args:
         spec: The checked run spec.
         watcher: Is told what happens, and gets the run's output.
+        max_cost: The most that the run may cost in USD, by its ceiling.
 
     Raises:
         ModalrunError: Of the class that says why the run was not created, or why its end is not
             known. A run that ends badly is an outcome, not an error.
     """
-    watcher.phase(f"Compiling {spec.pipeline}")
-    prepare_process(spec.source_root)
+    spec = preparation.with_source_root(spec)
+    with preparation.zenml_process(spec.source_root):
+        compiled, plan, connection = _prepare(spec, watcher, max_cost)
+        with redirect_stdout(sys.stderr):
+            run_id, sandbox = _create(spec, compiled, plan, connection, watcher)
+        watcher.phase("Waiting for the first step")
+        try:
+            end = sandbox.watch(watcher.output)
+        except (KeyboardInterrupt, Interrupted):
+            watcher.say("")
+            watcher.say(f"Detached. The run {run_id} goes on in its sandbox.", "yellow")
+            for label, command in _commands(plan, sandbox):
+                watcher.say(f"  {label:<8} {command}")
+            raise
+        with redirect_stdout(sys.stderr):
+            return _outcome(run_id, compiled.deployment, plan, sandbox, end)
+
+
+def _create(
+    spec: RunSpec,
+    compiled: Compiled,
+    plan: Plan,
+    connection: Connection,
+    watcher: Watcher,
+) -> tuple[str, RunningSandbox]:
+    """Create the run in ZenML, then its sandbox; neither is left behind without the other."""
+    from modalrun.zenml_api import runs
+
+    watcher.phase("Creating the run")
+    with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
+        stage(spec.source_root, Path(folder))
+        run = runs.create_run(compiled)
+        watcher.say(f"Run {run.name}", "bold")
+        watcher.say(f"  id       {run.id}")
+        try:
+            sandbox = connection.create_run_sandbox(
+                plan,
+                planning.for_run(plan.run_sandbox, run.id),
+                run.environment,
+                Path(folder),
+                say=lambda text: watcher.say(f"  {text}", "yellow"),
+            )
+        except BaseException as error:
+            _give_up(connection, plan, run.id, error)
+            raise
+    threading.Thread(
+        target=runs.record_metadata, args=(run.id, _facts(plan, sandbox)), daemon=True
+    ).start()
+    watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan, sandbox)})")
+    watcher.say("")
+    return run.id, sandbox
+
+
+def _prepare(
+    spec: RunSpec, watcher: Watcher, max_cost: Decimal | None
+) -> tuple[Compiled, Plan, Connection]:
+    """Everything that can be found wrong before anything is created."""
+    watcher.phase(f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment")
     if spec.target == "local":
         # The server takes as long to start as ZenML to import; errors show up where it is used.
         threading.Thread(target=_warm_up_server, daemon=True).start()
-    # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
-    with redirect_stdout(sys.stderr):
-        # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
-        gc.disable()
-        from modalrun.zenml_api import compiling, runs
-
-        compiled = compiling.compile_spec(spec)
-        gc.freeze()
-        gc.enable()
-        plan = planning.make_plan(
-            compiled.deployment,
-            target=spec.target,
-            source_root=spec.source_root,
-            python=sys.executable if spec.target == "local" else "python",
-            python_version=".".join(platform.python_version_tuple()[:2]),
-            engine_packages=_engine_packages(),
-        )
-        for note in plan.notes:
-            watcher.say(f"note: {note}", "yellow")
-        watcher.phase("Creating the run")
-        with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
-            stage(spec.source_root, Path(folder))
-            connection = Connection(spec.target)
-            run = runs.create_run(compiled)
-            watcher.say(f"Run {run.name}", "bold")
-            watcher.say(f"  id       {run.id}")
-            try:
-                sandbox = _create(connection, plan, run.id, run.environment, Path(folder))
-            except BaseException as error:
-                _give_up(connection, plan, run.id, error)
-                raise
-        threading.Thread(
-            target=runs.record_metadata, args=(run.id, _facts(plan, sandbox)), daemon=True
-        ).start()
-        watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan)})")
-        watcher.say("")
-    watcher.phase("Waiting for the first step")
-    try:
-        end = sandbox.watch(watcher.output)
-    except (KeyboardInterrupt, Interrupted):
-        watcher.say("")
-        watcher.say(f"Detached. The run {run.id} goes on in its sandbox.", "yellow")
-        for label, command in _commands(plan, sandbox):
-            watcher.say(f"  {label:<8} {command}")
-        raise
-    with redirect_stdout(sys.stderr):
-        return _outcome(run.id, compiled.deployment, plan, sandbox, end)
-
-
-def prepare_process(source_root: Path) -> None:
-    """Set what ZenML reads from the environment when it is imported. For this process only.
-
-    Raises:
-        ConnectionLostError: There is a ZenML server, and it doesn't answer.
-    """
-    zenml_config.require_server()
-    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
-    os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
-    if (source_root / ".zen").is_dir():
-        # The project and stack that are active in the pipeline's repository, wherever we stand.
-        os.environ.setdefault("ZENML_REPOSITORY_PATH", str(source_root))
+    compiled = preparation.load(spec)
+    prepared = preparation.prepared(compiled.deployment, compiled.facts, spec)
+    plan = prepared.plan
+    preparation.check_runnable(plan)
+    if prepared.problems:
+        raise wrong_stack(prepared.stack, prepared.problems)
+    for note in plan.notes:
+        watcher.say(f"note: {note}", "yellow")
+    if max_cost is not None and spec.target == "local":
+        pricing.check_limit(pricing.cost(plan, LIST_PRICES), max_cost)
+    connection = Connection(spec.target, credentials=compiled.credentials)
+    if max_cost is not None and spec.target == "modal":
+        pricing.check_limit(pricing.cost(plan, account_prices(connection.rates())), max_cost)
+    if plan.workspace is not None:
+        connection.check_workspace(plan.workspace, plan.origins["workspace"].source)
+    return compiled, plan, connection
 
 
 def _warm_up_server() -> None:
@@ -143,17 +143,6 @@ def _warm_up_server() -> None:
         launcher.ensure_running()
     except ModalrunError:
         return
-
-
-def _engine_packages() -> tuple[str, ...]:
-    return tuple(f"{name}=={metadata.version(name)}" for name in ("zenml", "modal", "pydantic"))
-
-
-def _create(
-    connection: Connection, plan: Plan, run_id: str, secrets: Mapping[str, str], source: Path
-) -> RunningSandbox:
-    spec = planning.for_run(plan.run_sandbox, run_id)
-    return connection.create_run_sandbox(plan, spec, secrets, source)
 
 
 def _give_up(connection: Connection, plan: Plan, run_id: str, error: BaseException) -> None:
@@ -173,21 +162,26 @@ def _facts(plan: Plan, sandbox: RunningSandbox) -> dict[str, str | int]:
     """What ZenML keeps with the run, so that others find its sandbox."""
     facts: dict[str, str | int] = {
         "modalrun_target": plan.target,
-        "modalrun_mode": "pipeline",
+        "modalrun_mode": plan.mode,
         "modalrun_app": plan.app_name,
         "modalrun_app_id": sandbox.app_id,
         "modalrun_sandbox_id": sandbox.id,
         "modalrun_timeout": plan.run_sandbox.timeout,
     }
+    if plan.environment:
+        facts["modalrun_environment"] = plan.environment
+    if sandbox.gpu:
+        facts["modalrun_gpu"] = sandbox.gpu
     if sandbox.url:
         facts["modalrun_sandbox_url"] = sandbox.url
     return facts
 
 
-def _describe(plan: Plan) -> str:
+def _describe(plan: Plan, sandbox: RunningSandbox) -> str:
     resources = plan.run_sandbox.resources
     parts = [f"app {plan.app_name}", f"target {plan.target}"]
-    parts += [f"gpu {resources.gpu}"] if resources.gpu else []
+    parts += [f"environment {plan.environment}"] if plan.environment else []
+    parts += [f"gpu {sandbox.gpu}"] if sandbox.gpu else []
     parts += [f"cpu {resources.cpu:g}"] if resources.cpu else []
     parts += [f"memory {resources.memory} MiB"] if resources.memory else []
     return ", ".join(parts)

@@ -17,7 +17,8 @@ import click
 import typer
 
 from modalrun import __version__
-from modalrun.cli import local, submit
+from modalrun.cli import compile as compile_command
+from modalrun.cli import local, plan, submit
 from modalrun.errors import InternalError, Interrupted, ModalrunError
 
 DEBUG = "MODALRUN_DEBUG"
@@ -31,6 +32,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("submit")(submit.submit)
+app.command("plan")(plan.plan)
+app.command("compile")(compile_command.compile_)
 app.add_typer(local.app, name="local")
 
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from pathlib import Path
+from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
 
-
-class TargetOption(str, Enum):
-    """Where sandboxes run."""
-
-    modal = "modal"
-    local = "local"
+from modalrun.cli.options import Given, Spec, shared
+from modalrun.errors import UsageError
 
 
+@shared
 def submit(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The run spec, a YAML file.")],
-    target: Annotated[
-        TargetOption | None,
+    spec: Spec,
+    *,
+    given: Given,
+    max_cost: Annotated[
+        str | None,
         typer.Option(
-            help="Where to run, above what the run spec says: 'modal' is Modal's cloud, 'local'"
-            " the local Modal server."
+            "--max-cost",
+            metavar="USD",
+            help="Refuse the run (exit 10) if it can cost more: timeout x price.",
         ),
     ] = None,
 ) -> None:
@@ -30,16 +29,27 @@ def submit(
 
     Exit codes: 0 completed, 1 the run failed, 2 the command line or the run spec is wrong, 3 not
     authenticated, 4 not found, 5 no capacity, 6 timed out, 7 stopped or terminated, 8 connection
-    lost, 9 outcome of the submission unknown, 130 and 143 interrupted.
+    lost, 9 outcome of the submission unknown, 10 over the cost limit, 130 and 143 interrupted.
     """
-    from modalrun.spec import load_spec
-
-    checked = load_spec(spec, target=target.value if target else None)
+    limit = _amount(max_cost)
+    checked = given.load(spec)
 
     from modalrun.output.console import Reporter
     from modalrun.submission import submit as run_to_its_end
 
     with Reporter() as reporter:
-        outcome = run_to_its_end(checked, reporter)
+        outcome = run_to_its_end(checked, reporter, max_cost=limit)
         reporter.summary(outcome)
     raise typer.Exit(outcome.exit_code)
+
+
+def _amount(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        amount = Decimal(text.removeprefix("$"))
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        raise UsageError(f"--max-cost {text}: this is not an amount of USD.", hint="As in '5'.")
+    return amount

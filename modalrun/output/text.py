@@ -13,6 +13,7 @@ _ESCAPES = re.compile(
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _COLOUR = re.compile(_SGR)
+_URL_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
 
 
 def harmless(line: str, *, colours: bool) -> str:
@@ -38,6 +39,11 @@ def harmless(line: str, *, colours: bool) -> str:
     clean = _CONTROLS.sub("", _ESCAPES.sub(replace, line.replace("\ue000", "")))
     parts = iter(kept)
     return re.sub("\ue000", lambda _: next(parts), clean)
+
+
+def without_credentials(text: str) -> str:
+    """A text with the user and password taken out of the URLs in it."""
+    return _URL_CREDENTIALS.sub(r"\1***@", text)
 
 
 class LineAssembler:

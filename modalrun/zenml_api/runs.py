@@ -20,6 +20,8 @@ from zenml.enums import ExecutionStatus, StoreType
 from zenml.exceptions import EntityExistsError, IllegalOperationError
 from zenml.models import (
     ExceptionInfo,
+    PipelineRequest,
+    PipelineResponse,
     PipelineRunResponse,
     PipelineRunUpdate,
     PipelineSnapshotRequest,
@@ -88,15 +90,18 @@ def create_run(compiled: Compiled) -> CreatedRun:
     """
     with translated():
         client = Client()
-        stored = client.zen_store.create_snapshot(
-            PipelineSnapshotRequest(
-                project=client.active_project.id,
-                stack=compiled.stack.id,
-                pipeline=compiled.pipeline.register().id,
-                source_code=compiled.pipeline.source_code,
-                **compiled.snapshot.model_dump(),
+        if compiled.stored_id is not None:
+            stored = client.zen_store.get_snapshot(compiled.stored_id)
+        else:
+            stored = client.zen_store.create_snapshot(
+                PipelineSnapshotRequest(
+                    project=client.active_project.id,
+                    stack=compiled.stack.id,
+                    pipeline=_register_pipeline(client, compiled.deployment.pipeline).id,
+                    source_code=compiled.source_code,
+                    **compiled.snapshot.model_dump(),
+                )
             )
-        )
         # Without an id of its own a run could be adopted by the steps of another one
         # (`sql_zen_store.py:7246`).
         orchestrator_run_id = str(uuid4())
@@ -197,6 +202,19 @@ def finalize_run(run_id: str, reason: str) -> bool:
                     run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
                 )
     return changed
+
+
+def _register_pipeline(client: Client, name: str) -> PipelineResponse:
+    """The pipeline of a name as ZenML stores it, stored now if it wasn't."""
+    found = client.list_pipelines(name=f"equals:{name}", size=1)
+    if found.total:
+        return found.items[0]
+    try:
+        return client.zen_store.create_pipeline(
+            PipelineRequest(project=client.active_project.id, name=name)
+        )
+    except EntityExistsError:
+        return client.list_pipelines(name=f"equals:{name}", size=1).items[0]
 
 
 def _get_run(client: Client, run_id: str) -> PipelineRunResponse:

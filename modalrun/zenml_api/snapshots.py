@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,10 +13,7 @@ import zenml
 from pydantic import ValidationError
 from zenml.client import Client
 from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
-from zenml.exceptions import EntityExistsError, ZenKeyError
 from zenml.models import (
-    PipelineRequest,
-    PipelineResponse,
     PipelineSnapshotBase,
     PipelineSnapshotResponse,
     StackResponse,
@@ -25,6 +23,7 @@ from modalrun.deployment import Deployment, read_snapshot
 from modalrun.deployment_file import AGAIN, DeploymentFile
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.precedence import Origin
+from modalrun.setting_fields import FIELD_NAMES
 from modalrun.spec import RunSpec
 from modalrun.zenml_api.code_settings import (
     OUR_FLAVORS,
@@ -34,7 +33,7 @@ from modalrun.zenml_api.code_settings import (
 )
 from modalrun.zenml_api.compiling import Compiled
 from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
-from modalrun.zenml_api.translate import first_line, translated
+from modalrun.zenml_api.translate import translated
 
 
 def from_file(held: DeploymentFile, spec: RunSpec) -> Compiled:
@@ -50,8 +49,8 @@ def from_file(held: DeploymentFile, spec: RunSpec) -> Compiled:
         parsed = PipelineSnapshotBase.model_validate(snapshot)
     except ValidationError as error:
         raise UsageError(
-            f"The deployment was compiled by ZenML {held.zenml_version}; this is {zenml.__version__}"
-            f" and can't read it: {error.error_count()} fields don't fit.",
+            f"The deployment was compiled by ZenML {held.zenml_version}; this ZenML"
+            f" ({zenml.__version__}) can't read it: {error.error_count()} fields don't fit.",
             hint=AGAIN,
         ) from error
     with translated():
@@ -108,20 +107,6 @@ def stored(name_or_id: str, spec: RunSpec) -> Compiled:
         )
 
 
-def register_pipeline(name: str) -> PipelineResponse:
-    """The pipeline of a name as ZenML stores it, stored now if it wasn't."""
-    client = Client()
-    found = client.list_pipelines(name=name, size=1, sort_by="desc:created")
-    if found.total:
-        return found.items[0]
-    try:
-        return client.zen_store.create_pipeline(
-            PipelineRequest(project=client.active_project.id, name=name)
-        )
-    except EntityExistsError:
-        return client.list_pipelines(name=name, size=1, sort_by="desc:created").items[0]
-
-
 def _compiled(
     deployment: Deployment,
     snapshot: PipelineSnapshotBase,
@@ -140,8 +125,7 @@ def _compiled(
         written = {**written, Origin.COMPONENT: component_defaults(config)}
     return Compiled(
         replace(
-            deployment.with_places(spec.places, spec.step_places),
-            written={**written, **spec.places},
+            replace(deployment, written=written).with_places(spec.places, spec.step_places),
             notes=(*deployment.notes, *spec.notes),
         ),
         snapshot,
@@ -161,27 +145,27 @@ def _find(name_or_id: str, spec: RunSpec) -> PipelineSnapshotResponse:
         pass
     except KeyError as error:
         raise NotFoundError(f"ZenML has no snapshot {name_or_id}.") from error
-    try:
-        return client.get_snapshot(name_or_id, allow_prefix_match=False)
-    except ZenKeyError as error:
-        raise spec.error(
-            ("deployment",), f"{first_line(error)}", "Give the snapshot's id instead of its name."
-        ) from error
-    except KeyError as error:
+    found = client.list_snapshots(name=f"equals:{name_or_id}", named_only=True, hydrate=True)
+    if found.total == 0:
         raise NotFoundError(
             f"{spec.source.where(('deployment',))}: ZenML has no snapshot '{name_or_id}', and there"
             " is no file of that name.",
             hint="'zenml pipeline snapshot list' shows the snapshots that have names.",
-        ) from error
+        )
+    if found.total > 1:
+        raise spec.error(
+            ("deployment",),
+            f"{found.total} pipelines have a snapshot named '{name_or_id}'.",
+            "Give the snapshot's id instead of its name.",
+        )
+    return client.zen_store.get_snapshot(found.items[0].id)
 
 
 def _stack_of(held: DeploymentFile) -> StackResponse:
     client = Client()
     for name_or_id in (held.stack.id, held.stack.name):
-        try:
+        with contextlib.suppress(KeyError):
             return client.get_stack(name_or_id, allow_name_prefix_match=False)
-        except KeyError:
-            continue
     raise NotFoundError(
         f"The deployment was compiled for the stack '{held.stack.name}' ({held.stack.id}), and this"
         " ZenML has none of that id or name.",
@@ -215,8 +199,6 @@ def _all_settings(snapshot: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _has_our_settings(snapshot: Mapping[str, Any]) -> bool:
     """Whether its orchestrator settings were compiled by modalrun, for a stack of any flavor."""
-    from modalrun.setting_fields import FIELD_NAMES
-
     given = {
         name
         for settings in _all_settings(snapshot)

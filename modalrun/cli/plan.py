@@ -1,0 +1,41 @@
+"""`modalrun plan`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modalrun.cli.options import Given, OutputOption, Spec, shared
+
+
+@shared
+def plan(
+    spec: Spec,
+    *,
+    given: Given,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show where each value comes from.")
+    ] = False,
+    output: Annotated[OutputOption, typer.Option(help="How to print it.")] = OutputOption.text,
+) -> None:
+    """Show what 'submit' would run, where each value comes from, and what it can cost.
+
+    Nothing is created. A deployment file needs no ZenML server.
+    """
+    checked = given.load(spec)
+
+    from modalrun.planning import plan_spec
+    from modalrun.stack_facts import wrong_stack
+
+    found = plan_spec(checked)
+    if output is OutputOption.json:
+        from modalrun.output.plan_json import as_json
+
+        typer.echo(as_json(found))
+    else:
+        from modalrun.output.plan_text import print_plan
+
+        print_plan(found, explain=explain)
+    if found.problems:
+        raise wrong_stack(found.stack, found.problems)

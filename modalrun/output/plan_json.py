@@ -1,0 +1,101 @@
+"""A plan as one versioned JSON object."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from modalrun.image import ImageRecipe
+from modalrun.output.text import without_credentials
+from modalrun.plan import SandboxSpec
+from modalrun.planning import PricedPlan
+from modalrun.precedence import Value
+from modalrun.pricing import SandboxCost
+
+VERSION = 1
+
+
+def as_json(found: PricedPlan) -> str:
+    """The plan for programs. Values of secrets and of environment variables are not in it."""
+    plan, cost = found.plan, found.cost
+    document = {
+        "format": "modalrun-plan",
+        "version": VERSION,
+        "pipeline": plan.pipeline,
+        "target": plan.target,
+        "mode": plan.mode,
+        "app_name": plan.app_name,
+        "modal_environment": plan.environment,
+        "workspace": plan.workspace,
+        "max_parallelism": plan.max_parallelism,
+        "synchronous": plan.synchronous,
+        "origins": _origins(plan.origins),
+        "run_sandbox": _sandbox(plan.run_sandbox, cost.run),
+        "steps": [
+            {
+                "name": step.name,
+                "upstream": list(step.upstream),
+                "retries": step.retries,
+                "sandbox": _sandbox(step.sandbox, cost.steps[step.name]) if step.sandbox else None,
+            }
+            for step in plan.steps
+        ],
+        "layers": [list(layer) for layer in plan.layers],
+        "cost": {
+            "currency": "USD",
+            "ceiling": _amount(cost.ceiling),
+            "unpriced": list(cost.unpriced),
+            "holds_above_request": cost.has_limits,
+            "prices_as_of": cost.table.as_of,
+            "prices_source": cost.table.source,
+        },
+        "stack": {"id": found.stack.id, "name": found.stack.name},
+        "notes": list(plan.notes),
+        "problems": list(found.problems),
+    }
+    return json.dumps(document, indent=2)
+
+
+def _sandbox(sandbox: SandboxSpec, cost: SandboxCost) -> dict[str, Any]:
+    asked = sandbox.resources
+    return {
+        "gpu": asked.gpu,
+        "other_gpus": list(asked.other_gpus),
+        "cpu": asked.cpu,
+        "cpu_limit": asked.cpu_limit,
+        "memory_mib": asked.memory,
+        "memory_limit_mib": asked.memory_limit,
+        "regions": list(sandbox.regions),
+        "cloud": sandbox.cloud,
+        "timeout": sandbox.timeout,
+        "secrets": list(sandbox.secrets),
+        "volumes": dict(sandbox.volumes),
+        "image": _image(sandbox.image),
+        "origins": _origins(sandbox.origins),
+        "price_per_hour": _amount(cost.per_hour),
+        "longest_seconds": cost.seconds,
+        "ceiling": _amount(cost.ceiling),
+    }
+
+
+def _image(recipe: ImageRecipe) -> dict[str, Any]:
+    return {
+        "parent_image": recipe.parent_image,
+        "python_version": recipe.python_version,
+        "apt_packages": list(recipe.apt_packages),
+        "python_packages": [without_credentials(line) for line in recipe.python_packages],
+        "environment": [name for name, _ in recipe.environment],
+    }
+
+
+def _origins(origins: Any) -> dict[str, dict[str, Any]]:
+    return {name: _value(value) for name, value in origins.items()}
+
+
+def _value(value: Value) -> dict[str, Any]:
+    return {"value": value.value, "origin": value.source}
+
+
+def _amount(amount: Decimal | None) -> str | None:
+    return None if amount is None else f"{amount:.6f}"

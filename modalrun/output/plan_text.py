@@ -1,0 +1,158 @@
+"""A plan for people: a row a sandbox, the graph, what is worth saying, and money."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import typer
+
+from modalrun.image import ImageRecipe
+from modalrun.output.text import harmless
+from modalrun.plan import Plan, SandboxSpec
+from modalrun.planning import PricedPlan
+from modalrun.precedence import Value
+from modalrun.pricing import Cost, SandboxCost, dollars
+from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
+
+_HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
+
+
+def print_plan(found: PricedPlan, *, explain: bool) -> None:
+    """Print a plan to stdout.
+
+    Args:
+        found: The plan and its price.
+        explain: Whether to show where each value came from.
+    """
+    for line in lines(found, explain=explain):
+        typer.echo(harmless(line, colours=False))
+
+
+def lines(found: PricedPlan, *, explain: bool) -> list[str]:
+    """The text of a plan."""
+    plan, cost = found.plan, found.cost
+    result = [f"Plan of pipeline '{plan.pipeline}'", *_run_lines(plan), ""]
+    rows = [_row("run" if plan.mode == "pipeline" else "driver", plan.run_sandbox, cost.run)]
+    rows += [
+        _row(step.name, step.sandbox, cost.steps[step.name])
+        for step in plan.steps
+        if step.sandbox is not None
+    ]
+    result += [*_table(_HEADER, rows), "", *_graph(plan), ""]
+    if explain:
+        result += [*_origins(plan), ""]
+    result += _money(cost, plan)
+    if plan.notes:
+        result += ["", "Notes", *(f"  - {note}" for note in plan.notes)]
+    return result
+
+
+def _run_lines(plan: Plan) -> list[str]:
+    what = {
+        "pipeline": "all steps in one sandbox",
+        "per_step": "one sandbox for each step, and a small one for the driver",
+    }
+    facts = {
+        "mode": f"{plan.mode} ({what[plan.mode]})",
+        "target": plan.target,
+        "app": plan.app_name,
+        "environment": plan.environment,
+        "workspace": plan.workspace,
+        "at once": f"{plan.max_parallelism} steps" if plan.max_parallelism else None,
+        "waiting": None if plan.synchronous else "no: submit returns when the run is accepted",
+        "secrets": ", ".join(sorted({n for s in plan.sandboxes for n in s.secrets})),
+        "volumes": ", ".join(
+            sorted(
+                {f"{name} at {path}" for s in plan.sandboxes for name, path in s.volumes.items()}
+            )
+        ),
+    }
+    return [f"  {name:<12} {value}" for name, value in facts.items() if value]
+
+
+def _row(name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
+    asked = sandbox.resources
+    return (
+        name,
+        " or ".join(asked.gpus) or "-",
+        f"{asked.cpu or MIN_CORES:g}" + (f" (max {asked.cpu_limit:g})" if asked.cpu_limit else ""),
+        f"{asked.memory or MIN_MEMORY_MIB} MiB"
+        + (f" (max {asked.memory_limit})" if asked.memory_limit else ""),
+        ", ".join((*sandbox.regions, *([sandbox.cloud] if sandbox.cloud else []))) or "any",
+        f"{sandbox.timeout} s",
+        _image(sandbox.image),
+        "?" if cost.per_hour is None else dollars(cost.per_hour),
+        "?" if cost.ceiling is None else dollars(cost.ceiling),
+    )
+
+
+def _image(recipe: ImageRecipe) -> str:
+    base = recipe.parent_image or f"debian, python {recipe.python_version}"
+    packages = len(recipe.apt_packages) + len(recipe.python_packages)
+    return f"{base} + {packages} packages" if packages else base
+
+
+def _graph(plan: Plan) -> list[str]:
+    layers = plan.layers
+    if not layers:
+        return ["Order: the pipeline has no steps"]
+    one_by_one = plan.mode == "pipeline" and plan.max_parallelism in {None, 1}
+    how = (
+        "one step at a time; 'max_parallelism' lets the steps of a line run side by side"
+        if one_by_one
+        else "the steps of a line can run side by side"
+    )
+    width = len(str(len(layers)))
+    rows = [f"  {number:>{width}}  {', '.join(row)}" for number, row in enumerate(layers, start=1)]
+    return [f"Order ({how})" if any(len(row) > 1 for row in layers) else "Order", *rows]
+
+
+def _origins(plan: Plan) -> list[str]:
+    rows = [("run", name, _shown(value), value.source) for name, value in plan.origins.items()]
+    name = "run" if plan.mode == "pipeline" else "driver"
+    rows += _origin_rows(name, plan.run_sandbox.origins)
+    for step in plan.steps:
+        if step.sandbox is not None:
+            rows += _origin_rows(step.name, step.sandbox.origins)
+    return ["Where each value comes from", *_table(("sandbox", "setting", "value", "from"), rows)]
+
+
+def _origin_rows(sandbox: str, origins: Mapping[str, Value]) -> list[tuple[str, str, str, str]]:
+    return [(sandbox, name, _shown(value), value.source) for name, value in origins.items()]
+
+
+def _shown(value: Value) -> str:
+    if value.value is None:
+        return "-"
+    if isinstance(value.value, list):
+        return ", ".join(map(str, value.value))
+    if isinstance(value.value, Mapping):
+        return ", ".join(f"{name} at {path}" for name, path in value.value.items())
+    return str(value.value)
+
+
+def _money(cost: Cost, plan: Plan) -> list[str]:
+    where = " on Modal; the local Modal server costs nothing" if plan.target == "local" else ""
+    if cost.ceiling is None:
+        amount = f"unknown: no price for {', '.join(cost.unpriced)}"
+    else:
+        amount = f"at most {dollars(cost.ceiling)}{where}"
+    result = [
+        f"Cost: {amount}",
+        f"  timeout x price; prices of {cost.table.as_of}, {cost.table.source}",
+    ]
+    if not cost.has_limits:
+        result.append(
+            "  CPU and memory that a run uses above its request cost more; 'cpu_limit' and"
+            " 'memory_limit' bound them"
+        )
+    return result
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    every = [header, *rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*every, strict=True)]
+    return [
+        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in every
+    ]

@@ -1,0 +1,200 @@
+"""Run spec -> compiled deployment -> plan: what `submit`, `plan` and `compile` have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modalrun import deployment_file, plan, zenml_config
+from modalrun.deployment import Deployment
+from modalrun.deployment_file import DeploymentFile
+from modalrun.errors import UsageError
+from modalrun.plan import Plan
+from modalrun.spec import RunSpec
+from modalrun.stack_facts import StackFacts, problems_on_modal
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling import Compiled
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, and what has to be known beside it to run or judge it.
+
+    Attributes:
+        plan: The sandboxes.
+        stack: The stack that the deployment is compiled for.
+        problems: Why the stack can't be used with the target; empty if it can.
+        credentials: The Modal token of the stack's orchestrator. Never printed.
+    """
+
+    plan: Plan
+    stack: StackFacts
+    problems: tuple[str, ...] = ()
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
+
+
+def prepare(spec: RunSpec) -> Prepared:
+    """Plan a spec. A deployment file needs no ZenML and is planned in milliseconds.
+
+    Raises:
+        ModalrunError: The spec, the pipeline, the stack or a setting is wrong, or ZenML's server
+            refuses or is not there.
+    """
+    path = file_of(spec)
+    if path is not None:
+        held = deployment_file.read(path)
+        spec = with_source_root(spec)
+        return prepared(_with_spec(held, spec), held.stack, spec, held.python_version)
+    with zenml_process(spec.source_root):
+        compiled = load(spec)
+        return prepared(compiled.deployment, compiled.facts, spec, credentials=compiled.credentials)
+
+
+def prepared(
+    deployment: Deployment,
+    stack: StackFacts,
+    spec: RunSpec,
+    python_version: str | None = None,
+    *,
+    credentials: tuple[str, str] | None = None,
+) -> Prepared:
+    """The plan of a deployment, on this machine's Python unless another one compiled it.
+
+    Raises:
+        UsageError: A setting is not supported, or settings contradict one another.
+    """
+    made = plan.make_plan(
+        deployment,
+        target=spec.target,
+        source_root=spec.source_root,
+        python=sys.executable if spec.target == "local" else "python",
+        python_version=python_version or this_python(),
+        engine_packages=tuple(
+            f"{name}=={metadata.version(name)}" for name in ("zenml", "modal", "pydantic")
+        ),
+    )
+    problems = problems_on_modal(stack) if spec.target == "modal" else []
+    return Prepared(made, stack, tuple(problems), credentials)
+
+
+def load(spec: RunSpec) -> Compiled:
+    """Compile the pipeline of a spec, or get the compiled one from its file or from ZenML.
+
+    To be called inside `zenml_process`.
+
+    Raises:
+        ModalrunError: As for `prepare`.
+    """
+    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
+    gc.disable()
+    try:
+        with redirect_stdout(sys.stderr):
+            from modalrun.zenml_api import compiling, snapshots
+
+        path = file_of(spec)
+        # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
+        with redirect_stdout(sys.stderr):
+            if path is not None:
+                return snapshots.from_file(deployment_file.read(path), spec)
+            if spec.deployment is not None:
+                return snapshots.stored(spec.deployment, spec)
+            return compiling.compile_spec(spec)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextlib.contextmanager
+def zenml_process(source_root: Path) -> Iterator[None]:
+    """Where ZenML is used: on a copy of its configuration where it would change the user's.
+
+    Raises:
+        ConnectionLostError: There is a ZenML server, and it doesn't answer.
+    """
+    copy = zenml_config.protect()
+    try:
+        prepare_process(source_root)
+        yield
+    finally:
+        if copy is not None:
+            shutil.rmtree(copy, ignore_errors=True)
+
+
+def prepare_process(source_root: Path) -> None:
+    """Set what ZenML reads from the environment when it is imported. For this process only.
+
+    Raises:
+        ConnectionLostError: There is a ZenML server, and it doesn't answer.
+    """
+    zenml_config.require_server()
+    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
+    os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
+    if (source_root / ".zen").is_dir():
+        # The project and stack that are active in the pipeline's repository, wherever we stand.
+        os.environ.setdefault("ZENML_REPOSITORY_PATH", str(source_root))
+
+
+def file_of(spec: RunSpec) -> Path | None:
+    """The deployment file that a spec names; None where it names a snapshot, or a pipeline."""
+    if spec.deployment is None:
+        return None
+    path = spec.source.path.resolve().parent / Path(spec.deployment).expanduser()
+    looks_like_one = path.suffix == ".json" or "/" in spec.deployment
+    return path if looks_like_one or path.is_file() else None
+
+
+def with_source_root(spec: RunSpec) -> RunSpec:
+    """The spec with the source root of its deployment file, unless it names one itself.
+
+    Raises:
+        UsageError: There is no such file, or it is damaged.
+    """
+    path = file_of(spec)
+    if path is None or spec.has_source_root:
+        return spec
+    root = (path.parent / deployment_file.read(path).source_root).resolve()
+    return replace(spec, source_root=root) if root.is_dir() else spec
+
+
+def this_python() -> str:
+    """The Python that runs this process, "3.11"."""
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def check_runnable(made: Plan) -> None:
+    """Refuse what can be planned but not run yet.
+
+    Raises:
+        UsageError: The plan needs something that doesn't exist yet.
+    """
+    if made.mode == "per_step":
+        raise UsageError(
+            "'mode: per_step' can be planned but not submitted yet:"
+            f" it is set by the {made.origins['mode'].source}.",
+            hint="Use 'mode: pipeline' (or '--mode pipeline'), which runs all steps in one"
+            " sandbox.",
+        )
+    if not made.synchronous:
+        raise UsageError(
+            "'synchronous: false' can be planned but not submitted yet:"
+            f" it is set by the {made.origins['synchronous'].source}.",
+            hint="Use '--sync'. Ctrl-C detaches; the run goes on.",
+        )
+
+
+def _with_spec(held: DeploymentFile, spec: RunSpec) -> Deployment:
+    deployment = held.deployment
+    spec.check_steps([step.name for step in deployment.steps], deployment.pipeline)
+    deployment = deployment.with_places(spec.places, spec.step_places)
+    return replace(deployment, notes=(*deployment.notes, *spec.notes))
