@@ -279,6 +279,7 @@ class LocalServer:
         await self._listen()
         write_private(self._state.info_file, json.dumps(dict(self.info())))
         log.info("serving on %s", self.url)
+        self.sandboxes.start_nursery()
         self._note_activity()
         on_ready()
         tidy = asyncio.create_task(asyncio.to_thread(self._tidy_folders))

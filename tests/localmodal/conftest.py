@@ -32,9 +32,14 @@ def processes_of(state: Path) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
             root = process.environ().get("MODALRUN_LOCAL_ROOT", "")
-            if f"--state-dir {state}" in line or root.startswith(str(state)):
+            if f" {state}" in line or root.startswith(str(state)):
                 found.append(process)
     return found
+
+
+def servers_of(state: Path) -> list[psutil.Process]:
+    """The servers of a state folder."""
+    return [p for p in processes_of(state) if "modalrun.localmodal" in p.cmdline()]
 
 
 def wait_for_end(state: Path) -> None:

@@ -23,7 +23,7 @@ from tests.localmodal.conftest import (
     TREE,
     Sdk,
     gone,
-    processes_of,
+    servers_of,
     wait_for_end,
     wait_until_gone,
 )
@@ -56,7 +56,7 @@ def test_racing_commands_start_one_server(state: Path) -> None:
     found = launcher.running(state)
     assert found is not None
     assert pids == {str(found.pid)}
-    assert len(processes_of(state)) == 1
+    assert len(servers_of(state)) == 1
 
 
 def test_it_is_found_again(start: Callable[..., ServerInfo], state: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_folder_is_private(sdk: Sdk) -> None:
 
 
 def test_the_server_listens_on_loopback_only(sdk: Sdk) -> None:
-    (server,) = processes_of(sdk.info.state_dir)
+    (server,) = servers_of(sdk.info.state_dir)
     listening = [c.laddr.ip for c in server.net_connections() if c.status == "LISTEN"]
     assert listening == ["127.0.0.1"]
 
