@@ -7,7 +7,6 @@ Of a recipe three things reach a sandbox: `ENV` and `WORKDIR` lines, and files t
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import AsyncIterator
 
@@ -89,7 +88,6 @@ class Images:
             for name in _NOT_RECORDED:
                 recipe.pop(name, None)
             document = {"recipe": recipe, "builder_version": request.builder_version}
-            json.dumps(document)
             self._store.put(
                 Stored("image", image_id, self._clock.now(), name=request.app_id, document=document)
             )

@@ -1,8 +1,8 @@
 """The parent process of one sandbox's command; it sees to it that nothing survives the sandbox.
 
 `python -I -S keeper.py SOCKET STATE` is the nursery: for each message on the socket, which carries
-the file descriptors of a sandbox, it forks a keeper. To start Python anew would take twenty times as
-long. The nursery ends with its socket, a keeper when its own control socket does. (STATE is the
+the file descriptors of a sandbox, it forks a keeper. To start Python anew would take twenty times
+as long. The nursery ends with its socket, a keeper when its own control socket does. (STATE is the
 state folder, for the eyes of `ps` alone.)
 
 The control socket carries, to the keeper: the length of the command (8 digits), the command, and
@@ -36,9 +36,11 @@ def _prctl(option: int, value: int) -> None:
 
 
 def pack(argv: list[str], env: dict[str, str], cwd: str, open_files: int) -> bytes:
-    """The command as the keeper reads it: fields between NULs, which none of them can contain."""
+    """The command as the keeper reads it: fields between NULs. Raises ValueError for a NUL within."""
     fields = [cwd, str(open_files), str(len(argv)), *argv]
     fields += [f"{key}={value}" for key, value in env.items()]
+    if any("\0" in field for field in fields):
+        raise ValueError("a NUL in the command or in its environment")
     body = b"\0".join(os.fsencode(field) for field in fields)
     return b"%08d" % len(body) + body
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,8 +212,12 @@ class Sandboxes:
             record.status = FAILURE
             record.exitcode = 1 if exit_.code is None else exit_.code
         record.finished_at = self._clock.now()
-        self._logs.finish(record.id)
-        self._store.put_sandbox(record)
+        try:
+            self._logs.finish(record.id)
+            self._store.put_sandbox(record)
+        except (OSError, sqlite3.Error):
+            # A full disk must not keep anyone waiting for the end.
+            log.exception("the end of %s could not be recorded", record.id)
         del self._live[record.id]
         if not sandbox.started.done():
             sandbox.started.set_result(None)

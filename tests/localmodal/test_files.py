@@ -119,6 +119,14 @@ def test_python_is_the_hosts(sdk: Sdk) -> None:
     assert sandbox.stdout.read().strip() == sys.prefix
 
 
+def test_a_sandbox_may_choose_another_python(sdk: Sdk, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text("#!/bin/sh\necho another\n")
+    (tmp_path / "bin" / "python").chmod(0o755)
+    sandbox = sdk.create("python", env={"MODALRUN_LOCAL_PYTHON": str(tmp_path)})
+    assert sandbox.stdout.read() == "another\n"
+
+
 def test_a_volume_is_shared(sdk: Sdk, backend: Backend) -> None:
     volume = modal.Volume.from_name("shared", create_if_missing=True)
     volumes = {"/data": volume}

@@ -72,6 +72,16 @@ def test_it_is_found_again(start: Callable[..., ServerInfo], state: Path) -> Non
     assert again.pid != first.pid
 
 
+def test_a_server_of_another_python_gives_way(
+    sdk: Sdk, start: Callable[..., ServerInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/another")
+    sandbox = sdk.create("sleep", "1000")
+    assert start().pid == sdk.info.pid
+    sandbox.terminate(wait=True)
+    assert start().pid != sdk.info.pid
+
+
 def test_the_folder_is_private(sdk: Sdk) -> None:
     sdk.create("echo", "x", env={"A": "b"}).wait()
     state = sdk.info.state_dir
