@@ -36,7 +36,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def pack(argv: list[str], env: dict[str, str], cwd: str, open_files: int) -> bytes:
-    """The command as the keeper reads it: fields between NULs. Raises ValueError for a NUL within."""
+    """The command as the keeper reads it: fields between NULs. ValueError for a NUL in one."""
     fields = [cwd, str(open_files), str(len(argv)), *argv]
     fields += [f"{key}={value}" for key, value in env.items()]
     if any("\0" in field for field in fields):
@@ -68,8 +68,11 @@ def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:
             os._exit(137)
-    for name in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(name, signal.SIG_DFL)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # Python itself ignores some, which the command would inherit.
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    os.umask(0o022)
     if int(open_files):
         import resource
 

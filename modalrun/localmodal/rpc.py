@@ -156,6 +156,8 @@ class Dispatcher:
             self._active(+1)
             try:
                 request = await stream.recv_message()
+                if request is None:
+                    raise RpcError(Status.CANCELLED, f"{method.name} came without a request")
                 self._authorise(service, call, request)
                 fault = await self._before(method.name)
                 if fault is not None and fault.messages == 0 and not fault.perform:

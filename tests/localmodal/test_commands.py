@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from modalrun.cli.local import app as local
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.localmodal import launcher
-from tests.localmodal.conftest import PATIENCE, TREE, Sdk, wait_for_end
+
+from .support import PATIENCE, TREE, Sdk, wait_for_end
 
 runner = CliRunner()
 LOCAL = [sys.executable, "-c", "from modalrun.cli.local import app; app()"]

@@ -15,7 +15,8 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo
 from modalrun.localmodal.paths import StateDir
 from modalrun.localmodal.store import Store
-from tests.localmodal.conftest import Sdk
+
+from .support import Sdk
 
 Backend = dict[str, Any]
 

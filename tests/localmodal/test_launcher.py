@@ -18,7 +18,8 @@ from modal_proto.api_pb2 import GenericResult
 from modalrun.errors import ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo, StateDir
-from tests.localmodal.conftest import (
+
+from .support import (
     PATIENCE,
     TREE,
     Sdk,

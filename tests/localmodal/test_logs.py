@@ -8,7 +8,8 @@ from typing import Any
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import StateDir
-from tests.localmodal.conftest import Sdk
+
+from .support import Sdk
 
 Backend = dict[str, Any]
 SLOW_LINES = "import time\nfor n in range(300): print(n, flush=True); time.sleep(0.002)"

@@ -14,7 +14,8 @@ import pytest
 from modal.exception import AuthError, NotFoundError, ServiceError, UnimplementedError
 
 from modalrun.localmodal.launcher import ServerInfo, StateDir
-from tests.localmodal.conftest import TREE, Sdk
+
+from .support import TREE, Sdk
 
 V1_ID = "sb-" + "a" * 22
 V2_ID = "sb-" + "A" * 26

@@ -14,7 +14,8 @@ from modal.exception import AlreadyExistsError, NotFoundError
 from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher
-from tests.localmodal.conftest import PATIENCE, Sdk, gone, processes_of
+
+from .support import PATIENCE, Sdk, gone, processes_of
 
 Backend = dict[str, Any]
 BOTH = ("T4", None)

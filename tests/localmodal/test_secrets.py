@@ -11,7 +11,8 @@ import pytest
 from modal.exception import NotFoundError
 
 from modalrun.localmodal import launcher
-from tests.localmodal.conftest import Sdk
+
+from .support import Sdk
 
 Backend = dict[str, Any]
 VALUE = "a-value-that-nobody-may-see"
