@@ -85,9 +85,7 @@ def test_step_keys_are_those_of_the_installed_zenml() -> None:
 
 @pytest.mark.parametrize("key", sorted(RUN_KEYS - {"schedule", "build", "steps", "settings"}))
 def test_run_keys_go_to_zenml_as_they_are(load: Load, key: str) -> None:
-    assert load(f"{PIPELINE}{key}: {{a: [1, two]}}\n").run_configuration == {
-        key: {"a": [1, "two"]}
-    }
+    assert load(f"{PIPELINE}{key}: {{a: [1, two]}}\n").run_configuration == {key: {"a": [1, "two"]}}
 
 
 @pytest.mark.parametrize("key", sorted(STEP_KEYS - {"settings"}))
@@ -177,7 +175,7 @@ def test_error_of_a_spec_points_at_the_key(load: Load, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_unknown_key(
+def test_unknown_key(  # noqa: PLR0917
     tmp_path: Path, text: str, line: int, key: str, parent: str | None, close: str
 ) -> None:
     error = mistake(tmp_path, text)
@@ -372,7 +370,9 @@ def test_top_level_key_that_is_refused(tmp_path: Path, text: str, words: str) ->
     assert words in error.message
 
 
-@pytest.mark.parametrize("text", ["mode: pipeline", "synchronous: true", "gpu: T4", "timeout: 86400"])
+@pytest.mark.parametrize(
+    "text", ["mode: pipeline", "synchronous: true", "gpu: T4", "timeout: 86400"]
+)
 def test_setting_that_is_supported(load: Load, text: str) -> None:
     spec = load(f"{PIPELINE}settings:\n  orchestrator:\n    {text}\n")
     name, _, _ = text.partition(":")
@@ -396,7 +396,9 @@ def test_settings_for_another_orchestrator(tmp_path: Path) -> None:
     assert "'kubernetes'" in error.message
 
 
-@pytest.mark.parametrize("key", ["resources", "docker", "step_operator", "experiment_tracker.mlflow"])
+@pytest.mark.parametrize(
+    "key", ["resources", "docker", "step_operator", "experiment_tracker.mlflow"]
+)
 def test_settings_of_zenml_are_left_to_zenml(load: Load, key: str) -> None:
     spec = load(f"{PIPELINE}settings:\n  {key}: {{anything: 1}}\n")
     assert spec.run_configuration["settings"] == {key: {"anything": 1}}
@@ -559,6 +561,4 @@ def test_a_wrong_spec_imports_neither_sdk(tmp_path: Path) -> None:
     exit_code, modules = json.loads(done.stdout)
     assert exit_code == 2
     assert not {"zenml", "modal"} & set(modules)
-    assert done.stderr == (
-        f"Error: {path}:1: unknown key 'pipline'.\n  Did you mean 'pipeline'?\n"
-    )
+    assert done.stderr == (f"Error: {path}:1: unknown key 'pipline'.\n  Did you mean 'pipeline'?\n")

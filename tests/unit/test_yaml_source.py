@@ -160,7 +160,9 @@ def test_where_points_at_keys_items_and_the_nearest_parent(tmp_path: Path) -> No
     assert source.where(()) == str(path)
 
 
-@pytest.mark.parametrize("text", ["a: &a\n  b: *a\n", "a: &a\n  - *a\n", "a: &a\n  b:\n    <<: *a\n"])
+@pytest.mark.parametrize(
+    "text", ["a: &a\n  b: *a\n", "a: &a\n  - *a\n", "a: &a\n  b:\n    <<: *a\n"]
+)
 def test_alias_that_contains_itself(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
     assert "contains itself" in problem(path).message
