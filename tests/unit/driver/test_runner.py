@@ -1,0 +1,152 @@
+"""Which steps run, in what order, and what a failure does to the others."""
+
+from pathlib import Path
+
+import pytest
+
+from modalrun.driver import runner as driver_runner
+from modalrun.driver.runner import Terminated, run
+
+DIAMOND = {"load": (), "left": ("load",), "right": ("load",), "join": ("left", "right")}
+
+
+class Steps:
+    """Stands in for `StepRunner`: steps that fail as often as they are told to."""
+
+    def __init__(
+        self,
+        graph: dict[str, tuple[str, ...]],
+        *,
+        failures: dict[str, int] | None = None,
+        done: set[str] | None = None,
+        continues: bool = False,
+        retries: tuple[int, float, float] = (0, 0, 1),
+    ) -> None:
+        self.graph = graph
+        self.done = done or set()
+        self.continues_on_failure = continues
+        self.failures = dict(failures or {})
+        self.retries = retries
+        self.launched: list[str] = []
+        self.cleaned_up = 0
+
+    def retry_policy(self, name: str) -> tuple[int, float, float]:
+        return self.retries
+
+    def launch(self, name: str) -> bool:
+        self.launched.append(name)
+        if self.failures.get(name, 0) > 0:
+            self.failures[name] -= 1
+            raise ValueError(f"{name} went wrong")
+        return True
+
+    def cleanup(self) -> None:
+        self.cleaned_up += 1
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+    monkeypatch.setattr(driver_runner.time, "sleep", slept.append)
+    return slept
+
+
+def go(steps: Steps) -> bool:
+    return run(steps)  # type: ignore[arg-type]
+
+
+def test_all_steps_in_graph_order() -> None:
+    steps = Steps(DIAMOND)
+    assert go(steps)
+    assert steps.launched == ["load", "left", "right", "join"]
+    assert steps.cleaned_up == 1
+
+
+def test_steps_that_are_done_are_not_run_again() -> None:
+    steps = Steps(DIAMOND, done={"load", "left"})
+    assert go(steps)
+    assert steps.launched == ["right", "join"]
+
+
+def test_nothing_starts_after_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Steps(DIAMOND, failures={"left": 1})
+    assert not go(steps)
+    assert steps.launched == ["load", "left"]
+    assert steps.cleaned_up == 1
+    captured = capsys.readouterr()
+    assert "ValueError: left went wrong" in captured.err
+    assert captured.out.splitlines() == [
+        "Step `right` is not run: left failed.",
+        "Step `join` is not run: left failed.",
+    ]
+
+
+def test_continuing_leaves_out_only_what_depends_on_the_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    graph = {**DIAMOND, "after": ("join",), "other": ()}
+    steps = Steps(graph, failures={"left": 1}, continues=True)
+    assert not go(steps)
+    assert steps.launched == ["load", "left", "right", "other"]
+    assert capsys.readouterr().out.splitlines() == [
+        "Step `join` is not run: left did not succeed.",
+        "Step `after` is not run: join did not succeed.",
+    ]
+
+
+def test_retries(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Steps({"load": ()}, failures={"load": 2}, retries=(3, 1.5, 2))
+    assert go(steps)
+    assert steps.launched == ["load"] * 3
+    assert pauses == [1.5, 3.0]
+    assert "Step `load` failed; retry 1 of 3 in 1.5 s." in capsys.readouterr().out
+
+
+def test_retries_come_to_an_end(pauses: list[float]) -> None:
+    steps = Steps({"load": (), "next": ()}, failures={"load": 9}, retries=(2, 0, 1))
+    assert not go(steps)
+    assert steps.launched == ["load"] * 3
+    assert len(pauses) == 2
+
+
+def test_a_termination_is_no_failure_and_is_not_retried(pauses: list[float]) -> None:
+    class Ended(Steps):
+        def launch(self, name: str) -> bool:
+            super().launch(name)
+            raise Terminated("SIGTERM")
+
+    steps = Ended(DIAMOND, retries=(3, 0, 1))
+    with pytest.raises(Terminated):
+        go(steps)
+    assert steps.launched == ["load"]
+    assert pauses == []
+
+
+def test_traceback_begins_in_the_users_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "their_step.py"
+    path.write_text("def step():\n    raise ValueError('theirs')\n", encoding="utf-8")
+    space: dict[str, object] = {}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
+    try:
+        space["step"]()  # type: ignore[operator]
+    except ValueError as error:
+        driver_runner.print_traceback(error)
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n")
+    assert shown.splitlines()[1].startswith(f'  File "{path}", line 2')
+    assert "test_runner.py" not in shown
+    assert shown.endswith("ValueError: theirs\n")
+
+
+def test_traceback_without_the_users_code_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        raise KeyError("elsewhere")
+    except KeyError as error:
+        driver_runner.print_traceback(error)
+    assert "test_runner.py" in capsys.readouterr().err
