@@ -165,6 +165,15 @@ class Connection:
                 ) from second
         return RunningSandbox(self, sandbox, app_id=str(app.app_id))
 
+    def discard(self, plan: Plan, spec: SandboxSpec) -> None:
+        """End a sandbox that may or may not have been created.
+
+        Raises:
+            ModalrunError: It was not, or Modal can't be asked.
+        """
+        with translated():
+            self._find(plan, spec).terminate()
+
     def attach(self, sandbox_id: str) -> modal.Sandbox:
         """A fresh handle on a sandbox, running or finished."""
         import modal

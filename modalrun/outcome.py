@@ -79,7 +79,9 @@ def verdict(
         return 0, f"Run completed{suffix}."
     if end == "timed_out":
         return _ERRORS[end].exit_code, f"Run timed out after {timeout} s."
-    if end == "stopped" or (end == "completed" and status == "stopped"):
+    if status == "stopped":
+        return _ERRORS["stopped"].exit_code, "Run stopped."
+    if end == "stopped":
         return (
             _ERRORS["stopped"].exit_code,
             "Run stopped: its sandbox was terminated or its process killed from outside.",

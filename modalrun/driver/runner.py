@@ -22,7 +22,9 @@ from modalrun.driver import (
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
+    EXIT_UNRECORDED,
     RUN_ID,
+    RunStopped,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +56,6 @@ def main() -> NoReturn:
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_FAILED
-    runner: StepRunner | None = None
     try:
         from modalrun.zenml_api.steps import StepRunner
 
@@ -62,13 +63,13 @@ def main() -> NoReturn:
         gc.freeze()
         gc.enable()
         code = EXIT_COMPLETED if run(runner) else EXIT_FAILED
-    except Terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except (Terminated, RunStopped):
         code = EXIT_TERMINATED
     except BaseException:
         traceback.print_exc()
-    if runner is not None and code != EXIT_COMPLETED:
-        runner.finalize(_end_reason(code))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if code != EXIT_COMPLETED and not _record_end(code):
+        code = EXIT_UNRECORDED
     _leave(code)
 
 
@@ -85,12 +86,12 @@ def run(runner: StepRunner) -> bool:
             continue
         if failed and not runner.continues_on_failure:
             skipped.add(name)
-            print(f"Step `{name}` is not run: {', '.join(sorted(failed))} failed.")
+            _say(f"Step `{name}` is not run: {', '.join(sorted(failed))} failed.")
             continue
         blocked = sorted(set(upstream) & (failed | skipped))
         if blocked:
             skipped.add(name)
-            print(f"Step `{name}` is not run: {', '.join(blocked)} did not succeed.")
+            _say(f"Step `{name}` is not run: {', '.join(blocked)} did not succeed.")
             continue
         if not _run_step(runner, name):
             failed.add(name)
@@ -107,7 +108,7 @@ def _run_step(runner: StepRunner, name: str) -> bool:
         except Exception as error:
             print_traceback(error)
         if attempt < retries:
-            print(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
+            _say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
             time.sleep(delay)
             delay *= backoff
     return False
@@ -119,7 +120,28 @@ def print_traceback(error: Exception) -> None:
     trace = error.__traceback__
     while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(root):
         trace = trace.tb_next
-    traceback.print_exception(type(error), error, trace or error.__traceback__)
+    # One write, so that it stays together among what else is printed.
+    lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
+    sys.stderr.write("".join(lines))
+    sys.stderr.flush()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _record_end(code: int) -> bool:
+    """Leave nothing `running` in ZenML; returns whether that worked."""
+    try:
+        from modalrun.zenml_api.runs import finalize_run
+
+        finalize_run(os.environ[RUN_ID], _end_reason(code))
+    except BaseException:
+        # The supervisor tries again in a process that is not in the middle of anything.
+        traceback.print_exc()
+        return False
+    return True
 
 
 def _end_reason(code: int) -> str:

@@ -6,6 +6,7 @@ import threading
 from datetime import datetime
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -34,10 +35,27 @@ class Reporter:
         self._assemblers = {source: LineAssembler() for source in self._consoles}
         self._lock = threading.Lock()
         self._closed: set[str] = set()
+        self._status: Status | None = None
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._end_phase()
+
+    def phase(self, text: str) -> None:
+        """What is being waited for now: on a terminal, until the next thing is shown."""
+        with self._lock:
+            self._end_phase()
+            if self._talk.is_terminal:
+                self._status = self._talk.status(Text(f"{text} ..."))
+                self._status.start()
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
         with self._lock:
+            self._end_phase()
             self._talk.print(Text(text, style=style or ""))
 
     def output(self, source: str, text: str) -> None:
@@ -65,6 +83,7 @@ class Reporter:
                 duration(step.start, step.end),
             )
         with self._lock:
+            self._end_phase()
             self._talk.print()
             if outcome.steps:
                 self._talk.print(table)
@@ -74,9 +93,15 @@ class Reporter:
             for label, value in outcome.details:
                 self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
 
+    def _end_phase(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
     def _print_lines(self, source: str, lines: list[str]) -> None:
         if not lines:
             return
+        self._end_phase()
         console = self._consoles[source]
         if source in self._closed:
             return

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zenml.integrations.integration import Integration
     from zenml.materializers.base_materializer import BaseMaterializer
 
+_find_packages_distributions = importlib.metadata.packages_distributions
 logger = logging.getLogger(__name__)
 
 
@@ -92,7 +93,7 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
 @functools.cache
 def packages_distributions() -> dict[str, list[str]]:
     """The distributions that each importable package comes from; a quarter of a second to find."""
-    return dict(importlib.metadata.packages_distributions())
+    return dict(_find_packages_distributions())
 
 
 def activate_lazily() -> None:
@@ -102,6 +103,8 @@ def activate_lazily() -> None:
     """
     if isinstance(materializer_registry.materializer_types, _LazyMaterializers):
         return
+    # ZenML asks for this table with every artifact it stores (`utils/source_utils.py:716`).
+    importlib.metadata.packages_distributions = packages_distributions
     waiting: dict[str, type[Integration]] = {}
     for name, integration in integration_registry.integrations.items():
         if importlib.util.find_spec(f"{integration.__module__}.materializers"):

@@ -154,24 +154,28 @@ def read_run(run_id: str) -> RunRecord:
         )
 
 
-def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
+def finalize_run(run_id: str, reason: str) -> bool:
     """Record the end of a run whose process can't do it any more.
 
-    Every step that is not finished, and the run itself, become FAILED (or STOPPED). What is
-    finished stays as it is: ZenML's own record of an end always wins.
+    Every step that is not finished, and the run itself, become FAILED; STOPPED where somebody had
+    asked ZenML to stop the run. What is finished stays as it is: ZenML's record always wins.
 
     Args:
         run_id: ZenML's run id.
         reason: What happened, in a sentence; stored with each step and the run.
-        stopped: Whether somebody asked for the end.
 
     Returns:
         Whether there was anything to record.
     """
-    status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
     changed = False
     with translated():
         client = Client()
+        stopping = {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
+        status = (
+            ExecutionStatus.STOPPED
+            if _get_run(client, run_id).status in stopping
+            else ExecutionStatus.FAILED
+        )
         for step in _steps(client, run_id):
             if step.status.is_finished:
                 continue
