@@ -5,7 +5,7 @@ import pytest
 from modalrun.outcome import EndKind, verdict
 
 FAILED = "Run failed: train."
-STOPPED = "Run stopped: its sandbox was terminated or its process killed from outside."
+KILLED = "Run stopped: its sandbox was terminated or its process killed from outside."
 TIMED_OUT = "Run timed out after 60 s."
 
 UNDECIDED = ["failed", "running", "provisioning", "initializing", "stopping"]
@@ -23,10 +23,10 @@ def test_completed_in_zenml_is_completed(end: EndKind) -> None:
     ("end", "status", "code", "headline"),
     [
         *(("timed_out", status, 6, TIMED_OUT) for status in [*UNDECIDED, "stopped"]),
-        *(("stopped", status, 7, STOPPED) for status in [*UNDECIDED, "stopped"]),
+        *(("stopped", status, 7, KILLED) for status in UNDECIDED),
         *(("failed", status, 1, FAILED) for status in UNDECIDED),
         *(("completed", status, 1, FAILED) for status in UNDECIDED),
-        ("completed", "stopped", 7, STOPPED),
+        *((end, "stopped", 7, "Run stopped.") for end in ("completed", "failed", "stopped")),
     ],
 )
 def test_not_completed_in_zenml(end: EndKind, status: str, code: int, headline: str) -> None:

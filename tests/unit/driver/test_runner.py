@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from modalrun.driver import RunStopped
 from modalrun.driver import runner as driver_runner
 from modalrun.driver.runner import Terminated, run
 
@@ -73,9 +74,9 @@ def test_nothing_starts_after_a_failure(capsys: pytest.CaptureFixture[str]) -> N
     assert not go(steps)
     assert steps.launched == ["load", "left"]
     assert steps.cleaned_up == 1
-    captured = capsys.readouterr()
-    assert "ValueError: left went wrong" in captured.err
-    assert captured.out.splitlines() == [
+    shown = capsys.readouterr().err.splitlines()
+    assert "ValueError: left went wrong" in shown
+    assert shown[-2:] == [
         "Step `right` is not run: left failed.",
         "Step `join` is not run: left failed.",
     ]
@@ -88,7 +89,7 @@ def test_continuing_leaves_out_only_what_depends_on_the_failure(
     steps = Steps(graph, failures={"left": 1}, continues=True)
     assert not go(steps)
     assert steps.launched == ["load", "left", "right", "other"]
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().err.splitlines()[-2:] == [
         "Step `join` is not run: left did not succeed.",
         "Step `after` is not run: join did not succeed.",
     ]
@@ -99,7 +100,7 @@ def test_retries(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> Non
     assert go(steps)
     assert steps.launched == ["load"] * 3
     assert pauses == [1.5, 3.0]
-    assert "Step `load` failed; retry 1 of 3 in 1.5 s." in capsys.readouterr().out
+    assert "Step `load` failed; retry 1 of 3 in 1.5 s.\n" in capsys.readouterr().err
 
 
 def test_retries_come_to_an_end(pauses: list[float]) -> None:
@@ -109,14 +110,17 @@ def test_retries_come_to_an_end(pauses: list[float]) -> None:
     assert len(pauses) == 2
 
 
-def test_a_termination_is_no_failure_and_is_not_retried(pauses: list[float]) -> None:
+@pytest.mark.parametrize("end", [Terminated, RunStopped])
+def test_an_end_from_outside_is_no_failure_and_is_not_retried(
+    pauses: list[float], end: type[BaseException]
+) -> None:
     class Ended(Steps):
         def launch(self, name: str) -> bool:
             super().launch(name)
-            raise Terminated("SIGTERM")
+            raise end
 
     steps = Ended(DIAMOND, retries=(3, 0, 1))
-    with pytest.raises(Terminated):
+    with pytest.raises(end):
         go(steps)
     assert steps.launched == ["load"]
     assert pauses == []

@@ -124,6 +124,7 @@ def test_exit_codes_by_which_the_runner_says_that_it_recorded_its_end(
     ("child", "code", "reason"),
     [
         ("raise SystemExit(3)", 1, "The runner ended with exit code 3."),
+        ("raise SystemExit(70)", 1, "The runner ended with exit code 70."),
         ("import os; os._exit(137)", 1, "The runner ended with exit code 137."),
         ("import os; os.kill(os.getpid(), 9)", 137, "The runner was killed (SIGKILL)."),
         ("import os; os.abort()", 1, "The runner died of SIGABRT."),

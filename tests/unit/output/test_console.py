@@ -167,6 +167,24 @@ def test_output_on_a_terminal_keeps_colours_only() -> None:
     assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\n"
 
 
+def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
+    with Reporter() as reporter:
+        shown = on_a_terminal(reporter)
+        reporter.phase("Compiling [b]x[/b]")
+        assert "Compiling [b]x[/b] ..." in shown.getvalue()
+        assert reporter._talk._live_stack
+        reporter.output("stdout", "first line\n")
+        assert not reporter._talk._live_stack
+        reporter.phase("Waiting")
+    assert not reporter._talk._live_stack
+
+
+def test_phase_is_not_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter() as reporter:
+        reporter.phase("Compiling")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_colour_of_one_line_does_not_reach_the_next() -> None:
     reporter = Reporter()
     shown = on_a_terminal(reporter)

@@ -50,7 +50,8 @@ def test_the_comparison_compares_something(answers: dict[str, dict[str, Any]]) -
     assert found["sklearn model"].endswith("SklearnMaterializer")
     assert found["sparse matrix"].endswith("SparseMaterializer")
     assert found["pydantic model"].endswith("PydanticMaterializer")
-    assert found["user's dataclass"].endswith("CloudpickleMaterializer")
+    assert found["user's dataclass"].endswith("DataclassMaterializer")
+    assert found["list of ndarray"].endswith("BuiltInContainerMaterializer")
 
 
 def test_all_types_of_all_installed_integrations_when_they_are_listed(
