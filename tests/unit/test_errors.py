@@ -43,3 +43,8 @@ def test_message_and_hint() -> None:
         "what to do",
     )
     assert errors.UsageError("alone").hint is None
+
+
+def test_an_interruption_is_no_error_that_something_catches_by_chance() -> None:
+    assert errors.Interrupted.exit_code == 143
+    assert not issubclass(errors.Interrupted, Exception)

@@ -171,12 +171,14 @@ def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
     with Reporter() as reporter:
         shown = on_a_terminal(reporter)
         reporter.phase("Compiling [b]x[/b]")
-        assert "Compiling [b]x[/b] ..." in shown.getvalue()
-        assert reporter._talk._live_stack
+        assert reporter._status is not None
+        assert str(reporter._status.status) == "Compiling [b]x[/b] ..."
         reporter.output("stdout", "first line\n")
-        assert not reporter._talk._live_stack
+        assert reporter._status is None
+        assert shown.getvalue().endswith("first line\n")
         reporter.phase("Waiting")
-    assert not reporter._talk._live_stack
+    assert reporter._status is None
+    assert shown.getvalue().rpartition("\x1b[?25")[2].startswith("h"), "the cursor is there again"
 
 
 def test_phase_is_not_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
