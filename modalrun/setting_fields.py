@@ -81,11 +81,7 @@ class SettingFields(BaseModel):
     @field_validator("app_name", "modal_environment")
     @classmethod
     def _fits_modal(cls, value: str | None) -> str | None:
-        if value is not None and not MODAL_NAME.fullmatch(value):
-            raise ValueError(
-                "Modal takes 1 to 64 letters, digits, dashes, underscores and dots as a name"
-            )
-        return value
+        return modal_name(value)
 
     @field_validator("gpu", "region")
     @classmethod
@@ -169,6 +165,20 @@ RESOURCE_KEYS = frozenset(
 OUR_FLAVOR_KEYS = ("orchestrator", "orchestrator.modalrun")
 ZENML_FLAVOR_KEYS = ("orchestrator.modal", "step_operator.modal")
 """Settings keys of ZenML's own Modal flavors. Their fields have ours' names and meaning."""
+
+
+def modal_name(value: str | None) -> str | None:
+    """The name of an app or environment.
+
+    Raises:
+        ValueError: Modal doesn't take it.
+    """
+    if value is not None and not MODAL_NAME.fullmatch(value):
+        raise ValueError(
+            "Modal takes 1 to 64 letters, digits, dashes, underscores and dots as a name"
+            f" (it is {value!r})"
+        )
+    return value
 
 
 def split_gpu(text: str) -> tuple[str, int | None]:

@@ -6,6 +6,7 @@ ZenML has to say about the values comes later, in `modalrun.zenml_api`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,7 +219,10 @@ def _sandboxes(source: YamlSource, *, compiled: bool) -> Sandboxes:
 def _source_root(source: YamlSource, given: str | None) -> Path:
     spec_folder = source.path.resolve().parent
     if given is not None:
-        root = (spec_folder / Path(given).expanduser()).resolve()
+        with contextlib.suppress(RuntimeError):
+            # There is no such user; the path is then taken as it is, and not found.
+            given = str(Path(given).expanduser())
+        root = (spec_folder / given).resolve()
         if not root.is_dir():
             raise UsageError(
                 f"{source.where(('source_root',))}: there is no folder {root}.",

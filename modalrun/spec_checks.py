@@ -21,7 +21,8 @@ def validation_message(error: ValidationError) -> tuple[KeyPath, str]:
     if isinstance(first.get("input"), list):
         # A union's branches are all reported; the one that goes into the list names the item.
         of_field = [e for e in errors if e["loc"][:1] == first["loc"][:1]]
-        first = max(of_field, key=lambda e: sum(isinstance(p, int) for p in e["loc"]))
+        inside = [e for e in of_field if any(isinstance(part, int) for part in e["loc"])]
+        first = inside[0] if inside else first
     # Pydantic adds the tried branches of a union (`list[str]`, `function-...`) to the location.
     where = tuple(p for p in first["loc"] if isinstance(p, int) or p.replace("_", "").isalnum())
     value = first.get("input")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, field_validator
 
 from modalrun.errors import UsageError
 from modalrun.precedence import Written
@@ -20,6 +20,7 @@ from modalrun.setting_fields import (
     ZENML_FLAVOR_KEYS,
     ResourceFields,
     SettingFields,
+    modal_name,
     not_supported,
 )
 from modalrun.spec_checks import check, mapping, refuse_unknown, unknown_key
@@ -168,7 +169,12 @@ def refuse_unsupported(source: YamlSource, at: KeyPath, settings: Mapping[str, A
 class _ModalNames(BaseModel):
     """Checked with the key `modal`, so that a bad name is reported at its own line."""
 
-    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9\-_.]{1,64}$")] | None = None
+    environment: str | None = None
+
+    @field_validator("environment")
+    @classmethod
+    def _fits_modal(cls, value: str | None) -> str | None:
+        return modal_name(value)
 
 
 def _with_modal_section(source: YamlSource, section: ModalSection, pipeline: Written) -> Written:

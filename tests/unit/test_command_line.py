@@ -197,8 +197,8 @@ def test_target_option(
 ) -> None:
     seen: list[object] = []
 
-    def load(path: Path, *, target: str | None) -> None:
-        seen.extend([path, target])
+    def load(path: Path, *, target: str | None, overrides: object) -> None:
+        seen.extend([path, target, overrides])
         raise RunFailedError("enough")
 
     monkeypatch.setattr("modalrun.spec.load_spec", load)
@@ -207,4 +207,4 @@ def test_target_option(
         cli.run(["submit", "some.yaml", *options])
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert seen == [Path("some.yaml"), target]
+    assert seen == [Path("some.yaml"), target, ()]

@@ -14,6 +14,7 @@ CODES = {
     "RunStoppedError": 7,
     "ConnectionLostError": 8,
     "UnknownOutcomeError": 9,
+    "CostLimitError": 10,
     "InternalError": 70,
 }
 

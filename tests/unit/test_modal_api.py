@@ -204,6 +204,7 @@ class FakeModal:
         self.created: dict[str, Any] = {}
         self.found: tuple[Any, ...] = ()
         monkeypatch.setattr(modal.App, "lookup", self._lookup)
+        monkeypatch.setattr(modal.Environment, "from_name", self._environment)
         monkeypatch.setattr(modal.Sandbox, "create", self._create)
         monkeypatch.setattr(modal.Sandbox, "from_name", self._from_name)
         monkeypatch.setattr(modal.Secret, "from_dict", lambda values: ("secret", values))
@@ -216,6 +217,14 @@ class FakeModal:
             app_id = "ap-1"
 
         return App()
+
+    @staticmethod
+    def _environment(name: str, **_: Any) -> Any:
+        class Environment:
+            def hydrate(self) -> None:
+                assert name == "staging"
+
+        return Environment()
 
     def _create(self, *command: str, **options: Any) -> FakeSandbox:
         self.created = {"command": command, **options}

@@ -14,6 +14,7 @@ from modalrun import plan as planning
 from modalrun.deployment import Deployment, StepView
 from modalrun.errors import UsageError
 from modalrun.plan import MAX_NAME, MAX_TAG, Plan, app_name, fit, for_run, make_plan
+from modalrun.precedence import Origin, Written
 from modalrun.spec import Target
 
 RUN_ID = "0b0e7a52-6b43-4c32-a2b0-1f6d4cb30b52"
@@ -21,11 +22,30 @@ TEXTS = st.text(min_size=1, max_size=200)
 VALID = st.text(string.ascii_letters + string.digits + "-_.", min_size=1, max_size=200)
 
 
+def view(
+    name: str,
+    upstream: tuple[str, ...] = (),
+    settings: dict[str, Any] | None = None,
+    resources: dict[str, Any] | None = None,
+    docker: dict[str, Any] | None = None,
+) -> StepView:
+    """A step that says this itself, in code."""
+    own = Written(settings or {}, resources or {})
+    return StepView(name, upstream, {Origin.CODE_STEP: own}, docker)
+
+
 def plan(
-    *steps: StepView, target: Target = "modal", root: Path = Path("/nowhere"), **deployment: Any
+    *steps: StepView,
+    target: Target = "modal",
+    root: Path = Path("/nowhere"),
+    pipeline: str = "training",
+    settings: dict[str, Any] | None = None,
+    resources: dict[str, Any] | None = None,
+    docker: dict[str, Any] | None = None,
 ) -> Plan:
+    written = {Origin.CODE_PIPELINE: Written(settings or {}, resources or {})}
     return make_plan(
-        Deployment(pipeline=deployment.pop("pipeline", "training"), steps=steps, **deployment),
+        Deployment(pipeline=pipeline, steps=steps, written=written, docker=docker or {}),
         target=target,
         source_root=root,
         python="python",
@@ -93,7 +113,7 @@ def test_app_name_of_the_settings_wins() -> None:
 
 
 def test_defaults() -> None:
-    made = plan(StepView("load"))
+    made = plan(view("load"))
     assert made.target == "modal"
     assert made.environment is None
     assert made.pipeline == "training"
@@ -176,33 +196,47 @@ def test_names_and_tags_of_a_run_pass_the_sdk_checks() -> None:
 
 def test_resources_of_the_steps_are_joined() -> None:
     made = plan(
-        StepView("load", own_resources={"cpu_count": 8}),
-        StepView("train", ("load",), {"gpu": "A100"}, {"memory": "16GiB", "gpu_count": 2}),
+        view("load", resources={"cpu_count": 8}),
+        view("train", ("load",), {"gpu": "A100"}, {"memory": "16GiB", "gpu_count": 2}),
     )
     assert made.run_sandbox.resources == planning.Resources("A100:2", 8, 16384)
     text = "\n".join(made.notes)
-    assert "step 'load'" in text
-    assert "step 'train'" in text
+    assert "cpu_count 8 is the highest of steps: load" in text
+    assert "memory 16GiB is the highest of steps: train" in text
 
 
 def test_step_settings_without_effect_are_noted() -> None:
-    made = plan(StepView("a", own_settings={"timeout": 60, "region": "eu", "gpu": "T4"}))
+    made = plan(view("a", settings={"timeout": 60, "region": "eu", "gpu": "T4"}))
     assert len(made.notes) == 1
-    assert made.notes[0].startswith("step 'a' sets region, timeout: no effect")
+    assert made.notes[0].startswith("step 'a': region, timeout: no effect")
     assert made.run_sandbox.timeout == 86_400
     assert made.run_sandbox.resources.gpu == "T4"
 
 
-@pytest.mark.xfail(strict=True, reason="a step's gpu that the pipeline's overrides is not noted")
 def test_gpu_of_a_step_without_effect_is_noted() -> None:
-    made = plan(StepView("a", own_settings={"gpu": "A100"}), settings={"gpu": "T4"})
+    made = plan(view("a", settings={"gpu": "A100"}), settings={"gpu": "T4"})
     assert made.run_sandbox.resources.gpu == "T4"
     assert any("step 'a'" in note and "gpu" in note for note in made.notes)
 
 
 def test_docker_settings_of_a_step_are_refused() -> None:
-    with pytest.raises(UsageError, match="step 'a' has Docker settings of its own"):
-        plan(StepView("a", own_docker={"requirements": ["torch"]}))
+    with pytest.raises(UsageError, match="step 'a' has Docker settings of its own") as caught:
+        plan(view("a", docker={"requirements": ["torch"]}))
+    assert "mode: per_step" in str(caught.value.hint)
+    assert "to the pipeline" in str(caught.value.hint)
+
+
+def test_docker_settings_of_a_step_that_are_the_pipelines() -> None:
+    same = {"requirements": ["torch"]}
+    plan(view("a", docker=same), docker=same)
+
+
+def test_each_step_has_its_own_image_in_per_step_mode() -> None:
+    made = plan(
+        view("a", docker={"apt_packages": ["git"]}), view("b"), settings={"mode": "per_step"}
+    )
+    images = [step.sandbox.image.apt_packages for step in made.steps if step.sandbox]
+    assert images == [("git",), ()]
 
 
 def test_unknown_docker_settings_are_refused_on_modal() -> None:
@@ -211,21 +245,13 @@ def test_unknown_docker_settings_are_refused_on_modal() -> None:
     assert plan(docker={"dockerfile": "Dockerfile"}, target="local").notes
 
 
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({"mode": "per_step"}, "mode"),
-        ({"secrets": ["a"]}, "secrets"),
-        ({"cpu_limit": 1}, "cpu_limit"),
-    ],
-)
-def test_settings_of_the_code_that_are_not_supported(settings: dict[str, Any], name: str) -> None:
-    with pytest.raises(UsageError, match=f"the pipeline sets '{name}', which is not supported"):
-        plan(settings=settings)
-    with pytest.raises(UsageError, match=f"step 'a' sets '{name}', which is not supported"):
-        plan(StepView("a", own_settings=settings))
+def test_settings_of_the_code_that_are_not_supported() -> None:
+    with pytest.raises(UsageError, match="the pipeline sets 'image', which is not supported"):
+        plan(settings={"image": {"name": "x"}})
+    with pytest.raises(UsageError, match="step 'a' sets 'image', which is not supported"):
+        plan(view("a", settings={"image": {"name": "x"}}))
 
 
 def test_gpu_count_without_a_type_names_the_step() -> None:
-    with pytest.raises(UsageError, match="step 'a' asks for 2 GPUs"):
-        plan(StepView("a", own_resources={"gpu_count": 2}))
+    with pytest.raises(UsageError, match=r"2 GPUs .*highest of steps: a"):
+        plan(view("a", resources={"gpu_count": 2}))

@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.resources import Request, Resources, gpu_string, memory_mib, pipeline_mode, request
+from modalrun.precedence import Origin, Places, Written, flatten
+from modalrun.resources import Resolved, Resources, memory_mib, of_pipeline, of_step
+from modalrun.setting_fields import split_gpu
 
 UNITS = {
+    "B": 1,
     "KB": 10**3,
     "MB": 10**6,
     "GB": 10**9,
@@ -22,11 +25,29 @@ UNITS = {
     "TiB": 2**40,
     "PiB": 2**50,
 }
-PIPELINE = Request("the pipeline")
 
 
-def step(name: str, **written: Any) -> Request:
-    return Request(f"step '{name}'", **written)
+def written(**values: Any) -> Written:
+    resources = {k: values.pop(k) for k in ("cpu_count", "memory", "gpu_count") if k in values}
+    return Written(values, resources)
+
+
+def code(**values: Any) -> Places:
+    return {Origin.CODE_PIPELINE: flatten({Origin.CODE_PIPELINE: written(**values)})}
+
+
+def joined(pipeline: dict[str, Any], *steps: dict[str, Any]) -> Resolved:
+    flat = {
+        f"s{i}": flatten(code(**pipeline), {Origin.CODE_STEP: written(**step)})
+        for i, step in enumerate(steps)
+    }
+    return of_pipeline(code(**pipeline), flat)
+
+
+def alone(pipeline: dict[str, Any], step: dict[str, Any]) -> Resolved:
+    return of_step(
+        "s", code(**pipeline), flatten(code(**pipeline), {Origin.CODE_STEP: written(**step)})
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,213 +71,192 @@ def test_not_an_amount_of_memory(text: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.xfail(strict=True, reason="the unit B, which ZenML takes, is refused")
 def test_every_unit_of_zenml_is_understood() -> None:
     from zenml.config.resource_settings import ByteUnit
 
-    for unit in ByteUnit:
-        memory_mib(f"1{unit.value}")
-
-
-def test_request() -> None:
-    read = request(
-        "step 'a'",
-        {"gpu": "A100", "timeout": 5},
-        {"gpu_count": 2, "cpu_count": 1.5, "memory": "1GB"},
-    )
-    assert read == Request("step 'a'", "A100", 2, 1.5, "1GB")
-    assert request("x", {}, {}) == Request("x")
-
-
-def test_request_with_one_gpu_in_a_list() -> None:
-    assert request("x", {"gpu": ["T4"]}, {}).gpu_type == "T4"
-
-
-def test_request_with_several_gpus_is_refused() -> None:
-    with pytest.raises(UsageError, match="step 'a' names several GPU types \\(A100, T4\\)"):
-        request("step 'a'", {"gpu": ["A100", "T4"]}, {})
-
-
-# gpu_string: type and count as Modal writes them.
-
-
-def gpu(gpu_type: str | None, count: int | None) -> str | None:
-    return gpu_string(gpu_type, count, type_owner="the pipeline", count_owner="step 'a'")
+    assert {unit.value for unit in ByteUnit} <= set(UNITS)
 
 
 @pytest.mark.parametrize(
-    ("gpu_type", "count", "expected"),
+    ("settings", "expected"),
     [
-        (None, None, None),
-        (None, 0, None),
-        ("A100", None, "A100"),
-        ("A100", 1, "A100"),
-        ("A100", 2, "A100:2"),
-        ("A100", 0, None),
-        ("A100:2", None, "A100:2"),
-        ("A100:2", 2, "A100:2"),
-        ("A100:1", None, "A100"),
-        ("A100-80GB", 8, "A100-80GB:8"),
+        ({}, None),
+        ({"gpu_count": 0}, None),
+        ({"gpu": "A100"}, "A100"),
+        ({"gpu": "A100", "gpu_count": 1}, "A100"),
+        ({"gpu": "A100", "gpu_count": 2}, "A100:2"),
+        ({"gpu": "A100", "gpu_count": 0}, None),
+        ({"gpu": "A100:2"}, "A100:2"),
+        ({"gpu": "A100:2", "gpu_count": 2}, "A100:2"),
+        ({"gpu": "A100:1"}, "A100"),
+        ({"gpu": "A100-80GB", "gpu_count": 8}, "A100-80GB:8"),
+        ({"gpu": "Z900", "gpu_count": 99}, "Z900:99"),
     ],
 )
-def test_gpu(gpu_type: str | None, count: int | None, expected: str | None) -> None:
-    assert gpu(gpu_type, count) == expected
+def test_type_and_count(settings: dict[str, Any], expected: str | None) -> None:
+    assert joined(settings).resources.gpu == expected
+    assert alone(settings, {}).resources.gpu == expected
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_gpu_count_without_a_type_names_the_setting(count: int) -> None:
+def test_gpu_fallback() -> None:
+    found = joined({"gpu": ["H100", "A100-80GB", "h100"], "gpu_count": 2}).resources
+    assert found.gpus == ("H100:2", "A100-80GB:2", "h100:2")
+    assert joined({"gpu": ["H100:2", "A100:4"]}).resources.gpus == ("H100:2", "A100:4")
+    assert joined({"gpu": ["H100", "A100"], "gpu_count": 0}).resources.gpus == ()
+
+
+def test_a_count_without_a_type_names_the_setting() -> None:
     with pytest.raises(UsageError) as caught:
-        gpu(None, count)
-    assert caught.value.message.startswith(f"step 'a' asks for {count} GPU")
-    assert "gpu_count" in caught.value.message
+        joined({}, {"gpu_count": 4})
+    assert "4 GPUs" in caught.value.message
+    assert "s0" in caught.value.message
     assert "orchestrator: gpu:" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="step 's' asks for 1 GPU "):
+        alone({}, {"gpu_count": 1})
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_counts_that_contradict_each_other(count: int) -> None:
-    with pytest.raises(UsageError) as caught:
-        gpu("A100:2", count)
-    for part in ("the pipeline", "'A100:2'", "step 'a'", f"gpu_count {count}"):
-        assert part in caught.value.message
+def test_counts_of_one_place_that_contradict_each_other(count: int) -> None:
+    with pytest.raises(UsageError, match="contradict") as caught:
+        joined({"gpu": "A100:2", "gpu_count": count})
+    assert "A100:2" in caught.value.message
+    assert f"gpu_count {count}" in caught.value.message
 
 
-@pytest.mark.parametrize("text", ["A100:", "A100:x", "A100:0", "A100:-1", "A100:1.5", "A100:2:2"])
+@pytest.mark.parametrize(("gpu", "most"), [("A10G", 4), ("a10", 4), ("H100", 8), ("T4", 8)])
+def test_more_than_modal_allows(gpu: str, most: int) -> None:
+    assert joined({"gpu": gpu, "gpu_count": most}).resources.gpu == f"{gpu}:{most}"
+    with pytest.raises(UsageError, match=f"at most {most}"):
+        joined({"gpu": gpu, "gpu_count": most + 1})
+
+
+@pytest.mark.parametrize("text", ["", ":2", "A100:", "A100:x", "A100:0", "A100:-1", "A100:²"])
 def test_not_a_gpu_type(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a GPU type"):
-        gpu(text, None)
+    with pytest.raises(ValueError, match="is not a GPU type"):
+        split_gpu(text)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(":2", marks=pytest.mark.xfail(strict=True, reason="no type is a type")),
-        pytest.param(
-            "A100:²", marks=pytest.mark.xfail(strict=True, reason="isdigit, but int() fails")
-        ),
-    ],
-)
-def test_not_a_gpu_type_either(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a GPU type"):
-        gpu(text, None)
-
-
-# pipeline_mode: one sandbox for all steps.
+# One sandbox for all steps.
 
 
 def test_nothing_written() -> None:
-    assert pipeline_mode(PIPELINE, [step("a"), step("b")]) == (Resources(), [])
+    found = joined({}, {}, {})
+    assert (found.resources, found.notes) == (Resources(), ())
 
 
 def test_what_the_pipeline_writes_counts() -> None:
-    pipeline = Request("the pipeline", "T4", 1, 2.0, "1GiB")
-    found, notes = pipeline_mode(
-        pipeline, [step("a", gpu_type="T4", gpu_count=4, cpu=8.0, memory="64GiB")]
+    found = joined(
+        {"gpu": "T4", "gpu_count": 1, "cpu_count": 2.0, "memory": "1GiB"},
+        {"gpu": "A100", "gpu_count": 4, "cpu_count": 8.0, "memory": "64GiB"},
     )
-    assert found == Resources("T4", 2.0, 1024)
-    assert notes == []
+    assert found.resources == Resources("T4", 2.0, 1024)
+    assert found.notes == ()
 
 
 def test_each_quantity_is_the_highest_on_its_own() -> None:
-    found, notes = pipeline_mode(
-        PIPELINE,
-        [
-            step("small"),
-            step("cores", cpu=8.0, memory="1GB"),
-            step("memory", cpu=1.0, memory="1GiB"),
-            step("gpus", gpu_type="A100", gpu_count=4),
-            step("gpu", gpu_type="A100", gpu_count=1),
-        ],
+    found = joined(
+        {},
+        {},
+        {"cpu_count": 8.0, "memory": "1GB"},
+        {"cpu_count": 1.0, "memory": "1GiB"},
+        {"gpu": "A100", "gpu_count": 4},
+        {"gpu": "a100", "gpu_count": 1},
     )
-    assert found == Resources("A100:4", 8.0, 1024)
-    assert len(notes) == 3
-    by_quantity = {note.partition(":")[0]: note for note in notes}
-    assert "step 'gpus'" in by_quantity["gpu count 4"]
-    assert "step 'cores'" in by_quantity["cpu 8.0"]
-    assert "step 'memory'" in by_quantity["memory 1GiB"]
+    assert found.resources == Resources("A100:4", 8.0, 1024)
+    assert found.origins["cpu_count"].source == "highest of steps: s1"
+    assert found.origins["memory"].source == "highest of steps: s2"
+    assert found.origins["gpu_count"].source == "highest of steps: s3"
 
 
-def test_memory_is_compared_by_size_not_by_text() -> None:
-    found, notes = pipeline_mode(PIPELINE, [step("a", memory="9GB"), step("b", memory="10GB")])
-    assert found.memory == 9537
-    assert "step 'b'" in notes[0]
+def test_a_count_in_a_steps_type_is_a_count() -> None:
+    assert joined({}, {"gpu": "A100"}, {"gpu": "A100:2"}).resources.gpu == "A100:2"
 
 
-def test_the_rest_comes_from_the_steps() -> None:
-    pipeline = Request("the pipeline", memory="2GiB")
-    found, notes = pipeline_mode(pipeline, [step("a", cpu=4.0, memory="8GiB")])
-    assert found == Resources(None, 4.0, 2048)
-    assert [n for n in notes if "memory" in n.partition(":")[0]] == []
+def test_a_type_on_the_pipeline_means_one_whatever_cpu_steps_say() -> None:
+    assert joined({"gpu": "A100"}, {"gpu_count": 0}).resources.gpu == "A100"
 
 
-def test_type_of_one_step_and_count_of_the_pipeline() -> None:
-    pipeline = Request("the pipeline", gpu_count=2)
-    assert pipeline_mode(pipeline, [step("a", gpu_type="L4"), step("b")])[0].gpu == "L4:2"
-
-
-def test_type_of_the_pipeline_and_count_of_a_step() -> None:
-    pipeline = Request("the pipeline", gpu_type="L4")
-    found, notes = pipeline_mode(pipeline, [step("a", gpu_count=2), step("b", gpu_count=0)])
-    assert found.gpu == "L4:2"
-    assert "step 'a'" in notes[0]
-
-
-def test_different_types_on_steps_name_both() -> None:
+def test_different_types_name_both_steps() -> None:
     with pytest.raises(UsageError) as caught:
-        pipeline_mode(PIPELINE, [step("a", gpu_type="T4"), step("b"), step("c", gpu_type="A100")])
-    for part in ("step 'a'", "T4", "step 'c'", "A100"):
+        joined({}, {"gpu": "A100"}, {}, {"gpu": "T4"})
+    for part in ("'s0'", "A100", "'s2'", "T4"):
         assert part in caught.value.message
-    assert "pipeline" in str(caught.value.hint)
+    assert "per_step" in str(caught.value.hint)
+    assert joined({"gpu": "L4"}, {"gpu": "A100"}, {"gpu": "T4"}).resources.gpu == "L4"
 
 
-def test_types_that_differ_in_case_are_one() -> None:
-    found, _ = pipeline_mode(PIPELINE, [step("a", gpu_type="a100"), step("b", gpu_type="A100")])
-    assert found.gpu == "a100"
+def test_a_steps_type_beats_the_components() -> None:
+    places = {Origin.COMPONENT: Written({"gpu": "T4"})}
+    flat = flatten({}, {Origin.CODE_STEP: Written({"gpu": "A100"})})
+    assert of_pipeline(places, {"s": flat}).resources.gpu == "A100"
+    assert of_pipeline(places, {}).resources.gpu == "T4"
 
 
-def test_different_types_do_no_harm_when_the_pipeline_sets_one() -> None:
-    pipeline = Request("the pipeline", gpu_type="H100")
-    found, _ = pipeline_mode(pipeline, [step("a", gpu_type="T4"), step("b", gpu_type="L4")])
-    assert found.gpu == "H100"
+# A sandbox for each step.
 
 
-def test_count_of_a_step_without_any_type() -> None:
-    with pytest.raises(UsageError, match="step 'a' asks for 1 GPU "):
-        pipeline_mode(PIPELINE, [step("a", gpu_count=1)])
-
-
-def test_count_zero_is_a_cpu_sandbox() -> None:
-    pipeline = Request("the pipeline", gpu_type="A100", gpu_count=0)
-    assert pipeline_mode(pipeline, [])[0] == Resources()
-
-
-def test_contradiction_of_a_step_names_it() -> None:
-    with pytest.raises(UsageError, match=r"step 'a' sets gpu 'A100:2'.*step 'b' sets gpu_count 4"):
-        pipeline_mode(PIPELINE, [step("a", gpu_type="A100:2"), step("b", gpu_count=4)])
-
-
-def test_raised_to_the_minimum_with_a_note() -> None:
-    found, notes = pipeline_mode(Request("the pipeline", cpu=0.05, memory="1MB"), [])
-    assert found == Resources(None, 0.125, 128)
-    assert len(notes) == 2
-    assert "cpu 0.05" in notes[0]
-    assert "memory 1MB" in notes[1]
-
-
-def test_the_minimum_itself_is_no_news() -> None:
-    found, notes = pipeline_mode(Request("the pipeline", cpu=0.125, memory="128MiB"), [])
-    assert found == Resources(None, 0.125, 128)
-    assert notes == []
-
-
-@given(
-    cpus=st.lists(st.none() | st.floats(0.125, 64), max_size=5),
-    memories=st.lists(st.none() | st.integers(128, 10**6), max_size=5),
+@pytest.mark.parametrize(
+    ("step", "gpu"),
+    [
+        ({}, "T4"),
+        ({"cpu_count": 2, "memory": "4GB"}, None),
+        ({"gpu": "A100", "gpu_count": 1, "memory": "32GB"}, "A100"),
+        ({"gpu_count": 1, "memory": "16GB"}, "T4"),
+        ({"gpu": "A100"}, "A100"),
+        ({"gpu": "A100", "memory": "32GB"}, "A100"),
+        ({"gpu_count": 0}, None),
+        ({"gpu_count": 2}, "T4:2"),
+        ({"timeout": 60}, "T4"),
+    ],
 )
-def test_a_step_never_gets_less_than_it_asks_for(
-    cpus: list[float | None], memories: list[int | None]
+def test_the_pipelines_type_is_the_default_of_gpu_steps(
+    step: dict[str, Any], gpu: str | None
 ) -> None:
-    steps = [step(str(i), cpu=c) for i, c in enumerate(cpus)]
-    steps += [step(f"m{i}", memory=m and f"{m}MiB") for i, m in enumerate(memories)]
-    found, _ = pipeline_mode(PIPELINE, steps)
-    assert found.cpu == max((c for c in cpus if c is not None), default=None)
-    assert found.memory == max((m for m in memories if m is not None), default=None)
+    assert alone({"gpu": "T4"}, step).resources.gpu == gpu
+
+
+def test_the_pipelines_count_is_inherited_too() -> None:
+    pipeline = {"gpu": "A100", "gpu_count": 4}
+    assert alone(pipeline, {}).resources.gpu == "A100:4"
+    assert alone(pipeline, {"gpu": "H100"}).resources.gpu == "H100:4"
+    assert alone(pipeline, {"gpu": "H100", "gpu_count": 1}).resources.gpu == "H100"
+    assert alone(pipeline, {"cpu_count": 1}).resources.gpu is None
+    assert alone({"gpu_count": 0}, {"gpu": "H100"}).resources.gpu == "H100"
+
+
+def test_a_cpu_step_is_said() -> None:
+    (note,) = alone({"gpu": "T4"}, {"memory": "4GB"}).notes
+    assert "without a gpu_count" in note
+
+
+def test_open_quantities_are_inherited() -> None:
+    found = alone({"cpu_count": 4, "memory": "8GiB"}, {"memory": "1GiB"}).resources
+    assert found == Resources(cpu=4, memory=1024)
+
+
+# Bounds.
+
+
+def test_below_the_minimum_is_raised_and_said() -> None:
+    found = joined({"cpu_count": 0.01, "memory": "1MB"})
+    assert found.resources == Resources(cpu=0.125, memory=128)
+    assert len(found.notes) == 2
+    assert all("minimum" in note for note in found.notes)
+
+
+def test_limits() -> None:
+    found = joined({"cpu_count": 2, "cpu_limit": 4.0, "memory_limit": "2GiB"}).resources
+    assert (found.cpu, found.cpu_limit, found.memory, found.memory_limit) == (2, 4.0, None, 2048)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cpu_count": 4, "cpu_limit": 2.0},
+        {"memory": "4GiB", "memory_limit": "2GiB"},
+        {"memory_limit": "64MiB"},
+    ],
+)
+def test_a_limit_below_its_request(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"_limit .* is below"):
+        joined(settings)

@@ -81,10 +81,7 @@ def test_frozen() -> None:
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"mode": "per_step"}, "mode"),
-        ({"synchronous": False}, "synchronous"),
-        ({"gpu": "T4", "volumes": {"a": "/a"}}, "volumes"),
-        ({"workspace": "w"}, "workspace"),
+        ({"image": {"source": "registry"}}, "image"),
     ],
 )
 def test_not_supported(settings: dict[str, object], name: str) -> None:
