@@ -11,13 +11,13 @@ def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     from modalrun.cli import run
 
-    code = run(sys.argv[1:])
     try:
+        code = run(sys.argv[1:])
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
         # The reader of a pipe has left (`| head`); that is its right.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     # Tearing ZenML and its database pool down takes about a second and changes nothing.
     os._exit(code)
 

@@ -76,7 +76,9 @@ def image_recipe(
             *engine_packages,
             *_requirements(docker.get("requirements"), source_root),
         ),
-        environment=tuple(sorted((k, str(v)) for k, v in (docker.get("environment") or {}).items())),
+        environment=tuple(
+            sorted((k, str(v)) for k, v in (docker.get("environment") or {}).items())
+        ),
     )
     return recipe, notes
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from modalrun.errors import (
@@ -28,14 +28,15 @@ from modalrun.errors import (
 )
 from modalrun.image import CODE_FOLDER, ImageRecipe
 from modalrun.localmodal import launcher
+from modalrun.outcome import EndKind
 from modalrun.plan import Plan, SandboxSpec
 from modalrun.spec import Target
 
 if TYPE_CHECKING:
     import modal
 
+T = TypeVar("T")
 Source = Literal["stdout", "stderr"]
-EndKind = Literal["completed", "failed", "timed_out", "stopped"]
 
 CONNECT_SECONDS = 3.0
 """The SDK itself tries an absent server for almost a minute (`modal/_utils/grpc_utils.py:428`)."""
@@ -164,6 +165,15 @@ class Connection:
                 ) from second
         return RunningSandbox(self, sandbox, app_id=str(app.app_id))
 
+    def discard(self, plan: Plan, spec: SandboxSpec) -> None:
+        """End a sandbox that may or may not have been created.
+
+        Raises:
+            ModalrunError: It was not, or Modal can't be asked.
+        """
+        with translated():
+            self._find(plan, spec).terminate()
+
     def attach(self, sandbox_id: str) -> modal.Sandbox:
         """A fresh handle on a sandbox, running or finished."""
         import modal
@@ -202,9 +212,7 @@ class RunningSandbox:
     @property
     def url(self) -> str | None:
         """The sandbox's page on Modal's dashboard; None on the local Modal server."""
-        return (
-            f"https://modal.com/id/{self.id}" if self._connection.target == "modal" else None
-        )
+        return f"https://modal.com/id/{self.id}" if self._connection.target == "modal" else None
 
     def watch(self, on_output: Callable[[Source, str], None]) -> SandboxEnd:
         """Pass on the output as it comes, until the sandbox has ended and all of it has arrived.
@@ -241,7 +249,10 @@ class RunningSandbox:
                 sandbox.wait(raise_on_termination=False)
         except modal.exception.SandboxTimeoutError:
             return SandboxEnd("timed_out", 124)
-        return SandboxEnd(end_kind(sandbox.returncode), sandbox.returncode)
+        code = sandbox.returncode
+        # The SDK has waited for the end, so there is a code.
+        assert code is not None
+        return SandboxEnd(end_kind(code), code)
 
     def _stream(self, source: Source, on_output: Callable[[Source, str], None]) -> None:
         delivered = 0
@@ -265,7 +276,7 @@ class RunningSandbox:
         except UnicodeDecodeError:
             on_output(source, "\n[modalrun: the rest of this stream is not UTF-8 text]\n")
 
-    def _retrying(self, action: Callable[[modal.Sandbox], Any]) -> Any:
+    def _retrying(self, action: Callable[[modal.Sandbox], T]) -> T:
         """Call `action` with a handle, and again with a fresh one after a lost connection."""
         sandbox = self._sandbox
         failing_since: float | None = None
@@ -295,7 +306,7 @@ class RunningSandbox:
 
 
 def end_kind(exit_code: int) -> EndKind:
-    """What the exit code of a run sandbox means: our supervisor's codes are Modal's and the shell's."""
+    """What the exit code of a run sandbox means; our supervisor's are Modal's and the shell's."""
     if exit_code == 0:
         return "completed"
     if exit_code == 124:
@@ -349,7 +360,7 @@ def translated() -> Iterator[None]:
 
 def _require_server(url: str) -> None:
     """Find out within `CONNECT_SECONDS` that nothing answers at the server's address."""
-    parts = urlsplit(url.split(",")[0])
+    parts = urlsplit(url.split(",", maxsplit=1)[0])
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         # Behind a proxy only the SDK knows the way.
         return

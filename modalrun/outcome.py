@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 from modalrun.errors import (
     ModalrunError,
@@ -14,19 +14,25 @@ from modalrun.errors import (
 )
 
 EndKind = Literal["completed", "failed", "timed_out", "stopped"]
+"""How a run sandbox ended."""
 
 
-class Step(Protocol):
-    """What a summary shows of a step."""
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a run as ZenML records it.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def start(self) -> datetime | None: ...
-    @property
-    def end(self) -> datetime | None: ...
+    Attributes:
+        name: Invocation id.
+        status: ZenML's word: "completed", "failed", "cached", "running", ...; "not run" for a step
+            that ZenML has no record of.
+        start: When it started (UTC), where it did.
+        end: When it ended (UTC), where it has.
+    """
+
+    name: str
+    status: str
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,13 @@ class Outcome:
         exit_code: design.md, section 5.
         headline: One sentence.
         details: Labels and values: run id, links, the command that shows more.
-        steps: The steps as ZenML records them.
+        steps: All steps of the pipeline, parents before children.
     """
 
     exit_code: int
     headline: str
     details: tuple[tuple[str, str], ...]
-    steps: tuple[Step, ...]
+    steps: tuple[StepRecord, ...]
 
 
 _ERRORS: dict[EndKind, type[ModalrunError]] = {
@@ -73,7 +79,9 @@ def verdict(
         return 0, f"Run completed{suffix}."
     if end == "timed_out":
         return _ERRORS[end].exit_code, f"Run timed out after {timeout} s."
-    if end == "stopped" or (end == "completed" and status == "stopped"):
+    if status == "stopped":
+        return _ERRORS["stopped"].exit_code, "Run stopped."
+    if end == "stopped":
         return (
             _ERRORS["stopped"].exit_code,
             "Run stopped: its sandbox was terminated or its process killed from outside.",

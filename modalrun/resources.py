@@ -13,7 +13,7 @@ MIN_CORES = 0.125
 MIN_MEMORY_MIB = 128
 """Modal's smallest request (modal.com/docs/guide/resources, read 2026-10-09)."""
 
-_UNITS = {
+_UNITS: dict[str, int] = {
     f"{prefix}{suffix}": base**power
     for power, prefix in enumerate("KMGTP", start=1)
     for suffix, base in (("B", 1000), ("iB", 1024))
@@ -67,7 +67,8 @@ def memory_mib(text: str) -> int:
             f"'{text}' is not an amount of memory.",
             hint="Write a whole number and a unit, such as '16GB' (10^9 bytes) or '16GiB' (2^30).",
         )
-    return -(-int(match[1]) * _UNITS[match[2]] // 2**20)
+    size = int(match[1]) * _UNITS[match[2]]
+    return -(-size // 2**20)
 
 
 def request(owner: str, settings: Mapping[str, Any], resources: Mapping[str, Any]) -> Request:
@@ -118,8 +119,8 @@ def pipeline_mode(pipeline: Request, steps: list[Request]) -> tuple[Resources, l
             return None, pipeline.owner
         most = max(asking, key=lambda s: size(getattr(s, attribute)))
         notes.append(
-            f"{attribute.replace('_', ' ')} {getattr(most, attribute)}: the highest that a step asks"
-            f" for ({most.owner}); the pipeline sets none"
+            f"{attribute.replace('_', ' ')} {getattr(most, attribute)}: the highest that a step"
+            f" asks for ({most.owner}); the pipeline sets none"
         )
         return getattr(most, attribute), most.owner
 
@@ -185,4 +186,3 @@ def _common_type(steps: list[Request]) -> tuple[str | None, str]:
                 hint="Set one type on the pipeline.",
             )
     return first.gpu_type, first.owner
-

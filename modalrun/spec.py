@@ -139,7 +139,9 @@ class RunSpec:
     run_configuration: Mapping[str, Any]
     source: YamlSource = field(repr=False)
 
-    def error(self, key_path: Iterable[str | int], problem: str, hint: str | None = None) -> UsageError:
+    def error(
+        self, key_path: Iterable[str | int], problem: str, hint: str | None = None
+    ) -> UsageError:
         """An error that points at a key of the file."""
         return UsageError(f"{self.source.where(key_path)}: {problem}", hint=hint)
 
@@ -157,7 +159,9 @@ def load_spec(path: Path, *, target: Target | None = None) -> RunSpec:
     source = read_yaml(path)
     data = source.data
     _refuse_unknown(source, (), data, set(_OurKeys.model_fields) | RUN_KEYS)
-    ours = _check(source, (), _OurKeys, {k: v for k, v in data.items() if k in _OurKeys.model_fields})
+    ours = _check(
+        source, (), _OurKeys, {k: v for k, v in data.items() if k in _OurKeys.model_fields}
+    )
     _refuse_unsupported(source, (), {"image": ours.image})
     for key, why in _REFUSED.items():
         if data.get(key) is not None:
@@ -169,8 +173,7 @@ def load_spec(path: Path, *, target: Target | None = None) -> RunSpec:
         )
     if "." not in ours.pipeline or not all(p.isidentifier() for p in ours.pipeline.split(".")):
         raise UsageError(
-            f"{source.where(('pipeline',))}: '{ours.pipeline}' is not a source"
-            " (module.function).",
+            f"{source.where(('pipeline',))}: '{ours.pipeline}' is not a source (module.function).",
             hint="As in 'pipeline: my_project.training.pipeline', without '.py' or slashes.",
         )
     configuration = {k: v for k, v in data.items() if k in RUN_KEYS and v is not None}
@@ -222,9 +225,7 @@ def _unknown_key(source: YamlSource, at: KeyPath, known: Iterable[str]) -> Usage
     inside = f" under '{parent}'" if parent else ""
     return UsageError(
         f"{source.where(at)}: unknown key '{key}'{inside}.",
-        hint=f"Did you mean '{close}'?"
-        if close
-        else f"Valid keys: {', '.join(sorted(known))}.",
+        hint=f"Did you mean '{close}'?" if close else f"Valid keys: {', '.join(sorted(known))}.",
     )
 
 
@@ -308,7 +309,14 @@ def _check_settings_key(source: YamlSource, at: KeyPath, key: str) -> None:
 
 
 _COMPONENTS = frozenset(
-    {"step_operator", "experiment_tracker", "sandbox", "image_builder", "deployer", "model_deployer"}
+    {
+        "step_operator",
+        "experiment_tracker",
+        "sandbox",
+        "image_builder",
+        "deployer",
+        "model_deployer",
+    }
 )
 """Stack components that have settings of their own in ZenML 0.98."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import platform
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from modalrun import plan as planning
-from modalrun.errors import ConnectionLostError, ModalrunError
+from modalrun.deployment import Deployment
+from modalrun.errors import ConnectionLostError, ModalrunError, UnknownOutcomeError
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
-from modalrun.outcome import Outcome, verdict
+from modalrun.outcome import Outcome, StepRecord, verdict
 from modalrun.plan import Plan
 from modalrun.source_tree import stage
 from modalrun.spec import RunSpec
@@ -26,6 +28,9 @@ from modalrun.spec import RunSpec
 
 class Watcher(Protocol):
     """Who looks on while a run goes."""
+
+    def phase(self, text: str) -> None:
+        """What is being waited for now, until something else is shown."""
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
@@ -45,6 +50,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
         ModalrunError: Of the class that says why the run was not created, or why its end is not
             known. A run that ends badly is an outcome, not an error.
     """
+    watcher.phase(f"Compiling {spec.pipeline}")
     prepare_process(spec.source_root)
     if spec.target == "local":
         # The server takes as long to start as ZenML to import; errors show up where it is used.
@@ -68,6 +74,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
         )
         for note in plan.notes:
             watcher.say(f"note: {note}", "yellow")
+        watcher.phase("Creating the run")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             stage(spec.source_root, Path(folder))
             connection = Connection(spec.target)
@@ -77,13 +84,14 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
             try:
                 sandbox = _create(connection, plan, run.id, run.environment, Path(folder))
             except BaseException as error:
-                _give_up(run.id, error)
+                _give_up(connection, plan, run.id, error)
                 raise
         threading.Thread(
             target=runs.record_metadata, args=(run.id, _facts(plan, sandbox)), daemon=True
         ).start()
         watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan)})")
         watcher.say("")
+    watcher.phase("Waiting for the first step")
     try:
         end = sandbox.watch(watcher.output)
     except (KeyboardInterrupt, SystemExit):
@@ -93,7 +101,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
             watcher.say(f"  {label:<8} {command}")
         raise
     with redirect_stdout(sys.stderr):
-        return _outcome(run.id, plan, sandbox, end)
+        return _outcome(run.id, compiled.deployment, plan, sandbox, end)
 
 
 def prepare_process(source_root: Path) -> None:
@@ -123,13 +131,16 @@ def _create(
     return connection.create_run_sandbox(plan, spec, secrets, source)
 
 
-def _give_up(run_id: str, error: BaseException) -> None:
-    """The sandbox was not created: leave no run behind that looks alive."""
-    from modalrun.errors import UnknownOutcomeError
+def _give_up(connection: Connection, plan: Plan, run_id: str, error: BaseException) -> None:
+    """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
     from modalrun.zenml_api import runs
 
     if isinstance(error, UnknownOutcomeError):
         return
+    if not isinstance(error, ModalrunError):
+        # Ctrl-C may have come between Modal's creating the sandbox and its answer.
+        with contextlib.suppress(ModalrunError):
+            connection.discard(plan, planning.for_run(plan.run_sandbox, run_id))
     runs.finalize_run(run_id, f"The run sandbox was not created: {error}")
 
 
@@ -157,7 +168,9 @@ def _describe(plan: Plan) -> str:
     return ", ".join(parts)
 
 
-def _outcome(run_id: str, plan: Plan, sandbox: RunningSandbox, end: SandboxEnd) -> Outcome:
+def _outcome(
+    run_id: str, deployment: Deployment, plan: Plan, sandbox: RunningSandbox, end: SandboxEnd
+) -> Outcome:
     from modalrun.zenml_api import runs
 
     try:
@@ -179,7 +192,11 @@ def _outcome(run_id: str, plan: Plan, sandbox: RunningSandbox, end: SandboxEnd) 
     if sandbox.url:
         details.append(("modal", sandbox.url))
     details.append(_commands(plan, sandbox)[0])
-    return Outcome(code, headline, tuple(details), record.steps)
+    recorded = {step.name: step for step in record.steps}
+    steps = tuple(
+        recorded.get(step.name) or StepRecord(step.name, "not run") for step in deployment.steps
+    )
+    return Outcome(code, headline, tuple(details), steps)
 
 
 def _commands(plan: Plan, sandbox: RunningSandbox) -> list[tuple[str, str]]:

@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> YamlSource:
                 f"{path} is empty.", hint="A run spec needs at least the key 'pipeline'."
             )
         if not isinstance(node, yaml.MappingNode):
-            kind = {"sequence": "a list", "scalar": "a single value"}.get(node.id, node.id)
+            kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
             raise UsageError(
                 f"{path}:{node.start_mark.line + 1}: a run spec is a YAML mapping"
                 f" (key: value), this file holds {kind}."
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> YamlSource:
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     return YamlSource(path, data, lines)
 
 
@@ -109,8 +109,9 @@ def _collect_lines(
             _collect_lines(path, value_node, child, lines, open_nodes)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            lines[(*at, index)] = item.start_mark.line + 1
-            _collect_lines(path, item, (*at, index), lines, open_nodes)
+            child = (*at, index)
+            lines[child] = item.start_mark.line + 1
+            _collect_lines(path, item, child, lines, open_nodes)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

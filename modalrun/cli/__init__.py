@@ -57,7 +57,7 @@ def _common(
         os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "INFO")
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind of end)
     """Run one command; returns its exit code. Every error is turned into words here."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except BrokenPipeError:
-        return 141
+        raise
     except Exception as error:
         internal = InternalError(
             f"This is a fault of modalrun's own: {type(error).__name__}: {error}",

@@ -39,7 +39,7 @@ def submit(
     from modalrun.output.console import Reporter
     from modalrun.submission import submit as run_to_its_end
 
-    reporter = Reporter()
-    outcome = run_to_its_end(checked, reporter)
-    reporter.summary(outcome)
+    with Reporter() as reporter:
+        outcome = run_to_its_end(checked, reporter)
+        reporter.summary(outcome)
     raise typer.Exit(outcome.exit_code)

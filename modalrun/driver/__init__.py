@@ -14,6 +14,13 @@ END_REASON_FILE = "MODALRUN_END_REASON_FILE"
 EXIT_COMPLETED = 0
 EXIT_FAILED = 1
 EXIT_TIMED_OUT = 124
+EXIT_UNRECORDED = 70
+"""The runner's way to say that it failed and could not record it."""
+
 EXIT_KILLED = 137
 EXIT_TERMINATED = 143
-"""Exit codes of a sandbox: the shell's for a timeout and for signals, as Modal uses them too."""
+"""Exit codes of a sandbox; the shell's for a timeout and for signals, as Modal uses them too."""
+
+
+class RunStopped(BaseException):
+    """Somebody asked ZenML to stop the run. Not an Exception: no retry and no user code sees it."""

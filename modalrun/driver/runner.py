@@ -22,7 +22,9 @@ from modalrun.driver import (
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
+    EXIT_UNRECORDED,
     RUN_ID,
+    RunStopped,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception, so that no retry and no user code takes it for a failure."""
+    """SIGTERM arrived. Not an Exception, so that neither a retry nor user code takes it for one."""
 
 
 class _Signals:
@@ -54,7 +56,6 @@ def main() -> NoReturn:
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_FAILED
-    runner: StepRunner | None = None
     try:
         from modalrun.zenml_api.steps import StepRunner
 
@@ -62,13 +63,13 @@ def main() -> NoReturn:
         gc.freeze()
         gc.enable()
         code = EXIT_COMPLETED if run(runner) else EXIT_FAILED
-    except Terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except (Terminated, RunStopped):
         code = EXIT_TERMINATED
     except BaseException:
         traceback.print_exc()
-    if runner is not None and code != EXIT_COMPLETED:
-        runner.finalize(_end_reason(code))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if code != EXIT_COMPLETED and not _record_end(code):
+        code = EXIT_UNRECORDED
     _leave(code)
 
 
@@ -85,12 +86,12 @@ def run(runner: StepRunner) -> bool:
             continue
         if failed and not runner.continues_on_failure:
             skipped.add(name)
-            print(f"Step `{name}` is not run: {', '.join(sorted(failed))} failed.")
+            _say(f"Step `{name}` is not run: {', '.join(sorted(failed))} failed.")
             continue
         blocked = sorted(set(upstream) & (failed | skipped))
         if blocked:
             skipped.add(name)
-            print(f"Step `{name}` is not run: {', '.join(blocked)} did not succeed.")
+            _say(f"Step `{name}` is not run: {', '.join(blocked)} did not succeed.")
             continue
         if not _run_step(runner, name):
             failed.add(name)
@@ -104,13 +105,43 @@ def _run_step(runner: StepRunner, name: str) -> bool:
     for attempt in range(retries + 1):
         try:
             return runner.launch(name)
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            print_traceback(error)
         if attempt < retries:
-            print(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
+            _say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
             time.sleep(delay)
             delay *= backoff
     return False
+
+
+def print_traceback(error: Exception) -> None:
+    """Print a step's exception from the user's own first line on; whole where there is none."""
+    root = str(Path.cwd())
+    trace = error.__traceback__
+    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(root):
+        trace = trace.tb_next
+    # One write, so that it stays together among what else is printed.
+    lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
+    sys.stderr.write("".join(lines))
+    sys.stderr.flush()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _record_end(code: int) -> bool:
+    """Leave nothing `running` in ZenML; returns whether that worked."""
+    try:
+        from modalrun.zenml_api.runs import finalize_run
+
+        finalize_run(os.environ[RUN_ID], _end_reason(code))
+    except BaseException:
+        # The supervisor tries again in a process that is not in the middle of anything.
+        traceback.print_exc()
+        return False
+    return True
 
 
 def _end_reason(code: int) -> str:

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from modalrun.driver import (
     END_REASON_FILE,
@@ -117,7 +117,7 @@ def _child_environment(home: Path) -> dict[str, str]:
     }
 
 
-def _pump(source: BinaryIO | None, sink: BinaryIO) -> threading.Thread:
+def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
     assert source is not None
 
     def run() -> None:

@@ -1,7 +1,8 @@
 """The local Modal server: enough of the Modal API for the unmodified `modal` SDK and CLI.
 
 A sandbox is a process group of this machine. Nothing is built and nothing is isolated: what runs is
-the host's Python, and requested cpu, memory, gpu, region and cloud are recorded and shown, not enforced.
+the host's Python. Requested cpu, memory, gpu, region and cloud are recorded and shown, not
+enforced.
 
     launcher        starts, finds and stops the server; the only module that other packages import
     __main__        the server process

@@ -1,4 +1,4 @@
-"""The server process: `python -m modalrun.localmodal`. The launcher starts it, nobody else has to."""
+"""The server process, `python -m modalrun.localmodal`. The launcher starts it."""
 
 from __future__ import annotations
 

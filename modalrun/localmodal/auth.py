@@ -69,7 +69,7 @@ class Guard:
         return hmac.compare_digest(secret.encode(), self._secret)
 
     def sign(self, subject: str) -> str:
-        """A token in the form of a JWT, whose `exp` the SDK reads; `subject` is what it is good for."""
+        """A JWT, because the SDK reads its `exp`; `subject` says what it is good for."""
         payload = {"sub": subject, "exp": int(time.time()) + _TOKEN_LIFETIME}
         header = _base64(b'{"alg":"HS256","typ":"JWT"}')
         body = f"{header}.{_base64(json.dumps(payload).encode())}"

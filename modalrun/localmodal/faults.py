@@ -37,7 +37,7 @@ FAULTS_VARIABLE = "MODALRUN_LOCAL_FAULTS"
 
 @dataclass(frozen=True)
 class Fault:
-    """A connection that is to break: after `messages` of a stream, or, with `perform`, unanswered."""
+    """A break in the connection: after `messages` of a stream, or after the call (`perform`)."""
 
     messages: int = 0
     perform: bool = False

@@ -23,9 +23,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
+    """An answer: `body`, or a `stream` that ends when the connection is closed."""
+
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    stream: AsyncIterator[bytes] | None = None
 
 
 Route = Callable[[Request], Awaitable[Response]]
@@ -66,10 +69,16 @@ async def serve(
         else:
             response = await route(Request(method, path, headers, _body(reader, headers)))
         head = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Error')}"]
-        extra = {"Content-Length": str(len(response.body)), "Connection": "close"}
+        extra = {"Connection": "close"}
+        if response.stream is None:
+            extra["Content-Length"] = str(len(response.body))
         head += [f"{name}: {value}" for name, value in {**response.headers, **extra}.items()]
         writer.write("\r\n".join([*head, "", ""]).encode("latin-1") + response.body)
         await writer.drain()
+        if response.stream is not None:
+            async for part in response.stream:
+                writer.write(part)
+                await writer.drain()
     except (
         OSError,
         ValueError,

@@ -13,11 +13,13 @@ On Linux the keeper is a child subreaper, so orphans of the command, also those 
 become its children and are found. Elsewhere only the process group is killed.
 """
 
+# ruff: noqa: PTH208, PTH123, SIM105 - pathlib and contextlib would double the start-up time.
 from __future__ import annotations
 
+# `signal` would import enum, which takes longer than all the rest; this is what it wraps.
+import _signal as signal  # type: ignore[import-not-found]
 import os
 import select
-import signal
 import sys
 import time
 
@@ -32,7 +34,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def pack(argv: list[str], env: dict[str, str], cwd: str, open_files: int) -> bytes:
-    """The command as the keeper reads it: fields that end in NUL, which none of them can contain."""
+    """The command as the keeper reads it: fields between NULs, which none of them can contain."""
     fields = [cwd, str(open_files), str(len(argv)), *argv]
     fields += [f"{key}={value}" for key, value in env.items()]
     body = b"\0".join(os.fsencode(field) for field in fields)

@@ -23,10 +23,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modalrun.errors import InternalError, ModalrunError
+from modalrun.errors import InternalError, ModalrunError, NotFoundError
 from modalrun.localmodal.paths import StateDir, default_state_dir
 
-__all__ = ["ServerInfo", "default_state_dir", "ensure_running", "running", "status", "stop"]
+__all__ = [
+    "VARIABLES",
+    "ServerInfo",
+    "StateDir",
+    "default_state_dir",
+    "ensure_running",
+    "follow",
+    "running",
+    "status",
+    "stop",
+]
+
+# What `ServerInfo.environ` sets.
+VARIABLES = (
+    "MODAL_SERVER_URL",
+    "MODAL_TOKEN_ID",
+    "MODAL_TOKEN_SECRET",
+    "MODAL_ENVIRONMENT",
+    "MODAL_CONFIG_PATH",
+    "NO_PROXY",
+    "no_proxy",
+)
 
 IDLE_TIMEOUT_VARIABLE = "MODALRUN_LOCAL_IDLE_TIMEOUT"
 RETENTION_VARIABLE = "MODALRUN_LOCAL_RETENTION_DAYS"
@@ -64,23 +85,24 @@ class ServerInfo:
         current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
         kept = [host for host in current.split(",") if host and host not in local]
         no_proxy = ",".join([*kept, *local])
-        return {
-            "MODAL_SERVER_URL": self.url,
-            "MODAL_TOKEN_ID": self.token_id,
-            "MODAL_TOKEN_SECRET": self.token_secret,
-            "MODAL_ENVIRONMENT": "main",
-            "MODAL_CONFIG_PATH": str(StateDir(self.state_dir).modal_config),
-            "NO_PROXY": no_proxy,
-            "no_proxy": no_proxy,
-        }
+        config = str(StateDir(self.state_dir).modal_config)
+        values = (self.url, self.token_id, self.token_secret, "main", config, no_proxy, no_proxy)
+        return dict(zip(VARIABLES, values, strict=True))
 
 
 class _NoAnswerError(Exception):
     """Nobody, or somebody else, answers where the server should be."""
 
 
-def _ask(info: ServerInfo, method: str, path: str, *, until_closed: bool = False) -> bytes:
-    """One HTTP request to the server; the body of its answer. Raises _NoAnswerError."""
+def _ask_parts(info: ServerInfo, method: str, path: str, limit: float | None) -> Iterator[bytes]:
+    """One HTTP request to the server; the body of its answer as it comes.
+
+    Args:
+        limit: Seconds to wait for each part; None to wait for as long as it takes.
+
+    Raises:
+        _NoAnswerError: Nobody answers, or not with 200.
+    """
     host, _, port = info.url.removeprefix("http://").partition(":")
     request = (
         f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
@@ -90,14 +112,22 @@ def _ask(info: ServerInfo, method: str, path: str, *, until_closed: bool = False
     try:
         with socket.create_connection((host, int(port)), timeout=_ANSWER_LIMIT) as connection:
             connection.sendall(request.encode())
-            while part := connection.recv(65536):
+            connection.settimeout(limit)
+            while b"\r\n\r\n" not in answer and (part := connection.recv(65536)):
                 answer += part
+            head, _, body = answer.partition(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise _NoAnswerError(head.split(b"\r\n")[0].decode("latin-1"))
+            yield body
+            while part := connection.recv(65536):
+                yield part
     except (OSError, ValueError) as error:
         raise _NoAnswerError(str(error)) from error
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200 "):
-        raise _NoAnswerError(head.split(b"\r\n")[0].decode("latin-1"))
-    return body
+
+
+def _ask(info: ServerInfo, method: str, path: str) -> bytes:
+    """One HTTP request to the server; the body of its answer. Raises _NoAnswerError."""
+    return b"".join(_ask_parts(info, method, path, _ANSWER_LIMIT))
 
 
 def _read_info(state: StateDir) -> ServerInfo | None:
@@ -176,6 +206,22 @@ def status(state_dir: Path | None = None) -> dict[str, Any] | None:
     except (_NoAnswerError, ValueError):
         return None
     return answer
+
+
+def follow(sandbox_id: str | None, state_dir: Path | None = None) -> Iterator[bytes]:
+    """The output of a sandbox, or the server's own log (None), as it comes, until it ends.
+
+    Raises:
+        NotFoundError: The server knows no such sandbox, or does not run.
+    """
+    info = running(state_dir)
+    try:
+        if info is None:
+            raise _NoAnswerError("no server runs")
+        path = f"/log/{sandbox_id}" if sandbox_id else "/log"
+        yield from _ask_parts(info, "GET", path, None)
+    except _NoAnswerError as error:
+        raise NotFoundError(f"No output of '{sandbox_id}' to follow: {error}") from None
 
 
 def ensure_running(

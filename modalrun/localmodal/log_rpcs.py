@@ -189,13 +189,8 @@ class LogRpcs:
         )
 
     def _acquire(self, records: dict[str, SandboxRecord]) -> dict[str, SandboxLog]:
-        logs: dict[str, SandboxLog] = {}
-        for sandbox_id in records:
-            try:
-                logs[sandbox_id] = self._logs.acquire(sandbox_id)
-            except FileNotFoundError:
-                continue
-        return logs
+        known = (sandbox_id for sandbox_id in records if self._logs.has(sandbox_id))
+        return {sandbox_id: self._logs.acquire(sandbox_id) for sandbox_id in known}
 
     def _release(self, logs: dict[str, SandboxLog]) -> None:
         for sandbox_id in logs:

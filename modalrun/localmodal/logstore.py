@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +107,7 @@ class SandboxLog:
         self.count += 1
 
     def read(self, descriptor: int, offset: int, limit: int) -> bytes:
-        """Up to `limit` bytes of a stream from a byte offset on; empty at the end of what there is."""
+        """Up to `limit` bytes of a stream from an offset on; empty at the end of what there is."""
         return os.pread(self._files[descriptor], limit, offset)
 
     def size(self, descriptor: int) -> int:
@@ -186,6 +186,10 @@ class LogStore:
         log.recover()
         log.close()
 
+    def has(self, sandbox_id: str) -> bool:
+        """Whether there is a log."""
+        return sandbox_id in self._open or (self._folder / sandbox_id / "index").exists()
+
     def acquire(self, sandbox_id: str) -> SandboxLog:
         """A log to read from, until `release`. Raises FileNotFoundError."""
         users, log = self._readers.get(sandbox_id, (0, self._open.get(sandbox_id)))
@@ -200,6 +204,23 @@ class LogStore:
             self._readers[sandbox_id] = (users - 1, log)
         elif sandbox_id not in self._open:
             log.close()
+
+    async def follow(self, sandbox_id: str) -> AsyncIterator[bytes]:
+        """What a sandbox has written and what it goes on to write, in order, by complete lines."""
+        log = self.acquire(sandbox_id)
+        try:
+            done = 0
+            while True:
+                for span in log.spans(done):
+                    yield log.read(span.descriptor, span.start, span.end - span.start)
+                    done += 1
+                if done < log.count:
+                    continue
+                if log.complete:
+                    return
+                await log.changed.wait()
+        finally:
+            self.release(sandbox_id)
 
     def remove(self, sandbox_id: str) -> None:
         """Delete the log of a sandbox that is forgotten."""

@@ -153,7 +153,7 @@ class Mounts:
         )
 
     async def put_blob(self, request: Request) -> Response:
-        """`PUT /blob/ID/TOKEN`: the content of a blob. Answers with its md5, which the SDK checks."""
+        """`PUT /blob/ID/TOKEN`: a blob's content. Answers with its md5, which the SDK checks."""
         _, _, blob_id, token = request.path.split("/", 3)
         if not self._guard.allows_signed(token, blob_id):
             return Response(403)

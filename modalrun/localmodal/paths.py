@@ -10,7 +10,7 @@ STATE_VARIABLE = "MODALRUN_LOCAL_STATE"
 
 
 def default_state_dir() -> Path:
-    """The state folder: `$MODALRUN_LOCAL_STATE`, else a folder of the user's that platformdirs names."""
+    """`$MODALRUN_LOCAL_STATE`, else the folder for state that platformdirs names for the user."""
     if chosen := os.environ.get(STATE_VARIABLE):
         return Path(chosen).expanduser().absolute()
     import platformdirs
@@ -36,7 +36,7 @@ class StateDir:
 
     @property
     def start_lock(self) -> Path:
-        """Held while a command looks for or starts a server, and by a server that ends from idleness."""
+        """Held while a command looks for or starts a server, and by a server that ends idle."""
         return self.root / "start.lock"
 
     @property

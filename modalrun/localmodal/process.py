@@ -139,7 +139,7 @@ class SandboxProcess:
             self._stdin = None
 
     def _read(self, number: int) -> bool:
-        """Read once, so that a talkative sandbox takes turns with the others; tells if there was any."""
+        """Read once, so that a talkative sandbox takes turns; tells whether there was anything."""
         try:
             data = os.read(self._pipes[number], _READ_SIZE)
         except BlockingIOError:
@@ -190,7 +190,7 @@ class SandboxProcess:
         self._control.close()
         self._control = None
         if self._exit.code is None and self.pid is not None:
-            # Somebody killed the keeper; its command died with it, the rest of the group may not have.
+            # Somebody killed the keeper. Its command died with it; the rest of the group may live.
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, 9)
         for number in (STDOUT, STDERR):

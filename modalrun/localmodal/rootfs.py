@@ -39,7 +39,7 @@ _PASSED_ON = (
 
 @dataclass(frozen=True)
 class File:
-    """A file to put into the sandbox. `path` is absolute in the sandbox, `mode` 0 for the default."""
+    """A file for the sandbox. `path` is absolute in there, `mode` 0 stands for the default."""
 
     path: str
     content: Path
@@ -48,7 +48,7 @@ class File:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a sandbox takes from its image: `ENV` lines, `WORKDIR`, and files that were copied in."""
+    """What a sandbox takes from its image: `ENV`, `WORKDIR`, `CMD`, and files copied in."""
 
     env: list[tuple[str, str]] = field(default_factory=list)
     workdir: str = ""
@@ -90,15 +90,13 @@ def build(root: Path, files: Iterable[File], volumes: Mapping[str, Path], workdi
 def remove(folder: Path) -> None:
     """Delete a sandbox's folder, also what the sandbox has made read-only. Blocking."""
 
-    def unlock(function: object, path: str, _: object) -> None:
-        try:
-            os.chmod(os.path.dirname(path), 0o700)
-            os.chmod(path, 0o700)
-            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
-        except OSError:
-            pass
-
-    shutil.rmtree(folder, onerror=unlock)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        for parent, names, _ in os.walk(folder):
+            for path in (Path(parent, name) for name in names):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def arguments(argv: list[str], root: Path) -> list[str]:

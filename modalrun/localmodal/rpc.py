@@ -67,7 +67,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def rpc(*names: str, create: bool = False) -> Callable[[_F], _F]:
     """Mark a method as the handler of RPCs.
 
-    With `create`, a call that is repeated with the same idempotency key gets the first one's answer.
+    With `create`, a call repeated with the same idempotency key gets the first one's answer.
     """
 
     def mark(function: _F) -> _F:
@@ -84,7 +84,7 @@ def _drop(stream: Any) -> None:
 
 
 class Answers:
-    """Answers to calls that create something, by idempotency key, so that a retry creates nothing."""
+    """Answers to calls that create, by idempotency key, so that a retry creates nothing."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[str, str], asyncio.Future[Message]] = OrderedDict()
@@ -118,8 +118,8 @@ class Dispatcher:
     ) -> None:
         """
         Args:
-            authorise: Called with the service's name, the call and its request; raises RpcError when
-                the call is not allowed.
+            authorise: Called with the service's name, the call and its request; raises RpcError
+                when the call is not allowed.
             before: Called with the RPC's name ahead of each handler: plays scripted faults, and
                 returns the one that is to cut the connection later, if any.
             active: Called with +1 and -1 around each call.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from modal_proto import api_pb2
@@ -28,7 +30,7 @@ def result_of(record: SandboxRecord) -> api_pb2.GenericResult:
     if not record.status:
         return api_pb2.GenericResult()
     return api_pb2.GenericResult(
-        status=api_pb2.GenericResult.GenericStatus.Name(record.status),
+        status=cast("api_pb2.GenericResult.GenericStatus.ValueType", record.status),
         exitcode=record.exitcode,
         exception=record.exception,
     )

@@ -37,7 +37,7 @@ KILLED_WITH_SERVER = (
     "The local Modal server was killed while this sandbox ran; its processes were killed with it."
 )
 
-_EXIT_CODES = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
+_EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ class Sandboxes:
             log.warning("%s ran when the last server was killed", record.id)
 
     def forget(self, before: float) -> None:
-        """Drop finished sandboxes that ended before a time (seconds since 1970), with their logs."""
+        """Drop sandboxes that ended before a time (seconds since 1970), with their logs."""
         for record in self._store.finished_before(before):
             self._logs.remove(record.id)
             self._store.delete_sandbox(record.id)

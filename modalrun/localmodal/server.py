@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from grpclib.const import Status
@@ -29,6 +29,7 @@ from modalrun.localmodal.rpc import COMMAND_ROUTER, Call, Dispatcher, RpcError
 from modalrun.localmodal.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.sandboxes import Sandboxes
 from modalrun.localmodal.secrets_rpcs import Secrets
+from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.status import sandbox_summary
 from modalrun.localmodal.store import Store
 from modalrun.localmodal.transport import TwoProtocolServer
@@ -37,6 +38,18 @@ from modalrun.localmodal.volumes import Volumes
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+
+
+class _Notifier(logging.Handler):
+    """Tells those who follow the server's log that it has grown."""
+
+    def __init__(self, signal_: Signal, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._signal = signal_
+        self._loop = loop
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._loop.call_soon_threadsafe(self._signal.fire)
 
 
 class LocalServer:
@@ -75,6 +88,8 @@ class LocalServer:
         self._active_calls = 0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._ending = asyncio.Event()
+        self.logged = Signal()
+        logging.getLogger().addHandler(_Notifier(self.logged, asyncio.get_running_loop()))
         self.sandboxes.recover()
         self._build(clock)
 
@@ -134,6 +149,7 @@ class LocalServer:
                 ("PUT", "blob"): self._mounts.put_blob,
                 ("GET", "status"): self._get_status,
                 ("POST", "stop"): self._post_stop,
+                ("GET", "log"): self._get_log,
             }
             await http.serve(reader, writer, routes)
         finally:
@@ -153,6 +169,27 @@ class LocalServer:
             return http.Response(403)
         self.end("it was asked to stop")
         return http.Response(200)
+
+    async def _get_log(self, request: http.Request) -> http.Response:
+        """`GET /log/SANDBOX` or `GET /log`: what was written, then what comes."""
+        if not self._is_ours(request):
+            return http.Response(403)
+        sandbox_id = request.path.partition("/log/")[2]
+        if not sandbox_id:
+            return http.Response(200, stream=self._follow_server_log())
+        if self._store.sandbox(sandbox_id) is None or not self._logs.has(sandbox_id):
+            return http.Response(404)
+        return http.Response(200, stream=self._logs.follow(sandbox_id))
+
+    async def _follow_server_log(self) -> AsyncIterator[bytes]:
+        with self._state.server_log.open("rb") as file:
+            while True:
+                if data := file.read(65536):
+                    yield data
+                elif self._ending.is_set():
+                    return
+                else:
+                    await self.logged.wait()
 
     def status(self) -> dict[str, Any]:
         """What `modalrun local status` shows; never the token, never the value of a secret."""

@@ -115,7 +115,7 @@ class Store:
             f"WHERE {where} ORDER BY created_at DESC",
             values,
         )
-        return [Stored(*row[:5], document=json.loads(row[5])) for row in rows]
+        return [Stored(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
     def get(self, kind: str, object_id: str) -> Stored | None:
         """The object with an id."""

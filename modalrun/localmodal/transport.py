@@ -10,7 +10,7 @@ from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 from h2.settings import SettingCodes
 
-# h2's default is 100: a V1 client has two streams per sandbox on one connection (facts, section 8.3).
+# A V1 client has two streams per sandbox, all on one connection; h2's default of 100 starves it.
 _CONCURRENT_STREAMS = 100_000
 _PREFACE = b"PRI "
 

@@ -6,11 +6,12 @@ import threading
 from datetime import datetime
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from modalrun.output.text import LineAssembler, harmless
 from modalrun.outcome import Outcome
+from modalrun.output.text import LineAssembler, harmless
 
 _STYLES = {
     "completed": "green",
@@ -18,6 +19,7 @@ _STYLES = {
     "failed": "bold red",
     "stopped": "yellow",
     "running": "blue",
+    "not run": "dim",
 }
 
 
@@ -32,10 +34,28 @@ class Reporter:
         self._talk = self._consoles["stderr"]
         self._assemblers = {source: LineAssembler() for source in self._consoles}
         self._lock = threading.Lock()
+        self._closed: set[str] = set()
+        self._status: Status | None = None
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._end_phase()
+
+    def phase(self, text: str) -> None:
+        """What is being waited for now: on a terminal, until the next thing is shown."""
+        with self._lock:
+            self._end_phase()
+            if self._talk.is_terminal:
+                self._status = self._talk.status(Text(f"{text} ..."))
+                self._status.start()
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
         with self._lock:
+            self._end_phase()
             self._talk.print(Text(text, style=style or ""))
 
     def output(self, source: str, text: str) -> None:
@@ -63,6 +83,7 @@ class Reporter:
                 duration(step.start, step.end),
             )
         with self._lock:
+            self._end_phase()
             self._talk.print()
             if outcome.steps:
                 self._talk.print(table)
@@ -72,10 +93,26 @@ class Reporter:
             for label, value in outcome.details:
                 self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
 
+    def _end_phase(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
     def _print_lines(self, source: str, lines: list[str]) -> None:
         if not lines:
             return
+        self._end_phase()
         console = self._consoles[source]
+        if source in self._closed:
+            return
+        try:
+            self._write(console, lines)
+        except BrokenPipeError:
+            # The reader of a pipe has left (`| head`); the run goes on and keeps its exit code.
+            self._closed.add(source)
+
+    @staticmethod
+    def _write(console: Console, lines: list[str]) -> None:
         if console.is_terminal and not console.no_color:
             for line in lines:
                 console.print(Text.from_ansi(harmless(line, colours=True)))

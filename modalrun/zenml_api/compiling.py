@@ -157,7 +157,7 @@ def _import_pipeline(spec: RunSpec) -> Pipeline:
     if not hasattr(module, attribute):
         problem = f"the module '{module_name}' has no '{attribute}'."
     else:
-        problem = f"'{spec.pipeline}' is not a ZenML pipeline, it is a {type(found).__name__}."
+        problem = f"'{spec.pipeline}' is not a ZenML pipeline, it is of type '{type(found).__name__}'."
     raise spec.error(("pipeline",), problem, hint)
 
 
@@ -198,9 +198,7 @@ def _prepare(pipeline: Pipeline, configuration: PipelineRunConfiguration, spec: 
             raise spec.error(
                 ("parameters", name),
                 f"the pipeline '{pipeline.name}' has no parameter '{name}'.",
-                f"Did you mean '{close}'?"
-                if close
-                else f"It has: {', '.join(known) or 'none'}.",
+                f"Did you mean '{close}'?" if close else f"It has: {', '.join(known) or 'none'}.",
             )
     hooks = {
         argument: getattr(configuration, key)
@@ -245,9 +243,13 @@ def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:
     if isinstance(cause, ValidationError):
         where, problem = validation_message(cause)
         name = ".".join(str(p) for p in where) or spec.pipeline
+        # ZenML names the field alone; where the file has it once, that is the place.
+        places = [path for path in spec.source.lines if where and path[-len(where) :] == where]
+        if len(places) == 1:
+            return spec.error(places[0], f"'{name}': {problem}")
         return UsageError(
-            f"{spec.source.path}: compiling '{spec.pipeline}' failed at '{name}' in the settings or"
-            f" parameters of the code or the run spec: {problem}"
+            f"{spec.source.path}: compiling '{spec.pipeline}' failed at '{name}', in the settings"
+            f" or parameters of the code or the run spec: {problem}"
         )
     if isinstance(error, AuthorizationException | ZenKeyError):
         with translated():
@@ -270,9 +272,7 @@ def _view(snapshot: PipelineSnapshotBase, stack: Stack) -> Deployment:
         value = (settings or {}).get(name)
         if value is None:
             return {}
-        dump: dict[str, Any] = value.model_dump(
-            mode="json", exclude_unset=True, exclude_none=True
-        )
+        dump: dict[str, Any] = value.model_dump(mode="json", exclude_unset=True, exclude_none=True)
         return dump
 
     pipeline_settings = snapshot.pipeline_configuration.settings

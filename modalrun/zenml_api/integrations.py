@@ -15,7 +15,7 @@ import importlib.util
 import logging
 import re
 import sys
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from zenml.integrations.registry import integration_registry
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zenml.integrations.integration import Integration
     from zenml.materializers.base_materializer import BaseMaterializer
 
+_find_packages_distributions = importlib.metadata.packages_distributions
 logger = logging.getLogger(__name__)
 
 
@@ -48,17 +49,18 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
             self._activate_for(key)
         return super().get(key, default)
 
-    def keys(self) -> KeysView[type]:
+    # These return views of the same dict; only the order of activation is added to them.
+    def keys(self) -> Any:
         """All types that have a materializer, those of every installed integration included."""
         self._activate(list(self._waiting))
         return super().keys()
 
-    def items(self) -> ItemsView[type, type[BaseMaterializer]]:
+    def items(self) -> Any:
         """As `keys`."""
         self._activate(list(self._waiting))
         return super().items()
 
-    def values(self) -> ValuesView[type[BaseMaterializer]]:
+    def values(self) -> Any:
         """As `keys`."""
         self._activate(list(self._waiting))
         return super().values()
@@ -91,7 +93,7 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
 @functools.cache
 def packages_distributions() -> dict[str, list[str]]:
     """The distributions that each importable package comes from; a quarter of a second to find."""
-    return dict(importlib.metadata.packages_distributions())
+    return dict(_find_packages_distributions())
 
 
 def activate_lazily() -> None:
@@ -101,6 +103,8 @@ def activate_lazily() -> None:
     """
     if isinstance(materializer_registry.materializer_types, _LazyMaterializers):
         return
+    # ZenML asks for this table with every artifact it stores (`utils/source_utils.py:716`).
+    importlib.metadata.packages_distributions = packages_distributions
     waiting: dict[str, type[Integration]] = {}
     for name, integration in integration_registry.integrations.items():
         if importlib.util.find_spec(f"{integration.__module__}.materializers"):

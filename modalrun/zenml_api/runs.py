@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -36,25 +35,9 @@ from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
+from modalrun.outcome import StepRecord
 from modalrun.zenml_api.compiling import Compiled
 from modalrun.zenml_api.translate import translated
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One step of a run as ZenML records it.
-
-    Attributes:
-        name: Invocation id.
-        status: ZenML's word: "completed", "failed", "cached", "running", ...
-        start: When it started (UTC), where it did.
-        end: When it ended (UTC), where it has.
-    """
-
-    name: str
-    status: str
-    start: datetime | None
-    end: datetime | None
 
 
 @dataclass(frozen=True)
@@ -171,24 +154,28 @@ def read_run(run_id: str) -> RunRecord:
         )
 
 
-def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
+def finalize_run(run_id: str, reason: str) -> bool:
     """Record the end of a run whose process can't do it any more.
 
-    Every step that is not finished, and the run itself, become FAILED (or STOPPED). What is
-    finished stays as it is: ZenML's own record of an end always wins.
+    Every step that is not finished, and the run itself, become FAILED; STOPPED where somebody had
+    asked ZenML to stop the run. What is finished stays as it is: ZenML's record always wins.
 
     Args:
         run_id: ZenML's run id.
         reason: What happened, in a sentence; stored with each step and the run.
-        stopped: Whether somebody asked for the end.
 
     Returns:
         Whether there was anything to record.
     """
-    status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
     changed = False
     with translated():
         client = Client()
+        stopping = {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
+        status = (
+            ExecutionStatus.STOPPED
+            if _get_run(client, run_id).status in stopping
+            else ExecutionStatus.FAILED
+        )
         for step in _steps(client, run_id):
             if step.status.is_finished:
                 continue

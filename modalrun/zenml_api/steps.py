@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionMode
+from zenml.exceptions import RunStoppedException
 from zenml.execution.context import setup_execution_context
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
 from zenml.execution.step.utils import launch_step
+from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
+from modalrun.driver import RunStopped
 from modalrun.zenml_api.integrations import activate_lazily
-from modalrun.zenml_api.runs import finalize_run
 from modalrun.zenml_api.stacks import stand_in
 
 
@@ -64,23 +65,22 @@ class StepRunner:
 
         Raises:
             Exception: What the step raised.
+            RunStopped: Somebody asked ZenML to stop the run.
         """
         step = self._snapshot.step_configurations[name]
         environment = get_runtime_environment(config=step.config, stack=self._stack)
-        with temporary_environment(environment):
-            step_run = launch_step(
-                snapshot=self._snapshot,
-                step=step,
-                orchestrator_run_id=self._stack.orchestrator.get_orchestrator_run_id(),
-                retry=False,
-            )
+        try:
+            with temporary_environment(environment):
+                step_run = launch_step(
+                    snapshot=self._snapshot,
+                    step=step,
+                    orchestrator_run_id=self._stack.orchestrator.get_orchestrator_run_id(),
+                    retry=False,
+                )
+        except (RunStoppedException, StepHeartBeatTerminationException) as error:
+            raise RunStopped from error
         return step_run.status.is_successful
 
     def cleanup(self) -> None:
         """Call the pipeline's cleanup hook."""
         self._stack.orchestrator.run_cleanup_hook(snapshot=self._snapshot)
-
-    def finalize(self, reason: str) -> None:
-        """Record the end of what is not finished yet; never raises."""
-        with contextlib.suppress(Exception):
-            finalize_run(str(self._run.id), reason)
