@@ -150,6 +150,7 @@ class Run:
     id: str
     name: str
     status: str
+    reason: str
     steps: list[Step]
 
     @property
@@ -259,15 +260,22 @@ class World:
 
     def modal(self, *arguments: str) -> Result:
         """Run the real `modal` CLI against this world's server."""
-        info = launcher.running(self.state)
-        assert info is not None, "no local Modal server runs"
         command = [sys.executable, "-m", "modal", *arguments]
-        return self.start(command, **info.environ()).finish()
+        return self.start(command, **self.server()).finish()
+
+    def server(self) -> dict[str, str]:
+        """The variables that lead to this world's server, which is started if need be."""
+        if launcher.running(self.state) is None:
+            done = self.start([sys.executable, "-m", "modalrun", "local", "start"]).finish()
+            assert done.exit_code == 0, done.stderr
+        info = launcher.running(self.state)
+        assert info is not None
+        return info.environ()
 
     def runs(self) -> list[Run]:
         """The runs in ZenML, oldest first."""
         database = self.zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
-        runs = _rows(database, "SELECT id, name, status FROM pipeline_run ORDER BY created")
+        runs = _rows(database, "SELECT id, name, status, status_reason FROM pipeline_run ORDER BY created")
         steps = _rows(
             database,
             "SELECT pipeline_run_id, name, status, version, start_time, end_time, exception_info"
@@ -278,13 +286,14 @@ class World:
                 id=str(UUID(run_id)),
                 name=name,
                 status=status,
+                reason=reason or "",
                 steps=[
                     Step(step, state, version, start, end, exception or "")
                     for owner, step, state, version, start, end, exception in steps
                     if owner == run_id
                 ],
             )
-            for run_id, name, status in runs
+            for run_id, name, status, reason in runs
         ]
 
     def only_run(self) -> Run:
@@ -293,7 +302,7 @@ class World:
         return run
 
     def sandboxes(self) -> list[Any]:
-        """What the server has recorded of sandboxes, oldest first."""
+        """What this world's server has recorded of sandboxes, oldest first."""
         rows = self._server("SELECT document FROM sandboxes ORDER BY created_at")
         return [SimpleNamespace(**json.loads(document)) for (document,) in rows]
 
@@ -376,6 +385,8 @@ def _clean_environment() -> dict[str, str]:
     """The environment without what could lead to an account of the host, or to its settings."""
     wanted = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
     kept = {name: os.environ[name] for name in wanted if name in os.environ}
+    programs = str(Path(sys.executable).parent)
+    kept["PATH"] = os.pathsep.join([programs, kept.get("PATH", os.defpath)])
     return kept | {"ZENML_ANALYTICS_OPT_IN": "false", "MODALRUN_LOCAL_IDLE_TIMEOUT": "0"}
 
 

@@ -59,7 +59,11 @@ def test_a_diamond_runs_and_a_second_submit_finds_its_results_cached(world: Worl
         assert re.search(rf"^{step} +completed +\d+\.\d s$", summary, re.M), summary
     (sandbox,) = world.sandboxes()
     assert re.search(rf"^Run completed\.\n +run +{run.id}\n", summary, re.M), summary
-    assert re.search(rf"^ +logs +modalrun .*{sandbox.id}$", summary, re.M), summary
+    more = re.search(rf"^ +logs +(modalrun .*{sandbox.id})$", summary, re.M)
+    assert more, summary
+    logs = world.start(more[1].split()).finish()
+    assert logs.exit_code == 0, logs.stderr
+    assert "joined 10 and 30" in logs.stdout
 
     # One sandbox, in the pipeline's app, known by the run id; no secret is needed in plain sight.
     assert world.apps() == ["zenml-pipeline-diamond"]
