@@ -111,6 +111,7 @@ class Faults:
         rule = next((rule for rule in self._rules if rule.hits(rpc)), None)
         if rule is None:
             return None
+        log.info("a scripted fault: %s: %s", rpc, rule.action)
         if rule.action == "error":
             raise GRPCError(Status[rule.status], rule.message)
         if rule.action == "delay":
