@@ -32,7 +32,7 @@ import pytest
 from modalrun.localmodal import launcher
 
 PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
-DEADLINE = 60.0
+DEADLINE = 90.0
 """Seconds after which something that is waited for counts as lost; never how long a test takes."""
 
 FINISHED = {"completed", "cached", "failed", "stopped", "skipped", "retried"}
@@ -275,7 +275,9 @@ class World:
     def runs(self) -> list[Run]:
         """The runs in ZenML, oldest first."""
         database = self.zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
-        runs = _rows(database, "SELECT id, name, status, status_reason FROM pipeline_run ORDER BY created")
+        runs = _rows(
+            database, "SELECT id, name, status, status_reason FROM pipeline_run ORDER BY created"
+        )
         steps = _rows(
             database,
             "SELECT pipeline_run_id, name, status, version, start_time, end_time, exception_info"

@@ -34,7 +34,7 @@ def test_a_failing_step_fails_the_run_but_not_the_branch_beside_it(world: World)
 
     log = done.stdout + done.stderr
     assert "Traceback (most recent call last)" in log
-    assert re.search(r"branches\.py", line \d+, in broken", log), log
+    assert re.search(r"branches\.py\", line \d+, in broken", log), log
     assert "ValueError: broken on purpose, 1" in log
     assert re.search(r"^broken +failed", done.stderr, re.M)
     assert re.search(r"^Run failed: broken\.$", done.stderr, re.M)

@@ -37,7 +37,7 @@ def test_settings_parameters_and_secrets_arrive(world: World) -> None:
     word = "open-sesame-8472"
     world.zenml(
         "from zenml.client import Client\n"
-        f"result = Client().create_secret('hidden', {{'secret_word': {word!r}}}).name"
+        f"result = Client().create_secret('hidden', {{'SECRET_WORD': {word!r}}}).name"
     )
 
     done = world.submit(SPEC)

@@ -83,9 +83,7 @@ def test_two_runs_at_the_same_time_share_nothing_but_the_app(world: World) -> No
     text = "pipeline: surroundings.surroundings\ntarget: local\nparameters: {meet: %s, mode: %s}\n"
 
     # Started at the same time: also the ZenML configuration and the server's start are shared.
-    commands = [
-        world.popen(world.spec(text % (pipe, mode), f"{mode}.yaml")) for mode in ("r", "w")
-    ]
+    commands = [world.popen(world.spec(text % (pipe, mode), f"{mode}.yaml")) for mode in ("r", "w")]
 
     one, two = (surroundings(command.finish()) for command in commands)
     assert all("met the other run" in command.stdout.text for command in commands)

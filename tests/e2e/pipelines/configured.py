@@ -11,7 +11,7 @@ from zenml.config import ResourceSettings
 def tell(word: str, times: int = 1) -> None:
     """Tell what arrived."""
     print(f"told {word * times} by {os.environ.get('STEP_VARIABLE')}")
-    print(f"secret {hashlib.sha256(os.environ.get('secret_word', '').encode()).hexdigest()}")
+    print(f"secret {hashlib.sha256(os.environ.get('SECRET_WORD', '').encode()).hexdigest()}")
 
 
 @pipeline(

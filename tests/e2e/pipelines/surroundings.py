@@ -12,7 +12,7 @@ def look(meet: str, mode: str) -> None:
     """Meet another run if asked to, then tell what is around."""
     if meet:
         # Opening a named pipe waits for the other side: the two steps run at the same time.
-        with open(meet, mode):
+        with Path(meet).open(mode):
             print("met the other run")
     here = Path.cwd()
     surroundings = {

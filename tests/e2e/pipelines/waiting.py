@@ -1,6 +1,7 @@
 """A step that says which process it is in and then waits."""
 
 import os
+from pathlib import Path
 
 from zenml import pipeline, step
 
@@ -9,7 +10,7 @@ from zenml import pipeline, step
 def wait(gate: str) -> str:
     """Wait until somebody opens the gate."""
     print(f"waiting in {os.getpid()} below {os.getppid()}", flush=True)
-    with open(gate) as file:
+    with Path(gate).open() as file:
         file.read()
     print("the gate is open")
     return "through"
