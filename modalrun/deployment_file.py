@@ -23,6 +23,9 @@ from modalrun.stack_facts import StackFacts
 
 FORMAT = "modalrun-deployment"
 VERSION = 1
+_CONTENT = b' "content": '
+"""What the checksum begins after. The header before it can be read by eye."""
+
 AGAIN = "Compile the pipeline again with 'modalrun compile'."
 
 
@@ -70,21 +73,21 @@ def write(path: Path, held: DeploymentFile) -> None:
         "source_root": held.source_root,
         "source_code": held.source_code,
     }
-    envelope = {
+    text = json.dumps(content, separators=(",", ":"))
+    header = {
         "format": FORMAT,
         "version": VERSION,
         "modalrun": __version__,
         "zenml": held.zenml_version,
         "python": held.python_version,
-        "checksum": _checksum(content),
-        "content": content,
+        "checksum": _checksum(text.encode()),
     }
+    whole = f"{json.dumps(header, indent=1)[:-2]},\n{_CONTENT.decode()}{text}\n}}\n"
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
-            json.dump(envelope, file, indent=1)
-            file.write("\n")
+            file.write(whole)
         Path(file.name).replace(path)
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}.") from error
@@ -97,13 +100,8 @@ def read(path: Path) -> DeploymentFile:
         UsageError: There is no such file, it is damaged, or of another format or version.
     """
     envelope = _envelope(path)
-    content = envelope.get("content")
-    if not isinstance(content, dict) or _checksum(content) != envelope.get("checksum"):
-        raise UsageError(
-            f"{path} is damaged or was changed by hand: its content does not match its checksum.",
-            hint=f"Settings are overridden in the run spec or on the command line. {AGAIN}",
-        )
     try:
+        content = envelope["content"]
         deployment = read_snapshot(
             content["snapshot"],
             labels={
@@ -135,7 +133,8 @@ def read(path: Path) -> DeploymentFile:
 
 def _envelope(path: Path) -> dict[str, Any]:
     try:
-        envelope = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        envelope = json.loads(data)
     except FileNotFoundError as error:
         raise UsageError(f"There is no deployment file {path}.", hint="Check the path.") from error
     except OSError as error:
@@ -154,9 +153,14 @@ def _envelope(path: Path) -> dict[str, Any]:
             f" {envelope.get('modalrun')}; this modalrun ({__version__}) reads version {VERSION}.",
             hint=AGAIN,
         )
+    content = data.partition(_CONTENT)[2].rstrip()[:-1].rstrip()
+    if _checksum(content) != envelope.get("checksum"):
+        raise UsageError(
+            f"{path} is damaged or was changed by hand: its content does not match its checksum.",
+            hint=f"Settings are overridden in the run spec or on the command line. {AGAIN}",
+        )
     return envelope
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+def _checksum(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

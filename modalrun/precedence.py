@@ -101,16 +101,16 @@ MERGED_FIELDS = frozenset({"volumes"})
 
 def find(name: str, *places: Places) -> Value | None:
     """The value of a field from the strongest place that writes it; None where none does."""
-    writers = _writers(name, places)
-    if not writers:
+    strongest = Origin.DEFAULT
+    found: Written | None = None
+    for one in places:
+        for origin, written in one.items():
+            if origin < strongest and written.get(name) is not None:
+                strongest, found = origin, written
+    if found is None:
         return None
-    origin, written = writers[0]
-    value = written.get(name)
-    if name in MERGED_FIELDS:
-        value = {}
-        for _, weaker in reversed(writers):
-            value.update(weaker.get(name))
-    return Value(value, origin, written.labels.get(name) or origin.label)
+    value = _joined(name, places) if name in MERGED_FIELDS else found.get(name)
+    return Value(value, strongest, found.labels.get(name) or strongest.label)
 
 
 def own(name: str, places: Places) -> Value | None:
@@ -118,14 +118,12 @@ def own(name: str, places: Places) -> Value | None:
     return find(name, {origin: w for origin, w in places.items() if origin.of_a_step})
 
 
-def _writers(name: str, places: Iterable[Places]) -> list[tuple[Origin, Written]]:
-    every = [
-        (origin, written)
-        for one in places
-        for origin, written in one.items()
-        if written.get(name) is not None
-    ]
-    return sorted(every, key=lambda writer: writer[0])
+def _joined(name: str, places: Iterable[Places]) -> dict[str, Any]:
+    writers = [(origin, written) for one in places for origin, written in one.items()]
+    joined: dict[str, Any] = {}
+    for _, written in sorted(writers, key=lambda writer: -writer[0]):
+        joined.update(written.get(name) or {})
+    return joined
 
 
 def flatten(pipeline: Places, step: Places | None = None) -> Written:

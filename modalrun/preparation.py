@@ -54,7 +54,7 @@ def prepare(spec: RunSpec) -> Prepared:
     path = file_of(spec)
     if path is not None:
         held = deployment_file.read(path)
-        spec = with_source_root(spec)
+        spec = _with_root_of(spec, path, held)
         return prepared(_with_spec(held, spec), held.stack, spec, held.python_version)
     with zenml_process(spec.source_root):
         compiled = load(spec)
@@ -161,10 +161,7 @@ def with_source_root(spec: RunSpec) -> RunSpec:
         UsageError: There is no such file, or it is damaged.
     """
     path = file_of(spec)
-    if path is None or spec.has_source_root:
-        return spec
-    root = (path.parent / deployment_file.read(path).source_root).resolve()
-    return replace(spec, source_root=root) if root.is_dir() else spec
+    return spec if path is None else _with_root_of(spec, path, deployment_file.read(path))
 
 
 def this_python() -> str:
@@ -198,3 +195,8 @@ def _with_spec(held: DeploymentFile, spec: RunSpec) -> Deployment:
     spec.check_steps([step.name for step in deployment.steps], deployment.pipeline)
     deployment = deployment.with_places(spec.places, spec.step_places)
     return replace(deployment, notes=(*deployment.notes, *spec.notes))
+
+
+def _with_root_of(spec: RunSpec, path: Path, held: DeploymentFile) -> RunSpec:
+    root = (path.parent / held.source_root).resolve()
+    return spec if spec.has_source_root or not root.is_dir() else replace(spec, source_root=root)

@@ -13,15 +13,19 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated
 
-import click
 import typer
 
 from modalrun import __version__
 from modalrun.cli import compile as compile_command
 from modalrun.cli import local, plan, submit
 from modalrun.errors import InternalError, Interrupted, ModalrunError
+from modalrun.output.text import harmless
 
 DEBUG = "MODALRUN_DEBUG"
+EXIT_BROKEN_PIPE = 141
+
+# Newer versions of Typer bring a Click of their own, so the base class is reached through Typer.
+_CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="modalrun",
@@ -66,15 +70,18 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
     try:
         result = app(list(arguments), prog_name="modalrun", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
+    except _CommandLineError as error:
         error.show()
         return error.exit_code
+    except SystemExit:
+        # Typer's own way out when the reader of a pipe has left (`| head`).
+        return EXIT_BROKEN_PIPE
     except ModalrunError as error:
         _show(error)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except Interrupted as interruption:
         return interruption.exit_code
@@ -97,7 +104,11 @@ def _terminate(_signum: int, _frame: FrameType | None) -> None:
 def _show(error: ModalrunError) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
-    typer.secho(f"Error: {error.message}", fg="red", err=True)
+    # A message may quote a file or a server: nothing in it may speak to the terminal or to CI.
+    first, *rest = [harmless(line, colours=False) for line in error.message.splitlines()] or [""]
+    typer.secho(f"Error: {first}", fg="red", err=True)
+    for line in rest:
+        typer.echo(f"  {line}", err=True)
     if error.hint:
-        typer.echo(f"  {error.hint}", err=True)
+        typer.echo(f"  {harmless(error.hint, colours=False)}", err=True)
     sys.stderr.flush()

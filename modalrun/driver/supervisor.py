@@ -88,8 +88,9 @@ def main() -> int:
         Path(environment[END_REASON_FILE]).write_text(reason, encoding="utf-8")
         _say(reason)
         code = _end(child, margin(timeout) / 2)
+    drained = time.monotonic() + DRAIN_SECONDS
     for pump in pumps:
-        pump.join(DRAIN_SECONDS)
+        pump.join(max(0.0, drained - time.monotonic()))
     if code in _WORDS_SAID:
         return EXIT_TIMED_OUT if timed_out else code
     return _dead_child(
@@ -165,7 +166,7 @@ def _dead_child(
         )
         result = EXIT_FAILED if out_of_memory else EXIT_KILLED
     elif code < 0:
-        reason = f"The runner died of {signal.Signals(-code).name}."
+        reason = f"The runner died of {_signal_name(-code)}."
         result = EXIT_FAILED
     else:
         reason, result = f"The runner ended with exit code {code}.", EXIT_FAILED
@@ -175,6 +176,14 @@ def _dead_child(
             [sys.executable, "-m", "modalrun.driver.finalize", reason], env=environment, check=False
         )
     return result
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Real-time signals have no names of their own.
+        return f"signal {number}"
 
 
 def _out_of_memory_kills() -> int:

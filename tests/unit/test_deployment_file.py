@@ -130,7 +130,7 @@ def test_half_a_file(file: Path) -> None:
 
 
 def test_changed_content(file: Path) -> None:
-    file.write_text(file.read_text().replace('"timeout": 60', '"timeout": 6000'))
+    file.write_text(file.read_text().replace('"timeout":60', '"timeout":6000'))
     with pytest.raises(UsageError, match="damaged or was changed by hand"):
         deployment_file.read(file)
 

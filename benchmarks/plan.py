@@ -1,0 +1,92 @@
+"""How long `modalrun plan` takes on a deployment file of many steps, beside an empty Python.
+
+Usage: python benchmarks/plan.py [steps] [repetitions]
+
+The file is made from `configs/diamond.yaml`: compiled once with ZenML, then its steps are repeated
+until there are enough, each copy waiting for the one before. No ZenML server is asked meanwhile.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = ROOT / "configs" / "diamond.yaml"
+sys.path.insert(0, str(ROOT))
+
+
+def main() -> None:
+    """Print the median and the extremes of each command, in seconds."""
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    repetitions = int(sys.argv[2]) if len(sys.argv) > 2 else 7
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "HOME": folder,
+            "ZENML_CONFIG_PATH": f"{folder}/zenml",
+            "ZENML_ANALYTICS_OPT_IN": "false",
+            "PYTHONPATH": str(ROOT),
+        }
+        path = Path(folder) / "deployment.json"
+        modalrun = [sys.executable, "-m", "modalrun"]
+        timed([*modalrun, "compile", str(SPEC), "-o", str(path)], environment)
+        enlarge(path, steps)
+        plan = [*modalrun, "plan", str(path), "--target", "local"]
+        commands = {
+            "python -c pass": [sys.executable, "-c", "pass"],
+            "modalrun --version": [*modalrun, "--version"],
+            "modalrun plan": plan,
+            "modalrun plan --mode per_step": [*plan, "--mode", "per_step"],
+            "modalrun plan --mode per_step --explain": [*plan, "--mode", "per_step", "--explain"],
+            "modalrun plan --mode per_step --output json": [
+                *plan,
+                *("--mode", "per_step", "--output", "json"),
+            ],
+        }
+        print(f"{steps} steps, {path.stat().st_size / 1e6:.1f} MB; seconds of wall time,", end=" ")
+        print(f"median (min-max) of {repetitions}")
+        for name, command in commands.items():
+            times = [timed(command, environment) for _ in range(repetitions)]
+            print(f"{name:44} {statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})")
+
+
+def enlarge(path: Path, count: int) -> None:
+    """Repeat the steps of a deployment file until there are `count`."""
+    from modalrun import deployment_file
+
+    held = deployment_file.read(path)
+    originals = list(held.snapshot["step_configurations"].items())
+    steps: dict[str, Any] = {}
+    while len(steps) < count:
+        name, step = originals[len(steps) % len(originals)]
+        made = copy.deepcopy(step)
+        previous = [next(reversed(steps))] if steps else []
+        made["spec"]["upstream_steps"] = previous
+        steps[f"{name}_{len(steps)}"] = made
+    snapshot = {**held.snapshot, "step_configurations": steps}
+    deployment_file.write(path, replace(held, snapshot=snapshot))
+
+
+def timed(command: list[str], environment: dict[str, str]) -> float:
+    """Seconds that a command takes; its output is shown only if it fails."""
+    begin = time.perf_counter()
+    result = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - begin
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stdout}\n{result.stderr}")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
