@@ -127,6 +127,7 @@ def make_plan(
         engine_packages=engine_packages,
         source_root=source_root,
         local=target == "local",
+        image=settings.get("image"),
     )
     timeout = settings.get("timeout") or MAX_TIMEOUT_SECONDS
     region = settings.get("region") or ()

@@ -10,7 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
 
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
@@ -20,6 +29,28 @@ MODAL_NAME = re.compile(r"^[A-Za-z0-9\-_.]{1,64}$")
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Cores = Annotated[float, Field(gt=0)]
+
+
+class ImageSetting(BaseModel):
+    """The setting `image`: an image other than the one made from the Docker settings.
+
+    Attributes:
+        source: "registry" for the image that ZenML builds, with Docker, and pushes to the
+            container registry of the stack.
+        name: An image that was published in Modal under this name ("my-image", "my-image:v2",
+            "environment/my-image"), or the id of one ("im-...").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["registry"] | None = None
+    name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9\-_./:]+$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> ImageSetting:
+        if (self.source is None) == (self.name is None):
+            raise ValueError("write either 'source: registry' or 'name: <a Modal image>'")
+        return self
 
 
 class SettingFields(BaseModel):
@@ -62,7 +93,7 @@ class SettingFields(BaseModel):
     synchronous: StrictBool | None = None
     secrets: list[Name] | None = None
     volumes: dict[Name, Name] | None = None
-    image: dict[str, Any] | None = None
+    image: ImageSetting | None = None
     cpu_limit: Cores | None = None
     memory_limit: Name | None = None
 
@@ -89,7 +120,6 @@ _NOT_YET: dict[str, str] = {
     "max_parallelism": "the steps of a run go one after the other",
     "secrets": "Modal secrets can't be attached by name",
     "volumes": "Modal volumes can't be mounted",
-    "image": "the image is always made from the pipeline's Docker settings",
     "workspace": "the workspace is the one that the Modal token belongs to",
     "cpu_limit": "only requests are sent to Modal",
     "memory_limit": "only requests are sent to Modal",

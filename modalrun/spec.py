@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from modalrun.errors import UsageError
-from modalrun.setting_fields import FIELD_NAMES, Name, SettingFields, not_supported
+from modalrun.setting_fields import FIELD_NAMES, ImageSetting, Name, SettingFields, not_supported
 from modalrun.yaml_source import KeyPath, YamlSource, nearest, read_yaml
 
 Target = Literal["modal", "local"]
@@ -115,7 +115,7 @@ class _OurKeys(BaseModel):
     target: Target = "modal"
     source_root: Name | None = None
     modal: _ModalSection = _ModalSection()
-    image: dict[str, Any] | None = None
+    image: ImageSetting | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,6 @@ def load_spec(path: Path, *, target: Target | None = None) -> RunSpec:
     ours = _check(
         source, (), _OurKeys, {k: v for k, v in data.items() if k in _OurKeys.model_fields}
     )
-    _refuse_unsupported(source, (), {"image": ours.image})
     for key, why in _REFUSED.items():
         if data.get(key) is not None:
             raise UsageError(f"{source.where((key,))}: {why}")
@@ -183,6 +182,7 @@ def load_spec(path: Path, *, target: Target | None = None) -> RunSpec:
         # `steps: {train: }` says nothing about train; ZenML would call the null an error.
         configuration["steps"] = {k: v or {} for k, v in configuration["steps"].items()}
     configuration = _with_modal_section(source, ours.modal, configuration)
+    configuration = _with_image(source, ours.image, configuration)
     return RunSpec(
         pipeline=ours.pipeline,
         stack=ours.stack,
@@ -340,6 +340,25 @@ def _with_modal_section(
     ours["modal_environment"] = section.environment
     # Checked with the rest, so that a bad name is reported at its own line.
     _check(source, ("modal",), _EnvironmentName, {"environment": section.environment})
+    return {**configuration, "settings": {**settings, key: ours}}
+
+
+def _with_image(
+    source: YamlSource, image: ImageSetting | None, configuration: dict[str, Any]
+) -> dict[str, Any]:
+    """The configuration with the key `image` as the orchestrator setting that it stands for."""
+    if image is None:
+        return configuration
+    settings = dict(configuration.get("settings") or {})
+    key = next((k for k in OUR_FLAVOR_KEYS if k in settings), OUR_FLAVOR_KEYS[0])
+    ours = dict(settings.get(key) or {})
+    if ours.get("image") is not None:
+        raise UsageError(
+            f"{source.where(('image',))}: the image is given twice, here and under"
+            f" 'settings.{key}.image'.",
+            hint="Keep one of them.",
+        )
+    ours["image"] = image.model_dump(exclude_none=True)
     return {**configuration, "settings": {**settings, key: ours}}
 
 

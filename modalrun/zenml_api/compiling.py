@@ -15,6 +15,7 @@ from typing import Any
 import zenml
 from pydantic import ValidationError
 from zenml.client import Client
+from zenml.config import DockerSettings
 from zenml.config.compiler import Compiler
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
@@ -35,6 +36,7 @@ from modalrun.errors import ModalrunError, NotFoundError, UsageError
 from modalrun.spec import RunSpec, validation_message
 from modalrun.yaml_source import nearest
 from modalrun.zenml_api.integrations import activate_lazily
+from modalrun.zenml_api.requirements import with_gathered
 from modalrun.zenml_api.stacks import stand_in
 from modalrun.zenml_api.translate import first_line, translated
 
@@ -102,7 +104,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
             " builds (for a step operator), which is not supported yet.",
             hint="Remove the step operator from the step: modalrun runs it in the sandbox.",
         )
-    return Compiled(_view(snapshot, stack), pipeline, snapshot, stack)
+    return Compiled(_view(snapshot, stack, spec), pipeline, snapshot, stack)
 
 
 def _find_stack(spec: RunSpec) -> StackResponse:
@@ -265,7 +267,7 @@ def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:
     )
 
 
-def _view(snapshot: PipelineSnapshotBase, stack: Stack) -> Deployment:
+def _view(snapshot: PipelineSnapshotBase, stack: Stack, spec: RunSpec) -> Deployment:
     key = f"orchestrator:{stack.orchestrator.name}"
 
     def written(settings: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
@@ -274,6 +276,11 @@ def _view(snapshot: PipelineSnapshotBase, stack: Stack) -> Deployment:
             return {}
         dump: dict[str, Any] = value.model_dump(mode="json", exclude_unset=True, exclude_none=True)
         return dump
+
+    def docker(settings: Mapping[str, Any], merged: DockerSettings) -> dict[str, Any]:
+        fields = written(settings, "docker")
+        built = spec.target == "modal"
+        return with_gathered(fields, merged, stack, spec.source_root, built=built)
 
     pipeline_settings = snapshot.pipeline_configuration.settings
     steps = []
@@ -285,7 +292,7 @@ def _view(snapshot: PipelineSnapshotBase, stack: Stack) -> Deployment:
                 upstream=tuple(step.spec.upstream_steps),
                 own_settings=written(own, key),
                 own_resources=written(own, "resources"),
-                own_docker=written(own, "docker"),
+                own_docker=docker(own, step.config.docker_settings) if "docker" in own else {},
             )
         )
     return Deployment(
@@ -293,5 +300,5 @@ def _view(snapshot: PipelineSnapshotBase, stack: Stack) -> Deployment:
         steps=tuple(steps),
         settings=written(pipeline_settings, key),
         resources=written(pipeline_settings, "resources"),
-        docker=written(pipeline_settings, "docker"),
+        docker=docker(pipeline_settings, snapshot.pipeline_configuration.docker_settings),
     )

@@ -1,35 +1,28 @@
-"""The one place that imports `modal`. Written against the Modal SDK 1.6.4.
+"""The one package that imports `modal`. Written against the Modal SDK 1.6.4.
 
 Importing this module is cheap; the SDK (0.7 s) is imported by `connect`.
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from modalrun.errors import (
-    AuthenticationError,
-    CapacityError,
-    ConnectionLostError,
-    NotFoundError,
-    RunFailedError,
-    UnknownOutcomeError,
-    UsageError,
-)
-from modalrun.image import CODE_FOLDER, ImageRecipe
+from modalrun.errors import ConnectionLostError, NotFoundError, UnknownOutcomeError
 from modalrun.localmodal import launcher
+from modalrun.modal_api import images
+from modalrun.modal_api.translate import translated
 from modalrun.outcome import EndKind
 from modalrun.plan import Plan, SandboxSpec
+from modalrun.recipe import RegistryCredentials
 from modalrun.spec import Target
 
 if TYPE_CHECKING:
@@ -43,9 +36,6 @@ CONNECT_SECONDS = 3.0
 
 RECONNECT_SECONDS = 60.0
 """How long a lost connection to a running sandbox is tried again before giving up."""
-
-PACKAGE_FOLDER = "/root"
-"""Where Modal puts Python source that is added to an image."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +90,12 @@ class Connection:
                 self._client = modal.Client.from_env()
 
     def create_run_sandbox(
-        self, plan: Plan, spec: SandboxSpec, secrets: Mapping[str, str], source: Path
+        self,
+        plan: Plan,
+        spec: SandboxSpec,
+        secrets: Mapping[str, str],
+        source: Path,
+        registry: RegistryCredentials | None = None,
     ) -> RunningSandbox:
         """Create the run sandbox, or find it if an earlier try has created it.
 
@@ -109,6 +104,7 @@ class Connection:
             spec: The sandbox, with its name.
             secrets: Environment variables that travel as a Modal secret.
             source: The folder whose files stand at `CODE_FOLDER` in the sandbox.
+            registry: For an image in a private registry.
 
         Raises:
             UsageError: Modal refuses an argument.
@@ -126,10 +122,13 @@ class Connection:
                 client=self._client,
             )
         region = list(spec.regions) or None
-        image = _image(spec.image, source, add_package=self.target == "modal")
+        builder = images.Builder(self._client, app, plan.environment, registry)
+        image = builder.build(spec.image, source)
+        with_package = self.target == "modal"
+        image = images.with_files(image, source, package=with_package)
         env: dict[str, str | None] = dict(spec.env)
-        if self.target == "modal":
-            env["PYTHONPATH"] = PACKAGE_FOLDER
+        if with_package:
+            env["PYTHONPATH"] = images.python_path(spec.image)
         try:
             with translated():
                 sandbox = modal.Sandbox.create(
@@ -316,48 +315,6 @@ def end_kind(exit_code: int) -> EndKind:
     return "failed"
 
 
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the SDK raises into our errors.
-
-    `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
-    """
-    from modal import exception as modal_errors
-
-    try:
-        yield
-    except (modal_errors.AuthError, modal_errors.PermissionDeniedError) as error:
-        raise AuthenticationError(
-            f"Modal did not accept the token: {error}",
-            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET.",
-        ) from error
-    except modal_errors.NotFoundError as error:
-        raise NotFoundError(f"Modal: {error}") from error
-    except modal_errors.ResourceExhaustedError as error:
-        raise CapacityError(
-            f"Modal has no room for this: {error}",
-            hint="Try again later, another region or GPU type, or raise your Modal limits.",
-        ) from error
-    except modal_errors.RemoteError as error:
-        image_id = getattr(error, "image_id", None)
-        raise RunFailedError(
-            f"Modal could not build the image{f' {image_id}' if image_id else ''}: {error}"
-        ) from error
-    except modal_errors.AlreadyExistsError:
-        raise
-    except (modal_errors.InvalidError, modal_errors.VersionError) as error:
-        raise UsageError(f"Modal refuses this: {error}") from error
-    except (
-        modal_errors.ConnectionError,
-        modal_errors.ServiceError,
-        modal_errors.InternalError,
-        modal_errors.ClientClosed,
-        builtins.ConnectionError,
-        socket.gaierror,
-    ) as error:
-        raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
-
-
 def _require_server(url: str) -> None:
     """Find out within `CONNECT_SECONDS` that nothing answers at the server's address."""
     parts = urlsplit(url.split(",", maxsplit=1)[0])
@@ -372,22 +329,3 @@ def _require_server(url: str) -> None:
             f"Modal can't be reached at {url}: {error}. Nothing was created on Modal.",
             hint="Check the network. 'target: local' runs without Modal.",
         ) from error
-
-
-def _image(recipe: ImageRecipe, source: Path, *, add_package: bool) -> modal.Image:
-    import modal
-
-    if recipe.parent_image:
-        image = modal.Image.from_registry(recipe.parent_image)
-    else:
-        image = modal.Image.debian_slim(python_version=recipe.python_version)
-    if recipe.apt_packages:
-        image = image.apt_install(*recipe.apt_packages)
-    if recipe.python_packages:
-        image = image.uv_pip_install(*recipe.python_packages)
-    if recipe.environment:
-        image = image.env(dict(recipe.environment))
-    # Files last: they are mounted, so a change of code rebuilds nothing.
-    if add_package:
-        image = image.add_local_python_source("modalrun")
-    return image.add_local_dir(source, CODE_FOLDER, ignore=[])
