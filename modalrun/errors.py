@@ -96,3 +96,12 @@ class InternalError(ModalrunError):
     """A fault of modalrun's own; never the user's."""
 
     exit_code = 70
+
+
+class Interrupted(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt no error, so that nothing catches it by chance.
+
+    Exit code 143 (128 + 15).
+    """
+
+    exit_code: ClassVar[int] = 143

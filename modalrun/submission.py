@@ -17,7 +17,12 @@ from typing import Protocol
 from modalrun import plan as planning
 from modalrun.deployment import Deployment
 from modalrun.engine import engine_packages
-from modalrun.errors import ConnectionLostError, ModalrunError, UnknownOutcomeError
+from modalrun.errors import (
+    ConnectionLostError,
+    Interrupted,
+    ModalrunError,
+    UnknownOutcomeError,
+)
 from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
@@ -106,7 +111,7 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
     watcher.phase("Waiting for the first step")
     try:
         end = sandbox.watch(watcher.output)
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, Interrupted):
         watcher.say("")
         watcher.say(f"Detached. The run {run.id} goes on in its sandbox.", "yellow")
         for label, command in _commands(plan, sandbox):

@@ -18,7 +18,7 @@ import typer
 
 from modalrun import __version__
 from modalrun.cli import local, submit
-from modalrun.errors import InternalError, ModalrunError
+from modalrun.errors import InternalError, Interrupted, ModalrunError
 
 DEBUG = "MODALRUN_DEBUG"
 
@@ -73,8 +73,8 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
+    except Interrupted as interruption:
+        return interruption.exit_code
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -88,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
 
 
 def _terminate(_signum: int, _frame: FrameType | None) -> None:
-    raise SystemExit(143)
+    raise Interrupted
 
 
 def _show(error: ModalrunError) -> None:

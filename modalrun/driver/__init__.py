@@ -5,6 +5,9 @@ from __future__ import annotations
 RUN_ID = "MODALRUN_RUN_ID"
 """The variable that carries ZenML's run id."""
 
+MAX_PARALLELISM = "MODALRUN_MAX_PARALLELISM"
+"""The variable that carries how many steps may run at the same time in one process; 1 if unset."""
+
 TIMEOUT = "MODALRUN_TIMEOUT"
 """The variable that carries the sandbox's timeout in seconds."""
 

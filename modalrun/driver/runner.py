@@ -7,12 +7,14 @@ uses ZenML's own step launcher beneath, so that caching, hooks, artifacts and st
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import os
 import signal
 import sys
 import time
 import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -23,9 +25,11 @@ from modalrun.driver import (
     EXIT_FAILED,
     EXIT_TERMINATED,
     EXIT_UNRECORDED,
+    MAX_PARALLELISM,
     RUN_ID,
     RunStopped,
 )
+from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.steps import StepRunner
@@ -76,27 +80,55 @@ def main() -> NoReturn:
 def run(runner: StepRunner) -> bool:
     """Run every step whose turn comes; returns whether all of them succeeded.
 
-    Failure modes are ZenML's: FAIL_FAST and STOP_ON_FAILURE start nothing after a failure,
-    CONTINUE_ON_FAILURE leaves out only what depends on the failed step.
+    One at a time runs in the main thread, where ZenML's signal handling works. Several at a time
+    run in threads, each with a copy of the context that ZenML keeps its state in.
     """
-    failed: set[str] = set()
-    skipped: set[str] = set()
-    for name, upstream in runner.graph.items():
-        if name in runner.done:
-            continue
-        if failed and not runner.continues_on_failure:
-            skipped.add(name)
-            _say(f"Step `{name}` is not run: {', '.join(sorted(failed))} failed.")
-            continue
-        blocked = sorted(set(upstream) & (failed | skipped))
-        if blocked:
-            skipped.add(name)
-            _say(f"Step `{name}` is not run: {', '.join(blocked)} did not succeed.")
-            continue
-        if not _run_step(runner, name):
-            failed.add(name)
+    limit = int(os.environ.get(MAX_PARALLELISM, "1"))
+    scheduler = Scheduler(
+        runner.graph,
+        mode=FailureMode(runner.failure_mode),
+        max_parallelism=limit,
+        done=runner.done,
+    )
+    walk = _one_by_one if limit == 1 else _side_by_side
+    walk(runner, scheduler, limit)
     runner.cleanup()
-    return not failed
+    return scheduler.succeeded
+
+
+def _one_by_one(runner: StepRunner, scheduler: Scheduler, _limit: int) -> None:
+    actions = scheduler.start()
+    while starts := _say_skips(actions):
+        (step,) = starts
+        actions = scheduler.ended(step, succeeded=_run_step(runner, step))
+
+
+def _side_by_side(runner: StepRunner, scheduler: Scheduler, limit: int) -> None:
+    running: dict[Future[bool], str] = {}
+    pool = ThreadPoolExecutor(limit, thread_name_prefix="step")
+    try:
+        actions = scheduler.start()
+        while True:
+            for step in _say_skips(actions):
+                context = contextvars.copy_context()
+                running[pool.submit(context.run, _run_step, runner, step)] = step
+            if not running:
+                return
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            actions = []
+            for future in ended:
+                actions += scheduler.ended(running.pop(future), succeeded=future.result())
+    finally:
+        # After SIGTERM nothing waits for the other steps: the process ends, and they with it.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _say_skips(actions: list[Action]) -> list[str]:
+    """Tell of the steps that will not run; returns the steps to start."""
+    for action in actions:
+        if isinstance(action, Skip):
+            _say(action.reason)
+    return [action.step for action in actions if isinstance(action, Start)]
 
 
 def _run_step(runner: StepRunner, name: str) -> bool:

@@ -60,6 +60,7 @@ def main() -> int:
 
     import asyncio
     import logging
+    import sqlite3
 
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -88,7 +89,11 @@ def main() -> int:
 
         await server.run(on_ready)
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    except (OSError, sqlite3.Error) as error:
+        print(f"the server failed: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -94,10 +94,13 @@ class Sandboxes:
         self._on_change = on_change
         self._live: dict[str, LiveSandbox] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self.open_files = 0
 
     def create(self, record: SandboxRecord, plan: Plan) -> None:
         """Record a sandbox and start it. Raises RpcError when its name is taken in its app."""
+        if self._closed:
+            raise RpcError(Status.UNAVAILABLE, "The local Modal server is ending")
         for other in self._live.values():
             if record.name and (other.record.app_id, other.record.name) == (
                 record.app_id,
@@ -292,7 +295,8 @@ class Sandboxes:
                 raise closed from None
 
     async def shut_down(self) -> None:
-        """Terminate every sandbox, and wait until all are gone."""
+        """Terminate every sandbox, and wait until all are gone; no new ones are taken."""
+        self._closed = True
         for sandbox in self._live.values():
             self._end(sandbox, TERMINATED, "The local Modal server was stopped.")
         if self._tasks:

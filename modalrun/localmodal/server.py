@@ -38,6 +38,8 @@ from modalrun.localmodal.volumes import Volumes
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+# How long calls may take to say their last words when the server ends, in seconds.
+_GRACE = 1.0
 
 
 class _Notifier(logging.Handler):
@@ -88,6 +90,7 @@ class LocalServer:
         self._active_calls = 0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._ending = asyncio.Event()
+        self._quiet = Signal()
         self.logged = Signal()
         logging.getLogger().addHandler(_Notifier(self.logged, asyncio.get_running_loop()))
         self.sandboxes.recover()
@@ -98,7 +101,7 @@ class LocalServer:
         environments = Environments(store, clock)
         self._mounts = Mounts(self._state, store, clock, guard, environments)
         apps = Apps(store, clock, environments, sandboxes, self._logs.changed.fire)
-        images = Images(store, clock, self._mounts)
+        images = Images(store, clock, environments, self._mounts, self._faults.failing_build)
         secrets = Secrets(store, clock, environments)
         volumes = Volumes(self._state, store, clock, environments)
         self._rpcs = SandboxRpcs(
@@ -125,7 +128,7 @@ class LocalServer:
             secrets,
             volumes,
             self._rpcs,
-            LogRpcs(store, self._logs, apps, sandboxes),
+            LogRpcs(store, self._logs, apps, images, sandboxes),
             CommandRouter(self._logs, sandboxes),
         ):
             dispatcher.add(subject)
@@ -162,6 +165,8 @@ class LocalServer:
     async def _get_status(self, request: http.Request) -> http.Response:
         if not self._is_ours(request):
             return http.Response(403)
+        if self._ending.is_set():
+            return http.Response(503)
         return http.Response(200, json.dumps(self.status()).encode())
 
     async def _post_stop(self, request: http.Request) -> http.Response:
@@ -209,6 +214,8 @@ class LocalServer:
 
     def _count_call(self, change: int) -> None:
         self._active_calls += change
+        if not self._active_calls:
+            self._quiet.fire()
         self._note_activity()
 
     def _note_activity(self) -> None:
@@ -246,9 +253,9 @@ class LocalServer:
     async def _listen(self) -> None:
         try:
             # The same port as last time, so that exported variables stay good.
-            await self._server.start(HOST, self._identity.port)
+            await self._server.start(HOST, self._identity.port, backlog=1024)
         except OSError:
-            await self._server.start(HOST, 0)
+            await self._server.start(HOST, 0, backlog=1024)
         self._identity.port = self._server.port
         self._identity.save(self._state.identity_file)
         self._mounts.base_url = self._rpcs.base_url = self.url
@@ -281,6 +288,10 @@ class LocalServer:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         await self.sandboxes.shut_down()
+        self.logged.fire()
+        if self._active_calls:
+            # Streams have the end of their sandbox to tell.
+            await self._quiet.wait(_GRACE)
         self._server.close()
         await tidy
         self._store.close()

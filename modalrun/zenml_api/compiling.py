@@ -32,7 +32,7 @@ from zenml.stack import Stack
 from zenml.utils import env_utils, source_utils
 
 from modalrun.deployment import Deployment, StepView
-from modalrun.errors import ModalrunError, NotFoundError, UsageError
+from modalrun.errors import Interrupted, ModalrunError, NotFoundError, UsageError
 from modalrun.spec import RunSpec, validation_message
 from modalrun.yaml_source import nearest
 from modalrun.zenml_api.integrations import activate_lazily
@@ -137,7 +137,7 @@ def _import_pipeline(spec: RunSpec) -> Pipeline:
                 " run spec's own; 'source_root:' sets another.",
             ) from error
         raise _import_failed(spec, module_name, error) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:
         raise _import_failed(spec, module_name, error) from error
@@ -159,7 +159,9 @@ def _import_pipeline(spec: RunSpec) -> Pipeline:
     if not hasattr(module, attribute):
         problem = f"the module '{module_name}' has no '{attribute}'."
     else:
-        problem = f"'{spec.pipeline}' is not a ZenML pipeline, it is of type '{type(found).__name__}'."
+        problem = (
+            f"'{spec.pipeline}' is not a ZenML pipeline, it is of type '{type(found).__name__}'."
+        )
     raise spec.error(("pipeline",), problem, hint)
 
 

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.enums import ExecutionMode
 from zenml.exceptions import RunStoppedException
 from zenml.execution.context import setup_execution_context
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
@@ -26,7 +25,7 @@ class StepRunner:
     Attributes:
         graph: Each step's name -> the names of the steps it waits for, parents first.
         done: The steps that have succeeded already and are not run again.
-        continues_on_failure: Whether steps that don't depend on a failed one still run.
+        failure_mode: ZenML's `ExecutionMode`, as its value.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -47,8 +46,7 @@ class StepRunner:
             name: tuple(step.spec.upstream_steps) for name, step in configurations.items()
         }
         self.done = {n for n, s in self._run.steps.items() if s.status.is_successful}
-        mode = self._snapshot.pipeline_configuration.execution_mode
-        self.continues_on_failure = mode == ExecutionMode.CONTINUE_ON_FAILURE
+        self.failure_mode = self._snapshot.pipeline_configuration.execution_mode.value
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.
         self._contexts.enter_context(prevent_pipeline_execution())

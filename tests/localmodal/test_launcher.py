@@ -1,0 +1,223 @@
+"""Finding, starting and ending the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import modal
+import pytest
+from modal_proto.api_pb2 import GenericResult
+
+from modalrun.errors import ModalrunError
+from modalrun.localmodal import launcher
+from modalrun.localmodal.launcher import ServerInfo, StateDir
+from tests.localmodal.conftest import (
+    PATIENCE,
+    TREE,
+    Sdk,
+    gone,
+    processes_of,
+    wait_for_end,
+    wait_until_gone,
+)
+
+SERVER = [sys.executable, "-m", "modalrun.localmodal"]
+ENSURE = """
+import sys
+from pathlib import Path
+from modalrun.localmodal import launcher
+sys.stdin.read()
+print(launcher.ensure_running(Path(sys.argv[1])).pid)
+"""
+
+
+def test_racing_commands_start_one_server(state: Path) -> None:
+    reader, writer = os.pipe()
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", ENSURE, str(state)],
+            stdin=reader,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": TREE},
+        )
+        for _ in range(6)
+    ]
+    os.close(reader)
+    os.close(writer)
+    pids = {racer.communicate(timeout=PATIENCE)[0].strip() for racer in racers}
+    found = launcher.running(state)
+    assert found is not None
+    assert pids == {str(found.pid)}
+    assert len(processes_of(state)) == 1
+
+
+def test_it_is_found_again(start: Callable[..., ServerInfo], state: Path) -> None:
+    assert launcher.running(state) is None
+    first = start()
+    assert start() == first == launcher.running(state)
+    assert launcher.stop(state) is True
+    assert launcher.stop(state) is False
+    assert launcher.running(state) is None
+    again = start()
+    # Variables that were exported before go on to work.
+    assert again.environ() == first.environ()
+    assert again.pid != first.pid
+
+
+def test_the_folder_is_private(sdk: Sdk) -> None:
+    sdk.create("echo", "x", env={"A": "b"}).wait()
+    state = sdk.info.state_dir
+    assert state.stat().st_mode & 0o777 == 0o700
+    modes = {path: path.stat().st_mode & 0o077 for path in state.rglob("*")}
+    assert {path for path, mode in modes.items() if mode} == set()
+
+
+def test_the_server_listens_on_loopback_only(sdk: Sdk) -> None:
+    (server,) = processes_of(sdk.info.state_dir)
+    listening = [c.laddr.ip for c in server.net_connections() if c.status == "LISTEN"]
+    assert listening == ["127.0.0.1"]
+
+
+def test_the_environment_it_gives(
+    start: Callable[..., ServerInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "example.org,localhost")
+    info = start()
+    values = info.environ()
+    assert tuple(values) == launcher.VARIABLES
+    assert values["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+    assert values["MODAL_SERVER_URL"].startswith("http://127.0.0.1:")
+    assert Path(values["MODAL_CONFIG_PATH"]).read_text() == ""
+    assert info.token_secret not in repr(info)
+
+
+def test_a_stale_info_file(start: Callable[..., ServerInfo], state: Path) -> None:
+    first = start()
+    os.kill(first.pid, signal.SIGKILL)
+    wait_for_end(state)
+    info = StateDir(state).info_file
+    assert info.exists()
+    assert launcher.running(state) is None
+    # A pid that now belongs to somebody else is no sign of life.
+    info.write_text(json.dumps({**json.loads(info.read_text()), "pid": os.getpid()}))
+    assert launcher.running(state) is None
+    assert launcher.stop(state) is False
+    assert start().pid not in (first.pid, os.getpid())
+
+
+def test_idle_end(start: Callable[..., ServerInfo], state: Path) -> None:
+    info = start(idle_timeout=0.2)
+    wait_for_end(state)
+    wait_until_gone(info.pid)
+    assert not StateDir(state).info_file.exists()
+    assert "it was idle" in StateDir(state).server_log.read_text()
+
+
+def test_a_sandbox_keeps_the_server_alive(
+    start: Callable[..., ServerInfo], connect: Callable[[ServerInfo], Sdk], state: Path
+) -> None:
+    sdk = connect(start(idle_timeout=0.5))
+    sandbox = sdk.create("sh", "-c", "sleep 1.5; echo done")
+    sandbox.detach()
+    wait_for_end(state)
+    again = connect(start())
+    assert again.sandbox(sandbox.object_id).stdout.read() == "done\n"
+    assert again.record(sandbox).status == GenericResult.GENERIC_STATUS_SUCCESS
+
+
+def test_an_idle_server_waits_for_a_command_that_looks(state: Path) -> None:
+    StateDir(state).create()
+    with launcher._start_lock(StateDir(state)):
+        process = subprocess.Popen(
+            [*SERVER, "--state-dir", str(state), "--idle-timeout", "0.1", "--ready-fd", "1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": TREE},
+        )
+        assert process.stdout is not None and process.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        assert StateDir(state).info_file.exists()
+    assert process.wait(PATIENCE) == 0
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("end", ["stop", "SIGTERM"])
+def test_a_graceful_end_terminates_sandboxes(
+    sdk: Sdk, connect: Callable[[ServerInfo], Sdk], backend: dict[str, Any], end: str
+) -> None:
+    state = sdk.info.state_dir
+    sandbox = sdk.create("sh", "-c", "echo $$; sleep 1000", **backend)
+    pid = int(next(iter(sandbox.stdout)))
+    if end == "stop":
+        assert launcher.stop(state)
+    else:
+        os.kill(sdk.info.pid, signal.SIGTERM)
+        wait_for_end(state)
+    assert gone(pid)
+    assert sdk.record(sandbox).status == GenericResult.GENERIC_STATUS_TERMINATED
+    again = connect(launcher.ensure_running(state)).sandbox(sandbox.object_id)
+    assert again.returncode == 137
+    assert again.stdout.read() == f"{pid}\n"
+
+
+def test_kill_9_of_the_server(
+    sdk: Sdk, connect: Callable[[ServerInfo], Sdk], backend: dict[str, Any]
+) -> None:
+    state = sdk.info.state_dir
+    done = sdk.create("echo", "done", **backend)
+    done.wait()
+    script = "setsid sleep 1000 & printf partial >&2; echo $! $$; sleep 1000"
+    sandbox = sdk.create("sh", "-c", script, **backend)
+    pids = [int(pid) for pid in next(iter(sandbox.stdout)).split()]
+    os.kill(sdk.info.pid, signal.SIGKILL)
+    wait_for_end(state)
+    for pid in pids:
+        wait_until_gone(pid)
+    again = connect(launcher.ensure_running(state))
+    lost = again.sandbox(sandbox.object_id)
+    assert lost.returncode not in (None, 0)
+    record = again.record(sandbox)
+    assert record.status == GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
+    assert "server was killed" in record.exception
+    assert lost.stdout.read() == "{} {}\n".format(*pids)
+    assert "partial" in [entry.message for entry in lost.logs.tail()]
+    assert again.sandbox(done.object_id).returncode == 0
+    assert list(modal.Sandbox.list(app_id=again.app().app_id, client=again.client)) == []
+
+
+def test_old_sandboxes_are_forgotten(
+    sdk: Sdk, connect: Callable[[ServerInfo], Sdk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = sdk.info.state_dir
+    sandbox = sdk.create("echo", "old")
+    sandbox.wait()
+    launcher.stop(state)
+    monkeypatch.setenv("MODALRUN_LOCAL_RETENTION_DAYS", "0")
+    again = connect(launcher.ensure_running(state))
+    with pytest.raises(modal.exception.NotFoundError):
+        again.sandbox(sandbox.object_id)
+    assert not StateDir(state).logs(sandbox.object_id).exists()
+
+
+def test_a_server_that_cannot_start(state: Path) -> None:
+    StateDir(state).create()
+    StateDir(state).database.mkdir()
+    with pytest.raises(ModalrunError, match=r"(?s)did not start.*sqlite3") as caught:
+        launcher.ensure_running(state)
+    assert str(StateDir(state).server_log) in str(caught.value.hint)
+
+
+def test_a_state_folder_that_cannot_be_used(state: Path) -> None:
+    state.write_text("a file")
+    with pytest.raises(ModalrunError, match="cannot be used"):
+        launcher.ensure_running(state)
+    state.unlink()

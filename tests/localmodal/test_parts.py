@@ -1,0 +1,127 @@
+"""Parts that can be tested without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modalrun.localmodal import keeper, rootfs
+from modalrun.localmodal.auth import Guard, Identity
+from modalrun.localmodal.ids import Clock, new_id, new_sandbox_ids
+from modalrun.localmodal.logstore import SandboxLog, whole_characters
+from modalrun.localmodal.process import STDERR, STDOUT
+
+
+@given(st.text(), st.integers(0, 50))
+def test_whole_characters_never_splits_one(text: str, cut: int) -> None:
+    data = text.encode()
+    size = whole_characters(data[:cut])
+    data[:size].decode()
+    assert len(data[:cut]) - size < 4
+
+
+@given(st.binary())
+def test_whole_characters_holds_back_little(data: bytes) -> None:
+    assert 0 <= len(data) - whole_characters(data) <= 3
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.binary(min_size=1)), max_size=20),
+    st.booleans(),
+)
+def test_a_log_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[int, bytes]], crash: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    log = SandboxLog(folder, Clock(), writable=True)
+    for descriptor, data in writes:
+        log.append(descriptor, data)
+    if crash:
+        log.close()
+        log = SandboxLog(folder, Clock(), writable=True)
+        log.recover()
+    else:
+        log.finish()
+    written = {d: b"".join(data for fd, data in writes if fd == d) for d in (STDOUT, STDERR)}
+    spans = list(log.spans())
+    for descriptor, whole in written.items():
+        assert log.read(descriptor, 0, len(whole) + 1) == whole
+        mine = [span for span in spans if span.descriptor == descriptor]
+        assert b"".join(log.read(descriptor, s.start, s.end - s.start) for s in mine) == whole
+        lines = [line for span in mine for line in log.lines(span)]
+        assert len(lines) == sum(span.entries for span in mine)
+        assert "".join(lines).count("\n") == whole.count(b"\n")
+        assert all("\n" not in line[:-1] for line in lines)
+    times = [span.time_ns for span in spans]
+    assert times == sorted(set(times))
+    middle = times[len(times) // 2] if times else 0
+    assert log.first_after(middle) == sum(time <= middle for time in times)
+    log.close()
+
+
+def test_ids_have_the_sdks_shapes() -> None:
+    from modal.sandbox._common import SandboxVersion, _get_sandbox_version
+    from modal.sandbox._task_command_router_client import _is_v2_task_id
+
+    for _ in range(200):
+        sandbox, task = new_sandbox_ids(1)
+        assert _get_sandbox_version(sandbox) is SandboxVersion.V1 and not _is_v2_task_id(task)
+        sandbox, task = new_sandbox_ids(2)
+        assert _get_sandbox_version(sandbox) is SandboxVersion.V2 and _is_v2_task_id(task)
+    assert len(new_id("ap")) == 25
+
+
+def test_the_clock_never_repeats() -> None:
+    clock = Clock()
+    seconds = [clock.now() for _ in range(1000)]
+    assert seconds == sorted(set(seconds))
+    assert Clock(2**62).now_ns() == 2**62 + 1
+
+
+def test_signed_tokens(tmp_path: Path) -> None:
+    identity = Identity.load(tmp_path / "none")
+    guard = Guard(identity)
+    token = guard.sign("ta-1")
+    assert guard.allows_signed(token, "ta-1")
+    assert not guard.allows_signed(token, "ta-2")
+    assert not guard.allows_signed(token[:-2], "ta-1")
+    assert not Guard(Identity.load(tmp_path / "none")).allows_signed(token, "ta-1")
+    for nonsense in ("", ".", "a.b", "é.é.é"):
+        assert not guard.allows_signed(nonsense, "ta-1")
+
+
+def test_nothing_leaves_the_root(tmp_path: Path) -> None:
+    assert rootfs.inside(tmp_path, "/a/./b") == tmp_path / "a" / "b"
+    assert rootfs.inside(tmp_path, "a") == tmp_path / "a"
+    with pytest.raises(ValueError, match="leaves"):
+        rootfs.inside(tmp_path, "/a/../../b")
+
+
+def test_recipe_lines() -> None:
+    recipe = rootfs.read_recipe(
+        [
+            "FROM base",
+            "ENV A=1 B='two words'",
+            "ENV OLD some text",
+            "WORKDIR /app",
+            "WORKDIR sub",
+            "COPY --from=x /y /z",
+            "COPY . /",
+            'CMD ["sleep", "5"]',
+            "RUN echo ENV X=1",
+        ]
+    )
+    assert recipe.env == [("A", "1"), ("B", "two words"), ("OLD", "some text")]
+    assert recipe.workdir == "/app/sub"
+    assert recipe.copies == [(".", "/")]
+    assert recipe.command == ["sleep", "5"]
+
+
+def test_a_command_for_the_keeper() -> None:
+    packed = keeper.pack(["a", "", "b c"], {"K": "v=\n"}, "/x", 7)
+    assert int(packed[:8]) == len(packed) - 8
+    assert packed[8:].split(b"\0") == [b"/x", b"7", b"3", b"a", b"", b"b c", b"K=v=\n"]

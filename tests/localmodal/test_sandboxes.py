@@ -1,0 +1,251 @@
+"""The life of a sandbox, on both backends, through the real SDK."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import modal
+import pytest
+from modal.exception import AlreadyExistsError, NotFoundError
+from modal_proto.api_pb2 import GenericResult
+
+from modalrun.localmodal import launcher
+from tests.localmodal.conftest import PATIENCE, Sdk, gone, processes_of
+
+Backend = dict[str, Any]
+
+# Starts a process that has left the session, the group and its parents behind.
+DAEMON = """
+import os, sys, time
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(writer, str(os.getpid()).encode())
+        os.closerange(0, 3)
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+print(os.read(reader, 20).decode(), flush=True)
+"""
+
+
+def test_output_and_exit_code(sdk: Sdk, backend: Backend) -> None:
+    sandbox = sdk.create("sh", "-c", "echo out; echo err >&2; exit 3", **backend)
+    assert sandbox.stdout.read() == "out\n"
+    assert sandbox.stderr.read() == "err\n"
+    sandbox.wait()
+    assert sandbox.returncode == 3
+
+
+def test_success(sdk: Sdk, backend: Backend) -> None:
+    sandbox = sdk.create("true", **backend)
+    sandbox.wait()
+    assert sandbox.returncode == 0
+    assert sandbox.poll() == 0
+
+
+def test_a_line_comes_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None:
+    sandbox = sdk.create("sh", "-c", "echo first; read line; echo got $line", **backend)
+    lines = iter(sandbox.stdout)
+    assert next(lines) == "first\n"
+    assert sandbox.poll() is None
+    sandbox.stdin.write("hello\n")
+    sandbox.stdin.drain()
+    assert next(lines) == "got hello\n"
+    assert list(lines) == []
+
+
+def test_end_of_input(sdk: Sdk, backend: Backend) -> None:
+    sandbox = sdk.create("wc", "-c", **backend)
+    sandbox.stdin.write(b"x" * 300_000)
+    sandbox.stdin.write_eof()
+    sandbox.stdin.drain()
+    assert sandbox.stdout.read().strip() == "300000"
+
+
+def test_timeout(sdk: Sdk, backend: Backend) -> None:
+    sandbox = sdk.create("sleep", "1000", timeout=1, **backend)
+    with pytest.raises(modal.exception.SandboxTimeoutError):
+        sandbox.wait()
+    assert sandbox.returncode == 124
+
+
+def test_terminate(sdk: Sdk, backend: Backend) -> None:
+    sandbox = sdk.create("sleep", "1000", **backend)
+    sandbox.terminate()
+    with pytest.raises(modal.exception.SandboxTerminatedError):
+        sandbox.wait()
+    assert sandbox.returncode == 137
+    sandbox.terminate()
+
+
+def test_a_command_that_cannot_be_started(sdk: Sdk, backend: Backend, tmp_path: Path) -> None:
+    missing = sdk.create("no-such-command", **backend)
+    missing.wait()
+    assert missing.returncode == 127
+    assert missing.stderr.read() == "no-such-command: No such file or directory\n"
+    forbidden = sdk.create(str(tmp_path), **backend)
+    forbidden.wait()
+    assert forbidden.returncode == 126
+
+
+def test_death_by_signal(sdk: Sdk, backend: Backend) -> None:
+    sandbox = sdk.create("sh", "-c", "kill -9 $$", **backend)
+    sandbox.wait()
+    assert sandbox.returncode == 137
+
+
+@pytest.mark.parametrize("end", ["itself", "terminate", "timeout"])
+def test_nothing_survives(sdk: Sdk, backend: Backend, end: str) -> None:
+    tail = "" if end == "itself" else "time.sleep(1000)"
+    timeout = 2 if end == "timeout" else PATIENCE
+    sandbox = sdk.create("python", "-c", DAEMON + tail, timeout=timeout, **backend)
+    daemon = int(next(iter(sandbox.stdout)))
+    if end == "terminate":
+        sandbox.terminate()
+    try:
+        sandbox.wait(raise_on_termination=False)
+    except modal.exception.SandboxTimeoutError:
+        assert end == "timeout"
+    assert gone(daemon)
+
+
+def test_a_keeper_that_is_killed(sdk: Sdk) -> None:
+    sandbox = sdk.create("sh", "-c", "echo started; sleep 1000")
+    assert next(iter(sandbox.stdout)) == "started\n"
+    (shell,) = [p for p in processes_of(sdk.info.state_dir) if p.name() == "sh"]
+    shell.parent().kill()
+    sandbox.wait()
+    assert sandbox.returncode == 137
+    assert sdk.record(sandbox).status == GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
+    assert gone(shell.pid)
+
+
+def test_names_are_unique_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None:
+    first = sdk.create("sleep", "1000", name="one", **backend)
+    with pytest.raises(AlreadyExistsError):
+        sdk.create("true", name="one", **backend)
+    other = sdk.create("true", name="one", app=sdk.app("another"), **backend)
+    other.wait()
+    first.terminate(wait=True)
+    again = sdk.create("true", name="one", **backend)
+    again.wait()
+
+
+def test_list_and_tags(sdk: Sdk, backend: Backend) -> None:
+    app = sdk.app()
+    sandboxes = [
+        sdk.create("sleep", "1000", app=app, tags={"run": "r1", "step": str(n)}, **backend)
+        for n in range(3)
+    ]
+    finished = sdk.create("true", app=app, tags={"run": "r1"}, **backend)
+    finished.wait()
+
+    def listed(**tags: str) -> list[str]:
+        found = modal.Sandbox.list(app_id=app.app_id, tags=tags, client=sdk.client)
+        return [sandbox.object_id for sandbox in found]
+
+    ids = [sandbox.object_id for sandbox in sandboxes]
+    assert listed(run="r1") == ids[::-1]
+    assert listed(run="r1", step="1") == [ids[1]]
+    assert listed(run="r2") == []
+    sandboxes[0].set_tags({"run": "r2"})
+    assert sandboxes[0].get_tags() == {"run": "r2"}
+    assert listed(run="r2") == [ids[0]]
+
+
+def test_more_sandboxes_than_a_page(sdk: Sdk) -> None:
+    app = sdk.app()
+    with ThreadPoolExecutor(8) as pool:
+        created = list(
+            pool.map(lambda _: sdk.create("sleep", "1000", app=app).object_id, range(110))
+        )
+    found = [s.object_id for s in modal.Sandbox.list(app_id=app.app_id, client=sdk.client)]
+    assert sorted(found) == sorted(created)
+
+
+def test_another_process_finds_it(sdk: Sdk, backend: Backend) -> None:
+    sandbox = sdk.create("sh", "-c", "echo hello; read line; exit 5", name="it", **backend)
+    code = """
+import sys, modal
+named = modal.Sandbox.from_name("tests", "it")
+sandbox = modal.Sandbox.from_id(sys.argv[1])
+assert named.object_id == sys.argv[1] and sandbox.poll() is None
+print(next(iter(sandbox.stdout)), end="")
+"""
+    assert sdk.script(code, sandbox.object_id) == "hello\n"
+    sandbox.stdin.write("\n")
+    sandbox.stdin.drain()
+    sandbox.wait()
+    after = """
+import sys, modal
+sandbox = modal.Sandbox.from_id(sys.argv[1])
+print(sandbox.returncode, sandbox.stdout.read())
+"""
+    assert sdk.script(after, sandbox.object_id) == "5 hello\n\n"
+    with pytest.raises(NotFoundError):
+        modal.Sandbox.from_name("tests", "it", client=sdk.client)
+
+
+def test_a_finished_sandbox_by_name(sdk: Sdk) -> None:
+    sandbox = sdk.create("true", name="past")
+    sandbox.wait()
+    found = modal.Sandbox.from_name("tests", "past", include_terminated=True, client=sdk.client)
+    assert found.object_id == sandbox.object_id
+    assert found.returncode == 0
+
+
+def test_what_was_requested_is_shown(sdk: Sdk) -> None:
+    sandbox = sdk.create(
+        "sleep", "1000", gpu="A100-80GB:2", cpu=(1.5, 4), memory=(512, 1024), region="eu",
+        cloud="aws", name="big",
+    )  # fmt: skip
+    status = launcher.status(sdk.info.state_dir)
+    assert status is not None
+    (shown,) = status["running"]
+    assert shown["id"] == sandbox.object_id
+    assert shown["requested"] == {
+        "cpu": 1.5,
+        "cpu_limit": 4.0,
+        "memory_mib": 512,
+        "memory_limit_mib": 1024,
+        "gpu": "A100-80GB:2",
+        "cloud": "aws",
+        "regions": ["eu"],
+    }
+
+
+def test_a_hundred_stream_at_once(sdk: Sdk, tmp_path: Path) -> None:
+    """All hundred are seen to write, on both streams, before any of them can end."""
+    gate = tmp_path / "gate"
+    app, image = sdk.app(), modal.Image.debian_slim()
+    handle = os.open(gate, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+
+    def make(number: int) -> modal.Sandbox:
+        script = f"echo out {number}; echo err {number} >&2; flock -s {gate} echo end {number}"
+        gpu = "T4" if number % 2 else None
+        return sdk.create("sh", "-c", script, app=app, image=image, gpu=gpu, timeout=120)
+
+    with ThreadPoolExecutor(100) as pool:
+        sandboxes = list(pool.map(make, range(100)))
+        outs = [iter(sandbox.stdout) for sandbox in sandboxes]
+        errs = [iter(sandbox.stderr) for sandbox in sandboxes]
+        assert list(pool.map(next, outs)) == [f"out {n}\n" for n in range(100)]
+        assert list(pool.map(next, errs)) == [f"err {n}\n" for n in range(100)]
+        os.close(handle)
+        assert list(pool.map(list, outs)) == [[f"end {n}\n"] for n in range(100)]
+        assert list(pool.map(lambda s: s.wait(), sandboxes)) == [None] * 100
+        assert {sandbox.returncode for sandbox in sandboxes} == {0}
+
+
+def test_ephemeral_app(sdk: Sdk) -> None:
+    with modal.App("ephemeral").run(client=sdk.client) as app:
+        sandbox = sdk.create("sleep", "1000", app=app)
+    sandbox.wait(raise_on_termination=False)
+    assert sandbox.returncode == 137

@@ -1,0 +1,108 @@
+"""The scheduler, on graphs and orders of events that nobody would think of."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modalrun.driver.scheduler import FailureMode, Scheduler, Skip, Start, State
+
+FINAL = {State.SUCCEEDED, State.FAILED, State.NOT_RUN}
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> dict[str, list[str]]:
+    """A random graph without circles, its steps in a random order."""
+    names = [f"s{i}" for i in range(draw(st.integers(0, 12)))]
+    graph = {
+        name: draw(st.lists(st.sampled_from(names[:i]), unique=True)) if i else []
+        for i, name in enumerate(names)
+    }
+    return {name: graph[name] for name in draw(st.permutations(names))}
+
+
+@given(
+    graph=graphs(),
+    mode=st.sampled_from(FailureMode),
+    limit=st.none() | st.integers(1, 4),
+    data=st.data(),
+)
+def test_any_run_keeps_the_rules_and_ends(graph, mode, limit, data) -> None:
+    done = set(data.draw(st.lists(st.sampled_from(sorted(graph)), unique=True))) if graph else set()
+    scheduler = Scheduler(graph, mode=mode, max_parallelism=limit, done=done)
+    running: set[str] = set()
+    seen: set[str] = set(done)
+    ended_well = set(done)
+    failed = stopped = False
+
+    def take(actions) -> None:
+        for action in actions:
+            assert action.step not in seen, "every step is decided once"
+            seen.add(action.step)
+            if isinstance(action, Start):
+                assert not stopped
+                assert set(graph[action.step]) <= ended_well, "no step before its parents"
+                assert not (failed and mode is not FailureMode.CONTINUE_ON_FAILURE)
+                running.add(action.step)
+        assert len(running) <= (limit or len(graph))
+
+    take(scheduler.start())
+    while running:
+        if not stopped and data.draw(st.integers(0, 9)) == 0:
+            stopped = True
+            take(scheduler.stop("somebody said so"))
+            continue
+        step = data.draw(st.sampled_from(sorted(running)))
+        running.remove(step)
+        succeeded = data.draw(st.booleans())
+        failed = failed or not succeeded
+        if succeeded:
+            ended_well.add(step)
+        take(scheduler.ended(step, succeeded=succeeded))
+
+    assert scheduler.finished
+    assert seen == set(graph)
+    assert set(scheduler.states.values()) <= FINAL
+    assert scheduler.succeeded == (ended_well == set(graph))
+    if not failed and not stopped:
+        assert scheduler.succeeded
+
+
+def test_a_failure_leaves_out_only_what_depends_on_it() -> None:
+    scheduler = Scheduler({"a": [], "b": [], "c": ["a"], "d": ["c"], "e": ["b"]})
+    assert scheduler.start() == [Start("a"), Start("b")]
+    skips = scheduler.ended("a", succeeded=False)
+    assert [s.step for s in skips if isinstance(s, Skip)] == ["c", "d"]
+    assert "`a`" in skips[0].reason
+    assert scheduler.ended("b", succeeded=True) == [Start("e")]
+
+
+@pytest.mark.parametrize("mode", [FailureMode.FAIL_FAST, FailureMode.STOP_ON_FAILURE])
+def test_other_modes_start_nothing_after_a_failure(mode: FailureMode) -> None:
+    scheduler = Scheduler({"a": [], "b": [], "c": ["b"]}, mode=mode, max_parallelism=2)
+    scheduler.start()
+    assert [type(action) for action in scheduler.ended("a", succeeded=False)] == [Skip]
+    assert scheduler.ended("b", succeeded=True) == []
+    assert scheduler.finished
+    assert not scheduler.succeeded
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        ({"a": ["b"], "b": ["a"]}, "circle"),
+        ({"a": ["a"]}, "circle"),
+        ({"a": ["ghost"]}, "ghost"),
+    ],
+)
+def test_impossible_graphs_are_refused(graph: dict[str, list[str]], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Scheduler(graph)
+
+
+def test_a_step_that_is_not_running_cannot_end() -> None:
+    scheduler = Scheduler({"a": [], "b": ["a"]})
+    scheduler.start()
+    with pytest.raises(ValueError, match="not running"):
+        scheduler.ended("b", succeeded=True)
