@@ -62,8 +62,11 @@ _TRANSLATED = frozenset(
     }
 )
 
-_CODE_WAYS = frozenset(
+_ON_BY_DEFAULT = frozenset(
     {
+        "copy_files",
+        "copy_global_config",
+        "install_deployment_requirements",
         "allow_including_files_in_images",
         "allow_download_from_code_repository",
         "allow_download_from_artifact_store",
@@ -75,7 +78,6 @@ _NO_EFFECT = {
     "target_repository": "nothing is pushed to a registry",
     "install_deployment_requirements": "it is about ZenML's deployments, not about runs",
     "source_files": "the source tree is mounted into the sandbox",
-    "copy_files": "ZenML has dropped it; the source tree is mounted into the sandbox",
     "copy_global_config": "ZenML has dropped it",
     "required_hub_plugins": "ZenML has dropped it",
 }
@@ -177,7 +179,7 @@ class _Translation:
     def _written(self, *, but: Iterable[str] = ()) -> list[str]:
         """The settings that say something, sorted."""
         skipped = {GATHERED, "skip_build", *but}
-        return sorted(k for k, v in self._docker.items() if v and k not in skipped | _CODE_WAYS)
+        return sorted(k for k, v in self._docker.items() if v and k not in skipped | _ON_BY_DEFAULT)
 
     def _named(self, name: str) -> ImageRecipe:
         if written := self._written():
@@ -229,16 +231,12 @@ class _Translation:
 
     def _check_fields(self) -> None:
         for name, value in sorted(self._docker.items()):
-            if name in _CODE_WAYS:
-                if value is False:
-                    self._notes.append(
-                        f"the Docker setting {name} has no effect: the source tree is mounted into"
-                        " the sandbox"
-                    )
-            elif not value or name in _TRANSLATED:
+            says_something = value is False if name in _ON_BY_DEFAULT else bool(value)
+            if not says_something or name in _TRANSLATED:
                 continue
-            elif name in _NO_EFFECT:
-                self._notes.append(f"the Docker setting {name} has no effect: {_NO_EFFECT[name]}")
+            if name in _NO_EFFECT or name in _ON_BY_DEFAULT:
+                why = _NO_EFFECT.get(name, "the source tree is mounted into the sandbox")
+                self._notes.append(f"the Docker setting {name} has no effect: {why}")
             else:
                 why = _REFUSED.get(name, "this version of modalrun doesn't know it")
                 self._refuse(f"'{name}': {why}")
