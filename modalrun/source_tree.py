@@ -169,6 +169,8 @@ def _gitignore(folder: Path) -> list[tuple[Path, GitIgnoreSpec]]:
         return []
     from pathspec import GitIgnoreSpec
 
+    # For pathspec 1.1 "a/**" also names the folder a itself; for Git only what is in it.
+    lines = [f"{line.rstrip()}/*" if line.rstrip().endswith("/**") else line for line in lines]
     return [(folder, GitIgnoreSpec.from_lines(lines))]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from modalrun import plan as planning
+from modalrun import zenml_config
 from modalrun.deployment import Deployment
 from modalrun.engine import engine_packages
 from modalrun.errors import (
@@ -46,6 +48,19 @@ class Watcher(Protocol):
 
 
 def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
+    """Run a spec to its end on a copy of the ZenML configuration where ZenML would change it.
+
+    See `run_to_its_end`.
+    """
+    copy = zenml_config.protect()
+    try:
+        return run_to_its_end(spec, watcher)
+    finally:
+        if copy is not None:
+            shutil.rmtree(copy, ignore_errors=True)
+
+
+def run_to_its_end(spec: RunSpec, watcher: Watcher) -> Outcome:
     """Compile, plan and create a run, watch it to its end, and settle its record.
 
     Args:
@@ -122,7 +137,12 @@ def submit(spec: RunSpec, watcher: Watcher) -> Outcome:
 
 
 def prepare_process(source_root: Path) -> None:
-    """Set what ZenML reads from the environment when it is imported. For this process only."""
+    """Set what ZenML reads from the environment when it is imported. For this process only.
+
+    Raises:
+        ConnectionLostError: There is a ZenML server, and it doesn't answer.
+    """
+    zenml_config.require_server()
     os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
     os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     if (source_root / ".zen").is_dir():

@@ -8,8 +8,6 @@ build fails on order (see `faults`); then its log can be had in the SDK's ways.
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from google.protobuf.json_format import MessageToDict
@@ -83,7 +81,6 @@ class Images:
     def _metadata(self, image_id: str) -> api_pb2.ImageMetadata:
         recipe, _ = self.recipe(image_id)
         return api_pb2.ImageMetadata(
-            python_version_info=f"Python {platform.python_version()}",
             image_builder_version=BUILDER_VERSION,
             workdir=recipe.workdir or None,
         )
@@ -108,7 +105,6 @@ class Images:
             document = {"recipe": recipe, "builder_version": request.builder_version}
             if failure is not None:
                 document["failure"] = failure
-            json.dumps(document)
             self._store.put(
                 Stored("image", image_id, self._clock.now(), name=request.app_id, document=document)
             )

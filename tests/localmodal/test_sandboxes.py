@@ -14,9 +14,11 @@ from modal.exception import AlreadyExistsError, NotFoundError
 from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher
-from tests.localmodal.conftest import PATIENCE, Sdk, gone, processes_of
+
+from .support import PATIENCE, Sdk, gone, processes_of
 
 Backend = dict[str, Any]
+BOTH = ("T4", None)
 
 # Starts a process that has left the session, the group and its parents behind.
 DAEMON = """
@@ -40,13 +42,9 @@ def test_output_and_exit_code(sdk: Sdk, backend: Backend) -> None:
     assert sandbox.stderr.read() == "err\n"
     sandbox.wait()
     assert sandbox.returncode == 3
-
-
-def test_success(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("true", **backend)
-    sandbox.wait()
-    assert sandbox.returncode == 0
-    assert sandbox.poll() == 0
+    success = sdk.create("true", **backend)
+    success.wait()
+    assert success.returncode == success.poll() == 0
 
 
 def test_a_line_comes_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None:
@@ -60,44 +58,44 @@ def test_a_line_comes_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None
     assert list(lines) == []
 
 
-def test_end_of_input(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("wc", "-c", **backend)
-    sandbox.stdin.write(b"x" * 300_000)
-    sandbox.stdin.write_eof()
-    sandbox.stdin.drain()
-    assert sandbox.stdout.read().strip() == "300000"
+def test_end_of_input(sdk: Sdk) -> None:
+    for gpu in BOTH:
+        sandbox = sdk.create("wc", "-c", gpu=gpu)
+        sandbox.stdin.write(b"x" * 300_000)
+        sandbox.stdin.write_eof()
+        sandbox.stdin.drain()
+        assert sandbox.stdout.read().strip() == "300000"
 
 
-def test_timeout(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("sleep", "1000", timeout=1, **backend)
-    with pytest.raises(modal.exception.SandboxTimeoutError):
-        sandbox.wait()
-    assert sandbox.returncode == 124
-
-
-def test_terminate(sdk: Sdk, backend: Backend) -> None:
+def test_timeout_and_terminate(sdk: Sdk, backend: Backend) -> None:
+    late = sdk.create("sleep", "1000", timeout=1, **backend)
     sandbox = sdk.create("sleep", "1000", **backend)
     sandbox.terminate()
     with pytest.raises(modal.exception.SandboxTerminatedError):
         sandbox.wait()
     assert sandbox.returncode == 137
     sandbox.terminate()
+    with pytest.raises(modal.exception.SandboxTimeoutError):
+        late.wait()
+    assert late.returncode == 124
 
 
-def test_a_command_that_cannot_be_started(sdk: Sdk, backend: Backend, tmp_path: Path) -> None:
-    missing = sdk.create("no-such-command", **backend)
-    missing.wait()
-    assert missing.returncode == 127
-    assert missing.stderr.read() == "no-such-command: No such file or directory\n"
-    forbidden = sdk.create(str(tmp_path), **backend)
-    forbidden.wait()
-    assert forbidden.returncode == 126
-
-
-def test_death_by_signal(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("sh", "-c", "kill -9 $$", **backend)
-    sandbox.wait()
-    assert sandbox.returncode == 137
+def test_other_ends(sdk: Sdk, tmp_path: Path) -> None:
+    for gpu in BOTH:
+        missing = sdk.create("no-such-command", gpu=gpu)
+        missing.wait()
+        assert missing.returncode == 127
+        assert missing.stderr.read() == "no-such-command: No such file or directory\n"
+        forbidden = sdk.create(str(tmp_path), gpu=gpu)
+        forbidden.wait()
+        assert forbidden.returncode == 126
+        shot = sdk.create("sh", "-c", "kill -9 $$", gpu=gpu)
+        shot.wait()
+        assert shot.returncode == 137
+        impossible = sdk.create("echo", "a\0b", gpu=gpu)
+        impossible.wait()
+        assert impossible.returncode == 1
+        assert sdk.record(impossible).status == GenericResult.GENERIC_STATUS_INIT_FAILURE
 
 
 @pytest.mark.parametrize("end", ["itself", "terminate", "timeout"])

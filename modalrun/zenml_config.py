@@ -1,0 +1,85 @@
+"""The user's ZenML configuration, as far as it matters before ZenML is imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+import yaml
+
+from modalrun.errors import ConnectionLostError
+
+CONNECT_SECONDS = 3.0
+"""ZenML itself tries an absent server for half a minute (`zen_stores/rest_zen_store.py:4985`)."""
+
+CONFIG_PATH = "ZENML_CONFIG_PATH"
+LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
+STORE_PREFIX = "ZENML_STORE_"
+STORE_URL = "ZENML_STORE_URL"
+
+_FILES = ("config.yaml", "credentials.yaml")
+
+
+def folder() -> Path:
+    """The folder that ZenML keeps its configuration in (`utils/io_utils.py`, ZenML 0.98.0)."""
+    return Path(os.environ.get(CONFIG_PATH) or typer.get_app_dir("zenml"))
+
+
+def require_server() -> None:
+    """Find out within `CONNECT_SECONDS` that the ZenML server doesn't answer, where there is one.
+
+    Raises:
+        ConnectionLostError: Nothing answers at its address.
+    """
+    url = os.environ.get(STORE_URL) or _configured_url()
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or _proxied():
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConnectionLostError(
+            f"The ZenML server at {url} can't be reached: {error}. Nothing was created.",
+            hint="Check the network and 'zenml status'.",
+        ) from error
+
+
+def protect() -> Path | None:
+    """Keep ZenML from writing a store that the environment names into the user's configuration.
+
+    With `ZENML_STORE_URL` set, ZenML stores that address in `config.yaml` and switches the user's
+    own `zenml` command to it (facts: ZenML 0.98.0). This process then works on a copy.
+
+    Returns:
+        The folder of the copy, for the caller to remove; None if none was needed.
+    """
+    if not any(name.startswith(STORE_PREFIX) for name in os.environ):
+        return None
+    original = folder()
+    copy = Path(tempfile.mkdtemp(prefix="modalrun-zenml-"))
+    for name in _FILES:
+        if (original / name).is_file():
+            shutil.copy2(original / name, copy / name)
+    os.environ.setdefault(LOCAL_STORES_PATH, str(original / "local_stores"))
+    os.environ[CONFIG_PATH] = str(copy)
+    return copy
+
+
+def _configured_url() -> str:
+    try:
+        config = yaml.safe_load((folder() / "config.yaml").read_text(encoding="utf-8"))
+        return str(config["store"]["url"])
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        # ZenML makes the file if there is none, and complains about a broken one itself.
+        return ""
+
+
+def _proxied() -> bool:
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return any(os.environ.get(name) or os.environ.get(name.lower()) for name in names)
