@@ -96,9 +96,9 @@ _NEEDS_GATHERING = (
     "replicate_local_python_environment",
 )
 
-_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-_USER = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
-_APT_PACKAGE = re.compile(r"^[a-z0-9][A-Za-z0-9+.:=~_*-]*$")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
+_APT_PACKAGE = re.compile(r"[a-z0-9][A-Za-z0-9+.:=~_*-]*")
 
 
 def image_recipe(
@@ -266,6 +266,9 @@ class _Translation:
             self._notes.append(
                 "the Docker setting parent_image has no effect: 'dockerfile' has its own FROM"
             )
+        if self._local and not self._path(str(dockerfile)).is_file():
+            self._notes.append(f"there is no Dockerfile {self._path(str(dockerfile))}")
+            return Slim(python_version), False
         return self._from_dockerfile(str(dockerfile))
 
     def _from_dockerfile(self, name: str) -> tuple[Base, bool]:
@@ -338,7 +341,7 @@ class _Translation:
         # Upper case as in `_generate_zenml_pipeline_dockerfile` (ZenML 0.98.0).
         values = {str(k).upper(): str(v) for k, v in (self._docker.get(name) or {}).items()}
         for variable, value in values.items():
-            if not _VARIABLE.match(variable):
+            if not _VARIABLE.fullmatch(variable):
                 self._refuse(f"'{name}': '{variable}' is not the name of an environment variable")
             elif "\n" in value:
                 self._refuse(
@@ -351,7 +354,7 @@ class _Translation:
         gathered = (self._docker.get(GATHERED) or {}).get("apt") or ()
         names = dict.fromkeys([*(self._docker.get("apt_packages") or ()), *gathered])
         for name in names:
-            if not _APT_PACKAGE.match(name):
+            if not _APT_PACKAGE.fullmatch(name):
                 self._refuse(f"'apt_packages': '{name}' is not the name of a Debian package")
         return tuple(names)
 
@@ -415,7 +418,7 @@ class _Translation:
 
     def _user(self) -> str | None:
         user = self._docker.get("user")
-        if user and not _USER.match(str(user)):
+        if user and not _USER.fullmatch(str(user)):
             self._refuse(f"'user': '{user}' is not a user name or id, with or without ':group'")
         return str(user) if user else None
 

@@ -31,6 +31,9 @@ Name = Annotated[StrictStr, Field(min_length=1)]
 Cores = Annotated[float, Field(gt=0)]
 
 
+_IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
+
+
 class ImageSetting(BaseModel):
     """The setting `image`: an image other than the one made from the Docker settings.
 
@@ -46,10 +49,17 @@ class ImageSetting(BaseModel):
     source: Literal["registry"] | None = None
     name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9\-_./:]+$")] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping | ImageSetting):
+            raise ValueError(_IMAGE_FORMS)
+        return value
+
     @model_validator(mode="after")
     def _one_of_them(self) -> ImageSetting:
         if (self.source is None) == (self.name is None):
-            raise ValueError("write either 'source: registry' or 'name: <a Modal image>'")
+            raise ValueError(_IMAGE_FORMS)
         return self
 
 

@@ -58,10 +58,10 @@ def source_files(root: Path, *, dockerignore: str | None = None) -> list[Path]:
         UsageError: The files are larger than `MAX_BYTES` together, or the .dockerignore file is
             not there or not one.
     """
-    listed = _git_files(root)
-    candidates = _walk(root) if listed is None else (p for p in listed if not NEVER & set(p.parts))
     ignored = _dockerignore(root, dockerignore)
-    files = sorted({p for p in candidates if (root / p).is_file() and not ignored(p)})
+    files = sorted(
+        {p for p in _tree(root, (root.resolve(),)) if (root / p).is_file() and not ignored(p)}
+    )
     size = sum((root / p).stat().st_size for p in files)
     if size > MAX_BYTES:
         largest = max(files, key=lambda p: (root / p).stat().st_size)
@@ -126,6 +126,31 @@ def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
     return ignore_matcher(lines, str(path))
 
 
+def _tree(root: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """What a source tree consists of, relative to `root`.
+
+    Args:
+        root: The folder.
+        above: The real paths of this folder and of those that have led here, for links that
+            lead back.
+    """
+    listed = _git_files(root)
+    entries = _walk(root) if listed is None else (p for p in listed if not NEVER & set(p.parts))
+    for entry in entries:
+        folder = root / entry
+        if not folder.is_dir():
+            yield entry
+            continue
+        # A submodule, a repository inside this one, or a link to a folder: a tree of its own.
+        real = folder.resolve()
+        if not any(one.is_relative_to(real) for one in above) and not _is_environment(folder):
+            yield from (entry / inner for inner in _tree(folder, (*above, real)))
+
+
+def _is_environment(folder: Path) -> bool:
+    return (folder / "pyvenv.cfg").is_file()
+
+
 def _git_files(root: Path) -> list[Path] | None:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     # Inside a Git hook Git's own variables name the hook's repository, not this one.
@@ -154,10 +179,11 @@ def _walk(root: Path) -> Iterator[Path]:
             name
             for name in folders
             if name not in NEVER
-            and not (here / name / "pyvenv.cfg").is_file()
+            and not _is_environment(here / name)
             and not _is_ignored(here / name, "/", rules[here])
         ]
-        for name in files:
+        links = [name for name in folders if (here / name).is_symlink()]
+        for name in [*files, *links]:
             if not _is_ignored(here / name, "", rules[here]):
                 yield (here / name).relative_to(root)
 

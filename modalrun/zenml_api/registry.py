@@ -114,5 +114,11 @@ def _credentials(stack: Stack, image: str) -> RegistryCredentials | None:
 
 def _is_in(image: str, uri: str) -> bool:
     """Whether an image's name says that it is in a registry."""
-    prefix = uri.removeprefix("https://").rstrip("/")
-    return image.startswith(f"{prefix}/")
+    prefix = _without_hub(uri.removeprefix("https://").rstrip("/"))
+    name = _without_hub(image)
+    return name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in {"/", ":", "@"}
+
+
+def _without_hub(name: str) -> str:
+    """A name without Docker Hub's host, which may be left out."""
+    return name.removeprefix("index.docker.io/").removeprefix("docker.io/")

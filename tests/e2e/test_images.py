@@ -401,6 +401,81 @@ client.create_stack("with_registry", {
 """
 
 
+def test_zenml_builds_and_pushes(world: World) -> None:
+    """`image: registry` with ZenML's real build code, without Docker and with a stand-in for it."""
+    (world.project / "build.py").write_text(BUILD)
+    docker = {"parent_image": "python:3.11", "install_stack_requirements": False}
+    spec = {
+        "pipeline": "pipes.tiny",
+        "stack": "with_registry",
+        "image": {"source": "registry"},
+        "settings": {"docker": docker},
+    }
+    (world.project / "run.yaml").write_text(json.dumps(spec))
+    result = world.run("build")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert told["without_docker"][0] == "UsageError"
+    assert "No container engine is available" in told["without_docker"][1]
+    assert "skip_build=True" in told["without_docker"][2]
+    assert told["without_registry"][0] == "UsageError"
+    assert "has none" in told["without_registry"][1]
+    assert told["built"] == ["registry.example/me/zenml@sha256:abc", True, "me"]
+    assert told["again"] == told["built"]
+    assert told["builds"] == 1
+    assert told["failed"][0] == "RunFailedError"
+    assert "s3cret-word" not in result.stdout + result.stderr
+
+
+BUILD = """
+import json, sys
+from pathlib import Path
+from modalrun.spec import load_spec
+from modalrun.submission import prepare_process
+from modalrun.errors import ModalrunError
+spec = load_spec(Path("run.yaml"), target="modal")
+prepare_process(spec.source_root)
+from modalrun.zenml_api import compiling, registry
+from modalrun import plan
+from modalrun.recipe import BuiltByZenML
+from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder as Builder
+
+def resolved(spec):
+    compiled = compiling.compile_spec(spec)
+    made = plan.make_plan(
+        compiled.deployment, target="modal", source_root=spec.source_root, python="python",
+        python_version="3.11", engine_packages=(),
+    )
+    recipe = made.run_sandbox.image
+    assert recipe.base == BuiltByZenML(), recipe
+    recipe, credentials = registry.resolved(recipe, compiled.snapshot, compiled.stack)
+    return [recipe.base.image, recipe.base.private, credentials.username]
+
+def error(spec):
+    try:
+        return resolved(spec)
+    except ModalrunError as error:
+        return [type(error).__name__, error.message, error.hint]
+
+import dataclasses
+told = {"without_docker": error(spec)}
+told["without_registry"] = error(dataclasses.replace(spec, stack="default"))
+calls = []
+def fail(self, **_):
+    raise OSError("the push was refused")
+Builder.build_docker_image = fail
+told["failed"] = error(spec)
+def build(self, docker_settings, tag, **_):
+    calls.append(tag)
+    return "registry.example/me/zenml@sha256:abc", "FROM x", None
+Builder.build_docker_image = build
+told["built"] = resolved(spec)
+told["again"] = resolved(spec)
+told["builds"] = len(calls)
+print(json.dumps(told))
+"""
+
+
 def test_wrong_image_settings(world: World) -> None:
     for image, said in (
         ({"source": "registri"}, "image"),

@@ -4,7 +4,7 @@ import builtins
 import dataclasses
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,17 @@ from modalrun.errors import (
     UnknownOutcomeError,
     UsageError,
 )
-from modalrun.image import ImageRecipe
-from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd, end_kind, translated
+from modalrun.modal_api import (
+    Connection,
+    RunningSandbox,
+    SandboxEnd,
+    end_kind,
+    images,
+    translated,
+)
+from modalrun.modal_api.images import Builder
 from modalrun.plan import Plan, SandboxSpec
+from modalrun.recipe import ImageRecipe, Slim
 from modalrun.resources import Resources
 
 
@@ -95,62 +103,6 @@ def test_authentication_error_says_what_to_do() -> None:
     assert "modal setup" in str(caught.value.hint)
 
 
-# The image.
-
-
-class Layers:
-    """Stands in for `modal.Image`: writes down the layers."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[Any, ...]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., "Layers"]:
-        def layer(*arguments: Any, **options: Any) -> "Layers":
-            self.made.append((name, *arguments, *options.values()))
-            return self
-
-        return layer
-
-
-def layers(
-    monkeypatch: pytest.MonkeyPatch, recipe: ImageRecipe, *, add_package: bool
-) -> list[tuple[Any, ...]]:
-    image = Layers()
-    monkeypatch.setattr(modal, "Image", image)
-    modal_api._image(recipe, Path("/staged"), add_package=add_package)
-    return image.made
-
-
-def test_layers_rarely_changed_first_and_files_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = ImageRecipe(
-        "3.11",
-        apt_packages=("git",),
-        python_packages=("zenml==0.98.0", "numpy"),
-        environment=(("A", "1"),),
-    )
-    assert layers(monkeypatch, recipe, add_package=True) == [
-        ("debian_slim", "3.11"),
-        ("apt_install", "git"),
-        ("uv_pip_install", "zenml==0.98.0", "numpy"),
-        ("env", {"A": "1"}),
-        ("add_local_python_source", "modalrun"),
-        ("add_local_dir", Path("/staged"), "/app/code", []),
-    ]
-
-
-def test_layers_of_a_parent_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = ImageRecipe("3.11", parent_image="nvidia/cuda:12")
-    assert layers(monkeypatch, recipe, add_package=False) == [
-        ("from_registry", "nvidia/cuda:12"),
-        ("add_local_dir", Path("/staged"), "/app/code", []),
-    ]
-
-
-def test_the_image_is_one_that_the_sdk_takes(tmp_path: Path) -> None:
-    recipe = ImageRecipe("3.11", None, ("git",), ("numpy",), (("A", "1"),))
-    assert isinstance(modal_api._image(recipe, tmp_path, add_package=True), modal.Image)
-
-
 # Reaching the server.
 
 
@@ -178,7 +130,7 @@ def test_behind_a_proxy_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
 
 SPEC = SandboxSpec(
     command=("python", "-m", "x"),
-    image=ImageRecipe("3.11"),
+    image=ImageRecipe(Slim("3.11")),
     resources=Resources("A100:2", 4.0, 8192),
     timeout=60,
     cloud="aws",
@@ -207,7 +159,8 @@ class FakeModal:
         monkeypatch.setattr(modal.Sandbox, "create", self._create)
         monkeypatch.setattr(modal.Sandbox, "from_name", self._from_name)
         monkeypatch.setattr(modal.Secret, "from_dict", lambda values: ("secret", values))
-        monkeypatch.setattr(modal_api, "_image", lambda *a, **o: ("image", o))
+        monkeypatch.setattr(Builder, "build", lambda builder, recipe, source: "built")
+        monkeypatch.setattr(images, "with_files", lambda image, source, **o: (image, o))
 
     def _lookup(self, name: str, **options: Any) -> Any:
         self.looked_up = (name, options)
@@ -272,11 +225,11 @@ def test_secrets_travel_as_a_secret_only(fake_modal: FakeModal) -> None:
 
 def test_the_package_goes_along_on_modal_only(fake_modal: FakeModal) -> None:
     create("local")
-    assert fake_modal.created["image"] == ("image", {"add_package": False})
+    assert fake_modal.created["image"] == ("built", {"package": False})
     assert fake_modal.created["env"] == {"PLAIN": "1"}
     create("modal")
-    assert fake_modal.created["image"] == ("image", {"add_package": True})
-    assert fake_modal.created["env"] == {"PLAIN": "1", "PYTHONPATH": "/root"}
+    assert fake_modal.created["image"] == ("built", {"package": True})
+    assert fake_modal.created["env"] == {"PLAIN": "1", "PYTHONPATH": "/opt/modalrun"}
 
 
 def test_a_page_on_modal_only(fake_modal: FakeModal) -> None:

@@ -112,7 +112,7 @@ def test_defaults() -> None:
     assert sandbox.name is None
     assert sandbox.env == {"MODALRUN_TIMEOUT": "86400", "PYTHONUNBUFFERED": "1"}
     assert sandbox.tags == {"modalrun-role": "run", "modalrun-pipeline": "training"}
-    assert sandbox.image.python_packages == ("zenml==0.98.0",)
+    assert [group.lines for group in sandbox.image.packages] == [("zenml==0.98.0",)]
 
 
 def test_the_variables_are_those_that_the_driver_reads() -> None:
@@ -206,9 +206,9 @@ def test_docker_settings_of_a_step_are_refused() -> None:
 
 
 def test_unknown_docker_settings_are_refused_on_modal() -> None:
-    with pytest.raises(UsageError, match="dockerfile"):
-        plan(docker={"dockerfile": "Dockerfile"})
-    assert plan(docker={"dockerfile": "Dockerfile"}, target="local").notes
+    with pytest.raises(UsageError, match="of_a_later_zenml"):
+        plan(docker={"of_a_later_zenml": "x"})
+    assert plan(docker={"of_a_later_zenml": "x"}, target="local").notes
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,10 @@ ORCHESTRATOR = [
     ("secrets: [1]", "input should be a valid string (it is 1)"),
     ("volumes: [a]", "input should be a valid dictionary (it is a list)"),
     ("volumes: {data: 1}", "input should be a valid string (it is 1)"),
-    ("image: slim", "input should be a valid dictionary (it is 'slim')"),
+    (
+        "image: slim",
+        "write either {source: registry} or {name: <a Modal image>} (it is 'slim')",
+    ),
     ("cpu_limit: 0", "greater than 0 (it is 0)"),
     ("cpu_limit: much", "input should be a valid number"),
     ("memory_limit: 32", "input should be a valid string (it is 32)"),
@@ -331,7 +334,6 @@ def test_line_feed_at_the_end_of_a_name(tmp_path: Path, key: str) -> None:
         "max_parallelism: 2",
         "secrets: [wandb]",
         "volumes: {data: /data}",
-        "image: {registry: x}",
         "workspace: team",
         "cpu_limit: 4",
         "memory_limit: 4GB",
@@ -358,7 +360,7 @@ def test_key_of_the_modal_section_that_is_not_supported_yet(tmp_path: Path, text
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("image: {from: x}\n", "'image' is not supported yet"),
+        ("image: {from: x}\n", "unknown key 'from' under 'image'"),
         ("deployment: some-id\n", "compiled deployment"),
         ("schedule: {cron_expression: '* * * * *'}\n", "Scheduled pipelines"),
         ("build: some-id\n", "image builds are not used"),
