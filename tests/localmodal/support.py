@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ def gone(pid: int) -> bool:
 
 def wait_until_gone(pid: int) -> None:
     """Wait for the end of a process that is not ours."""
+    if hasattr(os, "pidfd_open"):
+        # Tells of the end itself; psutil waits until init has taken note of it.
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            assert select.select([descriptor], [], [], PATIENCE)[0]
+            os.close(descriptor)
+        return
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(pid).wait(PATIENCE)
 

@@ -67,17 +67,19 @@ def test_end_of_input(sdk: Sdk) -> None:
         assert sandbox.stdout.read().strip() == "300000"
 
 
-def test_timeout_and_terminate(sdk: Sdk, backend: Backend) -> None:
-    late = sdk.create("sleep", "1000", timeout=1, **backend)
-    sandbox = sdk.create("sleep", "1000", **backend)
-    sandbox.terminate()
-    with pytest.raises(modal.exception.SandboxTerminatedError):
-        sandbox.wait()
-    assert sandbox.returncode == 137
-    sandbox.terminate()
-    with pytest.raises(modal.exception.SandboxTimeoutError):
-        late.wait()
-    assert late.returncode == 124
+def test_timeout_and_terminate(sdk: Sdk) -> None:
+    late = [sdk.create("sleep", "1000", timeout=1, gpu=gpu) for gpu in BOTH]
+    for gpu in BOTH:
+        sandbox = sdk.create("sleep", "1000", gpu=gpu)
+        sandbox.terminate()
+        with pytest.raises(modal.exception.SandboxTerminatedError):
+            sandbox.wait()
+        assert sandbox.returncode == 137
+        sandbox.terminate()
+    for sandbox in late:
+        with pytest.raises(modal.exception.SandboxTimeoutError):
+            sandbox.wait()
+        assert sandbox.returncode == 124
 
 
 def test_other_ends(sdk: Sdk, tmp_path: Path) -> None:
@@ -167,27 +169,35 @@ def test_more_sandboxes_than_a_page(sdk: Sdk) -> None:
     assert sorted(found) == sorted(created)
 
 
-def test_another_process_finds_it(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("sh", "-c", "echo hello; read line; exit 5", name="it", **backend)
+def test_another_process_finds_it(sdk: Sdk) -> None:
+    sandboxes = [
+        sdk.create("sh", "-c", "echo hello; read line; exit 5", name=f"on-{gpu}", gpu=gpu)
+        for gpu in BOTH
+    ]
+    ids = [sandbox.object_id for sandbox in sandboxes]
     code = """
 import sys, modal
-named = modal.Sandbox.from_name("tests", "it")
-sandbox = modal.Sandbox.from_id(sys.argv[1])
-assert named.object_id == sys.argv[1] and sandbox.poll() is None
-print(next(iter(sandbox.stdout)), end="")
+for gpu, sandbox_id in zip(("T4", None), sys.argv[1:]):
+    named = modal.Sandbox.from_name("tests", f"on-{gpu}")
+    sandbox = modal.Sandbox.from_id(sandbox_id)
+    assert named.object_id == sandbox_id and sandbox.poll() is None
+    print(next(iter(sandbox.stdout)), end="")
 """
-    assert sdk.script(code, sandbox.object_id) == "hello\n"
-    sandbox.stdin.write("\n")
-    sandbox.stdin.drain()
-    sandbox.wait()
+    assert sdk.script(code, *ids) == "hello\n" * 2
+    for sandbox in sandboxes:
+        sandbox.stdin.write("\n")
+        sandbox.stdin.drain()
+        sandbox.wait()
     after = """
 import sys, modal
-sandbox = modal.Sandbox.from_id(sys.argv[1])
-print(sandbox.returncode, sandbox.stdout.read())
+for sandbox_id in sys.argv[1:]:
+    sandbox = modal.Sandbox.from_id(sandbox_id)
+    print(sandbox.returncode, sandbox.stdout.read(), end="")
 """
-    assert sdk.script(after, sandbox.object_id) == "5 hello\n\n"
-    with pytest.raises(NotFoundError):
-        modal.Sandbox.from_name("tests", "it", client=sdk.client)
+    assert sdk.script(after, *ids) == "5 hello\n" * 2
+    for gpu in BOTH:
+        with pytest.raises(NotFoundError):
+            modal.Sandbox.from_name("tests", f"on-{gpu}", client=sdk.client)
 
 
 def test_a_finished_sandbox_by_name(sdk: Sdk) -> None:

@@ -48,13 +48,6 @@ def test_help_of_submit_tells_the_exit_codes() -> None:
         assert said in text
 
 
-CLICK_INSIDE_TYPER = pytest.mark.xfail(
-    strict=True,
-    reason="Typer 0.29 raises its own click's exceptions: exit code 70, a fault of modalrun's own",
-)
-
-
-@CLICK_INSIDE_TYPER
 @pytest.mark.parametrize("arguments", [[], ["local"]])
 def test_no_command_shows_the_help(arguments: list[str]) -> None:
     done = modalrun(*arguments)
@@ -64,7 +57,6 @@ def test_no_command_shows_the_help(arguments: list[str]) -> None:
     assert "fault" not in shown
 
 
-@CLICK_INSIDE_TYPER
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -113,7 +105,6 @@ def test_neither_sdk_is_imported(arguments: list[str]) -> None:
     assert not {"modal", "zenml", "grpclib", "sqlalchemy"} & modules
 
 
-@pytest.mark.xfail(strict=True, reason="Typer itself makes exit code 1 of EPIPE")
 def test_the_reader_of_a_pipe_leaves() -> None:
     code = (
         "import sys\n"

@@ -1,14 +1,10 @@
 """The Modal side without a server: errors, image layers, creating once, and reading to the end."""
 
 import builtins
-import dataclasses
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import modal
 import pytest
 from modal import exception as modal_errors
 
@@ -20,21 +16,9 @@ from modalrun.errors import (
     ModalrunError,
     NotFoundError,
     RunFailedError,
-    UnknownOutcomeError,
     UsageError,
 )
-from modalrun.modal_api import (
-    Connection,
-    RunningSandbox,
-    SandboxEnd,
-    end_kind,
-    images,
-    translated,
-)
-from modalrun.modal_api.images import Builder
-from modalrun.plan import Plan, SandboxSpec
-from modalrun.recipe import ImageRecipe, Slim
-from modalrun.resources import Resources
+from modalrun.modal_api import RunningSandbox, SandboxEnd, end_kind, translated
 
 
 @pytest.mark.parametrize(
@@ -124,174 +108,6 @@ def test_behind_a_proxy_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setattr(socket, "create_connection", None)
     modal_api._require_server("https://api.modal.com")
-
-
-# Creating the run sandbox once.
-
-SPEC = SandboxSpec(
-    command=("python", "-m", "x"),
-    image=ImageRecipe(Slim("3.11")),
-    resources=Resources("A100:2", 4.0, 8192),
-    timeout=60,
-    cloud="aws",
-    regions=("us-east",),
-    env={"PLAIN": "1"},
-    name="modalrun-some-run",
-    tags={"modalrun-run": "some-run"},
-)
-PLAN = Plan("local", "staging", "some-app", "training", SPEC)
-
-
-@dataclasses.dataclass
-class FakeSandbox:
-    object_id: str = "sb-1"
-
-
-class FakeModal:
-    """Stands in for the calls of the SDK that create and find."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.creating: BaseException | None = None
-        self.finding: BaseException | None = None
-        self.created: dict[str, Any] = {}
-        self.found: tuple[Any, ...] = ()
-        monkeypatch.setattr(modal.App, "lookup", self._lookup)
-        monkeypatch.setattr(modal.Sandbox, "create", self._create)
-        monkeypatch.setattr(modal.Sandbox, "from_name", self._from_name)
-        monkeypatch.setattr(modal.Secret, "from_dict", lambda values: ("secret", values))
-        monkeypatch.setattr(Builder, "build", lambda builder, recipe, source: "built")
-        monkeypatch.setattr(images, "with_files", lambda image, source, **o: (image, o))
-
-    def _lookup(self, name: str, **options: Any) -> Any:
-        self.looked_up = (name, options)
-
-        class App:
-            app_id = "ap-1"
-
-        return App()
-
-    def _create(self, *command: str, **options: Any) -> FakeSandbox:
-        self.created = {"command": command, **options}
-        if self.creating:
-            raise self.creating
-        return FakeSandbox()
-
-    def _from_name(self, app: str, name: str, **options: Any) -> FakeSandbox:
-        self.found = (app, name, options["environment_name"])
-        if self.finding:
-            raise self.finding
-        return FakeSandbox("sb-found")
-
-
-@pytest.fixture
-def fake_modal(monkeypatch: pytest.MonkeyPatch) -> FakeModal:
-    return FakeModal(monkeypatch)
-
-
-def create(target: str = "local", spec: SandboxSpec = SPEC) -> RunningSandbox:
-    connection = Connection.__new__(Connection)
-    connection.target = target  # type: ignore[assignment]
-    connection._client = None  # type: ignore[assignment]
-    return connection.create_run_sandbox(PLAN, spec, {"TOKEN": "hidden"}, Path("/staged"))
-
-
-def test_everything_of_the_spec_is_sent(fake_modal: FakeModal) -> None:
-    sandbox = create()
-    assert (sandbox.id, sandbox.app_id) == ("sb-1", "ap-1")
-    assert fake_modal.looked_up[0] == "some-app"
-    assert fake_modal.looked_up[1]["environment_name"] == "staging"
-    assert fake_modal.looked_up[1]["create_if_missing"] is True
-    sent = dict(fake_modal.created)
-    assert {k: sent[k] for k in ("gpu", "cpu", "memory", "timeout", "cloud", "region")} == {
-        "gpu": "A100:2",
-        "cpu": 4.0,
-        "memory": 8192,
-        "timeout": 60,
-        "cloud": "aws",
-        "region": ["us-east"],
-    }
-    assert sent["command"] == ("python", "-m", "x")
-    assert sent["name"] == "modalrun-some-run"
-    assert sent["tags"] == {"modalrun-run": "some-run"}
-    assert sent["workdir"] == "/app/code"
-
-
-def test_secrets_travel_as_a_secret_only(fake_modal: FakeModal) -> None:
-    create()
-    assert fake_modal.created["secrets"] == [("secret", {"TOKEN": "hidden"})]
-    rest = {k: v for k, v in fake_modal.created.items() if k != "secrets"}
-    assert "hidden" not in repr(rest)
-
-
-def test_the_package_goes_along_on_modal_only(fake_modal: FakeModal) -> None:
-    create("local")
-    assert fake_modal.created["image"] == ("built", {"package": False})
-    assert fake_modal.created["env"] == {"PLAIN": "1"}
-    create("modal")
-    assert fake_modal.created["image"] == ("built", {"package": True})
-    assert fake_modal.created["env"] == {"PLAIN": "1", "PYTHONPATH": "/opt/modalrun"}
-
-
-def test_a_page_on_modal_only(fake_modal: FakeModal) -> None:
-    assert create("modal").url == "https://modal.com/id/sb-1"
-    assert create("local").url is None
-
-
-def test_one_that_exists_is_attached_to(fake_modal: FakeModal) -> None:
-    fake_modal.creating = modal_errors.AlreadyExistsError("taken")
-    assert create().id == "sb-found"
-    assert fake_modal.found == ("some-app", "modalrun-some-run", "staging")
-
-
-def test_a_lost_answer_is_looked_for(fake_modal: FakeModal) -> None:
-    fake_modal.creating = modal_errors.ConnectionError("lost")
-    assert create().id == "sb-found"
-
-
-def test_a_lost_request(fake_modal: FakeModal) -> None:
-    fake_modal.creating = modal_errors.ConnectionError("lost")
-    fake_modal.finding = modal_errors.NotFoundError("no such sandbox")
-    with pytest.raises(ConnectionLostError, match="lost"):
-        create()
-
-
-def test_an_unknown_outcome(fake_modal: FakeModal) -> None:
-    fake_modal.creating = modal_errors.ConnectionError("lost")
-    fake_modal.finding = modal_errors.ConnectionError("still lost")
-    with pytest.raises(UnknownOutcomeError) as caught:
-        create()
-    assert "modalrun-some-run" in str(caught.value.hint)
-    assert "some-app" in str(caught.value.hint)
-
-
-def asks_for_ended_ones(monkeypatch: pytest.MonkeyPatch, fake: FakeModal, gpu: str | None) -> bool:
-    asked: dict[str, Any] = {}
-
-    def from_name(*_: str, **options: Any) -> FakeSandbox:
-        asked.update(options)
-        return FakeSandbox()
-
-    monkeypatch.setattr(modal.Sandbox, "from_name", from_name)
-    fake.creating = modal_errors.ConnectionError("lost")
-    create(spec=dataclasses.replace(SPEC, resources=Resources(gpu=gpu)))
-    return bool(asked["include_terminated"])
-
-
-@pytest.mark.parametrize("gpu", [None, "A100"])
-def test_one_that_has_ended_meanwhile_is_found_where_the_sdk_can(
-    fake_modal: FakeModal, monkeypatch: pytest.MonkeyPatch, gpu: str | None
-) -> None:
-    """The SDK finds ended sandboxes of its second backend only, which has no GPUs."""
-    monkeypatch.delenv("MODAL_SANDBOX_V2", raising=False)
-    assert asks_for_ended_ones(monkeypatch, fake_modal, gpu) is (gpu is None)
-
-
-@pytest.mark.xfail(strict=True, reason="the SDK then looks on the second backend, in vain")
-def test_with_the_second_backend_switched_off(
-    fake_modal: FakeModal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MODAL_SANDBOX_V2", "0")
-    assert asks_for_ended_ones(monkeypatch, fake_modal, None) is False
 
 
 # Watching.

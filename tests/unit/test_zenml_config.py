@@ -86,13 +86,11 @@ def test_no_configuration(config: Path) -> None:
     zenml_config.require_server()
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeDecodeError is not caught")
 def test_configuration_that_is_not_text(config: Path) -> None:
     (config / "config.yaml").write_bytes(b"\xff\xfe")
     zenml_config.require_server()
 
 
-@pytest.mark.xfail(strict=True, reason="ValueError of urlsplit().port is not caught")
 @pytest.mark.parametrize("url", ["http://localhost:port", "http://localhost:99999"])
 def test_address_with_a_port_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZENML_STORE_URL", url)

@@ -139,7 +139,6 @@ def test_child_that_dies_without_a_word(bench: Bench, child: str, code: int, rea
     assert bench.finalized() == f"some-run: {reason}"
 
 
-@pytest.mark.xfail(strict=True, reason="signal.Signals() knows no real-time signals: ValueError")
 def test_child_that_dies_of_a_real_time_signal(bench: Bench) -> None:
     done = bench.run("import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 1)")
     assert done.returncode == 1

@@ -32,7 +32,6 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(START, START + timedelta(seconds=seconds)) == text
 
 
-@pytest.mark.xfail(strict=True, reason="rounded after the unit was chosen")
 @pytest.mark.parametrize(("seconds", "text"), [(9.97, "10 s"), (59.7, "1 m 00 s")])
 def test_duration_at_the_edge_of_a_unit(seconds: float, text: str) -> None:
     assert duration(START, START + timedelta(seconds=seconds)) == text
@@ -72,7 +71,6 @@ def test_long_lines_are_not_wrapped() -> None:
     assert done.stderr.count(b"\n") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeEncodeError in the thread that reads the stream")
 def test_stdout_that_can_not_encode_everything() -> None:
     done = script(
         "reporter.output('stdout', 'naïve 😀\\n')", PYTHONIOENCODING="ascii", PYTHONUTF8="0"

@@ -1,0 +1,436 @@
+"""A world of its own for every test that runs modalrun as users do: as a process.
+
+A world has its own home, ZenML configuration, local Modal server and project folder, all below one
+temporary folder. Whatever process still mentions that folder after the test was left behind by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+
+from modalrun.localmodal import launcher
+
+PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
+DEADLINE = 90.0
+"""Seconds after which something that is waited for counts as lost; never how long a test takes."""
+
+FINISHED = {"completed", "cached", "failed", "stopped", "skipped", "retried"}
+"""ZenML's words for steps and runs that are over."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Stream:
+    """What a process writes to one descriptor, as it comes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._news = threading.Condition()
+        self._ended = False
+        self.data = bytearray()
+        self.arrivals: list[tuple[float, bytes]] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        """Everything so far."""
+        return self.data.decode("utf-8", "backslashreplace")
+
+    def wait_for(self, text: str, seconds: float = DEADLINE) -> str:
+        """Wait until a line with `text` is complete; returns that line."""
+        deadline = time.monotonic() + seconds
+        with self._news:
+            while True:
+                complete = self.text.splitlines(keepends=True)
+                for line in complete:
+                    if text in line and line.endswith("\n"):
+                        return line.rstrip("\r\n")
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    why = "the stream ended" if self._ended else f"{seconds:g} s passed"
+                    raise AssertionError(f"{why} without {text!r} in:\n{self.text}")
+                self._news.wait(left)
+
+    def finish(self) -> None:
+        """Wait until the other end is closed."""
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive(), "a process keeps the output open"
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._descriptor, 65_536)
+            except OSError:
+                # The end of a pseudo-terminal whose other side is closed.
+                data = b""
+            now = time.time()
+            with self._news:
+                if data:
+                    self.data += data
+                    self.arrivals.append((now, data))
+                else:
+                    self._ended = True
+                self._news.notify_all()
+            if not data:
+                os.close(self._descriptor)
+                return
+
+
+class Command:
+    """A process that runs, with what it has written so far. On a terminal, stderr is stdout."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stdout: Stream, stderr: Stream) -> None:
+        self.process = process
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def finish(self, seconds: float = DEADLINE) -> Result:
+        """Wait for the end of the process and of its output."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"still running after {seconds:g} s:\n{self.stdout.text}\n{self.stderr.text}"
+            ) from None
+        self.stdout.finish()
+        self.stderr.finish()
+        return Result(code, self.stdout.text, self.stderr.text)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One attempt at a step, as ZenML's database has it."""
+
+    name: str
+    status: str
+    version: int
+    start: str
+    end: str | None
+    exception: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as ZenML's database has it, with its step attempts in the order they were created."""
+
+    id: str
+    name: str
+    status: str
+    reason: str
+    steps: list[Step]
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """The status of each step's last attempt."""
+        return {step.name: step.status for step in self.steps}
+
+
+class World:
+    """What one test has to itself."""
+
+    def __init__(self, root: Path, zenml_template: Path) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.state = root / "state"
+        self.zenml_config = root / "zenml-config"
+        self.project = root / "project"
+        self.elsewhere = root / "elsewhere"
+        self.temporary = root / "tmp"
+        for folder in (self.home, self.elsewhere, self.temporary):
+            folder.mkdir()
+        shutil.copytree(PIPELINES, self.project, ignore=shutil.ignore_patterns("__pycache__"))
+        _copy_zenml(zenml_template, self.zenml_config)
+        self.environment = _clean_environment() | {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            "ZENML_CONFIG_PATH": str(self.zenml_config),
+            "MODALRUN_LOCAL_STATE": str(self.state),
+        }
+        self._commands: list[Command] = []
+
+    def spec(self, text: str, name: str = "run.yaml") -> Path:
+        """Write a run spec into the project."""
+        path = self.project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def submit(self, spec: str | Path, *arguments: str, **environment: str) -> Result:
+        """Run `modalrun submit` to its end."""
+        return self.popen(spec, *arguments, **environment).finish()
+
+    def popen(
+        self,
+        spec: str | Path,
+        *arguments: str,
+        cwd: Path | None = None,
+        terminal: bool = False,
+        **environment: str,
+    ) -> Command:
+        """Start `modalrun submit`, from a folder that has nothing to do with the project.
+
+        Args:
+            spec: The run spec, as text or as a file; on the local Modal server if it says nothing.
+            arguments: More arguments.
+            cwd: Where to start it instead.
+            terminal: Whether stdout and stderr are a terminal instead of pipes.
+            environment: More environment variables.
+        """
+        if isinstance(spec, str):
+            spec = self.spec(spec)
+        command = [sys.executable, "-m", "modalrun", "submit", str(spec), *arguments]
+        return self.start(command, cwd=cwd, terminal=terminal, **environment)
+
+    def start(
+        self,
+        command: list[str],
+        *,
+        cwd: Path | None = None,
+        terminal: bool = False,
+        **environment: str,
+    ) -> Command:
+        """Start any command in this world."""
+        if terminal:
+            ours, out = pty.openpty()
+            fcntl.ioctl(out, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+            (ours_err, err) = (os.dup(ours), out)
+            environment.setdefault("TERM", "xterm-256color")
+        else:
+            (ours, out), (ours_err, err) = os.pipe(), os.pipe()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=cwd or self.elsewhere,
+            env=self.environment | environment,
+            start_new_session=True,
+        )
+        for descriptor in {out, err}:
+            os.close(descriptor)
+        stdout = Stream(ours)
+        if terminal:
+            os.close(ours_err)
+        started = Command(process, stdout, stdout if terminal else Stream(ours_err))
+        self._commands.append(started)
+        return started
+
+    def zenml(self, code: str) -> Any:
+        """Run Python code with this world's ZenML; what it assigns to `result` comes back."""
+        script, answer = self.root / "ask_zenml.py", self.root / "answer.json"
+        ending = "import json, sys\njson.dump(result, open(sys.argv[1], 'w'), default=str)"
+        script.write_text(f"{code}\n{ending}\n")
+        done = self.start([sys.executable, str(script), str(answer)]).finish()
+        assert done.exit_code == 0, done.stderr
+        return json.loads(answer.read_text())
+
+    def modal(self, *arguments: str) -> Result:
+        """Run the real `modal` CLI against this world's server."""
+        command = [sys.executable, "-m", "modal", *arguments]
+        return self.start(command, **self.server()).finish()
+
+    def server(self) -> dict[str, str]:
+        """The variables that lead to this world's server, which is started if need be."""
+        if launcher.running(self.state) is None:
+            done = self.start([sys.executable, "-m", "modalrun", "local", "start"]).finish()
+            assert done.exit_code == 0, done.stderr
+        info = launcher.running(self.state)
+        assert info is not None
+        return info.environ()
+
+    def runs(self) -> list[Run]:
+        """The runs in ZenML, oldest first."""
+        database = self.zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
+        runs = _rows(
+            database, "SELECT id, name, status, status_reason FROM pipeline_run ORDER BY created"
+        )
+        steps = _rows(
+            database,
+            "SELECT pipeline_run_id, name, status, version, start_time, end_time, exception_info"
+            " FROM step_run ORDER BY created",
+        )
+        return [
+            Run(
+                id=str(UUID(run_id)),
+                name=name,
+                status=status,
+                reason=reason or "",
+                steps=[
+                    Step(step, state, version, start, end, exception or "")
+                    for owner, step, state, version, start, end, exception in steps
+                    if owner == run_id
+                ],
+            )
+            for run_id, name, status, reason in runs
+        ]
+
+    def only_run(self) -> Run:
+        """The one run in ZenML."""
+        (run,) = self.runs()
+        return run
+
+    def sandboxes(self) -> list[Any]:
+        """What this world's server has recorded of sandboxes, oldest first."""
+        rows = self._server("SELECT document FROM sandboxes ORDER BY created_at")
+        return [SimpleNamespace(**json.loads(document)) for (document,) in rows]
+
+    def apps(self) -> list[str]:
+        """The names of the server's apps."""
+        rows = self._server("SELECT name FROM objects WHERE kind = 'app' ORDER BY created_at")
+        return [name for (name,) in rows]
+
+    def gate(self, name: str = "gate") -> Gate:
+        """A gate at which a step can be made to wait."""
+        return Gate(self.root / name)
+
+    def wait_until(self, true: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
+        """Look again and again until `true()` is; fail when the deadline passes."""
+        deadline = time.monotonic() + seconds
+        while True:
+            value = true()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"{seconds:g} s passed, and not: {what}"
+            time.sleep(0.02)
+
+    def processes(self) -> dict[int, str]:
+        """The running processes of this world: pid -> command line."""
+        marks = [str(self.root).encode(), *(box.id.encode() for box in self.sandboxes())]
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit() or int(folder.name) == os.getpid():
+                continue
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes()
+                everything = command + (folder / "environ").read_bytes()
+                if command and any(mark in everything for mark in marks):
+                    found[int(folder.name)] = command.replace(b"\0", b" ").decode()
+        return found
+
+    def close(self) -> None:
+        """End what the test left running, and fail if the server or a sandbox can't be ended."""
+        for command in self._commands:
+            if command.process.poll() is None:
+                command.process.kill()
+                command.process.wait()
+        launcher.stop(self.state)
+        try:
+            self.wait_until(lambda: not self.processes(), "every process of the test ended", 10)
+        except AssertionError:
+            left = self.processes()
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            pytest.fail(f"left running: {left}")
+
+    def _server(self, query: str) -> list[Any]:
+        database = self.state / "state.sqlite3"
+        return _rows(database, query) if database.exists() else []
+
+
+class Gate:
+    """A named pipe: a step that opens it waits until the test opens it too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def open(self) -> None:
+        """Let the step go on; waits until it has arrived."""
+        with self.path.open("wb"):
+            pass
+
+
+def _rows(database: Path, query: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def _clean_environment() -> dict[str, str]:
+    """The environment without what could lead to an account of the host, or to its settings."""
+    wanted = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+    kept = {name: os.environ[name] for name in wanted if name in os.environ}
+    programs = str(Path(sys.executable).parent)
+    kept["PATH"] = os.pathsep.join([programs, kept.get("PATH", os.defpath)])
+    return kept | {"ZENML_ANALYTICS_OPT_IN": "false", "MODALRUN_LOCAL_IDLE_TIMEOUT": "0"}
+
+
+def _copy_zenml(template: Path, destination: Path) -> None:
+    shutil.copytree(template, destination)
+    config = destination / "config.yaml"
+    config.write_text(config.read_text().replace(str(template), str(destination)))
+
+
+@pytest.fixture(scope="session")
+def zenml_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ZenML configuration folder with a fresh SQLite database, made once because it takes 5 s."""
+    root = tmp_path_factory.mktemp("zenml-template")
+    environment = _clean_environment() | {
+        "HOME": str(root),
+        "ZENML_CONFIG_PATH": str(root / "zenml-config"),
+    }
+    # Twice: the first use still writes which stack and project are active.
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", "from zenml.client import Client; Client().active_stack_model"],
+            env=environment,
+            cwd=root,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+    return root / "zenml-config"
+
+
+@pytest.fixture(scope="session")
+def _interruptible() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, and children would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def world(tmp_path: Path, zenml_template: Path, _interruptible: None) -> Iterator[World]:
+    """A home, a ZenML, a local Modal server and a project for one test; nothing is left running."""
+    made = World(tmp_path, zenml_template)
+    yield made
+    made.close()

@@ -1,0 +1,28 @@
+"""A step that says which process it is in and then waits."""
+
+import os
+from pathlib import Path
+
+from zenml import pipeline, step
+
+
+@step
+def wait(gate: str) -> str:
+    """Wait until somebody opens the gate."""
+    print(f"waiting in {os.getpid()} below {os.getppid()}", flush=True)
+    with Path(gate).open() as file:
+        file.read()
+    print("the gate is open")
+    return "through"
+
+
+@step
+def afterwards(word: str) -> None:
+    """Come after."""
+    print(f"afterwards: {word}")
+
+
+@pipeline(enable_cache=False)
+def waiting(gate: str) -> None:
+    """Wait, and then do something."""
+    afterwards(wait(gate))

@@ -1,0 +1,101 @@
+"""Steps that raise: failure modes, retries and hooks are ZenML's."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import World
+
+pytestmark = pytest.mark.e2e
+
+BRANCHES = "pipeline: branches.branches\ntarget: local\n"
+
+
+def test_a_failing_step_fails_the_run_but_not_the_branch_beside_it(world: World) -> None:
+    done = world.submit(BRANCHES)
+
+    assert done.exit_code == 1
+    run = world.only_run()
+    assert run.status == "failed"
+    assert run.statuses == {
+        "start": "completed",
+        "broken": "failed",
+        "first": "completed",
+        "second": "completed",
+        "third": "completed",
+    }
+    assert "the other branch ends with 3" in done.stdout
+    (broken,) = (step for step in run.steps if step.name == "broken")
+    assert "broken on purpose, 1" in broken.exception
+
+    log = done.stdout + done.stderr
+    assert "Traceback (most recent call last)" in log
+    assert re.search(r"branches\.py\", line \d+, in broken", log), log
+    assert "ValueError: broken on purpose, 1" in log
+    assert re.search(r"^broken +failed", done.stderr, re.M)
+    assert re.search(r"^Run failed: broken\.$", done.stderr, re.M)
+    assert run.id in done.stderr
+
+    (sandbox,) = world.sandboxes()
+    assert sandbox.exitcode == 1
+
+
+@pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
+def test_nothing_starts_after_a_failure_in_the_other_modes(world: World, mode: str) -> None:
+    done = world.submit(f"{BRANCHES}execution_mode: {mode}\n")
+
+    assert done.exit_code == 1
+    run = world.only_run()
+    assert run.status == "failed"
+    assert run.statuses["broken"] == "failed"
+    assert "third" not in run.statuses and "after_broken" not in run.statuses
+    (broken,) = (step for step in run.steps if step.name == "broken")
+    assert broken.end is not None
+    assert [step.name for step in run.steps if step.start > broken.end] == []
+    assert "the other branch ends" not in done.stdout
+
+
+def test_retries_and_hooks(world: World) -> None:
+    diary = world.root / "diary"
+    diary.touch()
+
+    done = world.submit(
+        f"""
+        pipeline: attempts.attempts
+        target: local
+        parameters:
+          diary: {diary}
+        init_hook_source: attempts.on_init
+        init_hook_kwargs:
+          diary: {diary}
+        """
+    )
+
+    assert done.exit_code == 1
+    run = world.only_run()
+    assert [(step.name, step.status, step.version) for step in run.steps] == [
+        ("flaky", "retried", 1),
+        ("flaky", "completed", 2),
+        ("good", "completed", 1),
+        ("bad", "retried", 1),
+        ("bad", "failed", 2),
+    ]
+    lines = diary.read_text().splitlines()
+    # The hook of a failure is called for the last attempt alone, as by ZenML's local orchestrator.
+    assert lines == [
+        "init",
+        "flaky runs",
+        "flaky runs",
+        "good runs with 2",
+        "hook: good succeeded",
+        "bad runs with 2",
+        "bad runs with 2",
+        "hook: bad failed with bad luck",
+    ]
+    assert done.stdout.count("cleanup was called") == 1
+    assert re.search(r"^flaky +completed", done.stderr, re.M)
+    assert re.search(r"^bad +failed", done.stderr, re.M)

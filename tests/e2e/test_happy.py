@@ -1,0 +1,118 @@
+"""A run that goes well."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Result, Run, World
+
+pytestmark = pytest.mark.e2e
+
+DIAMOND = "pipeline: diamond.diamond\ntarget: local\n"
+
+READ_RUN = """
+from pathlib import Path
+from zenml.client import Client
+client = Client()
+(run,) = client.list_pipeline_runs().items
+result = {
+    "metadata": dict(run.run_metadata),
+    "outputs": {
+        f"{name}.{output}": artifact.load()
+        for name, step in run.steps.items()
+        for output, (artifact,) in step.outputs.items()
+    },
+    "logs": {
+        name: [Path(logs.uri).read_text() for logs in step.log_collection if logs.source == "step"]
+        for name, step in run.steps.items()
+    },
+    "stack": client.active_stack_model.name,
+}
+"""
+
+
+def assert_shown(world: World, done: Result, run: Run) -> None:
+    """The steps' output is on stdout, talk and summary on stderr, and control codes in neither."""
+    assert "loaded 4 numbers\n" in done.stdout
+    assert "joined 10 and 30\n" in done.stdout
+    assert "load says this on stderr" in done.stderr
+    assert "load says this on stderr" not in done.stdout
+    assert run.id in done.stderr and run.id not in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    summary = done.stderr[done.stderr.index("step   state") :]
+    for step in run.statuses:
+        assert re.search(rf"^{step} +completed +\d+\.\d s$", summary, re.M), summary
+    assert re.search(rf"^Run completed\.\n +run +{run.id}\n", summary, re.M), summary
+
+    more = re.search(r"^ +logs +(modalrun .*)$", summary, re.M)
+    assert more, summary
+    logs = world.start(more[1].split()).finish()
+    assert logs.exit_code == 0, logs.stderr
+    assert "joined 10 and 30" in logs.stdout
+
+
+def assert_sandbox(world: World, run: Run) -> None:
+    """There is one sandbox, in the pipeline's app, known by the run id, with an explicit timeout."""
+    (sandbox,) = world.sandboxes()
+    assert world.apps() == ["zenml-pipeline-diamond"]
+    assert sandbox.app_name == "zenml-pipeline-diamond"
+    assert sandbox.name == f"modalrun-{run.id}"
+    assert sandbox.tags == {
+        "modalrun-run": run.id,
+        "modalrun-role": "run",
+        "modalrun-pipeline": "diamond",
+    }
+    # Without a GPU the SDK uses its newer backend.
+    assert sandbox.version == 2
+    assert sandbox.timeout_secs == 86_400
+    assert (sandbox.status, sandbox.exitcode) == (1, 0)
+
+
+def assert_stored(world: World) -> None:
+    """Artifacts, step logs and what is known of the sandbox can be read from ZenML."""
+    (sandbox,) = world.sandboxes()
+    stored = world.zenml(READ_RUN)
+    assert stored["outputs"]["join.both"] == {"total": 10, "squares": 30}
+    assert stored["outputs"]["load.numbers"] == [1, 2, 3, 4]
+    assert "loaded 4 numbers" in "\n".join(stored["logs"]["load"])
+    assert "joined 10 and 30" in "\n".join(stored["logs"]["join"])
+    assert stored["metadata"]["modalrun_sandbox_id"] == sandbox.id
+    assert stored["metadata"]["modalrun_app"] == "zenml-pipeline-diamond"
+    assert stored["stack"] == "default"
+
+
+def test_a_diamond_runs_and_a_second_submit_finds_its_results_cached(world: World) -> None:
+    config = world.zenml_config / "config.yaml"
+    before = config.read_bytes()
+
+    done = world.submit(DIAMOND)
+
+    assert done.exit_code == 0, done.stderr
+    run = world.only_run()
+    assert run.status == "completed"
+    assert [step.name for step in run.steps] == ["load", "left", "right", "join"]
+    assert set(run.statuses.values()) == {"completed"}
+    assert_shown(world, done, run)
+    assert_sandbox(world, run)
+    # Nothing of the user's has changed, and nothing lies around.
+    assert config.read_bytes() == before
+    assert not (world.project / ".zen").exists()
+    assert [path.name for path in world.temporary.iterdir() if "modalrun" in path.name] == []
+    assert_stored(world)
+
+    again = world.submit(DIAMOND)
+
+    assert again.exit_code == 0, again.stderr
+    first, second = world.runs()
+    assert second.id != first.id
+    assert second.status == "completed"
+    assert second.statuses == dict.fromkeys(["load", "left", "right", "join"], "cached")
+    assert "loaded 4 numbers" not in again.stdout
+    assert re.search(r"^load +cached", again.stderr, re.M)
+    assert world.apps() == ["zenml-pipeline-diamond"]
+    assert len({sandbox.app_id for sandbox in world.sandboxes()}) == 1
+    assert len({sandbox.name for sandbox in world.sandboxes()}) == 2

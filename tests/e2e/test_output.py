@@ -1,0 +1,67 @@
+"""How a run's output arrives."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import World
+
+pytestmark = pytest.mark.e2e
+
+NOISY = "pipeline: talking.noisy\ntarget: local\n"
+
+
+def test_a_line_arrives_within_50_milliseconds(world: World) -> None:
+    command = world.popen("pipeline: talking.ticking\ntarget: local\nparameters: {ticks: 200}\n")
+
+    done = command.finish()
+
+    assert done.exit_code == 0, done.stderr
+    delays = []
+    rest = b""
+    for arrived, data in command.stdout.arrivals:
+        *lines, rest = (rest + data).split(b"\n")
+        delays += [arrived - float(line.split()[1]) for line in lines if line.startswith(b"tick ")]
+    assert len(delays) == 200, "every line arrives once"
+    assert statistics.median(delays) < 0.05
+    assert min(delays) >= 0
+
+
+def test_output_arrives_harmless_in_a_pipe(world: World) -> None:
+    command = world.popen(NOISY)
+
+    done = command.finish()
+
+    assert done.exit_code == 0, done.stderr
+    command.stdout.data.decode("utf-8")
+    command.stderr.data.decode("utf-8")
+    assert not set(done.stdout + done.stderr) & {"\x1b", "\0", "\a", "\r"}
+    lines = done.stdout.splitlines()
+    assert "title  cleared  nul  bell  end" in lines
+    assert "red and [bold]no markup[/bold]" in lines
+    assert any(re.fullmatch(r"bytes \ufffd+ end", line) for line in lines)
+    assert "error bytes \ufffd( end" in done.stderr
+    assert sum(len(line) for line in lines if set(line) == {"x"}) == 1_000_000
+    assert "100 %" in lines and "10 %" not in done.stdout
+    assert "ünïcödé ✓" in lines
+    assert "after the noise" in lines
+
+
+def test_a_terminal_shows_the_run_and_nothing_that_takes_it_over(world: World) -> None:
+    done = world.popen(NOISY, terminal=True).finish()
+
+    assert done.exit_code == 0, done.stdout
+    shown = done.stdout
+    assert "\x1b[" in shown, "a terminal gets colours"
+    assert "\x1b]0;" not in shown and "\x1b[2J" not in shown and "\0" not in shown
+    assert "\x1b[31mred" in shown, "and the step's own"
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
+    assert "after the noise" in text
+    assert re.search(r"^noise +completed +\d+\.\d s", text, re.M), text[-2000:]
+    assert "Run completed." in text
+    assert world.only_run().id in text

@@ -1,0 +1,62 @@
+"""What is written in the run spec and in the code reaches the sandbox and the steps."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import World
+
+pytestmark = pytest.mark.e2e
+
+SPEC = """
+pipeline: configured.configured
+target: local
+parameters:
+  word: yaml
+secrets: [hidden]
+settings:
+  orchestrator:
+    gpu: t4
+    timeout: 500
+  resources:
+    gpu_count: 2
+steps:
+  tell:
+    parameters:
+      times: 2
+    environment:
+      STEP_VARIABLE: the-step
+"""
+
+
+def test_settings_parameters_and_secrets_arrive(world: World) -> None:
+    word = "open-sesame-8472"
+    world.zenml(
+        "from zenml.client import Client\n"
+        f"result = Client().create_secret('hidden', {{'SECRET_WORD': {word!r}}}).name"
+    )
+
+    done = world.submit(SPEC)
+
+    assert done.exit_code == 0, done.stderr
+    assert "told yamlyaml by the-step" in done.stdout
+    assert f"secret {hashlib.sha256(word.encode()).hexdigest()}" in done.stdout
+
+    (sandbox,) = world.sandboxes()
+    # With a GPU the SDK uses its older backend, which has ids of its own form.
+    assert sandbox.version == 1 and len(sandbox.id) == len("sb-") + 22
+    assert (sandbox.gpu.upper(), sandbox.gpu_count) == ("T4", 2)
+    # From the code: of the pipeline, and the step's as the highest that any asks for.
+    assert (sandbox.milli_cpu, sandbox.memory_mb) == (1500, 3072)
+    assert (sandbox.cloud, sandbox.regions) == ("aws", ["us-east", "us-west"])
+    # In both: the run spec wins.
+    assert sandbox.timeout_secs == 500
+
+    plain = [done.stdout, done.stderr, str(vars(sandbox)), *world.processes().values()]
+    assert not any(word in text for text in plain)
+    for file in world.state.rglob("*"):
+        assert not file.is_file() or word.encode() not in file.read_bytes(), file

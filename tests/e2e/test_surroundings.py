@@ -1,0 +1,98 @@
+"""Which code goes to a sandbox, and what the sandbox has to itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Result, World
+
+pytestmark = pytest.mark.e2e
+
+
+def surroundings(done: Result) -> dict[str, Any]:
+    """What the step has found around it."""
+    assert done.exit_code == 0, done.stderr
+    (line,) = (text for text in done.stdout.splitlines() if text.startswith("SURROUNDINGS "))
+    found: dict[str, Any] = json.loads(line.removeprefix("SURROUNDINGS "))
+    return found
+
+
+def write(path: Path, text: str = "x\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_source_root_is_the_nearest_zen_folder_above_the_spec(world: World) -> None:
+    root = world.root / "repository"
+    (root / ".zen").mkdir(parents=True)
+    (root / "code").mkdir()
+    shutil.copy(world.project / "surroundings.py", root / "code" / "surroundings.py")
+    write(root / "code" / "__init__.py", "")
+    write(root / "data" / "kept.csv")
+    write(root / "data" / "secret.env")
+    write(root / ".gitignore", "*.env\n")
+    write(root / ".venv" / "lib" / "big.py")
+    write(root / "environment" / "pyvenv.cfg")
+    write(root / "code" / "__pycache__" / "old.pyc")
+    write(root / "specs" / "deep" / "run.yaml", "pipeline: code.surroundings.surroundings\n")
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+
+    done = world.submit(root / "specs" / "deep" / "run.yaml", "--target", "local")
+
+    found = surroundings(done)
+    assert found["module"] == f"{found['cwd']}/code/surroundings.py"
+    sent = {path for path in found["files"] if "__pycache__" not in path}
+    assert sent == {
+        ".gitignore",
+        "code/__init__.py",
+        "code/surroundings.py",
+        "data/kept.csv",
+        "environment/pyvenv.cfg",
+        "specs/deep/run.yaml",
+    }
+    assert "code/__pycache__/old.pyc" not in found["files"]
+
+
+def test_source_root_in_the_spec_beats_a_zen_folder(world: World) -> None:
+    other = world.root / "other"
+    other.mkdir()
+    shutil.copy(world.project / "surroundings.py", other / "elsewhere.py")
+    write(other / "venv" / "lib.py")
+    write(other / "environment" / "pyvenv.cfg")
+    (world.project / ".zen").mkdir()
+
+    done = world.submit(
+        "pipeline: elsewhere.surroundings\ntarget: local\nsource_root: ../other\n",
+    )
+
+    found = surroundings(done)
+    assert {path for path in found["files"] if "__pycache__" not in path} == {"elsewhere.py"}
+
+
+def test_two_runs_at_the_same_time_share_nothing_but_the_app(world: World) -> None:
+    pipe = world.root / "pipe"
+    os.mkfifo(pipe)
+    text = "pipeline: surroundings.surroundings\ntarget: local\nparameters: {meet: %s, mode: %s}\n"
+
+    # Started at the same time: also the ZenML configuration and the server's start are shared.
+    commands = [world.popen(world.spec(text % (pipe, mode), f"{mode}.yaml")) for mode in ("r", "w")]
+
+    one, two = (surroundings(command.finish()) for command in commands)
+    assert all("met the other run" in command.stdout.text for command in commands)
+    assert [run.status for run in world.runs()] == ["completed", "completed"]
+    for private in ("home", "config", "cwd"):
+        assert one[private] != two[private]
+        for found in (one, two):
+            assert not found[private].startswith((str(world.home), str(world.zenml_config)))
+            assert not Path(found[private]).exists(), "it went with its sandbox"
+    assert world.apps() == ["zenml-pipeline-surroundings"]
+    # The spec's own folder is the source root where nothing else is said.
+    assert "r.yaml" in one["files"] and "diamond.py" in one["files"]
