@@ -99,7 +99,7 @@ def run_to_its_end(spec: RunSpec, watcher: Watcher) -> Outcome:
             plan.run_sandbox.image, compiled.snapshot, compiled.stack
         )
         plan = replace(plan, run_sandbox=replace(plan.run_sandbox, image=recipe))
-        watcher.phase("Creating the run")
+        watcher.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             ignored = dockerignore(compiled.deployment.docker)
             stage(spec.source_root, Path(folder), dockerignore=ignored)
