@@ -27,7 +27,14 @@ from modalrun.recipe import (
 )
 from modalrun.setting_fields import ImageSetting
 
-__all__ = ["CODE_FOLDER", "GATHERED", "ImageRecipe", "dockerignore", "image_recipe"]
+__all__ = [
+    "CODE_FOLDER",
+    "GATHERED",
+    "ImageRecipe",
+    "dockerignore",
+    "image_recipe",
+    "merged_docker",
+]
 
 GATHERED = "gathered_requirements"
 """The key under which a deployment carries, next to the Docker settings, what ZenML gathered for
@@ -131,6 +138,21 @@ def image_recipe(
     """
     setting = ImageSetting.model_validate(image) if isinstance(image, Mapping) else image
     return _Translation(docker, source_root, local).recipe(setting, python_version, engine_packages)
+
+
+def merged_docker(pipeline: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
+    """The Docker settings of a step that has some of its own, over those of its pipeline.
+
+    Field by field, dictionaries key by key and lists as a whole, as ZenML merges settings
+    (`zenml/utils/pydantic_utils.py`, `update_model`, 0.98.0). What was gathered for the step
+    already takes the pipeline's settings into account.
+    """
+    merged = dict(pipeline)
+    for name, value in step.items():
+        below = merged.get(name)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping) and name != GATHERED
+        merged[name] = merged_docker(below, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def dockerignore(docker: Mapping[str, Any]) -> str | None:
