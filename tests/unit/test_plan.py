@@ -245,11 +245,9 @@ def test_unknown_docker_settings_are_refused_on_modal() -> None:
     assert plan(docker={"of_a_later_zenml": "x"}, target="local").notes
 
 
-def test_settings_of_the_code_that_are_not_supported() -> None:
-    with pytest.raises(UsageError, match="the pipeline sets 'image', which is not supported"):
-        plan(settings={"image": {"name": "x"}})
-    with pytest.raises(UsageError, match="step 'a' sets 'image', which is not supported"):
-        plan(view("a", settings={"image": {"name": "x"}}))
+def test_image_of_the_settings() -> None:
+    made = plan(settings={"image": {"name": "mine"}})
+    assert str(made.run_sandbox.image.base) == "Modal image mine"
 
 
 def test_gpu_count_without_a_type_names_the_step() -> None:

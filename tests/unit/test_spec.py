@@ -277,7 +277,10 @@ ORCHESTRATOR = [
     ("secrets: [1]", "input should be a valid string"),
     ("volumes: [a]", "input should be a valid dictionary (it is a list)"),
     ("volumes: {data: 1}", "input should be a valid string (it is 1)"),
-    ("image: slim", "input should be a valid dictionary (it is 'slim')"),
+    (
+        "image: slim",
+        "write either {source: registry} or {name: <a Modal image>} (it is 'slim')",
+    ),
     ("cpu_limit: 0", "greater than 0 (it is 0)"),
     ("cpu_limit: much", "input should be a valid number"),
     ("memory_limit: 32", "input should be a valid string (it is 32)"),
@@ -317,30 +320,10 @@ def test_line_feed_at_the_end_of_a_name(tmp_path: Path, key: str) -> None:
     mistake(tmp_path, f'{PIPELINE}settings:\n  orchestrator:\n    {key}: "name\\n"\n')
 
 
-# Known, but not acted on yet: refused by name.
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "image: {registry: x}",
-    ],
-)
-def test_setting_that_is_not_supported_yet(tmp_path: Path, text: str) -> None:
-    name = text.partition(":")[0]
-    for key, indent, line in (
-        ("settings:\n  orchestrator:\n", 4, 4),
-        ("steps:\n  a:\n    settings:\n      orchestrator:\n", 8, 6),
-    ):
-        error = mistake(tmp_path, f"{PIPELINE}{key}{' ' * indent}{text}\n")
-        assert line_of(error, tmp_path) == line
-        assert f"'{name}' is not supported yet: " in error.message
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("image: {from: x}\n", "'image' is not supported yet"),
+        ("image: {from: x}\n", "unknown key 'from' under 'image'"),
         ("deployment: some-id\n", "both 'pipeline' and 'deployment'"),
         ("schedule: {cron_expression: '* * * * *'}\n", "Scheduled pipelines"),
         ("build: some-id\n", "image builds are not used"),
