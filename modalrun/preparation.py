@@ -53,6 +53,8 @@ def prepare(spec: RunSpec) -> Prepared:
     """
     path = file_of(spec)
     if path is not None:
+        # A thousand steps are a hundred thousand small values, none of them garbage.
+        gc.disable()
         held = deployment_file.read(path)
         spec = _with_root_of(spec, path, held)
         return prepared(_with_spec(held, spec), held.stack, spec, held.python_version)

@@ -21,6 +21,7 @@ from modalrun.spec_keys import (
     REFUSED,
     RUN_KEYS,
     STEP_KEYS,
+    ModalSection,
     OurKeys,
     Target,
 )
@@ -162,6 +163,9 @@ def load_spec(
 def _our_keys(source: YamlSource) -> OurKeys:
     refuse_unknown(source, (), source.data, set(OurKeys.model_fields) | RUN_KEYS)
     given = {k: v for k, v in source.data.items() if k in OurKeys.model_fields and v is not None}
+    if isinstance(given.get("modal"), dict):
+        # By itself, so that a misspelt key is compared with the keys of this section.
+        check(source, ("modal",), ModalSection, given["modal"])
     ours: OurKeys = check(source, (), OurKeys, given)
     for key, why in REFUSED.items():
         if source.data.get(key) is not None:

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from modalrun.errors import UsageError
 from modalrun.yaml_source import KeyPath, YamlSource, nearest
 
-_PRIVATE = frozenset({"environment", "secrets", "token_id", "token_secret"})
-"""Keys whose values are never repeated in a message."""
+_HOLD_SECRETS = frozenset({"environment", "secrets"})
+_SECRETS = frozenset({"token_id", "token_secret"})
+"""What is below the first, and the second themselves, is never repeated in a message."""
 
 
 def validation_message(error: ValidationError) -> tuple[KeyPath, str]:
@@ -29,7 +30,7 @@ def validation_message(error: ValidationError) -> tuple[KeyPath, str]:
     shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool) else ""
     if isinstance(value, dict | list):
         shown = f" (it is a {'mapping' if isinstance(value, dict) else 'list'})"
-    if _PRIVATE & {str(part) for part in where[:-1]} or str(where[-1:]) in _PRIVATE:
+    if _HOLD_SECRETS & {str(part) for part in where[:-1]} or _SECRETS & set(where[-1:]):
         shown = ""
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if first["type"] == "value_error":

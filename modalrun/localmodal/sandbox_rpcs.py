@@ -124,6 +124,7 @@ class SandboxRpcs:
             gpu_count=resources.gpu_config.count,
             cloud=asked.cloud_provider_str,
             regions=list(asked.scheduler_placement.regions),
+            volumes=self._volumes.names(asked.volume_mounts),
             idempotency_key=call.idempotency_key,
         )
         plan = Plan(

@@ -43,7 +43,8 @@ class SandboxRecord:
     """A sandbox as it is remembered: what was asked for, and how it ended.
 
     `status` is a `GenericResult.GenericStatus`, 0 while the sandbox runs. Times are seconds since
-    1970, 0.0 for "not yet". Of secrets only the names of the variables are kept.
+    1970, 0.0 for "not yet". Of secrets only the names of the variables are kept; of volumes their
+    names, by the path that they are mounted at.
     """
 
     id: str
@@ -69,6 +70,7 @@ class SandboxRecord:
     gpu_count: int = 0
     cloud: str = ""
     regions: list[str] = field(default_factory=list)
+    volumes: dict[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
     started_at: float = 0.0
     finished_at: float = 0.0

@@ -36,6 +36,10 @@ class Volumes:
             raise not_found("Volume", volume_id)
         return volume
 
+    def names(self, mounts: Iterable[api_pb2.VolumeMount]) -> dict[str, str]:
+        """The volumes' names, by the path that they are mounted at. Raises RpcError."""
+        return {mount.mount_path: self._get(mount.volume_id).name for mount in mounts}
+
     def folders(self, mounts: Iterable[api_pb2.VolumeMount]) -> dict[str, Path]:
         """Where each volume is to be seen in the sandbox, and its folder. Raises RpcError."""
         found: dict[str, Path] = {}

@@ -1,0 +1,68 @@
+"""Every run spec in `configs/` is planned; those that can run yet, run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import World
+
+pytestmark = pytest.mark.e2e
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+EXPECTED: dict[str, dict[str, Any]] = {
+    "simple_gpu": {"gpu": "A100", "timeout": 1800},
+    "advanced": {"gpu": "A100", "cpu": 16, "memory_mib": 30518, "regions": ["us-east"]},
+    "per_step_mixed": {"gpu": None},
+    "multi_gpu": {"gpu": None},
+    "async": {"gpu": None, "timeout": 3600},
+    "environments_dev": {"gpu": "T4"},
+    "environments_prod": {"gpu": "H100:2", "other_gpus": ["A100-80GB:2"]},
+    "diamond": {},
+    "quickstart": {"cpu": 2, "memory_mib": 1908, "timeout": 600},
+}
+STEPS = {
+    "per_step_mixed": {"preprocess_data": None, "train_model": "A100", "evaluate_model": "T4"},
+    "multi_gpu": dict.fromkeys(("load", "left", "right", "join"), "A100:4"),
+}
+NOT_YET = {"per_step_mixed", "multi_gpu", "async"}
+
+
+def test_every_config_is_here() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_plan(world: World, name: str) -> None:
+    command = [sys.executable, "-m", "modalrun", "plan", str(CONFIGS / f"{name}.yaml")]
+    done = world.start([*command, "--output", "json"]).finish()
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert EXPECTED[name].items() <= found["run_sandbox"].items()
+    boxes = {step["name"]: step["sandbox"] for step in found["steps"] if step["sandbox"]}
+    assert {step: box["gpu"] for step, box in boxes.items()} == STEPS.get(name, {})
+
+
+@pytest.mark.parametrize("name", sorted(NOT_YET))
+def test_what_cant_run_yet_says_so(world: World, name: str) -> None:
+    done = world.submit(CONFIGS / f"{name}.yaml")
+    assert done.exit_code == 2
+    assert "can be planned but not submitted yet" in done.stderr
+    assert world.runs() == []
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPECTED) - NOT_YET - {"quickstart"}))
+def test_run(world: World, name: str) -> None:
+    done = world.submit(CONFIGS / f"{name}.yaml")
+    assert done.exit_code == 0, done.stderr
+    (sandbox,) = world.sandboxes()
+    if name == "advanced":
+        assert (sandbox.app_name, sandbox.environment) == ("ml-training-prod", "production")
+        assert (sandbox.milli_cpu, sandbox.milli_cpu_max) == (16_000, 32_000)
+        assert (sandbox.memory_mb, sandbox.memory_mb_max) == (30_518, 61_036)
