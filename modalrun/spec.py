@@ -191,7 +191,9 @@ def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
             hint="Remove 'stack', or compile the pipeline for another stack.",
         )
     if ours.pipeline is not None and (
-        "." not in ours.pipeline or not all(p.isidentifier() for p in ours.pipeline.split("."))
+        "." not in ours.pipeline
+        or ours.pipeline.endswith(".py")
+        or not all(p.isidentifier() for p in ours.pipeline.split("."))
     ):
         raise UsageError(
             f"{source.where(('pipeline',))}: '{ours.pipeline}' is not a source (module.function).",
