@@ -184,14 +184,21 @@ class Connection:
     def _find(self, plan: Plan, spec: SandboxSpec) -> modal.Sandbox:
         import modal
 
-        with translated():
-            return modal.Sandbox.from_name(
-                plan.app_name,
-                str(spec.name),
-                environment_name=plan.environment,
-                include_terminated=spec.resources.gpu is None,
-                client=self._client,
-            )
+        def find(*, include_terminated: bool) -> modal.Sandbox:
+            with translated():
+                return modal.Sandbox.from_name(
+                    plan.app_name,
+                    str(spec.name),
+                    environment_name=plan.environment,
+                    include_terminated=include_terminated,
+                    client=self._client,
+                )
+
+        try:
+            # Only the second backend can also find a sandbox that has ended already.
+            return find(include_terminated=True)
+        except NotFoundError:
+            return find(include_terminated=False)
 
 
 class RunningSandbox:

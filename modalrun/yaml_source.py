@@ -12,6 +12,9 @@ import yaml
 
 from modalrun.errors import UsageError
 
+MAX_KEYS = 100_000
+"""Above this a file is taken for one that is made to blow up."""
+
 KeyPath = tuple[str | int, ...]
 
 
@@ -56,8 +59,9 @@ def read_yaml(path: Path) -> YamlSource:
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}.") from error
 
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise UsageError(
@@ -76,10 +80,18 @@ def read_yaml(path: Path) -> YamlSource:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise UsageError(f"{place}: this is not YAML: {error.problem or error.context}.") from error
+    except yaml.reader.ReaderError as error:
+        raise UsageError(
+            f"{path} is not YAML: it holds the control character {error.character!r} at position"
+            f" {error.position}."
+        ) from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return YamlSource(path, data, lines)
 
 
@@ -92,6 +104,8 @@ def _collect_lines(
 ) -> None:
     if id(node) in open_nodes:
         raise UsageError(f"{path}:{node.start_mark.line + 1}: this alias contains itself.")
+    if len(lines) > MAX_KEYS:
+        raise UsageError(f"{path} has more than {MAX_KEYS:,} keys once its aliases are followed.")
     open_nodes = open_nodes | {id(node)}
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -105,7 +119,11 @@ def _collect_lines(
                 )
             seen.add(key)
             child = at if key == "<<" else (*at, key)
-            lines.setdefault(child, line)
+            # A key of the mapping itself overrides one that is merged into it.
+            if key == "<<":
+                lines.setdefault(child, line)
+            else:
+                lines[child] = line
             _collect_lines(path, value_node, child, lines, open_nodes)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):

@@ -40,10 +40,10 @@ def require_server() -> None:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or _proxied():
         return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConnectionLostError(
             f"The ZenML server at {url} can't be reached: {error}. Nothing was created.",
             hint="Check the network and 'zenml status'.",
@@ -75,7 +75,7 @@ def _configured_url() -> str:
     try:
         config = yaml.safe_load((folder() / "config.yaml").read_text(encoding="utf-8"))
         return str(config["store"]["url"])
-    except (OSError, yaml.YAMLError, LookupError, TypeError):
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
         # ZenML makes the file if there is none, and complains about a broken one itself.
         return ""
 

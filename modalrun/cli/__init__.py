@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated
 
-import click
 import typer
 
 from modalrun import __version__
@@ -21,6 +20,10 @@ from modalrun.cli import local, submit
 from modalrun.errors import InternalError, Interrupted, ModalrunError
 
 DEBUG = "MODALRUN_DEBUG"
+EXIT_BROKEN_PIPE = 141
+
+# Newer versions of Typer bring a Click of their own, so the base class is reached through Typer.
+_CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="modalrun",
@@ -63,15 +66,18 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
     try:
         result = app(list(arguments), prog_name="modalrun", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
+    except _CommandLineError as error:
         error.show()
         return error.exit_code
+    except SystemExit:
+        # Typer's own way out when the reader of a pipe has left (`| head`).
+        return EXIT_BROKEN_PIPE
     except ModalrunError as error:
         _show(error)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except Interrupted as interruption:
         return interruption.exit_code

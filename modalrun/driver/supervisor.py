@@ -165,7 +165,7 @@ def _dead_child(
         )
         result = EXIT_FAILED if out_of_memory else EXIT_KILLED
     elif code < 0:
-        reason = f"The runner died of {signal.Signals(-code).name}."
+        reason = f"The runner died of {_signal_name(-code)}."
         result = EXIT_FAILED
     else:
         reason, result = f"The runner ended with exit code {code}.", EXIT_FAILED
@@ -175,6 +175,14 @@ def _dead_child(
             [sys.executable, "-m", "modalrun.driver.finalize", reason], env=environment, check=False
         )
     return result
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Real-time signals have no names of their own.
+        return f"signal {number}"
 
 
 def _out_of_memory_kills() -> int:

@@ -2,7 +2,8 @@
 
 A sandbox is a process group of this machine. Nothing is built and nothing is isolated: what runs is
 the host's Python. Requested cpu, memory, gpu, region and cloud are recorded and shown, not
-enforced.
+enforced. Limits on the network and `idle_timeout` are not enforced either; there is no terminal
+(`pty`), no `Sandbox.exec`, and there are no Functions.
 
     launcher        starts, finds and stops the server; the only module that other packages import
     __main__        the server process

@@ -7,8 +7,6 @@ Of a recipe three things reach a sandbox: `ENV` and `WORKDIR` lines, and files t
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
 from collections.abc import AsyncIterator
 
 from google.protobuf.json_format import MessageToDict
@@ -68,7 +66,6 @@ class Images:
     def _metadata(self, image_id: str) -> api_pb2.ImageMetadata:
         recipe, _ = self.recipe(image_id)
         return api_pb2.ImageMetadata(
-            python_version_info=f"Python {platform.python_version()}",
             image_builder_version=BUILDER_VERSION,
             workdir=recipe.workdir or None,
         )
@@ -89,7 +86,6 @@ class Images:
             for name in _NOT_RECORDED:
                 recipe.pop(name, None)
             document = {"recipe": recipe, "builder_version": request.builder_version}
-            json.dumps(document)
             self._store.put(
                 Stored("image", image_id, self._clock.now(), name=request.app_id, document=document)
             )

@@ -1,8 +1,9 @@
 """The parent process of one sandbox's command; it sees to it that nothing survives the sandbox.
 
-Run as `python -I -S keeper.py SANDBOX_ID CONTROL STDIN STDOUT STDERR` (numbers of inherited file
-descriptors). It uses the standard library alone, and as little of it as it can, because it starts
-with every sandbox.
+`python -I -S keeper.py SOCKET STATE` is the nursery: for each message on the socket, which carries
+the file descriptors of a sandbox, it forks a keeper. To start Python anew would take twenty times
+as long. The nursery ends with its socket, a keeper when its own control socket does. (STATE is the
+state folder, for the eyes of `ps` alone.)
 
 The control socket carries, to the keeper: the length of the command (8 digits), the command, and
 later `k` to kill. The socket's end means that the server has died, and is a kill too. From the
@@ -11,15 +12,18 @@ it are gone.
 
 On Linux the keeper is a child subreaper, so orphans of the command, also those that called setsid,
 become its children and are found. Elsewhere only the process group is killed.
+
+Only the standard library is used, and as little of it as will do: every sandbox has it in memory.
 """
 
-# ruff: noqa: PTH208, PTH123, SIM105 - pathlib and contextlib would double the start-up time.
+# ruff: noqa: PTH208, PTH123, SIM105 - pathlib and contextlib would make it larger.
 from __future__ import annotations
 
-# `signal` would import enum, which takes longer than all the rest; this is what it wraps.
-import _signal as signal  # type: ignore[import-not-found]
+import ctypes
 import os
 import select
+import signal
+import socket
 import sys
 import time
 
@@ -28,15 +32,15 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes
-
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def pack(argv: list[str], env: dict[str, str], cwd: str, open_files: int) -> bytes:
-    """The command as the keeper reads it: fields between NULs, which none of them can contain."""
+    """The command as the keeper reads it: fields between NULs. ValueError for a NUL in one."""
     fields = [cwd, str(open_files), str(len(argv)), *argv]
     fields += [f"{key}={value}" for key, value in env.items()]
+    if any("\0" in field for field in fields):
+        raise ValueError("a NUL in the command or in its environment")
     body = b"\0".join(os.fsencode(field) for field in fields)
     return b"%08d" % len(body) + body
 
@@ -64,8 +68,11 @@ def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:
             os._exit(137)
-    for name in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(name, signal.SIG_DFL)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # Python itself ignores some, which the command would inherit.
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    os.umask(0o022)
     if int(open_files):
         import resource
 
@@ -173,8 +180,9 @@ class Keeper:
                 time.sleep(0.001)
 
 
-def main(argv: list[str]) -> None:
-    control, stdin, stdout, stderr = (int(number) for number in argv[2:6])
+def keep(control: int, stdin: int, stdout: int, stderr: int) -> None:
+    """Be the keeper of one command, from its start to its end."""
+    os.setsid()
     if sys.platform == "linux":
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, trigger = os.pipe()
@@ -182,12 +190,8 @@ def main(argv: list[str]) -> None:
     signal.set_wakeup_fd(trigger, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        body = _read_exactly(control, int(_read_exactly(control, 8)))
-    except EOFError:
-        os._exit(0)
+    body = _read_exactly(control, int(_read_exactly(control, 8)))
     keeper = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -205,13 +209,31 @@ def main(argv: list[str]) -> None:
     guard.watch(wakeup)
     killed = guard.code is None
     guard.clean()
-    try:
-        os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
-    except OSError:
-        pass
-    # No interpreter shutdown: the server waits for this process.
-    os._exit(0)
+    os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
+
+
+def nurse(nursery: socket.socket) -> None:
+    """Fork a keeper for each message, until the server closes the socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Nobody has to wait for a keeper that has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(nursery, 1, 4)
+        if not message:
+            return
+        if os.fork() == 0:
+            try:
+                nursery.close()
+                keep(*descriptors)
+            except (OSError, EOFError):
+                # The server is gone: there is nobody to tell.
+                pass
+            finally:
+                # No interpreter shutdown: the server waits for the end of this process.
+                os._exit(0)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 if __name__ == "__main__":
-    main(sys.argv)
+    nurse(socket.socket(fileno=int(sys.argv[1])))

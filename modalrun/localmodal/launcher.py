@@ -176,15 +176,16 @@ def _state(state_dir: Path | None) -> StateDir:
     return StateDir((state_dir or default_state_dir()).expanduser().absolute())
 
 
-def _find(state: StateDir) -> ServerInfo | None:
+def _look(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
+    """The server that the info file names, and what it says of itself; None if it is silent."""
     info = _read_info(state)
     if info is None:
         return None
     try:
-        answer = json.loads(_ask(info, "GET", "/status"))
+        answer: dict[str, Any] = json.loads(_ask(info, "GET", "/status"))
     except (_NoAnswerError, ValueError):
         return None
-    return info if answer.get("pid") == info.pid else None
+    return (info, answer) if answer.get("pid") == info.pid else None
 
 
 def running(state_dir: Path | None = None) -> ServerInfo | None:
@@ -193,19 +194,14 @@ def running(state_dir: Path | None = None) -> ServerInfo | None:
     Args:
         state_dir: The state folder; None for `default_state_dir()`.
     """
-    return _find(_state(state_dir))
+    found = _look(_state(state_dir))
+    return found[0] if found else None
 
 
 def status(state_dir: Path | None = None) -> dict[str, Any] | None:
     """What the running server says of itself (see `LocalServer.status`); None if none runs."""
-    info = _read_info(_state(state_dir))
-    if info is None:
-        return None
-    try:
-        answer: dict[str, Any] = json.loads(_ask(info, "GET", "/status"))
-    except (_NoAnswerError, ValueError):
-        return None
-    return answer
+    found = _look(_state(state_dir))
+    return found[1] if found else None
 
 
 def follow(sandbox_id: str | None, state_dir: Path | None = None) -> Iterator[bytes]:
@@ -229,6 +225,9 @@ def ensure_running(
 ) -> ServerInfo:
     """The server of a state folder, started if it does not run. Of several callers, one starts it.
 
+    A server that was started from another Python environment and has nothing running is replaced,
+    because sandboxes run the Python of their server.
+
     Args:
         state_dir: The state folder; None for `default_state_dir()`.
         idle_timeout: Seconds without a sandbox and without a call after which a server that is
@@ -246,9 +245,13 @@ def ensure_running(
             hint="Set MODALRUN_LOCAL_STATE to a folder that you can write to.",
         ) from error
     with _start_lock(state):
-        found = _find(state)
+        found = _look(state)
         if found is not None:
-            return found
+            info, answer = found
+            # Sandboxes run the server's Python: one of another environment gives way, if it can.
+            if answer["python"] == sys.prefix or answer["running"]:
+                return info
+            stop(state.root)
         holder = _holder(state)
         if holder is not None:
             # A server that is ending gives its lock free; one that hangs has to be stopped.

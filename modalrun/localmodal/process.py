@@ -38,6 +38,48 @@ class Exit:
     killed: bool
 
 
+class Nursery:
+    """The process that keepers are forked from. `state` is shown by `ps`."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; it is ready some 30 ms later, and until then requests wait."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", keeper.__file__),
+                    *(str(theirs.fileno()), str(self._state)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={},
+                cwd="/",
+                start_new_session=True,
+            )
+        self._socket = ours
+
+    def fork(self, descriptors: tuple[int, int, int, int]) -> None:
+        """Have a keeper forked. If the nursery was killed, there is a new one. Raises OSError."""
+        if self._socket is None or self._process is None or self._process.poll() is not None:
+            self.close()
+            self.start()
+        assert self._socket is not None
+        socket.send_fds(self._socket, [b"f"], descriptors)
+
+    def close(self) -> None:
+        """End it; keepers live on."""
+        if self._socket is not None and self._process is not None:
+            self._socket.close()
+            self._process.wait()
+            self._socket = self._process = None
+
+
 class SandboxProcess:
     """A command, its keeper and its pipes.
 
@@ -49,7 +91,6 @@ class SandboxProcess:
         self._loop = asyncio.get_running_loop()
         self._on_output = on_output
         self._control: socket.socket | None = None
-        self._keeper: subprocess.Popen[bytes] | None = None
         self._pipes: dict[int, int] = {}
         self._stdin: int | None = None
         self._pending_stdin = bytearray()
@@ -62,8 +103,8 @@ class SandboxProcess:
         self.error: OSError | None = None
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
-    def start(self, name: str, command: Command) -> None:
-        """Start the keeper, and through it the command. `name` is what `ps` shows.
+    def start(self, nursery: Nursery, command: Command) -> None:
+        """Start the keeper, and through it the command.
 
         Raises OSError where the machine has no more processes or file descriptors.
         """
@@ -79,17 +120,7 @@ class SandboxProcess:
                 inherited.callback(os.close, writer)
                 self._pipes[number] = reader
                 writers.append(writer)
-            passed = (theirs.fileno(), stdin_read, *writers)
-            script = str(Path(keeper.__file__))
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", script, name, *(str(fd) for fd in passed)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=passed,
-                env={},
-                cwd="/",
-                start_new_session=True,
-            )
+            nursery.fork((theirs.fileno(), stdin_read, writers[0], writers[1]))
         ours.sendall(keeper.pack(command.argv, command.env, str(command.cwd), command.open_files))
         ours.setblocking(False)
         self._loop.add_reader(ours, self._hear)
@@ -185,7 +216,7 @@ class SandboxProcess:
 
     def _finish(self) -> None:
         """The keeper is gone: take what is left in the pipes, then let go of everything."""
-        assert self._control is not None and self._keeper is not None
+        assert self._control is not None
         self._loop.remove_reader(self._control)
         self._control.close()
         self._control = None
@@ -203,6 +234,5 @@ class SandboxProcess:
             self._stdin = None
             self._pending_stdin.clear()
             self._stdin_drained.set()
-        self._keeper.wait()
         if not self.exited.done():
             self.exited.set_result(self._exit)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 ROOT_VARIABLE = "MODALRUN_LOCAL_ROOT"
+# A sandbox may name the Python (its `sys.prefix`) that it wants instead of the server's.
+PYTHON_VARIABLE = "MODALRUN_LOCAL_PYTHON"
 
 _PASSED_ON = (
     "LANG",
@@ -125,12 +127,15 @@ def environment(
         variables: Of the sandbox's secrets and `env`; these win.
         sandbox: The MODAL_ variables that tell a sandbox who it is; these always hold.
     """
-    programs = str(Path(sys.prefix) / "bin")
+    prefix = variables.get(PYTHON_VARIABLE) or sys.prefix
+    programs = str(Path(prefix) / "bin")
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     env |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
-    env["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
-    if sys.prefix != sys.base_prefix:
-        env["VIRTUAL_ENV"] = sys.prefix
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    others = [folder for folder in path if folder not in (programs, str(Path(sys.prefix) / "bin"))]
+    env["PATH"] = os.pathsep.join([programs, *others])
+    if (Path(prefix) / "pyvenv.cfg").exists():
+        env["VIRTUAL_ENV"] = prefix
     env["HOME"] = str(root / "root")
     env["TMPDIR"] = str(root / "tmp")
     local = "127.0.0.1,localhost"

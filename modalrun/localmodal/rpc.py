@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -149,52 +150,39 @@ class Dispatcher:
         return mapping
 
     def _handler(self, service: str, method: Any) -> Handler:
-        function, creates = self._handlers.get(method.name, (None, False))
+        name = method.name
 
         async def serve(stream: Any) -> None:
-            call = Call(method.name, stream.metadata)
+            call = Call(name, stream.metadata)
             self._active(+1)
             try:
                 request = await stream.recv_message()
+                if request is None:
+                    raise RpcError(Status.CANCELLED, f"{name} came without a request")
                 self._authorise(service, call, request)
-                fault = await self._before(method.name)
+                fault = await self._before(name)
                 if fault is not None and fault.messages == 0 and not fault.perform:
-                    return _drop(stream)
-                if function is None:
+                    _drop(stream)
+                elif name not in self._handlers:
                     raise RpcError(
-                        Status.UNIMPLEMENTED,
-                        f"The local Modal server does not have {method.name}",
+                        Status.UNIMPLEMENTED, f"The local Modal server does not have {name}"
                     )
-                if method.server_streaming:
-                    sent = 0
-                    async for message in function(request, call):
-                        await stream.send_message(message)
-                        sent += 1
-                        if fault is not None and sent >= fault.messages:
-                            return _drop(stream)
-                        # A stream with much to say takes turns with the others.
-                        await asyncio.sleep(0)
-                    return None
-                if creates:
-                    answer = await self._answers.once(call, lambda: function(request, call))
+                elif method.server_streaming:
+                    await self._stream(stream, request, call, fault)
                 else:
-                    answer = await function(request, call)
-                if fault is not None:
-                    return _drop(stream)
-                await stream.send_message(answer)
+                    await self._answer(stream, request, call, fault)
             except RpcError as error:
                 raise GRPCError(error.status, error.message) from None
             except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
                 raise
             except Exception as error:
-                log.exception("%s failed", method.name)
+                log.exception("%s failed", name)
                 raise GRPCError(
                     Status.INTERNAL,
-                    f"{method.name} failed in the local Modal server: {type(error).__name__}",
+                    f"{name} failed in the local Modal server: {type(error).__name__}",
                 ) from None
             finally:
                 self._active(-1)
-            return None
 
         kinds = {
             (False, False): Cardinality.UNARY_UNARY,
@@ -208,3 +196,27 @@ class Dispatcher:
             message_factory.GetMessageClass(method.input_type),
             message_factory.GetMessageClass(method.output_type),
         )
+
+    async def _answer(self, stream: Any, request: Any, call: Call, fault: Fault | None) -> None:
+        function, creates = self._handlers[call.rpc]
+        if creates:
+            answer = await self._answers.once(call, lambda: function(request, call))
+        else:
+            answer = await function(request, call)
+        if fault is not None:
+            _drop(stream)
+        else:
+            await stream.send_message(answer)
+
+    async def _stream(self, stream: Any, request: Any, call: Call, fault: Fault | None) -> None:
+        function, _ = self._handlers[call.rpc]
+        sent = 0
+        async with aclosing(function(request, call)) as messages:
+            async for message in messages:
+                await stream.send_message(message)
+                sent += 1
+                if fault is not None and sent >= fault.messages:
+                    _drop(stream)
+                    return
+                # A stream with much to say takes turns with the others.
+                await asyncio.sleep(0)

@@ -90,6 +90,11 @@ class SandboxRpcs:
             raise RpcError(
                 Status.UNIMPLEMENTED, "The local Modal server does not have tunnels (open ports)"
             )
+        if asked.cloud_bucket_mounts or asked.nfs_mounts:
+            raise RpcError(
+                Status.UNIMPLEMENTED,
+                "The local Modal server does not have CloudBucketMount and NetworkFileSystem",
+            )
         recipe, files = self._images.recipe(asked.image_id)
         for mount_id in asked.mount_ids:
             files += self._mounts.files(mount_id)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from modalrun.localmodal import rootfs
 from modalrun.localmodal.ids import Clock
 from modalrun.localmodal.logstore import LogStore
 from modalrun.localmodal.paths import StateDir
-from modalrun.localmodal.process import Command, Exit, SandboxProcess
+from modalrun.localmodal.process import Command, Exit, Nursery, SandboxProcess
 from modalrun.localmodal.rpc import RpcError, not_found
 from modalrun.localmodal.store import SandboxRecord, Store
 
@@ -94,6 +95,7 @@ class Sandboxes:
         self._on_change = on_change
         self._live: dict[str, LiveSandbox] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._nursery = Nursery(state.root)
         self._closed = False
         self.open_files = 0
 
@@ -125,9 +127,11 @@ class Sandboxes:
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                await asyncio.to_thread(
-                    rootfs.build, folder / "root", plan.files, plan.volumes, plan.workdir
-                )
+                what = (folder / "root", plan.files, plan.volumes, plan.workdir)
+                if plan.files:
+                    await asyncio.to_thread(rootfs.build, *what)
+                else:
+                    rootfs.build(*what)
             if not sandbox.must_end.is_set():
                 exit_ = await self._execute(sandbox, plan, folder / "root")
         except (OSError, ValueError) as error:
@@ -159,7 +163,7 @@ class Sandboxes:
             open_files=self.open_files,
         )
         process = SandboxProcess(lambda fd, data: self._logs.append(record.id, fd, data))
-        process.start(record.id, command)
+        process.start(self._nursery, command)
         sandbox.process = process
         sandbox.started.set_result(process)
         record.started_at = self._clock.now()
@@ -208,8 +212,12 @@ class Sandboxes:
             record.status = FAILURE
             record.exitcode = 1 if exit_.code is None else exit_.code
         record.finished_at = self._clock.now()
-        self._logs.finish(record.id)
-        self._store.put_sandbox(record)
+        try:
+            self._logs.finish(record.id)
+            self._store.put_sandbox(record)
+        except (OSError, sqlite3.Error):
+            # A full disk must not keep anyone waiting for the end.
+            log.exception("the end of %s could not be recorded", record.id)
         del self._live[record.id]
         if not sandbox.started.done():
             sandbox.started.set_result(None)
@@ -301,6 +309,11 @@ class Sandboxes:
             self._end(sandbox, TERMINATED, "The local Modal server was stopped.")
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+        self._nursery.close()
+
+    def start_nursery(self) -> None:
+        """Be ready to start processes."""
+        self._nursery.start()
 
     def recover(self) -> None:
         """At the start: what is recorded as running was killed with the server that ran it."""

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -203,6 +204,7 @@ class LocalServer:
             "url": self.url,
             "pid": os.getpid(),
             "version": self._version,
+            "python": sys.prefix,
             "state_dir": str(self._state.root),
             "started_at": self._started_at,
             "uptime_seconds": round(now - self._started_at, 3),
@@ -279,6 +281,7 @@ class LocalServer:
         await self._listen()
         write_private(self._state.info_file, json.dumps(dict(self.info())))
         log.info("serving on %s", self.url)
+        self.sandboxes.start_nursery()
         self._note_activity()
         on_ready()
         tidy = asyncio.create_task(asyncio.to_thread(self._tidy_folders))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ class Store:
                 record.idempotency_key,
                 record.created_at,
                 record.finished_at,
-                json.dumps(asdict(record)),
+                json.dumps(vars(record)),
             ),
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
 from datetime import datetime
 
@@ -126,9 +128,9 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     if start is None or end is None:
         return ""
     seconds = (end - start).total_seconds()
-    if seconds < 10:
+    if round(seconds, 1) < 10:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -137,4 +139,8 @@ def duration(start: datetime | None, end: datetime | None) -> str:
 
 
 def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        # A terminal or pipe that can't show a character must not end the run's output.
+        stream.reconfigure(errors="replace")
     return Console(stderr=stderr, markup=False, highlight=False, soft_wrap=True, emoji=False)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 
 _SGR = r"\x1b\[[0-9;:]*m"
+_CONCEAL = re.compile(r"(?:^|;)0*8(?=;|$)")
+"""Inside a colour sequence: what follows is not shown."""
+
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # control sequences: colours, cursor movement, erasing
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # strings: window titles, links, device control
     r"|\x1b[ -/]*[0-~]"  # other escapes
-    r"|[\x9b\x9d\x90\x98\x9e\x9f][^\x9c]*\x9c?"  # the same as single C1 characters
+    r"|\x9b[0-?]*[ -/]*[@-~]?"  # control sequences and strings that a C1 character begins
+    r"|[\x9d\x90\x98\x9e\x9f].*?(?:\x07|\x9c|\x1b\\|$)"
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _COLOUR = re.compile(_SGR)
@@ -29,7 +33,7 @@ def harmless(line: str, *, colours: bool) -> str:
     kept: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
-        if colours and _COLOUR.fullmatch(match[0]):
+        if colours and _COLOUR.fullmatch(match[0]) and not _CONCEAL.search(match[0][2:-1]):
             kept.append(match[0])
             # A private-use mark keeps the place while control characters are removed.
             return "\ue000"
@@ -53,10 +57,14 @@ class LineAssembler:
     def feed(self, text: str) -> list[str]:
         """The lines that `text` completes, without their line feeds."""
         *lines, self._rest = (self._rest + text).split("\n")
-        while len(self._rest) > self._limit:
-            lines.append(self._rest[: self._limit])
-            self._rest = self._rest[self._limit :]
-        return lines
+        if len(self._rest) <= self._limit and all(len(line) <= self._limit for line in lines):
+            return lines
+        parts = [part for line in lines for part in self._parts(line)]
+        *more, self._rest = self._parts(self._rest)
+        return parts + more
+
+    def _parts(self, line: str) -> list[str]:
+        return [line[i : i + self._limit] for i in range(0, len(line), self._limit)] or [""]
 
     def flush(self) -> list[str]:
         """What is left at the end, where the last line has no line feed."""

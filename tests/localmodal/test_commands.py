@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from modalrun.cli.local import app as local
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.localmodal import launcher
-from tests.localmodal.conftest import PATIENCE, TREE, Sdk, wait_for_end
+
+from .support import PATIENCE, TREE, Sdk, wait_for_end
 
 runner = CliRunner()
 LOCAL = [sys.executable, "-c", "from modalrun.cli.local import app; app()"]
@@ -143,10 +144,11 @@ def run_modal(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[s
 
 def test_modal_reads(sdk: Sdk, run_modal: Callable[..., list[str]]) -> None:
     app = sdk.app("cli")
-    sandboxes = [
-        sdk.create("sh", "-c", f"echo from {gpu}; read x", app=app, gpu=gpu) for gpu in ("T4", None)
-    ]
-    assert [next(iter(s.stdout)) for s in sandboxes] == ["from T4\n", "from None\n"]
+    sandboxes = []
+    for gpu in ("T4", None):
+        sandbox = sdk.create("sh", "-c", f"echo from {gpu}; read x", app=app, gpu=gpu)
+        assert next(iter(sandbox.stdout)) == f"from {gpu}\n"
+        sandboxes.append(sandbox)
     tasks = [sandbox._get_task_id() for sandbox in sandboxes]
     apps, *logs, containers, secrets, environments, token = run_modal(
         "app list",

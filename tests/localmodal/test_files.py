@@ -15,7 +15,8 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo
 from modalrun.localmodal.paths import StateDir
 from modalrun.localmodal.store import Store
-from tests.localmodal.conftest import Sdk
+
+from .support import Sdk
 
 Backend = dict[str, Any]
 
@@ -76,14 +77,14 @@ def test_recipe(sdk: Sdk, tmp_path: Path) -> None:
 
 
 def test_an_image_is_the_same_in_another_process(sdk: Sdk) -> None:
+    first = modal.Image.debian_slim().pip_install("x").build(sdk.app())
     code = """
 import modal
 app = modal.App.lookup("tests", create_if_missing=True)
 print(modal.Image.debian_slim().pip_install("x").build(app).object_id)
 """
-    first, second = sdk.script(code), sdk.script(code)
-    assert first == second
-    image = modal.Image.from_id(first.strip(), client=sdk.client)
+    assert sdk.script(code) == f"{first.object_id}\n"
+    image = modal.Image.from_id(first.object_id, client=sdk.client)
     sdk.create("true", image=image).wait()
 
 
@@ -117,6 +118,14 @@ def test_folder_and_environment(
 def test_python_is_the_hosts(sdk: Sdk) -> None:
     sandbox = sdk.create("python", "-c", "import sys, modal; print(sys.prefix)")
     assert sandbox.stdout.read().strip() == sys.prefix
+
+
+def test_a_sandbox_may_choose_another_python(sdk: Sdk, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text("#!/bin/sh\necho another\n")
+    (tmp_path / "bin" / "python").chmod(0o755)
+    sandbox = sdk.create("python", env={"MODALRUN_LOCAL_PYTHON": str(tmp_path)})
+    assert sandbox.stdout.read() == "another\n"
 
 
 def test_a_volume_is_shared(sdk: Sdk, backend: Backend) -> None:

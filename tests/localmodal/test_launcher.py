@@ -18,12 +18,13 @@ from modal_proto.api_pb2 import GenericResult
 from modalrun.errors import ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo, StateDir
-from tests.localmodal.conftest import (
+
+from .support import (
     PATIENCE,
     TREE,
     Sdk,
     gone,
-    processes_of,
+    servers_of,
     wait_for_end,
     wait_until_gone,
 )
@@ -56,7 +57,7 @@ def test_racing_commands_start_one_server(state: Path) -> None:
     found = launcher.running(state)
     assert found is not None
     assert pids == {str(found.pid)}
-    assert len(processes_of(state)) == 1
+    assert len(servers_of(state)) == 1
 
 
 def test_it_is_found_again(start: Callable[..., ServerInfo], state: Path) -> None:
@@ -72,6 +73,16 @@ def test_it_is_found_again(start: Callable[..., ServerInfo], state: Path) -> Non
     assert again.pid != first.pid
 
 
+def test_a_server_of_another_python_gives_way(
+    sdk: Sdk, start: Callable[..., ServerInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/another")
+    sandbox = sdk.create("sleep", "1000")
+    assert start().pid == sdk.info.pid
+    sandbox.terminate(wait=True)
+    assert start().pid != sdk.info.pid
+
+
 def test_the_folder_is_private(sdk: Sdk) -> None:
     sdk.create("echo", "x", env={"A": "b"}).wait()
     state = sdk.info.state_dir
@@ -81,7 +92,7 @@ def test_the_folder_is_private(sdk: Sdk) -> None:
 
 
 def test_the_server_listens_on_loopback_only(sdk: Sdk) -> None:
-    (server,) = processes_of(sdk.info.state_dir)
+    (server,) = servers_of(sdk.info.state_dir)
     listening = [c.laddr.ip for c in server.net_connections() if c.status == "LISTEN"]
     assert listening == ["127.0.0.1"]
 
@@ -114,9 +125,8 @@ def test_a_stale_info_file(start: Callable[..., ServerInfo], state: Path) -> Non
 
 
 def test_idle_end(start: Callable[..., ServerInfo], state: Path) -> None:
-    info = start(idle_timeout=0.2)
+    start(idle_timeout=0.2)
     wait_for_end(state)
-    wait_until_gone(info.pid)
     assert not StateDir(state).info_file.exists()
     assert "it was idle" in StateDir(state).server_log.read_text()
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import StateDir
-from tests.localmodal.conftest import Sdk
+
+from .support import Sdk
 
 Backend = dict[str, Any]
 SLOW_LINES = "import time\nfor n in range(300): print(n, flush=True); time.sleep(0.002)"
@@ -113,16 +114,14 @@ def test_following_an_app(sdk: Sdk) -> None:
     assert list(stream) == []
 
 
-def test_much_output(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("seq", "1", "200000", **backend)
-    assert sandbox.stdout.read() == "".join(f"{n}\n" for n in range(1, 200001))
-    assert [e.message for e in sandbox.logs.tail(3)] == ["199998\n", "199999\n", "200000\n"]
-
-
-def test_a_very_long_line(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("python", "-c", "print('é' * 1_000_000)", **backend)
-    assert sandbox.stdout.read() == "é" * 1_000_000 + "\n"
-    assert "".join(e.message for e in sandbox.logs.tail()) == "é" * 1_000_000 + "\n"
+def test_much_output(sdk: Sdk) -> None:
+    for gpu in (None, "T4"):
+        sandbox = sdk.create("seq", "1", "200000", gpu=gpu)
+        assert sandbox.stdout.read() == "".join(f"{n}\n" for n in range(1, 200001))
+        assert [e.message for e in sandbox.logs.tail(3)] == ["199998\n", "199999\n", "200000\n"]
+        sandbox = sdk.create("python", "-c", "print('é' * 1_000_000)", gpu=gpu)
+        assert sandbox.stdout.read() == "é" * 1_000_000 + "\n"
+        assert "".join(e.message for e in sandbox.logs.tail()) == "é" * 1_000_000 + "\n"
 
 
 def test_logs_survive_a_restart(sdk: Sdk, backend: Backend, connect: Any) -> None:

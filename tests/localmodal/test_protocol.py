@@ -14,7 +14,8 @@ import pytest
 from modal.exception import AuthError, NotFoundError, ServiceError, UnimplementedError
 
 from modalrun.localmodal.launcher import ServerInfo, StateDir
-from tests.localmodal.conftest import TREE, Sdk
+
+from .support import TREE, Sdk
 
 V1_ID = "sb-" + "a" * 22
 V2_ID = "sb-" + "A" * 26
@@ -83,10 +84,10 @@ asyncio.run(main(*sys.argv[1:]))
     )
 
 
-@pytest.mark.parametrize("sandbox_id", [V1_ID, V2_ID])
-def test_unknown_ids(sdk: Sdk, sandbox_id: str) -> None:
-    with pytest.raises(NotFoundError):
-        sdk.sandbox(sandbox_id)
+def test_unknown_ids(sdk: Sdk) -> None:
+    for sandbox_id in (V1_ID, V2_ID):
+        with pytest.raises(NotFoundError):
+            sdk.sandbox(sandbox_id)
     with pytest.raises(NotFoundError):
         sdk.create("true", image=modal.Image.from_id("im-unknown", client=sdk.client))
     with pytest.raises(NotFoundError):
@@ -147,10 +148,10 @@ def test_scripted_errors(sdk: Sdk) -> None:
         sdk.create("true").wait()
 
 
-def test_boot_delay(sdk: Sdk, backend: dict[str, Any]) -> None:
+def test_boot_delay(sdk: Sdk) -> None:
     script = {"boot_delay": 1000, "rules": []}
     StateDir(sdk.info.state_dir).faults_file.write_text(json.dumps(script))
-    sandbox = sdk.create("echo", "never", **backend)
+    sandbox = sdk.create("echo", "never")
     assert sandbox.poll() is None
     sandbox.terminate()
     sandbox.wait(raise_on_termination=False)

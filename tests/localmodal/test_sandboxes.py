@@ -14,9 +14,11 @@ from modal.exception import AlreadyExistsError, NotFoundError
 from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher
-from tests.localmodal.conftest import PATIENCE, Sdk, gone, processes_of
+
+from .support import PATIENCE, Sdk, gone, processes_of
 
 Backend = dict[str, Any]
+BOTH = ("T4", None)
 
 # Starts a process that has left the session, the group and its parents behind.
 DAEMON = """
@@ -40,13 +42,9 @@ def test_output_and_exit_code(sdk: Sdk, backend: Backend) -> None:
     assert sandbox.stderr.read() == "err\n"
     sandbox.wait()
     assert sandbox.returncode == 3
-
-
-def test_success(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("true", **backend)
-    sandbox.wait()
-    assert sandbox.returncode == 0
-    assert sandbox.poll() == 0
+    success = sdk.create("true", **backend)
+    success.wait()
+    assert success.returncode == success.poll() == 0
 
 
 def test_a_line_comes_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None:
@@ -60,44 +58,46 @@ def test_a_line_comes_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None
     assert list(lines) == []
 
 
-def test_end_of_input(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("wc", "-c", **backend)
-    sandbox.stdin.write(b"x" * 300_000)
-    sandbox.stdin.write_eof()
-    sandbox.stdin.drain()
-    assert sandbox.stdout.read().strip() == "300000"
+def test_end_of_input(sdk: Sdk) -> None:
+    for gpu in BOTH:
+        sandbox = sdk.create("wc", "-c", gpu=gpu)
+        sandbox.stdin.write(b"x" * 300_000)
+        sandbox.stdin.write_eof()
+        sandbox.stdin.drain()
+        assert sandbox.stdout.read().strip() == "300000"
 
 
-def test_timeout(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("sleep", "1000", timeout=1, **backend)
-    with pytest.raises(modal.exception.SandboxTimeoutError):
-        sandbox.wait()
-    assert sandbox.returncode == 124
+def test_timeout_and_terminate(sdk: Sdk) -> None:
+    late = [sdk.create("sleep", "1000", timeout=1, gpu=gpu) for gpu in BOTH]
+    for gpu in BOTH:
+        sandbox = sdk.create("sleep", "1000", gpu=gpu)
+        sandbox.terminate()
+        with pytest.raises(modal.exception.SandboxTerminatedError):
+            sandbox.wait()
+        assert sandbox.returncode == 137
+        sandbox.terminate()
+    for sandbox in late:
+        with pytest.raises(modal.exception.SandboxTimeoutError):
+            sandbox.wait()
+        assert sandbox.returncode == 124
 
 
-def test_terminate(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("sleep", "1000", **backend)
-    sandbox.terminate()
-    with pytest.raises(modal.exception.SandboxTerminatedError):
-        sandbox.wait()
-    assert sandbox.returncode == 137
-    sandbox.terminate()
-
-
-def test_a_command_that_cannot_be_started(sdk: Sdk, backend: Backend, tmp_path: Path) -> None:
-    missing = sdk.create("no-such-command", **backend)
-    missing.wait()
-    assert missing.returncode == 127
-    assert missing.stderr.read() == "no-such-command: No such file or directory\n"
-    forbidden = sdk.create(str(tmp_path), **backend)
-    forbidden.wait()
-    assert forbidden.returncode == 126
-
-
-def test_death_by_signal(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("sh", "-c", "kill -9 $$", **backend)
-    sandbox.wait()
-    assert sandbox.returncode == 137
+def test_other_ends(sdk: Sdk, tmp_path: Path) -> None:
+    for gpu in BOTH:
+        missing = sdk.create("no-such-command", gpu=gpu)
+        missing.wait()
+        assert missing.returncode == 127
+        assert missing.stderr.read() == "no-such-command: No such file or directory\n"
+        forbidden = sdk.create(str(tmp_path), gpu=gpu)
+        forbidden.wait()
+        assert forbidden.returncode == 126
+        shot = sdk.create("sh", "-c", "kill -9 $$", gpu=gpu)
+        shot.wait()
+        assert shot.returncode == 137
+        impossible = sdk.create("echo", "a\0b", gpu=gpu)
+        impossible.wait()
+        assert impossible.returncode == 1
+        assert sdk.record(impossible).status == GenericResult.GENERIC_STATUS_INIT_FAILURE
 
 
 @pytest.mark.parametrize("end", ["itself", "terminate", "timeout"])
@@ -169,27 +169,35 @@ def test_more_sandboxes_than_a_page(sdk: Sdk) -> None:
     assert sorted(found) == sorted(created)
 
 
-def test_another_process_finds_it(sdk: Sdk, backend: Backend) -> None:
-    sandbox = sdk.create("sh", "-c", "echo hello; read line; exit 5", name="it", **backend)
+def test_another_process_finds_it(sdk: Sdk) -> None:
+    sandboxes = [
+        sdk.create("sh", "-c", "echo hello; read line; exit 5", name=f"on-{gpu}", gpu=gpu)
+        for gpu in BOTH
+    ]
+    ids = [sandbox.object_id for sandbox in sandboxes]
     code = """
 import sys, modal
-named = modal.Sandbox.from_name("tests", "it")
-sandbox = modal.Sandbox.from_id(sys.argv[1])
-assert named.object_id == sys.argv[1] and sandbox.poll() is None
-print(next(iter(sandbox.stdout)), end="")
+for gpu, sandbox_id in zip(("T4", None), sys.argv[1:]):
+    named = modal.Sandbox.from_name("tests", f"on-{gpu}")
+    sandbox = modal.Sandbox.from_id(sandbox_id)
+    assert named.object_id == sandbox_id and sandbox.poll() is None
+    print(next(iter(sandbox.stdout)), end="")
 """
-    assert sdk.script(code, sandbox.object_id) == "hello\n"
-    sandbox.stdin.write("\n")
-    sandbox.stdin.drain()
-    sandbox.wait()
+    assert sdk.script(code, *ids) == "hello\n" * 2
+    for sandbox in sandboxes:
+        sandbox.stdin.write("\n")
+        sandbox.stdin.drain()
+        sandbox.wait()
     after = """
 import sys, modal
-sandbox = modal.Sandbox.from_id(sys.argv[1])
-print(sandbox.returncode, sandbox.stdout.read())
+for sandbox_id in sys.argv[1:]:
+    sandbox = modal.Sandbox.from_id(sandbox_id)
+    print(sandbox.returncode, sandbox.stdout.read(), end="")
 """
-    assert sdk.script(after, sandbox.object_id) == "5 hello\n\n"
-    with pytest.raises(NotFoundError):
-        modal.Sandbox.from_name("tests", "it", client=sdk.client)
+    assert sdk.script(after, *ids) == "5 hello\n" * 2
+    for gpu in BOTH:
+        with pytest.raises(NotFoundError):
+            modal.Sandbox.from_name("tests", f"on-{gpu}", client=sdk.client)
 
 
 def test_a_finished_sandbox_by_name(sdk: Sdk) -> None:

@@ -11,7 +11,8 @@ import pytest
 from modal.exception import NotFoundError
 
 from modalrun.localmodal import launcher
-from tests.localmodal.conftest import Sdk
+
+from .support import Sdk
 
 Backend = dict[str, Any]
 VALUE = "a-value-that-nobody-may-see"
@@ -40,12 +41,13 @@ def test_inline_secrets_leave_no_trace(sdk: Sdk, backend: Backend) -> None:
     assert files_with(state, VALUE) == []
 
 
-def test_the_last_one_wins(sdk: Sdk, backend: Backend) -> None:
-    secrets = [modal.Secret.from_dict({"A": "1", "B": "1"}), modal.Secret.from_dict({"B": "2"})]
-    sandbox = sdk.create(
-        "sh", "-c", "echo $A$B$C", secrets=secrets, env={"A": "3", "C": "3"}, **backend
-    )
-    assert sandbox.stdout.read() == "323\n"
+def test_the_last_one_wins(sdk: Sdk) -> None:
+    for gpu in (None, "T4"):
+        secrets = [modal.Secret.from_dict({"A": "1", "B": "1"}), modal.Secret.from_dict({"B": "2"})]
+        sandbox = sdk.create(
+            "sh", "-c", "echo $A$B$C", secrets=secrets, env={"A": "3", "C": "3"}, gpu=gpu
+        )
+        assert sandbox.stdout.read() == "323\n"
 
 
 def test_named_secrets_survive_a_restart(sdk: Sdk, backend: Backend, connect: Any) -> None:

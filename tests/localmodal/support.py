@@ -1,0 +1,116 @@
+"""What the tests of the local server share."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import modal
+import psutil
+
+from modalrun.localmodal import launcher
+from modalrun.localmodal.launcher import ServerInfo
+from modalrun.localmodal.paths import StateDir
+from modalrun.localmodal.store import SandboxRecord, Store
+
+TREE = str(Path(launcher.__file__).parents[2])
+PATIENCE = 30
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """The server of a state folder, its keepers and whatever runs in its sandboxes."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            root = process.environ().get("MODALRUN_LOCAL_ROOT", "")
+            if f" {state}" in line or root.startswith(str(state)):
+                found.append(process)
+    return found
+
+
+def servers_of(state: Path) -> list[psutil.Process]:
+    """The servers of a state folder."""
+    return [p for p in processes_of(state) if "modalrun.localmodal" in p.cmdline()]
+
+
+def wait_for_end(state: Path) -> None:
+    """Wait until no server holds the state folder; the lock is what says so."""
+    with StateDir(state).server_lock.open() as lock:
+        # The process that waits can be given up, a blocked flock in this one could not.
+        code = "import fcntl, sys; fcntl.flock(int(sys.argv[1]), fcntl.LOCK_SH)"
+        subprocess.run(
+            [sys.executable, "-c", code, str(lock.fileno())],
+            pass_fds=[lock.fileno()],
+            timeout=PATIENCE,
+            check=True,
+        )
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until_gone(pid: int) -> None:
+    """Wait for the end of a process that is not ours."""
+    if hasattr(os, "pidfd_open"):
+        # Tells of the end itself; psutil waits until init has taken note of it.
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            assert select.select([descriptor], [], [], PATIENCE)[0]
+            os.close(descriptor)
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(PATIENCE)
+
+
+@dataclass
+class Sdk:
+    """The real SDK, pointed at one server. Objects are made anew: it caches some per process."""
+
+    info: ServerInfo
+    client: modal.Client
+
+    def app(self, name: str = "tests") -> modal.App:
+        return modal.App.lookup(name, create_if_missing=True, client=self.client)
+
+    def create(self, *command: str, app: modal.App | None = None, **options: Any) -> modal.Sandbox:
+        options.setdefault("timeout", PATIENCE)
+        options.setdefault("image", modal.Image.debian_slim())
+        return modal.Sandbox.create(*command, app=app or self.app(), client=self.client, **options)
+
+    def sandbox(self, sandbox_id: str) -> modal.Sandbox:
+        return modal.Sandbox.from_id(sandbox_id, client=self.client)
+
+    def record(self, sandbox: modal.Sandbox) -> SandboxRecord:
+        """What the server has written down of a sandbox."""
+        store = Store(StateDir(self.info.state_dir).database)
+        found = store.sandbox(sandbox.object_id)
+        store.close()
+        assert found is not None
+        return found
+
+    def script(self, code: str, *arguments: str) -> str:
+        """Run a script in another process, as another user of the same server; its stdout."""
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, **self.info.environ()},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout

@@ -1,0 +1,17 @@
+"""The last resort of the supervisor."""
+
+import sys
+
+import pytest
+
+from modalrun.driver import finalize
+from modalrun.zenml_api import runs
+
+
+def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(runs, "finalize_run", lambda *arguments: calls.append(arguments))
+    monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
+    monkeypatch.setattr(sys, "argv", ["finalize", "The runner died of SIGSEGV."])
+    assert finalize.main() == 0
+    assert calls == [("some-run", "The runner died of SIGSEGV.")]

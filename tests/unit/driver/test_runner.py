@@ -1,0 +1,267 @@
+"""Which steps run, in what order, and what a failure does to the others."""
+
+import contextvars
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modalrun.driver import MAX_PARALLELISM, RunStopped
+from modalrun.driver import runner as driver_runner
+from modalrun.driver.runner import Terminated, run
+
+DIAMOND = {"load": (), "left": ("load",), "right": ("load",), "join": ("left", "right")}
+
+
+class Steps:
+    """Stands in for `StepRunner`: steps that fail as often as they are told to."""
+
+    def __init__(
+        self,
+        graph: dict[str, tuple[str, ...]],
+        *,
+        failures: dict[str, int] | None = None,
+        done: set[str] | None = None,
+        mode: str = "stop_on_failure",
+        retries: tuple[int, float, float] = (0, 0, 1),
+    ) -> None:
+        self.graph = graph
+        self.done = done or set()
+        self.failure_mode = mode
+        self.failures = dict(failures or {})
+        self.retries = retries
+        self.launched: list[str] = []
+        self.cleaned_up = 0
+
+    def retry_policy(self, name: str) -> tuple[int, float, float]:
+        return self.retries
+
+    def launch(self, name: str) -> bool:
+        self.launched.append(name)
+        if self.failures.get(name, 0) > 0:
+            self.failures[name] -= 1
+            raise ValueError(f"{name} went wrong")
+        return True
+
+    def cleanup(self) -> None:
+        self.cleaned_up += 1
+
+
+@pytest.fixture(autouse=True)
+def _one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MAX_PARALLELISM, raising=False)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+    monkeypatch.setattr(driver_runner.time, "sleep", slept.append)
+    return slept
+
+
+def go(steps: Steps) -> bool:
+    return run(steps)  # type: ignore[arg-type]
+
+
+def test_all_steps_in_graph_order() -> None:
+    steps = Steps(DIAMOND)
+    assert go(steps)
+    assert steps.launched == ["load", "left", "right", "join"]
+    assert steps.cleaned_up == 1
+
+
+def test_steps_that_are_done_are_not_run_again() -> None:
+    steps = Steps(DIAMOND, done={"load", "left"})
+    assert go(steps)
+    assert steps.launched == ["right", "join"]
+
+
+@pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
+def test_nothing_starts_after_a_failure(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Steps(DIAMOND, failures={"left": 1}, mode=mode)
+    assert not go(steps)
+    assert steps.launched == ["load", "left"]
+    assert steps.cleaned_up == 1
+    shown = capsys.readouterr().err.splitlines()
+    assert "ValueError: left went wrong" in shown
+    assert shown[-2:] == [
+        "Step `right` is not run: step `left` failed.",
+        "Step `join` is not run: step `left` failed.",
+    ]
+
+
+def test_continuing_leaves_out_only_what_depends_on_the_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    graph = {**DIAMOND, "after": ("join",), "other": ()}
+    steps = Steps(graph, failures={"left": 1}, mode="continue_on_failure")
+    assert not go(steps)
+    assert steps.launched == ["load", "left", "right", "other"]
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "Step `join` is not run: `left` did not succeed.",
+        "Step `after` is not run: `join` did not succeed.",
+    ]
+
+
+def test_retries(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Steps({"load": ()}, failures={"load": 2}, retries=(3, 1.5, 2))
+    assert go(steps)
+    assert steps.launched == ["load"] * 3
+    assert pauses == [1.5, 3.0]
+    assert "Step `load` failed; retry 1 of 3 in 1.5 s.\n" in capsys.readouterr().err
+
+
+def test_retries_come_to_an_end(pauses: list[float]) -> None:
+    steps = Steps({"load": (), "next": ()}, failures={"load": 9}, retries=(2, 0, 1))
+    assert not go(steps)
+    assert steps.launched == ["load"] * 3
+    assert len(pauses) == 2
+
+
+@pytest.mark.parametrize("end", [Terminated, RunStopped])
+def test_an_end_from_outside_is_no_failure_and_is_not_retried(
+    pauses: list[float], end: type[BaseException]
+) -> None:
+    class Ended(Steps):
+        def launch(self, name: str) -> bool:
+            super().launch(name)
+            raise end
+
+    steps = Ended(DIAMOND, retries=(3, 0, 1))
+    with pytest.raises(end):
+        go(steps)
+    assert steps.launched == ["load"]
+    assert pauses == []
+
+
+def test_failure_modes_are_those_of_zenml() -> None:
+    from zenml.enums import ExecutionMode
+
+    from modalrun.driver.scheduler import FailureMode
+
+    assert {mode.value for mode in FailureMode} == {mode.value for mode in ExecutionMode}
+
+
+# Several steps at a time.
+
+
+class Together(Steps):
+    """Steps of which two must meet, so that they only end when both of them run."""
+
+    def __init__(self, *arguments: Any, meeting: set[str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.meeting = meeting
+        self.barrier = threading.Barrier(2)
+        self.threads: set[str] = set()
+
+    def launch(self, name: str) -> bool:
+        self.threads.add(threading.current_thread().name)
+        if name in self.meeting:
+            self.barrier.wait(20)
+        return super().launch(name)
+
+
+def test_independent_steps_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MAX_PARALLELISM, "2")
+    steps = Together(DIAMOND, meeting={"left", "right"})
+    assert go(steps)
+    assert steps.launched[0] == "load"
+    assert sorted(steps.launched[1:3]) == ["left", "right"]
+    assert steps.launched[3:] == ["join"]
+    assert steps.cleaned_up == 1
+    assert threading.main_thread().name not in steps.threads
+
+
+def test_a_failure_side_by_side_lets_the_other_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(MAX_PARALLELISM, "2")
+    steps = Together(DIAMOND, meeting={"left", "right"}, failures={"left": 1})
+    assert not go(steps)
+    assert sorted(steps.launched) == ["left", "load", "right"]
+    assert "Step `join` is not run: " in capsys.readouterr().err
+
+
+def test_no_more_steps_at_a_time_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(Steps):
+        running = most = 0
+        lock = threading.Lock()
+
+        def launch(self, name: str) -> bool:
+            with self.lock:
+                self.running += 1
+                self.most = max(self.most, self.running)
+            super().launch(name)
+            with self.lock:
+                self.running -= 1
+            return True
+
+    monkeypatch.setenv(MAX_PARALLELISM, "3")
+    steps = Counting({str(i): () for i in range(50)})
+    assert go(steps)
+    assert len(steps.launched) == 50
+    assert 1 <= steps.most <= 3
+
+
+def test_each_step_side_by_side_has_a_context_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = contextvars.ContextVar("state", default="nobody")
+    state.set("main")
+    seen: list[str] = []
+
+    class Contextual(Steps):
+        def launch(self, name: str) -> bool:
+            seen.append(state.get())
+            state.set(name)
+            return super().launch(name)
+
+    monkeypatch.setenv(MAX_PARALLELISM, "2")
+    assert go(Contextual(DIAMOND))
+    assert seen == ["main"] * 4
+    assert state.get() == "main"
+
+
+def test_an_end_from_outside_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(Steps):
+        def launch(self, name: str) -> bool:
+            super().launch(name)
+            raise RunStopped
+
+    monkeypatch.setenv(MAX_PARALLELISM, "2")
+    steps = Ended({"a": (), "b": ("a",)}, retries=(3, 0, 1))
+    with pytest.raises(RunStopped):
+        go(steps)
+    assert steps.launched == ["a"]
+
+
+# Tracebacks.
+
+
+def test_traceback_begins_in_the_users_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "their_step.py"
+    path.write_text("def step():\n    raise ValueError('theirs')\n", encoding="utf-8")
+    space: dict[str, object] = {}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
+    try:
+        space["step"]()  # type: ignore[operator]
+    except ValueError as error:
+        driver_runner.print_traceback(error)
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n")
+    assert shown.splitlines()[1].startswith(f'  File "{path}", line 2')
+    assert "test_runner.py" not in shown
+    assert shown.endswith("ValueError: theirs\n")
+
+
+def test_traceback_without_the_users_code_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        raise KeyError("elsewhere")
+    except KeyError as error:
+        driver_runner.print_traceback(error)
+    assert "test_runner.py" in capsys.readouterr().err

@@ -1,0 +1,349 @@
+"""The first process of a sandbox, with small children in place of the runner; all real processes.
+
+The children are modules in a temporary folder. A `sitecustomize` beside them stands in for
+`modalrun.driver.finalize`, which would start ZenML: it writes down what it was called with.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from modalrun.driver.supervisor import margin
+
+FINALIZE = """
+import os, sys
+if "modalrun.driver.finalize" in sys.orig_argv:
+    with open(os.environ["FINALIZED"], "a") as file:
+        file.write(os.environ["MODALRUN_RUN_ID"] + ": " + sys.orig_argv[-1])
+    os._exit(0)
+"""
+
+QUICK = """
+import os, sys
+from modalrun.driver import supervisor
+supervisor.TERMINATE_GRACE_SECONDS = supervisor.DRAIN_SECONDS = 0.3
+code = supervisor.main()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)
+"""
+"""The supervisor's own last lines, with a shorter patience."""
+
+
+class Bench:
+    """Runs children under the supervisor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.finalized_file = folder / "finalized"
+        (folder / "sitecustomize.py").write_text(FINALIZE, encoding="utf-8")
+        (folder / "tmp").mkdir()
+
+    def command(self, child: str, *, quick: bool) -> list[str]:
+        (self.folder / "child.py").write_text(textwrap.dedent(child), encoding="utf-8")
+        how = ["-c", QUICK] if quick else ["-m", "modalrun.driver.supervisor"]
+        return [sys.executable, *how, "child"]
+
+    def environment(self, timeout: float, run_id: str | None) -> dict[str, str]:
+        environment = {
+            **os.environ,
+            "MODALRUN_TIMEOUT": str(timeout),
+            "FINALIZED": str(self.finalized_file),
+            "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path]),
+        }
+        environment.pop("MODALRUN_RUN_ID", None)
+        if run_id is not None:
+            environment["MODALRUN_RUN_ID"] = run_id
+        return environment
+
+    def run(
+        self,
+        child: str,
+        *,
+        timeout: float = 100,
+        run_id: str | None = "some-run",
+        quick: bool = False,
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            self.command(child, quick=quick),
+            env=self.environment(timeout, run_id),
+            cwd=self.folder,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+
+    @contextmanager
+    def started(self, child: str, *, quick: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+        """A supervisor whose child has printed `ready` and sits in what comes after it."""
+        with subprocess.Popen(
+            self.command(child, quick=quick),
+            env=self.environment(100, "some-run"),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield process
+            process.wait(30)
+
+    def finalized(self) -> str | None:
+        """What finalize was called with; None where it was not called."""
+        return self.finalized_file.read_text("utf-8") if self.finalized_file.exists() else None
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_exit_codes_by_which_the_runner_says_that_it_recorded_its_end(
+    bench: Bench, code: int
+) -> None:
+    done = bench.run(f"print('said'); raise SystemExit({code})")
+    assert done.returncode == code
+    assert done.stdout == b"said\n"
+    assert done.stderr == b""
+    assert bench.finalized() is None
+
+
+@pytest.mark.parametrize(
+    ("child", "code", "reason"),
+    [
+        ("raise SystemExit(3)", 1, "The runner ended with exit code 3."),
+        ("raise SystemExit(70)", 1, "The runner ended with exit code 70."),
+        ("import os; os._exit(137)", 1, "The runner ended with exit code 137."),
+        ("import os; os.kill(os.getpid(), 9)", 137, "The runner was killed (SIGKILL)."),
+        ("import os; os.abort()", 1, "The runner died of SIGABRT."),
+        ("import ctypes; ctypes.string_at(0)", 1, "The runner died of SIGSEGV."),
+    ],
+)
+def test_child_that_dies_without_a_word(bench: Bench, child: str, code: int, reason: str) -> None:
+    done = bench.run(f"print('last words', flush=True)\n{child}")
+    assert done.returncode == code
+    assert done.stdout == b"last words\n"
+    assert done.stderr.decode().endswith(f"modalrun: {reason}\n")
+    assert bench.finalized() == f"some-run: {reason}"
+
+
+def test_child_that_dies_of_a_real_time_signal(bench: Bench) -> None:
+    done = bench.run("import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 1)")
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert bench.finalized() is not None
+
+
+def test_nothing_is_finalized_without_a_run(bench: Bench) -> None:
+    done = bench.run("raise SystemExit(3)", run_id=None)
+    assert done.returncode == 1
+    assert bench.finalized() is None
+
+
+# Signals.
+
+WAITING = """
+import os, signal, sys
+def end(signum, frame):
+    print("told", flush=True)
+    os._exit({code})
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_are_passed_on(bench: Bench, signum: signal.Signals) -> None:
+    with bench.started(WAITING.format(code=143)) as process:
+        process.send_signal(signum)
+        assert process.stdout is not None
+        assert process.stdout.read() == b"told\n"
+    assert process.returncode == 143
+    assert bench.finalized() is None
+
+
+def test_child_that_completes_when_it_is_told_to_end(bench: Bench) -> None:
+    with bench.started(WAITING.format(code=0)) as process:
+        process.terminate()
+    assert process.returncode == 0
+    assert bench.finalized() is None
+
+
+def test_child_that_dies_of_the_termination(bench: Bench) -> None:
+    with bench.started("import signal\nprint('ready', flush=True)\nsignal.pause()") as process:
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.read() == b"modalrun: The sandbox was told to end.\n"
+    assert process.returncode == 143
+    assert bench.finalized() == "some-run: The sandbox was told to end."
+
+
+IGNORING = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_child_that_ignores_the_termination(bench: Bench) -> None:
+    with bench.started(IGNORING, quick=True) as process:
+        process.terminate()
+    assert process.returncode == 143
+    assert bench.finalized() == "some-run: The sandbox was told to end."
+
+
+# The deadline.
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"), [(1, 0.5), (5, 0.5), (60, 6.0), (300, 30.0), (86_400, 30.0)]
+)
+def test_margin(timeout: float, seconds: float) -> None:
+    assert margin(timeout) == pytest.approx(seconds)
+
+
+def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
+    began = time.monotonic()
+    done = bench.run(
+        """
+        import os, pathlib, signal
+        def end(signum, frame):
+            print(pathlib.Path(os.environ["MODALRUN_END_REASON_FILE"]).read_text(), flush=True)
+            os._exit(143)
+        signal.signal(signal.SIGTERM, end)
+        print("ready", flush=True)
+        while True:
+            signal.pause()
+        """,
+        timeout=2.5,
+    )
+    assert time.monotonic() - began >= 2.5 - margin(2.5)
+    reason = b"The run took longer than its timeout of 2.5 s."
+    assert done.returncode == 124
+    assert done.stdout == b"ready\n" + reason + b"\n"
+    assert done.stderr == b"modalrun: " + reason + b"\n"
+    assert bench.finalized() is None, "the child has recorded its end itself"
+
+
+def test_child_that_ignores_the_deadline(bench: Bench) -> None:
+    done = bench.run(IGNORING, timeout=2)
+    assert done.returncode == 124
+    assert bench.finalized() == "some-run: The run took longer than its timeout."
+
+
+# What the child prints.
+
+
+def test_flood_on_both_streams(bench: Bench) -> None:
+    done = bench.run(
+        """
+        import os, threading
+        # Four bytes a character, moved by one byte: chunks end in the middle of characters.
+        data = b"x" + "\\N{GRINNING FACE}".encode() * 1_250_000
+        def flood(descriptor):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest):]
+        threads = [threading.Thread(target=flood, args=(d,)) for d in (1, 2)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        """
+    )
+    expected = b"x" + "\N{GRINNING FACE}".encode() * 1_250_000
+    assert done.returncode == 0
+    for output in (done.stdout, done.stderr):
+        assert len(output) == len(expected)
+        assert hashlib.sha256(output).digest() == hashlib.sha256(expected).digest()
+
+
+def test_what_is_not_utf_8_is_replaced(bench: Bench) -> None:
+    done = bench.run(
+        r"""
+        import os
+        face = b"\xf0\x9f", b"\x98\x80 "
+        for piece in (*face, b"\xff\xfe ", b"\xc3", b"( \0 \x1b[31m \r\n", b"\xe2\x82"):
+            os.write(1, piece)
+            os.write(2, piece)
+        """
+    )
+    expected = "😀 �� �( \0 \x1b[31m \r\n�"
+    assert done.stdout.decode("utf-8") == expected
+    assert done.stderr.decode("utf-8") == expected
+
+
+def test_output_arrives_while_the_child_runs(bench: Bench) -> None:
+    with bench.started(WAITING.format(code=143)) as process:
+        assert process.poll() is None
+        process.terminate()
+
+
+def test_supervisor_ends_although_a_grandchild_holds_the_pipes(bench: Bench) -> None:
+    child = """
+    import os, subprocess
+    grandchild = subprocess.Popen(["sleep", "60"])
+    print(grandchild.pid, flush=True)
+    os._exit(1)
+    """
+    with subprocess.Popen(
+        bench.command(child, quick=True),
+        env=bench.environment(100, None),
+        cwd=bench.folder,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        grandchild = int(process.stdout.readline())
+        try:
+            assert process.wait(20) == 1
+            os.kill(grandchild, 0)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(grandchild, signal.SIGKILL)
+
+
+# The child's world.
+
+
+def test_environment_of_the_child(bench: Bench) -> None:
+    done = bench.run(
+        """
+        import json, os, sys
+        print(json.dumps([dict(os.environ), os.getcwd(), sys.stdin.read()]))
+        """
+    )
+    environment, folder, stdin = json.loads(done.stdout)
+    home = Path(environment["HOME"])
+    assert home.parent == bench.folder / "tmp", "a private home, not the user's"
+    assert home.stat().st_mode & 0o077 == 0
+    assert Path(environment["ZENML_CONFIG_PATH"]).parent == home
+    assert Path(environment["ZENML_CONFIG_PATH"]).is_dir()
+    assert environment["ZENML_CUSTOM_SOURCE_ROOT"] == folder == str(bench.folder)
+    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert environment["MODALRUN_RUN_ID"] == "some-run"
+    assert stdin == ""
+
+
+def test_neither_sdk_is_imported() -> None:
+    code = (
+        "import sys, modalrun.driver.supervisor\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"'zenml'", "'modal'", "'rich'", "'yaml'", "'pydantic'"} & set(
+        done.stdout.strip("[]\n").split(", ")
+    )

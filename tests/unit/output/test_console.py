@@ -1,0 +1,192 @@
+"""What `submit` shows, in a real process with real streams."""
+
+import io
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from rich.console import Console
+
+from modalrun.outcome import Outcome, StepRecord
+from modalrun.output.console import Reporter, duration
+
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (0.44, "0.4 s"),
+        (9.94, "9.9 s"),
+        (12.3, "12 s"),
+        (60, "1 m 00 s"),
+        (185, "3 m 05 s"),
+        (3600, "1 h 00 m"),
+        (7620, "2 h 07 m"),
+        (90_000, "25 h 00 m"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(START, START + timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(9.97, "10 s"), (59.7, "1 m 00 s")])
+def test_duration_at_the_edge_of_a_unit(seconds: float, text: str) -> None:
+    assert duration(START, START + timedelta(seconds=seconds)) == text
+
+
+def test_duration_of_what_has_not_ended() -> None:
+    assert duration(None, None) == ""
+    assert duration(START, None) == ""
+
+
+def script(body: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    code = f"from modalrun.output.console import Reporter\nreporter = Reporter()\n{body}\n"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        env={"PATH": "", "PYTHONPATH": ":".join(sys.path), "PYTHONUTF8": "1", **environment},
+    )
+
+
+def test_output_goes_to_its_stream_and_talk_to_stderr() -> None:
+    done = script(
+        "reporter.say('[bold]talk[/bold] :smile:')\n"
+        "reporter.output('stdout', 'out [red]1[/red]\\nou')\n"
+        "reporter.output('stderr', '\\x1b[31merr\\x1b[0m \\x1b[2J1\\n')\n"
+        "reporter.output('stdout', 't 2')\n"
+        "reporter.output_ended()\n"
+    )
+    assert done.returncode == 0
+    assert done.stdout == b"out [red]1[/red]\nout 2\n"
+    assert done.stderr == b"[bold]talk[/bold] :smile:\nerr 1\n"
+
+
+def test_long_lines_are_not_wrapped() -> None:
+    done = script("reporter.output('stdout', 'x y ' * 500 + '\\n')\nreporter.say('a b ' * 500)")
+    assert done.stdout.count(b"\n") == 1
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_stdout_that_can_not_encode_everything() -> None:
+    done = script(
+        "reporter.output('stdout', 'naïve 😀\\n')", PYTHONIOENCODING="ascii", PYTHONUTF8="0"
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"na" in done.stdout
+
+
+def test_a_reader_that_has_left_does_no_harm() -> None:
+    code = (
+        "import sys\n"
+        "from modalrun.output.console import Reporter\n"
+        "reporter = Reporter()\n"
+        "sys.stdin.readline()\n"
+        "for _ in range(10):\n"
+        "    reporter.output('stdout', 'x' * 100_000 + '\\n')\n"
+        "reporter.output('stderr', 'still here\\n')\n"
+        "import os; os._exit(0)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert said == b"still here\n"
+
+
+OUTCOME = Outcome(
+    exit_code=1,
+    headline="Run failed: [b]train[/b].",
+    details=(("run", "some-id"), ("logs", "modalrun local logs sb-1")),
+    steps=(
+        StepRecord("load", "completed", START, START + timedelta(seconds=2)),
+        StepRecord("[red]train[/red]", "failed", START, START + timedelta(seconds=75)),
+        StepRecord("evaluate", "not run"),
+    ),
+)
+
+
+def on_a_terminal(reporter: Reporter) -> io.StringIO:
+    shown = io.StringIO()
+    console = Console(
+        file=shown, force_terminal=True, color_system="standard", markup=False, highlight=False,
+        width=80, legacy_windows=False, no_color=False,
+    )  # fmt: skip
+    reporter._talk = console
+    reporter._consoles.update(stdout=console, stderr=console)
+    return shown
+
+
+def test_summary_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter()
+    reporter.output("stdout", "no line feed at the end")
+    reporter.summary(OUTCOME)
+    captured = capsys.readouterr()
+    assert captured.out == "no line feed at the end\n"
+    lines = [line.split() for line in captured.err.splitlines() if line]
+    assert lines == [
+        ["step", "state", "time"],
+        ["load", "completed", "2.0", "s"],
+        ["[red]train[/red]", "failed", "1", "m", "15", "s"],
+        ["evaluate", "not", "run"],
+        ["Run", "failed:", "[b]train[/b]."],
+        ["run", "some-id"],
+        ["logs", "modalrun", "local", "logs", "sb-1"],
+    ]
+    assert "\x1b" not in captured.err
+
+
+def test_summary_on_a_terminal() -> None:
+    reporter = Reporter()
+    shown = on_a_terminal(reporter)
+    reporter.summary(OUTCOME)
+    text = shown.getvalue()
+    assert "\x1b[1;31mRun failed: [b]train[/b]." in text
+    assert "[red]train[/red]" in text
+
+
+def test_output_on_a_terminal_keeps_colours_only() -> None:
+    reporter = Reporter()
+    shown = on_a_terminal(reporter)
+    reporter.output("stdout", "\x1b[31mred\x1b[0m [green]x[/green] \x1b[2J\x1b]0;t\x07end\n")
+    assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\n"
+
+
+def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
+    with Reporter() as reporter:
+        shown = on_a_terminal(reporter)
+        reporter.phase("Compiling [b]x[/b]")
+        assert reporter._status is not None
+        assert str(reporter._status.status) == "Compiling [b]x[/b] ..."
+        reporter.output("stdout", "first line\n")
+        assert reporter._status is None
+        assert shown.getvalue().endswith("first line\n")
+        reporter.phase("Waiting")
+    assert reporter._status is None
+    assert shown.getvalue().rpartition("\x1b[?25")[2].startswith("h"), "the cursor is there again"
+
+
+def test_phase_is_not_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter() as reporter:
+        reporter.phase("Compiling")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_colour_of_one_line_does_not_reach_the_next() -> None:
+    reporter = Reporter()
+    shown = on_a_terminal(reporter)
+    reporter.output("stdout", "\x1b[31mred\nplain\n")
+    assert shown.getvalue() == "\x1b[31mred\x1b[0m\nplain\n"

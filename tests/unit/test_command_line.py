@@ -1,0 +1,201 @@
+"""The command line, as real processes where exit codes and imports count."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modalrun import __version__, cli
+from modalrun.errors import CapacityError, Interrupted, RunFailedError
+
+
+def modalrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "modalrun", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+    )
+
+
+def test_version() -> None:
+    done = modalrun("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"modalrun {__version__}\n", "")
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help(option: str) -> None:
+    done = modalrun(option)
+    assert done.returncode == 0
+    assert "Usage: modalrun [OPTIONS] COMMAND" in done.stdout
+    assert "submit" in done.stdout
+    assert "local" in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_of_submit_tells_the_exit_codes() -> None:
+    done = modalrun("submit", "--help")
+    assert done.returncode == 0
+    assert "--target" in done.stdout
+    text = " ".join(done.stdout.split())
+    for said in ("0 completed", "2 the command line", "9 outcome", "130 and 143 interrupted"):
+        assert said in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["local"]])
+def test_no_command_shows_the_help(arguments: list[str]) -> None:
+    done = modalrun(*arguments)
+    assert done.returncode == 2
+    shown = done.stdout + done.stderr
+    assert shown.startswith(" ".join(["Usage: modalrun", *arguments, "[OPTIONS] COMMAND"]))
+    assert "fault" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sumbit"], "sumbit"),
+        (["submit"], "SPEC"),
+        (["submit", "a.yaml", "b.yaml"], "unexpected extra argument"),
+        (["submit", "a.yaml", "--targt", "local"], "--targt"),
+        (["submit", "a.yaml", "--target", "cloud"], "'cloud' is not one of 'modal', 'local'"),
+        (["--nonsense"], "--nonsense"),
+        (["local", "nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_command_line(arguments: list[str], words: str) -> None:
+    done = modalrun(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_spec(tmp_path: Path) -> None:
+    path = tmp_path / "absent.yaml"
+    done = modalrun("submit", str(path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"Error: There is no file {path}.\n  Check the path.\n"
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = modalrun("--debug", "submit", str(tmp_path / "absent.yaml"))
+    assert done.returncode == 2
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "modalrun/yaml_source.py" in done.stderr
+    assert "Error: There is no file" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["submit", "--help"], ["sumbit"]])
+def test_neither_sdk_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import json, sys\n"
+        "from modalrun.cli import run\n"
+        f"run({arguments!r})\n"
+        "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(json.loads(done.stdout.splitlines()[-1]))
+    assert not {"modal", "zenml", "grpclib", "sqlalchemy"} & modules
+
+
+def test_the_reader_of_a_pipe_leaves() -> None:
+    code = (
+        "import sys\n"
+        "sys.stdin.readline()\n"
+        "sys.argv = ['modalrun', '--help']\n"
+        "from modalrun.__main__ import main\n"
+        "main()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        said = process.stderr.read()
+    assert said == b""
+    assert process.returncode == 141
+
+
+# What `run` makes of what a command raises. In this process, with `submit`'s first call replaced.
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Makes `modalrun submit` raise something; gives back its exit code."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(error: BaseException, *options: str) -> int:
+        def load(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("modalrun.spec.load_spec", load)
+        return cli.run([*options, "submit", "any.yaml"])
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_an_error_of_ours(raising, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    assert raising(CapacityError("No room.", hint="Try later.")) == 5
+    assert capsys.readouterr() == ("", "Error: No room.\n  Try later.\n")
+    assert raising(RunFailedError("It failed.")) == 1
+    assert capsys.readouterr() == ("", "Error: It failed.\n")
+
+
+def test_a_fault_of_ours(raising, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    assert raising(ZeroDivisionError("oops")) == 70
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "ZeroDivisionError: oops" in err
+    assert "--debug" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (Interrupted(), 143)],
+)
+def test_interrupted(raising, error: BaseException, code: int) -> None:  # type: ignore[no-untyped-def]
+    assert raising(error) == code
+
+
+def test_sigterm_ends_a_command_with_143(raising) -> None:  # type: ignore[no-untyped-def]
+    raising(KeyboardInterrupt())
+    with pytest.raises(Interrupted):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [([], None), (["--target", "local"], "local"), (["--target", "modal"], "modal")],
+)
+def test_target_option(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], target: str | None
+) -> None:
+    seen: list[object] = []
+
+    def load(path: Path, *, target: str | None) -> None:
+        seen.extend([path, target])
+        raise RunFailedError("enough")
+
+    monkeypatch.setattr("modalrun.spec.load_spec", load)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        cli.run(["submit", "some.yaml", *options])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [Path("some.yaml"), target]

@@ -1,0 +1,50 @@
+"""The exit codes are a contract with CI jobs (design.md, section 5)."""
+
+import pytest
+
+from modalrun import errors
+
+CODES = {
+    "RunFailedError": 1,
+    "UsageError": 2,
+    "AuthenticationError": 3,
+    "NotFoundError": 4,
+    "CapacityError": 5,
+    "RunTimeoutError": 6,
+    "RunStoppedError": 7,
+    "ConnectionLostError": 8,
+    "UnknownOutcomeError": 9,
+    "InternalError": 70,
+}
+
+
+@pytest.mark.parametrize(("name", "code"), CODES.items())
+def test_exit_code(name: str, code: int) -> None:
+    assert getattr(errors, name).exit_code == code
+
+
+def test_every_error_is_in_the_table() -> None:
+    # By module: other tests' and modules' subclasses don't count.
+    defined = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type)
+        and issubclass(value, errors.ModalrunError)
+        and value is not errors.ModalrunError
+    }
+    assert defined == set(CODES)
+
+
+def test_message_and_hint() -> None:
+    error = errors.UsageError("what happened", hint="what to do")
+    assert (str(error), error.message, error.hint) == (
+        "what happened",
+        "what happened",
+        "what to do",
+    )
+    assert errors.UsageError("alone").hint is None
+
+
+def test_an_interruption_is_no_error_that_something_catches_by_chance() -> None:
+    assert errors.Interrupted.exit_code == 143
+    assert not issubclass(errors.Interrupted, Exception)

@@ -1,0 +1,231 @@
+"""Deployment -> plan."""
+
+import hashlib
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modalrun import plan as planning
+from modalrun.deployment import Deployment, StepView
+from modalrun.errors import UsageError
+from modalrun.plan import MAX_NAME, MAX_TAG, Plan, app_name, fit, for_run, make_plan
+from modalrun.spec import Target
+
+RUN_ID = "0b0e7a52-6b43-4c32-a2b0-1f6d4cb30b52"
+TEXTS = st.text(min_size=1, max_size=200)
+VALID = st.text(string.ascii_letters + string.digits + "-_.", min_size=1, max_size=200)
+
+
+def plan(
+    *steps: StepView, target: Target = "modal", root: Path = Path("/nowhere"), **deployment: Any
+) -> Plan:
+    return make_plan(
+        Deployment(pipeline=deployment.pop("pipeline", "training"), steps=steps, **deployment),
+        target=target,
+        source_root=root,
+        python="python",
+        python_version="3.11",
+        engine_packages=("zenml==0.98.0",),
+    )
+
+
+# Names.
+
+
+def test_the_bounds_are_those_of_the_installed_sdk() -> None:
+    from modal._utils.name_utils import is_valid_object_name, is_valid_tag
+
+    assert is_valid_object_name("a" * MAX_NAME)
+    assert not is_valid_object_name("a" * (MAX_NAME + 1))
+    assert is_valid_tag("a" * MAX_TAG, 63)
+    assert not is_valid_tag("a" * (MAX_TAG + 1), 63)
+
+
+@given(text=TEXTS)
+def test_any_name_fits_modal(text: str) -> None:
+    from modal._utils.name_utils import is_valid_object_name, is_valid_tag
+
+    assert is_valid_object_name(app_name(text))
+    assert is_valid_object_name(fit(text, MAX_NAME))
+    assert is_valid_tag(fit(text, MAX_TAG), MAX_TAG)
+
+
+@given(text=VALID, limit=st.sampled_from([MAX_NAME, MAX_TAG]))
+def test_a_name_that_fits_is_kept(text: str, limit: int) -> None:
+    assert (fit(text, limit) == text) == (len(text) <= limit)
+
+
+@given(texts=st.lists(TEXTS | VALID, min_size=2, max_size=20, unique=True))
+def test_cut_names_never_collide(texts: list[str]) -> None:
+    assert len({fit(text, MAX_TAG) for text in texts}) == len(texts)
+
+
+@given(start=VALID.filter(lambda t: len(t) > 64), ends=st.lists(TEXTS, min_size=2, unique=True))
+def test_names_that_differ_behind_the_cut_never_collide(start: str, ends: list[str]) -> None:
+    assert len({fit(start + end, MAX_NAME) for end in ends}) == len(ends)
+
+
+def test_names_that_differ_in_replaced_characters_never_collide() -> None:
+    assert len({fit(text, MAX_NAME) for text in ("a b", "a/b", "a-b", "a\nb", "aéb")}) == 5
+
+
+def test_fit_is_the_same_in_every_process() -> None:
+    digest = hashlib.sha256(b"train me").hexdigest()
+    assert fit("train me", MAX_NAME) == f"train-me-{digest[:8]}"
+
+
+def test_app_name() -> None:
+    assert app_name("training") == "zenml-pipeline-training"
+    assert plan(pipeline="training").app_name == "zenml-pipeline-training"
+    assert re.fullmatch(r"zenml-pipeline-my-pipeline-[0-9a-f]{8}", app_name("my pipeline"))
+
+
+def test_app_name_of_the_settings_wins() -> None:
+    assert plan(settings={"app_name": "mine"}).app_name == "mine"
+
+
+# The run sandbox.
+
+
+def test_defaults() -> None:
+    made = plan(StepView("load"))
+    assert made.target == "modal"
+    assert made.environment is None
+    assert made.pipeline == "training"
+    assert made.notes == ()
+    sandbox = made.run_sandbox
+    assert sandbox.command == (
+        "python",
+        "-m",
+        "modalrun.driver.supervisor",
+        "modalrun.driver.runner",
+    )
+    assert sandbox.timeout == 86_400
+    assert sandbox.regions == ()
+    assert sandbox.cloud is None
+    assert sandbox.workdir == "/app/code"
+    assert sandbox.name is None
+    assert sandbox.env == {"MODALRUN_TIMEOUT": "86400", "PYTHONUNBUFFERED": "1"}
+    assert sandbox.tags == {"modalrun-role": "run", "modalrun-pipeline": "training"}
+    assert sandbox.image.python_packages == ("zenml==0.98.0",)
+
+
+def test_the_variables_are_those_that_the_driver_reads() -> None:
+    from modalrun import driver
+
+    sandbox = for_run(plan(settings={"timeout": 60}).run_sandbox, RUN_ID)
+    assert sandbox.env[driver.TIMEOUT] == "60"
+    assert sandbox.env[driver.RUN_ID] == RUN_ID
+
+
+def test_settings_arrive(tmp_path: Path) -> None:
+    made = plan(
+        target="local",
+        root=tmp_path,
+        settings={
+            "timeout": 60,
+            "cloud": "aws",
+            "region": ["us-east", "eu"],
+            "modal_environment": "staging",
+            "gpu": "A100",
+        },
+        resources={"gpu_count": 2, "cpu_count": 4, "memory": "8GiB"},
+        docker={"apt_packages": ["git"]},
+    )
+    assert made.target == "local"
+    assert made.environment == "staging"
+    sandbox = made.run_sandbox
+    assert sandbox.timeout == 60
+    assert sandbox.cloud == "aws"
+    assert sandbox.regions == ("us-east", "eu")
+    assert sandbox.resources == planning.Resources("A100:2", 4, 8192)
+    assert sandbox.image.apt_packages == ("git",)
+    assert any("not built" in note for note in made.notes)
+
+
+def test_one_region() -> None:
+    assert plan(settings={"region": "us-east"}).run_sandbox.regions == ("us-east",)
+
+
+def test_for_run() -> None:
+    before = plan(pipeline="my pipeline").run_sandbox
+    sandbox = for_run(before, RUN_ID)
+    assert sandbox.name == f"modalrun-{RUN_ID}"
+    assert sandbox.tags["modalrun-run"] == RUN_ID
+    assert sandbox.tags["modalrun-role"] == "run"
+    assert sandbox.tags["modalrun-pipeline"] == fit("my pipeline", MAX_TAG)
+    assert sandbox == for_run(before, RUN_ID), "the same run gives the same sandbox"
+    assert before.name is None
+
+
+def test_names_and_tags_of_a_run_pass_the_sdk_checks() -> None:
+    from modal._utils.name_utils import check_object_name, check_tag_dict
+
+    sandbox = for_run(plan(pipeline="ein sehr langer Name " * 9).run_sandbox, RUN_ID)
+    check_object_name(str(sandbox.name), "Sandbox")
+    check_tag_dict(dict(sandbox.tags))
+
+
+# Steps.
+
+
+def test_resources_of_the_steps_are_joined() -> None:
+    made = plan(
+        StepView("load", own_resources={"cpu_count": 8}),
+        StepView("train", ("load",), {"gpu": "A100"}, {"memory": "16GiB", "gpu_count": 2}),
+    )
+    assert made.run_sandbox.resources == planning.Resources("A100:2", 8, 16384)
+    text = "\n".join(made.notes)
+    assert "step 'load'" in text
+    assert "step 'train'" in text
+
+
+def test_step_settings_without_effect_are_noted() -> None:
+    made = plan(StepView("a", own_settings={"timeout": 60, "region": "eu", "gpu": "T4"}))
+    assert len(made.notes) == 1
+    assert made.notes[0].startswith("step 'a' sets region, timeout: no effect")
+    assert made.run_sandbox.timeout == 86_400
+    assert made.run_sandbox.resources.gpu == "T4"
+
+
+@pytest.mark.xfail(strict=True, reason="a step's gpu that the pipeline's overrides is not noted")
+def test_gpu_of_a_step_without_effect_is_noted() -> None:
+    made = plan(StepView("a", own_settings={"gpu": "A100"}), settings={"gpu": "T4"})
+    assert made.run_sandbox.resources.gpu == "T4"
+    assert any("step 'a'" in note and "gpu" in note for note in made.notes)
+
+
+def test_docker_settings_of_a_step_are_refused() -> None:
+    with pytest.raises(UsageError, match="step 'a' has Docker settings of its own"):
+        plan(StepView("a", own_docker={"requirements": ["torch"]}))
+
+
+def test_unknown_docker_settings_are_refused_on_modal() -> None:
+    with pytest.raises(UsageError, match="dockerfile"):
+        plan(docker={"dockerfile": "Dockerfile"})
+    assert plan(docker={"dockerfile": "Dockerfile"}, target="local").notes
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"mode": "per_step"}, "mode"),
+        ({"secrets": ["a"]}, "secrets"),
+        ({"cpu_limit": 1}, "cpu_limit"),
+    ],
+)
+def test_settings_of_the_code_that_are_not_supported(settings: dict[str, Any], name: str) -> None:
+    with pytest.raises(UsageError, match=f"the pipeline sets '{name}', which is not supported"):
+        plan(settings=settings)
+    with pytest.raises(UsageError, match=f"step 'a' sets '{name}', which is not supported"):
+        plan(StepView("a", own_settings=settings))
+
+
+def test_gpu_count_without_a_type_names_the_step() -> None:
+    with pytest.raises(UsageError, match="step 'a' asks for 2 GPUs"):
+        plan(StepView("a", own_resources={"gpu_count": 2}))

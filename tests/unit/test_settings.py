@@ -1,0 +1,101 @@
+"""ModalOrchestratorSettings is SettingFields on ZenML's base class, nothing more or less."""
+
+import pytest
+from pydantic import ValidationError
+from zenml.config.base_settings import BaseSettings
+
+from modalrun.setting_fields import FIELD_NAMES, SettingFields, not_supported
+from modalrun.settings import ModalOrchestratorSettings
+
+
+def test_same_fields() -> None:
+    own = {
+        name: (field.annotation, field.metadata)
+        for name, field in ModalOrchestratorSettings.model_fields.items()
+        if name not in BaseSettings.model_fields
+    }
+    assert own == {
+        name: (field.annotation, field.metadata)
+        for name, field in SettingFields.model_fields.items()
+    }
+    assert set(own) == FIELD_NAMES
+    assert issubclass(ModalOrchestratorSettings, BaseSettings)
+
+
+def test_nothing_is_set_by_default() -> None:
+    settings = ModalOrchestratorSettings()
+    assert set(settings.model_dump(exclude_unset=True)) == set()
+    assert {getattr(settings, name) for name in FIELD_NAMES} == {None}
+
+
+@pytest.mark.parametrize("model", [SettingFields, ModalOrchestratorSettings])
+def test_unknown_fields_are_forbidden(model: type[SettingFields]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model(gppu="T4")  # type: ignore[call-arg]
+    assert caught.value.errors()[0]["type"] == "extra_forbidden"
+
+
+@pytest.mark.parametrize("model", [SettingFields, ModalOrchestratorSettings])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("timeout", 0),
+        ("timeout", 86_401),
+        ("timeout", "60"),
+        ("timeout", True),
+        ("gpu", []),
+        ("gpu", 1),
+        ("gpu", ["T4", ""]),
+        ("region", []),
+        ("synchronous", "yes"),
+        ("mode", "fast"),
+        ("app_name", "a b"),
+        ("modal_environment", "a/b"),
+    ],
+)
+def test_bad_values(model: type[SettingFields], field: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        model.model_validate({field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("timeout", 1),
+        ("timeout", 86_400),
+        ("gpu", ["A100", "T4"]),
+        ("region", "us"),
+        ("app_name", "a.b-C_9"),
+    ],
+)
+def test_good_values(field: str, value: object) -> None:
+    settings = ModalOrchestratorSettings.model_validate({field: value})
+    assert settings.model_dump(exclude_unset=True) == {field: value}
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError):
+        ModalOrchestratorSettings().gpu = "T4"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"mode": "per_step"}, "mode"),
+        ({"synchronous": False}, "synchronous"),
+        ({"gpu": "T4", "volumes": {"a": "/a"}}, "volumes"),
+        ({"workspace": "w"}, "workspace"),
+    ],
+)
+def test_not_supported(settings: dict[str, object], name: str) -> None:
+    found = not_supported(settings)
+    assert found is not None
+    assert found[0] == name
+    assert found[1]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"mode": "pipeline"}, {"synchronous": True}, {"workspace": None, "gpu": "T4"}]
+)
+def test_supported(settings: dict[str, object]) -> None:
+    assert not_supported(settings) is None

@@ -1,0 +1,306 @@
+"""Which files go to a sandbox, and the copy of them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modalrun import source_tree
+from modalrun.errors import UsageError
+from modalrun.source_tree import NEVER, source_files, stage
+
+
+def make(root: Path, *names: str, text: str = "x") -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def listed(root: Path) -> list[str]:
+    return [path.as_posix() for path in source_files(root)]
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_surrounding_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "-q")
+    return tmp_path
+
+
+# In a Git work tree.
+
+
+def test_tracked_and_new_files_but_no_ignored_ones(repository: Path) -> None:
+    make(repository, "tracked.py", "sub/tracked.py", "data.bin", "sub/private.txt", "new.py")
+    make(repository, ".gitignore", text="*.bin\n")
+    make(repository, "sub/.gitignore", text="private.txt\n")
+    git(repository, "add", "tracked.py", "sub/tracked.py", ".gitignore")
+    git(repository, "commit", "-qm", "x")
+    assert listed(repository) == [
+        ".gitignore",
+        "new.py",
+        "sub/.gitignore",
+        "sub/tracked.py",
+        "tracked.py",
+    ]
+
+
+def test_tracked_file_that_is_ignored_too(repository: Path) -> None:
+    make(repository, "model.bin")
+    make(repository, ".gitignore", text="*.bin\n")
+    git(repository, "add", "-f", "model.bin")
+    assert "model.bin" in listed(repository)
+
+
+def test_deleted_file_that_git_still_tracks(repository: Path) -> None:
+    make(repository, "kept.py", "deleted.py")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "x")
+    (repository / "deleted.py").unlink()
+    assert listed(repository) == ["kept.py"]
+
+
+def test_folder_inside_a_repository(repository: Path) -> None:
+    make(repository, "outside.py", "code/a.py", "code/ignored.bin")
+    make(repository, ".gitignore", text="*.bin\n")
+    assert listed(repository / "code") == ["a.py"]
+
+
+def test_ignored_folder_inside_a_repository_is_a_tree_of_its_own(repository: Path) -> None:
+    make(repository, "scratch/a.py", "scratch/b.py")
+    make(repository, ".gitignore", text="scratch/\n")
+    assert listed(repository / "scratch") == ["a.py", "b.py"]
+
+
+def test_never_counts_in_a_repository_too(repository: Path) -> None:
+    make(repository, "a.py", ".venv/lib/b.py", "sub/__pycache__/c.pyc", "node_modules/d.js")
+    git(repository, "add", "-f", ".")
+    assert listed(repository) == ["a.py"]
+
+
+def test_a_repository_that_git_refuses_is_walked(repository: Path) -> None:
+    make(repository, "a.py")
+    (repository / ".git" / "HEAD").write_text("broken", encoding="utf-8")
+    assert listed(repository) == ["a.py"]
+
+
+def test_without_git_the_folder_is_walked(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(repository, "a.py", "ignored.bin")
+    make(repository, ".gitignore", text="*.bin\n")
+    monkeypatch.setenv("PATH", "")
+    assert listed(repository) == [".gitignore", "a.py", "ignored.bin"]
+
+
+@pytest.mark.xfail(strict=True, reason="git ls-files names a submodule's folder, not its files")
+def test_submodule(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q")
+    make(other, "lib.py")
+    git(other, "add", ".")
+    git(other, "commit", "-qm", "x")
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(other), "lib")
+    assert "lib/lib.py" in listed(repository)
+
+
+@pytest.mark.xfail(strict=True, reason="git ls-files names a nested repository, not its files")
+def test_repository_inside_a_repository(repository: Path) -> None:
+    make(repository, "a.py", "inner/b.py")
+    git(repository / "inner", "init", "-q")
+    assert "inner/b.py" in listed(repository)
+
+
+@pytest.mark.xfail(strict=True, reason="git's own variables are passed on to git ls-files")
+def test_inside_a_hook_of_another_repository(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(repository, "a.py", "excluded.bin")
+    (repository / ".git" / "info" / "exclude").write_text("*.bin\n", encoding="utf-8")
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert listed(repository) == ["a.py"]
+
+
+# Elsewhere.
+
+
+def test_not_a_repository(tmp_path: Path) -> None:
+    make(tmp_path, "b.py", "a.py", "sub/deep/c.txt", ".env", "empty.py")
+    assert listed(tmp_path) == [".env", "a.py", "b.py", "empty.py", "sub/deep/c.txt"]
+
+
+@pytest.mark.parametrize("name", sorted(NEVER - {".git"}))
+def test_folders_that_never_go(tmp_path: Path, name: str) -> None:
+    make(tmp_path, "a.py", f"{name}/b.py", f"sub/{name}/c.py")
+    assert listed(tmp_path) == ["a.py"]
+
+
+def test_virtual_environment_of_any_name(tmp_path: Path) -> None:
+    make(tmp_path, "a.py", "sub/my-env/pyvenv.cfg", "sub/my-env/lib/b.py", "sub/c.py")
+    assert listed(tmp_path) == ["a.py", "sub/c.py"]
+
+
+def test_the_root_itself_may_have_any_name(tmp_path: Path) -> None:
+    root = tmp_path / "venv"
+    make(root, "a.py")
+    assert listed(root) == ["a.py"]
+
+
+NAMES = [
+    b"with space.py",
+    b"line\nfeed.py",
+    b"\xff\xfe.py",
+    "ümläut 😀.py".encode(),
+    b"-rf",
+    b"a'\"b",
+]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 names only")
+@pytest.mark.parametrize("in_git", [False, True])
+def test_names_of_any_bytes(tmp_path: Path, in_git: bool) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    if in_git:
+        git(root, "init", "-q")
+    for name in NAMES:
+        (root / os.fsdecode(name)).write_bytes(name)
+    assert sorted(os.fsencode(path) for path in source_files(root)) == sorted(NAMES)
+    copy = tmp_path / "copy"
+    assert stage(root, copy) == len(NAMES)
+    for name in NAMES:
+        assert (copy / os.fsdecode(name)).read_bytes() == name
+
+
+@pytest.mark.parametrize("in_git", [False, True])
+def test_symlinks(tmp_path: Path, in_git: bool) -> None:
+    """A link to a file goes as the file; what is no file, or has no end, stays behind."""
+    root = tmp_path / "root"
+    make(root, "real.py", text="content")
+    make(tmp_path, "outside.py", text="outside")
+    if in_git:
+        git(root, "init", "-q")
+    (root / "to_file.py").symlink_to("real.py")
+    (root / "to_outside.py").symlink_to(tmp_path / "outside.py")
+    (root / "dangling.py").symlink_to("absent.py")
+    (root / "loop.py").symlink_to("loop.py")
+    (root / "one").symlink_to("two")
+    (root / "two").symlink_to("one")
+    (root / "parent").symlink_to("..")
+    assert listed(root) == ["real.py", "to_file.py", "to_outside.py"]
+    stage(root, tmp_path / "copy")
+    copied = tmp_path / "copy" / "to_outside.py"
+    assert copied.read_text(encoding="utf-8") == "outside"
+    assert not copied.is_symlink()
+
+
+@pytest.mark.xfail(strict=True, reason="a link to a folder is left out without a word")
+@pytest.mark.parametrize("in_git", [False, True])
+def test_symlink_to_a_folder(tmp_path: Path, in_git: bool) -> None:
+    root = tmp_path / "root"
+    make(root, "a.py")
+    make(tmp_path, "library/module.py")
+    if in_git:
+        git(root, "init", "-q")
+    (root / "library").symlink_to(tmp_path / "library")
+    assert "library/module.py" in listed(root)
+
+
+def test_what_is_no_file_stays_behind(tmp_path: Path) -> None:
+    make(tmp_path, "a.py")
+    os.mkfifo(tmp_path / "pipe")
+    assert listed(tmp_path) == ["a.py"]
+
+
+# Size.
+
+
+def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_tree, "MAX_BYTES", 2_000_000)
+    make(tmp_path, "small.py")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "large.bin").write_bytes(b"")
+    os.truncate(tmp_path / "data" / "large.bin", 2_000_000)
+    with pytest.raises(UsageError) as caught:
+        source_files(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert "data/large.bin" in caught.value.message
+    assert "2 MB" in caught.value.message
+    assert "source_root" in str(caught.value.hint)
+    with pytest.raises(UsageError):
+        stage(tmp_path, tmp_path / "copy")
+
+
+def test_as_large_as_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_tree, "MAX_BYTES", 10)
+    make(tmp_path, "a.py", text="12345")
+    make(tmp_path, "b.py", text="12345")
+    assert listed(tmp_path) == ["a.py", "b.py"]
+
+
+def test_the_real_bound() -> None:
+    assert source_tree.MAX_BYTES == 500_000_000
+
+
+# The copy.
+
+
+def test_staged_copies_keep_mode_and_time(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    make(root, "run.sh", "sub/plain.py", text="content")
+    (root / "run.sh").chmod(0o750)
+    (root / "sub" / "plain.py").chmod(0o600)
+    os.utime(root / "run.sh", (1_000_000_000, 1_000_000_001))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    assert stage(root, copy) == 2
+    for name, mode in (("run.sh", 0o750), ("sub/plain.py", 0o600)):
+        assert (copy / name).read_text(encoding="utf-8") == "content"
+        assert (copy / name).stat().st_mode & 0o777 == mode
+    assert (copy / "run.sh").stat().st_mtime == 1_000_000_001
+
+
+def test_staged_copies_are_copies(tmp_path: Path) -> None:
+    make(tmp_path / "root", "a.py", text="before")
+    stage(tmp_path / "root", tmp_path / "copy")
+    make(tmp_path / "root", "a.py", text="after")
+    assert (tmp_path / "copy" / "a.py").read_text(encoding="utf-8") == "before"
+
+
+def test_nothing_to_stage(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    make(root, ".venv/a.py")
+    with pytest.raises(UsageError, match="holds no files"):
+        stage(root, tmp_path / "copy")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.xfail(strict=True, reason="PermissionError is not caught")
+def test_file_that_can_not_be_read(tmp_path: Path) -> None:
+    make(tmp_path / "root", "a.py")
+    (tmp_path / "root" / "a.py").chmod(0)
+    with pytest.raises(UsageError, match=r"a\.py"):
+        stage(tmp_path / "root", tmp_path / "copy")
+
+
+def test_git_is_there() -> None:
+    """The tests above would pass for a wrong reason without it."""
+    assert shutil.which("git")
