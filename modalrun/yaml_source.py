@@ -87,7 +87,7 @@ def read_yaml(path: Path) -> YamlSource:
         ) from error
     except RecursionError as error:
         raise UsageError(f"{path} is nested too deeply.") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
     finally:
         if loader is not None:

@@ -18,6 +18,7 @@ import typer
 from modalrun import __version__
 from modalrun.cli import local, submit
 from modalrun.errors import InternalError, Interrupted, ModalrunError
+from modalrun.output.text import harmless
 
 DEBUG = "MODALRUN_DEBUG"
 EXIT_BROKEN_PIPE = 141
@@ -100,7 +101,11 @@ def _terminate(_signum: int, _frame: FrameType | None) -> None:
 def _show(error: ModalrunError) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
-    typer.secho(f"Error: {error.message}", fg="red", err=True)
+    # A message may quote a file or a server: nothing in it may speak to the terminal or to CI.
+    first, *rest = [harmless(line, colours=False) for line in error.message.splitlines()] or [""]
+    typer.secho(f"Error: {first}", fg="red", err=True)
+    for line in rest:
+        typer.echo(f"  {line}", err=True)
     if error.hint:
-        typer.echo(f"  {error.hint}", err=True)
+        typer.echo(f"  {harmless(error.hint, colours=False)}", err=True)
     sys.stderr.flush()

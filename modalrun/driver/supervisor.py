@@ -88,8 +88,9 @@ def main() -> int:
         Path(environment[END_REASON_FILE]).write_text(reason, encoding="utf-8")
         _say(reason)
         code = _end(child, margin(timeout) / 2)
+    drained = time.monotonic() + DRAIN_SECONDS
     for pump in pumps:
-        pump.join(DRAIN_SECONDS)
+        pump.join(max(0.0, drained - time.monotonic()))
     if code in _WORDS_SAID:
         return EXIT_TIMED_OUT if timed_out else code
     return _dead_child(
