@@ -12,8 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from modalrun import interrupts, preparation, pricing
 from modalrun import plan as planning
-from modalrun import preparation, pricing
 from modalrun.deployment import Deployment
 from modalrun.errors import (
     ConnectionLostError,
@@ -34,6 +34,7 @@ from modalrun.stack_facts import wrong_stack
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling import Compiled
+    from modalrun.zenml_api.runs import CreatedRun
 
 
 class Watcher(Protocol):
@@ -64,16 +65,21 @@ def submit(spec: RunSpec, watcher: Watcher, *, max_cost: Decimal | None = None) 
     spec = preparation.with_source_root(spec)
     with preparation.zenml_process(spec.source_root):
         compiled, plan, connection = _prepare(spec, watcher, max_cost)
-        with redirect_stdout(sys.stderr):
-            run_id, sandbox = _create(spec, compiled, plan, connection, watcher)
-        watcher.phase("Waiting for the first step")
+        created: list[tuple[str, RunningSandbox]] = []
         try:
+            with redirect_stdout(sys.stderr):
+                run_id, sandbox = _create(
+                    spec, compiled, plan, connection, watcher, created=created
+                )
+            interrupts.check()
+            watcher.phase("Waiting for the first step")
             end = sandbox.watch(watcher.output)
         except (KeyboardInterrupt, Interrupted):
-            watcher.say("")
-            watcher.say(f"Detached. The run {run_id} goes on in its sandbox.", "yellow")
-            for label, command in _commands(plan, sandbox):
-                watcher.say(f"  {label:<8} {command}")
+            for run_id, sandbox in created:
+                watcher.say("")
+                watcher.say(f"Detached. The run {run_id} goes on in its sandbox.", "yellow")
+                for label, command in _commands(plan, sandbox):
+                    watcher.say(f"  {label:<8} {command}")
             raise
         with redirect_stdout(sys.stderr):
             return _outcome(run_id, compiled.deployment, plan, sandbox, end)
@@ -85,8 +91,13 @@ def _create(
     plan: Plan,
     connection: Connection,
     watcher: Watcher,
+    *,
+    created: list[tuple[str, RunningSandbox]],
 ) -> tuple[str, RunningSandbox]:
-    """Create the run in ZenML, then its sandbox; neither is left behind without the other."""
+    """Create the run in ZenML, then its sandbox; neither is left behind without the other.
+
+    `created` gets what is returned as soon as it exists, for a caller that is interrupted.
+    """
     from modalrun.zenml_api import registry, runs
 
     recipe, credentials = registry.resolved(
@@ -97,10 +108,12 @@ def _create(
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         ignored = dockerignore(compiled.deployment.docker)
         stage(spec.source_root, Path(folder), dockerignore=ignored)
-        run = runs.create_run(compiled)
-        watcher.say(f"Run {run.name}", "bold")
-        watcher.say(f"  id       {run.id}")
+        run: CreatedRun | None = None
         try:
+            with interrupts.deferred():
+                run = runs.create_run(compiled)
+            watcher.say(f"Run {run.name}", "bold")
+            watcher.say(f"  id       {run.id}")
             sandbox = connection.create_run_sandbox(
                 plan,
                 planning.for_run(plan.run_sandbox, run.id),
@@ -109,8 +122,10 @@ def _create(
                 registry=credentials,
                 say=lambda text: watcher.say(f"  {text}", "yellow"),
             )
+            created.append((run.id, sandbox))
         except BaseException as error:
-            _give_up(connection, plan, run.id, error)
+            if run is not None and not created:
+                _give_up(connection, plan, run.id, error, watcher)
             raise
     threading.Thread(
         target=runs.record_metadata, args=(run.id, _facts(plan, sandbox)), daemon=True
@@ -132,13 +147,13 @@ def _prepare(
     prepared = preparation.prepared(compiled.deployment, compiled.facts, spec)
     plan = prepared.plan
     preparation.check_runnable(plan)
-    if prepared.problems:
-        raise wrong_stack(prepared.stack, prepared.problems)
     for note in plan.notes:
         watcher.say(f"note: {note}", "yellow")
     if max_cost is not None and spec.target == "local":
         pricing.check_limit(pricing.cost(plan, LIST_PRICES), max_cost)
     connection = Connection(spec.target, credentials=compiled.credentials)
+    if prepared.problems:
+        raise wrong_stack(prepared.stack, prepared.problems)
     if max_cost is not None and spec.target == "modal":
         pricing.check_limit(pricing.cost(plan, account_prices(connection.rates())), max_cost)
     if plan.workspace is not None:
@@ -153,7 +168,9 @@ def _warm_up_server() -> None:
         return
 
 
-def _give_up(connection: Connection, plan: Plan, run_id: str, error: BaseException) -> None:
+def _give_up(
+    connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: Watcher
+) -> None:
     """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
     from modalrun.zenml_api import runs
 
@@ -163,7 +180,9 @@ def _give_up(connection: Connection, plan: Plan, run_id: str, error: BaseExcepti
         # Ctrl-C may have come between Modal's creating the sandbox and its answer.
         with contextlib.suppress(ModalrunError):
             connection.discard(plan, planning.for_run(plan.run_sandbox, run_id))
-    runs.finalize_run(run_id, f"The run sandbox was not created: {error}")
+        watcher.say(f"The run {run_id} is given up; nothing of it is left running.", "yellow")
+    why = str(error) or "the submission was interrupted"
+    runs.finalize_run(run_id, f"The run sandbox was not created: {why}")
 
 
 def _facts(plan: Plan, sandbox: RunningSandbox) -> dict[str, str | int]:
@@ -228,10 +247,11 @@ def _outcome(
 
 def _commands(plan: Plan, sandbox: RunningSandbox) -> list[tuple[str, str]]:
     """The commands that show more of a run, and that end it."""
+    # `modal container stop` takes the ids of tasks only, which the SDK keeps to itself.
+    stop = f"python -c \"import modal; modal.Sandbox.from_id('{sandbox.id}').terminate()\""
     if plan.target == "local":
-        stop = f'eval "$(modalrun local env)" && modal container stop {sandbox.id}'
-        return [("logs", f"modalrun local logs {sandbox.id}"), ("end it", stop)]
-    return [
-        ("logs", f"modal container logs {sandbox.id}"),
-        ("end it", f"modal container stop {sandbox.id}"),
-    ]
+        return [
+            ("logs", f"modalrun local logs {sandbox.id}"),
+            ("end it", f'eval "$(modalrun local env)" && {stop}'),
+        ]
+    return [("logs", f"modal container logs {sandbox.id}"), ("end it", stop)]

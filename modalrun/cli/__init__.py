@@ -6,16 +6,14 @@ Importing this imports neither `modal` nor `zenml`; each command imports what it
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from modalrun import __version__
+from modalrun import __version__, interrupts
 from modalrun.cli import compile as compile_command
 from modalrun.cli import local, plan, submit
 from modalrun.errors import InternalError, Interrupted, ModalrunError
@@ -66,7 +64,7 @@ def _common(
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind of end)
     """Run one command; returns its exit code. Every error is turned into words here."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.install()
     try:
         result = app(list(arguments), prog_name="modalrun", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -95,10 +93,6 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
         internal.__cause__ = error
         _show(internal)
         return internal.exit_code
-
-
-def _terminate(_signum: int, _frame: FrameType | None) -> None:
-    raise Interrupted
 
 
 def _show(error: ModalrunError) -> None:

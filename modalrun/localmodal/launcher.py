@@ -249,7 +249,7 @@ def ensure_running(
         if found is not None:
             info, answer = found
             # Sandboxes run the server's Python: one of another environment gives way, if it can.
-            if answer["python"] == sys.prefix or answer["running"]:
+            if answer.get("python") == sys.prefix or answer["running"]:
                 return info
             stop(state.root)
         holder = _holder(state)

@@ -104,6 +104,8 @@ class Connection:
                 else:
                     _require_whole_token(config.get("token_id"), config.get("token_secret"))
                     self._client = modal.Client.from_env()
+            # The first call that proves the token, before anything is created with it.
+            self._client.hello()
 
     def check_workspace(self, expected: str, source: str) -> None:
         """Check that the token belongs to a workspace. The local Modal server has only one.

@@ -184,14 +184,19 @@ def finalize_run(run_id: str, reason: str) -> bool:
         for step in _steps(client, run_id):
             if step.status.is_finished:
                 continue
-            client.zen_store.update_run_step(
-                step.id,
-                StepRunUpdate(
-                    status=status,
-                    end_time=utc_now(),
-                    exception_info=ExceptionInfo(traceback=reason),
-                ),
-            )
+            # Of a step with retries left ZenML makes RETRYING (`sql_zen_store.py:13129`), but
+            # nobody will retry it: only STOPPED is final then.
+            for final in dict.fromkeys((status, ExecutionStatus.STOPPED)):
+                updated = client.zen_store.update_run_step(
+                    step.id,
+                    StepRunUpdate(
+                        status=final,
+                        end_time=utc_now(),
+                        exception_info=ExceptionInfo(traceback=reason),
+                    ),
+                )
+                if updated.status.is_finished:
+                    break
             changed = True
         run = _get_run(client, run_id)
         if not run.status.is_finished:

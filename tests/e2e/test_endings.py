@@ -97,9 +97,6 @@ def test_a_termination_ends_the_run(world: World) -> None:
     assert sandbox.exitcode == 143
 
 
-@pytest.mark.xfail(
-    strict=True, reason="ZenML turns 'failed' into 'retrying' while a step has retries left"
-)
 def test_a_termination_is_no_reason_for_a_retry(world: World) -> None:
     retry = "steps: {wait: {retry: {max_retries: 3, delay: 0}}}"
     command = world.popen(waiting_spec(world.gate(), retry))
@@ -193,10 +190,6 @@ def test_an_interrupted_import_creates_nothing(world: World, number: int, exit_c
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.xfail(
-    strict=False,  # It depends on the moment; most are handled.
-    reason="an interrupt as the sandbox is created is lost in the SDK, or leaves without a word",
-)
 def test_ctrl_c_while_the_sandbox_is_created_leaves_no_run_that_only_looks_alive(
     world: World,
 ) -> None:
@@ -221,7 +214,6 @@ def test_ctrl_c_while_the_sandbox_is_created_leaves_no_run_that_only_looks_alive
         assert running == []
 
 
-@pytest.mark.xfail(strict=True, reason="'modal container stop' wants a task id and asks back")
 def test_the_command_that_a_detached_run_can_be_ended_with_works(world: World) -> None:
     command = world.popen(waiting_spec(world.gate()))
     pids(command)
