@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ConfigDict, model_validator
 from zenml.enums import ExecutionMode
-from zenml.orchestrators import BaseOrchestrator, BaseOrchestratorConfig
+from zenml.orchestrators import (
+    BaseOrchestrator,
+    BaseOrchestratorConfig,
+    ContainerizedOrchestrator,
+)
 from zenml.utils.secret_utils import SecretField
 
 from modalrun.setting_fields import FIELD_NAMES, SettingFields
@@ -16,6 +20,8 @@ from modalrun.settings import ModalOrchestratorSettings
 
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
+    from zenml.config.build_configuration import BuildConfiguration
+    from zenml.models import PipelineSnapshotBase
 
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""
@@ -86,7 +92,28 @@ class ModalOrchestrator(BaseOrchestrator):
     It gives ZenML the settings class to check `orchestrator` settings with, and says how steps
     behave inside a sandbox: all steps of a run share one process, as with ZenML's own `local`
     orchestrator, so hooks run once per run and every execution mode works.
+
+    Attributes:
+        wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
+            that run in containers. Only while `modalrun.zenml_api.registry` asks it to.
     """
+
+    wants_images = False
+
+    def get_docker_builds(self, snapshot: PipelineSnapshotBase) -> list[BuildConfiguration]:
+        """The images that ZenML builds: none, since Modal does, unless `wants_images`."""
+        if not self.wants_images:
+            return []
+        # One for the pipeline and one for each step with Docker settings of its own.
+        builds: list[BuildConfiguration] = ContainerizedOrchestrator.get_docker_builds(
+            self,  # type: ignore[arg-type]
+            snapshot,
+        )
+        return builds
+
+    def should_build_pipeline_image(self, snapshot: PipelineSnapshotBase) -> bool:
+        """True: the run sandbox has the pipeline's image, also where every step has its own."""
+        return True
 
     @property
     def settings_class(self) -> type[BaseSettings]:

@@ -15,7 +15,7 @@ from modalrun.errors import UsageError
 from modalrun.image import CODE_FOLDER, ImageRecipe, image_recipe
 from modalrun.precedence import Origin, Places, Value, Written, find, flatten
 from modalrun.resources import Resolved, Resources
-from modalrun.setting_fields import MAX_TIMEOUT_SECONDS, not_supported
+from modalrun.setting_fields import MAX_TIMEOUT_SECONDS
 from modalrun.spec import Target
 
 Mode = Literal["pipeline", "per_step"]
@@ -169,15 +169,15 @@ def make_plan(
         Origin.COMPONENT: deployment.written.get(Origin.COMPONENT, Written()),
     }
     own = {step.name: _flat_step(deployment, step) for step in deployment.steps}
-    _refuse_unsupported(pipeline, own)
 
-    def build_image(docker: Mapping[str, Any]) -> tuple[ImageRecipe, list[str]]:
+    def build_image(docker: Mapping[str, Any], image: Any) -> tuple[ImageRecipe, list[str]]:
         return image_recipe(
             docker,
             python_version=python_version,
             engine_packages=engine_packages,
             source_root=source_root,
             local=target == "local",
+            image=image,
         )
 
     mode: Mode = find_or("mode", "pipeline", pipeline).value
@@ -224,14 +224,14 @@ class _Maker:
         pipeline: Places,
         own: Mapping[str, Written],
         python: str,
-        build_image: Callable[[Mapping[str, Any]], tuple[ImageRecipe, list[str]]],
+        build_image: Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]],
     ) -> None:
         self._deployment = deployment
         self._pipeline = pipeline
         self._own = own
         self._python = python
         self._build_image = build_image
-        self._images: list[tuple[Mapping[str, Any], ImageRecipe]] = []
+        self._images: list[tuple[tuple[Mapping[str, Any], Any], ImageRecipe]] = []
         self._general: list[str] = []
         self._of_steps: dict[str, list[str]] = {}
 
@@ -333,12 +333,13 @@ class _Maker:
             "region": region,
             "secrets": find_or("secrets", None, places),
             "volumes": find_or("volumes", None, places),
+            "image": find_or("image", None, places),
         }
         regions = (region.value,) if isinstance(region.value, str) else tuple(region.value or ())
         return _with_timeout(
             SandboxSpec(
                 command=command,
-                image=self._image(docker),
+                image=self._image(docker, others["image"].value),
                 resources=resolved.resources,
                 timeout=0,
                 cloud=others["cloud"].value,
@@ -355,12 +356,12 @@ class _Maker:
         tags = {TAG_ROLE: "run", TAG_PIPELINE: fit(self._deployment.pipeline, MAX_TAG)}
         return replace(sandbox, tags=tags)
 
-    def _image(self, docker: Mapping[str, Any]) -> ImageRecipe:
+    def _image(self, docker: Mapping[str, Any], image: Any) -> ImageRecipe:
         for known, recipe in self._images:
-            if known == docker:
+            if known == (docker, image):
                 return recipe
-        recipe, notes = self._build_image(docker)
-        self._images.append((docker, recipe))
+        recipe, notes = self._build_image(docker, image)
+        self._images.append(((docker, image), recipe))
         self._general += notes
         return recipe
 
@@ -435,15 +436,3 @@ def _some(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"step{'s' if len(names) > 1 else ''} {shown}{more}"
-
-
-def _refuse_unsupported(pipeline: Places, steps: Mapping[str, Written]) -> None:
-    owners = [("the pipeline", written) for written in pipeline.values()]
-    for owner, written in [*owners, *((f"step '{n}'", w) for n, w in steps.items())]:
-        unsupported = not_supported(written.settings)
-        if unsupported is not None:
-            name, instead = unsupported
-            raise UsageError(
-                f"{owner} sets '{name}', which is not supported yet: {instead}.",
-                hint="Remove it; modalrun doesn't ignore settings silently.",
-            )

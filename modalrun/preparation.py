@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun import deployment_file, plan, zenml_config
 from modalrun.deployment import Deployment
 from modalrun.deployment_file import DeploymentFile
+from modalrun.engine import engine_packages
 from modalrun.errors import UsageError
 from modalrun.plan import Plan
 from modalrun.spec import RunSpec
@@ -82,9 +82,7 @@ def prepared(
         source_root=spec.source_root,
         python=sys.executable if spec.target == "local" else "python",
         python_version=python_version or this_python(),
-        engine_packages=tuple(
-            f"{name}=={metadata.version(name)}" for name in ("zenml", "modal", "pydantic")
-        ),
+        engine_packages=engine_packages(built=spec.target == "modal"),
     )
     problems = problems_on_modal(stack) if spec.target == "modal" else []
     return Prepared(made, stack, tuple(problems), credentials)

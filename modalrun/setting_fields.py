@@ -18,6 +18,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     field_validator,
+    model_validator,
 )
 
 MAX_TIMEOUT_SECONDS = 86_400
@@ -31,6 +32,38 @@ MEMORY = re.compile(r"([0-9]+)([KMGTP]i?B|B)")
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Cores = Annotated[float, Field(gt=0, strict=True)]
+
+
+_IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
+
+
+class ImageSetting(BaseModel):
+    """The setting `image`: an image other than the one made from the Docker settings.
+
+    Attributes:
+        source: "registry" for the image that ZenML builds, with Docker, and pushes to the
+            container registry of the stack.
+        name: An image that was published in Modal under this name ("my-image", "my-image:v2",
+            "environment/my-image"), or the id of one ("im-...").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["registry"] | None = None
+    name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9\-_./:]+$")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping | ImageSetting):
+            raise ValueError(_IMAGE_FORMS)
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> ImageSetting:
+        if (self.source is None) == (self.name is None):
+            raise ValueError(_IMAGE_FORMS)
+        return self
 
 
 class SettingFields(BaseModel):
@@ -74,7 +107,7 @@ class SettingFields(BaseModel):
     synchronous: StrictBool | None = None
     secrets: list[Name] | None = None
     volumes: dict[Name, Name] | None = None
-    image: dict[str, Any] | None = None
+    image: ImageSetting | None = None
     cpu_limit: Cores | None = None
     memory_limit: Name | None = None
 
@@ -200,19 +233,3 @@ def _memory(value: str | None) -> str | None:
             " (10^9 bytes) or '16GiB' (2^30)"
         )
     return value
-
-
-_NOT_YET: dict[str, str] = {
-    "image": "the image is always made from the pipeline's Docker settings",
-}
-
-
-def not_supported(settings: Mapping[str, object]) -> tuple[str, str] | None:
-    """The first setting that is known but not acted on yet, and what holds instead.
-
-    Such a setting is refused: one that is silently ignored would be a lie.
-    """
-    for name, instead in _NOT_YET.items():
-        if settings.get(name) is not None:
-            return name, instead
-    return None

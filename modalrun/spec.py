@@ -25,7 +25,7 @@ from modalrun.spec_keys import (
     OurKeys,
     Target,
 )
-from modalrun.spec_sandboxes import Sandboxes, read_sandboxes, refuse_unsupported
+from modalrun.spec_sandboxes import Sandboxes, read_sandboxes
 from modalrun.yaml_source import YamlSource, nearest, read_yaml
 
 __all__ = [
@@ -167,7 +167,6 @@ def _our_keys(source: YamlSource) -> OurKeys:
         # By itself, so that a misspelt key is compared with the keys of this section.
         check(source, ("modal",), ModalSection, given["modal"])
     ours: OurKeys = check(source, (), OurKeys, given)
-    refuse_unsupported(source, (), {"image": ours.image})
     for key, why in REFUSED.items():
         if source.data.get(key) is not None:
             raise UsageError(f"{source.where((key,))}: {why}")
@@ -192,7 +191,9 @@ def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
             hint="Remove 'stack', or compile the pipeline for another stack.",
         )
     if ours.pipeline is not None and (
-        "." not in ours.pipeline or not all(p.isidentifier() for p in ours.pipeline.split("."))
+        "." not in ours.pipeline
+        or ours.pipeline.endswith(".py")
+        or not all(p.isidentifier() for p in ours.pipeline.split("."))
     ):
         raise UsageError(
             f"{source.where(('pipeline',))}: '{ours.pipeline}' is not a source (module.function).",
@@ -202,7 +203,8 @@ def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
 
 def _sandboxes(source: YamlSource, *, compiled: bool) -> Sandboxes:
     configuration = {k: v for k, v in source.data.items() if k in RUN_KEYS and v is not None}
-    said = read_sandboxes(source, _our_keys(source).modal, configuration, compiled=compiled)
+    ours = _our_keys(source)
+    said = read_sandboxes(source, ours.modal, configuration, compiled=compiled, image=ours.image)
     if compiled:
         wrong: list[tuple[str, ...]] = [(key,) for key in said.rest if key not in COMPILED_KEYS]
         wrong += [("settings", key) for key in said.rest.get("settings", {})]

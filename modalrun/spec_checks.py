@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from modalrun.errors import UsageError
 from modalrun.yaml_source import KeyPath, YamlSource, nearest
@@ -39,7 +39,7 @@ def validation_message(error: ValidationError) -> tuple[KeyPath, str]:
     return where, f"{message[:1].lower()}{message[1:]}{shown}."
 
 
-def check(source: YamlSource, at: KeyPath, model: type[Any], value: Any) -> Any:
+def check(source: YamlSource, at: KeyPath, model: type[BaseModel], value: Any) -> Any:
     """A value as a pydantic model.
 
     Raises:
@@ -51,9 +51,20 @@ def check(source: YamlSource, at: KeyPath, model: type[Any], value: Any) -> Any:
         where, problem = validation_message(error)
         full = (*at, *where)
         if error.errors()[0]["type"] == "extra_forbidden":
-            raise unknown_key(source, full, model.model_fields) from None
+            raise unknown_key(source, full, _fields_at(model, where[:-1])) from None
         name = ".".join(str(p) for p in full if not isinstance(p, int)) or "run spec"
         raise UsageError(f"{source.where(full)}: '{name}': {problem}") from None
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
+    """The fields of the model that stands at a place inside another one."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = list(get_args(field.annotation) or (field.annotation,)) if field else []
+        models = [a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)]
+        if models:
+            model = models[0]
+    return model.model_fields
 
 
 def unknown_key(source: YamlSource, at: KeyPath, known: Iterable[str]) -> UsageError:

@@ -3,11 +3,11 @@ reported without importing ZenML; a test compares them with the installed ZenML.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from modalrun.setting_fields import Name
+from modalrun.setting_fields import ImageSetting, Name
 
 Target = Literal["modal", "local"]
 
@@ -129,4 +129,4 @@ class OurKeys(BaseModel):
     target: Target = "modal"
     source_root: Name | None = None
     modal: ModalSection = ModalSection()
-    image: dict[str, Any] | None = None
+    image: ImageSetting | None = None

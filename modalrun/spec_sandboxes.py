@@ -18,10 +18,10 @@ from modalrun.setting_fields import (
     OUR_FLAVOR_KEYS,
     RESOURCE_KEYS,
     ZENML_FLAVOR_KEYS,
+    ImageSetting,
     ResourceFields,
     SettingFields,
     modal_name,
-    not_supported,
 )
 from modalrun.spec_checks import check, mapping, refuse_unknown, unknown_key
 from modalrun.spec_keys import COMPONENTS, GENERAL_SETTINGS, STEP_KEYS, ModalSection
@@ -66,7 +66,6 @@ class _Reader:
             values = mapping(self.source, here, value)
             refuse_unknown(self.source, here, values, FIELD_NAMES)
             check(self.source, here, SettingFields, values)
-            refuse_unsupported(self.source, here, values)
             ours.update({name: v for name, v in values.items() if v is not None})
             if key in ZENML_FLAVOR_KEYS:
                 self.notes.append(foreign_note(self.source.where(here), key))
@@ -119,7 +118,12 @@ def foreign_note(where: str, key: str) -> str:
 
 
 def read_sandboxes(
-    source: YamlSource, section: ModalSection, configuration: dict[str, Any], *, compiled: bool
+    source: YamlSource,
+    section: ModalSection,
+    configuration: dict[str, Any],
+    *,
+    compiled: bool,
+    image: ImageSetting | None = None,
 ) -> Sandboxes:
     """Take what a source says about sandboxes out of its run configuration.
 
@@ -129,6 +133,7 @@ def read_sandboxes(
         configuration: Its keys that are ZenML's.
         compiled: Whether it is about a compiled deployment, which ZenML won't compile again:
             Docker settings are then taken out too.
+        image: Its key `image`.
 
     Raises:
         UsageError: A key or value is wrong; the message says where.
@@ -151,19 +156,8 @@ def read_sandboxes(
                 (*at, "settings"), left.pop("settings", None)
             )
             rest["steps"][str(name)] = {**left, "settings": settings} if settings else left
-    pipeline = _with_modal_section(source, section, pipeline)
+    pipeline = _with_image(source, image, _with_modal_section(source, section, pipeline))
     return Sandboxes(pipeline, steps, rest, tuple(reader.notes))
-
-
-def refuse_unsupported(source: YamlSource, at: KeyPath, settings: Mapping[str, Any]) -> None:
-    """Raise a UsageError for the first setting that is known but not acted on yet."""
-    unsupported = not_supported(settings)
-    if unsupported is not None:
-        name, instead = unsupported
-        raise UsageError(
-            f"{source.where((*at, name))}: '{name}' is not supported yet: {instead}.",
-            hint="Remove it; modalrun doesn't ignore settings silently.",
-        )
 
 
 class _ModalNames(BaseModel):
@@ -196,4 +190,18 @@ def _with_modal_section(source: YamlSource, section: ModalSection, pipeline: Wri
         settings[name] = value
     check(source, ("modal",), _ModalNames, {"environment": given.get("environment")})
     check(source, ("modal",), SettingFields, {k: v for k, v in given.items() if k != "environment"})
+    return Written(settings, pipeline.resources, pipeline.docker)
+
+
+def _with_image(source: YamlSource, image: ImageSetting | None, pipeline: Written) -> Written:
+    """The key `image` as the orchestrator setting that it stands for."""
+    if image is None:
+        return pipeline
+    if pipeline.settings.get("image") is not None:
+        raise UsageError(
+            f"{source.where(('image',))}: the image is given twice, here and under"
+            " 'settings.orchestrator.image'.",
+            hint="Keep one of them.",
+        )
+    settings = {**pipeline.settings, "image": image.model_dump(exclude_none=True)}
     return Written(settings, pipeline.resources, pipeline.docker)

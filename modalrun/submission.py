@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from contextlib import redirect_stdout
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +21,7 @@ from modalrun.errors import (
     ModalrunError,
     UnknownOutcomeError,
 )
+from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.outcome import Outcome, StepRecord, verdict
@@ -85,11 +87,16 @@ def _create(
     watcher: Watcher,
 ) -> tuple[str, RunningSandbox]:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other."""
-    from modalrun.zenml_api import runs
+    from modalrun.zenml_api import registry, runs
 
-    watcher.phase("Creating the run")
+    recipe, credentials = registry.resolved(
+        plan.run_sandbox.image, compiled.snapshot, compiled.stack
+    )
+    plan = replace(plan, run_sandbox=replace(plan.run_sandbox, image=recipe))
+    watcher.phase("Creating the run, its image and its sandbox")
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
-        stage(spec.source_root, Path(folder))
+        ignored = dockerignore(compiled.deployment.docker)
+        stage(spec.source_root, Path(folder), dockerignore=ignored)
         run = runs.create_run(compiled)
         watcher.say(f"Run {run.name}", "bold")
         watcher.say(f"  id       {run.id}")
@@ -99,6 +106,7 @@ def _create(
                 planning.for_run(plan.run_sandbox, run.id),
                 run.environment,
                 Path(folder),
+                registry=credentials,
                 say=lambda text: watcher.say(f"  {text}", "yellow"),
             )
         except BaseException as error:

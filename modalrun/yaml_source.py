@@ -110,7 +110,7 @@ def _collect_lines(
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key_node, value_node in node.value:
-            key = str(key_node.value)
+            key = _key_text(key_node)
             line = key_node.start_mark.line + 1
             if key in seen and key != "<<":
                 raise UsageError(
@@ -130,6 +130,17 @@ def _collect_lines(
             child = (*at, index)
             lines[child] = item.start_mark.line + 1
             _collect_lines(path, item, child, lines, open_nodes)
+
+
+def _key_text(node: yaml.Node) -> str:
+    """A key as the text of its value: `1.50` is the number 1.5, `~` is None."""
+    if not isinstance(node, yaml.ScalarNode) or node.value == "<<":
+        return str(node.value)
+    loader = yaml.SafeLoader("")
+    try:
+        return str(loader.construct_object(node))
+    finally:
+        loader.dispose()
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

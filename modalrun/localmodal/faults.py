@@ -1,7 +1,7 @@
 """Faults on order, so that tests can see what a client makes of them.
 
 `faults.json` in the state folder, or the variable MODALRUN_LOCAL_FAULTS when the server starts,
-holds a list of rules, or `{"rules": [...], "boot_delay": seconds}`. A rule:
+holds a list of rules, or `{"rules": [...], "boot_delay": seconds, "builds": [...]}`. A rule:
 
     rpc       pattern for the RPC's name, such as "Sandbox*"
     skip      how many matching calls pass first (default 0)
@@ -11,6 +11,9 @@ holds a list of rules, or `{"rules": [...], "boot_delay": seconds}`. A rule:
               lose_answer  perform the call, then drop the connection without answering
               delay        wait `seconds`, then go on
               hang         never answer
+
+`builds` makes image builds fail: a list of `{"contains": text, "log": [lines]}`. The layer whose
+commands contain the text fails, each time it is built, with that log.
 
 The file is read again when it has changed; its counters then start anew. `boot_delay` is the time
 between the creation of a sandbox and the start of its process.
@@ -22,6 +25,7 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -74,6 +78,7 @@ class Faults:
         self._seen: tuple[int, int] | None = None
         self._rules: list[_Rule] = []
         self._boot_delay = 0.0
+        self._builds: list[tuple[str, list[str]]] = []
         if text := os.environ.get(FAULTS_VARIABLE):
             self._load(text)
 
@@ -84,7 +89,8 @@ class Faults:
                 script = {"rules": script}
             self._rules = [_Rule(**rule) for rule in script.get("rules", [])]
             self._boot_delay = float(script.get("boot_delay", 0.0))
-        except (ValueError, TypeError, AttributeError) as error:
+            self._builds = [(build["contains"], build["log"]) for build in script.get("builds", [])]
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             log.error("the fault script is not usable: %s", error)
 
     def _refresh(self) -> None:
@@ -101,6 +107,12 @@ class Faults:
         """Seconds between the creation of a sandbox and the start of its process."""
         self._refresh()
         return self._boot_delay
+
+    def failing_build(self, commands: Sequence[str]) -> list[str] | None:
+        """The log of a build that is to fail, by the commands of its layer; None if it succeeds."""
+        self._refresh()
+        text = "\n".join(commands)
+        return next((log for contains, log in self._builds if contains in text), None)
 
     async def before(self, rpc: str) -> Fault | None:
         """Play the first rule that hits this call.

@@ -18,6 +18,7 @@ from modal_proto import api_pb2
 
 from modalrun.localmodal.apps import Apps
 from modalrun.localmodal.command_router import CHUNK
+from modalrun.localmodal.images import BUILD_TASK, Images
 from modalrun.localmodal.logstore import LogStore, SandboxLog, Span, whole_characters
 from modalrun.localmodal.process import STDERR, STDOUT
 from modalrun.localmodal.rpc import Call, invalid, rpc
@@ -77,10 +78,13 @@ def _items(span: Span, lines: list[str]) -> list[api_pb2.TaskLogs]:
 class LogRpcs:
     """The RPCs about logs."""
 
-    def __init__(self, store: Store, logs: LogStore, apps: Apps, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, store: Store, logs: LogStore, apps: Apps, images: Images, sandboxes: Sandboxes
+    ) -> None:
         self._store = store
         self._logs = logs
         self._apps = apps
+        self._images = images
         self._sandboxes = sandboxes
 
     @rpc("SandboxGetLogs")
@@ -155,6 +159,11 @@ class LogRpcs:
     async def fetch(
         self, request: api_pb2.AppFetchLogsRequest, call: Call
     ) -> api_pb2.AppFetchLogsResponse:
+        if request.task_id.startswith(BUILD_TASK):
+            newest = request.limit or _MOST_ENTRIES
+            return api_pb2.AppFetchLogsResponse(
+                batches=self._images.build_log(request.task_id, newest)
+            )
         since, until = _nanoseconds(request.since), _nanoseconds(request.until)
         limit = min(request.limit or _MOST_ENTRIES, _MOST_ENTRIES)
         wanted = Filter(request.source, request.search_text)

@@ -102,7 +102,7 @@ class LocalServer:
         environments = Environments(store, clock)
         self._mounts = Mounts(self._state, store, clock, guard, environments)
         apps = Apps(store, clock, environments, sandboxes, self._logs.changed.fire)
-        images = Images(store, clock, self._mounts)
+        images = Images(store, clock, environments, self._mounts, self._faults.failing_build)
         secrets = Secrets(store, clock, environments)
         volumes = Volumes(self._state, store, clock, environments)
         self._rpcs = SandboxRpcs(
@@ -129,7 +129,7 @@ class LocalServer:
             secrets,
             volumes,
             self._rpcs,
-            LogRpcs(store, self._logs, apps, sandboxes),
+            LogRpcs(store, self._logs, apps, images, sandboxes),
             CommandRouter(self._logs, sandboxes),
         ):
             dispatcher.add(subject)

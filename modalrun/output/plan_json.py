@@ -81,11 +81,12 @@ def _sandbox(sandbox: SandboxSpec, cost: SandboxCost) -> dict[str, Any]:
 
 def _image(recipe: ImageRecipe) -> dict[str, Any]:
     return {
-        "parent_image": recipe.parent_image,
-        "python_version": recipe.python_version,
+        "base": str(recipe.base),
         "apt_packages": list(recipe.apt_packages),
-        "python_packages": [without_credentials(line) for line in recipe.python_packages],
-        "environment": [name for name, _ in recipe.environment],
+        "python_packages": [
+            without_credentials(line) for group in recipe.packages for line in group.lines
+        ],
+        "environment": [name for name, _ in (*recipe.environment, *recipe.runtime_environment)],
     }
 
 

@@ -87,9 +87,8 @@ def _row(name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
 
 
 def _image(recipe: ImageRecipe) -> str:
-    base = recipe.parent_image or f"debian, python {recipe.python_version}"
-    packages = len(recipe.apt_packages) + len(recipe.python_packages)
-    return f"{base} + {packages} packages" if packages else base
+    packages = len(recipe.apt_packages) + sum(len(group.lines) for group in recipe.packages)
+    return f"{recipe.base} + {packages} packages" if packages else str(recipe.base)
 
 
 def _graph(plan: Plan) -> list[str]:

@@ -43,6 +43,7 @@ from modalrun.zenml_api.code_settings import (
     set_settings,
 )
 from modalrun.zenml_api.integrations import activate_lazily
+from modalrun.zenml_api.requirements import with_packages
 from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
 from modalrun.zenml_api.translate import first_line, translated
 
@@ -121,7 +122,12 @@ def compile_spec(spec: RunSpec) -> Compiled:
         facts = stack_facts(stack)
     _refuse_builds(stack, snapshot)
     labels = {"": written.labels, **{name: step.labels for name, step in steps.items()}}
-    deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
+    deployment = with_packages(
+        read_snapshot(snapshot.model_dump(mode="json"), labels=labels),
+        stack,
+        spec.source_root,
+        built=spec.target == "modal",
+    )
     return Compiled(
         replace(
             deployment,

@@ -32,6 +32,7 @@ from modalrun.zenml_api.code_settings import (
     credentials,
 )
 from modalrun.zenml_api.compiling import Compiled
+from modalrun.zenml_api.requirements import with_packages
 from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
 from modalrun.zenml_api.translate import translated
 
@@ -123,11 +124,14 @@ def _compiled(
     written = deployment.written
     if Origin.COMPONENT not in written:
         written = {**written, Origin.COMPONENT: component_defaults(config)}
+    complete = with_packages(
+        replace(deployment, written=written).with_places(spec.places, spec.step_places),
+        stack,
+        spec.source_root,
+        built=spec.target == "modal",
+    )
     return Compiled(
-        replace(
-            replace(deployment, written=written).with_places(spec.places, spec.step_places),
-            notes=(*deployment.notes, *spec.notes),
-        ),
+        replace(complete, notes=(*deployment.notes, *spec.notes)),
         snapshot,
         stack,
         stack_facts(stack),

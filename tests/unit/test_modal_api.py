@@ -4,9 +4,7 @@ import builtins
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
-import modal
 import pytest
 from modal import exception as modal_errors
 
@@ -20,7 +18,6 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
-from modalrun.image import ImageRecipe
 from modalrun.modal_api import RunningSandbox, SandboxEnd, end_kind, translated
 
 
@@ -88,14 +85,6 @@ def test_authentication_error_says_what_to_do() -> None:
     with pytest.raises(AuthenticationError) as caught, translated():
         raise modal_errors.AuthError("no token")
     assert "modal setup" in str(caught.value.hint)
-
-
-# The image.
-
-
-def test_the_image_is_one_that_the_sdk_takes(tmp_path: Path) -> None:
-    recipe = ImageRecipe("3.11", None, ("git",), ("numpy",), (("A", "1"),))
-    assert isinstance(modal_api._image(recipe, tmp_path, add_package=True), modal.Image)
 
 
 # Reaching the server.

@@ -132,7 +132,7 @@ def test_defaults() -> None:
     assert sandbox.name is None
     assert sandbox.env == {"MODALRUN_TIMEOUT": "86400", "PYTHONUNBUFFERED": "1"}
     assert sandbox.tags == {"modalrun-role": "run", "modalrun-pipeline": "training"}
-    assert sandbox.image.python_packages == ("zenml==0.98.0",)
+    assert [group.lines for group in sandbox.image.packages] == [("zenml==0.98.0",)]
 
 
 def test_the_variables_are_those_that_the_driver_reads() -> None:
@@ -240,16 +240,14 @@ def test_each_step_has_its_own_image_in_per_step_mode() -> None:
 
 
 def test_unknown_docker_settings_are_refused_on_modal() -> None:
-    with pytest.raises(UsageError, match="dockerfile"):
-        plan(docker={"dockerfile": "Dockerfile"})
-    assert plan(docker={"dockerfile": "Dockerfile"}, target="local").notes
+    with pytest.raises(UsageError, match="of_a_later_zenml"):
+        plan(docker={"of_a_later_zenml": "x"})
+    assert plan(docker={"of_a_later_zenml": "x"}, target="local").notes
 
 
-def test_settings_of_the_code_that_are_not_supported() -> None:
-    with pytest.raises(UsageError, match="the pipeline sets 'image', which is not supported"):
-        plan(settings={"image": {"name": "x"}})
-    with pytest.raises(UsageError, match="step 'a' sets 'image', which is not supported"):
-        plan(view("a", settings={"image": {"name": "x"}}))
+def test_image_of_the_settings() -> None:
+    made = plan(settings={"image": {"name": "mine"}})
+    assert str(made.run_sandbox.image.base) == "Modal image mine"
 
 
 def test_gpu_count_without_a_type_names_the_step() -> None:

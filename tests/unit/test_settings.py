@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 from zenml.config.base_settings import BaseSettings
 
-from modalrun.setting_fields import FIELD_NAMES, SettingFields, not_supported
+from modalrun.setting_fields import FIELD_NAMES, SettingFields
 from modalrun.settings import ModalOrchestratorSettings
 
 
@@ -76,23 +76,3 @@ def test_good_values(field: str, value: object) -> None:
 def test_frozen() -> None:
     with pytest.raises(ValidationError):
         ModalOrchestratorSettings().gpu = "T4"  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({"image": {"source": "registry"}}, "image"),
-    ],
-)
-def test_not_supported(settings: dict[str, object], name: str) -> None:
-    found = not_supported(settings)
-    assert found is not None
-    assert found[0] == name
-    assert found[1]
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"mode": "pipeline"}, {"synchronous": True}, {"workspace": None, "gpu": "T4"}]
-)
-def test_supported(settings: dict[str, object]) -> None:
-    assert not_supported(settings) is None

@@ -1,17 +1,16 @@
-"""The one place that imports `modal`. Written against the Modal SDK 1.6.4.
+"""The one package that imports `modal`. Written against the Modal SDK 1.6.4.
 
 Importing this module is cheap; the SDK (0.7 s) is imported by `connect`.
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -23,14 +22,15 @@ from modalrun.errors import (
     CapacityError,
     ConnectionLostError,
     NotFoundError,
-    RunFailedError,
     UnknownOutcomeError,
     UsageError,
 )
-from modalrun.image import CODE_FOLDER, ImageRecipe
 from modalrun.localmodal import launcher
+from modalrun.modal_api import images
+from modalrun.modal_api.translate import translated
 from modalrun.outcome import EndKind
 from modalrun.plan import Plan, SandboxSpec
+from modalrun.recipe import RegistryCredentials
 from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.spec import Target
 
@@ -45,9 +45,6 @@ CONNECT_SECONDS = 3.0
 
 RECONNECT_SECONDS = 60.0
 """How long a lost connection to a running sandbox is tried again before giving up."""
-
-PACKAGE_FOLDER = "/root"
-"""Where Modal puts Python source that is added to an image."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +154,7 @@ class Connection:
         source: Path,
         *,
         say: Callable[[str], None] = lambda _: None,
+        registry: RegistryCredentials | None = None,
     ) -> RunningSandbox:
         """Create the run sandbox, or find it if an earlier try has created it.
 
@@ -167,6 +165,7 @@ class Connection:
             spec: The sandbox, with its name.
             secrets: Environment variables that travel as a Modal secret.
             source: The folder whose files stand at `CODE_FOLDER` in the sandbox.
+            registry: For an image in a private registry.
             say: Is told when another GPU is asked for.
 
         Raises:
@@ -176,7 +175,11 @@ class Connection:
             UnknownOutcomeError: Modal's answer was lost, and so was the way to ask again.
         """
         app = self._app(plan)
-        arguments = self._arguments(plan, spec, secrets, source)
+        builder = images.Builder(self._client, app, plan.environment, registry)
+        image = images.with_files(
+            builder.build(spec.image, source), source, package=self.target == "modal"
+        )
+        arguments = {**self._arguments(plan, spec, secrets), "image": image}
 
         def create(gpu: str | None, *others: str) -> RunningSandbox:
             try:
@@ -207,14 +210,14 @@ class Connection:
             )
 
     def _arguments(
-        self, plan: Plan, spec: SandboxSpec, secrets: Mapping[str, str], source: Path
+        self, plan: Plan, spec: SandboxSpec, secrets: Mapping[str, str]
     ) -> dict[str, Any]:
-        """The keyword arguments of `modal.Sandbox.create`, all but the app and the GPU."""
+        """The keyword arguments of `modal.Sandbox.create`, all but app, image and GPU."""
         import modal
 
         env: dict[str, str | None] = dict(spec.env)
         if self.target == "modal":
-            env["PYTHONPATH"] = PACKAGE_FOLDER
+            env["PYTHONPATH"] = images.python_path(spec.image)
         asked = spec.resources
         cpu: float | tuple[float, float] | None = asked.cpu
         memory: int | tuple[int, int] | None = asked.memory
@@ -238,7 +241,6 @@ class Connection:
         return {
             "name": spec.name,
             "tags": dict(spec.tags),
-            "image": _image(spec.image, source, add_package=self.target == "modal"),
             "env": env,
             # Ours last: a named secret must not replace what the run needs to reach ZenML.
             "secrets": [*named, modal.Secret.from_dict(dict(secrets))],
@@ -437,48 +439,6 @@ def end_kind(exit_code: int) -> EndKind:
     return "failed"
 
 
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the SDK raises into our errors.
-
-    `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
-    """
-    from modal import exception as modal_errors
-
-    try:
-        yield
-    except (modal_errors.AuthError, modal_errors.PermissionDeniedError) as error:
-        raise AuthenticationError(
-            f"Modal did not accept the token: {error}",
-            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET.",
-        ) from error
-    except modal_errors.NotFoundError as error:
-        raise NotFoundError(f"Modal: {error}") from error
-    except modal_errors.ResourceExhaustedError as error:
-        raise CapacityError(
-            f"Modal has no room for this: {error}",
-            hint="Try again later, another region or GPU type, or raise your Modal limits.",
-        ) from error
-    except modal_errors.RemoteError as error:
-        image_id = getattr(error, "image_id", None)
-        raise RunFailedError(
-            f"Modal could not build the image{f' {image_id}' if image_id else ''}: {error}"
-        ) from error
-    except modal_errors.AlreadyExistsError:
-        raise
-    except (modal_errors.InvalidError, modal_errors.VersionError) as error:
-        raise UsageError(f"Modal refuses this: {error}") from error
-    except (
-        modal_errors.ConnectionError,
-        modal_errors.ServiceError,
-        modal_errors.InternalError,
-        modal_errors.ClientClosed,
-        builtins.ConnectionError,
-        socket.gaierror,
-    ) as error:
-        raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
-
-
 def _is_rate_limit(error: CapacityError) -> bool:
     """Whether too much was asked for at once, so that another GPU would be refused as well."""
     return "rate limit" in error.message.lower()
@@ -507,22 +467,3 @@ def _require_server(url: str) -> None:
             f"Modal can't be reached at {url}: {error}. Nothing was created on Modal.",
             hint="Check the network. 'target: local' runs without Modal.",
         ) from error
-
-
-def _image(recipe: ImageRecipe, source: Path, *, add_package: bool) -> modal.Image:
-    import modal
-
-    if recipe.parent_image:
-        image = modal.Image.from_registry(recipe.parent_image)
-    else:
-        image = modal.Image.debian_slim(python_version=recipe.python_version)
-    if recipe.apt_packages:
-        image = image.apt_install(*recipe.apt_packages)
-    if recipe.python_packages:
-        image = image.uv_pip_install(*recipe.python_packages)
-    if recipe.environment:
-        image = image.env(dict(recipe.environment))
-    # Files last: they are mounted, so a change of code rebuilds nothing.
-    if add_package:
-        image = image.add_local_python_source("modalrun")
-    return image.add_local_dir(source, CODE_FOLDER, ignore=[])

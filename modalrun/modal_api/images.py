@@ -1,0 +1,255 @@
+"""Recipes -> images that Modal builds. Written against the Modal SDK 1.6.4, `modal/_image.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import modalrun
+from modalrun.errors import InternalError, RunFailedError, UsageError
+from modalrun.modal_api.translate import translated
+from modalrun.recipe import (
+    CODE_FOLDER,
+    BuiltByZenML,
+    FromDockerfile,
+    FromRegistry,
+    ImageRecipe,
+    Named,
+    Packages,
+    RegistryCredentials,
+    Slim,
+)
+from modalrun.requirement_lines import is_plain
+
+if TYPE_CHECKING:
+    import modal
+
+PACKAGE_FOLDER = "/opt/modalrun"
+"""Where modalrun's own source is mounted. Not /root, which another user may not read."""
+
+APP_FOLDER = "/app"
+"""What `DockerSettings.user` owns, as in images that ZenML builds."""
+
+LOG_LINES = 40
+"""How much of a failed build's log is shown."""
+
+
+class Builder:
+    """Builds images for the sandboxes of one app."""
+
+    def __init__(
+        self,
+        client: modal.Client,
+        app: modal.App,
+        environment: str | None,
+        registry: RegistryCredentials | None = None,
+    ) -> None:
+        """
+        Args:
+            client: The connection.
+            app: The app that the builds belong to.
+            environment: The Modal environment that named images are looked for in.
+            registry: For images in a private registry.
+        """
+        self._client = client
+        self._app = app
+        self._environment = environment
+        self._registry = registry
+
+    def build(self, recipe: ImageRecipe, source: Path) -> modal.Image:
+        """Have Modal build what it hasn't built before, layer by layer, and wait for it.
+
+        Args:
+            recipe: What the image is made of.
+            source: The source tree, for a recipe that installs the user's project from it.
+
+        Raises:
+            RunFailedError: A build failed; the message has the image's id and the end of its log.
+            UsageError, NotFoundError: Modal refuses an argument, or there is no such named image.
+            AuthenticationError, CapacityError, ConnectionLostError: As for every call.
+        """
+        import modal
+
+        # The SDK reads requirements files only while it builds.
+        with tempfile.TemporaryDirectory(prefix="modalrun-image-") as folder, translated():
+            image = self._layers(recipe, source, Path(folder))
+            try:
+                image.build(self._app)
+            except modal.exception.ImageBuildError as error:
+                raise _failed(image, error) from error
+        return image
+
+    def _layers(self, recipe: ImageRecipe, source: Path, folder: Path) -> modal.Image:
+        image = self._base(recipe)
+        if recipe.environment:
+            image = image.env(dict(recipe.environment))
+        if recipe.apt_packages:
+            image = image.apt_install(*recipe.apt_packages)
+        for number, packages in enumerate(recipe.packages):
+            image = _install(image, recipe, packages, folder / f"{number}-requirements.txt")
+        if recipe.project_install:
+            image = image.add_local_dir(source, CODE_FOLDER, copy=True, ignore=[])
+            image = image.run_commands(f"cd {CODE_FOLDER} && {recipe.project_install}")
+        if recipe.user:
+            owner = shlex.quote(recipe.user)
+            image = image.dockerfile_commands(
+                f"RUN mkdir -p {CODE_FOLDER} && chown -R {owner} {APP_FOLDER}",
+                f"USER {recipe.user}",
+                ignore=[],
+            )
+        if recipe.runtime_environment:
+            image = image.env(dict(recipe.runtime_environment))
+        return image
+
+    def _base(self, recipe: ImageRecipe) -> modal.Image:
+        import modal
+
+        base, force = recipe.base, recipe.force_build
+        if isinstance(base, Slim):
+            return modal.Image.debian_slim(base.python_version, force_build=force)
+        if isinstance(base, FromRegistry):
+            secret = self._registry_secret() if base.private else None
+            return modal.Image.from_registry(base.image, secret=secret, force_build=force)
+        if isinstance(base, FromDockerfile):
+            return _from_dockerfile(base, force)
+        if isinstance(base, Named):
+            if base.is_id:
+                return modal.Image.from_id(base.name, client=self._client)
+            return modal.Image.from_name(
+                base.name,
+                environment_name=None if "/" in base.name else self._environment,
+                client=self._client,
+            )
+        assert isinstance(base, BuiltByZenML)
+        raise InternalError("The image that ZenML builds was not built before it was needed.")
+
+    def _registry_secret(self) -> modal.Secret | None:
+        import modal
+
+        if self._registry is None:
+            return None
+        # These names tell Modal what kind of credentials they are (`modal/_image.py:490`).
+        return modal.Secret.from_dict(
+            {
+                "REGISTRY_USERNAME": self._registry.username,
+                "REGISTRY_PASSWORD": self._registry.password,
+            }
+        )
+
+
+def with_files(image: modal.Image, source: Path, *, package: bool) -> modal.Image:
+    """An image with the source tree at `CODE_FOLDER`, mounted: no layer, so nothing is rebuilt.
+
+    Args:
+        image: A finished image.
+        source: The folder with the source tree.
+        package: Whether modalrun's own source is mounted too, at `PACKAGE_FOLDER`.
+    """
+    if package:
+        image = image.add_local_dir(
+            Path(modalrun.__file__).parent, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_no_source
+        )
+    return image.add_local_dir(source, CODE_FOLDER, ignore=[])
+
+
+def python_path(recipe: ImageRecipe) -> str:
+    """The PYTHONPATH of a sandbox with modalrun's source: before what the image sets."""
+    own = recipe.variable("PYTHONPATH")
+    return f"{PACKAGE_FOLDER}:{own}" if own else PACKAGE_FOLDER
+
+
+def ignore_matcher(lines: Iterable[str], where: str) -> Callable[[Path], bool]:
+    """What a .dockerignore file leaves out, with the SDK's port of Docker's own matcher.
+
+    Args:
+        lines: The lines of the file.
+        where: The file, for messages.
+
+    Returns:
+        Whether a file is left out, by its path relative to the root.
+
+    Raises:
+        UsageError: A line is not a pattern.
+    """
+    from modal import FilePatternMatcher
+
+    patterns = []
+    for line in lines:
+        pattern = line.strip()
+        # The SDK reads neither comments nor a slash after "!" the way Docker does
+        # (`moby/patternmatcher/ignorefile`; `modal/file_pattern_matcher.py`, 1.6.4).
+        if pattern and not pattern.startswith("#"):
+            negated = "!" if pattern.startswith("!") else ""
+            patterns.append(negated + pattern.removeprefix("!").strip().strip("/"))
+    try:
+        matcher = FilePatternMatcher(*(p for p in patterns if p))
+        matcher(Path("any"))
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}.") from error
+    return matcher
+
+
+def _install(
+    image: modal.Image, recipe: ImageRecipe, packages: Packages, file: Path
+) -> modal.Image:
+    lines = [*packages.lines, *packages.pins]
+    options = shlex.join(recipe.installer_args)
+    if is_plain(lines):
+        if recipe.installer == "pip":
+            return image.pip_install(*lines, extra_options=options)
+        return image.uv_pip_install(*lines, extra_options=options)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if recipe.installer == "pip":
+        return image.pip_install_from_requirements(str(file), extra_options=options)
+    return image.uv_pip_install(requirements=[str(file)], extra_options=options)
+
+
+def _from_dockerfile(base: FromDockerfile, force: bool) -> modal.Image:
+    import modal
+
+    path = base.path
+    if base.context is None:
+        # Nothing is copied, so any folder will do; the Dockerfile's own always exists.
+        return modal.Image.from_dockerfile(
+            path,
+            context_dir=path.parent,
+            ignore=[],
+            build_args=dict(base.build_args),
+            force_build=force,
+        )
+    if base.ignore is None:
+        return modal.Image.from_dockerfile(
+            path, context_dir=base.context, build_args=dict(base.build_args), force_build=force
+        )
+    lines = base.ignore.read_text(encoding="utf-8").splitlines()
+    return modal.Image.from_dockerfile(
+        path,
+        context_dir=base.context,
+        ignore=ignore_matcher(lines, str(base.ignore)),
+        build_args=dict(base.build_args),
+        force_build=force,
+    )
+
+
+def _failed(image: modal.Image, error: modal.exception.ImageBuildError) -> RunFailedError:
+    """What a failed build is reported as. Its log is fetched: the SDK's message has none of it."""
+    lines: list[str] = []
+    # The failure is what counts; that its log can't be had must not hide it.
+    with contextlib.suppress(Exception):
+        text = "".join(entry.message for entry in image.logs.tail(entries=LOG_LINES))
+        lines = text.splitlines()[-LOG_LINES:]
+    told = "".join(f"\n  | {line}" for line in lines)
+    log = f"\nThe end of its build log:{told}" if told else f"\n{error}"
+    return RunFailedError(
+        f"Modal could not build the image {error.image_id}.{log}",
+        hint=f"'modal image logs {error.image_id}' shows the whole log. What an image is made of"
+        " stands under 'settings: docker:'.",
+    )
+
+
+def _is_no_source(path: Path) -> bool:
+    return path.suffix != ".py" and path.name != "py.typed"

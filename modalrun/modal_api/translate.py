@@ -1,0 +1,59 @@
+"""What the Modal SDK raises -> our errors."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import socket
+from collections.abc import Iterator
+
+from modalrun.errors import (
+    AuthenticationError,
+    CapacityError,
+    ConnectionLostError,
+    NotFoundError,
+    RunFailedError,
+    UsageError,
+)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn what the SDK raises into our errors.
+
+    `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
+    """
+    from modal import exception as modal_errors
+
+    try:
+        yield
+    except (modal_errors.AuthError, modal_errors.PermissionDeniedError) as error:
+        raise AuthenticationError(
+            f"Modal did not accept the token: {error}",
+            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET.",
+        ) from error
+    except modal_errors.NotFoundError as error:
+        raise NotFoundError(f"Modal: {error}") from error
+    except modal_errors.ResourceExhaustedError as error:
+        raise CapacityError(
+            f"Modal has no room for this: {error}",
+            hint="Try again later, another region or GPU type, or raise your Modal limits.",
+        ) from error
+    except modal_errors.RemoteError as error:
+        image_id = getattr(error, "image_id", None)
+        raise RunFailedError(
+            f"Modal could not build the image{f' {image_id}' if image_id else ''}: {error}"
+        ) from error
+    except modal_errors.AlreadyExistsError:
+        raise
+    except (modal_errors.InvalidError, modal_errors.VersionError) as error:
+        raise UsageError(f"Modal refuses this: {error}") from error
+    except (
+        modal_errors.ConnectionError,
+        modal_errors.ServiceError,
+        modal_errors.InternalError,
+        modal_errors.ClientClosed,
+        builtins.ConnectionError,
+        socket.gaierror,
+    ) as error:
+        raise ConnectionLostError(f"The connection to Modal failed: {error}") from error

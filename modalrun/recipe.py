@@ -1,0 +1,169 @@
+"""What an image is made of: a frozen value that can be compared, printed and tested. Pure.
+
+`modalrun.image` makes recipes of ZenML's `DockerSettings`; `modalrun.modal_api.images` makes
+images of recipes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+CODE_FOLDER = "/app/code"
+"""Where the source tree stands inside a sandbox."""
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Slim:
+    """A slim Debian with Python, as Modal provides it.
+
+    Attributes:
+        python_version: "3.11".
+    """
+
+    python_version: str
+
+    def __str__(self) -> str:
+        return f"debian slim, Python {self.python_version}"
+
+
+@dataclass(frozen=True)
+class RegistryCredentials:
+    """What a private registry asks for. Not part of a recipe; travels as a Modal secret."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class FromRegistry:
+    """An image from a registry. It has to be for linux/amd64 and to have Python on its PATH.
+
+    Attributes:
+        image: Its name, with tag or digest.
+        private: Whether the credentials of the stack's container registry are needed to pull it.
+    """
+
+    image: str
+    private: bool = False
+
+    def __str__(self) -> str:
+        return self.image
+
+
+@dataclass(frozen=True)
+class FromDockerfile:
+    """What Modal builds from a Dockerfile of the user's.
+
+    Attributes:
+        path: The Dockerfile on this machine.
+        context: The folder that `COPY` copies from; None where nothing is copied.
+        ignore: The .dockerignore file for the context; None for the usual one.
+        build_args: Values for its `ARG` lines, by name. May hold secrets: never shown.
+    """
+
+    path: Path
+    context: Path | None = None
+    ignore: Path | None = None
+    build_args: Pairs = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class Named:
+    """An image that is in Modal already.
+
+    Attributes:
+        name: The name it was published under, with or without a tag, or its id ("im-...").
+    """
+
+    name: str
+
+    @property
+    def is_id(self) -> bool:
+        """Whether it is an id; Modal lets no name begin with "im-" (`modal/_image.py:132`)."""
+        return self.name.startswith("im-")
+
+    def __str__(self) -> str:
+        return f"Modal image {self.name}"
+
+
+@dataclass(frozen=True)
+class BuiltByZenML:
+    """What ZenML builds and pushes to the stack's container registry, when the run is submitted."""
+
+    def __str__(self) -> str:
+        return "built and pushed by ZenML"
+
+
+Base = Slim | FromRegistry | FromDockerfile | Named | BuiltByZenML
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Requirements that are installed in one go, and so in one layer.
+
+    Attributes:
+        origin: Where they come from, in words.
+        lines: Lines of a requirements file. May hold the credentials of an index: never shown.
+        pins: Requirements of the engine that must not change meanwhile, installed along with them.
+    """
+
+    origin: str
+    lines: tuple[str, ...] = field(repr=False)
+    pins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """What a sandbox's image is made of, in the order of its layers: rarely changed first.
+
+    The source tree is not part of it: it is mounted over the finished image, so a change of code
+    rebuilds nothing. Only `project_install` needs a copy of the tree in a layer.
+
+    Attributes:
+        base: What the layers stand on.
+        environment: Environment variables for the build and for what runs, sorted by name.
+        apt_packages: Debian packages.
+        packages: Python packages, in the order in which they are installed.
+        installer: What installs them.
+        installer_args: Arguments for it, such as "--index-url=https://...".
+        project_install: A shell command that installs the user's project, run in a copy of the
+            source tree at `CODE_FOLDER`.
+        user: The user that owns /app and runs the sandbox; None for root.
+        runtime_environment: Environment variables that are set last, sorted by name.
+        force_build: Whether Modal builds anew what it has built before.
+    """
+
+    base: Base
+    environment: Pairs = field(default=(), repr=False)
+    apt_packages: tuple[str, ...] = ()
+    packages: tuple[Packages, ...] = ()
+    installer: Literal["uv", "pip"] = "uv"
+    installer_args: tuple[str, ...] = field(default=(), repr=False)
+    project_install: str | None = None
+    user: str | None = None
+    runtime_environment: Pairs = field(default=(), repr=False)
+    force_build: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The recipe in a few words, without anything that could be a secret."""
+        parts = [str(self.base)]
+        if self.apt_packages:
+            parts.append(f"apt: {', '.join(self.apt_packages)}")
+        count = sum(not line.startswith("-") for group in self.packages for line in group.lines)
+        if count:
+            parts.append(f"{count} Python requirement{'s' if count > 1 else ''}")
+        if self.project_install:
+            parts.append(f"then '{self.project_install}'")
+        return "; ".join(parts)
+
+    def variable(self, name: str) -> str | None:
+        """The value of an environment variable that the recipe sets; None if it sets none."""
+        return {**dict(self.environment), **dict(self.runtime_environment)}.get(name)

@@ -1,0 +1,124 @@
+"""Images in the stack's container registry: what ZenML builds and pushes there, and its password.
+
+Written against `zenml/pipelines/build_utils.py`, ZenML 0.98.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from zenml.constants import ORCHESTRATOR_DOCKER_IMAGE_KEY
+from zenml.models import PipelineBuildResponse, PipelineSnapshotBase
+from zenml.pipelines.build_utils import reuse_or_create_pipeline_build
+from zenml.stack import Stack
+
+from modalrun.errors import ModalrunError, RunFailedError, UsageError
+from modalrun.orchestrator import ModalOrchestrator
+from modalrun.recipe import BuiltByZenML, FromRegistry, ImageRecipe, RegistryCredentials
+from modalrun.zenml_api.translate import first_line, translated
+
+_WAYS_OUT = (
+    "Start Docker or Podman; or leave 'image: source: registry' out, then Modal builds the image"
+    " without Docker; or use a finished image: DockerSettings(skip_build=True, parent_image=...)."
+)
+
+
+def resolved(
+    recipe: ImageRecipe,
+    snapshot: PipelineSnapshotBase,
+    stack: Stack,
+    *,
+    step: str | None = None,
+    build: PipelineBuildResponse | None = None,
+) -> tuple[ImageRecipe, RegistryCredentials | None]:
+    """A recipe with what it needs of the stack's container registry filled in.
+
+    Args:
+        recipe: The recipe of a sandbox.
+        snapshot: The deployment.
+        stack: The stack that it was compiled for, which has to be ZenML's active one.
+        step: The step whose sandbox it is; None for the pipeline's.
+        build: What ZenML has built for the deployment already.
+
+    Returns:
+        The recipe, with the image's name in place of `BuiltByZenML`, and the credentials that
+        Modal needs to pull it.
+
+    Raises:
+        UsageError: The stack has no container registry, or nothing here can build an image.
+        RunFailedError: The build failed, or its image could not be pushed.
+    """
+    base = recipe.base
+    if isinstance(base, BuiltByZenML):
+        made = build or _build(snapshot, stack)
+        base = FromRegistry(_image_of(made, step))
+    if not isinstance(base, FromRegistry):
+        return recipe, None
+    credentials = _credentials(stack, base.image)
+    return replace(recipe, base=replace(base, private=credentials is not None)), credentials
+
+
+def _build(snapshot: PipelineSnapshotBase, stack: Stack) -> PipelineBuildResponse:
+    """Let ZenML build and push the images of a deployment, or find those it has built before."""
+    if stack.container_registry is None:
+        raise UsageError(
+            f"'image: source: registry' needs a container registry, and the stack '{stack.name}'"
+            " has none.",
+            hint="Add one with 'zenml stack update -c <registry>'; or leave the setting out, then"
+            " Modal builds the image and no registry is needed.",
+        )
+    assert isinstance(stack.orchestrator, ModalOrchestrator)
+    stack.orchestrator.wants_images = True
+    try:
+        with translated():
+            stack.validate_image_builder()
+            made = reuse_or_create_pipeline_build(snapshot=snapshot, allow_build_reuse=True)
+    except ModalrunError:
+        raise
+    except Exception as error:
+        if "container engine" in str(error) or "image builder" in str(error):
+            raise UsageError(
+                f"ZenML can't build an image here: {first_line(error)}", hint=_WAYS_OUT
+            ) from error
+        raise RunFailedError(
+            f"ZenML could not build the image or push it to the container registry"
+            f" '{stack.container_registry.name}': {first_line(error)}",
+            hint="--debug shows the whole traceback.",
+        ) from error
+    finally:
+        stack.orchestrator.wants_images = False
+    # There is a build whenever the orchestrator asks for one.
+    assert made is not None
+    return made
+
+
+def _image_of(build: PipelineBuildResponse, step: str | None) -> str:
+    try:
+        return build.get_image(ORCHESTRATOR_DOCKER_IMAGE_KEY, step)
+    except KeyError:
+        raise UsageError(
+            f"ZenML's build {build.id} holds no image for"
+            f" {f'the step {step}' if step else 'the pipeline'}.",
+            hint="Its images: " + (", ".join(sorted(build.images)) or "none") + ".",
+        ) from None
+
+
+def _credentials(stack: Stack, image: str) -> RegistryCredentials | None:
+    registry = stack.container_registry
+    if registry is None or not _is_in(image, registry.config.uri):
+        return None
+    with translated():
+        pair = registry.credentials
+    return RegistryCredentials(*pair) if pair else None
+
+
+def _is_in(image: str, uri: str) -> bool:
+    """Whether an image's name says that it is in a registry."""
+    prefix = _without_hub(uri.removeprefix("https://").rstrip("/"))
+    name = _without_hub(image)
+    return name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in {"/", ":", "@"}
+
+
+def _without_hub(name: str) -> str:
+    """A name without Docker Hub's host, which may be left out."""
+    return name.removeprefix("index.docker.io/").removeprefix("docker.io/")

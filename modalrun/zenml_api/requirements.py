@@ -1,0 +1,154 @@
+"""What Docker settings stand for on this machine and this stack, gathered with ZenML's own code.
+
+Written against `zenml/utils/pipeline_docker_image_builder.py`, ZenML 0.98.0. What comes out is
+plain and goes with the deployment, so that a plan needs neither ZenML nor this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zenml.config import DockerSettings
+from zenml.integrations.registry import integration_registry
+from zenml.stack import Stack
+from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
+
+from modalrun.deployment import Deployment
+from modalrun.docker_files import read_requirements, resolve
+from modalrun.errors import UsageError
+from modalrun.image import GATHERED
+from modalrun.requirement_lines import logical_lines
+from modalrun.yaml_source import nearest
+from modalrun.zenml_api.translate import first_line
+
+_ORIGINS = {
+    ".zenml_local_requirements": "replicate_local_python_environment",
+    ".zenml_stack_integration_requirements": "the stack",
+    ".zenml_integration_requirements": "required_integrations",
+    ".zenml_pyproject_requirements": "pyproject",
+    ".zenml_user_requirements": "requirements",
+}
+"""ZenML's names for the requirements files that it makes, and what a user calls their origin."""
+
+
+def with_gathered(
+    written: Mapping[str, Any],
+    settings: DockerSettings,
+    stack: Stack,
+    source_root: Path,
+    *,
+    built: bool,
+) -> dict[str, Any]:
+    """Docker settings as a deployment carries them: what was written, and what it stands for.
+
+    Args:
+        written: The fields that were set, as plain values.
+        settings: The same as ZenML reads them; for a step, with the pipeline's merged in.
+        stack: The stack that the pipeline is compiled for.
+        source_root: What relative paths are relative to.
+        built: Whether an image is built from them; the local Modal server only records them.
+
+    Raises:
+        UsageError: As for `gathered`.
+    """
+    if settings.skip_build:
+        return dict(written)
+    found = gathered(settings, stack, source_root, run_commands=built)
+    return {**written, GATHERED: found}
+
+
+def with_packages(
+    deployment: Deployment, stack: Stack, source_root: Path, *, built: bool
+) -> Deployment:
+    """A deployment whose Docker settings carry what they stand for, its steps' too.
+
+    Raises:
+        UsageError: As for `gathered`.
+    """
+
+    def found(docker: Mapping[str, Any]) -> dict[str, Any]:
+        written = {name: value for name, value in docker.items() if name != GATHERED}
+        settings = DockerSettings.model_validate(written)
+        return with_gathered(written, settings, stack, source_root, built=built)
+
+    return replace(
+        deployment,
+        docker=found(deployment.docker),
+        steps=tuple(
+            step if step.docker is None else replace(step, docker=found(step.docker))
+            for step in deployment.steps
+        ),
+    )
+
+
+def gathered(
+    settings: DockerSettings, stack: Stack, source_root: Path, *, run_commands: bool
+) -> dict[str, Any]:
+    """The Python and Debian packages that Docker settings ask for, in ZenML's order.
+
+    Args:
+        settings: Of the pipeline, or of a step with the pipeline's merged in.
+        stack: Its components' requirements count unless `install_stack_requirements` is off.
+        source_root: What relative paths are relative to; it becomes ZenML's source root before.
+        run_commands: Whether commands are run that list the local environment or export a
+            pyproject.toml. They take seconds, and a run on the local Modal server needs neither.
+
+    Returns:
+        {"packages": [{"origin": ..., "lines": [...]}], "apt": [...]}, as `modalrun.image` reads it.
+
+    Raises:
+        UsageError: An integration is unknown, a file is missing, or a command failed.
+    """
+    _check_integrations(settings)
+    changes: dict[str, Any] = {}
+    if isinstance(settings.requirements, str):
+        # Read here, since ZenML doesn't follow the '-r' lines of a requirements file.
+        path = resolve(settings.requirements, source_root)
+        changes["requirements"] = list(read_requirements(path))
+    if settings.pyproject_path:
+        changes["pyproject_path"] = str(resolve(settings.pyproject_path, source_root).absolute())
+    if not run_commands:
+        changes |= {
+            "replicate_local_python_environment": None,
+            "pyproject_path": None,
+            # A pyproject.toml that nobody names would be exported too.
+            "disable_automatic_requirements_detection": True,
+        }
+    try:
+        files = PipelineDockerImageBuilder.gather_requirements_files(
+            docker_settings=settings.model_copy(update=changes), stack=stack, log=False
+        )
+    except (RuntimeError, FileNotFoundError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"The requirements of the Docker settings can't be gathered: {first_line(error)}",
+            hint="'replicate_local_python_environment' and 'pyproject_export_command' run a command"
+            " on this machine; try it by hand.",
+        ) from error
+    groups = [
+        {"origin": _ORIGINS.get(name, name), "lines": list(logical_lines(content))}
+        for name, content, _ in files
+    ]
+    return {"packages": [group for group in groups if group["lines"]], "apt": _apt(settings, stack)}
+
+
+def _apt(settings: DockerSettings, stack: Stack) -> list[str]:
+    packages = list(stack.apt_packages) if settings.install_stack_requirements else []
+    for name in settings.required_integrations:
+        packages += integration_registry.integrations[name].APT_PACKAGES
+    return list(dict.fromkeys(packages))
+
+
+def _check_integrations(settings: DockerSettings) -> None:
+    # Asked for only where one is named: listing them imports them all.
+    for name in settings.required_integrations:
+        known = integration_registry.integrations
+        if name not in known:
+            close = nearest(name, known)
+            raise UsageError(
+                f"The Docker setting 'required_integrations' names '{name}', which is no ZenML"
+                " integration.",
+                hint=f"Did you mean '{close}'?" if close else "See 'zenml integration list'.",
+            )
