@@ -207,7 +207,10 @@ def _is_ignored(path: Path, slash: str, rules: list[tuple[Path, GitIgnoreSpec]])
     is Git's behaviour too (gitignore(5)).
     """
     for folder, spec in reversed(rules):
-        verdict = spec.check_file(f"{path.relative_to(folder).as_posix()}{slash}").include
-        if verdict is not None:
-            return verdict
+        text = f"{path.relative_to(folder).as_posix()}{slash}"
+        for pattern in reversed(list(spec.patterns)):
+            found = pattern.match_file(text)
+            # pathspec also lets a pattern name what is below a folder; those are asked for alone.
+            if found is not None and found.match.end() == len(text):
+                return bool(pattern.include)
     return False

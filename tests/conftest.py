@@ -151,6 +151,7 @@ class Run:
     name: str
     status: str
     reason: str
+    stack: str
     steps: list[Step]
 
     @property
@@ -276,7 +277,11 @@ class World:
         """The runs in ZenML, oldest first."""
         database = self.zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
         runs = _rows(
-            database, "SELECT id, name, status, status_reason FROM pipeline_run ORDER BY created"
+            database,
+            "SELECT run.id, run.name, run.status, run.status_reason, stack.name"
+            " FROM pipeline_run AS run"
+            " JOIN pipeline_snapshot ON pipeline_snapshot.id = run.snapshot_id"
+            " JOIN stack ON stack.id = pipeline_snapshot.stack_id ORDER BY run.created",
         )
         steps = _rows(
             database,
@@ -289,13 +294,14 @@ class World:
                 name=name,
                 status=status,
                 reason=reason or "",
+                stack=stack,
                 steps=[
                     Step(step, state, version, start, end, exception or "")
                     for owner, step, state, version, start, end, exception in steps
                     if owner == run_id
                 ],
             )
-            for run_id, name, status, reason in runs
+            for run_id, name, status, reason, stack in runs
         ]
 
     def only_run(self) -> Run:

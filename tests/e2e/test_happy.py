@@ -56,7 +56,7 @@ def assert_shown(world: World, done: Result, run: Run) -> None:
 
 
 def assert_sandbox(world: World, run: Run) -> None:
-    """One sandbox, in the app of the pipeline, known by the run id, with an explicit timeout."""
+    """There is one sandbox, in the pipeline's app, known by the run id."""
     (sandbox,) = world.sandboxes()
     assert world.apps() == ["zenml-pipeline-diamond"]
     assert sandbox.app_name == "zenml-pipeline-diamond"

@@ -75,7 +75,6 @@ def test_a_run_spec_that_is_not_there_is_refused(world: World) -> None:
     ("arguments", "said"),
     [(["--targt", "local"], "--targt"), (["--target", "moon"], "moon"), (["more.yaml"], "more")],
 )
-@pytest.mark.xfail(strict=True, reason="Typer's own copy of click raises what is not caught")
 def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], said: str) -> None:
     done = world.submit(START, *arguments)
 

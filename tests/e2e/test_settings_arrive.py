@@ -15,6 +15,7 @@ pytestmark = pytest.mark.e2e
 SPEC = """
 pipeline: configured.configured
 target: local
+stack: second
 parameters:
   word: yaml
 secrets: [hidden]
@@ -33,18 +34,36 @@ steps:
 """
 
 
-def test_settings_parameters_and_secrets_arrive(world: World) -> None:
+PREPARE = """
+from zenml.client import Client
+from zenml.enums import StackComponentType
+client = Client()
+client.create_secret("hidden", {{"SECRET_WORD": "{word}"}})
+client.create_stack(
+    "second",
+    {{
+        StackComponentType.ORCHESTRATOR: "default",
+        StackComponentType.ARTIFACT_STORE: "default",
+    }},
+)
+result = client.active_stack_model.name
+"""
+
+
+def test_stack_settings_parameters_and_secrets_arrive(world: World) -> None:
     word = "open-sesame-8472"
-    world.zenml(
-        "from zenml.client import Client\n"
-        f"result = Client().create_secret('hidden', {{'SECRET_WORD': {word!r}}}).name"
-    )
+    assert world.zenml(PREPARE.format(word=word)) == "default"
+    config = world.zenml_config / "config.yaml"
+    before = config.read_bytes()
 
     done = world.submit(SPEC)
 
     assert done.exit_code == 0, done.stderr
     assert "told yamlyaml by the-step" in done.stdout
     assert f"secret {hashlib.sha256(word.encode()).hexdigest()}" in done.stdout
+
+    assert world.only_run().stack == "second"
+    assert config.read_bytes() == before, "the active stack is still the other one"
 
     (sandbox,) = world.sandboxes()
     # With a GPU the SDK uses its older backend, which has ids of its own form.
