@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from modalrun.image import GATHERED
 from modalrun.precedence import Origin, Places, Written
 
 
@@ -71,6 +72,9 @@ def _docker(base: Mapping[str, Any], *places: Places) -> dict[str, Any]:
     docker = dict(base)
     for one in places:
         for _, written in sorted(one.items(), reverse=True):
+            if written.docker:
+                # What was gathered for the settings below doesn't hold for these.
+                docker.pop(GATHERED, None)
             docker.update(written.docker)
     return docker
 

@@ -68,6 +68,11 @@ def write(path: Path, held: DeploymentFile) -> None:
             for origin, written in by_place.items()
             if origin is not Origin.COMPONENT and written.labels
         },
+        # With what ZenML gathered for them, which takes ZenML and the stack.
+        "docker": {
+            "": dict(held.deployment.docker),
+            **{s.name: dict(s.docker) for s in held.deployment.steps if s.docker is not None},
+        },
         "component": dict(held.deployment.written.get(Origin.COMPONENT, Written()).settings),
         "notes": list(held.deployment.notes),
         "source_root": held.source_root,
@@ -117,7 +122,16 @@ def read(path: Path) -> DeploymentFile:
             ),
         }
         return DeploymentFile(
-            deployment=replace(deployment, written=written, notes=tuple(content["notes"])),
+            deployment=replace(
+                deployment,
+                written=written,
+                notes=tuple(content["notes"]),
+                docker=content["docker"][""],
+                steps=tuple(
+                    replace(step, docker=content["docker"].get(step.name))
+                    for step in deployment.steps
+                ),
+            ),
             snapshot=content["snapshot"],
             stack=StackFacts.from_json(content["stack"]),
             zenml_version=envelope["zenml"],

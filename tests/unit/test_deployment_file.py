@@ -13,8 +13,11 @@ from modalrun import deployment_file
 from modalrun.deployment import Deployment, read_snapshot
 from modalrun.deployment_file import DeploymentFile
 from modalrun.errors import UsageError
+from modalrun.image import GATHERED
 from modalrun.precedence import Origin, Written
 from modalrun.stack_facts import Component, StackFacts
+
+DOCKER = {"apt_packages": ["git"], GATHERED: {"packages": [], "apt": ["git", "curl"]}}
 
 
 def snapshot(steps: int = 2) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def held() -> DeploymentFile:
     made = read_snapshot(snapshot(), labels={"": {"timeout": "run spec, pipeline"}})
     written = {**made.written, Origin.COMPONENT: Written({"cloud": "aws"})}
     return DeploymentFile(
-        deployment=Deployment(made.pipeline, made.steps, written, made.docker, ("a note",)),
+        deployment=Deployment(made.pipeline, made.steps, written, DOCKER, ("a note",)),
         snapshot=snapshot(),
         stack=StackFacts("id", "prod", (Component("artifact_store", "s3", "s3"),), "https://z"),
         zenml_version="0.98.0",
@@ -74,7 +77,7 @@ def test_what_is_written_is_read(file: Path, held: DeploymentFile) -> None:
     assert found.stack == held.stack
     assert (found.zenml_version, found.python_version) == ("0.98.0", "3.11")
     assert found.deployment.steps == held.deployment.steps
-    assert found.deployment.docker == {"apt_packages": ["git"]}
+    assert found.deployment.docker == DOCKER
     assert found.deployment.notes == ("a note",)
     top = found.deployment.written[Origin.CODE_PIPELINE]
     assert (top.get("timeout"), top.get("cpu_count")) == (60, 2.0)
@@ -212,3 +215,17 @@ def test_a_step_that_the_file_doesnt_have(file: Path, tmp_path: Path) -> None:
     path.write_text("deployment: deployment.json\ntarget: local\nsteps: {s: {}}\n")
     with pytest.raises(UsageError, match="the pipeline 'p' has no step 's'"):
         prepare(load_spec(path))
+
+
+def test_docker_settings_of_the_spec_replace_what_was_gathered(file: Path, tmp_path: Path) -> None:
+    from modalrun.preparation import prepare
+    from modalrun.spec import load_spec
+
+    path = tmp_path / "run.yaml"
+    text = "deployment: deployment.json\ntarget: local\n"
+    path.write_text(text)
+    assert prepare(load_spec(path)).plan.run_sandbox.image.apt_packages == ("git", "curl")
+    path.write_text(f"{text}settings: {{docker: {{requirements: [numpy]}}}}\n")
+    image = prepare(load_spec(path)).plan.run_sandbox.image
+    assert image.apt_packages == ("git",)
+    assert any("numpy" in group.lines for group in image.packages)

@@ -174,8 +174,7 @@ def test_a_stored_deployment_plans_the_same(pipeline: Places, own: list[Places],
     above = {o: w for o, w in direct.written.items() if o is not Origin.COMPONENT}
     try:
         expected = plan(direct)
-    except UsageError as error:
-        expected_error = error.message
+    except UsageError:
         expected = None
     try:
         stored = Deployment(
@@ -190,9 +189,8 @@ def test_a_stored_deployment_plans_the_same(pipeline: Places, own: list[Places],
             },
         )
         assert plan(stored) == expected
-    except UsageError as error:
+    except UsageError:
         assert expected is None
-        assert error.message == expected_error
 
 
 @given(pipeline=pipelines, own=st.lists(steps, max_size=3))

@@ -1,0 +1,122 @@
+"""What the command line says about a run spec."""
+
+from pathlib import Path
+
+import pytest
+
+from modalrun.cli.options import _given
+from modalrun.errors import UsageError
+from modalrun.overrides import Override, command_line, param_option, set_option
+from modalrun.precedence import Origin
+from modalrun.spec import RunSpec, load_spec
+
+
+def load(tmp_path: Path, *overrides: Override, text: str = "") -> RunSpec:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"pipeline: a.b\n{text}")
+    return load_spec(path, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("settings.orchestrator.gpu=H100", ("settings", "orchestrator", "gpu"), "H100"),
+        ("settings.orchestrator.modal.gpu=T4", ("settings", "orchestrator.modal", "gpu"), "T4"),
+        ("modal.environment=dev", ("modal", "environment"), "dev"),
+        ("target=local", ("target",), "local"),
+        ("parameters.rate=0.5", ("parameters", "rate"), 0.5),
+        ("tags=[a, b]", ("tags",), ["a", "b"]),
+        ("parameters.word=a=b", ("parameters", "word"), "a=b"),
+        ("enable_cache=", ("enable_cache",), None),
+    ],
+)
+def test_set(text: str, path: tuple[str, ...], value: object) -> None:
+    found = set_option(text)
+    assert (found.path, found.value) == (path, value)
+    assert found.flag == f"--set {text.partition('=')[0]}"
+
+
+@pytest.mark.parametrize("text", ["gpu", "=1", "settings..gpu=1", ".a=1", "a=[", "a=*b"])
+def test_not_a_set(text: str) -> None:
+    with pytest.raises(UsageError, match="--set"):
+        set_option(text)
+
+
+def test_param() -> None:
+    assert param_option("epochs=3") == Override("--param epochs", ("parameters", "epochs"), 3)
+    for text in ("epochs", "=3"):
+        with pytest.raises(UsageError, match="a name and a value"):
+            param_option(text)
+
+
+def test_two_flags_for_one_key() -> None:
+    gpu = Override("--gpu", ("settings", "orchestrator", "gpu"), "T4")
+    for path in (gpu.path, gpu.path[:2], (*gpu.path, "x")):
+        with pytest.raises(UsageError, match="--gpu and --set both set"):
+            command_line([gpu, Override("--set", path, 1)])
+
+
+def test_every_flag() -> None:
+    given = _given(
+        gpu="H100, A100",
+        cpu=2.0,
+        memory="1GB",
+        timeout=5,
+        region="us",
+        cloud="aws",
+        env="dev",
+        sync=False,
+        max_parallelism=3,
+        name="n",
+        param=["a=1"],
+        no_cache=True,
+        set_=["tags=[x]"],
+    )
+    assert {o.flag: o.value for o in given.overrides} == {
+        "--gpu": ["H100", "A100"],
+        "--cpu": 2.0,
+        "--memory": "1GB",
+        "--timeout": 5,
+        "--region": "us",
+        "--cloud": "aws",
+        "--env": "dev",
+        "--async": False,
+        "--max-parallelism": 3,
+        "--name": "n",
+        "--param a": 1,
+        "--no-cache": False,
+        "--set tags": ["x"],
+    }
+    assert _given().overrides == ()
+
+
+def test_overrides_are_a_place_of_their_own(tmp_path: Path) -> None:
+    spec = load(
+        tmp_path,
+        set_option("settings.orchestrator.gpu=H100"),
+        set_option("steps.train.settings.resources.memory=1GB"),
+        set_option("parameters.a=2"),
+        set_option("target=local"),
+        text="parameters: {a: 1, b: 1}\nsettings: {orchestrator: {gpu: T4, timeout: 5}}\n",
+    )
+    assert spec.places[Origin.COMMAND_LINE].settings == {"gpu": "H100"}
+    assert spec.places[Origin.SPEC_PIPELINE].settings == {"gpu": "T4", "timeout": 5}
+    assert spec.step_places["train"][Origin.COMMAND_LINE_STEP].resources == {"memory": "1GB"}
+    assert spec.run_configuration["parameters"] == {"a": 2, "b": 1}
+    assert spec.target == "local"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("settings.orchestrator.gqu=1", "--set settings.orchestrator.gqu: unknown key 'gqu'"),
+        ("pipelin=a.b", "--set pipelin: unknown key 'pipelin'"),
+        ("steps.a.setings=1", "--set steps.a.setings: unknown key 'setings'"),
+        ("settings.resources.gpu_count=-1", "--set settings.resources.gpu_count: 'settings.resour"),
+        ("settings.orchestrator=T4", "--set settings.orchestrator: 'settings.orchestrator' has to"),
+    ],
+)
+def test_a_wrong_override_names_its_flag(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, set_option(text))
+    assert caught.value.message.startswith(words)

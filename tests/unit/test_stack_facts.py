@@ -1,0 +1,53 @@
+"""What keeps a stack from working with Modal."""
+
+import pytest
+
+from modalrun.stack_facts import (
+    Component,
+    StackFacts,
+    is_on_this_machine,
+    problems_on_modal,
+    wrong_stack,
+)
+
+REMOTE = Component("artifact_store", "s3", "s3")
+LOCAL = Component("artifact_store", "default", "local", is_local=True, local_path="/stores/1")
+
+
+def test_a_remote_stack_has_no_problems() -> None:
+    deployer = Component("deployer", "default", "local", is_local=True)
+    assert problems_on_modal(StackFacts("i", "n", (REMOTE, deployer), "https://zenml.io")) == []
+
+
+def test_every_problem_is_named_in_one_message() -> None:
+    tracker = Component("experiment_tracker", "mlflow", "mlflow", is_local=True)
+    stack = StackFacts("i", "mine", (LOCAL, tracker))
+    problems = problems_on_modal(stack)
+    assert len(problems) == 3
+    error = wrong_stack(stack, problems)
+    assert error.exit_code == 2
+    for part in ("'mine'", "'default'", "/stores/1", "'mlflow'", "zenml login"):
+        assert part in error.message
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://localhost:8237", True),
+        ("http://127.0.0.1:8080/", True),
+        ("http://127.9.9.9", True),
+        ("http://[::1]:80", True),
+        ("http://0.0.0.0:80", True),
+        ("https://zenml.example.com", False),
+        ("http://10.0.0.7:8080", False),
+        ("https://localhost.example.com", False),
+    ],
+)
+def test_on_this_machine(url: str, expected: bool) -> None:
+    assert is_on_this_machine(url) is expected
+    assert bool(problems_on_modal(StackFacts("i", "n", (REMOTE,), url))) is expected
+
+
+def test_as_json_and_back() -> None:
+    stack = StackFacts("i", "n", (LOCAL, REMOTE), "https://z")
+    assert StackFacts.from_json(stack.as_json()) == stack
