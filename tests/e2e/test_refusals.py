@@ -102,8 +102,9 @@ def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], sai
             3,
             r"no parameter 'rat'.*\n.*'rate'",
         ),
-        ("pipeline: refused.hasty\n", None, r"timeout.*integer"),
-        ("pipeline: refused.misspelt\n", None, r"gpuu"),
+        # What is wrong in the code is named by its place there.
+        ("pipeline: refused.hasty\n", None, r"'hasty' in code: .*timeout.*integer"),
+        ("pipeline: refused.misspelt\n", None, r"'misspelt' in code: .*'gpuu'.*\n.*'gpu'"),
         (
             "pipeline: refused.training\nsettings:\n  resources:\n    memory: 16Gi\n",
             4,
@@ -120,7 +121,7 @@ def test_what_only_zenml_can_find_out_is_refused_too(
 
     assert done.exit_code == 2, done.stderr
     assert re.search(said, done.stderr), done.stderr
-    assert (f"{path}:{line}" if line else str(path)) in done.stderr
+    assert line is None or f"{path}:{line}" in done.stderr
     assert_nothing_created(world, done)
 
 
