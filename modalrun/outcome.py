@@ -27,12 +27,14 @@ class StepRecord:
             that ZenML has no record of.
         start: When it started (UTC), where it did.
         end: When it ended (UTC), where it has.
+        attempt: Which try this was, from 1.
     """
 
     name: str
     status: str
     start: datetime | None = None
     end: datetime | None = None
+    attempt: int = 1
 
 
 @dataclass(frozen=True)

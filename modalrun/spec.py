@@ -118,6 +118,11 @@ def load_spec(
     Raises:
         UsageError: The file, a key in it or an override is wrong; the message says where.
     """
+    if path.suffix == ".py":
+        raise UsageError(
+            f"{path} is Python, not a run spec.",
+            hint="Write a YAML file that names its pipeline: 'pipeline: module.function'.",
+        )
     if path.suffix == ".json":
         source = YamlSource(path, {"deployment": str(path.resolve())}, {})
     else:

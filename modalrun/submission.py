@@ -64,7 +64,11 @@ def submit(spec: RunSpec, watcher: Watcher, *, max_cost: Decimal | None = None) 
     """
     spec = preparation.with_source_root(spec)
     with preparation.zenml_process(spec.source_root):
-        compiled, plan, connection = _prepare(spec, watcher, max_cost)
+        try:
+            compiled, plan, connection = _prepare(spec, watcher, max_cost)
+        except (KeyboardInterrupt, Interrupted):
+            watcher.say("Interrupted; nothing was submitted.", "yellow")
+            raise
         created: list[tuple[str, RunningSandbox]] = []
         try:
             with redirect_stdout(sys.stderr):
@@ -156,6 +160,7 @@ def _prepare(
         raise wrong_stack(prepared.stack, prepared.problems)
     if max_cost is not None and spec.target == "modal":
         pricing.check_limit(pricing.cost(plan, account_prices(connection.rates())), max_cost)
+    connection.check_names(plan)
     if plan.workspace is not None:
         connection.check_workspace(plan.workspace, plan.origins["workspace"].source)
     return compiled, plan, connection
@@ -211,6 +216,9 @@ def _describe(plan: Plan, sandbox: RunningSandbox) -> str:
     parts += [f"gpu {sandbox.gpu}"] if sandbox.gpu else []
     parts += [f"cpu {resources.cpu:g}"] if resources.cpu else []
     parts += [f"memory {resources.memory} MiB"] if resources.memory else []
+    regions, cloud = plan.run_sandbox.regions, plan.run_sandbox.cloud
+    parts += [f"region {' or '.join(regions)}"] if regions else []
+    parts += [f"cloud {cloud}"] if cloud else []
     return ", ".join(parts)
 
 
@@ -238,6 +246,8 @@ def _outcome(
     if sandbox.url:
         details.append(("modal", sandbox.url))
     details.append(_commands(plan, sandbox)[0])
+    if end.kind == "timed_out":
+        details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     recorded = {step.name: step for step in record.steps}
     steps = tuple(
         recorded.get(step.name) or StepRecord(step.name, "not run") for step in deployment.steps
@@ -248,7 +258,9 @@ def _outcome(
 def _commands(plan: Plan, sandbox: RunningSandbox) -> list[tuple[str, str]]:
     """The commands that show more of a run, and that end it."""
     # `modal container stop` takes the ids of tasks only, which the SDK keeps to itself.
-    stop = f"python -c \"import modal; modal.Sandbox.from_id('{sandbox.id}').terminate()\""
+    stop = (
+        f"{sys.executable} -c \"import modal; modal.Sandbox.from_id('{sandbox.id}').terminate()\""
+    )
     if plan.target == "local":
         return [
             ("logs", f"modalrun local logs {sandbox.id}"),

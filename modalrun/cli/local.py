@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+_COLOUR_TEXT = re.compile(r"\x1b\[[0-9;:]*m")
+_COLOUR = re.compile(rb"\x1b\[[0-9;:]*m")
 
 
 class Shell(str, Enum):
@@ -175,6 +179,9 @@ def env(
             Shell.powershell: "Remove-Item -ErrorAction SilentlyContinue Env:{}",
         }
         for name in names:
+            if name.lower() == "no_proxy":
+                # It may have been the user's before; that this machine stays in it does no harm.
+                continue
             typer.echo(forms[shell].format(name))
         return
     info = launcher.ensure_running(state_dir, idle_timeout=idle_timeout)
@@ -263,12 +270,14 @@ def _print_stored(folder: Path, sandbox: str, *, timestamps: bool) -> None:
 
 
 def _write(data: bytes) -> None:
-    """To stdout; for a terminal, control characters are shown instead of obeyed."""
+    """To stdout, without colours; for a terminal, other controls are shown instead of obeyed."""
     if sys.stdout.isatty():
         text = data.decode("utf-8", "replace")
         data = "".join(
             char if char in "\n\t\r" or char.isprintable() else f"\\x{ord(char):02x}"
-            for char in text
+            for char in _COLOUR_TEXT.sub("", text)
         ).encode("utf-8", "replace")
+    else:
+        data = _COLOUR.sub(b"", data)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

@@ -170,7 +170,8 @@ def _dead_child(
         result = EXIT_FAILED
     else:
         reason, result = f"The runner ended with exit code {code}.", EXIT_FAILED
-    _say(reason)
+    if not timed_out:
+        _say(reason)
     if RUN_ID in environment:
         subprocess.run(
             [sys.executable, "-m", "modalrun.driver.finalize", reason], env=environment, check=False

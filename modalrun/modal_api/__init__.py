@@ -98,14 +98,36 @@ class Connection:
                     os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"]
                 )
             else:
+                if self._credentials is None:
+                    _require_whole_token(config.get("token_id"), config.get("token_secret"))
                 _require_server(str(config["server_url"]))
                 if self._credentials is not None:
                     self._client = modal.Client.from_credentials(*self._credentials)
                 else:
-                    _require_whole_token(config.get("token_id"), config.get("token_secret"))
                     self._client = modal.Client.from_env()
             # The first call that proves the token, before anything is created with it.
             self._client.hello()
+
+    def check_names(self, plan: Plan) -> None:
+        """Check that the environment, secrets and volumes that a plan names exist.
+
+        The local Modal server makes environments and volumes as they are named.
+
+        Raises:
+            NotFoundError: One of them doesn't.
+        """
+        import modal
+
+        sandbox, environment, client = plan.run_sandbox, plan.environment, self._client
+        with translated():
+            if environment:
+                modal.Environment.from_name(
+                    environment, create_if_missing=self.target == "local", client=client
+                ).hydrate()
+            for name in sandbox.secrets:
+                modal.Secret.from_name(name, environment_name=environment, client=client).hydrate()
+            for name in sandbox.volumes if self.target == "modal" else ():
+                modal.Volume.from_name(name, environment_name=environment, client=client).hydrate()
 
     def check_workspace(self, expected: str, source: str) -> None:
         """Check that the token belongs to a workspace. The local Modal server has only one.
@@ -199,11 +221,6 @@ class Connection:
         import modal
 
         with translated():
-            if self.target == "local" and plan.environment:
-                # A test of a spec for 'production' needn't set that environment up first.
-                modal.Environment.from_name(
-                    plan.environment, create_if_missing=True, client=self._client
-                ).hydrate()
             return modal.App.lookup(
                 plan.app_name,
                 create_if_missing=True,
@@ -447,6 +464,12 @@ def _is_rate_limit(error: CapacityError) -> bool:
 
 
 def _require_whole_token(token_id: str | None, token_secret: str | None) -> None:
+    if not token_id and not token_secret:
+        raise AuthenticationError(
+            "There is no Modal token. Nothing was created.",
+            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; 'target: local'"
+            " runs without Modal.",
+        )
     if bool(token_id) != bool(token_secret):
         given, missing = ("id", "secret") if token_id else ("secret", "id")
         raise UsageError(

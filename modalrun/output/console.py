@@ -12,7 +12,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from modalrun.outcome import Outcome
+from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.text import LineAssembler, harmless
 
 _STYLES = {
@@ -81,7 +81,7 @@ class Reporter:
         for step in outcome.steps:
             table.add_row(
                 Text(step.name),
-                Text(step.status, style=_STYLES.get(step.status, "")),
+                Text(_state(step), style=_STYLES.get(step.status, "")),
                 duration(step.start, step.end),
             )
         with self._lock:
@@ -121,6 +121,10 @@ class Reporter:
         else:
             console.file.write("".join(f"{harmless(line, colours=False)}\n" for line in lines))
             console.file.flush()
+
+
+def _state(step: StepRecord) -> str:
+    return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
 
 
 def duration(start: datetime | None, end: datetime | None) -> str:

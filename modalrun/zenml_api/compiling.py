@@ -43,6 +43,7 @@ from modalrun.zenml_api.code_settings import (
     set_settings,
 )
 from modalrun.zenml_api.integrations import activate_lazily
+from modalrun.zenml_api.nested_keys import check_nested
 from modalrun.zenml_api.requirements import with_packages
 from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
 from modalrun.zenml_api.translate import first_line, translated
@@ -245,6 +246,7 @@ def _import_failed(spec: RunSpec, module_name: str, error: BaseException) -> Usa
 
 
 def _run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
+    check_nested(spec)
     try:
         parsed = PipelineRunConfiguration.model_validate(dict(spec.run_configuration))
         return env_utils.substitute_env_variable_placeholders(parsed)
@@ -255,6 +257,11 @@ def _run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
     except KeyError as error:
         raise UsageError(
             f"{spec.source.path}: {error.args[0]}", hint="Set the environment variable."
+        ) from error
+    except (TypeError, ValueError) as error:
+        # Some of ZenML's own validators raise something else than pydantic's errors.
+        raise UsageError(
+            f"{spec.source.path}: ZenML can't read the run configuration: {first_line(error)}"
         ) from error
 
 
@@ -296,6 +303,16 @@ def _prepare(pipeline: Pipeline, configuration: PipelineRunConfiguration, spec: 
     except Exception as error:
         raise _compile_error(spec, error) from error
     spec.check_steps(pipeline.invocations, pipeline.name)
+    for step, own in (configuration.steps or {}).items():
+        inputs = pipeline.invocations[step].step.entrypoint_definition.inputs
+        for name in own.parameters or {}:
+            if name not in inputs:
+                close = nearest(name, inputs)
+                raise spec.error(
+                    ("steps", step, "parameters", name),
+                    f"the step '{step}' has no parameter '{name}'.",
+                    f"Did you mean '{close}'?" if close else f"It has: {', '.join(inputs)}.",
+                )
 
 
 def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:

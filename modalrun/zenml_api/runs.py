@@ -147,7 +147,7 @@ def read_run(run_id: str) -> RunRecord:
         steps: dict[str, StepRecord] = {}
         for step in sorted(_steps(client, run_id), key=lambda s: (s.created, s.version)):
             steps[step.name] = StepRecord(
-                step.name, step.status.value, step.start_time, step.end_time
+                step.name, step.status.value, step.start_time, step.end_time, step.version
             )
         return RunRecord(
             id=str(run.id),
