@@ -15,6 +15,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def exhaustive(session: nox.Session) -> None:
+    """Run every test, also the slow variations that the default suite leaves out."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "-n", "2", "-m", "", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
     session.install("ruff>=0.8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,12 @@ def test_every_config_is_here() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(EXPECTED)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+def some(names: Iterable[str], *default: str) -> list[Any]:
+    """Parameters of which the default suite runs a few; each run takes ten seconds."""
+    return [n if n in default else pytest.param(n, marks=pytest.mark.exhaustive) for n in names]
+
+
+@pytest.mark.parametrize("name", some(EXPECTED, "per_step_mixed"))
 def test_plan(world: World, name: str) -> None:
     command = [sys.executable, "-m", "modalrun", "plan", str(CONFIGS / f"{name}.yaml")]
     done = world.start([*command, "--output", "json"]).finish()
@@ -49,7 +55,7 @@ def test_plan(world: World, name: str) -> None:
     assert {step: box["gpu"] for step, box in boxes.items()} == STEPS.get(name, {})
 
 
-@pytest.mark.parametrize("name", sorted(NOT_YET))
+@pytest.mark.parametrize("name", some(sorted(NOT_YET), "per_step_mixed"))
 def test_what_cant_run_yet_says_so(world: World, name: str) -> None:
     done = world.submit(CONFIGS / f"{name}.yaml")
     assert done.exit_code == 2
@@ -57,7 +63,7 @@ def test_what_cant_run_yet_says_so(world: World, name: str) -> None:
     assert world.runs() == []
 
 
-@pytest.mark.parametrize("name", sorted(set(EXPECTED) - NOT_YET - {"quickstart"}))
+@pytest.mark.parametrize("name", some(sorted(set(EXPECTED) - NOT_YET), "advanced"))
 def test_run(world: World, name: str) -> None:
     done = world.submit(CONFIGS / f"{name}.yaml")
     assert done.exit_code == 0, done.stderr

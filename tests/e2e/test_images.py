@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tests.conftest import Result, World
 
 pytestmark = pytest.mark.e2e
+EXHAUSTIVE = pytest.mark.exhaustive
 
 DOCKER = {
     "apt_packages": ["git"],
@@ -88,10 +89,10 @@ def test_refused_settings_create_nothing(world: World) -> None:
     ("image", "said"),
     [
         ({"source": "registri"}, "image.source"),
-        ({"name": "a", "source": "registry"}, "either"),
-        ({}, "either"),
+        pytest.param({"name": "a", "source": "registry"}, "either", marks=EXHAUSTIVE),
+        pytest.param({}, "either", marks=EXHAUSTIVE),
         ({"nam": "a"}, "unknown key 'nam'"),
-        ("mine", "either"),
+        pytest.param("mine", "either", marks=EXHAUSTIVE),
     ],
 )
 def test_wrong_image_settings(world: World, image: Any, said: str) -> None:
@@ -106,6 +107,7 @@ def assert_refused(done: Result, said: str) -> None:
     assert said in done.stderr
 
 
+@EXHAUSTIVE
 def test_named_image(world: World) -> None:
     done = world.submit(spec(image={"name": "absent"}))
     assert done.exit_code == 4
@@ -141,6 +143,7 @@ result = None
 """
 
 
+@EXHAUSTIVE
 def test_registry_image_of_a_private_registry(world: World) -> None:
     """Credentials of the stack's container registry go along as a secret, and nowhere else."""
     world.zenml(MAKE_STACK)
@@ -179,7 +182,7 @@ BUILD = """
 import dataclasses
 from pathlib import Path
 from modalrun.spec import load_spec
-from modalrun.submission import prepare_process
+from modalrun.preparation import prepare_process
 from modalrun.errors import ModalrunError
 spec = load_spec(Path(SPEC), target="modal")
 prepare_process(spec.source_root)

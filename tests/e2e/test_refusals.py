@@ -87,28 +87,45 @@ def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], sai
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("pipeline: refusd.training\n", 1, r"no module 'refusd'"),
         ("pipeline: unimportable.training\n", 1, r"unimportable\.py:3.*RuntimeError: no such luck"),
         ("pipeline: refused.helper\n", 1, r"not a ZenML pipeline.*function"),
-        ("pipeline: refused.trainin\n", 1, r"no 'trainin'.*\n.*refused\.training"),
-        ("pipeline: refused.needy\n", None, r"needs values for: epochs"),
         (
             "pipeline: refused.training\nsteps:\n  trian: {enable_cache: false}\n",
             3,
             r"no step 'trian'.*\n.*'train'",
         ),
-        (
-            "pipeline: refused.training\nparameters:\n  rat: 1\n",
-            3,
-            r"no parameter 'rat'.*\n.*'rate'",
-        ),
         # What is wrong in the code is named by its place there.
-        ("pipeline: refused.hasty\n", None, r"'hasty' in code: .*timeout.*integer"),
         ("pipeline: refused.misspelt\n", None, r"'misspelt' in code: .*'gpuu'.*\n.*'gpu'"),
+        # What ZenML would drop without a word.
         (
-            "pipeline: refused.training\nsettings:\n  resources:\n    memory: 16Gi\n",
-            4,
-            r"memory",
+            "pipeline: refused.training\nretry: {max_retires: 2}\n",
+            2,
+            r"max_retires.*\n.*max_retries",
+        ),
+        *(
+            pytest.param(*case, marks=pytest.mark.exhaustive)
+            for case in (
+                ("pipeline: refusd.training\n", 1, r"no module 'refusd'"),
+                ("pipeline: refused.trainin\n", 1, r"no 'trainin'.*\n.*refused\.training"),
+                ("pipeline: refused.needy\n", None, r"needs values for: epochs"),
+                (
+                    "pipeline: refused.training\nparameters:\n  rat: 1\n",
+                    3,
+                    r"no parameter 'rat'.*\n.*'rate'",
+                ),
+                ("pipeline: refused.hasty\n", None, r"'hasty' in code: .*timeout.*integer"),
+                (
+                    "pipeline: refused.training\nsettings:\n  resources:\n    memory: 16Gi\n",
+                    4,
+                    r"memory",
+                ),
+                ("pipeline: refused.training\nmodel: tiny\n", 2, r"'model' has to be a mapping"),
+                (
+                    "pipeline: refused.training\nsteps:\n  train:\n    parameters: {rat: 1}\n",
+                    4,
+                    r"the step 'train' has no parameter 'rat'",
+                ),
+            )
         ),
     ],
 )

@@ -188,7 +188,9 @@ def test_a_stored_deployment_plans_the_same(pipeline: Places, own: list[Places],
                 Origin.COMPONENT: direct.written.get(Origin.COMPONENT, Written()),
             },
         )
-        assert plan(stored) == expected
+        # Notes speak of places, which a stored deployment has no more.
+        assert expected is not None
+        assert replace(plan(stored), notes=()) == replace(expected, notes=())
     except UsageError:
         assert expected is None
 
