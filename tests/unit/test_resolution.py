@@ -1,5 +1,6 @@
 """Precedence: who wins when several places write a value, and where a value came from."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
