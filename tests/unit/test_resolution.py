@@ -189,11 +189,13 @@ def test_a_stored_deployment_plans_the_same(pipeline: Places, own: list[Places],
                 Origin.COMPONENT: direct.written.get(Origin.COMPONENT, Written()),
             },
         )
-        # Notes speak of places, which a stored deployment has no more.
-        assert expected is not None
-        assert replace(plan(stored), notes=()) == replace(expected, notes=())
+        made = plan(stored)
     except UsageError:
         assert expected is None
+        return
+    assert expected is not None
+    # Notes speak of places, which a stored deployment has no more.
+    assert replace(made, notes=()) == replace(expected, notes=())
 
 
 @given(pipeline=pipelines, own=st.lists(steps, max_size=3))
