@@ -11,14 +11,14 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` go to pytest."""
     session.install("-e", ".[dev]")
-    session.run("pytest", "-n", "2", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
 def exhaustive(session: nox.Session) -> None:
     """Run every test, also the slow variations that the default suite leaves out."""
     session.install("-e", ".[dev]")
-    session.run("pytest", "-n", "2", "-m", "", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "", *session.posargs)
 
 
 @nox.session
