@@ -40,5 +40,5 @@ def types(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Print the figures that README and CHANGELOG name."""
     session.install("-e", ".[dev]")
-    for name in ("startup", "submit", "local_server"):
+    for name in ("startup", "submit", "plan", "local_server"):
         session.run("python", f"benchmarks/{name}.py")
