@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,9 +12,7 @@ import typer
 import yaml
 
 from modalrun.errors import ConnectionLostError
-
-CONNECT_SECONDS = 3.0
-"""ZenML itself tries an absent server for half a minute (`zen_stores/rest_zen_store.py:4985`)."""
+from modalrun.network import connection_problem
 
 CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
@@ -31,23 +28,20 @@ def folder() -> Path:
 
 
 def require_server() -> None:
-    """Find out within `CONNECT_SECONDS` that the ZenML server doesn't answer, where there is one.
+    """Find out within seconds that the ZenML server doesn't answer, where there is one.
 
     Raises:
         ConnectionLostError: Nothing answers at its address.
     """
     url = os.environ.get(STORE_URL) or _configured_url()
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or _proxied():
+    if urlsplit(url).scheme not in {"http", "https"}:
         return
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
+    problem = connection_problem(url)
+    if problem is not None:
         raise ConnectionLostError(
-            f"The ZenML server at {url} can't be reached: {error}. Nothing was created.",
+            f"The ZenML server at {url} can't be reached: {problem}. Nothing was created.",
             hint="Check the network and 'zenml status'.",
-        ) from error
+        ) from problem
 
 
 def protect() -> Path | None:
@@ -78,8 +72,3 @@ def _configured_url() -> str:
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
         # ZenML makes the file if there is none, and complains about a broken one itself.
         return ""
-
-
-def _proxied() -> bool:
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    return any(os.environ.get(name) or os.environ.get(name.lower()) for name in names)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from modalrun.errors import (
     AuthenticationError,
@@ -28,6 +26,7 @@ from modalrun.errors import (
 from modalrun.localmodal import launcher
 from modalrun.modal_api import images
 from modalrun.modal_api.translate import translated
+from modalrun.network import connection_problem
 from modalrun.outcome import EndKind
 from modalrun.plan import Plan, SandboxSpec
 from modalrun.recipe import RegistryCredentials
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Source = Literal["stdout", "stderr"]
-
-CONNECT_SECONDS = 3.0
-"""The SDK itself tries an absent server for almost a minute (`modal/_utils/grpc_utils.py:428`)."""
 
 RECONNECT_SECONDS = 60.0
 """How long a lost connection to a running sandbox is tried again before giving up."""
@@ -479,16 +475,10 @@ def _require_whole_token(token_id: str | None, token_secret: str | None) -> None
 
 
 def _require_server(url: str) -> None:
-    """Find out within `CONNECT_SECONDS` that nothing answers at the server's address."""
-    parts = urlsplit(url.split(",", maxsplit=1)[0])
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
-        # Behind a proxy only the SDK knows the way.
-        return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
-    except OSError as error:
+    """Raise a ConnectionLostError where nothing answers at the server's address."""
+    problem = connection_problem(url.split(",", maxsplit=1)[0])
+    if problem is not None:
         raise ConnectionLostError(
-            f"Modal can't be reached at {url}: {error}. Nothing was created on Modal.",
+            f"Modal can't be reached at {url}: {problem}. Nothing was created on Modal.",
             hint="Check the network. 'target: local' runs without Modal.",
-        ) from error
+        ) from problem
