@@ -21,6 +21,7 @@ from modalrun.errors import (
     ModalrunError,
     UnknownOutcomeError,
 )
+from modalrun.facts import RunFacts, to_metadata
 from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
@@ -132,7 +133,7 @@ def _create(
                 _give_up(connection, plan, run.id, error, watcher)
             raise
     threading.Thread(
-        target=runs.record_metadata, args=(run.id, _facts(plan, sandbox)), daemon=True
+        target=runs.record_metadata, args=(run.id, to_metadata(_facts(plan, sandbox))), daemon=True
     ).start()
     watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan, sandbox)})")
     watcher.say("")
@@ -190,23 +191,23 @@ def _give_up(
     runs.finalize_run(run_id, f"The run sandbox was not created: {why}")
 
 
-def _facts(plan: Plan, sandbox: RunningSandbox) -> dict[str, str | int]:
+def _facts(plan: Plan, sandbox: RunningSandbox) -> RunFacts:
     """What ZenML keeps with the run, so that others find its sandbox."""
-    facts: dict[str, str | int] = {
-        "modalrun_target": plan.target,
-        "modalrun_mode": plan.mode,
-        "modalrun_app": plan.app_name,
-        "modalrun_app_id": sandbox.app_id,
-        "modalrun_sandbox_id": sandbox.id,
-        "modalrun_timeout": plan.run_sandbox.timeout,
-    }
-    if plan.environment:
-        facts["modalrun_environment"] = plan.environment
-    if sandbox.gpu:
-        facts["modalrun_gpu"] = sandbox.gpu
-    if sandbox.url:
-        facts["modalrun_sandbox_url"] = sandbox.url
-    return facts
+    spec = plan.run_sandbox
+    return RunFacts(
+        target=plan.target,
+        mode=plan.mode,
+        app=plan.app_name,
+        app_id=sandbox.app_id,
+        sandbox_id=sandbox.id,
+        timeout=spec.timeout,
+        environment=plan.environment,
+        sandbox_url=sandbox.url,
+        gpu=sandbox.gpu,
+        cpu=spec.resources.cpu,
+        memory=spec.resources.memory,
+        regions=",".join(spec.regions) or None,
+    )
 
 
 def _describe(plan: Plan, sandbox: RunningSandbox) -> str:

@@ -1,0 +1,88 @@
+"""What ZenML keeps with a run and its steps, so that others find their sandboxes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+PREFIX = "modalrun_"
+"""Before the name of each field, as the key of ZenML's metadata."""
+
+F = TypeVar("F", "RunFacts", "StepFacts")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Stored with a run as soon as its run sandbox exists.
+
+    Attributes:
+        target: "modal" or "local".
+        mode: "pipeline" or "per_step".
+        app: The name of the Modal app.
+        app_id: Its id.
+        sandbox_id: The run sandbox.
+        sandbox_url: Its page on Modal's dashboard, where there is one.
+        timeout: The run sandbox's timeout in seconds.
+        environment: The Modal environment; None for the default one.
+        gpu: The run sandbox's GPU; None for a CPU sandbox.
+        cpu: Its CPU cores; None for Modal's default.
+        memory: Its memory in MiB; None for Modal's default.
+        regions: The regions it was asked for, separated by commas; None for any.
+    """
+
+    target: str
+    mode: str
+    app: str
+    app_id: str
+    sandbox_id: str
+    timeout: int
+    environment: str | None = None
+    sandbox_url: str | None = None
+    gpu: str | None = None
+    cpu: float | None = None
+    memory: int | None = None
+    regions: str | None = None
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """Stored with each attempt of a step in `per_step` mode.
+
+    Attributes:
+        sandbox_id: Its sandbox.
+        gpu: The sandbox's GPU; None for a CPU sandbox.
+        cpu: Its CPU cores; None for Modal's default.
+        memory: Its memory in MiB; None for Modal's default.
+        regions: The regions it was asked for, separated by commas; None for any.
+        exit_code: Of the sandbox, where the driver saw its end.
+        exit_reason: Why it ended as it did, where that is not "completed".
+        infrastructure_retries: How often it was started again for reasons that are not the user's.
+    """
+
+    sandbox_id: str
+    gpu: str | None = None
+    cpu: float | None = None
+    memory: int | None = None
+    regions: str | None = None
+    exit_code: int | None = None
+    exit_reason: str | None = None
+    infrastructure_retries: int | None = None
+
+
+def to_metadata(facts: RunFacts | StepFacts) -> dict[str, Any]:
+    """Facts as ZenML's metadata; what is None is left out, since ZenML has no such value."""
+    values = {f.name: getattr(facts, f.name) for f in fields(facts)}
+    return {f"{PREFIX}{name}": value for name, value in values.items() if value is not None}
+
+
+def from_metadata(cls: type[F], metadata: Mapping[str, Any]) -> F | None:
+    """The facts in a run's or a step's metadata; None where modalrun stored none.
+
+    Facts that a newer modalrun has added are passed over.
+    """
+    found = {f.name: metadata[PREFIX + f.name] for f in fields(cls) if PREFIX + f.name in metadata}
+    try:
+        return cls(**found)
+    except TypeError:
+        return None

@@ -1,0 +1,58 @@
+"""What is said between the lines that users print, and what is kept with a run."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modalrun.driver import events
+from modalrun.driver.events import LinesOf, StepEvent
+from modalrun.facts import RunFacts, StepFacts, from_metadata, to_metadata
+
+
+@given(step=st.text(), state=st.sampled_from(sorted(events.FINAL)), reason=st.none() | st.text())
+def test_an_event_is_one_line_and_comes_back(
+    step: str, state: events.StepState, reason: str
+) -> None:
+    event = StepEvent(step, state, at=1.5, attempt=2, sandbox="sb-1", memory=128, reason=reason)
+    line = events.line(event)
+    assert line.count("\n") == 1
+    assert events.read(line) == event
+
+
+@pytest.mark.parametrize("step", ["train", None])
+def test_whose_lines_follow(step: str | None) -> None:
+    assert events.read(events.line(LinesOf(step))) == LinesOf(step)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "plain",
+        events.MARK,
+        events.MARK + "{",
+        events.MARK + "[1]",
+        events.MARK + "7",
+        events.MARK + '{"modalrun": "weather"}',
+        events.MARK + '{"modalrun": []}',
+        events.MARK + '{"modalrun": "step", "step": "a"}',
+        '{"modalrun": "lines", "step": "a"}',
+    ],
+)
+def test_what_a_program_prints_is_no_event(text: str) -> None:
+    assert events.read(text) is None
+
+
+def test_fields_of_a_newer_version_are_passed_over() -> None:
+    text = events.MARK + '{"modalrun": "step", "step": "a", "state": "running", "at": 1, "new": 2}'
+    assert events.read(text) == StepEvent("a", "running", at=1)
+
+
+def test_facts_come_back_from_metadata() -> None:
+    run = RunFacts("local", "per_step", "app", "ap-1", "sb-1", timeout=60, gpu="T4", cpu=0.5)
+    assert from_metadata(RunFacts, {**to_metadata(run), "other": 1, "modalrun_new": 2}) == run
+    assert None not in to_metadata(run).values()
+    assert from_metadata(RunFacts, {"other": 1}) is None
+    assert from_metadata(StepFacts, to_metadata(run)) == StepFacts("sb-1", gpu="T4", cpu=0.5)
