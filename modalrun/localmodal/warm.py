@@ -108,7 +108,9 @@ class Warm:
             code = leaving.code
         except BaseException as error:
             trace = error.__traceback__
-            sys.excepthook(type(error), error, trace and trace.tb_next)
+            # Without this function, which no other process has there.
+            error.__traceback__ = trace and trace.tb_next
+            sys.excepthook(type(error), error, error.__traceback__)
             code = 1
         _leave(code)
 
@@ -214,6 +216,20 @@ def changed_at(folder: str) -> int:
         return 0
 
 
+def _import(name: str) -> None:
+    """Import `module`, and call the function of `module:function`."""
+    wanted, _, function = name.partition(":")
+    try:
+        module = importlib.import_module(wanted)
+    except ModuleNotFoundError as error:
+        # Another version of a package may lack a part of it; what the part needs is another matter.
+        if not f"{wanted}.".startswith(f"{error.name}."):
+            raise
+        return
+    if function:
+        getattr(module, function)()
+
+
 def _preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
     """Import the modules of a request; returns what came of it, and why it is of no use."""
     before = dict(os.environ)
@@ -224,8 +240,8 @@ def _preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
     gc.disable()
     with look_ups.recorded():
         try:
-            for module in request["modules"]:
-                importlib.import_module(module)
+            for name in request["modules"]:
+                _import(name)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
     gc.collect()
