@@ -25,12 +25,12 @@ from modalrun.errors import (
 )
 from modalrun.localmodal import launcher
 from modalrun.modal_api import images
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.network import connection_problem
 from modalrun.outcome import EndKind
 from modalrun.plan import Plan, SandboxSpec
 from modalrun.recipe import RegistryCredentials
-from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.resources import limited
 from modalrun.spec import Target
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class Connection:
             try:
                 sandbox = self._create_or_find(app, plan, spec, {**arguments, "gpu": gpu})
             except CapacityError as error:
-                if not others or _is_rate_limit(error):
+                if not others or is_rate_limit(error):
                     raise
                 say(f"Modal has no {gpu} now; asking for {others[0]} instead")
                 return create(*others)
@@ -234,12 +234,7 @@ class Connection:
         if self.target == "modal":
             env["PYTHONPATH"] = images.python_path(spec.image)
         asked = spec.resources
-        cpu: float | tuple[float, float] | None = asked.cpu
-        memory: int | tuple[int, int] | None = asked.memory
-        if asked.cpu_limit is not None:
-            cpu = (asked.cpu or MIN_CORES, asked.cpu_limit)
-        if asked.memory_limit is not None:
-            memory = (asked.memory or MIN_MEMORY_MIB, asked.memory_limit)
+        cpu, memory = limited(asked.cpu, asked.cpu_limit, asked.memory, asked.memory_limit)
         named = [
             modal.Secret.from_name(name, environment_name=plan.environment, client=self._client)
             for name in spec.secrets
@@ -452,11 +447,6 @@ def end_kind(exit_code: int) -> EndKind:
     if exit_code in {130, 137, 143}:
         return "stopped"
     return "failed"
-
-
-def _is_rate_limit(error: CapacityError) -> bool:
-    """Whether too much was asked for at once, so that another GPU would be refused as well."""
-    return "rate limit" in error.message.lower()
 
 
 def _require_whole_token(token_id: str | None, token_secret: str | None) -> None:
