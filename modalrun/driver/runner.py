@@ -6,21 +6,17 @@ uses ZenML's own step launcher beneath, so that caching, hooks, artifacts and st
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import gc
 import os
 import signal
-import sys
 import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from modalrun.driver import (
-    END_REASON_FILE,
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
@@ -29,14 +25,18 @@ from modalrun.driver import (
     RUN_ID,
     RunStopped,
 )
+from modalrun.driver.process import (
+    Terminated,
+    buffer_lines,
+    leave,
+    print_traceback,
+    say,
+    supervisors_reason,
+)
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.steps import StepRunner
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception, so that neither a retry nor user code takes it for one."""
 
 
 class _Signals:
@@ -54,9 +54,7 @@ def main() -> NoReturn:
     """Run the steps of the run that the environment names, and leave with their outcome."""
     signals = _Signals()
     signal.signal(signal.SIGTERM, signals)
-    # Line buffering: a line is one write, and leaves when it is complete.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
+    buffer_lines()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_FAILED
@@ -74,7 +72,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if code != EXIT_COMPLETED and not _record_end(code):
         code = EXIT_UNRECORDED
-    _leave(code)
+    leave(code)
 
 
 def run(runner: StepRunner) -> bool:
@@ -127,7 +125,7 @@ def _say_skips(actions: list[Action]) -> list[str]:
     """Tell of the steps that will not run; returns the steps to start."""
     for action in actions:
         if isinstance(action, Skip):
-            _say(action.reason)
+            say(action.reason)
     return [action.step for action in actions if isinstance(action, Start)]
 
 
@@ -140,27 +138,10 @@ def _run_step(runner: StepRunner, name: str) -> bool:
         except Exception as error:
             print_traceback(error)
         if attempt < retries:
-            _say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
+            say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
             time.sleep(delay)
             delay *= backoff
     return False
-
-
-def print_traceback(error: Exception) -> None:
-    """Print a step's exception from the user's own first line on; whole where there is none."""
-    root = str(Path.cwd())
-    trace = error.__traceback__
-    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(root):
-        trace = trace.tb_next
-    # One write, so that it stays together among what else is printed.
-    lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
-    sys.stderr.write("".join(lines))
-    sys.stderr.flush()
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _record_end(code: int) -> bool:
@@ -178,16 +159,8 @@ def _record_end(code: int) -> bool:
 
 def _end_reason(code: int) -> str:
     """Why the run ends, in the supervisor's words where it said something."""
-    with contextlib.suppress(OSError, KeyError):
-        return Path(os.environ[END_REASON_FILE]).read_text(encoding="utf-8")
-    return "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process without tearing the interpreter down, which takes ZenML about a second."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    ours = "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
+    return supervisors_reason() or ours
 
 
 if __name__ == "__main__":
