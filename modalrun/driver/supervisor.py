@@ -34,6 +34,7 @@ from modalrun.driver import (
     TIMEOUT,
     WORD_FILE,
 )
+from modalrun.driver.control import CONTROL
 
 CHUNK = 65_536
 DRAIN_SECONDS = 2.0
@@ -62,6 +63,7 @@ def main() -> int:
     earlier_kills = _out_of_memory_kills()
     home = Path(tempfile.mkdtemp(prefix="modalrun-"))
     environment = _child_environment(home)
+    control = _control(environment)
     child = subprocess.Popen(
         [sys.executable, "-m", sys.argv[1]],
         env=environment,
@@ -69,7 +71,10 @@ def main() -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
+        pass_fds=control,
     )
+    for descriptor in control:
+        os.close(descriptor)
     pumps = [_pump(child.stdout, sys.stdout.buffer), _pump(child.stderr, sys.stderr.buffer)]
     terminated = threading.Event()
 
@@ -122,6 +127,16 @@ def _child_environment(home: Path) -> dict[str, str]:
         END_REASON_FILE: str(reason_file),
         WORD_FILE: str(home / "word"),
     }
+
+
+def _control(environment: dict[str, str]) -> tuple[int, ...]:
+    """Our standard input as another descriptor for the child, whose own one is empty."""
+    try:
+        descriptor = os.dup(0)
+    except OSError:
+        return ()
+    environment[CONTROL] = str(descriptor)
+    return (descriptor,)
 
 
 def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
