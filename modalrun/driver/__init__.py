@@ -18,6 +18,9 @@ counts the records of a step against the user's retries."""
 STEP_FACTS = "MODALRUN_STEP_FACTS"
 """The variable that carries `facts.StepFacts` as a JSON object: what is known of this sandbox."""
 
+TAKE_OVER = "MODALRUN_TAKE_OVER"
+"""The variable that is set for a driver that goes on where an earlier one of its run ended."""
+
 TIMEOUT = "MODALRUN_TIMEOUT"
 """The variable that carries the sandbox's timeout in seconds."""
 

@@ -8,6 +8,7 @@ from enum import Enum, IntEnum
 from modalrun.driver import (
     EXIT_COMPLETED,
     EXIT_KILLED,
+    EXIT_OUT_OF_MEMORY,
     EXIT_TERMINATED,
     EXIT_TIMED_OUT,
     EXIT_UNRECORDED,
@@ -101,6 +102,7 @@ def read_end(exit_code: int, status: int | None = None, detail: str = "") -> End
     by_code = {
         EXIT_COMPLETED: (Kind.COMPLETED, "The step completed."),
         EXIT_TIMED_OUT: (Kind.TIMED_OUT, "The step took longer than its timeout."),
+        EXIT_OUT_OF_MEMORY: (Kind.OUT_OF_MEMORY, _MEMORY),
         EXIT_KILLED: (Kind.TERMINATED, "The step's process was killed from outside."),
         EXIT_TERMINATED: (Kind.PREEMPTED, "The sandbox was told to end."),
         EXIT_UNRECORDED: (Kind.UNRECORDED, "The step could not record its end in ZenML."),

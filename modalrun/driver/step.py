@@ -124,7 +124,9 @@ def end(code: int) -> NoReturn:
 
 def _facts() -> StepFacts | None:
     text = os.environ.get(STEP_FACTS)
-    return facts.from_json(StepFacts, json.loads(text)) if text else None
+    # The driver can't know the id of a sandbox that it is about to create.
+    here = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID")}
+    return facts.from_json(StepFacts, {**here, **json.loads(text)}) if text else None
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def margin(timeout: float) -> float:
 
 
 def main() -> int:
-    """Run `python -m <first argument>` under supervision; returns the sandbox's exit code."""
+    """Run `python -m <arguments>` under supervision; returns the sandbox's exit code."""
     timeout = float(os.environ[TIMEOUT])
     deadline = time.monotonic() + timeout - margin(timeout)
     earlier_kills = _out_of_memory_kills()
@@ -65,7 +65,7 @@ def main() -> int:
     environment = _child_environment(home)
     control = _control(environment)
     child = subprocess.Popen(
-        [sys.executable, "-m", sys.argv[1]],
+        [sys.executable, "-m", *sys.argv[1:]],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -23,7 +23,7 @@ from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TA
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
-    from modalrun.zenml_api.recorder import StepState as StepRecordState
+    from modalrun.zenml_api.step_records import StepState as StepRecordState
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Walk:
             self._tell(step, "cached")
         if taken is not None:
             self._states = taken.states
-            done |= {name for name, state in taken.states.items() if state.succeeded}
+            done |= {name for name, state in taken.states.items() if state.successful}
             self._remember(taken, done)
         self._scheduler = Scheduler(
             {step.name: step.upstream for step in self._order.steps},
@@ -166,7 +166,7 @@ class Walk:
                 tries = self._tries[name]
                 tries.sandboxes = max(tries.sandboxes, state.attempt)
                 tries.failures = state.attempt - 1
-                tries.record = state.id if state.running else None
+                tries.record = state.id if _is_running(state) else None
 
     def _act(self, actions: list[Action]) -> None:
         for action in actions:
@@ -201,14 +201,14 @@ class Walk:
         tries = self._tries[step.name]
         member = self._members.get(step.name)
         state = self._states.get(step.name)
-        if member is None and state is not None and state.failed:
+        if member is None and state is not None and state.status == "failed":
             # It had failed for good before this driver took over.
             self._fail(step, "It failed before.", attempt=tries.sandboxes)
             return False
-        if member is None and step.look_up and state is None:
-            if await self._records.ask(lambda recorder: recorder.cached(step.name)):
-                self._tell(step.name, "cached")
-                return True
+        unknown = member is None and state is None
+        if unknown and step.look_up and await self._records.cached(step.name):
+            self._tell(step.name, "cached")
+            return True
         delay = step.delay
         while not self._stopping.is_set() or member is not None:
             end = await self._try(step, tries, member)
@@ -261,14 +261,15 @@ class Walk:
             self._ended(step, "completed", end)
             return True
         # ZenML's record wins: the step's outputs are stored, whatever became of its sandbox.
-        state = await self._records.ask(lambda recorder: recorder.state(step.name))
-        if state is not None and state.succeeded:
+        state = await self._records.state(step.name)
+        if state is not None and state.successful:
             self._ended(step, "completed", end)
             return True
-        if state is not None and state.stopped and not self._ending:
-            # The step itself noticed it first: that somebody asked ZenML.
+        stopped = state is not None and state.status in {"stopping", "stopped"}
+        if stopped and not self._ending:
+            # The step itself noticed it first.
             self.stop("ZenML was asked to stop the run")
-        if self._ending or (state is not None and state.stopped):
+        if self._ending or stopped:
             self._ended(step, "stopped", end)
             return False
         again = None if self._stopping.is_set() else self._may_retry(step, tries, end, state)
@@ -276,7 +277,7 @@ class Walk:
             self._say(f"Step `{step.name}`: {end.reason} {again}")
             self._ended(step, "retrying", end)
             return None
-        await self._records.ask(lambda recorder: recorder.fail_step(step.name, end.reason))
+        await self._records.fail(step.name, end.reason)
         self._failed.append(step.name)
         self._ended(step, "failed", end)
         return False
@@ -285,7 +286,7 @@ class Walk:
         self, step: StepOrder, tries: _Tries, end: End, state: StepRecordState | None
     ) -> str | None:
         """What will be done about a bad end, in words; None for nothing."""
-        if end.is_infrastructure and (state is None or state.running):
+        if end.is_infrastructure and (state is None or _is_running(state)):
             most = self._order.infrastructure_retries
             if tries.infrastructure >= most:
                 return None
@@ -360,3 +361,8 @@ class Walk:
         """Write a line of the run's journal."""
         sys.stdout.write(events.line(StepEvent(step, state, at=time.time(), **more)))
         sys.stdout.flush()
+
+
+def _is_running(state: StepRecordState) -> bool:
+    """Whether a record waits for an end. "retrying" doesn't: that try has failed."""
+    return not state.finished and state.status not in {"retrying", "stopping"}

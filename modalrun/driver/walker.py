@@ -26,7 +26,7 @@ from modalrun.driver import (
     order,
 )
 from modalrun.driver.order import Order
-from modalrun.driver.process import supervisors_reason
+from modalrun.driver.process import buffer_lines, leave, say, supervisors_reason
 from modalrun.driver.records import Records
 from modalrun.driver.walk import Takeover, Walk
 
@@ -36,9 +36,7 @@ STOP_CHECK_SECONDS = 5.0
 
 def main() -> NoReturn:
     """Walk the graph of the order that the command line names, and leave with the outcome."""
-    for stream in (sys.stdout, sys.stderr):
-        # A line is one write, and leaves when it is complete.
-        stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
+    buffer_lines()
     code = EXIT_UNRECORDED
     try:
         held = order.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -47,9 +45,7 @@ def main() -> NoReturn:
         code = asyncio.run(drive(held))
     except BaseException:
         traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(code)
 
 
 async def drive(held: Order) -> int:
@@ -80,17 +76,16 @@ def _soon(loop: asyncio.AbstractEventLoop, action: Callable[[str], None], reason
 async def _take_over(walk: Walk, records: Records) -> Takeover:
     """What an earlier driver of this run has left behind."""
     members, states = await asyncio.gather(
-        walk.fleet.running(), records.ask(lambda recorder: recorder.states())
+        walk.fleet.running(), records.states()
     )
     say(f"Taking over: {len(members)} step sandboxes are running.")
     return Takeover(members, states)
 
 
 async def _watch_for_stop(walk: Walk, records: Records) -> None:
-    await records.ask(lambda recorder: recorder.set_running())
     while True:
         await asyncio.sleep(STOP_CHECK_SECONDS)
-        if await records.ask(lambda recorder: recorder.stop_requested()):
+        if await records.stop_requested():
             walk.stop("ZenML was asked to stop the run")
             return
 
@@ -106,14 +101,8 @@ async def _settle(walk: Walk, records: Records) -> int:
     else:
         reason = supervisors_reason() or f"The run ended early: {walk.asked_to_stop}."
     stopped = bool(walk.asked_to_stop) and not walk.failed and not walk.gave_up
-    await records.ask(lambda recorder: recorder.finalize(reason, stopped=stopped))
+    await records.finalize(reason, stopped=stopped)
     return EXIT_TERMINATED if stopped or walk.gave_up else EXIT_FAILED
-
-
-def say(text: str) -> None:
-    """A line of talk, for the driver's own log."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.network import connection_problem
 from modalrun.outcome import EndKind
 from modalrun.plan import Plan, SandboxSpec
-from modalrun.recipe import RegistryCredentials
+from modalrun.recipe import ImageRecipe, RegistryCredentials
 from modalrun.resources import limited
 from modalrun.spec import Target
 
@@ -114,15 +114,17 @@ class Connection:
         """
         import modal
 
-        sandbox, environment, client = plan.run_sandbox, plan.environment, self._client
+        environment, client = plan.environment, self._client
+        secrets = dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)
+        volumes = dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)
         with translated():
             if environment:
                 modal.Environment.from_name(
                     environment, create_if_missing=self.target == "local", client=client
                 ).hydrate()
-            for name in sandbox.secrets:
+            for name in secrets:
                 modal.Secret.from_name(name, environment_name=environment, client=client).hydrate()
-            for name in sandbox.volumes if self.target == "modal" else ():
+            for name in volumes if self.target == "modal" else ():
                 modal.Volume.from_name(name, environment_name=environment, client=client).hydrate()
 
     def check_workspace(self, expected: str, source: str) -> None:
@@ -175,6 +177,7 @@ class Connection:
         *,
         say: Callable[[str], None] = lambda _: None,
         registry: RegistryCredentials | None = None,
+        order: Path | None = None,
     ) -> RunningSandbox:
         """Create the run sandbox, or find it if an earlier try has created it.
 
@@ -186,6 +189,7 @@ class Connection:
             secrets: Environment variables that travel as a Modal secret.
             source: The folder whose files stand at `CODE_FOLDER` in the sandbox.
             registry: For an image in a private registry.
+            order: The file with the driver's order, of a `per_step` run.
             say: Is told when another GPU is asked for.
 
         Raises:
@@ -197,7 +201,10 @@ class Connection:
         app = self._app(plan)
         builder = images.Builder(self._client, app, plan.environment, registry)
         image = images.with_files(
-            builder.build(spec.image, source), source, package=self.target == "modal"
+            builder.build(spec.image, source),
+            source,
+            package=self.target == "modal",
+            order=order,
         )
         arguments = {**self._arguments(plan, spec, secrets), "image": image}
 
@@ -212,6 +219,39 @@ class Connection:
             return RunningSandbox(self, sandbox, app_id=str(app.app_id), gpu=gpu)
 
         return create(spec.resources.gpu, *spec.resources.other_gpus)
+
+    def build_images(
+        self, plan: Plan, source: Path, registry: RegistryCredentials | None = None
+    ) -> dict[ImageRecipe, str]:
+        """Have the images of all sandboxes built side by side; returns Modal's ids of them.
+
+        Raises:
+            ModalrunError: As for `create_run_sandbox`.
+        """
+        builder = images.Builder(self._client, self._app(plan), plan.environment, registry)
+        return builder.build_all([sandbox.image for sandbox in plan.sandboxes], source)
+
+    def driver_environment(self) -> dict[str, str]:
+        """What the driver of a `per_step` run connects with. Secret: never shown.
+
+        Raises:
+            AuthenticationError: There is no token that could be passed on.
+        """
+        from modal.config import config
+
+        token = self._credentials or (config.get("token_id"), config.get("token_secret"))
+        if not all(token):
+            raise AuthenticationError(
+                "The driver of a 'per_step' run needs a Modal token of its own to create sandboxes"
+                " with, and this machine is logged in without one.",
+                hint="Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET ('modal token new' makes them), or"
+                " use 'mode: pipeline'.",
+            )
+        names = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_SERVER_URL")
+        values = (*token, config["server_url"])
+        if self.target == "local":
+            return {name: os.environ[name] for name in names}
+        return {name: str(value) for name, value in zip(names, values, strict=True)}
 
     def _app(self, plan: Plan) -> modal.App:
         import modal
@@ -232,7 +272,8 @@ class Connection:
 
         env: dict[str, str | None] = dict(spec.env)
         if self.target == "modal":
-            env["PYTHONPATH"] = images.python_path(spec.image)
+            # A driver's image is named by its id, and doesn't say what it sets.
+            env.setdefault("PYTHONPATH", images.python_path(spec.image))
         asked = spec.resources
         cpu, memory = limited(asked.cpu, asked.cpu_limit, asked.memory, asked.memory_limit)
         named = [
