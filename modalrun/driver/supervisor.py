@@ -175,22 +175,23 @@ def _dead_child(
     out_of_memory: bool,
 ) -> int:
     """Have the end of a child that could not record it recorded; returns the exit code."""
+    child = "step's process" if STEP in environment else "runner"
     if timed_out:
         reason, result = f"The {_whose()} took longer than its timeout.", EXIT_TIMED_OUT
     elif terminated:
         reason, result = "The sandbox was told to end.", EXIT_TERMINATED
     elif code == -signal.SIGKILL:
         reason = (
-            "The runner was killed because the sandbox ran out of memory."
+            f"The {child} was killed because the sandbox ran out of memory."
             if out_of_memory
-            else "The runner was killed (SIGKILL)."
+            else f"The {child} was killed (SIGKILL)."
         )
         result = _out_of_memory_code() if out_of_memory else EXIT_KILLED
     elif code < 0:
-        reason = f"The runner died of {_signal_name(-code)}."
+        reason = f"The {child} died of {_signal_name(-code)}."
         result = EXIT_FAILED
     else:
-        reason, result = f"The runner ended with exit code {code}.", EXIT_FAILED
+        reason, result = f"The {child} ended with exit code {code}.", EXIT_FAILED
     if not timed_out:
         _say(reason)
     unrecorded = not timed_out and code == EXIT_UNRECORDED == _said(environment)
