@@ -42,9 +42,9 @@ def dispatch(
     compiled: Compiled,
     plan: Plan,
     run: CreatedRun,
+    *,
     source: Source,
     folder: Path,
-    *,
     staged: Path,
     registry: RegistryCredentials | None,
 ) -> Dispatched:

@@ -123,8 +123,8 @@ def _create(
                 compiled,
                 plan,
                 run,
-                Source(spec.source_root, digest(staged), ignored),
-                Path(folder),
+                source=Source(spec.source_root, digest(staged), ignored),
+                folder=Path(folder),
                 staged=staged,
                 registry=credentials,
             )
