@@ -159,7 +159,7 @@ def read_run(run_id: str) -> RunRecord:
         )
 
 
-def finalize_run(run_id: str, reason: str) -> bool:
+def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     """Record the end of a run whose process can't do it any more.
 
     Every step that is not finished, and the run itself, become FAILED; STOPPED where somebody had
@@ -168,6 +168,7 @@ def finalize_run(run_id: str, reason: str) -> bool:
     Args:
         run_id: ZenML's run id.
         reason: What happened, in a sentence; stored with each step and the run.
+        stopped: Somebody wanted this end: what is not finished becomes STOPPED.
 
     Returns:
         Whether there was anything to record.
@@ -175,12 +176,12 @@ def finalize_run(run_id: str, reason: str) -> bool:
     changed = False
     with translated():
         client = Client()
-        stopping = {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
-        status = (
-            ExecutionStatus.STOPPED
-            if _get_run(client, run_id).status in stopping
-            else ExecutionStatus.FAILED
-        )
+        status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
+        if _get_run(client, run_id).status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+            status = ExecutionStatus.STOPPED
+        elif stopped:
+            # First, so that ZenML takes no more steps, and knows what to make of the end of these.
+            changed = _end_run(client, run_id, status, reason)
         for step in _steps(client, run_id):
             if step.status.is_finished:
                 continue
@@ -198,15 +199,24 @@ def finalize_run(run_id: str, reason: str) -> bool:
                 if updated.status.is_finished:
                     break
             changed = True
-        run = _get_run(client, run_id)
-        if not run.status.is_finished:
-            changed = True
-            # Between the look and the update the last step's end may have settled the run.
-            with contextlib.suppress(IllegalOperationError):
-                client.zen_store.update_run(
-                    run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
-                )
-    return changed
+        return _end_run(client, run_id, status, reason) or changed
+
+
+def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
+    """Give a run a final status; returns whether it had none."""
+    run = _get_run(client, run_id)
+    if run.status.is_finished:
+        return False
+    if status == ExecutionStatus.STOPPED:
+        # ZenML computes a run's status from its steps; only STOPPING makes STOPPED of a run none of
+        # whose steps was stopped (`pipeline_run_schemas.py:1310`, 0.98.0).
+        status = ExecutionStatus.STOPPING
+    # Between the look and the update the last step's end may have settled the run.
+    with contextlib.suppress(IllegalOperationError):
+        client.zen_store.update_run(
+            run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
+        )
+    return True
 
 
 def _register_pipeline(client: Client, name: str) -> PipelineResponse:
