@@ -168,7 +168,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     Args:
         run_id: ZenML's run id.
         reason: What happened, in a sentence; stored with each step and the run.
-        stopped: Whether somebody has asked for this end, so that it is STOPPED in any case.
+        stopped: Somebody wanted this end: what is not finished becomes STOPPED.
 
     Returns:
         Whether there was anything to record.
@@ -176,14 +176,12 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     changed = False
     with translated():
         client = Client()
-        if stopped:
-            changed = mark_stopping(run_id, reason)
-        stopping = {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
-        status = (
-            ExecutionStatus.STOPPED
-            if _get_run(client, run_id).status in stopping
-            else ExecutionStatus.FAILED
-        )
+        status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
+        if _get_run(client, run_id).status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+            status = ExecutionStatus.STOPPED
+        elif stopped:
+            # First, so that ZenML takes no more steps, and knows what to make of the end of these.
+            changed = _end_run(client, run_id, status, reason)
         for step in _steps(client, run_id):
             if step.status.is_finished:
                 continue
@@ -201,19 +199,24 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
                 if updated.status.is_finished:
                     break
             changed = True
-        run = _get_run(client, run_id)
-        if not run.status.is_finished:
-            changed = True
-            if status is ExecutionStatus.STOPPED:
-                # Asked for STOPPED, ZenML makes RUNNING of a run whose steps have not all run;
-                # asked for STOPPING, STOPPED (`pipeline_run_schemas.py:1295`, 0.98).
-                status = ExecutionStatus.STOPPING
-            # Between the look and the update the last step's end may have settled the run.
-            with contextlib.suppress(IllegalOperationError):
-                client.zen_store.update_run(
-                    run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
-                )
-    return changed
+        return _end_run(client, run_id, status, reason) or changed
+
+
+def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
+    """Give a run a final status; returns whether it had none."""
+    run = _get_run(client, run_id)
+    if run.status.is_finished:
+        return False
+    if status == ExecutionStatus.STOPPED:
+        # ZenML computes a run's status from its steps; only STOPPING makes STOPPED of a run none of
+        # whose steps was stopped (`pipeline_run_schemas.py:1310`, 0.98.0).
+        status = ExecutionStatus.STOPPING
+    # Between the look and the update the last step's end may have settled the run.
+    with contextlib.suppress(IllegalOperationError):
+        client.zen_store.update_run(
+            run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
+        )
+    return True
 
 
 def mark_stopping(run_id: str, reason: str) -> bool:
