@@ -29,6 +29,7 @@ from modalrun.ordering import Source
 from modalrun.outcome import Outcome, StepRecord, verdict
 from modalrun.plan import Plan
 from modalrun.planning import account_prices
+from modalrun.preloading import PRELOAD
 from modalrun.prices import LIST_PRICES
 from modalrun.source_tree import digest, stage
 from modalrun.spec import RunSpec
@@ -178,10 +179,8 @@ def _prepare(
 
 
 def _warm_up_server() -> None:
-    try:
-        launcher.ensure_running()
-    except ModalrunError:
-        return
+    with contextlib.suppress(ModalrunError):
+        launcher.preload(launcher.ensure_running(), PRELOAD)
 
 
 def _give_up(

@@ -48,9 +48,7 @@ class Records:
         pause = FIRST_PAUSE
         while True:
             try:
-                return await loop.run_in_executor(
-                    self._thread, lambda: question(self._loaded())
-                )
+                return await loop.run_in_executor(self._thread, lambda: question(self._loaded()))
             except ConnectionLostError as error:
                 self._say(f"{error.message}; trying again")
             await asyncio.sleep(pause)

@@ -33,6 +33,7 @@ from modalrun.driver import (
     STEP,
     TIMEOUT,
     WORD_FILE,
+    fork,
 )
 from modalrun.driver.control import CONTROL
 
@@ -64,15 +65,7 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="modalrun-"))
     environment = _child_environment(home)
     control = _control(environment)
-    child = subprocess.Popen(
-        [sys.executable, "-m", *sys.argv[1:]],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        pass_fds=control,
-    )
+    child = fork.start([sys.executable, "-m", *sys.argv[1:]], environment, control)
     for descriptor in control:
         os.close(descriptor)
     pumps = [_pump(child.stdout, sys.stdout.buffer), _pump(child.stderr, sys.stderr.buffer)]
@@ -156,7 +149,7 @@ def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
     return thread
 
 
-def _end(child: subprocess.Popen[bytes], grace: float) -> int:
+def _end(child: fork.Child, grace: float) -> int:
     """SIGTERM, then after `grace` seconds SIGKILL; returns the exit code."""
     child.terminate()
     try:

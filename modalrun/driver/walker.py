@@ -75,7 +75,9 @@ def _soon(loop: asyncio.AbstractEventLoop, action: Callable[[str], None], reason
 
 async def _take_over(walk: Walk, records: Records) -> Takeover:
     """What an earlier driver of this run has left behind."""
-    members, states = await asyncio.gather(walk.fleet.running(), records.ask(lambda recorder: recorder.states()))
+    members, states = await asyncio.gather(
+        walk.fleet.running(), records.ask(lambda recorder: recorder.states())
+    )
     say(f"Taking over: {len(members)} step sandboxes are running.")
     return Takeover(members, states)
 

@@ -365,7 +365,8 @@ class Member:
         with contextlib.suppress(ImportError, AttributeError):
             from modal._utils.async_utils import synchronizer
 
-            result = synchronizer._translate_in(self._sandbox)._impl.result
+            inner: Any = synchronizer._translate_in(self._sandbox)  # type: ignore[no-untyped-call]
+            result = inner._impl.result
             status, detail = result.status, result.exception
         return read_end(code, status, detail)
 
