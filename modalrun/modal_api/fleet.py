@@ -155,12 +155,12 @@ class Fleet:
 
     async def terminate_all(self) -> None:
         """End every step sandbox of the run, also those that are still being created."""
-        for _ in range(10):
+        for pause in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0):
             members = await self.running()
             if not members:
                 return
             await asyncio.gather(*(member.terminate() for member in members))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
 
     async def _running(self) -> list[Member]:
         import modal
