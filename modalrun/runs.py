@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from modalrun import history, preparation
+from modalrun import history, preparation, truth
 from modalrun.errors import NotFoundError
 from modalrun.history import LATEST, KnownRun
+from modalrun.truth import NOT_ASKED, ModalView, RunView
 
 _CANDIDATES = 50
 """How many recent runs are compared with a text that means none of them."""
@@ -68,3 +69,45 @@ def resolve(text: str | None, *, interactive: bool) -> KnownRun:
     matches = zenml_history.matching(meant)
     known = [] if matches else zenml_history.listed(limit=_CANDIDATES)
     return history.choose(meant, matches, known)
+
+
+def look(run: KnownRun, *, exit_wanted: bool = False) -> RunView:
+    """What is true of a run now, from ZenML's record and, where it matters, from Modal.
+
+    Args:
+        run: The run.
+        exit_wanted: Whether to find out the exit code of a run that failed, which takes Modal.
+
+    Raises:
+        NotFoundError: ZenML has the run no longer.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there. That
+            Modal doesn't answer is no error: the view says what could not be checked.
+    """
+    from modalrun.zenml_api import history as zenml_history
+
+    fresh, steps = zenml_history.read(run)
+    modal = _ask_modal(fresh, exit_wanted=exit_wanted)
+    if not fresh.finished and modal.sandbox == "ended":
+        # It may have recorded its end after we asked ZenML and before we asked Modal.
+        fresh, steps = zenml_history.read(run)
+    return truth.judge(fresh, steps, modal, url=zenml_history.dashboard_url(fresh))
+
+
+def reread(view: RunView) -> RunView:
+    """A view with ZenML's record as it is now; Modal is not asked again.
+
+    Raises:
+        NotFoundError, AuthenticationError, ConnectionLostError: As for `look`.
+    """
+    from modalrun.zenml_api import history as zenml_history
+
+    fresh, steps = zenml_history.read(view.run)
+    return truth.judge(fresh, steps, view.modal, url=view.url)
+
+
+def _ask_modal(run: KnownRun, *, exit_wanted: bool) -> ModalView:
+    if run.facts is None or not truth.needs_modal(run, exit_wanted=exit_wanted):
+        return NOT_ASKED
+    from modalrun.modal_api import lookup
+
+    return lookup.view(run.id, run.facts)

@@ -11,8 +11,8 @@ Run = Annotated[
     str | None,
     typer.Argument(
         metavar="[RUN]",
-        help="A run id, the beginning of one (4 digits or more), a run's name, or 'latest', which is"
-        " also meant where RUN is left out on a terminal.",
+        help="A run id, the beginning of one (4 digits or more), a run's name, or 'latest'. On a"
+        " terminal it may be left out, which means 'latest'.",
     ),
 ]
 
