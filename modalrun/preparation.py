@@ -182,12 +182,6 @@ def check_runnable(made: Plan) -> None:
             hint="Use 'mode: pipeline' (or '--mode pipeline'), which runs all steps in one"
             " sandbox.",
         )
-    if not made.synchronous:
-        raise UsageError(
-            "'synchronous: false' can be planned but not submitted yet:"
-            f" it is set by the {made.origins['synchronous'].source}.",
-            hint="Use '--sync'. Ctrl-C detaches; the run goes on.",
-        )
 
 
 def _with_spec(held: DeploymentFile, spec: RunSpec) -> Deployment:

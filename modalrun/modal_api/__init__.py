@@ -104,6 +104,11 @@ class Connection:
             # The first call that proves the token, before anything is created with it.
             self._client.hello()
 
+    @property
+    def client(self) -> modal.Client:
+        """The SDK's client; another one after `reconnect`."""
+        return self._client
+
     def check_names(self, plan: Plan) -> None:
         """Check that the environment, secrets and volumes that a plan names exist.
 
@@ -369,10 +374,18 @@ class RunningSandbox:
         ]
         for stream in streams:
             stream.start()
-        end = self._retrying(self._wait)
+        end = self.wait()
         for stream in streams:
             stream.join(RECONNECT_SECONDS)
         return end
+
+    def wait(self) -> SandboxEnd:
+        """Wait until the sandbox has ended, through lost connections as `watch` does.
+
+        Raises:
+            ConnectionLostError: The connection is lost for good; the sandbox may still run.
+        """
+        return self._retrying(self._wait)
 
     def terminate(self) -> None:
         """End the sandbox now; nothing happens if it has ended."""
