@@ -28,6 +28,8 @@ class StepRecord:
         start: When it started (UTC), where it did.
         end: When it ended (UTC), where it has.
         attempt: Which try this was, from 1.
+        gpu: The GPU of its own sandbox, where it had one with a GPU.
+        reason: Why it ended as it did, where that is known and not a matter of course.
     """
 
     name: str
@@ -35,6 +37,8 @@ class StepRecord:
     start: datetime | None = None
     end: datetime | None = None
     attempt: int = 1
+    gpu: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,16 @@ class Outcome:
         headline: One sentence.
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
+        run_id: ZenML's run id.
+        accepted: Whether this is not an end: the run goes on and nobody waits for it.
     """
 
     exit_code: int
     headline: str
     details: tuple[tuple[str, str], ...]
     steps: tuple[StepRecord, ...]
+    run_id: str = ""
+    accepted: bool = False
 
 
 _ERRORS: dict[EndKind, type[ModalrunError]] = {

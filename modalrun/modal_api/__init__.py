@@ -410,10 +410,18 @@ class RunningSandbox:
         ]
         for stream in streams:
             stream.start()
-        end = self._retrying(self._wait)
+        end = self.wait()
         for stream in streams:
             stream.join(RECONNECT_SECONDS)
         return end
+
+    def wait(self) -> SandboxEnd:
+        """Wait until the sandbox has ended, through lost connections as `watch` does.
+
+        Raises:
+            ConnectionLostError: The connection is lost for good; the sandbox may still run.
+        """
+        return self._retrying(self._wait)
 
     def terminate(self) -> None:
         """End the sandbox now; nothing happens if it has ended."""
