@@ -7,7 +7,7 @@ import sys
 import threading
 from datetime import datetime
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -140,6 +140,18 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     if minutes < 60:
         return f"{minutes} m {rest:02} s"
     return f"{minutes // 60} h {minutes % 60:02} m"
+
+
+def print_wide(console: Console, shown: RenderableType) -> None:
+    """Print something; in a pipe, which has no width, in lines as long as they need to be."""
+    if console.is_terminal:
+        console.print(shown)
+        return
+    text = io.StringIO()
+    Console(file=text, width=10_000, color_system=None, markup=False, emoji=False).print(shown)
+    for line in text.getvalue().splitlines():
+        console.file.write(f"{line.rstrip()}\n")
+    console.file.flush()
 
 
 def make_console(*, stderr: bool) -> Console:
