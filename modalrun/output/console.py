@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -161,6 +161,18 @@ class Reporter:
 def state(step: StepRecord) -> str:
     """A step's state as the summary shows it."""
     return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
+
+
+def print_wide(console: Console, shown: RenderableType) -> None:
+    """Print something; in a pipe, which has no width, in lines as long as they need to be."""
+    if console.is_terminal:
+        console.print(shown)
+        return
+    text = io.StringIO()
+    Console(file=text, width=10_000, color_system=None, markup=False, emoji=False).print(shown)
+    for line in text.getvalue().splitlines():
+        console.file.write(f"{line.rstrip()}\n")
+    console.file.flush()
 
 
 def make_console(*, stderr: bool) -> Console:
