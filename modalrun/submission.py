@@ -25,7 +25,7 @@ from modalrun.facts import RunFacts, to_metadata
 from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
-from modalrun.outcome import Outcome, StepRecord, verdict
+from modalrun.outcome import Outcome, StepRecord, all_cached, verdict
 from modalrun.plan import Plan
 from modalrun.planning import account_prices
 from modalrun.prices import LIST_PRICES
@@ -73,10 +73,11 @@ def submit(spec: RunSpec, watcher: Watcher, *, max_cost: Decimal | None = None) 
         created: list[tuple[str, RunningSandbox]] = []
         try:
             with redirect_stdout(sys.stderr):
-                run_id, sandbox = _create(
-                    spec, compiled, plan, connection, watcher, created=created
-                )
+                run, sandbox = _create(spec, compiled, plan, connection, watcher, created=created)
             interrupts.check()
+            if sandbox is None:
+                steps = [step.name for step in compiled.deployment.steps]
+                return all_cached(run.id, run.url, steps)
             watcher.phase("Waiting for the first step")
             end = sandbox.watch(watcher.output)
         except (KeyboardInterrupt, Interrupted):
@@ -87,7 +88,7 @@ def submit(spec: RunSpec, watcher: Watcher, *, max_cost: Decimal | None = None) 
                     watcher.say(f"  {label:<8} {command}")
             raise
         with redirect_stdout(sys.stderr):
-            return _outcome(run_id, compiled.deployment, plan, sandbox, end)
+            return _outcome(run.id, compiled.deployment, plan, sandbox, end)
 
 
 def _create(
@@ -98,8 +99,10 @@ def _create(
     watcher: Watcher,
     *,
     created: list[tuple[str, RunningSandbox]],
-) -> tuple[str, RunningSandbox]:
+) -> tuple[CreatedRun, RunningSandbox | None]:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other.
+
+    A run that ZenML's cache has completed has no sandbox.
 
     `created` gets what is returned as soon as it exists, for a caller that is interrupted.
     """
@@ -119,6 +122,8 @@ def _create(
                 run = runs.create_run(compiled)
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
+            if run.finished:
+                return run, None
             sandbox = connection.create_run_sandbox(
                 plan,
                 planning.for_run(plan.run_sandbox, run.id),
@@ -137,7 +142,7 @@ def _create(
     ).start()
     watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan, sandbox)})")
     watcher.say("")
-    return run.id, sandbox
+    return run, sandbox
 
 
 def _prepare(
