@@ -26,8 +26,8 @@ MAX_TIMEOUT_SECONDS = 86_400
 
 INFRASTRUCTURE_RETRIES = 2
 CREATION_RATE = 5.0
-"""Defaults of the settings. Modal takes 5 creations a second, 150 at once
-(modal.com/docs/guide/sandboxes, read 2026-10-09)."""
+"""Defaults of the settings. A Modal workspace may create 5 sandboxes a second, and 150 at once
+(Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639)."""
 
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """What Modal takes as the name of an app or environment (`modal/_utils/name_utils.py`, 1.6.4)."""

@@ -22,7 +22,7 @@ from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.ordering import Source
-from modalrun.outcome import Outcome
+from modalrun.outcome import Outcome, all_cached
 from modalrun.plan import Plan
 from modalrun.planning import account_prices
 from modalrun.preloading import PRELOAD
@@ -68,13 +68,17 @@ def submit(
         number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                _create(spec, compiled, plan, connection, watcher, created=created)
+                finished = _create(spec, compiled, plan, connection, watcher, created=created)
             interrupts.check()
         except (KeyboardInterrupt, Interrupted) as interruption:
             if not created:
                 raise
             number = signal.SIGTERM if isinstance(interruption, Interrupted) else signal.SIGINT
             interrupts.forget()
+        else:
+            if finished is not None:
+                steps = [step.name for step in compiled.deployment.steps]
+                return all_cached(finished.id, finished.url, steps)
         (run,) = created
         if plan.synchronous:
             return following.follow(run, watcher, on_interrupt, interrupted=number)
@@ -90,10 +94,13 @@ def _create(
     watcher: Watcher,
     *,
     created: list[Submitted],
-) -> None:
+) -> CreatedRun | None:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other.
 
     `created` gets what exists as soon as it does, for a caller that is interrupted.
+
+    Returns:
+        A run that ZenML's cache has completed, which needs no sandbox; None for any other.
     """
     from modalrun.zenml_api import registry, runs
 
@@ -109,6 +116,8 @@ def _create(
                 run = runs.create_run(compiled)
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
+            if run.finished:
+                return run
             ready = dispatch(
                 connection,
                 compiled,
@@ -137,6 +146,7 @@ def _create(
             raise
     watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan, sandbox)})")
     watcher.say("")
+    return None
 
 
 def _submitted(

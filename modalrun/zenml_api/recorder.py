@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from collections.abc import Mapping, Sequence
 
 from zenml.client import Client
-from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus
-from zenml.exceptions import EntityExistsError
 from zenml.orchestrators.step_launcher import StepLauncher
-from zenml.orchestrators.step_run_utils import StepRunRequestFactory, publish_cached_step_run
 
 from modalrun.facts import StepFacts
 from modalrun.zenml_api import runs, step_records
+from modalrun.zenml_api.caching import Cache
 from modalrun.zenml_api.step_records import StepState
 from modalrun.zenml_api.steps import LoadedRun
 from modalrun.zenml_api.translate import translated
@@ -61,31 +58,12 @@ class RunRecorder:
         return step_records.step_state(self.run_id, step)
 
     def cached(self, step: str) -> bool:
-        """Look a step up in ZenML's cache, and record it as CACHED if it is there.
+        """Record a step as CACHED if it is in ZenML's cache; returns whether it is.
 
-        The steps that it waits for have to be done. A step that can't be looked up here, because
-        its cache function needs packages that the driver doesn't have, is looked up once more in
-        its own sandbox, by ZenML.
+        The steps that it waits for have to be done.
         """
         with translated():
-            factory = _Requests(
-                snapshot=self._loaded.snapshot,
-                pipeline_run=self._loaded.run,
-                stack=self._loaded.stack,
-            )
-            if not factory.has_caching_enabled(step):
-                return False
-            request = factory.create_request(step)
-            try:
-                factory.populate_request(request)
-            except Exception:
-                return False
-            if request.status not in {ExecutionStatus.CACHED, ExecutionStatus.SKIPPED}:
-                return False
-            # "Exists": the answer to an earlier call was lost.
-            with contextlib.suppress(EntityExistsError):
-                publish_cached_step_run(request, pipeline_run=self._loaded.run)
-            return True
+            return Cache(self._loaded.snapshot, self._loaded.run, self._loaded.stack).record(step)
 
     def fail_step(self, step: str, reason: str, *, final: bool = False) -> StepState | None:
         """Record a step's failure; see `step_records.fail_step`."""
@@ -139,15 +117,3 @@ def median_seconds(runs_: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Each step's median over several runs."""
     names = dict.fromkeys(name for run in runs_ for name in run)
     return {name: statistics.median(run[name] for run in runs_ if name in run) for name in names}
-
-
-class _Requests(StepRunRequestFactory):
-    """ZenML's requests for step runs, made without importing the step's module.
-
-    It may need packages that the driver's image lacks, and takes its time and memory. Of a cached
-    step ZenML then takes docstring and source code from the record that it is cached from
-    (`step_run_utils.py:298`); the cache key has a hash of the code, made when it was compiled.
-    """
-
-    def _get_docstring_and_source_code(self, step: Step) -> tuple[str | None, str | None]:
-        return None, None

@@ -38,6 +38,7 @@ from zenml.utils.time_utils import utc_now
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.outcome import StepRecord
+from modalrun.zenml_api.caching import Cache
 from modalrun.zenml_api.compiling import Compiled
 from modalrun.zenml_api.translate import translated
 
@@ -71,6 +72,8 @@ class CreatedRun:
         id: ZenML's run id.
         name: Its name.
         url: Its page on the dashboard, where there is one.
+        cached: The steps that ZenML's cache had, which are recorded and don't run.
+        finished: Whether that was all of them: the run has completed and needs no sandbox.
         environment: Variables for the sandbox. They hold ZenML's credentials: they travel as a
             Modal secret and are never printed.
     """
@@ -79,10 +82,14 @@ class CreatedRun:
     name: str
     url: str | None
     environment: Mapping[str, str]
+    cached: frozenset[str] = frozenset()
+    finished: bool = False
 
 
 def create_run(compiled: Compiled) -> CreatedRun:
     """Store the deployment and the placeholder run, so that the run id exists before any sandbox.
+
+    What ZenML's cache has of its steps is recorded at once.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
@@ -112,14 +119,21 @@ def create_run(compiled: Compiled) -> CreatedRun:
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
                 hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
             ) from error
+        cached = Cache(stored, run, compiled.stack).record_all()
+        if compiled.deployment.steps and len(cached) == len(compiled.deployment.steps):
+            return CreatedRun(str(run.id), run.name, _run_url(run), {}, cached, finished=True)
         variables, secrets = get_config_environment_vars(pipeline_run_id=run.id)
         if GlobalConfiguration().store_configuration.type == StoreType.SQL:
             # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
             variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
+        if compiled.stack.artifact_store.config.is_local:
+            # A sandbox has a home of its own; the artifacts are the same, and so are cache keys.
             variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
         variables[ENV_ZENML_ACTIVE_STACK_ID] = str(compiled.stack.id)
         variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
-        return CreatedRun(str(run.id), run.name, _run_url(run), {**variables, **secrets})
+        return CreatedRun(
+            str(run.id), run.name, _run_url(run), {**variables, **secrets}, cached=cached
+        )
 
 
 def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
