@@ -37,6 +37,8 @@ PRELOAD = Preload(
         "zenml.step_operators",
         "zenml.integrations.registry",
         "packaging.requirements",
+        # For the driver.
+        "modal",
     ),
     programs=("modalrun.driver",),
     # As the plan sets it in every sandbox (`modalrun/plan.py`).
