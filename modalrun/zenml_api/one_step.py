@@ -269,7 +269,12 @@ class _Launcher(StepLauncher):
         force_write_logs: Callable[..., Any],
     ) -> StepRunResponse | None:
         self.store_facts(step_run)
-        return super()._run_step(pipeline_run, step_run, force_write_logs)
+
+        def run() -> StepRunResponse | None:
+            return super(_Launcher, self)._run_step(pipeline_run, step_run, force_write_logs)
+
+        # A step operator cleans up what it has started elsewhere when it is interrupted.
+        return self.guarded(run) if self._step.config.step_operator else run()
 
     def _run_step_in_current_thread(self, *args: Any, **kwargs: Any) -> StepRunResponse:
         runner = _Runner(step=self._step, stack=self._stack)
