@@ -136,8 +136,7 @@ class OneStep:
                 self._fail(reason)
             self._launcher.finish_facts()
             with contextlib.suppress(Exception):
-                if (logs := LoggingContext.get()) is not None:
-                    logs.end()
+                _keep_logs()
             signals.leave()
 
     def _word(self) -> Word:
@@ -297,6 +296,13 @@ class _Runner(StepRunner):
         # The step is a copy of ZenML's, for this runner alone.
         step.call_entrypoint = call_entrypoint  # type: ignore[method-assign]
         return step
+
+
+def _keep_logs() -> None:
+    """Store what the step has printed; ending one of two contexts doesn't do it by itself."""
+    if (logs := LoggingContext.get()) is not None:
+        logs.end()
+        Client().active_stack.log_store.flush(blocking=True)
 
 
 def _store(step_run_id: UUID, metadata: dict[UUID, dict[str, Any]]) -> None:

@@ -156,10 +156,12 @@ def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     assert [step.version for step in run.steps if step.name == "bad"] == [1, 2]
     why = {step.name: step.exception for step in run.steps}
     assert "It took too long." in why["patient"]
-    stored = world.zenml(STORED.format(run_id=sandboxes.run_id))["good"]
-    known = {name: value for name, value in stored["metadata"].items() if "modalrun" in name}
+    stored = world.zenml(STORED.format(run_id=sandboxes.run_id))
+    metadata = stored["good"]["metadata"]
+    known = {name: value for name, value in metadata.items() if "modalrun" in name}
     assert known == {f"modalrun_{name}": value for name, value in facts.items()}
-    assert "good says this" in "\n".join(stored["logs"])
+    assert "good says this" in "\n".join(stored["good"]["logs"])
+    assert "waiting in" in "\n".join(stored["patient"]["logs"])
 
 
 def test_a_step_whose_sandbox_is_lost_is_executed_again_for_the_same_record(
