@@ -28,6 +28,7 @@ from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.outcome import Outcome, StepRecord, verdict
 from modalrun.plan import Plan
 from modalrun.planning import account_prices
+from modalrun.preloading import PRELOAD
 from modalrun.prices import LIST_PRICES
 from modalrun.source_tree import stage
 from modalrun.spec import RunSpec
@@ -168,10 +169,8 @@ def _prepare(
 
 
 def _warm_up_server() -> None:
-    try:
-        launcher.ensure_running()
-    except ModalrunError:
-        return
+    with contextlib.suppress(ModalrunError):
+        launcher.preload(launcher.ensure_running(), PRELOAD)
 
 
 def _give_up(

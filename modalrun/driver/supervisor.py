@@ -28,6 +28,7 @@ from modalrun.driver import (
     EXIT_TIMED_OUT,
     RUN_ID,
     TIMEOUT,
+    fork,
 )
 
 CHUNK = 65_536
@@ -57,14 +58,7 @@ def main() -> int:
     earlier_kills = _out_of_memory_kills()
     home = Path(tempfile.mkdtemp(prefix="modalrun-"))
     environment = _child_environment(home)
-    child = subprocess.Popen(
-        [sys.executable, "-m", sys.argv[1]],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-    )
+    child = fork.start([sys.executable, "-m", sys.argv[1]], environment)
     pumps = [_pump(child.stdout, sys.stdout.buffer), _pump(child.stderr, sys.stderr.buffer)]
     terminated = threading.Event()
 
@@ -135,7 +129,7 @@ def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
     return thread
 
 
-def _end(child: subprocess.Popen[bytes], grace: float) -> int:
+def _end(child: fork.Child, grace: float) -> int:
     """SIGTERM, then after `grace` seconds SIGKILL; returns the exit code."""
     child.terminate()
     try:
