@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from modalrun.listing import ListedRun
-from modalrun.output.console import STYLES, duration, make_console, print_wide
+from modalrun.output.console import make_console, print_wide
 from modalrun.output.status_json import run_fields
 from modalrun.output.text import harmless
+from modalrun.output.words import STYLES, duration
 from modalrun.prices import LIST_PRICES
 from modalrun.pricing import dollars
 

@@ -31,6 +31,7 @@ from zenml.models import (
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 from zenml.orchestrators.utils import get_config_environment_vars
 from zenml.pipelines.run_utils import create_placeholder_run
+from zenml.stack import Stack
 from zenml.utils import pagination_utils
 from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
@@ -38,6 +39,7 @@ from zenml.utils.time_utils import utc_now
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.outcome import StepRecord
+from modalrun.zenml_api.caching import Cache
 from modalrun.zenml_api.compiling import Compiled
 from modalrun.zenml_api.translate import translated
 
@@ -71,6 +73,8 @@ class CreatedRun:
         id: ZenML's run id.
         name: Its name.
         url: Its page on the dashboard, where there is one.
+        cached: The steps that ZenML's cache had, which are recorded and don't run.
+        finished: Whether that was all of them: the run has completed and needs no sandbox.
         environment: Variables for the sandbox. They hold ZenML's credentials: they travel as a
             Modal secret and are never printed.
     """
@@ -79,10 +83,14 @@ class CreatedRun:
     name: str
     url: str | None
     environment: Mapping[str, str]
+    cached: frozenset[str] = frozenset()
+    finished: bool = False
 
 
 def create_run(compiled: Compiled) -> CreatedRun:
     """Store the deployment and the placeholder run, so that the run id exists before any sandbox.
+
+    What ZenML's cache has of its steps is recorded at once.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
@@ -112,14 +120,25 @@ def create_run(compiled: Compiled) -> CreatedRun:
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
                 hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
             ) from error
-        variables, secrets = get_config_environment_vars(pipeline_run_id=run.id)
-        if GlobalConfiguration().store_configuration.type == StoreType.SQL:
-            # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
-            variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
-            variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
-        variables[ENV_ZENML_ACTIVE_STACK_ID] = str(compiled.stack.id)
-        variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
-        return CreatedRun(str(run.id), run.name, _run_url(run), {**variables, **secrets})
+        cached = Cache(stored, run, compiled.stack).record_all()
+        if compiled.deployment.steps and len(cached) == len(compiled.deployment.steps):
+            return CreatedRun(str(run.id), run.name, _run_url(run), {}, cached, finished=True)
+        variables = environment(run.id, compiled.stack, orchestrator_run_id)
+        return CreatedRun(str(run.id), run.name, _run_url(run), variables, cached=cached)
+
+
+def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
+    """The variables by which a sandbox reaches ZenML. They hold its credentials."""
+    variables, secrets = get_config_environment_vars(pipeline_run_id=run_id)
+    if GlobalConfiguration().store_configuration.type == StoreType.SQL:
+        # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
+        variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
+    if stack.artifact_store.config.is_local:
+        # A sandbox has a home of its own; the artifacts are the same, and so are cache keys.
+        variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
+    variables[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
+    variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
+    return {**variables, **secrets}
 
 
 def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
@@ -159,7 +178,7 @@ def read_run(run_id: str) -> RunRecord:
         )
 
 
-def finalize_run(run_id: str, reason: str) -> bool:
+def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     """Record the end of a run whose process can't do it any more.
 
     Every step that is not finished, and the run itself, become FAILED; STOPPED where somebody had
@@ -168,6 +187,7 @@ def finalize_run(run_id: str, reason: str) -> bool:
     Args:
         run_id: ZenML's run id.
         reason: What happened, in a sentence; stored with each step and the run.
+        stopped: Somebody wanted this end: what is not finished becomes STOPPED.
 
     Returns:
         Whether there was anything to record.
@@ -175,12 +195,12 @@ def finalize_run(run_id: str, reason: str) -> bool:
     changed = False
     with translated():
         client = Client()
-        stopping = {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
-        status = (
-            ExecutionStatus.STOPPED
-            if _get_run(client, run_id).status in stopping
-            else ExecutionStatus.FAILED
-        )
+        status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
+        if _get_run(client, run_id).status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+            status = ExecutionStatus.STOPPED
+        elif stopped:
+            # First, so that ZenML takes no more steps, and knows what to make of the end of these.
+            changed = _end_run(client, run_id, status, reason)
         for step in _steps(client, run_id):
             if step.status.is_finished:
                 continue
@@ -198,15 +218,46 @@ def finalize_run(run_id: str, reason: str) -> bool:
                 if updated.status.is_finished:
                     break
             changed = True
-        run = _get_run(client, run_id)
-        if not run.status.is_finished:
-            changed = True
-            # Between the look and the update the last step's end may have settled the run.
-            with contextlib.suppress(IllegalOperationError):
-                client.zen_store.update_run(
-                    run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
-                )
-    return changed
+        return _end_run(client, run_id, status, reason) or changed
+
+
+def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
+    """Give a run a final status; returns whether it had none."""
+    run = _get_run(client, run_id)
+    if run.status.is_finished:
+        return False
+    if status == ExecutionStatus.STOPPED:
+        # ZenML computes a run's status from its steps; only STOPPING makes STOPPED of a run none of
+        # whose steps was stopped (`pipeline_run_schemas.py:1310`, 0.98.0).
+        status = ExecutionStatus.STOPPING
+    # Between the look and the update the last step's end may have settled the run.
+    with contextlib.suppress(IllegalOperationError):
+        client.zen_store.update_run(
+            run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
+        )
+    return True
+
+
+def mark_stopping(run_id: str, reason: str) -> bool:
+    """Record that somebody wants the run to end; STOPPED at once where no step is unfinished.
+
+    Running steps notice it with their next heartbeat and end; new ones are refused.
+
+    Returns:
+        Whether the run was still unfinished.
+    """
+    with translated():
+        client = Client()
+        if _get_run(client, run_id).status.is_finished:
+            return False
+        try:
+            client.zen_store.update_run(
+                UUID(run_id),
+                PipelineRunUpdate(status=ExecutionStatus.STOPPING, status_reason=reason[:250]),
+            )
+        except IllegalOperationError:
+            return False
+        return True
 
 
 def _register_pipeline(client: Client, name: str) -> PipelineResponse:

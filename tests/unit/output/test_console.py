@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from modalrun.outcome import Outcome, StepRecord
-from modalrun.output.console import Reporter, duration
+from modalrun.output.console import Reporter
+from modalrun.output.words import duration
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
