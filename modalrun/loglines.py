@@ -23,7 +23,7 @@ class LogLine:
         text: As it was printed, without the line feed: nothing in it has been made harmless.
         time: Seconds since the epoch; None where Modal doesn't say (live streams).
         sandbox: Modal's id of the sandbox.
-        attempt: Which sandbox of its step, from 1.
+        attempt: Which try of its step, from 1.
     """
 
     step: str | None
@@ -61,6 +61,7 @@ class RunLines:
         self._run_sandbox = run_sandbox
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
+        self._attempts: dict[str, int] = {}
         self.per_step = False
 
     def feed(self, sandbox: str, source: str, text: str, time: float | None = None) -> list[Item]:
@@ -102,14 +103,18 @@ class RunLines:
         items: list[Item] = [self._line(stream, sandbox, source, before)] if before else []
         if isinstance(event, LinesOf):
             stream.step = event.step
+        elif event.sandbox is None:
+            # The run sandbox runs this step itself.
+            self._attempts[event.step] = event.attempt
         else:
             self.per_step = True
-            if event.sandbox:
-                self._steps[event.sandbox] = (event.step, event.attempt)
+            self._steps[event.sandbox] = (event.step, event.attempt)
         return [*items, event]
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
         step, attempt = self._steps.get(sandbox, (stream.step, 1))
+        if sandbox == self._run_sandbox and step is not None:
+            attempt = self._attempts.get(step, 1)
         return LogLine(step, source, text, stream.time, sandbox, attempt)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from modalrun import catalog, resources
 from modalrun.deployment import Deployment, StepView
+from modalrun.driver.order import ORDER_FILE
 from modalrun.errors import UsageError
 from modalrun.image import CODE_FOLDER, ImageRecipe, image_recipe
 from modalrun.precedence import Origin, Places, Value, Written, find, flatten
@@ -271,7 +272,7 @@ class _Maker:
     def per_step(self) -> tuple[SandboxSpec, tuple[StepPlan, ...]]:
         """A small CPU sandbox for the driver, and one with its own values for each step."""
         driver = self._sandbox(
-            self._command("modalrun.driver.walker"),
+            (*self._command("modalrun.driver.walker"), ORDER_FILE),
             Resolved(
                 resources.DRIVER,
                 {

@@ -175,13 +175,6 @@ def check_runnable(made: Plan) -> None:
     Raises:
         UsageError: The plan needs something that doesn't exist yet.
     """
-    if made.mode == "per_step":
-        raise UsageError(
-            "'mode: per_step' can be planned but not submitted yet:"
-            f" it is set by the {made.origins['mode'].source}.",
-            hint="Use 'mode: pipeline' (or '--mode pipeline'), which runs all steps in one"
-            " sandbox.",
-        )
     if not made.synchronous:
         raise UsageError(
             "'synchronous: false' can be planned but not submitted yet:"

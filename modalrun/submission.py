@@ -7,7 +7,6 @@ import sys
 import tempfile
 import threading
 from contextlib import redirect_stdout
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from modalrun import interrupts, preparation, pricing
 from modalrun import plan as planning
 from modalrun.deployment import Deployment
+from modalrun.dispatch import dispatch
 from modalrun.errors import (
     ConnectionLostError,
     Interrupted,
@@ -25,11 +25,12 @@ from modalrun.facts import RunFacts, to_metadata
 from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
+from modalrun.ordering import Source
 from modalrun.outcome import Outcome, StepRecord, verdict
 from modalrun.plan import Plan
 from modalrun.planning import account_prices
 from modalrun.prices import LIST_PRICES
-from modalrun.source_tree import stage
+from modalrun.source_tree import digest, stage
 from modalrun.spec import RunSpec
 from modalrun.stack_facts import wrong_stack
 
@@ -105,26 +106,36 @@ def _create(
     """
     from modalrun.zenml_api import registry, runs
 
-    recipe, credentials = registry.resolved(
-        plan.run_sandbox.image, compiled.snapshot, compiled.stack
-    )
-    plan = replace(plan, run_sandbox=replace(plan.run_sandbox, image=recipe))
+    plan, credentials = registry.resolved_plan(plan, compiled.snapshot, compiled.stack)
     watcher.phase("Creating the run, its image and its sandbox")
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         ignored = dockerignore(compiled.deployment.docker)
-        stage(spec.source_root, Path(folder), dockerignore=ignored)
+        staged = Path(folder) / "source"
+        stage(spec.source_root, staged, dockerignore=ignored)
         run: CreatedRun | None = None
         try:
             with interrupts.deferred():
                 run = runs.create_run(compiled)
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
+            ready = dispatch(
+                connection,
+                compiled,
+                plan,
+                run,
+                Source(spec.source_root, digest(staged), ignored),
+                Path(folder),
+                staged=staged,
+                registry=credentials,
+            )
+            plan = ready.plan
             sandbox = connection.create_run_sandbox(
                 plan,
                 planning.for_run(plan.run_sandbox, run.id),
-                run.environment,
-                Path(folder),
+                ready.secrets,
+                staged,
                 registry=credentials,
+                order=ready.order_file,
                 say=lambda text: watcher.say(f"  {text}", "yellow"),
             )
             created.append((run.id, sandbox))
@@ -132,9 +143,8 @@ def _create(
             if run is not None and not created:
                 _give_up(connection, plan, run.id, error, watcher)
             raise
-    threading.Thread(
-        target=runs.record_metadata, args=(run.id, to_metadata(_facts(plan, sandbox))), daemon=True
-    ).start()
+    metadata = {**to_metadata(_facts(plan, sandbox)), **ready.metadata}
+    threading.Thread(target=runs.record_metadata, args=(run.id, metadata), daemon=True).start()
     watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan, sandbox)})")
     watcher.say("")
     return run.id, sandbox

@@ -6,21 +6,19 @@ uses ZenML's own step launcher beneath, so that caching, hooks, artifacts and st
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import gc
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from modalrun.driver import (
-    END_REASON_FILE,
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
@@ -28,15 +26,26 @@ from modalrun.driver import (
     MAX_PARALLELISM,
     RUN_ID,
     RunStopped,
+    control,
+    events,
+    marking,
 )
-from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start
+from modalrun.driver.events import StepEvent, StepState
+from modalrun.driver.process import (
+    Terminated,
+    buffer_lines,
+    leave,
+    print_traceback,
+    say,
+    supervisors_reason,
+)
+from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start, State
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.steps import StepRunner
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception, so that neither a retry nor user code takes it for one."""
+STOP_REASON = "the run was asked to stop"
 
 
 class _Signals:
@@ -54,9 +63,10 @@ def main() -> NoReturn:
     """Run the steps of the run that the environment names, and leave with their outcome."""
     signals = _Signals()
     signal.signal(signal.SIGTERM, signals)
-    # Line buffering: a line is one write, and leaves when it is complete.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
+    stop = threading.Event()
+    control.listen(stop.set)
+    buffer_lines()
+    marking.install()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_FAILED
@@ -66,23 +76,31 @@ def main() -> NoReturn:
         runner = StepRunner(os.environ[RUN_ID])
         gc.freeze()
         gc.enable()
-        code = EXIT_COMPLETED if run(runner) else EXIT_FAILED
+        code = EXIT_COMPLETED if run(runner, stop) else EXIT_FAILED
     except (Terminated, RunStopped):
         code = EXIT_TERMINATED
     except BaseException:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if code != EXIT_COMPLETED and not _record_end(code):
+    if code != EXIT_COMPLETED and not _record_end(code, stopped=stop.is_set()):
         code = EXIT_UNRECORDED
-    _leave(code)
+    leave(code)
 
 
-def run(runner: StepRunner) -> bool:
+def run(runner: StepRunner, stop: threading.Event | None = None) -> bool:
     """Run every step whose turn comes; returns whether all of them succeeded.
 
     One at a time runs in the main thread, where ZenML's signal handling works. Several at a time
     run in threads, each with a copy of the context that ZenML keeps its state in.
+
+    Args:
+        runner: The steps.
+        stop: Set from outside when nothing more is to start; what runs then finishes.
+
+    Raises:
+        RunStopped: Steps were left out because of `stop`, and none has failed.
     """
+    stop = stop or threading.Event()
     limit = int(os.environ.get(MAX_PARALLELISM, "1"))
     scheduler = Scheduler(
         runner.graph,
@@ -90,32 +108,42 @@ def run(runner: StepRunner) -> bool:
         max_parallelism=limit,
         done=runner.done,
     )
+    for step in runner.done:
+        _tell(step, "cached")
     walk = _one_by_one if limit == 1 else _side_by_side
-    walk(runner, scheduler, limit)
+    walk(runner, scheduler, limit, stop)
     runner.cleanup()
+    states = set(scheduler.states.values())
+    if stop.is_set() and State.NOT_RUN in states and State.FAILED not in states:
+        raise RunStopped
     return scheduler.succeeded
 
 
-def _one_by_one(runner: StepRunner, scheduler: Scheduler, _limit: int) -> None:
-    actions = scheduler.start()
+def _one_by_one(
+    runner: StepRunner, scheduler: Scheduler, _limit: int, stop: threading.Event
+) -> None:
+    actions = [*_stopping(scheduler, stop), *scheduler.start()]
     while starts := _say_skips(actions):
         (step,) = starts
-        actions = scheduler.ended(step, succeeded=_run_step(runner, step))
+        succeeded = _run_step(runner, step, stop)
+        actions = [*_stopping(scheduler, stop), *scheduler.ended(step, succeeded=succeeded)]
 
 
-def _side_by_side(runner: StepRunner, scheduler: Scheduler, limit: int) -> None:
+def _side_by_side(
+    runner: StepRunner, scheduler: Scheduler, limit: int, stop: threading.Event
+) -> None:
     running: dict[Future[bool], str] = {}
     pool = ThreadPoolExecutor(limit, thread_name_prefix="step")
     try:
-        actions = scheduler.start()
+        actions = [*_stopping(scheduler, stop), *scheduler.start()]
         while True:
             for step in _say_skips(actions):
                 context = contextvars.copy_context()
-                running[pool.submit(context.run, _run_step, runner, step)] = step
+                running[pool.submit(context.run, _run_step, runner, step, stop)] = step
             if not running:
                 return
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            actions = []
+            actions = _stopping(scheduler, stop)
             for future in ended:
                 actions += scheduler.ended(running.pop(future), succeeded=future.result())
     finally:
@@ -123,52 +151,67 @@ def _side_by_side(runner: StepRunner, scheduler: Scheduler, limit: int) -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _stopping(scheduler: Scheduler, stop: threading.Event) -> list[Action]:
+    """What follows from a request to stop, where there is one."""
+    return scheduler.stop(STOP_REASON) if stop.is_set() else []
+
+
 def _say_skips(actions: list[Action]) -> list[str]:
     """Tell of the steps that will not run; returns the steps to start."""
     for action in actions:
         if isinstance(action, Skip):
-            _say(action.reason)
+            say(action.reason)
+            _tell(action.step, "not run", reason=action.reason)
     return [action.step for action in actions if isinstance(action, Start)]
 
 
-def _run_step(runner: StepRunner, name: str) -> bool:
+def _run_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
+    """Run one step with its retries, and mark what it prints as its own."""
+    with marking.lines_of(name):
+        return _try_step(runner, name, stop)
+
+
+def _try_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
     """Run one step with its retries. ZenML's own retry loop would also retry a termination."""
     retries, delay, backoff = runner.retry_policy(name)
     for attempt in range(retries + 1):
+        _tell(name, "running", attempt=attempt + 1)
         try:
-            return runner.launch(name)
+            succeeded = runner.launch(name)
+            _tell(name, "completed" if succeeded else "failed", attempt=attempt + 1)
+            return succeeded
         except Exception as error:
             print_traceback(error)
-        if attempt < retries:
-            _say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
-            time.sleep(delay)
-            delay *= backoff
+            reason = _one_line(error)
+        if attempt == retries or stop.is_set():
+            _tell(name, "failed", attempt=attempt + 1, reason=reason)
+            break
+        _tell(name, "retrying", attempt=attempt + 1, reason=reason)
+        say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
+        time.sleep(delay)
+        delay *= backoff
     return False
 
 
-def print_traceback(error: Exception) -> None:
-    """Print a step's exception from the user's own first line on; whole where there is none."""
-    root = str(Path.cwd())
-    trace = error.__traceback__
-    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(root):
-        trace = trace.tb_next
-    # One write, so that it stays together among what else is printed.
-    lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
-    sys.stderr.write("".join(lines))
-    sys.stderr.flush()
+def _tell(step: str, state: StepState, *, attempt: int = 1, reason: str | None = None) -> None:
+    """Tell those who look on how a step stands."""
+    event = StepEvent(step, state, at=time.time(), attempt=attempt, reason=reason)
+    sys.stdout.write(events.line(event))
+    sys.stdout.flush()
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+def _one_line(error: Exception) -> str:
+    """An exception as the last line of its traceback, cut: it is part of one event."""
+    return traceback.format_exception_only(error)[-1].strip()[:500]
 
 
-def _record_end(code: int) -> bool:
+def _record_end(code: int, *, stopped: bool) -> bool:
     """Leave nothing `running` in ZenML; returns whether that worked."""
     try:
         from modalrun.zenml_api.runs import finalize_run
 
-        finalize_run(os.environ[RUN_ID], _end_reason(code))
+        reason = "The run was asked to stop." if stopped else _end_reason(code)
+        finalize_run(os.environ[RUN_ID], reason, stopped=stopped and code == EXIT_TERMINATED)
     except BaseException:
         # The supervisor tries again in a process that is not in the middle of anything.
         traceback.print_exc()
@@ -178,16 +221,8 @@ def _record_end(code: int) -> bool:
 
 def _end_reason(code: int) -> str:
     """Why the run ends, in the supervisor's words where it said something."""
-    with contextlib.suppress(OSError, KeyError):
-        return Path(os.environ[END_REASON_FILE]).read_text(encoding="utf-8")
-    return "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process without tearing the interpreter down, which takes ZenML about a second."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    ours = "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
+    return supervisors_reason() or ours
 
 
 if __name__ == "__main__":

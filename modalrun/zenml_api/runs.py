@@ -159,7 +159,7 @@ def read_run(run_id: str) -> RunRecord:
         )
 
 
-def finalize_run(run_id: str, reason: str) -> bool:
+def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     """Record the end of a run whose process can't do it any more.
 
     Every step that is not finished, and the run itself, become FAILED; STOPPED where somebody had
@@ -168,6 +168,7 @@ def finalize_run(run_id: str, reason: str) -> bool:
     Args:
         run_id: ZenML's run id.
         reason: What happened, in a sentence; stored with each step and the run.
+        stopped: Whether somebody has asked for this end, so that it is STOPPED in any case.
 
     Returns:
         Whether there was anything to record.
@@ -175,6 +176,8 @@ def finalize_run(run_id: str, reason: str) -> bool:
     changed = False
     with translated():
         client = Client()
+        if stopped:
+            changed = mark_stopping(run_id, reason)
         stopping = {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
         status = (
             ExecutionStatus.STOPPED
@@ -201,12 +204,38 @@ def finalize_run(run_id: str, reason: str) -> bool:
         run = _get_run(client, run_id)
         if not run.status.is_finished:
             changed = True
+            if status is ExecutionStatus.STOPPED:
+                # Asked for STOPPED, ZenML makes RUNNING of a run whose steps have not all run;
+                # asked for STOPPING, STOPPED (`pipeline_run_schemas.py:1295`, 0.98).
+                status = ExecutionStatus.STOPPING
             # Between the look and the update the last step's end may have settled the run.
             with contextlib.suppress(IllegalOperationError):
                 client.zen_store.update_run(
                     run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
                 )
     return changed
+
+
+def mark_stopping(run_id: str, reason: str) -> bool:
+    """Record that somebody wants the run to end; STOPPED at once where no step is unfinished.
+
+    Running steps notice it with their next heartbeat and end; new ones are refused.
+
+    Returns:
+        Whether the run was still unfinished.
+    """
+    with translated():
+        client = Client()
+        if _get_run(client, run_id).status.is_finished:
+            return False
+        try:
+            client.zen_store.update_run(
+                UUID(run_id),
+                PipelineRunUpdate(status=ExecutionStatus.STOPPING, status_reason=reason[:250]),
+            )
+        except IllegalOperationError:
+            return False
+        return True
 
 
 def _register_pipeline(client: Client, name: str) -> PipelineResponse:

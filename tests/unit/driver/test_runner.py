@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver import MAX_PARALLELISM, RunStopped
+from modalrun.driver import MAX_PARALLELISM, RunStopped, events
 from modalrun.driver import runner as driver_runner
 from modalrun.driver.runner import Terminated, run
 
@@ -60,8 +60,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def go(steps: Steps) -> bool:
-    return run(steps)  # type: ignore[arg-type]
+def go(steps: Steps, stop: threading.Event | None = None) -> bool:
+    return run(steps, stop)  # type: ignore[arg-type]
+
+
+def told(text: str) -> list[tuple[str, str, int]]:
+    """What was told of steps on stdout: step, state, attempt."""
+    found = [events.read(line) for line in text.split("\n")]
+    return [(e.step, e.state, e.attempt) for e in found if isinstance(e, events.StepEvent)]
 
 
 def test_all_steps_in_graph_order() -> None:
@@ -133,6 +139,72 @@ def test_an_end_from_outside_is_no_failure_and_is_not_retried(
         go(steps)
     assert steps.launched == ["load"]
     assert pauses == []
+
+
+class Asked(Steps):
+    """Somebody asks for a stop while a certain step runs."""
+
+    def __init__(self, graph: dict[str, tuple[str, ...]], during: str, **more: Any) -> None:
+        super().__init__(graph, **more)
+        self.during = during
+        self.stop = threading.Event()
+
+    def launch(self, name: str) -> bool:
+        if name == self.during:
+            self.stop.set()
+        return super().launch(name)
+
+
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_after_a_request_to_stop_nothing_starts(
+    at_once: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(MAX_PARALLELISM, at_once)
+    steps = Asked(DIAMOND, "load")
+    with pytest.raises(RunStopped):
+        go(steps, steps.stop)
+    assert (steps.launched, steps.cleaned_up) == (["load"], 1)
+    captured = capsys.readouterr()
+    assert "Step `join` is not run: the run was asked to stop." in captured.err
+    assert told(captured.out) == [
+        ("load", "running", 1),
+        ("load", "completed", 1),
+        *((step, "not run", 1) for step in ("left", "right", "join")),
+    ]
+
+
+def test_a_request_to_stop_before_the_first_step() -> None:
+    steps = Asked(DIAMOND, "none")
+    steps.stop.set()
+    with pytest.raises(RunStopped):
+        go(steps, steps.stop)
+    assert steps.launched == []
+
+
+def test_a_request_to_stop_during_the_last_step_changes_nothing() -> None:
+    steps = Asked(DIAMOND, "join")
+    assert go(steps, steps.stop)
+
+
+def test_a_request_to_stop_ends_retries_and_hides_no_failure(
+    pauses: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = Asked(DIAMOND, "left", failures={"left": 9}, retries=(3, 0, 1))
+    assert not go(steps, steps.stop)
+    assert steps.launched == ["load", "left"]
+    assert ("left", "failed", 1) in told(capsys.readouterr().out)
+
+
+def test_what_is_told_of_retries(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    go(Steps({"load": ()}, failures={"load": 1}, retries=(1, 0, 1)))
+    shown = capsys.readouterr().out
+    assert told(shown) == [
+        ("load", "running", 1),
+        ("load", "retrying", 1),
+        ("load", "running", 2),
+        ("load", "completed", 2),
+    ]
+    assert "ValueError: load went wrong" in shown
 
 
 def test_failure_modes_are_those_of_zenml() -> None:

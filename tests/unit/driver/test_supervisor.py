@@ -91,6 +91,7 @@ class Bench:
             self.command(child, quick=quick),
             env=self.environment(100, "some-run"),
             cwd=self.folder,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
@@ -336,6 +337,23 @@ def test_environment_of_the_child(bench: Bench) -> None:
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
     assert environment["MODALRUN_RUN_ID"] == "some-run"
     assert stdin == ""
+
+
+def test_a_request_to_stop_reaches_the_child(bench: Bench) -> None:
+    child = """
+        import subprocess, sys, threading
+        from modalrun.driver import control
+        asked = threading.Event()
+        control.listen(asked.set)
+        subprocess.run([sys.executable, "-c", "input()"], stderr=subprocess.DEVNULL)
+        print("ready", flush=True)
+        print("asked" if asked.wait(20) else "not asked")
+        """
+    with bench.started(child) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"something newer\nstop\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"asked\n"
 
 
 def test_neither_sdk_is_imported() -> None:
