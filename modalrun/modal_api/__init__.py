@@ -74,6 +74,11 @@ class Connection:
         self._client: modal.Client
         self.reconnect()
 
+    @property
+    def client(self) -> modal.Client:
+        """The SDK's client, for calls that this class doesn't make itself."""
+        return self._client
+
     def reconnect(self) -> None:
         """Connect anew, to a new local Modal server if the old one is gone.
 

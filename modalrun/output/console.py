@@ -15,7 +15,7 @@ from rich.text import Text
 from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.text import LineAssembler, harmless
 
-_STYLES = {
+STYLES = {
     "completed": "green",
     "cached": "cyan",
     "failed": "bold red",
@@ -30,8 +30,8 @@ class Reporter:
 
     def __init__(self) -> None:
         self._consoles = {
-            "stdout": _console(stderr=False),
-            "stderr": _console(stderr=True),
+            "stdout": make_console(stderr=False),
+            "stderr": make_console(stderr=True),
         }
         self._talk = self._consoles["stderr"]
         self._assemblers = {source: LineAssembler() for source in self._consoles}
@@ -81,7 +81,7 @@ class Reporter:
         for step in outcome.steps:
             table.add_row(
                 Text(step.name),
-                Text(_state(step), style=_STYLES.get(step.status, "")),
+                Text(_state(step), style=STYLES.get(step.status, "")),
                 duration(step.start, step.end),
             )
         with self._lock:
@@ -142,7 +142,8 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02} m"
 
 
-def _console(*, stderr: bool) -> Console:
+def make_console(*, stderr: bool) -> Console:
+    """A console that takes nothing in a text for markup, and fails at no character."""
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         # A terminal or pipe that can't show a character must not end the run's output.
