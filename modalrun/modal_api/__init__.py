@@ -24,7 +24,7 @@ from modalrun.errors import (
     UsageError,
 )
 from modalrun.localmodal import launcher
-from modalrun.modal_api import images, streams
+from modalrun.modal_api import images, pieces, streams
 from modalrun.modal_api.raw import Source
 from modalrun.modal_api.streams import RECONNECT_SECONDS
 from modalrun.modal_api.translate import is_rate_limit, translated
@@ -98,11 +98,6 @@ class Connection:
         with translated():
             # The first call that proves the token, before anything is created with it.
             self._client.hello()
-
-    @property
-    def client(self) -> modal.Client:
-        """The SDK's client that this connection uses now."""
-        return self._client
 
     def new_client(self) -> modal.Client:
         """One more network connection to the same server.
@@ -420,7 +415,7 @@ class RunningSandbox:
         def pass_on() -> None:
             for batch in output:
                 for item in batch:
-                    if isinstance(item, streams.Piece) and item.text:
+                    if isinstance(item, pieces.Piece) and item.text:
                         on_output(cast(Source, item.source), item.text)
 
         reader = threading.Thread(target=pass_on, daemon=True)
