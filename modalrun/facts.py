@@ -81,8 +81,20 @@ def from_metadata(cls: type[F], metadata: Mapping[str, Any]) -> F | None:
 
     Facts that a newer modalrun has added are passed over.
     """
-    found = {f.name: metadata[PREFIX + f.name] for f in fields(cls) if PREFIX + f.name in metadata}
+    return from_json(
+        cls,
+        {
+            name.removeprefix(PREFIX): value
+            for name, value in metadata.items()
+            if name.startswith(PREFIX)
+        },
+    )
+
+
+def from_json(cls: type[F], values: Mapping[str, Any]) -> F | None:
+    """Facts from their fields by name, as `dataclasses.asdict` gives them; None if some lack."""
+    known = {f.name for f in fields(cls)}
     try:
-        return cls(**found)
+        return cls(**{name: value for name, value in values.items() if name in known})
     except TypeError:
         return None

@@ -15,6 +15,7 @@ from zenml.orchestrators import (
 )
 from zenml.utils.secret_utils import SecretField
 
+from modalrun.driver import STEP
 from modalrun.setting_fields import FIELD_NAMES, SettingFields
 from modalrun.settings import ModalOrchestratorSettings
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""
 
-_TEXTS = frozenset({"cloud", "modal_environment", "workspace", "app_name", "mode", "memory_limit"})
+_TEXTS = frozenset(
+    {"cloud", "modal_environment", "workspace", "app_name", "mode", "memory_limit", "prewarm"}
+)
 
 
 class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
@@ -82,16 +85,21 @@ class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
 
     @property
     def supports_client_side_caching(self) -> bool:
-        """Cached steps are found inside the sandbox, next to the artifacts."""
-        return False
+        """The runner and the driver leave out what `submit` found in ZenML's cache."""
+        return True
+
+    @property
+    def handles_step_retries(self) -> bool:
+        """The runner and the driver try failed steps again: a termination is not a failure."""
+        return True
 
 
 class ModalOrchestrator(BaseOrchestrator):
     """Stands in a stack, in memory, while a pipeline is compiled for Modal and while it runs there.
 
     It gives ZenML the settings class to check `orchestrator` settings with, and says how steps
-    behave inside a sandbox: all steps of a run share one process, as with ZenML's own `local`
-    orchestrator, so hooks run once per run and every execution mode works.
+    behave inside a sandbox: every execution mode works, and hooks run once per run where all steps
+    share one process, as with ZenML's own `local` orchestrator, or with each step.
 
     Attributes:
         wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
@@ -133,8 +141,11 @@ class ModalOrchestrator(BaseOrchestrator):
 
     @property
     def run_init_cleanup_at_step_level(self) -> bool:
-        """False: the runner calls the init and cleanup hooks once per run."""
-        return False
+        """Whether ZenML calls the init and cleanup hooks with each step.
+
+        It does in a step sandbox. Where all steps share a process the runner calls them, once.
+        """
+        return STEP in os.environ
 
     @property
     def supported_execution_modes(self) -> list[ExecutionMode]:

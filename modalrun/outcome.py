@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -60,6 +61,17 @@ class Outcome:
     steps: tuple[StepRecord, ...]
     run_id: str = ""
     accepted: bool = False
+
+
+def all_cached(run_id: str, url: str | None, steps: Sequence[str]) -> Outcome:
+    """The end of a run whose steps were all in ZenML's cache."""
+    details = [("run", run_id), *([("zenml", url)] if url else [])]
+    return Outcome(
+        0,
+        "Run completed: all steps cached; no sandbox was needed.",
+        tuple(details),
+        tuple(StepRecord(name, "cached") for name in steps),
+    )
 
 
 _ERRORS: dict[EndKind, type[ModalrunError]] = {

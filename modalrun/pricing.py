@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 
@@ -178,17 +178,41 @@ def _sandbox_cost(sandbox: SandboxSpec, seconds: int, table: PriceTable) -> Sand
 
 def _per_second(sandbox: SandboxSpec, table: PriceTable) -> Decimal | None:
     asked = sandbox.resources
-    cores = Decimal(str(asked.cpu_limit or asked.cpu or MIN_CORES))
-    mib = Decimal(asked.memory_limit or asked.memory or MIN_MEMORY_MIB)
-    total = cores * table.cpu + mib / 1024 * table.memory
+    return per_second(
+        asked.gpus,
+        asked.cpu_limit or asked.cpu,
+        asked.memory_limit or asked.memory,
+        sandbox.regions,
+        table,
+    )
+
+
+def per_second(
+    gpus: Sequence[str],
+    cores: float | None,
+    mib: int | None,
+    regions: Sequence[str],
+    table: PriceTable,
+) -> Decimal | None:
+    """The price of a sandbox in USD per second; None where a GPU type's price is not known.
+
+    Args:
+        gpus: The GPUs that it may get; the dearest counts.
+        cores: Its CPU cores; None for Modal's default.
+        mib: Its memory; None for Modal's default.
+        regions: Where it may run; the cheapest counts.
+        table: The prices.
+    """
+    total = Decimal(str(cores or MIN_CORES)) * table.cpu
+    total += Decimal(mib or MIN_MEMORY_MIB) / 1024 * table.memory
     prices = []
-    for gpu in asked.gpus:
+    for gpu in gpus:
         price = table.gpus.get(gpu_name(gpu))
         if price is None:
             return None
         prices.append(price * (split_gpu(gpu)[1] or 1))
     total += max(prices, default=Decimal(0))
-    factors = [table.regions.get(r.lower(), table.other_region) for r in sandbox.regions]
+    factors = [table.regions.get(r.lower(), table.other_region) for r in regions]
     return total * min(factors, default=Decimal(1))
 
 

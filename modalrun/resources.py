@@ -56,6 +56,16 @@ class Resources:
 DRIVER = Resources(cpu=DRIVER_CORES, memory=DRIVER_MEMORY_MIB)
 
 
+def limited(
+    cpu: float | None, cpu_limit: float | None, memory: int | None, memory_limit: int | None
+) -> tuple[float | tuple[float, float] | None, int | tuple[int, int] | None]:
+    """Cores and MiB as `modal.Sandbox.create` takes them: with a limit, a pair of both."""
+    return (
+        cpu if cpu_limit is None else (cpu or MIN_CORES, cpu_limit),
+        memory if memory_limit is None else (memory or MIN_MEMORY_MIB, memory_limit),
+    )
+
+
 @dataclass(frozen=True)
 class Resolved:
     """The resources of one sandbox, where each of them came from, and what to say about them."""

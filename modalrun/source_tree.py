@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -105,6 +106,16 @@ def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> int:
                 hint="If the pipeline doesn't need it, list it in .dockerignore.",
             ) from error
     return len(files)
+
+
+def digest(folder: Path) -> str:
+    """The hash of the files in a staged source tree: of their paths, contents and modes."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        executable = bool(path.stat().st_mode & 0o100)
+        total.update(f"{path.relative_to(folder).as_posix()}\0{executable}\0{content}\n".encode())
+    return total.hexdigest()
 
 
 def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:

@@ -8,24 +8,26 @@ import sys
 import tempfile
 import threading
 from contextlib import redirect_stdout
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun import following, interrupts, preparation, pricing
 from modalrun import plan as planning
+from modalrun.dispatch import Dispatched, dispatch
 from modalrun.errors import Interrupted, ModalrunError, UnknownOutcomeError
 from modalrun.facts import RunFacts, to_metadata
 from modalrun.following import OnInterrupt, Submitted, Watcher
 from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.outcome import Outcome
+from modalrun.ordering import Source
+from modalrun.outcome import Outcome, all_cached
 from modalrun.plan import Plan
 from modalrun.planning import account_prices
+from modalrun.preloading import PRELOAD
 from modalrun.prices import LIST_PRICES
-from modalrun.source_tree import stage
+from modalrun.source_tree import digest, stage
 from modalrun.spec import RunSpec
 from modalrun.stack_facts import wrong_stack
 
@@ -66,13 +68,17 @@ def submit(
         number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                _create(spec, compiled, plan, connection, watcher, created=created)
+                finished = _create(spec, compiled, plan, connection, watcher, created=created)
             interrupts.check()
         except (KeyboardInterrupt, Interrupted) as interruption:
             if not created:
                 raise
             number = signal.SIGTERM if isinstance(interruption, Interrupted) else signal.SIGINT
             interrupts.forget()
+        else:
+            if finished is not None:
+                steps = [step.name for step in compiled.deployment.steps]
+                return all_cached(finished.id, finished.url, steps)
         (run,) = created
         if plan.synchronous:
             return following.follow(run, watcher, on_interrupt, interrupted=number)
@@ -88,48 +94,64 @@ def _create(
     watcher: Watcher,
     *,
     created: list[Submitted],
-) -> None:
+) -> CreatedRun | None:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other.
 
     `created` gets what exists as soon as it does, for a caller that is interrupted.
+
+    Returns:
+        A run that ZenML's cache has completed, which needs no sandbox; None for any other.
     """
     from modalrun.zenml_api import registry, runs
 
-    recipe, credentials = registry.resolved(
-        plan.run_sandbox.image, compiled.snapshot, compiled.stack
-    )
-    plan = replace(plan, run_sandbox=replace(plan.run_sandbox, image=recipe))
+    plan, credentials = registry.resolved_plan(plan, compiled.snapshot, compiled.stack)
     watcher.phase("Creating the run, its image and its sandbox")
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         ignored = dockerignore(compiled.deployment.docker)
-        stage(spec.source_root, Path(folder), dockerignore=ignored)
+        staged = Path(folder) / "source"
+        stage(spec.source_root, staged, dockerignore=ignored)
         run: CreatedRun | None = None
         try:
             with interrupts.deferred():
                 run = runs.create_run(compiled)
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
+            if run.finished:
+                return run
+            ready = dispatch(
+                connection,
+                compiled,
+                plan,
+                run,
+                source=Source(spec.source_root, digest(staged), ignored),
+                folder=Path(folder),
+                staged=staged,
+                registry=credentials,
+            )
+            plan = ready.plan
             sandbox = connection.create_run_sandbox(
                 plan,
                 planning.for_run(plan.run_sandbox, run.id),
-                run.environment,
-                Path(folder),
+                ready.secrets,
+                staged,
                 registry=credentials,
+                order=ready.order_file,
                 say=lambda text: watcher.say(f"  {text}", "yellow"),
             )
             steps = tuple(step.name for step in compiled.deployment.steps)
-            created.append(_submitted(run, plan, steps, sandbox, connection))
+            created.append(_submitted(run, ready, steps, sandbox, connection))
         except BaseException as error:
             if run is not None and not created:
                 _give_up(connection, plan, run.id, error, watcher)
             raise
     watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan, sandbox)})")
     watcher.say("")
+    return None
 
 
 def _submitted(
     run: CreatedRun,
-    plan: Plan,
+    ready: Dispatched,
     steps: tuple[str, ...],
     sandbox: RunningSandbox,
     connection: Connection,
@@ -137,14 +159,13 @@ def _submitted(
     """A run with its sandbox; that it has one is stored in ZenML meanwhile."""
     from modalrun.zenml_api import runs
 
-    recording = threading.Thread(
-        target=runs.record_metadata, args=(run.id, to_metadata(_facts(plan, sandbox))), daemon=True
-    )
+    metadata = {**to_metadata(_facts(ready.plan, sandbox)), **ready.metadata}
+    recording = threading.Thread(target=runs.record_metadata, args=(run.id, metadata), daemon=True)
     recording.start()
     return Submitted(
         run_id=run.id,
         zenml_url=run.url,
-        plan=plan,
+        plan=ready.plan,
         steps=steps,
         sandbox=sandbox,
         connection=connection,
@@ -163,7 +184,6 @@ def _prepare(
     compiled = preparation.load(spec)
     prepared = preparation.prepared(compiled.deployment, compiled.facts, spec)
     plan = prepared.plan
-    preparation.check_runnable(plan)
     for note in plan.notes:
         watcher.say(f"note: {note}", "yellow")
     if max_cost is not None and spec.target == "local":
@@ -180,10 +200,8 @@ def _prepare(
 
 
 def _warm_up_server() -> None:
-    try:
-        launcher.ensure_running()
-    except ModalrunError:
-        return
+    with contextlib.suppress(ModalrunError):
+        launcher.preload(launcher.ensure_running(), PRELOAD)
 
 
 def _give_up(

@@ -15,7 +15,7 @@ import typer
 
 from modalrun import __version__, interrupts
 from modalrun.cli import compile as compile_command
-from modalrun.cli import local, plan, stop, submit
+from modalrun.cli import list_runs, local, plan, reconcile, status, stop, submit
 from modalrun.errors import InternalError, Interrupted, ModalrunError
 from modalrun.output.text import harmless
 
@@ -36,6 +36,9 @@ app = typer.Typer(
 app.command("submit")(submit.submit)
 app.command("plan")(plan.plan)
 app.command("compile")(compile_command.compile_)
+app.command("status")(status.status)
+app.command("list")(list_runs.list_)
+app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)
 app.add_typer(local.app, name="local")
 

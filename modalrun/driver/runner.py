@@ -6,7 +6,6 @@ uses ZenML's own step launcher beneath, so that caching, hooks, artifacts and st
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import gc
 import os
@@ -16,12 +15,10 @@ import threading
 import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from modalrun.driver import (
-    END_REASON_FILE,
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
@@ -33,14 +30,18 @@ from modalrun.driver import (
     events,
 )
 from modalrun.driver.events import StepEvent, StepState
+from modalrun.driver.process import (
+    Terminated,
+    buffer_lines,
+    leave,
+    print_traceback,
+    say,
+    supervisors_reason,
+)
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start, State
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.steps import StepRunner
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception, so that neither a retry nor user code takes it for one."""
 
 
 STOP_REASON = "the run was asked to stop"
@@ -63,9 +64,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signals)
     stop = threading.Event()
     control.listen(stop.set)
-    # Line buffering: a line is one write, and leaves when it is complete.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
+    buffer_lines()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_FAILED
@@ -83,7 +82,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if code != EXIT_COMPLETED and not _record_end(code, stopped=stop.is_set()):
         code = EXIT_UNRECORDED
-    _leave(code)
+    leave(code)
 
 
 def run(runner: StepRunner, stop: threading.Event | None = None) -> bool:
@@ -159,7 +158,7 @@ def _say_skips(actions: list[Action]) -> list[str]:
     """Tell of the steps that will not run; returns the steps to start."""
     for action in actions:
         if isinstance(action, Skip):
-            _say(action.reason)
+            say(action.reason)
             _tell(action.step, "not run", reason=action.reason)
     return [action.step for action in actions if isinstance(action, Start)]
 
@@ -180,7 +179,7 @@ def _run_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
             _tell(name, "failed", attempt=attempt + 1, reason=reason)
             break
         _tell(name, "retrying", attempt=attempt + 1, reason=reason)
-        _say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
+        say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
         time.sleep(delay)
         delay *= backoff
     return False
@@ -196,23 +195,6 @@ def _tell(step: str, state: StepState, *, attempt: int = 1, reason: str | None =
 def _one_line(error: Exception) -> str:
     """An exception as the last line of its traceback, cut: it is part of one event."""
     return traceback.format_exception_only(error)[-1].strip()[:500]
-
-
-def print_traceback(error: Exception) -> None:
-    """Print a step's exception from the user's own first line on; whole where there is none."""
-    root = str(Path.cwd())
-    trace = error.__traceback__
-    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(root):
-        trace = trace.tb_next
-    # One write, so that it stays together among what else is printed.
-    lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
-    sys.stderr.write("".join(lines))
-    sys.stderr.flush()
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _record_end(code: int, *, stopped: bool) -> bool:
@@ -231,16 +213,8 @@ def _record_end(code: int, *, stopped: bool) -> bool:
 
 def _end_reason(code: int) -> str:
     """Why the run ends, in the supervisor's words where it said something."""
-    with contextlib.suppress(OSError, KeyError):
-        return Path(os.environ[END_REASON_FILE]).read_text(encoding="utf-8")
-    return "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process without tearing the interpreter down, which takes ZenML about a second."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    ours = "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
+    return supervisors_reason() or ours
 
 
 if __name__ == "__main__":

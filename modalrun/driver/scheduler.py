@@ -59,6 +59,7 @@ class Scheduler:
         mode: FailureMode = FailureMode.CONTINUE_ON_FAILURE,
         max_parallelism: int | None = None,
         done: Collection[str] = (),
+        running: Collection[str] = (),
     ) -> None:
         """Set up; nothing starts before `start`.
 
@@ -67,6 +68,7 @@ class Scheduler:
             mode: What a failure means for steps that don't depend on it.
             max_parallelism: How many steps may run at once; None for no bound.
             done: Steps that have succeeded earlier and don't run again.
+            running: Steps that were started by somebody else; their end is still to be told.
 
         Raises:
             ValueError: A step waits for one that is not there, for itself, or in a circle.
@@ -81,7 +83,14 @@ class Scheduler:
         self._mode = mode
         self._limit = max_parallelism or len(graph)
         self._stopping: str | None = None
-        self.states = {s: State.SUCCEEDED if s in done else State.WAITING for s in graph}
+        self.states = {
+            step: State.SUCCEEDED
+            if step in done
+            else State.RUNNING
+            if step in running
+            else State.WAITING
+            for step in graph
+        }
 
     @property
     def finished(self) -> bool:

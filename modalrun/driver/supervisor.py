@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -24,10 +25,17 @@ from modalrun.driver import (
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_KILLED,
+    EXIT_OUT_OF_MEMORY,
     EXIT_TERMINATED,
     EXIT_TIMED_OUT,
+    EXIT_UNRECORDED,
     RUN_ID,
+    STEP,
+    TAKE_OVER,
     TIMEOUT,
+    WALKER,
+    WORD_FILE,
+    fork,
 )
 from modalrun.driver.control import CONTROL
 
@@ -52,25 +60,13 @@ def margin(timeout: float) -> float:
 
 
 def main() -> int:
-    """Run `python -m <first argument>` under supervision; returns the sandbox's exit code."""
+    """Run `python -m <arguments>` under supervision; returns the sandbox's exit code."""
     timeout = float(os.environ[TIMEOUT])
     deadline = time.monotonic() + timeout - margin(timeout)
     earlier_kills = _out_of_memory_kills()
     home = Path(tempfile.mkdtemp(prefix="modalrun-"))
     environment = _child_environment(home)
-    control = _control(environment)
-    child = subprocess.Popen(
-        [sys.executable, "-m", sys.argv[1]],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        pass_fds=control,
-    )
-    for descriptor in control:
-        os.close(descriptor)
-    pumps = [_pump(child.stdout, sys.stdout.buffer), _pump(child.stderr, sys.stderr.buffer)]
+    child, pumps = _start(environment)
     terminated = threading.Event()
 
     def pass_on(_signum: int, _frame: object) -> None:
@@ -87,16 +83,25 @@ def main() -> int:
     timed_out = False
     try:
         code = child.wait(max(0.0, deadline - time.monotonic()))
+        if _is_driver() and code not in _WORDS_SAID and not terminated.is_set():
+            # The steps are in sandboxes of their own and go on: another driver can take over.
+            _say(f"The driver ended with {code}; another one takes over.")
+            environment[TAKE_OVER] = "1"
+            child, more = _start(environment)
+            pumps += more
+            if terminated.is_set():
+                child.terminate()
+            code = child.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         timed_out = True
-        reason = f"The run took longer than its timeout of {timeout:g} s."
+        reason = f"The {_whose()} took longer than its timeout of {timeout:g} s."
         Path(environment[END_REASON_FILE]).write_text(reason, encoding="utf-8")
         _say(reason)
         code = _end(child, margin(timeout) / 2)
     drained = time.monotonic() + DRAIN_SECONDS
     for pump in pumps:
         pump.join(max(0.0, drained - time.monotonic()))
-    if code in _WORDS_SAID:
+    if _is_recorded(code, environment):
         return EXIT_TIMED_OUT if timed_out else code
     return _dead_child(
         code,
@@ -105,6 +110,23 @@ def main() -> int:
         terminated=terminated.is_set(),
         out_of_memory=_out_of_memory_kills() > earlier_kills,
     )
+
+
+def _start(environment: dict[str, str]) -> tuple[fork.Child, list[threading.Thread]]:
+    """Start the child; returns it and the threads that pass its output on."""
+    control = _control(environment)
+    child = fork.start([sys.executable, "-m", *sys.argv[1:]], environment, control)
+    for descriptor in control:
+        os.close(descriptor)
+    return child, [
+        _pump(child.stdout, sys.stdout.buffer),
+        _pump(child.stderr, sys.stderr.buffer),
+    ]
+
+
+def _is_driver() -> bool:
+    """Whether the child walks the graph of a `per_step` run."""
+    return sys.argv[1] == WALKER
 
 
 def _child_environment(home: Path) -> dict[str, str]:
@@ -120,6 +142,7 @@ def _child_environment(home: Path) -> dict[str, str]:
         "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
         END_REASON_FILE: str(reason_file),
+        WORD_FILE: str(home / "word"),
     }
 
 
@@ -150,7 +173,7 @@ def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
     return thread
 
 
-def _end(child: subprocess.Popen[bytes], grace: float) -> int:
+def _end(child: fork.Child, grace: float) -> int:
     """SIGTERM, then after `grace` seconds SIGKILL; returns the exit code."""
     child.terminate()
     try:
@@ -169,29 +192,59 @@ def _dead_child(
     out_of_memory: bool,
 ) -> int:
     """Have the end of a child that could not record it recorded; returns the exit code."""
+    child = "step's process" if STEP in environment else "driver" if _is_driver() else "runner"
     if timed_out:
-        reason, result = "The run took longer than its timeout.", EXIT_TIMED_OUT
+        reason, result = f"The {_whose()} took longer than its timeout.", EXIT_TIMED_OUT
     elif terminated:
         reason, result = "The sandbox was told to end.", EXIT_TERMINATED
     elif code == -signal.SIGKILL:
         reason = (
-            "The runner was killed because the sandbox ran out of memory."
+            f"The {child} was killed because the sandbox ran out of memory."
             if out_of_memory
-            else "The runner was killed (SIGKILL)."
+            else f"The {child} was killed (SIGKILL)."
         )
-        result = EXIT_FAILED if out_of_memory else EXIT_KILLED
+        result = _out_of_memory_code() if out_of_memory else EXIT_KILLED
     elif code < 0:
-        reason = f"The runner died of {_signal_name(-code)}."
+        reason = f"The {child} died of {_signal_name(-code)}."
         result = EXIT_FAILED
     else:
-        reason, result = f"The runner ended with exit code {code}.", EXIT_FAILED
+        reason, result = f"The {child} ended with exit code {code}.", EXIT_FAILED
     if not timed_out:
         _say(reason)
+    unrecorded = not timed_out and code == EXIT_UNRECORDED == _said(environment)
+    if STEP in environment and (unrecorded or result in {EXIT_KILLED, EXIT_TERMINATED}):
+        # The driver judges it: it may have the step executed again, for the same record.
+        return EXIT_UNRECORDED if unrecorded else result
     if RUN_ID in environment:
-        subprocess.run(
-            [sys.executable, "-m", "modalrun.driver.finalize", reason], env=environment, check=False
-        )
+        # A driver has step sandboxes to end, which its order leads to.
+        order = sys.argv[2:] if _is_driver() else []
+        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *order]
+        subprocess.run(command, env=environment, check=False)
     return result
+
+
+def _is_recorded(code: int, environment: Mapping[str, str]) -> bool:
+    """Whether the child has recorded in ZenML what its exit code says."""
+    if STEP in environment and _said(environment) != code:
+        # It ended with `os._exit` in the user's code.
+        return False
+    return code in _WORDS_SAID
+
+
+def _said(environment: Mapping[str, str]) -> int | None:
+    """The exit code that a step's process meant to end with."""
+    try:
+        return int(Path(environment[WORD_FILE]).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _whose() -> str:
+    return "step" if STEP in os.environ else "run"
+
+
+def _out_of_memory_code() -> int:
+    return EXIT_OUT_OF_MEMORY if STEP in os.environ else EXIT_FAILED
 
 
 def _signal_name(number: int) -> str:

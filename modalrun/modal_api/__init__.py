@@ -25,12 +25,12 @@ from modalrun.errors import (
 )
 from modalrun.localmodal import launcher
 from modalrun.modal_api import images
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.network import connection_problem
 from modalrun.outcome import EndKind
 from modalrun.plan import Plan, SandboxSpec
-from modalrun.recipe import RegistryCredentials
-from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.recipe import ImageRecipe, RegistryCredentials
+from modalrun.resources import limited
 from modalrun.spec import Target
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ class Connection:
         self._client: modal.Client
         self.reconnect()
 
+    @property
+    def client(self) -> modal.Client:
+        """The SDK's client, for calls that this class doesn't make itself."""
+        return self._client
+
     def reconnect(self) -> None:
         """Connect anew, to a new local Modal server if the old one is gone.
 
@@ -104,11 +109,6 @@ class Connection:
             # The first call that proves the token, before anything is created with it.
             self._client.hello()
 
-    @property
-    def client(self) -> modal.Client:
-        """The SDK's client; another one after `reconnect`."""
-        return self._client
-
     def check_names(self, plan: Plan) -> None:
         """Check that the environment, secrets and volumes that a plan names exist.
 
@@ -119,15 +119,17 @@ class Connection:
         """
         import modal
 
-        sandbox, environment, client = plan.run_sandbox, plan.environment, self._client
+        environment, client = plan.environment, self._client
+        secrets = dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)
+        volumes = dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)
         with translated():
             if environment:
                 modal.Environment.from_name(
                     environment, create_if_missing=self.target == "local", client=client
                 ).hydrate()
-            for name in sandbox.secrets:
+            for name in secrets:
                 modal.Secret.from_name(name, environment_name=environment, client=client).hydrate()
-            for name in sandbox.volumes if self.target == "modal" else ():
+            for name in volumes if self.target == "modal" else ():
                 modal.Volume.from_name(name, environment_name=environment, client=client).hydrate()
 
     def check_workspace(self, expected: str, source: str) -> None:
@@ -180,6 +182,7 @@ class Connection:
         *,
         say: Callable[[str], None] = lambda _: None,
         registry: RegistryCredentials | None = None,
+        order: Path | None = None,
     ) -> RunningSandbox:
         """Create the run sandbox, or find it if an earlier try has created it.
 
@@ -191,6 +194,7 @@ class Connection:
             secrets: Environment variables that travel as a Modal secret.
             source: The folder whose files stand at `CODE_FOLDER` in the sandbox.
             registry: For an image in a private registry.
+            order: The file with the driver's order, of a `per_step` run.
             say: Is told when another GPU is asked for.
 
         Raises:
@@ -202,7 +206,10 @@ class Connection:
         app = self._app(plan)
         builder = images.Builder(self._client, app, plan.environment, registry)
         image = images.with_files(
-            builder.build(spec.image, source), source, package=self.target == "modal"
+            builder.build(spec.image, source),
+            source,
+            package=self.target == "modal",
+            order=order,
         )
         arguments = {**self._arguments(plan, spec, secrets), "image": image}
 
@@ -210,13 +217,46 @@ class Connection:
             try:
                 sandbox = self._create_or_find(app, plan, spec, {**arguments, "gpu": gpu})
             except CapacityError as error:
-                if not others or _is_rate_limit(error):
+                if not others or is_rate_limit(error):
                     raise
                 say(f"Modal has no {gpu} now; asking for {others[0]} instead")
                 return create(*others)
             return RunningSandbox(self, sandbox, app_id=str(app.app_id), gpu=gpu)
 
         return create(spec.resources.gpu, *spec.resources.other_gpus)
+
+    def build_images(
+        self, plan: Plan, source: Path, registry: RegistryCredentials | None = None
+    ) -> dict[ImageRecipe, str]:
+        """Have the images of all sandboxes built side by side; returns Modal's ids of them.
+
+        Raises:
+            ModalrunError: As for `create_run_sandbox`.
+        """
+        builder = images.Builder(self._client, self._app(plan), plan.environment, registry)
+        return builder.build_all([sandbox.image for sandbox in plan.sandboxes], source)
+
+    def driver_environment(self) -> dict[str, str]:
+        """What the driver of a `per_step` run connects with. Secret: never shown.
+
+        Raises:
+            AuthenticationError: There is no token that could be passed on.
+        """
+        from modal.config import config
+
+        token = self._credentials or (config.get("token_id"), config.get("token_secret"))
+        if not all(token):
+            raise AuthenticationError(
+                "The driver of a 'per_step' run needs a Modal token of its own to create sandboxes"
+                " with, and this machine is logged in without one.",
+                hint="Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET ('modal token new' makes them), or"
+                " use 'mode: pipeline'.",
+            )
+        names = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_SERVER_URL")
+        values = (*token, config["server_url"])
+        if self.target == "local":
+            return {name: os.environ[name] for name in names}
+        return {name: str(value) for name, value in zip(names, values, strict=True)}
 
     def _app(self, plan: Plan) -> modal.App:
         import modal
@@ -237,14 +277,10 @@ class Connection:
 
         env: dict[str, str | None] = dict(spec.env)
         if self.target == "modal":
-            env["PYTHONPATH"] = images.python_path(spec.image)
+            # A driver's image is named by its id, and doesn't say what it sets.
+            env.setdefault("PYTHONPATH", images.python_path(spec.image))
         asked = spec.resources
-        cpu: float | tuple[float, float] | None = asked.cpu
-        memory: int | tuple[int, int] | None = asked.memory
-        if asked.cpu_limit is not None:
-            cpu = (asked.cpu or MIN_CORES, asked.cpu_limit)
-        if asked.memory_limit is not None:
-            memory = (asked.memory or MIN_MEMORY_MIB, asked.memory_limit)
+        cpu, memory = limited(asked.cpu, asked.cpu_limit, asked.memory, asked.memory_limit)
         named = [
             modal.Secret.from_name(name, environment_name=plan.environment, client=self._client)
             for name in spec.secrets
@@ -465,11 +501,6 @@ def end_kind(exit_code: int) -> EndKind:
     if exit_code in {130, 137, 143}:
         return "stopped"
     return "failed"
-
-
-def _is_rate_limit(error: CapacityError) -> bool:
-    """Whether too much was asked for at once, so that another GPU would be refused as well."""
-    return "rate limit" in error.message.lower()
 
 
 def _require_whole_token(token_id: str | None, token_secret: str | None) -> None:

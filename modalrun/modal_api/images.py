@@ -6,10 +6,12 @@ import contextlib
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import modalrun
+from modalrun.driver.order import ORDER_FILE
 from modalrun.errors import InternalError, RunFailedError, UsageError
 from modalrun.modal_api.translate import translated
 from modalrun.recipe import (
@@ -33,6 +35,9 @@ PACKAGE_FOLDER = "/opt/modalrun"
 
 APP_FOLDER = "/app"
 """What `DockerSettings.user` owns, as in images that ZenML builds."""
+
+AT_ONCE = 16
+"""How many images are built at the same time."""
 
 LOG_LINES = 40
 """How much of a failed build's log is shown."""
@@ -82,6 +87,24 @@ class Builder:
             except modal.exception.ImageBuildError as error:
                 raise _failed(image, error) from error
         return image
+
+    def build_all(self, recipes: Iterable[ImageRecipe], source: Path) -> dict[ImageRecipe, str]:
+        """Have Modal build several images side by side.
+
+        Args:
+            recipes: What they are made of; the same one is built once.
+            source: As for `build`.
+
+        Returns:
+            Each recipe -> Modal's id of its image.
+
+        Raises:
+            ModalrunError: As for `build`; of the first one that failed.
+        """
+        distinct = list(dict.fromkeys(recipes))
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
+            built = pool.map(lambda recipe: self.build(recipe, source), distinct)
+            return {recipe: image.object_id for recipe, image in zip(distinct, built, strict=True)}
 
     def _layers(self, recipe: ImageRecipe, source: Path, folder: Path) -> modal.Image:
         image = self._base(recipe)
@@ -141,19 +164,25 @@ class Builder:
         )
 
 
-def with_files(image: modal.Image, source: Path, *, package: bool) -> modal.Image:
+def with_files(
+    image: modal.Image, source: Path, *, package: bool, order: Path | None = None
+) -> modal.Image:
     """An image with the source tree at `CODE_FOLDER`, mounted: no layer, so nothing is rebuilt.
 
     Args:
         image: A finished image.
         source: The folder with the source tree.
         package: Whether modalrun's own source is mounted too, at `PACKAGE_FOLDER`.
+        order: The order for a driver, a file.
     """
+    if order is not None:
+        image = image.add_local_file(order, ORDER_FILE)
     if package:
         image = image.add_local_dir(
             Path(modalrun.__file__).parent, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_no_source
         )
-    return image.add_local_dir(source, CODE_FOLDER, ignore=[])
+    # A driver adds its own folder, in which Python may have left what it compiled.
+    return image.add_local_dir(source, CODE_FOLDER, ignore=["**/__pycache__"])
 
 
 def python_path(recipe: ImageRecipe) -> str:

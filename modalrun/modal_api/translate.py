@@ -57,3 +57,8 @@ def translated() -> Iterator[None]:
         socket.gaierror,
     ) as error:
         raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
+
+
+def is_rate_limit(error: CapacityError) -> bool:
+    """Whether too much was asked for at once, so that another GPU would be refused as well."""
+    return "rate limit" in error.message.lower()

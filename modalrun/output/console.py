@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -35,8 +35,8 @@ class Reporter:
 
     def __init__(self) -> None:
         self._consoles = {
-            "stdout": _console(stderr=False),
-            "stderr": _console(stderr=True),
+            "stdout": make_console(stderr=False),
+            "stderr": make_console(stderr=True),
         }
         self._talk = self._consoles["stderr"]
         self._lock = threading.Lock()
@@ -163,7 +163,20 @@ def state(step: StepRecord) -> str:
     return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
 
 
-def _console(*, stderr: bool) -> Console:
+def print_wide(console: Console, shown: RenderableType) -> None:
+    """Print something; in a pipe, which has no width, in lines as long as they need to be."""
+    if console.is_terminal:
+        console.print(shown)
+        return
+    text = io.StringIO()
+    Console(file=text, width=10_000, color_system=None, markup=False, emoji=False).print(shown)
+    for line in text.getvalue().splitlines():
+        console.file.write(f"{line.rstrip()}\n")
+    console.file.flush()
+
+
+def make_console(*, stderr: bool) -> Console:
+    """A console that takes nothing in a text for markup, and fails at no character."""
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         # A terminal or pipe that can't show a character must not end the run's output.

@@ -14,6 +14,7 @@ from zenml.stack import Stack
 
 from modalrun.errors import ModalrunError, RunFailedError, UsageError
 from modalrun.orchestrator import ModalOrchestrator
+from modalrun.plan import Plan, SandboxSpec
 from modalrun.recipe import BuiltByZenML, FromRegistry, ImageRecipe, RegistryCredentials
 from modalrun.zenml_api.translate import first_line, translated
 
@@ -56,6 +57,38 @@ def resolved(
         return recipe, None
     credentials = _credentials(stack, base.image)
     return replace(recipe, base=replace(base, private=credentials is not None)), credentials
+
+
+def resolved_plan(
+    plan: Plan, snapshot: PipelineSnapshotBase, stack: Stack
+) -> tuple[Plan, RegistryCredentials | None]:
+    """A plan whose recipes all have what they need of the stack's container registry.
+
+    Returns:
+        The plan, and the credentials that Modal needs to pull any of the images.
+
+    Raises:
+        UsageError, RunFailedError: As for `resolved`.
+    """
+    built = any(isinstance(sandbox.image.base, BuiltByZenML) for sandbox in plan.sandboxes)
+    build = _build(snapshot, stack) if built else None
+    known: dict[tuple[ImageRecipe, str | None], ImageRecipe] = {}
+    credentials: RegistryCredentials | None = None
+
+    def complete(sandbox: SandboxSpec, step: str | None = None) -> SandboxSpec:
+        nonlocal credentials
+        # Only of ZenML's own build the steps have different images by the same recipe.
+        key = (sandbox.image, step if isinstance(sandbox.image.base, BuiltByZenML) else None)
+        if key not in known:
+            known[key], needed = resolved(sandbox.image, snapshot, stack, step=step, build=build)
+            credentials = credentials or needed
+        return replace(sandbox, image=known[key])
+
+    steps = tuple(
+        step if step.sandbox is None else replace(step, sandbox=complete(step.sandbox, step.name))
+        for step in plan.steps
+    )
+    return replace(plan, run_sandbox=complete(plan.run_sandbox), steps=steps), credentials
 
 
 def _build(snapshot: PipelineSnapshotBase, stack: Stack) -> PipelineBuildResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from uuid import UUID
 
@@ -17,6 +17,42 @@ from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 from modalrun.driver import RunStopped
 from modalrun.zenml_api.integrations import activate_lazily
 from modalrun.zenml_api.stacks import stand_in
+
+
+class LoadedRun:
+    """A run and its deployment, loaded from ZenML in a process that runs steps of it.
+
+    Attributes:
+        run: The run.
+        snapshot: Its deployment.
+        stack: Its stack, with our orchestrator in it.
+    """
+
+    def __init__(self, run_id: str, only: Sequence[str] | None = None) -> None:
+        """Load the run and its deployment, and make this process one that ZenML runs steps in.
+
+        Args:
+            run_id: ZenML's run id.
+            only: Leave the configuration of all other steps out; of a large pipeline it is long.
+        """
+        client = Client()
+        self.run = client.zen_store.get_run(UUID(run_id))
+        if self.run.snapshot is None or self.run.snapshot.stack is None:
+            raise RuntimeError(f"The run {run_id} has lost its deployment or its stack.")
+        self.snapshot = client.zen_store.get_snapshot(
+            self.run.snapshot.id, step_configuration_filter=list(only) if only else None
+        )
+        self.stack = stand_in(self.run.snapshot.stack)
+        activate_lazily()
+        self._contexts = ExitStack()
+        # A pipeline called from a step's module must not start a run of its own.
+        self._contexts.enter_context(prevent_pipeline_execution())
+        self._contexts.enter_context(setup_execution_context())
+
+    @property
+    def orchestrator_run_id(self) -> str:
+        """The id that ties the steps in a sandbox to their run."""
+        return self.stack.orchestrator.get_orchestrator_run_id()
 
 
 class StepRunner:
@@ -34,23 +70,15 @@ class StepRunner:
         Args:
             run_id: ZenML's run id.
         """
-        client = Client()
-        self._run = client.zen_store.get_run(UUID(run_id))
-        if self._run.snapshot is None or self._run.snapshot.stack is None:
-            raise RuntimeError(f"The run {run_id} has lost its deployment or its stack.")
-        self._snapshot = client.zen_store.get_snapshot(self._run.snapshot.id)
-        self._stack = stand_in(self._run.snapshot.stack)
-        activate_lazily()
+        self._loaded = LoadedRun(run_id)
+        self._snapshot = self._loaded.snapshot
+        self._stack = self._loaded.stack
         configurations = self._snapshot.step_configurations
         self.graph: Mapping[str, tuple[str, ...]] = {
             name: tuple(step.spec.upstream_steps) for name, step in configurations.items()
         }
-        self.done = {n for n, s in self._run.steps.items() if s.status.is_successful}
+        self.done = {n for n, s in self._loaded.run.steps.items() if s.status.is_successful}
         self.failure_mode = self._snapshot.pipeline_configuration.execution_mode.value
-        self._contexts = ExitStack()
-        # A pipeline called from a step's module must not start a run of its own.
-        self._contexts.enter_context(prevent_pipeline_execution())
-        self._contexts.enter_context(setup_execution_context())
         self._stack.orchestrator.run_init_hook(snapshot=self._snapshot)
 
     def retry_policy(self, name: str) -> tuple[int, float, float]:
@@ -72,7 +100,7 @@ class StepRunner:
                 step_run = launch_step(
                     snapshot=self._snapshot,
                     step=step,
-                    orchestrator_run_id=self._stack.orchestrator.get_orchestrator_run_id(),
+                    orchestrator_run_id=self._loaded.orchestrator_run_id,
                     retry=False,
                 )
         except (RunStoppedException, StepHeartBeatTerminationException) as error:

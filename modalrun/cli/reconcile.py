@@ -1,0 +1,41 @@
+"""`modalrun reconcile`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modalrun.cli.run_argument import Run, interactive
+
+
+def reconcile(
+    run: Run = None,
+    *,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Settle the record even if it can't be found out whether the sandbox still runs.",
+        ),
+    ] = False,
+) -> None:
+    """Record the end of a run in ZenML whose sandbox is gone.
+
+    The run and its unfinished steps become 'failed', or 'stopped' if somebody had asked ZenML to
+    stop the run. A run that still runs, or is over already, is left as it is.
+    """
+    from modalrun import history, runs
+
+    wanted = history.wanted(run, interactive=interactive())
+    with runs.looking_on():
+        found = runs.resolve(wanted, interactive=False)
+
+        from modalrun.reconciling import reconcile as set_right
+
+        done = set_right(found, force=force)
+
+        from modalrun.output.status_text import print_status
+
+        print_status(done.view)
+    typer.echo(done.text, err=True)

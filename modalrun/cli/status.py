@@ -1,0 +1,75 @@
+"""`modalrun status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modalrun.cli.options import OutputOption
+from modalrun.cli.run_argument import Run, interactive
+
+if TYPE_CHECKING:
+    from modalrun.history import KnownRun
+    from modalrun.truth import RunView
+
+
+def status(
+    run: Run = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on until the run is over.")
+    ] = False,
+    exit_status: Annotated[
+        bool,
+        typer.Option(
+            "--exit-status",
+            help="End with the exit code of the run: 0, 1, 6 or 7 as 'submit' does; 8 while it is"
+            " not over. For a run that failed, this asks Modal too.",
+        ),
+    ] = False,
+    output: Annotated[
+        OutputOption, typer.Option(help="How to print it; with --watch, json is the end alone.")
+    ] = OutputOption.text,
+) -> None:
+    """Show a run: its state, where it runs, and each of its steps.
+
+    ZenML and Modal are read together: a run that ZenML records as running and whose sandbox is
+    gone is 'lost', and 'modalrun reconcile' sets its record right. Ctrl-C only ends the looking.
+    """
+    from modalrun import history, runs
+
+    wanted = history.wanted(run, interactive=interactive())
+    with runs.looking_on():
+        found = runs.resolve(wanted, interactive=False)
+        if watch:
+            view = _watch(found, output, exit_wanted=exit_status)
+        else:
+            view = runs.look(found, exit_wanted=exit_status)
+            if output is OutputOption.text:
+                from modalrun.output.status_text import print_status
+
+                print_status(view)
+    if output is OutputOption.json:
+        from modalrun.output.status_json import as_json
+
+        typer.echo(as_json(view))
+    if exit_status:
+        raise typer.Exit(_exit_code(view))
+
+
+def _watch(found: KnownRun, output: OutputOption, *, exit_wanted: bool) -> RunView:
+    from modalrun.watching import watch
+
+    if output is OutputOption.json:
+        return watch(found, lambda _: None, exit_wanted=exit_wanted)
+    from modalrun.output.status_text import LiveStatus
+
+    with LiveStatus() as live:
+        return watch(found, live.show, exit_wanted=exit_wanted)
+
+
+def _exit_code(view: RunView) -> int:
+    from modalrun.truth import STILL_GOING
+
+    return STILL_GOING if view.exit_code is None else view.exit_code

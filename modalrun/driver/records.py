@@ -1,0 +1,66 @@
+"""What the driver asks ZenML, from one thread, so that its loop never waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from modalrun.errors import ConnectionLostError
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.recorder import RunRecorder
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds between two tries while ZenML can't be asked, growing."""
+
+
+class Records:
+    """The records of one run in ZenML. While ZenML can't be reached, it is asked again."""
+
+    def __init__(self, run_id: str, say: Callable[[str], None]) -> None:
+        """
+        Args:
+            run_id: ZenML's run id.
+            say: Is told when ZenML can't be reached.
+        """
+        self._run_id = run_id
+        self._say = say
+        self._recorder: RunRecorder | None = None
+        # ZenML's store is not made for several threads, and SQLite would make them wait anyway.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="zenml")
+
+    def load(self) -> None:
+        """Begin to import ZenML; returns at once."""
+        self._thread.submit(self._loaded)
+
+    async def ask(self, question: Callable[[RunRecorder], T]) -> T:
+        """What ZenML answers, asked until it does.
+
+        Raises:
+            Exception: ZenML refuses.
+        """
+        loop = asyncio.get_running_loop()
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await loop.run_in_executor(self._thread, lambda: question(self._loaded()))
+            except ConnectionLostError as error:
+                self._say(f"{error.message}; trying again")
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _loaded(self) -> RunRecorder:
+        if self._recorder is None:
+            # Imports allocate much and free nothing: collecting meanwhile costs a fifth of it.
+            gc.disable()
+            from modalrun.zenml_api.recorder import RunRecorder
+
+            self._recorder = RunRecorder(self._run_id)
+            gc.freeze()
+            gc.enable()
+        return self._recorder

@@ -1,0 +1,374 @@
+"""One walk through the graph of a run: which sandbox is wanted when, and what its end means."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, ends, events
+from modalrun.driver.ends import End, Kind
+from modalrun.driver.events import StepEvent, StepState
+from modalrun.driver.order import Order, SandboxOrder, StepOrder
+from modalrun.driver.records import Records
+from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
+from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
+
+if TYPE_CHECKING:
+    from modalrun.modal_api.fleet import Fleet, Member, Wanted
+    from modalrun.zenml_api.step_records import StepState as StepRecordState
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """What an earlier driver of the run has left behind.
+
+    Attributes:
+        members: The sandboxes that run.
+        states: ZenML's record of each step that has one.
+    """
+
+    members: Sequence[Member]
+    states: Mapping[str, StepRecordState]
+
+
+@dataclass
+class _Tries:
+    """How often a step was tried.
+
+    Attributes:
+        sandboxes: Sandboxes so far.
+        failures: Failures of the user's so far.
+        infrastructure: Ends so far that were nobody's fault here.
+        record: The id of the step's record in ZenML that the next sandbox goes on with.
+    """
+
+    sandboxes: int = 0
+    failures: int = 0
+    infrastructure: int = 0
+    record: str | None = None
+
+
+class Walk:
+    """Starts each step when its turn comes, and sees it through to its end.
+
+    Attributes:
+        fleet: The sandboxes.
+        gave_up: Whether the steps were ended before their time.
+    """
+
+    def __init__(
+        self, order: Order, fleet: Fleet, records: Records, say: Callable[[str], None]
+    ) -> None:
+        self.fleet = fleet
+        self.gave_up = False
+        self._order = order
+        self._records = records
+        self._say = say
+        self._steps = {step.name: step for step in order.steps}
+        self._tries = {step.name: _Tries() for step in order.steps}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._members: dict[str, Member] = {}
+        self._states: Mapping[str, StepRecordState] = {}
+        self._failed: list[str] = []
+        self._reason: str | None = None
+        self._asked_to_stop = False
+        self._ending = False
+        # Tasks that nobody waits for; asyncio itself would lose them.
+        self._background: set[asyncio.Task[None]] = set()
+        # Set when nothing new may start: a retry, or a creation that Modal has no room for.
+        self._stopping = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._scheduler: Scheduler
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every step has succeeded."""
+        return self._scheduler.succeeded
+
+    @property
+    def failed(self) -> list[str]:
+        """The steps that failed, the first one first."""
+        return self._failed
+
+    @property
+    def asked_to_stop(self) -> str | None:
+        """Why the run ends early, where somebody wanted it to; a part of a sentence."""
+        return self._reason if self._asked_to_stop else None
+
+    async def run(self, taken: Takeover | None = None) -> None:
+        """Walk until every step is in a final state."""
+        done = {step.name for step in self._order.steps if step.done}
+        for step in sorted(done):
+            self._tell(step, "cached")
+        if taken is not None:
+            self._states = taken.states
+            done |= {name for name, state in taken.states.items() if state.successful}
+            self._remember(taken, done)
+        self._scheduler = Scheduler(
+            {step.name: step.upstream for step in self._order.steps},
+            mode=FailureMode(self._order.failure_mode),
+            max_parallelism=self._order.max_parallelism,
+            done=done,
+            running=self._members,
+        )
+        for name in self._members:
+            self._start(name)
+        if self._reason is not None:
+            self._act(self._scheduler.stop(self._reason))
+        self._act(self._scheduler.start())
+        await self._finished.wait()
+
+    def stop(self, reason: str) -> None:
+        """Somebody wants the run to end: start nothing any more, and let what runs finish."""
+        self._asked_to_stop = True
+        self._start_nothing(reason)
+
+    def give_up(self, reason: str) -> None:
+        """Somebody wants the run to end at once: end what runs."""
+        self.gave_up = True
+        self.stop(reason)
+        self._end_running()
+
+    def _start_nothing(self, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+            self._say(f"Nothing more is started: {reason}.")
+        self._stopping.set()
+        # Before the walk has begun there is nothing to tell the scheduler yet.
+        if hasattr(self, "_scheduler"):
+            self._act(self._scheduler.stop(reason))
+
+    def _end_running(self) -> None:
+        self._ending = True
+        for member in list(self._members.values()):
+            task = asyncio.create_task(member.terminate())
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    def _remember(self, taken: Takeover, done: set[str]) -> None:
+        """Go on where the earlier driver was: attempts, records, running sandboxes."""
+        by_tag = {fit(name, MAX_TAG): name for name in self._steps}
+        for member in taken.members:
+            name = by_tag.get(member.step)
+            if name is not None and name not in done:
+                self._members[name] = member
+                self._tries[name].sandboxes = member.attempt
+        for name, state in taken.states.items():
+            if name in self._tries:
+                tries = self._tries[name]
+                tries.sandboxes = max(tries.sandboxes, state.attempt)
+                tries.failures = state.attempt - 1
+                tries.record = state.id if _is_running(state) else None
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Skip):
+                self._say(action.reason)
+                self._tell(action.step, "not run", reason=action.reason)
+            else:
+                self._start(action.step)
+        if self._scheduler.finished:
+            self._finished.set()
+
+    def _start(self, name: str) -> None:
+        self._tasks[name] = asyncio.create_task(self._see_through(self._steps[name]))
+
+    async def _see_through(self, step: StepOrder) -> None:
+        """Run one step to its end, whatever happens."""
+        try:
+            succeeded = await self._run(step)
+        except Exception as error:
+            # A fault of ours must neither hang the run nor pass for a success.
+            self._say("".join(traceback.format_exception(error)).rstrip())
+            self._fail(step, f"a fault of modalrun's own: {error}")
+            succeeded = False
+        del self._tasks[step.name]
+        if step.name in self._failed and self._order.failure_mode == FailureMode.FAIL_FAST.value:
+            self._start_nothing(f"step `{step.name}` failed")
+            self._end_running()
+        self._act(self._scheduler.ended(step.name, succeeded=succeeded))
+
+    async def _run(self, step: StepOrder) -> bool:
+        """Try one step until it has succeeded or may not be tried again."""
+        tries = self._tries[step.name]
+        member = self._members.get(step.name)
+        state = self._states.get(step.name)
+        if member is None and state is not None and state.status == "failed":
+            # It had failed for good before this driver took over.
+            self._fail(step, "It failed before.", attempt=tries.sandboxes)
+            return False
+        unknown = member is None and state is None
+        if unknown and step.look_up and await self._cached(step.name):
+            self._tell(step.name, "cached")
+            return True
+        delay = step.delay
+        while not self._stopping.is_set() or member is not None:
+            end = await self._try(step, tries, member)
+            member = None
+            if end is None:
+                break
+            verdict = await self._judge(step, tries, end)
+            if verdict is not None:
+                return verdict
+            if not end.is_infrastructure:
+                await self._pause(delay)
+                delay *= step.backoff
+        self._tell(step.name, "stopped", reason=self._reason)
+        return False
+
+    async def _try(self, step: StepOrder, tries: _Tries, member: Member | None) -> End | None:
+        """One sandbox, from its creation to its end; None where it was not wanted any more."""
+        from modalrun.modal_api.fleet import GivenUp, Refused
+
+        if member is None:
+            tries.sandboxes += 1
+            self._tell(step.name, "starting", attempt=tries.sandboxes)
+            try:
+                member = await self.fleet.create(self._wanted(step, tries), self._stopping)
+            except GivenUp:
+                return None
+            except Refused as error:
+                return ends.refused(f"Modal refuses the sandbox: {error}")
+        self._members[step.name] = member
+        sandbox = self._order.sandboxes[step.sandbox]
+        self._tell(
+            step.name,
+            "running",
+            attempt=tries.sandboxes,
+            sandbox=member.id,
+            gpu=member.gpu,
+            cpu=sandbox.cpu,
+            memory=sandbox.memory,
+        )
+        if self._ending:
+            # It was being created when all that runs was ended.
+            await member.terminate()
+        end = await member.ended()
+        del self._members[step.name]
+        return end
+
+    async def _judge(self, step: StepOrder, tries: _Tries, end: End) -> bool | None:
+        """Whether a step has succeeded; None where it is to be tried again."""
+        if end.kind is Kind.COMPLETED:
+            self._ended(step, "completed", end)
+            return True
+        # ZenML's record wins: the step's outputs are stored, whatever became of its sandbox.
+        state = await self._records.ask(lambda recorder: recorder.step_state(step.name))
+        if state is not None and state.successful:
+            self._ended(step, "completed", end)
+            return True
+        stopped = state is not None and state.status in {"stopping", "stopped"}
+        if stopped and not self._ending:
+            # The step itself noticed it first.
+            self.stop("ZenML was asked to stop the run")
+        if self._ending or stopped:
+            self._ended(step, "stopped", end)
+            return False
+        again = None if self._stopping.is_set() else self._may_retry(step, tries, end, state)
+        if again is not None:
+            self._say(f"Step `{step.name}`: {end.reason} {again}")
+            self._ended(step, "retrying", end)
+            return None
+        await self._record_failure(step.name, end.reason)
+        self._failed.append(step.name)
+        self._ended(step, "failed", end)
+        return False
+
+    async def _cached(self, step: str) -> bool:
+        return await self._records.ask(lambda recorder: recorder.cached(step))
+
+    async def _record_failure(self, step: str, reason: str) -> None:
+        await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=True))
+
+    def _may_retry(
+        self, step: StepOrder, tries: _Tries, end: End, state: StepRecordState | None
+    ) -> str | None:
+        """What will be done about a bad end, in words; None for nothing."""
+        if end.is_infrastructure and (state is None or _is_running(state)):
+            most = self._order.infrastructure_retries
+            if tries.infrastructure >= most:
+                return None
+            tries.infrastructure += 1
+            # ZenML counts records as attempts: a new one would use up a retry of the user's.
+            tries.record = None if state is None else state.id
+            return f"It is started again ({tries.infrastructure} of {most}), at no retry's cost."
+        if end.kind is Kind.REFUSED or tries.failures >= step.retries:
+            return None
+        tries.failures += 1
+        tries.record = None
+        return f"Retry {tries.failures} of {step.retries}."
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    def _wanted(self, step: StepOrder, tries: _Tries) -> Wanted:
+        from modalrun.modal_api.fleet import TAG_ATTEMPT, Wanted
+
+        run_id, sandbox = self._order.run_id, self._order.sandboxes[step.sandbox]
+        digest = hashlib.sha256(step.name.encode()).hexdigest()[:8]
+        return Wanted(
+            sandbox=sandbox,
+            name=fit(f"modalrun-{run_id}-{digest}-{tries.sandboxes}", MAX_NAME),
+            tags={
+                TAG_RUN: run_id,
+                TAG_ROLE: "step",
+                TAG_STEP: fit(step.name, MAX_TAG),
+                TAG_PIPELINE: fit(self._order.pipeline, MAX_TAG),
+                TAG_ATTEMPT: str(tries.sandboxes),
+            },
+            env=lambda gpu: self._environment(step, tries, sandbox, gpu),
+        )
+
+    def _environment(
+        self, step: StepOrder, tries: _Tries, sandbox: SandboxOrder, gpu: str | None
+    ) -> dict[str, str]:
+        # The step itself learns in which sandbox it is.
+        facts = {
+            "gpu": gpu,
+            "cpu": sandbox.cpu,
+            "memory": sandbox.memory,
+            "regions": ",".join(sandbox.regions) or None,
+            "infrastructure_retries": tries.infrastructure or None,
+        }
+        env = {
+            RUN_ID: self._order.run_id,
+            STEP: step.name,
+            STEP_FACTS: json.dumps({name: v for name, v in facts.items() if v is not None}),
+        }
+        return env | ({STEP_RUN: tries.record} if tries.record else {})
+
+    def _fail(self, step: StepOrder, reason: str, **more: Any) -> None:
+        self._failed.append(step.name)
+        self._tell(step.name, "failed", reason=reason, **more)
+
+    def _ended(self, step: StepOrder, state: StepState, end: End) -> None:
+        """Tell of the end of a sandbox."""
+        self._tell(
+            step.name,
+            state,
+            attempt=self._tries[step.name].sandboxes,
+            exit_code=end.exit_code,
+            reason=None if end.kind is Kind.COMPLETED else end.reason,
+        )
+        if state in {"failed", "stopped"}:
+            self._say(f"Step `{step.name}` {state}: {end.reason}")
+
+    def _tell(self, step: str, state: StepState, **more: Any) -> None:
+        """Write a line of the run's journal."""
+        sys.stdout.write(events.line(StepEvent(step, state, at=time.time(), **more)))
+        sys.stdout.flush()
+
+
+def _is_running(state: StepRecordState) -> bool:
+    """Whether a record waits for an end. "retrying" doesn't: that try has failed."""
+    return not state.finished and state.status not in {"retrying", "stopping"}

@@ -1,0 +1,389 @@
+"""The step sandboxes of one run: created, found again, waited for and ended, all side by side.
+
+For one event loop. Written against the Modal SDK 1.6.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modalrun.driver import ends
+from modalrun.driver.ends import End, read_end
+from modalrun.driver.order import Order, SandboxOrder
+from modalrun.driver.pace import Pace
+from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
+from modalrun.modal_api import images
+from modalrun.modal_api.translate import is_rate_limit, translated
+from modalrun.plan import TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.resources import limited
+
+if TYPE_CHECKING:
+    import modal
+
+TAG_ATTEMPT = "modalrun-attempt"
+"""Which sandbox of its step it is: so that a driver that takes over counts on."""
+
+SHARE = 50
+"""Sandboxes that wait on one connection: HTTP/2 servers allow about a hundred calls at a time."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+"""Seconds between two tries while Modal can't be asked, growing."""
+
+
+class GivenUp(Exception):
+    """The sandbox is not wanted any more; nothing was created."""
+
+
+class Refused(Exception):
+    """Modal doesn't take what is asked for, and asking again would not change that."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A step sandbox to be created.
+
+    Attributes:
+        sandbox: What it is like.
+        name: Unique among the running sandboxes of the app, so that it can't exist twice.
+        tags: What it is found by.
+        env: The variables for the GPU that it gets in the end.
+    """
+
+    sandbox: SandboxOrder
+    name: str
+    tags: Mapping[str, str]
+    env: Callable[[str | None], Mapping[str, str]]
+
+
+class _Line:
+    """One connection, and how many sandboxes are waited for on it."""
+
+    def __init__(self, client: modal.Client) -> None:
+        self.client = client
+        self.load = 0
+
+
+class Fleet:
+    """The step sandboxes of one run."""
+
+    def __init__(
+        self,
+        order: Order,
+        variables: Mapping[str, str],
+        source: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            order: The run.
+            variables: Environment variables that travel to the steps as a Modal secret.
+            source: The folder with the source tree.
+            say: Is told when something takes longer than it should.
+        """
+        self._order = order
+        self._source = source
+        self._say = say
+        self._secret_values = dict(variables)
+        self._pace = Pace(order.creation_rate)
+        self._lines: list[_Line] = []
+        self._images: dict[str, asyncio.Task[modal.Image]] = {}
+        self._named: dict[str, Any] = {}
+        self._app: modal.App
+        self._variables: modal.Secret
+
+    async def open(self) -> None:
+        """Connect; tried again for as long as it takes.
+
+        Raises:
+            ModalrunError: The token is not accepted.
+        """
+        import modal
+
+        async def look_up() -> modal.App:
+            line = await self._line()
+            return await modal.App.lookup.aio(
+                self._order.app,
+                create_if_missing=True,
+                environment_name=self._order.environment,
+                client=line.client,
+            )
+
+        self._app = await self._asked(look_up)
+        self._variables = modal.Secret.from_dict(dict(self._secret_values))
+
+    async def create(self, wanted: Wanted, given_up: asyncio.Event) -> Member:
+        """Create a sandbox, or find it if an earlier try has created it.
+
+        While Modal has no room, limits the rate or can't be reached, it is asked again.
+
+        Args:
+            wanted: The sandbox.
+            given_up: When this is set, no further try is made.
+
+        Raises:
+            GivenUp: It is set.
+            Refused: Modal doesn't take what is asked for.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            for gpu in wanted.sandbox.gpus or (None,):
+                await _sleep(self._pace.wait(asyncio.get_running_loop().time()), given_up)
+                try:
+                    return await self._create_or_find(wanted, gpu)
+                except CapacityError as error:
+                    self._say(f"{wanted.name}: {error.message}")
+                    if is_rate_limit(error):
+                        break
+                except ConnectionLostError as error:
+                    self._say(f"{wanted.name}: {error.message}")
+                    break
+                except ModalrunError as error:
+                    raise Refused(error.message) from error
+            await _sleep(pause, given_up)
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def running(self) -> list[Member]:
+        """The step sandboxes of the run that are running now, whoever created them."""
+        members: list[Member] = await self._asked(self._running)
+        return members
+
+    async def terminate_all(self) -> None:
+        """End every step sandbox of the run, also those that are still being created."""
+        for pause in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0):
+            members = await self.running()
+            if not members:
+                return
+            await asyncio.gather(*(member.terminate() for member in members))
+            await asyncio.sleep(pause)
+
+    async def _running(self) -> list[Member]:
+        import modal
+
+        line = await self._line()
+        tags = {TAG_RUN: self._order.run_id, TAG_ROLE: "step"}
+        listed = modal.Sandbox.list.aio(app_id=str(self._app.app_id), tags=tags, client=line.client)
+        found = [sandbox async for sandbox in listed]
+        held = await asyncio.gather(*(sandbox.get_tags.aio() for sandbox in found))
+        return [Member(self, line, s, tags=t) for s, t in zip(found, held, strict=True)]
+
+    async def _create_or_find(self, wanted: Wanted, gpu: str | None) -> Member:
+        import modal
+
+        line = await self._line()
+        image = await self._image(wanted.sandbox.image)
+        arguments = self._arguments(wanted, gpu)
+        try:
+            with translated():
+                sandbox = await modal.Sandbox.create.aio(
+                    *wanted.sandbox.command,
+                    app=self._app,
+                    image=image,
+                    client=line.client,
+                    **arguments,
+                )
+        except modal.exception.AlreadyExistsError:
+            sandbox = await self._asked(lambda: self._find(wanted.name))
+        except ConnectionLostError as error:
+            # Whether it was created is unknown: its name tells.
+            try:
+                sandbox = await self._asked(lambda: self._find(wanted.name))
+            except NotFoundError:
+                raise error from None
+        return Member(self, line, sandbox, gpu=gpu, tags=wanted.tags)
+
+    async def _find(self, name: str) -> modal.Sandbox:
+        import modal
+
+        async def find(*, include_terminated: bool) -> modal.Sandbox:
+            return await modal.Sandbox.from_name.aio(
+                self._order.app,
+                name,
+                environment_name=self._order.environment,
+                include_terminated=include_terminated,
+                client=self._lines[0].client,
+            )
+
+        try:
+            # Only the second backend can also find a sandbox that has ended already.
+            return await find(include_terminated=True)
+        except modal.exception.NotFoundError:
+            return await find(include_terminated=False)
+
+    def _arguments(self, wanted: Wanted, gpu: str | None) -> dict[str, Any]:
+        """The keyword arguments of `modal.Sandbox.create`, all but app, image and client."""
+        import modal
+
+        asked, environment = wanted.sandbox, self._order.environment
+        secrets = [
+            self._once(modal.Secret.from_name, name, environment_name=environment)
+            for name in asked.secrets
+        ]
+        volumes = {
+            path: self._once(
+                modal.Volume.from_name,
+                name,
+                environment_name=environment,
+                create_if_missing=self._order.target == "local",
+            )
+            for name, path in asked.volumes.items()
+        }
+        cpu, memory = limited(asked.cpu, asked.cpu_limit, asked.memory, asked.memory_limit)
+        return {
+            "name": wanted.name,
+            "tags": dict(wanted.tags),
+            "env": {**asked.env, **wanted.env(gpu)},
+            # Ours last: a named secret must not replace what the step needs to reach ZenML.
+            "secrets": [*secrets, self._variables],
+            "volumes": volumes,
+            "timeout": asked.timeout,
+            "workdir": asked.workdir,
+            "gpu": gpu,
+            "cpu": cpu,
+            "memory": memory,
+            "cloud": asked.cloud,
+            "region": list(asked.regions) or None,
+        }
+
+    def _once(self, look_up: Callable[..., Any], name: str, **how: Any) -> Any:
+        """The same object for the same name: the SDK looks each one up once."""
+        key = f"{look_up.__qualname__} {name}"
+        if key not in self._named:
+            self._named[key] = look_up(name, **how)
+        return self._named[key]
+
+    async def _image(self, image_id: str) -> modal.Image:
+        """An image with the source tree, which is read and sent once, however many ask."""
+        if image_id not in self._images:
+            self._images[image_id] = asyncio.create_task(self._prepare_image(image_id))
+        try:
+            return await asyncio.shield(self._images[image_id])
+        except Exception:
+            self._images.pop(image_id, None)
+            raise
+
+    async def _prepare_image(self, image_id: str) -> modal.Image:
+        import modal
+
+        bare = modal.Image.from_id(image_id, client=self._lines[0].client)
+        image = images.with_files(bare, self._source, package=self._order.target == "modal")
+        with translated():
+            await image.build.aio(self._app)
+        return image
+
+    async def _line(self) -> _Line:
+        """The connection for one more sandbox."""
+        free = next((line for line in self._lines if line.load < SHARE), None)
+        if free is None:
+            free = _Line(await _connect())
+            self._lines.append(free)
+        return free
+
+    async def _asked(self, question: Callable[[], Any]) -> Any:
+        """Modal's answer, asked for until it comes."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                with translated():
+                    return await question()
+            except (ConnectionLostError, CapacityError) as error:
+                self._say(f"{error.message}; trying again")
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+
+class Member:
+    """One step sandbox.
+
+    Attributes:
+        id: Modal's id.
+        gpu: The GPU that it was asked for in the end.
+        step: The value of its tag for the step.
+        attempt: Which sandbox of its step it is.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        line: _Line,
+        sandbox: modal.Sandbox,
+        *,
+        tags: Mapping[str, str],
+        gpu: str | None = None,
+    ) -> None:
+        self.id: str = sandbox.object_id
+        self.gpu = gpu
+        self.step = tags.get(TAG_STEP, "")
+        self.attempt = int(tags.get(TAG_ATTEMPT, "1"))
+        self._fleet = fleet
+        self._line = line
+        self._sandbox = sandbox
+
+    async def ended(self) -> End:
+        """Wait for its end, however often the connection is lost meanwhile."""
+        self._line.load += 1
+        try:
+            return await self._ended()
+        finally:
+            self._line.load -= 1
+
+    async def terminate(self) -> None:
+        """End it now; nothing happens if it has ended."""
+        with contextlib.suppress(NotFoundError):
+            await self._fleet._asked(self._sandbox.terminate.aio)
+
+    async def _ended(self) -> End:
+        import modal
+
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                with translated():
+                    await self._sandbox.wait.aio(raise_on_termination=False)
+                return self._read_end()
+            except modal.exception.SandboxTimeoutError:
+                return read_end(124, 4)
+            except NotFoundError:
+                return ends.LOST
+            except (ModalrunError, modal.exception.TimeoutError) as error:
+                # Not to be able to ask is not an end; the supervisor's deadline is the bound.
+                self._fleet._say(f"{self.id}: {error}; asking again")
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _read_end(self) -> End:
+        code = self._sandbox.returncode
+        # The SDK has waited for the end, so there is a code.
+        assert code is not None
+        status, detail = None, ""
+        # How it ended stands only in private attributes of 1.6.4; the code alone will do.
+        with contextlib.suppress(ImportError, AttributeError):
+            from modal._utils.async_utils import synchronizer
+
+            inner: Any = synchronizer._translate_in(self._sandbox)  # type: ignore[no-untyped-call]
+            result = inner._impl.result
+            status, detail = result.status, result.exception
+        return read_end(code, status, detail)
+
+
+async def _connect() -> modal.Client:
+    import modal
+
+    # In a sandbox of Modal's the SDK would ignore a token of its configuration.
+    return await modal.Client.from_credentials.aio(
+        os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"]
+    )
+
+
+async def _sleep(seconds: float, given_up: asyncio.Event) -> None:
+    """Sleep, unless the sandbox isn't wanted any more."""
+    if seconds > 0 and not given_up.is_set():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(given_up.wait(), seconds)
+    if given_up.is_set():
+        raise GivenUp

@@ -1,0 +1,76 @@
+"""What Modal knows of the sandboxes of a run that somebody else has started."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from modalrun.errors import ModalrunError, NotFoundError
+from modalrun.facts import RunFacts
+from modalrun.modal_api import Connection, RunningSandbox, end_kind
+from modalrun.modal_api.translate import translated
+from modalrun.plan import TAG_ROLE, TAG_RUN
+from modalrun.spec import Target
+from modalrun.truth import ModalView
+
+
+def view(run_id: str, facts: RunFacts) -> ModalView:
+    """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
+
+    Args:
+        run_id: ZenML's run id.
+        facts: What is recorded of the run's sandboxes.
+    """
+    try:
+        connection = Connection(cast("Target", facts.target))
+        # This asks for the sandbox's state too, so there is no second call.
+        code = connection.attach(facts.sandbox_id).returncode
+        steps: frozenset[str] = frozenset()
+        if facts.mode == "per_step":
+            steps = running_steps(connection, run_id, facts)
+    except NotFoundError:
+        where = (
+            "the local Modal server of this user and machine"
+            if facts.target == "local"
+            else "the Modal workspace that the token belongs to"
+        )
+        return ModalView("unknown", problem=f"{where} knows no sandbox {facts.sandbox_id}.")
+    except ModalrunError as error:
+        return ModalView("unknown", problem=_while_looking(error.message))
+    if code is None:
+        return ModalView("running", step_sandboxes=steps)
+    return ModalView("ended", end_kind(code), code, steps)
+
+
+def running_steps(connection: Connection, run_id: str, facts: RunFacts) -> frozenset[str]:
+    """The ids of the step sandboxes of a run that run now.
+
+    Raises:
+        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses, doesn't know the
+            app any more, or can't be reached.
+    """
+    import modal
+
+    tags = {TAG_RUN: run_id, TAG_ROLE: "step"}
+    with translated():
+        found = modal.Sandbox.list(app_id=facts.app_id, tags=tags, client=connection.client)
+        return frozenset(sandbox.object_id for sandbox in found)
+
+
+def run_sandbox(facts: RunFacts) -> RunningSandbox:
+    """A run sandbox, to be watched.
+
+    Raises:
+        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses, doesn't know it, or
+            can't be reached.
+    """
+    connection = Connection(cast("Target", facts.target))
+    return RunningSandbox(
+        connection, connection.attach(facts.sandbox_id), app_id=facts.app_id, gpu=facts.gpu
+    )
+
+
+def _while_looking(message: str) -> str:
+    """A connection's message without what is only of interest to who creates something."""
+    for part in (" Nothing was created on Modal.", " Nothing was created."):
+        message = message.removesuffix(part)
+    return message

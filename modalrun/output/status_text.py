@@ -1,0 +1,228 @@
+"""A run for people: what it is, where it runs, and a line a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from modalrun.history import KnownStep
+from modalrun.output.console import make_console, print_wide
+from modalrun.output.status_json import app_url, exit_reason
+from modalrun.output.text import harmless
+from modalrun.output.words import STYLES, duration
+from modalrun.truth import LOST, RunView
+
+WIDE = 110
+"""Columns from which on there is room for what can be left out."""
+
+_TITLES = 10
+
+
+def print_status(view: RunView) -> None:
+    """Print a run to stdout."""
+    shown = make_console(stderr=False)
+    print_wide(shown, _rendered(view, _now(), _width(shown)))
+
+
+class LiveStatus:
+    """A run that changes: drawn again and again on a terminal, a line a change elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = make_console(stderr=False)
+        self._view: RunView | None = None
+        self._said: dict[str, str] = {}
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._current,
+                refresh_per_second=4,
+                vertical_overflow="visible",
+            )
+
+    def __enter__(self) -> LiveStatus:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif self._view is not None and kind is None:
+            print_status(self._view)
+
+    def show(self, view: RunView) -> None:
+        """The run as it is now."""
+        self._view = view
+        if self._live is not None:
+            self._live.refresh()
+            return
+        for subject, words in _changes(view):
+            if self._said.get(subject) != words:
+                self._said[subject] = words
+                now = datetime.now().strftime("%H:%M:%S")
+                self._console.print(Text(harmless(f"{now} {subject}: {words}", colours=False)))
+
+    def _current(self) -> RenderableType:
+        if self._view is None:
+            return Text("")
+        return _rendered(self._view, _now(), _width(self._console))
+
+
+def _changes(view: RunView) -> Iterator[tuple[str, str]]:
+    for step in view.steps:
+        if step.status != "not run":
+            reason = exit_reason(step)
+            yield f"step {step.name}", _state(step) + (f" ({reason})" if reason else "")
+    yield f"run {view.run.name}", view.state
+    for note in view.notes:
+        yield "note", note.text
+
+
+def _rendered(view: RunView, now: datetime, width: int) -> Group:
+    parts: list[RenderableType] = [_head(view, now)]
+    if view.steps:
+        parts += [Text(""), _steps(view, now, wide=width >= WIDE)]
+    reasons = [(step, exit_reason(step)) for step in view.steps]
+    shown = [
+        Text(harmless(f"  {step.name}: {reason}", colours=False), style="red")
+        for step, reason in reasons
+        if reason
+    ]
+    if shown:
+        parts += [Text(""), *shown]
+    for note in view.notes:
+        parts += [Text(""), Text(harmless(note.text, colours=False), style="yellow")]
+        parts += [Text(f"  {command}", no_wrap=True) for command in note.commands]
+    return Group(*parts)
+
+
+def _head(view: RunView, now: datetime) -> Group:
+    run, facts = view.run, view.run.facts
+    started = run.start or run.created
+    rows: list[tuple[str, str | None, str]] = [
+        ("id", run.id, ""),
+        ("state", _described_state(view), _style(view.state)),
+        ("reason", run.reason if run.finished else None, ""),
+        ("pipeline", run.pipeline, ""),
+        ("mode", facts.mode if facts else None, ""),
+        ("target", _target(view), ""),
+        ("started", f"{_local(started, now, whole=True)} ({_ago(started, now)})", ""),
+        ("duration", duration(started, run.end or (None if view.over else now)) or None, ""),
+        ("app", _place(facts.app, app_url(run)) if facts else None, ""),
+        ("sandbox", _sandbox(view), ""),
+        ("zenml", view.url, ""),
+    ]
+    lines = [Text(harmless(f"Run {run.name}", colours=False), style="bold")]
+    for label, value, style in rows:
+        if value:
+            text = harmless(value.replace("\n", " "), colours=False)
+            lines.append(Text.assemble((f"  {label:<{_TITLES}}", "dim"), (text, style)))
+    return Group(*lines)
+
+
+def _described_state(view: RunView) -> str:
+    if view.state == LOST:
+        return f"{LOST} (ZenML says '{view.run.status}')"
+    if view.headline and view.over and view.run.status != "completed" and view.exit_code:
+        return f"{view.state} (exit code {view.exit_code}): {view.headline}"
+    return view.state
+
+
+def _target(view: RunView) -> str | None:
+    facts = view.run.facts
+    if facts is None:
+        return None
+    return facts.target + (f", environment {facts.environment}" if facts.environment else "")
+
+
+def _sandbox(view: RunView) -> str | None:
+    facts = view.run.facts
+    if facts is None:
+        return None
+    presence = {"running": ", running", "unknown": ", not checked"}.get(view.modal.sandbox, "")
+    if view.modal.sandbox == "ended":
+        presence = f", ended with exit code {view.modal.exit_code}"
+    return _place(facts.sandbox_id + presence, facts.sandbox_url)
+
+
+def _place(name: str, url: str | None) -> str:
+    return f"{name}  {url}" if url else name
+
+
+def _steps(view: RunView, now: datetime, *, wide: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("step", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("state", no_wrap=True)
+    table.add_column("start", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    own = view.run.facts is not None and view.run.facts.mode == "per_step"
+    table.add_column("resources", no_wrap=True, overflow="ellipsis")
+    if own and wide:
+        table.add_column("sandbox", no_wrap=True)
+    for step in view.steps:
+        row: list[str | Text] = [
+            Text(harmless(step.name, colours=False)),
+            Text(_state(step), style=_style(step.status)),
+            _local(step.start, now) if step.start else "",
+            duration(step.start, step.end or (None if view.over else now)),
+            _resources(step, view),
+        ]
+        if own and wide:
+            row.append(step.facts.sandbox_id if step.facts else "")
+        table.add_row(*row)
+    return table
+
+
+def _state(step: KnownStep) -> str:
+    return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
+
+
+def _resources(step: KnownStep, view: RunView) -> str:
+    facts = step.facts or view.run.facts
+    if facts is None or step.status == "not run":
+        return ""
+    parts = [facts.gpu] if facts.gpu else []
+    parts += [f"{facts.cpu:g} cpu"] if facts.cpu else []
+    parts += [f"{facts.memory} MiB"] if facts.memory else []
+    return harmless(", ".join(parts), colours=False)
+
+
+def _style(state: str) -> str:
+    return STYLES.get(state, "bold red" if state == LOST else "")
+
+
+def _local(at: datetime, now: datetime, *, whole: bool = False) -> str:
+    """A moment in UTC as a clock on the user's wall shows it; with its day if that isn't today."""
+    here = at.replace(tzinfo=timezone.utc).astimezone()
+    today = now.replace(tzinfo=timezone.utc).astimezone().date()
+    if whole or here.date() != today:
+        return here.strftime("%Y-%m-%d %H:%M:%S")
+    return here.strftime("%H:%M:%S")
+
+
+def _ago(at: datetime, now: datetime) -> str:
+    passed = max(now - at, timedelta())
+    if passed >= timedelta(days=2):
+        return f"{passed.days} days ago"
+    return f"{duration(at, at + passed)} ago"
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+def _width(shown: Console) -> int:
+    """A pipe has no width: nothing is left out for it."""
+    return shown.width if shown.is_terminal else 10_000

@@ -1,0 +1,120 @@
+"""Looking at runs: which one is meant, and what ZenML and Modal, read together, say about it.
+
+Nothing is kept on disk: whoever has the credentials sees the same from any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from modalrun import history, preparation, truth, zenml_config
+from modalrun.errors import NotFoundError
+from modalrun.history import LATEST, KnownRun
+from modalrun.truth import NOT_ASKED, ModalView, RunView
+
+_CANDIDATES = 50
+"""How many recent runs are compared with a text that means none of them."""
+
+
+@contextlib.contextmanager
+def looking_on() -> Iterator[None]:
+    """Where runs are looked at: everything below is to be called inside.
+
+    Raises:
+        ConnectionLostError: There is a ZenML server, and it doesn't answer.
+    """
+    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
+    gc.disable()
+    try:
+        with preparation.zenml_process(Path.cwd()):
+            zenml_config.skip_migration()
+            # ZenML prints to stdout while it is imported; stdout is for data.
+            with redirect_stdout(sys.stderr):
+                from zenml.client import Client
+
+                from modalrun.zenml_api.translate import translated
+
+                with translated():
+                    # The store's own imports are half of all.
+                    _ = Client().zen_store
+            gc.freeze()
+            gc.enable()
+            yield
+    finally:
+        gc.enable()
+
+
+def resolve(text: str | None, *, interactive: bool) -> KnownRun:
+    """The run that a command's RUN means.
+
+    Args:
+        text: A run id, the beginning of one, a run's name, or "latest"; None where it was left out.
+        interactive: Whether a person sits at a terminal: then left out means "latest".
+
+    Raises:
+        UsageError: It was left out, and there is no terminal.
+        NotFoundError: It means no run, or several.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    meant = history.wanted(text, interactive=interactive)
+
+    from modalrun.zenml_api import history as zenml_history
+
+    if meant == LATEST:
+        newest = zenml_history.listed(limit=1)
+        if not newest:
+            raise NotFoundError(
+                "ZenML knows of no run that modalrun has started.",
+                hint="Check the active project and server with 'zenml status'.",
+            )
+        return newest[0]
+    matches = zenml_history.matching(meant)
+    known = [] if matches else zenml_history.listed(limit=_CANDIDATES)
+    return history.choose(meant, matches, known)
+
+
+def look(run: KnownRun, *, exit_wanted: bool = False) -> RunView:
+    """What is true of a run now, from ZenML's record and, where it matters, from Modal.
+
+    Args:
+        run: The run.
+        exit_wanted: Whether to find out the exit code of a run that failed, which takes Modal.
+
+    Raises:
+        NotFoundError: ZenML has the run no longer.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there. That
+            Modal doesn't answer is no error: the view says what could not be checked.
+    """
+    from modalrun.zenml_api import history as zenml_history
+
+    fresh, steps = zenml_history.read(run)
+    modal = _ask_modal(fresh, exit_wanted=exit_wanted)
+    if not fresh.finished and modal.sandbox == "ended":
+        # It may have recorded its end after we asked ZenML and before we asked Modal.
+        fresh, steps = zenml_history.read(run)
+    return truth.judge(fresh, steps, modal, url=zenml_history.dashboard_url(fresh))
+
+
+def reread(view: RunView) -> RunView:
+    """A view with ZenML's record as it is now; Modal is not asked again.
+
+    Raises:
+        NotFoundError, AuthenticationError, ConnectionLostError: As for `look`.
+    """
+    from modalrun.zenml_api import history as zenml_history
+
+    fresh, steps = zenml_history.read(view.run)
+    return truth.judge(fresh, steps, view.modal, url=view.url)
+
+
+def _ask_modal(run: KnownRun, *, exit_wanted: bool) -> ModalView:
+    if run.facts is None or not truth.needs_modal(run, exit_wanted=exit_wanted):
+        return NOT_ASKED
+    from modalrun.modal_api import lookup
+
+    return lookup.view(run.id, run.facts)

@@ -1,0 +1,103 @@
+"""`modalrun status --watch`: a run as it changes, until it is over.
+
+Nothing is asked again and again: the run sandbox's output says when something has changed (the
+driver's events, or whose lines follow), and Modal says when the sandbox ends. Reading ZenML's
+record every few seconds is only a net below that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from modalrun import runs, truth
+from modalrun.driver import events
+from modalrun.driver.events import Event, StepEvent
+from modalrun.errors import ModalrunError
+from modalrun.history import KnownRun
+from modalrun.modal_api import RunningSandbox
+from modalrun.output.text import LineAssembler
+from modalrun.truth import RunView
+
+BACKSTOP = 5.0
+"""Seconds after which ZenML's record is read although nothing was heard."""
+
+SETTLE = 0.2
+"""Seconds for which news are collected before the record is read once for all of them."""
+
+
+def watch(run: KnownRun, show: Callable[[RunView], None], *, exit_wanted: bool = False) -> RunView:
+    """Look at a run until it is over.
+
+    Args:
+        run: The run.
+        show: Gets the run as it is now, and each time that it may have changed.
+        exit_wanted: Whether to find out the exit code of a run that failed, which takes Modal.
+
+    Returns:
+        The last view.
+
+    Raises:
+        NotFoundError, AuthenticationError, ConnectionLostError: ZenML no longer answers.
+    """
+    view = runs.look(run, exit_wanted=exit_wanted)
+    show(view)
+    if view.over or view.state == truth.LOST:
+        return view
+    news: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    if view.modal.sandbox == "running":
+        threading.Thread(target=_listen, args=(view, news), daemon=True).start()
+    latest: dict[str, StepEvent] = {}
+    ended = False
+    while not view.over and not ended:
+        for event in _collect(news):
+            ended = ended or event is None
+            if isinstance(event, StepEvent):
+                latest[event.step] = event
+        view = truth.with_events(runs.reread(view), latest)
+        show(view)
+    view = runs.look(run, exit_wanted=exit_wanted)
+    show(view)
+    return view
+
+
+def _collect(news: queue.SimpleQueue[Event | None]) -> list[Event | None]:
+    """Wait for news, and for those that come close behind."""
+    found: list[Event | None] = []
+    left = BACKSTOP
+    with contextlib.suppress(queue.Empty):
+        while left > 0:
+            found.append(news.get(timeout=left))
+            if found[-1] is None:
+                # The end of the run is not to be waited for any longer.
+                break
+            if len(found) == 1:
+                until = time.monotonic() + SETTLE
+            left = until - time.monotonic()
+    return found
+
+
+def _listen(view: RunView, news: queue.SimpleQueue[Event | None]) -> None:
+    """Pass on the run sandbox's events, and None when it has ended."""
+    from modalrun.modal_api import lookup
+
+    assemblers = {"stdout": LineAssembler(), "stderr": LineAssembler()}
+
+    def hear(source: str, text: str) -> None:
+        for line in assemblers[source].feed(text):
+            event = events.read(line)
+            if event is not None:
+                news.put(event)
+
+    # A run without facts has no sandbox that could be "running".
+    assert view.run.facts is not None
+    try:
+        sandbox: RunningSandbox = lookup.run_sandbox(view.run.facts)
+        sandbox.watch(hear)
+    except ModalrunError:
+        # The net below still tells of ZenML's record; the last look says what can't be checked.
+        return
+    news.put(None)

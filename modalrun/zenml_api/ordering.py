@@ -1,0 +1,83 @@
+"""What an order needs to know of a compiled pipeline and of a run. Written against ZenML 0.98.0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from zenml.client import Client
+from zenml.orchestrators.utils import is_setting_enabled
+
+from modalrun.errors import NotFoundError
+from modalrun.zenml_api.compiling import Compiled
+from modalrun.zenml_api.translate import translated
+
+
+@dataclass(frozen=True)
+class StepPolicy:
+    """What a user wrote about one step that no sandbox spec has.
+
+    Attributes:
+        retries: How often it is tried again after a failure.
+        delay: Seconds before the first retry.
+        backoff: What the delay is multiplied with before each further one.
+        caches: Whether ZenML's cache may have its outputs.
+    """
+
+    retries: int
+    delay: float
+    backoff: float
+    caches: bool
+
+
+def failure_mode(compiled: Compiled) -> str:
+    """ZenML's `ExecutionMode` of a pipeline, as its value."""
+    return str(compiled.snapshot.pipeline_configuration.execution_mode.value)
+
+
+def policies(compiled: Compiled) -> dict[str, StepPolicy]:
+    """The policy of each step."""
+    pipeline = compiled.snapshot.pipeline_configuration
+    found = {}
+    for name, step in compiled.snapshot.step_configurations.items():
+        retry = step.config.retry
+        found[name] = StepPolicy(
+            retries=retry.max_retries if retry else 0,
+            delay=retry.delay if retry else 0,
+            backoff=retry.backoff if retry else 1,
+            caches=is_setting_enabled(
+                is_enabled_on_step=step.config.enable_cache,
+                is_enabled_on_pipeline=pipeline.enable_cache,
+            ),
+        )
+    return found
+
+
+def run_status(run_id: str) -> str:
+    """ZenML's word for the state of a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        try:
+            return str(Client().zen_store.get_run(UUID(run_id), hydrate=False).status.value)
+        except KeyError as error:
+            raise NotFoundError(f"ZenML has no run {run_id}.") from error
+
+
+def run_metadata(run_id: str) -> Mapping[str, Any]:
+    """What is stored with a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        try:
+            return dict(Client().zen_store.get_run(UUID(run_id)).run_metadata)
+        except KeyError as error:
+            raise NotFoundError(f"ZenML has no run {run_id}.") from error

@@ -1,0 +1,39 @@
+"""Moments as people write them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from modalrun.errors import UsageError
+from modalrun.moments import moment
+
+HERE = timezone(timedelta(hours=2))
+NOW = datetime(2026, 11, 23, 18, 0, tzinfo=HERE)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", "2026-11-23T15:58:30+00:00"),
+        ("10m", "2026-11-23T15:50:00+00:00"),
+        ("1h30m", "2026-11-23T14:30:00+00:00"),
+        ("1.5h", "2026-11-23T14:30:00+00:00"),
+        ("2d", "2026-11-21T16:00:00+00:00"),
+        ("1w", "2026-11-16T16:00:00+00:00"),
+        ("2026-11-23", "2026-11-22T22:00:00+00:00"),
+        ("2026-11-23T17:50:00", "2026-11-23T15:50:00+00:00"),
+        ("2026-11-23 17:50", "2026-11-23T15:50:00+00:00"),
+        ("2026-11-23T17:50:00Z", "2026-11-23T17:50:00+00:00"),
+        ("2026-11-23T17:50:00.250+01:00", "2026-11-23T16:50:00.250000+00:00"),
+    ],
+)
+def test_ways_to_write_a_moment(text: str, expected: str) -> None:
+    assert moment(text, option="--since", now=NOW).isoformat() == expected
+
+
+@pytest.mark.parametrize("text", ["", "10", "-5m", "m", "yesterday", "2026-13-01", "9999999w"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--since"):
+        moment(text, option="--since", now=NOW)
