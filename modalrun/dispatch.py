@@ -42,9 +42,9 @@ def dispatch(
     compiled: Compiled,
     plan: Plan,
     run: CreatedRun,
+    *,
     source: Source,
     folder: Path,
-    *,
     staged: Path,
     registry: RegistryCredentials | None,
 ) -> Dispatched:
@@ -77,6 +77,7 @@ def dispatch(
         failure_mode=ordering.failure_mode(compiled),
         variables=run.environment,
         source=source,
+        done=run.cached,
         python_path={r: python_path(r) for r in images} if plan.target == "modal" else {},
     )
     return Dispatched(

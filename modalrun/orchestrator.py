@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""
 
-_TEXTS = frozenset({"cloud", "modal_environment", "workspace", "app_name", "mode", "memory_limit"})
+_TEXTS = frozenset(
+    {"cloud", "modal_environment", "workspace", "app_name", "mode", "memory_limit", "prewarm"}
+)
 
 
 class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):

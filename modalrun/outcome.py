@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -28,6 +29,8 @@ class StepRecord:
         start: When it started (UTC), where it did.
         end: When it ended (UTC), where it has.
         attempt: Which try this was, from 1.
+        gpu: The GPU of its own sandbox, where it had one with a GPU.
+        reason: Why it ended as it did, where that is known and not a matter of course.
     """
 
     name: str
@@ -35,6 +38,8 @@ class StepRecord:
     start: datetime | None = None
     end: datetime | None = None
     attempt: int = 1
+    gpu: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,27 @@ class Outcome:
         headline: One sentence.
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
+        run_id: ZenML's run id.
+        accepted: Whether this is not an end: the run goes on and nobody waits for it.
     """
 
     exit_code: int
     headline: str
     details: tuple[tuple[str, str], ...]
     steps: tuple[StepRecord, ...]
+    run_id: str = ""
+    accepted: bool = False
+
+
+def all_cached(run_id: str, url: str | None, steps: Sequence[str]) -> Outcome:
+    """The end of a run whose steps were all in ZenML's cache."""
+    details = [("run", run_id), *([("zenml", url)] if url else [])]
+    return Outcome(
+        0,
+        "Run completed: all steps cached; no sandbox was needed.",
+        tuple(details),
+        tuple(StepRecord(name, "cached") for name in steps),
+    )
 
 
 _ERRORS: dict[EndKind, type[ModalrunError]] = {

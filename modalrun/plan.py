@@ -11,12 +11,18 @@ from typing import Any, Literal
 
 from modalrun import catalog, resources
 from modalrun.deployment import Deployment, StepView
+from modalrun.driver import WALKER
 from modalrun.driver.order import ORDER_FILE
 from modalrun.errors import UsageError
 from modalrun.image import CODE_FOLDER, ImageRecipe, image_recipe
 from modalrun.precedence import Origin, Places, Value, Written, find, flatten
 from modalrun.resources import Resolved, Resources
-from modalrun.setting_fields import MAX_TIMEOUT_SECONDS
+from modalrun.setting_fields import (
+    CREATION_RATE,
+    INFRASTRUCTURE_RETRIES,
+    MAX_TIMEOUT_SECONDS,
+    Prewarm,
+)
 from modalrun.spec import Target
 
 Mode = Literal["pipeline", "per_step"]
@@ -37,6 +43,9 @@ RUN_FIELDS = (
     "workspace",
     "max_parallelism",
     "synchronous",
+    "infrastructure_retries",
+    "prewarm",
+    "creation_rate",
 )
 """Settings of the run as a whole: a step can't have its own."""
 
@@ -108,6 +117,9 @@ class Plan:
         steps: The steps, parents before children.
         max_parallelism: How many steps may run at once; None for no bound of the user's.
         synchronous: Whether `submit` waits for the end of the run.
+        infrastructure_retries: How often a step whose sandbox is lost is executed again.
+        prewarm: Which step sandboxes are created before their turn.
+        creation_rate: How many sandboxes a second are created at most.
         origins: Where the values of the run as a whole came from, by setting.
         notes: What a user should know before it runs.
     """
@@ -122,6 +134,9 @@ class Plan:
     steps: tuple[StepPlan, ...] = ()
     max_parallelism: int | None = None
     synchronous: bool = True
+    infrastructure_retries: int = INFRASTRUCTURE_RETRIES
+    prewarm: Prewarm = "off"
+    creation_rate: float = CREATION_RATE
     origins: Mapping[str, Value] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -193,6 +208,9 @@ def make_plan(
             ("workspace", None),
             ("max_parallelism", None),
             ("synchronous", True),
+            ("infrastructure_retries", INFRASTRUCTURE_RETRIES),
+            ("prewarm", "off"),
+            ("creation_rate", CREATION_RATE),
         )
     }
     made = Plan(
@@ -206,6 +224,9 @@ def make_plan(
         steps=steps,
         max_parallelism=origins["max_parallelism"].value,
         synchronous=origins["synchronous"].value,
+        infrastructure_retries=origins["infrastructure_retries"].value,
+        prewarm=origins["prewarm"].value,
+        creation_rate=origins["creation_rate"].value,
         origins=origins,
     )
     unknown = catalog.unknown_names(
@@ -261,6 +282,7 @@ class _Maker:
         for name, written in self._own.items():
             self._note_ineffective(name, written)
         self._general += resolved.notes
+        self._note_per_step_alone()
         command = self._command("modalrun.driver.runner")
         sandbox = self._sandbox(command, resolved, self._deployment.docker, self._pipeline)
         if at_once is not None:
@@ -272,7 +294,7 @@ class _Maker:
     def per_step(self) -> tuple[SandboxSpec, tuple[StepPlan, ...]]:
         """A small CPU sandbox for the driver, and one with its own values for each step."""
         driver = self._sandbox(
-            (*self._command("modalrun.driver.walker"), ORDER_FILE),
+            (*self._command(WALKER), ORDER_FILE),
             Resolved(
                 resources.DRIVER,
                 {
@@ -369,6 +391,13 @@ class _Maker:
     def _say_of(self, step: str, texts: Iterable[str]) -> None:
         for text in texts:
             self._of_steps.setdefault(text, []).append(step)
+
+    def _note_per_step_alone(self) -> None:
+        """What somebody wrote for a sandbox per step, although there is only one."""
+        for name in ("infrastructure_retries", "prewarm", "creation_rate"):
+            found = find(name, self._pipeline)
+            if found is not None and found.value is not None:
+                self._general.append(f"{name}: no effect in pipeline mode, which has one sandbox")
 
     def _note_ineffective(self, name: str, step: Written) -> None:
         """In pipeline mode only what the pipeline leaves open is taken from the steps."""

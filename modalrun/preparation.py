@@ -18,7 +18,6 @@ from modalrun import deployment_file, plan, zenml_config
 from modalrun.deployment import Deployment
 from modalrun.deployment_file import DeploymentFile
 from modalrun.engine import engine_packages
-from modalrun.errors import UsageError
 from modalrun.plan import Plan
 from modalrun.spec import RunSpec
 from modalrun.stack_facts import StackFacts, problems_on_modal
@@ -167,20 +166,6 @@ def with_source_root(spec: RunSpec) -> RunSpec:
 def this_python() -> str:
     """The Python that runs this process, "3.11"."""
     return ".".join(platform.python_version_tuple()[:2])
-
-
-def check_runnable(made: Plan) -> None:
-    """Refuse what can be planned but not run yet.
-
-    Raises:
-        UsageError: The plan needs something that doesn't exist yet.
-    """
-    if not made.synchronous:
-        raise UsageError(
-            "'synchronous: false' can be planned but not submitted yet:"
-            f" it is set by the {made.origins['synchronous'].source}.",
-            hint="Use '--sync'. Ctrl-C detaches; the run goes on.",
-        )
 
 
 def _with_spec(held: DeploymentFile, spec: RunSpec) -> Deployment:

@@ -93,6 +93,24 @@ def cost(plan: Plan, table: PriceTable) -> Cost:
     )
 
 
+def spent(
+    sandbox: SandboxSpec, gpu: str | None, seconds: float, table: PriceTable
+) -> Decimal | None:
+    """What a sandbox cost that ran for so long; None where its GPU has no known price.
+
+    Modal bills the higher of what was requested and what was used; only the request is known here.
+
+    Args:
+        sandbox: As it was planned.
+        gpu: The GPU that it got in the end.
+        seconds: How long it was there.
+        table: The prices.
+    """
+    asked = replace(sandbox.resources, gpu=gpu, other_gpus=(), cpu_limit=None, memory_limit=None)
+    rate = _per_second(replace(sandbox, resources=asked), table)
+    return None if rate is None else rate * Decimal(str(seconds))
+
+
 def check_limit(found: Cost, limit: Decimal) -> None:
     """Refuse a run that can cost more than its user allows.
 

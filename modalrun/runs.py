@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from modalrun import history, preparation, truth
+from modalrun import history, preparation, truth, zenml_config
 from modalrun.errors import NotFoundError
 from modalrun.history import LATEST, KnownRun
 from modalrun.truth import NOT_ASKED, ModalView, RunView
@@ -32,9 +32,16 @@ def looking_on() -> Iterator[None]:
     gc.disable()
     try:
         with preparation.zenml_process(Path.cwd()):
+            zenml_config.skip_migration()
             # ZenML prints to stdout while it is imported; stdout is for data.
             with redirect_stdout(sys.stderr):
-                import zenml.client  # noqa: F401
+                from zenml.client import Client
+
+                from modalrun.zenml_api.translate import translated
+
+                with translated():
+                    # The store's own imports are half of all.
+                    _ = Client().zen_store
             gc.freeze()
             gc.enable()
             yield

@@ -24,6 +24,11 @@ from pydantic import (
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
 
+INFRASTRUCTURE_RETRIES = 2
+CREATION_RATE = 5.0
+"""Defaults of the settings. A Modal workspace may create 5 sandboxes a second, and 150 at once
+(Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639)."""
+
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """What Modal takes as the name of an app or environment (`modal/_utils/name_utils.py`, 1.6.4)."""
 
@@ -32,6 +37,7 @@ MEMORY = re.compile(r"([0-9]+)([KMGTP]i?B|B)")
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Cores = Annotated[float, Field(gt=0, strict=True)]
+Prewarm = Literal["off", "cpu", "all"]
 
 
 _IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
@@ -88,6 +94,12 @@ class SettingFields(BaseModel):
         secrets: Names of Modal secrets whose keys become environment variables.
         volumes: Modal volumes to mount: name -> absolute path.
         image: Where the image of the sandbox comes from.
+        infrastructure_retries: How often a step whose sandbox is lost, through no fault of its
+            own, is executed again in another one; 2 when not set. The user's retries don't count.
+        prewarm: Which step sandboxes are created before their turn, so that they have started when
+            it comes: "off" (the default), "cpu" for those without a GPU, or "all". Modal bills
+            the waiting.
+        creation_rate: How many sandboxes a second are created at most; 5 when not set.
         cpu_limit: A hard limit on CPU cores, above the requested `cpu_count`.
         memory_limit: A hard limit on memory, such as "32GB".
     """
@@ -108,6 +120,9 @@ class SettingFields(BaseModel):
     secrets: list[Name] | None = None
     volumes: dict[Name, Name] | None = None
     image: ImageSetting | None = None
+    infrastructure_retries: Annotated[StrictInt, Field(ge=0)] | None = None
+    prewarm: Prewarm | None = None
+    creation_rate: Annotated[float, Field(gt=0, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Name | None = None
 
@@ -129,6 +144,12 @@ class SettingFields(BaseModel):
         for gpu_type in [value] if isinstance(value, str) else value or ():
             split_gpu(gpu_type)
         return value
+
+    @field_validator("prewarm", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """YAML reads a bare `off` as false."""
+        return "off" if value is False else value
 
     @field_validator("memory_limit")
     @classmethod

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import tempfile
 import threading
 from contextlib import redirect_stdout
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from modalrun import interrupts, preparation, pricing
+from modalrun import following, interrupts, preparation, pricing
 from modalrun import plan as planning
-from modalrun.deployment import Deployment
-from modalrun.dispatch import dispatch
-from modalrun.errors import (
-    ConnectionLostError,
-    Interrupted,
-    ModalrunError,
-    UnknownOutcomeError,
-)
+from modalrun.dispatch import Dispatched, dispatch
+from modalrun.errors import Interrupted, ModalrunError, UnknownOutcomeError
 from modalrun.facts import RunFacts, to_metadata
+from modalrun.following import OnInterrupt, Submitted, Watcher
 from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
+from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.ordering import Source
-from modalrun.outcome import Outcome, StepRecord, verdict
+from modalrun.outcome import Outcome, all_cached
 from modalrun.plan import Plan
 from modalrun.planning import account_prices
+from modalrun.preloading import PRELOAD
 from modalrun.prices import LIST_PRICES
 from modalrun.source_tree import digest, stage
 from modalrun.spec import RunSpec
@@ -39,30 +36,26 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.runs import CreatedRun
 
 
-class Watcher(Protocol):
-    """Who looks on while a run goes."""
-
-    def phase(self, text: str) -> None:
-        """What is being waited for now, until something else is shown."""
-
-    def say(self, text: str, style: str | None = None) -> None:
-        """A line of talk."""
-
-    def output(self, source: str, text: str) -> None:
-        """A piece of the run's output."""
-
-
-def submit(spec: RunSpec, watcher: Watcher, *, max_cost: Decimal | None = None) -> Outcome:
-    """Compile, plan and create a run, watch it to its end, and settle its record.
+def submit(
+    spec: RunSpec,
+    watcher: Watcher,
+    *,
+    max_cost: Decimal | None = None,
+    on_interrupt: OnInterrupt = "detach",
+) -> Outcome:
+    """Compile, plan and create a run; unless it is asynchronous, follow it to its end.
 
     Args:
         spec: The checked run spec.
         watcher: Is told what happens, and gets the run's output.
         max_cost: The most that the run may cost in USD, by its ceiling.
+        on_interrupt: What Ctrl-C and SIGTERM do once the run goes.
 
     Raises:
         ModalrunError: Of the class that says why the run was not created, or why its end is not
             known. A run that ends badly is an outcome, not an error.
+        KeyboardInterrupt, Interrupted: Somebody left; what became of the run was said.
+        BrokenPipeError: Nobody reads the output any more; the run goes on.
     """
     spec = preparation.with_source_root(spec)
     with preparation.zenml_process(spec.source_root):
@@ -71,24 +64,26 @@ def submit(spec: RunSpec, watcher: Watcher, *, max_cost: Decimal | None = None) 
         except (KeyboardInterrupt, Interrupted):
             watcher.say("Interrupted; nothing was submitted.", "yellow")
             raise
-        created: list[tuple[str, RunningSandbox]] = []
+        created: list[Submitted] = []
+        number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                run_id, sandbox = _create(
-                    spec, compiled, plan, connection, watcher, created=created
-                )
+                finished = _create(spec, compiled, plan, connection, watcher, created=created)
             interrupts.check()
-            watcher.phase("Waiting for the first step")
-            end = sandbox.watch(watcher.output)
-        except (KeyboardInterrupt, Interrupted):
-            for run_id, sandbox in created:
-                watcher.say("")
-                watcher.say(f"Detached. The run {run_id} goes on in its sandbox.", "yellow")
-                for label, command in _commands(plan, sandbox):
-                    watcher.say(f"  {label:<8} {command}")
-            raise
-        with redirect_stdout(sys.stderr):
-            return _outcome(run_id, compiled.deployment, plan, sandbox, end)
+        except (KeyboardInterrupt, Interrupted) as interruption:
+            if not created:
+                raise
+            number = signal.SIGTERM if isinstance(interruption, Interrupted) else signal.SIGINT
+            interrupts.forget()
+        else:
+            if finished is not None:
+                steps = [step.name for step in compiled.deployment.steps]
+                return all_cached(finished.id, finished.url, steps)
+        (run,) = created
+        if plan.synchronous:
+            return following.follow(run, watcher, on_interrupt, interrupted=number)
+        with interrupts.deferred(), redirect_stdout(sys.stderr):
+            return following.accepted(run)
 
 
 def _create(
@@ -98,11 +93,14 @@ def _create(
     connection: Connection,
     watcher: Watcher,
     *,
-    created: list[tuple[str, RunningSandbox]],
-) -> tuple[str, RunningSandbox]:
+    created: list[Submitted],
+) -> CreatedRun | None:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other.
 
-    `created` gets what is returned as soon as it exists, for a caller that is interrupted.
+    `created` gets what exists as soon as it does, for a caller that is interrupted.
+
+    Returns:
+        A run that ZenML's cache has completed, which needs no sandbox; None for any other.
     """
     from modalrun.zenml_api import registry, runs
 
@@ -118,13 +116,15 @@ def _create(
                 run = runs.create_run(compiled)
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
+            if run.finished:
+                return run
             ready = dispatch(
                 connection,
                 compiled,
                 plan,
                 run,
-                Source(spec.source_root, digest(staged), ignored),
-                Path(folder),
+                source=Source(spec.source_root, digest(staged), ignored),
+                folder=Path(folder),
                 staged=staged,
                 registry=credentials,
             )
@@ -138,16 +138,39 @@ def _create(
                 order=ready.order_file,
                 say=lambda text: watcher.say(f"  {text}", "yellow"),
             )
-            created.append((run.id, sandbox))
+            steps = tuple(step.name for step in compiled.deployment.steps)
+            created.append(_submitted(run, ready, steps, sandbox, connection))
         except BaseException as error:
             if run is not None and not created:
                 _give_up(connection, plan, run.id, error, watcher)
             raise
-    metadata = {**to_metadata(_facts(plan, sandbox)), **ready.metadata}
-    threading.Thread(target=runs.record_metadata, args=(run.id, metadata), daemon=True).start()
     watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan, sandbox)})")
     watcher.say("")
-    return run.id, sandbox
+    return None
+
+
+def _submitted(
+    run: CreatedRun,
+    ready: Dispatched,
+    steps: tuple[str, ...],
+    sandbox: RunningSandbox,
+    connection: Connection,
+) -> Submitted:
+    """A run with its sandbox; that it has one is stored in ZenML meanwhile."""
+    from modalrun.zenml_api import runs
+
+    metadata = {**to_metadata(_facts(ready.plan, sandbox)), **ready.metadata}
+    recording = threading.Thread(target=runs.record_metadata, args=(run.id, metadata), daemon=True)
+    recording.start()
+    return Submitted(
+        run_id=run.id,
+        zenml_url=run.url,
+        plan=ready.plan,
+        steps=steps,
+        sandbox=sandbox,
+        connection=connection,
+        recording=recording,
+    )
 
 
 def _prepare(
@@ -161,7 +184,6 @@ def _prepare(
     compiled = preparation.load(spec)
     prepared = preparation.prepared(compiled.deployment, compiled.facts, spec)
     plan = prepared.plan
-    preparation.check_runnable(plan)
     for note in plan.notes:
         watcher.say(f"note: {note}", "yellow")
     if max_cost is not None and spec.target == "local":
@@ -178,10 +200,8 @@ def _prepare(
 
 
 def _warm_up_server() -> None:
-    try:
-        launcher.ensure_running()
-    except ModalrunError:
-        return
+    with contextlib.suppress(ModalrunError):
+        launcher.preload(launcher.ensure_running(), PRELOAD)
 
 
 def _give_up(
@@ -231,50 +251,3 @@ def _describe(plan: Plan, sandbox: RunningSandbox) -> str:
     parts += [f"region {' or '.join(regions)}"] if regions else []
     parts += [f"cloud {cloud}"] if cloud else []
     return ", ".join(parts)
-
-
-def _outcome(
-    run_id: str, deployment: Deployment, plan: Plan, sandbox: RunningSandbox, end: SandboxEnd
-) -> Outcome:
-    from modalrun.zenml_api import runs
-
-    try:
-        # A sandbox that was killed as a whole could not record its own end.
-        runs.finalize_run(run_id, f"The run sandbox ended ({end.kind}, exit code {end.exit_code}).")
-        record = runs.read_run(run_id)
-    except ConnectionLostError as error:
-        raise ConnectionLostError(
-            f"The run sandbox ended ({end.kind}), but ZenML can't be asked how: {error.message}",
-            hint=f"Run 'zenml pipeline runs list' when the server is back; the run is {run_id}.",
-        ) from error
-    failed = [step.name for step in record.steps if step.status == "failed"]
-    code, headline = verdict(
-        end.kind, end.exit_code, record.status, failed, plan.run_sandbox.timeout
-    )
-    details = [("run", run_id)]
-    if record.url:
-        details.append(("zenml", record.url))
-    if sandbox.url:
-        details.append(("modal", sandbox.url))
-    details.append(_commands(plan, sandbox)[0])
-    if end.kind == "timed_out":
-        details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
-    recorded = {step.name: step for step in record.steps}
-    steps = tuple(
-        recorded.get(step.name) or StepRecord(step.name, "not run") for step in deployment.steps
-    )
-    return Outcome(code, headline, tuple(details), steps)
-
-
-def _commands(plan: Plan, sandbox: RunningSandbox) -> list[tuple[str, str]]:
-    """The commands that show more of a run, and that end it."""
-    # `modal container stop` takes the ids of tasks only, which the SDK keeps to itself.
-    stop = (
-        f"{sys.executable} -c \"import modal; modal.Sandbox.from_id('{sandbox.id}').terminate()\""
-    )
-    if plan.target == "local":
-        return [
-            ("logs", f"modalrun local logs {sandbox.id}"),
-            ("end it", f'eval "$(modalrun local env)" && {stop}'),
-        ]
-    return [("logs", f"modal container logs {sandbox.id}"), ("end it", stop)]

@@ -122,6 +122,7 @@ def _show(found: dict[str, Any]) -> None:
         ("state folder", found["state_dir"]),
         ("up", _duration(found["uptime_seconds"])),
         ("idle timeout", _duration(idle) if idle else "never"),
+        ("preloaded", _preloaded(found["preload"])),
         ("apps", found["apps"]),
         ("sandboxes", f"{found['sandboxes']}, {len(found['running'])} running"),
     ]
@@ -147,6 +148,20 @@ def _show(found: dict[str, Any]) -> None:
             parts.append(f"region {', '.join(asked['regions'])}")
         if parts:
             typer.echo(f"    {'; '.join(parts)}")
+
+
+def _preloaded(found: dict[str, Any]) -> str:
+    """What is in memory before a sandbox starts."""
+    packages = sorted({module.partition(".")[0] for module in found.get("modules", ())})
+    match found["state"]:
+        case "ready":
+            return f"{', '.join(packages)}, in {found['seconds']:.1f} s"
+        case "loading":
+            return f"{', '.join(packages)}, being imported"
+        case "failed":
+            return f"nothing: {found['problem']}"
+        case _:
+            return "nothing"
 
 
 def _duration(seconds: float) -> str:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal, InvalidOperation
-from typing import Annotated
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modalrun.cli.options import Given, Spec, shared
 from modalrun.errors import UsageError
+
+if TYPE_CHECKING:
+    from modalrun.following import OnInterrupt
+
+
+class InterruptOption(str, Enum):
+    """What Ctrl-C and SIGTERM do."""
+
+    stop = "stop"
+    detach = "detach"
 
 
 @shared
@@ -24,23 +36,46 @@ def submit(
             help="Refuse the run (exit 10) if it can cost more: timeout x price.",
         ),
     ] = None,
+    on_interrupt: Annotated[
+        InterruptOption | None,
+        typer.Option(
+            "--on-interrupt",
+            help="What Ctrl-C and SIGTERM do: end the run by force, or leave it to itself. Without"
+            " it, Ctrl-C on a terminal asks, and where there is none both end the run.",
+        ),
+    ] = None,
 ) -> None:
     """Run a pipeline on Modal and follow it to its end.
 
-    Exit codes: 0 completed, 1 the run failed, 2 the command line or the run spec is wrong, 3 not
-    authenticated, 4 not found, 5 no capacity, 6 timed out, 7 stopped or terminated, 8 connection
-    lost, 9 outcome of the submission unknown, 10 over the cost limit, 130 and 143 interrupted.
+    With --async (or 'synchronous: false') it returns as soon as Modal has accepted the run, and
+    prints the run's id on stdout; 'status', 'logs --follow' and 'stop' take it from there.
+
+    Exit codes: 0 completed (--async: accepted), 1 the run failed, 2 the command line or the run
+    spec is wrong, 3 not authenticated, 4 not found, 5 no capacity, 6 timed out, 7 stopped or
+    terminated, 8 connection lost, 9 outcome of the submission unknown, 10 over the cost limit, 130
+    and 143 interrupted.
     """
     limit = _amount(max_cost)
     checked = given.load(spec)
 
-    from modalrun.output.console import Reporter
+    from modalrun.output.console import reporter
     from modalrun.submission import submit as run_to_its_end
 
-    with Reporter() as reporter:
-        outcome = run_to_its_end(checked, reporter, max_cost=limit)
-        reporter.summary(outcome)
+    with reporter() as shown:
+        outcome = run_to_its_end(
+            checked, shown, max_cost=limit, on_interrupt=_on_interrupt(on_interrupt)
+        )
+        shown.summary(outcome)
+    if outcome.accepted:
+        typer.echo(outcome.run_id)
     raise typer.Exit(outcome.exit_code)
+
+
+def _on_interrupt(option: InterruptOption | None) -> OnInterrupt:
+    if option is not None:
+        return option.value
+    # A question needs somebody who sees it and a keyboard to answer on.
+    return "ask" if sys.stdin.isatty() and sys.stderr.isatty() else "stop"
 
 
 def _amount(text: str | None) -> Decimal | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+WALKER = "modalrun.driver.walker"
+"""The module of the driver of a `per_step` run."""
+
 RUN_ID = "MODALRUN_RUN_ID"
 """The variable that carries ZenML's run id."""
 

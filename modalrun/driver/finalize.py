@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+from pathlib import Path
 
 from modalrun.driver import RUN_ID, STEP
+from modalrun.driver.process import say
+
+END_SECONDS = 20.0
+"""How long it is tried to end the step sandboxes of a dead driver."""
 
 
 def main() -> int:
     """Record that the run failed, for the reason given as the first argument.
 
-    In a step sandbox it is the step: what becomes of the run is the driver's to say.
+    In a step sandbox it is the step: what becomes of the run is the driver's to say. The second
+    argument is the order of a `per_step` run, whose step sandboxes are ended first.
     """
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
     if STEP in os.environ:
@@ -19,10 +26,31 @@ def main() -> int:
 
         fail_step(run_id, os.environ[STEP], reason)
     else:
+        if len(sys.argv) > 2:
+            _end_steps(Path(sys.argv[2]))
         from modalrun.zenml_api.runs import finalize_run
 
         finalize_run(run_id, reason)
     return 0
+
+
+def _end_steps(file: Path) -> None:
+    """End the step sandboxes of a run whose driver is dead."""
+    from modalrun.driver import order
+    from modalrun.modal_api.fleet import Fleet
+
+    held = order.read(file.read_text(encoding="utf-8"))
+    fleet = Fleet(held, {}, Path.cwd(), say)
+
+    async def end() -> None:
+        await fleet.open()
+        await fleet.terminate_all()
+
+    try:
+        asyncio.run(asyncio.wait_for(end(), END_SECONDS))
+    except Exception as error:
+        # The record is settled all the same: nobody comes after this.
+        say(f"The step sandboxes may still run: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> Order | None:
     Raises:
         ValueError: It is damaged, or was written by a newer modalrun.
     """
-    pieces = []
+    pieces: list[str] = []
     while (piece := metadata.get(f"{KEY}_{len(pieces)}")) is not None:
         pieces.append(str(piece))
     if not pieces:

@@ -31,8 +31,11 @@ from modalrun.driver import (
     EXIT_UNRECORDED,
     RUN_ID,
     STEP,
+    TAKE_OVER,
     TIMEOUT,
+    WALKER,
     WORD_FILE,
+    fork,
 )
 from modalrun.driver.control import CONTROL
 
@@ -63,19 +66,7 @@ def main() -> int:
     earlier_kills = _out_of_memory_kills()
     home = Path(tempfile.mkdtemp(prefix="modalrun-"))
     environment = _child_environment(home)
-    control = _control(environment)
-    child = subprocess.Popen(
-        [sys.executable, "-m", *sys.argv[1:]],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        pass_fds=control,
-    )
-    for descriptor in control:
-        os.close(descriptor)
-    pumps = [_pump(child.stdout, sys.stdout.buffer), _pump(child.stderr, sys.stderr.buffer)]
+    child, pumps = _start(environment)
     terminated = threading.Event()
 
     def pass_on(_signum: int, _frame: object) -> None:
@@ -92,6 +83,15 @@ def main() -> int:
     timed_out = False
     try:
         code = child.wait(max(0.0, deadline - time.monotonic()))
+        if _is_driver() and code not in _WORDS_SAID and not terminated.is_set():
+            # The steps are in sandboxes of their own and go on: another driver can take over.
+            _say(f"The driver ended with {code}; another one takes over.")
+            environment[TAKE_OVER] = "1"
+            child, more = _start(environment)
+            pumps += more
+            if terminated.is_set():
+                child.terminate()
+            code = child.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         timed_out = True
         reason = f"The {_whose()} took longer than its timeout of {timeout:g} s."
@@ -110,6 +110,23 @@ def main() -> int:
         terminated=terminated.is_set(),
         out_of_memory=_out_of_memory_kills() > earlier_kills,
     )
+
+
+def _start(environment: dict[str, str]) -> tuple[fork.Child, list[threading.Thread]]:
+    """Start the child; returns it and the threads that pass its output on."""
+    control = _control(environment)
+    child = fork.start([sys.executable, "-m", *sys.argv[1:]], environment, control)
+    for descriptor in control:
+        os.close(descriptor)
+    return child, [
+        _pump(child.stdout, sys.stdout.buffer),
+        _pump(child.stderr, sys.stderr.buffer),
+    ]
+
+
+def _is_driver() -> bool:
+    """Whether the child walks the graph of a `per_step` run."""
+    return sys.argv[1] == WALKER
 
 
 def _child_environment(home: Path) -> dict[str, str]:
@@ -156,7 +173,7 @@ def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
     return thread
 
 
-def _end(child: subprocess.Popen[bytes], grace: float) -> int:
+def _end(child: fork.Child, grace: float) -> int:
     """SIGTERM, then after `grace` seconds SIGKILL; returns the exit code."""
     child.terminate()
     try:
@@ -175,7 +192,7 @@ def _dead_child(
     out_of_memory: bool,
 ) -> int:
     """Have the end of a child that could not record it recorded; returns the exit code."""
-    child = "step's process" if STEP in environment else "runner"
+    child = "step's process" if STEP in environment else "driver" if _is_driver() else "runner"
     if timed_out:
         reason, result = f"The {_whose()} took longer than its timeout.", EXIT_TIMED_OUT
     elif terminated:
@@ -199,9 +216,10 @@ def _dead_child(
         # The driver judges it: it may have the step executed again, for the same record.
         return EXIT_UNRECORDED if unrecorded else result
     if RUN_ID in environment:
-        subprocess.run(
-            [sys.executable, "-m", "modalrun.driver.finalize", reason], env=environment, check=False
-        )
+        # A driver has step sandboxes to end, which its order leads to.
+        order = sys.argv[2:] if _is_driver() else []
+        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *order]
+        subprocess.run(command, env=environment, check=False)
     return result
 
 

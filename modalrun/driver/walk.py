@@ -206,7 +206,7 @@ class Walk:
             self._fail(step, "It failed before.", attempt=tries.sandboxes)
             return False
         unknown = member is None and state is None
-        if unknown and step.look_up and await self._records.cached(step.name):
+        if unknown and step.look_up and await self._cached(step.name):
             self._tell(step.name, "cached")
             return True
         delay = step.delay
@@ -261,7 +261,7 @@ class Walk:
             self._ended(step, "completed", end)
             return True
         # ZenML's record wins: the step's outputs are stored, whatever became of its sandbox.
-        state = await self._records.state(step.name)
+        state = await self._records.ask(lambda recorder: recorder.step_state(step.name))
         if state is not None and state.successful:
             self._ended(step, "completed", end)
             return True
@@ -277,10 +277,16 @@ class Walk:
             self._say(f"Step `{step.name}`: {end.reason} {again}")
             self._ended(step, "retrying", end)
             return None
-        await self._records.fail(step.name, end.reason)
+        await self._record_failure(step.name, end.reason)
         self._failed.append(step.name)
         self._ended(step, "failed", end)
         return False
+
+    async def _cached(self, step: str) -> bool:
+        return await self._records.ask(lambda recorder: recorder.cached(step))
+
+    async def _record_failure(self, step: str, reason: str) -> None:
+        await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=True))
 
     def _may_retry(
         self, step: StepOrder, tries: _Tries, end: End, state: StepRecordState | None

@@ -76,16 +76,17 @@ def _soon(loop: asyncio.AbstractEventLoop, action: Callable[[str], None], reason
 async def _take_over(walk: Walk, records: Records) -> Takeover:
     """What an earlier driver of this run has left behind."""
     members, states = await asyncio.gather(
-        walk.fleet.running(), records.states()
+        walk.fleet.running(), records.ask(lambda recorder: recorder.states())
     )
     say(f"Taking over: {len(members)} step sandboxes are running.")
     return Takeover(members, states)
 
 
 async def _watch_for_stop(walk: Walk, records: Records) -> None:
+    await records.ask(lambda recorder: recorder.set_running())
     while True:
         await asyncio.sleep(STOP_CHECK_SECONDS)
-        if await records.stop_requested():
+        if await records.ask(lambda recorder: recorder.stop_requested()):
             walk.stop("ZenML was asked to stop the run")
             return
 
@@ -101,7 +102,7 @@ async def _settle(walk: Walk, records: Records) -> int:
     else:
         reason = supervisors_reason() or f"The run ended early: {walk.asked_to_stop}."
     stopped = bool(walk.asked_to_stop) and not walk.failed and not walk.gave_up
-    await records.finalize(reason, stopped=stopped)
+    await records.ask(lambda recorder: recorder.finalize(reason, stopped=stopped))
     return EXIT_TERMINATED if stopped or walk.gave_up else EXIT_FAILED
 
 

@@ -26,6 +26,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -55,7 +56,16 @@ def _read_exactly(descriptor: int, size: int) -> bytes:
     return parts
 
 
-def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int) -> None:
+def execute(argv: list[str], env: dict[str, str]) -> None:
+    """Turn into the command. Raises OSError."""
+    os.execvpe(argv[0], argv, env)
+
+
+Run = Callable[[list[str], dict[str, str]], None]
+"""How a process whose surroundings are those of a command turns into it; it does not return."""
+
+
+def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int, run: Run) -> None:
     """In the forked child: turn into the command, or say on stderr why not."""
     cwd, open_files, count, *rest = [os.fsdecode(field) for field in body.split(b"\0")]
     argv, env = rest[: int(count)], dict(pair.split("=", 1) for pair in rest[int(count) :])
@@ -81,7 +91,7 @@ def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int)
     code = 126
     try:
         os.chdir(cwd)
-        os.execvpe(argv[0], argv, env)
+        run(argv, env)
     except FileNotFoundError as error:
         code, reason = 127, error.strerror
     except OSError as error:
@@ -180,8 +190,10 @@ class Keeper:
                 time.sleep(0.001)
 
 
-def keep(control: int, stdin: int, stdout: int, stderr: int) -> None:
+def keep(descriptors: list[int], run: Run) -> None:
     """Be the keeper of one command, from its start to its end."""
+    control, *stdio = descriptors
+    stdin, stdout, stderr = stdio
     os.setsid()
     if sys.platform == "linux":
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -196,7 +208,7 @@ def keep(control: int, stdin: int, stdout: int, stderr: int) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            _become(body, (stdin, stdout, stderr), control, keeper)
+            _become(body, (stdin, stdout, stderr), control, keeper, run)
         finally:
             os._exit(126)
     for descriptor in (stdin, stdout, stderr):
@@ -212,7 +224,7 @@ def keep(control: int, stdin: int, stdout: int, stderr: int) -> None:
     os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
 
 
-def nurse(nursery: socket.socket) -> None:
+def nurse(nursery: socket.socket, run: Run = execute) -> None:
     """Fork a keeper for each message, until the server closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Nobody has to wait for a keeper that has ended.
@@ -224,7 +236,7 @@ def nurse(nursery: socket.socket) -> None:
         if os.fork() == 0:
             try:
                 nursery.close()
-                keep(*descriptors)
+                keep(descriptors, run)
             except (OSError, EOFError):
                 # The server is gone: there is nobody to tell.
                 pass

@@ -19,20 +19,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from modalrun.errors import InternalError, ModalrunError, NotFoundError
 from modalrun.localmodal.paths import StateDir, default_state_dir
+from modalrun.localmodal.preload import Preload
 
 __all__ = [
     "VARIABLES",
+    "Preload",
     "ServerInfo",
     "StateDir",
     "default_state_dir",
     "ensure_running",
     "follow",
+    "preload",
     "running",
     "status",
     "stop",
@@ -50,6 +53,7 @@ VARIABLES = (
 )
 
 IDLE_TIMEOUT_VARIABLE = "MODALRUN_LOCAL_IDLE_TIMEOUT"
+PRELOAD_VARIABLE = "MODALRUN_LOCAL_PRELOAD"
 RETENTION_VARIABLE = "MODALRUN_LOCAL_RETENTION_DAYS"
 DEFAULT_IDLE_TIMEOUT = 900.0
 DEFAULT_RETENTION_DAYS = 30.0
@@ -94,7 +98,9 @@ class _NoAnswerError(Exception):
     """Nobody, or somebody else, answers where the server should be."""
 
 
-def _ask_parts(info: ServerInfo, method: str, path: str, limit: float | None) -> Iterator[bytes]:
+def _ask_parts(
+    info: ServerInfo, method: str, path: str, limit: float | None, body: bytes = b""
+) -> Iterator[bytes]:
     """One HTTP request to the server; the body of its answer as it comes.
 
     Args:
@@ -106,12 +112,12 @@ def _ask_parts(info: ServerInfo, method: str, path: str, limit: float | None) ->
     host, _, port = info.url.removeprefix("http://").partition(":")
     request = (
         f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
-        f"Authorization: Bearer {info.token_secret}\r\n\r\n"
+        f"Authorization: Bearer {info.token_secret}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     answer = b""
     try:
         with socket.create_connection((host, int(port)), timeout=_ANSWER_LIMIT) as connection:
-            connection.sendall(request.encode())
+            connection.sendall(request.encode() + body)
             connection.settimeout(limit)
             while b"\r\n\r\n" not in answer and (part := connection.recv(65536)):
                 answer += part
@@ -125,9 +131,9 @@ def _ask_parts(info: ServerInfo, method: str, path: str, limit: float | None) ->
         raise _NoAnswerError(str(error)) from error
 
 
-def _ask(info: ServerInfo, method: str, path: str) -> bytes:
+def _ask(info: ServerInfo, method: str, path: str, body: bytes = b"") -> bytes:
     """One HTTP request to the server; the body of its answer. Raises _NoAnswerError."""
-    return b"".join(_ask_parts(info, method, path, _ANSWER_LIMIT))
+    return b"".join(_ask_parts(info, method, path, _ANSWER_LIMIT, body))
 
 
 def _read_info(state: StateDir) -> ServerInfo | None:
@@ -257,6 +263,19 @@ def ensure_running(
             # A server that is ending gives its lock free; one that hangs has to be stopped.
             _wait_for_end(state, holder)
         return _start(state, _seconds(idle_timeout))
+
+
+def preload(info: ServerInfo, wanted: Preload) -> None:
+    """Have modules imported in the background, so that sandboxes start with them in memory.
+
+    What $MODALRUN_LOCAL_PRELOAD names counts instead of the modules of `wanted`; if it is set and
+    empty, nothing is preloaded. If the server can't be asked, sandboxes start without.
+    """
+    chosen = os.environ.get(PRELOAD_VARIABLE)
+    if chosen is not None:
+        wanted = replace(wanted, modules=tuple(chosen.replace(",", " ").split()))
+    with contextlib.suppress(_NoAnswerError):
+        _ask(info, "POST", "/preload", json.dumps(wanted.to_json()).encode())
 
 
 def _seconds(idle_timeout: float | None) -> float:

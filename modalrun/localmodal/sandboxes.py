@@ -21,6 +21,7 @@ from modalrun.localmodal.paths import StateDir
 from modalrun.localmodal.process import Command, Exit, Nursery, SandboxProcess
 from modalrun.localmodal.rpc import RpcError, not_found
 from modalrun.localmodal.store import SandboxRecord, Store
+from modalrun.localmodal.warm_nursery import WarmNursery
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class Sandboxes:
         self._live: dict[str, LiveSandbox] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._nursery = Nursery(state.root)
+        self.warm = WarmNursery(state.root)
         self._closed = False
         self.open_files = 0
 
@@ -162,8 +164,11 @@ class Sandboxes:
             cwd=rootfs.inside(root, plan.workdir),
             open_files=self.open_files,
         )
+        nursery = await self.warm.suiting(command, sandbox.must_end)
+        if sandbox.must_end.is_set():
+            return Exit(code=None, killed=False)
         process = SandboxProcess(lambda fd, data: self._logs.append(record.id, fd, data))
-        process.start(self._nursery, command)
+        process.start(nursery or self._nursery, command)
         sandbox.process = process
         sandbox.started.set_result(process)
         record.started_at = self._clock.now()
@@ -310,6 +315,7 @@ class Sandboxes:
         if self._tasks:
             await asyncio.wait(set(self._tasks))
         self._nursery.close()
+        self.warm.close()
 
     def start_nursery(self) -> None:
         """Be ready to start processes."""

@@ -26,6 +26,7 @@ from modalrun.localmodal.log_rpcs import LogRpcs
 from modalrun.localmodal.logstore import LogStore
 from modalrun.localmodal.mounts import Mounts
 from modalrun.localmodal.paths import StateDir, write_private
+from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.rpc import COMMAND_ROUTER, Call, Dispatcher, RpcError
 from modalrun.localmodal.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.sandboxes import Sandboxes
@@ -153,6 +154,7 @@ class LocalServer:
                 ("PUT", "blob"): self._mounts.put_blob,
                 ("GET", "status"): self._get_status,
                 ("POST", "stop"): self._post_stop,
+                ("POST", "preload"): self._post_preload,
                 ("GET", "log"): self._get_log,
             }
             await http.serve(reader, writer, routes)
@@ -174,6 +176,17 @@ class LocalServer:
         if not self._is_ours(request):
             return http.Response(403)
         self.end("it was asked to stop")
+        return http.Response(200)
+
+    async def _post_preload(self, request: http.Request) -> http.Response:
+        if not self._is_ours(request):
+            return http.Response(403)
+        try:
+            wanted = Preload.from_json(json.loads(b"".join([part async for part in request.body])))
+        except ValueError:
+            return http.Response(400)
+        if not self._ending.is_set():
+            self.sandboxes.warm.ask(wanted)
         return http.Response(200)
 
     async def _get_log(self, request: http.Request) -> http.Response:
@@ -209,6 +222,7 @@ class LocalServer:
             "started_at": self._started_at,
             "uptime_seconds": round(now - self._started_at, 3),
             "idle_timeout_seconds": self._idle_timeout,
+            "preload": self.sandboxes.warm.status(),
             "apps": self._store.count("app"),
             "sandboxes": self._store.count_sandboxes(),
             "running": [sandbox_summary(record) for record in self.sandboxes.running()],

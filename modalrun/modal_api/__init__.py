@@ -421,11 +421,19 @@ class RunningSandbox:
         reader = threading.Thread(target=pass_on, daemon=True)
         reader.start()
         try:
-            end = self._retrying(self._wait)
+            end = self.wait()
             reader.join()
         finally:
             output.close()
         return end
+
+    def wait(self) -> SandboxEnd:
+        """Wait until the sandbox has ended, through lost connections as `watch` does.
+
+        Raises:
+            ConnectionLostError: The connection is lost for good; the sandbox may still run.
+        """
+        return self._retrying(self._wait)
 
     def terminate(self) -> None:
         """End the sandbox now; nothing happens if it has ended."""

@@ -95,6 +95,7 @@ class Fleet:
         self._images: dict[str, asyncio.Task[modal.Image]] = {}
         self._named: dict[str, Any] = {}
         self._app: modal.App
+        self._variables: modal.Secret
 
     async def open(self) -> None:
         """Connect; tried again for as long as it takes.
@@ -114,7 +115,7 @@ class Fleet:
             )
 
         self._app = await self._asked(look_up)
-        self._named["variables"] = modal.Secret.from_dict(dict(self._secret_values))
+        self._variables = modal.Secret.from_dict(dict(self._secret_values))
 
     async def create(self, wanted: Wanted, given_up: asyncio.Event) -> Member:
         """Create a sandbox, or find it if an earlier try has created it.
@@ -149,27 +150,25 @@ class Fleet:
 
     async def running(self) -> list[Member]:
         """The step sandboxes of the run that are running now, whoever created them."""
-        return await self._asked(self._running)
+        members: list[Member] = await self._asked(self._running)
+        return members
 
     async def terminate_all(self) -> None:
         """End every step sandbox of the run, also those that are still being created."""
-        for _ in range(10):
+        for pause in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0):
             members = await self.running()
             if not members:
                 return
             await asyncio.gather(*(member.terminate() for member in members))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
 
     async def _running(self) -> list[Member]:
         import modal
 
         line = await self._line()
         tags = {TAG_RUN: self._order.run_id, TAG_ROLE: "step"}
-        found = []
-        async for sandbox in modal.Sandbox.list.aio(
-            app_id=str(self._app.app_id), tags=tags, client=line.client
-        ):
-            found.append(sandbox)
+        listed = modal.Sandbox.list.aio(app_id=str(self._app.app_id), tags=tags, client=line.client)
+        found = [sandbox async for sandbox in listed]
         held = await asyncio.gather(*(sandbox.get_tags.aio() for sandbox in found))
         return [Member(self, line, s, tags=t) for s, t in zip(found, held, strict=True)]
 
@@ -222,20 +221,15 @@ class Fleet:
 
         asked, environment = wanted.sandbox, self._order.environment
         secrets = [
-            self._once(
-                f"secret {name}",
-                lambda name=name: modal.Secret.from_name(name, environment_name=environment),
-            )
+            self._once(modal.Secret.from_name, name, environment_name=environment)
             for name in asked.secrets
         ]
         volumes = {
             path: self._once(
-                f"volume {name}",
-                lambda name=name: modal.Volume.from_name(
-                    name,
-                    environment_name=environment,
-                    create_if_missing=self._order.target == "local",
-                ),
+                modal.Volume.from_name,
+                name,
+                environment_name=environment,
+                create_if_missing=self._order.target == "local",
             )
             for name, path in asked.volumes.items()
         }
@@ -245,7 +239,7 @@ class Fleet:
             "tags": dict(wanted.tags),
             "env": {**asked.env, **wanted.env(gpu)},
             # Ours last: a named secret must not replace what the step needs to reach ZenML.
-            "secrets": [*secrets, self._named["variables"]],
+            "secrets": [*secrets, self._variables],
             "volumes": volumes,
             "timeout": asked.timeout,
             "workdir": asked.workdir,
@@ -256,10 +250,11 @@ class Fleet:
             "region": list(asked.regions) or None,
         }
 
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+    def _once(self, look_up: Callable[..., Any], name: str, **how: Any) -> Any:
         """The same object for the same name: the SDK looks each one up once."""
+        key = f"{look_up.__qualname__} {name}"
         if key not in self._named:
-            self._named[key] = make()
+            self._named[key] = look_up(name, **how)
         return self._named[key]
 
     async def _image(self, image_id: str) -> modal.Image:
@@ -340,7 +335,7 @@ class Member:
     async def terminate(self) -> None:
         """End it now; nothing happens if it has ended."""
         with contextlib.suppress(NotFoundError):
-            await self._fleet._asked(self._sandbox.terminate.aio)  # noqa: SLF001
+            await self._fleet._asked(self._sandbox.terminate.aio)
 
     async def _ended(self) -> End:
         import modal
@@ -357,7 +352,7 @@ class Member:
                 return ends.LOST
             except (ModalrunError, modal.exception.TimeoutError) as error:
                 # Not to be able to ask is not an end; the supervisor's deadline is the bound.
-                self._fleet._say(f"{self.id}: {error}; asking again")  # noqa: SLF001
+                self._fleet._say(f"{self.id}: {error}; asking again")
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
@@ -370,7 +365,8 @@ class Member:
         with contextlib.suppress(ImportError, AttributeError):
             from modal._utils.async_utils import synchronizer
 
-            result = synchronizer._translate_in(self._sandbox)._impl.result  # noqa: SLF001
+            inner: Any = synchronizer._translate_in(self._sandbox)  # type: ignore[no-untyped-call]
+            result = inner._impl.result
             status, detail = result.status, result.exception
         return read_end(code, status, detail)
 

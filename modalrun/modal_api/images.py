@@ -104,9 +104,7 @@ class Builder:
         distinct = list(dict.fromkeys(recipes))
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
             built = pool.map(lambda recipe: self.build(recipe, source), distinct)
-            return {
-                recipe: image.object_id for recipe, image in zip(distinct, built, strict=True)
-            }
+            return {recipe: image.object_id for recipe, image in zip(distinct, built, strict=True)}
 
     def _layers(self, recipe: ImageRecipe, source: Path, folder: Path) -> modal.Image:
         image = self._base(recipe)

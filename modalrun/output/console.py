@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
-from datetime import datetime
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from modalrun.board import Board
+from modalrun.driver.events import StepEvent
+from modalrun.lines import Line
 from modalrun.outcome import Outcome, StepRecord
-from modalrun.output.text import LineAssembler, harmless
+from modalrun.output.live import MARKS, LiveView
+from modalrun.output.text import harmless
+from modalrun.output.words import STYLES, duration
 
-STYLES = {
-    "completed": "green",
-    "cached": "cyan",
-    "failed": "bold red",
-    "stopped": "yellow",
-    "running": "blue",
-    "not run": "dim",
-}
+
+def reporter() -> Reporter:
+    """The one for where this process runs."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from modalrun.output.github import GitHubReporter
+
+        return GitHubReporter()
+    return Reporter()
 
 
 class Reporter:
@@ -34,20 +39,23 @@ class Reporter:
             "stderr": make_console(stderr=True),
         }
         self._talk = self._consoles["stderr"]
-        self._assemblers = {source: LineAssembler() for source in self._consoles}
         self._lock = threading.Lock()
-        self._closed: set[str] = set()
         self._status: Status | None = None
+        self._live: LiveView | None = None
+        self._marks: dict[str, str] = {}
+        self._width = 0
 
     def __enter__(self) -> Reporter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._end_phase()
+        self._end()
 
     def phase(self, text: str) -> None:
         """What is being waited for now: on a terminal, until the next thing is shown."""
+        if self._live is not None:
+            self._live.note(text)
+            return
         with self._lock:
             self._end_phase()
             if self._talk.is_terminal:
@@ -56,38 +64,72 @@ class Reporter:
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
+        line = Text(text, style=style or "")
+        if self._live is not None:
+            self._live.show([line])
+            return
         with self._lock:
             self._end_phase()
-            self._talk.print(Text(text, style=style or ""))
+            self._talk.print(line)
 
-    def output(self, source: str, text: str) -> None:
-        """A piece of the run's output, as it came."""
+    def begin(self, board: Board) -> None:
+        """The run's output follows; on a terminal its steps are shown below it."""
+        names = list(board.rows)
+        self._marks = {name: MARKS[i % len(MARKS)] for i, name in enumerate(names)}
+        self._width = min(max(map(len, names), default=0), 24)
         with self._lock:
-            self._print_lines(source, self._assemblers[source].feed(text))
+            self._end_phase()
+            if self._talk.is_terminal and not self._talk.is_dumb_terminal:
+                self._live = LiveView(self._talk, board)
+                self._live.start()
 
-    def output_ended(self) -> None:
-        """Print what is left of lines that no line feed ended."""
+    def event(self, event: StepEvent) -> None:
+        """A step's state has changed; the live view looks at the board by itself."""
+
+    def line(self, line: Line) -> None:
+        """A line of the run's output, marked with its step."""
+        console = self._consoles[line.source]
+        if not console.is_terminal:
+            with self._lock:
+                self._end_phase()
+                mark = f"{line.step} | " if line.step else ""
+                console.file.write(f"{mark}{harmless(line.text, colours=False)}\n")
+                console.file.flush()
+            return
+        shown = self._marked(line, colours=not console.no_color)
+        if self._live is not None:
+            # Both streams are the same terminal; only through the view does the table stay below.
+            self._live.show([shown])
+            return
         with self._lock:
-            for source, assembler in self._assemblers.items():
-                self._print_lines(source, assembler.flush())
+            self._end_phase()
+            console.print(shown)
+
+    def question(self, text: str | None) -> None:
+        """A question to be answered by a key, until it is None again."""
+        if self._live is not None:
+            self._live.question(text)
+        elif text is not None:
+            self.say(text, "bold yellow")
 
     def summary(self, outcome: Outcome) -> None:
         """The run id, each step's state and time, and how to see more."""
-        self.output_ended()
+        self._end()
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("step", no_wrap=True, overflow="ellipsis")
         table.add_column("state", no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
+        has_gpu = any(step.gpu for step in outcome.steps)
+        if has_gpu:
+            table.add_column("gpu", no_wrap=True)
         for step in outcome.steps:
-            table.add_row(
-                Text(step.name),
-                Text(_state(step), style=STYLES.get(step.status, "")),
-                duration(step.start, step.end),
-            )
+            cells = [Text(state(step), style=STYLES.get(step.status, ""))]
+            cells.append(Text(duration(step.start, step.end)))
+            cells += [Text(step.gpu or "-")] if has_gpu else []
+            table.add_row(Text(step.name), *cells)
         with self._lock:
-            self._end_phase()
-            self._talk.print()
             if outcome.steps:
+                self._talk.print()
                 self._talk.print(table)
                 self._talk.print()
             style = "bold green" if outcome.exit_code == 0 else "bold red"
@@ -95,51 +137,42 @@ class Reporter:
             for label, value in outcome.details:
                 self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
 
+    def _marked(self, line: Line, *, colours: bool) -> Text:
+        text = harmless(line.text, colours=colours)
+        body = Text.from_ansi(text) if colours else Text(text)
+        if line.step is None:
+            return body
+        mark = f"{line.step:<{self._width}} | "
+        return Text.assemble((mark, self._marks.get(line.step, "")), body)
+
+    def _end(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+        with self._lock:
+            self._end_phase()
+
     def _end_phase(self) -> None:
         if self._status is not None:
             self._status.stop()
             self._status = None
 
-    def _print_lines(self, source: str, lines: list[str]) -> None:
-        if not lines:
-            return
-        self._end_phase()
-        console = self._consoles[source]
-        if source in self._closed:
-            return
-        try:
-            self._write(console, lines)
-        except BrokenPipeError:
-            # The reader of a pipe has left (`| head`); the run goes on and keeps its exit code.
-            self._closed.add(source)
 
-    @staticmethod
-    def _write(console: Console, lines: list[str]) -> None:
-        if console.is_terminal and not console.no_color:
-            for line in lines:
-                console.print(Text.from_ansi(harmless(line, colours=True)))
-        else:
-            console.file.write("".join(f"{harmless(line, colours=False)}\n" for line in lines))
-            console.file.flush()
-
-
-def _state(step: StepRecord) -> str:
+def state(step: StepRecord) -> str:
+    """A step's state as the summary shows it."""
     return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
 
 
-def duration(start: datetime | None, end: datetime | None) -> str:
-    """The time between two moments as people read it: "0.4 s", "12 s", "3 m 05 s", "2 h 07 m"."""
-    if start is None or end is None:
-        return ""
-    seconds = (end - start).total_seconds()
-    if round(seconds, 1) < 10:
-        return f"{seconds:.1f} s"
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} m {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} m"
+def print_wide(console: Console, shown: RenderableType) -> None:
+    """Print something; in a pipe, which has no width, in lines as long as they need to be."""
+    if console.is_terminal:
+        console.print(shown)
+        return
+    text = io.StringIO()
+    Console(file=text, width=10_000, color_system=None, markup=False, emoji=False).print(shown)
+    for line in text.getvalue().splitlines():
+        console.file.write(f"{line.rstrip()}\n")
+    console.file.flush()
 
 
 def make_console(*, stderr: bool) -> Console:

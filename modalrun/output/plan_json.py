@@ -30,6 +30,9 @@ def as_json(found: PricedPlan) -> str:
         "workspace": plan.workspace,
         "max_parallelism": plan.max_parallelism,
         "synchronous": plan.synchronous,
+        "infrastructure_retries": plan.infrastructure_retries,
+        "prewarm": plan.prewarm,
+        "creation_rate": plan.creation_rate,
         "origins": _origins(plan.origins),
         "run_sandbox": _sandbox(plan.run_sandbox, cost.run),
         "steps": [

@@ -47,6 +47,13 @@ def lines(found: PricedPlan, *, explain: bool) -> list[str]:
     return result
 
 
+_PREWARMED = {
+    "off": None,
+    "cpu": "sandboxes without a GPU start before their turn, and the waiting is billed",
+    "all": "sandboxes start before their turn, and the waiting is billed",
+}
+
+
 def _run_lines(plan: Plan) -> list[str]:
     what = {
         "pipeline": "all steps in one sandbox",
@@ -60,6 +67,7 @@ def _run_lines(plan: Plan) -> list[str]:
         "workspace": plan.workspace,
         "at once": f"{plan.max_parallelism} steps" if plan.max_parallelism else None,
         "waiting": None if plan.synchronous else "no: submit returns when the run is accepted",
+        "prewarm": _PREWARMED[plan.prewarm] if plan.mode == "per_step" else None,
         "secrets": ", ".join(sorted({n for s in plan.sandboxes for n in s.secrets})),
         "volumes": ", ".join(
             sorted(

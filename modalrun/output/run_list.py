@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from modalrun.listing import ListedRun
-from modalrun.output.console import STYLES, duration, make_console
+from modalrun.output.console import make_console, print_wide
 from modalrun.output.status_json import run_fields
 from modalrun.output.text import harmless
+from modalrun.output.words import STYLES, duration
 from modalrun.prices import LIST_PRICES
 from modalrun.pricing import dollars
 
@@ -42,42 +43,66 @@ def as_json(found: Sequence[ListedRun]) -> str:
     return json.dumps(document, indent=2)
 
 
+# Column -> how wide a terminal has to be for it.
+_COLUMNS = {
+    "run": 0,
+    "name": 0,
+    "pipeline": 130,
+    "state": 0,
+    "mode": 110,
+    "target": 90,
+    "started": 60,
+    "time": 0,
+    "cost": 75,
+}
+_RIGHT = frozenset({"time", "cost"})
+
+
 def print_list(found: Sequence[ListedRun]) -> None:
     """Print the runs to stdout, a line each."""
     shown = make_console(stderr=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("run", "name", "pipeline", "state", "mode", "target", "started"):
-        shrinks = title in {"name", "pipeline"}
-        table.add_column(
-            title, no_wrap=True, overflow="ellipsis", min_width=SHORT if shrinks else None
-        )
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("cost", justify="right", no_wrap=True)
     now = datetime.now(timezone.utc).replace(tzinfo=None)
-    for listed in found:
-        table.add_row(*_row(listed, now))
-    if shown.is_terminal:
-        shown.print(table)
-    else:
-        # A pipe has no width: each line is as long as it needs to be.
-        shown.print(table, width=10_000)
+    rows = [_row(listed, now) for listed in found]
+    columns = [
+        name for name, width in _COLUMNS.items() if not shown.is_terminal or shown.width >= width
+    ]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column,
+            no_wrap=True,
+            overflow="ellipsis",
+            justify="right" if column in _RIGHT else "left",
+        )
+    room = shown.width - sum(
+        2 + max(len(column), *(len(row[column]) for row in rows))
+        for column in columns
+        if column != "name"
+    )
+    for row in rows:
+        if shown.is_terminal:
+            row["name"].truncate(max(SHORT, room), overflow="ellipsis")
+        table.add_row(*(row[column] for column in columns))
+    print_wide(shown, table)
 
 
-def _row(listed: ListedRun, now: datetime) -> list[str | Text]:
+def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
     run = listed.run
     started = run.start or run.created
     here = started.replace(tzinfo=timezone.utc).astimezone()
-    return [
-        run.id[:SHORT],
-        Text(harmless(run.name, colours=False)),
-        Text(harmless(run.pipeline, colours=False)),
-        Text(run.status, style=STYLES.get(run.status, "")),
-        run.facts.mode if run.facts else "-",
-        run.facts.target if run.facts else "-",
-        here.strftime("%Y-%m-%d %H:%M"),
-        duration(started, run.end or (None if run.finished else now)),
-        _cost(listed.cost),
-    ]
+    this_year = here.year == datetime.now().year
+    values = {
+        "run": run.id[:SHORT],
+        "name": run.name,
+        "pipeline": run.pipeline,
+        "mode": run.facts.mode if run.facts else "-",
+        "target": run.facts.target if run.facts else "-",
+        "started": here.strftime("%m-%d %H:%M" if this_year else "%Y-%m-%d"),
+        "time": duration(started, run.end or (None if run.finished else now)),
+        "cost": _cost(listed.cost),
+    }
+    row = {column: Text(harmless(value, colours=False)) for column, value in values.items()}
+    return {**row, "state": Text(run.status, style=STYLES.get(run.status, ""))}
 
 
 def _cost(cost: Decimal | None) -> str:

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from modalrun.history import KnownStep
-from modalrun.output.console import STYLES, duration, make_console
+from modalrun.output.console import make_console, print_wide
 from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.text import harmless
+from modalrun.output.words import STYLES, duration
 from modalrun.truth import LOST, RunView
 
 WIDE = 110
@@ -26,7 +27,7 @@ _TITLES = 10
 def print_status(view: RunView) -> None:
     """Print a run to stdout."""
     shown = make_console(stderr=False)
-    shown.print(_rendered(view, _now(), _width(shown)))
+    print_wide(shown, _rendered(view, _now(), _width(shown)))
 
 
 class LiveStatus:

@@ -50,6 +50,17 @@ def without_credentials(text: str) -> str:
     return _URL_CREDENTIALS.sub(r"\1***@", text)
 
 
+def without_commands(line: str) -> str:
+    """A line that GitHub's runner takes for text, not for a workflow command.
+
+    It looks for `::` at the start of a line, after blanks, and for `##[` anywhere
+    (`ActionCommand.cs` of actions/runner); both get a blank, so that they stay readable.
+    """
+    line = line.replace("##[", "## [")
+    text = line.lstrip()
+    return f"{line[: len(line) - len(text)]}: {text[1:]}" if text.startswith("::") else line
+
+
 class LineAssembler:
     """Makes whole lines out of pieces of text, in bounded memory.
 

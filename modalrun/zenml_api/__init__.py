@@ -8,3 +8,14 @@
 
 Each of these imports ZenML (about two seconds); importing this package does not.
 """
+
+from __future__ import annotations
+
+import os
+import sys
+
+if "zenml.utils.source_utils" in sys.modules:
+    # Imported before this sandbox existed (`modalrun.preloading`), without its source root.
+    sys.modules["zenml.utils.source_utils"].set_custom_source_root(
+        os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
+    )

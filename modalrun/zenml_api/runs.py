@@ -38,6 +38,7 @@ from zenml.utils.time_utils import utc_now
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.outcome import StepRecord
+from modalrun.zenml_api.caching import Cache
 from modalrun.zenml_api.compiling import Compiled
 from modalrun.zenml_api.translate import translated
 
@@ -71,6 +72,8 @@ class CreatedRun:
         id: ZenML's run id.
         name: Its name.
         url: Its page on the dashboard, where there is one.
+        cached: The steps that ZenML's cache had, which are recorded and don't run.
+        finished: Whether that was all of them: the run has completed and needs no sandbox.
         environment: Variables for the sandbox. They hold ZenML's credentials: they travel as a
             Modal secret and are never printed.
     """
@@ -79,10 +82,14 @@ class CreatedRun:
     name: str
     url: str | None
     environment: Mapping[str, str]
+    cached: frozenset[str] = frozenset()
+    finished: bool = False
 
 
 def create_run(compiled: Compiled) -> CreatedRun:
     """Store the deployment and the placeholder run, so that the run id exists before any sandbox.
+
+    What ZenML's cache has of its steps is recorded at once.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
@@ -112,14 +119,21 @@ def create_run(compiled: Compiled) -> CreatedRun:
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
                 hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
             ) from error
+        cached = Cache(stored, run, compiled.stack).record_all()
+        if compiled.deployment.steps and len(cached) == len(compiled.deployment.steps):
+            return CreatedRun(str(run.id), run.name, _run_url(run), {}, cached, finished=True)
         variables, secrets = get_config_environment_vars(pipeline_run_id=run.id)
         if GlobalConfiguration().store_configuration.type == StoreType.SQL:
             # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
             variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
+        if compiled.stack.artifact_store.config.is_local:
+            # A sandbox has a home of its own; the artifacts are the same, and so are cache keys.
             variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
         variables[ENV_ZENML_ACTIVE_STACK_ID] = str(compiled.stack.id)
         variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
-        return CreatedRun(str(run.id), run.name, _run_url(run), {**variables, **secrets})
+        return CreatedRun(
+            str(run.id), run.name, _run_url(run), {**variables, **secrets}, cached=cached
+        )
 
 
 def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
@@ -168,7 +182,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     Args:
         run_id: ZenML's run id.
         reason: What happened, in a sentence; stored with each step and the run.
-        stopped: Whether somebody has asked for this end, so that it is STOPPED in any case.
+        stopped: Somebody wanted this end: what is not finished becomes STOPPED.
 
     Returns:
         Whether there was anything to record.
@@ -176,14 +190,12 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     changed = False
     with translated():
         client = Client()
-        if stopped:
-            changed = mark_stopping(run_id, reason)
-        stopping = {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
-        status = (
-            ExecutionStatus.STOPPED
-            if _get_run(client, run_id).status in stopping
-            else ExecutionStatus.FAILED
-        )
+        status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
+        if _get_run(client, run_id).status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+            status = ExecutionStatus.STOPPED
+        elif stopped:
+            # First, so that ZenML takes no more steps, and knows what to make of the end of these.
+            changed = _end_run(client, run_id, status, reason)
         for step in _steps(client, run_id):
             if step.status.is_finished:
                 continue
@@ -201,19 +213,24 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
                 if updated.status.is_finished:
                     break
             changed = True
-        run = _get_run(client, run_id)
-        if not run.status.is_finished:
-            changed = True
-            if status is ExecutionStatus.STOPPED:
-                # Asked for STOPPED, ZenML makes RUNNING of a run whose steps have not all run;
-                # asked for STOPPING, STOPPED (`pipeline_run_schemas.py:1295`, 0.98).
-                status = ExecutionStatus.STOPPING
-            # Between the look and the update the last step's end may have settled the run.
-            with contextlib.suppress(IllegalOperationError):
-                client.zen_store.update_run(
-                    run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
-                )
-    return changed
+        return _end_run(client, run_id, status, reason) or changed
+
+
+def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
+    """Give a run a final status; returns whether it had none."""
+    run = _get_run(client, run_id)
+    if run.status.is_finished:
+        return False
+    if status == ExecutionStatus.STOPPED:
+        # ZenML computes a run's status from its steps; only STOPPING makes STOPPED of a run none of
+        # whose steps was stopped (`pipeline_run_schemas.py:1310`, 0.98.0).
+        status = ExecutionStatus.STOPPING
+    # Between the look and the update the last step's end may have settled the run.
+    with contextlib.suppress(IllegalOperationError):
+        client.zen_store.update_run(
+            run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
+        )
+    return True
 
 
 def mark_stopping(run_id: str, reason: str) -> bool:

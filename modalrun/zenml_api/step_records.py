@@ -65,14 +65,15 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
     """Record that a step has failed, and why; a record is made where there is none.
 
     What is finished stays as it is: ZenML's record always wins. While the user's retries last ZenML
-    makes "retrying" of a failure (`sql_zen_store.py:13129`, 0.98.0), and the next try a record of
-    its own.
+    makes "retrying" of a failure (`sql_zen_store.py:13129`, 0.98.0), and the next try gets a record
+    of its own.
 
     Args:
         run_id: ZenML's run id.
         step: The step's invocation id.
         reason: What happened, in a sentence; stored with the record.
-        final: Nobody will try again: the record becomes STOPPED where ZenML would wait for that.
+        final: Nobody will try again: the tries that are left get failed records as well, since
+            ZenML knows no other way to say so that leaves the rest of the run alone.
 
     Returns:
         The record as it is then; None where ZenML takes none any more, because the run is over.
@@ -81,39 +82,75 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        client = Client()
-        found = _records(pipeline_run_id=UUID(run_id), name=f"equals:{step}")
-        info = ExceptionInfo(traceback=reason)
-        record: StepRunResponse | None = max(found, key=lambda r: r.version, default=None)
+        state = step_state(run_id, step)
         try:
-            if record is None:
-                now = utc_now()
-                record = client.zen_store.create_run_step(
-                    StepRunRequest(
-                        name=step,
-                        pipeline_run_id=UUID(run_id),
-                        project=client.active_project.id,
-                        status=ExecutionStatus.FAILED,
-                        start_time=now,
-                        end_time=now,
-                        exception_info=info,
-                    )
-                )
-            elif record.status not in {ExecutionStatus.RETRYING} and not record.status.is_finished:
-                record = client.zen_store.update_run_step(
-                    record.id,
-                    StepRunUpdate(
-                        status=ExecutionStatus.FAILED, end_time=utc_now(), exception_info=info
-                    ),
-                )
-            if final and record.status == ExecutionStatus.RETRYING:
-                record = client.zen_store.update_run_step(
-                    record.id, StepRunUpdate(status=ExecutionStatus.STOPPED, end_time=utc_now())
-                )
+            if state is None:
+                state = _create_failed(run_id, step, reason)
+            elif not state.finished and state.status != ExecutionStatus.RETRYING.value:
+                state = _end(state.id, ExecutionStatus.FAILED, reason)
+            while final and state.status == ExecutionStatus.RETRYING.value:
+                state = _create_failed(run_id, step, reason)
         except (EntityExistsError, IllegalOperationError):
             # Somebody else was quicker, or the run is over.
             return step_state(run_id, step)
-        return _state(record)
+        return state
+
+
+def stop_step(run_id: str, step: str, reason: str) -> StepState | None:
+    """Record that a step was ended before its end; what is finished stays as it is.
+
+    To be used on a run that is stopping or has failed: of any other run ZenML makes one that is
+    stopping (`pipeline_run_schemas.py:1320`, 0.98.0).
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        state = step_state(run_id, step)
+        if state is None or state.finished:
+            return state
+        try:
+            return _end(state.id, ExecutionStatus.STOPPED, reason)
+        except IllegalOperationError:
+            return step_state(run_id, step)
+
+
+def _end(step_run_id: str, status: ExecutionStatus, reason: str) -> StepState:
+    return _state(
+        Client().zen_store.update_run_step(
+            UUID(step_run_id),
+            StepRunUpdate(
+                status=status, end_time=utc_now(), exception_info=ExceptionInfo(traceback=reason)
+            ),
+        )
+    )
+
+
+def _create_failed(run_id: str, step: str, reason: str) -> StepState:
+    now, client = utc_now(), Client()
+    return _state(
+        client.zen_store.create_run_step(
+            StepRunRequest(
+                name=step,
+                pipeline_run_id=UUID(run_id),
+                project=client.active_project.id,
+                status=ExecutionStatus.FAILED,
+                start_time=now,
+                end_time=now,
+                exception_info=ExceptionInfo(traceback=reason),
+            )
+        )
+    )
+
+
+def seconds_of_steps(run_id: str) -> dict[str, float]:
+    """How long each step of a run took that was completed in it, and not cached."""
+    with translated():
+        return {
+            record.name: (record.end_time - record.start_time).total_seconds()
+            for record in _records(pipeline_run_id=UUID(run_id), status="completed")
+            if record.start_time is not None and record.end_time is not None
+        }
 
 
 def record_facts(step_run_id: str, facts: StepFacts) -> None:

@@ -113,6 +113,30 @@ def test_a_diamond_runs_and_a_second_submit_finds_its_results_cached(world: Worl
     assert second.statuses == dict.fromkeys(["load", "left", "right", "join"], "cached")
     assert "loaded 4 numbers" not in again.stdout
     assert re.search(r"^load +cached", again.stderr, re.M)
+    assert "Run completed: all steps cached; no sandbox was needed.\n" in again.stderr
+    assert len(world.sandboxes()) == 1
+
+    partly = world.submit(DIAMOND, "--set", "steps.right.enable_cache=false")
+
+    assert partly.exit_code == 0, partly.stderr
+    third = world.runs()[2]
+    assert third.status == "completed"
+    # `load` and `left` are found before there is a sandbox, `join` in it: its new input is equal.
+    assert [step.name for step in third.steps] == ["load", "left", "right", "join"]
+    assert list(third.statuses.values()) == ["cached", "cached", "completed", "cached"]
     assert world.apps() == ["zenml-pipeline-diamond"]
     assert len({sandbox.app_id for sandbox in world.sandboxes()}) == 1
     assert len({sandbox.name for sandbox in world.sandboxes()}) == 2
+
+
+@pytest.mark.exhaustive
+def test_zenmls_variable_keeps_the_cache_from_being_asked_before_the_sandbox_is(
+    world: World,
+) -> None:
+    prevented = {"ZENML_PREVENT_CLIENT_SIDE_CACHING": "true"}
+    first, second = (world.submit(DIAMOND, **prevented) for _ in range(2))
+
+    assert (first.exit_code, second.exit_code) == (0, 0), second.stderr
+    assert set(world.runs()[1].statuses.values()) == {"cached"}
+    assert "no sandbox was needed" not in second.stderr
+    assert len(world.sandboxes()) == 2

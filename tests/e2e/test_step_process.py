@@ -108,9 +108,7 @@ def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     assert "good says this\n" in good.stdout
     diary = (tmp_path / "diary").read_text().splitlines()
     assert diary == ["init", "good runs", "hook: good succeeded"]
-    print(good)
     first = sandboxes.start("bad").finish()
-    print(first)
     assert first.exit_code == 1, first.stderr
     assert sandboxes.run.statuses["bad"] == "retrying"
     second = sandboxes.start("bad").finish()
@@ -118,7 +116,6 @@ def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     assert "ValueError: bad luck" in second.stderr
     quitter = sandboxes.start("quitter").finish()
     assert quitter.exit_code == 1
-    print(quitter)
     run = sandboxes.run
     assert run.statuses == {"good": "completed", "bad": "failed", "quitter": "failed"}
     assert [step.version for step in run.steps if step.name == "bad"] == [1, 2]
@@ -138,7 +135,6 @@ def test_a_step_whose_sandbox_is_lost_is_executed_again_for_the_same_record(
     again = sandboxes.start("patient", MODALRUN_STEP_RUN=record["id"])
     os.kill(process_of(again), signal.SIGTERM)
     told = again.finish()
-    print(told)
     assert told.exit_code == 143
     assert sandboxes.run.statuses == {"patient": "running"}
     assert (tmp_path / "diary").read_text() == "init\ninit\npatient cleans up\n"

@@ -237,6 +237,7 @@ def test_every_value_says_where_it_came_from(
 def test_every_setting_reaches_the_plan() -> None:
     """A new setting has to be thought of here."""
     run = {"mode", "app_name", "modal_environment", "workspace", "max_parallelism", "synchronous"}
+    run |= {"infrastructure_retries", "prewarm", "creation_rate"}
     sandbox = {"timeout", "cloud", "region", "secrets", "volumes"}
     in_resources = {"gpu", "cpu_limit", "memory_limit"}
     assert run | sandbox | in_resources | {"image"} == set(FIELD_NAMES)

@@ -1,0 +1,36 @@
+"""`modalrun stop`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def stop(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id in ZenML.")],
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force/--graceful",
+            help="End its sandboxes now, or (the default) start nothing new and let running steps"
+            " finish.",
+        ),
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Return when it is true, or at once.")
+    ] = True,
+) -> None:
+    """Stop a run, from any machine; it ends as 'stopped' in ZenML.
+
+    A run that has ended already is left as it is. Exit codes: 0 stopped or ended already, 3 not
+    authenticated, 4 no such run, 8 connection lost, 130 interrupted while waiting.
+    """
+    from modalrun import preparation, stopping
+
+    with preparation.zenml_process(Path.cwd()):
+        stopped = stopping.stop(
+            run, force=force, wait=wait, say=lambda text: typer.echo(text, err=True)
+        )
+    typer.echo(stopped.headline, err=True)

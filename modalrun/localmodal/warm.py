@@ -1,0 +1,283 @@
+"""A nursery whose Python has imported modules beforehand, so that sandboxes needn't.
+
+`python warm.py SOCKET STATE REQUEST`, where REQUEST is a `preload.Preload` as JSON, imports its
+modules, says on the socket what it has found out (one line of JSON, see `main`), and then forks
+keepers as `keeper` does. Their commands are not executed: the forked process *becomes*
+`python -m MODULE`, as the interpreter would have run it.
+
+A program that is started so may start another one in the same way: it finds this process's `Warm`
+as `sys._modalrun_warm`.
+
+What a module does when it is imported may depend on the environment. So it is written down which
+variables are looked at meanwhile, and a command whose environment differs in one of them is none
+for this process. Only the standard library is used.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    # The folder of this file, whose modules would hide those of the standard library.
+    del sys.path[0]
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import runpy
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+MARK = "_modalrun_warm"
+_START_UP = ("PYTHON", "LD_", "DYLD_", "LC_", "MALLOC_", "GLIBC_")
+_START_UP_NAMES = frozenset({"LANG", "LANGUAGE", "TZ"})
+
+
+def matters_at_start(name: str) -> bool:
+    """Whether the interpreter or the C library reads a variable when a process starts."""
+    return name.startswith(_START_UP) or name in _START_UP_NAMES
+
+
+def is_program(
+    argv: Sequence[str], env: Mapping[str, str], python: str, programs: Sequence[str]
+) -> bool:
+    """Whether a command is `python -m` with one of some programs, or with what is below it."""
+    if len(argv) < 3 or argv[1] != "-m":
+        return False
+    if not any(argv[2] == known or argv[2].startswith(f"{known}.") for known in programs):
+        return False
+    program = shutil.which(argv[0], path=env.get("PATH"))
+    # The names of one Python lie side by side; another environment's lead to the same file too.
+    return (
+        program is not None
+        and os.path.dirname(program) == os.path.dirname(python)  # noqa: PTH120 - texts.
+        and os.path.realpath(program) == os.path.realpath(python)
+    )
+
+
+@dataclass(frozen=True)
+class Warm:
+    """What a warm process can turn into.
+
+    Attributes:
+        python: The interpreter, as commands name it.
+        programs: Packages and modules; those and what is below them can be run.
+        path: `sys.path` without the folder of a program.
+        values: The environment variables that mattered so far; None for one that was not set.
+        changes: What the imports have changed in the environment; None for what they removed.
+    """
+
+    python: str
+    programs: tuple[str, ...]
+    path: tuple[str, ...]
+    values: Mapping[str, str | None]
+    changes: Mapping[str, str | None] = field(default_factory=dict)
+
+    def suits(self, argv: Sequence[str], env: Mapping[str, str]) -> bool:
+        """Whether a command run from here behaves as if it were started anew."""
+        at_start = {name: None for name in env if matters_at_start(name)}
+        return is_program(argv, env, self.python, self.programs) and all(
+            env.get(name) == self.values.get(name) for name in {**self.values, **at_start}
+        )
+
+    def become(self, argv: list[str], env: Mapping[str, str]) -> NoReturn:
+        """Turn into `python -m MODULE ...`. To be called in a process that was just forked.
+
+        Working folder and standard streams are as they are; no other descriptor survives but the
+        inheritable ones, as with exec.
+        """
+        try:
+            self._clear(argv, env)
+            # What `python -m` itself calls (CPython's Modules/main.c, 3.10 to 3.13).
+            runpy._run_module_as_main(argv[2])  # type: ignore[attr-defined]
+            code: object = 0
+        except SystemExit as leaving:
+            code = leaving.code
+        except BaseException as error:
+            trace = error.__traceback__
+            sys.excepthook(type(error), error, trace and trace.tb_next)
+            code = 1
+        _leave(code)
+
+    def _clear(self, argv: list[str], env: Mapping[str, str]) -> None:
+        """Leave nothing of the process that this one was forked from."""
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
+        # Python's own choices at its start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        if hasattr(signal, "SIGXFSZ"):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no objects for what is closed.
+            with contextlib.suppress(OSError):
+                if int(name) > 2 and not os.get_inheritable(int(name)):
+                    os.close(int(name))
+        changed = {**env, **self.changes}
+        os.environ.clear()
+        os.environ.update({name: value for name, value in changed.items() if value is not None})
+        time.tzset()
+        _rename(argv)
+        sys.executable = shutil.which(argv[0]) or self.python
+        sys.orig_argv = list(argv)
+        sys.argv = list(argv[1:2] + argv[3:])
+        here = [] if os.environ.get("PYTHONSAFEPATH") else [os.getcwd()]  # noqa: PTH109 - a text.
+        sys.path[:] = [*here, *self.path]
+        sys.modules["__main__"] = ModuleType("__main__")
+        sys.modules["__main__"].__dict__["__builtins__"] = sys.modules["builtins"]
+        importlib.invalidate_caches()
+        gc.enable()
+
+
+def _leave(code: object) -> NoReturn:
+    """End as the interpreter does, after other threads and with what wants to be called then."""
+    status = code if isinstance(code, int) else int(code is not None)
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = status or 1
+    finally:
+        os._exit(status & 0xFF)
+
+
+def _rename(argv: Sequence[str]) -> None:
+    """Have `ps` show the command; what is longer than the first command line is cut."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        # `arg_start` and `arg_end`, proc(5); counted from the third field.
+        start, end = int(fields[45]), int(fields[46])
+        line = b"\0".join(map(os.fsencode, argv))[: end - start - 1]
+        if start:
+            ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
+
+
+class _LookUps:
+    """Which environment variables were looked at, and whether all of them were at once."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.all = False
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Write down who is looked at from now on."""
+        kind = type(os.environ)
+        get, iterate = kind.__getitem__, kind.__iter__
+
+        def looked_up(environ: Any, name: str) -> str:
+            self.names.add(name)
+            return get(environ, name)
+
+        def all_looked_up(environ: Any) -> Iterator[str]:
+            self.all = True
+            return iterate(environ)
+
+        # On the class: `os.environ` itself has to stay the object that everybody knows.
+        kind.__getitem__, kind.__iter__ = looked_up, all_looked_up  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            kind.__getitem__, kind.__iter__ = get, iterate  # type: ignore[method-assign]
+
+
+def _directories() -> dict[str, int]:
+    """Where packages are installed, and when something was last installed or removed there."""
+    folders = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}}
+    return {path: changed_at(path) for path in folders}
+
+
+def changed_at(folder: str) -> int:
+    """When something was last added to or removed from a folder, in nanoseconds; 0 if unknown."""
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
+    """Import the modules of a request; returns what came of it, and why it is of no use."""
+    before = dict(os.environ)
+    path = tuple(sys.path)
+    look_ups = _LookUps()
+    problem = None
+    # Imports allocate much and free nothing.
+    gc.disable()
+    with look_ups.recorded():
+        try:
+            for module in request["modules"]:
+                importlib.import_module(module)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+    gc.collect()
+    # What was collected once more in a child would be copied for it.
+    gc.freeze()
+    if look_ups.all:
+        problem = "the imports look at the whole environment"
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        problem = "the imports start threads, which a forked process would lack"
+    names = look_ups.names | {name for name in before if matters_at_start(name)}
+    after = dict(os.environ)
+    warm = Warm(
+        python=request["python"],
+        programs=tuple(request["programs"]),
+        path=path,
+        values={name: before.get(name) for name in names - set(request["late"])},
+        changes={
+            name: after.get(name)
+            for name in {**before, **after}
+            if before.get(name) != after.get(name)
+        },
+    )
+    return warm, problem
+
+
+def main() -> None:
+    """Preload, tell of it, and be a nursery until the socket's other end is closed."""
+    descriptor, _, text = sys.argv[1:]
+    channel = socket.socket(fileno=int(descriptor))
+    spec = importlib.util.spec_from_file_location(
+        "_modalrun_keeper", Path(__file__).with_name("keeper.py")
+    )
+    assert spec is not None and spec.loader is not None
+    keeper = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(keeper)
+    directories = _directories()
+    began = time.monotonic()
+    warm, problem = _preload(json.loads(text))
+    found = {
+        "problem": problem,
+        "seconds": round(time.monotonic() - began, 3),
+        "values": dict(warm.values),
+        "directories": directories,
+    }
+    with contextlib.suppress(OSError):
+        channel.sendall(json.dumps(found).encode() + b"\n")
+    if problem is None:
+        setattr(sys, MARK, warm)
+        keeper.nurse(channel, warm.become)
+    # Without the teardown of all that was imported.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The server's end of the warm nursery: asked for by a client, ready some seconds later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from modalrun.localmodal import rootfs, warm
+from modalrun.localmodal.preload import Preload
+from modalrun.localmodal.process import Command, Nursery
+
+log = logging.getLogger(__name__)
+
+READY_LIMIT = 20.0
+"""Seconds that a sandbox waits at most for a warm nursery to get ready. To start it cold would take
+longer than what is left: it would begin the same imports from their beginning."""
+
+
+class WarmNursery:
+    """A nursery with modules in memory, for the commands that it suits."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._request: Preload | None = None
+        self._process: _Process | None = None
+
+    def ask(self, request: Preload) -> None:
+        """Preload from now on. Nothing happens if that is done already; no modules: no longer."""
+        if sys.platform != "linux":
+            # Elsewhere it is not safe to fork a process that has loaded so many libraries.
+            return
+        if request != self._request:
+            self.close()
+            self._request = request if request.modules else None
+        self._renew()
+
+    def _renew(self) -> None:
+        """Have a process if one is wanted: a new one if it died, or packages were installed."""
+        if self._process is not None and self._process.is_stale():
+            log.info("the warm nursery is started anew")
+            self.close()
+        if self._process is None and self._request is not None:
+            self._process = _Process(self._state, self._request)
+            self._process.start()
+
+    async def suiting(self, command: Command, given_up: asyncio.Event) -> Nursery | None:
+        """The nursery for a command, when it is ready; None for a command that is to start cold.
+
+        Args:
+            command: What is to be started.
+            given_up: Ends the wait.
+        """
+        env, request = command.env, self._request
+        if (
+            request is None
+            or env.get(rootfs.PYTHON_VARIABLE, sys.prefix) != sys.prefix
+            or not warm.is_program(command.argv, env, sys.executable, request.programs)
+        ):
+            return None
+        self._renew()
+        process = self._process
+        assert process is not None
+        if not process.ready.is_set():
+            ready, end = (asyncio.ensure_future(what.wait()) for what in (process.ready, given_up))
+            await asyncio.wait(
+                {ready, end}, timeout=READY_LIMIT, return_when=asyncio.FIRST_COMPLETED
+            )
+            ready.cancel()
+            end.cancel()
+        return process if process.suits(command) else None
+
+    def status(self) -> dict[str, Any]:
+        """For `modalrun local status`."""
+        return {"state": "off"} if self._process is None else self._process.status()
+
+    def close(self) -> None:
+        """End it; sandboxes live on."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+
+class _Process(Nursery):
+    """One warm process."""
+
+    def __init__(self, state: Path, request: Preload) -> None:
+        super().__init__(state)
+        self._loop = asyncio.get_running_loop()
+        self._request = request
+        self._heard = b""
+        self._found: dict[str, Any] = {}
+        self._warm: warm.Warm | None = None
+        self._output = -1
+        self.ready = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to import."""
+        home = self._state / "preload"
+        env = rootfs.environment(home, rootfs.Recipe(), self._request.env, {})
+        request = {**self._request.to_json(), "python": sys.executable}
+        ours, theirs = socket.socketpair()
+        # Pipes, because Python looks at its standard streams at the start, and a sandbox has pipes.
+        nothing, end = os.pipe()
+        os.close(end)
+        self._output, output = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, warm.__file__, str(theirs.fileno()), str(self._state)),
+                    json.dumps(request),
+                ],
+                stdin=nothing,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                env=env,
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+            os.close(nothing)
+            os.close(output)
+        self._socket = ours
+        self._loop.add_reader(ours, self._hear)
+        self._loop.add_reader(self._output, self._print)
+
+    def _hear(self) -> None:
+        """One line of JSON, see `warm.main`; or nothing when the process has died."""
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._heard += data
+        if data and not self._heard.endswith(b"\n"):
+            return
+        self._loop.remove_reader(self._socket)
+        died: dict[str, Any] = {"problem": "it died while it imported", "seconds": 0.0}
+        self._found = json.loads(self._heard) if data else died
+        if self._found["problem"] is None:
+            values, programs = self._found["values"], self._request.programs
+            self._warm = warm.Warm(sys.executable, programs, (), values)
+            log.info("the warm nursery is ready after %s s", self._found["seconds"])
+        else:
+            log.warning("there is no warm nursery: %s", self._found["problem"])
+        self.ready.set()
+
+    def _print(self) -> None:
+        try:
+            data = os.read(self._output, 65536)
+        except OSError:
+            data = b""
+        if data:
+            log.info("the warm nursery prints: %s", data.decode("utf-8", "replace").rstrip())
+        else:
+            self._close_output()
+
+    def _close_output(self) -> None:
+        if self._output >= 0:
+            self._loop.remove_reader(self._output)
+            os.close(self._output)
+            self._output = -1
+
+    def is_stale(self) -> bool:
+        """Whether it is ready, but no longer what a cold start would be like."""
+        if self._warm is None:
+            return False
+        assert self._process is not None
+        changed = any(
+            warm.changed_at(folder) != then for folder, then in self._found["directories"].items()
+        )
+        return changed or self._process.poll() is not None
+
+    def suits(self, command: Command) -> bool:
+        """Whether it is ready, and right for this command's environment."""
+        return self._warm is not None and self._warm.suits(command.argv, command.env)
+
+    def status(self) -> dict[str, Any]:
+        if not self.ready.is_set():
+            state = "loading"
+        else:
+            state = "failed" if self._warm is None else "ready"
+        found = {key: self._found.get(key) for key in ("seconds", "problem")}
+        return {"state": state, **found, "modules": list(self._request.modules)}
+
+    def close(self) -> None:
+        """End it, also while it imports; its keepers live on."""
+        if self._socket is not None and self._process is not None:
+            self._loop.remove_reader(self._socket)
+            self._process.kill()
+        self._close_output()
+        super().close()
+        self.ready.set()

@@ -1,0 +1,44 @@
+"""What a run has cost, from the time that its sandboxes were there. Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from modalrun.board import Board
+from modalrun.plan import Plan
+from modalrun.prices import LIST_PRICES
+from modalrun.pricing import dollars, spent
+
+
+def spending(
+    plan: Plan, board: Board, gpu: str | None, began: float, now: float
+) -> list[tuple[str, str]]:
+    """Labels and values for a summary: the cost by list prices, and seconds of waiting.
+
+    Args:
+        plan: What was asked for.
+        board: With the times of the steps' own sandboxes.
+        gpu: The run sandbox's GPU.
+        began: When the run sandbox came, in seconds since the epoch.
+        now: When it ended.
+    """
+    sandboxes = {step.name: step.sandbox for step in plan.steps}
+    amounts = [spent(plan.run_sandbox, gpu, now - began, LIST_PRICES)]
+    for used in board.usage.values():
+        sandbox = sandboxes.get(used.step)
+        if sandbox is not None:
+            amounts.append(
+                spent(sandbox, used.gpu, (used.ended or now) - used.started, LIST_PRICES)
+            )
+    known = [amount for amount in amounts if amount is not None]
+    lines = []
+    if len(known) == len(amounts):
+        about = f"about {dollars(sum(known, Decimal(0)))}"
+        prices = f"list prices of {LIST_PRICES.as_of}"
+        if plan.target == "local":
+            lines.append(("cost", f"nothing here; on Modal {about} ({prices})"))
+        else:
+            lines.append(("cost", f"{about} ({prices}, by what was requested)"))
+    if board.wasted:
+        lines.append(("waited", f"{board.wasted:.1f} s in sandboxes that were created early"))
+    return lines

@@ -1,0 +1,146 @@
+"""Stopping a run from anywhere: graceful (running steps finish) or by force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from sys import stderr
+from typing import TYPE_CHECKING
+
+from modalrun.errors import NotFoundError
+from modalrun.modal_api import Connection
+from modalrun.modal_api.ending import END_SECONDS, RunSandboxes
+from modalrun.spec import Target
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.stopping import Stoppable
+
+FORCED = "The run was stopped by force."
+ASKED = "The run was asked to stop."
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What came of a request to stop.
+
+    Attributes:
+        run_id: ZenML's run id.
+        status: ZenML's word for the run's state now.
+        headline: One sentence.
+    """
+
+    run_id: str
+    status: str
+    headline: str
+
+
+def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) -> Stopped:
+    """Stop a run. To be called inside `preparation.zenml_process`.
+
+    Graceful: nothing new starts, running steps finish, then the run ends as STOPPED. By force: its
+    sandboxes end now, steps before their driver, and so do sandboxes created meanwhile.
+
+    Args:
+        run_id: ZenML's run id.
+        force: By force.
+        wait: Whether to return only when it is true.
+        say: Is told what is being waited for.
+
+    Raises:
+        NotFoundError: There is no such run, or modalrun has no sandbox of it on record.
+        ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
+    """
+    with redirect_stdout(stderr):
+        from modalrun.zenml_api import stopping
+
+        run = stopping.look(run_id)
+    if run.finished and not (force and run.facts):
+        return Stopped(run.id, run.status, _already(run))
+    if run.facts is None:
+        raise NotFoundError(
+            f"ZenML has no sandbox on record for the run {run.id} ({run.status}).",
+            hint="If it was submitted with modalrun a moment ago, try again in some seconds.",
+        )
+    connection = Connection(_target(run.facts.target))
+    sandboxes = RunSandboxes(connection, run.id, run.facts.app_id, run.facts.sandbox_id)
+    if run.finished:
+        ended = sandboxes.end(wait=wait)
+        more = f" {_count(ended)} that still ran {_were(ended)} told to end." if ended else ""
+        return Stopped(run.id, run.status, _already(run) + more)
+    with redirect_stdout(stderr):
+        if force:
+            return by_force(run.id, sandboxes, wait=wait)
+        return _graceful(run, sandboxes, wait=wait, say=say)
+
+
+def by_force(
+    run_id: str, sandboxes: RunSandboxes, *, wait: bool = True, seconds: float = END_SECONDS
+) -> Stopped:
+    """End every sandbox of a run now and record that it was stopped.
+
+    Args:
+        run_id: ZenML's run id.
+        sandboxes: The run's.
+        wait: Whether to make sure that none is left.
+        seconds: How long to try.
+
+    Raises:
+        ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
+    """
+    from modalrun.zenml_api import runs, stopping
+
+    # First, so that what ends now is recorded as stopped and ZenML takes no new step.
+    runs.mark_stopping(run_id, FORCED)
+    sandboxes.end(wait=wait, seconds=seconds)
+    runs.finalize_run(run_id, FORCED, stopped=True)
+    if wait:
+        # Once more: a creation that was on its way when the driver ended.
+        sandboxes.end(seconds=seconds)
+    return _result(stopping.look(run_id))
+
+
+def _graceful(
+    run: Stoppable, sandboxes: RunSandboxes, *, wait: bool, say: Callable[[str], None]
+) -> Stopped:
+    from modalrun.zenml_api import runs, stopping
+
+    asked = sandboxes.ask_to_stop()
+    if asked and not wait:
+        return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
+    if asked:
+        what = f"to finish: {', '.join(run.running)}" if run.running else "to end"
+        say(f"Asked to stop; waiting for what runs {what}.")
+        say("Ctrl-C leaves it to itself; --force ends it now.")
+        sandboxes.wait()
+    # Where its driver is gone nothing new starts, and what runs may finish by itself.
+    if wait:
+        sandboxes.wait_for_steps()
+    elif sandboxes.running("step"):
+        return Stopped(
+            run.id, run.status, f"The run {run.id} has no driver any more; its steps finish."
+        )
+    runs.finalize_run(run.id, ASKED, stopped=True)
+    return _result(stopping.look(run.id))
+
+
+def _result(run: Stoppable) -> Stopped:
+    said = {"stopped": "is stopped", "stopping": "is stopping"}.get(run.status)
+    headline = f"The run {run.id} {said or f'ended by itself meanwhile: {run.status}'}."
+    return Stopped(run.id, run.status, headline)
+
+
+def _already(run: Stoppable) -> str:
+    return f"The run {run.id} has ended already: {run.status}."
+
+
+def _count(number: int) -> str:
+    return "One sandbox" if number == 1 else f"{number} sandboxes"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def _target(text: str) -> Target:
+    return "local" if text == "local" else "modal"
