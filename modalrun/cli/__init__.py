@@ -15,7 +15,17 @@ import typer
 
 from modalrun import __version__, interrupts
 from modalrun.cli import compile as compile_command
-from modalrun.cli import list_runs, local, logs, plan, reconcile, status, stop, submit
+from modalrun.cli import (
+    list_runs,
+    local,
+    logs,
+    plan,
+    reconcile,
+    resume,
+    status,
+    stop,
+    submit,
+)
 from modalrun.errors import InternalError, Interrupted, ModalrunError
 from modalrun.output.text import harmless
 
@@ -41,6 +51,7 @@ app.command("logs")(logs.logs)
 app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)
+app.command("resume")(resume.resume)
 app.add_typer(local.app, name="local")
 
 

@@ -339,6 +339,26 @@ class Connection:
                     " before you submit again.",
                 ) from second
 
+    def find_running(self, plan: Plan, spec: SandboxSpec) -> str | None:
+        """Modal's id of a running sandbox with the name of a spec; None where there is none.
+
+        Raises:
+            AuthenticationError, ConnectionLostError: Modal refuses, or can't be asked.
+        """
+        import modal
+
+        try:
+            with translated():
+                found = modal.Sandbox.from_name(
+                    plan.app_name,
+                    str(spec.name),
+                    environment_name=plan.environment,
+                    client=self._client,
+                )
+        except NotFoundError:
+            return None
+        return str(found.object_id)
+
     def discard(self, plan: Plan, spec: SandboxSpec) -> None:
         """End a sandbox that may or may not have been created.
 
