@@ -186,19 +186,24 @@ def read(
             newest.extend(choice.rest())
         yield list(newest)
     if live:
-        yield from _followed(place, lines, choice, known)
+        yield from _followed(place, lines, choice, known, times=request.times)
     yield choice.rest()
 
 
 def _followed(
-    place: Whereabouts, lines: RunLines, choice: Choice, known: dict[str, dict[Source, int]]
+    place: Whereabouts,
+    lines: RunLines,
+    choice: Choice,
+    known: dict[str, dict[Source, int]],
+    *,
+    times: bool,
 ) -> Iterator[list[LogLine]]:
     from modalrun.logs import Follower
 
     assert place.connection is not None
     # Those that have printed nothing yet are to be followed as well.
     known = {**{sandbox: {} for sandbox in lines.step_sandboxes}, **known}
-    follower = Follower(place.connection, place.sandbox, lines=lines, known=known)
+    follower = Follower(place.connection, place.sandbox, lines=lines, known=known, arrivals=times)
     try:
         for items in follower:
             yield choice.of(items)
@@ -225,7 +230,7 @@ def _stored(
         from modalrun.modal_api.history import History
 
         ahead = RunLines(place.sandbox)
-        history = History(place.connection, lambda box, text: _named(ahead, box, text))
+        history = History(place.connection, lambda box, text: _named(ahead, lines, box, text))
         for batch in history.read(place.sandbox, place.since, place.until):
             yield [
                 item
@@ -242,16 +247,17 @@ def _stored(
     yield from _from_zenml(place, problem, say)
 
 
-def _named(ahead: RunLines, sandbox: str, text: str) -> list[tuple[str, float]]:
+def _named(ahead: RunLines, lines: RunLines, sandbox: str, text: str) -> list[tuple[str, float]]:
     """The step sandboxes that a stored piece of the run sandbox's output names."""
     if sandbox != ahead.run_sandbox or MARK not in text:
         return []
-    items = ahead.feed(sandbox, "stdout", text)
-    return [
-        (item.sandbox, item.at - _LEEWAY)
-        for item in items
-        if isinstance(item, StepEvent) and item.sandbox
-    ]
+    found = []
+    for item in ahead.feed(sandbox, "stdout", text):
+        if isinstance(item, StepEvent) and item.sandbox:
+            # By its time a step's first line may stand before the word of the driver on it.
+            lines.name(item.sandbox, item.step, item.attempt)
+            found.append((item.sandbox, item.at - _LEEWAY))
+    return found
 
 
 def _unread(history: History, place: Whereabouts, lines: RunLines) -> list[Item]:

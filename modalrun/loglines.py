@@ -73,6 +73,11 @@ class RunLines:
         """The ids of the step sandboxes that events have named so far."""
         return list(self._steps)
 
+    def name(self, sandbox: str, step: str, attempt: int) -> None:
+        """From now on, what a sandbox prints belongs to this try of a step."""
+        self.per_step = True
+        self._steps[sandbox] = (step, attempt)
+
     def feed(self, sandbox: str, source: str, text: str, time: float | None = None) -> list[Item]:
         """The lines and events that a piece of a stream completes."""
         stream = self._streams.setdefault((sandbox, source), _Stream())
@@ -117,8 +122,7 @@ class RunLines:
         if isinstance(event, LinesOf):
             stream.step, self.per_step = event.step, False
         elif event.sandbox is not None:
-            self.per_step = True
-            self._steps[event.sandbox] = (event.step, event.attempt)
+            self.name(event.sandbox, event.step, event.attempt)
         elif event.state == "starting":
             self.per_step = True
         elif event.state == "running":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ class Follower:
         *,
         lines: RunLines | None = None,
         known: Known | None = None,
+        arrivals: bool = False,
     ) -> None:
         """
         Args:
@@ -40,10 +42,12 @@ class Follower:
             run_sandbox: Modal's id of its run sandbox, running or finished.
             lines: What has put together the earlier part, where that is known already.
             known: How much of each stream that was.
+            arrivals: Whether lines get the time of their arrival, for want of another.
         """
         self.lines = lines or RunLines(run_sandbox)
         self.errors: list[ModalrunError] = []
         self._known = known or {}
+        self._arrivals = arrivals
         self._streams = Streams(connection)
         self._seen: set[str] = set()
         for sandbox in (run_sandbox, *self._known):
@@ -75,7 +79,8 @@ class Follower:
     def _items(self, piece: Piece | Ended) -> list[Item]:
         sandbox, source = piece.sandbox, piece.source
         if isinstance(piece, Piece):
-            items = self.lines.feed(sandbox, source, piece.text, piece.time)
+            moment = time.time() if self._arrivals else piece.time
+            items = self.lines.feed(sandbox, source, piece.text, moment)
             if note := _gap_note(piece):
                 items += self.lines.note(sandbox, source, note)
             return items

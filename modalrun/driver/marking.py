@@ -87,8 +87,10 @@ class MarkedStream(io.TextIOWrapper):
 
 
 def install() -> None:
-    """Put a marked stream in the place of both standard streams."""
+    """Put a marked stream in the place of both standard streams, and say at once that it is so."""
     sys.stdout, sys.stderr = (_replaced(sys.stdout), _replaced(sys.stderr))
+    sys.stdout.write(events.line(LinesOf(None)))
+    sys.stdout.flush()
 
 
 def _replaced(plain: object) -> MarkedStream:

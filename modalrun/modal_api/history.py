@@ -30,6 +30,7 @@ LONGEST_LIFE = 24 * 3600.0 + 600
 
 _FIRST_STRETCH = 300.0
 _SHORTEST_STRETCH = 0.001
+_LONGEST_STRETCH = 30 * 24 * 3600.0
 _FEW = 2_000
 _MANY = 20_000
 _ROUNDING = timedelta(microseconds=3)
@@ -76,7 +77,7 @@ async def slices(
             continue
         begin = stop
         if len(entries) < _FEW:
-            stretch *= 4
+            stretch = min(_LONGEST_STRETCH, stretch * 4)
         if entries:
             yield entries
 

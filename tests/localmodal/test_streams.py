@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import threading
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 
 from modalrun.driver.events import StepEvent
 from modalrun.errors import NotFoundError
-from modalrun.loglines import Item, LogLine
+from modalrun.localmodal.paths import StateDir
+from modalrun.log_reading import Request, Whereabouts, read
+from modalrun.loglines import Item, LogLine, Wanted
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.pieces import Piece
@@ -79,9 +83,10 @@ def test_connections_cut_at_random(
 
 
 DRIVER = """
-import json, sys
+import json, sys, time
 def event(**values):
-    sys.stdout.write("\\x1e" + json.dumps({"modalrun": "step", "at": 1.0, **values}) + "\\n")
+    values |= {"modalrun": "step", "at": time.time()}
+    sys.stdout.write("\\x1e" + json.dumps(values) + "\\n")
     sys.stdout.flush()
 for text in sys.stdin:
     step, sandbox = text.split()
@@ -187,3 +192,72 @@ def test_a_sandbox_that_nobody_knows(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) 
     (line, *_) = [item for batch in follower for item in batch]
     assert isinstance(line, LogLine) and line.source == "system"
     assert {type(error) for error in follower.errors} == {NotFoundError}
+
+
+def lines_of(follower: Follower) -> list[str]:
+    return [i.text for batch in follower for i in batch if isinstance(i, LogLine)]
+
+
+def script(sdk: Sdk, **faults: Any) -> None:
+    StateDir(sdk.info.state_dir).faults_file.write_text(json.dumps(faults))
+
+
+def test_what_the_worker_no_longer_has_comes_from_the_history(
+    sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = sdk.create("sh", "-c", "for n in 1 2 3 4 5 6 7 8 9; do echo line $n; sleep 0.01; done")
+    box.wait()
+    # The worker still has "6\nline 7\nline 8\nline 9\n".
+    script(sdk, retained=23)
+    note, *lines = lines_of(Follower(connection(sdk, None, monkeypatch), box.object_id))
+    assert note.startswith("[modalrun: 40 bytes of stdout are no longer in Modal's live stream")
+    assert lines == [f"line {n}" for n in range(1, 10)]
+
+
+@pytest.mark.parametrize("status", ["NOT_FOUND", "FAILED_PRECONDITION"])
+def test_a_worker_that_is_gone(sdk: Sdk, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = sdk.create("sh", "-c", "echo one; read x; echo two; printf three")
+    follower = Follower(connection(sdk, None, monkeypatch), box.object_id)
+    items = iter(follower)
+    assert [i.text for i in next(items) if isinstance(i, LogLine)] == ["one"]
+    rule = {"rpc": "SandboxStdioReadV2", "times": None}
+    script(sdk, rules=[{**rule, "action": "error", "status": status}])
+    box.stdin.write("\n")
+    box.stdin.drain()
+    assert [i.text for b in items for i in b if isinstance(i, LogLine)] == ["two", "three"]
+    # And for somebody who only comes now.
+    assert lines_of(Follower(connection(sdk, None, monkeypatch), box.object_id)) == [
+        "one",
+        "two",
+        "three",
+    ]
+
+
+def test_the_history_of_a_run_in_order_of_time(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sdk.create(sys.executable, "-c", DRIVER)
+    code = "import sys\nfor n in range(30_000): print(sys.argv[1], n)"
+    names = ("load", "train")
+    for name, gpu in zip(names, (None, "T4"), strict=True):
+        box = sdk.create(sys.executable, "-c", code, name, gpu=gpu)
+        run.stdin.write(f"{name} {box.object_id}\n")
+        run.stdin.drain()
+        box.wait()
+    run.stdin.write_eof()
+    run.stdin.drain()
+    run.wait()
+    place = Whereabouts(
+        "run",
+        run.object_id,
+        connection(sdk, None, monkeypatch),
+        running=False,
+        since=time.time() - 60,
+    )
+    lines = [line for batch in read(place, Request(Wanted()), print) for line in batch]
+    for name in names:
+        assert [i.text for i in lines if i.step == name] == [f"{name} {n}" for n in range(30_000)]
+    times = [line.time for line in lines if line.time is not None]
+    assert len(times) == len(lines) == 60_000 and times == sorted(times)
+    newest = read(place, Request(Wanted(steps=("tr*",)), tail=2), print)
+    assert [line.text for batch in newest for line in batch] == ["train 29998", "train 29999"]
+    driver = read(place, Request(Wanted(driver=True)), print)
+    assert [line.text for batch in driver for line in batch] == ["talk"] * 2
