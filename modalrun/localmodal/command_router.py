@@ -5,7 +5,7 @@ A client authenticates with the signed token that it got for one task.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from modal_proto import task_command_router_pb2 as router_pb2
 
@@ -20,9 +20,18 @@ CHUNK = 128 * 1024
 class CommandRouter:
     """The RPCs of `TaskCommandRouter` that sandboxes need."""
 
-    def __init__(self, logs: LogStore, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, logs: LogStore, sandboxes: Sandboxes, retained: Callable[[], int | None]
+    ) -> None:
+        """
+        Args:
+            logs: What the sandboxes write.
+            sandboxes: The sandboxes.
+            retained: How many bytes of a stream's past a new reader still gets; None for all.
+        """
         self._logs = logs
         self._sandboxes = sandboxes
+        self._retained = retained
 
     @rpc("SandboxStdioReadV2")
     async def read_stdio(
@@ -38,6 +47,8 @@ class CommandRouter:
         log = self._logs.acquire(record.id)
         try:
             offset = request.offset
+            if (retained := self._retained()) is not None:
+                offset = max(offset, log.size(descriptor) - retained)
             while True:
                 data = log.read(descriptor, offset, CHUNK)
                 if data:

@@ -1,7 +1,8 @@
 """Faults on order, so that tests can see what a client makes of them.
 
 `faults.json` in the state folder, or the variable MODALRUN_LOCAL_FAULTS when the server starts,
-holds a list of rules, or `{"rules": [...], "boot_delay": seconds, "builds": [...]}`. A rule:
+holds a list of rules, or `{"rules": [...], "boot_delay": seconds, "builds": [...],
+"retained": bytes}`. A rule:
 
     rpc       pattern for the RPC's name, such as "Sandbox*"
     skip      how many matching calls pass first (default 0)
@@ -14,6 +15,9 @@ holds a list of rules, or `{"rules": [...], "boot_delay": seconds, "builds": [..
 
 `builds` makes image builds fail: a list of `{"contains": text, "log": [lines]}`. The layer whose
 commands contain the text fails, each time it is built, with that log.
+
+`retained` is how much of a stream's past the worker of a V2 sandbox still has for one who comes
+late or comes back, as on Modal's cloud; the history keeps all.
 
 The file is read again when it has changed; its counters then start anew. `boot_delay` is the time
 between the creation of a sandbox and the start of its process.
@@ -78,6 +82,7 @@ class Faults:
         self._seen: tuple[int, int] | None = None
         self._rules: list[_Rule] = []
         self._boot_delay = 0.0
+        self._retained: int | None = None
         self._builds: list[tuple[str, list[str]]] = []
         if text := os.environ.get(FAULTS_VARIABLE):
             self._load(text)
@@ -89,6 +94,8 @@ class Faults:
                 script = {"rules": script}
             self._rules = [_Rule(**rule) for rule in script.get("rules", [])]
             self._boot_delay = float(script.get("boot_delay", 0.0))
+            retained = script.get("retained")
+            self._retained = None if retained is None else int(retained)
             self._builds = [(build["contains"], build["log"]) for build in script.get("builds", [])]
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             log.error("the fault script is not usable: %s", error)
@@ -107,6 +114,12 @@ class Faults:
         """Seconds between the creation of a sandbox and the start of its process."""
         self._refresh()
         return self._boot_delay
+
+    @property
+    def retained(self) -> int | None:
+        """Bytes of a stream's past that are still given to a new reader; None for all."""
+        self._refresh()
+        return self._retained
 
     def failing_build(self, commands: Sequence[str]) -> list[str] | None:
         """The log of a build that is to fail, by the commands of its layer; None if it succeeds."""

@@ -131,7 +131,7 @@ class LocalServer:
             volumes,
             self._rpcs,
             LogRpcs(store, self._logs, apps, images, sandboxes),
-            CommandRouter(self._logs, sandboxes),
+            CommandRouter(self._logs, sandboxes, lambda: self._faults.retained),
         ):
             dispatcher.add(subject)
         self._server = TwoProtocolServer([dispatcher], self._serve_http)

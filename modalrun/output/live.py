@@ -22,8 +22,14 @@ _MOST_ROWS = 12
 _MOST_PENDING = 20_000
 """Lines that wait to be shown; whoever brings more waits, so that memory stays bounded."""
 
-_WIDE = 76
-"""Columns from which there is room for sandbox ids."""
+_GAP = 2
+_STATE_WIDTH = len("completed")
+_TIME_WIDTH = len("59 m 59 s")
+_SANDBOX_WIDTH = 29
+"""Modal's ids: `sb-` and 26 characters, or 22."""
+
+_SHORT_NAME = 16
+"""Sandbox ids are left out where they would leave step names less room than this."""
 
 
 class LiveView:
@@ -120,26 +126,36 @@ def table(rows: Iterable[Row], now: float, width: int) -> Table:
         width: Columns of the terminal.
     """
     rows = list(rows)
-    has_gpu, has_sandbox = any(r.gpu for r in rows), any(r.sandbox for r in rows)
-    made = Table(box=None, pad_edge=False, header_style="dim", width=None)
-    made.add_column("step", no_wrap=True, overflow="ellipsis", ratio=None, max_width=width // 2)
-    made.add_column("state", no_wrap=True, overflow="ellipsis")
-    made.add_column("time", justify="right", no_wrap=True, min_width=8)
-    if has_gpu:
-        made.add_column("gpu", no_wrap=True, overflow="ellipsis")
-    if has_sandbox and width >= _WIDE:
-        made.add_column("sandbox", no_wrap=True, overflow="ellipsis")
+    states = {row.step: _state(row) for row in rows}
+    state_width = max(_STATE_WIDTH, *map(len, states.values()), 0)
+    gpu_width = max((len(row.gpu) for row in rows if row.gpu), default=0)
+    left = width - (state_width + _GAP) - (_TIME_WIDTH + _GAP) - (gpu_width and gpu_width + _GAP)
+    names = max((len(row.step) for row in rows), default=0)
+    with_sandbox = _SANDBOX_WIDTH + _GAP
+    has_sandbox = any(r.sandbox for r in rows) and left - with_sandbox >= min(names, _SHORT_NAME)
+    left -= with_sandbox if has_sandbox else 0
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    made.add_column("step", no_wrap=True, overflow="ellipsis", max_width=max(8, left))
+    made.add_column("state", no_wrap=True, min_width=state_width)
+    made.add_column("time", justify="right", no_wrap=True, min_width=_TIME_WIDTH)
+    if gpu_width:
+        made.add_column("gpu", no_wrap=True, min_width=gpu_width)
+    if has_sandbox:
+        made.add_column("sandbox", no_wrap=True, min_width=_SANDBOX_WIDTH)
     for row in rows:
         seconds = row.seconds(now)
-        state = row.state if row.attempt == 1 else f"{row.state} (try {row.attempt})"
         cells: list[RenderableType] = [
             Text(row.step),
-            Text(state, style=STYLES.get(row.state, "")),
+            Text(states[row.step], style=STYLES.get(row.state, "")),
             "" if seconds is None else duration_of(seconds),
         ]
-        if has_gpu:
+        if gpu_width:
             cells.append(Text(row.gpu or "-"))
-        if has_sandbox and width >= _WIDE:
+        if has_sandbox:
             cells.append(Text(row.sandbox or "", style="dim"))
         made.add_row(*cells)
     return made
+
+
+def _state(row: Row) -> str:
+    return row.state if row.attempt == 1 else f"{row.state} (try {row.attempt})"
