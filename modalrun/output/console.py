@@ -14,7 +14,7 @@ from rich.text import Text
 
 from modalrun.board import Board
 from modalrun.driver.events import StepEvent
-from modalrun.lines import Line
+from modalrun.loglines import LogLine
 from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.live import MARKS, LiveView
 from modalrun.output.text import harmless
@@ -86,9 +86,9 @@ class Reporter:
     def event(self, event: StepEvent) -> None:
         """A step's state has changed; the live view looks at the board by itself."""
 
-    def line(self, line: Line) -> None:
+    def line(self, line: LogLine) -> None:
         """A line of the run's output, marked with its step."""
-        console = self._consoles[line.source]
+        console = self._consoles.get(line.source, self._talk)
         if not console.is_terminal:
             with self._lock:
                 self._end_phase()
@@ -137,7 +137,7 @@ class Reporter:
             for label, value in outcome.details:
                 self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
 
-    def _marked(self, line: Line, *, colours: bool) -> Text:
+    def _marked(self, line: LogLine, *, colours: bool) -> Text:
         text = harmless(line.text, colours=colours)
         body = Text.from_ansi(text) if colours else Text(text)
         if line.step is None:

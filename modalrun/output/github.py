@@ -12,7 +12,7 @@ from typing import IO
 
 from modalrun.board import Board
 from modalrun.driver.events import FINAL, StepEvent
-from modalrun.lines import Line
+from modalrun.loglines import LogLine
 from modalrun.outcome import Outcome
 from modalrun.output.console import Reporter, state
 from modalrun.output.text import harmless, without_commands
@@ -136,7 +136,7 @@ class GitHubReporter(Reporter):
             if event.state in FINAL:
                 self._groups.ended(event.step)
 
-    def line(self, line: Line) -> None:
+    def line(self, line: LogLine) -> None:
         """A line of the run's output, in the group of its step."""
         text = without_commands(harmless(line.text, colours=False))
         with self._lock:

@@ -107,14 +107,14 @@ def test_a_job_from_its_first_line_to_its_summary(tmp_path: Path) -> None:
     code = """
 from modalrun.board import Board
 from modalrun.driver.events import StepEvent
-from modalrun.lines import Line
+from modalrun.loglines import LogLine
 from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import reporter
 with reporter() as shown:
     shown.say("Run x\\n ::error::talk")
     shown.begin(Board(["load", "train"]))
-    shown.line(Line("load", "stdout", "::error::owned \\x1b[31mred"))
-    shown.line(Line("load", "stderr", "##[error]owned"))
+    shown.line(LogLine("load", "stdout", "::error::owned \\x1b[31mred", None, 'sb-1'))
+    shown.line(LogLine("load", "stderr", "##[error]owned", None, 'sb-1'))
     shown.event(StepEvent("load", "failed", at=1.0, reason="ValueError: 50 %\\n::x"))
     shown.summary(Outcome(1, "Run failed: load.", (), (StepRecord("load", "failed"),)))
 """
