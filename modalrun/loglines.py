@@ -49,6 +49,10 @@ class _Stream:
 class RunLines:
     """Puts the streams of a run's sandboxes together; keeps the order within each.
 
+    Attributes:
+        run_sandbox: Modal's id of the run sandbox.
+        per_step: Whether each step has a sandbox of its own; None until an event says it.
+
     The run sandbox's streams also carry events (`modalrun.driver.events`): those come out as what
     they are, in their place, and never as lines.
     """
@@ -58,11 +62,16 @@ class RunLines:
         Args:
             run_sandbox: Modal's id of the run sandbox, the only one whose events are believed.
         """
-        self._run_sandbox = run_sandbox
+        self.run_sandbox = run_sandbox
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
         self._attempts: dict[str, int] = {}
-        self.per_step = False
+        self.per_step: bool | None = None
+
+    @property
+    def step_sandboxes(self) -> list[str]:
+        """The ids of the step sandboxes that events have named so far."""
+        return list(self._steps)
 
     def feed(self, sandbox: str, source: str, text: str, time: float | None = None) -> list[Item]:
         """The lines and events that a piece of a stream completes."""
@@ -82,6 +91,12 @@ class RunLines:
             for item in self._items(stream, sandbox, source, line)
         ]
 
+    def end_all(self) -> list[Item]:
+        """What is left of all streams."""
+        return [
+            item for sandbox, source in list(self._streams) for item in self.end(sandbox, source)
+        ]
+
     def note(self, sandbox: str, source: str, text: str) -> list[Item]:
         """A line of our own about a stream, after what that stream has left unfinished."""
         stream = self._streams.setdefault((sandbox, source), _Stream())
@@ -93,29 +108,41 @@ class RunLines:
         return [*items, self._line(stream, sandbox, SYSTEM, text)]
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
-        if sandbox != self._run_sandbox or events.MARK not in text:
+        if sandbox != self.run_sandbox or events.MARK not in text:
             return [self._line(stream, sandbox, source, text)]
-        # What was printed last may have had no line feed: the event then stands behind it.
-        before, mark, rest = text.partition(events.MARK)
-        event = events.read(mark + rest)
+        before, event = _event_in(text)
         if event is None:
             return [self._line(stream, sandbox, source, text)]
         items: list[Item] = [self._line(stream, sandbox, source, before)] if before else []
         if isinstance(event, LinesOf):
-            stream.step = event.step
-        elif event.sandbox is None:
-            # The run sandbox runs this step itself.
-            self._attempts[event.step] = event.attempt
-        else:
+            stream.step, self.per_step = event.step, False
+        elif event.sandbox is not None:
             self.per_step = True
             self._steps[event.sandbox] = (event.step, event.attempt)
+        elif event.state == "starting":
+            self.per_step = True
+        elif event.state == "running":
+            # The run sandbox runs this step itself.
+            self.per_step = False
+            self._attempts[event.step] = event.attempt
         return [*items, event]
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
         step, attempt = self._steps.get(sandbox, (stream.step, 1))
-        if sandbox == self._run_sandbox and step is not None:
+        if sandbox == self.run_sandbox and step is not None:
             attempt = self._attempts.get(step, 1)
         return LogLine(step, source, text, stream.time, sandbox, attempt)
+
+
+def _event_in(text: str) -> tuple[str, events.Event | None]:
+    """The event that a line ends with, and what was printed before it without a line feed."""
+    at = text.find(events.MARK)
+    while at >= 0:
+        event = events.read(text[at:])
+        if event is not None:
+            return text[:at], event
+        at = text.find(events.MARK, at + 1)
+    return text, None
 
 
 @dataclass(frozen=True)
@@ -162,3 +189,29 @@ class Wanted:
             return True
         after = self.since is None or moment >= self.since
         return after and (self.until is None or moment < self.until)
+
+
+class Choice:
+    """Picks the wanted lines; holds back what no step printed until the mode is known."""
+
+    def __init__(self, wanted: Wanted, lines: RunLines) -> None:
+        self._wanted = wanted
+        self._lines = lines
+        self._held: list[LogLine] = []
+
+    def of(self, items: Sequence[Item]) -> list[LogLine]:
+        """Those among these items, and those held back, that are to be shown now."""
+        self._held += [item for item in items if isinstance(item, LogLine)]
+        # A run whose start goes wrong says much before its first event, if there is one.
+        if self._lines.per_step is None and len(self._held) < _MOST_HELD:
+            return []
+        return self.rest()
+
+    def rest(self) -> list[LogLine]:
+        """What is left to be shown when nothing more comes."""
+        held, self._held = self._held, []
+        per_step = bool(self._lines.per_step)
+        return [line for line in held if self._wanted.takes(line, per_step=per_step)]
+
+
+_MOST_HELD = 1_000

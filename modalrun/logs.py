@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from modalrun.driver.events import StepEvent
 from modalrun.errors import ModalrunError
 from modalrun.loglines import Item, RunLines
-from modalrun.modal_api.streams import Ended, Piece, Streams
+from modalrun.modal_api.pieces import Ended, Piece
+from modalrun.modal_api.streams import Streams
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection

@@ -159,7 +159,7 @@ def _submitted(
     """A run with its sandbox; that it has one is stored in ZenML meanwhile."""
     from modalrun.zenml_api import runs
 
-    metadata = {**to_metadata(_facts(ready.plan, sandbox)), **ready.metadata}
+    metadata = {**to_metadata(run_facts(ready.plan, sandbox)), **ready.metadata}
     recording = threading.Thread(target=runs.record_metadata, args=(run.id, metadata), daemon=True)
     recording.start()
     return Submitted(
@@ -221,7 +221,7 @@ def _give_up(
     runs.finalize_run(run_id, f"The run sandbox was not created: {why}")
 
 
-def _facts(plan: Plan, sandbox: RunningSandbox) -> RunFacts:
+def run_facts(plan: Plan, sandbox: RunningSandbox) -> RunFacts:
     """What ZenML keeps with the run, so that others find its sandbox."""
     spec = plan.run_sandbox
     return RunFacts(

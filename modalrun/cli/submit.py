@@ -63,7 +63,7 @@ def submit(
 
     with reporter() as shown:
         outcome = run_to_its_end(
-            checked, shown, max_cost=limit, on_interrupt=_on_interrupt(on_interrupt)
+            checked, shown, max_cost=limit, on_interrupt=on_interrupt_option(on_interrupt)
         )
         shown.summary(outcome)
     if outcome.accepted:
@@ -71,7 +71,8 @@ def submit(
     raise typer.Exit(outcome.exit_code)
 
 
-def _on_interrupt(option: InterruptOption | None) -> OnInterrupt:
+def on_interrupt_option(option: InterruptOption | None) -> OnInterrupt:
+    """What signals do; without the option it depends on where this runs."""
     if option is not None:
         return option.value
     # A question needs somebody who sees it and a keyboard to answer on.

@@ -45,8 +45,6 @@ class MarkedStream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Print a text for the step that the calling thread belongs to."""
-        if not isinstance(text, str):
-            return super().write(text)
         with _lock:
             step = _step.get() or _alone()
             known = step == self._marked == _alone() and not self._pending.get(step)

@@ -24,7 +24,7 @@ from modalrun.errors import (
     UsageError,
 )
 from modalrun.localmodal import launcher
-from modalrun.modal_api import images, streams
+from modalrun.modal_api import images, pieces, streams
 from modalrun.modal_api.raw import Source
 from modalrun.modal_api.streams import RECONNECT_SECONDS
 from modalrun.modal_api.translate import is_rate_limit, translated
@@ -339,6 +339,26 @@ class Connection:
                     " before you submit again.",
                 ) from second
 
+    def find_running(self, plan: Plan, spec: SandboxSpec) -> str | None:
+        """Modal's id of a running sandbox with the name of a spec; None where there is none.
+
+        Raises:
+            AuthenticationError, ConnectionLostError: Modal refuses, or can't be asked.
+        """
+        import modal
+
+        try:
+            with translated():
+                found = modal.Sandbox.from_name(
+                    plan.app_name,
+                    str(spec.name),
+                    environment_name=plan.environment,
+                    client=self._client,
+                )
+        except NotFoundError:
+            return None
+        return str(found.object_id)
+
     def discard(self, plan: Plan, spec: SandboxSpec) -> None:
         """End a sandbox that may or may not have been created.
 
@@ -415,7 +435,7 @@ class RunningSandbox:
         def pass_on() -> None:
             for batch in output:
                 for item in batch:
-                    if isinstance(item, streams.Piece) and item.text:
+                    if isinstance(item, pieces.Piece) and item.text:
                         on_output(cast(Source, item.source), item.text)
 
         reader = threading.Thread(target=pass_on, daemon=True)

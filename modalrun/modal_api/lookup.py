@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import cast
 
 from modalrun.errors import ModalrunError, NotFoundError
@@ -54,6 +55,22 @@ def running_steps(connection: Connection, run_id: str, facts: RunFacts) -> froze
     with translated():
         found = modal.Sandbox.list(app_id=facts.app_id, tags=tags, client=connection.client)
         return frozenset(sandbox.object_id for sandbox in found)
+
+
+def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
+    """The id of a run's sandbox if it runs, by its tags alone: in which app is not known.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: Modal refuses or can't be reached.
+    """
+    import modal
+
+    with translated(), warnings.catch_warnings():
+        # Listing without an app is deprecated, since it looks at every sandbox of the environment.
+        warnings.simplefilter("ignore")
+        tags = {TAG_RUN: run_id, TAG_ROLE: "run"}
+        found = modal.Sandbox.list(tags=tags, client=connection.client)
+        return next((sandbox.object_id for sandbox in found), None)
 
 
 def run_sandbox(facts: RunFacts) -> RunningSandbox:

@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import history
 from modalrun.modal_api.buffer import Buffer
+from modalrun.modal_api.pieces import Ended, Piece
 from modalrun.modal_api.raw import SOURCES, Gap, Place, Source, inner, read, sdk_loop
 from modalrun.modal_api.translate import translated
 
@@ -32,36 +32,6 @@ LONGEST_PAUSE = 5.0
 
 SANDBOXES_PER_CLIENT = 40
 """One connection carries about 100 streams (HTTP/2's usual limit), of which a sandbox takes two."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a stream.
-
-    Attributes:
-        sandbox: Modal's id of the sandbox.
-        source: Which stream, or "system" for Modal's own word (in the history only).
-        text: Text; not necessarily whole lines.
-        time: When it was written, in seconds since the epoch; None where only its arrival is known.
-        missing: Bytes that the live stream no longer holds, after this text.
-        lost: Of those, what the history doesn't hold either.
-    """
-
-    sandbox: str
-    source: str
-    text: str = ""
-    time: float | None = None
-    missing: int = 0
-    lost: int = 0
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Nothing more comes of a stream. With an error, it is not known how it went on."""
-
-    sandbox: str
-    source: str
-    error: ModalrunError | None = None
 
 
 class Streams:

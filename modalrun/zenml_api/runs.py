@@ -31,6 +31,7 @@ from zenml.models import (
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 from zenml.orchestrators.utils import get_config_environment_vars
 from zenml.pipelines.run_utils import create_placeholder_run
+from zenml.stack import Stack
 from zenml.utils import pagination_utils
 from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
@@ -122,18 +123,22 @@ def create_run(compiled: Compiled) -> CreatedRun:
         cached = Cache(stored, run, compiled.stack).record_all()
         if compiled.deployment.steps and len(cached) == len(compiled.deployment.steps):
             return CreatedRun(str(run.id), run.name, _run_url(run), {}, cached, finished=True)
-        variables, secrets = get_config_environment_vars(pipeline_run_id=run.id)
-        if GlobalConfiguration().store_configuration.type == StoreType.SQL:
-            # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
-            variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
-        if compiled.stack.artifact_store.config.is_local:
-            # A sandbox has a home of its own; the artifacts are the same, and so are cache keys.
-            variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
-        variables[ENV_ZENML_ACTIVE_STACK_ID] = str(compiled.stack.id)
-        variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
-        return CreatedRun(
-            str(run.id), run.name, _run_url(run), {**variables, **secrets}, cached=cached
-        )
+        variables = environment(run.id, compiled.stack, orchestrator_run_id)
+        return CreatedRun(str(run.id), run.name, _run_url(run), variables, cached=cached)
+
+
+def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
+    """The variables by which a sandbox reaches ZenML. They hold its credentials."""
+    variables, secrets = get_config_environment_vars(pipeline_run_id=run_id)
+    if GlobalConfiguration().store_configuration.type == StoreType.SQL:
+        # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
+        variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
+    if stack.artifact_store.config.is_local:
+        # A sandbox has a home of its own; the artifacts are the same, and so are cache keys.
+        variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
+    variables[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
+    variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
+    return {**variables, **secrets}
 
 
 def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:

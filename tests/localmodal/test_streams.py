@@ -16,7 +16,8 @@ from modalrun.errors import NotFoundError
 from modalrun.loglines import Item, LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
-from modalrun.modal_api.streams import Piece, Streams
+from modalrun.modal_api.pieces import Piece
+from modalrun.modal_api.streams import Streams
 
 from .proxy import CuttingProxy
 from .support import Sdk

@@ -1,0 +1,59 @@
+"""`modalrun resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modalrun.cli.run_argument import Run, interactive
+from modalrun.cli.submit import InterruptOption, on_interrupt_option
+
+
+def resume(
+    run: Run = None,
+    *,
+    source_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--source-root",
+            metavar="FOLDER",
+            help="Where the pipeline's source tree is, if not where it was. It must not have"
+            " changed.",
+        ),
+    ] = None,
+    sync: Annotated[
+        bool, typer.Option("--sync/--async", help="Wait for the end of the run, or don't.")
+    ] = True,
+    on_interrupt: Annotated[
+        InterruptOption | None,
+        typer.Option("--on-interrupt", help="What Ctrl-C and SIGTERM do, as for 'submit'."),
+    ] = None,
+) -> None:
+    """Go on with a 'per_step' run whose driver is gone.
+
+    Finished steps are not run again, steps that still run are watched on, and the rest is run. A
+    run that is over, or whose driver runs, is left as it is (exit 0).
+
+    Exit codes: as for 'submit'; 2 also where the source tree is not there or has changed.
+    """
+    from modalrun import following, history, runs
+    from modalrun.output.console import reporter
+    from modalrun.resuming import resume as give_another_driver
+
+    wanted = history.wanted(run, interactive=interactive())
+    with reporter() as shown, runs.looking_on():
+        found = runs.resolve(wanted, interactive=False)
+        resumed = give_another_driver(found.id, shown, source_root=source_root)
+        if isinstance(resumed, str):
+            shown.say(resumed)
+            return
+        if sync:
+            outcome = following.follow(resumed, shown, on_interrupt_option(on_interrupt))
+        else:
+            outcome = following.accepted(resumed)
+        shown.summary(outcome)
+    if outcome.accepted:
+        typer.echo(outcome.run_id)
+    raise typer.Exit(outcome.exit_code)

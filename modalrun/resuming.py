@@ -1,0 +1,138 @@
+"""A `per_step` run whose driver is gone -> the same run with another driver."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from modalrun.dispatch import write
+from modalrun.driver import TAKE_OVER
+from modalrun.driver.order import Order
+from modalrun.errors import UsageError
+from modalrun.facts import to_metadata
+from modalrun.following import Submitted, Watcher
+from modalrun.image import ImageRecipe
+from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.plan import MAX_TAG, TAG_PIPELINE, TAG_ROLE, Plan, SandboxSpec, fit, for_run
+from modalrun.recipe import Named
+from modalrun.resources import Resources
+from modalrun.source_tree import digest, stage
+from modalrun.spec import Target
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.resuming import Interrupted
+
+
+def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) -> Submitted | str:
+    """Give a run another driver. To be called where ZenML is used.
+
+    The new driver takes from ZenML what is done and failed, and from Modal what still runs; it goes
+    on with the rest. There can't be two: the name of a run sandbox is unique while it runs.
+
+    Args:
+        run_id: ZenML's run id.
+        watcher: Is told what happens.
+        source_root: Where the source tree is, if not where it was.
+
+    Returns:
+        The run with its new run sandbox; or, where there is nothing to resume, why, in a sentence.
+
+    Raises:
+        NotFoundError: There is no such run, or its app is gone.
+        UsageError: It has no driver, or the source tree is not there or has changed.
+        ModalrunError: ZenML or Modal can't be asked.
+    """
+    from modalrun.zenml_api import resuming
+
+    watcher.phase("Reading the run")
+    run = resuming.read(run_id)
+    if run.finished:
+        return f"The run {run.id} is over: {run.status}. There is nothing to resume."
+    if run.order is None:
+        raise UsageError(
+            f"The run {run.id} has no driver that another one could replace.",
+            hint="Only runs in 'mode: per_step' can be resumed. 'modalrun reconcile' settles the"
+            " record of a run whose sandbox is gone.",
+        )
+    order = run.order
+    connection = Connection(cast("Target", order.target), credentials=run.credentials)
+    plan = _plan(order)
+    spec = for_run(plan.run_sandbox, run.id)
+    if (found := connection.find_running(plan, spec)) is not None:
+        return f"The run's driver is running, in the sandbox {found}. There is nothing to resume."
+    with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
+        staged = Path(folder) / "source"
+        _stage(order, source_root or Path(order.source_root), staged)
+        watcher.phase("Creating the run sandbox")
+        sandbox = connection.create_run_sandbox(
+            plan,
+            spec,
+            {**run.environment, **connection.driver_environment()},
+            staged,
+            order=write(order, Path(folder)),
+        )
+    watcher.say(f"Run {run.name}", "bold")
+    watcher.say(f"  id       {run.id}")
+    watcher.say(f"  sandbox  {sandbox.id} (another driver takes over)")
+    watcher.say("")
+    return _submitted(run, order, plan, sandbox, connection)
+
+
+def _plan(order: Order) -> Plan:
+    """The plan of the run sandbox alone: the driver knows the rest."""
+    driver = order.driver
+    return Plan(
+        target=cast("Target", order.target),
+        environment=order.environment,
+        app_name=order.app,
+        pipeline=order.pipeline,
+        mode="per_step",
+        run_sandbox=SandboxSpec(
+            command=driver.command,
+            image=ImageRecipe(base=Named(driver.image)),
+            resources=Resources(cpu=driver.cpu, memory=driver.memory),
+            timeout=driver.timeout,
+            cloud=driver.cloud,
+            regions=driver.regions,
+            env={**driver.env, TAKE_OVER: "1"},
+            workdir=driver.workdir,
+            tags={TAG_ROLE: "run", TAG_PIPELINE: fit(order.pipeline, MAX_TAG)},
+        ),
+    )
+
+
+def _stage(order: Order, root: Path, folder: Path) -> None:
+    """A copy of the source tree, which has to be what the run was submitted with."""
+    another = "Check out what was submitted, and name its folder with '--source-root'."
+    if not root.is_dir():
+        raise UsageError(f"The run's source tree {root} is not on this machine.", hint=another)
+    stage(root, folder, dockerignore=order.dockerignore)
+    if digest(folder) != order.source_hash:
+        raise UsageError(
+            f"The source tree {root} has changed since the run was submitted; the rest of the run"
+            " would not fit to what is done.",
+            hint=another,
+        )
+
+
+def _submitted(
+    run: Interrupted, order: Order, plan: Plan, sandbox: RunningSandbox, connection: Connection
+) -> Submitted:
+    from modalrun.submission import run_facts
+    from modalrun.zenml_api import resuming
+
+    recording = threading.Thread(
+        target=resuming.store, args=(run.id, to_metadata(run_facts(plan, sandbox))), daemon=True
+    )
+    recording.start()
+    return Submitted(
+        run_id=run.id,
+        zenml_url=run.url,
+        plan=plan,
+        steps=tuple(step.name for step in order.steps),
+        sandbox=sandbox,
+        connection=connection,
+        recording=recording,
+    )
