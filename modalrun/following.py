@@ -33,7 +33,7 @@ KILLED = 137
 STOP_SECONDS = 7.0
 """How long the end of a run is waited for after a signal. CI systems kill after 7.5 to 10 s."""
 
-QUESTION = "Interrupted. s: stop the run   d: detach, the run goes on   g: go on"
+QUESTION = "s: stop the run   d: detach, it goes on   g: go on"
 
 
 class Watcher(Protocol):

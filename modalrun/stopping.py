@@ -113,13 +113,13 @@ def _graceful(
         say(f"Asked to stop; waiting for what runs {what}.")
         say("Ctrl-C leaves it to itself; --force ends it now.")
         sandboxes.wait()
-    # Where its driver is gone nothing new starts, and what runs may finish by itself.
-    if wait:
+    if left := sandboxes.running("step"):
+        # Without a driver nothing new starts, and what runs may finish by itself.
+        text = f"The run has no driver any more; {len(left)} of its step sandboxes still run."
+        if not wait:
+            return Stopped(run.id, run.status, text)
+        say(f"{text} Waiting for them to finish.")
         sandboxes.wait_for_steps()
-    elif sandboxes.running("step"):
-        return Stopped(
-            run.id, run.status, f"The run {run.id} has no driver any more; its steps finish."
-        )
     runs.finalize_run(run.id, ASKED, stopped=True)
     return _result(stopping.look(run.id))
 

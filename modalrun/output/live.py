@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,7 @@ _MOST_ROWS = 12
 _MOST_PENDING = 20_000
 """Lines that wait to be shown; whoever brings more waits, so that memory stays bounded."""
 
+_RULE_WIDTH = 60
 _GAP = 2
 _STATE_WIDTH = len("completed")
 _TIME_WIDTH = len("59 m 59 s")
@@ -96,7 +96,8 @@ class LiveView:
 
     def _render(self) -> RenderableType:
         size = self._console.size
-        parts: list[RenderableType] = [Rule(style="dim")]
+        # Shorter than the terminal, so that it stays one row where a window is made narrower.
+        parts: list[RenderableType] = [Text("─" * min(size.width, _RULE_WIDTH), style="dim")]
         rows = self._board.chosen(max(3, min(_MOST_ROWS, size.height // 3)))
         if rows:
             parts.append(table(rows, time.time(), size.width))

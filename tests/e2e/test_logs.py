@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import signal
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, Result, World
+    pass
 
 pytestmark = pytest.mark.e2e
