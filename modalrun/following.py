@@ -177,8 +177,11 @@ class _Output:
         return end
 
     def _read(self, follower: Follower) -> None:
-        for batch in follower:
-            self._pass(batch)
+        try:
+            for batch in follower:
+                self._pass(batch)
+        except BaseException as error:
+            self._inbox.put(error)
 
     def _pass(self, items: Iterable[Item]) -> None:
         for item in items:

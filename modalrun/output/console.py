@@ -58,7 +58,7 @@ class Reporter:
             return
         with self._lock:
             self._end_phase()
-            if self._talk.is_terminal:
+            if _is_live(self._talk):
                 self._status = self._talk.status(Text(f"{text} ..."))
                 self._status.start()
 
@@ -79,7 +79,7 @@ class Reporter:
         self._width = min(max(map(len, names), default=0), 24)
         with self._lock:
             self._end_phase()
-            if self._talk.is_terminal and not self._talk.is_dumb_terminal:
+            if _is_live(self._talk):
                 self._live = LiveView(self._talk, board)
                 self._live.start()
 
@@ -156,6 +156,11 @@ class Reporter:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _is_live(console: Console) -> bool:
+    """Whether what is shown can be redrawn: FORCE_COLOR makes Rich take a file for a terminal."""
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 def state(step: StepRecord) -> str:

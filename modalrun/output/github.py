@@ -125,8 +125,6 @@ class GitHubReporter(Reporter):
 
     def begin(self, board: Board) -> None:
         """The run's output follows."""
-        with self._lock:
-            self._end_phase()
 
     def event(self, event: StepEvent) -> None:
         """A step's state has changed."""

@@ -127,8 +127,13 @@ OUTCOME = Outcome(
 )
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def on_a_terminal(reporter: Reporter) -> io.StringIO:
-    shown = io.StringIO()
+    shown = Terminal()
     console = Console(
         file=shown, force_terminal=True, color_system="standard", markup=False, highlight=False,
         width=80, legacy_windows=False, no_color=False,
