@@ -424,5 +424,5 @@ def _steps(
         row = board.rows[name]
         told = "not run" if row.state == "waiting" else row.state
         step = recorded.get(name) or StepRecord(name, told, attempt=row.attempt)
-        steps.append(replace(step, gpu=row.gpu, reason=row.reason))
+        steps.append(replace(step, gpu=row.gpu, reason=step.reason or row.reason))
     return tuple(steps)

@@ -134,6 +134,10 @@ class Reporter:
                 self._talk.print()
             style = "bold green" if outcome.exit_code == 0 else "bold red"
             self._talk.print(Text(outcome.headline, style=style))
+            for step in outcome.steps:
+                if step.status == "failed" and step.reason:
+                    why = harmless(step.reason.strip().partition("\n")[0], colours=False)
+                    self._talk.print(Text(f"  {step.name}: {why}"))
             for label, value in outcome.details:
                 self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
 
