@@ -16,9 +16,11 @@ from modalrun.board import Board
 from modalrun.driver.events import StepEvent
 from modalrun.loglines import LogLine
 from modalrun.outcome import Outcome, StepRecord
-from modalrun.output.live import MARKS, LiveView
+from modalrun.output.live import MARKS, LiveView, Verbatim
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
+
+_RESET = "\x1b[0m"
 
 
 def reporter() -> Reporter:
@@ -42,7 +44,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._status: Status | None = None
         self._live: LiveView | None = None
-        self._marks: dict[str, str] = {}
+        self._marks: dict[str, int] = {}
         self._width = 0
 
     def __enter__(self) -> Reporter:
@@ -103,7 +105,7 @@ class Reporter:
             return
         with self._lock:
             self._end_phase()
-            console.print(shown)
+            console.print(Verbatim([shown]))
 
     def question(self, text: str | None) -> None:
         """A question to be answered by a key, until it is None again."""
@@ -141,13 +143,15 @@ class Reporter:
             for label, value in outcome.details:
                 self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
 
-    def _marked(self, line: LogLine, *, colours: bool) -> Text:
+    def _marked(self, line: LogLine, *, colours: bool) -> str:
         text = harmless(line.text, colours=colours)
-        body = Text.from_ansi(text) if colours else Text(text)
+        if "\x1b" in text:
+            text += _RESET
         if line.step is None:
-            return body
+            return text
         mark = f"{line.step:<{self._width}} | "
-        return Text.assemble((mark, self._marks.get(line.step, "")), body)
+        code = self._marks.get(line.step) if colours else None
+        return f"\x1b[{code}m{mark}{_RESET}{text}" if code else mark + text
 
     def _end(self) -> None:
         live, self._live = self._live, None

@@ -176,7 +176,7 @@ def test_output_on_a_terminal_keeps_colours_only() -> None:
     shown = on_a_terminal(reporter)
     text = "\x1b[31mred\x1b[0m [green]x[/green] \x1b[2J\x1b]0;t\x07end"
     reporter.line(LogLine(None, "stdout", text, None, "sb-1"))
-    assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\n"
+    assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\x1b[0m\n"
 
 
 def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
