@@ -104,7 +104,7 @@ def test_a_fan_runs_every_step_once(world: World, count: int, limit: int | None)
 def test_failures_and_the_users_retries(world: World) -> None:
     diary = world.root / "diary"
     diary.touch()
-    done = world.submit(per_step("attempts.attempts", diary=diary))
+    done = world.popen(per_step("attempts.attempts", diary=diary)).finish(300)
 
     assert done.exit_code == 1, done.stderr
     run = world.only_run()
@@ -120,14 +120,14 @@ def test_failures_and_the_users_retries(world: World) -> None:
 @pytest.mark.parametrize(
     ("mode", "third"),
     [
-        ("CONTINUE_ON_FAILURE", "completed"),
-        pytest.param("FAIL_FAST", None, marks=pytest.mark.exhaustive),
-        pytest.param("STOP_ON_FAILURE", None, marks=pytest.mark.exhaustive),
+        ("continue_on_failure", "completed"),
+        pytest.param("fail_fast", None, marks=pytest.mark.exhaustive),
+        pytest.param("stop_on_failure", None, marks=pytest.mark.exhaustive),
     ],
 )
 def test_failure_modes(world: World, mode: str, third: str | None) -> None:
     spec = per_step("branches.branches") + f"execution_mode: {mode}\n"
-    done = world.submit(spec)
+    done = world.popen(spec).finish(300)
 
     assert done.exit_code == 1, done.stderr
     run = world.only_run()
@@ -140,32 +140,24 @@ def test_failure_modes(world: World, mode: str, third: str | None) -> None:
 
 
 def waiting(world: World, more: str = "") -> tuple[Command, Gate]:
+    # Its database has to be there before anybody looks into it.
+    world.server()
     gate = world.gate()
     command = world.popen(per_step("waiting.waiting", more, gate=str(gate)))
     world.wait_until(lambda: boxes(world, "wait"), "the step sandbox was created")
     return command, gate
 
 
-def pid_of(world: World, module: str) -> int:
-    """The process that runs a module of ours, once it runs."""
-    pattern = re.compile(rf"-m {re.escape(module)}( |$)")
-    found = world.wait_until(
-        lambda: [p for p, command in world.processes().items() if pattern.search(command)],
-        f"{module} runs",
-    )
-    return found[0]
-
-
 def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
     command, gate = waiting(world)
-    world.wait_until(lambda: world.runs() and world.only_run().steps, "the step is recorded")
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
     (lost,) = boxes(world, "wait")
 
     terminate(world, lost.id)
 
     world.wait_until(lambda: len(boxes(world, "wait")) == 2, "it was started again")
     gate.open()
-    done = command.finish()
+    done = command.finish(300)
     assert done.exit_code == 0, done.stderr
     run = world.only_run()
     assert [(s.name, s.status, s.version) for s in run.steps] == [
