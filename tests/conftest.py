@@ -110,10 +110,22 @@ class Stream:
 class Command:
     """A process that runs, with what it has written so far. On a terminal, stderr is stdout."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdout: Stream, stderr: Stream) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        stdout: Stream,
+        stderr: Stream,
+        keyboard: int | None = None,
+    ) -> None:
         self.process = process
         self.stdout = stdout
         self.stderr = stderr
+        self._keyboard = keyboard
+
+    def type(self, text: str) -> None:
+        """Press keys, where the process has a terminal."""
+        assert self._keyboard is not None
+        os.write(self._keyboard, text.encode())
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -208,7 +220,7 @@ class World:
             spec: The run spec, as text or as a file; on the local Modal server if it says nothing.
             arguments: More arguments.
             cwd: Where to start it instead.
-            terminal: Whether stdout and stderr are a terminal instead of pipes.
+            terminal: Whether it has a terminal instead of pipes.
             environment: More environment variables.
         """
         if isinstance(spec, str):
@@ -234,7 +246,7 @@ class World:
             (ours, out), (ours_err, err) = os.pipe(), os.pipe()
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=out if terminal else subprocess.DEVNULL,
             stdout=out,
             stderr=err,
             cwd=cwd or self.elsewhere,
@@ -246,7 +258,8 @@ class World:
         stdout = Stream(ours)
         if terminal:
             os.close(ours_err)
-        started = Command(process, stdout, stdout if terminal else Stream(ours_err))
+        keyboard = ours if terminal else None
+        started = Command(process, stdout, stdout if terminal else Stream(ours_err), keyboard)
         self._commands.append(started)
         return started
 
@@ -258,6 +271,13 @@ class World:
         done = self.start([sys.executable, str(script), str(answer)]).finish()
         assert done.exit_code == 0, done.stderr
         return json.loads(answer.read_text())
+
+    def modalrun(self, *arguments: str, **environment: str) -> Command:
+        """Start any command of modalrun's, as from another machine: its home is another one."""
+        home = self.root / "another-home"
+        home.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "modalrun", *arguments]
+        return self.start(command, **{"HOME": str(home), **environment})
 
     def modal(self, *arguments: str) -> Result:
         """Run the real `modal` CLI against this world's server."""

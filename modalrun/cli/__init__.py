@@ -15,7 +15,17 @@ import typer
 
 from modalrun import __version__, interrupts
 from modalrun.cli import compile as compile_command
-from modalrun.cli import list_runs, local, plan, reconcile, resume, status, stop, submit
+from modalrun.cli import (
+    list_runs,
+    local,
+    logs,
+    plan,
+    reconcile,
+    resume,
+    status,
+    stop,
+    submit,
+)
 from modalrun.errors import InternalError, Interrupted, ModalrunError
 from modalrun.output.text import harmless
 
@@ -37,6 +47,7 @@ app.command("submit")(submit.submit)
 app.command("plan")(plan.plan)
 app.command("compile")(compile_command.compile_)
 app.command("status")(status.status)
+app.command("logs")(logs.logs)
 app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)

@@ -28,6 +28,7 @@ from modalrun.driver import (
     RunStopped,
     control,
     events,
+    marking,
 )
 from modalrun.driver.events import StepEvent, StepState
 from modalrun.driver.process import (
@@ -65,12 +66,15 @@ def main() -> NoReturn:
     stop = threading.Event()
     control.listen(stop.set)
     buffer_lines()
+    marking.install()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_FAILED
     try:
+        from modalrun.zenml_api import output
         from modalrun.zenml_api.steps import StepRunner
 
+        output.listen()
         runner = StepRunner(os.environ[RUN_ID])
         gc.freeze()
         gc.enable()
@@ -164,6 +168,12 @@ def _say_skips(actions: list[Action]) -> list[str]:
 
 
 def _run_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
+    """Run one step with its retries, and mark what it prints as its own."""
+    with marking.lines_of(name):
+        return _try_step(runner, name, stop)
+
+
+def _try_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
     """Run one step with its retries. ZenML's own retry loop would also retry a termination."""
     retries, delay, backoff = runner.retry_policy(name)
     for attempt in range(retries + 1):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from modalrun.errors import (
     AuthenticationError,
@@ -24,7 +24,9 @@ from modalrun.errors import (
     UsageError,
 )
 from modalrun.localmodal import launcher
-from modalrun.modal_api import images
+from modalrun.modal_api import images, pieces, streams
+from modalrun.modal_api.raw import Source
+from modalrun.modal_api.streams import RECONNECT_SECONDS
 from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.network import connection_problem
 from modalrun.outcome import EndKind
@@ -37,10 +39,6 @@ if TYPE_CHECKING:
     import modal
 
 T = TypeVar("T")
-Source = Literal["stdout", "stderr"]
-
-RECONNECT_SECONDS = 60.0
-"""How long a lost connection to a running sandbox is tried again before giving up."""
 
 
 @dataclass(frozen=True)
@@ -90,24 +88,32 @@ class Connection:
         if self.target == "local":
             # The SDK reads these once, when it is imported or a client is made.
             os.environ.update(launcher.ensure_running().environ())
+        from modal.config import config
+
+        if self.target == "modal":
+            if self._credentials is None:
+                _require_whole_token(config.get("token_id"), config.get("token_secret"))
+            _require_server(str(config["server_url"]))
+        self._client = self.new_client()
+        with translated():
+            # The first call that proves the token, before anything is created with it.
+            self._client.hello()
+
+    def new_client(self) -> modal.Client:
+        """One more network connection to the same server.
+
+        Raises:
+            AuthenticationError, ConnectionLostError: As for the constructor.
+        """
         import modal
         from modal.config import config
 
+        pair = self._credentials or (config.get("token_id"), config.get("token_secret"))
+        if self.target == "local":
+            pair = (os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"])
         with translated():
-            if self.target == "local":
-                self._client = modal.Client.from_credentials(
-                    os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"]
-                )
-            else:
-                if self._credentials is None:
-                    _require_whole_token(config.get("token_id"), config.get("token_secret"))
-                _require_server(str(config["server_url"]))
-                if self._credentials is not None:
-                    self._client = modal.Client.from_credentials(*self._credentials)
-                else:
-                    self._client = modal.Client.from_env()
-            # The first call that proves the token, before anything is created with it.
-            self._client.hello()
+            # Not `from_env`: that gives one and the same client each time.
+            return modal.Client.from_credentials(*pair)
 
     def check_names(self, plan: Plan) -> None:
         """Check that the environment, secrets and volumes that a plan names exist.
@@ -406,7 +412,6 @@ class RunningSandbox:
         self.gpu = gpu
         self._connection = connection
         self._sandbox = sandbox
-        self._lock = threading.Lock()
 
     @property
     def url(self) -> str | None:
@@ -419,20 +424,27 @@ class RunningSandbox:
         A lost connection is tried again for `RECONNECT_SECONDS`; output goes on where it stopped.
 
         Args:
-            on_output: Called with pieces of text, from one thread per stream.
+            on_output: Called with pieces of text, from one thread.
 
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
-        streams = [
-            threading.Thread(target=self._stream, args=(source, on_output), daemon=True)
-            for source in ("stdout", "stderr")
-        ]
-        for stream in streams:
-            stream.start()
-        end = self.wait()
-        for stream in streams:
-            stream.join(RECONNECT_SECONDS)
+        output = streams.Streams(self._connection)
+        output.add(self.id)
+
+        def pass_on() -> None:
+            for batch in output:
+                for item in batch:
+                    if isinstance(item, pieces.Piece) and item.text:
+                        on_output(cast(Source, item.source), item.text)
+
+        reader = threading.Thread(target=pass_on, daemon=True)
+        reader.start()
+        try:
+            end = self.wait()
+            reader.join()
+        finally:
+            output.close()
         return end
 
     def wait(self) -> SandboxEnd:
@@ -461,28 +473,6 @@ class RunningSandbox:
         assert code is not None
         return SandboxEnd(end_kind(code), code)
 
-    def _stream(self, source: Source, on_output: Callable[[Source, str], None]) -> None:
-        delivered = 0
-
-        def read(sandbox: modal.Sandbox) -> None:
-            nonlocal delivered
-            to_skip = delivered
-            with translated():
-                for text in getattr(sandbox, source):
-                    fresh = text[to_skip:]
-                    to_skip = max(0, to_skip - len(text))
-                    if fresh:
-                        delivered += len(fresh)
-                        on_output(source, fresh)
-
-        try:
-            self._retrying(read)
-        except ConnectionLostError:
-            # `watch` finds the same out while it waits, and says so.
-            return
-        except UnicodeDecodeError:
-            on_output(source, "\n[modalrun: the rest of this stream is not UTF-8 text]\n")
-
     def _retrying(self, action: Callable[[modal.Sandbox], T]) -> T:
         """Call `action` with a handle, and again with a fresh one after a lost connection."""
         sandbox = self._sandbox
@@ -504,12 +494,10 @@ class RunningSandbox:
                 sandbox = self._fresh_handle(sandbox)
 
     def _fresh_handle(self, stale: modal.Sandbox) -> modal.Sandbox:
-        # Three threads lose the connection at the same moment; one of them makes the new one.
-        with self._lock:
-            if self._sandbox is stale:
-                self._connection.reconnect()
-            self._sandbox = self._connection.attach(self.id)
-            return self._sandbox
+        if self._sandbox is stale:
+            self._connection.reconnect()
+        self._sandbox = self._connection.attach(self.id)
+        return self._sandbox
 
 
 def end_kind(exit_code: int) -> EndKind:

@@ -5,25 +5,43 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from itertools import groupby
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.rule import Rule
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from modalrun.board import Board, Row
 from modalrun.output.words import STYLES, duration_of
 
-MARKS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta")
-"""Colours that mark the lines of a step, in the order of the steps."""
+MARKS = (36, 35, 32, 33, 34, 96, 95)
+"""Terminal codes of the colours that mark the lines of a step, in the order of the steps."""
 
 _MOST_ROWS = 12
 _MOST_PENDING = 20_000
 """Lines that wait to be shown; whoever brings more waits, so that memory stays bounded."""
 
-_WIDE = 76
-"""Columns from which there is room for sandbox ids."""
+_RULE_WIDTH = 60
+_GAP = 2
+_STATE_WIDTH = len("completed")
+_TIME_WIDTH = len("59 m 59 s")
+_SANDBOX_WIDTH = 29
+"""Modal's ids: `sb-` and 26 characters, or 22."""
+
+_SHORT_NAME = 16
+"""Sandbox ids are left out where they would leave step names less room than this."""
+
+
+class Verbatim:
+    """Lines as they go to the terminal. Rich would take ten times as long to make sense of them."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._text = "".join(f"{line}\n" for line in lines)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment(self._text)
 
 
 class LiveView:
@@ -37,7 +55,7 @@ class LiveView:
         self._question = ""
         self._began = time.time()
         self._news = threading.Condition()
-        self._pending: list[Text] = []
+        self._pending: list[str | Text] = []
         self._closing = False
         self._live = Live(
             console=console,
@@ -62,8 +80,8 @@ class LiveView:
         self._writer.join()
         self._live.stop()
 
-    def show(self, lines: Iterable[Text]) -> None:
-        """Show lines above the table; waits while too many are pending."""
+    def show(self, lines: Iterable[str | Text]) -> None:
+        """Show lines above the table, a `str` verbatim; waits while too many are pending."""
         with self._news:
             self._news.wait_for(lambda: len(self._pending) < _MOST_PENDING or self._closing)
             self._pending.extend(lines)
@@ -86,11 +104,16 @@ class LiveView:
                 self._news.notify_all()
                 if not lines:
                     return
-            self._console.print(Text("\n").join(lines))
+            for verbatim, some in groupby(lines, lambda line: isinstance(line, str)):
+                if verbatim:
+                    self._console.print(Verbatim(map(str, some)))
+                else:
+                    self._console.print(*some, sep="\n")
 
     def _render(self) -> RenderableType:
         size = self._console.size
-        parts: list[RenderableType] = [Rule(style="dim")]
+        # Shorter than the terminal, so that it stays one row where a window is made narrower.
+        parts: list[RenderableType] = [Text("─" * min(size.width, _RULE_WIDTH), style="dim")]
         rows = self._board.chosen(max(3, min(_MOST_ROWS, size.height // 3)))
         if rows:
             parts.append(table(rows, time.time(), size.width))
@@ -120,26 +143,36 @@ def table(rows: Iterable[Row], now: float, width: int) -> Table:
         width: Columns of the terminal.
     """
     rows = list(rows)
-    has_gpu, has_sandbox = any(r.gpu for r in rows), any(r.sandbox for r in rows)
-    made = Table(box=None, pad_edge=False, header_style="dim", width=None)
-    made.add_column("step", no_wrap=True, overflow="ellipsis", ratio=None, max_width=width // 2)
-    made.add_column("state", no_wrap=True, overflow="ellipsis")
-    made.add_column("time", justify="right", no_wrap=True, min_width=8)
-    if has_gpu:
-        made.add_column("gpu", no_wrap=True, overflow="ellipsis")
-    if has_sandbox and width >= _WIDE:
-        made.add_column("sandbox", no_wrap=True, overflow="ellipsis")
+    states = {row.step: _state(row) for row in rows}
+    state_width = max(_STATE_WIDTH, *map(len, states.values()), 0)
+    gpu_width = max((len(row.gpu) for row in rows if row.gpu), default=0)
+    left = width - (state_width + _GAP) - (_TIME_WIDTH + _GAP) - (gpu_width and gpu_width + _GAP)
+    names = max((len(row.step) for row in rows), default=0)
+    with_sandbox = _SANDBOX_WIDTH + _GAP
+    has_sandbox = any(r.sandbox for r in rows) and left - with_sandbox >= min(names, _SHORT_NAME)
+    left -= with_sandbox if has_sandbox else 0
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    made.add_column("step", no_wrap=True, overflow="ellipsis", max_width=max(8, left))
+    made.add_column("state", no_wrap=True, min_width=state_width)
+    made.add_column("time", justify="right", no_wrap=True, min_width=_TIME_WIDTH)
+    if gpu_width:
+        made.add_column("gpu", no_wrap=True, min_width=gpu_width)
+    if has_sandbox:
+        made.add_column("sandbox", no_wrap=True, min_width=_SANDBOX_WIDTH)
     for row in rows:
         seconds = row.seconds(now)
-        state = row.state if row.attempt == 1 else f"{row.state} (try {row.attempt})"
         cells: list[RenderableType] = [
             Text(row.step),
-            Text(state, style=STYLES.get(row.state, "")),
+            Text(states[row.step], style=STYLES.get(row.state, "")),
             "" if seconds is None else duration_of(seconds),
         ]
-        if has_gpu:
+        if gpu_width:
             cells.append(Text(row.gpu or "-"))
-        if has_sandbox and width >= _WIDE:
+        if has_sandbox:
             cells.append(Text(row.sandbox or "", style="dim"))
         made.add_row(*cells)
     return made
+
+
+def _state(row: Row) -> str:
+    return row.state if row.attempt == 1 else f"{row.state} (try {row.attempt})"

@@ -138,44 +138,6 @@ def test_a_server_that_is_killed_takes_the_run_with_it(world: World) -> None:
     assert run.id in done.stderr
 
 
-def test_ctrl_c_detaches_and_the_run_goes_on(world: World) -> None:
-    gate = world.gate()
-    command = world.popen(waiting_spec(gate))
-    pids(command)
-
-    command.signal(signal.SIGINT)
-
-    done = command.finish()
-    assert done.exit_code == 130
-    (sandbox,) = world.sandboxes()
-    run = world.only_run()
-    assert f"The run {run.id} goes on" in done.stderr
-    assert sandbox.id in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (sandbox.finished_at, run.statuses) == (0, {"wait": "running"})
-
-    gate.open()
-
-    world.wait_until(lambda: world.only_run().status == "completed", "the run completed")
-    assert world.only_run().statuses == {"wait": "completed", "afterwards": "completed"}
-    world.wait_until(lambda: world.sandboxes()[0].finished_at, "the sandbox ended")
-    assert world.sandboxes()[0].exitcode == 0
-
-
-def test_sigterm_detaches_with_its_own_exit_code(world: World) -> None:
-    gate = world.gate()
-    command = world.popen(waiting_spec(gate))
-    pids(command)
-
-    command.signal(signal.SIGTERM)
-
-    done = command.finish()
-    assert done.exit_code == 143
-    assert f"The run {world.only_run().id} goes on" in done.stderr
-    gate.open()
-    world.wait_until(lambda: world.only_run().status == "completed", "the run completed")
-
-
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_import_creates_nothing(world: World, number: int, exit_code: int) -> None:
     gate = world.gate()
@@ -194,7 +156,7 @@ def test_ctrl_c_while_the_sandbox_is_created_leaves_no_run_that_only_looks_alive
     world: World,
 ) -> None:
     gate = world.gate()
-    command = world.popen(waiting_spec(gate))
+    command = world.popen(waiting_spec(gate), "--on-interrupt", "detach")
     command.stderr.wait_for("  id ")
     world.wait_until(world.apps, "the app was created, which comes before the sandbox")
 
@@ -212,16 +174,3 @@ def test_ctrl_c_while_the_sandbox_is_created_leaves_no_run_that_only_looks_alive
     else:
         assert run.status == "failed"
         assert running == []
-
-
-def test_the_command_that_a_detached_run_can_be_ended_with_works(world: World) -> None:
-    command = world.popen(waiting_spec(world.gate()))
-    pids(command)
-    command.signal(signal.SIGINT)
-    printed = re.search(r"^ +end it +(.+)$", command.finish().stderr, re.M)
-    assert printed
-
-    done = world.start(["bash", "-c", printed[1]]).finish()
-
-    assert done.exit_code == 0, done.stderr
-    world.wait_until(lambda: world.sandboxes()[0].finished_at, "the sandbox ended")

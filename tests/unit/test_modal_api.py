@@ -1,9 +1,7 @@
-"""The Modal side without a server: errors, image layers, creating once, and reading to the end."""
+"""The Modal side without a server: errors, exit codes, and whether it is there."""
 
 import builtins
 import socket
-import threading
-from collections.abc import Iterator
 
 import pytest
 from modal import exception as modal_errors
@@ -18,7 +16,7 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
-from modalrun.modal_api import RunningSandbox, SandboxEnd, end_kind, translated
+from modalrun.modal_api import end_kind, translated
 
 
 @pytest.mark.parametrize(
@@ -108,143 +106,3 @@ def test_behind_a_proxy_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setattr(socket, "create_connection", None)
     modal_api._require_server("https://api.modal.com")
-
-
-# Watching.
-
-
-class Stream:
-    """A stream of a sandbox: pieces of text, and exceptions that break it off."""
-
-    def __init__(self, *pieces: str | BaseException) -> None:
-        self.pieces = pieces
-
-    def __iter__(self) -> Iterator[str]:
-        for piece in self.pieces:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-
-
-class Handle:
-    """A handle on a sandbox, as the SDK gives it."""
-
-    object_id = "sb-1"
-
-    def __init__(
-        self,
-        stdout: Stream | None = None,
-        stderr: Stream | None = None,
-        *,
-        code: int = 0,
-        waiting: BaseException | None = None,
-    ) -> None:
-        self.stdout = stdout or Stream()
-        self.stderr = stderr or Stream()
-        self.returncode = code
-        self._waiting = waiting
-
-    def wait(self, *, raise_on_termination: bool) -> None:
-        assert not raise_on_termination
-        if self._waiting:
-            raise self._waiting
-
-    def terminate(self) -> None:
-        raise modal_errors.NotFoundError("gone")
-
-
-class FakeConnection:
-    """A connection whose fresh handles are known beforehand; the last one is given again."""
-
-    target = "local"
-
-    def __init__(self, *handles: Handle) -> None:
-        self.handles = list(handles)
-        self.reconnected = 0
-
-    def reconnect(self) -> None:
-        self.reconnected += 1
-
-    def attach(self, sandbox_id: str) -> Handle:
-        assert sandbox_id == "sb-1"
-        return self.handles.pop(0) if len(self.handles) > 1 else self.handles[0]
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._lock = threading.Lock()
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        with self._lock:
-            self.now += seconds
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(modal_api, "time", clock)
-    return clock
-
-
-def watch(first: Handle, *fresh: Handle) -> tuple[SandboxEnd, dict[str, str]]:
-    seen = {"stdout": "", "stderr": ""}
-
-    def on_output(source: str, text: str) -> None:
-        assert text, "no empty pieces"
-        seen[source] += text
-
-    connection = FakeConnection(*(fresh or (first,)))
-    sandbox = RunningSandbox(connection, first, app_id="ap-1")  # type: ignore[arg-type]
-    return sandbox.watch(on_output), seen
-
-
-def test_watch() -> None:
-    end, seen = watch(Handle(Stream("a\n", "b", "c\n"), Stream("err"), code=1))
-    assert end == SandboxEnd("failed", 1)
-    assert seen == {"stdout": "a\nbc\n", "stderr": "err"}
-
-
-def test_watch_a_timeout() -> None:
-    end, _ = watch(Handle(waiting=modal_errors.SandboxTimeoutError("over")))
-    assert end == SandboxEnd("timed_out", 124)
-
-
-@pytest.mark.parametrize(
-    "lost", [modal_errors.ConnectionError("lost"), ConnectionResetError("reset")]
-)
-def test_output_goes_on_where_it_stopped(lost: Exception) -> None:
-    first = Handle(Stream("one ", "two ", lost), waiting=lost)
-    # The same text, in other pieces, broken off again, and then whole.
-    second = Handle(Stream("on", "e two th", lost), waiting=lost)
-    third = Handle(Stream("one two three ", "four"), code=0)
-    end, seen = watch(first, second, third)
-    assert end == SandboxEnd("completed", 0)
-    assert seen["stdout"] == "one two three four"
-
-
-def test_a_connection_that_stays_lost(clock: Clock) -> None:
-    lost = modal_errors.ConnectionError("lost")
-    dead = Handle(Stream(lost), Stream(lost), waiting=lost)
-    with pytest.raises(ConnectionLostError):
-        watch(dead)
-    assert clock.now >= modal_api.RECONNECT_SECONDS
-
-
-def test_a_stream_that_is_not_text() -> None:
-    broken = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-    end, seen = watch(Handle(Stream("before\n", broken), code=0))
-    assert end.kind == "completed"
-    assert seen["stdout"].startswith("before\n")
-    assert "not UTF-8" in seen["stdout"]
-
-
-def test_terminate_is_translated() -> None:
-    sandbox = RunningSandbox(FakeConnection(Handle()), Handle(), app_id="ap-1")  # type: ignore[arg-type]
-    with pytest.raises(NotFoundError):
-        sandbox.terminate()

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from rich.console import Console
 
+from modalrun.board import Board
+from modalrun.loglines import LogLine
 from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import Reporter
 from modalrun.output.words import duration
@@ -43,8 +45,17 @@ def test_duration_of_what_has_not_ended() -> None:
     assert duration(START, None) == ""
 
 
+PREAMBLE = """
+from modalrun.loglines import LogLine
+from modalrun.output.console import Reporter
+reporter = Reporter()
+def out(text, step=None): reporter.line(LogLine(step, 'stdout', text, None, 'sb-1'))
+def err(text, step=None): reporter.line(LogLine(step, 'stderr', text, None, 'sb-1'))
+"""
+
+
 def script(body: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    code = f"from modalrun.output.console import Reporter\nreporter = Reporter()\n{body}\n"
+    code = f"{PREAMBLE}\n{body}\n"
     return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -56,40 +67,36 @@ def script(body: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
 def test_output_goes_to_its_stream_and_talk_to_stderr() -> None:
     done = script(
         "reporter.say('[bold]talk[/bold] :smile:')\n"
-        "reporter.output('stdout', 'out [red]1[/red]\\nou')\n"
-        "reporter.output('stderr', '\\x1b[31merr\\x1b[0m \\x1b[2J1\\n')\n"
-        "reporter.output('stdout', 't 2')\n"
-        "reporter.output_ended()\n"
+        "out('out [red]1[/red]', 'load')\n"
+        "err('\\x1b[31merr\\x1b[0m \\x1b[2J1', 'train')\n"
+        "out('of no step')\n"
     )
     assert done.returncode == 0
-    assert done.stdout == b"out [red]1[/red]\nout 2\n"
-    assert done.stderr == b"[bold]talk[/bold] :smile:\nerr 1\n"
+    assert done.stdout == b"load | out [red]1[/red]\nof no step\n"
+    assert done.stderr == b"[bold]talk[/bold] :smile:\ntrain | err 1\n"
 
 
 def test_long_lines_are_not_wrapped() -> None:
-    done = script("reporter.output('stdout', 'x y ' * 500 + '\\n')\nreporter.say('a b ' * 500)")
+    done = script("out('x y ' * 500)\nreporter.say('a b ' * 500)")
     assert done.stdout.count(b"\n") == 1
     assert done.stderr.count(b"\n") == 1
 
 
 def test_stdout_that_can_not_encode_everything() -> None:
-    done = script(
-        "reporter.output('stdout', 'naïve 😀\\n')", PYTHONIOENCODING="ascii", PYTHONUTF8="0"
-    )
+    done = script("out('naïve 😀')", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.returncode == 0, done.stderr.decode()
     assert b"na" in done.stdout
 
 
-def test_a_reader_that_has_left_does_no_harm() -> None:
+def test_a_reader_that_has_left_is_an_error_on_its_stream_only() -> None:
     code = (
-        "import sys\n"
-        "from modalrun.output.console import Reporter\n"
-        "reporter = Reporter()\n"
+        f"{PREAMBLE}\n"
+        "import os, sys\n"
         "sys.stdin.readline()\n"
-        "for _ in range(10):\n"
-        "    reporter.output('stdout', 'x' * 100_000 + '\\n')\n"
-        "reporter.output('stderr', 'still here\\n')\n"
-        "import os; os._exit(0)\n"
+        "try:\n"
+        "    for _ in range(10): out('x' * 100_000)\n"
+        "except BrokenPipeError: err('still here')\n"
+        "os._exit(0)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
@@ -120,8 +127,13 @@ OUTCOME = Outcome(
 )
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def on_a_terminal(reporter: Reporter) -> io.StringIO:
-    shown = io.StringIO()
+    shown = Terminal()
     console = Console(
         file=shown, force_terminal=True, color_system="standard", markup=False, highlight=False,
         width=80, legacy_windows=False, no_color=False,
@@ -133,10 +145,10 @@ def on_a_terminal(reporter: Reporter) -> io.StringIO:
 
 def test_summary_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter()
-    reporter.output("stdout", "no line feed at the end")
+    reporter.line(LogLine("load", "stdout", "a line", None, "sb-1"))
     reporter.summary(OUTCOME)
     captured = capsys.readouterr()
-    assert captured.out == "no line feed at the end\n"
+    assert captured.out == "load | a line\n"
     lines = [line.split() for line in captured.err.splitlines() if line]
     assert lines == [
         ["step", "state", "time"],
@@ -162,8 +174,9 @@ def test_summary_on_a_terminal() -> None:
 def test_output_on_a_terminal_keeps_colours_only() -> None:
     reporter = Reporter()
     shown = on_a_terminal(reporter)
-    reporter.output("stdout", "\x1b[31mred\x1b[0m [green]x[/green] \x1b[2J\x1b]0;t\x07end\n")
-    assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\n"
+    text = "\x1b[31mred\x1b[0m [green]x[/green] \x1b[2J\x1b]0;t\x07end"
+    reporter.line(LogLine(None, "stdout", text, None, "sb-1"))
+    assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\x1b[0m\n"
 
 
 def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
@@ -172,7 +185,7 @@ def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
         reporter.phase("Compiling [b]x[/b]")
         assert reporter._status is not None
         assert str(reporter._status.status) == "Compiling [b]x[/b] ..."
-        reporter.output("stdout", "first line\n")
+        reporter.line(LogLine(None, "stdout", "first line", None, "sb-1"))
         assert reporter._status is None
         assert shown.getvalue().endswith("first line\n")
         reporter.phase("Waiting")
@@ -189,5 +202,19 @@ def test_phase_is_not_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> Non
 def test_colour_of_one_line_does_not_reach_the_next() -> None:
     reporter = Reporter()
     shown = on_a_terminal(reporter)
-    reporter.output("stdout", "\x1b[31mred\nplain\n")
+    for text in ("\x1b[31mred", "plain"):
+        reporter.line(LogLine(None, "stdout", text, None, "sb-1"))
     assert shown.getvalue() == "\x1b[31mred\x1b[0m\nplain\n"
+
+
+def test_on_a_terminal_a_step_has_its_colour() -> None:
+    with Reporter() as reporter:
+        shown = on_a_terminal(reporter)
+        reporter.begin(Board(["load", "evaluate"]))
+        reporter.line(LogLine("evaluate", "stdout", "[b]x[/b]", None, "sb-1"))
+        reporter.line(LogLine("load", "stderr", "y", None, "sb-1"))
+        reporter.say("talk")
+    text = shown.getvalue()
+    assert "\x1b[35mevaluate | \x1b[0m[b]x[/b]" in text
+    assert "\x1b[36mload     | \x1b[0my" in text
+    assert text.index("talk") > text.index("load     |")

@@ -1,0 +1,115 @@
+"""`modalrun logs`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from datetime import datetime
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from modalrun.cli.run_argument import Run, interactive
+from modalrun.errors import UsageError
+
+
+class SourceOption(str, Enum):
+    """Where a line was printed to."""
+
+    stdout = "stdout"
+    stderr = "stderr"
+    system = "system"
+
+
+class LogOutputOption(str, Enum):
+    """How lines are printed."""
+
+    text = "text"
+    jsonl = "jsonl"
+
+
+def logs(
+    run: Run = None,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run is over.")
+    ] = False,
+    step: Annotated[
+        list[str] | None,
+        typer.Option("--step", "-s", help="Only this step's lines; '*' and '?' as in file names."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Only from then on: '10m' (ago) or RFC 3339."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only what was printed before then.")
+    ] = None,
+    tail: Annotated[
+        int | None,
+        typer.Option("--tail", "-n", min=0, help="Only the newest lines, so many at most."),
+    ] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", "-t", help="Begin each line with its time (UTC).")
+    ] = False,
+    source: Annotated[
+        list[SourceOption] | None, typer.Option(help="Only what was printed there.")
+    ] = None,
+    search: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only lines that hold this text.")
+    ] = "",
+    driver: Annotated[
+        bool, typer.Option("--driver", help="What the run's driver says, instead of the steps.")
+    ] = False,
+    output: Annotated[
+        LogOutputOption, typer.Option(help="'jsonl' is one JSON object a line.")
+    ] = LogOutputOption.text,
+) -> None:
+    """Show what the steps of a run have printed, each line marked with its step.
+
+    A run that is over is read from Modal's history, and where that has passed, from the step logs
+    that ZenML has stored. With --follow, Ctrl-C only ends the looking.
+    """
+    if driver and step:
+        raise UsageError("--driver and --step exclude each other.")
+    from modalrun.log_reading import Request, find, read
+    from modalrun.loglines import Wanted
+
+    wanted = Wanted(
+        steps=tuple(step or ()),
+        sources=tuple(one.value for one in source or ()),
+        since=_moment(since, "--since"),
+        until=_moment(until, "--until"),
+        search=search,
+        driver=driver,
+    )
+    needs_times = timestamps or since is not None or until is not None
+    request = Request(wanted, follow=follow, tail=tail, times=needs_times)
+    with ExitStack() as zenml:
+        place = find(run, interactive=interactive(), zenml=zenml)
+        from modalrun.output.log_text import printer
+
+        write = printer(jsonl=output is LogOutputOption.jsonl, timestamps=timestamps)
+        try:
+            for batch in read(place, request, _say):
+                write(batch)
+        except KeyboardInterrupt:
+            if follow:
+                _say(f"Detached. Go on with 'modalrun logs --follow {place.run_id}'.")
+            raise
+
+
+def _moment(text: str | None, option: str) -> float | None:
+    if text is None:
+        return None
+    from modalrun.moments import moment
+
+    return moment(text, option=option, now=datetime.now().astimezone()).timestamp()
+
+
+def _say(text: str) -> None:
+    from modalrun.output.text import harmless
+
+    sys.stdout.flush()
+    typer.echo(harmless(text, colours=False), err=True)

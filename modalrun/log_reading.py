@@ -1,0 +1,287 @@
+"""The lines of a run that is going on or over, from wherever they are to be had."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from modalrun.driver.events import MARK, StepEvent
+from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
+from modalrun.loglines import Choice, Item, LogLine, RunLines, Wanted
+
+if TYPE_CHECKING:
+    from modalrun.history import KnownRun
+    from modalrun.modal_api import Connection
+    from modalrun.modal_api.history import History
+    from modalrun.modal_api.raw import Source
+    from modalrun.spec import Target
+
+_LEEWAY = 120.0
+"""Seconds before and after a run's own times in which its sandboxes may print."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be read.
+
+    Attributes:
+        wanted: Which lines.
+        follow: Whether to wait for more until the run ends.
+        tail: Only so many of the newest lines before those that come; None for all.
+        times: Whether each line's time is needed, which live streams don't have.
+    """
+
+    wanted: Wanted
+    follow: bool = False
+    tail: int | None = None
+    times: bool = False
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where a run's lines are.
+
+    Attributes:
+        run_id: ZenML's run id.
+        sandbox: Modal's id of its run sandbox.
+        connection: To where that is; None where Modal can't be asked, with the reason.
+        running: Whether more can come.
+        since: When it began, in seconds since the epoch; None where that is not known.
+        until: When it ended; None where it has not, or that is not known.
+        problem: Why there is no connection.
+    """
+
+    run_id: str
+    sandbox: str
+    connection: Connection | None
+    running: bool
+    since: float | None = None
+    until: float | None = None
+    problem: str | None = None
+
+
+def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabouts:
+    """Where the lines of the run that RUN means are.
+
+    A run that goes on and whose whole id is given is found by its sandbox's tags, without ZenML,
+    whose import takes twice as long as all else.
+
+    Args:
+        text: RUN as it was given.
+        interactive: Whether a person sits at a terminal.
+        zenml: Keeps ZenML usable, where it is needed, until it is closed.
+
+    Raises:
+        UsageError, NotFoundError: RUN is missing, or means no run or several.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    if text is not None and (run_id := _whole_id(text)) is not None:
+        found = _find_running(run_id)
+        if found is not None:
+            return found
+    from modalrun import runs
+
+    zenml.enter_context(runs.looking_on())
+    return _whereabouts(runs.resolve(text, interactive=interactive))
+
+
+def _whole_id(text: str) -> str | None:
+    try:
+        return str(UUID(text)) if len(text) >= 32 else None
+    except ValueError:
+        return None
+
+
+def _find_running(run_id: str) -> Whereabouts | None:
+    from modalrun.localmodal import launcher
+
+    target: Target = "local"
+    status = launcher.status()
+    if status is None or not status["running"]:
+        configuration = os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml"
+        if not (os.environ.get("MODAL_TOKEN_ID") or Path(configuration).expanduser().exists()):
+            return None
+        target = "modal"
+    before = dict(os.environ)
+    from modalrun.modal_api import Connection
+    from modalrun.modal_api.lookup import running_run_sandbox
+
+    try:
+        connection = Connection(target)
+        sandbox = running_run_sandbox(connection, run_id)
+        if sandbox is not None:
+            return Whereabouts(run_id, sandbox, connection, running=True)
+    except ModalrunError:
+        # ZenML may know better where it is.
+        pass
+    # A connection to the local server leads the SDK there for good.
+    os.environ.clear()
+    os.environ.update(before)
+    return None
+
+
+def _whereabouts(run: KnownRun) -> Whereabouts:
+    if run.facts is None:
+        raise NotFoundError(
+            f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of.",
+            hint="It was started by other means, or is only just being submitted.",
+        )
+    from modalrun.modal_api import Connection
+
+    connection, problem = None, None
+    try:
+        connection = Connection(cast("Target", run.facts.target))
+    except ModalrunError as error:
+        if not run.finished:
+            raise
+        problem = error.message.removesuffix(" Nothing was created.")
+    return Whereabouts(
+        run.id,
+        run.facts.sandbox_id,
+        connection,
+        running=not run.finished,
+        since=_seconds(run.created, -_LEEWAY),
+        until=_seconds(run.end, _LEEWAY),
+        problem=problem,
+    )
+
+
+def _seconds(moment: datetime | None, more: float) -> float | None:
+    return moment.timestamp() + more if moment is not None else None
+
+
+def read(
+    place: Whereabouts, request: Request, say: Callable[[str], None]
+) -> Iterator[list[LogLine]]:
+    """The wanted lines of a run, in batches: by time where that is known, else as they come.
+
+    Args:
+        place: Where they are.
+        request: Which are wanted.
+        say: Is told where they come from, when that is not the usual place.
+
+    Raises:
+        ConnectionLostError: The connection is lost for good; the run may go on.
+        NotFoundError: Neither Modal nor ZenML has any lines of it.
+    """
+    lines = RunLines(place.sandbox)
+    choice = Choice(request.wanted, lines)
+    live = request.follow and place.running and place.connection is not None
+    known: dict[str, dict[Source, int]] = {}
+    if not live or request.times or request.tail is not None:
+        newest: deque[LogLine] = deque(maxlen=request.tail)
+        for items in _stored(place, lines, known, say, live=live):
+            if request.tail is None:
+                yield choice.of(items)
+            else:
+                newest.extend(choice.of(items))
+        if not live:
+            newest.extend(choice.rest())
+        yield list(newest)
+    if live:
+        yield from _followed(place, lines, choice, known)
+    yield choice.rest()
+
+
+def _followed(
+    place: Whereabouts, lines: RunLines, choice: Choice, known: dict[str, dict[Source, int]]
+) -> Iterator[list[LogLine]]:
+    from modalrun.logs import Follower
+
+    assert place.connection is not None
+    # Those that have printed nothing yet are to be followed as well.
+    known = {**{sandbox: {} for sandbox in lines.step_sandboxes}, **known}
+    follower = Follower(place.connection, place.sandbox, lines=lines, known=known)
+    try:
+        for items in follower:
+            yield choice.of(items)
+    finally:
+        follower.close()
+    if follower.errors:
+        raise ConnectionLostError(
+            f"Not all of the output can be read: {follower.errors[0].message}",
+            hint=f"The run may go on. Try 'modalrun logs {place.run_id}' again.",
+        )
+
+
+def _stored(
+    place: Whereabouts,
+    lines: RunLines,
+    known: dict[str, dict[Source, int]],
+    say: Callable[[str], None],
+    *,
+    live: bool,
+) -> Iterator[list[Item]]:
+    """What is stored; `known` gets how much of each stream that was."""
+    problem = place.problem or "Modal has nothing stored of it"
+    if place.connection is not None:
+        from modalrun.modal_api.history import History
+
+        ahead = RunLines(place.sandbox)
+        history = History(place.connection, lambda box, text: _named(ahead, box, text))
+        for batch in history.read(place.sandbox, place.since, place.until):
+            yield [
+                item
+                for piece in batch
+                for item in lines.feed(piece.sandbox, piece.source, piece.text, piece.time)
+            ]
+        for sandbox, sizes in history.sizes.items():
+            known[sandbox] = {"stdout": sizes.get("stdout", 0), "stderr": sizes.get("stderr", 0)}
+        if not live:
+            yield lines.end_all()
+        yield _unread(history, place, lines)
+        if history.sizes or live or place.running:
+            return
+    yield from _from_zenml(place, problem, say)
+
+
+def _named(ahead: RunLines, sandbox: str, text: str) -> list[tuple[str, float]]:
+    """The step sandboxes that a stored piece of the run sandbox's output names."""
+    if sandbox != ahead.run_sandbox or MARK not in text:
+        return []
+    items = ahead.feed(sandbox, "stdout", text)
+    return [
+        (item.sandbox, item.at - _LEEWAY)
+        for item in items
+        if isinstance(item, StepEvent) and item.sandbox
+    ]
+
+
+def _unread(history: History, place: Whereabouts, lines: RunLines) -> list[Item]:
+    """A line for each sandbox whose output can't be read, for those who would miss it."""
+    return [
+        line
+        for sandbox, error in history.errors.items()
+        if history.sizes
+        for line in lines.note(sandbox, "stdout", f"[modalrun: not readable any more: {error}]")
+    ]
+
+
+def _from_zenml(
+    place: Whereabouts, problem: str, say: Callable[[str], None]
+) -> Iterator[list[Item]]:
+    from modalrun.zenml_api.step_logs import stored_lines
+
+    say(f"{problem}; these are the step logs that ZenML has stored")
+    some = False
+    try:
+        for line in stored_lines(place.run_id):
+            some = True
+            yield [line]
+    except ModalrunError:
+        raise
+    except Exception as error:
+        raise NotFoundError(
+            f"ZenML's stored logs of the run {place.run_id} can't be read: {error}"
+        ) from error
+    if not some:
+        raise NotFoundError(
+            f"There are no lines of the run {place.run_id}: {problem}, and ZenML has stored none."
+        )

@@ -1,0 +1,99 @@
+"""One merged, resumable stream of lines from all sandboxes of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from modalrun.driver.events import StepEvent
+from modalrun.errors import ModalrunError
+from modalrun.loglines import Item, RunLines
+from modalrun.modal_api.pieces import Ended, Piece
+from modalrun.modal_api.streams import Streams
+
+if TYPE_CHECKING:
+    from modalrun.modal_api import Connection
+    from modalrun.modal_api.raw import Source
+
+Known = Mapping[str, Mapping["Source", int]]
+"""Bytes of each stream that are known already, by the sandbox's id."""
+
+
+class Follower:
+    """The lines of a run as they are printed, from all its sandboxes, each once.
+
+    Sandboxes that start meanwhile join by themselves: the driver says so on the run sandbox's
+    stdout. Iterate over it in any thread, once; `close` may be called from any other.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        run_sandbox: str,
+        *,
+        lines: RunLines | None = None,
+        known: Known | None = None,
+    ) -> None:
+        """
+        Args:
+            connection: Where the run is.
+            run_sandbox: Modal's id of its run sandbox, running or finished.
+            lines: What has put together the earlier part, where that is known already.
+            known: How much of each stream that was.
+        """
+        self.lines = lines or RunLines(run_sandbox)
+        self.errors: list[ModalrunError] = []
+        self._known = known or {}
+        self._streams = Streams(connection)
+        self._seen: set[str] = set()
+        for sandbox in (run_sandbox, *self._known):
+            self._add(sandbox)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        """Lines, and the events between them, in batches, until all sandboxes have ended.
+
+        A stream that is lost for good ends with a line of source "system", and its error stands
+        in `errors`: the run may go on then.
+        """
+        for batch in self._streams:
+            items = [item for piece in batch for item in self._items(piece)]
+            for item in items:
+                if isinstance(item, StepEvent) and item.sandbox:
+                    self._add(item.sandbox)
+            if items:
+                yield items
+
+    def close(self) -> None:
+        """Read nothing more; the run goes on."""
+        self._streams.close()
+
+    def _add(self, sandbox: str) -> None:
+        if sandbox not in self._seen:
+            self._seen.add(sandbox)
+            self._streams.add(sandbox, skip=self._known.get(sandbox))
+
+    def _items(self, piece: Piece | Ended) -> list[Item]:
+        sandbox, source = piece.sandbox, piece.source
+        if isinstance(piece, Piece):
+            items = self.lines.feed(sandbox, source, piece.text, piece.time)
+            if note := _gap_note(piece):
+                items += self.lines.note(sandbox, source, note)
+            return items
+        items = self.lines.end(sandbox, source)
+        if piece.error is not None:
+            self.errors.append(piece.error)
+            text = f"[modalrun: the rest of {source} can't be read: {piece.error.message}]"
+            items += self.lines.note(sandbox, source, text)
+        return items
+
+
+def _gap_note(piece: Piece) -> str | None:
+    """What is said where Modal no longer holds a part of a stream."""
+    if piece.missing:
+        return (
+            f"[modalrun: {piece.missing:,} bytes of {piece.source} are no longer in Modal's live"
+            " stream; what follows comes from its history]"
+        )
+    if piece.lost:
+        return f"[modalrun: {piece.lost:,} bytes of {piece.source} are lost]"
+    return None

@@ -1,0 +1,193 @@
+"""Runs that nobody waits for, and what somebody can do to a run that goes."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.test_endings import pids, waiting_spec
+
+if TYPE_CHECKING:
+    from tests.conftest import Command, World
+
+pytestmark = pytest.mark.e2e
+
+QUESTION = "s: stop the run"
+
+
+def shown(command: Command) -> str:
+    """What a terminal has shown, without its control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", command.stdout.text).replace("\r", "")
+
+
+def settled(world: World, statuses: dict[str, str], status: str = "stopped") -> None:
+    """The run is over, with these steps, and nothing of it runs."""
+    run = world.only_run()
+    assert (run.status, run.statuses) == (status, statuses)
+    assert all(box.finished_at for box in world.sandboxes())
+
+
+def test_a_run_that_nobody_waits_for_is_stopped_gracefully_from_elsewhere(world: World) -> None:
+    gate = world.gate()
+    done = world.submit(waiting_spec(gate), "--async")
+    assert done.exit_code == 0, done.stderr
+    run_id = done.stdout.strip()
+    assert run_id == world.only_run().id, "the id alone is data"
+    for command in ("status", "logs --follow", "stop"):
+        assert f"modalrun {command} {run_id}" in done.stderr
+    world.wait_until(lambda: world.only_run().statuses, "the first step runs")
+
+    stop = world.modalrun("stop", run_id)
+
+    stop.stderr.wait_for("waiting for what runs to finish: wait")
+    assert (stop.process.poll(), world.sandboxes()[0].finished_at) == (None, 0)
+    gate.open()
+    stopped = stop.finish()
+    assert stopped.exit_code == 0, stopped.stderr
+    assert f"The run {run_id} is stopped." in stopped.stderr
+    settled(world, {"wait": "completed"})
+    assert world.sandboxes()[0].exitcode == 143
+
+    again = world.modalrun("stop", run_id, "--force").finish()
+    assert again.exit_code == 0, again.stderr
+    assert "has ended already: stopped" in again.stderr
+
+
+def test_a_sandbox_that_is_starting_is_ended_too(world: World) -> None:
+    world.server()
+    (world.state / "faults.json").write_text(json.dumps({"boot_delay": 60}))
+    done = world.submit(waiting_spec(world.gate()), "--async")
+    assert done.exit_code == 0, done.stderr
+
+    stopped = world.modalrun("stop", "--force", done.stdout.strip()).finish()
+
+    assert stopped.exit_code == 0, stopped.stderr
+    settled(world, {})
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_without_a_terminal_a_signal_stops_the_run(
+    world: World, number: int, exit_code: int
+) -> None:
+    command = world.popen(waiting_spec(world.gate()))
+    pids(command)
+
+    command.signal(number)
+    began = time.monotonic()
+    done = command.finish()
+
+    assert done.exit_code == exit_code, done.stderr
+    assert time.monotonic() - began < 10
+    settled(world, {"wait": "stopped"})
+    assert re.search(r"^wait +stopped", done.stderr, re.M), done.stderr
+    assert "Run stopped, as the interrupt asked for." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_on_a_terminal_asks(world: World) -> None:
+    gate = world.gate()
+    command = world.popen(waiting_spec(gate), terminal=True)
+    command.stdout.wait_for("waiting in")
+
+    command.signal(signal.SIGINT)
+    world.wait_until(lambda: QUESTION in shown(command), "the question")
+    command.type("xg")
+    gate.open()
+    command.stdout.wait_for("Run completed.")
+    assert command.finish().exit_code == 0
+    settled(world, {"wait": "completed", "afterwards": "completed"}, "completed")
+
+
+def test_leaving_does_not_end_the_run(world: World) -> None:
+    gate = world.gate()
+    command = world.popen(waiting_spec(gate), terminal=True)
+    command.stdout.wait_for("waiting in")
+
+    command.signal(signal.SIGINT)
+    world.wait_until(lambda: QUESTION in shown(command), "the question")
+    command.signal(signal.SIGINT)
+
+    done = command.finish(10)
+    assert done.exit_code == 130
+    run = world.only_run()
+    assert f"The run {run.id} goes on" in shown(command)
+    assert f"modalrun stop {run.id}" in shown(command)
+    assert (world.sandboxes()[0].finished_at, run.statuses) == (0, {"wait": "running"})
+    gate.open()
+    world.wait_until(lambda: world.only_run().status == "completed", "the run completed")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("key", ["s", "d"])
+def test_answers_on_a_terminal(world: World, key: str) -> None:
+    command = world.popen(waiting_spec(world.gate()), terminal=True)
+    command.stdout.wait_for("waiting in")
+    command.signal(signal.SIGINT)
+    world.wait_until(lambda: QUESTION in shown(command), "the question")
+    command.type(key)
+
+    assert command.finish(10).exit_code == 130
+    if key == "d":
+        assert "goes on" in shown(command)
+        forced = world.modalrun("stop", "--force", world.only_run().id).finish()
+        assert forced.exit_code == 0, forced.stderr
+    settled(world, {"wait": "stopped"})
+
+
+@pytest.mark.exhaustive
+def test_when_nobody_reads_the_output_any_more_the_run_goes_on(world: World) -> None:
+    script = f"{world.spec(waiting_spec(world.gate()))}"
+    pipe = f"set -o pipefail; modalrun submit {script} --on-interrupt stop | head -n 1"
+    done = world.start(["bash", "-c", pipe]).finish()
+    assert done.exit_code == 141, done.stderr
+    assert "goes on" in done.stderr and "Traceback" not in done.stderr
+    assert world.modalrun("stop", "--force", world.only_run().id).finish().exit_code == 0
+
+
+PER_STEP = "settings: {orchestrator: {mode: per_step}}"
+
+
+def test_steps_whose_driver_was_killed_live_on_and_can_be_stopped(world: World) -> None:
+    gate = world.gate()
+    command = world.popen(waiting_spec(gate, PER_STEP))
+    command.stdout.wait_for("wait | waiting in")
+    driver, step = world.sandboxes()
+
+    killed = world.modal("container", "stop", "--yes", driver.task_id)
+
+    assert killed.exit_code == 0, killed.stderr
+    done = command.finish()
+    run = world.only_run()
+    assert done.exit_code == 7, done.stderr
+    assert "1 of its step sandboxes still run" in done.stderr
+    assert f"modalrun resume {run.id}" in done.stderr
+    assert (run.status, run.statuses) == ("running", {"wait": "running"})
+
+    stop = world.modalrun("stop", run.id)
+    world.wait_until(lambda: "no driver" in stop.stderr.text, "it is said what is waited for")
+    gate.open()
+    assert stop.finish().exit_code == 0, stop.stderr.text
+    settled(world, {"wait": "completed"})
+    assert step.id == world.sandboxes()[1].id, "no other sandbox was created"
+
+
+def test_by_force_steps_end_before_their_driver_can_start_them_again(world: World) -> None:
+    done = world.submit(waiting_spec(world.gate(), PER_STEP), "--async")
+    assert done.exit_code == 0, done.stderr
+    world.wait_until(lambda: world.only_run().statuses, "the step runs")
+
+    stopped = world.modalrun("stop", "--force", done.stdout.strip()).finish()
+
+    assert stopped.exit_code == 0, stopped.stderr
+    settled(world, {"wait": "stopped"})

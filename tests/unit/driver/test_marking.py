@@ -1,0 +1,106 @@
+"""Whose lines are whose, where several steps print in one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import modalrun
+from modalrun.loglines import LogLine, RunLines
+
+PRELUDE = """
+import os, subprocess, sys, threading
+from modalrun.driver import marking
+marking.install()
+"""
+
+
+def printed(code: str, source: str = "stdout") -> list[tuple[str | None, str]]:
+    """The lines that a process prints, each with its step as those who look on see it."""
+    tree = str(Path(modalrun.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code],
+        env={**os.environ, "PYTHONPATH": tree},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    lines = RunLines("sb")
+    items = lines.feed("sb", source, getattr(done, source)) + lines.end("sb", source)
+    return [(item.step, item.text) for item in items if isinstance(item, LogLine)]
+
+
+def test_one_after_the_other() -> None:
+    code = """
+print("before")
+for name in ("load", "train"):
+    with marking.lines_of(name):
+        print(name, 1)
+        thread = threading.Thread(target=print, args=(name, "thread"))
+        thread.start(); thread.join()
+        subprocess.run(["echo", name, "child"], check=True)
+        sys.stdout.write(f"{name} unfinished")
+print()
+print("after")
+"""
+    assert printed(code) == [
+        (None, "before"),
+        ("load", "load 1"),
+        ("load", "load thread"),
+        ("load", "load child"),
+        ("load", "load unfinished"),
+        ("train", "train 1"),
+        ("train", "train thread"),
+        ("train", "train child"),
+        ("train", "train unfinished"),
+        (None, ""),
+        (None, "after"),
+    ]
+
+
+def test_side_by_side() -> None:
+    code = """
+def step(name):
+    with marking.lines_of(name):
+        barrier.wait()
+        for n in range(500):
+            print(name, n, file=sys.stderr)
+            sys.stderr.write(f"{name} ")
+            sys.stderr.write(f"pieces {n}\\n")
+        sys.stderr.write(f"{name} unfinished")
+        barrier.wait()
+barrier = threading.Barrier(3)
+threads = [threading.Thread(target=step, args=(name,)) for name in "abc"]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    lines = printed(code, "stderr")
+    for name in "abc":
+        expected = [t for n in range(500) for t in (f"{name} {n}", f"{name} pieces {n}")]
+        assert [text for step, text in lines if step == name] == [*expected, f"{name} unfinished"]
+    assert {step for step, _ in lines} == {"a", "b", "c"}
+
+
+def test_a_child_process_beside_another_step_is_nobodys() -> None:
+    code = """
+def other():
+    with marking.lines_of("other"):
+        started.set(); over.wait()
+        print("other")
+started, over = threading.Event(), threading.Event()
+with marking.lines_of("first"):
+    thread = threading.Thread(target=other); thread.start(); started.wait()
+    print("first")
+    subprocess.run(["echo", "child"], check=True)
+    over.set(); thread.join()
+    subprocess.run(["echo", "child alone"], check=True)
+"""
+    assert printed(code) == [
+        ("first", "first"),
+        (None, "child"),
+        ("other", "other"),
+        ("first", "child alone"),
+    ]

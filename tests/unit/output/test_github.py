@@ -1,0 +1,136 @@
+"""What a GitHub Actions job gets: no log line may command its runner."""
+
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from modalrun.outcome import Outcome, StepRecord
+from modalrun.output.github import Groups, command, markdown
+from modalrun.output.text import without_commands
+
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def written() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def groups(written: list[str]) -> Groups:
+    return Groups(lambda text: written.extend(text.splitlines()))
+
+
+def test_steps_side_by_side_get_a_group_each(groups: Groups, written: list[str]) -> None:
+    groups.line(None, "hello")
+    groups.line("a", "a1")
+    groups.line("b", "b1")
+    groups.line("a", "a2")
+    groups.line("c", "c1")
+    groups.line(None, "talk")
+    groups.ended("c")
+    assert written == ["hello", "::group::a", "a1", "a2"], "one step is shown as it goes"
+    groups.ended("a")
+    assert written[4:] == [
+        "::endgroup::", "talk", "::group::c", "c1", "::endgroup::", "::group::b", "b1",
+    ]  # fmt: skip
+    groups.line("b", "b2")
+    groups.ended("b")
+    groups.line("a", "late")
+    assert written[11:] == ["b2", "::endgroup::", "::group::a", "late", "::endgroup::"]
+
+
+def test_at_the_end_everything_is_shown(groups: Groups, written: list[str]) -> None:
+    for step in "abc":
+        groups.line(step, f"line of {step}")
+    groups.close()
+    groups.close()
+    assert written == [
+        line for s in "abc" for line in (f"::group::{s}", f"line of {s}", "::endgroup::")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("::error::owned", ": :error::owned"),
+        ("  \t::set-output name=x::y", "  \t: :set-output name=x::y"),
+        ("a ::error::b", "a ::error::b"),
+        ("x ##[group]y ##[error]", "x ## [group]y ## [error]"),
+        ("std::vector", "std::vector"),
+        (":", ":"),
+        ("", ""),
+    ],
+)
+def test_a_line_commands_nothing(line: str, shown: str) -> None:
+    assert without_commands(line) == shown
+
+
+def test_a_message_ends_no_command() -> None:
+    assert command("error", "50 %\n::warning::x", title="a: b, c\r") == (
+        "::error title=a%3A b%2C c%0D::50 %25%0A::warning::x\n"
+    )
+
+
+OUTCOME = Outcome(
+    exit_code=1,
+    headline="Run failed: train.",
+    details=(("run", "id`1"), ("zenml", "https://zenml.example/run")),
+    steps=(
+        StepRecord("load_it", "completed", START, START + timedelta(seconds=2)),
+        StepRecord("train", "failed", attempt=2, gpu="H100", reason="a | b <script>"),
+    ),
+)
+
+
+def test_the_page_of_a_job() -> None:
+    assert markdown(OUTCOME).splitlines() == [
+        "### ❌ Run failed: train.",
+        "",
+        "| step | state | time | gpu | |",
+        "|---|---|--:|---|---|",
+        r"| load\_it | completed | 2.0 s |  |  |",
+        r"| train | failed \(try 2\) |  | H100 | a \| b &lt;script&gt; |".replace("&gt;", ">"),
+        "",
+        "- run: `id1`",
+        "- zenml: https://zenml.example/run",
+        "",
+    ]
+
+
+def test_a_job_from_its_first_line_to_its_summary(tmp_path: Path) -> None:
+    page = tmp_path / "summary.md"
+    code = """
+from modalrun.board import Board
+from modalrun.driver.events import StepEvent
+from modalrun.loglines import LogLine
+from modalrun.outcome import Outcome, StepRecord
+from modalrun.output.console import reporter
+with reporter() as shown:
+    shown.say("Run x\\n ::error::talk")
+    shown.begin(Board(["load", "train"]))
+    shown.line(LogLine("load", "stdout", "::error::owned \\x1b[31mred", None, 'sb-1'))
+    shown.line(LogLine("load", "stderr", "##[error]owned", None, 'sb-1'))
+    shown.event(StepEvent("load", "failed", at=1.0))
+    step = StepRecord("load", "failed", reason="ValueError: 50 % ##[x\\n::x")
+    shown.summary(Outcome(1, "Run failed: load.", (), (step,)))
+"""
+    environment = {**os.environ, "GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "::group::load",
+        ": :error::owned red",
+        "## [error]owned",
+        "::endgroup::",
+        "::error title=Step load failed::ValueError: 50 %25 ## [x",
+    ]
+    assert done.stderr.startswith("Run x\n : :error::talk\n")
+    assert "  load: ValueError: 50 % ## [x\n" in done.stderr
+    assert not any(line.lstrip().startswith("::") for line in done.stderr.splitlines())
+    assert page.read_text().startswith("### ❌ Run failed: load.")

@@ -1,0 +1,72 @@
+"""How steps stand, from events."""
+
+from modalrun.board import Board
+from modalrun.driver.events import StepEvent
+
+
+def test_a_step_from_its_start_to_its_end() -> None:
+    board = Board(["load", "train"])
+    row = board.rows["train"]
+    assert (row.state, row.seconds(10), row.final) == ("waiting", None, False)
+
+    board.apply(StepEvent("train", "starting", at=10, gpu="H100"))
+    assert (row.state, row.seconds(11), row.gpu) == ("starting", None, "H100")
+    board.apply(StepEvent("train", "running", at=12, sandbox="sb-1", gpu="H100"))
+    assert (row.sandbox, row.seconds(15)) == ("sb-1", 3)
+    board.apply(StepEvent("train", "failed", at=20, sandbox="sb-1", exit_code=1, reason="raised"))
+
+    assert (row.state, row.final, row.seconds(99)) == ("failed", True, 8)
+    assert (row.exit_code, row.reason) == (1, "raised")
+    assert board.counts() == {"waiting": 1, "failed": 1}
+    used = board.usage["sb-1"]
+    assert (used.started, used.ended, used.gpu) == (12, 20, "H100")
+
+
+def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:
+    board = Board(["train"])
+    board.apply(StepEvent("train", "running", at=1, sandbox="sb-1", gpu="T4"))
+    board.apply(StepEvent("train", "retrying", at=3, sandbox="sb-1"))
+    board.apply(StepEvent("train", "starting", at=4, attempt=2))
+    row = board.rows["train"]
+    assert (row.attempt, row.sandbox, row.gpu) == (2, None, None)
+    board.apply(StepEvent("train", "running", at=5, attempt=2, sandbox="sb-2"))
+    board.apply(StepEvent("train", "failed", at=6, attempt=1, sandbox="sb-1"))
+    assert (row.state, row.sandbox, row.seconds(7)) == ("running", "sb-2", 2)
+    assert board.usage["sb-1"].ended == 3
+
+
+def test_a_driver_that_takes_over_says_again_what_was_said() -> None:
+    board = Board(["train"])
+    board.apply(StepEvent("train", "running", at=1, sandbox="sb-1"))
+    board.apply(StepEvent("train", "running", at=9, sandbox="sb-1"))
+    assert board.rows["train"].seconds(11) == 10
+    board.apply(StepEvent("train", "completed", at=12, sandbox="sb-1"))
+    board.apply(StepEvent("train", "completed", at=15, sandbox="sb-1"))
+    assert board.rows["train"].seconds(99) == 11
+
+
+def test_seconds_of_waiting_are_summed_up_and_belong_to_the_sandbox() -> None:
+    board = Board(["a", "b"])
+    board.apply(StepEvent("a", "running", at=10, sandbox="sb-1", wasted=1.5))
+    board.apply(StepEvent("b", "running", at=10, sandbox="sb-2", wasted=2))
+    assert board.wasted == 3.5
+    assert board.usage["sb-1"].started == 8.5
+
+
+def test_a_step_that_nobody_knew_of_is_shown_too() -> None:
+    board = Board([])
+    board.apply(StepEvent("late", "running", at=1))
+    assert list(board.rows) == ["late"]
+
+
+def test_of_many_steps_those_that_matter_are_chosen() -> None:
+    board = Board([f"s{i}" for i in range(50)])
+    for i in range(20):
+        board.apply(StepEvent(f"s{i}", "running", at=i))
+        board.apply(StepEvent(f"s{i}", "failed" if i == 3 else "completed", at=i + 1))
+    for i in (30, 40):
+        board.apply(StepEvent(f"s{i}", "running", at=50))
+    assert [row.step for row in board.chosen(3)] == ["s3", "s30", "s40"]
+    assert [row.step for row in board.chosen(5)] == ["s3", "s18", "s19", "s30", "s40"]
+    assert len(board.chosen(99)) == 50
+    assert board.chosen(0) == []

@@ -1,0 +1,56 @@
+"""Signals and keys, in real processes and on a real pseudo-terminal."""
+
+import os
+import pty
+import queue
+import signal
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from modalrun import interrupts
+
+LISTENING = """
+import os, queue, signal
+from modalrun import interrupts
+interrupts.install()
+inbox = queue.SimpleQueue()
+{before}
+with interrupts.listening(inbox.put):
+    {inside}
+    print(inbox.get())
+interrupts.check()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "inside"),
+    [
+        ("", "os.kill(os.getpid(), signal.SIGTERM)"),
+        ("try: os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException: pass", "pass"),
+    ],
+)
+def test_a_signal_is_handed_over_and_later_ones_are_raised_again(before: str, inside: str) -> None:
+    code = LISTENING.format(before=before, inside=inside)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{int(signal.SIGTERM)}\n"
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_keys_come_one_by_one_and_the_terminal_is_left_as_it_was() -> None:
+    keyboard, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    pressed: queue.SimpleQueue[str] = queue.SimpleQueue()
+    try:
+        with interrupts.keys(terminal, pressed.put):
+            os.write(keyboard, b"sg")
+            assert [pressed.get(timeout=10), pressed.get(timeout=10)] == ["s", "g"]
+        assert termios.tcgetattr(terminal) == before
+        os.write(keyboard, b"later\n")
+        assert os.read(terminal, 100) == b"later\n", "nothing goes on reading"
+    finally:
+        os.close(keyboard)
+        os.close(terminal)

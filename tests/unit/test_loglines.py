@@ -1,0 +1,110 @@
+"""Pieces of streams -> lines with their steps; which of them are wanted."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modalrun.driver import events
+from modalrun.driver.events import LinesOf, StepEvent
+from modalrun.loglines import Item, LogLine, RunLines, Wanted
+
+RUN = "sb-run"
+TEXT = st.text(st.characters(exclude_characters="\n\x1e", exclude_categories=["Cs"]), max_size=20)
+STEPS = st.sampled_from(["load", "train", None])
+
+
+def cut(text: str, places: list[int]) -> list[str]:
+    """A text in pieces, cut at these places."""
+    edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@given(
+    printed=st.lists(st.tuples(STEPS, TEXT)),
+    places=st.lists(st.integers(min_value=0)),
+    last=TEXT,
+)
+def test_lines_come_out_whole_and_marked_however_a_stream_is_cut(
+    printed: list[tuple[str | None, str]], places: list[int], last: str
+) -> None:
+    stream, step = "", None
+    for owner, text in printed:
+        if owner != step:
+            stream, step = stream + events.line(LinesOf(owner)), owner
+        stream += f"{text}\n"
+    lines = RunLines(RUN)
+    items: list[Item] = []
+    for piece in cut(stream + last, places):
+        items += lines.feed(RUN, "stdout", piece)
+    items += lines.end(RUN, "stdout")
+    found = [(i.step, i.text) for i in items if isinstance(i, LogLine)]
+    assert found == printed + ([(step, last)] if last else [])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), TEXT, st.booleans())))
+def test_streams_of_many_sandboxes_don_t_mix(pieces: list[tuple[str, str, bool]]) -> None:
+    lines = RunLines(RUN)
+    for name in "abc":
+        event = StepEvent(f"step {name}", "running", 1.0, attempt=3, sandbox=name)
+        assert lines.feed(RUN, "stdout", events.line(event)) == [event]
+    items: list[Item] = []
+    for name, text, ends in pieces:
+        items += lines.feed(name, "stderr", text + "\n" * ends)
+    for name in "abc":
+        items += lines.end(name, "stderr")
+        whole = "".join(text + "\n" * ends for sandbox, text, ends in pieces if sandbox == name)
+        mine = [i for i in items if isinstance(i, LogLine) and i.sandbox == name]
+        expected = whole.split("\n")
+        assert [i.text for i in mine] == (expected if expected[-1] else expected[:-1])
+        assert all(i.step == f"step {name}" and i.attempt == 3 for i in mine)
+
+
+def test_an_event_after_a_line_without_an_end() -> None:
+    lines = RunLines(RUN)
+    marker = events.line(LinesOf("train"))
+    first, event = lines.feed(RUN, "stdout", f"50 %{marker}")
+    assert isinstance(first, LogLine) and (first.step, first.text) == (None, "50 %")
+    assert event == LinesOf("train")
+
+
+def test_only_the_run_sandbox_is_believed() -> None:
+    lines = RunLines(RUN)
+    forged = events.line(StepEvent("x", "running", 1.0, sandbox="sb-evil"))
+    (line,) = lines.feed("sb-step", "stdout", forged)
+    assert isinstance(line, LogLine) and line.text == forged.rstrip("\n")
+
+
+def test_a_note_stands_after_what_was_unfinished() -> None:
+    lines = RunLines(RUN)
+    lines.feed(RUN, "stdout", "half")
+    half, note = lines.note(RUN, "stdout", "a gap")
+    assert isinstance(half, LogLine) and (half.source, half.text) == ("stdout", "half")
+    assert isinstance(note, LogLine) and (note.source, note.text) == ("system", "a gap")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "per_step", "texts"),
+    [
+        (Wanted(), False, "own train old eval"),
+        (Wanted(), True, "train old eval"),
+        (Wanted(driver=True), True, "own"),
+        (Wanted(steps=["tr*", "no"]), False, "train old"),
+        (Wanted(sources=["stderr"]), False, "eval"),
+        (Wanted(since=10.0), False, "own train eval"),
+        (Wanted(until=10.0), False, "own old"),
+        (Wanted(search="ra"), False, "train"),
+    ],
+)
+def test_wanted(wanted: Wanted, per_step: bool, texts: str) -> None:
+    lines = [
+        LogLine(None, "stdout", "own", None, RUN),
+        LogLine("train", "stdout", "train", 10.0, RUN),
+        LogLine("train", "stdout", "old", 9.0, RUN),
+        LogLine("eval", "stderr", "eval", 11.0, RUN),
+    ]
+    taken = [line.text for line in lines if wanted.takes(line, per_step=per_step)]
+    assert taken == texts.split()

@@ -1,0 +1,43 @@
+"""What a run has cost."""
+
+from decimal import Decimal
+
+from modalrun.board import Board
+from modalrun.driver.events import StepEvent
+from modalrun.image import ImageRecipe
+from modalrun.plan import Plan, SandboxSpec, StepPlan
+from modalrun.pricing import dollars
+from modalrun.resources import Resources
+from modalrun.spending import spending
+
+IMAGE = ImageRecipe("3.11")
+CPU = SandboxSpec(("x",), IMAGE, Resources(cpu=1.0, memory=1024), 60)
+GPU = SandboxSpec(
+    ("x",), IMAGE, Resources(gpu="H100", cpu=1.0, memory=1024, other_gpus=("T4",)), 60
+)
+SECOND = Decimal("0.00003942") + Decimal("0.00000667")
+
+
+def planned(target: str) -> Plan:
+    steps = (StepPlan("train", sandbox=GPU),) if target == "modal" else ()
+    return Plan(target, None, "app", "p", CPU, steps=steps)  # type: ignore[arg-type]
+
+
+def test_every_sandbox_counts_with_the_gpu_that_it_got() -> None:
+    board = Board(["train"])
+    board.apply(StepEvent("train", "running", at=10, sandbox="sb-1", gpu="T4", wasted=2.0))
+    board.apply(StepEvent("train", "completed", at=1008, sandbox="sb-1"))
+    lines = dict(spending(planned("modal"), board, None, 0, 2000))
+    # 2000 s of the driver, 1000 s of the step: about $0.30, rounded up.
+    amount = 2000 * SECOND + 1000 * (SECOND + Decimal("0.000164"))
+    assert lines["cost"].startswith(f"about {dollars(amount)} (")
+    assert lines["waited"].startswith("2.0 s")
+
+
+def test_here_it_costs_nothing() -> None:
+    ((label, text),) = spending(planned("local"), Board([]), None, 0, 3600)
+    assert (label, text[:39]) == ("cost", "nothing here; on Modal about $0.1660 (l")
+
+
+def test_no_price_no_figure() -> None:
+    assert spending(planned("modal"), Board([]), "Z9000", 0, 10) == []
