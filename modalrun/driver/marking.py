@@ -126,8 +126,7 @@ def install() -> None:
         stream.__init__(  # type: ignore[misc]
             marked, encoding=stream.encoding, errors=stream.errors, write_through=True
         )
-    sys.stdout.write(events.line(LinesOf(None)))
-    sys.stdout.flush()
+    _streams[0].write(_marker(None))
 
 
 @contextlib.contextmanager
