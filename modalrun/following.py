@@ -16,7 +16,8 @@ from modalrun import interrupts
 from modalrun.board import Board
 from modalrun.driver.events import StepEvent
 from modalrun.errors import ConnectionLostError, ModalrunError, RunStoppedError
-from modalrun.lines import Line, Separator, Source
+from modalrun.loglines import Item, LogLine
+from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
 from modalrun.outcome import Outcome, StepRecord, verdict
@@ -32,7 +33,7 @@ KILLED = 137
 STOP_SECONDS = 7.0
 """How long the end of a run is waited for after a signal. CI systems kill after 7.5 to 10 s."""
 
-QUESTION = "Interrupted. s: stop the run   d: detach, the run goes on   g: go on"
+QUESTION = "s: stop the run   d: detach, it goes on   g: go on"
 
 
 class Watcher(Protocol):
@@ -50,7 +51,7 @@ class Watcher(Protocol):
     def event(self, event: StepEvent) -> None:
         """The board has changed by this event."""
 
-    def line(self, line: Line) -> None:
+    def line(self, line: LogLine) -> None:
         """A line of the run's output. Raises BrokenPipeError when nobody reads it any more."""
 
     def question(self, text: str | None) -> None:
@@ -136,7 +137,7 @@ def follow(
             inbox.put(_Signal(interrupted))
         watcher.begin(board)
         output = _Output(board, watcher, inbox)
-        _in_background(lambda: output.all_of(run.sandbox), inbox)
+        _in_background(lambda: output.all_of(run), inbox)
         watcher.phase("Waiting for the first step")
         end = _until_the_end(run, watcher, inbox, on_interrupt)
     with redirect_stdout(sys.stderr):
@@ -150,32 +151,44 @@ def follow(
 
 
 class _Output:
-    """The run sandbox's output on its way to the board and the watcher."""
+    """The output of a run's sandboxes on its way to the board and the watcher."""
 
     def __init__(self, board: Board, watcher: Watcher, inbox: SimpleQueue[_Message]) -> None:
         self._board = board
         self._watcher = watcher
         self._inbox = inbox
-        self._separators: dict[Source, Separator] = {
-            "stdout": Separator("stdout"),
-            "stderr": Separator("stderr"),
-        }
         self._left = False
 
-    def all_of(self, sandbox: RunningSandbox) -> SandboxEnd:
-        """Pass everything on until the sandbox has ended; returns how."""
-        end = sandbox.watch(lambda source, text: self._pass(self._separators[source].feed(text)))
-        for separator in self._separators.values():
-            self._pass(separator.flush())
+    def all_of(self, run: Submitted) -> SandboxEnd:
+        """Pass everything on until the run sandbox has ended; returns how.
+
+        Raises:
+            ConnectionLostError: The connection is lost for good; the run may still be going.
+        """
+        follower = Follower(run.connection, run.sandbox.id)
+        reader = threading.Thread(target=self._read, args=(follower,), daemon=True)
+        reader.start()
+        try:
+            end = run.sandbox.wait()
+            if not (_is_orphaned(run, end) and _living_steps(run)):
+                reader.join()
+        finally:
+            follower.close()
         return end
 
-    def _pass(self, items: Iterable[Line | StepEvent]) -> None:
+    def _read(self, follower: Follower) -> None:
+        try:
+            for batch in follower:
+                self._pass(batch)
+        except BaseException as error:
+            self._inbox.put(error)
+
+    def _pass(self, items: Iterable[Item]) -> None:
         for item in items:
             if isinstance(item, StepEvent):
-                # Only stdout has events, so that no lock is needed.
                 self._board.apply(item)
                 self._watcher.event(item)
-            elif not self._left:
+            elif isinstance(item, LogLine) and not self._left:
                 try:
                     self._watcher.line(item)
                 except BrokenPipeError as error:
@@ -346,8 +359,7 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     from modalrun.zenml_api import runs
 
     try:
-        unfinished = not runs.read_run(run.run_id).finished
-        if unfinished and run.plan.mode == "per_step" and end.exit_code == KILLED:
+        if _is_orphaned(run, end) and not runs.read_run(run.run_id).finished:
             return _without_driver(run, board)
         # A sandbox that was killed as a whole could not record its own end.
         runs.finalize_run(
@@ -373,12 +385,22 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     )
 
 
+def _is_orphaned(run: Submitted, end: SandboxEnd) -> bool:
+    """Whether the driver was ended from outside, so that another one can take over."""
+    return run.plan.mode == "per_step" and end.exit_code == KILLED
+
+
+def _living_steps(run: Submitted) -> int:
+    """How many step sandboxes run; 0 where Modal can't be asked."""
+    try:
+        return len(run.sandboxes.running("step"))
+    except ModalrunError:
+        return 0
+
+
 def _without_driver(run: Submitted, board: Board) -> Outcome:
     """The run sandbox was killed from outside: its steps may live, and a new driver can go on."""
-    try:
-        living = len(run.sandboxes.running("step"))
-    except ModalrunError:
-        living = 0
+    living = _living_steps(run)
     what = f"; {living} of its step sandboxes still run" if living else ""
     return Outcome(
         exit_code=RunStoppedError.exit_code,
@@ -402,5 +424,5 @@ def _steps(
         row = board.rows[name]
         told = "not run" if row.state == "waiting" else row.state
         step = recorded.get(name) or StepRecord(name, told, attempt=row.attempt)
-        steps.append(replace(step, gpu=row.gpu, reason=row.reason))
+        steps.append(replace(step, gpu=row.gpu, reason=step.reason or row.reason))
     return tuple(steps)

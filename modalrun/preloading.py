@@ -5,16 +5,40 @@ from __future__ import annotations
 from modalrun.localmodal.preload import Preload
 
 PRELOAD = Preload(
-    # What `modalrun.zenml_api` imports, and the stores, which ZenML imports when it needs them.
+    # What `modalrun.zenml_api` imports, and what ZenML 0.98.0 imports when it opens its store,
+    # makes a stack of components and runs a step (the modules that a run has in the end).
     # Nothing of modalrun and nothing of the user: both may change while the server runs.
     modules=(
         "zenml.client",
         "zenml.execution.step.utils",
+        "zenml.execution.utils",
         "zenml.orchestrators.publish_utils",
+        "zenml.pipelines.pipeline_definition",
         "zenml.pipelines.run_utils",
-        "zenml.integrations.registry",
         "zenml.zen_stores.sql_zen_store",
+        # As the first query does: half a second.
+        "sqlalchemy.orm:configure_mappers",
         "zenml.zen_stores.rest_zen_store",
+        "zenml.zen_stores.migrations.backup.sqlalchemy",
+        "sqlite3",
+        "zenml.alerter",
+        "zenml.annotators",
+        "zenml.container_registries",
+        "zenml.data_validators",
+        "zenml.deployers",
+        "zenml.experiment_trackers",
+        "zenml.feature_stores",
+        "zenml.image_builders",
+        "zenml.log_stores",
+        "zenml.log_stores.artifact.artifact_log_exporter",
+        "zenml.model_deployers",
+        "zenml.model_registries",
+        "zenml.sandboxes",
+        "zenml.step_operators",
+        "zenml.integrations.registry",
+        "packaging.requirements",
+        # For the driver.
+        "modal",
     ),
     programs=("modalrun.driver",),
     # As the plan sets it in every sandbox (`modalrun/plan.py`).

@@ -70,7 +70,7 @@ def _refuse(view: RunView) -> None:
     text = f"{view.notes[0].text} Nothing was changed."
     if view.run.facts is None:
         raise UsageError(text, hint=hint)
-    if view.modal.problem and "knows no sandbox" in view.modal.problem:
+    if view.modal.unheard_of:
         raise NotFoundError(text, hint=hint)
     raise ConnectionLostError(text, hint=hint)
 

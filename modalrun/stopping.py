@@ -6,14 +6,14 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from sys import stderr
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from modalrun.errors import NotFoundError
+from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api import Connection
 from modalrun.modal_api.ending import END_SECONDS, RunSandboxes
-from modalrun.spec import Target
 
 if TYPE_CHECKING:
+    from modalrun.spec import Target
     from modalrun.zenml_api.stopping import Stoppable
 
 FORCED = "The run was stopped by force."
@@ -62,7 +62,7 @@ def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) ->
             f"ZenML has no sandbox on record for the run {run.id} ({run.status}).",
             hint="If it was submitted with modalrun a moment ago, try again in some seconds.",
         )
-    connection = Connection(_target(run.facts.target))
+    connection = Connection(cast("Target", run.facts.target), credentials=run.credentials)
     sandboxes = RunSandboxes(connection, run.id, run.facts.app_id, run.facts.sandbox_id)
     if run.finished:
         ended = sandboxes.end(wait=wait)
@@ -90,9 +90,20 @@ def by_force(
     """
     from modalrun.zenml_api import runs, stopping
 
-    # First, so that what ends now is recorded as stopped and ZenML takes no new step.
-    runs.mark_stopping(run_id, FORCED)
+    unrecorded: ModalrunError | None = None
+    try:
+        # First, so that what ends now is recorded as stopped and ZenML takes no new step.
+        runs.mark_stopping(run_id, FORCED)
+    except ModalrunError as error:
+        # Sandboxes cost money, also while ZenML's server is away.
+        unrecorded = error
     sandboxes.end(wait=wait, seconds=seconds)
+    if unrecorded is not None:
+        raise type(unrecorded)(
+            f"The sandboxes of the run {run_id} have ended, but ZenML can't be told:"
+            f" {unrecorded.message}",
+            hint=f"Run 'modalrun stop {run_id}' again when the server is back.",
+        ) from unrecorded
     runs.finalize_run(run_id, FORCED, stopped=True)
     if wait:
         # Once more: a creation that was on its way when the driver ended.
@@ -113,13 +124,13 @@ def _graceful(
         say(f"Asked to stop; waiting for what runs {what}.")
         say("Ctrl-C leaves it to itself; --force ends it now.")
         sandboxes.wait()
-    # Where its driver is gone nothing new starts, and what runs may finish by itself.
-    if wait:
+    if left := sandboxes.running("step"):
+        # Without a driver nothing new starts, and what runs may finish by itself.
+        text = f"The run has no driver any more; {len(left)} of its step sandboxes still run."
+        if not wait:
+            return Stopped(run.id, run.status, text)
+        say(f"{text} Waiting for them to finish.")
         sandboxes.wait_for_steps()
-    elif sandboxes.running("step"):
-        return Stopped(
-            run.id, run.status, f"The run {run.id} has no driver any more; its steps finish."
-        )
     runs.finalize_run(run.id, ASKED, stopped=True)
     return _result(stopping.look(run.id))
 
@@ -140,7 +151,3 @@ def _count(number: int) -> str:
 
 def _were(number: int) -> str:
     return "was" if number == 1 else "were"
-
-
-def _target(text: str) -> Target:
-    return "local" if text == "local" else "modal"

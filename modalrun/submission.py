@@ -80,7 +80,7 @@ def submit(
                 steps = [step.name for step in compiled.deployment.steps]
                 return all_cached(finished.id, finished.url, steps)
         (run,) = created
-        if plan.synchronous:
+        if plan.synchronous or number is not None:
             return following.follow(run, watcher, on_interrupt, interrupted=number)
         with interrupts.deferred(), redirect_stdout(sys.stderr):
             return following.accepted(run)

@@ -35,6 +35,7 @@ class ModalView:
         exit_code: Its exit code, where it has ended.
         step_sandboxes: The ids of the step sandboxes that run; `per_step` mode only.
         problem: Why it is unknown; a sentence.
+        unheard_of: Whether Modal was asked and doesn't know the run sandbox.
     """
 
     sandbox: Presence
@@ -42,6 +43,7 @@ class ModalView:
     exit_code: int | None = None
     step_sandboxes: frozenset[str] = frozenset()
     problem: str | None = None
+    unheard_of: bool = False
 
 
 NOT_ASKED = ModalView("not asked")

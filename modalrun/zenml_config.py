@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import typer
@@ -21,6 +22,7 @@ CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 STORE_PREFIX = "ZENML_STORE_"
 STORE_URL = "ZENML_STORE_URL"
+ACTIVE_PROJECT = "ZENML_ACTIVE_PROJECT_ID"
 DISABLE_MIGRATION = "DISABLE_DATABASE_MIGRATION"
 
 _FILES = ("config.yaml", "credentials.yaml")
@@ -37,7 +39,7 @@ def require_server() -> None:
     Raises:
         ConnectionLostError: Nothing answers at its address.
     """
-    url = os.environ.get(STORE_URL) or _configured_url()
+    url = store_url()
     if urlsplit(url).scheme not in {"http", "https"}:
         return
     problem = connection_problem(url)
@@ -69,11 +71,38 @@ def protect() -> Path | None:
     return copy
 
 
+def store_url() -> str:
+    """The address of ZenML's store, from the environment or the configuration; "" for none."""
+    return os.environ.get(STORE_URL) or _configured_url()
+
+
 def database() -> Path | None:
     """The SQLite file that ZenML uses here; None with a server or another database."""
-    url = os.environ.get(STORE_URL) or _configured_url()
-    _, found, path = url.partition("sqlite:///")
+    _, found, path = store_url().partition("sqlite:///")
     return Path(path) if found else None
+
+
+def active_project() -> str | None:
+    """The id of the active project, where it is known without asking ZenML."""
+    found = os.environ.get(ACTIVE_PROJECT) or _read("config.yaml").get("active_project_id")
+    return str(found) if found else None
+
+
+def stored_token(url: str) -> str | None:
+    """The token that ZenML has stored for a server (`login/credentials.py`, 0.98.0)."""
+    token = _credentials(url).get("api_token")
+    return str(token["access_token"]) if token else None
+
+
+def stored_api_key(url: str) -> str | None:
+    """The API key that ZenML has stored for a server."""
+    key = _credentials(url).get("api_key")
+    return str(key) if key else None
+
+
+def _credentials(url: str) -> dict[str, Any]:
+    found = _read("credentials.yaml").get(url)
+    return found if isinstance(found, dict) else {}
 
 
 def skip_migration() -> None:
@@ -98,9 +127,15 @@ def skip_migration() -> None:
 
 
 def _configured_url() -> str:
+    store = _read("config.yaml").get("store")
+    return str(store.get("url") or "") if isinstance(store, dict) else ""
+
+
+def _read(name: str) -> dict[str, Any]:
+    """A file of ZenML's configuration folder; empty where it is missing or broken."""
     try:
-        config = yaml.safe_load((folder() / "config.yaml").read_text(encoding="utf-8"))
-        return str(config["store"]["url"])
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
+        found = yaml.safe_load((folder() / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
         # ZenML makes the file if there is none, and complains about a broken one itself.
-        return ""
+        return {}
+    return found if isinstance(found, dict) else {}

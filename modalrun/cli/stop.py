@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from modalrun.cli.run_argument import Run, interactive
+
 
 def stop(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id in ZenML.")],
+    run: Run = None,
+    *,
     force: Annotated[
         bool,
         typer.Option(
@@ -27,10 +29,12 @@ def stop(
     A run that has ended already is left as it is. Exit codes: 0 stopped or ended already, 3 not
     authenticated, 4 no such run, 8 connection lost, 130 interrupted while waiting.
     """
-    from modalrun import preparation, stopping
+    from modalrun import history, runs, stopping
 
-    with preparation.zenml_process(Path.cwd()):
+    wanted = history.wanted(run, interactive=interactive())
+    with runs.looking_on():
+        found = runs.resolve(wanted, interactive=False)
         stopped = stopping.stop(
-            run, force=force, wait=wait, say=lambda text: typer.echo(text, err=True)
+            found.id, force=force, wait=wait, say=lambda text: typer.echo(text, err=True)
         )
     typer.echo(stopped.headline, err=True)

@@ -7,6 +7,7 @@ from typing import cast
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.facts import RunFacts
+from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, end_kind
 from modalrun.modal_api.translate import translated
 from modalrun.plan import TAG_ROLE, TAG_RUN
@@ -21,6 +22,9 @@ def view(run_id: str, facts: RunFacts) -> ModalView:
         run_id: ZenML's run id.
         facts: What is recorded of the run's sandboxes.
     """
+    if facts.target == "local" and not launcher.default_state_dir().exists():
+        # To start a server only to hear that it knows nothing would be no use.
+        return _unknown(facts)
     try:
         connection = Connection(cast("Target", facts.target))
         # This asks for the sandbox's state too, so there is no second call.
@@ -29,12 +33,7 @@ def view(run_id: str, facts: RunFacts) -> ModalView:
         if facts.mode == "per_step":
             steps = running_steps(connection, run_id, facts)
     except NotFoundError:
-        where = (
-            "the local Modal server of this user and machine"
-            if facts.target == "local"
-            else "the Modal workspace that the token belongs to"
-        )
-        return ModalView("unknown", problem=f"{where} knows no sandbox {facts.sandbox_id}.")
+        return _unknown(facts)
     except ModalrunError as error:
         return ModalView("unknown", problem=_while_looking(error.message))
     if code is None:
@@ -83,6 +82,17 @@ def run_sandbox(facts: RunFacts) -> RunningSandbox:
     connection = Connection(cast("Target", facts.target))
     return RunningSandbox(
         connection, connection.attach(facts.sandbox_id), app_id=facts.app_id, gpu=facts.gpu
+    )
+
+
+def _unknown(facts: RunFacts) -> ModalView:
+    where = (
+        "the local Modal server of this user and machine"
+        if facts.target == "local"
+        else "the Modal workspace that the token belongs to"
+    )
+    return ModalView(
+        "unknown", unheard_of=True, problem=f"{where} knows no sandbox {facts.sandbox_id}."
     )
 
 

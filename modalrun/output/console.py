@@ -14,11 +14,13 @@ from rich.text import Text
 
 from modalrun.board import Board
 from modalrun.driver.events import StepEvent
-from modalrun.lines import Line
+from modalrun.loglines import LogLine
 from modalrun.outcome import Outcome, StepRecord
-from modalrun.output.live import MARKS, LiveView
+from modalrun.output.live import MARKS, LiveView, Verbatim
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
+
+_RESET = "\x1b[0m"
 
 
 def reporter() -> Reporter:
@@ -42,7 +44,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._status: Status | None = None
         self._live: LiveView | None = None
-        self._marks: dict[str, str] = {}
+        self._marks: dict[str, int] = {}
         self._width = 0
 
     def __enter__(self) -> Reporter:
@@ -58,7 +60,7 @@ class Reporter:
             return
         with self._lock:
             self._end_phase()
-            if self._talk.is_terminal:
+            if _is_live(self._talk):
                 self._status = self._talk.status(Text(f"{text} ..."))
                 self._status.start()
 
@@ -79,16 +81,16 @@ class Reporter:
         self._width = min(max(map(len, names), default=0), 24)
         with self._lock:
             self._end_phase()
-            if self._talk.is_terminal and not self._talk.is_dumb_terminal:
+            if _is_live(self._talk):
                 self._live = LiveView(self._talk, board)
                 self._live.start()
 
     def event(self, event: StepEvent) -> None:
         """A step's state has changed; the live view looks at the board by itself."""
 
-    def line(self, line: Line) -> None:
+    def line(self, line: LogLine) -> None:
         """A line of the run's output, marked with its step."""
-        console = self._consoles[line.source]
+        console = self._consoles.get(line.source, self._talk)
         if not console.is_terminal:
             with self._lock:
                 self._end_phase()
@@ -103,7 +105,7 @@ class Reporter:
             return
         with self._lock:
             self._end_phase()
-            console.print(shown)
+            console.print(Verbatim([shown]))
 
     def question(self, text: str | None) -> None:
         """A question to be answered by a key, until it is None again."""
@@ -134,16 +136,22 @@ class Reporter:
                 self._talk.print()
             style = "bold green" if outcome.exit_code == 0 else "bold red"
             self._talk.print(Text(outcome.headline, style=style))
+            for step in outcome.steps:
+                if step.status == "failed" and step.reason:
+                    why = harmless(step.reason.strip().partition("\n")[0], colours=False)
+                    self._talk.print(Text(f"  {step.name}: {why}"))
             for label, value in outcome.details:
                 self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
 
-    def _marked(self, line: Line, *, colours: bool) -> Text:
+    def _marked(self, line: LogLine, *, colours: bool) -> str:
         text = harmless(line.text, colours=colours)
-        body = Text.from_ansi(text) if colours else Text(text)
+        if "\x1b" in text:
+            text += _RESET
         if line.step is None:
-            return body
+            return text
         mark = f"{line.step:<{self._width}} | "
-        return Text.assemble((mark, self._marks.get(line.step, "")), body)
+        code = self._marks.get(line.step) if colours else None
+        return f"\x1b[{code}m{mark}{_RESET}{text}" if code else mark + text
 
     def _end(self) -> None:
         live, self._live = self._live, None
@@ -156,6 +164,11 @@ class Reporter:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _is_live(console: Console) -> bool:
+    """Whether what is shown can be redrawn: FORCE_COLOR makes Rich take a file for a terminal."""
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 def state(step: StepRecord) -> str:

@@ -7,13 +7,14 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from modalrun.board import Board
 from modalrun.driver.events import FINAL, StepEvent
-from modalrun.lines import Line
-from modalrun.outcome import Outcome
+from modalrun.loglines import LogLine
+from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import Reporter, state
 from modalrun.output.text import harmless, without_commands
 from modalrun.output.words import duration
@@ -117,7 +118,6 @@ class GitHubReporter(Reporter):
     def __init__(self) -> None:
         super().__init__()
         self._groups = Groups(self._write)
-        self._annotated: set[str] = set()
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
@@ -125,18 +125,14 @@ class GitHubReporter(Reporter):
 
     def begin(self, board: Board) -> None:
         """The run's output follows."""
-        with self._lock:
-            self._end_phase()
 
     def event(self, event: StepEvent) -> None:
         """A step's state has changed."""
         with self._lock:
-            if event.state == "failed":
-                self._annotate(event.step, event.reason)
             if event.state in FINAL:
                 self._groups.ended(event.step)
 
-    def line(self, line: Line) -> None:
+    def line(self, line: LogLine) -> None:
         """A line of the run's output, in the group of its step."""
         text = without_commands(harmless(line.text, colours=False))
         with self._lock:
@@ -146,12 +142,14 @@ class GitHubReporter(Reporter):
         """Nobody is there to be asked."""
 
     def summary(self, outcome: Outcome) -> None:
-        """Each step's state and time, in the log and on the job's page."""
+        """Annotations for what failed, and the steps in the log and on the job's page."""
+        outcome = replace(outcome, steps=tuple(map(_without_commands, outcome.steps)))
         with self._lock:
             self._groups.close()
             failed = [step for step in outcome.steps if step.status == "failed"]
             for step in failed:
-                self._annotate(step.name, step.reason)
+                message = step.reason or "Its log says why."
+                self._write(command("error", message, title=f"Step {step.name} failed"))
             if outcome.exit_code and not failed:
                 self._write(command("error", outcome.headline, title="modalrun"))
         super().summary(outcome)
@@ -163,12 +161,6 @@ class GitHubReporter(Reporter):
             except OSError as error:
                 self.say(f"note: {STEP_SUMMARY} can't be written: {error}", "yellow")
 
-    def _annotate(self, step: str, reason: str | None) -> None:
-        if step not in self._annotated:
-            self._annotated.add(step)
-            message = harmless(reason or "Its log says why.", colours=False)
-            self._write(command("error", message, title=f"Step {step} failed"))
-
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -177,6 +169,14 @@ class GitHubReporter(Reporter):
         with self._lock:
             self._groups.close()
         super()._end()
+
+
+def _without_commands(step: StepRecord) -> StepRecord:
+    """A step whose reason is one line that commands nothing."""
+    if not step.reason:
+        return step
+    line = harmless(step.reason.strip().partition("\n")[0], colours=False)
+    return replace(step, reason=without_commands(line))
 
 
 def command(name: str, message: str, *, title: str) -> str:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from itertools import groupby
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.rule import Rule
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from modalrun.board import Board, Row
 from modalrun.output.words import STYLES, duration_of
 
-MARKS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta")
-"""Colours that mark the lines of a step, in the order of the steps."""
+MARKS = (36, 35, 32, 33, 34, 96, 95)
+"""Terminal codes of the colours that mark the lines of a step, in the order of the steps."""
 
 _MOST_ROWS = 12
 _MOST_PENDING = 20_000
 """Lines that wait to be shown; whoever brings more waits, so that memory stays bounded."""
 
+_RULE_WIDTH = 60
 _GAP = 2
 _STATE_WIDTH = len("completed")
 _TIME_WIDTH = len("59 m 59 s")
@@ -30,6 +32,16 @@ _SANDBOX_WIDTH = 29
 
 _SHORT_NAME = 16
 """Sandbox ids are left out where they would leave step names less room than this."""
+
+
+class Verbatim:
+    """Lines as they go to the terminal. Rich would take ten times as long to make sense of them."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._text = "".join(f"{line}\n" for line in lines)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment(self._text)
 
 
 class LiveView:
@@ -43,7 +55,7 @@ class LiveView:
         self._question = ""
         self._began = time.time()
         self._news = threading.Condition()
-        self._pending: list[Text] = []
+        self._pending: list[str | Text] = []
         self._closing = False
         self._live = Live(
             console=console,
@@ -68,8 +80,8 @@ class LiveView:
         self._writer.join()
         self._live.stop()
 
-    def show(self, lines: Iterable[Text]) -> None:
-        """Show lines above the table; waits while too many are pending."""
+    def show(self, lines: Iterable[str | Text]) -> None:
+        """Show lines above the table, a `str` verbatim; waits while too many are pending."""
         with self._news:
             self._news.wait_for(lambda: len(self._pending) < _MOST_PENDING or self._closing)
             self._pending.extend(lines)
@@ -92,11 +104,16 @@ class LiveView:
                 self._news.notify_all()
                 if not lines:
                     return
-            self._console.print(Text("\n").join(lines))
+            for verbatim, some in groupby(lines, lambda line: isinstance(line, str)):
+                if verbatim:
+                    self._console.print(Verbatim(map(str, some)))
+                else:
+                    self._console.print(*some, sep="\n")
 
     def _render(self) -> RenderableType:
         size = self._console.size
-        parts: list[RenderableType] = [Rule(style="dim")]
+        # Shorter than the terminal, so that it stays one row where a window is made narrower.
+        parts: list[RenderableType] = [Text("─" * min(size.width, _RULE_WIDTH), style="dim")]
         rows = self._board.chosen(max(3, min(_MOST_ROWS, size.height // 3)))
         if rows:
             parts.append(table(rows, time.time(), size.width))

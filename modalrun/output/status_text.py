@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,9 +20,15 @@ from modalrun.output.words import STYLES, duration
 from modalrun.truth import LOST, RunView
 
 WIDE = 110
-"""Columns from which on there is room for what can be left out."""
+"""Columns from which on there is room for the sandbox of each step."""
+
+MIDDLE = 76
+"""Columns from which on there is room for when a step started."""
 
 _TITLES = 10
+
+_AROUND = 18
+"""Lines that a live picture has besides its steps."""
 
 
 def print_status(view: RunView) -> None:
@@ -37,13 +44,13 @@ class LiveStatus:
         self._console = make_console(stderr=False)
         self._view: RunView | None = None
         self._said: dict[str, str] = {}
+        self._over = False
         self._live: Live | None = None
         if self._console.is_terminal:
             self._live = Live(
                 console=self._console,
                 get_renderable=self._current,
                 refresh_per_second=4,
-                vertical_overflow="visible",
             )
 
     def __enter__(self) -> LiveStatus:
@@ -58,6 +65,8 @@ class LiveStatus:
         trace: TracebackType | None,
     ) -> None:
         if self._live is not None:
+            # The last picture stays, and has all steps.
+            self._over = True
             self._live.stop()
         elif self._view is not None and kind is None:
             print_status(self._view)
@@ -77,7 +86,8 @@ class LiveStatus:
     def _current(self) -> RenderableType:
         if self._view is None:
             return Text("")
-        return _rendered(self._view, _now(), _width(self._console))
+        rows = None if self._over else max(1, self._console.height - _AROUND)
+        return _rendered(self._view, _now(), _width(self._console), rows=rows)
 
 
 def _changes(view: RunView) -> Iterator[tuple[str, str]]:
@@ -90,11 +100,16 @@ def _changes(view: RunView) -> Iterator[tuple[str, str]]:
         yield "note", note.text
 
 
-def _rendered(view: RunView, now: datetime, width: int) -> Group:
+def _rendered(view: RunView, now: datetime, width: int, *, rows: int | None = None) -> Group:
     parts: list[RenderableType] = [_head(view, now)]
-    if view.steps:
-        parts += [Text(""), _steps(view, now, wide=width >= WIDE)]
-    reasons = [(step, exit_reason(step)) for step in view.steps]
+    steps, rest = foremost(view.steps, rows)
+    if steps:
+        parts += [Text(""), _steps(view, steps, now, width)]
+    if rest:
+        counts = Counter(step.status for step in rest)
+        words = ", ".join(f"{count} {status}" for status, count in counts.items())
+        parts.append(Text(f"and {len(rest)} more steps: {words}", style="dim"))
+    reasons = [(step, exit_reason(step)) for step in steps]
     shown = [
         Text(harmless(f"  {step.name}: {reason}", colours=False), style="red")
         for step, reason in reasons
@@ -161,27 +176,59 @@ def _place(name: str, url: str | None) -> str:
     return f"{name}  {url}" if url else name
 
 
-def _steps(view: RunView, now: datetime, *, wide: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("step", no_wrap=True, overflow="ellipsis", min_width=8)
-    table.add_column("state", no_wrap=True)
-    table.add_column("start", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
+def foremost(
+    steps: Sequence[KnownStep], rows: int | None
+) -> tuple[Sequence[KnownStep], Sequence[KnownStep]]:
+    """Where there is no room for all steps: those to show, and the rest.
+
+    Steps that move come first, then those that ended badly; the order stays the graph's.
+    """
+    if rows is None or len(steps) <= rows:
+        return steps, ()
+
+    def rank(step: KnownStep) -> int:
+        if step.status in _QUIET:
+            return _QUIET.index(step.status) + 2
+        return 1 if step.end is not None else 0
+
+    chosen = {step.name for step in sorted(steps, key=rank)[:rows]}
+    return (
+        [step for step in steps if step.name in chosen],
+        [step for step in steps if step.name not in chosen],
+    )
+
+
+_QUIET = ("completed", "cached", "not run")
+
+
+def _steps(view: RunView, steps: Sequence[KnownStep], now: datetime, width: int) -> Table:
     own = view.run.facts is not None and view.run.facts.mode == "per_step"
-    table.add_column("resources", no_wrap=True, overflow="ellipsis")
-    if own and wide:
-        table.add_column("sandbox", no_wrap=True)
-    for step in view.steps:
-        row: list[str | Text] = [
-            Text(harmless(step.name, colours=False)),
-            Text(_state(step), style=_style(step.status)),
-            _local(step.start, now) if step.start else "",
-            duration(step.start, step.end or (None if view.over else now)),
-            _resources(step, view),
-        ]
-        if own and wide:
-            row.append(step.facts.sandbox_id if step.facts else "")
-        table.add_row(*row)
+    columns = ["step", "state", *(["start"] if width >= MIDDLE else []), "time", "resources"]
+    columns += ["sandbox"] if own and width >= WIDE else []
+    rows = [
+        {
+            "step": Text(harmless(step.name, colours=False)),
+            "state": Text(_state(step), style=_style(step.status)),
+            "start": Text(_local(step.start, now) if step.start else ""),
+            "time": Text(duration(step.start, step.end or (None if view.over else now))),
+            "resources": Text(_resources(step, view)),
+            "sandbox": Text(step.facts.sandbox_id if step.facts else ""),
+        }
+        for step in steps
+    ]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        justify: JustifyMethod = "right" if column == "time" else "left"
+        table.add_column(column, no_wrap=True, overflow="ellipsis", justify=justify)
+    widths = {c: max(len(c), *(row[c].cell_len for row in rows)) for c in columns}
+    # What there is too much of is cut from the names, then from the resources.
+    for column, least in (("step", 12), ("resources", 9)):
+        excess = sum(widths.values()) + 2 * len(columns) - width
+        widths[column] -= max(0, min(excess, widths[column] - least))
+    for row in rows:
+        for column in ("step", "resources"):
+            row[column].truncate(widths[column], overflow="ellipsis")
+        table.add_row(*(row[column] for column in columns))
     return table
 
 

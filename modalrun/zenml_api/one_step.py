@@ -136,8 +136,7 @@ class OneStep:
                 self._fail(reason)
             self._launcher.finish_facts()
             with contextlib.suppress(Exception):
-                if (logs := LoggingContext.get()) is not None:
-                    logs.end()
+                _keep_logs()
             signals.leave()
 
     def _word(self) -> Word:
@@ -269,7 +268,12 @@ class _Launcher(StepLauncher):
         force_write_logs: Callable[..., Any],
     ) -> StepRunResponse | None:
         self.store_facts(step_run)
-        return super()._run_step(pipeline_run, step_run, force_write_logs)
+
+        def run() -> StepRunResponse | None:
+            return super(_Launcher, self)._run_step(pipeline_run, step_run, force_write_logs)
+
+        # A step operator cleans up what it has started elsewhere when it is interrupted.
+        return self.guarded(run) if self._step.config.step_operator else run()
 
     def _run_step_in_current_thread(self, *args: Any, **kwargs: Any) -> StepRunResponse:
         runner = _Runner(step=self._step, stack=self._stack)
@@ -292,6 +296,13 @@ class _Runner(StepRunner):
         # The step is a copy of ZenML's, for this runner alone.
         step.call_entrypoint = call_entrypoint  # type: ignore[method-assign]
         return step
+
+
+def _keep_logs() -> None:
+    """Store what the step has printed; ending one of two contexts doesn't do it by itself."""
+    if (logs := LoggingContext.get()) is not None:
+        logs.end()
+        Client().active_stack.log_store.flush(blocking=True)
 
 
 def _store(step_run_id: UUID, metadata: dict[UUID, dict[str, Any]]) -> None:

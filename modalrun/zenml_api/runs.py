@@ -163,11 +163,21 @@ def read_run(run_id: str) -> RunRecord:
     with translated():
         client = Client()
         run = _get_run(client, run_id)
-        steps: dict[str, StepRecord] = {}
-        for step in sorted(_steps(client, run_id), key=lambda s: (s.created, s.version)):
-            steps[step.name] = StepRecord(
-                step.name, step.status.value, step.start_time, step.end_time, step.version
+        last = {
+            step.name: step
+            for step in sorted(_steps(client, run_id), key=lambda s: (s.created, s.version))
+        }
+        steps = {
+            step.name: StepRecord(
+                name=step.name,
+                status=step.status.value,
+                start=step.start_time,
+                end=step.end_time,
+                attempt=step.version,
+                reason=_reason(step) if step.status == ExecutionStatus.FAILED else None,
             )
+            for step in last.values()
+        }
         return RunRecord(
             id=str(run.id),
             name=run.name,
@@ -176,6 +186,17 @@ def read_run(run_id: str) -> RunRecord:
             steps=tuple(steps.values()),
             url=_run_url(run),
         )
+
+
+def _reason(step: StepRunResponse) -> str | None:
+    """Why a step failed, in one line: its exception, or the sentence that was stored for it."""
+    info = step.get_hydrated_version().exception_info
+    if info is None:
+        return None
+    if info.source and info.message:
+        return f"{info.source.rpartition('.')[2]}: {info.message.strip().splitlines()[0]}"
+    lines = info.traceback.strip().splitlines()
+    return lines[-1] if lines else None
 
 
 def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:

@@ -1,24 +1,174 @@
-"""Runs with a sandbox for each step."""
+"""Runs with a sandbox for each step: which sandboxes there are, and what their ends mean."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modalrun.facts import PREFIX
+
 if TYPE_CHECKING:
-    from tests.conftest import World
+    from tests.conftest import Command, Gate, World
 
 pytestmark = pytest.mark.e2e
 
+ROOT = Path(__file__).parents[2]
 
-def test_first(world: World) -> None:
-    done = world.submit(
-        "pipeline: diamond.diamond\ntarget: local\nsettings: {orchestrator: {mode: per_step}}\n"
-    )
-    print(done.stdout)
-    print(done.stderr)
-    print(world.runs())
-    for b in world.sandboxes():
-        print(b)
-    assert 0
+FACTS = """
+from zenml.client import Client
+run = Client().list_pipeline_runs(size=1).items[0]
+result = {n: dict(s.run_metadata) for n, s in Client().get_pipeline_run(run.id).steps.items()}
+"""
+
+
+def per_step(pipeline: str, more: str = "", **parameters: object) -> str:
+    values = {n: str(v) if isinstance(v, os.PathLike) else v for n, v in parameters.items()}
+    return f"""
+pipeline: {pipeline}
+target: local
+parameters: {json.dumps(values)}
+settings: {{orchestrator: {{mode: per_step{", " if more else ""}{more}}}}}
+"""
+
+
+def boxes(world: World, step: str | None = None) -> list[Any]:
+    """The step sandboxes, oldest first."""
+    found = [b for b in world.sandboxes() if b.tags["modalrun-role"] == "step"]
+    return [b for b in found if step in {None, b.tags["modalrun-step"]}]
+
+
+def most_at_once(sandboxes: list[Any]) -> int:
+    moments = [(b.created_at, 1) for b in sandboxes] + [(b.finished_at, -1) for b in sandboxes]
+    running, most = 0, 0
+    for _, change in sorted(moments):
+        running += change
+        most = max(most, running)
+    return most
+
+
+def assert_all_over(world: World) -> None:
+    assert [b.id for b in world.sandboxes() if not b.finished_at] == []
+
+
+def test_each_step_has_its_own_machine(world: World) -> None:
+    done = world.submit(ROOT / "configs" / "per_step_mixed.yaml")
+
+    assert done.exit_code == 0, done.stderr
+    run = world.only_run()
+    assert run.status == "completed"
+    assert set(run.statuses.values()) == {"completed"}
+    found = {b.tags["modalrun-step"]: b for b in boxes(world)}
+    assert {name: (b.gpu, b.milli_cpu, b.memory_mb) for name, b in found.items()} == {
+        "preprocess_data": ("", 2000, 3815),
+        "train_model": ("A100", 0, 30518),
+        "evaluate_model": ("T4", 0, 15259),
+    }
+    assert {b.tags["modalrun-run"] for b in found.values()} == {run.id}
+    assert all(re.fullmatch(rf"modalrun-{run.id}-[0-9a-f]{{8}}-1", b.name) for b in found.values())
+    # Only the driver may create sandboxes.
+    assert not [b.id for b in found.values() if "MODAL_TOKEN_ID" in b.variables]
+    (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
+    assert (driver.gpu, driver.exitcode) == ("", 0)
+    facts = world.zenml(FACTS)
+    assert facts["train_model"][f"{PREFIX}gpu"] == "A100"
+    assert facts["train_model"][f"{PREFIX}sandbox_id"] == found["train_model"].id
+    assert_all_over(world)
+
+
+@pytest.mark.parametrize(
+    ("count", "limit"), [(6, 2), pytest.param(50, None, marks=pytest.mark.exhaustive)]
+)
+def test_a_fan_runs_every_step_once(world: World, count: int, limit: int | None) -> None:
+    diary = world.root / "diary"
+    more = f"max_parallelism: {limit}" if limit else ""
+    command = world.popen(per_step("fan.fan", more, count=count, diary=diary))
+
+    done = command.finish(600)
+
+    assert done.exit_code == 0, done.stderr
+    assert world.only_run().status == "completed"
+    lines = diary.read_text().splitlines()
+    assert sorted(lines[:-1]) == sorted(str(number) for number in range(count))
+    assert lines[-1] == "end"
+    assert len(boxes(world)) == count + 2
+    assert most_at_once(boxes(world)) <= (limit or count)
+    assert_all_over(world)
+
+
+def test_failures_and_the_users_retries(world: World) -> None:
+    diary = world.root / "diary"
+    diary.touch()
+    done = world.popen(per_step("attempts.attempts", diary=diary)).finish(300)
+
+    assert done.exit_code == 1, done.stderr
+    run = world.only_run()
+    assert run.status == "failed"
+    assert run.statuses == {"flaky": "completed", "good": "completed", "bad": "failed"}
+    assert [len(boxes(world, name)) for name in ("flaky", "good", "bad")] == [2, 1, 2]
+    assert diary.read_text().splitlines().count("flaky runs") == 2
+    assert "bad luck" in run.steps[-1].exception
+    assert "Run failed: bad." in done.stderr
+    assert_all_over(world)
+
+
+@pytest.mark.parametrize(
+    ("mode", "third"),
+    [
+        ("continue_on_failure", "completed"),
+        pytest.param("fail_fast", None, marks=pytest.mark.exhaustive),
+        pytest.param("stop_on_failure", None, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_failure_modes(world: World, mode: str, third: str | None) -> None:
+    spec = per_step("branches.branches") + f"execution_mode: {mode}\n"
+    done = world.popen(spec).finish(300)
+
+    assert done.exit_code == 1, done.stderr
+    run = world.only_run()
+    assert run.status == "failed"
+    assert run.statuses["broken"] == "failed"
+    assert run.statuses.get("third") == third
+    assert "after_broken" not in run.statuses
+    assert boxes(world, "after_broken") == []
+    assert_all_over(world)
+
+
+def waiting(world: World, more: str = "") -> tuple[Command, Gate]:
+    # Its database has to be there before anybody looks into it.
+    world.server()
+    gate = world.gate()
+    command = world.popen(per_step("waiting.waiting", more, gate=str(gate)))
+    world.wait_until(lambda: boxes(world, "wait"), "the step sandbox was created")
+    return command, gate
+
+
+def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
+    command, gate = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    (lost,) = boxes(world, "wait")
+
+    terminate(world, lost.id)
+
+    world.wait_until(lambda: len(boxes(world, "wait")) == 2, "it was started again")
+    gate.open()
+    done = command.finish(300)
+    assert done.exit_code == 0, done.stderr
+    run = world.only_run()
+    assert [(s.name, s.status, s.version) for s in run.steps] == [
+        ("wait", "completed", 1),
+        ("afterwards", "completed", 1),
+    ]
+    assert "at no retry's cost" in done.stderr
+    assert_all_over(world)
+
+
+def terminate(world: World, sandbox: str) -> None:
+    code = f"import modal; modal.Sandbox.from_id('{sandbox}').terminate()"
+    done = world.start([sys.executable, "-c", code], **world.server()).finish()
+    assert done.exit_code == 0, done.stderr

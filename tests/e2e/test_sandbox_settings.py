@@ -153,15 +153,8 @@ def test_a_secret_that_does_not_exist(world: World) -> None:
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        (["--mode", "per_step"], 2, "'mode: per_step' can be planned but not submitted yet"),
         (["--gpu", "H100", "--max-cost", "5"], 10, "can cost up to"),
         (["--max-cost", "much"], 2, "not an amount"),
-        pytest.param(
-            ["--async"],
-            2,
-            "'synchronous: false' can be planned but not submitted yet",
-            marks=pytest.mark.exhaustive,
-        ),
         pytest.param(
             ["--gpu", "Z900", "--max-cost", "5"], 10, "Z900", marks=pytest.mark.exhaustive
         ),

@@ -153,3 +153,41 @@ def test_when_nobody_reads_the_output_any_more_the_run_goes_on(world: World) -> 
     assert done.exit_code == 141, done.stderr
     assert "goes on" in done.stderr and "Traceback" not in done.stderr
     assert world.modalrun("stop", "--force", world.only_run().id).finish().exit_code == 0
+
+
+PER_STEP = "settings: {orchestrator: {mode: per_step}}"
+
+
+def test_steps_whose_driver_was_killed_live_on_and_can_be_stopped(world: World) -> None:
+    gate = world.gate()
+    command = world.popen(waiting_spec(gate, PER_STEP))
+    command.stdout.wait_for("wait | waiting in")
+    driver, step = world.sandboxes()
+
+    killed = world.modal("container", "stop", "--yes", driver.task_id)
+
+    assert killed.exit_code == 0, killed.stderr
+    done = command.finish()
+    run = world.only_run()
+    assert done.exit_code == 7, done.stderr
+    assert "1 of its step sandboxes still run" in done.stderr
+    assert f"modalrun resume {run.id}" in done.stderr
+    assert (run.status, run.statuses) == ("running", {"wait": "running"})
+
+    stop = world.modalrun("stop", run.id)
+    world.wait_until(lambda: "no driver" in stop.stderr.text, "it is said what is waited for")
+    gate.open()
+    assert stop.finish().exit_code == 0, stop.stderr.text
+    settled(world, {"wait": "completed"})
+    assert step.id == world.sandboxes()[1].id, "no other sandbox was created"
+
+
+def test_by_force_steps_end_before_their_driver_can_start_them_again(world: World) -> None:
+    done = world.submit(waiting_spec(world.gate(), PER_STEP), "--async")
+    assert done.exit_code == 0, done.stderr
+    world.wait_until(lambda: world.only_run().statuses, "the step runs")
+
+    stopped = world.modalrun("stop", "--force", done.stdout.strip()).finish()
+
+    assert stopped.exit_code == 0, stopped.stderr
+    settled(world, {"wait": "stopped"})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -31,7 +34,8 @@ with preparation.zenml_process(spec.source_root):
 result = {{"id": run.id, "environment": dict(run.environment)}}
 """
 
-METADATA = """
+STORED = """
+from pathlib import Path
 from zenml.client import Client
 client = Client()
 steps = client.list_run_steps(pipeline_run_id={run_id!r}, hydrate=True).items
@@ -44,6 +48,17 @@ result = {{
     }}
     for step in steps
 }}
+"""
+
+
+RECORDER = """
+import os
+from pathlib import Path
+from modalrun import preparation
+from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
+from modalrun.spec import load_spec
+from modalrun.zenml_api import runs
+from modalrun.zenml_api.recorder import RunRecorder
 """
 
 
@@ -67,19 +82,25 @@ class StepSandboxes:
         return self._world.start(
             [sys.executable, "-m", "modalrun.driver.supervisor", "modalrun.driver.step"],
             cwd=self._world.project,
-            MODALRUN_RUN_ID=self.run_id,
-            MODALRUN_STEP=step,
-            MODALRUN_TIMEOUT=str(timeout),
-            **self._environment,
+            **self.variables(step, timeout),
             **environment,
         )
 
-    def record(self, step: str) -> Any:
-        """The last record of a step: its id, status and version."""
-        return self._world.zenml(
-            "from modalrun.zenml_api.step_records import step_state\nfrom dataclasses import asdict"
-            f"\nresult = asdict(step_state({self.run_id!r}, {step!r}))"
-        )
+    def variables(self, step: str, timeout: int = 100) -> dict[str, str]:
+        """The variables of a step's sandbox."""
+        ours = {
+            "MODALRUN_RUN_ID": self.run_id,
+            "MODALRUN_STEP": step,
+            "MODALRUN_TIMEOUT": str(timeout),
+        }
+        return {**self._environment, **ours}
+
+    def record(self, step: str) -> str:
+        """The id of the one record of a step."""
+        database = self._world.zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
+        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
+            ((found,),) = connection.execute("SELECT id FROM step_run WHERE name = ?", [step])
+        return str(UUID(found))
 
 
 @pytest.fixture
@@ -101,6 +122,8 @@ init_hook_kwargs: {{diary: {tmp_path / "diary"}}}
 def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     sandboxes = StepSandboxes(world, spec)
     facts = {"sandbox_id": "sb-1", "gpu": "T4", "cpu": 0.5}
+    reason = tmp_path / "reason"
+    reason.write_text("It took too long.")
 
     good = sandboxes.start("good", MODALRUN_STEP_FACTS=json.dumps(facts)).finish()
 
@@ -114,11 +137,31 @@ def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     second = sandboxes.start("bad").finish()
     assert second.exit_code == 1
     assert "ValueError: bad luck" in second.stderr
-    quitter = sandboxes.start("quitter").finish()
-    assert quitter.exit_code == 1
+    late = world.start(
+        [sys.executable, "-m", "modalrun.driver.step"],
+        cwd=world.project,
+        MODALRUN_END_REASON_FILE=str(reason),
+        ZENML_CUSTOM_SOURCE_ROOT=str(world.project),
+        **sandboxes.variables("patient"),
+    )
+    os.kill(process_of(late), signal.SIGTERM)
+    # The supervisor makes 124 of it.
+    assert late.finish().exit_code == 143
     run = sandboxes.run
-    assert run.statuses == {"good": "completed", "bad": "failed", "quitter": "failed"}
+    assert run.statuses == {
+        "good": "completed",
+        "bad": "failed",
+        "patient": "failed",
+    }
     assert [step.version for step in run.steps if step.name == "bad"] == [1, 2]
+    why = {step.name: step.exception for step in run.steps}
+    assert "It took too long." in why["patient"]
+    stored = world.zenml(STORED.format(run_id=sandboxes.run_id))
+    metadata = stored["good"]["metadata"]
+    known = {name: value for name, value in metadata.items() if "modalrun" in name}
+    assert known == {f"modalrun_{name}": value for name, value in facts.items()}
+    assert "good says this" in "\n".join(stored["good"]["logs"])
+    assert "waiting in" in "\n".join(stored["patient"]["logs"])
 
 
 def test_a_step_whose_sandbox_is_lost_is_executed_again_for_the_same_record(
@@ -130,22 +173,101 @@ def test_a_step_whose_sandbox_is_lost_is_executed_again_for_the_same_record(
     os.kill(process_of(lost), signal.SIGKILL)
     assert lost.finish().exit_code == 137
     record = sandboxes.record("patient")
-    assert (record["status"], record["attempt"]) == ("running", 1)
+    assert [(step.status, step.version) for step in sandboxes.run.steps] == [("running", 1)]
 
-    again = sandboxes.start("patient", MODALRUN_STEP_RUN=record["id"])
+    again = sandboxes.start("patient", MODALRUN_STEP_RUN=record)
     os.kill(process_of(again), signal.SIGTERM)
     told = again.finish()
     assert told.exit_code == 143
     assert sandboxes.run.statuses == {"patient": "running"}
     assert (tmp_path / "diary").read_text() == "init\ninit\npatient cleans up\n"
 
-    last = sandboxes.start("patient", MODALRUN_STEP_RUN=record["id"])
+    last = sandboxes.start("patient", MODALRUN_STEP_RUN=record)
     process_of(last)
     (tmp_path / "gate").open("wb").close()
     done = last.finish()
     assert done.exit_code == 0, done.stderr
     (step,) = sandboxes.run.steps
     assert (step.status, step.version) == ("completed", 1)
+
+
+def test_what_the_driver_reads_and_records(world: World, spec: Path) -> None:
+    sandboxes = StepSandboxes(world, spec)
+    assert sandboxes.start("good").finish().exit_code == 0
+
+    # All in one process, since starting ZenML is what takes long.
+    found = world.zenml(
+        RECORDER
+        + f"""
+def create(prevent):
+    os.environ["ZENML_PREVENT_CLIENT_SIDE_CACHING"] = str(prevent)
+    run = runs.create_run(compiled)
+    os.environ[ORCHESTRATOR_RUN_ID] = run.environment[ORCHESTRATOR_RUN_ID]
+    return run, RunRecorder(run.id)
+
+result = {{}}
+with preparation.zenml_process(Path()):
+    compiled = preparation.load(load_spec(Path({str(spec)!r})))
+    run, recorder = create(False)
+    result["at submission"] = sorted(run.cached)
+    result["stop requested"] = recorder.stop_requested()
+    recorder.set_running()
+    failed = [
+        recorder.fail_step("bad", "Its sandbox is gone."),
+        recorder.fail_step("bad", "All of them are.", final=True),
+        recorder.fail_step("patient", "Modal refuses its sandbox."),
+        recorder.fail_step("good", "This comes too late."),
+    ]
+    result["failed"] = [[state.status, state.attempt] for state in failed]
+
+    run, recorder = create(True)
+    recorder.set_running()
+    result["prevented"] = sorted(run.cached)
+    result["cached"] = [recorder.cached(step) for step in ("patient", "good", "good")]
+    result["done"] = sorted(recorder.done())
+    recorder.fail_step("bad", "It is to be tried again.")
+    recorder.finalize("Enough.", stopped=True)
+"""
+    )
+
+    assert found == {
+        "at submission": ["good"],
+        "stop requested": False,
+        "failed": [["retrying", 1], ["failed", 2], ["failed", 1], ["cached", 1]],
+        "prevented": [],
+        "cached": [False, True, True],
+        "done": ["good"],
+    }
+    _, failed, stopped = world.runs()
+    assert failed.status == "failed"
+    assert failed.statuses == {"good": "cached", "bad": "failed", "patient": "failed"}
+    first, _ = (step for step in failed.steps if step.name == "bad")
+    assert "is gone" in first.exception
+    assert (stopped.status, stopped.reason) == ("stopped", "Enough.")
+    assert stopped.statuses == {"good": "cached", "bad": "stopped"}
+
+
+@pytest.mark.exhaustive
+def test_a_termination_of_a_run_that_is_stopping_stops_the_step(world: World, spec: Path) -> None:
+    sandboxes = StepSandboxes(world, spec)
+    patient = sandboxes.start("patient")
+    process = process_of(patient)
+    world.zenml(
+        f"""
+from uuid import UUID
+from zenml.client import Client
+from zenml.enums import ExecutionStatus
+from zenml.models import PipelineRunUpdate
+update = PipelineRunUpdate(status=ExecutionStatus.STOPPING)
+Client().zen_store.update_run(UUID({sandboxes.run_id!r}), update)
+result = None
+"""
+    )
+    os.kill(process, signal.SIGTERM)
+
+    assert patient.finish().exit_code == 143
+    assert sandboxes.run.statuses == {"patient": "stopped"}
+    assert sandboxes.run.status == "stopped"
 
 
 def process_of(command: Command) -> int:

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.e2e
 def surroundings(done: Result) -> dict[str, Any]:
     """What the step has found around it."""
     assert done.exit_code == 0, done.stderr
-    (line,) = (text for text in done.stdout.splitlines() if text.startswith("SURROUNDINGS "))
-    found: dict[str, Any] = json.loads(line.removeprefix("SURROUNDINGS "))
+    (line,) = (text for text in done.stdout.splitlines() if " | SURROUNDINGS " in text)
+    found: dict[str, Any] = json.loads(line.partition(" | SURROUNDINGS ")[2])
     return found
 
 

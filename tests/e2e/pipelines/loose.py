@@ -52,16 +52,9 @@ def patient(gate: str, diary: str) -> int:
     return 5
 
 
-@step
-def quitter() -> None:
-    """End the process as if all were well."""
-    os._exit(0)
-
-
 @pipeline(enable_cache=False)
 def loose(gate: str, diary: str) -> None:
     """All of them."""
     good(diary)
     bad(diary)
     patient(gate, diary)
-    quitter()

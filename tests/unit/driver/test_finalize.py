@@ -5,7 +5,17 @@ import sys
 import pytest
 
 from modalrun.driver import finalize
-from modalrun.zenml_api import runs
+from modalrun.zenml_api import runs, step_records
+
+
+def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(step_records, "fail_step", lambda *arguments: calls.append(arguments))
+    monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
+    monkeypatch.setenv("MODALRUN_STEP", "train")
+    monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
+    assert finalize.main() == 0
+    assert calls == [("some-run", "train", "It died.")]
 
 
 def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,3 +106,11 @@ def test_a_step_that_is_not_running_cannot_end() -> None:
     scheduler.start()
     with pytest.raises(ValueError, match="not running"):
         scheduler.ended("b", succeeded=True)
+
+
+def test_steps_that_somebody_else_started_count() -> None:
+    graph = {"a": (), "b": (), "c": ("a",)}
+    scheduler = Scheduler(graph, max_parallelism=1, running=["a"])
+    assert scheduler.start() == []
+    assert scheduler.ended("a", succeeded=True) == [Start("b")]
+    assert scheduler.ended("b", succeeded=True) == [Start("c")]

@@ -54,7 +54,9 @@ class Bench:
         how = ["-c", QUICK] if quick else ["-m", "modalrun.driver.supervisor"]
         return [sys.executable, *how, "child"]
 
-    def environment(self, timeout: float, run_id: str | None) -> dict[str, str]:
+    def environment(
+        self, timeout: float, run_id: str | None, step: str | None = None
+    ) -> dict[str, str]:
         environment = {
             **os.environ,
             "MODALRUN_TIMEOUT": str(timeout),
@@ -62,7 +64,10 @@ class Bench:
             "TMPDIR": str(self.folder / "tmp"),
             "PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path]),
         }
-        environment.pop("MODALRUN_RUN_ID", None)
+        for name in ("MODALRUN_RUN_ID", "MODALRUN_STEP"):
+            environment.pop(name, None)
+        if step is not None:
+            environment["MODALRUN_STEP"] = step
         if run_id is not None:
             environment["MODALRUN_RUN_ID"] = run_id
         return environment
@@ -73,11 +78,12 @@ class Bench:
         *,
         timeout: float = 100,
         run_id: str | None = "some-run",
+        step: str | None = None,
         quick: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             self.command(child, quick=quick),
-            env=self.environment(timeout, run_id),
+            env=self.environment(timeout, run_id, step),
             cwd=self.folder,
             capture_output=True,
             check=False,
@@ -246,6 +252,58 @@ def test_child_that_ignores_the_deadline(bench: Bench) -> None:
     done = bench.run(IGNORING, timeout=2)
     assert done.returncode == 124
     assert bench.finalized() == "some-run: The run took longer than its timeout."
+
+
+# In a step sandbox.
+
+SAYING = "from modalrun.driver.step import end\nend({code})"
+
+
+@pytest.mark.parametrize("code", [0, 1, 70, 143])
+def test_exit_codes_that_the_process_of_a_step_means(bench: Bench, code: int) -> None:
+    done = bench.run(SAYING.format(code=code), step="train")
+    assert done.returncode == code
+    assert bench.finalized() is None
+
+
+@pytest.mark.parametrize("code", [0, 1, 70, 143])
+def test_exit_codes_that_the_users_code_leaves_with(bench: Bench, code: int) -> None:
+    done = bench.run(f"import os; os._exit({code})", step="train")
+    assert done.returncode == 1
+    assert bench.finalized() == f"some-run: The step's process ended with exit code {code}."
+
+
+@pytest.mark.parametrize(
+    ("child", "code", "reason"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", 137, None),
+        ("import os; os.abort()", 1, "The step's process died of SIGABRT."),
+    ],
+)
+def test_a_step_that_is_killed_is_the_drivers_to_judge(
+    bench: Bench, child: str, code: int, reason: str | None
+) -> None:
+    done = bench.run(child, step="train")
+    assert done.returncode == code
+    assert bench.finalized() == (reason and f"some-run: {reason}")
+
+
+def test_a_step_that_ignores_its_deadline_has_failed(bench: Bench) -> None:
+    done = bench.run(IGNORING, timeout=2, step="train")
+    assert done.returncode == 124
+    assert bench.finalized() == "some-run: The step took longer than its timeout."
+
+
+def test_a_step_that_could_not_record_its_end_at_the_deadline_has_failed(bench: Bench) -> None:
+    child = """
+    import signal
+    from modalrun.driver.step import end
+    signal.signal(signal.SIGTERM, lambda *_: end(70))
+    signal.pause()
+    """
+    done = bench.run(child, timeout=3, step="train")
+    assert done.returncode == 124
+    assert bench.finalized() == "some-run: The step took longer than its timeout."
 
 
 # What the child prints.

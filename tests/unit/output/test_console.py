@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from modalrun.board import Board
-from modalrun.lines import Line
+from modalrun.loglines import LogLine
 from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import Reporter
 from modalrun.output.words import duration
@@ -46,11 +46,11 @@ def test_duration_of_what_has_not_ended() -> None:
 
 
 PREAMBLE = """
-from modalrun.lines import Line
+from modalrun.loglines import LogLine
 from modalrun.output.console import Reporter
 reporter = Reporter()
-def out(text, step=None): reporter.line(Line(step, 'stdout', text))
-def err(text, step=None): reporter.line(Line(step, 'stderr', text))
+def out(text, step=None): reporter.line(LogLine(step, 'stdout', text, None, 'sb-1'))
+def err(text, step=None): reporter.line(LogLine(step, 'stderr', text, None, 'sb-1'))
 """
 
 
@@ -127,8 +127,13 @@ OUTCOME = Outcome(
 )
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def on_a_terminal(reporter: Reporter) -> io.StringIO:
-    shown = io.StringIO()
+    shown = Terminal()
     console = Console(
         file=shown, force_terminal=True, color_system="standard", markup=False, highlight=False,
         width=80, legacy_windows=False, no_color=False,
@@ -140,7 +145,7 @@ def on_a_terminal(reporter: Reporter) -> io.StringIO:
 
 def test_summary_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter()
-    reporter.line(Line("load", "stdout", "a line"))
+    reporter.line(LogLine("load", "stdout", "a line", None, "sb-1"))
     reporter.summary(OUTCOME)
     captured = capsys.readouterr()
     assert captured.out == "load | a line\n"
@@ -170,8 +175,8 @@ def test_output_on_a_terminal_keeps_colours_only() -> None:
     reporter = Reporter()
     shown = on_a_terminal(reporter)
     text = "\x1b[31mred\x1b[0m [green]x[/green] \x1b[2J\x1b]0;t\x07end"
-    reporter.line(Line(None, "stdout", text))
-    assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\n"
+    reporter.line(LogLine(None, "stdout", text, None, "sb-1"))
+    assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\x1b[0m\n"
 
 
 def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
@@ -180,7 +185,7 @@ def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
         reporter.phase("Compiling [b]x[/b]")
         assert reporter._status is not None
         assert str(reporter._status.status) == "Compiling [b]x[/b] ..."
-        reporter.line(Line(None, "stdout", "first line"))
+        reporter.line(LogLine(None, "stdout", "first line", None, "sb-1"))
         assert reporter._status is None
         assert shown.getvalue().endswith("first line\n")
         reporter.phase("Waiting")
@@ -198,7 +203,7 @@ def test_colour_of_one_line_does_not_reach_the_next() -> None:
     reporter = Reporter()
     shown = on_a_terminal(reporter)
     for text in ("\x1b[31mred", "plain"):
-        reporter.line(Line(None, "stdout", text))
+        reporter.line(LogLine(None, "stdout", text, None, "sb-1"))
     assert shown.getvalue() == "\x1b[31mred\x1b[0m\nplain\n"
 
 
@@ -206,8 +211,8 @@ def test_on_a_terminal_a_step_has_its_colour() -> None:
     with Reporter() as reporter:
         shown = on_a_terminal(reporter)
         reporter.begin(Board(["load", "evaluate"]))
-        reporter.line(Line("evaluate", "stdout", "[b]x[/b]"))
-        reporter.line(Line("load", "stderr", "y"))
+        reporter.line(LogLine("evaluate", "stdout", "[b]x[/b]", None, "sb-1"))
+        reporter.line(LogLine("load", "stderr", "y", None, "sb-1"))
         reporter.say("talk")
     text = shown.getvalue()
     assert "\x1b[35mevaluate | \x1b[0m[b]x[/b]" in text

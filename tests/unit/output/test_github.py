@@ -107,16 +107,17 @@ def test_a_job_from_its_first_line_to_its_summary(tmp_path: Path) -> None:
     code = """
 from modalrun.board import Board
 from modalrun.driver.events import StepEvent
-from modalrun.lines import Line
+from modalrun.loglines import LogLine
 from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import reporter
 with reporter() as shown:
     shown.say("Run x\\n ::error::talk")
     shown.begin(Board(["load", "train"]))
-    shown.line(Line("load", "stdout", "::error::owned \\x1b[31mred"))
-    shown.line(Line("load", "stderr", "##[error]owned"))
-    shown.event(StepEvent("load", "failed", at=1.0, reason="ValueError: 50 %\\n::x"))
-    shown.summary(Outcome(1, "Run failed: load.", (), (StepRecord("load", "failed"),)))
+    shown.line(LogLine("load", "stdout", "::error::owned \\x1b[31mred", None, 'sb-1'))
+    shown.line(LogLine("load", "stderr", "##[error]owned", None, 'sb-1'))
+    shown.event(StepEvent("load", "failed", at=1.0))
+    step = StepRecord("load", "failed", reason="ValueError: 50 % ##[x\\n::x")
+    shown.summary(Outcome(1, "Run failed: load.", (), (step,)))
 """
     environment = {**os.environ, "GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)}
     done = subprocess.run(
@@ -126,9 +127,10 @@ with reporter() as shown:
         "::group::load",
         ": :error::owned red",
         "## [error]owned",
-        "::error title=Step load failed::ValueError: 50 %25%0A::x",
         "::endgroup::",
+        "::error title=Step load failed::ValueError: 50 %25 ## [x",
     ]
     assert done.stderr.startswith("Run x\n : :error::talk\n")
+    assert "  load: ValueError: 50 % ## [x\n" in done.stderr
     assert not any(line.lstrip().startswith("::") for line in done.stderr.splitlines())
     assert page.read_text().startswith("### ❌ Run failed: load.")

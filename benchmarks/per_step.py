@@ -1,0 +1,220 @@
+"""`per_step` mode beside `pipeline` mode, on graphs of trivial steps and the local Modal server.
+
+Usage: python benchmarks/per_step.py [--graphs chain-4,fan-8,...] [--boot 0,2] [--modes ...]
+                                     [--rounds 1] [--cold]
+
+Graphs: chain-N, fan-N (N steps between a first and a last one), random-N (the same each time; a
+step waits for up to three of the twenty before it). Prints, per graph, mode and boot delay of a
+sandbox, the median over the rounds of:
+
+    total       of `modalrun submit`, from a cold process to its end
+    first line  from the start of `submit` to the first line that a step printed
+    create gap  from the end of a step's last parent to its `SandboxCreate`, both on the server's
+                clock: median, 95th percentile
+    step        from `SandboxCreate` to the end of the sandbox, median
+
+Everything happens in a temporary folder, with a ZenML configuration and a server of its own.
+`--cold` has sandboxes start without ZenML in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GRAPHS = "chain-4,chain-16,fan-8,fan-50,random-200"
+MARK = "a step says"
+PIPELINE = f"""
+from zenml import pipeline, step
+
+@step(enable_cache=False)
+def work(number: int) -> None:
+    print("{MARK}", number, flush=True)
+
+@pipeline(enable_cache=False)
+def graph(parents: dict[str, list[str]]) -> None:
+    for number, (name, after) in enumerate(parents.items()):
+        work(number, id=name, after=after)
+"""
+
+
+def parents_of(graph: str) -> dict[str, list[str]]:
+    """A graph by its name: each step -> the steps that it waits for."""
+    shape, _, size = graph.partition("-")
+    names = [f"s{number:03}" for number in range(int(size))]
+    match shape:
+        case "chain":
+            return {name: names[max(0, n - 1) : n] for n, name in enumerate(names)}
+        case "fan":
+            return {"first": [], **{name: ["first"] for name in names}, "last": names}
+        case "random":
+            draw = random.Random(4)
+            return {
+                name: sorted(draw.sample(names[max(0, n - 20) : n], draw.randint(0, min(3, n))))
+                for n, name in enumerate(names)
+            }
+    sys.exit(f"no such graph: {graph}")
+
+
+@dataclass
+class Figures:
+    """What one run took, in seconds."""
+
+    total: float
+    first_line: float
+    gaps: list[float] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
+
+
+class Place:
+    """A folder with a ZenML, a local Modal server and a pipeline."""
+
+    def __init__(self, folder: Path, *, cold: bool) -> None:
+        self.state = folder / "modal"
+        self.project = folder / "project"
+        self.project.mkdir()
+        (self.project / "graphs.py").write_text(PIPELINE, encoding="utf-8")
+        self.environment = {
+            **os.environ,
+            "HOME": str(folder),
+            "ZENML_CONFIG_PATH": f"{folder}/zenml",
+            "ZENML_ANALYTICS_OPT_IN": "false",
+            "MODALRUN_LOCAL_STATE": str(self.state),
+            "PYTHONPATH": str(ROOT),
+            **({"MODALRUN_LOCAL_PRELOAD": ""} if cold else {}),
+        }
+        self.call("-c", "from zenml.client import Client; Client().active_stack_model")
+
+    def call(self, *arguments: str) -> None:
+        """Run Python; its output is shown only if it fails."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            sys.exit(f"{arguments} failed:\n{done.stdout}\n{done.stderr}")
+
+    def run(self, graph: str, mode: str, boot_delay: float) -> Figures:
+        """Submit a graph and watch it."""
+        parents = parents_of(graph)
+        # In `pipeline` mode steps run one after the other, as they do without this setting.
+        parallel = {"max_parallelism": 50} if mode == "per_step" else {}
+        spec = {
+            "pipeline": "graphs.graph",
+            "target": "local",
+            "settings": {"orchestrator": {"mode": mode, "timeout": 3600, **parallel}},
+            "parameters": {"parents": parents},
+        }
+        path = self.project / "run.yaml"
+        # JSON is YAML.
+        path.write_text(json.dumps(spec), encoding="utf-8")
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        faults = {"rules": [], "boot_delay": boot_delay}
+        (self.state / "faults.json").write_text(json.dumps(faults), encoding="utf-8")
+        begin, before = time.perf_counter(), time.time()
+        figures = Figures(0.0, 0.0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "modalrun", "submit", str(path)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines = []
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if MARK in line and not figures.first_line:
+                figures.first_line = time.perf_counter() - begin
+        if process.wait() != 0:
+            sys.exit(f"{graph} in {mode} mode failed:\n{''.join(lines)}")
+        figures.total = time.perf_counter() - begin
+        self._add_sandboxes(figures, parents, before)
+        return figures
+
+    def _add_sandboxes(self, figures: Figures, parents: dict[str, list[str]], since: float) -> None:
+        """Read the server's records of the step sandboxes."""
+        query = "SELECT document FROM sandboxes WHERE created_at > ?"
+        database = self.state / "state.sqlite3"
+        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
+            records = [json.loads(text) for (text,) in connection.execute(query, (since,))]
+        boxes = {
+            record["tags"]["modalrun-step"]: record
+            for record in records
+            if record["tags"].get("modalrun-role") == "step"
+        }
+        for name, box in boxes.items():
+            figures.steps.append(box["finished_at"] - box["created_at"])
+            if parents[name]:
+                ready = max(boxes[parent]["finished_at"] for parent in parents[name])
+                figures.gaps.append(box["created_at"] - ready)
+
+    def close(self) -> None:
+        """Stop the server."""
+        self.call("-m", "modalrun", "local", "stop")
+
+
+@contextlib.contextmanager
+def place(*, cold: bool) -> Iterator[Place]:
+    """A place for as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="modalrun-benchmark-") as folder:
+        made = Place(Path(folder), cold=cold)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def row(graph: str, mode: str, boot: float, rounds: list[Figures]) -> str:
+    """One line of the table."""
+    total = statistics.median(figures.total for figures in rounds)
+    first = statistics.median(figures.first_line for figures in rounds)
+    gaps = sorted(gap * 1000 for figures in rounds for gap in figures.gaps)
+    steps = [step for figures in rounds for step in figures.steps]
+    high = gaps[int(len(gaps) * 0.95)] if gaps else 0.0
+    gap = f"{statistics.median(gaps):5.0f} {high:5.0f} ms" if gaps else "-"
+    step = f"{statistics.median(steps):5.1f} s" if steps else "-"
+    line = f"{first:.1f} s" if first else "-"
+    return f"{graph:<12}{mode:<10}{boot:>4g} s{total:>8.1f} s{line:>12}{gap:>16}{step:>9}"
+
+
+def main() -> None:
+    """Print one line per graph, mode and boot delay, as soon as it is known."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--graphs", default=GRAPHS)
+    parser.add_argument("--boot", default="0,2")
+    parser.add_argument("--modes", default="per_step,pipeline")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--cold", action="store_true")
+    wanted = parser.parse_args()
+    print(f"load of this machine at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(
+        f"{'graph':<12}{'mode':<10}{'boot':>6}{'total':>10}{'first line':>12}"
+        f"{'create gap':>16}{'step':>9}"
+    )
+    with place(cold=wanted.cold) as here:
+        for graph in wanted.graphs.split(","):
+            for mode in wanted.modes.split(","):
+                for boot in map(float, wanted.boot.split(",")):
+                    rounds = [here.run(graph, mode, boot) for _ in range(wanted.rounds)]
+                    print(row(graph, mode, boot, rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The names of recent runs for shell completion, which has no two seconds to import ZenML.
+
+So this reads what ZenML stores without ZenML: its SQLite file, or its server's own HTTP interface.
+Written against ZenML 0.98.0 (`zen_stores/schemas`, `zen_server/routers/runs_endpoints.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from modalrun import zenml_config
+from modalrun.facts import PREFIX
+
+ENOUGH = 30
+SECONDS = 2.0
+"""How long a server may take for an answer; nobody waits longer for a completion."""
+
+_QUERY = """
+SELECT run.id, run.name, run.status FROM pipeline_run AS run
+WHERE (:project IS NULL OR run.project_id = :project) AND EXISTS (
+    SELECT 1 FROM run_metadata_resource AS held
+    JOIN run_metadata AS fact ON fact.id = held.run_metadata_id
+    WHERE held.resource_id = run.id AND fact.key = :key
+) ORDER BY run.created DESC LIMIT :enough
+"""
+
+
+@dataclass(frozen=True)
+class RecentRun:
+    """A run that modalrun has started: its id, its name, and ZenML's word for its state."""
+
+    id: str
+    name: str
+    status: str
+
+
+def recent_runs() -> list[RecentRun]:
+    """The newest runs that modalrun has started, newest first; empty where they can't be read."""
+    with contextlib.suppress(Exception):
+        if zenml_config.database() is not None:
+            return _from_database()
+        return _from_server()
+    return []
+
+
+def _from_database() -> list[RecentRun]:
+    path = zenml_config.database()
+    assert path is not None
+    project = zenml_config.active_project()
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=SECONDS)) as held:
+        rows = held.execute(
+            _QUERY,
+            {
+                "project": project.replace("-", "") if project else None,
+                "key": f"{PREFIX}sandbox_id",
+                "enough": ENOUGH,
+            },
+        )
+        return [RecentRun(str(UUID(run_id)), name, status) for run_id, name, status in rows]
+
+
+def _from_server() -> list[RecentRun]:
+    url = zenml_config.store_url().rstrip("/")
+    query = {
+        "sort_by": "desc:created",
+        "size": str(ENOUGH),
+        "run_metadata": f"{PREFIX}sandbox_id:contains:sb-",
+    }
+    project = zenml_config.active_project()
+    if project:
+        query["project"] = project
+    found = _ask(
+        f"{url}/api/v1/runs?{urllib.parse.urlencode(query)}",
+        headers={"Authorization": f"Bearer {_token(url)}"},
+    )
+    return [RecentRun(item["id"], item["name"], item["body"]["status"]) for item in found["items"]]
+
+
+def _token(url: str) -> str:
+    key = os.environ.get("ZENML_STORE_API_KEY") or zenml_config.stored_api_key(url)
+    token = os.environ.get("ZENML_STORE_API_TOKEN") or zenml_config.stored_token(url)
+    if token or not key:
+        return token or ""
+    answer = _ask(f"{url}/api/v1/login", data={"password": key})
+    return str(answer["access_token"])
+
+
+def _ask(
+    url: str, *, headers: Mapping[str, str] | None = None, data: Mapping[str, str] | None = None
+) -> Any:
+    if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
+        raise ValueError(url)
+    body = urllib.parse.urlencode(data).encode() if data else None
+    request = urllib.request.Request(url, data=body, headers=dict(headers or {}))
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        return json.load(answer)

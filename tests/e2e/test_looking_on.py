@@ -1,0 +1,168 @@
+"""`status`, `list` and `reconcile` say what is true, from anywhere, whatever ZenML records."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Command, Result, World
+
+pytestmark = pytest.mark.e2e
+
+STEPS = ["load", "left", "right", "join"]
+
+
+def start(world: World, *arguments: str, terminal: bool = False, **environment: str) -> Command:
+    command = [sys.executable, "-m", "modalrun", *arguments]
+    return world.start(command, terminal=terminal, **environment)
+
+
+def run(world: World, *arguments: str, **environment: str) -> Result:
+    return start(world, *arguments, **environment).finish()
+
+
+def answer(done: Result) -> Any:
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+def elsewhere(world: World) -> dict[str, str]:
+    """Another home that has nothing but the address of ZenML's store."""
+    home = world.root / "another-home"
+    home.mkdir()
+    stores = world.zenml_config / "local_stores"
+    return {
+        "HOME": str(home),
+        "ZENML_CONFIG_PATH": str(home / "zenml"),
+        "MODALRUN_LOCAL_STATE": str(home / "state"),
+        "ZENML_STORE_URL": f"sqlite:///{stores / 'default_zen_store' / 'zenml.db'}",
+        "ZENML_LOCAL_STORES_PATH": str(stores),
+    }
+
+
+def completions(world: World, typed: str, **environment: str) -> list[str]:
+    done = world.start(
+        [sys.executable, "-c", "from modalrun.__main__ import main; main()"],
+        _MODALRUN_COMPLETE="complete_bash",
+        COMP_WORDS=f"modalrun status {typed}",
+        COMP_CWORD="2",
+        **environment,
+    ).finish()
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_a_finished_run_is_looked_at_in_many_ways(world: World) -> None:
+    resources = "settings: {resources: {cpu_count: 2, memory: 2GiB}}"
+    done = world.submit(f"pipeline: diamond.diamond\ntarget: local\n{resources}\n")
+    assert done.exit_code == 0, done.stderr
+    made = world.only_run()
+    (sandbox,) = world.sandboxes()
+    sandboxes_before = len(world.sandboxes())
+
+    on_a_terminal = start(world, "status", terminal=True, NO_COLOR="1", COLUMNS="60").finish()
+    assert on_a_terminal.exit_code == 0
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in on_a_terminal.stdout.splitlines()]
+    assert lines[0] == f"Run {made.name}"
+    assert f"  id        {made.id}" in lines
+    assert "  state     completed" in lines
+    assert any(re.match(r"load +completed +\d\d:\d\d:\d\d +\d+\.\d s +2 cpu", x) for x in lines)
+
+    prefix = answer(run(world, "status", made.id[:6], "--output", "json", **elsewhere(world)))
+    assert (prefix["format"], prefix["version"]) == ("modalrun-status", 1)
+    assert (prefix["id"], prefix["name"], prefix["pipeline"]) == (made.id, made.name, "diamond")
+    assert (prefix["state"], prefix["over"], prefix["exit_code"]) == ("completed", True, 0)
+    assert (prefix["mode"], prefix["target"]) == ("pipeline", "local")
+    assert prefix["sandbox"]["id"] == sandbox.id
+    assert (prefix["sandbox"]["cpu"], prefix["sandbox"]["memory_mib"]) == (2, 2048)
+    assert [(s["name"], s["state"], s["attempt"]) for s in prefix["steps"]] == [
+        (name, "completed", 1) for name in STEPS
+    ]
+    assert 0 < prefix["duration"] < 90 and prefix["started"].endswith("Z")
+
+    # A finished run needs no Modal: a token that can't be right makes no difference.
+    wrong = {"MODAL_SERVER_URL": "http://127.0.0.1:1", "MODAL_TOKEN_ID": "ak-none"}
+    watched = run(world, "status", made.name, "--watch", "--exit-status", **wrong)
+    assert watched.exit_code == 0, watched.stderr
+    assert "\x1b" not in watched.stdout
+    assert re.search(r"^\d\d:\d\d:\d\d step join: completed$", watched.stdout, re.M)
+    assert len(world.sandboxes()) == sandboxes_before
+
+    unknown = run(world, "status", made.name[:-3])
+    assert unknown.exit_code == 4
+    assert made.id in unknown.stderr and made.name in unknown.stderr
+    left_out = run(world, "status")
+    assert left_out.exit_code == 2 and "RUN is missing" in left_out.stderr
+    nothing_to_do = run(world, "reconcile", "latest")
+    assert nothing_to_do.exit_code == 0 and "already" in nothing_to_do.stderr
+
+    filters = ("--state", "completed", "--pipeline", "diamond", "--since", "1h", "--limit", "5")
+    found = answer(run(world, "list", *filters, "--output", "json"))
+    assert (found["format"], found["version"]) == ("modalrun-list", 1)
+    (listed,) = found["runs"]
+    assert {name: listed[name] for name in ("id", "state", "mode", "target")} == {
+        "id": made.id,
+        "state": "completed",
+        "mode": "pipeline",
+        "target": "local",
+    }
+    assert listed["cost_estimate"] == "0.000000"
+
+    assert completions(world, "dia") == [made.name]
+    assert made.id in completions(world, made.id[:3])
+    assert completions(world, "", ZENML_STORE_URL="http://127.0.0.1:1") == ["latest"]
+
+
+def test_a_run_whose_sandbox_is_gone_is_lost_until_it_is_reconciled(world: World) -> None:
+    spec = f"pipeline: waiting.waiting\ntarget: local\nparameters: {{gate: {world.gate()}}}\n"
+    submitted = world.popen(spec)
+    line = submitted.stdout.wait_for("waiting in")
+    runner, supervisor = map(int, re.findall(r"\d+", line))
+    made = world.only_run()
+    # Nobody is left who could record the end.
+    submitted.signal(signal.SIGKILL)
+    submitted.process.wait()
+
+    alive = run(world, "reconcile", "latest")
+    assert alive.exit_code == 0, alive.stderr
+    assert "the record is right" in alive.stderr
+    assert world.only_run().status == "running"
+    # From another machine, the sandboxes of this one's local server can't be seen.
+    unseen = run(world, "status", made.id, "--exit-status", **elsewhere(world))
+    assert unseen.exit_code == 8
+    assert "could not be checked" in unseen.stdout and "state     running" in unseen.stdout
+    assert not (world.root / "another-home" / "state").exists()
+
+    watching = start(world, "status", made.id[:8], "--watch", "--exit-status")
+    watching.stdout.wait_for("step wait: running")
+    os.kill(supervisor, signal.SIGKILL)
+    os.kill(runner, signal.SIGKILL)
+
+    watched = watching.finish()
+    assert watched.exit_code == 7, watched.stderr
+    assert re.search(rf"^\d\d:\d\d:\d\d run {made.name}: lost$", watched.stdout, re.M)
+    assert "lost (ZenML says 'running')" in watched.stdout
+    assert f"modalrun reconcile {made.id}" in watched.stdout
+
+    settled = run(world, "reconcile", made.name)
+    assert settled.exit_code == 0, settled.stderr
+    assert "now recorded as 'failed'" in settled.stderr
+    after = world.only_run()
+    assert (after.status, after.statuses) == ("failed", {"wait": "failed"})
+
+    done = run(world, "status", made.id, "--output", "json", "--exit-status")
+    assert done.exit_code == 7
+    seen = answer(done)
+    assert (seen["state"], seen["sandbox"]["exit_code"], seen["notes"]) == ("failed", 137, [])
+    assert [(step["name"], step["state"]) for step in seen["steps"]] == [
+        ("wait", "failed"),
+        ("afterwards", "not run"),
+    ]
+    assert "reconcile" in seen["steps"][0]["exit_reason"]

@@ -1,0 +1,83 @@
+"""A run for people, at any width."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from modalrun.facts import RunFacts, StepFacts
+from modalrun.history import KnownRun, KnownStep
+from modalrun.output import status_text
+from modalrun.output.status_text import foremost
+from modalrun.truth import NOT_ASKED, ModalView, judge
+
+NOON = datetime(2026, 11, 23, 12)
+FACTS = RunFacts(
+    "modal", "per_step", "zenml-pipeline-training", "ap-" + "1" * 22, "sb-" + "A" * 26, 600, "dev"
+)
+STEP_FACTS = StepFacts("sb-" + "B" * 26, gpu="H100:2", cpu=8, memory=32768, exit_reason="OOM.")
+STEPS = [
+    KnownStep("load_the_data", "completed", 1, NOON, NOON + timedelta(seconds=4)),
+    KnownStep("train\x1b[2J", "failed", 2, NOON, NOON + timedelta(hours=2), facts=STEP_FACTS),
+    KnownStep("report", "not run"),
+]
+RUN = KnownRun(
+    "0d1f5b62-7c1c-4f1e-9d5a-2f4f6f1a9b7e",
+    "training-2026_11_23-12_00_00_000000",
+    "training",
+    "failed",
+    True,
+    NOON,
+    NOON,
+    NOON + timedelta(hours=2),
+    reason="Steps failed.\nAll of them.",
+    facts=FACTS,
+)
+
+
+def rendered(width: int, run: KnownRun = RUN, modal: ModalView = NOT_ASKED) -> str:
+    text = io.StringIO()
+    console = Console(file=text, width=width, color_system=None, markup=False, emoji=False)
+    view = judge(run, STEPS, modal)
+    console.print(status_text._rendered(view, NOON + timedelta(hours=3), width))
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_everything_is_said_at_any_width(width: int) -> None:
+    text = rendered(width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "\x1b" not in text and "2J" not in text
+    assert f"  id        {RUN.id}" in lines
+    joined = " ".join(text.split())
+    for part in ("Steps failed. All of them.", "modal, environment dev", "3 h 00 m ago", "OOM."):
+        assert part in joined
+    (row,) = [line for line in lines if line.startswith("train ")]
+    assert "failed (try 2)" in row and "2 h 00 m" in row and "H100:2" in row
+    assert bool(re.search(r"\d\d:\d\d:\d\d", row)) == (width >= 80)
+    assert (STEP_FACTS.sandbox_id in row) == (width >= 120)
+
+
+def test_a_lost_run_says_what_to_do() -> None:
+    lost = replace(RUN, status="running", finished=False, end=None)
+    text = rendered(80, lost, ModalView("ended", "stopped", 137))
+    assert "lost (ZenML says 'running')" in text
+    assert f"  modalrun resume {RUN.id}\n" in text
+    assert f"  modalrun reconcile {RUN.id}\n" in text
+
+
+def test_steps_that_move_come_first_where_there_is_no_room_for_all() -> None:
+    many = [KnownStep(f"done_{n}", "completed", 1, NOON, NOON) for n in range(50)]
+    many += [KnownStep("busy", "running", 1, NOON), KnownStep("broken", "failed", 1, NOON, NOON)]
+    many += [KnownStep(f"later_{n}", "not run") for n in range(50)]
+    shown, rest = foremost(many, 3)
+    assert [step.name for step in shown] == ["done_0", "busy", "broken"]
+    assert len(rest) == len(many) - 3
+    assert foremost(many, None) == (many, ())
+    assert foremost(many[:3], 3) == (many[:3], ())

@@ -1,0 +1,64 @@
+"""The list of runs: its filters and what a run has cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from modalrun.errors import UsageError
+from modalrun.facts import RunFacts, StepFacts
+from modalrun.history import KnownRun, KnownStep
+from modalrun.listing import check_states, estimate
+from modalrun.prices import PriceTable
+
+NOON = datetime(2026, 11, 23, 12)
+HOUR = timedelta(hours=1)
+TABLE = PriceTable(
+    as_of="2026-01-01",
+    source="test",
+    cpu=Decimal("0.001"),
+    memory=Decimal("0.0001"),
+    gpus={"T4": Decimal("0.01")},
+    regions={"us": Decimal(2)},
+)
+FACTS = RunFacts("modal", "pipeline", "app", "ap-1", "sb-1", 600, cpu=2, memory=1024)
+RUN = KnownRun("id", "name", "training", "completed", True, NOON, NOON, NOON + HOUR, facts=FACTS)
+PER_SECOND = Decimal("0.0021")
+
+
+def cost(run: KnownRun, *attempts: KnownStep) -> Decimal | None:
+    return estimate(run, attempts, NOON + 2 * HOUR, TABLE)
+
+
+def test_a_sandbox_costs_its_time_by_what_it_asked_for() -> None:
+    assert cost(RUN) == 3600 * PER_SECOND
+    assert cost(replace(RUN, end=None, finished=False)) == 7200 * PER_SECOND
+    with_gpu = replace(RUN, facts=replace(FACTS, gpu="T4:2", regions="us"))
+    assert cost(with_gpu) == 3600 * (PER_SECOND + Decimal("0.02")) * 2
+
+
+def test_a_local_run_costs_nothing_and_an_unknown_gpu_nobody_knows_what() -> None:
+    assert cost(replace(RUN, facts=replace(FACTS, target="local", gpu="NEW"))) == 0
+    assert cost(replace(RUN, facts=replace(FACTS, gpu="NEW"))) is None
+    assert cost(replace(RUN, facts=None)) is None
+
+
+def test_every_attempt_of_a_step_adds_to_the_driver() -> None:
+    attempt = KnownStep(
+        "train", "failed", 1, NOON, NOON + HOUR / 60, facts=StepFacts("sb", "T4", 2)
+    )
+    default_memory = cost(replace(RUN, facts=replace(FACTS, memory=None), end=NOON))
+    assert default_memory == 0
+    one = cost(RUN, attempt)
+    two = cost(RUN, attempt, replace(attempt, attempt=2), KnownStep("load", "cached"))
+    assert one is not None and two is not None
+    assert two - one == one - 3600 * PER_SECOND > 60 * Decimal("0.012")
+
+
+def test_states_are_zenmls_words() -> None:
+    assert check_states(["Failed", " running "]) == ["failed", "running"]
+    with pytest.raises(UsageError, match="broken"):
+        check_states(["broken"])

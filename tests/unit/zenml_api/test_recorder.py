@@ -1,0 +1,23 @@
+"""What the driver makes of ZenML's words and figures."""
+
+from zenml.enums import ExecutionStatus
+
+from modalrun.zenml_api.one_step import word
+from modalrun.zenml_api.recorder import median_seconds
+
+
+def test_median_of_the_runs_that_have_a_step() -> None:
+    runs = [{"a": 1.0, "b": 5.0}, {"a": 9.0}, {"a": 2.0, "b": 7.0}]
+    assert median_seconds(runs) == {"a": 2.0, "b": 6.0}
+    assert median_seconds([]) == {}
+
+
+def test_every_status_means_something_for_the_sandbox_of_a_step() -> None:
+    meaning = {status: word(status) for status in ExecutionStatus}
+    final = {status for status in ExecutionStatus if status.is_finished}
+    assert {meaning[status] for status in final} == {"completed", "failed", "stopped"}
+    assert meaning[ExecutionStatus.CACHED] == "completed"
+    # Another try gets another sandbox; this one's has failed.
+    assert meaning[ExecutionStatus.RETRYING] == "failed"
+    assert meaning[ExecutionStatus.STOPPING] == "stopped"
+    assert meaning[ExecutionStatus.RUNNING] == "running"
