@@ -102,7 +102,8 @@ class Board:
             self.wasted += event.wasted
         if event.sandbox is None:
             return
-        if event.state in {"starting", "running"}:
+        unused = event.state == "waiting" and event.wasted is not None
+        if event.state in {"waiting", "starting", "running"} and not unused:
             used = self.usage.setdefault(
                 event.sandbox, Usage(event.step, event.gpu, event.at - (event.wasted or 0.0))
             )

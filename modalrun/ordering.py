@@ -41,7 +41,6 @@ def make_order(
     source: Source,
     python_path: Mapping[ImageRecipe, str],
     done: Collection[str] = (),
-    seconds: Mapping[str, float] | None = None,
 ) -> Order:
     """The order for a plan whose images are built.
 
@@ -55,7 +54,6 @@ def make_order(
         source: The source tree.
         python_path: Each recipe -> the PYTHONPATH of its sandboxes; empty to leave it.
         done: The steps that were found cached already.
-        seconds: How long steps are expected to take.
     """
     sandboxes: list[SandboxOrder] = []
     steps = []
@@ -76,7 +74,6 @@ def make_order(
                 retries=policy.retries,
                 delay=policy.delay,
                 backoff=policy.backoff,
-                seconds=(seconds or {}).get(step.name),
             )
         )
     return Order(

@@ -62,6 +62,7 @@ def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) ->
     spec = for_run(plan.run_sandbox, run.id)
     if (found := connection.find_running(plan, spec)) is not None:
         return f"The run's driver is running, in the sandbox {found}. There is nothing to resume."
+    earlier = connection.find_last(plan, spec)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
         _stage(order, source_root or Path(order.source_root), staged)
@@ -72,6 +73,7 @@ def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) ->
             {**run.environment, **connection.driver_environment()},
             staged,
             order=write(order, Path(folder)),
+            earlier=earlier,
         )
     watcher.say(f"Run {run.name}", "bold")
     watcher.say(f"  id       {run.id}")

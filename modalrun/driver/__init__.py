@@ -21,6 +21,10 @@ counts the records of a step against the user's retries."""
 STEP_FACTS = "MODALRUN_STEP_FACTS"
 """The variable that carries `facts.StepFacts` as a JSON object: what is known of this sandbox."""
 
+WAIT = "MODALRUN_WAIT"
+"""The variable that a step sandbox has which was created before its turn: how many seconds it
+waits at most for its go (`modalrun.driver.control`), once it is ready."""
+
 TAKE_OVER = "MODALRUN_TAKE_OVER"
 """The variable that is set for a driver that goes on where an earlier one of its run ended."""
 

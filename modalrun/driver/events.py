@@ -15,7 +15,15 @@ from typing import Any, Literal
 MARK = "\x1e"
 
 StepState = Literal[
-    "starting", "running", "completed", "cached", "failed", "retrying", "stopped", "not run"
+    "waiting",
+    "starting",
+    "running",
+    "completed",
+    "cached",
+    "failed",
+    "retrying",
+    "stopped",
+    "not run",
 ]
 FINAL: frozenset[StepState] = frozenset({"completed", "cached", "failed", "stopped", "not run"})
 
@@ -26,7 +34,9 @@ class StepEvent:
 
     Attributes:
         step: The step's invocation id.
-        state: Its state from now on. "starting": Modal is being asked for a sandbox.
+        state: Its state from now on. "waiting": its sandbox was created before its turn; with
+            `wasted`, that sandbox has ended without having been used. "starting": Modal is being
+            asked for a sandbox.
         at: When, in seconds since the epoch.
         attempt: Which sandbox of this step it is about, from 1; all retries count.
         sandbox: Modal's id of that sandbox, once there is one.

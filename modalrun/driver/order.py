@@ -82,7 +82,6 @@ class StepOrder:
         retries: How often a failure of the user's is tried again.
         delay: Seconds before the first such retry.
         backoff: What the delay is multiplied with before each further one.
-        seconds: How long it is expected to take, from earlier runs of the pipeline.
     """
 
     name: str
@@ -93,7 +92,6 @@ class StepOrder:
     retries: int = 0
     delay: float = 0
     backoff: float = 1
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ from modalrun.driver import (
     STEP,
     STEP_FACTS,
     STEP_RUN,
+    WAIT,
     WORD_FILE,
+    control,
 )
 from modalrun.driver.process import (
     Terminated,
@@ -106,8 +108,14 @@ def main() -> NoReturn:
             step_run=os.environ.get(STEP_RUN),
             facts=_facts(),
         )
+        wait = os.environ.pop(WAIT, None)
+        if wait is not None:
+            step.prepare()
         gc.freeze()
         gc.enable()
+        if wait is not None and not control.wait_for_go(float(wait)):
+            # It has begun nothing: the driver takes another sandbox when the turn comes.
+            end(EXIT_TERMINATED)
         code = _EXIT_CODES[step.run(signals, print_traceback)]
     except BaseException:
         traceback.print_exc()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -13,7 +14,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, ends, events
+from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT, ends, events
+from modalrun.driver.ahead import Ahead, longest_wait
 from modalrun.driver.ends import End, Kind
 from modalrun.driver.events import StepEvent, StepState
 from modalrun.driver.order import Order, SandboxOrder, StepOrder
@@ -24,6 +26,7 @@ from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TA
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
+    from modalrun.zenml_api.recorder import RunRecorder
     from modalrun.zenml_api.step_records import StepState as StepRecordState
 
 
@@ -80,6 +83,8 @@ class Walk:
         self._last: dict[str, str | None] = dict.fromkeys(self._steps)
         self._states: Mapping[str, StepRecordState] = {}
         self._failed: list[str] = []
+        # Where Modal doesn't tell us our sandbox, it doesn't tell the steps theirs.
+        self._ids_untold = not os.environ.get("MODAL_SANDBOX_ID")
         self._reason: str | None = None
         self._asked_to_stop = False
         self._ending = False
@@ -89,6 +94,9 @@ class Walk:
         self._stopping = asyncio.Event()
         self._finished = asyncio.Event()
         self._scheduler: Scheduler
+        self._ahead = Ahead(
+            order, create=self._create_early, tell=self._tell_early, beside=self._beside
+        )
 
     @property
     def succeeded(self) -> bool:
@@ -129,6 +137,16 @@ class Walk:
         await self._finished.wait()
         await asyncio.gather(*self._background, return_exceptions=True)
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether sandboxes may be created before their step's turn."""
+        return self._ahead.wanted
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Be told how long steps take; sandboxes may be created early from now on."""
+        self._ahead.foresight.expected = seconds
+        self._look_ahead()
+
     def stop(self, reason: str) -> None:
         """Somebody wants the run to end: start nothing any more, and let what runs finish."""
         self._asked_to_stop = True
@@ -145,6 +163,7 @@ class Walk:
             self._reason = reason
             self._say(f"Nothing more is started: {reason}.")
         self._stopping.set()
+        self._ahead.discard_all()
         # Before the walk has begun there is nothing to tell the scheduler yet.
         if hasattr(self, "_scheduler"):
             self._act(self._scheduler.stop(reason))
@@ -165,9 +184,14 @@ class Walk:
         by_tag = {fit(name, MAX_TAG): name for name in self._steps}
         for member in taken.members:
             name = by_tag.get(member.step)
-            if name is not None and name not in done:
+            if name is None or name in done:
+                continue
+            self._tries[name].sandboxes = member.attempt
+            if member.early and name not in taken.states:
+                # Whether it was told to go is not known; it has not begun its step.
+                self._beside(member.terminate())
+            else:
                 self._members[name] = member
-                self._tries[name].sandboxes = member.attempt
         for name, state in taken.states.items():
             if name in self._tries:
                 tries = self._tries[name]
@@ -180,11 +204,17 @@ class Walk:
         for action in actions:
             if isinstance(action, Skip):
                 self._say(action.reason)
+                self._ahead.discard(action.step)
                 self._tell(action.step, "not run", reason=action.reason)
             else:
                 self._start(action.step)
+        self._look_ahead()
         if self._scheduler.finished:
             self._finished.set()
+
+    def _look_ahead(self) -> None:
+        if not self._stopping.is_set() and hasattr(self, "_scheduler"):
+            self._ahead.look(self._scheduler.states)
 
     def _start(self, name: str) -> None:
         self._tasks[name] = asyncio.create_task(self._see_through(self._steps[name]))
@@ -215,6 +245,7 @@ class Walk:
             return False
         unknown = member is None and state is None
         if unknown and step.look_up and await self._cached(step.name):
+            self._ahead.discard(step.name)
             self._tell(step.name, "cached")
             return True
         delay = step.delay
@@ -236,17 +267,27 @@ class Walk:
         """One sandbox, from its creation to its end; None where it was not wanted any more."""
         from modalrun.modal_api.fleet import GivenUp, Refused
 
+        waited = None
+        if member is None and (early := await self._ahead.take(step.name)) is not None:
+            member, waited = early
         if member is None:
             tries.sandboxes += 1
             self._tell(step.name, "starting", attempt=tries.sandboxes)
             try:
-                member = await self.fleet.create(self._wanted(step, tries), self._stopping)
+                member = await self.fleet.create(
+                    self._wanted(step, tries),
+                    self._stopping,
+                    # What waits must not stand in the way of what could run.
+                    no_room=self._ahead.discard_all,
+                )
             except GivenUp:
                 return None
             except Refused as error:
                 return ends.refused(f"Modal refuses the sandbox: {error}")
         self._members[step.name] = member
         self._last[step.name] = member.id
+        began = time.time()
+        self._ahead.foresight.began(step.name, began, early=waited is not None)
         sandbox = self._order.sandboxes[step.sandbox]
         self._tell(
             step.name,
@@ -257,18 +298,37 @@ class Walk:
             gpu=member.gpu or next(iter(sandbox.gpus), None),
             cpu=sandbox.cpu,
             memory=sandbox.memory,
+            wasted=waited,
         )
         if self._ending:
             # It was being created when all that runs was ended.
             await member.terminate()
+        self._look_ahead()
         end = await member.ended()
         del self._members[step.name]
+        if self._ahead.wanted and waited is None and end.kind is Kind.COMPLETED:
+            self._beside(self._note_startup(step.name, began))
         return end
+
+    async def _create_early(self, step: StepOrder, given_up: asyncio.Event) -> Member:
+        """Create a step's sandbox before its turn."""
+        tries = self._tries[step.name]
+        tries.sandboxes += 1
+        wanted = self._wanted(step, tries, early=True)
+        # One that Modal has no room for now is asked for again when its turn comes.
+        return await self.fleet.create(wanted, given_up, no_room=given_up.set)
+
+    async def _note_startup(self, step: str, began: float) -> None:
+        state = await self._records.ask(lambda recorder: recorder.step_state(step))
+        if state is not None and state.began is not None and state.attempt == 1:
+            self._ahead.foresight.saw_startup(state.began - began)
 
     async def _judge(
         self, step: StepOrder, tries: _Tries, end: End, sandbox: str | None
     ) -> bool | None:
         """Whether a step has succeeded; None where it is to be tried again."""
+        if self._ids_untold and sandbox is not None:
+            self._beside(self._record_sandbox(step.name, sandbox))
         if end.kind is Kind.COMPLETED:
             self._ended(step, "completed", end)
             return True
@@ -298,6 +358,15 @@ class Walk:
         self._ended(step, "failed", end)
         return False
 
+    async def _record_sandbox(self, step: str, sandbox: str) -> None:
+        """Store with a step's record which sandbox it had."""
+
+        def record(recorder: RunRecorder) -> None:
+            if (state := recorder.step_state(step)) is not None:
+                recorder.record_exit(state.id, StepFacts(sandbox_id=sandbox))
+
+        await self._records.ask(record)
+
     async def _cached(self, step: str) -> bool:
         return await self._records.ask(lambda recorder: recorder.cached(step))
 
@@ -321,13 +390,13 @@ class Walk:
         self, step: StepOrder, tries: _Tries, end: End, state: StepRecordState | None
     ) -> str | None:
         """What will be done about a bad end, in words; None for nothing."""
-        if end.is_infrastructure and (state is None or _is_running(state)):
+        if end.is_infrastructure and not _has_failed(state, tries):
             most = self._order.infrastructure_retries
             if tries.infrastructure >= most:
                 return None
             tries.infrastructure += 1
             # ZenML counts records as attempts: a new one would use up a retry of the user's.
-            tries.record = None if state is None else state.id
+            tries.record = state.id if state is not None and _is_running(state) else None
             return f"It is started again ({tries.infrastructure} of {most}), at no retry's cost."
         if end.kind is Kind.REFUSED or tries.failures >= step.retries:
             return None
@@ -340,8 +409,8 @@ class Walk:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _wanted(self, step: StepOrder, tries: _Tries) -> Wanted:
-        from modalrun.modal_api.fleet import TAG_ATTEMPT, Wanted
+    def _wanted(self, step: StepOrder, tries: _Tries, *, early: bool = False) -> Wanted:
+        from modalrun.modal_api.fleet import TAG_ATTEMPT, TAG_EARLY, Wanted
 
         run_id, sandbox = self._order.run_id, self._order.sandboxes[step.sandbox]
         digest = hashlib.sha256(step.name.encode()).hexdigest()[:8]
@@ -354,8 +423,12 @@ class Walk:
                 TAG_STEP: fit(step.name, MAX_TAG),
                 TAG_PIPELINE: fit(self._order.pipeline, MAX_TAG),
                 TAG_ATTEMPT: str(tries.sandboxes),
+                **({TAG_EARLY: "1"} if early else {}),
             },
-            env=lambda gpu: self._environment(step, tries, sandbox, gpu),
+            env=lambda gpu: {
+                **self._environment(step, tries, sandbox, gpu),
+                **({WAIT: str(longest_wait(sandbox.timeout))} if early else {}),
+            },
         )
 
     def _environment(
@@ -392,10 +465,20 @@ class Walk:
         if state in {"failed", "stopped"}:
             self._say(f"Step `{step.name}` {state}: {end.reason}")
 
+    def _tell_early(self, step: str, state: StepState, **more: Any) -> None:
+        self._tell(step, state, attempt=self._tries[step].sandboxes, **more)
+
     def _tell(self, step: str, state: StepState, **more: Any) -> None:
         """Write a line of the run's journal."""
         sys.stdout.write(events.line(StepEvent(step, state, at=time.time(), **more)))
         sys.stdout.flush()
+
+
+def _has_failed(state: StepRecordState | None, tries: _Tries) -> bool:
+    """Whether ZenML has the failure of this try, and not only of those before it."""
+    if state is None or _is_running(state):
+        return False
+    return state.status != "retrying" or state.attempt > tries.failures
 
 
 def _is_running(state: StepRecordState) -> bool:

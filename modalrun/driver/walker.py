@@ -62,9 +62,12 @@ async def drive(held: Order) -> int:
     await fleet.open()
     records.load()
     taken = await _take_over(walk, records) if os.environ.get(TAKE_OVER) else None
-    watch = asyncio.create_task(_watch_for_stop(walk, records))
+    asking = [asyncio.create_task(_watch_for_stop(walk, records))]
+    if walk.looks_ahead:
+        asking.append(asyncio.create_task(_expect(walk, records)))
     await walk.run(taken)
-    watch.cancel()
+    for task in asking:
+        task.cancel()
     return await _settle(walk, records)
 
 
@@ -89,6 +92,14 @@ async def _watch_for_stop(walk: Walk, records: Records) -> None:
         if await records.ask(lambda recorder: recorder.stop_requested()):
             walk.stop("ZenML was asked to stop the run")
             return
+
+
+async def _expect(walk: Walk, records: Records) -> None:
+    """Find out how long steps take; without that none is created early."""
+    try:
+        walk.expect(await records.ask(lambda recorder: recorder.expected_seconds()))
+    except Exception as error:
+        say(f"No sandbox is created early: {type(error).__name__}: {error}")
 
 
 async def _settle(walk: Walk, records: Records) -> int:

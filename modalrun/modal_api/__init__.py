@@ -189,6 +189,7 @@ class Connection:
         say: Callable[[str], None] = lambda _: None,
         registry: RegistryCredentials | None = None,
         order: Path | None = None,
+        earlier: str | None = None,
     ) -> RunningSandbox:
         """Create the run sandbox, or find it if an earlier try has created it.
 
@@ -201,6 +202,7 @@ class Connection:
             source: The folder whose files stand at `CODE_FOLDER` in the sandbox.
             registry: For an image in a private registry.
             order: The file with the driver's order, of a `per_step` run.
+            earlier: A sandbox of this name that has ended, and is not the one that is created.
             say: Is told when another GPU is asked for.
 
         Raises:
@@ -221,7 +223,7 @@ class Connection:
 
         def create(gpu: str | None, *others: str) -> RunningSandbox:
             try:
-                sandbox = self._create_or_find(app, plan, spec, {**arguments, "gpu": gpu})
+                sandbox = self._create_or_find(app, plan, spec, {**arguments, "gpu": gpu}, earlier)
             except CapacityError as error:
                 if not others or is_rate_limit(error):
                     raise
@@ -317,7 +319,12 @@ class Connection:
         }
 
     def _create_or_find(
-        self, app: modal.App, plan: Plan, spec: SandboxSpec, arguments: dict[str, Any]
+        self,
+        app: modal.App,
+        plan: Plan,
+        spec: SandboxSpec,
+        arguments: dict[str, Any],
+        earlier: str | None,
     ) -> modal.Sandbox:
         import modal
 
@@ -328,7 +335,7 @@ class Connection:
             return self._find(plan, spec)
         except ConnectionLostError as error:
             try:
-                return self._find(plan, spec)
+                found = self._find(plan, spec)
             except NotFoundError:
                 raise error from None
             except Exception as second:
@@ -338,6 +345,9 @@ class Connection:
                     hint=f"Look for the sandbox '{spec.name}' in the app '{plan.app_name}'"
                     " before you submit again.",
                 ) from second
+            if found.object_id == earlier:
+                raise
+            return found
 
     def find_running(self, plan: Plan, spec: SandboxSpec) -> str | None:
         """Modal's id of a running sandbox with the name of a spec; None where there is none.
@@ -358,6 +368,17 @@ class Connection:
         except NotFoundError:
             return None
         return str(found.object_id)
+
+    def find_last(self, plan: Plan, spec: SandboxSpec) -> str | None:
+        """Modal's id of the last sandbox with the name of a spec, which may have ended.
+
+        Raises:
+            AuthenticationError, ConnectionLostError: Modal refuses, or can't be asked.
+        """
+        try:
+            return str(self._find(plan, spec).object_id)
+        except NotFoundError:
+            return None
 
     def discard(self, plan: Plan, spec: SandboxSpec) -> None:
         """End a sandbox that may or may not have been created.

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 TAG_ATTEMPT = "modalrun-attempt"
 """Which sandbox of its step it is: so that a driver that takes over counts on."""
 
+TAG_EARLY = "modalrun-early"
+"""On a sandbox that was created before its step's turn."""
+
 SHARE = 50
 """Sandboxes that wait on one connection: HTTP/2 servers allow about a hundred calls at a time."""
 
@@ -117,7 +120,13 @@ class Fleet:
         self._app = await self._asked(look_up)
         self._variables = modal.Secret.from_dict(dict(self._secret_values))
 
-    async def create(self, wanted: Wanted, given_up: asyncio.Event) -> Member:
+    async def create(
+        self,
+        wanted: Wanted,
+        given_up: asyncio.Event,
+        *,
+        no_room: Callable[[], None] | None = None,
+    ) -> Member:
         """Create a sandbox, or find it if an earlier try has created it.
 
         While Modal has no room, limits the rate or can't be reached, it is asked again.
@@ -125,6 +134,7 @@ class Fleet:
         Args:
             wanted: The sandbox.
             given_up: When this is set, no further try is made.
+            no_room: Is called when Modal has none for it.
 
         Raises:
             GivenUp: It is set.
@@ -140,6 +150,8 @@ class Fleet:
                     self._say(f"{wanted.name}: {error.message}")
                     if is_rate_limit(error):
                         break
+                    if no_room is not None:
+                        no_room()
                 except ConnectionLostError as error:
                     self._say(f"{wanted.name}: {error.message}")
                     break
@@ -305,6 +317,7 @@ class Member:
         gpu: The GPU that it was asked for in the end.
         step: The value of its tag for the step.
         attempt: Which sandbox of its step it is.
+        early: Whether it was created before its step's turn.
     """
 
     def __init__(
@@ -320,24 +333,48 @@ class Member:
         self.gpu = gpu
         self.step = tags.get(TAG_STEP, "")
         self.attempt = int(tags.get(TAG_ATTEMPT, "1"))
+        self.early = TAG_EARLY in tags
+        self._end: asyncio.Task[End] | None = None
         self._fleet = fleet
         self._line = line
         self._sandbox = sandbox
 
     async def ended(self) -> End:
         """Wait for its end, however often the connection is lost meanwhile."""
-        self._line.load += 1
+        if self._end is None:
+            self._end = asyncio.create_task(self._wait())
+        return await asyncio.shield(self._end)
+
+    async def write(self, text: str) -> None:
+        """Write to its standard input.
+
+        Raises:
+            ModalrunError: It has ended.
+        """
+
+        async def write() -> None:
+            self._sandbox.stdin.write(text)
+            await self._sandbox.stdin.drain.aio()
+
         try:
-            return await self._ended()
-        finally:
-            self._line.load -= 1
+            await self._fleet._asked(write)
+        except ValueError as error:
+            # The SDK's word for an input that is closed (`modal/io_streams.py:801`, 1.6.4).
+            raise NotFoundError(f"{self.id} reads nothing any more: {error}") from error
 
     async def terminate(self) -> None:
         """End it now; nothing happens if it has ended."""
         with contextlib.suppress(NotFoundError):
             await self._fleet._asked(self._sandbox.terminate.aio)
 
-    async def _ended(self) -> End:
+    async def _wait(self) -> End:
+        self._line.load += 1
+        try:
+            return await self._ask_for_end()
+        finally:
+            self._line.load -= 1
+
+    async def _ask_for_end(self) -> End:
         import modal
 
         pause = FIRST_PAUSE

@@ -92,6 +92,14 @@ class OneStep:
             self._loaded.snapshot, self._step, self._loaded.orchestrator_run_id, facts
         )
 
+    def prepare(self) -> None:
+        """Import the user's code, before it is the step's turn.
+
+        What goes wrong with that goes wrong again, and is recorded, when the step runs.
+        """
+        with contextlib.suppress(Exception):
+            BaseStep.load_from_source(self._step.spec.source)
+
     def run(self, signals: Signals, failed: Callable[[BaseException], None]) -> Word:
         """Run the step once; returns what is recorded of it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timezone
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,7 @@ class StepState:
         attempt: Which try it is, from 1; retries for infrastructure don't count.
         successful: Whether the step is done.
         finished: Whether the state is final. "retrying" is not: another try is awaited.
+        began: When it began, in seconds since the epoch, where that is recorded.
     """
 
     id: str
@@ -39,6 +41,7 @@ class StepState:
     attempt: int
     successful: bool
     finished: bool
+    began: float | None = None
 
 
 def step_states(run_id: str) -> dict[str, StepState]:
@@ -193,4 +196,7 @@ def _state(record: StepRunResponse) -> StepState:
         attempt=record.version,
         successful=record.status.is_successful,
         finished=record.status.is_finished,
+        began=record.start_time.replace(tzinfo=timezone.utc).timestamp()
+        if record.start_time is not None
+        else None,
     )

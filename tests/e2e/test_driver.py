@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import sys
+import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pytest
 
+from modalrun.driver.events import MARK
 from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate, waiting
 
 if TYPE_CHECKING:
@@ -108,6 +112,111 @@ def test_modal_that_does_not_answer(world: World) -> None:
     assert run.status == "completed"
     assert [len(boxes(world, step)) for step in ("load", "left", "right", "join")] == [1, 1, 1, 1]
     assert_all_over(world)
+
+
+EVENTS_OF_A_DIAMOND = 12
+"""Three of each of its four steps: starting, running, completed."""
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        (5, 9),
+        pytest.param(range(1, EVENTS_OF_A_DIAMOND + 1), marks=pytest.mark.exhaustive),
+    ],
+    ids=["two", "all"],
+)
+def test_a_driver_that_is_killed_after_each_event(world: World, points: Iterable[int]) -> None:
+    world.server()
+    for point in points:
+        before = len(world.sandboxes())
+        spec = per_step("diamond.diamond", count=3) + "enable_cache: false\n"
+        command = world.popen(spec)
+        world.wait_until(lambda before=before: world.sandboxes()[before:], "it has a sandbox", LONG)
+        driver = world.sandboxes()[before]
+        pid = driver_of(world)
+        journal = world.state / "logs" / driver.id / "stdout"
+        world.wait_until(
+            lambda journal=journal, point=point: journal.read_bytes().count(MARK.encode()) >= point,
+            f"event {point}",
+        )
+
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+        done = command.finish(LONG)
+        assert done.exit_code == 0, (point, done.stderr)
+        run = world.runs()[-1]
+        assert run.status == "completed", point
+        assert sorted((s.name, s.status, s.version) for s in run.steps) == [
+            (name, "completed", 1) for name in ("join", "left", "load", "right")
+        ], point
+        used = [b.tags["modalrun-step"] for b in boxes(world) if b.tags["modalrun-run"] == run.id]
+        assert sorted(used) == ["join", "left", "load", "right"], point
+        assert_all_over(world)
+
+
+@pytest.mark.parametrize(
+    ("status", "action"),
+    [
+        pytest.param("UNAVAILABLE", "error", marks=pytest.mark.exhaustive),
+        pytest.param("INTERNAL", "error", marks=pytest.mark.exhaustive),
+        pytest.param("UNAVAILABLE", "disconnect", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_polls_that_fail_for_half_a_minute(world: World, status: str, action: str) -> None:
+    command, gate = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    rule = {"rpc": "SandboxWait*", "action": action, "status": status, "times": None}
+    (world.state / "faults.json").write_text(json.dumps([rule]))
+    began = time.monotonic()
+    gate.open()
+    # The end of the step has to be asked for, in vain, all the time.
+    world.wait_until(lambda: time.monotonic() - began > 30, "half a minute is over")
+    assert world.only_run().statuses["wait"] == "completed"
+    assert boxes(world, "afterwards") == []
+
+    (world.state / "faults.json").write_text("[]")
+
+    done = command.finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    assert world.only_run().statuses == {"wait": "completed", "afterwards": "completed"}
+    assert [len(boxes(world, step)) for step in ("wait", "afterwards")] == [1, 1]
+    assert_all_over(world)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"rules": [], "boot_delay": 60},
+        pytest.param(
+            # Modal is being asked: what it creates comes after all has been ended.
+            {"rules": [{"rpc": "SandboxCreate*", "action": "delay", "seconds": 4}]},
+            marks=pytest.mark.exhaustive,
+        ),
+    ],
+    ids=["booting", "asked for"],
+)
+def test_a_stop_while_a_sandbox_is_starting(world: World, faults: dict[str, object]) -> None:
+    command, gate = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    run = world.only_run()
+    (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
+    journal = world.state / "logs" / driver.id / "stdout"
+    (world.state / "faults.json").write_text(json.dumps(faults))
+    gate.open()
+    # The fourth is the first one of the second step: it is starting.
+    world.wait_until(lambda: journal.read_bytes().count(MARK.encode()) >= 4, "it is starting")
+
+    stop = world.start([sys.executable, "-m", "modalrun", "stop", "--force", run.id])
+
+    assert stop.finish(LONG).exit_code == 0
+    done = command.finish(LONG)
+    assert done.exit_code == 7, done.stderr
+    assert world.only_run().status == "stopped"
+    assert world.only_run().statuses["wait"] == "completed"
+    assert world.only_run().statuses.get("afterwards") in {None, "stopped"}
+    world.wait_until(lambda: all(b.finished_at for b in world.sandboxes()), "all is over")
 
 
 def test_a_graceful_stop(world: World) -> None:

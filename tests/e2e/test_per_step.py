@@ -81,9 +81,14 @@ def test_each_step_has_its_own_machine(world: World) -> None:
     assert_all_over(world)
 
 
-@pytest.mark.parametrize(
-    ("count", "limit"), [(6, 2), pytest.param(50, None, marks=pytest.mark.exhaustive)]
-)
+# All ten times: pytest -m exhaustive tests/e2e/test_per_step.py -k fan_of_fifty
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("time", range(10))
+def test_a_fan_of_fifty_ten_times(world: World, time: int) -> None:
+    test_a_fan_runs_every_step_once(world, 50, None)
+
+
+@pytest.mark.parametrize(("count", "limit"), [(6, 2)])
 def test_a_fan_runs_every_step_once(world: World, count: int, limit: int | None) -> None:
     diary = world.root / "diary"
     more = f"max_parallelism: {limit}" if limit else ""

@@ -70,3 +70,17 @@ def test_of_many_steps_those_that_matter_are_chosen() -> None:
     assert [row.step for row in board.chosen(5)] == ["s3", "s18", "s19", "s30", "s40"]
     assert len(board.chosen(99)) == 50
     assert board.chosen(0) == []
+
+
+def test_a_sandbox_that_was_created_early() -> None:
+    board = Board(["a", "b"])
+    board.apply(StepEvent("a", "waiting", at=10, sandbox="sb-1"))
+    assert board.rows["a"].state == "waiting"
+    board.apply(StepEvent("a", "running", at=14, sandbox="sb-1", wasted=4))
+    board.apply(StepEvent("a", "completed", at=20))
+    board.apply(StepEvent("b", "waiting", at=15, sandbox="sb-2"))
+    board.apply(StepEvent("b", "waiting", at=18, sandbox="sb-2", wasted=3))
+    board.apply(StepEvent("b", "cached", at=18))
+    assert board.wasted == 7
+    assert board.usage["sb-1"].started == 10
+    assert (board.usage["sb-2"].started, board.usage["sb-2"].ended) == (15, 18)

@@ -58,7 +58,6 @@ steps = st.builds(
     done=st.booleans(),
     look_up=st.booleans(),
     retries=st.integers(0, 9),
-    seconds=st.none() | st.floats(0, 1e6),
 )
 
 
