@@ -13,6 +13,9 @@ sandbox, the median over the rounds of:
                 clock: median, 95th percentile
     step        from `SandboxCreate` to the end of the sandbox, median
 
+The mode "upstream" is ZenML's own Modal orchestrator, on the same server and records (`upstream.py`
+says how); it runs `python`, not `modalrun submit`, and prints no line of a step.
+
 Everything happens in a temporary folder, with a ZenML configuration and a server of its own.
 `--cold` has sandboxes start without ZenML in memory.
 """
@@ -24,17 +27,23 @@ import contextlib
 import json
 import os
 import random
+import shlex
+import site
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
 GRAPHS = "chain-4,chain-16,fan-8,fan-50,random-200"
 MARK = "a step says"
 PIPELINE = f"""
@@ -69,6 +78,26 @@ def parents_of(graph: str) -> dict[str, list[str]]:
     sys.exit(f"no such graph: {graph}")
 
 
+def step_of(record: dict[str, Any]) -> str | None:
+    """The step whose sandbox this is; None for the one that all steps share."""
+    command, option = record["command"], "--step_name"
+    if option in command:
+        return str(command[command.index(option) + 1])
+    return (
+        record["tags"]["modalrun-step"] if record["tags"].get("modalrun-role") == "step" else None
+    )
+
+
+def python_in(folder: Path) -> str:
+    """A Python of its own with what this one has and `upstream.py`, for sandboxes to run."""
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    # Also what the .pth files in there say.
+    adding = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
+    (packages / "benchmark.pth").write_text("\n".join([*adding, str(HERE)]), encoding="utf-8")
+    return str(folder / "bin" / "python")
+
+
 @dataclass
 class Figures:
     """What one run took, in seconds."""
@@ -80,9 +109,12 @@ class Figures:
 
 
 class Place:
-    """A folder with a ZenML, a local Modal server and a pipeline."""
+    """A folder with a Python, a ZenML, a local Modal server and a pipeline."""
 
     def __init__(self, folder: Path, *, cold: bool) -> None:
+        self.folder = folder
+        self.python = python_in(folder / "python")
+        self._has_upstream = False
         self.state = folder / "modal"
         self.project = folder / "project"
         self.project.mkdir()
@@ -101,8 +133,9 @@ class Place:
     def call(self, *arguments: str) -> None:
         """Run Python; its output is shown only if it fails."""
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [self.python, *arguments],
             env=self.environment,
+            cwd=self.project,
             capture_output=True,
             text=True,
             check=False,
@@ -113,25 +146,19 @@ class Place:
     def run(self, graph: str, mode: str, boot_delay: float) -> Figures:
         """Submit a graph and watch it."""
         parents = parents_of(graph)
-        # In `pipeline` mode steps run one after the other, as they do without this setting.
-        parallel = {"max_parallelism": 50} if mode == "per_step" else {}
-        spec = {
-            "pipeline": "graphs.graph",
-            "target": "local",
-            "settings": {"orchestrator": {"mode": mode, "timeout": 3600, **parallel}},
-            "parameters": {"parents": parents},
-        }
-        path = self.project / "run.yaml"
-        # JSON is YAML.
-        path.write_text(json.dumps(spec), encoding="utf-8")
         self.state.mkdir(mode=0o700, exist_ok=True)
         faults = {"rules": [], "boot_delay": boot_delay}
         (self.state / "faults.json").write_text(json.dumps(faults), encoding="utf-8")
+        if mode == "upstream":
+            command, environment = self._upstream(parents)
+        else:
+            command, environment = self._ours(parents, mode), self.environment
         begin, before = time.perf_counter(), time.time()
         figures = Figures(0.0, 0.0)
         process = subprocess.Popen(
-            [sys.executable, "-m", "modalrun", "submit", str(path)],
-            env=self.environment,
+            [self.python, *command],
+            env=environment,
+            cwd=self.project,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -148,17 +175,57 @@ class Place:
         self._add_sandboxes(figures, parents, before)
         return figures
 
+    def _ours(self, parents: dict[str, list[str]], mode: str) -> list[str]:
+        """The arguments of `python` for a run of ours."""
+        # In `pipeline` mode steps run one after the other, as they do without this setting.
+        parallel = {"max_parallelism": 50} if mode == "per_step" else {}
+        spec = {
+            "pipeline": "graphs.graph",
+            "target": "local",
+            "settings": {"orchestrator": {"mode": mode, "timeout": 3600, **parallel}},
+            "parameters": {"parents": parents},
+        }
+        path = self.project / "run.yaml"
+        # JSON is YAML.
+        path.write_text(json.dumps(spec), encoding="utf-8")
+        return ["-m", "modalrun", "submit", str(path)]
+
+    def _upstream(self, parents: dict[str, list[str]]) -> tuple[list[str], dict[str, str]]:
+        """The arguments of `python`, and its environment, for a run of ZenML's orchestrator."""
+        graph = self.project / "graph.json"
+        if not self._has_upstream:
+            self.call("-c", f"import upstream; upstream.set_up({str(self.folder / 'artifacts')!r})")
+            self._has_upstream = True
+        graph.write_text(json.dumps(parents), encoding="utf-8")
+        self.call("-m", "modalrun", "local", "start")
+        exports = subprocess.run(
+            [self.python, "-m", "modalrun", "local", "env"],
+            env=self.environment,
+            cwd=self.project,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+        # Lines of a shell script: export NAME=value.
+        pairs = (word.partition("=") for word in shlex.split(exports) if "=" in word)
+        environment = self.environment | {name: value for name, _, value in pairs}
+        stack = {"ZENML_ACTIVE_STACK_ID": self._stack_id()}
+        # Not `-m`: ZenML takes the folder of the main module for that of the code.
+        return ["-c", f"import upstream; upstream.run({str(graph)!r})"], environment | stack
+
+    def _stack_id(self) -> str:
+        database = self.folder / "zenml" / "local_stores" / "default_zen_store" / "zenml.db"
+        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
+            ((found,),) = connection.execute("SELECT id FROM stack WHERE name = 'upstream'")
+        return str(UUID(found))
+
     def _add_sandboxes(self, figures: Figures, parents: dict[str, list[str]], since: float) -> None:
         """Read the server's records of the step sandboxes."""
         query = "SELECT document FROM sandboxes WHERE created_at > ?"
         database = self.state / "state.sqlite3"
         with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
             records = [json.loads(text) for (text,) in connection.execute(query, (since,))]
-        boxes = {
-            record["tags"]["modalrun-step"]: record
-            for record in records
-            if record["tags"].get("modalrun-role") == "step"
-        }
+        boxes = {name: record for record in records if (name := step_of(record))}
         for name, box in boxes.items():
             figures.steps.append(box["finished_at"] - box["created_at"])
             if parents[name]:
@@ -199,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--graphs", default=GRAPHS)
     parser.add_argument("--boot", default="0,2")
-    parser.add_argument("--modes", default="per_step,pipeline")
+    parser.add_argument("--modes", default="per_step,pipeline,upstream")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--cold", action="store_true")
     wanted = parser.parse_args()

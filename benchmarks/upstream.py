@@ -1,0 +1,115 @@
+"""ZenML's own Modal orchestrator, made to run on the local Modal server, to be measured against.
+
+It demands a ZenML server, a remote artifact store and a container registry. What is here says that
+a folder is remote and that no server is needed, and changes nothing else about it. The sandboxes
+have to find this module, like ZenML itself, in their Python (`per_step.py` sees to that).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from zenml.artifact_stores.local_artifact_store import (
+    LocalArtifactStore,
+    LocalArtifactStoreConfig,
+    LocalArtifactStoreFlavor,
+)
+from zenml.integrations.modal.flavors.modal_orchestrator_flavor import (
+    ModalOrchestratorConfig,
+    ModalOrchestratorFlavor,
+)
+
+
+class SharedFolderConfig(LocalArtifactStoreConfig):
+    """A folder that every sandbox reaches under the same path."""
+
+    @property
+    def is_local(self) -> bool:
+        """Never: sandboxes of the local Modal server see the whole disk."""
+        return False
+
+
+class SharedFolder(LocalArtifactStore):
+    """An artifact store in a folder."""
+
+    @property
+    def local_path(self) -> str | None:
+        """No path that only one machine would have."""
+        return None
+
+
+class SharedFolderFlavor(LocalArtifactStoreFlavor):
+    """The flavor of `SharedFolder`."""
+
+    @property
+    def name(self) -> str:
+        """The flavor's name."""
+        return "shared_folder"
+
+    @property
+    def config_class(self) -> type[SharedFolderConfig]:
+        """The class of its configuration."""
+        return SharedFolderConfig
+
+    @property
+    def implementation_class(self) -> type[SharedFolder]:
+        """The class of its components."""
+        return SharedFolder
+
+
+class NearbyModalConfig(ModalOrchestratorConfig):
+    """Lets ZenML's records be in a SQLite file, which these sandboxes reach as well."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it needs a ZenML server."""
+        return False
+
+
+class NearbyModalFlavor(ModalOrchestratorFlavor):
+    """ZenML's own Modal orchestrator, with `NearbyModalConfig`."""
+
+    @property
+    def name(self) -> str:
+        """The flavor's name."""
+        return "nearby_modal"
+
+    @property
+    def config_class(self) -> type[NearbyModalConfig]:
+        """The class of its configuration."""
+        return NearbyModalConfig
+
+
+def set_up(folder: str) -> None:
+    """Register the components and a stack of them."""
+    from zenml.client import Client
+    from zenml.enums import StackComponentType as Kind
+
+    client = Client()
+    for flavor, kind in (
+        ("SharedFolderFlavor", Kind.ARTIFACT_STORE),
+        ("NearbyModalFlavor", Kind.ORCHESTRATOR),
+    ):
+        client.create_flavor(source=f"upstream.{flavor}", component_type=kind)
+    components = {
+        Kind.ORCHESTRATOR: ("nearby_modal", {"synchronous": True}),
+        Kind.ARTIFACT_STORE: ("shared_folder", {"path": folder}),
+        Kind.CONTAINER_REGISTRY: ("default", {"uri": "registry.example/me"}),
+        Kind.IMAGE_BUILDER: ("local", {}),
+    }
+    for kind, (flavor, configuration) in components.items():
+        client.create_stack_component(
+            name="upstream", flavor=flavor, component_type=kind, configuration=configuration
+        )
+    client.create_stack("upstream", components=dict.fromkeys(components, "upstream"))
+
+
+def run(graph: str) -> None:
+    """Run `graphs.graph` on the active stack with a file's parameters, and wait for its end."""
+    from graphs import graph as pipeline
+    from zenml.config import DockerSettings
+
+    docker = DockerSettings(skip_build=True, parent_image="registry.example/me/image:1")
+    parents = json.loads(Path(graph).read_text(encoding="utf-8"))
+    pipeline.with_options(settings={"docker": docker})(parents)
