@@ -59,6 +59,11 @@ def graph(parents: dict[str, list[str]]) -> None:
         work(number, id=name, after=after)
 """
 
+MAIN = """
+import sys, upstream
+getattr(upstream, sys.argv[1])(sys.argv[2])
+"""
+
 
 def parents_of(graph: str) -> dict[str, list[str]]:
     """A graph by its name: each step -> the steps that it waits for."""
@@ -170,7 +175,9 @@ class Place:
             if MARK in line and not figures.first_line:
                 figures.first_line = time.perf_counter() - begin
         if process.wait() != 0:
-            sys.exit(f"{graph} in {mode} mode failed:\n{''.join(lines)}")
+            logs = sorted(self.state.glob("logs/*/std*"), key=lambda file: file.stat().st_mtime)
+            ends = [file.read_text(encoding="utf-8")[-2000:] for file in logs[-2:]]
+            sys.exit("\n".join([f"{graph} in {mode} mode failed:", *lines, *ends]))
         figures.total = time.perf_counter() - begin
         self._add_sandboxes(figures, parents, before)
         return figures
@@ -194,7 +201,9 @@ class Place:
         """The arguments of `python`, and its environment, for a run of ZenML's orchestrator."""
         graph = self.project / "graph.json"
         if not self._has_upstream:
-            self.call("-c", f"import upstream; upstream.set_up({str(self.folder / 'artifacts')!r})")
+            # ZenML takes the folder of the main module for that of the code.
+            (self.project / "main.py").write_text(MAIN, encoding="utf-8")
+            self.call("main.py", "set_up", str(self.folder / "artifacts"))
             self._has_upstream = True
         graph.write_text(json.dumps(parents), encoding="utf-8")
         self.call("-m", "modalrun", "local", "start")
@@ -210,8 +219,7 @@ class Place:
         pairs = (word.partition("=") for word in shlex.split(exports) if "=" in word)
         environment = self.environment | {name: value for name, _, value in pairs}
         stack = {"ZENML_ACTIVE_STACK_ID": self._stack_id()}
-        # Not `-m`: ZenML takes the folder of the main module for that of the code.
-        return ["-c", f"import upstream; upstream.run({str(graph)!r})"], environment | stack
+        return ["main.py", "run", str(graph)], environment | stack
 
     def _stack_id(self) -> str:
         database = self.folder / "zenml" / "local_stores" / "default_zen_store" / "zenml.db"

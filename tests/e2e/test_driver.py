@@ -69,6 +69,14 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     assert "has changed" in refused.stderr
     changed.unlink()
 
+    # The sandbox that was terminated has the name of the one that is not created.
+    fault = {"rpc": "SandboxCreateV2", "action": "error", "times": 4}
+    (world.state / "faults.json").write_text(json.dumps([fault]))
+    lost = resume(world, run_id)
+    assert lost.exit_code == 8, lost.stderr
+
+    fault["action"] = "lose_answer"
+    (world.state / "faults.json").write_text(json.dumps([fault]))
     gate.open()
     resumed = resume(world, run_id)
     assert resumed.exit_code == 0, resumed.stderr
