@@ -96,11 +96,18 @@ def step_of(record: dict[str, Any]) -> str | None:
 def python_in(folder: Path) -> str:
     """A Python of its own with what this one has and `upstream.py`, for sandboxes to run."""
     venv.create(folder, symlinks=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
     # Also what the .pth files in there say.
     adding = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
-    (packages / "benchmark.pth").write_text("\n".join([*adding, str(HERE)]), encoding="utf-8")
+    (packages_of(folder) / "benchmark.pth").write_text(
+        "\n".join([*adding, str(HERE)]), encoding="utf-8"
+    )
     return str(folder / "bin" / "python")
+
+
+def packages_of(folder: Path) -> Path:
+    """Where the Python in a folder has its packages."""
+    (packages,) = folder.glob("lib/python*/site-packages")
+    return packages
 
 
 @dataclass
@@ -217,7 +224,13 @@ class Place:
         ).stdout
         # Lines of a shell script: export NAME=value.
         pairs = (word.partition("=") for word in shlex.split(exports) if "=" in word)
-        environment = self.environment | {name: value for name, _, value in pairs}
+        variables = {name: value for name, _, value in pairs}
+        environment = self.environment | variables
+        # Its controller takes a token with it, but not the address of a server.
+        url = variables["MODAL_SERVER_URL"]
+        (packages_of(self.folder / "python") / "server.pth").write_text(
+            f"import os; os.environ.setdefault('MODAL_SERVER_URL', {url!r})", encoding="utf-8"
+        )
         stack = {"ZENML_ACTIVE_STACK_ID": self._stack_id()}
         return ["main.py", "run", str(graph)], environment | stack
 

@@ -83,6 +83,7 @@ def test_each_step_has_its_own_machine(world: World) -> None:
 
 # All ten times: pytest -m exhaustive tests/e2e/test_per_step.py -k fan_of_fifty
 @pytest.mark.exhaustive
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("time", range(10))
 def test_a_fan_of_fifty_ten_times(world: World, time: int) -> None:
     test_a_fan_runs_every_step_once(world, 50, None)

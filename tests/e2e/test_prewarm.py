@@ -53,6 +53,7 @@ def test_a_sandbox_waits_for_its_step(world: World) -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(600)
 def test_a_sandbox_that_waits_in_vain(world: World) -> None:
     command, gate = begin(world, 0)
     gate.open()
