@@ -80,6 +80,7 @@ class Board:
 
     def apply(self, event: StepEvent) -> None:
         """Note what an event says; a driver that takes over may say it again."""
+        self._note_usage(event)
         row = self.rows.setdefault(event.step, Row(event.step))
         if event.attempt < row.attempt:
             return
@@ -95,7 +96,6 @@ class Board:
         if event.state in FINAL and row.ended is None:
             row.ended = event.at
         row.state = event.state
-        self._note_usage(event)
 
     def _note_usage(self, event: StepEvent) -> None:
         if event.wasted and not (event.state in FINAL and event.sandbox is None):

@@ -119,6 +119,7 @@ class Ahead:
         await early.created.wait()
         member, waited = early.member, early.waited
         if member is None:
+            self._early.pop(step, None)
             return None
         try:
             await member.write(f"{GO}\n")
@@ -141,7 +142,7 @@ class Ahead:
         early.given_up.set()
         member, early.member = early.member, None
         if member is not None:
-            self._tell(step, "waiting", sandbox=member.id, wasted=early.waited)
+            self._tell_waiting(step, member, wasted=early.waited)
             self._beside(member.terminate())
 
     def discard_all(self) -> None:
@@ -166,17 +167,20 @@ class Ahead:
             early.member = None
             await member.terminate()
             return
-        self._tell(step.name, "waiting", sandbox=member.id, gpu=member.gpu)
+        self._tell_waiting(step.name, member, gpu=member.gpu)
         end = await member.ended()
         if early.member is member:
             # Nobody has used it: it counts as if it had never been.
             early.member = None
             self._early.pop(step.name, None)
-            self._tell(
+            self._tell_waiting(
                 step.name,
-                "waiting",
-                sandbox=member.id,
+                member,
                 wasted=early.waited,
                 exit_code=end.exit_code,
                 reason=end.reason,
             )
+
+    def _tell_waiting(self, step: str, member: Member, **more: Any) -> None:
+        # The step may be at a later attempt already.
+        self._tell(step, "waiting", attempt=member.attempt, sandbox=member.id, **more)

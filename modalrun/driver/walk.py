@@ -94,9 +94,7 @@ class Walk:
         self._stopping = asyncio.Event()
         self._finished = asyncio.Event()
         self._scheduler: Scheduler
-        self._ahead = Ahead(
-            order, create=self._create_early, tell=self._tell_early, beside=self._beside
-        )
+        self._ahead = Ahead(order, create=self._create_early, tell=self._tell, beside=self._beside)
 
     @property
     def succeeded(self) -> bool:
@@ -464,9 +462,6 @@ class Walk:
         )
         if state in {"failed", "stopped"}:
             self._say(f"Step `{step.name}` {state}: {end.reason}")
-
-    def _tell_early(self, step: str, state: StepState, **more: Any) -> None:
-        self._tell(step, state, attempt=self._tries[step].sandboxes, **more)
 
     def _tell(self, step: str, state: StepState, **more: Any) -> None:
         """Write a line of the run's journal."""
