@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import contextlib
 import socket
@@ -23,6 +24,7 @@ def translated() -> Iterator[None]:
 
     `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
     """
+    from grpclib.exceptions import ProtocolError, StreamTerminatedError
     from modal import exception as modal_errors
 
     try:
@@ -54,7 +56,12 @@ def translated() -> Iterator[None]:
         modal_errors.InternalError,
         modal_errors.ClientClosed,
         builtins.ConnectionError,
+        builtins.TimeoutError,
+        asyncio.TimeoutError,
         socket.gaierror,
+        # Of a connection that breaks before the answer (SDK 1.6.4 passes it on from grpclib).
+        StreamTerminatedError,
+        ProtocolError,
     ) as error:
         raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
 
