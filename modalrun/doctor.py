@@ -218,6 +218,9 @@ class _Examination:
             answer = network.ask(f"{url.rstrip('/')}/api/v1/info")
             ahead = answer.ahead
             version = json.loads(answer.body).get("version")
+        except TimeoutError:
+            message = f"{url} takes connections, but did not answer within seconds"
+            self._put(Finding("zenml_server", "warning", message, "Look at it: zenml status"))
         except (OSError, ValueError, AttributeError):
             # ZenML's own client may know more of the way: its login says.
             pass
@@ -253,7 +256,11 @@ class _Examination:
                 plan = preparation.prepared(compiled.deployment, compiled.facts, self._spec).plan
                 self._put(_pipeline(plan))
             except Exception as error:
-                self._put(examining.problem_of("pipeline", error))
+                problem = examining.problem_of("pipeline", error)
+                stacks = self._found.get("stack")
+                if stacks is not None and stacks.message == problem.message:
+                    self._skip(("pipeline",), "the stack is a problem")
+                self._put(problem)
             if compiled_for and stack is not None:
                 self._look_at(stack)
         self._send(_order(plan, token if self.target == "modal" else None))

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from modalrun.errors import ModalrunError
@@ -37,7 +37,7 @@ class Order:
         images: Names of published images.
     """
 
-    credentials: tuple[str, str] | None = None
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
     environment: str | None = None
     workspace: tuple[str, str] | None = None
     secrets: tuple[str, ...] = ()

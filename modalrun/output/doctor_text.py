@@ -23,7 +23,10 @@ def as_json(report: Report) -> str:
         "target": report.target,
         "exit_code": report.exit_code,
         "seconds": round(report.seconds, 3),
-        "checks": [finding.as_json() for finding in report.findings],
+        "checks": [
+            {**finding.as_json(), "message": without_credentials(finding.message)}
+            for finding in report.findings
+        ],
     }
     return json.dumps(document, indent=2)
 
