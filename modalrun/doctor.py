@@ -218,11 +218,12 @@ class _Examination:
             answer = network.ask(f"{url.rstrip('/')}/api/v1/info")
             ahead = answer.ahead
             version = json.loads(answer.body).get("version")
-        except TimeoutError:
-            message = f"{url} takes connections, but did not answer within seconds"
+        except OSError as error:
+            # ZenML's own client may know more of the way, certificates for one: its login says.
+            message = f"{url} takes connections, but its version could not be read: {error}"
             self._put(Finding("zenml_server", "warning", message, "Look at it: zenml status"))
-        except (OSError, ValueError, AttributeError):
-            # ZenML's own client may know more of the way: its login says.
+        except (ValueError, AttributeError):
+            # Something answers, in words that are not ZenML's.
             pass
         self._put(findings.server_version(url, version, client))
         self._answered("ZenML", ahead)
