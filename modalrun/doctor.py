@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 LIMIT_SECONDS = 30.0
 """When a check counts as one that never ends."""
 
+PATIENCE_SECONDS = 15.0
+"""How long Modal's side waits for what ZenML's side knows of the stack and the run spec."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -86,7 +89,7 @@ class _Examination:
         self._news = threading.Condition()
         self._found: dict[str, Finding] = {}
         self._clocks: dict[str, float] = {}
-        self._answers = 0
+        self._asked: set[str] = set()
         self._order: Order | None = None
         self._spec: RunSpec | None = None
         if spec_path is not None:
@@ -143,7 +146,7 @@ class _Examination:
         wanted = {check for check in self._checks if check != "clock"}
         with self._news:
             self._news.wait_for(
-                lambda: wanted <= self._found.keys() and self._answers == 2,
+                lambda: wanted <= self._found.keys() and len(self._asked) == 2,
                 max(0.0, deadline - time.monotonic()),
             )
 
@@ -157,7 +160,7 @@ class _Examination:
         with self._news:
             if ahead is not None:
                 self._clocks[who] = ahead
-            self._answers += 1
+            self._asked.add(who)
             self._news.notify_all()
 
     def _skip(self, checks: tuple[str, ...], why: str) -> None:
@@ -169,9 +172,8 @@ class _Examination:
 
     def _modal(self, modal: _ModalProcess) -> None:
         with self._news:
-            self._news.wait_for(lambda: self._order is not None)
-            assert self._order is not None
-            order = self._order
+            self._news.wait_for(lambda: self._order is not None, PATIENCE_SECONDS)
+            order = self._order or Order()
         account = modal.ask(order)
         finding = account.finding
         if finding.state == "ok" and self.target == "local":
@@ -193,9 +195,15 @@ class _Examination:
             else:
                 why = "the ZenML server can't be reached"
                 self._skip(("zenml_login", "stack", "artifact_store", "pipeline"), why)
+        except Exception as error:
+            # Nobody waits for a check that can't be made any more.
+            for check in ("zenml_server", "zenml_login", "stack", "artifact_store", "pipeline"):
+                if check in self._checks:
+                    self._put(Finding.of_error(check, error))
         finally:
             self._put(self._checked("image", self._default_image))
             self._send(Order())
+            self._answered("ZenML", None)
 
     def _zenml_server(self) -> bool:
         """Whether ZenML's server, if there is one, is there."""

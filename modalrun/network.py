@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -64,6 +65,8 @@ def ask(url: str, *, method: str = "GET", seconds: float = CONNECT_SECONDS) -> A
         response = urlopen(Request(url, method=method), timeout=seconds)
     except HTTPError as error:
         response = error
+    except HTTPException as error:
+        raise OSError(f"the answer is not HTTP: {error!r}") from error
     with closing(response):
         middle = (began + time.time()) / 2
         body = response.read(65_536)
