@@ -112,3 +112,10 @@ class Interrupted(BaseException):
     """
 
     exit_code: ClassVar[int] = 143
+
+
+def while_looking(message: str) -> str:
+    """A message without what is only of interest to who creates something."""
+    for part in (" Nothing was created on Modal.", " Nothing was created."):
+        message = message.removesuffix(part)
+    return message

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 CONNECT_SECONDS = 3.0
 """ZenML tries for 30 s (`zen_stores/rest_zen_store.py:4985`), Modal for almost a minute
@@ -13,8 +20,12 @@ CONNECT_SECONDS = 3.0
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
-def connection_problem(url: str) -> Exception | None:
+def connection_problem(url: str, seconds: float = CONNECT_SECONDS) -> Exception | None:
     """Why nothing can be reached at an http(s) address; None if something answers.
+
+    Args:
+        url: The address.
+        seconds: How long to try.
 
     Behind a proxy only the SDKs know the way, so nothing is tried then.
     """
@@ -23,7 +34,43 @@ def connection_problem(url: str) -> Exception | None:
     parts = urlsplit(url)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+        socket.create_connection((parts.hostname or "", port), seconds).close()
     except (OSError, ValueError) as error:
         return error
     return None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to a plain HTTP request, whatever its status.
+
+    Attributes:
+        body: Its first 64 KiB.
+        ahead: Seconds that this machine's clock is ahead of the server's; None where the answer
+            has no date.
+    """
+
+    body: bytes
+    ahead: float | None
+
+
+def ask(url: str, *, method: str = "GET", seconds: float = CONNECT_SECONDS) -> Answer:
+    """Ask an http(s) address once, by the way that the environment's proxies name.
+
+    Raises:
+        OSError, ValueError: There is no answer in time, or none that is HTTP.
+    """
+    began = time.time()
+    try:
+        response = urlopen(Request(url, method=method), timeout=seconds)
+    except HTTPError as error:
+        response = error
+    except HTTPException as error:
+        raise OSError(f"the answer is not HTTP: {error!r}") from error
+    with closing(response):
+        middle = (began + time.time()) / 2
+        body = response.read(65_536)
+        date = response.headers.get("Date")
+    # The header is cut to whole seconds: half of one is what is missing on average.
+    ahead = middle - parsedate_to_datetime(date).timestamp() - 0.5 if date else None
+    return Answer(body, ahead)

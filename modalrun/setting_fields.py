@@ -79,27 +79,32 @@ class SettingFields(BaseModel):
     a default here could not be told from a value that the user wrote.
 
     Attributes:
-        gpu: A GPU type such as "A100", or an ordered list of types to fall back through. How many
-            is `ResourceSettings.gpu_count`.
-        region: A Modal region such as "us-east", or several.
+        gpu: A GPU type such as "A100" or "A100:2", or an ordered list of types to fall back
+            through: when Modal has none of the first, the next is asked for. How many is
+            `ResourceSettings.gpu_count`.
+        region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
-        modal_environment: The Modal environment that the app lives in.
-        workspace: The Modal workspace that the token is expected to belong to.
-        app_name: The name of the Modal app; `zenml-pipeline-<pipeline>` when not set.
-        mode: "pipeline" (the default) runs all steps in one sandbox; "per_step" runs a sandbox
-            per step.
-        max_parallelism: How many steps may run at the same time.
-        timeout: Seconds until the run sandbox is ended, 1 to 86400 (the default).
-        synchronous: Whether `submit` waits for the end of the run (the default).
+        modal_environment: The Modal environment of the app, its secrets and its volumes.
+        workspace: The Modal workspace that the token has to belong to; another one is refused
+            (exit code 3).
+        app_name: The name of the Modal app.
+        mode: "pipeline" runs all steps in one sandbox; "per_step" runs a sandbox per step.
+        max_parallelism: How many steps may run at the same time. Without it one in `pipeline`
+            mode, and any number in `per_step` mode.
+        timeout: Seconds until the run is ended; on a step, until its sandbox is, which can only be
+            earlier.
+        synchronous: Whether `submit` waits for the end of the run.
         secrets: Names of Modal secrets whose keys become environment variables.
         volumes: Modal volumes to mount: name -> absolute path.
-        image: Where the image of the sandbox comes from.
+        image: Another image than the one made from the Docker settings (images.md).
         infrastructure_retries: How often a step whose sandbox is lost, through no fault of its
-            own, is executed again in another one; 2 when not set. The user's retries don't count.
+            own (preempted, killed from outside, could not start), is executed again in another
+            one, for the same ZenML record. The retries of the step (`retry:`) are not used up.
+            For `per_step` mode.
         prewarm: Which step sandboxes are created before their turn, so that they have started when
-            it comes: "off" (the default), "cpu" for those without a GPU, or "all". Modal bills
-            the waiting.
-        creation_rate: How many sandboxes a second are created at most; 5 when not set.
+            it comes: "off", "cpu" for those without a GPU, or "all". Modal bills the waiting, and
+            the summary says how long it was (per_step.md). For `per_step` mode.
+        creation_rate: How many sandboxes a second are created at most. For `per_step` mode.
         cpu_limit: A hard limit on CPU cores, above the requested `cpu_count`.
         memory_limit: A hard limit on memory, such as "32GB".
     """
@@ -176,9 +181,11 @@ class ResourceFields(BaseModel):
     """The fields of ZenML's `ResourceSettings` that a sandbox is made from, read strictly.
 
     Attributes:
-        cpu_count: CPU cores.
-        gpu_count: GPUs; 0 for a CPU sandbox.
-        memory: An amount such as "16GB" (10^9 bytes) or "16GiB" (2^30).
+        cpu_count: Physical cores. Below 0.125 it is raised, and said.
+        gpu_count: How many GPUs; 0 for a CPU sandbox. A count without a type is an error, and so
+            is more than Modal gives one sandbox.
+        memory: An amount such as "16GB" (10^9 bytes) or "16GiB" (2^30), rounded up to MiB. Below
+            128 MiB it is raised, and said.
     """
 
     # ZenML's other fields are ZenML's to check.

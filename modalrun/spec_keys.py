@@ -108,7 +108,14 @@ REFUSED = {
 
 
 class ModalSection(BaseModel):
-    """The key `modal` of a run spec."""
+    """The key `modal` of a run spec: a shorter way to write four settings.
+
+    Attributes:
+        environment: As `settings.orchestrator.modal_environment`.
+        workspace: As `settings.orchestrator.workspace`.
+        secrets: As `settings.orchestrator.secrets`.
+        volumes: As `settings.orchestrator.volumes`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -119,7 +126,20 @@ class ModalSection(BaseModel):
 
 
 class OurKeys(BaseModel):
-    """The keys that modalrun adds to ZenML's run configuration."""
+    """The keys that modalrun adds to ZenML's run configuration.
+
+    Attributes:
+        pipeline: The pipeline as `module.function`, below the source root. This or `deployment`.
+        deployment: A compiled pipeline: a file that `modalrun compile` wrote, relative to the spec,
+            or a ZenML snapshot's id or name.
+        stack: The ZenML stack to compile for, by name or id; the active one without it.
+        target: Where sandboxes run: Modal's cloud, or the local Modal server.
+        source_root: The folder that the pipeline is imported from and that the sandbox gets,
+            relative to the spec. Without it the nearest folder with a `.zen`, from the spec's own
+            upwards, else the spec's own.
+        modal: A shorter way to write settings, see below.
+        image: As `settings.orchestrator.image`: `{name: ...}` or `{source: registry}`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -111,19 +111,24 @@ def skip_migration() -> None:
     The revision of a database that is up to date is the version of ZenML
     (`zen_stores/migrations/versions`, 0.98.0).
     """
+    if database_version() == version("zenml"):
+        os.environ.setdefault(DISABLE_MIGRATION, "true")
+
+
+def database_version() -> str | None:
+    """The version of ZenML that the SQLite file is up to date with; None where there is none."""
     path = database()
     if path is None or not path.is_file():
-        return
+        return None
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         ) as held,
     ):
-        if held.execute("SELECT version_num FROM alembic_version").fetchall() == [
-            (version("zenml"),)
-        ]:
-            os.environ.setdefault(DISABLE_MIGRATION, "true")
+        found = held.execute("SELECT version_num FROM alembic_version").fetchall()
+        return str(found[0][0]) if len(found) == 1 else None
+    return None
 
 
 def _configured_url() -> str:

@@ -16,6 +16,7 @@ import typer
 from modalrun import __version__, interrupts
 from modalrun.cli import compile as compile_command
 from modalrun.cli import (
+    doctor,
     list_runs,
     local,
     logs,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command("submit")(submit.submit)
 app.command("plan")(plan.plan)
 app.command("compile")(compile_command.compile_)
+app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("list")(list_runs.list_)

@@ -14,13 +14,11 @@ from modalrun.errors import (
     ConnectionLostError,
     NotFoundError,
     UnknownOutcomeError,
-    UsageError,
 )
 from modalrun.localmodal import launcher
-from modalrun.modal_api import images
+from modalrun.modal_api import checks, images
 from modalrun.modal_api.run_sandbox import RunningSandbox
 from modalrun.modal_api.translate import is_rate_limit, translated
-from modalrun.network import connection_problem
 from modalrun.plan import Plan, SandboxSpec
 from modalrun.recipe import ImageRecipe, RegistryCredentials
 from modalrun.resources import limited
@@ -68,8 +66,8 @@ class Connection:
 
         if self.target == "modal":
             if self._credentials is None:
-                _require_whole_token(config.get("token_id"), config.get("token_secret"))
-            _require_server(str(config["server_url"]))
+                checks.require_whole_token(config.get("token_id"), config.get("token_secret"))
+            checks.require_server(str(config["server_url"]))
         self._client = self.new_client()
         with translated():
             # The first call that proves the token, before anything is created with it.
@@ -99,20 +97,13 @@ class Connection:
         Raises:
             NotFoundError: One of them doesn't.
         """
-        import modal
-
-        environment, client = plan.environment, self._client
-        secrets = dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)
-        volumes = dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)
-        with translated():
-            if environment:
-                modal.Environment.from_name(
-                    environment, create_if_missing=self.target == "local", client=client
-                ).hydrate()
-            for name in secrets:
-                modal.Secret.from_name(name, environment_name=environment, client=client).hydrate()
-            for name in volumes if self.target == "modal" else ():
-                modal.Volume.from_name(name, environment_name=environment, client=client).hydrate()
+        checks.names(
+            self._client,
+            environment=plan.environment,
+            secrets=[name for one in plan.sandboxes for name in one.secrets],
+            volumes=[name for one in plan.sandboxes for name in one.volumes],
+            make=self.target == "local",
+        )
 
     def check_workspace(self, expected: str, source: str) -> None:
         """Check that the token belongs to a workspace. The local Modal server has only one.
@@ -390,28 +381,3 @@ class Connection:
             return find(include_terminated=True)
         except NotFoundError:
             return find(include_terminated=False)
-
-
-def _require_whole_token(token_id: str | None, token_secret: str | None) -> None:
-    if not token_id and not token_secret:
-        raise AuthenticationError(
-            "There is no Modal token. Nothing was created.",
-            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; 'target: local'"
-            " runs without Modal.",
-        )
-    if bool(token_id) != bool(token_secret):
-        given, missing = ("id", "secret") if token_id else ("secret", "id")
-        raise UsageError(
-            f"Modal's configuration holds the {given} of a token without its {missing}.",
-            hint="Set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run 'modal setup'.",
-        )
-
-
-def _require_server(url: str) -> None:
-    """Raise a ConnectionLostError where nothing answers at the server's address."""
-    problem = connection_problem(url.split(",", maxsplit=1)[0])
-    if problem is not None:
-        raise ConnectionLostError(
-            f"Modal can't be reached at {url}: {problem}. Nothing was created on Modal.",
-            hint="Check the network. 'target: local' runs without Modal.",
-        ) from problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import cast
 
-from modalrun.errors import ModalrunError, NotFoundError
+from modalrun.errors import ModalrunError, NotFoundError, while_looking
 from modalrun.facts import RunFacts
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, end_kind
@@ -35,7 +35,7 @@ def view(run_id: str, facts: RunFacts) -> ModalView:
     except NotFoundError:
         return _unknown(facts)
     except ModalrunError as error:
-        return ModalView("unknown", problem=_while_looking(error.message))
+        return ModalView("unknown", problem=while_looking(error.message))
     if code is None:
         return ModalView("running", step_sandboxes=steps)
     return ModalView("ended", end_kind(code), code, steps)
@@ -94,10 +94,3 @@ def _unknown(facts: RunFacts) -> ModalView:
     return ModalView(
         "unknown", unheard_of=True, problem=f"{where} knows no sandbox {facts.sandbox_id}."
     )
-
-
-def _while_looking(message: str) -> str:
-    """A connection's message without what is only of interest to who creates something."""
-    for part in (" Nothing was created on Modal.", " Nothing was created."):
-        message = message.removesuffix(part)
-    return message

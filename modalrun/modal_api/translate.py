@@ -64,6 +64,18 @@ def translated() -> Iterator[None]:
         ProtocolError,
     ) as error:
         raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
+    except AttributeError as error:
+        if not breaks_off(error):
+            raise
+        raise ConnectionLostError("The connection to Modal broke.") from error
+
+
+def breaks_off(error: AttributeError) -> bool:
+    """Whether this is what grpclib says of a connection that breaks while a call begins.
+
+    It has given its transport away by then, and looks for it (`grpclib/protocol.py:236`, 0.4.9).
+    """
+    return error.name == "_transport"
 
 
 def is_rate_limit(error: CapacityError) -> bool:

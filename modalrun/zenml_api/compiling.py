@@ -104,7 +104,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
     sys.path.insert(0, str(spec.source_root))
     pipeline = _import_pipeline(spec).copy()
     with translated():
-        model = _find_stack(spec)
+        model = find_stack(spec)
         stack = stand_in(model)
         os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
         config = component_config(orchestrator_of(model))
@@ -174,7 +174,12 @@ def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:
         )
 
 
-def _find_stack(spec: RunSpec) -> StackResponse:
+def find_stack(spec: RunSpec) -> StackResponse:
+    """The stack that a spec names, or the active one.
+
+    Raises:
+        NotFoundError: ZenML has no such stack.
+    """
     client = Client()
     if spec.stack is None:
         return client.active_stack_model

@@ -55,7 +55,7 @@ def resolved(
         base = FromRegistry(_image_of(made, step))
     if not isinstance(base, FromRegistry):
         return recipe, None
-    credentials = _credentials(stack, base.image)
+    credentials = credentials_for(stack, base.image)
     return replace(recipe, base=replace(base, private=credentials is not None)), credentials
 
 
@@ -136,7 +136,8 @@ def _image_of(build: PipelineBuildResponse, step: str | None) -> str:
         ) from None
 
 
-def _credentials(stack: Stack, image: str) -> RegistryCredentials | None:
+def credentials_for(stack: Stack, image: str) -> RegistryCredentials | None:
+    """What the stack's container registry asks for an image; None for one of elsewhere."""
     registry = stack.container_registry
     if registry is None or not _is_in(image, registry.config.uri):
         return None

@@ -6,7 +6,6 @@ import socket
 import pytest
 from modal import exception as modal_errors
 
-from modalrun import modal_api
 from modalrun.errors import (
     AuthenticationError,
     CapacityError,
@@ -16,7 +15,7 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
-from modalrun.modal_api import end_kind, translated
+from modalrun.modal_api import checks, end_kind, translated
 
 
 @pytest.mark.parametrize(
@@ -92,17 +91,17 @@ def test_a_server_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionLostError) as caught:
-        modal_api._require_server(f"http://127.0.0.1:{port}")
+        checks.require_server(f"http://127.0.0.1:{port}")
     assert f"127.0.0.1:{port}" in caught.value.message
     assert "Nothing was created" in caught.value.message
 
 
 def test_a_server_that_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        modal_api._require_server(f"http://127.0.0.1:{server.getsockname()[1]}")
+        checks.require_server(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
 def test_behind_a_proxy_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setattr(socket, "create_connection", None)
-    modal_api._require_server("https://api.modal.com")
+    checks.require_server("https://api.modal.com")

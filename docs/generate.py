@@ -1,0 +1,282 @@
+"""Makes the parts of the pages in this folder that are made from the code: python docs/generate.py
+
+A page has them between `<!-- generated: name -->` and `<!-- end -->`. The test
+tests/unit/test_docs.py fails when a page isn't what the code makes of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import typer
+from pydantic import BaseModel
+
+from modalrun import errors
+from modalrun.cli import app, options
+from modalrun.deployment import Deployment, StepView
+from modalrun.plan import RUN_FIELDS, Plan, app_name, make_plan
+from modalrun.precedence import Origin
+from modalrun.resources import DRIVER_CORES, DRIVER_MEMORY_MIB, MIN_CORES, MIN_MEMORY_MIB
+from modalrun.setting_fields import ImageSetting, ResourceFields, SettingFields
+from modalrun.spec_keys import COMPILED_KEYS, REFUSED, RUN_KEYS, STEP_KEYS, ModalSection, OurKeys
+
+FOLDER = Path(__file__).parent
+_PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_EXAMPLES = {
+    Origin.COMMAND_LINE_STEP: "`--set steps.train.settings.orchestrator.gpu=H100`",
+    Origin.COMMAND_LINE: "`--gpu H100`, `--set settings.orchestrator.gpu=H100`",
+    Origin.SPEC_STEP: "`steps: {train: {settings: {orchestrator: {gpu: H100}}}}`",
+    Origin.SPEC_PIPELINE: "`settings: {orchestrator: {gpu: H100}}`, `modal: {environment: dev}`",
+    Origin.CODE_STEP: '`@step(settings={"orchestrator": ModalOrchestratorSettings(gpu="H100")})`',
+    Origin.CODE_PIPELINE: '`@pipeline(settings={"orchestrator": ModalOrchestratorSettings(...)})`',
+    Origin.COMPONENT: "the stack's orchestrator: `zenml orchestrator register ... --gpu=H100`",
+    Origin.DEFAULT: "the tables below; for the environment, Modal's own profile",
+}
+
+_ON_BOTH = frozenset({"gpu"})
+"""Settings of a step that count in `pipeline` mode too, where the pipeline leaves them open."""
+
+_MODALS = "Modal's"
+_ABSENT = {
+    "gpu": "none",
+    "region": "any",
+    "cloud": "any",
+    "workspace": "any",
+    "modal_environment": "the profile's",
+    "secrets": "none",
+    "volumes": "none",
+    "image": "from `docker`",
+    "max_parallelism": "see right",
+    "cpu_limit": _MODALS,
+    "memory_limit": _MODALS,
+}
+"""How the default of a setting reads whose default is None."""
+
+
+def pages() -> dict[Path, str]:
+    """Each page with generated parts, as it should be."""
+    found = {}
+    for path in sorted(FOLDER.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        made = _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}{part[3]}", text)
+        if _PART.search(text):
+            found[path] = made
+    return found
+
+
+def precedence() -> str:
+    """The places that a value can be written in, the strongest first."""
+    rows = [(place + 1, place.label, _EXAMPLES[place]) for place in Origin]
+    return _table(("", "place", "example"), rows)
+
+
+def spec_keys() -> str:
+    """The keys of a run spec that are modalrun's."""
+    rows = []
+    for prefix, model in (("", OurKeys), ("modal.", ModalSection), ("image.", ImageSetting)):
+        meanings = _meanings(model)
+        for name, field in model.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            shown = "" if default is None or isinstance(default, BaseModel) else f"`{default}`"
+            rows.append((f"`{prefix}{name}`", _type(field), shown, meanings[name]))
+    return _table(("key", "type", "default", "meaning"), rows)
+
+
+def zenml_keys() -> str:
+    """The keys of a run spec that are ZenML's."""
+    rows = [
+        (
+            f"`{name}`",
+            "yes" if name in RUN_KEYS else "",
+            "yes" if name in STEP_KEYS else "",
+            "yes" if name in COMPILED_KEYS else "",
+            f"refused: {REFUSED[name]}" if name in REFUSED else "",
+        )
+        for name in sorted(RUN_KEYS | STEP_KEYS)
+    ]
+    return _table(("key", "on the run", "on a step", "with `deployment:`", ""), rows)
+
+
+def settings() -> str:
+    """The settings of the orchestrator."""
+    defaults, meanings = _defaults(), _meanings(SettingFields)
+    rows = []
+    for name, field in SettingFields.model_fields.items():
+        value = defaults.get(name)
+        default = _ABSENT[name] if value is None else f"`{_yaml(value)}`"
+        where = "yes" if name in _ON_BOTH else "no" if name in RUN_FIELDS else "`per_step`"
+        rows.append((f"`{name}`", _type(field), default, where, meanings[name]))
+    return _table(("setting", "type", "default", "on a step", "meaning"), rows)
+
+
+def resources() -> str:
+    """ZenML's resource settings, as far as a sandbox is made from them."""
+    meanings = _meanings(ResourceFields)
+    defaults = {
+        "cpu_count": f"{MIN_CORES} cores",
+        "memory": f"{MIN_MEMORY_MIB} MiB",
+        "gpu_count": "1 with a type",
+    }
+    rows = [
+        (f"`{name}`", _type(field), f"{_MODALS}, {value}" if name != "gpu_count" else value, text)
+        for name, field in ResourceFields.model_fields.items()
+        for value, text in [(defaults[name], meanings[name])]
+    ]
+    driver = (
+        f"\nThe driver of a `per_step` run gets {DRIVER_CORES:g} cores and {DRIVER_MEMORY_MIB} MiB,"
+        " never a GPU.\n"
+    )
+    return _table(("setting", "type", "default", "meaning"), rows) + driver
+
+
+def flags() -> str:
+    """The options that `submit`, `plan` and `compile` share, and the keys that they stand for."""
+    rows = []
+    command = typer.main.get_command(app).commands["plan"]  # type: ignore[attr-defined]
+    shared = inspect.signature(options._given).parameters
+    samples = {"sync": True, "param": ["NAME=VALUE"], "no_cache": True, "set_": ["KEY=0"]}
+    for parameter in command.params:
+        if parameter.name not in shared:
+            continue
+        names = ", ".join(f"`{n}`" for n in (*parameter.opts, *parameter.secondary_opts))
+        if parameter.name == "target":
+            key = "`target`"
+        else:
+            enum = getattr(options, f"{parameter.name.title()}Option", None)
+            sample = next(iter(enum)) if enum else samples.get(parameter.name, "1")
+            (override,) = options._given(**{parameter.name: sample}).overrides
+            key = f"`{'.'.join(map(str, override.path))}`"
+        if parameter.name == "set_":
+            key = "any"
+        rows.append((names, key, parameter.help))
+    return _table(("option", "key of the run spec", "meaning"), rows)
+
+
+def exit_codes() -> str:
+    """The classes of errors.py with their exit codes."""
+    classes = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type)
+        and issubclass(value, errors.ModalrunError)
+        and value is not errors.ModalrunError
+    ]
+    rows = [
+        (
+            f"[{one.exit_code}](#exit-code-{one.exit_code})",
+            f"`{one.__name__}`",
+            (inspect.getdoc(one) or "").splitlines()[0],
+        )
+        for one in sorted(classes, key=lambda one: one.exit_code)
+    ]
+    return _table(("code", "class in `modalrun.errors`", "meaning"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "precedence": precedence,
+    "spec-keys": spec_keys,
+    "zenml-keys": zenml_keys,
+    "settings": settings,
+    "resources": resources,
+    "flags": flags,
+    "exit-codes": exit_codes,
+}
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def _meanings(model: type[BaseModel]) -> dict[str, str]:
+    """What a class's docstring says about each of its attributes."""
+    _, _, section = (inspect.getdoc(model) or "").partition("Attributes:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        begins = re.match(r"    (\w+): (.*)", line)
+        if begins:
+            name = begins[1]
+            found[name] = begins[2]
+        elif line.startswith("        ") and name:
+            found[name] += f" {line.strip()}"
+        elif line.strip():
+            break
+    return {name: re.sub(r'"([^" ]+)"', r"`\1`", text) for name, text in found.items()}
+
+
+def _defaults() -> dict[str, Any]:
+    """What a plan has for each setting where nobody has written anything."""
+    plan: Plan = make_plan(
+        Deployment("x", (StepView("train"),)),
+        target="modal",
+        source_root=FOLDER,
+        python="python",
+        python_version="3.11",
+        engine_packages=(),
+    )
+    found = {**plan.run_sandbox.origins, **plan.origins}
+    values = {name: value.value for name, value in found.items()}
+    return {**values, "app_name": app_name("x").replace("-x", "-<pipeline>")}
+
+
+def _type(field: Any) -> str:
+    """The values that a field takes, in words."""
+    return _words(field.annotation, tuple(field.metadata))
+
+
+def _words(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in (Union, types.UnionType):
+        parts = [_words(part, bounds) for part in inner if part is not type(None)]
+        return " or ".join(parts)
+    if hasattr(kind, "__metadata__"):
+        return _words(inner[0], (*bounds, *kind.__metadata__))
+    if origin is list:
+        return "list of texts"
+    if origin is dict or (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return "mapping"
+    return {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}[
+        kind
+    ] + _bounds(bounds)
+
+
+def _bounds(found: tuple[Any, ...]) -> str:
+    flat: list[Any] = []
+    for one in found:
+        flat += getattr(one, "metadata", None) or [one]
+    least = next((one.ge for one in flat if isinstance(one, annotated_types.Ge)), None)
+    most = next((one.le for one in flat if isinstance(one, annotated_types.Le)), None)
+    if any(isinstance(one, annotated_types.Gt) for one in flat):
+        return " above 0"
+    if least is not None:
+        return f", {least} to {most}" if most is not None else f", {least} or more"
+    return ""
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Write the pages."""
+    for path, text in pages().items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"Wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

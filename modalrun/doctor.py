@@ -1,0 +1,451 @@
+"""What `modalrun doctor` does: every check that can be made before a run, side by side.
+
+ZenML is looked at in this process and Modal in a second one, for most of the time goes into
+importing the two. Nothing is created but what is removed again.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from packaging.requirements import Requirement
+
+from modalrun import findings, network, preparation, zenml_config
+from modalrun.engine import engine_packages
+from modalrun.errors import ConnectionLostError, ModalrunError
+from modalrun.findings import LABELS, Finding
+from modalrun.localmodal import launcher
+from modalrun.localmodal.paths import STATE_VARIABLE
+from modalrun.modal_api.account import CONNECT_SECONDS, Account, Order
+from modalrun.plan import Plan
+from modalrun.recipe import Named
+from modalrun.spec import RunSpec, Target, load_spec
+from modalrun.stack_facts import problems_on_modal, wrong_stack
+
+if TYPE_CHECKING:
+    from zenml.stack import Stack
+
+LIMIT_SECONDS = 30.0
+"""When a check counts as one that never ends."""
+
+PATIENCE_SECONDS = 15.0
+"""How long Modal's side waits for what ZenML's side knows of the stack and the run spec."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What all checks have found.
+
+    Attributes:
+        target: Where a run would go.
+        findings: One for each check, in the order of `findings.LABELS`.
+        seconds: How long it took.
+    """
+
+    target: Target
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """That of the first problem; 0 without one."""
+        return findings.exit_code(self.findings)
+
+
+def examine(spec_path: Path | None, target: Target | None) -> Report:
+    """Make every check; a check that fails never keeps another from being made.
+
+    Args:
+        spec_path: A run spec or deployment file, to be checked as well.
+        target: Where a run would go, above what the spec says; "modal" where neither does.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="modalrun-doctor-") as scratch:
+        examination = _Examination(spec_path, target, Path(scratch))
+        found = examination.run()
+        return Report(examination.target, tuple(found), time.monotonic() - began)
+
+
+class _Examination:
+    """One examination. Its parts run in threads that nobody waits for once the time is over."""
+
+    def __init__(self, spec_path: Path | None, target: Target | None, scratch: Path) -> None:
+        self._scratch = scratch
+        self._news = threading.Condition()
+        self._found: dict[str, Finding] = {}
+        self._clocks: dict[str, float] = {}
+        self._asked: set[str] = set()
+        self._order: Order | None = None
+        self._spec: RunSpec | None = None
+        if spec_path is not None:
+            try:
+                self._spec = preparation.with_source_root(load_spec(spec_path, target=target))
+            except ModalrunError as error:
+                self._put(Finding.of_error("spec", error))
+            else:
+                self._put(Finding("spec", "ok", str(spec_path)))
+        self.target: Target = target or (self._spec.target if self._spec else "modal")
+        self._modal_check = "modal_account" if self.target == "modal" else "local_server"
+        left_out = {"local_server" if self.target == "modal" else "modal_account"}
+        left_out |= set() if spec_path else {"spec"}
+        left_out |= set() if self._spec else {"pipeline"}
+        self._checks = [check for check in LABELS if check not in left_out]
+
+    def run(self) -> list[Finding]:
+        """Make the checks; returns their findings in order."""
+        deadline = time.monotonic() + LIMIT_SECONDS
+        # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
+        gc.disable()
+        copy = self._protect_zenml()
+        modal = _ModalProcess(self.target, self._scratch)
+        try:
+            for part in (self._modal, self._zenml):
+                threading.Thread(target=part, args=[modal], daemon=True).start()
+            for finding in _installed():
+                self._put(finding)
+            self._wait(deadline)
+        finally:
+            gc.enable()
+            modal.close()
+            if copy is not None:
+                shutil.rmtree(copy, ignore_errors=True)
+        with self._news:
+            self._found["clock"] = findings.clock(self._clocks)
+            for check in self._checks:
+                why = f"no answer within {LIMIT_SECONDS:g} s"
+                late = Finding.of_error(check, ConnectionLostError(why))
+                self._found.setdefault(check, late)
+            return findings.in_order(self._found.values())
+
+    def _protect_zenml(self) -> Path | None:
+        """Keep ZenML from changing the user's configuration, or from making one."""
+        os.environ[zenml_config.DISABLE_MIGRATION] = "true"
+        if (zenml_config.folder() / "config.yaml").is_file():
+            return zenml_config.protect()
+        del os.environ[zenml_config.DISABLE_MIGRATION]
+        os.environ[zenml_config.CONFIG_PATH] = str(self._scratch / "zenml")
+        return None
+
+    def _wait(self, deadline: float) -> None:
+        """Until both sides have answered and every check has a finding, or the time is over."""
+        wanted = {check for check in self._checks if check != "clock"}
+        with self._news:
+            self._news.wait_for(
+                lambda: wanted <= self._found.keys() and len(self._asked) == 2,
+                max(0.0, deadline - time.monotonic()),
+            )
+
+    def _put(self, finding: Finding) -> None:
+        with self._news:
+            self._found.setdefault(finding.check, finding)
+            self._news.notify_all()
+
+    def _answered(self, who: str, ahead: float | None) -> None:
+        """One of the two servers has been asked for its time."""
+        with self._news:
+            if ahead is not None:
+                self._clocks[who] = ahead
+            self._asked.add(who)
+            self._news.notify_all()
+
+    def _skip(self, checks: tuple[str, ...], why: str) -> None:
+        for check in checks:
+            if check in self._checks:
+                self._put(Finding(check, "skipped", f"not checked: {why}"))
+
+    # Modal
+
+    def _modal(self, modal: _ModalProcess) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self._order is not None, PATIENCE_SECONDS)
+            order = self._order or Order()
+        account = modal.ask(order)
+        finding = account.finding
+        if finding.state == "ok" and self.target == "local":
+            finding = modal.local_server(finding)
+        self._put(finding)
+        self._answered("Modal", account.ahead)
+
+    def _send(self, order: Order) -> None:
+        with self._news:
+            self._order = self._order or order
+            self._news.notify_all()
+
+    # ZenML
+
+    def _zenml(self, _modal: _ModalProcess) -> None:
+        try:
+            if self._zenml_server():
+                self._with_zenml()
+            else:
+                why = "the ZenML server can't be reached"
+                self._skip(("zenml_login", "stack", "artifact_store", "pipeline"), why)
+        except Exception as error:
+            # Nobody waits for a check that can't be made any more.
+            for check in ("zenml_server", "zenml_login", "stack", "artifact_store", "pipeline"):
+                if check in self._checks:
+                    self._put(Finding.of_error(check, error))
+        finally:
+            self._put(self._checked("image", self._default_image))
+            self._send(Order())
+            self._answered("ZenML", None)
+
+    def _zenml_server(self) -> bool:
+        """Whether ZenML's server, if there is one, is there."""
+        url, client = zenml_config.store_url(), metadata.version("zenml")
+        if urlsplit(url).scheme not in {"http", "https"}:
+            self._put(_database(url, client))
+            self._answered("ZenML", None)
+            return True
+        problem = network.connection_problem(url, CONNECT_SECONDS)
+        if problem is not None:
+            error = ConnectionLostError(
+                f"{url} can't be reached: {problem}", hint="Check the network and 'zenml status'."
+            )
+            self._put(Finding.of_error("zenml_server", error))
+            self._answered("ZenML", None)
+            return False
+        version: str | None = None
+        ahead: float | None = None
+        try:
+            answer = network.ask(f"{url.rstrip('/')}/api/v1/info")
+            ahead = answer.ahead
+            version = json.loads(answer.body).get("version")
+        except OSError as error:
+            # ZenML's own client may know more of the way, certificates for one: its login says.
+            message = f"{url} takes connections, but its version could not be read: {error}"
+            self._put(Finding("zenml_server", "warning", message, "Look at it: zenml status"))
+        except (ValueError, AttributeError):
+            # Something answers, in words that are not ZenML's.
+            pass
+        self._put(findings.server_version(url, version, client))
+        self._answered("ZenML", ahead)
+        return True
+
+    def _with_zenml(self) -> None:
+        root = self._spec.source_root if self._spec else Path.cwd()
+        preparation.prepare_process(root)
+        from modalrun.zenml_api import examining
+
+        login = self._checked("zenml_login", examining.login)
+        self._put(login)
+        if login.state == "problem":
+            why = "ZenML can't be asked"
+            self._skip(("stack", "artifact_store", "pipeline"), why)
+            return
+        token: tuple[str, str] | None = None
+        stack: Stack | None = None
+        compiled_for = self._spec is not None and self._spec.deployment is not None
+        if not compiled_for:
+            try:
+                stack, token = examining.stack_of(self._spec)
+                self._look_at(stack)
+            except Exception as error:
+                self._put(examining.problem_of("stack", error))
+        plan: Plan | None = None
+        if self._spec is not None:
+            try:
+                compiled = preparation.load(self._spec)
+                stack, token = compiled.stack, compiled.credentials
+                plan = preparation.prepared(compiled.deployment, compiled.facts, self._spec).plan
+                self._put(_pipeline(plan))
+            except Exception as error:
+                problem = examining.problem_of("pipeline", error)
+                stacks = self._found.get("stack")
+                if stacks is not None and stacks.message == problem.message:
+                    self._skip(("pipeline",), "the stack is a problem")
+                self._put(problem)
+            if compiled_for and stack is not None:
+                self._look_at(stack)
+        self._send(_order(plan, token if self.target == "modal" else None))
+        if stack is None:
+            self._skip(("stack", "artifact_store"), "there is no stack to look at")
+        if plan is not None and stack is not None and self.target == "modal":
+            self._put(self._checked_images(plan, stack))
+
+    def _look_at(self, stack: Stack) -> None:
+        """Check a stack, and its artifact store in a thread of its own."""
+        from modalrun.zenml_api import examining
+        from modalrun.zenml_api.stacks import stack_facts
+
+        def round_trip() -> None:
+            self._put(self._checked("artifact_store", lambda: examining.round_trip(stack)))
+
+        threading.Thread(target=round_trip, daemon=True).start()
+        facts = stack_facts(stack)
+        problems = problems_on_modal(facts) if self.target == "modal" else []
+        if problems:
+            self._put(Finding.of_error("stack", wrong_stack(facts, problems)))
+            return
+        parts = ", ".join(f"{one.kind.replace('_', ' ')} {one.name}" for one in facts.components)
+        self._put(Finding("stack", "ok", f"'{facts.name}': {parts}"))
+
+    def _checked(self, check: str, make: Callable[[], str]) -> Finding:
+        try:
+            return Finding(check, "ok", make())
+        except Exception as error:
+            if "modalrun.zenml_api.translate" not in sys.modules:
+                return Finding.of_error(check, error)
+            from modalrun.zenml_api import examining
+
+            return examining.problem_of(check, error)
+
+    def _checked_images(self, plan: Plan, stack: Stack) -> Finding:
+        """Of several images the first that is not in order."""
+        from modalrun.zenml_api import examining
+
+        docker = any(shutil.which(command) for command in ("docker", "podman"))
+        recipes = dict.fromkeys(sandbox.image for sandbox in plan.sandboxes)
+        try:
+            found = [examining.image(recipe, stack, docker=docker) for recipe in recipes]
+        except Exception as error:
+            return examining.problem_of("image", error)
+        wrong = [finding for finding in found if finding.state != "ok"]
+        said = dict.fromkeys(finding.message for finding in found)
+        return wrong[0] if wrong else Finding("image", "ok", "; ".join(said))
+
+    def _default_image(self) -> str:
+        """What stands for the image where no plan says more."""
+        if self.target == "local":
+            return f"none is built: sandboxes run this Python, {sys.executable}"
+        return f"made from the Docker settings, with {', '.join(engine_packages())}"
+
+
+class _ModalProcess:
+    """The process that looks at Modal."""
+
+    def __init__(self, target: Target, scratch: Path) -> None:
+        self._target = target
+        self._state = scratch / "local-modal"
+        self._running: launcher.ServerInfo | None = None
+        environment = dict(os.environ)
+        # It stands in another folder, whose modules must not be taken for packages.
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p)
+        if target == "local":
+            answer = launcher.status()
+            if answer is not None and answer.get("python") == sys.prefix:
+                self._running = launcher.running()
+            if self._running is None:
+                environment[STATE_VARIABLE] = str(self._state)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "modalrun.modal_api.account", target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env=environment,
+        )
+
+    def ask(self, order: Order) -> Account:
+        """Send the order and wait for the answer."""
+        answer, talk = self._process.communicate(order.to_line())
+        try:
+            return Account.from_line(answer)
+        except (ValueError, KeyError, TypeError):
+            check = "modal_account" if self._target == "modal" else "local_server"
+            last = (talk.strip().splitlines() or [f"exit code {self._process.returncode}"])[-1]
+            error = ModalrunError(f"the Modal SDK could not be used: {last}")
+            return Account(Finding.of_error(check, error), None)
+
+    def local_server(self, finding: Finding) -> Finding:
+        """The finding on a local Modal server that answers, with where and how it was found."""
+        if self._running is not None:
+            return Finding(finding.check, "ok", f"runs at {self._running.url}; {finding.message}")
+        state = launcher.default_state_dir()
+        place = next(folder for folder in (state, *state.parents) if folder.exists())
+        if not os.access(place, os.W_OK | os.X_OK):
+            error = ModalrunError(
+                f"its state folder {state} can't be written to",
+                hint=f"Set {STATE_VARIABLE} to a folder that you can write to.",
+            )
+            return Finding.of_error(finding.check, error)
+        return Finding(finding.check, "ok", f"starts when it is needed; {finding.message}")
+
+    def close(self) -> None:
+        """End the process, and the server that was started only to see whether it starts."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        if self._state.exists():
+            launcher.stop(self._state)
+
+
+def _installed() -> list[Finding]:
+    """Python and the packages, by what modalrun's own package asks for."""
+    try:
+        own = metadata.metadata("modalrun")
+        number, python = own["Version"], own["Requires-Python"] or ""
+        needed = {one.name: one for one in map(Requirement, own.get_all("Requires-Dist") or [])}
+    except metadata.PackageNotFoundError:
+        # Run from its source, as inside a sandbox.
+        from modalrun import __version__ as number
+
+        python, needed = "", {}
+    found = [
+        findings.version("python", platform.python_version(), python),
+        Finding("modalrun", "ok", number),
+    ]
+    for name in ("modal", "zenml"):
+        supported = str(needed[name].specifier) if name in needed else ""
+        found.append(findings.version(name, _version(name), supported))
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _database(url: str, client: str) -> Finding:
+    if url and not url.startswith("sqlite"):
+        return Finding("zenml_server", "ok", "none: a database of ZenML's, asked directly")
+    held = zenml_config.database_version()
+    message = "none: ZenML's records are in a database on this machine"
+    if held is None or held == client:
+        return Finding("zenml_server", "ok", message)
+    return Finding(
+        "zenml_server",
+        "warning",
+        f"{message}, of ZenML {held}; this ZenML ({client}) will migrate it",
+        "Back it up before the next command, if another ZenML still uses it.",
+    )
+
+
+def _pipeline(plan: Plan) -> Finding:
+    many = len(plan.steps)
+    what = f"'{plan.pipeline}', {many} step{'s' if many != 1 else ''}, mode {plan.mode}"
+    return Finding("pipeline", "ok", what)
+
+
+def _order(plan: Plan | None, token: tuple[str, str] | None) -> Order:
+    """What is to be checked of the Modal account, as far as it is known."""
+    if plan is None:
+        return Order(token)
+    workspace = plan.workspace and (plan.workspace, plan.origins["workspace"].source)
+    bases = [sandbox.image.base for sandbox in plan.sandboxes]
+    return Order(
+        token,
+        plan.environment,
+        workspace or None,
+        tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)),
+        tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)),
+        tuple(dict.fromkeys(b.name for b in bases if isinstance(b, Named) and not b.is_id)),
+    )

@@ -1,0 +1,127 @@
+"""ZenML's part of `modalrun doctor`: the login, a stack, its artifact store and its registry."""
+
+from __future__ import annotations
+
+import contextlib
+from uuid import uuid4
+
+from zenml.client import Client
+from zenml.stack import Stack
+
+from modalrun.errors import AuthenticationError, ModalrunError, UsageError
+from modalrun.findings import Finding
+from modalrun.recipe import BuiltByZenML, FromRegistry, ImageRecipe
+from modalrun.spec import RunSpec
+from modalrun.zenml_api.code_settings import component_config, credentials
+from modalrun.zenml_api.compiling import find_stack
+from modalrun.zenml_api.registry import credentials_for
+from modalrun.zenml_api.stacks import orchestrator_of, stand_in
+from modalrun.zenml_api.translate import first_line, translated
+
+
+def login() -> str:
+    """Who one is in ZenML, and in which project.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        client = Client()
+        return f"user '{client.active_user.name}', project '{client.active_project.name}'"
+
+
+def stack_of(spec: RunSpec | None) -> tuple[Stack, tuple[str, str] | None]:
+    """The stack that a run would have, with our orchestrator in it, and its Modal token.
+
+    Args:
+        spec: The run spec that names it; None for the active one.
+
+    Raises:
+        NotFoundError: There is no such stack.
+        UsageError: A component can't be loaded, or the orchestrator's values are wrong.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        model = Client().active_stack_model if spec is None else find_stack(spec)
+        stack = stand_in(model)
+        return stack, credentials(component_config(orchestrator_of(model)))
+
+
+def round_trip(stack: Stack) -> str:
+    """Write a small object into the artifact store, read it back and remove it.
+
+    Returns:
+        Where that was.
+
+    Raises:
+        UsageError, AuthenticationError: It didn't work.
+    """
+    store = stack.artifact_store
+    name = f"{store.name} ({store.flavor}, {store.path})"
+    path = f"{store.path.rstrip('/')}/.modalrun-doctor-{uuid4().hex}"
+    written = uuid4().bytes
+    doing = "written to"
+    try:
+        with store.open(path, "wb") as file:
+            file.write(written)
+        doing = "read from"
+        with store.open(path, "rb") as file:
+            read = file.read()
+        doing = "removed from"
+        store.remove(path)
+    except Exception as error:
+        if doing != "removed from":
+            with contextlib.suppress(Exception):
+                store.remove(path)
+        kind = AuthenticationError if isinstance(error, PermissionError) else UsageError
+        raise kind(
+            f"{name}: nothing can be {doing} it: {type(error).__name__}: {first_line(error)}",
+            hint=f"Check its credentials: zenml artifact-store describe {store.name}",
+        ) from error
+    if read != written:
+        raise UsageError(f"{name}: what was read is not what was written.")
+    return name
+
+
+def image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
+    """Whether the source of an image is there, as far as that can be known without building it.
+
+    Args:
+        recipe: What the image is made of, for Modal's cloud.
+        stack: For its container registry.
+        docker: Whether a container engine's command is on this machine.
+    """
+    base, registry = recipe.base, stack.container_registry
+    if isinstance(base, BuiltByZenML):
+        if registry is None:
+            raise UsageError(
+                f"'image: source: registry' needs a container registry, and the stack"
+                f" '{stack.name}' has none.",
+                hint="Add one with 'zenml stack update -c <registry>', or leave the setting out.",
+            )
+        with translated():
+            pair = registry.credentials
+        said = f"built by ZenML, pulled from {registry.config.uri}"
+        if pair is None:
+            hint = "Give the registry an authentication secret or a service connector."
+            return Finding("image", "warning", f"{said} without credentials", hint)
+        if not docker:
+            hint = "Start Docker or Podman, unless there is a build that can be used again."
+            return Finding("image", "warning", f"{said}; no Docker is here", hint)
+        return Finding("image", "ok", said)
+    if isinstance(base, FromRegistry):
+        known = credentials_for(stack, base.image) is not None
+        how = "with the credentials of the stack's registry" if known else "without credentials"
+        return Finding("image", "ok", f"{base.image}, pulled {how}")
+    return Finding("image", "ok", str(recipe.base))
+
+
+def problem_of(check: str, error: Exception) -> Finding:
+    """The finding for an error that ZenML, or a library of a component, has raised."""
+    if isinstance(error, ModalrunError):
+        return Finding.of_error(check, error)
+    try:
+        with translated():
+            raise error
+    except Exception as ours:
+        return Finding.of_error(check, ours)

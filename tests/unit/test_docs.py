@@ -1,0 +1,102 @@
+"""The pages say what the code does: generated tables, commands, options, links, exit codes."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+import yaml
+
+from modalrun import errors, findings
+from modalrun.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_COMMAND = re.compile(r"(?<![\w/.-])(?<!install )modalrun +([^|;&)`\n#>]+)")
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]+))?\)")
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_tables_are_what_the_code_says(generate: ModuleType) -> None:
+    pages = generate.pages()
+    assert {path.name for path in pages} == {"configuration.md", "troubleshooting.md"}
+    for path, text in pages.items():
+        assert path.read_text(encoding="utf-8") == text, "run 'python docs/generate.py'"
+    for part in generate.PARTS:
+        assert any(f"<!-- generated: {part} -->" in text for text in pages.values()), part
+
+
+def written(page: Path) -> Iterator[list[str]]:
+    """The arguments of every command of modalrun's in a page's code, blocks and spans."""
+    text = page.read_text(encoding="utf-8")
+    code = [body for _, body in _BLOCK.findall(text)]
+    code += re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
+    for piece in code:
+        for match in _COMMAND.finditer(piece):
+            try:
+                arguments = shlex.split(match[1])
+            except ValueError:
+                arguments = match[1].split()
+            if arguments and re.match(r"-|[a-z]", arguments[0]):
+                yield arguments
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_exist(page: Path) -> None:
+    found = list(written(page))
+    for arguments in found:
+        command = typer.main.get_command(app)
+        for argument in arguments:
+            if argument in {"...", "[...]"}:
+                break
+            options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+            if argument.startswith("-"):
+                option = argument.partition("=")[0].strip("[]")
+                assert option in options | {"-h", "--help"}, f"modalrun {' '.join(arguments)}"
+            elif hasattr(command, "commands"):
+                assert argument in command.commands, f"modalrun {' '.join(arguments)}"
+                command = command.commands[argument]
+    assert found or page.name == "images.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for name, anchor in _LINK.findall(text):
+        target = (page.parent / name) if name else page
+        assert target.is_file(), name
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads}
+            assert anchor in anchors, f"{name}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_in_the_pages_is_yaml(page: Path) -> None:
+    for language, body in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "yaml":
+            assert yaml.safe_load(body), body
+
+
+def test_every_class_of_error_has_its_section() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    for value in vars(errors).values():
+        if isinstance(value, type) and issubclass(value, errors.ModalrunError):
+            assert f"\n### Exit code {value.exit_code}\n" in page, value
+    for check in findings.LABELS:
+        assert f"`{check}`" in page, check

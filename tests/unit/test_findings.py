@@ -1,0 +1,73 @@
+"""What the checks of `modalrun doctor` mean, without making them."""
+
+from __future__ import annotations
+
+import pytest
+
+from modalrun import findings
+from modalrun.errors import AuthenticationError, NotFoundError
+from modalrun.findings import LABELS, Finding
+
+
+@pytest.mark.parametrize(
+    ("found", "supported", "state", "code"),
+    [
+        ("1.6.4", ">=1.6,<2", "ok", 0),
+        ("1.7.0.dev3", ">=1.6,<2", "ok", 0),
+        ("2.0.0", ">=1.6,<2", "problem", 2),
+        ("1.5.5", ">=1.6,<2", "problem", 2),
+        ("9.9", "", "ok", 0),
+        (None, ">=1.6,<2", "problem", 2),
+    ],
+)
+def test_version(found: str | None, supported: str, state: str, code: int) -> None:
+    finding = findings.version("modal", found, supported)
+    assert (finding.state, finding.exit_code) == (state, code)
+    assert (finding.hint is None) == (state == "ok")
+
+
+def test_a_server_of_another_version_is_a_warning() -> None:
+    assert findings.server_version("https://z", "0.98.0", "0.98.0").state == "ok"
+    assert findings.server_version("https://z", None, "0.98.0").state == "ok"
+    other = findings.server_version("https://z", "0.97.1", "0.98.0")
+    assert other.state == "warning"
+    assert "zenml==0.97.1" in str(other.hint)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "state", "code", "said"),
+    [
+        ({}, "ok", 0, "no server"),
+        ({"ZenML": 0.4, "Modal": -9.0}, "ok", 0, "ZenML and Modal"),
+        ({"ZenML": 0.4, "Modal": -42.0}, "warning", 0, "42 s behind Modal"),
+        ({"ZenML": 4000.0}, "problem", 3, "4000 s ahead of ZenML"),
+    ],
+)
+def test_clock(ahead: dict[str, float], state: str, code: int, said: str) -> None:
+    finding = findings.clock(ahead)
+    assert (finding.state, finding.exit_code) == (state, code)
+    assert said in finding.message
+
+
+def test_the_first_problem_in_order_gives_the_exit_code() -> None:
+    late = Finding.of_error("stack", NotFoundError("no such stack"))
+    early = Finding.of_error(
+        "modal_account", AuthenticationError("no token. Nothing was created.", hint="modal setup")
+    )
+    warning = Finding("python", "warning", "old")
+    assert findings.exit_code([late, warning, early]) == 3
+    assert findings.exit_code([late, warning]) == 4
+    assert findings.exit_code([warning]) == 0
+    assert (early.message, early.hint) == ("no token.", "modal setup")
+    assert [f.check for f in findings.in_order([late, warning, early])] == [
+        "python",
+        "modal_account",
+        "stack",
+    ]
+
+
+def test_what_nobody_foresaw_is_a_problem_too() -> None:
+    finding = Finding.of_error("artifact_store", OSError("disk\nand more"))
+    assert (finding.state, finding.message, finding.exit_code) == ("problem", "OSError: disk", 1)
+    assert set(finding.as_json()) == {"name", "state", "message", "hint", "exit_code"}
+    assert finding.check in LABELS
