@@ -127,9 +127,45 @@ def create_run(compiled: Compiled) -> CreatedRun:
         return CreatedRun(str(run.id), run.name, _run_url(run), variables, cached=cached)
 
 
+def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
+    """A placeholder run that ZenML has made.
+
+    Args:
+        compiled: What it is a run of.
+        run_id: ZenML's run id.
+        variables: How a sandbox reaches ZenML, from ZenML itself.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+        NotFoundError: There is no such run.
+    """
+    with translated():
+        client = Client()
+        run = _get_run(client, run_id)
+        # As in `create_run`: without one, the steps of another run could adopt it.
+        orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
+        if run.orchestrator_run_id is None:
+            client.zen_store.update_run(
+                run.id, PipelineRunUpdate(orchestrator_run_id=orchestrator_run_id)
+            )
+        done = {s.name for s in _steps(client, run_id) if s.status.is_successful}
+        return CreatedRun(
+            str(run.id),
+            run.name,
+            _run_url(run),
+            _complete(dict(variables), compiled.stack, orchestrator_run_id),
+            cached=frozenset(done),
+        )
+
+
 def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
     """The variables by which a sandbox reaches ZenML. They hold its credentials."""
     variables, secrets = get_config_environment_vars(pipeline_run_id=run_id)
+    return _complete({**variables, **secrets}, stack, orchestrator_run_id)
+
+
+def _complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
+    """What ZenML gives a sandbox, and what else it needs to work on a run."""
     if GlobalConfiguration().store_configuration.type == StoreType.SQL:
         # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
         variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
@@ -138,7 +174,7 @@ def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[st
         variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
     variables[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
     variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
-    return {**variables, **secrets}
+    return variables
 
 
 def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
