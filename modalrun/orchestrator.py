@@ -20,13 +20,17 @@ from modalrun.settings import ModalOrchestratorSettings
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
     from zenml.config.build_configuration import BuildConfiguration
+    from zenml.config.step_run_info import StepRunInfo
     from zenml.enums import ExecutionStatus
     from zenml.models import (
         PipelineRunResponse,
         PipelineSnapshotBase,
         PipelineSnapshotResponse,
+        StepRunResponse,
     )
     from zenml.stack import Stack
+
+    from modalrun.zenml_api.dynamic import Isolation
 
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""
@@ -47,9 +51,11 @@ class ModalOrchestrator(BaseOrchestrator):
     Attributes:
         wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
             that run in containers. Only while `modalrun.zenml_api.registry` asks it to.
+        isolation: Runs a dynamic pipeline's isolated steps; only in a run sandbox that can.
     """
 
     wants_images = False
+    isolation: Isolation | None = None
 
     @property
     def config(self) -> ModalOrchestratorConfig:
@@ -89,6 +95,55 @@ class ModalOrchestrator(BaseOrchestrator):
 
         waiting = registered.submit(self.config.target, snapshot, base_environment, placeholder_run)
         return SubmissionResult(wait_for_completion=waiting)
+
+    def submit_dynamic_pipeline(
+        self,
+        snapshot: PipelineSnapshotResponse,
+        stack: Stack,
+        environment: dict[str, str],
+        placeholder_run: PipelineRunResponse | None = None,
+    ) -> SubmissionResult:
+        """Create the run's sandbox, as `submit_pipeline` does; the pipeline's function runs there.
+
+        A run that ZenML resumes gets another sandbox.
+        """
+        return self.submit_pipeline(snapshot, stack, environment, {}, placeholder_run)
+
+    @property
+    def can_run_isolated_steps(self) -> bool:
+        """Whether steps get sandboxes of their own: in the run sandbox of a `per_step` run."""
+        return self.isolation is not None
+
+    def submit_isolated_step(self, step_run_info: StepRunInfo, environment: dict[str, str]) -> None:
+        """Create a sandbox for a step of a dynamic pipeline.
+
+        Args:
+            step_run_info: The step and its record.
+            environment: Not used: the sandbox reaches ZenML as this one does, and makes the step's
+                own environment itself.
+
+        Raises:
+            ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
+        """
+        self._isolation.submit(step_run_info)
+
+    def get_isolated_step_status(self, step_run: StepRunResponse) -> ExecutionStatus:
+        """Whether the sandbox of a step runs, and how it ended."""
+        return self._isolation.status(step_run)
+
+    def wait_for_isolated_step(self, step_run: StepRunResponse) -> ExecutionStatus:
+        """Wait for the end of a step's sandbox. (ZenML's own would ask again and again.)"""
+        return self._isolation.status(step_run, wait=True)
+
+    def stop_isolated_step(self, step_run: StepRunResponse) -> None:
+        """End a step's sandbox now."""
+        self._isolation.stop(step_run)
+
+    @property
+    def _isolation(self) -> Isolation:
+        if self.isolation is None:
+            raise RuntimeError("Isolated steps are run from the run sandbox alone.")
+        return self.isolation
 
     def fetch_status(
         self, run: PipelineRunResponse, include_steps: bool = False

@@ -56,7 +56,9 @@ class Job:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """All steps of the pipeline, parents before children."""
+        """All steps of the pipeline, parents before children; empty where only the run decides."""
+        if self.plan.dynamic:
+            return ()
         return tuple(step.name for step in self.compiled.deployment.steps)
 
 

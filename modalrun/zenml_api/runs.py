@@ -120,8 +120,9 @@ def create_run(compiled: Compiled) -> CreatedRun:
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
                 hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
             ) from error
-        cached = Cache(stored, run, compiled.stack).record_all()
-        if compiled.deployment.steps and len(cached) == len(compiled.deployment.steps):
+        dynamic = compiled.deployment.dynamic
+        cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
+        if cached and len(cached) == len(compiled.deployment.steps):
             return CreatedRun(str(run.id), run.name, _run_url(run), {}, cached, finished=True)
         variables = environment(run.id, compiled.stack, orchestrator_run_id)
         return CreatedRun(str(run.id), run.name, _run_url(run), variables, cached=cached)
@@ -289,9 +290,14 @@ def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) 
         status = ExecutionStatus.STOPPING
     # Between the look and the update the last step's end may have settled the run.
     with contextlib.suppress(IllegalOperationError):
-        client.zen_store.update_run(
+        updated = client.zen_store.update_run(
             run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
         )
+        if status == ExecutionStatus.STOPPING and run.snapshot and run.snapshot.is_dynamic:
+            # A dynamic pipeline's run has the status that it is given.
+            client.zen_store.update_run(
+                updated.id, PipelineRunUpdate(status=ExecutionStatus.STOPPED)
+            )
     return True
 
 

@@ -75,10 +75,6 @@ def stored(name_or_id: str, spec: RunSpec) -> Compiled:
         response = _find(name_or_id, spec)
         if response.stack is None:
             raise UsageError(f"The stack that the snapshot {response.id} was compiled for is gone.")
-        if response.is_dynamic:
-            raise UsageError(
-                f"The snapshot {response.id} is of a dynamic pipeline; they are not supported yet."
-            )
         values = {name: getattr(response, name) for name in PipelineSnapshotBase.model_fields}
         plain = PipelineSnapshotBase(**values).model_dump(mode="json")
         snapshot = _changed(plain, spec)
