@@ -16,6 +16,7 @@ import typer
 from modalrun import __version__, interrupts
 from modalrun.cli import compile as compile_command
 from modalrun.cli import (
+    init,
     list_runs,
     local,
     logs,
@@ -52,6 +53,7 @@ app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)
 app.command("resume")(resume.resume)
+app.command("init")(init.init)
 app.add_typer(local.app, name="local")
 
 
