@@ -81,7 +81,7 @@ def initialize(
     with preparation.zenml_process(root), redirect_stdout(sys.stderr):
         from modalrun.zenml_api import registering
 
-        stack = registering.stack_to_start_from(from_stack)
+        stack = registering.stack_to_start_from(from_stack, root)
         problems = problems_on_modal(stack) if target == "modal" else []
         if problems:
             error = wrong_stack(stack, problems)

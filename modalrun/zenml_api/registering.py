@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.models import ComponentResponse, StackResponse
+from zenml.utils import source_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.orchestrator_config import FLAVOR
@@ -33,13 +35,18 @@ class Registered:
     undo: tuple[str, ...]
 
 
-def stack_to_start_from(name_or_id: str | None) -> StackFacts:
+def stack_to_start_from(name_or_id: str | None, source_root: Path) -> StackFacts:
     """A stack, or the active one.
+
+    Args:
+        name_or_id: The stack; None for the active one.
+        source_root: The project's. ZenML names the flavor's class relative to it.
 
     Raises:
         NotFoundError: There is no such stack.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
+    source_utils.set_custom_source_root(str(source_root))
     with translated():
         client = Client()
         if name_or_id is None:
