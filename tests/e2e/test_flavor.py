@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_a_run_and_a_refresh_finds_that_its_sandbox_is_gone(world:
     assert f"modalrun stop {run.id}" in left.stderr
 
     (box,) = world.sandboxes()
-    world.modal("container", "stop", "-y", box.id)
+    world.modal("container", "stop", "--yes", box.task_id)
     world.wait_until(lambda: world.sandboxes()[0].finished_at, "the sandbox has ended")
     # ZenML alone would never notice.
     commands(world, f"zenml pipeline runs refresh {run.id} --include-steps")
