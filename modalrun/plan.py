@@ -237,6 +237,13 @@ def make_plan(
         [region for sandbox in made.sandboxes for region in sandbox.regions],
         [sandbox.cloud for sandbox in made.sandboxes],
     )
+    early = origins["prewarm"]
+    if early.value not in {None, "off"}:
+        # A setting that does nothing must not look as if it did.
+        unknown = [
+            *unknown,
+            f"prewarm: {early.value} has no effect yet, no sandbox is created early",
+        ]
     return replace(made, notes=(*deployment.notes, *maker.notes(), *unknown))
 
 

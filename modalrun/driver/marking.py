@@ -13,92 +13,120 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from modalrun.driver import events
 from modalrun.driver.events import LinesOf
 
-_LONGEST_PENDING = 65_536
-"""Characters of a line that a step may keep back while others print."""
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
+_LONGEST_PENDING = 65_536
+"""Bytes of a line that a step may keep back while others print."""
+
+_MARK = events.MARK.encode()
 _step: ContextVar[str | None] = ContextVar("step", default=None)
 _running: list[str] = []
 _lock = threading.RLock()
-_streams: list[MarkedStream] = []
+_streams: list[MarkedBuffer] = []
 
 
-class MarkedStream(io.TextIOWrapper):
-    """`sys.stdout` or `sys.stderr`, with markers between the lines of different steps.
+class MarkedBuffer(io.BufferedIOBase):
+    """What lies beneath `sys.stdout` or `sys.stderr`: puts markers between the steps' lines."""
 
-    ZenML lays its own `write` over this one when it is imported after it.
-    """
-
-    def __init__(self, plain: io.TextIOWrapper) -> None:
+    def __init__(self, plain: io.BufferedIOBase, name: str) -> None:
         """
         Args:
-            plain: The stream that it stands in for, with the same buffer beneath.
+            plain: What lay there before, and what is written to.
+            name: The stream's name, as "<stdout>".
         """
-        super().__init__(
-            plain.buffer, encoding=plain.encoding, errors=plain.errors, line_buffering=True
-        )
+        self._plain = plain
+        self.name = name
         self._marked: str | None = None
-        self._pending: dict[str | None, str] = {}
+        self._pending: dict[str | None, bytes] = {}
 
-    def write(self, text: str) -> int:
-        """Print a text for the step that the calling thread belongs to."""
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor that is written to."""
+        return self._plain.fileno()
+
+    def isatty(self) -> bool:
+        """Whether that is a terminal."""
+        return self._plain.isatty()
+
+    def flush(self) -> None:
+        """Pass on what has been written, but for what a step keeps back."""
+        with _lock:
+            self._plain.flush()
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Print for the step that the calling thread belongs to."""
+        text = bytes(data)
         with _lock:
             step = _step.get() or _alone()
             known = step == self._marked == _alone() and not self._pending.get(step)
-            if known or text.startswith(events.MARK):
-                super().write(text)
+            if known or text.startswith(_MARK):
+                self._plain.write(text)
+                if b"\n" in text:
+                    self._plain.flush()
             else:
                 self._write_lines(step, text)
         return len(text)
 
-    def _write_lines(self, step: str | None, text: str) -> None:
+    def _write_lines(self, step: str | None, text: bytes) -> None:
         """Print what is complete, so that the lines of two threads don't run into each other."""
-        whole, newline, rest = (self._pending.pop(step, "") + text).rpartition("\n")
+        whole, newline, rest = (self._pending.pop(step, b"") + text).rpartition(b"\n")
         if len(rest) > _LONGEST_PENDING:
-            whole, newline, rest = whole + newline + rest, "", ""
+            whole, newline, rest = whole + newline + rest, b"", b""
         if rest:
             self._pending[step] = rest
         if whole or newline:
             self._write_marked(step, whole + newline)
 
-    def _write_marked(self, step: str | None, text: str) -> None:
-        before = "" if step == self._marked else events.line(LinesOf(step))
+    def _write_marked(self, step: str | None, text: bytes) -> None:
+        before = b"" if step == self._marked else _marker(step)
         self._marked = _alone()
-        after = "" if step == self._marked else events.line(LinesOf(self._marked))
-        super().write(before + text + after)
-        super().flush()
+        after = b"" if step == self._marked else _marker(self._marked)
+        self._plain.write(before + text + after)
+        self._plain.flush()
 
     def mark(self) -> None:
         """The steps that run have changed: say whose lines follow from now on."""
         with _lock:
             if self._marked != _alone():
                 self._marked = _alone()
-                super().write(events.line(LinesOf(self._marked)))
-                super().flush()
+                self._plain.write(_marker(self._marked))
+                self._plain.flush()
 
     def finish(self, step: str) -> None:
         """Print what a step that has ended kept back."""
         with _lock:
-            if rest := self._pending.pop(step, ""):
+            if rest := self._pending.pop(step, b""):
                 self._write_marked(step, rest)
 
 
+def _marker(step: str | None) -> bytes:
+    return events.line(LinesOf(step)).encode()
+
+
 def install() -> None:
-    """Put a marked stream in the place of both standard streams, and say at once that it is so."""
-    sys.stdout, sys.stderr = (_replaced(sys.stdout), _replaced(sys.stderr))
-    sys.stdout.write(events.line(LinesOf(None)))
-    sys.stdout.flush()
+    """Lay a marked buffer beneath both standard streams, and say at once that it is so.
 
-
-def _replaced(plain: object) -> MarkedStream:
-    assert isinstance(plain, io.TextIOWrapper)
-    plain.flush()
-    marked = MarkedStream(plain)
-    _streams.append(marked)
-    return marked
+    The streams stay the same objects: ZenML, which may have been imported before (a warm process),
+    holds on to them and to what it has laid over their `write`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.flush()
+        marked = MarkedBuffer(stream.buffer, stream.name)
+        _streams.append(marked)
+        stream.__init__(  # type: ignore[misc]
+            marked, encoding=stream.encoding, errors=stream.errors, write_through=True
+        )
+    _streams[0].write(_marker(None))
 
 
 @contextlib.contextmanager

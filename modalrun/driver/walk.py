@@ -9,7 +9,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from modalrun.driver.events import StepEvent, StepState
 from modalrun.driver.order import Order, SandboxOrder, StepOrder
 from modalrun.driver.records import Records
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
+from modalrun.facts import StepFacts
 from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
 if TYPE_CHECKING:
@@ -76,13 +77,14 @@ class Walk:
         self._tries = {step.name: _Tries() for step in order.steps}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._members: dict[str, Member] = {}
+        self._last: dict[str, str | None] = dict.fromkeys(self._steps)
         self._states: Mapping[str, StepRecordState] = {}
         self._failed: list[str] = []
         self._reason: str | None = None
         self._asked_to_stop = False
         self._ending = False
         # Tasks that nobody waits for; asyncio itself would lose them.
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         # Set when nothing new may start: a retry, or a creation that Modal has no room for.
         self._stopping = asyncio.Event()
         self._finished = asyncio.Event()
@@ -125,6 +127,7 @@ class Walk:
             self._act(self._scheduler.stop(self._reason))
         self._act(self._scheduler.start())
         await self._finished.wait()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
     def stop(self, reason: str) -> None:
         """Somebody wants the run to end: start nothing any more, and let what runs finish."""
@@ -149,9 +152,13 @@ class Walk:
     def _end_running(self) -> None:
         self._ending = True
         for member in list(self._members.values()):
-            task = asyncio.create_task(member.terminate())
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._beside(member.terminate())
+
+    def _beside(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do something that nothing waits for but the end of the walk."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _remember(self, taken: Takeover, done: set[str]) -> None:
         """Go on where the earlier driver was: attempts, records, running sandboxes."""
@@ -165,7 +172,8 @@ class Walk:
             if name in self._tries:
                 tries = self._tries[name]
                 tries.sandboxes = max(tries.sandboxes, state.attempt)
-                tries.failures = state.attempt - 1
+                # Of "retrying" the last attempt has failed as well.
+                tries.failures = state.attempt - (0 if state.status == "retrying" else 1)
                 tries.record = state.id if _is_running(state) else None
 
     def _act(self, actions: list[Action]) -> None:
@@ -215,7 +223,7 @@ class Walk:
             member = None
             if end is None:
                 break
-            verdict = await self._judge(step, tries, end)
+            verdict = await self._judge(step, tries, end, self._last[step.name])
             if verdict is not None:
                 return verdict
             if not end.is_infrastructure:
@@ -238,13 +246,15 @@ class Walk:
             except Refused as error:
                 return ends.refused(f"Modal refuses the sandbox: {error}")
         self._members[step.name] = member
+        self._last[step.name] = member.id
         sandbox = self._order.sandboxes[step.sandbox]
         self._tell(
             step.name,
             "running",
             attempt=tries.sandboxes,
             sandbox=member.id,
-            gpu=member.gpu,
+            # Of a sandbox that another driver created only the first choice is known.
+            gpu=member.gpu or next(iter(sandbox.gpus), None),
             cpu=sandbox.cpu,
             memory=sandbox.memory,
         )
@@ -255,7 +265,9 @@ class Walk:
         del self._members[step.name]
         return end
 
-    async def _judge(self, step: StepOrder, tries: _Tries, end: End) -> bool | None:
+    async def _judge(
+        self, step: StepOrder, tries: _Tries, end: End, sandbox: str | None
+    ) -> bool | None:
         """Whether a step has succeeded; None where it is to be tried again."""
         if end.kind is Kind.COMPLETED:
             self._ended(step, "completed", end)
@@ -265,11 +277,15 @@ class Walk:
         if state is not None and state.successful:
             self._ended(step, "completed", end)
             return True
+        if state is not None and sandbox is not None:
+            self._record_exit(state.id, sandbox, tries, end)
         stopped = state is not None and state.status in {"stopping", "stopped"}
         if stopped and not self._ending:
             # The step itself noticed it first.
             self.stop("ZenML was asked to stop the run")
         if self._ending or stopped:
+            if not self.gave_up and state is not None and _is_running(state):
+                await self._record_stop(step.name, f"It was ended early: {self._reason}.")
             self._ended(step, "stopped", end)
             return False
         again = None if self._stopping.is_set() else self._may_retry(step, tries, end, state)
@@ -284,6 +300,19 @@ class Walk:
 
     async def _cached(self, step: str) -> bool:
         return await self._records.ask(lambda recorder: recorder.cached(step))
+
+    async def _record_stop(self, step: str, reason: str) -> None:
+        await self._records.ask(lambda recorder: recorder.stop_step(step, reason))
+
+    def _record_exit(self, record: str, sandbox: str, tries: _Tries, end: End) -> None:
+        """Store with the step's record how its sandbox ended, beside everything else."""
+        facts = StepFacts(
+            sandbox_id=sandbox,
+            exit_code=end.exit_code,
+            exit_reason=end.reason,
+            infrastructure_retries=tries.infrastructure or None,
+        )
+        self._beside(self._records.ask(lambda recorder: recorder.record_exit(record, facts)))
 
     async def _record_failure(self, step: str, reason: str) -> None:
         await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=True))

@@ -88,10 +88,16 @@ class Warm:
 
     def suits(self, argv: Sequence[str], env: Mapping[str, str]) -> bool:
         """Whether a command run from here behaves as if it were started anew."""
-        at_start = {name: None for name in env if matters_at_start(name)}
-        return is_program(argv, env, self.python, self.programs) and all(
-            env.get(name) == self.values.get(name) for name in {**self.values, **at_start}
-        )
+        if not is_program(argv, env, self.python, self.programs):
+            return False
+        at_start = [name for name in env if matters_at_start(name)]
+        return all(self._is_as_before(name, env.get(name)) for name in {*self.values, *at_start})
+
+    def _is_as_before(self, name: str, value: str | None) -> bool:
+        if value == self.values.get(name):
+            return True
+        # Python itself sets LC_CTYPE in a C locale (PEP 538), and so passes it on to its children.
+        return matters_at_start(name) and name in self.changes and value == self.changes[name]
 
     def become(self, argv: list[str], env: Mapping[str, str]) -> NoReturn:
         """Turn into `python -m MODULE ...`. To be called in a process that was just forked.
@@ -230,9 +236,15 @@ def _import(name: str) -> None:
         getattr(module, function)()
 
 
+def _environment_of_exec() -> dict[str, str]:
+    """What this process was started with. Python may have changed `os.environ` already."""
+    pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
+
+
 def _preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
     """Import the modules of a request; returns what came of it, and why it is of no use."""
-    before = dict(os.environ)
+    before = _environment_of_exec()
     path = tuple(sys.path)
     look_ups = _LookUps()
     problem = None

@@ -19,7 +19,7 @@ from modalrun.modal_api import history
 from modalrun.modal_api.buffer import Buffer
 from modalrun.modal_api.pieces import Ended, Piece
 from modalrun.modal_api.raw import SOURCES, Gap, Place, Source, inner, read, sdk_loop
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.translate import breaks_off, translated
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
@@ -206,6 +206,10 @@ def _lost() -> Iterator[None]:
         OSError,
     ) as error:
         raise ConnectionResetError(str(error)) from error
+    except AttributeError as error:
+        if not breaks_off(error):
+            raise
+        raise ConnectionResetError("the connection broke") from error
 
 
 class _Handles:

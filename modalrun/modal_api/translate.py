@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import contextlib
 import socket
@@ -23,6 +24,7 @@ def translated() -> Iterator[None]:
 
     `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
     """
+    from grpclib.exceptions import ProtocolError, StreamTerminatedError
     from modal import exception as modal_errors
 
     try:
@@ -54,9 +56,26 @@ def translated() -> Iterator[None]:
         modal_errors.InternalError,
         modal_errors.ClientClosed,
         builtins.ConnectionError,
+        builtins.TimeoutError,
+        asyncio.TimeoutError,
         socket.gaierror,
+        # Of a connection that breaks before the answer (SDK 1.6.4 passes it on from grpclib).
+        StreamTerminatedError,
+        ProtocolError,
     ) as error:
         raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
+    except AttributeError as error:
+        if not breaks_off(error):
+            raise
+        raise ConnectionLostError("The connection to Modal broke.") from error
+
+
+def breaks_off(error: AttributeError) -> bool:
+    """Whether this is what grpclib says of a connection that breaks while a call begins.
+
+    It has given its transport away by then, and looks for it (`grpclib/protocol.py:236`, 0.4.9).
+    """
+    return error.name == "_transport"
 
 
 def is_rate_limit(error: CapacityError) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 
 from modalrun.loglines import SYSTEM, LogLine
-from modalrun.output.text import harmless
+from modalrun.output.text import harmless, without_commands
 
 JSON_VERSION = 1
 _COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)
@@ -95,13 +95,6 @@ def rfc3339(time: float | None) -> str | None:
         return None
     moment = datetime.fromtimestamp(time, timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
-
-
-def without_commands(line: str) -> str:
-    """A line that GitHub's runner takes for text, not for a workflow command."""
-    line = line.replace("##[", "## [")
-    text = line.lstrip()
-    return f"{line[: len(line) - len(text)]}: {text[1:]}" if text.startswith("::") else line
 
 
 def _wants_colours() -> bool:

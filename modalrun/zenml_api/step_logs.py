@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -45,12 +46,17 @@ def stored_lines(run_id: str) -> Iterator[LogLine]:
                 break
             page += 1
     for step in steps:
-        for logs in step.log_collection or []:
-            for entry in _entries(client, logs):
-                time = entry.timestamp.timestamp() if entry.timestamp else None
-                source = entry.name if entry.name in {"stdout", "stderr"} else "stderr"
-                for text in entry.message.rstrip("\n").split("\n"):
-                    yield LogLine(step.name, source, text, time, "", step.version)
+        # What steps print and what ZenML says of them are two logs.
+        logs = [_entries(client, one) for one in step.log_collection or []]
+        for entry in heapq.merge(*logs, key=_moment):
+            time = entry.timestamp.timestamp() if entry.timestamp else None
+            source = entry.name if entry.name in {"stdout", "stderr"} else "stderr"
+            for text in entry.message.rstrip("\n").split("\n"):
+                yield LogLine(step.name, source, text, time, "", step.version)
+
+
+def _moment(entry: LogEntry) -> float:
+    return entry.timestamp.timestamp() if entry.timestamp else 0.0
 
 
 def _entries(client: Client, logs: LogsResponse) -> Iterator[LogEntry]:

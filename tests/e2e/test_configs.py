@@ -54,14 +54,26 @@ def test_plan(world: World, name: str) -> None:
     assert {step: box["gpu"] for step, box in boxes.items()} == STEPS.get(name, {})
 
 
-@pytest.mark.parametrize("name", some(EXPECTED, "advanced"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", STEPS)
+def test_run_with_a_sandbox_for_each_step(world: World, name: str) -> None:
+    done = world.popen(CONFIGS / f"{name}.yaml").finish(300)
+    assert done.exit_code == 0, done.stderr
+    gpus = {
+        box.tags["modalrun-step"]: f"{box.gpu}:{box.gpu_count}" if box.gpu_count > 1 else box.gpu
+        for box in world.sandboxes()
+        if box.tags["modalrun-role"] == "step"
+    }
+    assert gpus == {step: gpu or "" for step, gpu in STEPS[name].items()}
+
+
+@pytest.mark.parametrize("name", some(sorted(set(EXPECTED) - set(STEPS)), "advanced"))
 def test_run(world: World, name: str) -> None:
     done = world.submit(CONFIGS / f"{name}.yaml")
     assert done.exit_code == 0, done.stderr
     if name == "async":
         world.wait_until(lambda: world.only_run().status == "completed", "the run completed")
-    sandbox, *steps = world.sandboxes()
-    assert len(steps) == len(STEPS.get(name, {}))
+    (sandbox,) = world.sandboxes()
     if name == "advanced":
         assert (sandbox.app_name, sandbox.environment) == ("ml-training-prod", "production")
         assert (sandbox.milli_cpu, sandbox.milli_cpu_max) == (16_000, 32_000)

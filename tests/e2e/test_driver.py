@@ -87,7 +87,14 @@ def test_modal_that_does_not_answer(world: World) -> None:
     rules = [
         # The SDK tries again with the key of the same call; in the end its name tells.
         {"rpc": "SandboxCreateV2", "action": "lose_answer", "skip": 1, "times": 4},
-        {"rpc": "SandboxCreateV2", "action": "error", "status": "RESOURCE_EXHAUSTED", "times": 2},
+        {
+            "rpc": "SandboxCreateV2",
+            "action": "error",
+            "status": "RESOURCE_EXHAUSTED",
+            # The first call creates the run sandbox.
+            "skip": 1,
+            "times": 2,
+        },
         {"rpc": "SandboxWaitV2", "action": "error", "times": 30},
         {"rpc": "SandboxWaitV2", "action": "disconnect", "times": 5},
     ]

@@ -120,9 +120,9 @@ def test_failures_and_the_users_retries(world: World) -> None:
 @pytest.mark.parametrize(
     ("mode", "third"),
     [
-        ("CONTINUE_ON_FAILURE", "completed"),
-        pytest.param("FAIL_FAST", None, marks=pytest.mark.exhaustive),
-        pytest.param("STOP_ON_FAILURE", None, marks=pytest.mark.exhaustive),
+        ("continue_on_failure", "completed"),
+        pytest.param("fail_fast", None, marks=pytest.mark.exhaustive),
+        pytest.param("stop_on_failure", None, marks=pytest.mark.exhaustive),
     ],
 )
 def test_failure_modes(world: World, mode: str, third: str | None) -> None:

@@ -51,7 +51,7 @@ class CuttingProxy:
             pair = _Pair(
                 self, client, server, 1 + int(self._random.expovariate(1 / self._mean_bytes))
             )
-            timer = threading.Timer(self._random.expovariate(1 / self._mean_seconds), pair.cut)
+            timer = threading.Timer(self._random.expovariate(1 / self._mean_seconds), pair.cut_sdk)
             timer.daemon = True
             timer.start()
             threading.Thread(target=pair.pump, args=(client, server, False), daemon=True).start()
@@ -75,20 +75,29 @@ class _Pair:
         self._proxy = proxy
         self._sockets = (client, server)
         self._left = budget
-        self._cut = False
+        self._cut = self._spared = False
         self._lock = threading.Lock()
 
     def pump(self, source: socket.socket, sink: socket.socket, downstream: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
+                # Only what the SDK says is cut, not our own question whether a server is there.
+                self._spared = self._spared or data.startswith((b"GET ", b"POST "))
                 if downstream:
                     data = self._proxy.rewritten(data)
                 with self._lock:
-                    allowed, self._left = data[: max(0, self._left)], self._left - len(data)
+                    if not self._spared:
+                        allowed, self._left = data[: max(0, self._left)], self._left - len(data)
+                    else:
+                        allowed = data
                 sink.sendall(allowed)
                 if len(allowed) < len(data):
                     break
         self.cut()
+
+    def cut_sdk(self) -> None:
+        if not self._spared:
+            self.cut()
 
     def cut(self) -> None:
         with self._lock:

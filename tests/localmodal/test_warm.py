@@ -143,6 +143,16 @@ def without_ids(text: str) -> str:
     return re.sub(r"\b(sb|ta)-\w+", "ID", text)
 
 
+@pytest.fixture(params=["C.UTF-8", None])
+def _locale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no locale, Python chooses one and sets it in its environment."""
+    for name in [name for name in os.environ if name.startswith(("LANG", "LC_"))]:
+        monkeypatch.delenv(name)
+    if request.param:
+        monkeypatch.setenv("LANG", request.param)
+
+
+@pytest.mark.usefixtures("_locale")
 def test_it_behaves_like_a_cold_one(sdk: Sdk, run: Run) -> None:
     endings = {"raises": 1, "leaves": 3, "says": 1, "shot": 143, "late": 0, "missing": 1}
     surroundings = ("surroundings", "--flag", "x y")
@@ -187,11 +197,16 @@ def test_what_starts_cold(sdk: Sdk, run: Run) -> None:
 
 
 def test_an_environment_that_the_imports_look_at() -> None:
-    warm = Warm(sys.executable, ("probe",), (), {"COLOURS": None, "MODE": "x"})
+    found = {"COLOURS": None, "MODE": "x"}
+    warm = Warm(sys.executable, ("probe",), (), found, {"LC_CTYPE": "C.UTF-8", "MODE": "y"})
     command = [sys.executable, "-m", "probe"]
     assert warm.suits(command, {"MODE": "x", "OTHER": "y"})
     assert not warm.suits(command, {"MODE": "x", "COLOURS": "no"})
+    assert not warm.suits(command, {"MODE": "y"})
     assert not warm.suits(command, {})
+    # What a warm process passes on to its child.
+    assert warm.suits(command, {"MODE": "x", "LC_CTYPE": "C.UTF-8"})
+    assert not warm.suits(command, {"MODE": "x", "LC_CTYPE": "C"})
 
 
 @pytest.mark.parametrize("end", ["itself", "terminate", "timeout", "server killed"])

@@ -17,11 +17,13 @@ marking.install()
 """
 
 
-def printed(code: str, source: str = "stdout") -> list[tuple[str | None, str]]:
+def printed(
+    code: str, source: str = "stdout", *, prelude: str = PRELUDE
+) -> list[tuple[str | None, str]]:
     """The lines that a process prints, each with its step as those who look on see it."""
     tree = str(Path(modalrun.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + code],
+        [sys.executable, "-c", prelude + code],
         env={**os.environ, "PYTHONPATH": tree},
         capture_output=True,
         text=True,
@@ -104,3 +106,17 @@ with marking.lines_of("first"):
         ("other", "other"),
         ("first", "child alone"),
     ]
+
+
+def test_what_somebody_laid_over_write_before_stays() -> None:
+    # As ZenML does when it is imported, which in a warm process is before anything else.
+    code = """
+inner = sys.stdout.write
+sys.stdout.write = lambda text: inner(text.upper())
+stream = sys.stdout
+marking.install()
+with marking.lines_of("one"):
+    print("a", "b", flush=True)
+    assert sys.stdout is stream
+"""
+    assert printed(code, prelude=PRELUDE.replace("marking.install()", "")) == [("one", "A B")]

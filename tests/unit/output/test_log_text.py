@@ -1,0 +1,59 @@
+"""How lines of a log look."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from modalrun.loglines import LogLine
+from modalrun.output.log_text import as_json, printer, rfc3339
+
+EVIL = "\x1b]0;title\x07[bold]a\x1b[2J\x00b\x9b1mc"
+
+
+def line(text: str, step: str | None = "train", **values: object) -> LogLine:
+    defaults = {"source": "stdout", "time": 1.5, "sandbox": "sb-1", "attempt": 2}
+    return LogLine(step=step, text=text, **{**defaults, **values})  # type: ignore[arg-type]
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    write = printer(jsonl=False, timestamps=False)
+    write([line(EVIL), line("own", None), line("\x1b[31mred", "tr\x1bain")])
+    assert capsys.readouterr().out == "train | [bold]abc\nown\ntrin | red\n"
+
+
+def test_timestamps_stand_in_one_column(capsys: pytest.CaptureFixture[str]) -> None:
+    printer(jsonl=False, timestamps=True)([line("a"), line("b", time=None)])
+    stamp = "1970-01-01T00:00:01.500Z"
+    assert capsys.readouterr().out == f"{stamp} train | a\n{'-':<24} train | b\n"
+
+
+def test_no_workflow_commands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    printer(jsonl=False, timestamps=False)([line("::add-mask::x", None), line("##[error]y")])
+    out = capsys.readouterr().out
+    assert not out.startswith("::") and "##[" not in out
+
+
+def test_json_keeps_the_text_as_it_was() -> None:
+    text = as_json(line(EVIL + "\r\u20ac\ud800"))
+    assert text.isprintable() and text.isascii()
+    assert json.loads(text) == {
+        "version": 1,
+        "kind": "line",
+        "step": "train",
+        "attempt": 2,
+        "source": "stdout",
+        "time": "1970-01-01T00:00:01.500Z",
+        "sandbox": "sb-1",
+        "text": EVIL + "\r\u20ac\ud800",
+    }
+    assert json.loads(as_json(line("x", None, sandbox="", time=None)))["attempt"] is None
+
+
+def test_times() -> None:
+    assert rfc3339(None) is None
+    assert rfc3339(0.9999) == "1970-01-01T00:00:00.999Z"
