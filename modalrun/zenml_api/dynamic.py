@@ -14,6 +14,7 @@ from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 
 from modalrun.driver.ends import Kind
 from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
+from modalrun.driver.process import say
 from modalrun.isolating import sandbox_for
 from modalrun.orchestrator import ModalOrchestrator
 from modalrun.zenml_api import runs
@@ -57,6 +58,8 @@ class DynamicRun:
         """
         try:
             self._runner.run_pipeline()
+        except _AskedToStop as error:
+            say(str(error))
         except Exception as error:
             failed(error)
         run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
@@ -68,13 +71,27 @@ class DynamicRun:
     def stop(self) -> None:
         """Start nothing new; when what runs has finished, the run ends as stopped."""
         self._runner.asked_to_stop = True
-        self._runner.request_shutdown(RuntimeError(ASKED))
+        self._runner.request_shutdown(_AskedToStop(ASKED))
+
+
+class _AskedToStop(RuntimeError):
+    """Somebody asked the run to stop; nothing new starts."""
 
 
 class _Runner(DynamicPipelineRunner):
     """ZenML's runner, whose run can end as stopped."""
 
     asked_to_stop = False
+
+    def launch_step(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Start a step, unless the run was asked to stop.
+
+        Raises:
+            _AskedToStop: It was. ZenML's own check after a shutdown is only for `step.submit`.
+        """
+        if self.asked_to_stop:
+            raise _AskedToStop(ASKED)
+        return super().launch_step(*args, **kwargs)
 
     def _publish_run_status(
         self, return_value: Any = None, exception: BaseException | None = None

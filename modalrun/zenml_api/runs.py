@@ -15,9 +15,11 @@ from zenml.constants import (
     ENV_ZENML_ACTIVE_STACK_ID,
     ENV_ZENML_DISABLE_DATABASE_MIGRATION,
     ENV_ZENML_LOCAL_STORES_PATH,
+    METADATA_ORCHESTRATOR_URL,
 )
 from zenml.enums import ExecutionStatus, StoreType
 from zenml.exceptions import EntityExistsError, IllegalOperationError
+from zenml.metadata.metadata_types import Uri
 from zenml.models import (
     ExceptionInfo,
     PipelineRequest,
@@ -37,6 +39,7 @@ from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.facts import PREFIX
 from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.outcome import StepRecord
 from modalrun.zenml_api.caching import Cache
@@ -180,9 +183,13 @@ def _complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str)
 
 def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
     """Store facts about a run's sandboxes with the run; a failure to do so is only logged."""
+    stored = dict(metadata)
+    if url := stored.get(f"{PREFIX}sandbox_url"):
+        # A link on ZenML's dashboard.
+        stored[METADATA_ORCHESTRATOR_URL] = Uri(url)
     try:
         orchestrator_id = Client().active_stack.orchestrator.id
-        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: dict(metadata)})
+        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: stored})
         Client().zen_store.update_run(
             UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
         )

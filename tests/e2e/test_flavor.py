@@ -200,3 +200,51 @@ def test_a_dynamic_pipeline(world: World) -> None:
     assert "total" not in run.statuses
     # All of it in one sandbox.
     assert len(world.sandboxes()) == 4
+
+
+UPSTREAM = """
+import os
+os.environ["ZENML_SKIP_STACK_VALIDATION"] = "true"
+from zenml.client import Client
+from zenml.config import DockerSettings
+from zenml.enums import StackComponentType as Kind
+import flavored
+client = Client()
+parts = {
+    Kind.ORCHESTRATOR: ("modal", {"gpu": "T4"}),
+    Kind.CONTAINER_REGISTRY: ("default", {"uri": "registry.example/team"}),
+}
+for kind, (flavor, values) in parts.items():
+    client.create_stack_component("upstream", flavor, kind, values)
+names = {kind: "upstream" for kind in parts} | {Kind.ARTIFACT_STORE: "default"}
+stack = client.create_stack("upstream", names)
+client.activate_stack("upstream")
+finished = DockerSettings(skip_build=True, parent_image="registry.example/team/image:1")
+compiled = flavored.flavored.with_options(
+    settings={"docker": finished, "orchestrator": {"timeout": 250}}
+).create_snapshot("for-upstream")
+client.activate_stack("default")
+result = {"snapshot": str(compiled.id), "stack": str(stack.updated)}
+"""
+
+
+@pytest.mark.exhaustive
+def test_what_is_compiled_for_zenmls_own_modal_flavor_is_submitted_as_it_is(world: World) -> None:
+    compiled = world.zenml(
+        f"import sys; sys.path.insert(0, {str(world.project)!r})\n"
+        "from zenml.utils import source_utils\n"
+        f"source_utils.set_custom_source_root({str(world.project)!r})\n{UPSTREAM}"
+    )
+
+    done = world.submit(
+        f"deployment: {compiled['snapshot']}\ntarget: local\n", "--mode", "per_step"
+    )
+
+    assert done.exit_code == 0, done.stderr
+    assert (world.only_run().status, world.only_run().stack) == ("completed", "upstream")
+    driver, *steps = world.sandboxes()
+    assert len(steps) == 2
+    assert {box.timeout_secs for box in (driver, *steps)} == {250}
+    assert all("T4" in json.dumps(vars(box)) for box in steps)
+    after = "from zenml.client import Client\nresult = str(Client().get_stack('upstream').updated)"
+    assert world.zenml(after) == compiled["stack"]
