@@ -83,7 +83,7 @@ class _Runner(DynamicPipelineRunner):
 
     asked_to_stop = False
 
-    def launch_step(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def launch_step(self, *args: Any, **kwargs: Any) -> Any:
         """Start a step, unless the run was asked to stop.
 
         Raises:
