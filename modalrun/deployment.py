@@ -39,6 +39,8 @@ class Deployment:
         written: What is written about the pipeline, by place.
         docker: `DockerSettings` fields of the pipeline.
         notes: What a user should know about how it was read.
+        dynamic: Whether its function decides while it runs which steps there are; `steps` are then
+            those that it has announced.
     """
 
     pipeline: str
@@ -46,6 +48,7 @@ class Deployment:
     written: Places = field(default_factory=dict)
     docker: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    dynamic: bool = False
 
     def with_places(self, pipeline: Places, steps: Mapping[str, Places]) -> Deployment:
         """The same deployment with more written about it: a run spec, a command line.
@@ -139,4 +142,5 @@ def read_snapshot(
         steps=tuple(steps),
         written={Origin.CODE_PIPELINE: written(configuration["settings"], "")},
         docker=docker,
+        dynamic=bool(snapshot.get("is_dynamic")),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from modalrun.driver import order as orders
 from modalrun.driver.order import Order
+from modalrun.isolating import as_plain
 from modalrun.modal_api import Connection
 from modalrun.modal_api.images import python_path
 from modalrun.ordering import Source, make_order
@@ -80,6 +81,10 @@ def dispatch(
         done=run.cached,
         python_path={r: python_path(r) for r in images} if plan.target == "modal" else {},
     )
+    if plan.dynamic:
+        written = as_plain(compiled.deployment.written)
+        docker = ordering.pipeline_docker(compiled)
+        order = replace(order, docker=docker, written=written)
     return Dispatched(
         with_driver(plan, order), secrets, write(order, folder), orders.to_metadata(order)
     )

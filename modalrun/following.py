@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Literal, Protocol
 
 from modalrun import interrupts
-from modalrun.board import Board
+from modalrun.board import Board, Row
 from modalrun.driver.events import StepEvent
 from modalrun.errors import ConnectionLostError, ModalrunError, RunStoppedError
 from modalrun.loglines import Item, LogLine
@@ -420,8 +420,9 @@ def _steps(
 ) -> tuple[StepRecord, ...]:
     """Each step by ZenML's record; by the driver's word where there is none."""
     steps = []
-    for name in names:
-        row = board.rows[name]
+    # Which steps a dynamic pipeline has, only the record of its run says.
+    for name in dict.fromkeys((*names, *recorded)):
+        row = board.rows.get(name) or Row(name)
         told = "not run" if row.state == "waiting" else row.state
         step = recorded.get(name) or StepRecord(name, told, attempt=row.attempt)
         steps.append(replace(step, gpu=row.gpu, reason=step.reason or row.reason))

@@ -29,6 +29,22 @@ def install() -> None:
             signal.signal(number, _arrive)
 
 
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """`install` for a block, in a program that isn't ours; in another thread than its main one,
+    where Python has no signals, nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _HANDLED}
+    install()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 def check() -> None:
     """Raise for a signal that arrived and whose exception got lost.
 

@@ -3,110 +3,165 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-import yaml
-from pydantic import ConfigDict, model_validator
 from zenml.enums import ExecutionMode
 from zenml.orchestrators import (
     BaseOrchestrator,
-    BaseOrchestratorConfig,
     ContainerizedOrchestrator,
+    SubmissionResult,
 )
-from zenml.utils.secret_utils import SecretField
+from zenml.stack import StackValidator
 
 from modalrun.driver import STEP
-from modalrun.setting_fields import FIELD_NAMES, SettingFields
+from modalrun.orchestrator_config import ModalOrchestratorConfig
 from modalrun.settings import ModalOrchestratorSettings
 
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
     from zenml.config.build_configuration import BuildConfiguration
-    from zenml.models import PipelineSnapshotBase
+    from zenml.config.step_run_info import StepRunInfo
+    from zenml.enums import ExecutionStatus
+    from zenml.models import (
+        PipelineRunResponse,
+        PipelineSnapshotBase,
+        PipelineSnapshotResponse,
+        StepRunResponse,
+    )
+    from zenml.stack import Stack
+
+    from modalrun.zenml_api.dynamic import Isolation
 
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""
 
-_TEXTS = frozenset(
-    {"cloud", "modal_environment", "workspace", "app_name", "mode", "memory_limit", "prewarm"}
-)
-
-
-class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
-    """Configuration of the orchestrator component.
-
-    Every setting can be given a default here. Of all places it is the weakest.
-
-    Attributes:
-        token_id: A Modal token's id; without one, Modal's own configuration counts.
-        token_secret: Its secret. Both or neither.
-    """
-
-    model_config = ConfigDict(frozen=False, extra="forbid", hide_input_in_errors=True)
-
-    token_id: str | None = SecretField(default=None)
-    token_secret: str | None = SecretField(default=None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, values: Any) -> Any:
-        """`zenml orchestrator register --timeout=60 --gpu='[H100, A100]'` passes texts."""
-        if not isinstance(values, dict):
-            return values
-        parsed = dict(values)
-        for name in FIELD_NAMES - _TEXTS:
-            text = parsed.get(name)
-            listed = name in {"gpu", "region"} and not str(text).lstrip().startswith("[")
-            if isinstance(text, str) and not listed:
-                try:
-                    parsed[name] = yaml.safe_load(text)
-                except yaml.YAMLError:
-                    continue
-        return parsed
-
-    @model_validator(mode="after")
-    def _whole_token(self) -> ModalOrchestratorConfig:
-        # Looking at the dict doesn't ask ZenML's secret store for what is referred to.
-        given = [name for name in ("token_id", "token_secret") if self.__dict__.get(name)]
-        if len(given) == 1:
-            missing = "token_secret" if given[0] == "token_id" else "token_id"
-            raise ValueError(f"'{given[0]}' is set without '{missing}'; set both or neither")
-        return self
-
-    def __repr_args__(self) -> Any:
-        """Without the token, wherever the configuration is shown."""
-        hidden = {"token_id", "token_secret"}
-        return [(n, "***" if n in hidden and v else v) for n, v in super().__repr_args__()]
-
-    @property
-    def is_synchronous(self) -> bool:
-        """Whether `submit` waits for the end of the run."""
-        return self.synchronous is not False
-
-    @property
-    def supports_client_side_caching(self) -> bool:
-        """The runner and the driver leave out what `submit` found in ZenML's cache."""
-        return True
-
-    @property
-    def handles_step_retries(self) -> bool:
-        """The runner and the driver try failed steps again: a termination is not a failure."""
-        return True
-
 
 class ModalOrchestrator(BaseOrchestrator):
-    """Stands in a stack, in memory, while a pipeline is compiled for Modal and while it runs there.
+    """Stands for modalrun in a stack: registered by its flavor, or in memory.
 
-    It gives ZenML the settings class to check `orchestrator` settings with, and says how steps
-    behave inside a sandbox: every execution mode works, and hooks run once per run where all steps
-    share one process, as with ZenML's own `local` orchestrator, or with each step.
+    In memory it replaces the orchestrator of any stack while a pipeline is compiled by `modalrun
+    submit`, and while it runs in a sandbox. It gives ZenML the settings class to check
+    `orchestrator` settings with, and says how steps behave inside a sandbox: every execution mode
+    works, and hooks run once per run where all steps share one process, as with ZenML's own `local`
+    orchestrator, or with each step.
+
+    As a registered component it is ZenML's door to the engine behind `modalrun submit`: what
+    happens there is in `modalrun.registered`.
 
     Attributes:
         wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
             that run in containers. Only while `modalrun.zenml_api.registry` asks it to.
+        isolation: Runs a dynamic pipeline's isolated steps; only in a run sandbox that can.
     """
 
     wants_images = False
+    isolation: Isolation | None = None
+
+    @property
+    def config(self) -> ModalOrchestratorConfig:
+        """The component's configuration."""
+        return cast(ModalOrchestratorConfig, self._config)
+
+    @property
+    def validator(self) -> StackValidator | None:
+        """Says everything that keeps a stack from working on Modal's cloud; all of it at once."""
+        if self.config.target != "modal":
+            return None
+        from modalrun import registered
+
+        return StackValidator(custom_validation_function=registered.validate)
+
+    def submit_pipeline(
+        self,
+        snapshot: PipelineSnapshotResponse,
+        stack: Stack,
+        base_environment: dict[str, str],
+        step_environments: dict[str, dict[str, str]],
+        placeholder_run: PipelineRunResponse | None = None,
+    ) -> SubmissionResult:
+        """Create the run's sandbox; the result's function follows the run to its end.
+
+        Args:
+            snapshot: The deployment, without the steps that ZenML found in its cache.
+            stack: Its stack.
+            base_environment: The variables by which a sandbox reaches ZenML.
+            step_environments: Not used: each step's environment is made where it runs.
+            placeholder_run: The run, where ZenML has made it already.
+
+        Raises:
+            ModalrunError: As for `modalrun submit`.
+        """
+        from modalrun import registered
+
+        waiting = registered.submit(self.config.target, snapshot, base_environment, placeholder_run)
+        return SubmissionResult(wait_for_completion=waiting)
+
+    def submit_dynamic_pipeline(
+        self,
+        snapshot: PipelineSnapshotResponse,
+        stack: Stack,
+        environment: dict[str, str],
+        placeholder_run: PipelineRunResponse | None = None,
+    ) -> SubmissionResult:
+        """Create the run's sandbox, as `submit_pipeline` does; the pipeline's function runs there.
+
+        A run that ZenML resumes gets another sandbox.
+        """
+        return self.submit_pipeline(snapshot, stack, environment, {}, placeholder_run)
+
+    @property
+    def can_run_isolated_steps(self) -> bool:
+        """Whether steps get sandboxes of their own: in the run sandbox of a `per_step` run."""
+        return self.isolation is not None
+
+    def submit_isolated_step(self, step_run_info: StepRunInfo, environment: dict[str, str]) -> None:
+        """Create a sandbox for a step of a dynamic pipeline.
+
+        Args:
+            step_run_info: The step and its record.
+            environment: Not used: the sandbox reaches ZenML as this one does, and makes the step's
+                own environment itself.
+
+        Raises:
+            ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
+        """
+        self._isolation.submit(step_run_info)
+
+    def get_isolated_step_status(self, step_run: StepRunResponse) -> ExecutionStatus:
+        """Whether the sandbox of a step runs, and how it ended."""
+        return self._isolation.status(step_run)
+
+    def wait_for_isolated_step(self, step_run: StepRunResponse) -> ExecutionStatus:
+        """Wait for the end of a step's sandbox. (ZenML's own would ask again and again.)"""
+        return self._isolation.status(step_run, wait=True)
+
+    def stop_isolated_step(self, step_run: StepRunResponse) -> None:
+        """End a step's sandbox now."""
+        self._isolation.stop(step_run)
+
+    @property
+    def _isolation(self) -> Isolation:
+        if self.isolation is None:
+            raise RuntimeError("Isolated steps are run from the run sandbox alone.")
+        return self.isolation
+
+    def fetch_status(
+        self, run: PipelineRunResponse, include_steps: bool = False
+    ) -> tuple[ExecutionStatus | None, dict[str, ExecutionStatus] | None]:
+        """What is true of a run, by ZenML's record and by Modal.
+
+        The record of a run whose sandbox is gone is set right, with all its steps.
+        """
+        from modalrun import registered
+
+        status, steps = registered.status(run)
+        return status, steps if include_steps else None
+
+    def _stop_run(self, run: PipelineRunResponse, graceful: bool = False) -> None:
+        """End a run by force, or ask it to end; for ZenML, which has recorded STOPPING already."""
+        from modalrun import registered
+
+        registered.stop(str(run.id), graceful=graceful)
 
     def get_docker_builds(self, snapshot: PipelineSnapshotBase) -> list[BuildConfiguration]:
         """The images that ZenML builds: none, since Modal does, unless `wants_images`."""

@@ -59,7 +59,7 @@ def make_order(
     steps = []
     for step in plan.steps:
         assert step.sandbox is not None
-        sandbox = _sandbox(step.sandbox, images, python_path)
+        sandbox = sandbox_order(step.sandbox, images, python_path)
         if sandbox not in sandboxes:
             sandboxes.append(sandbox)
         policy = policies[step.name]
@@ -83,7 +83,7 @@ def make_order(
         app=plan.app_name,
         environment=plan.environment,
         failure_mode=failure_mode,
-        driver=_sandbox(plan.run_sandbox, images, python_path),
+        driver=sandbox_order(plan.run_sandbox, images, python_path),
         sandboxes=tuple(sandboxes),
         steps=tuple(steps),
         variables=tuple(sorted(variables)),
@@ -97,9 +97,10 @@ def make_order(
     )
 
 
-def _sandbox(
+def sandbox_order(
     spec: SandboxSpec, images: Mapping[ImageRecipe, str], python_path: Mapping[ImageRecipe, str]
 ) -> SandboxOrder:
+    """A sandbox spec whose image is built, as the driver gets to know it."""
     asked = spec.resources
     path = python_path.get(spec.image)
     return SandboxOrder(

@@ -99,6 +99,11 @@ def verdict(
     if status == "completed":
         suffix = "" if end == "completed" else f" (its sandbox exited with {exit_code} afterwards)"
         return 0, f"Run completed{suffix}."
+    if status == "paused" and end == "completed":
+        return (
+            0,
+            "Run paused: it waits for somebody ('zenml pipeline runs resume' goes on with it).",
+        )
     if end == "timed_out":
         return _ERRORS[end].exit_code, f"Run timed out after {timeout} s."
     if status == "stopped":

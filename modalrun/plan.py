@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from modalrun import catalog, resources
 from modalrun.deployment import Deployment, StepView
-from modalrun.driver import WALKER
+from modalrun.driver import DYNAMIC, WALKER
 from modalrun.driver.order import ORDER_FILE
 from modalrun.errors import UsageError
 from modalrun.image import CODE_FOLDER, ImageRecipe, image_recipe
@@ -122,6 +122,7 @@ class Plan:
         creation_rate: How many sandboxes a second are created at most.
         origins: Where the values of the run as a whole came from, by setting.
         notes: What a user should know before it runs.
+        dynamic: Whether the pipeline decides while it runs which steps there are.
     """
 
     target: Target
@@ -139,6 +140,7 @@ class Plan:
     creation_rate: float = CREATION_RATE
     origins: Mapping[str, Value] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    dynamic: bool = False
 
     @property
     def sandboxes(self) -> tuple[SandboxSpec, ...]:
@@ -228,6 +230,7 @@ def make_plan(
         prewarm=origins["prewarm"].value,
         creation_rate=origins["creation_rate"].value,
         origins=origins,
+        dynamic=deployment.dynamic,
     )
     unknown = catalog.unknown_names(
         [gpu for sandbox in made.sandboxes for gpu in sandbox.resources.gpus],
@@ -283,10 +286,12 @@ class _Maker:
             self._note_ineffective(name, written)
         self._general += resolved.notes
         self._note_per_step_alone()
-        command = self._command("modalrun.driver.runner")
+        dynamic = self._deployment.dynamic
+        command = self._command(DYNAMIC if dynamic else "modalrun.driver.runner")
         sandbox = self._sandbox(command, resolved, self._deployment.docker, self._pipeline)
         if at_once is not None:
-            parallel = {"MODALRUN_MAX_PARALLELISM": str(at_once.value)}
+            name = "ZENML_DYNAMIC_PIPELINE_WORKER_COUNT" if dynamic else "MODALRUN_MAX_PARALLELISM"
+            parallel = {name: str(at_once.value)}
             sandbox = replace(sandbox, env={**sandbox.env, **parallel})
         steps = tuple(StepPlan(s.name, s.upstream, s.retries) for s in self._deployment.steps)
         return self._as_run(sandbox), steps
@@ -294,7 +299,7 @@ class _Maker:
     def per_step(self) -> tuple[SandboxSpec, tuple[StepPlan, ...]]:
         """A small CPU sandbox for the driver, and one with its own values for each step."""
         driver = self._sandbox(
-            (*self._command(WALKER), ORDER_FILE),
+            (*self._command(DYNAMIC if self._deployment.dynamic else WALKER), ORDER_FILE),
             Resolved(
                 resources.DRIVER,
                 {
@@ -308,7 +313,9 @@ class _Maker:
             self._deployment.docker,
             self._pipeline,
         )
-        driver = replace(driver, secrets=(), volumes={})
+        if not self._deployment.dynamic:
+            # Of a dynamic pipeline the inline steps run there.
+            driver = replace(driver, secrets=(), volumes={})
         steps = []
         for step in self._deployment.steps:
             written = self._own[step.name]

@@ -7,7 +7,9 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +38,30 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.runs import CreatedRun
 
 
+@dataclass(frozen=True)
+class Job:
+    """A run that can be created: whatever could be found wrong before has been looked for.
+
+    Attributes:
+        compiled: The pipeline.
+        plan: Its sandboxes.
+        connection: To where they go.
+        source_root: The folder that goes to them.
+    """
+
+    compiled: Compiled
+    plan: Plan
+    connection: Connection
+    source_root: Path
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """All steps of the pipeline, parents before children; empty where only the run decides."""
+        if self.plan.dynamic:
+            return ()
+        return tuple(step.name for step in self.compiled.deployment.steps)
+
+
 def submit(
     spec: RunSpec,
     watcher: Watcher,
@@ -60,7 +86,7 @@ def submit(
     spec = preparation.with_source_root(spec)
     with preparation.zenml_process(spec.source_root):
         try:
-            compiled, plan, connection = _prepare(spec, watcher, max_cost)
+            job = _prepare(spec, watcher, max_cost)
         except (KeyboardInterrupt, Interrupted):
             watcher.say("Interrupted; nothing was submitted.", "yellow")
             raise
@@ -68,7 +94,9 @@ def submit(
         number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                finished = _create(spec, compiled, plan, connection, watcher, created=created)
+                from modalrun.zenml_api import runs
+
+                finished = start(job, lambda: runs.create_run(job.compiled), watcher, created)
             interrupts.check()
         except (KeyboardInterrupt, Interrupted) as interruption:
             if not created:
@@ -77,43 +105,44 @@ def submit(
             interrupts.forget()
         else:
             if finished is not None:
-                steps = [step.name for step in compiled.deployment.steps]
-                return all_cached(finished.id, finished.url, steps)
+                return all_cached(finished.id, finished.url, job.steps)
         (run,) = created
-        if plan.synchronous or number is not None:
+        if job.plan.synchronous or number is not None:
             return following.follow(run, watcher, on_interrupt, interrupted=number)
         with interrupts.deferred(), redirect_stdout(sys.stderr):
             return following.accepted(run)
 
 
-def _create(
-    spec: RunSpec,
-    compiled: Compiled,
-    plan: Plan,
-    connection: Connection,
-    watcher: Watcher,
-    *,
-    created: list[Submitted],
+def start(
+    job: Job, make_run: Callable[[], CreatedRun], watcher: Watcher, created: list[Submitted]
 ) -> CreatedRun | None:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other.
 
-    `created` gets what exists as soon as it does, for a caller that is interrupted.
+    Args:
+        job: What to run.
+        make_run: Creates the run's record in ZenML, or finds the one that there is.
+        watcher: Is told what happens.
+        created: Gets what exists as soon as it does, for a caller that is interrupted.
 
     Returns:
         A run that ZenML's cache has completed, which needs no sandbox; None for any other.
-    """
-    from modalrun.zenml_api import registry, runs
 
-    plan, credentials = registry.resolved_plan(plan, compiled.snapshot, compiled.stack)
+    Raises:
+        ModalrunError: Of the class that says why the run was not created.
+    """
+    from modalrun.zenml_api import registry
+
+    compiled, connection = job.compiled, job.connection
+    plan, credentials = registry.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
     watcher.phase("Creating the run, its image and its sandbox")
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         ignored = dockerignore(compiled.deployment.docker)
         staged = Path(folder) / "source"
-        stage(spec.source_root, staged, dockerignore=ignored)
+        stage(job.source_root, staged, dockerignore=ignored)
         run: CreatedRun | None = None
         try:
             with interrupts.deferred():
-                run = runs.create_run(compiled)
+                run = make_run()
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
             if run.finished:
@@ -123,7 +152,7 @@ def _create(
                 compiled,
                 plan,
                 run,
-                source=Source(spec.source_root, digest(staged), ignored),
+                source=Source(job.source_root, digest(staged), ignored),
                 folder=Path(folder),
                 staged=staged,
                 registry=credentials,
@@ -138,8 +167,7 @@ def _create(
                 order=ready.order_file,
                 say=lambda text: watcher.say(f"  {text}", "yellow"),
             )
-            steps = tuple(step.name for step in compiled.deployment.steps)
-            created.append(_submitted(run, ready, steps, sandbox, connection))
+            created.append(_submitted(run, ready, job.steps, sandbox, connection))
         except BaseException as error:
             if run is not None and not created:
                 _give_up(connection, plan, run.id, error, watcher)
@@ -173,15 +201,28 @@ def _submitted(
     )
 
 
-def _prepare(
-    spec: RunSpec, watcher: Watcher, max_cost: Decimal | None
-) -> tuple[Compiled, Plan, Connection]:
-    """Everything that can be found wrong before anything is created."""
+def _prepare(spec: RunSpec, watcher: Watcher, max_cost: Decimal | None) -> Job:
     watcher.phase(f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment")
     if spec.target == "local":
         # The server takes as long to start as ZenML to import; errors show up where it is used.
-        threading.Thread(target=_warm_up_server, daemon=True).start()
-    compiled = preparation.load(spec)
+        threading.Thread(target=warm_up_server, daemon=True).start()
+    return check(spec, preparation.load(spec), watcher, max_cost)
+
+
+def check(
+    spec: RunSpec, compiled: Compiled, watcher: Watcher, max_cost: Decimal | None = None
+) -> Job:
+    """Find everything that can be found wrong before anything is created.
+
+    Args:
+        spec: The run spec.
+        compiled: Its pipeline.
+        watcher: Is told what is worth knowing.
+        max_cost: The most that the run may cost in USD.
+
+    Raises:
+        ModalrunError: Of the class that says why the run can't be created.
+    """
     prepared = preparation.prepared(compiled.deployment, compiled.facts, spec)
     plan = prepared.plan
     for note in plan.notes:
@@ -196,10 +237,11 @@ def _prepare(
     connection.check_names(plan)
     if plan.workspace is not None:
         connection.check_workspace(plan.workspace, plan.origins["workspace"].source)
-    return compiled, plan, connection
+    return Job(compiled, plan, connection, spec.source_root)
 
 
-def _warm_up_server() -> None:
+def warm_up_server() -> None:
+    """Start the local Modal server, with what its sandboxes import in memory."""
     with contextlib.suppress(ModalrunError):
         launcher.preload(launcher.ensure_running(), PRELOAD)
 

@@ -17,6 +17,7 @@ from modalrun import __version__, interrupts
 from modalrun.cli import compile as compile_command
 from modalrun.cli import (
     doctor,
+    init,
     list_runs,
     local,
     logs,
@@ -54,6 +55,7 @@ app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)
 app.command("resume")(resume.resume)
+app.command("init")(init.init)
 app.add_typer(local.app, name="local")
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 WALKER = "modalrun.driver.walker"
 """The module of the driver of a `per_step` run."""
 
+DYNAMIC = "modalrun.driver.dynamic"
+"""The module of the process that runs a dynamic pipeline."""
+
 RUN_ID = "MODALRUN_RUN_ID"
 """The variable that carries ZenML's run id."""
 

@@ -117,6 +117,9 @@ class Order:
         creation_rate: How many sandboxes are created in a second.
         infrastructure_retries: How often a step is started again for what is not the user's fault.
         prewarm: "off", "cpu" or "all": which sandboxes may be created early.
+        docker: The pipeline's Docker settings; of a dynamic pipeline.
+        written: What is written about its sandboxes elsewhere than in the code, by place; of a
+            dynamic pipeline, whose steps are not known when it is submitted.
     """
 
     run_id: str
@@ -136,6 +139,8 @@ class Order:
     creation_rate: float = 5.0
     infrastructure_retries: int = 2
     prewarm: str = "off"
+    docker: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def sandbox_of(self, step: str) -> SandboxOrder:
         """The sandbox that a step gets."""

@@ -217,7 +217,7 @@ def _dead_child(
         return EXIT_UNRECORDED if unrecorded else result
     if RUN_ID in environment:
         # A driver has step sandboxes to end, which its order leads to.
-        order = sys.argv[2:] if _is_driver() else []
+        order = sys.argv[2:]
         command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *order]
         subprocess.run(command, env=environment, check=False)
     return result

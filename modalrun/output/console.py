@@ -51,6 +51,10 @@ class Reporter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing that is redrawn stays on the terminal."""
         self._end()
 
     def phase(self, text: str) -> None:

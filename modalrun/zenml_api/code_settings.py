@@ -17,7 +17,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.utils.secret_utils import is_secret_reference
 
 from modalrun.errors import UsageError
-from modalrun.orchestrator import ModalOrchestratorConfig
+from modalrun.orchestrator_config import ModalOrchestratorConfig
 from modalrun.precedence import Written
 from modalrun.setting_fields import (
     FIELD_NAMES,

@@ -215,10 +215,6 @@ def _import_pipeline(spec: RunSpec) -> Pipeline:
         raise _import_failed(spec, module_name, error) from error
     found = getattr(module, attribute, None)
     if isinstance(found, Pipeline):
-        if found.is_dynamic:
-            raise spec.error(
-                ("pipeline",), f"'{attribute}' is a dynamic pipeline; they are not supported yet."
-            )
         return found
     pipelines = sorted(name for name, value in vars(module).items() if isinstance(value, Pipeline))
     close = nearest(attribute, pipelines)

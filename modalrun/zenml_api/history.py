@@ -36,12 +36,12 @@ def matching(text: str) -> list[KnownRun]:
         if digits is not None and len(digits) == 32:
             # Also finds a run of another project than the active one.
             with contextlib.suppress(KeyError):
-                return [_known(client.zen_store.get_run(UUID(digits)))]
+                return [known(client.zen_store.get_run(UUID(digits)))]
         filters: dict[str, Any] = {"name": f"equals:{text}"}
         if digits is not None:
             filters |= {"id": f"startswith:{digits}", "logical_operator": "or"}
         found = client.list_pipeline_runs(size=_PAGE, hydrate=True, **filters)
-        return [_known(run) for run in found.items]
+        return [known(run) for run in found.items]
 
 
 def listed(
@@ -79,7 +79,7 @@ def listed(
         size = min(limit, _PAGE)
         for page in range(1, -(-limit // size) + 1):
             answer = client.list_pipeline_runs(page=page, size=size, hydrate=True, **filters)
-            found += [_known(run) for run in answer.items]
+            found += [known(run) for run in answer.items]
             if page >= answer.total_pages:
                 break
     return found[:limit]
@@ -95,7 +95,7 @@ def read(run: KnownRun) -> tuple[KnownRun, tuple[KnownStep, ...]]:
     with translated():
         client = Client()
         response = client.zen_store.get_run(UUID(run.id))
-        fresh = _known(response)
+        fresh = known(response)
         # What modalrun stores with a step costs a query more per page; one sandbox has nothing.
         per_step = fresh.facts is not None and fresh.facts.mode == "per_step"
         recorded: dict[str, StepRunResponse] = {}
@@ -140,7 +140,8 @@ def dashboard_url(run: KnownRun) -> str | None:
         return get_run_url(client.zen_store.get_run(UUID(run.id), hydrate=False)) or None
 
 
-def _known(run: PipelineRunResponse) -> KnownRun:
+def known(run: PipelineRunResponse) -> KnownRun:
+    """A run as ZenML gave it."""
     pipeline = run.pipeline
     return KnownRun(
         id=str(run.id),

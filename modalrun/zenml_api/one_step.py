@@ -18,7 +18,7 @@ from uuid import UUID
 
 from zenml.client import Client
 from zenml.config.step_configurations import Step
-from zenml.enums import ExecutionStatus
+from zenml.enums import ExecutionStatus, StepRuntime
 from zenml.exceptions import RunStoppedException
 from zenml.models import (
     ExceptionInfo,
@@ -42,6 +42,13 @@ from modalrun.zenml_api.steps import LoadedRun
 
 Word = Literal["completed", "failed", "stopped", "running"]
 """What ZenML's record says of the step in the end. "running": nothing final."""
+
+_NOT_BEGUN = {
+    ExecutionStatus.RETRYING,
+    # A dynamic pipeline's isolated step, whose record is made before its sandbox.
+    ExecutionStatus.INITIALIZING,
+    ExecutionStatus.PROVISIONING,
+}
 
 FACTS_SECONDS = 10.0
 """How long the process waits at its end for the sandbox's facts to be stored."""
@@ -86,8 +93,8 @@ class OneStep:
             facts: What is known of this sandbox; stored with the record as soon as there is one.
         """
         self._loaded = LoadedRun(run_id, only=[name])
-        self._step = self._loaded.snapshot.step_configurations[name]
         self._again = UUID(step_run) if step_run else None
+        self._step = self._configuration(name)
         self._launcher = _Launcher(
             self._loaded.snapshot, self._step, self._loaded.orchestrator_run_id, facts
         )
@@ -99,6 +106,15 @@ class OneStep:
         """
         with contextlib.suppress(Exception):
             BaseStep.load_from_source(self._step.spec.source)
+
+    def _configuration(self, name: str) -> Step:
+        """The step's configuration; a dynamic pipeline's is known only with its record."""
+        if self._again is None or not self._loaded.snapshot.is_dynamic:
+            return self._loaded.snapshot.step_configurations[name]
+        record = Client().zen_store.get_run_step(self._again)
+        # What it is isolated from is elsewhere; here it runs in this process.
+        config = record.config.model_copy(update={"runtime": StepRuntime.INLINE})
+        return Step(spec=record.spec, config=config, step_config_overrides=config)
 
     def run(self, signals: Signals, failed: Callable[[BaseException], None]) -> Word:
         """Run the step once; returns what is recorded of it.
@@ -221,7 +237,7 @@ class _Launcher(StepLauncher):
         self._step_run = step_run = Client().zen_store.get_run_step(step_run_id)
         if step_run.status.is_finished:
             return step_run
-        if step_run.status == ExecutionStatus.RETRYING:
+        if step_run.status in _NOT_BEGUN:
             publish_utils.publish_step_run_status_update(step_run_id, ExecutionStatus.RUNNING)
         mode = self._snapshot.pipeline_configuration.execution_mode
         with SignalHandler(step_run=step_run, execution_mode=mode):

@@ -37,6 +37,12 @@ def failure_mode(compiled: Compiled) -> str:
     return str(compiled.snapshot.pipeline_configuration.execution_mode.value)
 
 
+def pipeline_docker(compiled: Compiled) -> dict[str, Any]:
+    """The Docker settings of a pipeline as ZenML stores them."""
+    settings = compiled.snapshot.pipeline_configuration.model_dump(mode="json")["settings"]
+    return dict(settings.get("docker") or {})
+
+
 def policies(compiled: Compiled) -> dict[str, StepPolicy]:
     """The policy of each step."""
     pipeline = compiled.snapshot.pipeline_configuration

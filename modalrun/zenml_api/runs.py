@@ -15,9 +15,11 @@ from zenml.constants import (
     ENV_ZENML_ACTIVE_STACK_ID,
     ENV_ZENML_DISABLE_DATABASE_MIGRATION,
     ENV_ZENML_LOCAL_STORES_PATH,
+    METADATA_ORCHESTRATOR_URL,
 )
 from zenml.enums import ExecutionStatus, StoreType
 from zenml.exceptions import EntityExistsError, IllegalOperationError
+from zenml.metadata.metadata_types import Uri
 from zenml.models import (
     ExceptionInfo,
     PipelineRequest,
@@ -37,6 +39,7 @@ from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.facts import PREFIX
 from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.outcome import StepRecord
 from modalrun.zenml_api.caching import Cache
@@ -120,16 +123,53 @@ def create_run(compiled: Compiled) -> CreatedRun:
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
                 hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
             ) from error
-        cached = Cache(stored, run, compiled.stack).record_all()
-        if compiled.deployment.steps and len(cached) == len(compiled.deployment.steps):
+        dynamic = compiled.deployment.dynamic
+        cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
+        if cached and len(cached) == len(compiled.deployment.steps):
             return CreatedRun(str(run.id), run.name, _run_url(run), {}, cached, finished=True)
         variables = environment(run.id, compiled.stack, orchestrator_run_id)
         return CreatedRun(str(run.id), run.name, _run_url(run), variables, cached=cached)
 
 
+def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
+    """A placeholder run that ZenML has made.
+
+    Args:
+        compiled: What it is a run of.
+        run_id: ZenML's run id.
+        variables: How a sandbox reaches ZenML, from ZenML itself.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+        NotFoundError: There is no such run.
+    """
+    with translated():
+        client = Client()
+        run = _get_run(client, run_id)
+        # As in `create_run`: without one, the steps of another run could adopt it.
+        orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
+        if run.orchestrator_run_id is None:
+            client.zen_store.update_run(
+                run.id, PipelineRunUpdate(orchestrator_run_id=orchestrator_run_id)
+            )
+        done = {s.name for s in _steps(client, run_id) if s.status.is_successful}
+        return CreatedRun(
+            str(run.id),
+            run.name,
+            _run_url(run),
+            _complete(dict(variables), compiled.stack, orchestrator_run_id),
+            cached=frozenset(done),
+        )
+
+
 def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
     """The variables by which a sandbox reaches ZenML. They hold its credentials."""
     variables, secrets = get_config_environment_vars(pipeline_run_id=run_id)
+    return _complete({**variables, **secrets}, stack, orchestrator_run_id)
+
+
+def _complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
+    """What ZenML gives a sandbox, and what else it needs to work on a run."""
     if GlobalConfiguration().store_configuration.type == StoreType.SQL:
         # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
         variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
@@ -138,14 +178,18 @@ def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[st
         variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
     variables[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
     variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
-    return {**variables, **secrets}
+    return variables
 
 
 def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
     """Store facts about a run's sandboxes with the run; a failure to do so is only logged."""
+    stored = dict(metadata)
+    if url := stored.get(f"{PREFIX}sandbox_url"):
+        # A link on ZenML's dashboard.
+        stored[METADATA_ORCHESTRATOR_URL] = Uri(url)
     try:
         orchestrator_id = Client().active_stack.orchestrator.id
-        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: dict(metadata)})
+        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: stored})
         Client().zen_store.update_run(
             UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
         )
@@ -253,9 +297,14 @@ def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) 
         status = ExecutionStatus.STOPPING
     # Between the look and the update the last step's end may have settled the run.
     with contextlib.suppress(IllegalOperationError):
-        client.zen_store.update_run(
+        updated = client.zen_store.update_run(
             run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
         )
+        if status == ExecutionStatus.STOPPING and run.snapshot and run.snapshot.is_dynamic:
+            # A dynamic pipeline's run has the status that it is given.
+            client.zen_store.update_run(
+                updated.id, PipelineRunUpdate(status=ExecutionStatus.STOPPED)
+            )
     return True
 
 

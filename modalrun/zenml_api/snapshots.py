@@ -22,7 +22,7 @@ from zenml.models import (
 from modalrun.deployment import Deployment, read_snapshot
 from modalrun.deployment_file import AGAIN, DeploymentFile
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.precedence import Origin
+from modalrun.precedence import Origin, Places, Written
 from modalrun.setting_fields import FIELD_NAMES
 from modalrun.spec import RunSpec
 from modalrun.zenml_api.code_settings import (
@@ -75,10 +75,6 @@ def stored(name_or_id: str, spec: RunSpec) -> Compiled:
         response = _find(name_or_id, spec)
         if response.stack is None:
             raise UsageError(f"The stack that the snapshot {response.id} was compiled for is gone.")
-        if response.is_dynamic:
-            raise UsageError(
-                f"The snapshot {response.id} is of a dynamic pipeline; they are not supported yet."
-            )
         values = {name: getattr(response, name) for name in PipelineSnapshotBase.model_fields}
         plain = PipelineSnapshotBase(**values).model_dump(mode="json")
         snapshot = _changed(plain, spec)
@@ -123,7 +119,7 @@ def _compiled(
     config = component_config(orchestrator_of(model))
     written = deployment.written
     if Origin.COMPONENT not in written:
-        written = {**written, Origin.COMPONENT: component_defaults(config)}
+        written = _with_component(written, component_defaults(config))
     complete = with_packages(
         replace(deployment, written=written).with_places(spec.places, spec.step_places),
         stack,
@@ -139,6 +135,20 @@ def _compiled(
         stored_id=stored_id,
         credentials=credentials(config) if spec.target == "modal" else None,
     )
+
+
+def _with_component(written: Places, component: Written) -> Places:
+    """What a deployment says, with the component's values in their own place.
+
+    ZenML compiles them into the pipeline's settings (`config/compiler.py:252`).
+    """
+    pipeline = written.get(Origin.CODE_PIPELINE, Written())
+    own = {k: v for k, v in pipeline.settings.items() if component.settings.get(k) != v}
+    return {
+        **written,
+        Origin.CODE_PIPELINE: replace(pipeline, settings=own),
+        Origin.COMPONENT: component,
+    }
 
 
 def _find(name_or_id: str, spec: RunSpec) -> PipelineSnapshotResponse:

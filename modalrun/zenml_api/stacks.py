@@ -11,7 +11,8 @@ from zenml.stack import stack as stack_module
 from zenml.utils import pagination_utils
 
 from modalrun.errors import UsageError
-from modalrun.orchestrator import ModalOrchestrator, ModalOrchestratorConfig
+from modalrun.orchestrator import ModalOrchestrator
+from modalrun.orchestrator_config import FLAVOR, ModalOrchestratorConfig
 from modalrun.stack_facts import Component, StackFacts
 from modalrun.zenml_api.translate import first_line
 
@@ -50,8 +51,9 @@ def stand_in(model: StackResponse) -> Stack:
             made = ModalOrchestrator(
                 name=component.name,
                 id=component.id,
-                config=ModalOrchestratorConfig(),
-                flavor="modalrun",
+                # It judges no stack: whether this one works with the target is asked elsewhere.
+                config=ModalOrchestratorConfig(target="local"),
+                flavor=FLAVOR,
                 type=StackComponentType.ORCHESTRATOR,
                 user=component.user_id,
                 created=component.created,

@@ -52,7 +52,8 @@ class LoadedRun:
     @property
     def orchestrator_run_id(self) -> str:
         """The id that ties the steps in a sandbox to their run."""
-        return self.stack.orchestrator.get_orchestrator_run_id()
+        # A child pipeline's run has one of its own, which the sandbox of its step doesn't name.
+        return self.run.orchestrator_run_id or self.stack.orchestrator.get_orchestrator_run_id()
 
 
 class StepRunner:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from modalrun.orchestrator import ModalOrchestratorConfig
+from modalrun.orchestrator_config import ModalOrchestratorConfig
 from modalrun.setting_fields import FIELD_NAMES
 from modalrun.spec_checks import validation_message
 

@@ -1,0 +1,85 @@
+"""Runs a dynamic pipeline: its function decides, while it runs, which steps there are.
+
+`python -m modalrun.driver.dynamic [ORDER]` runs under the supervisor in the run sandbox. Inline
+steps run here, in threads. With an order (`per_step` mode) ZenML's isolated steps get sandboxes of
+their own; without one, all steps run here.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from modalrun.driver import (
+    EXIT_COMPLETED,
+    EXIT_FAILED,
+    EXIT_TERMINATED,
+    EXIT_UNRECORDED,
+    RUN_ID,
+    control,
+    order,
+)
+from modalrun.driver.isolated import IsolatedSteps
+from modalrun.driver.process import buffer_lines, leave, print_traceback, supervisors_reason
+
+
+def main() -> NoReturn:
+    """Run the pipeline of the run that the environment names, and leave with its outcome."""
+    isolated: IsolatedSteps | None = None
+
+    def end(_signum: int, _frame: FrameType | None) -> None:
+        # Not here: the main thread may be in the middle of a call that this would need.
+        threading.Thread(target=_end, args=(isolated,), daemon=True).start()
+
+    signal.signal(signal.SIGTERM, end)
+    buffer_lines()
+    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
+    gc.disable()
+    code = EXIT_UNRECORDED
+    try:
+        if len(sys.argv) > 1:
+            isolated = IsolatedSteps(order.read(Path(sys.argv[1]).read_text(encoding="utf-8")))
+        from modalrun.zenml_api.dynamic import DynamicRun
+
+        run = DynamicRun(os.environ[RUN_ID], isolated)
+        gc.freeze()
+        gc.enable()
+        control.listen(run.stop)
+        code = {
+            "completed": EXIT_COMPLETED,
+            "failed": EXIT_FAILED,
+            "stopped": EXIT_TERMINATED,
+            "running": EXIT_UNRECORDED,
+        }[run.run(print_traceback)]
+    except BaseException:
+        traceback.print_exc()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if isolated is not None:
+        isolated.end_all()
+    leave(code)
+
+
+def _end(isolated: IsolatedSteps | None) -> NoReturn:
+    """The sandbox was told to end: end what runs elsewhere, record it, and leave."""
+    code = EXIT_UNRECORDED
+    try:
+        if isolated is not None:
+            isolated.end_all()
+        from modalrun.zenml_api.runs import finalize_run
+
+        finalize_run(os.environ[RUN_ID], supervisors_reason() or "The sandbox was told to end.")
+        code = EXIT_TERMINATED
+    except BaseException:
+        traceback.print_exc()
+    leave(code)
+
+
+if __name__ == "__main__":
+    main()

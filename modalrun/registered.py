@@ -1,0 +1,239 @@
+"""Runs that ZenML submits: the door to the engine for a stack with a registered orchestrator.
+
+`modalrun submit` is the other door. What differs here: ZenML has compiled and stored the deployment
+and made the run, the process is the user's (a script, a notebook, ZenML's own command), and errors
+are raised for whoever called the pipeline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modalrun import errors, following, interrupts, reconciling, runs, stopping, submission
+from modalrun.following import OnInterrupt, Submitted
+from modalrun.outcome import Outcome
+from modalrun.output.console import Reporter, reporter
+from modalrun.spec import RunSpec, Target
+from modalrun.stack_facts import problems_on_modal, wrong_stack
+from modalrun.truth import LOST
+from modalrun.yaml_source import YamlSource
+
+if TYPE_CHECKING:
+    from zenml.enums import ExecutionStatus
+    from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
+    from zenml.stack import Stack
+
+logger = logging.getLogger(__name__)
+
+
+def validate(stack: Stack) -> tuple[bool, str]:
+    """Whether a stack can be used on Modal's cloud, and everything that is in the way."""
+    from modalrun.zenml_api.stacks import stack_facts
+
+    facts = stack_facts(stack)
+    problems = problems_on_modal(facts)
+    if not problems:
+        return True, ""
+    error = wrong_stack(facts, problems)
+    return False, (
+        f"{error.message}\nUse remote components; or register an orchestrator with --target=local"
+        " for the local Modal server."
+    )
+
+
+def submit(
+    target: Target,
+    snapshot: PipelineSnapshotResponse,
+    environment: Mapping[str, str],
+    run: PipelineRunResponse | None,
+) -> Callable[[], None] | None:
+    """Create the sandbox of a run that ZenML has made.
+
+    Args:
+        target: Where it goes.
+        snapshot: The deployment as ZenML stores it.
+        environment: The variables by which a sandbox reaches ZenML.
+        run: The placeholder run.
+
+    Returns:
+        What follows the run to its end; None for a run that nobody is to wait for.
+
+    Raises:
+        ModalrunError: As for `submission.submit`; its text says what to do next.
+    """
+    if snapshot.schedule is not None or run is None:
+        raise errors.UsageError(
+            "Scheduled pipelines are not supported: a run on Modal is started by whoever submits"
+            " it. Remove the schedule, and let a scheduler (cron, CI) run the pipeline."
+        )
+    shown = reporter()
+    created: list[Submitted] = []
+    with ExitStack() as stack:
+        stack.enter_context(_same_variables())
+        with _worded(), _shown_until_started(shown), interrupts.installed():
+            job = _job(target, str(snapshot.id), shown)
+            from modalrun.zenml_api.runs import existing_run
+
+            try:
+                submission.start(
+                    job,
+                    lambda: existing_run(job.compiled, str(run.id), environment),
+                    shown,
+                    created,
+                )
+                interrupts.check()
+            except (KeyboardInterrupt, errors.Interrupted):
+                # ZenML takes this for a run that was not submitted.
+                if created:
+                    stopping.by_force(str(run.id), created[0].sandboxes)
+                raise
+        (submitted,) = created
+        if not job.plan.synchronous:
+            with interrupts.deferred():
+                shown.summary(following.accepted(submitted))
+            return None
+        until_its_end = stack.pop_all()
+
+    def wait() -> None:
+        with until_its_end:
+            _follow(submitted, shown)
+
+    return wait
+
+
+def status(
+    run: PipelineRunResponse,
+) -> tuple[ExecutionStatus, dict[str, ExecutionStatus]]:
+    """What is true of a run and of its steps; a record that says otherwise is set right first.
+
+    Raises:
+        ModalrunError: ZenML can't be asked.
+    """
+    from zenml.enums import ExecutionStatus
+
+    from modalrun.zenml_api import history
+
+    with _worded(), _same_variables():
+        view = runs.look(history.known(run))
+        if view.state == LOST and view.over:
+            view = reconciling.reconcile(view.run).view
+        for note in view.notes:
+            logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
+        known = {status.value for status in ExecutionStatus}
+        return ExecutionStatus(view.run.status), {
+            step.name: ExecutionStatus(step.status) for step in view.steps if step.status in known
+        }
+
+
+def stop(run_id: str, *, graceful: bool) -> None:
+    """End a run by force, or ask it to end.
+
+    Raises:
+        NotFoundError: modalrun has no sandbox of it on record.
+        ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
+    """
+    with _worded(), _same_variables():
+        stopped = stopping.stop(run_id, force=not graceful, wait=not graceful, say=logger.info)
+    logger.info(stopped.headline)
+
+
+def _job(target: Target, snapshot_id: str, shown: Reporter) -> submission.Job:
+    from zenml.utils import source_utils
+
+    from modalrun.zenml_api import snapshots
+
+    if target == "local":
+        threading.Thread(target=submission.warm_up_server, daemon=True).start()
+    shown.phase("Reading the deployment")
+    spec = bare_spec(target, Path(source_utils.get_source_root()).resolve())
+    return submission.check(spec, snapshots.stored(snapshot_id, spec), shown)
+
+
+def bare_spec(target: Target, source_root: Path) -> RunSpec:
+    """A run spec that says nothing: the deployment is taken as it is."""
+    return RunSpec(
+        pipeline="",
+        stack=None,
+        target=target,
+        source_root=source_root,
+        run_configuration={},
+        source=YamlSource(source_root, {}, {}),
+    )
+
+
+def _follow(run: Submitted, shown: Reporter) -> None:
+    """Show a run until its end.
+
+    Raises:
+        ModalrunError: It ended badly, or its end is not known.
+        KeyboardInterrupt: Somebody left it to itself.
+    """
+    try:
+        with _worded(), shown, interrupts.installed():
+            outcome = following.follow(run, shown, _on_interrupt())
+            shown.summary(outcome)
+    except errors.Interrupted:
+        # What SIGTERM does to this process is for its program to say, not for us.
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    if outcome.exit_code:
+        raise _error(outcome)
+
+
+def _on_interrupt() -> OnInterrupt:
+    """What Ctrl-C and SIGTERM do: outside of terminals and CI what ZenML's orchestrators do."""
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        return "ask"
+    return "stop" if os.environ.get("CI") else "detach"
+
+
+def _error(outcome: Outcome) -> errors.ModalrunError:
+    codes = {
+        kind.exit_code: kind
+        for kind in (errors.RunFailedError, errors.RunTimeoutError, errors.RunStoppedError)
+    }
+    kind = codes.get(outcome.exit_code, errors.RunStoppedError)
+    return kind(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
+
+
+@contextlib.contextmanager
+def _worded() -> Iterator[None]:
+    """Put what to do next into the text of an error: nothing else of it is seen in a traceback."""
+    try:
+        yield
+    except errors.ModalrunError as error:
+        if error.hint is None:
+            raise
+        raise type(error)(f"{error.message} {error.hint}") from error
+
+
+@contextlib.contextmanager
+def _shown_until_started(shown: Reporter) -> Iterator[None]:
+    """Leave no half-drawn line on the terminal when the submission fails."""
+    try:
+        yield
+    except BaseException:
+        shown.close()
+        raise
+
+
+@contextlib.contextmanager
+def _same_variables() -> Iterator[None]:
+    """Leave the environment as it was: the process may go on to another stack or Modal server."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        changed = {k: v for k, v in before.items() if os.environ.get(k) != v}
+        os.environ.update(changed)

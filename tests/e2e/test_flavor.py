@@ -1,0 +1,250 @@
+"""modalrun as an orchestrator of a ZenML stack: ZenML's own commands and scripts."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Command, World
+
+pytestmark = pytest.mark.e2e
+
+REGISTER = (
+    "zenml orchestrator flavor register modalrun.flavor.ModalrunOrchestratorFlavor",
+    "zenml orchestrator register modal_orch --flavor=modalrun --synchronous=true --target=local"
+    " --modal_environment=dev --gpu=T4",
+    "zenml stack register modal_stack -o modal_orch -a default --set",
+)
+
+ON_MODAL = """
+from zenml.client import Client
+from zenml.config.schedule import Schedule
+from zenml.enums import StackComponentType as Kind
+import flavored
+client = Client()
+def message(action):
+    try:
+        action()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+def run():
+    flavored.flavored()
+def schedule():
+    flavored.flavored.with_options(schedule=Schedule(cron_expression="* * * * *"))()
+result = {"scheduled": message(schedule)}
+orchestrator = client.create_stack_component("cloud", "modalrun", Kind.ORCHESTRATOR, {})
+client.create_stack("cloud", {Kind.ORCHESTRATOR: "cloud", Kind.ARTIFACT_STORE: "default"})
+client.activate_stack("cloud")
+result["run"] = message(run)
+first = client.list_pipeline_runs(sort_by="created", hydrate=True)[0]
+result["metadata"] = {key: str(value) for key, value in first.run_metadata.items()}
+"""
+
+
+COMMANDS = """
+import sys
+from modalrun import cli
+from zenml.cli.cli import cli as zenml
+for line in sys.argv[1:]:
+    print("$", line, file=sys.stderr, flush=True)
+    program, *arguments = line.split()
+    if program == "modalrun":
+        print("exit code", cli.run(arguments), file=sys.stderr, flush=True)
+    else:
+        zenml(arguments, standalone_mode=False)
+"""
+
+
+def commands(world: World, *lines: str) -> list[str]:
+    """Run commands in the project, in one process to save time; returns what each has said."""
+    done = world.start([sys.executable, "-c", COMMANDS, *lines], cwd=world.project).finish()
+    assert done.exit_code == 0, done.stdout + done.stderr
+    return done.stderr.split("$ ")[1:]
+
+
+def script(world: World, *arguments: str, **environment: str) -> Command:
+    """Start a script of the project."""
+    return world.start([sys.executable, *arguments], cwd=world.project, **environment)
+
+
+def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
+    commands(world, *REGISTER)
+
+    done = script(world, "flavored.py", "pipeline").finish()
+
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "load | loaded 4\n" in done.stdout
+    assert "double | doubling in the run sandbox\n" in done.stdout
+    assert "ended as completed" in done.stdout
+    assert "Run completed.\n" in done.stderr
+    (box,) = world.sandboxes()
+    run = world.only_run()
+    assert (run.status, run.stack) == ("completed", "modal_stack")
+    assert box.name == f"modalrun-{run.id}"
+    assert box.timeout_secs == 300
+    assert "T4" in json.dumps(vars(box))
+
+    failed = script(world, "flavored.py", "per_step", "wrong").finish()
+
+    assert failed.exit_code == 1
+    # What ZenML's cache has is recorded before there is a sandbox.
+    assert world.runs()[1].statuses == {"load": "cached", "double": "failed"}
+    assert world.runs()[1].status == "failed"
+    assert "double | doubling in double\n" in failed.stdout
+    assert "double: ValueError: as asked" in failed.stderr
+    told = " ".join((failed.stdout + failed.stderr).split())
+    assert f"RunFailedError: Run failed: double. See 'modalrun logs {world.runs()[1].id}'" in told
+
+    refused = world.zenml(f"import sys; sys.path.insert(0, {str(world.project)!r})\n{ON_MODAL}")
+    assert "does not support scheduling" in refused["scheduled"]
+    assert "StackValidationError" in refused["run"]
+    # All that is in the way, at once.
+    assert "records are in a database on this machine" in refused["run"]
+    assert "artifact store 'default' (local) keeps its files on this machine" in refused["run"]
+    assert len(world.runs()) == 2
+    assert refused["metadata"]["modalrun_sandbox_id"] == box.id
+    assert refused["metadata"]["modalrun_environment"] == "dev"
+
+
+def test_init_makes_a_stack_whose_runs_zenmls_commands_look_at_and_stop(world: World) -> None:
+    init = "modalrun init flavored.flavored --target"
+    refused, first, second, _ = commands(
+        world, f"{init} modal", f"{init} local", f"{init} local", "zenml stack set modalrun_local"
+    )
+    assert "exit code 2" in refused
+    assert "Nothing was registered." in refused
+    assert "exit code 0" in first
+    assert len(re.findall(r"^\+ ", first, re.M)) == 4, first
+    undo = re.findall(r"^  (zenml .*)$", first.partition("To undo")[2], re.M)
+    assert len(undo) == 3
+    assert "exit code 0" in second
+    assert "+ " not in second, second
+    assert "undo" not in second
+    assert "pipeline: flavored.flavored\n" in (world.project / "modalrun.yaml").read_text()
+
+    gate = world.gate()
+    done = script(world, "flavored.py", "per_step", str(gate), "async").finish()
+    assert done.exit_code == 0, done.stderr
+    assert "Run accepted; it goes on by itself.\n" in done.stderr
+    assert not re.search("ended as (completed|failed)", done.stdout)
+    world.wait_until(lambda: "double" in world.only_run().statuses, "the second step runs")
+    run = world.only_run()
+    commands(
+        world,
+        "zenml stack set default",
+        f"zenml pipeline runs refresh {run.id} --include-steps",
+        f"zenml pipeline runs stop {run.id} -y",
+    )
+    run = world.only_run()
+    assert (run.status, run.statuses) == ("stopped", {"load": "completed", "double": "stopped"})
+    assert all(box.finished_at for box in world.sandboxes())
+    commands(world, *undo)
+
+
+@pytest.mark.exhaustive
+def test_ctrl_c_leaves_a_run_and_a_refresh_finds_that_its_sandbox_is_gone(world: World) -> None:
+    commands(world, *REGISTER)
+    command = script(world, "flavored.py", "pipeline", str(world.gate()))
+    command.stdout.wait_for("doubling in")
+    command.signal(signal.SIGINT)
+    left = command.finish()
+    # Neither a terminal nor CI: as with ZenML's other orchestrators the run goes on.
+    assert left.exit_code == -signal.SIGINT, left.stderr
+    run = world.only_run()
+    assert f"The run {run.id} goes on in its sandbox." in left.stderr
+    assert f"modalrun stop {run.id}" in left.stderr
+
+    (box,) = world.sandboxes()
+    world.modal("container", "stop", "--yes", box.task_id)
+    world.wait_until(lambda: world.sandboxes()[0].finished_at, "the sandbox has ended")
+    # ZenML alone would never notice.
+    commands(world, f"zenml pipeline runs refresh {run.id} --include-steps")
+    assert (world.only_run().status, world.only_run().statuses["double"]) == ("failed", "failed")
+
+
+def test_a_dynamic_pipeline(world: World) -> None:
+    spec = "pipeline: growing.growing\ntarget: local\nsettings: {orchestrator: {timeout: 300}}\n"
+
+    done = world.submit(spec, "--mode", "per_step")
+
+    assert done.exit_code == 0, done.stderr
+    run = world.only_run()
+    names = ["count", "square", "square_2", "total"]
+    assert run.status == "completed"
+    assert run.statuses == dict.fromkeys(names, "completed")
+    assert "counting in the run sandbox" in done.stdout
+    assert "square | squaring 0 in square\n" in done.stdout
+    assert "square_2 | squaring 1 in square_2\n" in done.stdout
+    assert "total 1 in the run sandbox" in done.stdout
+    assert "does not support" not in done.stdout + done.stderr
+    for name in names:
+        assert re.search(rf"^{name} +completed", done.stderr, re.M), done.stderr
+    driver, *steps = world.sandboxes()
+    assert len(steps) == 2
+    assert {box.timeout_secs for box in steps} == {200}
+    assert all("T4" in json.dumps(vars(box)) for box in steps)
+    assert "T4" not in json.dumps(vars(driver))
+
+    failed = world.submit(spec, "--param", "wrong=true")
+
+    assert failed.exit_code == 1, failed.stderr
+    run = world.runs()[1]
+    assert (run.status, run.statuses["square_2"]) == ("failed", "failed")
+    assert "ValueError: as asked" in failed.stdout + failed.stderr
+    assert "total" not in run.statuses
+    # All of it in one sandbox.
+    assert len(world.sandboxes()) == 4
+
+
+UPSTREAM = """
+import os
+os.environ["ZENML_SKIP_STACK_VALIDATION"] = "true"
+from zenml.client import Client
+from zenml.config import DockerSettings
+from zenml.enums import StackComponentType as Kind
+import flavored
+client = Client()
+parts = {
+    Kind.ORCHESTRATOR: ("modal", {"gpu": "T4"}),
+    Kind.CONTAINER_REGISTRY: ("default", {"uri": "registry.example/team"}),
+}
+for kind, (flavor, values) in parts.items():
+    client.create_stack_component("upstream", flavor, kind, values)
+names = {kind: "upstream" for kind in parts} | {Kind.ARTIFACT_STORE: "default"}
+stack = client.create_stack("upstream", names)
+client.activate_stack("upstream")
+finished = DockerSettings(skip_build=True, parent_image="registry.example/team/image:1")
+compiled = flavored.flavored.with_options(
+    settings={"docker": finished, "orchestrator": {"timeout": 250}}
+).create_snapshot("for-upstream")
+client.activate_stack("default")
+result = {"snapshot": str(compiled.id), "stack": str(stack.updated)}
+"""
+
+
+@pytest.mark.exhaustive
+def test_what_is_compiled_for_zenmls_own_modal_flavor_is_submitted_as_it_is(world: World) -> None:
+    compiled = world.zenml(
+        f"import sys; sys.path.insert(0, {str(world.project)!r})\n"
+        "from zenml.utils import source_utils\n"
+        f"source_utils.set_custom_source_root({str(world.project)!r})\n{UPSTREAM}"
+    )
+
+    done = world.submit(
+        f"deployment: {compiled['snapshot']}\ntarget: local\n", "--mode", "per_step"
+    )
+
+    assert done.exit_code == 0, done.stderr
+    assert (world.only_run().status, world.only_run().stack) == ("completed", "upstream")
+    driver, *steps = world.sandboxes()
+    assert len(steps) == 2
+    assert {box.timeout_secs for box in (driver, *steps)} == {250}
+    assert all("T4" in json.dumps(vars(box)) for box in steps)
+    after = "from zenml.client import Client\nresult = str(Client().get_stack('upstream').updated)"
+    assert world.zenml(after) == compiled["stack"]

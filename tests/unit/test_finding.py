@@ -1,0 +1,83 @@
+"""Pipelines are found without importing a module, and a run spec is written for one."""
+
+from pathlib import Path
+
+import yaml
+
+from modalrun.finding import FoundPipeline, pipelines, source_root
+from modalrun.initializing import spec_text
+
+TRAINING = """
+import does_not_exist
+from zenml import pipeline
+
+@pipeline(enable_cache=False)
+def training(rate: float, epochs: int = 3, *, name: str = "a: b", deep: bool = True, seen=None):
+    pass
+
+def not_one():
+    pass
+
+if __name__ == "__main__":
+    training(0.1)
+"""
+
+
+def test_pipelines_of_a_tree(tmp_path: Path) -> None:
+    for name, text in {
+        "training.py": TRAINING,
+        "package/__init__.py": "import zenml\n@zenml.pipeline\ndef inner(): ...\n",
+        "package/deep/more.py": "@pipeline\ndef more(): ...\n",
+        "broken.py": "def (",
+        "not-a-module.py": "@pipeline\ndef unreachable(): ...\n",
+        "tests/test_training.py": "@pipeline\ndef only_a_test(): ...\n",
+        ".venv/pyvenv.cfg": "home = /usr\n",
+        ".venv/lib/other.py": "@pipeline\ndef of_a_package(): ...\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    found = pipelines(tmp_path)
+
+    assert [one.source for one in found] == [
+        "package.deep.more.more",
+        "package.inner",
+        "training.training",
+    ]
+    assert found[2].script == "training.py"
+    assert found[1].script is None
+    assert dict(found[2].parameters) == {
+        "rate": "...",
+        "epochs": "3",
+        "name": "'a: b'",
+        "deep": "true",
+        "seen": "null",
+    }
+
+
+def test_the_source_root_is_where_zenml_was_initialized(tmp_path: Path) -> None:
+    inner = tmp_path / "project" / "code"
+    inner.mkdir(parents=True)
+    assert source_root(inner) == inner
+    (tmp_path / "project" / ".zen").mkdir()
+    assert source_root(inner) == tmp_path / "project"
+
+
+def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(tmp_path: Path) -> None:
+    from modalrun.spec import load_spec
+
+    text = spec_text(FoundPipeline("training.training", (("epochs", "3"),)), "my stack", "local")
+    path = tmp_path / "modalrun.yaml"
+    path.write_text(text)
+    spec = load_spec(path)
+    assert (spec.pipeline, spec.stack, spec.target) == ("training.training", "my stack", "local")
+
+    whole = "\n".join(
+        line.replace("# ", "", 1) if line.lstrip().startswith("# ") else line
+        for line in text.splitlines()[4:]
+    )
+    path.write_text(whole)
+    data = yaml.safe_load(whole)
+    assert data["parameters"] == {"epochs": 3}
+    assert data["settings"]["resources"]["memory"] == "16GiB"
+    load_spec(path)

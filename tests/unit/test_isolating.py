@@ -1,0 +1,97 @@
+"""The sandbox of a step that is known only while a dynamic pipeline runs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modalrun.deployment import Deployment
+from modalrun.driver import order as orders
+from modalrun.driver.order import Order, SandboxOrder, StepOrder
+from modalrun.errors import UsageError
+from modalrun.isolating import as_plain, sandbox_for
+from modalrun.plan import make_plan
+from modalrun.precedence import Origin, Written
+
+DRIVER = SandboxOrder(("python",), "im-pipeline", 300, "/app/code", env={"PYTHONPATH": "/x"})
+ORDER = Order(
+    run_id="r",
+    pipeline="growing",
+    target="local",
+    app="a",
+    failure_mode="stop_on_failure",
+    driver=DRIVER,
+    sandboxes=(replace(DRIVER, image="im-train", env={}),),
+    steps=(StepOrder("train", 0),),
+    variables=(),
+    source_root="/s",
+    source_hash="h",
+    docker={"requirements": ["numpy"]},
+)
+
+
+def sandbox(order: Order = ORDER, template: str | None = None, **settings: Any) -> SandboxOrder:
+    settings.setdefault("docker", {"requirements": ["numpy"]})
+    return sandbox_for(
+        order, "square_2", settings, template=template, python="/py", source_root=Path("/s")
+    )
+
+
+def test_a_step_gets_what_its_settings_say_and_the_pipelines_image() -> None:
+    made = sandbox(
+        **{
+            "orchestrator:modal_orch": {"gpu": "T4", "timeout": 200, "region": "us-east"},
+            "resources": {"gpu_count": 2, "memory": "2GiB", "cpu_count": 4},
+        }
+    )
+    assert made.command == ("/py", "-m", "modalrun.driver.supervisor", "modalrun.driver.step")
+    assert (made.gpus, made.memory, made.cpu) == (("T4:2",), 2048, 4)
+    assert (made.timeout, made.regions) == (200, ("us-east",))
+    assert (made.image, made.env["PYTHONPATH"]) == ("im-pipeline", "/x")
+
+
+def test_an_announced_step_has_the_image_that_was_built_for_it() -> None:
+    made = sandbox(template="train", docker={"requirements": ["torch"]})
+    assert made.image == "im-train"
+    assert "PYTHONPATH" not in made.env
+
+
+def test_another_image_was_not_built() -> None:
+    with pytest.raises(UsageError, match="'square_2' has Docker settings of its own") as caught:
+        sandbox(docker={"requirements": ["torch"]})
+    assert "depends_on" in str(caught.value.hint)
+
+
+def test_the_command_line_is_above_the_code_and_the_component_below_it() -> None:
+    places = {
+        Origin.COMMAND_LINE: Written(resources={"memory": "8GiB"}),
+        Origin.CODE_PIPELINE: Written({"gpu": "A100"}),
+        Origin.COMPONENT: Written({"gpu": "T4", "timeout": 100}),
+    }
+    held = orders.read(orders.write(replace(ORDER, written=as_plain(places))))
+    made = sandbox(held, orchestrator={"gpu": "L4"}, resources={"gpu_count": 1, "memory": "1GiB"})
+    assert (made.gpus, made.memory, made.timeout) == (("L4",), 8192, 100)
+    assert sandbox(held, resources={"gpu_count": 1}).gpus == ("T4",)
+
+
+@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
+def test_a_dynamic_pipelines_function_runs_in_the_run_sandbox(mode: str) -> None:
+    deployment = Deployment(
+        "growing",
+        (),
+        {Origin.CODE_PIPELINE: Written({"mode": mode, "secrets": ["s"], "max_parallelism": 3})},
+        dynamic=True,
+    )
+    plan = make_plan(
+        deployment,
+        target="local",
+        source_root=Path("/s"),
+        python="/py",
+        python_version="3.11",
+        engine_packages=(),
+    )
+    assert plan.dynamic
+    assert "modalrun.driver.dynamic" in plan.run_sandbox.command
+    assert plan.run_sandbox.secrets == ("s",)
+    assert plan.steps == ()
