@@ -18,7 +18,7 @@ from modalrun.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_COMMAND = re.compile(r"(?<![\w/.-])(?<!install )modalrun +([^|;&)`\n#>]+)")
+_COMMAND = re.compile(r"(?<![\w/.=-])(?<!install )modalrun +([^|;&)`\n#>]+)")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]+))?\)")
 
