@@ -401,7 +401,7 @@ def _living_steps(run: Submitted) -> int:
 def _without_driver(run: Submitted, board: Board) -> Outcome:
     """The run sandbox was killed from outside: its steps may live, and a new driver can go on."""
     living = _living_steps(run)
-    what = f"; {living} of its step sandboxes still run" if living else ""
+    what = f" (step sandboxes that still run: {living})" if living else ""
     return Outcome(
         exit_code=RunStoppedError.exit_code,
         headline=f"The run's driver was ended from outside{what}. The run is not over.",

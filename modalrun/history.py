@@ -125,9 +125,12 @@ def choose(text: str, matches: Sequence[KnownRun], known: Iterable[KnownRun] = (
                 f"'{text}' is the beginning of {len(meant)} run ids:\n{_listed(meant)}",
                 hint="Give more of the id, or the run's name.",
             )
-    near = _nearest(text, list(known))
+    others = list(known)
+    near = _nearest(text, others)
+    # Something was typed wrong, or nothing like it is there: then the newest may be what is meant.
+    what, shown = ("nearest", near) if near else ("newest", others[:_SHOWN])
     raise NotFoundError(
-        f"There is no run '{text}'." + (f" The nearest are:\n{_listed(near)}" if near else ""),
+        f"There is no run '{text}'." + (f" The {what} are:\n{_listed(shown)}" if shown else ""),
         hint=f"'modalrun list' shows what there is; RUN is a run id, the first {MIN_PREFIX} or more"
         f" digits of one, a run's name, or '{LATEST}'.",
     )
@@ -144,7 +147,7 @@ def _nearest(text: str, runs: list[KnownRun]) -> list[KnownRun]:
         found = found or [
             names[n] for n in difflib.get_close_matches(text, list(names), cutoff=0.5)
         ]
-    return (found or runs)[:_SHOWN]
+    return found[:_SHOWN]
 
 
 def _listed(runs: Sequence[KnownRun]) -> str:

@@ -169,7 +169,7 @@ def read(
 
     Raises:
         ConnectionLostError: The connection is lost for good; the run may go on.
-        NotFoundError: Neither Modal nor ZenML has any lines of it.
+        NotFoundError: Neither Modal nor ZenML has any lines of it, or it has no such step.
     """
     lines = RunLines(place.sandbox)
     choice = Choice(request.wanted, lines)
@@ -188,6 +188,12 @@ def read(
     if live:
         yield from _followed(place, lines, choice, known, times=request.times)
     yield choice.rest()
+    if missing := choice.unmatched():
+        there = ", ".join(sorted(choice.steps)) or "none so far"
+        raise NotFoundError(
+            f"No step that has started is named {' or '.join(repr(name) for name in missing)}.",
+            hint=f"Steps that have: {there}.",
+        )
 
 
 def _followed(

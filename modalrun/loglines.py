@@ -196,20 +196,34 @@ class Wanted:
 
 
 class Choice:
-    """Picks the wanted lines; holds back what no step printed until the mode is known."""
+    """Picks the wanted lines; holds back what no step printed until the mode is known.
+
+    Attributes:
+        steps: The steps that lines and events have told of so far.
+    """
 
     def __init__(self, wanted: Wanted, lines: RunLines) -> None:
+        self.steps: set[str] = set()
         self._wanted = wanted
         self._lines = lines
         self._held: list[LogLine] = []
 
     def of(self, items: Sequence[Item]) -> list[LogLine]:
         """Those among these items, and those held back, that are to be shown now."""
+        self.steps.update(item.step for item in items if item.step is not None)
         self._held += [item for item in items if isinstance(item, LogLine)]
         # A run whose start goes wrong says much before its first event, if there is one.
         if self._lines.per_step is None and len(self._held) < _MOST_HELD:
             return []
         return self.rest()
+
+    def unmatched(self) -> list[str]:
+        """The names that were asked for and that no step has."""
+        return [
+            name
+            for name in self._wanted.steps
+            if not any(fnmatchcase(step, name) for step in self.steps)
+        ]
 
     def rest(self) -> list[LogLine]:
         """What is left to be shown when nothing more comes."""

@@ -126,7 +126,7 @@ def _graceful(
         sandboxes.wait()
     if left := sandboxes.running("step"):
         # Without a driver nothing new starts, and what runs may finish by itself.
-        text = f"The run has no driver any more; {len(left)} of its step sandboxes still run."
+        text = f"The run has no driver any more; step sandboxes that still run: {len(left)}."
         if not wait:
             return Stopped(run.id, run.status, text)
         say(f"{text} Waiting for them to finish.")

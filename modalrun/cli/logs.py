@@ -37,7 +37,12 @@ def logs(
     ] = False,
     step: Annotated[
         list[str] | None,
-        typer.Option("--step", "-s", help="Only this step's lines; '*' and '?' as in file names."),
+        typer.Option(
+            "--step",
+            "-s",
+            metavar="NAME",
+            help="Only this step's lines; '*', '?' and '[abc]' as in file names.",
+        ),
     ] = None,
     since: Annotated[
         str | None,
@@ -48,7 +53,9 @@ def logs(
     ] = None,
     tail: Annotated[
         int | None,
-        typer.Option("--tail", "-n", min=0, help="Only the newest lines, so many at most."),
+        typer.Option(
+            "--tail", "-n", min=0, metavar="N", help="Only the newest lines, so many at most."
+        ),
     ] = None,
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="Begin each line with its time (UTC).")

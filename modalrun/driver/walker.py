@@ -81,7 +81,7 @@ async def _take_over(walk: Walk, records: Records) -> Takeover:
     members, states = await asyncio.gather(
         walk.fleet.running(), records.ask(lambda recorder: recorder.states())
     )
-    say(f"Taking over: {len(members)} step sandboxes are running.")
+    say(f"Taking over; step sandboxes that are running: {len(members)}.")
     return Takeover(members, states)
 
 

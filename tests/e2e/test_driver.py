@@ -48,7 +48,7 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
 
     os.kill(first, signal.SIGKILL)
 
-    command.stderr.wait_for("Taking over: 1 step sandboxes are running.", LONG)
+    command.stderr.wait_for("Taking over; step sandboxes that are running: 1.", LONG)
     run_id = world.only_run().id
     running = resume(world, run_id)
     assert running.exit_code == 0, running.stderr

@@ -170,7 +170,7 @@ def test_steps_whose_driver_was_killed_live_on_and_can_be_stopped(world: World) 
     done = command.finish()
     run = world.only_run()
     assert done.exit_code == 7, done.stderr
-    assert "1 of its step sandboxes still run" in done.stderr
+    assert "(step sandboxes that still run: 1)" in done.stderr
     assert f"modalrun resume {run.id}" in done.stderr
     assert (run.status, run.statuses) == ("running", {"wait": "running"})
 

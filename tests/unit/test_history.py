@@ -69,6 +69,12 @@ def test_an_unknown_run_names_the_nearest(text: str, near: KnownRun) -> None:
     assert len(raised.value.message.splitlines()) == 2
 
 
+def test_where_nothing_is_like_it_the_newest_are_listed() -> None:
+    with pytest.raises(NotFoundError, match="The newest are:") as raised:
+        choose("zzz", [], RUNS)
+    assert len(raised.value.message.splitlines()) == 1 + len(RUNS)
+
+
 def test_nothing_is_near_where_there_are_no_runs() -> None:
     with pytest.raises(NotFoundError, match=r"^There is no run 'x'\.$"):
         choose("x", [])

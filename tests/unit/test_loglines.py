@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modalrun.driver import events
 from modalrun.driver.events import LinesOf, StepEvent
-from modalrun.loglines import Item, LogLine, RunLines, Wanted
+from modalrun.loglines import Choice, Item, LogLine, RunLines, Wanted
 
 RUN = "sb-run"
 TEXT = st.text(st.characters(exclude_characters="\n\x1e", exclude_categories=["Cs"]), max_size=20)
@@ -108,3 +108,12 @@ def test_wanted(wanted: Wanted, per_step: bool, texts: str) -> None:
     ]
     taken = [line.text for line in lines if wanted.takes(line, per_step=per_step)]
     assert taken == texts.split()
+
+
+def test_a_name_that_no_step_has_is_told() -> None:
+    lines = RunLines(RUN)
+    choice = Choice(Wanted(steps=("tr*", "lode")), lines)
+    shown = choice.of(lines.feed(RUN, "stdout", f"{events.line(LinesOf('train'))}epoch 1\n"))
+    assert [line.text for line in shown] == ["epoch 1"]
+    assert choice.unmatched() == ["lode"]
+    assert choice.steps == {"train"}
