@@ -32,7 +32,9 @@ def cut_all_connections(world: World) -> CuttingProxy:
     return proxy
 
 
-@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("pipeline", marks=pytest.mark.exhaustive), "per_step"]
+)
 def test_ten_thousand_lines(world: World, mode: str) -> None:
     spec = (
         f"pipeline: chatty.chatty\ntarget: local\nparameters:\n  steps: {STEPS}\n  count: {LINES}\n"

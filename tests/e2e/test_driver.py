@@ -129,7 +129,7 @@ EVENTS_OF_A_DIAMOND = 12
 @pytest.mark.parametrize(
     "points",
     [
-        (5, 9),
+        pytest.param((5, 9), marks=pytest.mark.exhaustive),
         pytest.param(range(1, EVENTS_OF_A_DIAMOND + 1), marks=pytest.mark.exhaustive),
     ],
     ids=["two", "all"],

@@ -61,6 +61,7 @@ def test_a_run_that_takes_too_long_is_timed_out(world: World) -> None:
     assert (sandbox.timeout_secs, sandbox.exitcode) == (12, 124)
 
 
+@pytest.mark.exhaustive
 def test_a_sandbox_that_is_stopped_with_the_modal_cli_stops_the_run(world: World) -> None:
     command = world.popen(waiting_spec(world.gate()))
     pids(command)
@@ -97,6 +98,7 @@ def test_a_termination_ends_the_run(world: World) -> None:
     assert sandbox.exitcode == 143
 
 
+@pytest.mark.exhaustive
 def test_a_termination_is_no_reason_for_a_retry(world: World) -> None:
     retry = "steps: {wait: {retry: {max_retries: 3, delay: 0}}}"
     command = world.popen(waiting_spec(world.gate(), retry))
@@ -110,6 +112,7 @@ def test_a_termination_is_no_reason_for_a_retry(world: World) -> None:
     assert_settled(world, done, 7)
 
 
+@pytest.mark.exhaustive
 def test_a_segmentation_fault_fails_the_run(world: World) -> None:
     done = world.submit("pipeline: crashing.crashing\ntarget: local\n")
 

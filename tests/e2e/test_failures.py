@@ -44,7 +44,9 @@ def test_a_failing_step_fails_the_run_but_not_the_branch_beside_it(world: World)
     assert sandbox.exitcode == 1
 
 
-@pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("stop_on_failure", marks=pytest.mark.exhaustive), "fail_fast"]
+)
 def test_nothing_starts_after_a_failure_in_the_other_modes(world: World, mode: str) -> None:
     done = world.submit(f"{BRANCHES}execution_mode: {mode}\n")
 

@@ -112,6 +112,7 @@ def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     assert refused["metadata"]["modalrun_environment"] == "dev"
 
 
+@pytest.mark.exhaustive
 def test_init_makes_a_stack_whose_runs_zenmls_commands_look_at_and_stop(world: World) -> None:
     init = "modalrun init flavored.flavored --target"
     refused, first, second, _ = commands(

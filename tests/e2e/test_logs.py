@@ -80,6 +80,7 @@ def test_a_run_in_one_sandbox(world: World) -> None:
     assert "ZenML has stored" in old.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_run_with_a_sandbox_for_each_step(world: World) -> None:
     spec = "pipeline: diamond.diamond\ntarget: local\n"
     assert world.submit(spec, "--async", "--mode", "per_step").exit_code == 0

@@ -59,6 +59,7 @@ def completions(world: World, typed: str, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.exhaustive
 def test_a_finished_run_is_looked_at_in_many_ways(world: World) -> None:
     resources = "settings: {resources: {cpu_count: 2, memory: 2GiB}}"
     done = world.submit(f"pipeline: diamond.diamond\ntarget: local\n{resources}\n")

@@ -126,7 +126,7 @@ def test_failures_and_the_users_retries(world: World) -> None:
 @pytest.mark.parametrize(
     ("mode", "third"),
     [
-        ("continue_on_failure", "completed"),
+        pytest.param("continue_on_failure", "completed", marks=pytest.mark.exhaustive),
         pytest.param("fail_fast", None, marks=pytest.mark.exhaustive),
         pytest.param("stop_on_failure", None, marks=pytest.mark.exhaustive),
     ],

@@ -30,6 +30,7 @@ def of_run(world: World, number: int, step: str) -> list[object]:
     return [b for b in boxes(world, step) if b.tags["modalrun-run"] == runs[number].id]
 
 
+@pytest.mark.exhaustive
 def test_a_sandbox_waits_for_its_step(world: World) -> None:
     # Nobody knows yet how long a step takes.
     command, gate = begin(world, 0)

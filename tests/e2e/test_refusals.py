@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
+
+@pytest.fixture(autouse=True)
+def nothing_preloaded(world: World) -> None:
+    """Nothing is run here that would be worth preparing for."""
+    world.environment["MODALRUN_LOCAL_PRELOAD"] = ""
+
+
 START = "pipeline: refused.training\ntarget: local\n"
 
 

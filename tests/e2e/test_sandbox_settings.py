@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
+
+@pytest.fixture(autouse=True)
+def nothing_preloaded(world: World) -> None:
+    """One run a test, mostly: what is imported beforehand would be of no use to a second."""
+    world.environment["MODALRUN_LOCAL_PRELOAD"] = ""
+
+
 TOKEN = "not-to-be-seen-anywhere"
 
 EVERYTHING = """
@@ -133,6 +140,7 @@ def test_another_gpu_when_there_is_none_of_the_first(world: World) -> None:
     assert "Modal has no H100:2 now; asking for A100 instead" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_no_gpu_at_all(world: World) -> None:
     world.server()
     rule = {"rpc": "SandboxCreate", "action": "error", "status": "RESOURCE_EXHAUSTED", "times": 9}
@@ -245,6 +253,7 @@ def test_a_deployment_file_is_planned_and_run_with_other_settings(world: World) 
     assert world.only_run().name == "from-a-file"
 
 
+@pytest.mark.exhaustive
 def test_a_stored_snapshot_by_id_and_by_name(world: World) -> None:
     first = world.submit("pipeline: sandboxes.plain\ntarget: local\n", "--timeout", "333")
     assert first.exit_code == 0, first.stderr

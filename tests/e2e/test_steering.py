@@ -58,6 +58,7 @@ def test_a_run_that_nobody_waits_for_is_stopped_gracefully_from_elsewhere(world:
     assert "has ended already: stopped" in again.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_sandbox_that_is_starting_is_ended_too(world: World) -> None:
     world.server()
     (world.state / "faults.json").write_text(json.dumps({"boot_delay": 60}))
@@ -158,6 +159,7 @@ def test_when_nobody_reads_the_output_any_more_the_run_goes_on(world: World) -> 
 PER_STEP = "settings: {orchestrator: {mode: per_step}}"
 
 
+@pytest.mark.exhaustive
 def test_steps_whose_driver_was_killed_live_on_and_can_be_stopped(world: World) -> None:
     gate = world.gate()
     command = world.popen(waiting_spec(gate, PER_STEP))

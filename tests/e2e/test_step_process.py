@@ -119,6 +119,7 @@ init_hook_kwargs: {{diary: {tmp_path / "diary"}}}
     )
 
 
+@pytest.mark.exhaustive
 def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     sandboxes = StepSandboxes(world, spec)
     facts = {"sandbox_id": "sb-1", "gpu": "T4", "cpu": 0.5}
@@ -164,6 +165,7 @@ def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     assert "waiting in" in "\n".join(stored["patient"]["logs"])
 
 
+@pytest.mark.exhaustive
 def test_a_step_whose_sandbox_is_lost_is_executed_again_for_the_same_record(
     world: World, spec: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ def test_a_step_whose_sandbox_is_lost_is_executed_again_for_the_same_record(
     assert (step.status, step.version) == ("completed", 1)
 
 
+@pytest.mark.exhaustive
 def test_what_the_driver_reads_and_records(world: World, spec: Path) -> None:
     sandboxes = StepSandboxes(world, spec)
     assert sandboxes.start("good").finish().exit_code == 0

@@ -61,6 +61,7 @@ def test_the_source_root_is_the_nearest_zen_folder_above_the_spec(world: World) 
     assert "code/__pycache__/old.pyc" not in found["files"]
 
 
+@pytest.mark.exhaustive
 def test_source_root_in_the_spec_beats_a_zen_folder(world: World) -> None:
     other = world.root / "other"
     other.mkdir()

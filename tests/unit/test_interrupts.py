@@ -15,6 +15,8 @@ from modalrun import interrupts
 LISTENING = """
 import os, queue, signal
 from modalrun import interrupts
+# Whoever runs the tests in the background has them ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.install()
 inbox = queue.SimpleQueue()
 {before}
