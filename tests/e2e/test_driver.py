@@ -86,6 +86,22 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     world.wait_until(lambda: boxes(world, "wait")[0].finished_at, "the step is done")
     resumed = resume(world, run_id)
     assert resumed.exit_code == 0, resumed.stderr
+    assert_the_rest_is_all_that_is_new(world, resumed, run_id)
+    run = world.only_run()
+    assert [(s.name, s.status, s.version) for s in run.steps] == [
+        ("wait", "completed", 1),
+        ("afterwards", "completed", 1),
+    ]
+    assert run.status == "completed"
+    assert [len(boxes(world, step)) for step in ("wait", "afterwards")] == [1, 1]
+    assert_all_over(world)
+
+    over = resume(world, run_id)
+    assert over.exit_code == 0
+    assert "is over" in over.stderr
+
+
+def assert_the_rest_is_all_that_is_new(world: World, resumed: Result, run_id: str) -> None:
     said = " ".join(resumed.stderr.split())
     assert "left out: resume.out" in said
     assert "since the resume" in said
@@ -102,18 +118,6 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     assert first.began < first.at
     logs = world.start([sys.executable, "-m", "modalrun", "logs", run_id]).finish(LONG)
     assert "the gate is open" in logs.stdout, logs.stderr
-    run = world.only_run()
-    assert [(s.name, s.status, s.version) for s in run.steps] == [
-        ("wait", "completed", 1),
-        ("afterwards", "completed", 1),
-    ]
-    assert run.status == "completed"
-    assert [len(boxes(world, step)) for step in ("wait", "afterwards")] == [1, 1]
-    assert_all_over(world)
-
-    over = resume(world, run_id)
-    assert over.exit_code == 0
-    assert "is over" in over.stderr
 
 
 def test_modal_that_does_not_answer(world: World) -> None:
