@@ -109,7 +109,7 @@ def assert_the_rest_is_all_that_is_new(world: World, resumed: Result, run_id: st
     # The new driver tells of the step that was done before.
     new = next(b for b in reversed(world.sandboxes()) if b.tags["modalrun-role"] == "run")
     journal = (world.state / "logs" / new.id / "stdout").read_text()
-    told = [events.read(line) for line in journal.splitlines() if line.startswith(MARK)]
+    told = [events.read(line) for line in journal.split("\n") if line.startswith(MARK)]
     first = told[0]
     assert isinstance(first, StepEvent)
     assert (first.step, first.state) == ("wait", "completed")
