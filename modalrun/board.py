@@ -92,7 +92,9 @@ class Board:
         row.gpu = event.gpu or row.gpu
         row.exit_code, row.reason = event.exit_code, event.reason
         if event.state == "running" and not again:
-            row.started, row.ended = event.at, None
+            row.started, row.ended = event.began or event.at, None
+        if row.started is None:
+            row.started = event.began
         if event.state in FINAL and row.ended is None:
             row.ended = event.at
         row.state = event.state

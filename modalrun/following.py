@@ -70,6 +70,7 @@ class Submitted:
         sandbox: The run sandbox.
         connection: To where it runs.
         recording: Stores in ZenML where the sandbox is; others find the run by it.
+        resumed: Whether an earlier driver has run a part of it, which isn't shown again.
     """
 
     run_id: str
@@ -79,6 +80,7 @@ class Submitted:
     sandbox: RunningSandbox
     connection: Connection
     recording: threading.Thread
+    resumed: bool = False
 
     @property
     def sandboxes(self) -> RunSandboxes:
@@ -137,7 +139,8 @@ def follow(
             inbox.put(_Signal(interrupted))
         watcher.begin(board)
         output = _Output(board, watcher, inbox)
-        _in_background(lambda: output.all_of(run), inbox)
+        since = began if run.resumed else 0.0
+        _in_background(lambda: output.all_of(run, since), inbox)
         watcher.phase("Waiting for the first step")
         end = _until_the_end(run, watcher, inbox, on_interrupt)
     with redirect_stdout(sys.stderr):
@@ -159,13 +162,17 @@ class _Output:
         self._inbox = inbox
         self._left = False
 
-    def all_of(self, run: Submitted) -> SandboxEnd:
+    def all_of(self, run: Submitted, since: float) -> SandboxEnd:
         """Pass everything on until the run sandbox has ended; returns how.
+
+        Args:
+            run: The run.
+            since: Steps that had ended before, in seconds since the epoch, are not shown again.
 
         Raises:
             ConnectionLostError: The connection is lost for good; the run may still be going.
         """
-        follower = Follower(run.connection, run.sandbox.id)
+        follower = Follower(run.connection, run.sandbox.id, since=since)
         reader = threading.Thread(target=self._read, args=(follower,), daemon=True)
         reader.start()
         try:
@@ -376,7 +383,7 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     code, headline = verdict(end.kind, end.exit_code, record.status, failed, timeout)
     details = [*_links(run), *commands(run.run_id)[:1]]
     details.append(("logs", f"modalrun logs {run.run_id}"))
-    details += spending(run.plan, board, run.sandbox.gpu, began, time.time())
+    details += spending(run.plan, board, run.sandbox.gpu, began, time.time(), resumed=run.resumed)
     if end.kind == "timed_out":
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     recorded = {step.name: step for step in record.steps}

@@ -262,7 +262,7 @@ def _named(ahead: RunLines, lines: RunLines, sandbox: str, text: str) -> list[tu
         if isinstance(item, StepEvent) and item.sandbox:
             # By its time a step's first line may stand before the word of the driver on it.
             lines.name(item.sandbox, item.step, item.attempt)
-            found.append((item.sandbox, item.at - _LEEWAY))
+            found.append((item.sandbox, (item.began or item.at) - _LEEWAY))
     return found
 
 

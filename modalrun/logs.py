@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from modalrun.driver.events import StepEvent
+from modalrun.driver.events import FINAL, StepEvent
 from modalrun.errors import ModalrunError
 from modalrun.loglines import Item, RunLines
 from modalrun.modal_api.pieces import Ended, Piece
@@ -35,6 +35,7 @@ class Follower:
         lines: RunLines | None = None,
         known: Known | None = None,
         arrivals: bool = False,
+        since: float = 0.0,
     ) -> None:
         """
         Args:
@@ -43,11 +44,13 @@ class Follower:
             lines: What has put together the earlier part, where that is known already.
             known: How much of each stream that was.
             arrivals: Whether lines get the time of their arrival, for want of another.
+            since: Sandboxes of steps that had ended before are left out; seconds since the epoch.
         """
         self.lines = lines or RunLines(run_sandbox)
         self.errors: list[ModalrunError] = []
         self._known = known or {}
         self._arrivals = arrivals
+        self._since = since
         self._streams = Streams(connection)
         self._seen: set[str] = set()
         for sandbox in (run_sandbox, *self._known):
@@ -63,6 +66,8 @@ class Follower:
             items = [item for piece in batch for item in self._items(piece)]
             for item in items:
                 if isinstance(item, StepEvent) and item.sandbox:
+                    if item.state in FINAL and item.at < self._since:
+                        continue
                     self._add(item.sandbox)
             if items:
                 yield items

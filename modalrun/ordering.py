@@ -22,11 +22,13 @@ class Source:
     Attributes:
         root: The folder it was taken from.
         digest: The hash of its content.
+        files: The hash of each file by its path, as it is kept; empty for very many.
         dockerignore: The file that says what of it stays behind, where it is not the usual one.
     """
 
     root: Path
     digest: str
+    files: Mapping[str, str]
     dockerignore: str | None = None
 
 
@@ -89,6 +91,7 @@ def make_order(
         variables=tuple(sorted(variables)),
         source_root=str(source.root),
         source_hash=source.digest,
+        source_files=source.files,
         dockerignore=source.dockerignore,
         max_parallelism=plan.max_parallelism,
         creation_rate=_setting(plan, "creation_rate", 5.0),

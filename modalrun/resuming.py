@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modalrun.dispatch import write
 from modalrun.driver import TAKE_OVER
-from modalrun.driver.order import Order
+from modalrun.driver.order import Order, SandboxOrder
 from modalrun.errors import UsageError
 from modalrun.facts import to_metadata
 from modalrun.following import Submitted, Watcher
 from modalrun.image import ImageRecipe
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.plan import MAX_TAG, TAG_PIPELINE, TAG_ROLE, Plan, SandboxSpec, fit, for_run
+from modalrun.plan import MAX_TAG, TAG_PIPELINE, TAG_ROLE, Plan, SandboxSpec, StepPlan, fit, for_run
 from modalrun.recipe import Named
 from modalrun.resources import Resources
-from modalrun.source_tree import digest, stage
+from modalrun.source_changes import MOST_FILES, compare, listing
+from modalrun.source_tree import copy, digest, hashes, source_files, stage
 from modalrun.spec import Target
 
 if TYPE_CHECKING:
@@ -65,7 +68,7 @@ def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) ->
     earlier = connection.find_last(plan, spec)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
-        _stage(order, source_root or Path(order.source_root), staged)
+        _stage(order, source_root or Path(order.source_root), staged, watcher)
         watcher.phase("Creating the run sandbox")
         sandbox = connection.create_run_sandbox(
             plan,
@@ -83,7 +86,7 @@ def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) ->
 
 
 def _plan(order: Order) -> Plan:
-    """The plan of the run sandbox alone: the driver knows the rest."""
+    """The plan as far as it matters here: the run sandbox, and what the others cost."""
     driver = order.driver
     return Plan(
         target=cast("Target", order.target),
@@ -91,31 +94,81 @@ def _plan(order: Order) -> Plan:
         app_name=order.app,
         pipeline=order.pipeline,
         mode="per_step",
-        run_sandbox=SandboxSpec(
-            command=driver.command,
-            image=ImageRecipe(base=Named(driver.image)),
-            resources=Resources(cpu=driver.cpu, memory=driver.memory),
-            timeout=driver.timeout,
-            cloud=driver.cloud,
-            regions=driver.regions,
+        run_sandbox=replace(
+            _spec(driver),
             env={**driver.env, TAKE_OVER: "1"},
-            workdir=driver.workdir,
             tags={TAG_ROLE: "run", TAG_PIPELINE: fit(order.pipeline, MAX_TAG)},
+        ),
+        steps=tuple(
+            StepPlan(step.name, step.upstream, step.retries, _spec(order.sandboxes[step.sandbox]))
+            for step in order.steps
         ),
     )
 
 
-def _stage(order: Order, root: Path, folder: Path) -> None:
-    """A copy of the source tree, which has to be what the run was submitted with."""
-    another = "Check out what was submitted, and name its folder with '--source-root'."
+def _spec(order: SandboxOrder) -> SandboxSpec:
+    """The sandbox spec that an order was made of."""
+    return SandboxSpec(
+        command=order.command,
+        image=ImageRecipe(base=Named(order.image)),
+        resources=Resources(
+            gpu=next(iter(order.gpus), None),
+            cpu=order.cpu,
+            memory=order.memory,
+            cpu_limit=order.cpu_limit,
+            memory_limit=order.memory_limit,
+            other_gpus=order.gpus[1:],
+        ),
+        timeout=order.timeout,
+        cloud=order.cloud,
+        regions=order.regions,
+        env=order.env,
+        secrets=order.secrets,
+        volumes=order.volumes,
+        workdir=order.workdir,
+    )
+
+
+def _stage(order: Order, root: Path, folder: Path, watcher: Watcher) -> None:
+    """A copy of the files that the run was submitted with, which have to be what they were."""
     if not root.is_dir():
-        raise UsageError(f"The run's source tree {root} is not on this machine.", hint=another)
+        raise UsageError(
+            f"The run's source tree {root} is not on this machine.",
+            hint="Check out what was submitted, and name its folder with '--source-root'.",
+        )
+    if not order.source_files:
+        _stage_all(order, root, folder)
+        return
+    paths = [Path(path) for path in order.source_files]
+    copy(root, folder, (path for path in paths if (root / path).is_file()))
+    found = hashes(folder) if folder.is_dir() else {}
+    present: list[str] = []
+    # What has come since is only talked about: no reason to refuse what can be resumed.
+    with contextlib.suppress(UsageError):
+        files = source_files(root, dockerignore=order.dockerignore, bounded=False)
+        present = [path.as_posix() for path in files]
+    changes = compare(order.source_files, found, present)
+    if changes.changed or changes.missing:
+        raise UsageError(
+            f"The source tree {root} has changed since the run was submitted: {changes}. The rest"
+            " of the run would not fit to what is done.",
+            hint="Restore what was changed or is missing, or check out what was submitted and name"
+            " its folder with '--source-root'. New files are no obstacle.",
+        )
+    if changes.new:
+        watcher.say(f"note: not submitted with the run, left out: {listing(changes.new)}", "yellow")
+
+
+def _stage_all(order: Order, root: Path, folder: Path) -> None:
+    """The whole source tree, where only the hash of all its files is known."""
     stage(root, folder, dockerignore=order.dockerignore)
-    if digest(folder) != order.source_hash:
+    if digest(hashes(folder)) != order.source_hash:
         raise UsageError(
             f"The source tree {root} has changed since the run was submitted; the rest of the run"
-            " would not fit to what is done.",
-            hint=another,
+            f" would not fit to what is done. Which files differ is not known: of more than"
+            f" {MOST_FILES:,} files only the hash of all is kept.",
+            hint="Restore the files and remove new ones ('git status' names them), or check out"
+            " what was submitted and name its folder with '--source-root'.",
         )
 
 
@@ -137,4 +190,5 @@ def _submitted(
         sandbox=sandbox,
         connection=connection,
         recording=recording,
+        resumed=True,
     )

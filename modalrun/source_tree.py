@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,9 @@ MAX_BYTES = 500_000_000
 """Above this a source root is taken for a mistake: it holds data, or it is the home folder."""
 
 
-def source_files(root: Path, *, dockerignore: str | None = None) -> list[Path]:
+def source_files(
+    root: Path, *, dockerignore: str | None = None, bounded: bool = True
+) -> list[Path]:
     """The files of a source tree that a sandbox gets, relative to `root` and sorted.
 
     In a Git work tree these are the files that Git tracks or would track; elsewhere all files but
@@ -54,6 +56,7 @@ def source_files(root: Path, *, dockerignore: str | None = None) -> list[Path]:
     Args:
         root: The source root.
         dockerignore: Another file to read than `.dockerignore` in the root, relative to it.
+        bounded: Whether they may not be larger than `MAX_BYTES` together.
 
     Raises:
         UsageError: The files are larger than `MAX_BYTES` together, or the .dockerignore file is
@@ -64,7 +67,7 @@ def source_files(root: Path, *, dockerignore: str | None = None) -> list[Path]:
         {p for p in _tree(root, (root.resolve(),)) if (root / p).is_file() and not ignored(p)}
     )
     size = sum((root / p).stat().st_size for p in files)
-    if size > MAX_BYTES:
+    if bounded and size > MAX_BYTES:
         largest = max(files, key=lambda p: (root / p).stat().st_size)
         raise UsageError(
             f"The source root {root} holds {size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:,.0f} MB"
@@ -95,6 +98,21 @@ def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> int:
             f"The source root {root} holds no files.",
             hint="Look at 'source_root:', .gitignore and .dockerignore.",
         )
+    copy(root, folder, files)
+    return len(files)
+
+
+def copy(root: Path, folder: Path, files: Iterable[Path]) -> None:
+    """Copy some files of a source tree to `folder`, with their modes and times.
+
+    Args:
+        root: The source root.
+        folder: Where the copies go.
+        files: Relative to the root.
+
+    Raises:
+        UsageError: One of them can't be read.
+    """
     for relative in files:
         destination = folder / relative
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -105,16 +123,28 @@ def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> int:
                 f"The file {root / relative} can't be copied for the sandbox: {error.strerror}.",
                 hint="If the pipeline doesn't need it, list it in .dockerignore.",
             ) from error
-    return len(files)
 
 
-def digest(folder: Path) -> str:
-    """The hash of the files in a staged source tree: of their paths, contents and modes."""
+def hashes(folder: Path) -> dict[str, str]:
+    """The hash of each file in a staged source tree by its path, sorted; "+x" if executable."""
+    return {
+        path.relative_to(folder).as_posix(): _hash(path)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file())
+    }
+
+
+def _hash(path: Path) -> str:
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{content}+x" if path.stat().st_mode & 0o100 else content
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """The hash of a whole source tree from the hashes of its files."""
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        executable = bool(path.stat().st_mode & 0o100)
-        total.update(f"{path.relative_to(folder).as_posix()}\0{executable}\0{content}\n".encode())
+    for path, text in files.items():
+        content, executable, _ = text.partition("+x")
+        # A path may hold bytes that are no text.
+        total.update(os.fsencode(f"{path}\0{bool(executable)}\0{content}\n"))
     return total.hexdigest()
 
 

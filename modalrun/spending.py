@@ -11,7 +11,13 @@ from modalrun.pricing import dollars, spent
 
 
 def spending(
-    plan: Plan, board: Board, gpu: str | None, began: float, now: float
+    plan: Plan,
+    board: Board,
+    gpu: str | None,
+    began: float,
+    now: float,
+    *,
+    resumed: bool = False,
 ) -> list[tuple[str, str]]:
     """Labels and values for a summary: the cost by list prices, and seconds of waiting.
 
@@ -21,6 +27,7 @@ def spending(
         gpu: The run sandbox's GPU.
         began: When the run sandbox came, in seconds since the epoch.
         now: When it ended.
+        resumed: Whether an earlier driver has run a part of it, which isn't counted here.
     """
     sandboxes = {step.name: step.sandbox for step in plan.steps}
     amounts = [spent(plan.run_sandbox, gpu, now - began, LIST_PRICES)]
@@ -34,6 +41,7 @@ def spending(
     lines = []
     if len(known) == len(amounts):
         about = f"about {dollars(sum(known, Decimal(0)))}"
+        about += " since the resume" if resumed else ""
         prices = f"list prices of {LIST_PRICES.as_of}"
         if plan.target == "local":
             lines.append(("cost", f"nothing here; on Modal {about} ({prices})"))

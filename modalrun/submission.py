@@ -29,7 +29,8 @@ from modalrun.plan import Plan
 from modalrun.planning import account_prices
 from modalrun.preloading import PRELOAD
 from modalrun.prices import LIST_PRICES
-from modalrun.source_tree import digest, stage
+from modalrun.source_changes import kept
+from modalrun.source_tree import digest, hashes, stage
 from modalrun.spec import RunSpec
 from modalrun.stack_facts import wrong_stack
 
@@ -139,6 +140,8 @@ def start(
         ignored = dockerignore(compiled.deployment.docker)
         staged = Path(folder) / "source"
         stage(job.source_root, staged, dockerignore=ignored)
+        files = hashes(staged)
+        source = Source(job.source_root, digest(files), kept(files), ignored)
         run: CreatedRun | None = None
         try:
             with interrupts.deferred():
@@ -152,7 +155,7 @@ def start(
                 compiled,
                 plan,
                 run,
-                source=Source(job.source_root, digest(staged), ignored),
+                source=source,
                 folder=Path(folder),
                 staged=staged,
                 registry=credentials,

@@ -19,8 +19,8 @@ def resume(
         typer.Option(
             "--source-root",
             metavar="FOLDER",
-            help="Where the pipeline's source tree is, if not where it was. It must not have"
-            " changed.",
+            help="Where the pipeline's source tree is, if not where it was. The files that were"
+            " submitted must not have changed; new ones stay behind.",
         ),
     ] = None,
     sync: Annotated[

@@ -46,6 +46,7 @@ class StepEvent:
         exit_code: Of the sandbox, once it has ended.
         reason: Why it ended as it did, or why it is not run; a sentence.
         wasted: Seconds for which a sandbox that was created early waited for its go.
+        began: When its attempt began, where that was before the driver that says this.
     """
 
     step: str
@@ -59,6 +60,7 @@ class StepEvent:
     exit_code: int | None = None
     reason: str | None = None
     wasted: float | None = None
+    began: float | None = None
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,8 @@ class Order:
             a Modal secret.
         source_root: The folder that the source tree was taken from, on the submitting machine.
         source_hash: The hash of its content.
+        source_files: The hash of each of its files by path (`source_changes.kept`); empty where
+            there are very many.
         dockerignore: The file that says what of it stays behind, where it is not the usual one.
         max_parallelism: How many steps may run at once; None for no bound.
         creation_rate: How many sandboxes are created in a second.
@@ -133,6 +135,7 @@ class Order:
     variables: tuple[str, ...]
     source_root: str
     source_hash: str
+    source_files: Mapping[str, str] = field(default_factory=dict)
     environment: str | None = None
     dockerignore: str | None = None
     max_parallelism: int | None = None

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from modalrun.driver.events import StepEvent, StepState
 from modalrun.driver.order import Order, SandboxOrder, StepOrder
 from modalrun.driver.records import Records
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
+from modalrun.driver.takeover import Takeover, told_again
 from modalrun.facts import StepFacts
 from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
@@ -28,19 +29,6 @@ if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
     from modalrun.zenml_api.recorder import RunRecorder
     from modalrun.zenml_api.step_records import StepState as StepRecordState
-
-
-@dataclass(frozen=True)
-class Takeover:
-    """What an earlier driver of the run has left behind.
-
-    Attributes:
-        members: The sandboxes that run.
-        states: ZenML's record of each step that has one.
-    """
-
-    members: Sequence[Member]
-    states: Mapping[str, StepRecordState]
 
 
 @dataclass
@@ -118,6 +106,8 @@ class Walk:
             self._tell(step, "cached")
         if taken is not None:
             self._states = taken.states
+            for event in told_again(taken.states, self._steps.keys() - done, time.time()):
+                self._write(event)
             done |= {name for name, state in taken.states.items() if state.successful}
             self._remember(taken, done)
         self._scheduler = Scheduler(
@@ -265,7 +255,7 @@ class Walk:
         """One sandbox, from its creation to its end; None where it was not wanted any more."""
         from modalrun.modal_api.fleet import GivenUp, Refused
 
-        waited = None
+        waited, adopted = None, member is not None
         if member is None and (early := await self._ahead.take(step.name)) is not None:
             member, waited = early
         if member is None:
@@ -284,6 +274,7 @@ class Walk:
                 return ends.refused(f"Modal refuses the sandbox: {error}")
         self._members[step.name] = member
         self._last[step.name] = member.id
+        state = self._states.get(step.name)
         began = time.time()
         self._ahead.foresight.began(step.name, began, early=waited is not None)
         sandbox = self._order.sandboxes[step.sandbox]
@@ -297,6 +288,7 @@ class Walk:
             cpu=sandbox.cpu,
             memory=sandbox.memory,
             wasted=waited,
+            began=state.began if adopted and state and _is_running(state) else None,
         )
         if self._ending:
             # It was being created when all that runs was ended.
@@ -465,7 +457,10 @@ class Walk:
 
     def _tell(self, step: str, state: StepState, **more: Any) -> None:
         """Write a line of the run's journal."""
-        sys.stdout.write(events.line(StepEvent(step, state, at=time.time(), **more)))
+        self._write(StepEvent(step, state, at=time.time(), **more))
+
+    def _write(self, event: StepEvent) -> None:
+        sys.stdout.write(events.line(event))
         sys.stdout.flush()
 
 

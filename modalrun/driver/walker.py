@@ -28,7 +28,8 @@ from modalrun.driver import (
 from modalrun.driver.order import Order
 from modalrun.driver.process import buffer_lines, leave, say, supervisors_reason
 from modalrun.driver.records import Records
-from modalrun.driver.walk import Takeover, Walk
+from modalrun.driver.takeover import Takeover
+from modalrun.driver.walk import Walk
 
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""

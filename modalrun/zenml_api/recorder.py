@@ -46,8 +46,8 @@ class RunRecorder:
             self._loaded.run, _ = launcher._create_or_reuse_run()
 
     def states(self) -> dict[str, StepState]:
-        """The last record of each step; steps that have none are left out."""
-        return step_records.step_states(self.run_id)
+        """The last record of each step with its facts; steps that have none are left out."""
+        return step_records.step_states(self.run_id, detailed=True)
 
     def done(self) -> set[str]:
         """The steps that have succeeded."""

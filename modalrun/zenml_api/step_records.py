@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timezone
+from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +15,7 @@ from zenml.models import ExceptionInfo, StepRunRequest, StepRunResponse, StepRun
 from zenml.orchestrators.publish_utils import publish_step_run_metadata
 from zenml.utils.time_utils import utc_now
 
-from modalrun.facts import StepFacts, to_metadata
+from modalrun.facts import StepFacts, from_metadata, to_metadata
 from modalrun.zenml_api.translate import translated
 
 PAGE = 1000
@@ -34,6 +33,8 @@ class StepState:
         successful: Whether the step is done.
         finished: Whether the state is final. "retrying" is not: another try is awaited.
         began: When it began, in seconds since the epoch, where that is recorded.
+        ended: The same, of its end.
+        facts: Of its sandbox, where they are stored and were asked for.
     """
 
     id: str
@@ -42,16 +43,23 @@ class StepState:
     successful: bool
     finished: bool
     began: float | None = None
+    ended: float | None = None
+    facts: StepFacts | None = None
 
 
-def step_states(run_id: str) -> dict[str, StepState]:
+def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepState]:
     """The last record of each step of a run; steps that have none are left out.
+
+    Args:
+        run_id: ZenML's run id.
+        detailed: Whether to ask for facts too, which costs a query more per page.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        return _last(_records(pipeline_run_id=UUID(run_id)))
+        records = _records(pipeline_run_id=UUID(run_id), hydrate=detailed)
+        return _last(records, detailed=detailed)
 
 
 def step_state(run_id: str, step: str) -> StepState | None:
@@ -180,23 +188,27 @@ def _records(**filters: Any) -> list[StepRunResponse]:
         page += 1
 
 
-def _last(records: list[StepRunResponse]) -> dict[str, StepState]:
+def _last(records: list[StepRunResponse], *, detailed: bool = False) -> dict[str, StepState]:
     found: dict[str, StepRunResponse] = {}
     for record in records:
         if record.name not in found or found[record.name].version < record.version:
             found[record.name] = record
-    states: Mapping[str, StepState] = {name: _state(record) for name, record in found.items()}
-    return dict(states)
+    return {name: _state(record, detailed=detailed) for name, record in found.items()}
 
 
-def _state(record: StepRunResponse) -> StepState:
+def _state(record: StepRunResponse, *, detailed: bool = False) -> StepState:
     return StepState(
         id=str(record.id),
         status=record.status.value,
         attempt=record.version,
         successful=record.status.is_successful,
         finished=record.status.is_finished,
-        began=record.start_time.replace(tzinfo=timezone.utc).timestamp()
-        if record.start_time is not None
-        else None,
+        began=_seconds(record.start_time),
+        ended=_seconds(record.end_time),
+        facts=from_metadata(StepFacts, record.run_metadata) if detailed else None,
     )
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    """ZenML's times are UTC without saying so."""
+    return None if moment is None else moment.replace(tzinfo=timezone.utc).timestamp()

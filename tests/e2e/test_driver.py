@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modalrun.driver.events import MARK
+from modalrun.driver import events
+from modalrun.driver.events import MARK, StepEvent
 from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate, waiting
 
 if TYPE_CHECKING:
@@ -62,12 +63,16 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     assert f"modalrun resume {run_id}" in done.stderr
     assert world.only_run().statuses == {"wait": "running"}
 
-    changed = world.project / "another.py"
+    changed = world.project / "waiting.py"
+    before = changed.read_bytes()
     changed.write_text("")
+    # A log of one's own, say, is no reason to refuse.
+    (world.project / "resume.out").write_text("")
     refused = resume(world, run_id)
     assert refused.exit_code == 2, refused.stderr
-    assert "has changed" in refused.stderr
-    changed.unlink()
+    said = " ".join(refused.stderr.split())
+    assert "has changed since the run was submitted: waiting.py (changed), resume.out (new)" in said
+    changed.write_bytes(before)
 
     # The sandbox that was terminated has the name of the one that is not created.
     fault = {"rpc": "SandboxCreateV2", "action": "error", "times": 4}
@@ -78,8 +83,10 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     fault["action"] = "lose_answer"
     (world.state / "faults.json").write_text(json.dumps([fault]))
     gate.open()
+    world.wait_until(lambda: boxes(world, "wait")[0].finished_at, "the step is done")
     resumed = resume(world, run_id)
     assert resumed.exit_code == 0, resumed.stderr
+    assert_the_rest_is_all_that_is_new(world, resumed, run_id)
     run = world.only_run()
     assert [(s.name, s.status, s.version) for s in run.steps] == [
         ("wait", "completed", 1),
@@ -92,6 +99,25 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     over = resume(world, run_id)
     assert over.exit_code == 0
     assert "is over" in over.stderr
+
+
+def assert_the_rest_is_all_that_is_new(world: World, resumed: Result, run_id: str) -> None:
+    said = " ".join(resumed.stderr.split())
+    assert "left out: resume.out" in said
+    assert "since the resume" in said
+    assert "the gate is open" not in resumed.stdout
+    # The new driver tells of the step that was done before.
+    new = next(b for b in reversed(world.sandboxes()) if b.tags["modalrun-role"] == "run")
+    journal = (world.state / "logs" / new.id / "stdout").read_text()
+    told = [events.read(line) for line in journal.split("\n") if line.startswith(MARK)]
+    first = told[0]
+    assert isinstance(first, StepEvent)
+    assert (first.step, first.state) == ("wait", "completed")
+    assert first.sandbox == boxes(world, "wait")[0].id
+    assert first.began
+    assert first.began < first.at
+    logs = world.start([sys.executable, "-m", "modalrun", "logs", run_id]).finish(LONG)
+    assert "the gate is open" in logs.stdout, logs.stderr
 
 
 def test_modal_that_does_not_answer(world: World) -> None:

@@ -45,6 +45,18 @@ def test_a_driver_that_takes_over_says_again_what_was_said() -> None:
     assert board.rows["train"].seconds(99) == 11
 
 
+def test_what_was_before_the_driver_that_tells_of_it() -> None:
+    board = Board(["load", "train"])
+    done = StepEvent("load", "completed", at=9, attempt=2, sandbox="sb-1", gpu="T4", began=4)
+    board.apply(done)
+    board.apply(StepEvent("train", "running", at=20, sandbox="sb-2", began=10))
+    row = board.rows["load"]
+    assert (row.state, row.attempt, row.gpu, row.sandbox) == ("completed", 2, "T4", "sb-1")
+    assert [board.rows[step].seconds(30) for step in ("load", "train")] == [5, 20]
+    # The cost is that of the time since.
+    assert [(u.step, u.started) for u in board.usage.values()] == [("train", 20)]
+
+
 def test_seconds_of_waiting_are_summed_up_and_belong_to_the_sandbox() -> None:
     board = Board(["a", "b"])
     board.apply(StepEvent("a", "running", at=10, sandbox="sb-1", wasted=1.5))

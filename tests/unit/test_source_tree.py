@@ -10,7 +10,7 @@ import pytest
 
 from modalrun import source_tree
 from modalrun.errors import UsageError
-from modalrun.source_tree import NEVER, source_files, stage
+from modalrun.source_tree import NEVER, digest, hashes, source_files, stage
 
 
 def make(root: Path, *names: str, text: str = "x") -> None:
@@ -294,6 +294,22 @@ def test_file_that_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "root" / "a.py").chmod(0)
     with pytest.raises(UsageError, match=r"a\.py"):
         stage(tmp_path / "root", tmp_path / "copy")
+
+
+def test_hashes_of_staged_files(tmp_path: Path) -> None:
+    make(tmp_path, "b.py", "sub/a.py", "same.py")
+    (tmp_path / "same.py").chmod(0o755)
+    found = hashes(tmp_path)
+    assert list(found) == ["b.py", "same.py", "sub/a.py"]
+    assert found["b.py"] == found["sub/a.py"]
+    assert found["same.py"] == f"{found['b.py']}+x"
+    total = digest(found)
+    assert total != digest({**found, "b.py": found["same.py"]})
+    assert total != digest({**found, "new.py": found["b.py"]})
+
+
+def test_hash_of_a_file_whose_name_is_no_text() -> None:
+    assert digest({os.fsdecode(b"\xff.py"): "0"}) != digest({"": "0"})
 
 
 def test_git_is_there() -> None:

@@ -39,5 +39,10 @@ def test_here_it_costs_nothing() -> None:
     assert (label, text[:39]) == ("cost", "nothing here; on Modal about $0.1660 (l")
 
 
+def test_after_a_resume_it_says_that_only_a_part_is_counted() -> None:
+    ((_, text),) = spending(planned("local"), Board([]), None, 0, 3600, resumed=True)
+    assert "on Modal about $0.1660 since the resume (list prices" in text
+
+
 def test_no_price_no_figure() -> None:
     assert spending(planned("modal"), Board([]), "Z9000", 0, 10) == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modalrun import source_changes
 from modalrun.driver import order as orders
 from modalrun.driver.order import Order, SandboxOrder, StepOrder
 
@@ -73,6 +76,17 @@ def test_a_thousand_steps_fit_into_one_value_of_metadata() -> None:
     stored = orders.to_metadata(order(*many))
     assert list(stored) == ["modalrun_order_0"]
     assert len(stored["modalrun_order_0"]) < 20_000
+
+
+def test_two_thousand_files_fit_into_one_value_of_metadata() -> None:
+    files = {
+        f"package/of_{n % 40}/module_{n}.py": hashlib.sha256(str(n).encode()).hexdigest()
+        for n in range(2000)
+    }
+    made = replace(order(), source_files=source_changes.kept(files))
+    stored = orders.to_metadata(made)
+    assert list(stored) == ["modalrun_order_0"]
+    assert orders.from_metadata(stored) == made
 
 
 def test_what_does_not_fit_into_one_value_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
