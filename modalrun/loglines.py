@@ -54,7 +54,7 @@ class RunLines:
         per_step: Whether each step has a sandbox of its own; None until an event says it.
 
     The run sandbox's streams also carry events (`modalrun.driver.events`): those come out as what
-    they are, in their place, and never as lines.
+    they are, in their place. That a step gets another sandbox is also a line of source "system".
     """
 
     def __init__(self, run_sandbox: str) -> None:
@@ -129,7 +129,18 @@ class RunLines:
             # The run sandbox runs this step itself.
             self.per_step = False
             self._attempts[event.step] = event.attempt
+        if isinstance(event, StepEvent) and event.state == "retrying" and self.per_step:
+            items.append(self._told(stream, event))
         return [*items, event]
+
+    def _told(self, stream: _Stream, event: StepEvent) -> LogLine:
+        """The driver's word on a step, as a line of that step."""
+        text = f"modalrun: {event.reason or 'It is started again.'}"
+        sandbox = next(
+            (s for s, of in self._steps.items() if of == (event.step, event.attempt)),
+            self.run_sandbox,
+        )
+        return LogLine(event.step, SYSTEM, text, stream.time, sandbox, event.attempt)
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
         step, attempt = self._steps.get(sandbox, (stream.step, 1))
@@ -185,8 +196,10 @@ class Wanted:
     def _takes_step(self, line: LogLine, *, per_step: bool) -> bool:
         if line.step is None:
             return self.driver or (not self.steps and (not per_step or line.source == SYSTEM))
-        names = self.steps or ("*",)
-        return not self.driver and any(fnmatchcase(line.step, name) for name in names)
+        if self.driver:
+            # That a step is started again is the driver's word, too.
+            return line.source == SYSTEM
+        return any(fnmatchcase(line.step, name) for name in self.steps or ("*",))
 
     def _takes_time(self, moment: float | None) -> bool:
         if moment is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
 from modalrun.driver import (
@@ -87,7 +88,7 @@ def read_end(exit_code: int, status: int | None = None, detail: str = "") -> End
     Args:
         exit_code: Of the sandbox, with Modal's 124 for a timeout and 137 for a termination.
         status: Modal's status, where the SDK gives it.
-        detail: Modal's own text about it.
+        detail: Modal's own text about it; left out where it says nothing new.
     """
     by_status = {
         Status.TIMEOUT: (Kind.TIMED_OUT, "The sandbox reached its timeout."),
@@ -112,7 +113,24 @@ def read_end(exit_code: int, status: int | None = None, detail: str = "") -> End
     kind, reason = meaning or by_code.get(
         exit_code, (Kind.FAILED, f"The step exited with code {exit_code}.")
     )
-    return End(kind, exit_code, f"{reason} {detail}".strip())
+    new = detail if _words(detail) - _words(reason) else ""
+    return End(kind, exit_code, f"{reason} {new}".strip())
 
+
+def by_driver(end: End, reason: str) -> End:
+    """The end of a sandbox after its driver has ended it: what Modal says of it is no news.
+
+    Args:
+        end: By what Modal says. What the step itself brought about meanwhile stays as it is.
+        reason: Why the driver has ended it, a sentence.
+    """
+    return replace(end, reason=reason) if end.kind in _TAKEN_AWAY else end
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+_TAKEN_AWAY = frozenset({Kind.TERMINATED, Kind.PREEMPTED, Kind.NOT_STARTED, Kind.LOST})
 
 _MEMORY = "The sandbox ran out of memory."

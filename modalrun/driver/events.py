@@ -44,7 +44,8 @@ class StepEvent:
         cpu: Its CPU cores; None for Modal's default.
         memory: Its memory in MiB; None for Modal's default.
         exit_code: Of the sandbox, once it has ended.
-        reason: Why it ended as it did, or why it is not run; a sentence.
+        reason: Why it ended as it did, or why it is not run; a sentence. With "retrying" of a step
+            that has sandboxes of its own also what happens next.
         wasted: Seconds for which a sandbox that was created early waited for its go.
         began: When its attempt began, where that was before the driver that says this.
     """

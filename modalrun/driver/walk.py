@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT, ends, events
@@ -76,6 +76,9 @@ class Walk:
         self._reason: str | None = None
         self._asked_to_stop = False
         self._ending = False
+        # Why the steps that run are ended, a sentence.
+        self._why_ending = ""
+        self._timed_out = False
         # Tasks that nobody waits for; asyncio itself would lose them.
         self._background: set[asyncio.Task[Any]] = set()
         # Set when nothing new may start: a retry, or a creation that Modal has no room for.
@@ -140,11 +143,18 @@ class Walk:
         self._asked_to_stop = True
         self._start_nothing(reason)
 
-    def give_up(self, reason: str) -> None:
-        """Somebody wants the run to end at once: end what runs."""
+    def give_up(self, reason: str, *, timed_out: bool = False) -> None:
+        """Somebody wants the run to end at once: end what runs.
+
+        Args:
+            reason: A part of a sentence.
+            timed_out: It is the run's timeout that wants it: what runs has failed then.
+        """
         self.gave_up = True
+        # A run that is being stopped ends as stopped, however long that takes.
+        self._timed_out = timed_out and not self._asked_to_stop
         self.stop(reason)
-        self._end_running()
+        self._end_running(reason)
 
     def _start_nothing(self, reason: str) -> None:
         if self._reason is None:
@@ -156,8 +166,9 @@ class Walk:
         if hasattr(self, "_scheduler"):
             self._act(self._scheduler.stop(reason))
 
-    def _end_running(self) -> None:
+    def _end_running(self, reason: str) -> None:
         self._ending = True
+        self._why_ending = self._why_ending or f"It was ended early: {reason}."
         for member in list(self._members.values()):
             self._beside(member.terminate())
 
@@ -218,8 +229,9 @@ class Walk:
             succeeded = False
         del self._tasks[step.name]
         if step.name in self._failed and self._order.failure_mode == FailureMode.FAIL_FAST.value:
-            self._start_nothing(f"step `{step.name}` failed")
-            self._end_running()
+            reason = f"step `{step.name}` failed"
+            self._start_nothing(reason)
+            self._end_running(reason)
         self._act(self._scheduler.ended(step.name, succeeded=succeeded))
 
     async def _run(self, step: StepOrder) -> bool:
@@ -296,6 +308,8 @@ class Walk:
         self._look_ahead()
         end = await member.ended()
         del self._members[step.name]
+        if self._ending:
+            end = ends.by_driver(end, self._why_ending)
         if self._ahead.wanted and waited is None and end.kind is Kind.COMPLETED:
             self._beside(self._note_startup(step.name, began))
         return end
@@ -335,13 +349,14 @@ class Walk:
             self.stop("ZenML was asked to stop the run")
         if self._ending or stopped:
             if not self.gave_up and state is not None and _is_running(state):
-                await self._record_stop(step.name, f"It was ended early: {self._reason}.")
-            self._ended(step, "stopped", end)
+                await self._record_stop(step.name, self._why_ending)
+            # As the end of the run records it in ZenML.
+            failed = self._timed_out and not stopped
+            self._ended(step, "failed" if failed else "stopped", end)
             return False
         again = None if self._stopping.is_set() else self._may_retry(step, tries, end, state)
         if again is not None:
-            self._say(f"Step `{step.name}`: {end.reason} {again}")
-            self._ended(step, "retrying", end)
+            self._ended(step, "retrying", replace(end, reason=f"{end.reason} {again}"))
             return None
         await self._record_failure(step.name, end.reason)
         self._failed.append(step.name)

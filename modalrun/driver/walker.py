@@ -58,7 +58,7 @@ async def drive(held: Order) -> int:
     variables = {name: os.environ[name] for name in held.variables}
     fleet = Fleet(held, variables, Path.cwd(), say)
     walk = Walk(held, fleet, records, say)
-    loop.add_signal_handler(signal.SIGTERM, walk.give_up, "the run sandbox was told to end")
+    loop.add_signal_handler(signal.SIGTERM, _give_up, walk)
     control.listen(lambda: _soon(loop, walk.stop, "the run was asked to stop"))
     await fleet.open()
     records.load()
@@ -70,6 +70,15 @@ async def drive(held: Order) -> int:
     for task in asking:
         task.cancel()
     return await _settle(walk, records)
+
+
+def _give_up(walk: Walk) -> None:
+    """The supervisor wants the driver to end: at the run's timeout, or because it was told to."""
+    reason = supervisors_reason()
+    if reason is None:
+        walk.give_up("the run sandbox was told to end")
+    else:
+        walk.give_up(f"{reason[:1].lower()}{reason[1:].rstrip('.')}", timed_out=True)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, action: Callable[[str], None], reason: str) -> None:

@@ -14,12 +14,13 @@ from rich.text import Text
 
 from modalrun.board import Board
 from modalrun.driver.events import StepEvent
-from modalrun.loglines import LogLine
+from modalrun.loglines import SYSTEM, LogLine
 from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.live import MARKS, LiveView, Verbatim
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
 
+_DIM = "\x1b[2m"
 _RESET = "\x1b[0m"
 
 
@@ -153,6 +154,8 @@ class Reporter:
             text += _RESET
         if line.step is None:
             return text
+        if line.source == SYSTEM and colours:
+            text = f"{_DIM}{text}{_RESET}"
         mark = f"{line.step:<{self._width}} | "
         code = self._marks.get(line.step) if colours else None
         return f"\x1b[{code}m{mark}{_RESET}{text}" if code else mark + text

@@ -109,18 +109,23 @@ def _rendered(view: RunView, now: datetime, width: int, *, rows: int | None = No
         counts = Counter(step.status for step in rest)
         words = ", ".join(f"{count} {status}" for status, count in counts.items())
         parts.append(Text(f"and {len(rest)} more steps: {words}", style="dim"))
-    reasons = [(step, exit_reason(step)) for step in steps]
-    shown = [
-        Text(harmless(f"  {step.name}: {reason}", colours=False), style="red")
-        for step, reason in reasons
-        if reason
-    ]
+    shown = [_reason(step) for step in steps if exit_reason(step)]
     if shown:
         parts += [Text(""), *shown]
     for note in view.notes:
         parts += [Text(""), Text(harmless(note.text, colours=False), style="yellow")]
         parts += [Text(f"  {command}", no_wrap=True) for command in note.commands]
     return Group(*parts)
+
+
+def _reason(step: KnownStep) -> Text:
+    """Why a step, or the sandbox that it had before, ended as it did."""
+    replaced = step.facts.infrastructure_retries if step.facts else None
+    text, style = f"  {step.name}: {exit_reason(step)}", "red"
+    if replaced and step.status in {"running", "completed"}:
+        times = "" if replaced == 1 else f", {replaced} times"
+        text, style = f"{text} It was started again{times}, at no retry's cost.", "yellow"
+    return Text(harmless(text, colours=False), style=style)
 
 
 def _head(view: RunView, now: datetime) -> Group:

@@ -170,7 +170,27 @@ def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
         ("wait", "completed", 1),
         ("afterwards", "completed", 1),
     ]
-    assert "at no retry's cost" in done.stderr
+    again = "It is started again (1 of 2), at no retry's cost."
+    said = f"wait | modalrun: The sandbox was terminated from outside. {again}"
+    assert done.stderr.count(again) == 1 and said in done.stderr.splitlines()
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_the_timeout_of_the_run_is_the_reason_everywhere(world: World) -> None:
+    command, _ = waiting(world, "timeout: 25")
+
+    done = command.finish(300)
+
+    assert done.exit_code == 6, done.stderr
+    run = world.only_run()
+    assert run.statuses == {"wait": "failed"}
+    why = "the run took longer than its timeout of 25 s."
+    assert f"Step `wait` failed: It was ended early: {why}" in done.stderr, done.stderr
+    assert "from outside" not in done.stderr
+    assert run.steps[0].exception == f"T{why[1:]}"
+    facts = world.zenml(FACTS)["wait"]
+    assert facts[f"{PREFIX}exit_reason"] == f"It was ended early: {why}"
     assert_all_over(world)
 
 

@@ -63,6 +63,19 @@ def test_streams_of_many_sandboxes_don_t_mix(pieces: list[tuple[str, str, bool]]
         assert all(i.step == f"step {name}" and i.attempt == 3 for i in mine)
 
 
+@pytest.mark.parametrize("per_step", [True, False])
+def test_a_step_that_gets_another_sandbox_says_so(per_step: bool) -> None:
+    lines = RunLines(RUN)
+    sandbox = "sb-step" if per_step else None
+    lines.feed(RUN, "stdout", events.line(StepEvent("train", "running", 1.0, sandbox=sandbox)))
+    event = StepEvent("train", "retrying", 2.0, reason="It was lost. It is started again.")
+    *told, last = lines.feed(RUN, "stdout", events.line(event))
+    assert last == event
+    # Where steps share a sandbox, the runner has said it on stderr.
+    line = LogLine("train", "system", f"modalrun: {event.reason}", None, "sb-step")
+    assert told == ([line] if per_step else [])
+
+
 def test_an_event_after_a_line_without_an_end() -> None:
     lines = RunLines(RUN)
     marker = events.line(LinesOf("train"))
@@ -89,13 +102,13 @@ def test_a_note_stands_after_what_was_unfinished() -> None:
 @pytest.mark.parametrize(
     ("wanted", "per_step", "texts"),
     [
-        (Wanted(), False, "own train old eval"),
-        (Wanted(), True, "train old eval"),
-        (Wanted(driver=True), True, "own"),
+        (Wanted(), False, "own train old eval again"),
+        (Wanted(), True, "train old eval again"),
+        (Wanted(driver=True), True, "own again"),
         (Wanted(steps=["tr*", "no"]), False, "train old"),
         (Wanted(sources=["stderr"]), False, "eval"),
         (Wanted(since=10.0), False, "own train eval"),
-        (Wanted(until=10.0), False, "own old"),
+        (Wanted(until=10.0), False, "own old again"),
         (Wanted(search="ra"), False, "train"),
     ],
 )
@@ -105,6 +118,7 @@ def test_wanted(wanted: Wanted, per_step: bool, texts: str) -> None:
         LogLine("train", "stdout", "train", 10.0, RUN),
         LogLine("train", "stdout", "old", 9.0, RUN),
         LogLine("eval", "stderr", "eval", 11.0, RUN),
+        LogLine("other", "system", "again", 9.0, RUN),
     ]
     taken = [line.text for line in lines if wanted.takes(line, per_step=per_step)]
     assert taken == texts.split()

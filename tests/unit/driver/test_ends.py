@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modalrun.driver.ends import LOST, Kind, Status, read_end, refused
+from modalrun.driver.ends import LOST, End, Kind, Status, by_driver, read_end, refused
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,17 @@ def test_what_modal_says_is_passed_on() -> None:
 def test_a_sandbox_that_is_unknown_is_started_again_and_a_refused_one_is_not() -> None:
     assert LOST.is_infrastructure
     assert not refused("why").is_infrastructure
+
+
+def test_modals_word_is_left_out_where_it_says_nothing_new() -> None:
+    end = read_end(137, Status.TERMINATED, "The sandbox was terminated.")
+    assert end.reason == "The sandbox was terminated from outside."
+    end = read_end(137, Status.TERMINATED, "Its app was stopped.")
+    assert end.reason == "The sandbox was terminated from outside. Its app was stopped."
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_the_driver_has_ended_was_not_ended_from_outside(kind: Kind) -> None:
+    own = kind not in {Kind.TERMINATED, Kind.PREEMPTED, Kind.NOT_STARTED, Kind.LOST}
+    end = by_driver(End(kind, 137, "Modal's reason."), "Ours.")
+    assert end == End(kind, 137, "Modal's reason." if own else "Ours.")

@@ -40,10 +40,12 @@ RUN = KnownRun(
 )
 
 
-def rendered(width: int, run: KnownRun = RUN, modal: ModalView = NOT_ASKED) -> str:
+def rendered(
+    width: int, run: KnownRun = RUN, modal: ModalView = NOT_ASKED, steps: list[KnownStep] = STEPS
+) -> str:
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, markup=False, emoji=False)
-    view = judge(run, STEPS, modal)
+    view = judge(run, steps, modal)
     console.print(status_text._rendered(view, NOON + timedelta(hours=3), width))
     return text.getvalue()
 
@@ -62,6 +64,13 @@ def test_everything_is_said_at_any_width(width: int) -> None:
     assert "failed (try 2)" in row and "2 h 00 m" in row and "H100:2" in row
     assert bool(re.search(r"\d\d:\d\d:\d\d", row)) == (width >= 80)
     assert (STEP_FACTS.sandbox_id in row) == (width >= 120)
+
+
+def test_a_step_that_was_started_again_says_why() -> None:
+    facts = StepFacts("sb-2", exit_reason="It was killed.", infrastructure_retries=1)
+    steps = [KnownStep("train", "completed", 1, NOON, NOON, facts=facts)]
+    text = rendered(120, replace(RUN, status="completed", reason=None), steps=steps)
+    assert "  train: It was killed. It was started again, at no retry's cost.\n" in text
 
 
 def test_a_lost_run_says_what_to_do() -> None:
