@@ -40,5 +40,6 @@ def types(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Print the figures that README and CHANGELOG name."""
     session.install("-e", ".[dev]")
-    for name in ("startup", "submit", "plan", "local_server"):
+    for name in ("startup", "submit", "plan", "local_server", "logs", "status"):
         session.run("python", f"benchmarks/{name}.py")
+    session.run("python", "benchmarks/per_step.py", "--graphs", "chain-4", "--boot", "0")
