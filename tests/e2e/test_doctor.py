@@ -94,6 +94,7 @@ def test_a_check_that_fails_hides_no_other(world: World, nobody: str) -> None:
     assert world.sandboxes() == [] and world.apps() == []
 
 
+@pytest.mark.exhaustive
 def test_an_account_and_a_stack_that_fits_another_target(world: World) -> None:
     spec = world.spec(
         "pipeline: diamond.diamond\nmodal: {environment: main, secrets: [wandb], workspace: mine}\n"

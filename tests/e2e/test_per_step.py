@@ -89,6 +89,7 @@ def test_a_fan_of_fifty_ten_times(world: World, time: int) -> None:
     test_a_fan_runs_every_step_once(world, 50, None)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("count", "limit"), [(6, 2)])
 def test_a_fan_runs_every_step_once(world: World, count: int, limit: int | None) -> None:
     diary = world.root / "diary"

@@ -101,6 +101,7 @@ def test_from_decorators(world: World) -> None:
     assert_everything_arrived(world, done)
 
 
+@pytest.mark.exhaustive
 def test_from_the_command_line_above_both(world: World) -> None:
     done = world.submit(
         EVERYTHING.replace("sandboxes.plain", "sandboxes.decorated"),
@@ -119,6 +120,7 @@ def test_from_the_command_line_above_both(world: World) -> None:
     assert world.only_run().name.startswith("named-")
 
 
+@pytest.mark.exhaustive
 def test_settings_for_zenmls_own_flavors_are_understood(world: World) -> None:
     done = world.submit("pipeline: sandboxes.of_zenmls_flavor\ntarget: local\n")
     assert done.exit_code == 0, done.stderr

@@ -30,6 +30,7 @@ def write(path: Path, text: str = "x\n") -> None:
     path.write_text(text)
 
 
+@pytest.mark.exhaustive
 def test_the_source_root_is_the_nearest_zen_folder_above_the_spec(world: World) -> None:
     root = world.root / "repository"
     (root / ".zen").mkdir(parents=True)
@@ -78,6 +79,7 @@ def test_source_root_in_the_spec_beats_a_zen_folder(world: World) -> None:
     assert {path for path in found["files"] if "__pycache__" not in path} == {"elsewhere.py"}
 
 
+@pytest.mark.exhaustive
 def test_two_runs_at_the_same_time_share_nothing_but_the_app(world: World) -> None:
     pipe = world.root / "pipe"
     os.mkfifo(pipe)
