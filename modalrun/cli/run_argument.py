@@ -33,7 +33,7 @@ def complete(incomplete: str) -> list[tuple[str, str]]:
 Run = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]",
+        metavar="RUN",
         autocompletion=complete,
         help="A run id, the beginning of one (4 digits or more), a run's name, or 'latest'. On a"
         " terminal it may be left out, which means 'latest'.",
