@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.driver.scheduler import FailureMode, Scheduler, Skip, Start, State
@@ -21,13 +21,19 @@ def graphs(draw: st.DrawFn) -> dict[str, list[str]]:
         name: draw(st.lists(st.sampled_from(names[:i]), unique=True)) if i else []
         for i, name in enumerate(names)
     }
-    return {name: graph[name] for name in draw(st.permutations(names))}
+    # Often the other way round: hypothesis seldom draws a permutation far from the first.
+    order = draw(st.sampled_from([names, names[::-1]]) | st.permutations(names))
+    return {name: graph[name] for name in order}
 
 
 def some_of(data: st.DataObject, steps: Collection[str]) -> set[str]:
-    return set(data.draw(st.lists(st.sampled_from(sorted(steps)), unique=True))) if steps else set()
+    """None of them, half of the time."""
+    if not steps:
+        return set()
+    return data.draw(st.just(set()) | st.sets(st.sampled_from(sorted(steps))))
 
 
+@settings(max_examples=300)
 @given(
     graph=graphs(),
     mode=st.sampled_from(FailureMode),
