@@ -35,8 +35,8 @@ STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""
 
 FIRST_SECONDS = 2.0
-"""How long ZenML is not imported while the first sandboxes are being created: both take turns in one
-interpreter, and the sandboxes would come last."""
+"""How long ZenML is not imported while the first sandboxes are being created: both take turns in
+one interpreter, and the sandboxes would come last."""
 
 
 def main() -> NoReturn:
