@@ -77,17 +77,16 @@ class IsolatedSteps:
             by the id of its record; False where the record has an end.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, fleet: Fleet | None = None) -> None:
         """Connect.
 
         Args:
             order: The run; its variables are in the environment.
+            fleet: Where the sandboxes come from; Modal, by the order, without it.
 
         Raises:
             ModalrunError: The token is not accepted.
         """
-        from modalrun.modal_api.fleet import Fleet
-
         self.order = order
         self.on_end: Callable[[], None] = lambda: None
         self.may_go_on: Callable[[str], bool] = lambda step_run: True
@@ -96,8 +95,7 @@ class IsolatedSteps:
         self._closed: set[str] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="sandboxes", daemon=True).start()
-        variables = {name: os.environ[name] for name in order.variables}
-        self._fleet: Fleet = Fleet(order, variables, Path.cwd(), say)
+        self._fleet = fleet or _fleet(order)
         self._given_up = asyncio.Event()
         self._room = asyncio.Semaphore(order.max_parallelism or sys.maxsize)
         self._ask(self._fleet.open())
@@ -296,6 +294,12 @@ class IsolatedSteps:
         event = StepEvent(going.step.name, state, at=time.time(), attempt=attempt, **more)
         sys.stdout.write(events.line(event))
         sys.stdout.flush()
+
+
+def _fleet(order: Order) -> Fleet:
+    from modalrun.modal_api.fleet import Fleet
+
+    return Fleet(order, {name: os.environ[name] for name in order.variables}, Path.cwd(), say)
 
 
 def _environment(going: _Going, gpu: str | None) -> dict[str, str]:
