@@ -17,7 +17,7 @@ from modalrun.errors import RunFailedError
 from modalrun.modal_api.fleet import TAG_RECORD, GivenUp, Refused, Wanted
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.fleet import Fleet, Member
+    from modalrun.modal_api.fleet import Fleet
 
 SANDBOX = SandboxOrder(("python",), "im-1", 300, "/app/code")
 DONE = End(Kind.COMPLETED, 0, "The step completed.")
@@ -94,19 +94,19 @@ def boxes() -> Iterator[Boxes]:
 
 
 def steps(boxes: Boxes, **order: Any) -> IsolatedSteps:
-    values = dict(
-        run_id="run",
-        pipeline="p",
-        target="local",
-        app="a",
-        failure_mode="stop_on_failure",
-        driver=SANDBOX,
-        sandboxes=(),
-        steps=(),
-        variables=(),
-        source_root="/s",
-        source_hash="h",
-    )
+    values = {
+        "run_id": "run",
+        "pipeline": "p",
+        "target": "local",
+        "app": "a",
+        "failure_mode": "stop_on_failure",
+        "driver": SANDBOX,
+        "sandboxes": (),
+        "steps": (),
+        "variables": (),
+        "source_root": "/s",
+        "source_hash": "h",
+    }
     return IsolatedSteps(Order(**{**values, **order}), cast("Fleet", boxes))
 
 
