@@ -108,7 +108,14 @@ def submit(
 
     def wait() -> None:
         with until_its_end:
-            _follow(submitted, shown)
+            try:
+                _follow(submitted, shown)
+            except errors.ModalrunError as error:
+                if not submitted.resumed:
+                    raise
+                # It was resumed, and its end is recorded and shown; ZenML would take an error for a
+                # failure to resume it, and change its record.
+                logger.error(error.message)
 
     return wait
 

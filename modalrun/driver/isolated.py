@@ -8,18 +8,17 @@ import json
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, ends, events
+from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, ends
 from modalrun.driver.ends import End, Kind
-from modalrun.driver.events import StepEvent, StepState
+from modalrun.driver.events import StepState
 from modalrun.driver.order import Order, SandboxOrder
-from modalrun.driver.process import say
+from modalrun.driver.process import say, tell
 from modalrun.errors import RunFailedError
 from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
@@ -289,11 +288,7 @@ class IsolatedSteps:
         )
 
     def _tell(self, going: _Going, state: StepState, **more: Any) -> None:
-        """Write a line of the run's journal."""
-        attempt = max(going.sandboxes, 1)
-        event = StepEvent(going.step.name, state, at=time.time(), attempt=attempt, **more)
-        sys.stdout.write(events.line(event))
-        sys.stdout.flush()
+        tell(going.step.name, state, attempt=max(going.sandboxes, 1), **more)
 
 
 def _fleet(order: Order) -> Fleet:

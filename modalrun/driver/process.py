@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from modalrun.driver import END_REASON_FILE, events
 from modalrun.driver.events import StepEvent, StepState
@@ -42,9 +42,9 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def tell(step: str, state: StepState, *, attempt: int = 1, reason: str | None = None) -> None:
-    """Tell those who look on how a step stands."""
-    event = StepEvent(step, state, at=time.time(), attempt=attempt, reason=reason)
+def tell(step: str, state: StepState, **more: Any) -> None:
+    """Tell those who look on how a step stands now; `more` are fields of the event."""
+    event = StepEvent(step, state, at=time.time(), **more)
     sys.stdout.write(events.line(event))
     sys.stdout.flush()
 

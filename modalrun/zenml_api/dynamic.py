@@ -17,6 +17,7 @@ from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.driver import marking
 from modalrun.driver.ends import Kind
+from modalrun.driver.events import StepState
 from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
 from modalrun.driver.process import one_line, say, tell
 from modalrun.isolating import sandbox_for
@@ -55,6 +56,9 @@ class DynamicRun:
             # ZenML would look every ten seconds.
             isolated.on_end = self._runner.look_now
 
+        if self._loaded.run.status not in _FRESH:
+            _tell_what_was_done(run_id)
+
     def run(self, failed: Callable[[BaseException], None]) -> Word:
         """Run the pipeline to its end; returns what is recorded of it.
 
@@ -76,6 +80,28 @@ class DynamicRun:
     def stop(self) -> None:
         """Start nothing new; when what runs has finished, the run ends as stopped."""
         self._runner.stop()
+
+
+_FRESH = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
+
+_DONE: dict[str, StepState] = {"completed": "completed", "cached": "cached", "failed": "failed"}
+
+
+def _tell_what_was_done(run_id: str) -> None:
+    """Tell of the steps that an earlier process of the run has seen through.
+
+    So their sandboxes, and what they have printed, are found from this one.
+    """
+    for name, state in step_records.step_states(run_id, detailed=True).items():
+        if state.status in _DONE:
+            sandbox = state.facts.sandbox_id if state.facts else None
+            tell(
+                name,
+                _DONE[state.status],
+                attempt=state.attempt,
+                sandbox=sandbox or None,
+                began=state.began,
+            )
 
 
 class _AskedToStop(RuntimeError):
