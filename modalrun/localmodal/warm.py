@@ -31,6 +31,7 @@ import gc
 import importlib
 import importlib.util
 import json
+import operator
 import os
 import runpy
 import select
@@ -235,7 +236,7 @@ def changed_at(folder: str) -> int:
 
 
 def _import(name: str) -> None:
-    """Import `module`, and call the function of `module:function`."""
+    """Import `module`, and call the function of `module:function` or `module:object.method`."""
     wanted, _, function = name.partition(":")
     try:
         module = importlib.import_module(wanted)
@@ -245,7 +246,7 @@ def _import(name: str) -> None:
             raise
         return
     if function:
-        getattr(module, function)()
+        operator.attrgetter(function)(module)()
 
 
 def _environment_of_exec() -> dict[str, str]:

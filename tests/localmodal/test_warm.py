@@ -254,7 +254,7 @@ def test_killed_keepers_and_nurseries(sdk: Sdk, run: Run) -> None:
     psutil.Process(pid).parent().kill()
     first.wait()
     assert sdk.record(first).status == GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
-    assert gone(pid)
+    wait_until_gone(pid)
 
 
 def test_many_at_once(sdk: Sdk, run: Run) -> None:
