@@ -212,6 +212,7 @@ def stacks(world: World) -> list[list[Any]]:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(600)
 def test_any_stack_is_used_without_being_changed(world: World) -> None:
     snapshot = world.zenml(
         f"import sys; sys.path.insert(0, {str(world.project)!r})\n"
