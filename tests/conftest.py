@@ -29,7 +29,8 @@ from uuid import UUID
 
 import pytest
 
-from modalrun.localmodal import launcher
+from modalrun.localmodal import launcher, shared_nursery
+from modalrun.preloading import PRELOAD
 
 PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
 DEADLINE = 90.0
@@ -175,7 +176,7 @@ class Run:
 class World:
     """What one test has to itself."""
 
-    def __init__(self, root: Path, zenml_template: Path) -> None:
+    def __init__(self, root: Path, zenml_template: Path, nursery: Path) -> None:
         self.root = root
         self.home = root / "home"
         self.state = root / "state"
@@ -186,12 +187,13 @@ class World:
         for folder in (self.home, self.elsewhere, self.temporary):
             folder.mkdir()
         shutil.copytree(PIPELINES, self.project, ignore=shutil.ignore_patterns("__pycache__"))
-        _copy_zenml(zenml_template, self.zenml_config)
+        copy_zenml(zenml_template, self.zenml_config)
         self.environment = _clean_environment() | {
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
             "ZENML_CONFIG_PATH": str(self.zenml_config),
             "MODALRUN_LOCAL_STATE": str(self.state),
+            shared_nursery.VARIABLE: str(nursery),
         }
         self._commands: list[Command] = []
 
@@ -418,7 +420,33 @@ def _clean_environment() -> dict[str, str]:
     return kept | {"ZENML_ANALYTICS_OPT_IN": "false", "MODALRUN_LOCAL_IDLE_TIMEOUT": "0"}
 
 
-def _copy_zenml(template: Path, destination: Path) -> None:
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What sandboxes import, imported once for the servers of all tests: twice ZenML's time.
+
+    It is a process of the session, not of a test: each server has its own forked from it.
+    """
+    path = tmp_path_factory.mktemp("nursery") / "socket"
+    if sys.platform != "linux":
+        yield path
+        return
+    program = [sys.executable, "-m", "modalrun.localmodal.shared_nursery", str(path)]
+    process = subprocess.Popen(
+        [*program, json.dumps(PRELOAD.to_json())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_clean_environment(),
+        start_new_session=True,
+    )
+    yield path
+    # It ends with its input.
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, output) == (0, b"")
+
+
+def copy_zenml(template: Path, destination: Path) -> None:
+    """A ZenML configuration folder of one's own, made from `zenml_template`."""
     shutil.copytree(template, destination)
     config = destination / "config.yaml"
     config.write_text(config.read_text().replace(str(template), str(destination)))
@@ -427,7 +455,19 @@ def _copy_zenml(template: Path, destination: Path) -> None:
 @pytest.fixture(scope="session")
 def zenml_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ZenML configuration folder with a fresh SQLite database, made once because it takes 5 s."""
-    root = tmp_path_factory.mktemp("zenml-template")
+    base = tmp_path_factory.getbasetemp()
+    # The workers of pytest-xdist share the folder above.
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zenml-template"
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "made").exists():
+            _make_zenml(root)
+            (root / "made").touch()
+    return root / "zenml-config"
+
+
+def _make_zenml(root: Path) -> None:
+    root.mkdir()
     environment = _clean_environment() | {
         "HOME": str(root),
         "ZENML_CONFIG_PATH": str(root / "zenml-config"),
@@ -444,7 +484,6 @@ def zenml_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text=True,
         )
         assert done.returncode == 0, done.stdout
-    return root / "zenml-config"
 
 
 @pytest.fixture(scope="session")
@@ -455,8 +494,10 @@ def _interruptible() -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path, zenml_template: Path, _interruptible: None) -> Iterator[World]:
+def world(
+    tmp_path: Path, nursery: Path, zenml_template: Path, _interruptible: None
+) -> Iterator[World]:
     """A home, a ZenML, a local Modal server and a project for one test; nothing is left running."""
-    made = World(tmp_path, zenml_template)
+    made = World(tmp_path, zenml_template, nursery)
     yield made
     made.close()
