@@ -387,7 +387,7 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     if end.kind == "timed_out":
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     if record.status == PAUSED:
-        details += zip(("answer", "resume"), answers(run.run_id), strict=True)
+        details += zip(("answer", "resume"), answers(run.run_id, run.plan.mode), strict=True)
     recorded = {step.name: step for step in record.steps}
     return Outcome(
         code, headline, tuple(details), _steps(run.steps, recorded, board), run_id=run.run_id

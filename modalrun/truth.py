@@ -135,7 +135,7 @@ def _unfinished(run: KnownRun, modal: ModalView) -> tuple[str, bool, tuple[Note,
         )
         return run.status, False, (Note(text),)
     if run.status == PAUSED and modal.sandbox != "running":
-        return run.status, True, (Note(WAITS, answers(run.id)),)
+        return run.status, True, (Note(WAITS, answers(run.id, run.facts.mode)),)
     if modal.sandbox == "unknown":
         text = f"Whether the run sandbox still runs could not be checked: {modal.problem}"
         return run.status, False, (Note(text),)
