@@ -1,0 +1,66 @@
+"""What one user of a ZenML server has: a project, a stack with its artifacts in S3, an API key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from servers.s3 import Access
+from servers.zenml_server import Api
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A project, a stack and a service account, used by one test only."""
+
+    url: str
+    name: str
+    project: str
+    stack: str
+    account: str
+    key: str
+    key_id: str
+    prefix: str
+    """What the names of its objects in the bucket begin with."""
+
+    def environment(self) -> dict[str, str]:
+        """What a user exports to work there."""
+        return {
+            "ZENML_STORE_URL": self.url,
+            "ZENML_STORE_API_KEY": self.key,
+            "ZENML_ACTIVE_PROJECT_ID": self.project,
+            "ZENML_ACTIVE_STACK_ID": self.stack,
+        }
+
+
+def make(api: Api, s3: Access, name: str) -> Workspace:
+    """Register a project, an artifact store, a stack and a service account, all called `name`."""
+    project = api.post("/projects", {"name": name})
+    store = api.post(
+        "/components",
+        {
+            "name": name,
+            "type": "artifact_store",
+            "flavor": "s3",
+            "configuration": {
+                "path": f"s3://{s3.bucket}/{name}",
+                "key": s3.key,
+                "secret": s3.secret,
+                "client_kwargs": {"endpoint_url": s3.endpoint},
+            },
+        },
+    )
+    (orchestrator,) = api.items("/components", type="orchestrator", name="default")
+    components = {"orchestrator": [orchestrator["id"]], "artifact_store": [store["id"]]}
+    stack = api.post("/stacks", {"name": name, "components": components})
+    account = api.post("/service_accounts", {"name": name, "active": True})
+    key = api.post(f"/service_accounts/{account['id']}/api_keys", {"name": name})
+    return Workspace(
+        url=api.url,
+        name=name,
+        project=project["id"],
+        stack=stack["id"],
+        account=account["id"],
+        key=key["body"]["key"],
+        key_id=key["id"],
+        prefix=f"{name}/",
+    )
