@@ -13,7 +13,6 @@ import os
 import pty
 import shutil
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -24,12 +23,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import pytest
+from servers import sharing, workspace
+from servers.records import ServerRecords, SQLiteRecords, sqlite_rows
+from servers.together import Servers
 
 from modalrun.localmodal import launcher
+
+pytest_plugins = ["servers.option"]
 
 PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
 DEADLINE = 90.0
@@ -173,9 +177,22 @@ class Run:
 
 
 class World:
-    """What one test has to itself."""
+    """What one test has to itself.
 
-    def __init__(self, root: Path, zenml_template: Path) -> None:
+    Args:
+        root: Its folder.
+        zenml_template: The ZenML configuration that it begins with; an empty one without it.
+        place: Where it is on a ZenML server; it has a local SQLite store without it.
+        servers: The servers that `place` is on.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        zenml_template: Path | None,
+        place: workspace.Workspace | None = None,
+        servers: Servers | None = None,
+    ) -> None:
         self.root = root
         self.home = root / "home"
         self.state = root / "state"
@@ -186,13 +203,20 @@ class World:
         for folder in (self.home, self.elsewhere, self.temporary):
             folder.mkdir()
         shutil.copytree(PIPELINES, self.project, ignore=shutil.ignore_patterns("__pycache__"))
-        _copy_zenml(zenml_template, self.zenml_config)
+        if zenml_template is None:
+            self.zenml_config.mkdir()
+        else:
+            _copy_zenml(zenml_template, self.zenml_config)
+        self.place = place
+        self.servers = servers
         self.environment = _clean_environment() | {
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
             "ZENML_CONFIG_PATH": str(self.zenml_config),
             "MODALRUN_LOCAL_STATE": str(self.state),
         }
+        if place is not None:
+            self.environment |= place.environment()
         self._commands: list[Command] = []
 
     def spec(self, text: str, name: str = "run.yaml") -> Path:
@@ -293,20 +317,25 @@ class World:
         assert info is not None
         return info.environ()
 
+    @property
+    def records(self) -> SQLiteRecords | ServerRecords:
+        """ZenML's database, wherever it is."""
+        if self.place is None or self.servers is None:
+            return SQLiteRecords(self.zenml_config / "local_stores/default_zen_store/zenml.db")
+        return ServerRecords(self.servers.backend, self.place.project)
+
     def runs(self) -> list[Run]:
         """The runs in ZenML, oldest first."""
-        database = self.zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
-        runs = _rows(
-            database,
+        runs = self.records.rows(
             "SELECT run.id, run.name, run.status, run.status_reason, stack.name"
             " FROM pipeline_run AS run"
             " JOIN pipeline_snapshot ON pipeline_snapshot.id = run.snapshot_id"
-            " JOIN stack ON stack.id = pipeline_snapshot.stack_id ORDER BY run.created",
+            " JOIN stack ON stack.id = pipeline_snapshot.stack_id"
+            f" WHERE {self.records.mine('run')} ORDER BY run.created",
         )
-        steps = _rows(
-            database,
+        steps = self.records.rows(
             "SELECT pipeline_run_id, name, status, version, start_time, end_time, exception_info"
-            " FROM step_run ORDER BY created",
+            f" FROM step_run WHERE {self.records.mine('step_run')} ORDER BY created, version",
         )
         return [
             Run(
@@ -316,7 +345,7 @@ class World:
                 reason=reason or "",
                 stack=stack,
                 steps=[
-                    Step(step, state, version, start, end, exception or "")
+                    Step(step, state, version, str(start), end and str(end), exception or "")
                     for owner, step, state, version, start, end, exception in steps
                     if owner == run_id
                 ],
@@ -333,6 +362,10 @@ class World:
         """What this world's server has recorded of sandboxes, oldest first."""
         rows = self._server("SELECT document FROM sandboxes ORDER BY created_at")
         return [SimpleNamespace(**json.loads(document)) for (document,) in rows]
+
+    def log_files(self) -> list[Path]:
+        """What the server has kept of the sandboxes' output."""
+        return [path for path in (self.state / "logs").rglob("*") if path.is_file()]
 
     def apps(self) -> list[str]:
         """The names of the server's apps."""
@@ -385,7 +418,7 @@ class World:
 
     def _server(self, query: str) -> list[Any]:
         database = self.state / "state.sqlite3"
-        return _rows(database, query) if database.exists() else []
+        return sqlite_rows(database, query) if database.exists() else []
 
 
 class Gate:
@@ -402,11 +435,6 @@ class Gate:
         """Let the step go on; waits until it has arrived."""
         with self.path.open("wb"):
             pass
-
-
-def _rows(database: Path, query: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
-        return connection.execute(query).fetchall()
 
 
 def _clean_environment() -> dict[str, str]:
@@ -454,9 +482,38 @@ def _interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Servers:
+    """The ZenML server, its database and the S3 store that all tests share."""
+    return sharing.acquire(request.config)
+
+
 @pytest.fixture
-def world(tmp_path: Path, zenml_template: Path, _interruptible: None) -> Iterator[World]:
-    """A home, a ZenML, a local Modal server and a project for one test; nothing is left running."""
+def server_world(tmp_path: Path, servers: Servers, _interruptible: None) -> Iterator[World]:
+    """A world on a real ZenML server: a project, a stack and an API key of its own."""
+    place = workspace.make(servers.api(), servers.s3, f"w-{tmp_path.name}-{os.urandom(3).hex()}")
+    made = World(tmp_path, None, place, servers)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def local_world(tmp_path: Path, zenml_template: Path, _interruptible: None) -> Iterator[World]:
+    """A world with ZenML's local SQLite store."""
     made = World(tmp_path, zenml_template)
     yield made
     made.close()
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> World:
+    """A home, a ZenML, a local Modal server and a project for one test; nothing is left running.
+
+    On a real ZenML server with `--zenml-server`, else with a local store.
+    """
+    if not request.config.getoption("--zenml-server"):
+        return cast("World", request.getfixturevalue("local_world"))
+    reason = request.node.get_closest_marker("local_store")
+    if reason is not None:
+        pytest.skip(f"makes no sense on a ZenML server: {reason.args[0]}")
+    return cast("World", request.getfixturevalue("server_world"))

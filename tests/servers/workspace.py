@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import dataclass
 
 from servers.s3 import Access
@@ -30,6 +32,11 @@ class Workspace:
             "ZENML_ACTIVE_PROJECT_ID": self.project,
             "ZENML_ACTIVE_STACK_ID": self.stack,
         }
+
+
+def secret_of(key: str) -> str:
+    """The secret part of an API key, which is JSON in base64 after a prefix."""
+    return str(json.loads(base64.b64decode(key.removeprefix("ZENKEY_")))["key"])
 
 
 def make(api: Api, s3: Access, name: str) -> Workspace:

@@ -79,7 +79,7 @@ class ZenMLServer:
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
-        self._server.start(self._ready, 170)
+        self._server.start(self._ready, 230)
 
     def stop(self) -> None:
         """End it in good order."""
