@@ -36,7 +36,7 @@ from modalrun.localmodal import launcher
 pytest_plugins = ["servers.option"]
 
 PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
-DEADLINE = 90.0
+DEADLINE = 90.0 * sharing.PATIENCE
 """Seconds after which something that is waited for counts as lost; never how long a test takes."""
 
 FINISHED = {"completed", "cached", "failed", "stopped", "skipped", "retried"}

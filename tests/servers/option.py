@@ -26,10 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give tests on the server more time: the first one waits until the servers are there."""
     for item in items:
-        wanted = {"world", "server_world", "servers"} & set(getattr(item, "fixturenames", ()))
-        if wanted and ("realserver" in item.nodeid or config.getoption("--zenml-server")):
+        used = {"world", "server_world", "servers"} & set(getattr(item, "fixturenames", ()))
+        starts = used and ("realserver" in item.nodeid or config.getoption("--zenml-server"))
+        if starts or sharing.PATIENCE != 1:
             own = item.get_closest_marker("timeout")
-            item.add_marker(pytest.mark.timeout((own.args[0] if own else 180) + sharing.SECONDS))
+            seconds = (own.args[0] if own else float(config.getini("timeout"))) * sharing.PATIENCE
+            item.add_marker(pytest.mark.timeout(seconds + (sharing.SECONDS if starts else 0)))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
