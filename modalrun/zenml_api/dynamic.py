@@ -19,6 +19,7 @@ from modalrun.isolating import sandbox_for
 from modalrun.orchestrator import ModalOrchestrator
 from modalrun.zenml_api import runs
 from modalrun.zenml_api.one_step import Word, word
+from modalrun.zenml_api.patience import outlast_the_server
 from modalrun.zenml_api.steps import LoadedRun
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class DynamicRun:
             isolated: Where isolated steps run; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
+        outlast_the_server(say)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:

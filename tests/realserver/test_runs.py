@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
 from servers.workspace import secret_of
 
 if TYPE_CHECKING:

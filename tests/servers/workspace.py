@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import urllib.error
+import urllib.parse
+import urllib.request
 from dataclasses import dataclass
 
 from servers.s3 import Access
@@ -71,3 +74,25 @@ def make(api: Api, s3: Access, name: str) -> Workspace:
         key_id=key["id"],
         prefix=f"{name}/",
     )
+
+
+def login(url: str, key: str) -> str:
+    """A token for an API key, as ZenML's client gets one."""
+    form = {"grant_type": "zenml-api-key", "password": key}
+    body = urllib.parse.urlencode(form).encode()
+    with urllib.request.urlopen(f"{url}/api/v1/login", body, timeout=60) as answer:
+        return str(json.load(answer)["access_token"])
+
+
+def accepts(url: str, token: str) -> bool:
+    """Whether the server accepts a token."""
+    request = urllib.request.Request(
+        f"{url}/api/v1/current-user", headers={"Authorization": f"Bearer {token}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        if error.code != 401:
+            raise
+        return False
