@@ -318,6 +318,11 @@ class World:
         return info.environ()
 
     @property
+    def stack(self) -> str:
+        """The name of the stack that runs use unless they say otherwise."""
+        return "default" if self.place is None else self.place.name
+
+    @property
     def records(self) -> SQLiteRecords | ServerRecords:
         """ZenML's database, wherever it is."""
         if self.place is None or self.servers is None:
@@ -335,7 +340,8 @@ class World:
         )
         steps = self.records.rows(
             "SELECT pipeline_run_id, name, status, version, start_time, end_time, exception_info"
-            f" FROM step_run WHERE {self.records.mine('step_run')} ORDER BY created, version",
+            f" FROM step_run WHERE {self.records.mine('step_run')}"
+            f" ORDER BY {self.records.step_order}",
         )
         return [
             Run(
@@ -489,10 +495,15 @@ def servers(request: pytest.FixtureRequest) -> Servers:
 
 
 @pytest.fixture
-def server_world(tmp_path: Path, servers: Servers, _interruptible: None) -> Iterator[World]:
+def server_world(
+    request: pytest.FixtureRequest, tmp_path: Path, servers: Servers, _interruptible: None
+) -> Iterator[World]:
     """A world on a real ZenML server: a project, a stack and an API key of its own."""
+    # Only tests that compare the user's configuration with what it was need one.
+    option = request.config.getoption("--zenml-server")
+    template = request.getfixturevalue("zenml_template") if option else None
     place = workspace.make(servers.api(), servers.s3, f"w-{tmp_path.name}-{os.urandom(3).hex()}")
-    made = World(tmp_path, None, place, servers)
+    made = World(tmp_path, template, place, servers)
     yield made
     made.close()
 

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -18,6 +18,7 @@ class SQLiteRecords:
     """The SQLite file of a local store."""
 
     file: Path
+    step_order: ClassVar[str] = "step_run.created"
 
     def rows(self, query: str) -> list[Any]:
         """The answer to a query; ids are 32 hexadecimal digits."""
@@ -34,6 +35,13 @@ class ServerRecords:
 
     backend: Backend
     project: str
+    # MariaDB's times are whole seconds: of steps created in one, the graph's order decides.
+    step_order: ClassVar[str] = (
+        "step_run.created, (SELECT MIN(configuration.`index`)"
+        " FROM step_configuration AS configuration"
+        " WHERE configuration.snapshot_id = step_run.snapshot_id"
+        " AND configuration.name = step_run.name), step_run.version"
+    )
 
     def rows(self, query: str) -> list[Any]:
         """The answer to a query; ids are 32 hexadecimal digits."""
