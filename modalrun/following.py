@@ -20,7 +20,7 @@ from modalrun.loglines import Item, LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
-from modalrun.outcome import Outcome, StepRecord, verdict
+from modalrun.outcome import PAUSED, Outcome, StepRecord, answers, verdict
 from modalrun.plan import Plan
 from modalrun.spending import spending
 
@@ -392,6 +392,8 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     details += spending(run.plan, board, run.sandbox.gpu, began, time.time(), resumed=run.resumed)
     if end.kind == "timed_out":
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
+    if record.status == PAUSED:
+        details += zip(("answer", "resume"), answers(run.run_id), strict=True)
     recorded = {step.name: step for step in record.steps}
     return Outcome(
         code, headline, tuple(details), _steps(run.steps, recorded, board), run_id=run.run_id

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun import errors, following, interrupts, reconciling, runs, stopping, submission
+from modalrun.facts import RunFacts, from_metadata
 from modalrun.following import OnInterrupt, Submitted
+from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.outcome import Outcome
 from modalrun.output.console import Reporter, reporter
 from modalrun.spec import RunSpec, Target
@@ -89,6 +91,7 @@ def submit(
                     lambda: existing_run(job.compiled, str(run.id), environment),
                     shown,
                     created,
+                    earlier=_ended_before(run, job.connection),
                 )
                 interrupts.check()
             except (KeyboardInterrupt, errors.Interrupted):
@@ -105,7 +108,14 @@ def submit(
 
     def wait() -> None:
         with until_its_end:
-            _follow(submitted, shown)
+            try:
+                _follow(submitted, shown)
+            except errors.ModalrunError as error:
+                if not submitted.resumed:
+                    raise
+                # It was resumed, and its end is recorded and shown; ZenML would take an error for a
+                # failure to resume it, and change its record.
+                logger.error(error.message)
 
     return wait
 
@@ -156,6 +166,21 @@ def _job(target: Target, snapshot_id: str, shown: Reporter) -> submission.Job:
     shown.phase("Reading the deployment")
     spec = bare_spec(target, Path(source_utils.get_source_root()).resolve())
     return submission.check(spec, snapshots.stored(snapshot_id, spec), shown)
+
+
+def _ended_before(run: PipelineRunResponse, connection: Connection) -> str | None:
+    """The sandbox that a run has had which ZenML resumes, once it has ended; else None.
+
+    The run is recorded as paused or failed a moment before its sandbox ends, and its name is the
+    one that the next gets.
+    """
+    facts = from_metadata(RunFacts, run.run_metadata)
+    if facts is None:
+        return None
+    with contextlib.suppress(errors.NotFoundError):
+        sandbox = connection.attach(facts.sandbox_id)
+        RunningSandbox(connection, sandbox, app_id=facts.app_id).wait()
+    return facts.sandbox_id
 
 
 def bare_spec(target: Target, source_root: Path) -> RunSpec:

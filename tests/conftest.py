@@ -17,7 +17,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,124 +26,21 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import pytest
+from commands import DEADLINE, Command, Result, Stream
 from servers import sharing, workspace
 from servers.records import ServerRecords, SQLiteRecords, sqlite_rows
 from servers.together import Servers
 
-from modalrun.localmodal import launcher
+from modalrun.localmodal import launcher, shared_nursery
+from modalrun.preloading import PRELOAD
 
 pytest_plugins = ["servers.option"]
 
 PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
-DEADLINE = 90.0 * sharing.PATIENCE
-"""Seconds after which something that is waited for counts as lost; never how long a test takes."""
-
 FINISHED = {"completed", "cached", "failed", "stopped", "skipped", "retried"}
 """ZenML's words for steps and runs that are over."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-class Stream:
-    """What a process writes to one descriptor, as it comes."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._news = threading.Condition()
-        self._ended = False
-        self.data = bytearray()
-        self.arrivals: list[tuple[float, bytes]] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    @property
-    def text(self) -> str:
-        """Everything so far."""
-        return self.data.decode("utf-8", "backslashreplace")
-
-    def wait_for(self, text: str, seconds: float = DEADLINE) -> str:
-        """Wait until a line with `text` is complete; returns that line."""
-        deadline = time.monotonic() + seconds
-        with self._news:
-            while True:
-                complete = self.text.splitlines(keepends=True)
-                for line in complete:
-                    if text in line and line.endswith("\n"):
-                        return line.rstrip("\r\n")
-                left = deadline - time.monotonic()
-                if self._ended or left <= 0:
-                    why = "the stream ended" if self._ended else f"{seconds:g} s passed"
-                    raise AssertionError(f"{why} without {text!r} in:\n{self.text}")
-                self._news.wait(left)
-
-    def finish(self) -> None:
-        """Wait until the other end is closed."""
-        self._thread.join(DEADLINE)
-        assert not self._thread.is_alive(), "a process keeps the output open"
-
-    def _read(self) -> None:
-        while True:
-            try:
-                data = os.read(self._descriptor, 65_536)
-            except OSError:
-                # The end of a pseudo-terminal whose other side is closed.
-                data = b""
-            now = time.time()
-            with self._news:
-                if data:
-                    self.data += data
-                    self.arrivals.append((now, data))
-                else:
-                    self._ended = True
-                self._news.notify_all()
-            if not data:
-                os.close(self._descriptor)
-                return
-
-
-class Command:
-    """A process that runs, with what it has written so far. On a terminal, stderr is stdout."""
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        stdout: Stream,
-        stderr: Stream,
-        keyboard: int | None = None,
-    ) -> None:
-        self.process = process
-        self.stdout = stdout
-        self.stderr = stderr
-        self._keyboard = keyboard
-
-    def type(self, text: str) -> None:
-        """Press keys, where the process has a terminal."""
-        assert self._keyboard is not None
-        os.write(self._keyboard, text.encode())
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def finish(self, seconds: float = DEADLINE) -> Result:
-        """Wait for the end of the process and of its output."""
-        try:
-            code = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(
-                f"still running after {seconds:g} s:\n{self.stdout.text}\n{self.stderr.text}"
-            ) from None
-        self.stdout.finish()
-        self.stderr.finish()
-        return Result(code, self.stdout.text, self.stderr.text)
 
 
 @dataclass(frozen=True)
@@ -182,6 +78,7 @@ class World:
     Args:
         root: Its folder.
         zenml_template: The ZenML configuration that it begins with; an empty one without it.
+        nursery: Where the local Modal server finds the process that has ZenML in memory.
         place: Where it is on a ZenML server; it has a local SQLite store without it.
         servers: The servers that `place` is on.
     """
@@ -190,6 +87,7 @@ class World:
         self,
         root: Path,
         zenml_template: Path | None,
+        nursery: Path,
         place: workspace.Workspace | None = None,
         servers: Servers | None = None,
     ) -> None:
@@ -206,7 +104,7 @@ class World:
         if zenml_template is None:
             self.zenml_config.mkdir()
         else:
-            _copy_zenml(zenml_template, self.zenml_config)
+            copy_zenml(zenml_template, self.zenml_config)
         self.place = place
         self.servers = servers
         self.environment = _clean_environment() | {
@@ -214,6 +112,7 @@ class World:
             "TMPDIR": str(self.temporary),
             "ZENML_CONFIG_PATH": str(self.zenml_config),
             "MODALRUN_LOCAL_STATE": str(self.state),
+            shared_nursery.VARIABLE: str(nursery),
         }
         if place is not None:
             self.environment |= place.environment()
@@ -452,7 +351,33 @@ def _clean_environment() -> dict[str, str]:
     return kept | {"ZENML_ANALYTICS_OPT_IN": "false", "MODALRUN_LOCAL_IDLE_TIMEOUT": "0"}
 
 
-def _copy_zenml(template: Path, destination: Path) -> None:
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What sandboxes import, imported once for the servers of all tests: twice ZenML's time.
+
+    It is a process of the session, not of a test: each server has its own forked from it.
+    """
+    path = tmp_path_factory.mktemp("nursery") / "socket"
+    if sys.platform != "linux":
+        yield path
+        return
+    program = [sys.executable, "-m", "modalrun.localmodal.shared_nursery", str(path)]
+    process = subprocess.Popen(
+        [*program, json.dumps(PRELOAD.to_json())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_clean_environment(),
+        start_new_session=True,
+    )
+    yield path
+    # It ends with its input.
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, output) == (0, b"")
+
+
+def copy_zenml(template: Path, destination: Path) -> None:
+    """A ZenML configuration folder of one's own, made from `zenml_template`."""
     shutil.copytree(template, destination)
     config = destination / "config.yaml"
     config.write_text(config.read_text().replace(str(template), str(destination)))
@@ -461,7 +386,19 @@ def _copy_zenml(template: Path, destination: Path) -> None:
 @pytest.fixture(scope="session")
 def zenml_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ZenML configuration folder with a fresh SQLite database, made once because it takes 5 s."""
-    root = tmp_path_factory.mktemp("zenml-template")
+    base = tmp_path_factory.getbasetemp()
+    # The workers of pytest-xdist share the folder above.
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zenml-template"
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "made").exists():
+            _make_zenml(root)
+            (root / "made").touch()
+    return root / "zenml-config"
+
+
+def _make_zenml(root: Path) -> None:
+    root.mkdir()
     environment = _clean_environment() | {
         "HOME": str(root),
         "ZENML_CONFIG_PATH": str(root / "zenml-config"),
@@ -478,7 +415,6 @@ def zenml_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text=True,
         )
         assert done.returncode == 0, done.stdout
-    return root / "zenml-config"
 
 
 @pytest.fixture(scope="session")
@@ -496,22 +432,28 @@ def servers(request: pytest.FixtureRequest) -> Servers:
 
 @pytest.fixture
 def server_world(
-    request: pytest.FixtureRequest, tmp_path: Path, servers: Servers, _interruptible: None
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    nursery: Path,
+    servers: Servers,
+    _interruptible: None,
 ) -> Iterator[World]:
     """A world on a real ZenML server: a project, a stack and an API key of its own."""
     # Only tests that compare the user's configuration with what it was need one.
     option = request.config.getoption("--zenml-server")
     template = request.getfixturevalue("zenml_template") if option else None
     place = workspace.make(servers.api(), servers.s3, f"w-{tmp_path.name}-{os.urandom(3).hex()}")
-    made = World(tmp_path, template, place, servers)
+    made = World(tmp_path, template, nursery, place, servers)
     yield made
     made.close()
 
 
 @pytest.fixture
-def local_world(tmp_path: Path, zenml_template: Path, _interruptible: None) -> Iterator[World]:
+def local_world(
+    tmp_path: Path, nursery: Path, zenml_template: Path, _interruptible: None
+) -> Iterator[World]:
     """A world with ZenML's local SQLite store."""
-    made = World(tmp_path, zenml_template)
+    made = World(tmp_path, zenml_template, nursery)
     yield made
     made.close()
 

@@ -24,6 +24,7 @@ from modalrun.driver import (
     EXIT_UNRECORDED,
     RUN_ID,
     control,
+    marking,
     order,
 )
 from modalrun.driver.isolated import IsolatedSteps
@@ -40,14 +41,19 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGTERM, end)
     buffer_lines()
+    marking.install()
+    # The function's own lines, also while a step runs beside it.
+    marking.lines_of_nobody()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_UNRECORDED
     try:
         if len(sys.argv) > 1:
             isolated = IsolatedSteps(order.read(Path(sys.argv[1]).read_text(encoding="utf-8")))
+        from modalrun.zenml_api import output
         from modalrun.zenml_api.dynamic import DynamicRun
 
+        output.listen()
         run = DynamicRun(os.environ[RUN_ID], isolated)
         gc.freeze()
         gc.enable()

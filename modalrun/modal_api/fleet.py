@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 TAG_ATTEMPT = "modalrun-attempt"
 """Which sandbox of its step it is: so that a driver that takes over counts on."""
 
+TAG_RECORD = "modalrun-record"
+"""The id of the step run record that a dynamic pipeline's step has in ZenML."""
+
 TAG_EARLY = "modalrun-early"
 """On a sandbox that was created before its step's turn."""
 
@@ -318,6 +321,7 @@ class Member:
         step: The value of its tag for the step.
         attempt: Which sandbox of its step it is.
         early: Whether it was created before its step's turn.
+        record: The value of its tag for the step run record; empty where it has none.
     """
 
     def __init__(
@@ -334,6 +338,7 @@ class Member:
         self.step = tags.get(TAG_STEP, "")
         self.attempt = int(tags.get(TAG_ATTEMPT, "1"))
         self.early = TAG_EARLY in tags
+        self.record = tags.get(TAG_RECORD, "")
         self._end: asyncio.Task[End] | None = None
         self._fleet = fleet
         self._line = line

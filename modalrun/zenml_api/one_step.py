@@ -138,6 +138,9 @@ class OneStep:
                 else:
                     step_run = self._launcher.launch_again(self._again)
                 self._launcher.store_facts(step_run)
+                if step_run.status.is_finished:
+                    self._launcher.finish_facts()
+                    return word(step_run.status)
         except BaseException as error:
             # After a stop ZenML raises all kinds of things.
             if self._word() != "stopped":

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from uuid import UUID
 
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
 from zenml.exceptions import RunStoppedException
 from zenml.execution.context import setup_execution_context
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
@@ -19,6 +20,9 @@ from modalrun.driver.process import say
 from modalrun.zenml_api.integrations import activate_lazily
 from modalrun.zenml_api.patience import outlast_the_server
 from modalrun.zenml_api.stacks import stand_in
+
+_PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
+"""The states of a run that its first step still has to set running (`sql_zen_store.py:7329`)."""
 
 
 class LoadedRun:
@@ -49,7 +53,9 @@ class LoadedRun:
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.
         self._contexts.enter_context(prevent_pipeline_execution())
-        self._contexts.enter_context(setup_execution_context())
+        # ZenML would look the run up again for each step, and list this process's packages first.
+        begun = None if self.run.status in _PLACEHOLDER else self.run
+        self._contexts.enter_context(setup_execution_context(begun))
 
     @property
     def orchestrator_run_id(self) -> str:

@@ -169,40 +169,6 @@ def test_ctrl_c_leaves_a_run_and_a_refresh_finds_that_its_sandbox_is_gone(world:
     assert (world.only_run().status, world.only_run().statuses["double"]) == ("failed", "failed")
 
 
-def test_a_dynamic_pipeline(world: World) -> None:
-    spec = "pipeline: growing.growing\ntarget: local\nsettings: {orchestrator: {timeout: 300}}\n"
-
-    done = world.submit(spec, "--mode", "per_step")
-
-    assert done.exit_code == 0, done.stderr
-    run = world.only_run()
-    names = ["count", "square", "square_2", "total"]
-    assert run.status == "completed"
-    assert run.statuses == dict.fromkeys(names, "completed")
-    assert "counting in the run sandbox" in done.stdout
-    assert "square | squaring 0 in square\n" in done.stdout
-    assert "square_2 | squaring 1 in square_2\n" in done.stdout
-    assert "total 1 in the run sandbox" in done.stdout
-    assert "does not support" not in done.stdout + done.stderr
-    for name in names:
-        assert re.search(rf"^{name} +completed", done.stderr, re.M), done.stderr
-    driver, *steps = world.sandboxes()
-    assert len(steps) == 2
-    assert {box.timeout_secs for box in steps} == {200}
-    assert all("T4" in json.dumps(vars(box)) for box in steps)
-    assert "T4" not in json.dumps(vars(driver))
-
-    failed = world.submit(spec, "--param", "wrong=true")
-
-    assert failed.exit_code == 1, failed.stderr
-    run = world.runs()[1]
-    assert (run.status, run.statuses["square_2"]) == ("failed", "failed")
-    assert "ValueError: as asked" in failed.stdout + failed.stderr
-    assert "total" not in run.statuses
-    # All of it in one sandbox.
-    assert len(world.sandboxes()) == 4
-
-
 UPSTREAM = """
 import os
 os.environ["ZENML_SKIP_STACK_VALIDATION"] = "true"

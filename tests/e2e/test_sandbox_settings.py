@@ -14,12 +14,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(autouse=True)
-def nothing_preloaded(world: World) -> None:
-    """One run a test, mostly: what is imported beforehand would be of no use to a second."""
-    world.environment["MODALRUN_LOCAL_PRELOAD"] = ""
-
-
 TOKEN = "not-to-be-seen-anywhere"
 
 EVERYTHING = """
