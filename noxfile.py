@@ -21,6 +21,14 @@ def exhaustive(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "", *session.posargs)
 
 
+@nox.session(name="real-server")
+def real_server(session: nox.Session) -> None:
+    """Run the end-to-end tests, also the slow variations, on a real ZenML server."""
+    session.install("-e", ".[dev]")
+    wanted = session.posargs or ["tests/realserver", "tests/e2e"]
+    session.run("pytest", "--zenml-server", "-n", "2", "--dist", "worksteal", "-m", "", *wanted)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""

@@ -16,7 +16,9 @@ from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
 from modalrun.driver import RunStopped
+from modalrun.driver.process import say
 from modalrun.zenml_api.integrations import activate_lazily
+from modalrun.zenml_api.patience import outlast_the_server
 from modalrun.zenml_api.stacks import stand_in
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
@@ -78,6 +80,7 @@ class StepRunner:
             run_id: ZenML's run id.
         """
         self._loaded = LoadedRun(run_id)
+        outlast_the_server(say)
         self._snapshot = self._loaded.snapshot
         self._stack = self._loaded.stack
         configurations = self._snapshot.step_configurations
