@@ -50,7 +50,7 @@ class RunLines:
     """Puts the streams of a run's sandboxes together; keeps the order within each.
 
     Attributes:
-        run_sandbox: Modal's id of the run sandbox.
+        run_sandbox: Modal's id of the run sandbox; of several, the last.
         per_step: Whether each step has a sandbox of its own; None until an event says it.
 
     The run sandbox's streams also carry events (`modalrun.driver.events`): those come out as what
@@ -60,9 +60,10 @@ class RunLines:
     def __init__(self, run_sandbox: str) -> None:
         """
         Args:
-            run_sandbox: Modal's id of the run sandbox, the only one whose events are believed.
+            run_sandbox: Modal's id of the run sandbox. No step sandbox's events are believed.
         """
         self.run_sandbox = run_sandbox
+        self._run_sandboxes = {run_sandbox}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
         self._attempts: dict[str, int] = {}
@@ -77,6 +78,11 @@ class RunLines:
         """From now on, what a sandbox prints belongs to this try of a step."""
         self.per_step = True
         self._steps[sandbox] = (step, attempt)
+
+    def succeed(self, run_sandbox: str) -> None:
+        """Another driver has taken over, in a run sandbox of its own."""
+        self._run_sandboxes.add(run_sandbox)
+        self.run_sandbox = run_sandbox
 
     def feed(self, sandbox: str, source: str, text: str, time: float | None = None) -> list[Item]:
         """The lines and events that a piece of a stream completes."""
@@ -113,7 +119,7 @@ class RunLines:
         return [*items, self._line(stream, sandbox, SYSTEM, text)]
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
-        if sandbox != self.run_sandbox or events.MARK not in text:
+        if sandbox not in self._run_sandboxes or events.MARK not in text:
             return [self._line(stream, sandbox, source, text)]
         before, event = _event_in(text)
         if event is None:
@@ -144,7 +150,7 @@ class RunLines:
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
         step, attempt = self._steps.get(sandbox, (stream.step, 1))
-        if sandbox == self.run_sandbox and step is not None:
+        if sandbox in self._run_sandboxes and step is not None:
             attempt = self._attempts.get(step, 1)
         return LogLine(step, source, text, stream.time, sandbox, attempt)
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from uuid import UUID
 
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
 from zenml.exceptions import RunStoppedException
 from zenml.execution.context import setup_execution_context
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
@@ -70,8 +71,14 @@ class StepRunner:
 
         Args:
             run_id: ZenML's run id.
+
+        Raises:
+            RunStopped: Somebody has stopped the run already.
         """
         self._loaded = LoadedRun(run_id)
+        if self._loaded.run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+            # Nobody could end this sandbox when they stopped the run: it was not there yet.
+            raise RunStopped
         self._snapshot = self._loaded.snapshot
         self._stack = self._loaded.stack
         configurations = self._snapshot.step_configurations
