@@ -60,13 +60,15 @@ class RunLines:
     def __init__(self, run_sandbox: str) -> None:
         """
         Args:
-            run_sandbox: Modal's id of the run sandbox. No step sandbox's events are believed.
+            run_sandbox: Modal's id of the run sandbox. Of a step sandbox only the
+                word is believed that its step begins.
         """
         self.run_sandbox = run_sandbox
         self._run_sandboxes = {run_sandbox}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
         self._attempts: dict[str, int] = {}
+        self._begun_in: set[str] = set()
         self.per_step: bool | None = None
 
     @property
@@ -119,6 +121,8 @@ class RunLines:
         return [*items, self._line(stream, sandbox, SYSTEM, text)]
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
+        if events.MARK in text and (begun := self._begun(sandbox, text)):
+            return [begun]
         if sandbox not in self._run_sandboxes or events.MARK not in text:
             return [self._line(stream, sandbox, source, text)]
         before, event = _event_in(text)
@@ -138,6 +142,16 @@ class RunLines:
         if isinstance(event, StepEvent) and event.state == "retrying" and self.per_step:
             items.append(self._told(stream, event))
         return [*items, event]
+
+    def _begun(self, sandbox: str, text: str) -> StepEvent | None:
+        """A step's own word that it begins, which its process says before the user's code runs."""
+        step, attempt = self._steps.get(sandbox, (None, 1))
+        event = events.read(text) if step is not None and sandbox not in self._begun_in else None
+        if not isinstance(event, StepEvent) or (event.step, event.state) != (step, "running"):
+            return None
+        self._begun_in.add(sandbox)
+        # No more of it is believed than whose it is: the user's code can print such a line too.
+        return StepEvent(event.step, "running", event.at, attempt, sandbox=sandbox, began=event.at)
 
     def _told(self, stream: _Stream, event: StepEvent) -> LogLine:
         """The driver's word on a step, as a line of that step."""
