@@ -222,6 +222,7 @@ def _with_event(step: KnownStep, event: StepEvent) -> KnownStep:
         end=at if event.state in FINAL else None,
         reason=event.reason,
         facts=facts,
+        since=at,
     )
 
 

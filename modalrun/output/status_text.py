@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
+from typing import NamedTuple
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
@@ -77,11 +78,13 @@ class LiveStatus:
         if self._live is not None:
             self._live.refresh()
             return
-        for subject, words in _changes(view):
-            if self._said.get(subject) != words:
-                self._said[subject] = words
-                now = datetime.now().strftime("%H:%M:%S")
-                self._console.print(Text(harmless(f"{now} {subject}: {words}", colours=False)))
+        now = _now()
+        news = [one for one in _changes(view) if self._said.get(one.subject) != one.words]
+        # What was noticed together has not happened together.
+        for change in sorted(news, key=lambda one: one.at or now):
+            self._said[change.subject] = change.words
+            text = f"{_local(change.at or now, now)} {change.subject}: {change.words}"
+            self._console.print(Text(harmless(text, colours=False)))
 
     def _current(self) -> RenderableType:
         if self._view is None:
@@ -90,14 +93,26 @@ class LiveStatus:
         return _rendered(self._view, _now(), _width(self._console), rows=rows)
 
 
-def _changes(view: RunView) -> Iterator[tuple[str, str]]:
+class _Change(NamedTuple):
+    """That something is in a state, and since when, where that is known."""
+
+    subject: str
+    words: str
+    at: datetime | None = None
+
+
+def _changes(view: RunView) -> Iterator[_Change]:
     for step in view.steps:
         if step.status != "not run":
             reason = exit_reason(step)
-            yield f"step {step.name}", _state(step) + (f" ({reason})" if reason else "")
-    yield f"run {view.run.name}", view.state
+            words = _state(step) + (f" ({reason})" if reason else "")
+            began = step.start if step.status == "running" else step.since
+            yield _Change(f"step {step.name}", words, step.end or began)
+    run = view.run
+    begun = run.start if view.state == "running" else None
+    yield _Change(f"run {run.name}", view.state, run.end if run.finished else begun)
     for note in view.notes:
-        yield "note", note.text
+        yield _Change("note", note.text)
 
 
 def _rendered(view: RunView, now: datetime, width: int, *, rows: int | None = None) -> Group:
