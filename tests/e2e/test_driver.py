@@ -19,7 +19,7 @@ from modalrun.driver.events import MARK, StepEvent
 from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate, waiting
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, Result, World
+    from tests.conftest import Result, World
 
 pytestmark = pytest.mark.e2e
 
@@ -54,11 +54,6 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     running = resume(world, run_id)
     assert running.exit_code == 0, running.stderr
     assert "driver is running" in running.stderr
-
-    lines = world.modalrun("logs", "--follow", run_id)
-    lines.stdout.wait_for("wait | waiting in")
-    watched = world.modalrun("status", "--watch", "--exit-status", run_id)
-    watched.stdout.wait_for("step wait: running")
 
     (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
     terminate(world, driver.id)
@@ -100,33 +95,10 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     assert run.status == "completed"
     assert [len(boxes(world, step)) for step in ("wait", "afterwards")] == [1, 1]
     assert_all_over(world)
-    assert_followed_into_the_new_run_sandbox(lines, watched)
 
     over = resume(world, run_id)
     assert over.exit_code == 0
     assert "is over" in over.stderr
-
-
-def assert_followed_into_the_new_run_sandbox(lines: Command, watched: Command) -> None:
-    """Who looked on from elsewhere has seen the whole run, each line of it once."""
-    seen = lines.finish()
-    assert seen.exit_code == 0, seen.stderr
-    printed = re.sub(r"\d+(\.\d+s)?", "N", seen.stdout).splitlines()
-    assert printed == list(dict.fromkeys(printed))
-    own = ("waiting in", "the gate", "afterwards:", "has finished")
-    assert [line for line in printed if any(text in line for text in own)] == [
-        "wait | waiting in N below N",
-        "wait | the gate is open",
-        "wait | Step `wait` has finished in N.",
-        "afterwards | afterwards: through",
-        "afterwards | Step `afterwards` has finished in N.",
-    ]
-    assert "The run's driver is gone; waiting for another one" in seen.stderr
-    view = watched.finish()
-    assert view.exit_code == 0, view.stderr
-    for change in ("run .*: lost", "run .*: running", "step afterwards: completed"):
-        assert len(re.findall(rf"^\d\d:\d\d:\d\d {change}$", view.stdout, re.M)) >= 1, view.stdout
-    assert re.search(r"state +completed", view.stdout)
 
 
 def assert_the_rest_is_all_that_is_new(world: World, resumed: Result, run_id: str) -> None:
