@@ -44,7 +44,7 @@ class LiveStatus:
     def __init__(self) -> None:
         self._console = make_console(stderr=False)
         self._view: RunView | None = None
-        self._said: dict[str, str] = {}
+        self._said: dict[str, tuple[datetime, str]] = {}
         self._over = False
         self._live: Live | None = None
         if self._console.is_terminal:
@@ -79,11 +79,17 @@ class LiveStatus:
             self._live.refresh()
             return
         now = _now()
-        news = [one for one in _changes(view) if self._said.get(one.subject) != one.words]
+        news: list[tuple[datetime, _Change]] = []
+        for change in _changes(view):
+            before, words = self._said.get(change.subject, (datetime.min, ""))
+            if words != change.words:
+                # A run that was lost and goes on has not begun a second time.
+                at = change.at if change.at and change.at > before else now
+                news.append((at, change))
         # What was noticed together has not happened together.
-        for change in sorted(news, key=lambda one: one.at or now):
-            self._said[change.subject] = change.words
-            text = f"{_local(change.at or now, now)} {change.subject}: {change.words}"
+        for at, change in sorted(news, key=lambda one: one[0]):
+            self._said[change.subject] = (at, change.words)
+            text = f"{_local(at, now)} {change.subject}: {change.words}"
             self._console.print(Text(harmless(text, colours=False)))
 
     def _current(self) -> RenderableType:

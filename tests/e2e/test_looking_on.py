@@ -168,6 +168,8 @@ def test_a_run_whose_sandbox_is_gone_is_lost_until_it_is_reconciled(world: World
     assert "reconcile" in seen["steps"][0]["exit_reason"]
 
 
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
 def test_who_looks_on_follows_the_run_into_the_sandbox_of_its_next_driver(world: World) -> None:
     gate = world.gate()
     spec = "pipeline: waiting.waiting\ntarget: local\nsettings: {orchestrator: {mode: per_step}}\n"

@@ -117,3 +117,11 @@ def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
             (5, "step busy: running"),
         )
     ]
+
+    live.show(judge(run, [], ModalView("ended", "stopped", 137)))
+    live.show(view)
+
+    # A run that was lost and goes on has not begun a second time.
+    again = capsys.readouterr().out.splitlines()[-1]
+    assert again.endswith(f" run {RUN.name}: running")
+    assert not again.startswith(status_text._local(began, now))
