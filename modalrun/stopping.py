@@ -181,7 +181,9 @@ def _graceful(
         # Without a driver nothing new starts, and what runs may finish by itself.
         text = f"The run has no driver any more; step sandboxes that still run: {len(left)}."
         if not wait:
-            return Stopped(run.id, run.status, text)
+            # Its end is recorded by whoever waits for it.
+            again = f"'modalrun stop {run.id}' waits for them, with --force it ends them now."
+            return Stopped(run.id, run.status, f"{text} {again}")
         say(f"{text} Waiting for them to finish.")
         sandboxes.wait_for_steps()
     runs.finalize_run(run.id, ASKED, stopped=True)
