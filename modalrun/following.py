@@ -20,15 +20,12 @@ from modalrun.loglines import Item, LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
-from modalrun.outcome import PAUSED, Outcome, StepRecord, answers, verdict
+from modalrun.outcome import KILLED, PAUSED, Outcome, StepRecord, answers, verdict
 from modalrun.plan import Plan
 from modalrun.spending import spending
 
 OnInterrupt = Literal["ask", "stop", "detach"]
 """What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
-
-KILLED = 137
-"""Modal's exit code of a sandbox that was terminated from outside."""
 
 STOP_SECONDS = 7.0
 """How long the end of a run is waited for after a signal. CI systems kill after 7.5 to 10 s."""

@@ -34,6 +34,10 @@ SANDBOXES_PER_CLIENT = 40
 """One connection carries about 100 streams (HTTP/2's usual limit), of which a sandbox takes two."""
 
 
+_RELEASED = Ended("", "")
+"""Takes the place of a stream's end where nothing was read."""
+
+
 class Streams:
     """The live streams of any number of sandboxes, as one.
 
@@ -88,10 +92,20 @@ class Streams:
             batch = self._buffer.take()
             if not batch:
                 return
-            yield batch
+            if items := [item for item in batch if item is not _RELEASED]:
+                yield items
             # After the reader has had its turn: it may have added more in answer to the last one.
             with self._lock:
                 self._open -= sum(isinstance(item, Ended) for item in batch)
+
+    def hold(self) -> None:
+        """Keep the iteration waiting until `release`, also when all streams have ended."""
+        with self._lock:
+            self._open += 1
+
+    def release(self) -> None:
+        """Take back a `hold`."""
+        asyncio.run_coroutine_threadsafe(self._buffer.put(_RELEASED, 0), self._loop)
 
     def close(self) -> None:
         """Read nothing more; the iteration ends."""

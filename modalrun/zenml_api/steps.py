@@ -78,9 +78,15 @@ class StepRunner:
 
         Args:
             run_id: ZenML's run id.
+
+        Raises:
+            RunStopped: Somebody has stopped the run already.
         """
         self._loaded = LoadedRun(run_id)
         outlast_the_server(say)
+        if self._loaded.run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+            # Nobody could end this sandbox when they stopped the run: it was not there yet.
+            raise RunStopped
         self._snapshot = self._loaded.snapshot
         self._stack = self._loaded.stack
         configurations = self._snapshot.step_configurations
