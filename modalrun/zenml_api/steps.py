@@ -8,13 +8,13 @@ from uuid import UUID
 
 from zenml.client import Client
 from zenml.exceptions import RunStoppedException
-from zenml.execution.context import setup_execution_context
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
 from zenml.execution.step.utils import launch_step
 from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
 from modalrun.driver import RunStopped
+from modalrun.zenml_api import versions
 from modalrun.zenml_api.integrations import activate_lazily
 from modalrun.zenml_api.stacks import stand_in
 
@@ -47,7 +47,7 @@ class LoadedRun:
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.
         self._contexts.enter_context(prevent_pipeline_execution())
-        self._contexts.enter_context(setup_execution_context())
+        self._contexts.enter_context(versions.execution_context())
 
     @property
     def orchestrator_run_id(self) -> str:
@@ -106,7 +106,7 @@ class StepRunner:
                 )
         except (RunStoppedException, StepHeartBeatTerminationException) as error:
             raise RunStopped from error
-        return step_run.status.is_successful
+        return versions.as_recorded(step_run).status.is_successful
 
     def cleanup(self) -> None:
         """Call the pipeline's cleanup hook."""
