@@ -18,7 +18,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import errors, following, interrupts, reconciling, runs, stopping, submission
+from modalrun import (
+    errors,
+    following,
+    interrupts,
+    reconciling,
+    runs,
+    stopping,
+    submission,
+    supported,
+)
 from modalrun.following import OnInterrupt, Submitted
 from modalrun.outcome import Outcome
 from modalrun.output.console import Reporter, reporter
@@ -70,6 +79,7 @@ def submit(
     Raises:
         ModalrunError: As for `submission.submit`; its text says what to do next.
     """
+    supported.require()
     if snapshot.schedule is not None or run is None:
         raise errors.UsageError(
             "Scheduled pipelines are not supported: a run on Modal is started by whoever submits"
