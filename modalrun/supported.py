@@ -36,7 +36,7 @@ def check(package: str) -> Finding:
 def installed() -> list[Finding]:
     """Python, modalrun, modal and ZenML, each by what modalrun's own package asks for."""
     try:
-        python = metadata.metadata("modalrun")["Requires-Python"] or ""
+        (python,) = metadata.metadata("modalrun").get_all("Requires-Python") or [""]
     except metadata.PackageNotFoundError:
         python = ""
     return [
