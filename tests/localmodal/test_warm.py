@@ -346,6 +346,7 @@ def test_servers_share_a_nursery(
         process = psutil.Process(int(next(iter(waiting.stdout))))
         nursery = process.parent().parent()
         assert nursery.parent() == shared
+        assert os.getsid(nursery.pid) == nursery.pid
         assert ended(sdk.create("python", "-m", "probe.leaves", **options))[0] == 3
         assert not gone(nursery.pid), "it is a match for what is installed now"
         # It is known as this server's, as one that the server itself starts.
