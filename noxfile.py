@@ -67,7 +67,8 @@ def real_server(session: nox.Session) -> None:
     """Run the end-to-end tests, also the slow variations, on a real ZenML server."""
     session.install("-e", ".[dev]")
     wanted = session.posargs or ["tests/realserver", "tests/e2e"]
-    session.run("pytest", "--zenml-server", "-n", "2", "--dist", "worksteal", "-m", "", *wanted)
+    # By file: tests of one file use the same names for what the server has only once.
+    session.run("pytest", "--zenml-server", "-n", "2", "--dist", "loadfile", "-m", "", *wanted)
 
 
 @nox.session(python="3.10")

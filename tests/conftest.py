@@ -222,6 +222,16 @@ class World:
         return "default" if self.place is None else self.place.name
 
     @property
+    def user(self) -> str:
+        """The name of ZenML's user whose credentials the world has."""
+        return "default" if self.place is None else self.place.name
+
+    @property
+    def project_name(self) -> str:
+        """The name of ZenML's project that runs are in."""
+        return "default" if self.place is None else self.place.name
+
+    @property
     def records(self) -> SQLiteRecords | ServerRecords:
         """ZenML's database, wherever it is."""
         if self.place is None or self.servers is None:
@@ -446,6 +456,7 @@ def server_world(
     made = World(tmp_path, template, nursery, place, servers)
     yield made
     made.close()
+    workspace.clear(servers.api(), place)
 
 
 @pytest.fixture

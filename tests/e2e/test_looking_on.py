@@ -34,14 +34,18 @@ def answer(done: Result) -> Any:
 
 
 def elsewhere(world: World) -> dict[str, str]:
-    """Another home that has nothing but the address of ZenML's store."""
+    """Another home that has nothing but the address of ZenML's store, and the key to it."""
     home = world.root / "another-home"
     home.mkdir()
-    stores = world.zenml_config / "local_stores"
-    return {
+    variables = {
         "HOME": str(home),
         "ZENML_CONFIG_PATH": str(home / "zenml"),
         "MODALRUN_LOCAL_STATE": str(home / "state"),
+    }
+    if world.place is not None:
+        return variables
+    stores = world.zenml_config / "local_stores"
+    return variables | {
         "ZENML_STORE_URL": f"sqlite:///{stores / 'default_zen_store' / 'zenml.db'}",
         "ZENML_LOCAL_STORES_PATH": str(stores),
     }

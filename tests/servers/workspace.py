@@ -76,6 +76,13 @@ def make(api: Api, s3: Access, name: str) -> Workspace:
     )
 
 
+def clear(api: Api, place: Workspace) -> None:
+    """Remove what the service account has registered: others may use the same names."""
+    for kind in ("stacks", "components", "service_connectors", "secrets", "flavors"):
+        for item in api.items(f"/{kind}", user=place.account):
+            api.delete(f"/{kind}/{item['id']}")
+
+
 def login(url: str, key: str) -> str:
     """A token for an API key, as ZenML's client gets one."""
     form = {"grant_type": "zenml-api-key", "password": key}
