@@ -178,11 +178,13 @@ def _source_root(run: PipelineRunResponse) -> Path:
 
     if from_metadata(RunFacts, run.run_metadata) is None:
         return Path(source_utils.get_source_root()).resolve()
+    root = Path(Client.find_repository() or Path.cwd()).resolve()
     with contextlib.suppress(ValueError):
         order = orders.from_metadata(run.run_metadata)
         if order is not None and Path(order.source_root).is_dir():
-            return Path(order.source_root)
-    return Path(Client.find_repository() or Path.cwd()).resolve()
+            root = Path(order.source_root)
+    source_utils.set_custom_source_root(str(root))
+    return root
 
 
 def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -> submission.Job:

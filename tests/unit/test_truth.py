@@ -79,6 +79,9 @@ def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: ModalView) -> Non
     assert (view.state, view.over, view.exit_code) == ("paused", True, 0)
     assert view.headline == "Run paused: it waits for somebody's answer."
     assert view.notes[0].commands[1] == "zenml pipeline runs resume id"
+    # Of a driver's run is kept how to go on with it.
+    per_step = replace(RUN, status="paused", facts=replace(FACTS, mode="per_step"))
+    assert judge(per_step, [], modal).notes[0].commands[1] == "modalrun resume id"
 
     # It is about to end.
     assert not judge(replace(RUN, status="paused"), [], RUNNING).over
