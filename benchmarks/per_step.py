@@ -1,7 +1,7 @@
 """`per_step` mode beside `pipeline` mode, on graphs of trivial steps and the local Modal server.
 
 Usage: python benchmarks/per_step.py [--graphs chain-4,fan-8,...] [--boot 0,2] [--modes ...]
-                                     [--rounds 1] [--cold]
+                                     [--rounds 1] [--cold] [--prewarm cpu]
 
 Graphs: chain-N, fan-N (N steps between a first and a last one), random-N (the same each time; a
 step waits for up to three of the twenty before it). Prints, per graph, mode and boot delay of a
@@ -17,7 +17,8 @@ The mode "upstream" is ZenML's own Modal orchestrator, on the same server and re
 says how); it runs `python`, not `modalrun submit`, and prints no line of a step.
 
 Everything happens in a temporary folder, with a ZenML configuration and a server of its own.
-`--cold` has sandboxes start without ZenML in memory.
+`--cold` has sandboxes start without ZenML in memory. `--prewarm cpu` has those of `per_step` mode
+created before their turn, by the times of a round beforehand that doesn't count.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Place:
         if done.returncode != 0:
             sys.exit(f"{arguments} failed:\n{done.stdout}\n{done.stderr}")
 
-    def run(self, graph: str, mode: str, boot_delay: float) -> Figures:
+    def run(self, graph: str, mode: str, boot_delay: float, prewarm: str = "off") -> Figures:
         """Submit a graph and watch it."""
         parents = parents_of(graph)
         self.state.mkdir(mode=0o700, exist_ok=True)
@@ -164,7 +165,7 @@ class Place:
         if mode == "upstream":
             command, environment = self._upstream(parents)
         else:
-            command, environment = self._ours(parents, mode), self.environment
+            command, environment = self._ours(parents, mode, prewarm), self.environment
         begin, before = time.perf_counter(), time.time()
         figures = Figures(0.0, 0.0)
         process = subprocess.Popen(
@@ -189,14 +190,14 @@ class Place:
         self._add_sandboxes(figures, parents, before)
         return figures
 
-    def _ours(self, parents: dict[str, list[str]], mode: str) -> list[str]:
+    def _ours(self, parents: dict[str, list[str]], mode: str, prewarm: str) -> list[str]:
         """The arguments of `python` for a run of ours."""
         # In `pipeline` mode steps run one after the other, as they do without this setting.
-        parallel = {"max_parallelism": 50} if mode == "per_step" else {}
+        own = {"max_parallelism": 50, "prewarm": prewarm} if mode == "per_step" else {}
         spec = {
             "pipeline": "graphs.graph",
             "target": "local",
-            "settings": {"orchestrator": {"mode": mode, "timeout": 3600, **parallel}},
+            "settings": {"orchestrator": {"mode": mode, "timeout": 3600, **own}},
             "parameters": {"parents": parents},
         }
         path = self.project / "run.yaml"
@@ -290,6 +291,7 @@ def main() -> None:
     parser.add_argument("--modes", default="per_step,pipeline,upstream")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--prewarm", choices=("off", "cpu", "all"), default="off")
     wanted = parser.parse_args()
     print(f"load of this machine at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(
@@ -300,7 +302,11 @@ def main() -> None:
         for graph in wanted.graphs.split(","):
             for mode in wanted.modes.split(","):
                 for boot in map(float, wanted.boot.split(",")):
-                    rounds = [here.run(graph, mode, boot) for _ in range(wanted.rounds)]
+                    if wanted.prewarm != "off" and mode == "per_step":
+                        here.run(graph, mode, boot, wanted.prewarm)
+                    rounds = [
+                        here.run(graph, mode, boot, wanted.prewarm) for _ in range(wanted.rounds)
+                    ]
                     print(row(graph, mode, boot, rounds), flush=True)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -23,9 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from packaging.requirements import Requirement
-
-from modalrun import findings, network, preparation, zenml_config
+from modalrun import findings, network, preparation, supported, zenml_config
 from modalrun.engine import engine_packages
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.findings import LABELS, Finding
@@ -119,7 +116,7 @@ class _Examination:
         try:
             for part in (self._modal, self._zenml):
                 threading.Thread(target=part, args=[modal], daemon=True).start()
-            for finding in _installed():
+            for finding in supported.installed():
                 self._put(finding)
             self._wait()
         finally:
@@ -250,7 +247,8 @@ class _Examination:
         except (ValueError, AttributeError):
             # Something answers, in words that are not ZenML's.
             pass
-        self._put(findings.server_version(url, version, client))
+        known = supported.versions_of("zenml")
+        self._put(findings.server_version(url, version, client, known))
         self._answered("ZenML", ahead)
         return True
 
@@ -406,39 +404,11 @@ class _ModalProcess:
             launcher.stop(self._state)
 
 
-def _installed() -> list[Finding]:
-    """Python and the packages, by what modalrun's own package asks for."""
-    try:
-        own = metadata.metadata("modalrun")
-        number, python = own["Version"], own["Requires-Python"] or ""
-        needed = {one.name: one for one in map(Requirement, own.get_all("Requires-Dist") or [])}
-    except metadata.PackageNotFoundError:
-        # Run from its source, as inside a sandbox.
-        from modalrun import __version__ as number
-
-        python, needed = "", {}
-    found = [
-        findings.version("python", platform.python_version(), python),
-        Finding("modalrun", "ok", number),
-    ]
-    for name in ("modal", "zenml"):
-        supported = str(needed[name].specifier) if name in needed else ""
-        found.append(findings.version(name, _version(name), supported))
-    return found
-
-
 def _is_silence(error: OSError) -> bool:
     """Whether a request failed since no answer came; urllib wraps it at some moments only."""
     return isinstance(error, TimeoutError) or isinstance(
         getattr(error, "reason", None), TimeoutError
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _database(url: str, client: str) -> Finding:

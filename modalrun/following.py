@@ -15,12 +15,12 @@ from typing import Literal, Protocol
 from modalrun import interrupts
 from modalrun.board import Board, Row
 from modalrun.driver.events import StepEvent
-from modalrun.errors import ConnectionLostError, ModalrunError, RunStoppedError
+from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
 from modalrun.loglines import Item, LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
-from modalrun.outcome import KILLED, Outcome, StepRecord, verdict
+from modalrun.outcome import KILLED, PAUSED, Outcome, StepRecord, answers, verdict
 from modalrun.plan import Plan
 from modalrun.spending import spending
 
@@ -375,6 +375,12 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
             f"The run sandbox ended ({end.kind}), but ZenML can't be asked how: {error.message}",
             hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
         ) from error
+    except AuthenticationError as error:
+        raise AuthenticationError(
+            f"The run sandbox ended ({end.kind}), but ZenML doesn't say how: {error.message}",
+            hint=f"{error.hint} Then 'modalrun status {run.run_id}' tells how the run ended, and"
+            f" 'modalrun reconcile {run.run_id}' sets its record right if need be.",
+        ) from error
     failed = [step.name for step in record.steps if step.status == "failed"]
     timeout = run.plan.run_sandbox.timeout
     code, headline = verdict(end.kind, end.exit_code, record.status, failed, timeout)
@@ -383,6 +389,8 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     details += spending(run.plan, board, run.sandbox.gpu, began, time.time(), resumed=run.resumed)
     if end.kind == "timed_out":
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
+    if record.status == PAUSED:
+        details += zip(("answer", "resume"), answers(run.run_id, run.plan.mode), strict=True)
     recorded = {step.name: step for step in record.steps}
     return Outcome(
         code, headline, tuple(details), _steps(run.steps, recorded, board), run_id=run.run_id

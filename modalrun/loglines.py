@@ -51,7 +51,9 @@ class RunLines:
 
     Attributes:
         run_sandbox: Modal's id of the run sandbox; of several, the last.
-        per_step: Whether each step has a sandbox of its own; None until an event says it.
+        per_step: Whether each step has a sandbox of its own, and what no step prints is the
+            driver's talk; None until an event says it. Not so where a dynamic pipeline's function
+            prints.
 
     The run sandbox's streams also carry events (`modalrun.driver.events`): those come out as what
     they are, in their place. That a step gets another sandbox is also a line of source "system".
@@ -70,6 +72,7 @@ class RunLines:
         self._attempts: dict[str, int] = {}
         self._begun_in: set[str] = set()
         self.per_step: bool | None = None
+        self._shared = False
 
     @property
     def step_sandboxes(self) -> list[str]:
@@ -78,7 +81,7 @@ class RunLines:
 
     def name(self, sandbox: str, step: str, attempt: int) -> None:
         """From now on, what a sandbox prints belongs to this try of a step."""
-        self.per_step = True
+        self.per_step = not self._shared
         self._steps[sandbox] = (step, attempt)
 
     def succeed(self, run_sandbox: str) -> None:
@@ -130,18 +133,23 @@ class RunLines:
             return [self._line(stream, sandbox, source, text)]
         items: list[Item] = [self._line(stream, sandbox, source, before)] if before else []
         if isinstance(event, LinesOf):
-            stream.step, self.per_step = event.step, False
+            # The run sandbox runs steps itself.
+            stream.step, self.per_step, self._shared = event.step, False, True
         elif event.sandbox is not None:
             self.name(event.sandbox, event.step, event.attempt)
         elif event.state == "starting":
-            self.per_step = True
+            self.per_step = not self._shared
         elif event.state == "running":
             # The run sandbox runs this step itself.
             self.per_step = False
             self._attempts[event.step] = event.attempt
-        if isinstance(event, StepEvent) and event.state == "retrying" and self.per_step:
+        # What the runner retries in its own process it says itself.
+        if isinstance(event, StepEvent) and event.state == "retrying" and self._is_apart(event):
             items.append(self._told(stream, event))
         return [*items, event]
+
+    def _is_apart(self, event: StepEvent) -> bool:
+        return bool(self.per_step) or (event.step, event.attempt) in self._steps.values()
 
     def _begun(self, sandbox: str, text: str) -> StepEvent | None:
         """A step's own word that it begins, which its process says before the user's code runs."""

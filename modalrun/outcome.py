@@ -84,6 +84,23 @@ _ERRORS: dict[EndKind, type[ModalrunError]] = {
 }
 
 
+PAUSED = "paused"
+"""ZenML's word for a dynamic pipeline's run that waits for somebody, and needs no sandbox."""
+
+
+def answers(run_id: str, mode: str) -> tuple[str, str]:
+    """The commands by which somebody answers what a paused run asks, and goes on with it.
+
+    ZenML's own goes on with the stack's orchestrator, whichever that is. modalrun can where it has
+    kept how: in `per_step` mode.
+    """
+    resume = "modalrun" if mode == "per_step" else "zenml pipeline runs"
+    return (
+        f"zenml pipeline runs wait-conditions resolve --interactive --run {run_id}",
+        f"{resume} resume {run_id}",
+    )
+
+
 def verdict(
     end: EndKind, exit_code: int, status: str, failed_steps: list[str], timeout: int
 ) -> tuple[int, str]:
@@ -102,11 +119,8 @@ def verdict(
     if status == "completed":
         suffix = "" if end == "completed" else f" (its sandbox exited with {exit_code} afterwards)"
         return 0, f"Run completed{suffix}."
-    if status == "paused" and end == "completed":
-        return (
-            0,
-            "Run paused: it waits for somebody ('zenml pipeline runs resume' goes on with it).",
-        )
+    if status == PAUSED and end == "completed":
+        return 0, "Run paused: it waits for somebody's answer."
     if end == "timed_out":
         return _ERRORS[end].exit_code, f"Run timed out after {timeout} s."
     if status == "stopped":

@@ -35,7 +35,8 @@ PRELOAD = Preload(
         "zenml.model_registries",
         "zenml.sandboxes",
         "zenml.step_operators",
-        "zenml.integrations.registry",
+        # Imports the description of each integration.
+        "zenml.integrations.registry:integration_registry.get_installed_integrations",
         "packaging.requirements",
         # For the driver.
         "modal",

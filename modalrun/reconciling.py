@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from modalrun import runs
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
 from modalrun.history import KnownRun
-from modalrun.truth import LOST, RunView
+from modalrun.outcome import PAUSED
+from modalrun.truth import LOST, WAITS, RunView
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def reconcile(run: KnownRun, *, force: bool = False) -> Reconciled:
     view = runs.look(run)
     if view.run.finished:
         return Reconciled(view, False, f"The run is recorded as '{view.state}' already.")
+    if view.run.status == PAUSED and view.over:
+        return Reconciled(view, False, f"The run is paused: the record is right. {WAITS}")
     if view.modal.sandbox == "running":
         return Reconciled(
             view, False, f"The run is '{view.state}' and its sandbox runs: the record is right."

@@ -17,6 +17,7 @@ from modalrun.facts import to_metadata
 from modalrun.following import Submitted, Watcher
 from modalrun.image import ImageRecipe
 from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.outcome import PAUSED, answers
 from modalrun.plan import MAX_TAG, TAG_PIPELINE, TAG_ROLE, Plan, SandboxSpec, StepPlan, fit, for_run
 from modalrun.recipe import Named
 from modalrun.resources import Resources
@@ -53,6 +54,12 @@ def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) ->
     run = resuming.read(run_id)
     if run.finished:
         return f"The run {run.id} is over: {run.status}. There is nothing to resume."
+    if run.order is None and run.status == PAUSED:
+        answer, resume_it = answers(run.id, "pipeline")
+        raise UsageError(
+            f"The run {run.id} is paused: it waits for somebody's answer.",
+            hint=f"Answer it with '{answer}', then '{resume_it}'.",
+        )
     if run.order is None:
         raise UsageError(
             f"The run {run.id} has no driver that another one could replace.",

@@ -109,8 +109,11 @@ class SettingFields(BaseModel):
         memory_limit: A hard limit on memory, such as "32GB".
     """
 
-    # A credential written in the wrong place must not come back in the error text.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    # A credential written in the wrong place must not come back in the error text. And a step's
+    # process, which checks nothing with it, needn't take the time to build the validator.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True
+    )
 
     gpu: Name | list[Name] | None = None
     region: Name | list[Name] | None = None
@@ -189,7 +192,9 @@ class ResourceFields(BaseModel):
     """
 
     # ZenML's other fields are ZenML's to check.
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True
+    )
 
     cpu_count: Cores | None = None
     gpu_count: Annotated[StrictInt, Field(ge=0)] | None = None

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +115,12 @@ def submit(
 
 
 def start(
-    job: Job, make_run: Callable[[], CreatedRun], watcher: Watcher, created: list[Submitted]
+    job: Job,
+    make_run: Callable[[], CreatedRun],
+    watcher: Watcher,
+    created: list[Submitted],
+    *,
+    earlier: str | None = None,
 ) -> CreatedRun | None:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other.
 
@@ -124,6 +129,7 @@ def start(
         make_run: Creates the run's record in ZenML, or finds the one that there is.
         watcher: Is told what happens.
         created: Gets what exists as soon as it does, for a caller that is interrupted.
+        earlier: Modal's id of the run's sandbox before this one, which has ended.
 
     Returns:
         A run that ZenML's cache has completed, which needs no sandbox; None for any other.
@@ -169,9 +175,11 @@ def start(
                     staged,
                     registry=credentials,
                     order=ready.order_file,
+                    earlier=earlier,
                     say=lambda text: watcher.say(f"  {text}", "yellow"),
                 )
-                created.append(_submitted(run, ready, job.steps, sandbox, connection))
+                submitted = _submitted(run, ready, job.steps, sandbox, connection)
+                created.append(replace(submitted, resumed=earlier is not None))
         except BaseException as error:
             if run is not None and not created:
                 _give_up(connection, plan, run.id, error, watcher)

@@ -14,10 +14,12 @@ from modalrun.driver.events import FINAL, StepEvent
 from modalrun.errors import ConnectionLostError
 from modalrun.facts import StepFacts
 from modalrun.history import KnownRun, KnownStep
-from modalrun.outcome import EndKind, verdict
+from modalrun.outcome import PAUSED, EndKind, answers, verdict
 
 LOST = "lost"
 """The state of a run that ZenML records as going on, and whose sandbox has ended."""
+
+WAITS = "The run waits for somebody's answer, in no sandbox."
 
 STILL_GOING = ConnectionLostError.exit_code
 """The exit code for a run that is not over: design.md's "the run may still be going"."""
@@ -132,6 +134,8 @@ def _unfinished(run: KnownRun, modal: ModalView) -> tuple[str, bool, tuple[Note,
             " just being submitted, or modalrun did not start it."
         )
         return run.status, False, (Note(text),)
+    if run.status == PAUSED and modal.sandbox != "running":
+        return run.status, True, (Note(WAITS, answers(run.id, run.facts.mode)),)
     if modal.sandbox == "unknown":
         text = f"Whether the run sandbox still runs could not be checked: {modal.problem}"
         return run.status, False, (Note(text),)
@@ -164,7 +168,7 @@ def _end(
     timeout = run.facts.timeout if run.facts else 0
     if modal.end is not None and modal.exit_code is not None:
         return verdict(modal.end, modal.exit_code, run.status, failed, timeout)
-    if run.status == "completed":
+    if run.status in {"completed", PAUSED}:
         return verdict("completed", 0, run.status, failed, timeout)
     if run.status == "stopped":
         return verdict("stopped", 0, run.status, failed, timeout)

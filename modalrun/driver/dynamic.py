@@ -24,6 +24,7 @@ from modalrun.driver import (
     EXIT_UNRECORDED,
     RUN_ID,
     control,
+    marking,
     order,
 )
 from modalrun.driver.isolated import IsolatedSteps
@@ -40,6 +41,9 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGTERM, end)
     buffer_lines()
+    marking.install()
+    # The function's own lines, also while a step runs beside it.
+    marking.lines_of_nobody()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_UNRECORDED

@@ -8,17 +8,17 @@ import json
 import os
 import sys
 import threading
-import time
+import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, events
+from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, ends
 from modalrun.driver.ends import End, Kind
-from modalrun.driver.events import StepEvent, StepState
+from modalrun.driver.events import StepState
 from modalrun.driver.order import Order, SandboxOrder
-from modalrun.driver.process import say
+from modalrun.driver.process import say, tell
 from modalrun.errors import RunFailedError
 from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
@@ -52,76 +52,74 @@ class IsolatedStep:
 
 @dataclass
 class _Going:
+    """A step that was submitted, until it has ended for good."""
+
     step: IsolatedStep
-    member: Member
     over: threading.Event = field(default_factory=threading.Event)
+    member: Member | None = None
     end: End | None = None
+    sandboxes: int = 0
+    restarts: int = 0
+    placed: bool = False
+    unwanted: bool = False
 
 
 class IsolatedSteps:
     """Creates sandboxes and sees them through to their ends, in a loop of its own.
 
+    A sandbox that is lost is replaced, for the same record, as often as the order allows.
+
     Attributes:
         order: The run.
-        on_end: Called from a thread of ours whenever a sandbox has ended.
+        on_end: Called from a thread of ours whenever a step has ended for good.
+        may_go_on: Called from a thread of ours: whether ZenML would have a step executed (again),
+            by the id of its record; False where the record has an end.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, fleet: Fleet | None = None) -> None:
         """Connect.
 
         Args:
             order: The run; its variables are in the environment.
+            fleet: Where the sandboxes come from; Modal, by the order, without it.
 
         Raises:
             ModalrunError: The token is not accepted.
         """
-        from modalrun.modal_api.fleet import Fleet
-
         self.order = order
         self.on_end: Callable[[], None] = lambda: None
+        self.may_go_on: Callable[[str], bool] = lambda step_run: True
         self._going: dict[str, _Going] = {}
-        self._watching: set[asyncio.Task[None]] = set()
+        self._sandboxes: dict[tuple[str, str], int] = {}
+        self._closed: set[str] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="sandboxes", daemon=True).start()
-        variables = {name: os.environ[name] for name in order.variables}
-        self._fleet: Fleet = Fleet(order, variables, Path.cwd(), say)
+        self._fleet = fleet or _fleet(order)
         self._given_up = asyncio.Event()
+        self._room = asyncio.Semaphore(order.max_parallelism or sys.maxsize)
         self._ask(self._fleet.open())
 
-    def submit(self, step: IsolatedStep) -> str:
-        """Create the sandbox of a step; returns Modal's id of it.
+    def submit(self, step: IsolatedStep) -> None:
+        """Create the sandbox of a step, as soon as `max_parallelism` allows it.
 
         Raises:
             RunFailedError: Modal refuses it, or the run is being ended.
         """
-        from modalrun.modal_api.fleet import GivenUp, Refused
+        going = self._going[step.step_run] = _Going(step)
+        self._ask(self._start(going))
+        self._in_background(self._see_through(going))
 
-        self._tell(step, "starting")
-        try:
-            member = self._ask(self._fleet.create(self._wanted(step), self._given_up))
-        except Refused as error:
-            self._tell(step, "failed", reason=str(error))
-            raise RunFailedError(f"Modal refuses the sandbox of '{step.name}': {error}") from error
-        except GivenUp as error:
-            raise RunFailedError("The run is being ended.") from error
-        asked = step.sandbox
-        self._tell(
-            step,
-            "running",
-            sandbox=member.id,
-            gpu=member.gpu,
-            cpu=asked.cpu,
-            memory=asked.memory,
-        )
-        going = self._going[step.step_run] = _Going(step, member)
-        asyncio.run_coroutine_threadsafe(self._watch(going), self._loop)
-        return member.id
+    def take_over(self, step: IsolatedStep) -> None:
+        """See a step through that an earlier process of this run has submitted."""
+        going = self._going[step.step_run] = _Going(step)
+        self._ask(self._find(going))
+        self._in_background(self._see_through(going))
 
     def end_of(self, step_run: str, *, wait: bool = False) -> End | None:
-        """How the sandbox of a step has ended; None while it runs.
+        """How a step has ended for good; None while it has not.
 
         Raises:
-            KeyError: This process has not created it.
+            KeyError: Neither submitted nor taken over by this process.
         """
         going = self._going[step_run]
         if wait:
@@ -130,8 +128,14 @@ class IsolatedSteps:
 
     def stop(self, step_run: str) -> None:
         """End the sandbox of a step now; nothing happens if it has ended, or is not known."""
-        if step_run in self._going:
-            self._ask(self._going[step_run].member.terminate())
+        if (going := self._going.get(step_run)) is not None:
+            going.unwanted = True
+            if going.member is not None:
+                self._ask(going.member.terminate())
+
+    def start_nothing(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
+        self._closed.add(run_id)
 
     def end_all(self) -> None:
         """End every sandbox of the run, also those that are being created."""
@@ -141,48 +145,166 @@ class IsolatedSteps:
         except Exception as error:
             say(f"The step sandboxes may still run: {type(error).__name__}: {error}")
 
-    async def _watch(self, going: _Going) -> None:
-        end = going.end = await going.member.ended()
+    async def _start(self, going: _Going) -> None:
+        """Wait for a place, and create the first sandbox of a step.
+
+        Raises:
+            RunFailedError: There will be none.
+        """
+        waiting = asyncio.create_task(self._given_up.wait())
+        place = asyncio.create_task(self._room.acquire())
+        await asyncio.wait({waiting, place}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        going.placed = not place.cancel()
+        try:
+            if self._is_unwanted(going):
+                reason = "The step was not started: the run is being ended."
+                self._tell(going, "not run", reason=reason)
+                raise RunFailedError(reason)
+            await self._create(going)
+        except BaseException:
+            self._leave(going)
+            raise
+
+    async def _create(self, going: _Going) -> None:
+        """Create a sandbox for a step.
+
+        Raises:
+            RunFailedError: Modal refuses it, or the run is being ended.
+        """
+        from modalrun.modal_api.fleet import GivenUp, Refused
+
+        step = going.step
+        key = (step.run_id, step.name)
+        self._sandboxes[key] = max(self._sandboxes.get(key, 0), going.sandboxes, step.attempt - 1)
+        self._sandboxes[key] += 1
+        going.sandboxes = self._sandboxes[key]
+        self._tell(going, "starting")
+        try:
+            going.member = await self._fleet.create(self._wanted(going), self._given_up)
+        except Refused as error:
+            self._tell(going, "failed", reason=str(error))
+            raise RunFailedError(f"Modal refuses the sandbox of '{step.name}': {error}") from error
+        except GivenUp as error:
+            self._tell(going, "stopped")
+            raise RunFailedError("The run is being ended.") from error
+        self._tell_running(going)
+        if going.unwanted:
+            await going.member.terminate()
+
+    async def _find(self, going: _Going) -> None:
+        """Find the sandbox of a step that somebody else has created, if it runs."""
+        if not self._room.locked():
+            going.placed = await self._room.acquire()
+        for member in await self._fleet.running():
+            if member.record == going.step.step_run:
+                going.member, going.sandboxes = member, member.attempt
+                self._tell_running(going)
+
+    async def _see_through(self, going: _Going) -> None:
+        """Wait for the end of a step, with as many sandboxes as that takes."""
+        try:
+            while True:
+                end = ends.LOST if going.member is None else await going.member.ended()
+                if not await self._is_restarted(going, end):
+                    break
+        except RunFailedError as error:
+            end = ends.refused(error.message)
+        except Exception as error:
+            # A fault of ours must neither hang the run nor pass for a success.
+            say("".join(traceback.format_exception(error)).rstrip())
+            end = ends.refused(f"a fault of modalrun's own: {error}")
+        going.end = end
         state: StepState = "completed" if end.kind is Kind.COMPLETED else "failed"
         reason = None if end.kind is Kind.COMPLETED else end.reason
-        self._tell(going.step, state, exit_code=end.exit_code, reason=reason)
+        self._tell(going, state, exit_code=end.exit_code, reason=reason)
+        self._leave(going)
         going.over.set()
         await asyncio.to_thread(self.on_end)
+
+    async def _is_restarted(self, going: _Going, end: End) -> bool:
+        """Replace a sandbox whose end was nobody's fault; ZenML's record stays the same.
+
+        Raises:
+            RunFailedError: Modal refuses another.
+        """
+        most = self.order.infrastructure_retries
+        if not end.is_infrastructure or going.restarts >= most or self._is_unwanted(going):
+            return False
+        if not await asyncio.to_thread(self.may_go_on, going.step.step_run):
+            return False
+        going.restarts += 1
+        again = f"It is started again ({going.restarts} of {most}), at no retry's cost."
+        self._tell(going, "retrying", exit_code=end.exit_code, reason=f"{end.reason} {again}")
+        await self._create(going)
+        return True
+
+    def _is_unwanted(self, going: _Going) -> bool:
+        ending = self._given_up.is_set() or going.step.run_id in self._closed
+        return ending or going.unwanted
+
+    def _leave(self, going: _Going) -> None:
+        """Make room for the next step."""
+        if going.placed:
+            going.placed = False
+            self._room.release()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _ask(self, question: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(question, self._loop).result()
 
-    def _wanted(self, step: IsolatedStep) -> Wanted:
-        from modalrun.modal_api.fleet import TAG_ATTEMPT, Wanted
+    def _wanted(self, going: _Going) -> Wanted:
+        from modalrun.modal_api.fleet import TAG_ATTEMPT, TAG_RECORD, Wanted
 
+        step = going.step
         # The names of a child pipeline's steps are its own.
         digest = hashlib.sha256(f"{step.run_id} {step.name}".encode()).hexdigest()[:8]
         return Wanted(
             sandbox=step.sandbox,
-            name=fit(f"modalrun-{self.order.run_id}-{digest}-{step.attempt}", MAX_NAME),
+            name=fit(f"modalrun-{self.order.run_id}-{digest}-{going.sandboxes}", MAX_NAME),
             tags={
                 TAG_RUN: self.order.run_id,
                 TAG_ROLE: "step",
                 TAG_STEP: fit(step.name, MAX_TAG),
                 TAG_PIPELINE: fit(self.order.pipeline, MAX_TAG),
-                TAG_ATTEMPT: str(step.attempt),
+                TAG_ATTEMPT: str(going.sandboxes),
+                TAG_RECORD: step.step_run,
             },
-            env=lambda gpu: _environment(step, gpu),
+            env=lambda gpu: _environment(going, gpu),
         )
 
-    def _tell(self, step: IsolatedStep, state: StepState, **more: Any) -> None:
-        """Write a line of the run's journal."""
-        event = StepEvent(step.name, state, at=time.time(), attempt=step.attempt, **more)
-        sys.stdout.write(events.line(event))
-        sys.stdout.flush()
+    def _tell_running(self, going: _Going) -> None:
+        assert going.member is not None
+        asked = going.step.sandbox
+        self._tell(
+            going,
+            "running",
+            sandbox=going.member.id,
+            gpu=going.member.gpu or next(iter(asked.gpus), None),
+            cpu=asked.cpu,
+            memory=asked.memory,
+        )
+
+    def _tell(self, going: _Going, state: StepState, **more: Any) -> None:
+        tell(going.step.name, state, attempt=max(going.sandboxes, 1), **more)
 
 
-def _environment(step: IsolatedStep, gpu: str | None) -> dict[str, str]:
+def _fleet(order: Order) -> Fleet:
+    from modalrun.modal_api.fleet import Fleet
+
+    return Fleet(order, {name: os.environ[name] for name in order.variables}, Path.cwd(), say)
+
+
+def _environment(going: _Going, gpu: str | None) -> dict[str, str]:
+    step = going.step
     facts = {
         "gpu": gpu,
         "cpu": step.sandbox.cpu,
         "memory": step.sandbox.memory,
         "regions": ",".join(step.sandbox.regions) or None,
+        "infrastructure_retries": going.restarts or None,
     }
     return {
         RUN_ID: step.run_id,

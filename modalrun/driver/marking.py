@@ -25,6 +25,9 @@ _LONGEST_PENDING = 65_536
 """Bytes of a line that a step may keep back while others print."""
 
 _MARK = events.MARK.encode()
+_NOBODY = ""
+"""In place of a step's name: what a thread prints belongs to no step, also while one runs alone."""
+
 _step: ContextVar[str | None] = ContextVar("step", default=None)
 _running: list[str] = []
 _lock = threading.RLock()
@@ -66,7 +69,8 @@ class MarkedBuffer(io.BufferedIOBase):
         """Print for the step that the calling thread belongs to."""
         text = bytes(data)
         with _lock:
-            step = _step.get() or _alone()
+            held = _step.get()
+            step = _alone() if held is None else held or None
             known = step == self._marked == _alone() and not self._pending.get(step)
             if known or text.startswith(_MARK):
                 self._plain.write(text)
@@ -127,6 +131,11 @@ def install() -> None:
             marked, encoding=stream.encoding, errors=stream.errors, write_through=True
         )
     _streams[0].write(_marker(None))
+
+
+def lines_of_nobody() -> None:
+    """What this thread prints from now on outside of `lines_of` belongs to no step."""
+    _step.set(_NOBODY)
 
 
 @contextlib.contextmanager

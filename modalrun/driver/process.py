@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from modalrun.driver import END_REASON_FILE
+from modalrun.driver import END_REASON_FILE, events
+from modalrun.driver.events import StepEvent, StepState
 
 
 class Terminated(BaseException):
@@ -38,6 +40,18 @@ def say(text: str) -> None:
     """Write a line of talk."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def tell(step: str, state: StepState, **more: Any) -> None:
+    """Tell those who look on how a step stands now; `more` are fields of the event."""
+    event = StepEvent(step, state, at=time.time(), **more)
+    sys.stdout.write(events.line(event))
+    sys.stdout.flush()
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as the last line of its traceback, cut: it is part of one event."""
+    return traceback.format_exception_only(error)[-1].strip()[:500]
 
 
 def supervisors_reason() -> str | None:

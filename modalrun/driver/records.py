@@ -34,10 +34,6 @@ class Records:
         # ZenML's store is not made for several threads, and SQLite would make them wait anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="zenml")
 
-    def load(self) -> None:
-        """Begin to import ZenML; returns at once."""
-        self._thread.submit(self._loaded)
-
     async def ask(self, question: Callable[[RunRecorder], T]) -> T:
         """What ZenML answers, asked until it does.
 

@@ -10,7 +10,6 @@ import contextvars
 import gc
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -27,17 +26,17 @@ from modalrun.driver import (
     RUN_ID,
     RunStopped,
     control,
-    events,
     marking,
 )
-from modalrun.driver.events import StepEvent, StepState
 from modalrun.driver.process import (
     Terminated,
     buffer_lines,
     leave,
+    one_line,
     print_traceback,
     say,
     supervisors_reason,
+    tell,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start, State
 
@@ -109,7 +108,7 @@ def run(runner: StepRunner, stop: threading.Event | None = None) -> bool:
         done=runner.done,
     )
     for step in runner.done:
-        _tell(step, "cached")
+        tell(step, "cached")
     walk = _one_by_one if limit == 1 else _side_by_side
     walk(runner, scheduler, limit, stop)
     runner.cleanup()
@@ -161,7 +160,7 @@ def _say_skips(actions: list[Action]) -> list[str]:
     for action in actions:
         if isinstance(action, Skip):
             say(action.reason)
-            _tell(action.step, "not run", reason=action.reason)
+            tell(action.step, "not run", reason=action.reason)
     return [action.step for action in actions if isinstance(action, Start)]
 
 
@@ -175,34 +174,22 @@ def _try_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
     """Run one step with its retries. ZenML's own retry loop would also retry a termination."""
     retries, delay, backoff = runner.retry_policy(name)
     for attempt in range(retries + 1):
-        _tell(name, "running", attempt=attempt + 1)
+        tell(name, "running", attempt=attempt + 1)
         try:
             succeeded = runner.launch(name)
-            _tell(name, "completed" if succeeded else "failed", attempt=attempt + 1)
+            tell(name, "completed" if succeeded else "failed", attempt=attempt + 1)
             return succeeded
         except Exception as error:
             print_traceback(error)
-            reason = _one_line(error)
+            reason = one_line(error)
         if attempt == retries or stop.is_set():
-            _tell(name, "failed", attempt=attempt + 1, reason=reason)
+            tell(name, "failed", attempt=attempt + 1, reason=reason)
             break
-        _tell(name, "retrying", attempt=attempt + 1, reason=reason)
+        tell(name, "retrying", attempt=attempt + 1, reason=reason)
         say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
         time.sleep(delay)
         delay *= backoff
     return False
-
-
-def _tell(step: str, state: StepState, *, attempt: int = 1, reason: str | None = None) -> None:
-    """Tell those who look on how a step stands."""
-    event = StepEvent(step, state, at=time.time(), attempt=attempt, reason=reason)
-    sys.stdout.write(events.line(event))
-    sys.stdout.flush()
-
-
-def _one_line(error: Exception) -> str:
-    """An exception as the last line of its traceback, cut: it is part of one event."""
-    return traceback.format_exception_only(error)[-1].strip()[:500]
 
 
 def _record_end(code: int, *, stopped: bool) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from modalrun.driver import (
+    DYNAMIC,
     END_REASON_FILE,
     EXIT_COMPLETED,
     EXIT_FAILED,
@@ -125,8 +126,8 @@ def _start(environment: dict[str, str]) -> tuple[fork.Child, list[threading.Thre
 
 
 def _is_driver() -> bool:
-    """Whether the child walks the graph of a `per_step` run."""
-    return sys.argv[1] == WALKER
+    """Whether the child has step sandboxes: it drives a `per_step` run, by its order."""
+    return sys.argv[1] == WALKER or (sys.argv[1] == DYNAMIC and len(sys.argv) > 2)
 
 
 def _child_environment(home: Path) -> dict[str, str]:

@@ -84,6 +84,9 @@ class Walk:
         # Set when nothing new may start: a retry, or a creation that Modal has no room for.
         self._stopping = asyncio.Event()
         self._finished = asyncio.Event()
+        # The steps whose sandboxes are being created, and whether there was a time without any.
+        self._creating: set[str] = set()
+        self._created = asyncio.Event()
         self._scheduler: Scheduler
         self._ahead = Ahead(order, create=self._create_early, tell=self._tell, beside=self._beside)
 
@@ -127,6 +130,11 @@ class Walk:
         self._act(self._scheduler.start())
         await self._finished.wait()
         await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def first_created(self, limit: float) -> None:
+        """Wait until the first sandboxes are created, `limit` seconds at most."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._created.wait(), limit)
 
     @property
     def looks_ahead(self) -> bool:
@@ -273,6 +281,7 @@ class Walk:
         if member is None:
             tries.sandboxes += 1
             self._tell(step.name, "starting", attempt=tries.sandboxes)
+            self._creating.add(step.name)
             try:
                 member = await self.fleet.create(
                     self._wanted(step, tries),
@@ -284,6 +293,10 @@ class Walk:
                 return None
             except Refused as error:
                 return ends.refused(f"Modal refuses the sandbox: {error}")
+            finally:
+                self._creating.discard(step.name)
+                if not self._creating:
+                    self._created.set()
         self._members[step.name] = member
         self._last[step.name] = member.id
         state = self._states.get(step.name)

@@ -34,6 +34,10 @@ from modalrun.driver.walk import Walk
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""
 
+FIRST_SECONDS = 2.0
+"""How long ZenML is not imported while the first sandboxes are being created: both take turns in
+one interpreter, and the sandboxes would come last."""
+
 
 def main() -> NoReturn:
     """Walk the graph of the order that the command line names, and leave with the outcome."""
@@ -61,7 +65,6 @@ async def drive(held: Order) -> int:
     loop.add_signal_handler(signal.SIGTERM, _give_up, walk)
     control.listen(lambda: _soon(loop, walk.stop, "the run was asked to stop"))
     await fleet.open()
-    records.load()
     taken = await _take_over(walk, records) if os.environ.get(TAKE_OVER) else None
     asking = [asyncio.create_task(_watch_for_stop(walk, records))]
     if walk.looks_ahead:
@@ -96,6 +99,7 @@ async def _take_over(walk: Walk, records: Records) -> Takeover:
 
 
 async def _watch_for_stop(walk: Walk, records: Records) -> None:
+    await walk.first_created(FIRST_SECONDS)
     if not os.environ.get(TAKE_OVER) and await records.ask(lambda r: r.stop_requested()):
         # Nobody could end this sandbox when they stopped the run: it was not there yet.
         walk.give_up("the run was stopped before it began")
@@ -110,6 +114,7 @@ async def _watch_for_stop(walk: Walk, records: Records) -> None:
 
 async def _expect(walk: Walk, records: Records) -> None:
     """Find out how long steps take; without that none is created early."""
+    await walk.first_created(FIRST_SECONDS)
     try:
         walk.expect(await records.ask(lambda recorder: recorder.expected_seconds()))
     except Exception as error:

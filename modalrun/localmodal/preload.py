@@ -12,7 +12,8 @@ class Preload:
     """What is to be imported beforehand, and for whom.
 
     Attributes:
-        modules: What is imported, in this order; of `module:function` the function is called too.
+        modules: What is imported, in this order; of `module:function` (or `module:object.method`)
+            the function is called too.
             Modules that don't exist are passed over.
         programs: Packages and modules whose programs (`python -m`) are then started warm.
         env: Variables that are set for the imports, beside those that every sandbox has.

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from modalrun.localmodal import keeper
 
@@ -38,13 +39,26 @@ class Exit:
     killed: bool
 
 
+class Process(Protocol):
+    """What a nursery's process can be asked; as `subprocess.Popen`."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+
+    def wait(self) -> int:
+        """Wait for its end."""
+
+    def kill(self) -> None:
+        """SIGKILL; nothing if it has ended."""
+
+
 class Nursery:
     """The process that keepers are forked from. `state` is shown by `ps`."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._socket: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def start(self) -> None:
         """Start it; it is ready some 30 ms later, and until then requests wait."""

@@ -5,6 +5,9 @@ modules, says on the socket what it has found out (one line of JSON, see `main`)
 keepers as `keeper` does. Their commands are not executed: the forked process *becomes*
 `python -m MODULE`, as the interpreter would have run it.
 
+Where SOCKET listens, the process serves many servers (`shared_nursery`): for each that connects it
+forks a nursery, which has the modules in memory at once. It ends with its standard input.
+
 A program that is started so may start another one in the same way: it finds this process's `Warm`
 as `sys._modalrun_warm`.
 
@@ -28,8 +31,10 @@ import gc
 import importlib
 import importlib.util
 import json
+import operator
 import os
 import runpy
+import select
 import shutil
 import signal
 import socket
@@ -168,13 +173,21 @@ def _leave(code: object) -> NoReturn:
         os._exit(status & 0xFF)
 
 
+# `arg_start` and `env_start` in /proc/PID/stat, each followed by its end (proc(5)); counted from
+# the third field.
+_ARGUMENTS, _ENVIRONMENT = 45, 47
+
+
 def _rename(argv: Sequence[str]) -> None:
     """Have `ps` show the command; what is longer than the first command line is cut."""
+    _show(_ARGUMENTS, argv)
+
+
+def _show(field: int, texts: Sequence[str]) -> None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        # `arg_start` and `arg_end`, proc(5); counted from the third field.
-        start, end = int(fields[45]), int(fields[46])
-        line = b"\0".join(map(os.fsencode, argv))[: end - start - 1]
+        start, end = int(fields[field]), int(fields[field + 1])
+        line = b"\0".join(map(os.fsencode, texts))[: end - start - 1]
         if start:
             ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
 
@@ -223,7 +236,7 @@ def changed_at(folder: str) -> int:
 
 
 def _import(name: str) -> None:
-    """Import `module`, and call the function of `module:function`."""
+    """Import `module`, and call the function of `module:function` or `module:object.method`."""
     wanted, _, function = name.partition(":")
     try:
         module = importlib.import_module(wanted)
@@ -233,7 +246,7 @@ def _import(name: str) -> None:
             raise
         return
     if function:
-        getattr(module, function)()
+        operator.attrgetter(function)(module)()
 
 
 def _environment_of_exec() -> dict[str, str]:
@@ -279,6 +292,59 @@ def _preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
     return warm, problem
 
 
+def _for_each_server(
+    listener: socket.socket, request: Mapping[str, Any], found: Mapping[str, Any]
+) -> tuple[socket.socket, dict[str, Any]]:
+    """Fork a nursery for each server that connects, until the standard input ends.
+
+    Returns:
+        In each of those nurseries: its socket, and what it is to tell its server.
+    """
+    # Nobody has to wait for a nursery that has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        if 0 in select.select([listener.fileno(), 0], [], [])[0]:
+            os._exit(0)
+        if found["directories"] != _directories():
+            # Import it all again; who has come waits meanwhile.
+            listener.set_inheritable(True)
+            os.execve(sys.executable, sys.orig_argv, _environment_of_exec())
+        channel, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            return channel, {**found, **_belong_to(channel, request)}
+        channel.close()
+
+
+def _belong_to(channel: socket.socket, request: Mapping[str, Any]) -> dict[str, Any]:
+    """In a forked nursery: be as if the server at the other end had started this process.
+
+    The server sends a line of JSON with the arguments, the environment and the request that it
+    would start one with, and the descriptors of the standard streams.
+    """
+    os.setsid()
+    text, streams, *_ = socket.recv_fds(channel, 65536, 3)
+    while text and not text.endswith(b"\n"):
+        text += channel.recv(65536)
+    if not text or len(streams) < 3:
+        os._exit(0)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    server = json.loads(text)
+    # What is written over below is what the variables of this process point into.
+    variables = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    # By these a process is known as that server's, and so are those that are forked from it.
+    _show(_ARGUMENTS, server["argv"])
+    _show(_ENVIRONMENT, [f"{name}={value}" for name, value in server["env"].items()])
+    if server["request"] != request:
+        return {"pid": os.getpid(), "problem": "it was asked for something else"}
+    return {"pid": os.getpid()}
+
+
 def main() -> None:
     """Preload, tell of it, and be a nursery until the socket's other end is closed."""
     descriptor, _, text = sys.argv[1:]
@@ -290,17 +356,20 @@ def main() -> None:
     keeper = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(keeper)
     directories = _directories()
+    request = json.loads(text)
     began = time.monotonic()
-    warm, problem = _preload(json.loads(text))
-    found = {
+    warm, problem = _preload(request)
+    found: dict[str, Any] = {
         "problem": problem,
         "seconds": round(time.monotonic() - began, 3),
         "values": dict(warm.values),
         "directories": directories,
     }
+    if channel.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        channel, found = _for_each_server(channel, request, found)
     with contextlib.suppress(OSError):
         channel.sendall(json.dumps(found).encode() + b"\n")
-    if problem is None:
+    if found["problem"] is None:
         setattr(sys, MARK, warm)
         keeper.nurse(channel, warm.become)
     # Without the teardown of all that was imported.

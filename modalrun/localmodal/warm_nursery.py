@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modalrun.localmodal import rootfs, warm
+from modalrun.localmodal import rootfs, shared_nursery, warm
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.process import Command, Nursery
 
@@ -98,24 +100,22 @@ class _Process(Nursery):
         self._found: dict[str, Any] = {}
         self._warm: warm.Warm | None = None
         self._output = -1
+        # Set where its process is not a child of ours.
+        self._forked: shared_nursery.Forked | None = None
         self.ready = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to import."""
-        home = self._state / "preload"
-        env = rootfs.environment(home, rootfs.Recipe(), self._request.env, {})
-        request = {**self._request.to_json(), "python": sys.executable}
+        """Begin to import, or have it done already: `shared_nursery`."""
+        path = os.environ.get(shared_nursery.VARIABLE)
+        if path is None or not self._join(path):
+            self._start_own()
+
+    def _start_own(self) -> None:
         ours, theirs = socket.socketpair()
-        # Pipes, because Python looks at its standard streams at the start, and a sandbox has pipes.
-        nothing, end = os.pipe()
-        os.close(end)
-        self._output, output = os.pipe()
-        try:
+        argv, env = self._how_to_start(theirs.fileno())
+        with theirs, self._streams() as (nothing, output):
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, warm.__file__, str(theirs.fileno()), str(self._state)),
-                    json.dumps(request),
-                ],
+                argv,
                 stdin=nothing,
                 stdout=output,
                 stderr=output,
@@ -124,13 +124,43 @@ class _Process(Nursery):
                 cwd="/",
                 start_new_session=True,
             )
+        self._listen(ours)
+
+    def _join(self, path: str) -> bool:
+        with self._streams() as (nothing, output):
+            ours = shared_nursery.join(path, *self._how_to_start(0), (nothing, output, output))
+        if ours is None:
+            self._close_output()
+            return False
+        self._process = self._forked = shared_nursery.Forked()
+        self._listen(ours)
+        return True
+
+    def _how_to_start(self, descriptor: int) -> tuple[list[str], dict[str, str]]:
+        """Its command and its environment."""
+        return (
+            shared_nursery.arguments(descriptor, self._state, self._request),
+            shared_nursery.environment(self._state / "preload", self._request),
+        )
+
+    @contextlib.contextmanager
+    def _streams(self) -> Iterator[tuple[int, int]]:
+        """Its input and its output; for the moment in which it inherits them."""
+        # Pipes, because Python looks at its standard streams at the start, and a sandbox has pipes.
+        nothing, end = os.pipe()
+        os.close(end)
+        self._output, output = os.pipe()
+        self._loop.add_reader(self._output, self._print)
+        try:
+            yield nothing, output
         finally:
-            theirs.close()
             os.close(nothing)
             os.close(output)
-        self._socket = ours
-        self._loop.add_reader(ours, self._hear)
-        self._loop.add_reader(self._output, self._print)
+
+    def _listen(self, channel: socket.socket) -> None:
+        self._heard = b""
+        self._socket = channel
+        self._loop.add_reader(channel, self._hear)
 
     def _hear(self) -> None:
         """One line of JSON, see `warm.main`; or nothing when the process has died."""
@@ -147,6 +177,15 @@ class _Process(Nursery):
         self._loop.remove_reader(self._socket)
         died: dict[str, Any] = {"problem": "it died while it imported", "seconds": 0.0}
         self._found = json.loads(self._heard) if data else died
+        if self._forked is not None:
+            if self._found["problem"] is not None:
+                log.info("the shared nursery is none for us: %s", self._found["problem"])
+                self._forked = None
+                self._socket.close()
+                self._close_output()
+                self._start_own()
+                return
+            self._forked.told(self._found["pid"])
         if self._found["problem"] is None:
             values, programs = self._found["values"], self._request.programs
             self._warm = warm.Warm(sys.executable, programs, (), values)

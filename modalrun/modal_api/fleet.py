@@ -18,7 +18,7 @@ from modalrun.driver.ends import End, read_end
 from modalrun.driver.order import Order, SandboxOrder
 from modalrun.driver.pace import Pace
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api import images
+from modalrun.modal_api import images, inside
 from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.plan import TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.resources import limited
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 TAG_ATTEMPT = "modalrun-attempt"
 """Which sandbox of its step it is: so that a driver that takes over counts on."""
+
+TAG_RECORD = "modalrun-record"
+"""The id of the step run record that a dynamic pipeline's step has in ZenML."""
 
 TAG_EARLY = "modalrun-early"
 """On a sandbox that was created before its step's turn."""
@@ -318,6 +321,7 @@ class Member:
         step: The value of its tag for the step.
         attempt: Which sandbox of its step it is.
         early: Whether it was created before its step's turn.
+        record: The value of its tag for the step run record; empty where it has none.
     """
 
     def __init__(
@@ -334,6 +338,7 @@ class Member:
         self.step = tags.get(TAG_STEP, "")
         self.attempt = int(tags.get(TAG_ATTEMPT, "1"))
         self.early = TAG_EARLY in tags
+        self.record = tags.get(TAG_RECORD, "")
         self._end: asyncio.Task[End] | None = None
         self._fleet = fleet
         self._line = line
@@ -397,15 +402,11 @@ class Member:
         code = self._sandbox.returncode
         # The SDK has waited for the end, so there is a code.
         assert code is not None
-        status, detail = None, ""
-        # How it ended stands only in private attributes of 1.6.4; the code alone will do.
-        with contextlib.suppress(ImportError, AttributeError):
-            from modal._utils.async_utils import synchronizer
-
-            inner: Any = synchronizer._translate_in(self._sandbox)  # type: ignore[no-untyped-call]
-            result = inner._impl.result
-            status, detail = result.status, result.exception
-        return read_end(code, status, detail)
+        # How it ended stands only in what is private; the code alone will do.
+        result = inside.result(self._sandbox)
+        if result is None:
+            return read_end(code, None, "")
+        return read_end(code, result.status, result.exception)
 
 
 async def _connect() -> modal.Client:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import history
 from modalrun.modal_api.buffer import Buffer
+from modalrun.modal_api.inside import inner, sandbox_from_id, sdk_loop
 from modalrun.modal_api.pieces import Ended, Piece
-from modalrun.modal_api.raw import SOURCES, Gap, Place, Source, inner, read, sdk_loop
+from modalrun.modal_api.raw import SOURCES, Gap, Place, Source, read
 from modalrun.modal_api.translate import breaks_off, translated
 
 if TYPE_CHECKING:
@@ -239,14 +240,12 @@ class _Handles:
 
     async def get(self, sandbox_id: str) -> Any:
         """The handle of a sandbox, made if there is none. Raises ModalrunError."""
-        from modal.sandbox._sandbox import _Sandbox
-
         number = self._numbers.setdefault(sandbox_id, len(self._numbers) // SANDBOXES_PER_CLIENT)
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
             if sandbox_id not in self._sandboxes:
                 client = await self._client(number)
                 with translated(), _lost():
-                    self._sandboxes[sandbox_id] = await _Sandbox.from_id(sandbox_id, client=client)
+                    self._sandboxes[sandbox_id] = await sandbox_from_id(sandbox_id, client)
             return self._sandboxes[sandbox_id]
 
     async def _client(self, number: int) -> Any:

@@ -9,21 +9,28 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.enums import ExecutionStatus
+from zenml.enums import ExecutionStatus, StepRuntime
+from zenml.exceptions import RunStoppedException
+from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
+from zenml.steps import StepHeartBeatTerminationException
 
+from modalrun.driver import marking
 from modalrun.driver.ends import Kind
+from modalrun.driver.events import StepState
 from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
-from modalrun.driver.process import say
+from modalrun.driver.process import one_line, say, tell
 from modalrun.isolating import sandbox_for
 from modalrun.orchestrator import ModalOrchestrator
-from modalrun.zenml_api import runs
+from modalrun.zenml_api import runs, step_records
 from modalrun.zenml_api.one_step import Word, word
+from modalrun.zenml_api.patience import outlast_the_server
 from modalrun.zenml_api.steps import LoadedRun
 
 if TYPE_CHECKING:
+    from zenml.config.step_configurations import Step, StepConfiguration
     from zenml.config.step_run_info import StepRunInfo
-    from zenml.models import StepRunResponse
+    from zenml.models import PipelineRunResponse, StepRunResponse
 
 ASKED = "The run was asked to stop."
 
@@ -39,6 +46,7 @@ class DynamicRun:
             isolated: Where isolated steps run; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
+        outlast_the_server(say)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:
@@ -48,7 +56,10 @@ class DynamicRun:
         )
         if isolated is not None:
             # ZenML would look every ten seconds.
-            isolated.on_end = self._runner._monitoring_event.set
+            isolated.on_end = self._runner.look_now
+
+        if self._loaded.run.status not in _FRESH:
+            _tell_what_was_done(run_id)
 
     def run(self, failed: Callable[[BaseException], None]) -> Word:
         """Run the pipeline to its end; returns what is recorded of it.
@@ -70,8 +81,29 @@ class DynamicRun:
 
     def stop(self) -> None:
         """Start nothing new; when what runs has finished, the run ends as stopped."""
-        self._runner.asked_to_stop = True
-        self._runner.request_shutdown(_AskedToStop(ASKED))
+        self._runner.stop()
+
+
+_FRESH = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
+
+_DONE: dict[str, StepState] = {"completed": "completed", "cached": "cached", "failed": "failed"}
+
+
+def _tell_what_was_done(run_id: str) -> None:
+    """Tell of the steps that an earlier process of the run has seen through.
+
+    So their sandboxes, and what they have printed, are found from this one.
+    """
+    for name, state in step_records.step_states(run_id, detailed=True).items():
+        if state.status in _DONE:
+            sandbox = state.facts.sandbox_id if state.facts else None
+            tell(
+                name,
+                _DONE[state.status],
+                attempt=state.attempt,
+                sandbox=sandbox or None,
+                began=state.began,
+            )
 
 
 class _AskedToStop(RuntimeError):
@@ -79,9 +111,31 @@ class _AskedToStop(RuntimeError):
 
 
 class _Runner(DynamicPipelineRunner):
-    """ZenML's runner, whose run can end as stopped."""
+    """ZenML's runner, whose run can end as stopped, and which says how its steps stand."""
 
-    asked_to_stop = False
+    _asked = False
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether somebody asked the run to stop, or the one that it is a child of."""
+        above = self._parent_runner
+        return self._asked or (isinstance(above, _Runner) and above.asked_to_stop)
+
+    def stop(self) -> None:
+        """Start nothing new, in child pipelines neither."""
+        self._asked = True
+        with self._lifecycle_lock:
+            children = list(self._child_runners.values())
+        for child in children:
+            child.request_shutdown(_AskedToStop(ASKED))
+        self.request_shutdown(_AskedToStop(ASKED))
+
+    def look_now(self) -> None:
+        """Have ZenML look at its isolated steps, those of child pipelines too."""
+        self._monitoring_event.set()
+        for child in list(self._child_runners.values()):
+            if isinstance(child, _Runner):
+                child.look_now()
 
     def launch_step(self, *args: Any, **kwargs: Any) -> Any:
         """Start a step, unless the run was asked to stop.
@@ -93,6 +147,54 @@ class _Runner(DynamicPipelineRunner):
             raise _AskedToStop(ASKED)
         return super().launch_step(*args, **kwargs)
 
+    def _on_failure_detected(self, exception: BaseException) -> None:
+        # ZenML's queue is empty, but steps may wait for a place among `max_parallelism`.
+        if isinstance(self._orchestrator, ModalOrchestrator) and self._orchestrator.isolation:
+            self._orchestrator.isolation.start_nothing(str(self._run.id))
+        super()._on_failure_detected(exception=exception)
+
+    def _run_sync_step(self, step: Step, remaining_retries: int | None = None) -> StepRunResponse:
+        name = step.spec.invocation_id
+        if self._is_isolated(step):
+            return _told_if_cached(super()._run_sync_step(step, remaining_retries))
+        with marking.lines_of(name):
+            tell(name, "running")
+            try:
+                step_run = super()._run_sync_step(step, remaining_retries)
+            except (RunStoppedException, StepHeartBeatTerminationException):
+                tell(name, "stopped")
+                raise
+            except BaseException as error:
+                tell(name, "failed", reason=one_line(error))
+                raise
+            cached = step_run.status == ExecutionStatus.CACHED
+            tell(name, "cached" if cached else "completed")
+            return step_run
+
+    def _register_isolated_step_for_monitoring(
+        self, invocation_id: str, step_run: StepRunResponse
+    ) -> None:
+        _told_if_cached(step_run)
+        super()._register_isolated_step_for_monitoring(invocation_id, step_run)
+
+    def _is_isolated(self, step: Step) -> bool:
+        runtime, _ = get_step_runtime(
+            step_config=step.config,
+            pipeline_docker_settings=self._snapshot.pipeline_configuration.docker_settings,
+            orchestrator=self._orchestrator,
+        )
+        return runtime == StepRuntime.ISOLATED
+
+    def _build_child_runner(self, child_run: PipelineRunResponse) -> DynamicPipelineRunner:
+        assert child_run.snapshot is not None
+        return _Runner(
+            snapshot=child_run.snapshot,
+            run=child_run,
+            orchestrator=self._orchestrator,
+            pause_coordinator=self._pause_coordinator,
+            parent_runner=self,
+        )
+
     def _publish_run_status(
         self, return_value: Any = None, exception: BaseException | None = None
     ) -> None:
@@ -103,11 +205,19 @@ class _Runner(DynamicPipelineRunner):
         super()._publish_run_status(return_value=return_value, exception=exception)
 
 
+def _told_if_cached(step_run: StepRunResponse) -> StepRunResponse:
+    """Tell of an isolated step that had no sandbox; the others are told of by theirs."""
+    if step_run.status == ExecutionStatus.CACHED:
+        tell(step_run.name, "cached")
+    return step_run
+
+
 class Isolation:
     """What our orchestrator does for ZenML's isolated steps."""
 
     def __init__(self, steps: IsolatedSteps) -> None:
         self._steps = steps
+        steps.may_go_on = _may_go_on
 
     def submit(self, info: StepRunInfo) -> None:
         """Create the sandbox of a step.
@@ -115,42 +225,72 @@ class Isolation:
         Raises:
             ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
         """
-        config = info.config.model_dump(mode="json")
-        sandbox = sandbox_for(
-            self._steps.order,
-            info.pipeline_step_name,
-            config["settings"],
-            template=info.config.template,
-            python=sys.executable,
-            source_root=Path.cwd(),
-        )
-        self._steps.submit(
-            IsolatedStep(
-                name=info.pipeline_step_name,
-                step_run=str(info.step_run_id),
-                run_id=str(info.run_id),
-                attempt=info.step_run.version,
-                sandbox=sandbox,
-            )
-        )
+        self._steps.submit(self._isolated(info.step_run, info.config))
 
     def status(self, step_run: StepRunResponse, *, wait: bool = False) -> ExecutionStatus:
-        """Of a step's sandbox; of its record where another process has created the sandbox."""
+        """Of a step's sandbox.
+
+        One that an earlier process of the run has submitted is seen through from now on. A failure
+        that the step itself has not recorded is recorded with its reason.
+        """
+        name = str(step_run.id)
         try:
-            end = self._steps.end_of(str(step_run.id), wait=wait)
+            end = self._steps.end_of(name, wait=wait)
         except KeyError:
-            return _recorded(step_run.id)
+            if (recorded := _recorded(step_run.id)) not in _UNFINISHED:
+                return recorded
+            self._steps.take_over(self._isolated(step_run, step_run.config))
+            end = self._steps.end_of(name, wait=wait)
         if end is None:
             return ExecutionStatus.RUNNING
         if end.kind is Kind.COMPLETED:
             return ExecutionStatus.COMPLETED
-        recorded = _recorded(step_run.id)
         # The record wins: outputs are stored, or the server wants it to be tried again.
-        return recorded if recorded.is_finished else ExecutionStatus.FAILED
+        if _may_go_on(name):
+            step_records.fail_step(str(step_run.pipeline_run_id), step_run.name, end.reason)
+        recorded = _recorded(step_run.id)
+        return ExecutionStatus.FAILED if recorded in _UNFINISHED else recorded
 
     def stop(self, step_run: StepRunResponse) -> None:
         """End a step's sandbox now."""
         self._steps.stop(str(step_run.id))
+
+    def start_nothing(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
+        self._steps.start_nothing(run_id)
+
+    def _isolated(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
+        sandbox = sandbox_for(
+            self._steps.order,
+            step_run.name,
+            config.model_dump(mode="json")["settings"],
+            template=config.template,
+            python=sys.executable,
+            source_root=Path.cwd(),
+        )
+        return IsolatedStep(
+            name=step_run.name,
+            step_run=str(step_run.id),
+            run_id=str(step_run.pipeline_run_id),
+            attempt=step_run.version,
+            sandbox=sandbox,
+        )
+
+
+_UNFINISHED = {
+    ExecutionStatus.INITIALIZING,
+    ExecutionStatus.PROVISIONING,
+    ExecutionStatus.RUNNING,
+}
+
+
+def _may_go_on(step_run: str) -> bool:
+    """Whether a record waits for its end, in a run that nobody has stopped."""
+    record = Client().zen_store.get_run_step(UUID(step_run), hydrate=False)
+    if record.status not in _UNFINISHED:
+        return False
+    run = Client().zen_store.get_run(record.pipeline_run_id, hydrate=False)
+    return run.status not in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
 
 
 def _recorded(step_run: UUID) -> ExecutionStatus:

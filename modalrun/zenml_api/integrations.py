@@ -18,11 +18,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from zenml.integrations.integration import Integration
 from zenml.integrations.registry import integration_registry
 from zenml.materializers.materializer_registry import materializer_registry
 
 if TYPE_CHECKING:
-    from zenml.integrations.integration import Integration
     from zenml.materializers.base_materializer import BaseMaterializer
 
 _find_packages_distributions = importlib.metadata.packages_distributions
@@ -107,6 +107,9 @@ def activate_lazily() -> None:
     importlib.metadata.packages_distributions = packages_distributions
     waiting: dict[str, type[Integration]] = {}
     for name, integration in integration_registry.integrations.items():
+        if integration.activate.__func__ is Integration.activate.__func__:  # type: ignore[attr-defined]
+            # It does nothing, so it needn't be known whether all that it needs is installed.
+            continue
         if importlib.util.find_spec(f"{integration.__module__}.materializers"):
             waiting[name] = integration
         else:

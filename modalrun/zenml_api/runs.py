@@ -254,7 +254,8 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     """Record the end of a run whose process can't do it any more.
 
     Every step that is not finished, and the run itself, become FAILED; STOPPED where somebody had
-    asked ZenML to stop the run. What is finished stays as it is: ZenML's record always wins.
+    asked ZenML to stop the run. What is finished stays as it is: ZenML's record always wins. A
+    run that has paused stays paused, unless somebody wants its end.
 
     Args:
         run_id: ZenML's run id.
@@ -268,7 +269,10 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     with translated():
         client = Client()
         status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
-        if _get_run(client, run_id).status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+        recorded = _get_run(client, run_id).status
+        if recorded == ExecutionStatus.PAUSED and not stopped:
+            return False
+        if recorded in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
             status = ExecutionStatus.STOPPED
         elif stopped:
             # First, so that ZenML takes no more steps, and knows what to make of the end of these.

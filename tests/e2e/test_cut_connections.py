@@ -10,6 +10,7 @@ import pytest
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.paths import StateDir
+from tests.e2e.test_per_step import boxes, most_at_once
 from tests.localmodal.proxy import CuttingProxy
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 STEPS, LINES = 5, 2000
+LIMIT = 4
+"""Steps that may print at the same time."""
 
 
 def cut_all_connections(world: World) -> CuttingProxy:
@@ -39,7 +42,8 @@ def test_ten_thousand_lines(world: World, mode: str) -> None:
     spec = (
         f"pipeline: chatty.chatty\ntarget: local\nparameters:\n  steps: {STEPS}\n  count: {LINES}\n"
     )
-    assert world.submit(spec, "--async", "--mode", mode).exit_code == 0
+    flags = ("--mode", mode, "--max-parallelism", str(LIMIT))
+    assert world.submit(spec, "--async", *flags).exit_code == 0
     proxy = cut_all_connections(world)
 
     done = world.modalrun("logs", "--follow", "--output", "jsonl", world.only_run().id).finish()
@@ -59,3 +63,5 @@ def test_ten_thousand_lines(world: World, mode: str) -> None:
         del said[4::5]
         assert seen.pop((f"chat_{step}", "stdout")) == said
     assert not seen
+    if mode == "per_step":
+        assert most_at_once(boxes(world)) == LIMIT

@@ -222,6 +222,28 @@ def test_polls_that_fail_for_half_a_minute(world: World, status: str, action: st
     assert_all_over(world)
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("action", ["error", "hang"])
+def test_a_poll_that_fails_once(world: World, action: str) -> None:
+    command, gate = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    # INTERNAL is what the SDK doesn't try again itself.
+    rule = {"rpc": "SandboxWait*", "action": action, "status": "INTERNAL", "times": 2}
+    (world.state / "faults.json").write_text(json.dumps([rule]))
+    log = world.state / "server.log"
+    # One each: the driver asks for the step, the command for the driver.
+    world.wait_until(lambda: log.read_text().count("fault: SandboxWait") == 2, "both have failed")
+    gate.open()
+
+    done = command.finish(LONG)
+
+    assert done.exit_code == 0, done.stderr
+    assert world.only_run().status == "completed"
+    assert world.only_run().statuses == {"wait": "completed", "afterwards": "completed"}
+    assert [len(boxes(world, step)) for step in ("wait", "afterwards")] == [1, 1]
+    assert_all_over(world)
+
+
 @pytest.mark.parametrize(
     "faults",
     [

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import copy_zenml
+
 pytest.importorskip("sklearn")
 
 
@@ -21,8 +23,9 @@ class Example(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+def example(tmp_path_factory: pytest.TempPathFactory, zenml_template: Path) -> Example:
     folder = tmp_path_factory.mktemp("zenml")
+    copy_zenml(zenml_template, folder / "config")
     one_tree = {"train_random_forest": {"parameters": {"trees": 1}}}
     requests = [
         {"config": "diamond.yaml", "parameters": {}, "steps": {}},

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,8 +20,8 @@ import psutil
 import pytest
 from modal_proto.api_pb2 import GenericResult
 
-from modalrun.localmodal import launcher
-from modalrun.localmodal.launcher import Preload
+from modalrun.localmodal import launcher, shared_nursery
+from modalrun.localmodal.launcher import Preload, ServerInfo
 from modalrun.localmodal.warm import Warm
 
 from .support import PATIENCE, Sdk, gone, processes_of, wait_for_end, wait_until_gone
@@ -89,12 +92,17 @@ if sys.argv[1:] != ["ends"]:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> modal.Image:
+def probes(tmp_path: Path) -> Path:
     folder = tmp_path / "probes"
     (folder / "probe").mkdir(parents=True)
     for name, code in PROBES.items():
         (folder / "probe" / f"{name}.py").write_text(code)
-    return modal.Image.debian_slim().add_local_dir(folder, "/app")
+    return folder
+
+
+@pytest.fixture
+def image(probes: Path) -> modal.Image:
+    return modal.Image.debian_slim().add_local_dir(probes, "/app")
 
 
 @pytest.fixture
@@ -246,7 +254,7 @@ def test_killed_keepers_and_nurseries(sdk: Sdk, run: Run) -> None:
     psutil.Process(pid).parent().kill()
     first.wait()
     assert sdk.record(first).status == GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
-    assert gone(pid)
+    wait_until_gone(pid)
 
 
 def test_many_at_once(sdk: Sdk, run: Run) -> None:
@@ -279,13 +287,91 @@ def test_what_cannot_be_preloaded(sdk: Sdk, run: Run, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def site(sdk: Sdk) -> Iterator[Path]:
+def site(state: Path) -> Iterator[Path]:
     """A file that can appear where packages are installed."""
     import site
 
     path = Path(site.getsitepackages()[0]) / f"modalrun-test-{os.getpid()}"
     yield path
     path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def shared(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+    """A nursery for the servers that are started from now on."""
+    path = state.with_name("shared")
+    program = [sys.executable, "-m", "modalrun.localmodal.shared_nursery", str(path)]
+    process = psutil.Popen(
+        [*program, json.dumps(PRELOAD.to_json())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    monkeypatch.setenv(shared_nursery.VARIABLE, str(path))
+    deadline = time.monotonic() + PATIENCE
+    while not listens(path):
+        assert time.monotonic() < deadline
+    yield process
+    for folder in state.iterdir():
+        launcher.stop(folder)
+    # It ends with its input.
+    assert process.communicate(timeout=PATIENCE) == (b"", None)
+
+
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def test_servers_share_a_nursery(
+    shared: psutil.Process,
+    state: Path,
+    connect: Callable[[ServerInfo], Sdk],
+    probes: Path,
+    site: Path,
+) -> None:
+    found = []
+    for folder in (state / "first", state / "second"):
+        sdk = connect(launcher.ensure_running(folder))
+        image = modal.Image.debian_slim().add_local_dir(probes, "/app")
+        options: dict[str, Any] = {"env": ENV, "workdir": "/app", "image": image}
+        surroundings = ("python", "-m", "probe.surroundings")
+        cold = ended(sdk.create(*surroundings, **options), "")
+        launcher.preload(sdk.info, PRELOAD)
+        warm = ended(sdk.create(*surroundings, **options), "")
+        ours, theirs = (json.loads(without_ids(out)) for _, out, _ in (warm, cold))
+        assert (ours.pop("warm"), theirs.pop("warm")) == (True, False)
+        assert ours == theirs
+        waiting = sdk.create("python", "-m", "probe.waits", **options)
+        process = psutil.Process(int(next(iter(waiting.stdout))))
+        nursery = process.parent().parent()
+        assert nursery.parent() == shared
+        assert ended(sdk.create("python", "-m", "probe.leaves", **options))[0] == 3
+        assert not gone(nursery.pid), "it is a match for what is installed now"
+        # It is known as this server's, as one that the server itself starts.
+        assert str(folder) in nursery.cmdline()
+        assert {process, nursery} <= set(processes_of(folder))
+        found.append((sdk, nursery, process))
+        # Before the second one comes, it has to be imported again.
+        site.touch()
+
+    (first, gone_with_it, its_process), (second, killed, lives_on) = found
+    assert launcher.stop(first.info.state_dir)
+    assert all(gone(process.pid) for process in (gone_with_it, its_process))
+    assert not gone(lives_on.pid)
+
+    # Without the shared one, and for other modules, a server has one of its own.
+    launcher.preload(second.info, replace(PRELOAD, modules=("gc",)))
+    assert ended(second.create("python", "-m", "probe.leaves", **options))[0] == 3
+    assert nursery_of(second).parent().pid == second.info.pid
+    shared.kill()
+    shared.wait()
+    launcher.preload(second.info, PRELOAD)
+    assert ended(second.create("python", "-m", "probe.leaves", **options))[0] == 3
+    assert nursery_of(second).parent().pid == second.info.pid
+    assert gone(killed.pid)
+    assert launcher.stop(second.info.state_dir)
+    assert gone(lives_on.pid)
 
 
 def test_it_is_renewed_when_packages_change(sdk: Sdk, run: Run, site: Path) -> None:

@@ -76,6 +76,25 @@ def test_a_step_that_gets_another_sandbox_says_so(per_step: bool) -> None:
     assert told == ([line] if per_step else [])
 
 
+def test_what_a_dynamic_pipelines_function_prints_is_shown_beside_steps_with_sandboxes() -> None:
+    lines = RunLines(RUN)
+    choice = Choice(Wanted(), lines)
+    running = StepEvent("train", "running", 2.0, sandbox="sb-step")
+    retrying = StepEvent("train", "retrying", 3.0, reason="It was lost.")
+    text = f"{events.line(LinesOf(None))}before\n{events.line(StepEvent('train', 'starting', 1.0))}"
+    shown = choice.of(lines.feed(RUN, "stdout", text))
+    shown += choice.of(lines.feed(RUN, "stdout", f"{events.line(running)}function\n"))
+    shown += choice.of(lines.feed("sb-step", "stdout", "epoch\n"))
+    shown += choice.of(lines.feed(RUN, "stdout", f"{events.line(retrying)}after\n"))
+    assert [(line.step, line.text) for line in [*shown, *choice.rest()]] == [
+        (None, "before"),
+        (None, "function"),
+        ("train", "epoch"),
+        ("train", "modalrun: It was lost."),
+        (None, "after"),
+    ]
+
+
 def test_an_event_after_a_line_without_an_end() -> None:
     lines = RunLines(RUN)
     marker = events.line(LinesOf("train"))

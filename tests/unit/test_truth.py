@@ -72,6 +72,19 @@ def test_what_could_not_be_checked_is_not_called_lost() -> None:
 
 
 @pytest.mark.parametrize(
+    "modal", [ModalView("ended", "completed", 0), ModalView("unknown", problem="It is gone.")]
+)
+def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: ModalView) -> None:
+    view = judge(replace(RUN, status="paused"), [], modal)
+    assert (view.state, view.over, view.exit_code) == ("paused", True, 0)
+    assert view.headline == "Run paused: it waits for somebody's answer."
+    assert view.notes[0].commands[1] == "zenml pipeline runs resume id"
+
+    # It is about to end.
+    assert not judge(replace(RUN, status="paused"), [], RUNNING).over
+
+
+@pytest.mark.parametrize(
     ("status", "modal", "exit_code"),
     [
         ("completed", NOT_ASKED, 0),

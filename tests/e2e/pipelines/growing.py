@@ -1,8 +1,10 @@
 """A dynamic pipeline, whose number of steps depends on what its first step returns."""
 
 import os
+import sys
+from pathlib import Path
 
-from zenml import pipeline, step
+from zenml import pipeline, step, wait
 from zenml.config import ResourceSettings
 
 
@@ -24,9 +26,12 @@ def count() -> int:
         "resources": ResourceSettings(gpu_count=1, memory="2GiB"),
     }
 )
-def square(number: int, wrong: bool = False) -> int:
+def square(number: int, wrong: bool = False, gate: str | None = None) -> int:
     """Ask for resources, and so for a sandbox where there can be one."""
-    print(f"squaring {number} in {where()}")
+    print(f"squaring {number} in {where()}", flush=True)
+    if gate and not number:
+        with Path(gate).open() as file:
+            file.read()
     if wrong and number:
         raise ValueError("as asked")
     return number * number
@@ -40,11 +45,15 @@ def total(numbers: list[int]) -> int:
 
 
 @pipeline(dynamic=True, enable_cache=False)
-def growing(wrong: bool = False) -> int:
+def growing(wrong: bool = False, gate: str | None = None, ask: bool = False) -> int:
     """Square as many numbers as the first step says."""
-    squares = [square.submit(number, wrong) for number in range(count().load())]
-    return total([one.load() for one in squares])
+    squares = [square.submit(number, wrong, gate) for number in range(count().load())]
+    print("the function waits", flush=True)
+    numbers = [one.load() for one in squares]
+    if ask:
+        numbers.append(wait(schema=int, timeout=1, poll_interval=1, name="more"))
+    return total(numbers)
 
 
 if __name__ == "__main__":
-    growing()
+    growing(ask="ask" in sys.argv)

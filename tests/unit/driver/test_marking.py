@@ -108,6 +108,34 @@ with marking.lines_of("first"):
     ]
 
 
+def test_the_lines_of_a_function_beside_a_step_are_nobodys() -> None:
+    # A dynamic pipeline's function, which starts steps in threads with copies of its context.
+    code = """
+import contextvars
+def other():
+    with marking.lines_of("other"):
+        started.set(); over.wait()
+        print("other")
+        subprocess.run(["echo", "child"], check=True)
+started, over = threading.Event(), threading.Event()
+marking.lines_of_nobody()
+context = contextvars.copy_context()
+thread = threading.Thread(target=context.run, args=(other,)); thread.start(); started.wait()
+print("function")
+over.set(); thread.join()
+with marking.lines_of("inline"):
+    print("inline")
+print("function again")
+"""
+    assert printed(code) == [
+        (None, "function"),
+        ("other", "other"),
+        ("other", "child"),
+        ("inline", "inline"),
+        (None, "function again"),
+    ]
+
+
 def test_what_somebody_laid_over_write_before_stays() -> None:
     # As ZenML does when it is imported, which in a warm process is before anything else.
     code = """

@@ -1,0 +1,172 @@
+"""Dynamic pipelines, whose function runs in the run sandbox and decides which steps there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.e2e.test_flavor import COMMANDS, REGISTER, commands, script
+
+if TYPE_CHECKING:
+    from tests.conftest import World
+
+pytestmark = pytest.mark.e2e
+
+SPEC = "pipeline: growing.growing\ntarget: local\nsettings: {orchestrator: {timeout: 300}}\n"
+
+LONG = 300.0
+
+
+def boxes(world: World, step: str | None = None) -> list[Any]:
+    """The sandboxes of a step, or the run sandboxes; oldest first."""
+    return [box for box in world.sandboxes() if box.tags.get("modalrun-step") == step]
+
+
+def kill(world: World, box: Any) -> None:
+    """End a sandbox as somebody does on Modal's dashboard."""
+    done = world.modal("container", "stop", "--yes", box.task_id)
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_dynamic_pipeline(world: World) -> None:
+    done = world.submit(SPEC, "--mode", "per_step")
+
+    assert done.exit_code == 0, done.stderr
+    run = world.only_run()
+    names = ["count", "square", "square_2", "total"]
+    assert run.status == "completed"
+    assert run.statuses == dict.fromkeys(names, "completed")
+    # The run sandbox prints lines of its own, of the function and of inline steps.
+    assert "count | counting in the run sandbox\n" in done.stdout
+    assert "\nthe function waits\n" in done.stdout
+    assert "square | squaring 0 in square\n" in done.stdout
+    assert "square_2 | squaring 1 in square_2\n" in done.stdout
+    assert "total | total 1 in the run sandbox\n" in done.stdout
+    assert "does not support" not in done.stdout + done.stderr
+    for name in names:
+        assert re.search(rf"^{name} +completed", done.stderr, re.M), done.stderr
+    driver, *steps = world.sandboxes()
+    assert len(steps) == 2
+    assert {box.timeout_secs for box in steps} == {200}
+    assert all("T4" in json.dumps(vars(box)) for box in steps)
+    assert "T4" not in json.dumps(vars(driver))
+
+    failed = world.submit(SPEC, "--param", "wrong=true")
+
+    assert failed.exit_code == 1, failed.stderr
+    run = world.runs()[1]
+    assert (run.status, run.statuses["square_2"]) == ("failed", "failed")
+    assert "ValueError: as asked" in failed.stdout + failed.stderr
+    assert "total" not in run.statuses
+    # All of it in one sandbox.
+    assert len(world.sandboxes()) == 4
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_a_lost_step_sandbox_and_a_lost_driver(world: World) -> None:
+    gate = world.gate()
+    command = world.popen(SPEC, "--mode", "per_step", "--param", f"gate={gate}")
+    command.stdout.wait_for("squaring 0")
+
+    (first,) = boxes(world, "square")
+    kill(world, first)
+
+    command.stderr.wait_for("It is started again (1 of 2), at no retry's cost.")
+    world.wait_until(lambda: len(boxes(world, "square")) == 2, "another sandbox")
+    world.wait_until(lambda: command.stdout.text.count("squaring 0") == 2, "the step runs again")
+    (driver,) = boxes(world)
+    kill(world, driver)
+    left = command.finish(LONG)
+    assert left.exit_code == 7, left.stderr
+    run = world.only_run()
+    assert f"modalrun resume {run.id}" in left.stderr
+    assert (run.status, run.statuses["square"]) == ("running", "running")
+
+    resume = world.modalrun("resume", run.id)
+    resume.stderr.wait_for("another driver takes over")
+    gate.open()
+    resumed = resume.finish(LONG)
+    assert resumed.exit_code == 0, resumed.stderr
+    run = world.only_run()
+    assert run.status == "completed"
+    # The lost sandbox has cost no record, and nothing that was done has run again.
+    assert sorted((s.name, s.status, s.version) for s in run.steps) == [
+        (name, "completed", 1) for name in ("count", "square", "square_2", "total")
+    ]
+    assert [len(boxes(world, name)) for name in ("square", "square_2")] == [2, 1]
+    assert all(box.finished_at for box in world.sandboxes())
+    # What was printed before is found from the new run sandbox.
+    logs = world.modalrun("logs", run.id, HOME=str(world.home)).finish()
+    assert "square_2 | squaring 1 in square_2\n" in logs.stdout, logs.stderr
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> None:
+    commands(world, *REGISTER)
+
+    asked = script(world, "growing.py", "ask").finish(LONG)
+
+    assert asked.exit_code == 0, asked.stderr
+    run = world.only_run()
+    assert "Run paused: it waits for somebody's answer.\n" in asked.stderr
+    assert f"zenml pipeline runs resume {run.id}" in asked.stderr
+    assert (run.status, run.statuses.get("total")) == ("paused", None)
+    status, reconciled = commands(
+        world, f"modalrun status {run.id} --exit-status", f"modalrun reconcile {run.id}"
+    )
+    assert "exit code 0" in status
+    assert "The run is paused: the record is right." in reconciled
+    assert world.only_run().status == "paused"
+
+    condition = world.zenml(
+        "from zenml.client import Client\n"
+        "result = str(Client().list_run_wait_conditions().items[0].id)"
+    )
+    resumed = script(
+        world,
+        "-c",
+        COMMANDS,
+        f"zenml pipeline runs wait-conditions resolve {condition} --resolution continue --result 5",
+        f"zenml pipeline runs resume {run.id}",
+    ).finish(LONG)
+
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "total | total 6 in the run sandbox\n" in resumed.stdout
+    assert "counting" not in resumed.stdout
+    run = world.only_run()
+    assert (run.status, run.statuses["total"]) == ("completed", "completed")
+    first, second = boxes(world)
+    assert first.name == second.name
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("graceful", [True, False])
+def test_stop(world: World, graceful: bool) -> None:
+    gate = world.gate()
+    command = world.popen(SPEC, "--mode", "per_step", "--param", f"gate={gate}")
+    command.stdout.wait_for("squaring 0")
+    command.stdout.wait_for("squaring 1")
+    run_id = world.only_run().id
+
+    stop = world.modalrun("stop", run_id, *([] if graceful else ["--force"]))
+    if graceful:
+        stop.stderr.wait_for("waiting for what runs to finish")
+        gate.open()
+    stopped = stop.finish(LONG)
+    done = command.finish(LONG)
+
+    assert stopped.exit_code == 0, stopped.stderr
+    assert done.exit_code == 7, done.stderr
+    run = world.only_run()
+    assert run.status == "stopped"
+    assert run.statuses["square"] == ("completed" if graceful else "stopped")
+    assert "total" not in run.statuses
+    # One that ended while it was stopped is not taken for one that was lost.
+    assert len(boxes(world, "square")) == 1
+    assert all(box.finished_at for box in world.sandboxes())

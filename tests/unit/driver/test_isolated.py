@@ -1,0 +1,236 @@
+"""A dynamic pipeline's isolated steps: how many at once, lost sandboxes, another driver."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from modalrun.driver.ends import End, Kind
+from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
+from modalrun.driver.order import Order, SandboxOrder
+from modalrun.errors import RunFailedError
+from modalrun.modal_api.fleet import TAG_RECORD, GivenUp, Refused, Wanted
+
+if TYPE_CHECKING:
+    from modalrun.modal_api.fleet import Fleet
+
+SANDBOX = SandboxOrder(("python",), "im-1", 300, "/app/code")
+DONE = End(Kind.COMPLETED, 0, "The step completed.")
+KILLED = End(Kind.TERMINATED, 137, "It was killed.")
+FAILED = End(Kind.FAILED, 1, "It raised.")
+SECONDS = 10.0
+
+
+class Box:
+    """A sandbox that ends when the test says so."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.id = f"sb-{wanted.name}"
+        self.name = wanted.name
+        self.gpu = None
+        self.record = wanted.tags[TAG_RECORD]
+        self.attempt = int(wanted.tags["modalrun-attempt"])
+        self._end: Future[End] = Future()
+
+    def end(self, end: End) -> None:
+        if not self._end.done():
+            self._end.set_result(end)
+
+    async def ended(self) -> End:
+        return await asyncio.shield(asyncio.wrap_future(self._end))
+
+    async def terminate(self) -> None:
+        self.end(KILLED)
+
+
+class Boxes:
+    """Creates sandboxes as `Fleet` does."""
+
+    def __init__(self) -> None:
+        self.created: list[Box] = []
+        self.left_by_others: list[Box] = []
+        self.refuses = False
+        self._news = threading.Condition()
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def create(self, wanted: Wanted, given_up: asyncio.Event, **_: Any) -> Box:
+        if given_up.is_set():
+            raise GivenUp
+        if self.refuses:
+            raise Refused("no such secret")
+        box = Box(wanted)
+        with self._news:
+            self.created.append(box)
+            self._news.notify_all()
+        return box
+
+    async def running(self) -> list[Box]:
+        return [*self.created, *self.left_by_others]
+
+    async def terminate_all(self) -> None:
+        for box in self.created:
+            await box.terminate()
+
+    def wait(self, count: int) -> Box:
+        """Wait until so many sandboxes have been created; returns the last one."""
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.created) >= count, SECONDS)
+        return self.created[count - 1]
+
+
+@pytest.fixture
+def boxes() -> Iterator[Boxes]:
+    made = Boxes()
+    yield made
+    for box in [*made.created, *made.left_by_others]:
+        box.end(FAILED)
+
+
+def steps(boxes: Boxes, **order: Any) -> IsolatedSteps:
+    values = {
+        "run_id": "run",
+        "pipeline": "p",
+        "target": "local",
+        "app": "a",
+        "failure_mode": "stop_on_failure",
+        "driver": SANDBOX,
+        "sandboxes": (),
+        "steps": (),
+        "variables": (),
+        "source_root": "/s",
+        "source_hash": "h",
+    }
+    return IsolatedSteps(Order(**{**values, **order}), cast("Fleet", boxes))
+
+
+def step(name: str, attempt: int = 1) -> IsolatedStep:
+    return IsolatedStep(name, f"record-{name}", "run", attempt, SANDBOX)
+
+
+def in_thread(action: Callable[[], Any]) -> tuple[threading.Thread, list[BaseException]]:
+    errors: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    return thread, errors
+
+
+def test_max_parallelism_bounds_the_sandboxes(boxes: Boxes) -> None:
+    isolated = steps(boxes, max_parallelism=1)
+    isolated.submit(step("one"))
+    second, errors = in_thread(lambda: isolated.submit(step("two")))
+    second.join(0.1)
+    assert second.is_alive()
+    assert len(boxes.created) == 1
+
+    boxes.created[0].end(DONE)
+    boxes.wait(2).end(DONE)
+    second.join(SECONDS)
+    assert isolated.end_of("record-two", wait=True) == DONE
+    assert not errors
+
+
+def test_a_step_that_waits_for_its_place_is_not_started_when_the_run_fails(boxes: Boxes) -> None:
+    isolated = steps(boxes, max_parallelism=1)
+    isolated.submit(step("one"))
+    second, errors = in_thread(lambda: isolated.submit(step("two")))
+    isolated.start_nothing("run")
+    boxes.created[0].end(FAILED)
+    second.join(SECONDS)
+    assert isolated.end_of("record-one", wait=True) == FAILED
+    assert isinstance(errors[0], RunFailedError)
+    assert len(boxes.created) == 1
+
+
+def test_a_refused_sandbox_leaves_its_place_to_the_next(boxes: Boxes) -> None:
+    isolated = steps(boxes, max_parallelism=1)
+    boxes.refuses = True
+    with pytest.raises(RunFailedError, match="no such secret"):
+        isolated.submit(step("one"))
+    boxes.refuses = False
+    isolated.submit(step("two"))
+    boxes.created[0].end(DONE)
+    assert isolated.end_of("record-two", wait=True) == DONE
+
+
+def test_a_lost_sandbox_is_replaced_for_the_same_record(
+    boxes: Boxes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    isolated = steps(boxes, infrastructure_retries=1)
+    isolated.submit(step("train"))
+    boxes.created[0].end(KILLED)
+    second = boxes.wait(2)
+    assert second.record == boxes.created[0].record
+    assert second.name != boxes.created[0].name
+    second.end(KILLED)
+    # Once, as the order says.
+    assert isolated.end_of("record-train", wait=True) == KILLED
+    assert len(boxes.created) == 2
+    assert "It is started again (1 of 1), at no retry's cost." in capsys.readouterr().out
+
+
+def test_what_is_not_lost_or_not_wanted_any_more_is_not_replaced(boxes: Boxes) -> None:
+    isolated = steps(boxes)
+    for name in ("failed", "stopped", "recorded"):
+        isolated.submit(step(name))
+    failed, _stopped, recorded = boxes.created
+    failed.end(FAILED)
+    isolated.stop("record-stopped")
+    isolated.may_go_on = lambda record: record != "record-recorded"
+    recorded.end(KILLED)
+    assert isolated.end_of("record-failed", wait=True) == FAILED
+    assert isolated.end_of("record-stopped", wait=True) == KILLED
+    assert isolated.end_of("record-recorded", wait=True) == KILLED
+    assert len(boxes.created) == 3
+
+
+def test_a_retry_of_the_users_gets_a_sandbox_of_another_name(boxes: Boxes) -> None:
+    isolated = steps(boxes)
+    isolated.submit(step("train"))
+    boxes.created[0].end(KILLED)
+    boxes.wait(2).end(FAILED)
+    isolated.end_of("record-train", wait=True)
+    isolated.submit(IsolatedStep("train", "record-2", "run", 2, SANDBOX))
+    assert [box.attempt for box in boxes.created] == [1, 2, 3]
+    assert len({box.name for box in boxes.created}) == 3
+
+
+def test_another_driver_sees_through_what_it_finds_and_replaces_what_it_does_not(
+    boxes: Boxes,
+) -> None:
+    first = steps(boxes)
+    first.submit(step("found"))
+    (found,) = boxes.left_by_others = boxes.created
+    boxes.created = []
+    isolated = steps(boxes)
+    isolated.take_over(step("found"))
+    isolated.take_over(step("lost"))
+    boxes.wait(1).end(DONE)
+    assert isolated.end_of("record-lost", wait=True) == DONE
+    assert isolated.end_of("record-found") is None
+    found.end(DONE)
+    assert isolated.end_of("record-found", wait=True) == DONE
+    assert len(boxes.created) == 1
+
+
+def test_nothing_is_created_once_all_have_been_ended(boxes: Boxes) -> None:
+    isolated = steps(boxes)
+    isolated.submit(step("one"))
+    isolated.end_all()
+    assert isolated.end_of("record-one", wait=True) == KILLED
+    with pytest.raises(RunFailedError):
+        isolated.submit(step("two"))
+    assert len(boxes.created) == 1
