@@ -157,6 +157,7 @@ def test_servers_that_take_connections_and_never_answer(world: World, silent: st
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(400)
 def test_a_modal_that_is_not_there(world: World, nobody: str) -> None:
     away = {"MODAL_SERVER_URL": nobody, "MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}
     found = checks(world.modalrun("doctor", "--output", "json", **away).finish())
@@ -183,7 +184,8 @@ def test_an_artifact_store_that_can_t_be_written_to(world: World) -> None:
     ask = "from zenml.client import Client\nresult = Client().active_stack.artifact_store.path"
     store = Path(world.zenml(ask))
     shutil.rmtree(store, ignore_errors=True)
-    store.write_text("no folder")
+    # A folder in which not even root can create a file.
+    store.symlink_to("/proc")
 
     done = world.modalrun("doctor", "--target", "local", "--output", "json").finish()
 
