@@ -25,7 +25,12 @@ from zenml.materializers.materializer_registry import materializer_registry
 if TYPE_CHECKING:
     from zenml.materializers.base_materializer import BaseMaterializer
 
-_find_packages_distributions = importlib.metadata.packages_distributions
+# Python 3.10's own knows only distributions with a `top_level.txt`: neither NumPy nor scikit-learn.
+if sys.version_info >= (3, 11):
+    from importlib.metadata import packages_distributions as _find_packages_distributions
+else:
+    from importlib_metadata import packages_distributions as _find_packages_distributions
+
 logger = logging.getLogger(__name__)
 
 
