@@ -20,15 +20,12 @@ from modalrun.loglines import Item, LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
-from modalrun.outcome import PAUSED, Outcome, StepRecord, answers, verdict
+from modalrun.outcome import KILLED, PAUSED, Outcome, StepRecord, answers, verdict
 from modalrun.plan import Plan
 from modalrun.spending import spending
 
 OnInterrupt = Literal["ask", "stop", "detach"]
 """What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
-
-KILLED = 137
-"""Modal's exit code of a sandbox that was terminated from outside."""
 
 STOP_SECONDS = 7.0
 """How long the end of a run is waited for after a signal. CI systems kill after 7.5 to 10 s."""
@@ -393,7 +390,7 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     if end.kind == "timed_out":
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     if record.status == PAUSED:
-        details += zip(("answer", "resume"), answers(run.run_id), strict=True)
+        details += zip(("answer", "resume"), answers(run.run_id, run.plan.mode), strict=True)
     recorded = {step.name: step for step in record.steps}
     return Outcome(
         code, headline, tuple(details), _steps(run.steps, recorded, board), run_id=run.run_id

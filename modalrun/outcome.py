@@ -17,6 +17,9 @@ from modalrun.errors import (
 EndKind = Literal["completed", "failed", "timed_out", "stopped"]
 """How a run sandbox ended."""
 
+KILLED = 137
+"""Modal's exit code of a sandbox that was terminated from outside."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -85,11 +88,16 @@ PAUSED = "paused"
 """ZenML's word for a dynamic pipeline's run that waits for somebody, and needs no sandbox."""
 
 
-def answers(run_id: str) -> tuple[str, str]:
-    """The commands by which somebody answers what a paused run asks, and goes on with it."""
+def answers(run_id: str, mode: str) -> tuple[str, str]:
+    """The commands by which somebody answers what a paused run asks, and goes on with it.
+
+    ZenML's own goes on with the stack's orchestrator, whichever that is. modalrun can where it has
+    kept how: in `per_step` mode.
+    """
+    resume = "modalrun" if mode == "per_step" else "zenml pipeline runs"
     return (
         f"zenml pipeline runs wait-conditions resolve --interactive --run {run_id}",
-        f"zenml pipeline runs resume {run_id}",
+        f"{resume} resume {run_id}",
     )
 
 

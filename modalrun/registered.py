@@ -18,7 +18,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import errors, following, interrupts, reconciling, runs, stopping, submission
+from modalrun import (
+    errors,
+    following,
+    interrupts,
+    reconciling,
+    runs,
+    stopping,
+    submission,
+    supported,
+)
+from modalrun.driver import order as orders
 from modalrun.facts import RunFacts, from_metadata
 from modalrun.following import OnInterrupt, Submitted
 from modalrun.modal_api import Connection, RunningSandbox
@@ -72,6 +82,7 @@ def submit(
     Raises:
         ModalrunError: As for `submission.submit`; its text says what to do next.
     """
+    supported.require()
     if snapshot.schedule is not None or run is None:
         raise errors.UsageError(
             "Scheduled pipelines are not supported: a run on Modal is started by whoever submits"
@@ -82,7 +93,7 @@ def submit(
     with ExitStack() as stack:
         stack.enter_context(_same_variables())
         with _worded(), _shown_until_started(shown), interrupts.installed():
-            job = _job(target, str(snapshot.id), shown)
+            job = _job(target, str(snapshot.id), _source_root(run), shown)
             from modalrun.zenml_api.runs import existing_run
 
             try:
@@ -156,15 +167,33 @@ def stop(run_id: str, *, graceful: bool) -> None:
     logger.info(stopped.headline)
 
 
-def _job(target: Target, snapshot_id: str, shown: Reporter) -> submission.Job:
+def _source_root(run: PipelineRunResponse) -> Path:
+    """The source tree of a run.
+
+    ZenML's own means the script that runs the pipeline; a run that it resumes from its command line
+    has none, and has to have the tree that it had.
+    """
+    from zenml.client import Client
     from zenml.utils import source_utils
 
+    if from_metadata(RunFacts, run.run_metadata) is None:
+        return Path(source_utils.get_source_root()).resolve()
+    root = Path(Client.find_repository() or Path.cwd()).resolve()
+    with contextlib.suppress(ValueError):
+        order = orders.from_metadata(run.run_metadata)
+        if order is not None and Path(order.source_root).is_dir():
+            root = Path(order.source_root)
+    source_utils.set_custom_source_root(str(root))
+    return root
+
+
+def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -> submission.Job:
     from modalrun.zenml_api import snapshots
 
     if target == "local":
         threading.Thread(target=submission.warm_up_server, daemon=True).start()
     shown.phase("Reading the deployment")
-    spec = bare_spec(target, Path(source_utils.get_source_root()).resolve())
+    spec = bare_spec(target, source_root)
     return submission.check(spec, snapshots.stored(snapshot_id, spec), shown)
 
 

@@ -55,7 +55,7 @@ def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) ->
     if run.finished:
         return f"The run {run.id} is over: {run.status}. There is nothing to resume."
     if run.order is None and run.status == PAUSED:
-        answer, resume_it = answers(run.id)
+        answer, resume_it = answers(run.id, "pipeline")
         raise UsageError(
             f"The run {run.id} is paused: it waits for somebody's answer.",
             hint=f"Answer it with '{answer}', then '{resume_it}'.",

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 SPEC = "pipeline: growing.growing\ntarget: local\nsettings: {orchestrator: {timeout: 300}}\n"
 
-LONG = 150.0
+LONG = 300.0
 
 
 def boxes(world: World, step: str | None = None) -> list[Any]:
@@ -66,7 +66,7 @@ def test_a_dynamic_pipeline(world: World) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_lost_step_sandbox_and_a_lost_driver(world: World) -> None:
     gate = world.gate()
     command = world.popen(SPEC, "--mode", "per_step", "--param", f"gate={gate}")
@@ -105,7 +105,7 @@ def test_a_lost_step_sandbox_and_a_lost_driver(world: World) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> None:
     commands(world, *REGISTER)
 
@@ -145,7 +145,7 @@ def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> Non
 
 
 @pytest.mark.exhaustive
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("graceful", [True, False])
 def test_stop(world: World, graceful: bool) -> None:
     gate = world.gate()
