@@ -110,7 +110,8 @@ class MariaDB:
             with pymysql.connect(
                 host="127.0.0.1", port=self.port, user=USER, password=self.password
             ) as connection:
-                self.version = connection.get_server_info()
+                # A prefix that lets old clients of replication take it for MySQL 5.5.
+                self.version = connection.get_server_info().removeprefix("5.5.5-")
         except pymysql.err.OperationalError:
             return False
         return True
