@@ -1,10 +1,51 @@
 """Every check of the project: `nox` runs them all, `nox -s tests` one of them."""
 
 import nox
+from packaging.requirements import Requirement
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "tests-3.11"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+# What can differ from one version of zenml or modal to another: both modes of submit, logs, status,
+# stop, resume, the flavor, dynamic pipelines, images, volumes, secrets, and cut connections.
+VERSION_TESTS = [
+    "tests/unit",
+    "tests/localmodal",
+    *(
+        f"tests/e2e/test_{name}.py"
+        for name in (
+            "happy",
+            "failures",
+            "endings",
+            "logs",
+            "looking_on",
+            "steering",
+            "per_step",
+            "driver",
+            "flavor",
+            "images",
+            "sandbox_settings",
+            "settings_arrive",
+            "doctor",
+            "cut_connections",
+        )
+    ),
+]
+
+
+def _bounded() -> list[Requirement]:
+    """What the project says of its two SDKs."""
+    lines = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    return [one for one in map(Requirement, lines) if one.name in {"modal", "zenml"}]
+
+
+def _version_tests(session: nox.Session) -> None:
+    """Run the tests for versions; arguments after `--` go to pytest, files among them instead."""
+    show = "from importlib.metadata import version; print(version('zenml'), version('modal'))"
+    session.run("python", "-c", show)
+    files = [] if any(one.startswith("tests") for one in session.posargs) else VERSION_TESTS
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *files, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -19,6 +60,35 @@ def exhaustive(session: nox.Session) -> None:
     """Run every test, also the slow variations that the default suite leaves out."""
     session.install("-e", ".[dev]")
     session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "", *session.posargs)
+
+
+@nox.session(name="real-server")
+def real_server(session: nox.Session) -> None:
+    """Run the end-to-end tests, also the slow variations, on a real ZenML server."""
+    session.install("-e", ".[dev]")
+    wanted = session.posargs or ["tests/realserver", "tests/e2e"]
+    # By file: tests of one file use the same names for what the server has only once.
+    session.run("pytest", "--zenml-server", "-n", "2", "--dist", "loadfile", "-m", "", *wanted)
+
+
+@nox.session(python="3.10")
+def oldest(session: nox.Session) -> None:
+    """Test with the oldest zenml and modal that the project allows, on the oldest Python."""
+    lowest = [
+        f"{one.name}=={bound.version}"
+        for one in _bounded()
+        for bound in one.specifier
+        if bound.operator == ">="
+    ]
+    session.install("-e", ".[dev]", *lowest)
+    _version_tests(session)
+
+
+@nox.session(python="3.13")
+def newest(session: nox.Session) -> None:
+    """Test with the newest zenml and modal that the project allows, on the newest Python."""
+    session.install("--upgrade", "-e", ".[dev]", *map(str, _bounded()))
+    _version_tests(session)
 
 
 @nox.session

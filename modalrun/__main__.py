@@ -9,15 +9,18 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
-    from modalrun.cli import run
-
     try:
+        from modalrun.cli import run
+
         code = run(sys.argv[1:])
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
         # The reader of a pipe has left (`| head`); that is its right.
         code = 141
+    except KeyboardInterrupt:
+        # It came before there was anything that could be interrupted, as in a completion.
+        code = 130
     # Tearing ZenML and its database pool down takes about a second and changes nothing.
     os._exit(code)
 

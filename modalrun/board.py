@@ -16,7 +16,7 @@ class Row:
     Attributes:
         step: Its invocation id.
         state: `StepState`, or "waiting" before the first word of it.
-        started: When its present attempt began to run, in seconds since the epoch.
+        started: When its present attempt began, as ZenML records it; in seconds since the epoch.
         ended: When it came to its final state.
         attempt: Which sandbox, or which try, this is, from 1.
         sandbox: Its sandbox, where it has one of its own.
@@ -86,18 +86,22 @@ class Board:
             return
         if event.attempt > row.attempt:
             row.sandbox = row.gpu = None
-        again = event.state == row.state and event.attempt == row.attempt
+        again = row.state == "running" and event.attempt == row.attempt
+        state = event.state
+        if state == "running" and not event.begun and not again:
+            # Its sandbox is there, and has yet to start Python and ZenML.
+            state = "starting"
         row.attempt = event.attempt
         row.sandbox = event.sandbox or row.sandbox
         row.gpu = event.gpu or row.gpu
         row.exit_code, row.reason = event.exit_code, event.reason
-        if event.state == "running" and not again:
+        if state == "running" and not again:
             row.started, row.ended = event.began or event.at, None
         if row.started is None:
             row.started = event.began
         if event.state in FINAL and row.ended is None:
             row.ended = event.at
-        row.state = event.state
+        row.state = state
 
     def _note_usage(self, event: StepEvent) -> None:
         if event.wasted and not (event.state in FINAL and event.sandbox is None):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -23,9 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from packaging.requirements import Requirement
-
-from modalrun import findings, network, preparation, zenml_config
+from modalrun import findings, network, preparation, supported, zenml_config
 from modalrun.engine import engine_packages
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.findings import LABELS, Finding
@@ -41,10 +38,13 @@ if TYPE_CHECKING:
     from zenml.stack import Stack
 
 LIMIT_SECONDS = 30.0
-"""When a check counts as one that never ends."""
+"""When a check counts as one that never ends, from when ZenML is imported."""
+
+IMPORT_SECONDS = 120.0
+"""When the import of ZenML does; 4 s of CPU, on a machine that may have much else to do."""
 
 PATIENCE_SECONDS = 15.0
-"""How long Modal's side waits for what ZenML's side knows of the stack and the run spec."""
+"""How long Modal's side waits for what ZenML, once imported, says of the stack and the spec."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class _Examination:
         self._clocks: dict[str, float] = {}
         self._asked: set[str] = set()
         self._order: Order | None = None
+        self._deadline = time.monotonic() + IMPORT_SECONDS
         self._spec: RunSpec | None = None
         if spec_path is not None:
             try:
@@ -108,7 +109,6 @@ class _Examination:
 
     def run(self) -> list[Finding]:
         """Make the checks; returns their findings in order."""
-        deadline = time.monotonic() + LIMIT_SECONDS
         # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
         gc.disable()
         copy = self._protect_zenml()
@@ -116,9 +116,9 @@ class _Examination:
         try:
             for part in (self._modal, self._zenml):
                 threading.Thread(target=part, args=[modal], daemon=True).start()
-            for finding in _installed():
+            for finding in supported.installed():
                 self._put(finding)
-            self._wait(deadline)
+            self._wait()
         finally:
             gc.enable()
             modal.close()
@@ -141,14 +141,19 @@ class _Examination:
         os.environ[zenml_config.CONFIG_PATH] = str(self._scratch / "zenml")
         return None
 
-    def _wait(self, deadline: float) -> None:
+    def _wait(self) -> None:
         """Until both sides have answered and every check has a finding, or the time is over."""
         wanted = {check for check in self._checks if check != "clock"}
         with self._news:
-            self._news.wait_for(
-                lambda: wanted <= self._found.keys() and len(self._asked) == 2,
-                max(0.0, deadline - time.monotonic()),
-            )
+            self._wait_until(lambda: wanted <= self._found.keys() and len(self._asked) == 2)
+
+    def _wait_until(self, true: Callable[[], bool], before: float = 0.0) -> None:
+        """Wait for news that make something true; at most until so long before the deadline."""
+        while not true():
+            left = self._deadline - before - time.monotonic()
+            if left <= 0:
+                return
+            self._news.wait(left)
 
     def _put(self, finding: Finding) -> None:
         with self._news:
@@ -172,7 +177,7 @@ class _Examination:
 
     def _modal(self, modal: _ModalProcess) -> None:
         with self._news:
-            self._news.wait_for(lambda: self._order is not None, PATIENCE_SECONDS)
+            self._wait_until(lambda: self._order is not None, LIMIT_SECONDS - PATIENCE_SECONDS)
             order = self._order or Order()
         account = modal.ask(order)
         finding = account.finding
@@ -193,7 +198,8 @@ class _Examination:
             if self._zenml_server():
                 self._with_zenml()
             else:
-                why = "the ZenML server can't be reached"
+                self._deadline = time.monotonic() + LIMIT_SECONDS
+                why = "the ZenML server can't be asked"
                 self._skip(("zenml_login", "stack", "artifact_store", "pipeline"), why)
         except Exception as error:
             # Nobody waits for a check that can't be made any more.
@@ -223,17 +229,26 @@ class _Examination:
         version: str | None = None
         ahead: float | None = None
         try:
-            answer = network.ask(f"{url.rstrip('/')}/api/v1/info")
+            answer = network.ask(f"{url.rstrip('/')}/api/v1/info", seconds=CONNECT_SECONDS)
             ahead = answer.ahead
             version = json.loads(answer.body).get("version")
         except OSError as error:
+            if _is_silence(error):
+                silent = ConnectionLostError(
+                    f"{url} takes connections, but does not answer within {CONNECT_SECONDS:g} s",
+                    hint="Look whether it is overloaded, or only just starting, and try again.",
+                )
+                self._put(Finding.of_error("zenml_server", silent))
+                self._answered("ZenML", None)
+                return False
             # ZenML's own client may know more of the way, certificates for one: its login says.
             message = f"{url} takes connections, but its version could not be read: {error}"
             self._put(Finding("zenml_server", "warning", message, "Look at it: zenml status"))
         except (ValueError, AttributeError):
             # Something answers, in words that are not ZenML's.
             pass
-        self._put(findings.server_version(url, version, client))
+        known = supported.versions_of("zenml")
+        self._put(findings.server_version(url, version, client, known))
         self._answered("ZenML", ahead)
         return True
 
@@ -242,6 +257,9 @@ class _Examination:
         preparation.prepare_process(root)
         from modalrun.zenml_api import examining
 
+        with self._news:
+            self._deadline = time.monotonic() + LIMIT_SECONDS
+            self._news.notify_all()
         login = self._checked("zenml_login", examining.login)
         self._put(login)
         if login.state == "problem":
@@ -386,32 +404,11 @@ class _ModalProcess:
             launcher.stop(self._state)
 
 
-def _installed() -> list[Finding]:
-    """Python and the packages, by what modalrun's own package asks for."""
-    try:
-        own = metadata.metadata("modalrun")
-        number, python = own["Version"], own["Requires-Python"] or ""
-        needed = {one.name: one for one in map(Requirement, own.get_all("Requires-Dist") or [])}
-    except metadata.PackageNotFoundError:
-        # Run from its source, as inside a sandbox.
-        from modalrun import __version__ as number
-
-        python, needed = "", {}
-    found = [
-        findings.version("python", platform.python_version(), python),
-        Finding("modalrun", "ok", number),
-    ]
-    for name in ("modal", "zenml"):
-        supported = str(needed[name].specifier) if name in needed else ""
-        found.append(findings.version(name, _version(name), supported))
-    return found
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _is_silence(error: OSError) -> bool:
+    """Whether a request failed since no answer came; urllib wraps it at some moments only."""
+    return isinstance(error, TimeoutError) or isinstance(
+        getattr(error, "reason", None), TimeoutError
+    )
 
 
 def _database(url: str, client: str) -> Finding:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 PREFIX = "modalrun_"
 """Before the name of each field, as the key of ZenML's metadata."""
 
-F = TypeVar("F", "RunFacts", "StepFacts")
+F = TypeVar("F", "RunFacts", "StepFacts", "Announced")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class RunFacts:
         cpu: Its CPU cores; None for Modal's default.
         memory: Its memory in MiB; None for Modal's default.
         regions: The regions it was asked for, separated by commas; None for any.
+        workspace: The Modal workspace that its settings name; None where they name none.
     """
 
     target: str
@@ -43,6 +44,24 @@ class RunFacts:
     cpu: float | None = None
     memory: int | None = None
     regions: str | None = None
+    workspace: str | None = None
+
+
+@dataclass(frozen=True)
+class Announced:
+    """Stored with a run whose run sandbox is long in coming, before there are `RunFacts`.
+
+    Attributes:
+        target: "modal" or "local".
+        app: The name of the Modal app.
+        environment: The Modal environment; None for the default one.
+        withdrawn: Whether the process that submitted the run has given it up, with all it created.
+    """
+
+    target: str
+    app: str
+    environment: str | None = None
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,7 @@ class StepFacts:
     infrastructure_retries: int | None = None
 
 
-def to_metadata(facts: RunFacts | StepFacts) -> dict[str, Any]:
+def to_metadata(facts: RunFacts | StepFacts | Announced) -> dict[str, Any]:
     """Facts as ZenML's metadata; what is None is left out, since ZenML has no such value."""
     values = {f.name: getattr(facts, f.name) for f in fields(facts)}
     return {f"{PREFIX}{name}": value for name, value in values.items() if value is not None}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion
 
 from modalrun.errors import AuthenticationError, ModalrunError, UsageError, while_looking
 
@@ -104,12 +105,21 @@ def version(check: str, found: str | None, supported: str) -> Finding:
     if fitting.contains(found, prereleases=True):
         return Finding(check, "ok", found)
     hint = f"Use {what} {shown}, or another version of modalrun."
+    if check != "python":
+        hint = f"Install one that is: pip install '{check}{shown}'. Or use another modalrun."
     message = f"{found} is not supported; {shown} is"
     return Finding(check, "problem", message, hint, UsageError.exit_code)
 
 
-def server_version(address: str, found: str | None, client: str) -> Finding:
-    """Whether a ZenML server and the client speak the same version."""
+def server_version(address: str, found: str | None, client: str, supported: str = "") -> Finding:
+    """Whether a ZenML server and the client speak the same version.
+
+    Args:
+        address: The server's URL.
+        found: Its version; None where it is not known.
+        client: The version of ZenML that is installed here.
+        supported: As for `version`.
+    """
     if found is None:
         return Finding("zenml_server", "ok", f"{address} answers; its version is not known")
     message = f"{address}, version {found}"
@@ -119,8 +129,19 @@ def server_version(address: str, found: str | None, client: str) -> Finding:
         "zenml_server",
         "warning",
         f"{message}; the client here has {client}. Calls may fail in ways that are hard to read",
-        f"Install the server's version: pip install 'zenml=={found}'.",
+        _same_version(found, supported),
     )
+
+
+def _same_version(server: str, supported: str) -> str:
+    """How a client and a server come to the same version."""
+    try:
+        fits = SpecifierSet(supported).contains(server, prereleases=True)
+    except InvalidVersion:
+        fits = False
+    if not fits:
+        return f"modalrun works with ZenML {supported}: run a server of such a version."
+    return f"Install the server's version: pip install 'zenml=={server}'."
 
 
 def clock(ahead: Mapping[str, float]) -> Finding:

@@ -15,20 +15,17 @@ from typing import Literal, Protocol
 from modalrun import interrupts
 from modalrun.board import Board, Row
 from modalrun.driver.events import StepEvent
-from modalrun.errors import ConnectionLostError, ModalrunError, RunStoppedError
+from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
 from modalrun.loglines import Item, LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
-from modalrun.outcome import PAUSED, Outcome, StepRecord, answers, verdict
+from modalrun.outcome import KILLED, PAUSED, Outcome, StepRecord, answers, verdict
 from modalrun.plan import Plan
 from modalrun.spending import spending
 
 OnInterrupt = Literal["ask", "stop", "detach"]
 """What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
-
-KILLED = 137
-"""Modal's exit code of a sandbox that was terminated from outside."""
 
 STOP_SECONDS = 7.0
 """How long the end of a run is waited for after a signal. CI systems kill after 7.5 to 10 s."""
@@ -377,6 +374,12 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
         raise ConnectionLostError(
             f"The run sandbox ended ({end.kind}), but ZenML can't be asked how: {error.message}",
             hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
+        ) from error
+    except AuthenticationError as error:
+        raise AuthenticationError(
+            f"The run sandbox ended ({end.kind}), but ZenML doesn't say how: {error.message}",
+            hint=f"{error.hint} Then 'modalrun status {run.run_id}' tells how the run ended, and"
+            f" 'modalrun reconcile {run.run_id}' sets its record right if need be.",
         ) from error
     failed = [step.name for step in record.steps if step.status == "failed"]
     timeout = run.plan.run_sandbox.timeout

@@ -62,6 +62,7 @@ class KnownStep:
         end: When it ended (UTC), where it has.
         reason: Why it failed, where it has; the last line of its exception.
         facts: What modalrun stored with it, in `per_step` mode.
+        since: When it came to this state (UTC), where that is neither its start nor its end.
     """
 
     name: str
@@ -71,6 +72,7 @@ class KnownStep:
     end: datetime | None = None
     reason: str | None = None
     facts: StepFacts | None = None
+    since: datetime | None = None
 
 
 def wanted(text: str | None, *, interactive: bool) -> str:

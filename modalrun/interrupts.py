@@ -54,6 +54,12 @@ def check() -> None:
         raise exception(_arrived[-1])
 
 
+def interrupt() -> None:
+    """Have the main thread leave what it waits for, as SIGTERM does, if `install` was called."""
+    if signal.getsignal(signal.SIGTERM) is _arrive:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
 def forget() -> None:
     """Take what has arrived for dealt with."""
     _arrived.clear()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import UUID
 
+from modalrun import reaching, succession
 from modalrun.driver.events import MARK, StepEvent
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.loglines import Choice, Item, LogLine, RunLines, Wanted
+from modalrun.outcome import KILLED
 
 if TYPE_CHECKING:
     from modalrun.history import KnownRun
@@ -56,6 +60,7 @@ class Whereabouts:
         since: When it began, in seconds since the epoch; None where that is not known.
         until: When it ended; None where it has not, or that is not known.
         problem: Why there is no connection.
+        use_zenml: Makes ZenML usable, if it was not needed so far.
     """
 
     run_id: str
@@ -65,6 +70,7 @@ class Whereabouts:
     since: float | None = None
     until: float | None = None
     problem: str | None = None
+    use_zenml: Callable[[], object] = lambda: None
 
 
 def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabouts:
@@ -85,11 +91,17 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabout
     if text is not None and (run_id := _whole_id(text)) is not None:
         found = _find_running(run_id)
         if found is not None:
-            return found
+            return replace(found, use_zenml=functools.cache(lambda: _use_zenml(zenml)))
     from modalrun import runs
 
     zenml.enter_context(runs.looking_on())
     return _whereabouts(runs.resolve(text, interactive=interactive))
+
+
+def _use_zenml(zenml: ExitStack) -> None:
+    from modalrun import runs
+
+    zenml.enter_context(runs.looking_on())
 
 
 def _whole_id(text: str) -> str | None:
@@ -133,11 +145,9 @@ def _whereabouts(run: KnownRun) -> Whereabouts:
             f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of.",
             hint="It was started by other means, or is only just being submitted.",
         )
-    from modalrun.modal_api import Connection
-
     connection, problem = None, None
     try:
-        connection = Connection(cast("Target", run.facts.target))
+        connection = reaching.connection(run.id, run.facts)
     except ModalrunError as error:
         if not run.finished:
             raise
@@ -186,7 +196,7 @@ def read(
             newest.extend(choice.rest())
         yield list(newest)
     if live:
-        yield from _followed(place, lines, choice, known, times=request.times)
+        yield from _followed(place, lines, choice, known, say, times=request.times)
     yield choice.rest()
     if missing := choice.unmatched():
         there = ", ".join(sorted(choice.steps)) or "none so far"
@@ -201,6 +211,7 @@ def _followed(
     lines: RunLines,
     choice: Choice,
     known: dict[str, dict[Source, int]],
+    say: Callable[[str], None],
     *,
     times: bool,
 ) -> Iterator[list[LogLine]]:
@@ -209,17 +220,56 @@ def _followed(
     assert place.connection is not None
     # Those that have printed nothing yet are to be followed as well.
     known = {**{sandbox: {} for sandbox in lines.step_sandboxes}, **known}
-    follower = Follower(place.connection, place.sandbox, lines=lines, known=known, arrivals=times)
+    left = threading.Event()
+    follower = Follower(
+        place.connection,
+        place.sandbox,
+        lines=lines,
+        known=known,
+        arrivals=times,
+        successor=lambda gone: _successor(place, gone, say, left),
+    )
     try:
         for items in follower:
             yield choice.of(items)
     finally:
+        left.set()
         follower.close()
     if follower.errors:
         raise ConnectionLostError(
             f"Not all of the output can be read: {follower.errors[0].message}",
             hint=f"The run may go on. Try 'modalrun logs {place.run_id}' again.",
         )
+
+
+def _successor(
+    place: Whereabouts, gone: str, say: Callable[[str], None], left: threading.Event
+) -> str | None:
+    """The run sandbox of the driver that takes over from the one in `gone`, waited for."""
+    from modalrun.modal_api import RunningSandbox
+
+    assert place.connection is not None
+    sandbox = place.connection.attach(gone)
+    exit_code = RunningSandbox(place.connection, sandbox, app_id="").wait().exit_code
+    if exit_code != KILLED:
+        return None
+    place.use_zenml()
+    from modalrun.zenml_api import history
+
+    run = history.by_id(place.run_id)
+    if not succession.may_follow(run, exit_code):
+        return None
+    say(
+        "The run's driver is gone; waiting for another one"
+        f" ('modalrun resume {place.run_id}' starts it). Ctrl-C leaves."
+    )
+    found = succession.next_driver(
+        place.run_id, place.connection, gone, lambda _: not left.wait(succession.PAUSE)
+    )
+    if found is None or found.facts is None:
+        return None
+    say("Another driver has taken over.")
+    return found.facts.sandbox_id
 
 
 def _stored(

@@ -50,7 +50,7 @@ class RunLines:
     """Puts the streams of a run's sandboxes together; keeps the order within each.
 
     Attributes:
-        run_sandbox: Modal's id of the run sandbox.
+        run_sandbox: Modal's id of the run sandbox; of several, the last.
         per_step: Whether each step has a sandbox of its own, and what no step prints is the
             driver's talk; None until an event says it. Not so where a dynamic pipeline's function
             prints.
@@ -62,12 +62,15 @@ class RunLines:
     def __init__(self, run_sandbox: str) -> None:
         """
         Args:
-            run_sandbox: Modal's id of the run sandbox, the only one whose events are believed.
+            run_sandbox: Modal's id of the run sandbox. Of a step sandbox only the
+                word is believed that its step begins.
         """
         self.run_sandbox = run_sandbox
+        self._run_sandboxes = {run_sandbox}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
         self._attempts: dict[str, int] = {}
+        self._begun_in: set[str] = set()
         self.per_step: bool | None = None
         self._shared = False
 
@@ -80,6 +83,11 @@ class RunLines:
         """From now on, what a sandbox prints belongs to this try of a step."""
         self.per_step = not self._shared
         self._steps[sandbox] = (step, attempt)
+
+    def succeed(self, run_sandbox: str) -> None:
+        """Another driver has taken over, in a run sandbox of its own."""
+        self._run_sandboxes.add(run_sandbox)
+        self.run_sandbox = run_sandbox
 
     def feed(self, sandbox: str, source: str, text: str, time: float | None = None) -> list[Item]:
         """The lines and events that a piece of a stream completes."""
@@ -116,7 +124,9 @@ class RunLines:
         return [*items, self._line(stream, sandbox, SYSTEM, text)]
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
-        if sandbox != self.run_sandbox or events.MARK not in text:
+        if events.MARK in text and (begun := self._begun(sandbox, text)):
+            return [begun]
+        if sandbox not in self._run_sandboxes or events.MARK not in text:
             return [self._line(stream, sandbox, source, text)]
         before, event = _event_in(text)
         if event is None:
@@ -141,6 +151,16 @@ class RunLines:
     def _is_apart(self, event: StepEvent) -> bool:
         return bool(self.per_step) or (event.step, event.attempt) in self._steps.values()
 
+    def _begun(self, sandbox: str, text: str) -> StepEvent | None:
+        """A step's own word that it begins, which its process says before the user's code runs."""
+        step, attempt = self._steps.get(sandbox, (None, 1))
+        event = events.read(text) if step is not None and sandbox not in self._begun_in else None
+        if not isinstance(event, StepEvent) or (event.step, event.state) != (step, "running"):
+            return None
+        self._begun_in.add(sandbox)
+        # No more of it is believed than whose it is: the user's code can print such a line too.
+        return StepEvent(event.step, "running", event.at, attempt, sandbox=sandbox, began=event.at)
+
     def _told(self, stream: _Stream, event: StepEvent) -> LogLine:
         """The driver's word on a step, as a line of that step."""
         text = f"modalrun: {event.reason or 'It is started again.'}"
@@ -152,7 +172,7 @@ class RunLines:
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
         step, attempt = self._steps.get(sandbox, (stream.step, 1))
-        if sandbox == self.run_sandbox and step is not None:
+        if sandbox in self._run_sandboxes and step is not None:
             attempt = self._attempts.get(step, 1)
         return LogLine(step, source, text, stream.time, sandbox, attempt)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from modalrun.driver.events import FINAL, StepEvent
@@ -36,6 +37,7 @@ class Follower:
         known: Known | None = None,
         arrivals: bool = False,
         since: float = 0.0,
+        successor: Callable[[str], str | None] | None = None,
     ) -> None:
         """
         Args:
@@ -45,16 +47,38 @@ class Follower:
             known: How much of each stream that was.
             arrivals: Whether lines get the time of their arrival, for want of another.
             since: Sandboxes of steps that had ended before are left out; seconds since the epoch.
+            successor: Waits for the run sandbox that takes the place of one that has ended, and
+                returns its id, or None where none does; called in a thread of its own.
         """
         self.lines = lines or RunLines(run_sandbox)
         self.errors: list[ModalrunError] = []
         self._known = known or {}
         self._arrivals = arrivals
         self._since = since
+        self._successor = successor
         self._streams = Streams(connection)
         self._seen: set[str] = set()
         for sandbox in (run_sandbox, *self._known):
             self._add(sandbox)
+
+    def _wait_for_successor(self, gone: str) -> None:
+        """Read on in the run sandbox of the next driver, where one comes."""
+        wait = self._successor
+        if wait is None:
+            return
+        self._streams.hold()
+
+        def join() -> None:
+            try:
+                if (found := wait(gone)) is not None:
+                    self.lines.succeed(found)
+                    self._add(found)
+            except ModalrunError as error:
+                self.errors.append(error)
+            finally:
+                self._streams.release()
+
+        threading.Thread(target=join, name="successor", daemon=True).start()
 
     def __iter__(self) -> Iterator[list[Item]]:
         """Lines, and the events between them, in batches, until all sandboxes have ended.
@@ -94,6 +118,8 @@ class Follower:
             self.errors.append(piece.error)
             text = f"[modalrun: the rest of {source} can't be read: {piece.error.message}]"
             items += self.lines.note(sandbox, source, text)
+        elif sandbox == self.lines.run_sandbox and source == "stdout":
+            self._wait_for_successor(sandbox)
         return items
 
 

@@ -17,6 +17,9 @@ from modalrun.errors import (
 EndKind = Literal["completed", "failed", "timed_out", "stopped"]
 """How a run sandbox ended."""
 
+KILLED = 137
+"""Modal's exit code of a sandbox that was terminated from outside."""
+
 
 @dataclass(frozen=True)
 class StepRecord:

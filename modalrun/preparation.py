@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import deployment_file, plan, zenml_config
+from modalrun import deployment_file, plan, supported, zenml_config
 from modalrun.deployment import Deployment
 from modalrun.deployment_file import DeploymentFile
 from modalrun.engine import engine_packages
@@ -120,7 +120,9 @@ def zenml_process(source_root: Path) -> Iterator[None]:
 
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
+        UsageError: modalrun doesn't work with the version of ZenML or modal that is installed.
     """
+    supported.require()
     copy = zenml_config.protect()
     try:
         prepare_process(source_root)

@@ -18,7 +18,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import errors, following, interrupts, reconciling, runs, stopping, submission
+from modalrun import (
+    errors,
+    following,
+    interrupts,
+    reconciling,
+    runs,
+    stopping,
+    submission,
+    supported,
+)
 from modalrun.driver import order as orders
 from modalrun.facts import RunFacts, from_metadata
 from modalrun.following import OnInterrupt, Submitted
@@ -73,6 +82,7 @@ def submit(
     Raises:
         ModalrunError: As for `submission.submit`; its text says what to do next.
     """
+    supported.require()
     if snapshot.schedule is not None or run is None:
         raise errors.UsageError(
             "Scheduled pipelines are not supported: a run on Modal is started by whoever submits"

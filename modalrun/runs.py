@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from modalrun import history, preparation, truth, zenml_config
+from modalrun import history, preparation, reaching, truth, zenml_config
 from modalrun.errors import NotFoundError
 from modalrun.history import LATEST, KnownRun
 from modalrun.truth import NOT_ASKED, ModalView, RunView
@@ -117,4 +117,5 @@ def _ask_modal(run: KnownRun, *, exit_wanted: bool) -> ModalView:
         return NOT_ASKED
     from modalrun.modal_api import lookup
 
-    return lookup.view(run.id, run.facts)
+    facts = run.facts
+    return lookup.view(run.id, facts, lambda: reaching.connection(run.id, facts))

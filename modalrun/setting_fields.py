@@ -53,7 +53,7 @@ class ImageSetting(BaseModel):
             "environment/my-image"), or the id of one ("im-...").
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Literal["registry"] | None = None
     name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9\-_./:]+$")] | None = None

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
+from modalrun.mistakes import Mistakes
 from modalrun.overrides import CommandLineSource, Override, command_line, merged
 from modalrun.precedence import Origin, Places
-from modalrun.spec_checks import check, refuse_unknown, validation_message
+from modalrun.spec_checks import check, refuse_unknown
 from modalrun.spec_keys import (
     COMPILED_KEYS,
     REFUSED,
@@ -34,7 +35,6 @@ __all__ = [
     "RunSpec",
     "Target",
     "load_spec",
-    "validation_message",
 ]
 
 
@@ -116,7 +116,8 @@ def load_spec(
         overrides: What the command line says, above the file.
 
     Raises:
-        UsageError: The file, a key in it or an override is wrong; the message says where.
+        UsageError: The file, a key in it or an override is wrong; the message says where, of
+            several mistakes for each in a line of its own.
     """
     if path.suffix == ".py":
         raise UsageError(
@@ -128,22 +129,27 @@ def load_spec(
     else:
         source = read_yaml(path)
     flags = command_line(overrides)
-    ours = OurKeys()
-    for one in (source, flags):
-        ours = OurKeys.model_validate(
-            merged(
-                ours.model_dump(exclude_unset=True), _our_keys(one).model_dump(exclude_unset=True)
-            )
-        )
-    _check_what_runs(path, source, ours)
+    mistakes = Mistakes()
+    file_keys, flag_keys = _our_keys(source, mistakes), _our_keys(flags, mistakes)
+    ours = OurKeys.model_validate(
+        merged(file_keys.model_dump(exclude_unset=True), flag_keys.model_dump(exclude_unset=True))
+    )
+    if not mistakes.found:
+        # A key that is wrong itself would be reported as missing, too.
+        with mistakes.collecting():
+            _check_what_runs(path, source, ours)
     compiled = ours.deployment is not None
-    of_file = _sandboxes(source, compiled=compiled)
-    of_flags = _sandboxes(flags, compiled=compiled)
+    of_file = _sandboxes(source, file_keys, mistakes, compiled=compiled)
+    of_flags = _sandboxes(flags, flag_keys, mistakes, compiled=compiled)
+    source_root = source.path.parent
+    with mistakes.collecting():
+        source_root = _source_root(source, ours.source_root)
+    mistakes.raise_all()
     return RunSpec(
         pipeline=ours.pipeline or "",
         stack=ours.stack,
         target=target or ours.target,
-        source_root=_source_root(source, ours.source_root),
+        source_root=source_root,
         run_configuration=merged(of_file.rest, of_flags.rest),
         source=source,
         deployment=ours.deployment,
@@ -165,17 +171,26 @@ def load_spec(
     )
 
 
-def _our_keys(source: YamlSource) -> OurKeys:
-    refuse_unknown(source, (), source.data, set(OurKeys.model_fields) | RUN_KEYS)
+def _our_keys(source: YamlSource, mistakes: Mistakes) -> OurKeys:
+    with mistakes.collecting():
+        refuse_unknown(source, (), source.data, set(OurKeys.model_fields) | RUN_KEYS)
     given = {k: v for k, v in source.data.items() if k in OurKeys.model_fields and v is not None}
-    if isinstance(given.get("modal"), dict):
+    modal = given.get("modal")
+    if isinstance(modal, dict):
         # By itself, so that a misspelt key is compared with the keys of this section.
-        check(source, ("modal",), ModalSection, given["modal"])
-    ours: OurKeys = check(source, (), OurKeys, given)
+        del given["modal"]
+        with mistakes.collecting():
+            check(source, ("modal",), ModalSection, modal)
+            given["modal"] = modal
+    right: dict[str, Any] = {}
+    for key, value in given.items():
+        with mistakes.collecting():
+            check(source, (), OurKeys, {key: value})
+            right[key] = value
     for key, why in REFUSED.items():
         if source.data.get(key) is not None:
-            raise UsageError(f"{source.where((key,))}: {why}")
-    return ours
+            mistakes.found.append(UsageError(f"{source.where((key,))}: {why}"))
+    return OurKeys.model_validate(right)
 
 
 def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
@@ -206,10 +221,13 @@ def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
         )
 
 
-def _sandboxes(source: YamlSource, *, compiled: bool) -> Sandboxes:
+def _sandboxes(
+    source: YamlSource, ours: OurKeys, mistakes: Mistakes, *, compiled: bool
+) -> Sandboxes:
     configuration = {k: v for k, v in source.data.items() if k in RUN_KEYS and v is not None}
-    ours = _our_keys(source)
-    said = read_sandboxes(source, ours.modal, configuration, compiled=compiled, image=ours.image)
+    said = read_sandboxes(
+        source, ours.modal, configuration, mistakes, compiled=compiled, image=ours.image
+    )
     if compiled:
         wrong: list[tuple[str, ...]] = [(key,) for key in said.rest if key not in COMPILED_KEYS]
         wrong += [("settings", key) for key in said.rest.get("settings", {})]
@@ -218,12 +236,14 @@ def _sandboxes(source: YamlSource, *, compiled: bool) -> Sandboxes:
             for name, step in said.rest.get("steps", {}).items()
             for key in step
         ]
-        if wrong:
-            raise UsageError(
-                f"{source.where(wrong[0])}: '{'.'.join(wrong[0])}' is compiled into the deployment"
+        mistakes.found += [
+            UsageError(
+                f"{source.where(one)}: '{'.'.join(one)}' is compiled into the deployment"
                 " and can't be changed.",
                 hint="Compile the pipeline again with it, or remove it.",
             )
+            for one in wrong
+        ]
     return said
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from modalrun.errors import UsageError
+from modalrun.mistakes import together
 from modalrun.yaml_source import KeyPath, YamlSource, nearest
 
 _HOLD_SECRETS = frozenset({"environment", "secrets"})
@@ -17,7 +19,22 @@ _SECRETS = frozenset({"token_id", "token_secret"})
 
 def validation_message(error: ValidationError) -> tuple[KeyPath, str]:
     """The first problem of a pydantic error, as the path of its key and one sentence."""
-    errors = error.errors(include_url=False)
+    return _message(error.errors(include_url=False))
+
+
+def validation_messages(error: ValidationError) -> list[tuple[KeyPath, str]]:
+    """The problems of a pydantic error: of each field the first one, as `validation_message`."""
+    return [_message(errors) for errors in _by_field(error)]
+
+
+def _by_field(error: ValidationError) -> list[list[ErrorDetails]]:
+    fields: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for one in error.errors(include_url=False):
+        fields.setdefault(one["loc"][:1], []).append(one)
+    return list(fields.values())
+
+
+def _message(errors: list[ErrorDetails]) -> tuple[KeyPath, str]:
     first = errors[0]
     if isinstance(first.get("input"), list):
         # A union's branches are all reported; the one that goes into the list names the item.
@@ -43,17 +60,24 @@ def check(source: YamlSource, at: KeyPath, model: type[BaseModel], value: Any) -
     """A value as a pydantic model.
 
     Raises:
-        UsageError: It doesn't fit; the message names the place.
+        UsageError: It doesn't fit; the message names the place of each field that is wrong.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        where, problem = validation_message(error)
-        full = (*at, *where)
-        if error.errors()[0]["type"] == "extra_forbidden":
-            raise unknown_key(source, full, _fields_at(model, where[:-1])) from None
-        name = ".".join(str(p) for p in full if not isinstance(p, int)) or "run spec"
-        raise UsageError(f"{source.where(full)}: '{name}': {problem}") from None
+        found = [_mistake(source, at, model, errors) for errors in _by_field(error)]
+        raise together(found) from None
+
+
+def _mistake(
+    source: YamlSource, at: KeyPath, model: type[BaseModel], errors: list[ErrorDetails]
+) -> UsageError:
+    where, problem = _message(errors)
+    full = (*at, *where)
+    if errors[0]["type"] == "extra_forbidden":
+        return unknown_key(source, full, _fields_at(model, where[:-1]))
+    name = ".".join(str(p) for p in full if not isinstance(p, int)) or "run spec"
+    return UsageError(f"{source.where(full)}: '{name}': {problem}")
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
@@ -81,11 +105,11 @@ def unknown_key(source: YamlSource, at: KeyPath, known: Iterable[str]) -> UsageE
 def refuse_unknown(
     source: YamlSource, at: KeyPath, data: Mapping[Any, Any], known: Iterable[str]
 ) -> None:
-    """Raise a UsageError for the first key that is not among the known ones."""
+    """Raise a UsageError for the keys that are not among the known ones."""
     known = set(known)
-    for key in data:
-        if key not in known:
-            raise unknown_key(source, (*at, str(key)), known)
+    wrong = [unknown_key(source, (*at, str(key)), known) for key in data if key not in known]
+    if wrong:
+        raise together(wrong)
 
 
 def mapping(source: YamlSource, at: KeyPath, value: Any) -> dict[str, Any]:

@@ -5,13 +5,14 @@ modalrun resolves these settings itself, with its own precedence; ZenML sees the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, field_validator
 
 from modalrun.errors import UsageError
+from modalrun.mistakes import Mistakes
 from modalrun.precedence import Written
 from modalrun.setting_fields import (
     FIELD_NAMES,
@@ -49,35 +50,47 @@ class Sandboxes:
 class _Reader:
     source: YamlSource
     keep_docker: bool
+    mistakes: Mistakes
     notes: list[str] = field(default_factory=list)
 
     def written(self, at: KeyPath, settings: Any) -> tuple[Written, dict[str, Any]]:
         """One `settings:` section: what it says about sandboxes, and the rest."""
-        if settings is None:
-            return Written(), {}
-        rest = dict(mapping(self.source, at, settings))
-        self._check_keys(at, rest)
+        rest = self.mapping(at, settings)
+        with self.mistakes.collecting():
+            self._check_keys(at, rest)
         ours: dict[str, Any] = {}
         for key in (*reversed(ZENML_FLAVOR_KEYS), *OUR_FLAVOR_KEYS):
             value = rest.pop(key, None)
             if value is None:
                 continue
             here = (*at, key)
-            values = mapping(self.source, here, value)
-            refuse_unknown(self.source, here, values, FIELD_NAMES)
-            check(self.source, here, SettingFields, values)
+            values = self.mapping(here, value)
+            self._check_fields(here, SettingFields, values, FIELD_NAMES)
             ours.update({name: v for name, v in values.items() if v is not None})
             if key in ZENML_FLAVOR_KEYS:
                 self.notes.append(foreign_note(self.source.where(here), key))
         resources = self._section(at, rest, "resources")
-        refuse_unknown(self.source, (*at, "resources"), resources, RESOURCE_KEYS)
-        check(self.source, (*at, "resources"), ResourceFields, resources)
+        self._check_fields((*at, "resources"), ResourceFields, resources, RESOURCE_KEYS)
         docker = {} if self.keep_docker else self._section(at, rest, "docker")
         return Written(ours, resources, docker), rest
 
     def _section(self, at: KeyPath, settings: dict[str, Any], key: str) -> dict[str, Any]:
-        value = settings.pop(key, None)
-        return {} if value is None else mapping(self.source, (*at, key), value)
+        return self.mapping((*at, key), settings.pop(key, None))
+
+    def mapping(self, at: KeyPath, value: Any) -> dict[str, Any]:
+        """A copy of a value that has to be a mapping; an empty one for nothing or a mistake."""
+        held: dict[str, Any] = {}
+        with self.mistakes.collecting():
+            held.update(mapping(self.source, at, {} if value is None else value))
+        return held
+
+    def _check_fields(
+        self, at: KeyPath, model: type[BaseModel], values: dict[str, Any], known: Iterable[str]
+    ) -> None:
+        with self.mistakes.collecting():
+            refuse_unknown(self.source, at, values, known)
+        with self.mistakes.collecting():
+            check(self.source, at, model, {k: v for k, v in values.items() if k in known})
 
     def _check_keys(self, at: KeyPath, settings: Mapping[str, Any]) -> None:
         given = [key for key in OUR_FLAVOR_KEYS if key in settings]
@@ -121,6 +134,7 @@ def read_sandboxes(
     source: YamlSource,
     section: ModalSection,
     configuration: dict[str, Any],
+    mistakes: Mistakes,
     *,
     compiled: bool,
     image: ImageSetting | None = None,
@@ -131,14 +145,12 @@ def read_sandboxes(
         source: The run spec's file, or the command line.
         section: Its key `modal`.
         configuration: Its keys that are ZenML's.
+        mistakes: Gets what is wrong; the result means nothing then.
         compiled: Whether it is about a compiled deployment, which ZenML won't compile again:
             Docker settings are then taken out too.
         image: Its key `image`.
-
-    Raises:
-        UsageError: A key or value is wrong; the message says where.
     """
-    reader = _Reader(source, keep_docker=not compiled)
+    reader = _Reader(source, keep_docker=not compiled, mistakes=mistakes)
     rest = dict(configuration)
     pipeline, settings = reader.written(("settings",), rest.pop("settings", None))
     if settings:
@@ -147,16 +159,20 @@ def read_sandboxes(
     given_steps = rest.pop("steps", None)
     if given_steps is not None:
         rest["steps"] = {}
-        for name, step in mapping(source, ("steps",), given_steps).items():
+        for name, step in reader.mapping(("steps",), given_steps).items():
             at = ("steps", str(name))
             # `steps: {train: }` says nothing about train; ZenML would call the null an error.
-            left = dict(mapping(source, at, step)) if step is not None else {}
-            refuse_unknown(source, at, left, STEP_KEYS)
+            left = reader.mapping(at, step)
+            with mistakes.collecting():
+                refuse_unknown(source, at, left, STEP_KEYS)
             steps[str(name)], settings = reader.written(
                 (*at, "settings"), left.pop("settings", None)
             )
             rest["steps"][str(name)] = {**left, "settings": settings} if settings else left
-    pipeline = _with_image(source, image, _with_modal_section(source, section, pipeline))
+    with mistakes.collecting():
+        pipeline = _with_modal_section(source, section, pipeline)
+    with mistakes.collecting():
+        pipeline = _with_image(source, image, pipeline)
     return Sandboxes(pipeline, steps, rest, tuple(reader.notes))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -9,12 +10,21 @@ from sys import stderr
 from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import ModalrunError, NotFoundError
-from modalrun.modal_api import Connection
+from modalrun.modal_api import Connection, lookup
 from modalrun.modal_api.ending import END_SECONDS, RunSandboxes
 
 if TYPE_CHECKING:
     from modalrun.spec import Target
     from modalrun.zenml_api.stopping import Stoppable
+
+ANNOUNCED_SECONDS = 10.0
+"""How long a run that is being submitted may have nothing of modalrun's on record."""
+
+WITHDRAWN_SECONDS = 30.0
+"""How long the process that submits a run may take to give it up."""
+
+LOOK_SECONDS = 0.5
+"""Between two looks at ZenML's record."""
 
 FORCED = "The run was stopped by force."
 ASKED = "The run was asked to stop."
@@ -58,10 +68,12 @@ def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) ->
     if run.finished and not (force and run.facts):
         return Stopped(run.id, run.status, _already(run))
     if run.facts is None:
-        raise NotFoundError(
-            f"ZenML has no sandbox on record for the run {run.id} ({run.status}).",
-            hint="If it was submitted with modalrun a moment ago, try again in some seconds.",
-        )
+        with redirect_stdout(stderr):
+            withdrawn = _while_submitted(run, wait=wait, say=say)
+            if withdrawn is not None:
+                return withdrawn
+            run = stopping.look(run_id)
+    assert run.facts is not None
     connection = Connection(cast("Target", run.facts.target), credentials=run.credentials)
     sandboxes = RunSandboxes(connection, run.id, run.facts.app_id, run.facts.sandbox_id)
     if run.finished:
@@ -72,6 +84,47 @@ def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) ->
         if force:
             return by_force(run.id, sandboxes, wait=wait)
         return _graceful(run, sandboxes, wait=wait, say=say)
+
+
+def _while_submitted(run: Stoppable, *, wait: bool, say: Callable[[str], None]) -> Stopped | None:
+    """Stop a run that has no sandbox on record; None once it has one, which can be ended.
+
+    The process that submits it sees in ZenML that it is to end, ends what it has created, and says
+    so in ZenML. Where that process is gone, what it has created is ended here.
+    """
+    from modalrun.zenml_api import runs, stopping
+
+    until = time.monotonic() + ANNOUNCED_SECONDS
+    while run.facts is None and run.announced is None and not run.finished:
+        if time.monotonic() > until:
+            raise NotFoundError(
+                f"ZenML has no sandbox on record for the run {run.id} ({run.status}).",
+                hint="modalrun did not start it, or the process that submitted it was killed before"
+                " Modal was asked for anything: 'modalrun reconcile --force' settles its record.",
+            )
+        time.sleep(LOOK_SECONDS)
+        run = stopping.look(run.id)
+    if run.facts is not None:
+        return None
+    if run.finished:
+        return Stopped(run.id, run.status, _already(run))
+    runs.mark_stopping(run.id, ASKED)
+    if not wait:
+        return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
+    say("The run is still being submitted; waiting for that to be given up.")
+    until = time.monotonic() + WITHDRAWN_SECONDS
+    while not (run.announced and run.announced.withdrawn) and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+        run = stopping.look(run.id)
+        if run.facts is not None:
+            return None
+    assert run.announced is not None
+    connection = Connection(cast("Target", run.announced.target), credentials=run.credentials)
+    app_id = lookup.app_id(connection, run.announced.app, run.announced.environment)
+    if app_id is not None:
+        RunSandboxes(connection, run.id, app_id, "").end()
+    runs.finalize_run(run.id, ASKED, stopped=True)
+    return _result(stopping.look(run.id))
 
 
 def by_force(
@@ -128,7 +181,9 @@ def _graceful(
         # Without a driver nothing new starts, and what runs may finish by itself.
         text = f"The run has no driver any more; step sandboxes that still run: {len(left)}."
         if not wait:
-            return Stopped(run.id, run.status, text)
+            # Its end is recorded by whoever waits for it.
+            again = f"'modalrun stop {run.id}' waits for them, with --force it ends them now."
+            return Stopped(run.id, run.status, f"{text} {again}")
         say(f"{text} Waiting for them to finish.")
         sandboxes.wait_for_steps()
     runs.finalize_run(run.id, ASKED, stopped=True)

@@ -14,11 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import following, interrupts, preparation, pricing
+from modalrun import following, interrupts, preparation, pricing, withdrawing
 from modalrun import plan as planning
 from modalrun.dispatch import Dispatched, dispatch
-from modalrun.errors import Interrupted, ModalrunError, UnknownOutcomeError
-from modalrun.facts import RunFacts, to_metadata
+from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
+from modalrun.facts import Announced, RunFacts, to_metadata
 from modalrun.following import OnInterrupt, Submitted, Watcher
 from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
@@ -156,32 +156,35 @@ def start(
             watcher.say(f"  id       {run.id}")
             if run.finished:
                 return run
-            ready = dispatch(
-                connection,
-                compiled,
-                plan,
-                run,
-                source=source,
-                folder=Path(folder),
-                staged=staged,
-                registry=credentials,
-            )
-            plan = ready.plan
-            sandbox = connection.create_run_sandbox(
-                plan,
-                planning.for_run(plan.run_sandbox, run.id),
-                ready.secrets,
-                staged,
-                registry=credentials,
-                order=ready.order_file,
-                earlier=earlier,
-                say=lambda text: watcher.say(f"  {text}", "yellow"),
-            )
-            submitted = _submitted(run, ready, job.steps, sandbox, connection)
-            created.append(replace(submitted, resumed=earlier is not None))
+            with withdrawing.watched(run.id, _announced(plan)):
+                ready = dispatch(
+                    connection,
+                    compiled,
+                    plan,
+                    run,
+                    source=source,
+                    folder=Path(folder),
+                    staged=staged,
+                    registry=credentials,
+                )
+                plan = ready.plan
+                sandbox = connection.create_run_sandbox(
+                    plan,
+                    planning.for_run(plan.run_sandbox, run.id),
+                    ready.secrets,
+                    staged,
+                    registry=credentials,
+                    order=ready.order_file,
+                    earlier=earlier,
+                    say=lambda text: watcher.say(f"  {text}", "yellow"),
+                )
+                submitted = _submitted(run, ready, job.steps, sandbox, connection)
+                created.append(replace(submitted, resumed=earlier is not None))
         except BaseException as error:
             if run is not None and not created:
                 _give_up(connection, plan, run.id, error, watcher)
+            elif run is not None and isinstance(error, RunStoppedError):
+                created[0].sandboxes.end()
             raise
     watcher.say(f"  sandbox  {sandbox.id} ({_describe(plan, sandbox)})")
     watcher.say("")
@@ -199,9 +202,15 @@ def _submitted(
     from modalrun.zenml_api import runs
 
     metadata = {**to_metadata(run_facts(ready.plan, sandbox)), **ready.metadata}
-    recording = threading.Thread(target=runs.record_metadata, args=(run.id, metadata), daemon=True)
-    recording.start()
-    return Submitted(
+
+    def record() -> None:
+        if runs.record_metadata(run.id, metadata):
+            # Whoever stopped it could not end what was not there yet.
+            with contextlib.suppress(ModalrunError):
+                submitted.sandboxes.end()
+
+    recording = threading.Thread(target=record, daemon=True)
+    submitted = Submitted(
         run_id=run.id,
         zenml_url=run.url,
         plan=ready.plan,
@@ -210,6 +219,8 @@ def _submitted(
         connection=connection,
         recording=recording,
     )
+    recording.start()
+    return submitted
 
 
 def _prepare(spec: RunSpec, watcher: Watcher, max_cost: Decimal | None) -> Job:
@@ -261,17 +272,25 @@ def _give_up(
     connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: Watcher
 ) -> None:
     """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
-    from modalrun.zenml_api import runs
+    from modalrun.zenml_api import runs, stopping
 
     if isinstance(error, UnknownOutcomeError):
         return
-    if not isinstance(error, ModalrunError):
-        # Ctrl-C may have come between Modal's creating the sandbox and its answer.
+    withdrawn = isinstance(error, RunStoppedError)
+    if withdrawn or not isinstance(error, ModalrunError):
+        # The interruption may have come between Modal's creating the sandbox and its answer.
         with contextlib.suppress(ModalrunError):
             connection.discard(plan, planning.for_run(plan.run_sandbox, run_id))
+    if withdrawn:
+        stopping.announce(run_id, _announced(plan, withdrawn=True))
+    elif not isinstance(error, ModalrunError):
         watcher.say(f"The run {run_id} is given up; nothing of it is left running.", "yellow")
     why = str(error) or "the submission was interrupted"
     runs.finalize_run(run_id, f"The run sandbox was not created: {why}")
+
+
+def _announced(plan: Plan, *, withdrawn: bool = False) -> Announced:
+    return Announced(plan.target, plan.app_name, plan.environment, withdrawn)
 
 
 def run_facts(plan: Plan, sandbox: RunningSandbox) -> RunFacts:
@@ -290,6 +309,7 @@ def run_facts(plan: Plan, sandbox: RunningSandbox) -> RunFacts:
         cpu=spec.resources.cpu,
         memory=spec.resources.memory,
         regions=",".join(spec.regions) or None,
+        workspace=plan.workspace,
     )
 
 

@@ -197,7 +197,7 @@ _ENDED = frozenset({"completed", "cached", "failed", "stopped", "skipped", "retr
 
 
 def _with_event(step: KnownStep, event: StepEvent) -> KnownStep:
-    at = datetime.fromtimestamp(event.at, timezone.utc).replace(tzinfo=None)
+    at = _moment(event.at)
     held = step.facts
     facts = StepFacts(
         sandbox_id=event.sandbox or (held.sandbox_id if held else ""),
@@ -209,6 +209,10 @@ def _with_event(step: KnownStep, event: StepEvent) -> KnownStep:
         exit_reason=event.reason,
         infrastructure_retries=held.infrastructure_retries if held else None,
     )
+    state = event.state
+    if state == "running" and not event.begun:
+        # Its sandbox is there; that the step has begun, ZenML says.
+        state = "running" if step.status == "running" else "starting"
     recorded_end = step.status in _ENDED and (
         event.state in FINAL or step.end is None or step.end >= at
     )
@@ -216,10 +220,24 @@ def _with_event(step: KnownStep, event: StepEvent) -> KnownStep:
         return replace(step, facts=held or facts, reason=step.reason or event.reason)
     return replace(
         step,
-        status=event.state,
+        status=state,
         attempt=max(event.attempt, step.attempt),
-        start=step.start or (at if event.state == "running" else None),
+        start=_start(step, event, state),
         end=at if event.state in FINAL else None,
         reason=event.reason,
         facts=facts,
+        since=at,
     )
+
+
+def _start(step: KnownStep, event: StepEvent, state: str) -> datetime | None:
+    """When what an event is about has begun; None where it has not."""
+    if state == "starting":
+        return None
+    told = _moment(event.began or event.at) if event.begun else None
+    return (told if event.attempt > step.attempt else None) or step.start or told
+
+
+def _moment(seconds: float) -> datetime:
+    """A moment as ZenML gives it: in UTC, without a zone."""
+    return datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)

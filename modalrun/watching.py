@@ -12,8 +12,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from modalrun import runs, truth
+from modalrun import reaching, runs, succession, truth
 from modalrun.driver import events
 from modalrun.driver.events import Event, StepEvent
 from modalrun.errors import ModalrunError
@@ -43,6 +44,39 @@ def watch(run: KnownRun, show: Callable[[RunView], None], *, exit_wanted: bool =
     Raises:
         NotFoundError, AuthenticationError, ConnectionLostError: ZenML no longer answers.
     """
+    while True:
+        view = _until_it_ends(run, show, exit_wanted=exit_wanted)
+        if not succession.may_follow(view.run, view.modal.exit_code):
+            return view
+        followed = _next_driver(view, show)
+        if followed is None:
+            view = runs.look(run, exit_wanted=exit_wanted)
+            show(view)
+            return view
+        run = followed
+
+
+def _next_driver(view: RunView, show: Callable[[RunView], None]) -> KnownRun | None:
+    """Wait for another driver of a run that has lost its own, while its steps may go on."""
+    assert view.run.facts is not None
+    gone = view.run.facts.sandbox_id
+
+    def pause(living: frozenset[str]) -> bool:
+        seen = replace(view, modal=replace(view.modal, step_sandboxes=living))
+        show(runs.reread(seen))
+        time.sleep(succession.PAUSE)
+        return True
+
+    try:
+        connection = reaching.connection(view.run.id, view.run.facts)
+        return succession.next_driver(view.run.id, connection, gone, pause)
+    except ModalrunError:
+        # The last look says what can't be checked.
+        return None
+
+
+def _until_it_ends(run: KnownRun, show: Callable[[RunView], None], *, exit_wanted: bool) -> RunView:
+    """Look at a run until it is over, or its run sandbox has ended."""
     view = runs.look(run, exit_wanted=exit_wanted)
     show(view)
     if view.over or view.state == truth.LOST:
@@ -95,7 +129,8 @@ def _listen(view: RunView, news: queue.SimpleQueue[Event | None]) -> None:
     # A run without facts has no sandbox that could be "running".
     assert view.run.facts is not None
     try:
-        sandbox: RunningSandbox = lookup.run_sandbox(view.run.facts)
+        connection = reaching.connection(view.run.id, view.run.facts)
+        sandbox: RunningSandbox = lookup.run_sandbox(connection, view.run.facts)
         sandbox.watch(hear)
     except ModalrunError:
         # The net below still tells of ZenML's record; the last look says what can't be checked.

@@ -13,135 +13,34 @@ import os
 import pty
 import shutil
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import pytest
+from commands import DEADLINE, Command, Result, Stream
+from servers import sharing, workspace
+from servers.records import ServerRecords, SQLiteRecords, sqlite_rows
+from servers.together import Servers
 
 from modalrun.localmodal import launcher, shared_nursery
 from modalrun.preloading import PRELOAD
 
-PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
-DEADLINE = 90.0
-"""Seconds after which something that is waited for counts as lost; never how long a test takes."""
+pytest_plugins = ["servers.option"]
 
+PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
 FINISHED = {"completed", "cached", "failed", "stopped", "skipped", "retried"}
 """ZenML's words for steps and runs that are over."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-class Stream:
-    """What a process writes to one descriptor, as it comes."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._news = threading.Condition()
-        self._ended = False
-        self.data = bytearray()
-        self.arrivals: list[tuple[float, bytes]] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    @property
-    def text(self) -> str:
-        """Everything so far."""
-        return self.data.decode("utf-8", "backslashreplace")
-
-    def wait_for(self, text: str, seconds: float = DEADLINE) -> str:
-        """Wait until a line with `text` is complete; returns that line."""
-        deadline = time.monotonic() + seconds
-        with self._news:
-            while True:
-                complete = self.text.splitlines(keepends=True)
-                for line in complete:
-                    if text in line and line.endswith("\n"):
-                        return line.rstrip("\r\n")
-                left = deadline - time.monotonic()
-                if self._ended or left <= 0:
-                    why = "the stream ended" if self._ended else f"{seconds:g} s passed"
-                    raise AssertionError(f"{why} without {text!r} in:\n{self.text}")
-                self._news.wait(left)
-
-    def finish(self) -> None:
-        """Wait until the other end is closed."""
-        self._thread.join(DEADLINE)
-        assert not self._thread.is_alive(), "a process keeps the output open"
-
-    def _read(self) -> None:
-        while True:
-            try:
-                data = os.read(self._descriptor, 65_536)
-            except OSError:
-                # The end of a pseudo-terminal whose other side is closed.
-                data = b""
-            now = time.time()
-            with self._news:
-                if data:
-                    self.data += data
-                    self.arrivals.append((now, data))
-                else:
-                    self._ended = True
-                self._news.notify_all()
-            if not data:
-                os.close(self._descriptor)
-                return
-
-
-class Command:
-    """A process that runs, with what it has written so far. On a terminal, stderr is stdout."""
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        stdout: Stream,
-        stderr: Stream,
-        keyboard: int | None = None,
-    ) -> None:
-        self.process = process
-        self.stdout = stdout
-        self.stderr = stderr
-        self._keyboard = keyboard
-
-    def type(self, text: str) -> None:
-        """Press keys, where the process has a terminal."""
-        assert self._keyboard is not None
-        os.write(self._keyboard, text.encode())
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def finish(self, seconds: float = DEADLINE) -> Result:
-        """Wait for the end of the process and of its output."""
-        try:
-            code = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(
-                f"still running after {seconds:g} s:\n{self.stdout.text}\n{self.stderr.text}"
-            ) from None
-        self.stdout.finish()
-        self.stderr.finish()
-        return Result(code, self.stdout.text, self.stderr.text)
 
 
 @dataclass(frozen=True)
@@ -174,9 +73,24 @@ class Run:
 
 
 class World:
-    """What one test has to itself."""
+    """What one test has to itself.
 
-    def __init__(self, root: Path, zenml_template: Path, nursery: Path) -> None:
+    Args:
+        root: Its folder.
+        zenml_template: The ZenML configuration that it begins with; an empty one without it.
+        nursery: Where the local Modal server finds the process that has ZenML in memory.
+        place: Where it is on a ZenML server; it has a local SQLite store without it.
+        servers: The servers that `place` is on.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        zenml_template: Path | None,
+        nursery: Path,
+        place: workspace.Workspace | None = None,
+        servers: Servers | None = None,
+    ) -> None:
         self.root = root
         self.home = root / "home"
         self.state = root / "state"
@@ -187,7 +101,12 @@ class World:
         for folder in (self.home, self.elsewhere, self.temporary):
             folder.mkdir()
         shutil.copytree(PIPELINES, self.project, ignore=shutil.ignore_patterns("__pycache__"))
-        copy_zenml(zenml_template, self.zenml_config)
+        if zenml_template is None:
+            self.zenml_config.mkdir()
+        else:
+            copy_zenml(zenml_template, self.zenml_config)
+        self.place = place
+        self.servers = servers
         self.environment = _clean_environment() | {
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
@@ -195,6 +114,8 @@ class World:
             "MODALRUN_LOCAL_STATE": str(self.state),
             shared_nursery.VARIABLE: str(nursery),
         }
+        if place is not None:
+            self.environment |= place.environment()
         self._commands: list[Command] = []
 
     def spec(self, text: str, name: str = "run.yaml") -> Path:
@@ -295,20 +216,41 @@ class World:
         assert info is not None
         return info.environ()
 
+    @property
+    def stack(self) -> str:
+        """The name of the stack that runs use unless they say otherwise."""
+        return "default" if self.place is None else self.place.name
+
+    @property
+    def user(self) -> str:
+        """The name of ZenML's user whose credentials the world has."""
+        return "default" if self.place is None else self.place.name
+
+    @property
+    def project_name(self) -> str:
+        """The name of ZenML's project that runs are in."""
+        return "default" if self.place is None else self.place.name
+
+    @property
+    def records(self) -> SQLiteRecords | ServerRecords:
+        """ZenML's database, wherever it is."""
+        if self.place is None or self.servers is None:
+            return SQLiteRecords(self.zenml_config / "local_stores/default_zen_store/zenml.db")
+        return ServerRecords(self.servers.backend, self.place.project)
+
     def runs(self) -> list[Run]:
         """The runs in ZenML, oldest first."""
-        database = self.zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
-        runs = _rows(
-            database,
+        runs = self.records.rows(
             "SELECT run.id, run.name, run.status, run.status_reason, stack.name"
             " FROM pipeline_run AS run"
             " JOIN pipeline_snapshot ON pipeline_snapshot.id = run.snapshot_id"
-            " JOIN stack ON stack.id = pipeline_snapshot.stack_id ORDER BY run.created",
+            " JOIN stack ON stack.id = pipeline_snapshot.stack_id"
+            f" WHERE {self.records.mine('run')} ORDER BY run.created",
         )
-        steps = _rows(
-            database,
+        steps = self.records.rows(
             "SELECT pipeline_run_id, name, status, version, start_time, end_time, exception_info"
-            " FROM step_run ORDER BY created",
+            f" FROM step_run WHERE {self.records.mine('step_run')}"
+            f" ORDER BY {self.records.step_order}",
         )
         return [
             Run(
@@ -318,7 +260,7 @@ class World:
                 reason=reason or "",
                 stack=stack,
                 steps=[
-                    Step(step, state, version, start, end, exception or "")
+                    Step(step, state, version, str(start), end and str(end), exception or "")
                     for owner, step, state, version, start, end, exception in steps
                     if owner == run_id
                 ],
@@ -335,6 +277,10 @@ class World:
         """What this world's server has recorded of sandboxes, oldest first."""
         rows = self._server("SELECT document FROM sandboxes ORDER BY created_at")
         return [SimpleNamespace(**json.loads(document)) for (document,) in rows]
+
+    def log_files(self) -> list[Path]:
+        """What the server has kept of the sandboxes' output."""
+        return [path for path in (self.state / "logs").rglob("*") if path.is_file()]
 
     def apps(self) -> list[str]:
         """The names of the server's apps."""
@@ -387,7 +333,7 @@ class World:
 
     def _server(self, query: str) -> list[Any]:
         database = self.state / "state.sqlite3"
-        return _rows(database, query) if database.exists() else []
+        return sqlite_rows(database, query) if database.exists() else []
 
 
 class Gate:
@@ -404,11 +350,6 @@ class Gate:
         """Let the step go on; waits until it has arrived."""
         with self.path.open("wb"):
             pass
-
-
-def _rows(database: Path, query: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
-        return connection.execute(query).fetchall()
 
 
 def _clean_environment() -> dict[str, str]:
@@ -493,11 +434,50 @@ def _interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Servers:
+    """The ZenML server, its database and the S3 store that all tests share."""
+    return sharing.acquire(request.config)
+
+
 @pytest.fixture
-def world(
+def server_world(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    nursery: Path,
+    servers: Servers,
+    _interruptible: None,
+) -> Iterator[World]:
+    """A world on a real ZenML server: a project, a stack and an API key of its own."""
+    # Only tests that compare the user's configuration with what it was need one.
+    option = request.config.getoption("--zenml-server")
+    template = request.getfixturevalue("zenml_template") if option else None
+    place = workspace.make(servers.api(), servers.s3, f"w-{tmp_path.name}-{os.urandom(3).hex()}")
+    made = World(tmp_path, template, nursery, place, servers)
+    yield made
+    made.close()
+    workspace.clear(servers.api(), place)
+
+
+@pytest.fixture
+def local_world(
     tmp_path: Path, nursery: Path, zenml_template: Path, _interruptible: None
 ) -> Iterator[World]:
-    """A home, a ZenML, a local Modal server and a project for one test; nothing is left running."""
+    """A world with ZenML's local SQLite store."""
     made = World(tmp_path, zenml_template, nursery)
     yield made
     made.close()
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> World:
+    """A home, a ZenML, a local Modal server and a project for one test; nothing is left running.
+
+    On a real ZenML server with `--zenml-server`, else with a local store.
+    """
+    if not request.config.getoption("--zenml-server"):
+        return cast("World", request.getfixturevalue("local_world"))
+    reason = request.node.get_closest_marker("local_store")
+    if reason is not None:
+        pytest.skip(f"makes no sense on a ZenML server: {reason.args[0]}")
+    return cast("World", request.getfixturevalue("server_world"))

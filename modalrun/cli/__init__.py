@@ -34,6 +34,9 @@ from modalrun.output.text import harmless
 DEBUG = "MODALRUN_DEBUG"
 EXIT_BROKEN_PIPE = 141
 
+COMPLETE = "_MODALRUN_COMPLETE"
+"""The variable by which a shell asks for completions (Typer)."""
+
 # Newer versions of Typer bring a Click of their own, so the base class is reached through Typer.
 _CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
@@ -93,7 +96,10 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
     except _CommandLineError as error:
         error.show()
         return error.exit_code
-    except SystemExit:
+    except SystemExit as end:
+        if COMPLETE in os.environ and isinstance(end.code, int):
+            # fish asks by the exit code whether there is anything to offer.
+            return end.code
         # Typer's own way out when the reader of a pipe has left (`| head`).
         return EXIT_BROKEN_PIPE
     except ModalrunError as error:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import OutputOption, Target
+from modalrun.cli.options import Output, OutputOption, Target
 
 
 def doctor(
@@ -19,7 +19,7 @@ def doctor(
     ] = None,
     *,
     target: Target = None,
-    output: Annotated[OutputOption, typer.Option(help="How to print it.")] = OutputOption.text,
+    output: Output = OutputOption.text,
 ) -> None:
     """Check everything that a run needs: versions, ZenML, the stack, Modal, and a run spec.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import OutputOption
+from modalrun.cli.options import Output, OutputOption
 
 
 def list_(
@@ -29,7 +29,7 @@ def list_(
     everybodys: Annotated[
         bool, typer.Option("--all", help="Also runs that modalrun did not start.")
     ] = False,
-    output: Annotated[OutputOption, typer.Option(help="How to print it.")] = OutputOption.text,
+    output: Output = OutputOption.text,
 ) -> None:
     """List the runs that modalrun has started, newest first.
 

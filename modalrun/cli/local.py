@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from modalrun.cli.options import Output, OutputOption
+
 app = typer.Typer(
     help="The local Modal server: run sandboxes on this machine with the real Modal SDK and CLI, "
     "and no account. Images are not built: what runs is this machine's Python. Requested cpu, "
@@ -32,13 +34,6 @@ class Shell(str, Enum):
     sh = "sh"
     fish = "fish"
     powershell = "powershell"
-
-
-class Format(str, Enum):
-    """Forms of `local status`."""
-
-    text = "text"
-    json = "json"
 
 
 StateDirOption = Annotated[
@@ -92,7 +87,7 @@ def stop(state_dir: StateDirOption = None) -> None:
 @app.command()
 def status(
     state_dir: StateDirOption = None,
-    output: Annotated[Format, typer.Option("--output", "-o", help="text or json.")] = Format.text,
+    output: Output = OutputOption.text,
 ) -> None:
     """Show the server and its running sandboxes; exit code 4 when it does not run.
 
@@ -102,7 +97,7 @@ def status(
     from modalrun.localmodal import launcher
 
     found = launcher.status(state_dir)
-    if output is Format.json:
+    if output is OutputOption.json:
         typer.echo(json.dumps({"running_server": found is not None, **(found or {})}, indent=2))
     elif found is not None:
         _show(found)

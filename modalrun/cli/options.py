@@ -42,6 +42,7 @@ class OutputOption(str, Enum):
     json = "json"
 
 
+Output = Annotated[OutputOption, typer.Option("--output", "-o", help="How to print it.")]
 Spec = Annotated[
     Path,
     typer.Argument(

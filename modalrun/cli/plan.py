@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import Given, OutputOption, Spec, shared
+from modalrun.cli.options import Given, Output, OutputOption, Spec, shared
 
 
 @shared
@@ -17,7 +17,7 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show where each value comes from.")
     ] = False,
-    output: Annotated[OutputOption, typer.Option(help="How to print it.")] = OutputOption.text,
+    output: Output = OutputOption.text,
 ) -> None:
     """Show what 'submit' would run, where each value comes from, and what it can cost.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,10 @@ def resume(
     from modalrun.resuming import resume as give_another_driver
 
     wanted = history.wanted(run, interactive=interactive())
-    with reporter() as shown, runs.looking_on():
+    with reporter() as shown, contextlib.ExitStack() as zenml:
+        # ZenML takes seconds to import.
+        shown.phase("Reading the run")
+        zenml.enter_context(runs.looking_on())
         found = runs.resolve(wanted, interactive=False)
         resumed = give_another_driver(found.id, shown, source_root=source_root)
         if isinstance(resumed, str):

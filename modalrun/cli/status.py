@@ -29,7 +29,10 @@ def status(
         ),
     ] = False,
     output: Annotated[
-        OutputOption, typer.Option(help="How to print it; with --watch, json is the end alone.")
+        OutputOption,
+        typer.Option(
+            "--output", "-o", help="How to print it; with --watch, json is the end alone."
+        ),
     ] = OutputOption.text,
 ) -> None:
     """Show a run: its state, where it runs, and each of its steps.

@@ -50,10 +50,8 @@ def main() -> NoReturn:
     try:
         if len(sys.argv) > 1:
             isolated = IsolatedSteps(order.read(Path(sys.argv[1]).read_text(encoding="utf-8")))
-        from modalrun.zenml_api import output
         from modalrun.zenml_api.dynamic import DynamicRun
 
-        output.listen()
         run = DynamicRun(os.environ[RUN_ID], isolated)
         gc.freeze()
         gc.enable()

@@ -2,8 +2,8 @@
 
 An event is a line of a sandbox's own output: the ASCII record separator, then a JSON object. So it
 travels with the logs: it comes live, in order, is kept as long as they are, and needs no polling.
-The driver writes the events of its steps to its stdout; where several steps share one sandbox,
-the runner says on both streams whose lines follow. Pure.
+The driver writes the events of its steps to its stdout, and each step's own process that it begins;
+where several steps share one sandbox, the runner says on both streams whose lines follow. Pure.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StepEvent:
         step: The step's invocation id.
         state: Its state from now on. "waiting": its sandbox was created before its turn; with
             `wasted`, that sandbox has ended without having been used. "starting": Modal is being
-            asked for a sandbox.
+            asked for a sandbox. "running" with a sandbox: that is there; see `begun`.
         at: When, in seconds since the epoch.
         attempt: Which sandbox of this step it is about, from 1; all retries count.
         sandbox: Modal's id of that sandbox, once there is one.
@@ -47,7 +47,8 @@ class StepEvent:
         reason: Why it ended as it did, or why it is not run; a sentence. With "retrying" of a step
             that has sandboxes of its own also what happens next.
         wasted: Seconds for which a sandbox that was created early waited for its go.
-        began: When its attempt began, where that was before the driver that says this.
+        began: When its attempt began, where the step's own process says this, or a driver that
+            has come later.
     """
 
     step: str
@@ -62,6 +63,14 @@ class StepEvent:
     reason: str | None = None
     wasted: float | None = None
     began: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step that is "running" has begun, so that its time counts.
+
+        A sandbox of a step's own takes seconds to start; ZenML's record begins after that.
+        """
+        return self.state == "running" and (self.sandbox is None or self.began is not None)
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,8 @@ def main() -> NoReturn:
     gc.disable()
     code = EXIT_FAILED
     try:
-        from modalrun.zenml_api import output
         from modalrun.zenml_api.steps import StepRunner
 
-        output.listen()
         runner = StepRunner(os.environ[RUN_ID])
         gc.freeze()
         gc.enable()

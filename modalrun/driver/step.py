@@ -10,6 +10,8 @@ import gc
 import json
 import os
 import signal
+import sys
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +31,9 @@ from modalrun.driver import (
     WAIT,
     WORD_FILE,
     control,
+    events,
 )
+from modalrun.driver.events import StepEvent
 from modalrun.driver.process import (
     Terminated,
     buffer_lines,
@@ -116,11 +120,18 @@ def main() -> NoReturn:
         if wait is not None and not control.wait_for_go(float(wait)):
             # It has begun nothing: the driver takes another sandbox when the turn comes.
             end(EXIT_TERMINATED)
+        _tell_begun(os.environ[STEP])
         code = _EXIT_CODES[step.run(signals, print_traceback)]
     except BaseException:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end(code)
+
+
+def _tell_begun(step: str) -> None:
+    """Say that the step begins; its sandbox has been there for a while."""
+    sys.stdout.write(events.line(StepEvent(step, "running", at=time.time())))
+    sys.stdout.flush()
 
 
 def end(code: int) -> NoReturn:

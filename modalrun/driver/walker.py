@@ -100,6 +100,10 @@ async def _take_over(walk: Walk, records: Records) -> Takeover:
 
 async def _watch_for_stop(walk: Walk, records: Records) -> None:
     await walk.first_created(FIRST_SECONDS)
+    if not os.environ.get(TAKE_OVER) and await records.ask(lambda r: r.stop_requested()):
+        # Nobody could end this sandbox when they stopped the run: it was not there yet.
+        walk.give_up("the run was stopped before it began")
+        return
     await records.ask(lambda recorder: recorder.set_running())
     while True:
         await asyncio.sleep(STOP_CHECK_SECONDS)

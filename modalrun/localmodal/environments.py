@@ -8,7 +8,7 @@ from modal_proto import api_pb2
 
 from modalrun.localmodal.auth import Guard
 from modalrun.localmodal.ids import Clock, new_id
-from modalrun.localmodal.rpc import Call, RpcError, not_found, rpc
+from modalrun.localmodal.rpc import Call, RpcError, known, not_found, rpc
 from modalrun.localmodal.store import Store, Stored
 
 # modal 1.6 raises VersionError for builder versions that it does not know; this one all know.
@@ -71,7 +71,8 @@ class Environments:
                 created_at=item.created_at,
                 default=item.name == DEFAULT,
                 environment_id=item.id,
-                image_builder_version=BUILDER_VERSION,
+                # Since modal 1.6.3.
+                **known(api_pb2.EnvironmentListItem, image_builder_version=BUILDER_VERSION),
             )
             for item in reversed(self._store.all("environment"))
         ]

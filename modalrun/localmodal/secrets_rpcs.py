@@ -11,7 +11,7 @@ from modal_proto import api_pb2
 
 from modalrun.localmodal.environments import Environments
 from modalrun.localmodal.ids import Clock, new_id
-from modalrun.localmodal.rpc import Call, RpcError, not_found, rpc
+from modalrun.localmodal.rpc import Call, RpcError, known, not_found, rpc
 from modalrun.localmodal.store import Store, Stored
 
 _ANONYMOUS_LIMIT = 10_000
@@ -51,7 +51,8 @@ class Secrets:
             keys=sorted(secret.document["values"]),
             environment_name=secret.environment,
             creation_info=api_pb2.CreationInfo(created_at=secret.created_at, created_by="local"),
-            last_used_at=secret.document.get("last_used_at", 0.0),
+            # Since modal 1.6.4.
+            **known(api_pb2.SecretMetadata, last_used_at=secret.document.get("last_used_at", 0.0)),
         )
 
     @rpc("SecretGetOrCreate", create=True)
@@ -117,7 +118,10 @@ class Secrets:
             api_pb2.SecretListItem(
                 label=secret.name,
                 created_at=secret.created_at,
-                last_used_at=secret.document.get("last_used_at", 0.0),
+                # Since modal 1.6.4.
+                **known(
+                    api_pb2.SecretMetadata, last_used_at=secret.document.get("last_used_at", 0.0)
+                ),
                 environment_name=environment,
                 secret_id=secret.id,
                 metadata=self._metadata(secret),

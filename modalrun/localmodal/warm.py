@@ -306,16 +306,18 @@ def _for_each_server(
     while True:
         if 0 in select.select([listener.fileno(), 0], [], [])[0]:
             os._exit(0)
+        if found["directories"] != _directories():
+            # Import it all again; who has come waits meanwhile.
+            listener.set_inheritable(True)
+            os.execve(sys.executable, sys.orig_argv, _environment_of_exec())
         channel, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            return channel, {**found, **_belong_to(channel, request, found)}
+            return channel, {**found, **_belong_to(channel, request)}
         channel.close()
 
 
-def _belong_to(
-    channel: socket.socket, request: Mapping[str, Any], found: Mapping[str, Any]
-) -> dict[str, Any]:
+def _belong_to(channel: socket.socket, request: Mapping[str, Any]) -> dict[str, Any]:
     """In a forked nursery: be as if the server at the other end had started this process.
 
     The server sends a line of JSON with the arguments, the environment and the request that it
@@ -340,8 +342,6 @@ def _belong_to(
     _show(_ENVIRONMENT, [f"{name}={value}" for name, value in server["env"].items()])
     if server["request"] != request:
         return {"pid": os.getpid(), "problem": "it was asked for something else"}
-    if found["directories"] != _directories():
-        return {"pid": os.getpid(), "problem": "packages have been installed since"}
     return {"pid": os.getpid()}
 
 

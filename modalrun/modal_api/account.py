@@ -13,15 +13,22 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
-from modalrun.errors import ModalrunError
+from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.findings import Finding
 from modalrun.network import ask
 from modalrun.spec import Target
 
 CONNECT_SECONDS = 2.0
+
+ANSWER_SECONDS = 4.0
+"""How long Modal may take to accept a connection and its token."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,21 @@ def _connect(target: Target, credentials: tuple[str, str] | None, clock: _Clock)
         url = str(config["server_url"]).split(",", maxsplit=1)[0]
         checks.require_server(url, CONNECT_SECONDS)
         clock.start(url)
+        return _answering(url, lambda: Connection(target, credentials=credentials))
     return Connection(target, credentials=credentials)
+
+
+def _answering(url: str, connect: Callable[[], T]) -> T:
+    """What `connect` makes, if the server answers in time: the SDK alone tries for 15 s."""
+    # The thread is left to itself: the process ends with the answer.
+    future = ThreadPoolExecutor(1).submit(connect)
+    try:
+        return future.result(ANSWER_SECONDS)
+    except FutureTimeoutError:
+        raise ConnectionLostError(
+            f"Modal takes connections at {url}, but does not answer within {ANSWER_SECONDS:g} s.",
+            hint="Try again; https://status.modal.com says how Modal is.",
+        ) from None
 
 
 def _what_is_there(target: Target, connection: Any, order: Order) -> str:

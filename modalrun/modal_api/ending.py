@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from modalrun.backoff import pauses
 from modalrun.driver.control import STOP
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
@@ -124,6 +125,7 @@ class RunSandboxes:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(one, sandboxes))
 
+        waits = pauses()
         while True:
             errors.clear()
             try:
@@ -141,7 +143,9 @@ class RunSandboxes:
             if time.monotonic() > deadline:
                 break
             if errors:
-                time.sleep(0.5)
+                time.sleep(next(waits))
+            else:
+                waits = pauses()
         raise _together(errors, self._run_id)
 
 

@@ -18,7 +18,7 @@ from modalrun.driver.ends import End, read_end
 from modalrun.driver.order import Order, SandboxOrder
 from modalrun.driver.pace import Pace
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api import images
+from modalrun.modal_api import images, inside
 from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.plan import TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.resources import limited
@@ -402,15 +402,11 @@ class Member:
         code = self._sandbox.returncode
         # The SDK has waited for the end, so there is a code.
         assert code is not None
-        status, detail = None, ""
-        # How it ended stands only in private attributes of 1.6.4; the code alone will do.
-        with contextlib.suppress(ImportError, AttributeError):
-            from modal._utils.async_utils import synchronizer
-
-            inner: Any = synchronizer._translate_in(self._sandbox)  # type: ignore[no-untyped-call]
-            result = inner._impl.result
-            status, detail = result.status, result.exception
-        return read_end(code, status, detail)
+        # How it ended stands only in what is private; the code alone will do.
+        result = inside.result(self._sandbox)
+        if result is None:
+            return read_end(code, None, "")
+        return read_end(code, result.status, result.exception)
 
 
 async def _connect() -> modal.Client:

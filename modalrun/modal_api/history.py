@@ -16,8 +16,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from modalrun.modal_api.buffer import Buffer
+from modalrun.modal_api.inside import inner, sandbox_from_id, sdk_loop
 from modalrun.modal_api.pieces import Piece
-from modalrun.modal_api.raw import inner, sdk_loop
 from modalrun.modal_api.translate import translated
 
 if TYPE_CHECKING:
@@ -211,13 +211,9 @@ class History:
         self._tasks.add(asyncio.ensure_future(self._fill(reel, since, until)))
 
     async def _fill(self, reel: _Reel, since: float | None, until: float | None) -> None:
-        from modal.sandbox._sandbox import _Sandbox
-
         try:
             with translated():
-                sandbox = await _Sandbox.from_id(
-                    reel.sandbox, client=inner(self._connection.client)
-                )
+                sandbox = await sandbox_from_id(reel.sandbox, inner(self._connection.client))
             async with aclosing(slices(sandbox, since, until)) as stretches:
                 async for entries in stretches:
                     for entry in entries:

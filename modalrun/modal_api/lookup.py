@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import cast
+from collections.abc import Callable
 
 from modalrun.errors import ModalrunError, NotFoundError, while_looking
 from modalrun.facts import RunFacts
@@ -11,22 +11,22 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, end_kind
 from modalrun.modal_api.translate import translated
 from modalrun.plan import TAG_ROLE, TAG_RUN
-from modalrun.spec import Target
 from modalrun.truth import ModalView
 
 
-def view(run_id: str, facts: RunFacts) -> ModalView:
+def view(run_id: str, facts: RunFacts, connect: Callable[[], Connection]) -> ModalView:
     """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
 
     Args:
         run_id: ZenML's run id.
         facts: What is recorded of the run's sandboxes.
+        connect: Connects to where they are, or raises a ModalrunError.
     """
     if facts.target == "local" and not launcher.default_state_dir().exists():
         # To start a server only to hear that it knows nothing would be no use.
         return _unknown(facts)
     try:
-        connection = Connection(cast("Target", facts.target))
+        connection = connect()
         # This asks for the sandbox's state too, so there is no second call.
         code = connection.attach(facts.sandbox_id).returncode
         steps: frozenset[str] = frozenset()
@@ -56,6 +56,22 @@ def running_steps(connection: Connection, run_id: str, facts: RunFacts) -> froze
         return frozenset(sandbox.object_id for sandbox in found)
 
 
+def app_id(connection: Connection, name: str, environment: str | None) -> str | None:
+    """Modal's id of an app; None where there is none of that name.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: Modal refuses or can't be reached.
+    """
+    import modal
+
+    try:
+        with translated():
+            app = modal.App.lookup(name, environment_name=environment, client=connection.client)
+    except NotFoundError:
+        return None
+    return app.app_id
+
+
 def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
     """The id of a run's sandbox if it runs, by its tags alone: in which app is not known.
 
@@ -72,14 +88,13 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         return next((sandbox.object_id for sandbox in found), None)
 
 
-def run_sandbox(facts: RunFacts) -> RunningSandbox:
+def run_sandbox(connection: Connection, facts: RunFacts) -> RunningSandbox:
     """A run sandbox, to be watched.
 
     Raises:
         AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses, doesn't know it, or
             can't be reached.
     """
-    connection = Connection(cast("Target", facts.target))
     return RunningSandbox(
         connection, connection.attach(facts.sandbox_id), app_id=facts.app_id, gpu=facts.gpu
     )
@@ -91,6 +106,6 @@ def _unknown(facts: RunFacts) -> ModalView:
         if facts.target == "local"
         else "the Modal workspace that the token belongs to"
     )
-    return ModalView(
-        "unknown", unheard_of=True, problem=f"{where} knows no sandbox {facts.sandbox_id}."
-    )
+    wanted = f"; the run went to the workspace '{facts.workspace}'" if facts.workspace else ""
+    problem = f"{where} knows no sandbox {facts.sandbox_id}{wanted}."
+    return ModalView("unknown", unheard_of=True, problem=problem)

@@ -2,18 +2,19 @@
 
 `sb.stdout` gives single lines, each through another thread (13,000 a second), always from the
 beginning, and breaks off at a byte that is not UTF-8. Beneath it, in the SDK's own event loop,
-come whole pieces at a place that the caller keeps. Read from `modal/io_streams.py` 1.6.4; where
-another version has moved these parts, `sb.stdout` is used after all.
+come whole pieces at a place that the caller keeps. Read from `modal/io_streams.py` 1.6.0 to 1.6.4;
+where another version has moved these parts, `sb.stdout` is used after all.
 """
 
 from __future__ import annotations
 
-import asyncio
 import codecs
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
+
+from modalrun.modal_api import inside
 
 Source = Literal["stdout", "stderr"]
 SOURCES: tuple[Source, ...] = ("stdout", "stderr")
@@ -46,21 +47,6 @@ class Gap:
     end: int
 
 
-def sdk_loop() -> asyncio.AbstractEventLoop:
-    """The event loop that all of the SDK's objects belong to; it runs in a thread of its own."""
-    from modal._utils.async_utils import synchronizer
-
-    return synchronizer._get_loop(start=True)
-
-
-def inner(wrapped: object) -> Any:
-    """The SDK's own object behind one of its public ones, for use in its event loop."""
-    from modal._utils.async_utils import synchronizer
-
-    translate: Callable[[object], Any] = synchronizer._translate_in
-    return translate(wrapped)
-
-
 def read(sandbox: Any, source: Source, place: Place) -> AsyncGenerator[bytes | Gap, None]:
     """The pieces of a stream from a place on; moves the place. It may end before the stream has.
 
@@ -69,36 +55,12 @@ def read(sandbox: Any, source: Source, place: Place) -> AsyncGenerator[bytes | G
         source: Which stream.
         place: Where to begin; `place.ended` says that the stream is over.
     """
-    open_inner = _inner_reader(sandbox)
-    if open_inner is None:
-        return _read_lines(sandbox, source, place)
-    return open_inner(sandbox, source, place)
-
-
-def _inner_reader(
-    sandbox: Any,
-) -> Callable[[Any, Source, Place], AsyncGenerator[bytes | Gap, None]] | None:
-    try:
-        from modal import io_streams
-        from modal.sandbox import _common, _impl_v1, _impl_v2
-        from modal.sandbox._task_command_router_client import TaskCommandRouterClient
-
-        if isinstance(sandbox._impl, _impl_v2.SandboxImplV2):
-            assert callable(_common.command_router)
-            assert callable(TaskCommandRouterClient.sandbox_stdio_read)
-            return _read_v2
-        if isinstance(sandbox._impl, _impl_v1.SandboxImplV1):
-            assert callable(io_streams._sandbox_logs_iterator)
-            return _read_v1
-    except (ImportError, AttributeError):
-        pass
-    return None
+    reader = {1: _read_v1, 2: _read_v2, None: _read_lines}[inside.backend(sandbox)]
+    return reader(sandbox, source, place)
 
 
 async def _read_v2(sandbox: Any, source: Source, place: Place) -> AsyncGenerator[bytes | Gap, None]:
-    from modal.sandbox._common import command_router
-
-    task_id, router = await command_router(sandbox._impl)
+    task_id, router = await inside.command_router(sandbox)
     number = cast(Any, _descriptor(source))
     async with aclosing(
         router.sandbox_stdio_read(task_id, number, start_offset=place.offset)

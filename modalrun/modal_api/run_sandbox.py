@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from modalrun.backoff import pauses
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api import pieces, streams
 from modalrun.modal_api.raw import Source
@@ -119,7 +120,7 @@ class RunningSandbox:
         """Call `action` with a handle, and again with a fresh one after a lost connection."""
         sandbox = self._sandbox
         failing_since: float | None = None
-        pause = 0.2
+        waits = pauses()
         while True:
             began = time.monotonic()
             try:
@@ -127,11 +128,10 @@ class RunningSandbox:
             except ConnectionLostError:
                 now = time.monotonic()
                 if failing_since is None or now - began > RECONNECT_SECONDS:
-                    failing_since, pause = now, 0.2
+                    failing_since, waits = now, pauses()
                 if now - failing_since > RECONNECT_SECONDS:
                     raise
-            time.sleep(pause)
-            pause = min(5.0, pause * 2)
+            time.sleep(next(waits))
             with contextlib.suppress(ConnectionLostError):
                 sandbox = self._fresh_handle(sandbox)
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import history
 from modalrun.modal_api.buffer import Buffer
+from modalrun.modal_api.inside import inner, sandbox_from_id, sdk_loop
 from modalrun.modal_api.pieces import Ended, Piece
-from modalrun.modal_api.raw import SOURCES, Gap, Place, Source, inner, read, sdk_loop
+from modalrun.modal_api.raw import SOURCES, Gap, Place, Source, read
 from modalrun.modal_api.translate import breaks_off, translated
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ LONGEST_PAUSE = 5.0
 
 SANDBOXES_PER_CLIENT = 40
 """One connection carries about 100 streams (HTTP/2's usual limit), of which a sandbox takes two."""
+
+
+_RELEASED = Ended("", "")
+"""Takes the place of a stream's end where nothing was read."""
 
 
 class Streams:
@@ -88,10 +93,20 @@ class Streams:
             batch = self._buffer.take()
             if not batch:
                 return
-            yield batch
+            if items := [item for item in batch if item is not _RELEASED]:
+                yield items
             # After the reader has had its turn: it may have added more in answer to the last one.
             with self._lock:
                 self._open -= sum(isinstance(item, Ended) for item in batch)
+
+    def hold(self) -> None:
+        """Keep the iteration waiting until `release`, also when all streams have ended."""
+        with self._lock:
+            self._open += 1
+
+    def release(self) -> None:
+        """Take back a `hold`."""
+        asyncio.run_coroutine_threadsafe(self._buffer.put(_RELEASED, 0), self._loop)
 
     def close(self) -> None:
         """Read nothing more; the iteration ends."""
@@ -225,14 +240,12 @@ class _Handles:
 
     async def get(self, sandbox_id: str) -> Any:
         """The handle of a sandbox, made if there is none. Raises ModalrunError."""
-        from modal.sandbox._sandbox import _Sandbox
-
         number = self._numbers.setdefault(sandbox_id, len(self._numbers) // SANDBOXES_PER_CLIENT)
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
             if sandbox_id not in self._sandboxes:
                 client = await self._client(number)
                 with translated(), _lost():
-                    self._sandboxes[sandbox_id] = await _Sandbox.from_id(sandbox_id, client=client)
+                    self._sandboxes[sandbox_id] = await sandbox_from_id(sandbox_id, client)
             return self._sandboxes[sandbox_id]
 
     async def _client(self, number: int) -> Any:

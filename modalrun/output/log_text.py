@@ -26,13 +26,16 @@ def printer(*, jsonl: bool, timestamps: bool) -> Callable[[Iterable[LogLine]], N
     looks = _Looks(colours=colours, timestamps=timestamps)
     ci = os.environ.get("GITHUB_ACTIONS") == "true"
 
+    # What else imports or redirects meanwhile must not come between.
+    stdout = sys.stdout
+
     def write(lines: Iterable[LogLine]) -> None:
         texts = [as_json(line) if jsonl else looks.of(line) for line in lines]
         if ci and not jsonl:
             texts = [without_commands(text) for text in texts]
         if texts:
-            sys.stdout.write("\n".join(texts) + "\n")
-            sys.stdout.flush()
+            stdout.write("\n".join(texts) + "\n")
+            stdout.flush()
 
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:

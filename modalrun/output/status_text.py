@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
+from typing import NamedTuple
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
@@ -43,7 +44,7 @@ class LiveStatus:
     def __init__(self) -> None:
         self._console = make_console(stderr=False)
         self._view: RunView | None = None
-        self._said: dict[str, str] = {}
+        self._said: dict[str, tuple[datetime, str]] = {}
         self._over = False
         self._live: Live | None = None
         if self._console.is_terminal:
@@ -77,11 +78,19 @@ class LiveStatus:
         if self._live is not None:
             self._live.refresh()
             return
-        for subject, words in _changes(view):
-            if self._said.get(subject) != words:
-                self._said[subject] = words
-                now = datetime.now().strftime("%H:%M:%S")
-                self._console.print(Text(harmless(f"{now} {subject}: {words}", colours=False)))
+        now = _now()
+        news: list[tuple[datetime, _Change]] = []
+        for change in _changes(view):
+            before, words = self._said.get(change.subject, (datetime.min, ""))
+            if words != change.words:
+                # A run that was lost and goes on has not begun a second time.
+                at = change.at if change.at and change.at > before else now
+                news.append((at, change))
+        # What was noticed together has not happened together.
+        for at, change in sorted(news, key=lambda one: one[0]):
+            self._said[change.subject] = (at, change.words)
+            text = f"{_local(at, now)} {change.subject}: {change.words}"
+            self._console.print(Text(harmless(text, colours=False)))
 
     def _current(self) -> RenderableType:
         if self._view is None:
@@ -90,14 +99,26 @@ class LiveStatus:
         return _rendered(self._view, _now(), _width(self._console), rows=rows)
 
 
-def _changes(view: RunView) -> Iterator[tuple[str, str]]:
+class _Change(NamedTuple):
+    """That something is in a state, and since when, where that is known."""
+
+    subject: str
+    words: str
+    at: datetime | None = None
+
+
+def _changes(view: RunView) -> Iterator[_Change]:
     for step in view.steps:
         if step.status != "not run":
             reason = exit_reason(step)
-            yield f"step {step.name}", _state(step) + (f" ({reason})" if reason else "")
-    yield f"run {view.run.name}", view.state
+            words = _state(step) + (f" ({reason})" if reason else "")
+            began = step.start if step.status == "running" else step.since
+            yield _Change(f"step {step.name}", words, step.end or began)
+    run = view.run
+    begun = run.start if view.state == "running" else None
+    yield _Change(f"run {run.name}", view.state, run.end if run.finished else begun)
     for note in view.notes:
-        yield "note", note.text
+        yield _Change("note", note.text)
 
 
 def _rendered(view: RunView, now: datetime, width: int, *, rows: int | None = None) -> Group:

@@ -5,6 +5,7 @@
     compiling   run spec -> compiled deployment
     runs        run and step records: create, read, settle
     steps       running steps inside a sandbox
+    versions    what differs between the versions of ZenML that work
 
 Each of these imports ZenML (about two seconds); importing this package does not.
 """

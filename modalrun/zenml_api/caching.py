@@ -22,6 +22,8 @@ from zenml.orchestrators.step_run_utils import (
 )
 from zenml.stack import Stack
 
+from modalrun.zenml_api import versions
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,8 +57,7 @@ class Cache:
         # "Exists": the answer to an earlier call was lost.
         with contextlib.suppress(EntityExistsError):
             recorded = publish_cached_step_run(request, pipeline_run=self._run)
-            # The inputs of later steps need not be fetched.
-            self._requests.record_step_run(recorded)
+            versions.remember(self._requests, recorded)
         return True
 
     def record_all(self) -> frozenset[str]:

@@ -31,8 +31,10 @@ from zenml.utils import env_utils, source_utils
 
 from modalrun.deployment import Deployment, read_snapshot
 from modalrun.errors import Interrupted, ModalrunError, NotFoundError, UsageError
+from modalrun.mistakes import together
 from modalrun.precedence import Origin, Places, Written, flatten
-from modalrun.spec import RunSpec, validation_message
+from modalrun.spec import RunSpec
+from modalrun.spec_checks import validation_message, validation_messages
 from modalrun.stack_facts import StackFacts
 from modalrun.yaml_source import nearest
 from modalrun.zenml_api.code_settings import (
@@ -252,9 +254,11 @@ def _run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
         parsed = PipelineRunConfiguration.model_validate(dict(spec.run_configuration))
         return env_utils.substitute_env_variable_placeholders(parsed)
     except ValidationError as error:
-        where, problem = validation_message(error)
-        name = ".".join(str(p) for p in where if not isinstance(p, int))
-        raise spec.error(where, f"'{name}': {problem}") from error
+        found = []
+        for where, problem in validation_messages(error):
+            name = ".".join(str(p) for p in where if not isinstance(p, int))
+            found.append(spec.error(where, f"'{name}': {problem}"))
+        raise together(found) from error
     except KeyError as error:
         raise UsageError(
             f"{spec.source.path}: {error.args[0]}", hint="Set the environment variable."

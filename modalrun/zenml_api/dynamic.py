@@ -24,6 +24,7 @@ from modalrun.isolating import sandbox_for
 from modalrun.orchestrator import ModalOrchestrator
 from modalrun.zenml_api import runs, step_records
 from modalrun.zenml_api.one_step import Word, word
+from modalrun.zenml_api.patience import outlast_the_server
 from modalrun.zenml_api.steps import LoadedRun
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class DynamicRun:
             isolated: Where isolated steps run; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
+        outlast_the_server(say)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:

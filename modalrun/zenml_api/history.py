@@ -13,6 +13,7 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse, StepRunResponse
 from zenml.utils.dashboard_utils import get_run_url
 
+from modalrun.errors import NotFoundError
 from modalrun.facts import PREFIX, RunFacts, StepFacts, from_metadata
 from modalrun.history import KnownRun, KnownStep, id_prefix
 from modalrun.zenml_api.translate import translated
@@ -42,6 +43,20 @@ def matching(text: str) -> list[KnownRun]:
             filters |= {"id": f"startswith:{digits}", "logical_operator": "or"}
         found = client.list_pipeline_runs(size=_PAGE, hydrate=True, **filters)
         return [known(run) for run in found.items]
+
+
+def by_id(run_id: str) -> KnownRun:
+    """The run of a whole id.
+
+    Raises:
+        NotFoundError: There is no such run.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        try:
+            return known(Client().zen_store.get_run(UUID(run_id)))
+        except KeyError as error:
+            raise NotFoundError(f"ZenML has no run {run_id}.") from error
 
 
 def listed(

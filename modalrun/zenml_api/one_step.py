@@ -37,7 +37,9 @@ from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 from zenml.utils.logging_utils import LoggingContext
 from zenml.utils.time_utils import utc_now
 
+from modalrun.driver.process import say
 from modalrun.facts import StepFacts, to_metadata
+from modalrun.zenml_api.patience import outlast_the_server
 from modalrun.zenml_api.steps import LoadedRun
 
 Word = Literal["completed", "failed", "stopped", "running"]
@@ -93,6 +95,7 @@ class OneStep:
             facts: What is known of this sandbox; stored with the record as soon as there is one.
         """
         self._loaded = LoadedRun(run_id, only=[name])
+        outlast_the_server(say)
         self._again = UUID(step_run) if step_run else None
         self._step = self._configuration(name)
         self._launcher = _Launcher(

@@ -13,9 +13,9 @@ from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 from modalrun.driver import order as orders
 from modalrun.driver.order import Order
 from modalrun.errors import UsageError
-from modalrun.zenml_api.code_settings import component_config, credentials
+from modalrun.zenml_api.access import token_of
 from modalrun.zenml_api.runs import _get_run, _run_url, environment
-from modalrun.zenml_api.stacks import orchestrator_of, stand_in
+from modalrun.zenml_api.stacks import stand_in
 from modalrun.zenml_api.translate import translated
 
 
@@ -75,9 +75,7 @@ def read(run_id: str) -> Interrupted:
             environment=environment(run.id, stand_in(model), str(run.orchestrator_run_id))
             if going_on
             else {},
-            credentials=credentials(component_config(orchestrator_of(model)))
-            if going_on and order is not None and order.target == "modal"
-            else None,
+            credentials=token_of(run, order.target) if going_on and order is not None else None,
         )
 
 

@@ -181,8 +181,12 @@ def _complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str)
     return variables
 
 
-def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
-    """Store facts about a run's sandboxes with the run; a failure to do so is only logged."""
+def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
+    """Store facts about a run's sandboxes with the run; a failure to do so is only logged.
+
+    Returns:
+        Whether somebody has stopped the run before it could be known where its sandboxes are.
+    """
     stored = dict(metadata)
     if url := stored.get(f"{PREFIX}sandbox_url"):
         # A link on ZenML's dashboard.
@@ -190,11 +194,14 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
     try:
         orchestrator_id = Client().active_stack.orchestrator.id
         publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: stored})
-        Client().zen_store.update_run(
+        # Ignored where the run has begun, or ended, meanwhile (`pipeline_run_schemas.py:966`).
+        run = Client().zen_store.update_run(
             UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
         )
+        return run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
     except Exception:
         logging.getLogger(__name__).warning("The run's metadata was not stored.", exc_info=True)
+        return False
 
 
 def read_run(run_id: str) -> RunRecord:

@@ -10,6 +10,7 @@ from uuid import UUID
 from zenml.client import Client
 
 from modalrun.loglines import LogLine
+from modalrun.zenml_api import versions
 from modalrun.zenml_api.translate import translated
 
 if TYPE_CHECKING:
@@ -48,28 +49,23 @@ def stored_lines(run_id: str) -> Iterator[LogLine]:
     for step in steps:
         # What steps print and what ZenML says of them are two logs.
         logs = [_entries(client, one) for one in step.log_collection or []]
-        for entry in heapq.merge(*logs, key=_moment):
+        for entry in heapq.merge(*logs, key=versions.moment):
             time = entry.timestamp.timestamp() if entry.timestamp else None
             source = entry.name if entry.name in {"stdout", "stderr"} else "stderr"
             for text in entry.message.rstrip("\n").split("\n"):
                 yield LogLine(step.name, source, text, time, "", step.version)
 
 
-def _moment(entry: LogEntry) -> float:
-    return entry.timestamp.timestamp() if entry.timestamp else 0.0
-
-
 def _entries(client: Client, logs: LogsResponse) -> Iterator[LogEntry]:
     """One step's entries, oldest first. Read from ZenML 0.98's `ArtifactLogStore`, which itself
     gives only what fits into one answer of the server."""
     if logs.artifact_store_id is not None and logs.uri:
-        from zenml.artifacts.utils import instantiate_artifact_store
         from zenml.log_stores.artifact.artifact_log_store import (
             _stream_logs_line_by_line,
             parse_log_entry,
         )
 
-        store = instantiate_artifact_store(
+        store = versions.artifact_store(
             client.zen_store.get_stack_component(logs.artifact_store_id)
         )
         for line in _stream_logs_line_by_line(store, logs.uri):
@@ -80,4 +76,4 @@ def _entries(client: Client, logs: LogsResponse) -> Iterator[LogEntry]:
 
         model = client.zen_store.get_stack_component(logs.log_store_id)
         log_store = cast("BaseLogStore", StackComponent.from_model(model))
-        yield from log_store.fetch(logs_model=logs, start="oldest").items
+        yield from versions.first_entries(log_store, logs)

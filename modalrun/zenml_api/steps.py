@@ -9,14 +9,16 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.exceptions import RunStoppedException
-from zenml.execution.context import setup_execution_context
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
 from zenml.execution.step.utils import launch_step
 from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
 from modalrun.driver import RunStopped
+from modalrun.driver.process import say
+from modalrun.zenml_api import versions
 from modalrun.zenml_api.integrations import activate_lazily
+from modalrun.zenml_api.patience import outlast_the_server
 from modalrun.zenml_api.stacks import stand_in
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
@@ -53,7 +55,7 @@ class LoadedRun:
         self._contexts.enter_context(prevent_pipeline_execution())
         # ZenML would look the run up again for each step, and list this process's packages first.
         begun = None if self.run.status in _PLACEHOLDER else self.run
-        self._contexts.enter_context(setup_execution_context(begun))
+        self._contexts.enter_context(versions.execution_context(begun))
 
     @property
     def orchestrator_run_id(self) -> str:
@@ -76,8 +78,15 @@ class StepRunner:
 
         Args:
             run_id: ZenML's run id.
+
+        Raises:
+            RunStopped: Somebody has stopped the run already.
         """
         self._loaded = LoadedRun(run_id)
+        outlast_the_server(say)
+        if self._loaded.run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+            # Nobody could end this sandbox when they stopped the run: it was not there yet.
+            raise RunStopped
         self._snapshot = self._loaded.snapshot
         self._stack = self._loaded.stack
         configurations = self._snapshot.step_configurations
@@ -112,7 +121,7 @@ class StepRunner:
                 )
         except (RunStoppedException, StepHeartBeatTerminationException) as error:
             raise RunStopped from error
-        return step_run.status.is_successful
+        return versions.as_recorded(step_run).status.is_successful
 
     def cleanup(self) -> None:
         """Call the pipeline's cleanup hook."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
+from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
-from modalrun.facts import RunFacts, from_metadata
-from modalrun.zenml_api.code_settings import component_config, credentials
+from modalrun.facts import Announced, RunFacts, from_metadata, to_metadata
+from modalrun.zenml_api.access import token_of
 from modalrun.zenml_api.runs import _get_run, _steps
-from modalrun.zenml_api.stacks import orchestrator_of
 from modalrun.zenml_api.translate import translated
 
 
@@ -24,6 +26,7 @@ class Stoppable:
         finished: Whether that state is final.
         running: Steps that ZenML records as unfinished.
         facts: Where its sandboxes are; None where modalrun has stored nothing (yet).
+        announced: Where they will be, once that is known.
         credentials: The Modal token of its stack's orchestrator, if it has one. Never printed.
     """
 
@@ -33,6 +36,7 @@ class Stoppable:
     finished: bool
     running: tuple[str, ...]
     facts: RunFacts | None
+    announced: Announced | None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
 
@@ -47,10 +51,8 @@ def look(run_id: str) -> Stoppable:
         run = _get_run(Client(), run_id)
         running = [s.name for s in _steps(Client(), run_id) if not s.status.is_finished]
         facts = from_metadata(RunFacts, run.run_metadata)
-        stack = run.snapshot.stack if run.snapshot else None
-        token = None
-        if facts is not None and facts.target == "modal" and stack is not None:
-            token = credentials(component_config(orchestrator_of(stack)))
+        announced = from_metadata(Announced, run.run_metadata)
+        target = announced.target if announced is not None else "local"
         return Stoppable(
             id=str(run.id),
             name=run.name,
@@ -58,5 +60,29 @@ def look(run_id: str) -> Stoppable:
             finished=run.status.is_finished,
             running=tuple(dict.fromkeys(running)),
             facts=facts,
-            credentials=token,
+            announced=announced,
+            credentials=token_of(run, target),
         )
+
+
+def is_wanted(run_id: str) -> bool:
+    """Whether somebody wants the run to end, or has ended it.
+
+    Raises:
+        NotFoundError: There is no such run.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        status = _get_run(Client(), run_id).status
+    return status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
+
+
+def announce(run_id: str, announced: Announced) -> None:
+    """Store where a run's sandbox will be, or that it is given up.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        orchestrator_id = Client().active_stack.orchestrator.id
+        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: to_metadata(announced)})

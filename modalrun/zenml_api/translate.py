@@ -9,6 +9,8 @@ from zenml.exceptions import AuthorizationException, ZenKeyError
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 
+_PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIVE_PROJECT_ID."
+
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
@@ -22,6 +24,12 @@ def translated() -> Iterator[None]:
         ) from error
     except ZenKeyError as error:
         raise NotFoundError(first_line(error)) from error
+    except KeyError as error:
+        text = first_line(error).strip('"')
+        # ZenML raises Python's own for an id that it doesn't know; so may a fault of ours.
+        if not text.startswith("Unable to get"):
+            raise
+        raise NotFoundError(text, hint=_PROJECT_HINT if "project" in text else None) from error
     except RuntimeError as error:
         if "connecting to URL" not in str(error):
             raise

@@ -43,7 +43,8 @@ def some(names: Iterable[str], *default: str) -> list[Any]:
     return [n if n in default else pytest.param(n, marks=pytest.mark.exhaustive) for n in names]
 
 
-@pytest.mark.parametrize("name", some(EXPECTED, "per_step_mixed"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", EXPECTED)
 def test_plan(world: World, name: str) -> None:
     command = [sys.executable, "-m", "modalrun", "plan", str(CONFIGS / f"{name}.yaml")]
     done = world.start([*command, "--output", "json"]).finish()

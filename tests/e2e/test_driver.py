@@ -133,6 +133,8 @@ def test_modal_that_does_not_answer(world: World) -> None:
             "skip": 1,
             "times": 2,
         },
+        # The SDK itself asks again after some errors, and not after others.
+        {"rpc": "SandboxWaitV2", "action": "error", "status": "INTERNAL", "times": 6},
         {"rpc": "SandboxWaitV2", "action": "error", "times": 30},
         {"rpc": "SandboxWaitV2", "action": "disconnect", "times": 5},
     ]
@@ -142,6 +144,7 @@ def test_modal_that_does_not_answer(world: World) -> None:
     done = command.finish(LONG)
 
     assert done.exit_code == 0, done.stderr
+    assert "asking again" in done.stderr
     run = world.only_run()
     assert run.status == "completed"
     assert [len(boxes(world, step)) for step in ("load", "left", "right", "join")] == [1, 1, 1, 1]

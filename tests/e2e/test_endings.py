@@ -141,7 +141,13 @@ def test_a_server_that_is_killed_takes_the_run_with_it(world: World) -> None:
     assert run.id in done.stderr
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_an_interrupted_import_creates_nothing(world: World, number: int, exit_code: int) -> None:
     gate = world.gate()
     command = world.popen("pipeline: slow_to_import.slow\ntarget: local\n", IMPORT_GATE=str(gate))

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.e2e
 DIAMOND = "pipeline: diamond.diamond\ntarget: local\n"
 
 READ_RUN = """
-from pathlib import Path
 from zenml.client import Client
 client = Client()
+read = client.active_stack.artifact_store.open
 (run,) = client.list_pipeline_runs().items
 result = {
     "metadata": dict(run.run_metadata),
@@ -27,7 +27,7 @@ result = {
         for output, (artifact,) in step.outputs.items()
     },
     "logs": {
-        name: [Path(logs.uri).read_text() for logs in step.log_collection if logs.source == "step"]
+        name: [read(logs.uri, "r").read() for logs in step.log_collection if logs.source == "step"]
         for name, step in run.steps.items()
     },
     "stack": client.active_stack_model.name,
@@ -82,7 +82,7 @@ def assert_stored(world: World) -> None:
     assert "joined 10 and 30" in "\n".join(stored["logs"]["join"])
     assert stored["metadata"]["modalrun_sandbox_id"] == sandbox.id
     assert stored["metadata"]["modalrun_app"] == "zenml-pipeline-diamond"
-    assert stored["stack"] == "default"
+    assert stored["stack"] == world.stack
 
 
 def test_a_diamond_runs_and_a_second_submit_finds_its_results_cached(world: World) -> None:

@@ -34,14 +34,18 @@ def answer(done: Result) -> Any:
 
 
 def elsewhere(world: World) -> dict[str, str]:
-    """Another home that has nothing but the address of ZenML's store."""
+    """Another home that has nothing but the address of ZenML's store, and the key to it."""
     home = world.root / "another-home"
     home.mkdir()
-    stores = world.zenml_config / "local_stores"
-    return {
+    variables = {
         "HOME": str(home),
         "ZENML_CONFIG_PATH": str(home / "zenml"),
         "MODALRUN_LOCAL_STATE": str(home / "state"),
+    }
+    if world.place is not None:
+        return variables
+    stores = world.zenml_config / "local_stores"
+    return variables | {
         "ZENML_STORE_URL": f"sqlite:///{stores / 'default_zen_store' / 'zenml.db'}",
         "ZENML_LOCAL_STORES_PATH": str(stores),
     }
@@ -166,3 +170,40 @@ def test_a_run_whose_sandbox_is_gone_is_lost_until_it_is_reconciled(world: World
         ("afterwards", "not run"),
     ]
     assert "reconcile" in seen["steps"][0]["exit_reason"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_who_looks_on_follows_the_run_into_the_sandbox_of_its_next_driver(world: World) -> None:
+    gate = world.gate()
+    spec = "pipeline: waiting.waiting\ntarget: local\nsettings: {orchestrator: {mode: per_step}}\n"
+    done = world.submit(f"{spec}parameters: {{gate: {gate}}}\n", "--async")
+    assert done.exit_code == 0, done.stderr
+    run_id = done.stdout.strip()
+    lines = world.modalrun("logs", "--follow", run_id)
+    watching = world.modalrun("status", "--watch", "--exit-status", run_id)
+    lines.stdout.wait_for("wait | waiting in")
+    watching.stdout.wait_for("step wait: running")
+    (driver,) = (box for box in world.sandboxes() if box.tags["modalrun-role"] == "run")
+
+    assert world.modal("container", "stop", "--yes", driver.task_id).exit_code == 0
+    lines.stderr.wait_for("The run's driver is gone; waiting for another one")
+    watching.stdout.wait_for(": lost")
+    resumed = run(world, "resume", run_id, "--async")
+    assert resumed.exit_code == 0, resumed.stderr
+    gate.open()
+
+    seen = lines.finish()
+    assert seen.exit_code == 0, seen.stderr
+    assert "Another driver has taken over." in seen.stderr
+    own = re.findall(r"^.* \| (?:waiting in|the gate|afterwards:).*$", seen.stdout, re.M)
+    assert [re.sub(r"\d+", "N", line) for line in own] == [
+        "wait | waiting in N below N",
+        "wait | the gate is open",
+        "afterwards | afterwards: through",
+    ]
+    assert len(re.findall(r"^.* \| Step .* has finished", seen.stdout, re.M)) == 2, seen.stdout
+    view = watching.finish()
+    assert view.exit_code == 0, view.stderr
+    assert "step afterwards: completed" in view.stdout
+    assert re.search(r"^  state +completed$", view.stdout, re.M)

@@ -89,6 +89,7 @@ def test_from_yaml(world: World) -> None:
     assert_everything_arrived(world, world.submit(EVERYTHING))
 
 
+@pytest.mark.exhaustive
 def test_from_decorators(world: World) -> None:
     with_secret(world)
     done = world.submit("pipeline: sandboxes.decorated\ntarget: local\n")
@@ -246,6 +247,11 @@ def test_a_deployment_file_is_planned_and_run_with_other_settings(world: World) 
     assert done.exit_code == 0, done.stderr
     (sandbox,) = world.sandboxes()
     assert (sandbox.gpu, sandbox.timeout_secs, sandbox.cloud) == ("T4", 222, "gcp")
+    # What only the code says.
+    assert (sandbox.app_name, sandbox.environment) == ("my-app", "staging")
+    assert (sandbox.regions, sandbox.volumes) == (["us-east", "eu"], {"/data": "data"})
+    assert (sandbox.milli_cpu, sandbox.milli_cpu_max) == (1500, 4000)
+    assert (sandbox.memory_mb, sandbox.memory_mb_max) == (3072, 4096)
     assert world.only_run().name == "from-a-file"
 
 

@@ -52,7 +52,7 @@ result = client.active_stack_model.name
 
 def test_stack_settings_parameters_and_secrets_arrive(world: World) -> None:
     word = "open-sesame-8472"
-    assert world.zenml(PREPARE.format(word=word)) == "default"
+    assert world.zenml(PREPARE.format(word=word)) == world.stack
     config = world.zenml_config / "config.yaml"
     before = config.read_bytes()
 

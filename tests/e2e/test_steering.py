@@ -72,6 +72,51 @@ def test_a_sandbox_that_is_starting_is_ended_too(world: World) -> None:
 
 
 @pytest.mark.parametrize(
+    "mode", ["pipeline", pytest.param("per_step", marks=pytest.mark.exhaustive)]
+)
+def test_a_run_is_stopped_from_elsewhere_while_its_sandbox_is_long_in_coming(
+    world: World, mode: str
+) -> None:
+    world.server()
+    # As a GPU that Modal has none of: the answer to the creation is long in coming.
+    fault = {"rpc": "SandboxCreate*", "action": "hang", "times": None}
+    (world.state / "faults.json").write_text(json.dumps([fault]))
+    settings = f"settings: {{orchestrator: {{mode: {mode}}}}}"
+    submitting = world.popen(waiting_spec(world.gate(), settings))
+    submitting.stderr.wait_for("  id  ")
+
+    stopped = world.modalrun("stop", world.only_run().id).finish()
+
+    assert stopped.exit_code == 0, stopped.stderr
+    assert f"The run {world.only_run().id} is stopped." in stopped.stderr
+    done = submitting.finish()
+    assert done.exit_code == 7, done.stderr
+    assert "was stopped by somebody while it was being submitted" in done.stderr
+    settled(world, {})
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
+def test_a_sandbox_that_comes_after_its_run_was_stopped_ends_by_itself(
+    world: World, mode: str
+) -> None:
+    world.server()
+    (world.state / "faults.json").write_text(json.dumps({"boot_delay": 45}))
+    settings = f"settings: {{orchestrator: {{mode: {mode}}}}}"
+    done = world.submit(waiting_spec(world.gate(), settings), "--async")
+    assert done.exit_code == 0, done.stderr
+    run_id = world.only_run().id
+
+    # ZenML alone is told, as where the process that submitted the run is gone.
+    mark = f"from modalrun.zenml_api import runs\nresult = runs.mark_stopping({run_id!r}, 'x')"
+    world.zenml(mark)
+    assert world.only_run().status == "stopped"
+
+    world.wait_until(lambda: all(box.finished_at for box in world.sandboxes()), "its end")
+    settled(world, {})
+
+
+@pytest.mark.parametrize(
     ("number", "exit_code"),
     [
         (signal.SIGTERM, 143),

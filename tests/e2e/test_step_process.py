@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import sqlite3
 import sys
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -97,9 +95,10 @@ class StepSandboxes:
 
     def record(self, step: str) -> str:
         """The id of the one record of a step."""
-        database = self._world.zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
-        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
-            ((found,),) = connection.execute("SELECT id FROM step_run WHERE name = ?", [step])
+        records = self._world.records
+        ((found,),) = records.rows(
+            f"SELECT id FROM step_run WHERE name = '{step}' AND {records.mine('step_run')}"
+        )
         return str(UUID(found))
 
 

@@ -14,7 +14,7 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo
 from modalrun.localmodal.paths import StateDir
 
-from .support import Sdk, processes_of
+from .support import Sdk, close, processes_of
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ServerInfo], 
 
     yield to
     for client in clients:
-        client.close()
+        close(client)
 
 
 @pytest.fixture

@@ -55,6 +55,11 @@ def wait_for_end(state: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_UN)
 
 
+def close(client: modal.Client) -> None:
+    """Close a client of the SDK; before modal 1.6.4 that was private."""
+    (client.close if hasattr(client, "close") else client._close)()
+
+
 def gone(pid: int) -> bool:
     """Whether a process has ended (a zombie has)."""
     try:

@@ -15,7 +15,7 @@ from modal.exception import AuthError, NotFoundError, ServiceError, Unimplemente
 
 from modalrun.localmodal.launcher import ServerInfo, StateDir
 
-from .support import TREE, Sdk
+from .support import TREE, Sdk, close
 
 V1_ID = "sb-" + "a" * 22
 V2_ID = "sb-" + "A" * 26
@@ -38,7 +38,7 @@ def test_a_wrong_token(start: Callable[..., ServerInfo], connect: Any, wrong: st
     client = modal.Client.from_credentials(**values)
     with pytest.raises(AuthError, match="modalrun local env"):
         modal.App.lookup("tests", create_if_missing=True, client=client)
-    client.close()
+    close(client)
     assert sdk.app().app_id
 
 

@@ -95,6 +95,45 @@ for text in sys.stdin:
 """
 
 
+def test_what_the_next_driver_tells_is_read_on_without_what_was_read_before(
+    sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (sdk.create(sys.executable, "-c", DRIVER) for _ in range(2))
+    old, new = (sdk.create("sh", "-c", f"echo of {name}") for name in ("load", "train"))
+    resumed = threading.Event()
+
+    def successor(gone: str) -> str | None:
+        # The second driver ends by itself: nobody takes over from it.
+        if gone != first.object_id:
+            return None
+        assert resumed.wait(60)
+        return second.object_id
+
+    follower = Follower(connection(sdk, None, monkeypatch), first.object_id, successor=successor)
+    seen: list[Item] = []
+    items = iter(follower)
+    first.stdin.write(f"load {old.object_id}\n")
+    first.stdin.drain()
+    while not any(isinstance(item, LogLine) and item.step == "load" for item in seen):
+        seen += next(items)
+    first.terminate(wait=True)
+    # What the driver that takes over finds done, it tells again.
+    for name, box in (("load", old), ("train", new)):
+        second.stdin.write(f"{name} {box.object_id}\n")
+    second.stdin.write_eof()
+    second.stdin.drain()
+    resumed.set()
+    seen += [item for batch in items for item in batch]
+
+    assert not follower.errors
+    assert sorted(i.text for i in seen if isinstance(i, LogLine) and i.step) == [
+        "of load",
+        "of train",
+    ]
+    told = [item.step for item in seen if isinstance(item, StepEvent)]
+    assert told == ["load", "load", "train"]
+
+
 def test_step_sandboxes_join_as_the_driver_names_them(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

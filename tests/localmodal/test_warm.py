@@ -287,6 +287,16 @@ def test_what_cannot_be_preloaded(sdk: Sdk, run: Run, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
+def site(state: Path) -> Iterator[Path]:
+    """A file that can appear where packages are installed."""
+    import site
+
+    path = Path(site.getsitepackages()[0]) / f"modalrun-test-{os.getpid()}"
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture
 def shared(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
     """A nursery for the servers that are started from now on."""
     path = state.with_name("shared")
@@ -318,6 +328,7 @@ def test_servers_share_a_nursery(
     state: Path,
     connect: Callable[[ServerInfo], Sdk],
     probes: Path,
+    site: Path,
 ) -> None:
     found = []
     for folder in (state / "first", state / "second"):
@@ -335,10 +346,15 @@ def test_servers_share_a_nursery(
         process = psutil.Process(int(next(iter(waiting.stdout))))
         nursery = process.parent().parent()
         assert nursery.parent() == shared
+        assert os.getsid(nursery.pid) == nursery.pid
+        assert ended(sdk.create("python", "-m", "probe.leaves", **options))[0] == 3
+        assert not gone(nursery.pid), "it is a match for what is installed now"
         # It is known as this server's, as one that the server itself starts.
         assert str(folder) in nursery.cmdline()
         assert {process, nursery} <= set(processes_of(folder))
         found.append((sdk, nursery, process))
+        # Before the second one comes, it has to be imported again.
+        site.touch()
 
     (first, gone_with_it, its_process), (second, killed, lives_on) = found
     assert launcher.stop(first.info.state_dir)
@@ -357,16 +373,6 @@ def test_servers_share_a_nursery(
     assert gone(killed.pid)
     assert launcher.stop(second.info.state_dir)
     assert gone(lives_on.pid)
-
-
-@pytest.fixture
-def site(sdk: Sdk) -> Iterator[Path]:
-    """A file that can appear where packages are installed."""
-    import site
-
-    path = Path(site.getsitepackages()[0]) / f"modalrun-test-{os.getpid()}"
-    yield path
-    path.unlink(missing_ok=True)
 
 
 def test_it_is_renewed_when_packages_change(sdk: Sdk, run: Run, site: Path) -> None:

@@ -1,7 +1,12 @@
 """What holds for all unit tests."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+from modalrun.spec import RunSpec, load_spec
 
 # No deadlines: the first example imports what it tests, and machines are shared.
 settings.register_profile("unit", deadline=None)
@@ -13,3 +18,15 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the developer's or CI's environment changes how things look."""
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "MODALRUN_DEBUG", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[str], RunSpec]:
+    """Reads a text as a run spec."""
+
+    def write_and_load(text: str) -> RunSpec:
+        path = tmp_path / "run.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_spec(path)
+
+    return write_and_load

@@ -12,10 +12,13 @@ def test_a_step_from_its_start_to_its_end() -> None:
     board.apply(StepEvent("train", "starting", at=10, gpu="H100"))
     assert (row.state, row.seconds(11), row.gpu) == ("starting", None, "H100")
     board.apply(StepEvent("train", "running", at=12, sandbox="sb-1", gpu="H100"))
-    assert (row.sandbox, row.seconds(15)) == ("sb-1", 3)
+    # The sandbox has yet to start Python and ZenML, which is no time of the step's.
+    assert (row.state, row.sandbox, row.seconds(15)) == ("starting", "sb-1", None)
+    board.apply(StepEvent("train", "running", at=15, sandbox="sb-1", began=15))
+    assert (row.state, row.seconds(18)) == ("running", 3)
     board.apply(StepEvent("train", "failed", at=20, sandbox="sb-1", exit_code=1, reason="raised"))
 
-    assert (row.state, row.final, row.seconds(99)) == ("failed", True, 8)
+    assert (row.state, row.final, row.seconds(99)) == ("failed", True, 5)
     assert (row.exit_code, row.reason) == (1, "raised")
     assert board.counts() == {"waiting": 1, "failed": 1}
     used = board.usage["sb-1"]
@@ -29,7 +32,7 @@ def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:
     board.apply(StepEvent("train", "starting", at=4, attempt=2))
     row = board.rows["train"]
     assert (row.attempt, row.sandbox, row.gpu) == (2, None, None)
-    board.apply(StepEvent("train", "running", at=5, attempt=2, sandbox="sb-2"))
+    board.apply(StepEvent("train", "running", at=5, attempt=2, sandbox="sb-2", began=5))
     board.apply(StepEvent("train", "failed", at=6, attempt=1, sandbox="sb-1"))
     assert (row.state, row.sandbox, row.seconds(7)) == ("running", "sb-2", 2)
     assert board.usage["sb-1"].ended == 3
@@ -37,7 +40,7 @@ def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:
 
 def test_a_driver_that_takes_over_says_again_what_was_said() -> None:
     board = Board(["train"])
-    board.apply(StepEvent("train", "running", at=1, sandbox="sb-1"))
+    board.apply(StepEvent("train", "running", at=1, sandbox="sb-1", began=1))
     board.apply(StepEvent("train", "running", at=9, sandbox="sb-1"))
     assert board.rows["train"].seconds(11) == 10
     board.apply(StepEvent("train", "completed", at=12, sandbox="sb-1"))

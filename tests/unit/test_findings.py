@@ -24,6 +24,8 @@ def test_version(found: str | None, supported: str, state: str, code: int) -> No
     finding = findings.version("modal", found, supported)
     assert (finding.state, finding.exit_code) == (state, code)
     assert (finding.hint is None) == (state == "ok")
+    if state == "problem":
+        assert (">=1.6,<2" in str(finding.hint)) == (found is not None)
 
 
 def test_a_server_of_another_version_is_a_warning() -> None:
@@ -32,6 +34,15 @@ def test_a_server_of_another_version_is_a_warning() -> None:
     other = findings.server_version("https://z", "0.97.1", "0.98.0")
     assert other.state == "warning"
     assert "zenml==0.97.1" in str(other.hint)
+    assert findings.server_version("https://z", "0.97.1", "0.98.0", ">=0.95,<1").hint == other.hint
+
+
+@pytest.mark.parametrize("server", ["0.94.6", "a build of our own"])
+def test_a_server_that_modalrun_doesnt_work_with_is_not_to_be_installed_here(server: str) -> None:
+    finding = findings.server_version("https://z", server, "0.98.0", ">=0.95,<1")
+    assert finding.state == "warning"
+    assert ">=0.95,<1" in str(finding.hint)
+    assert "pip install" not in str(finding.hint)
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,17 @@ def test_a_name_that_no_step_has_is_told() -> None:
     assert [line.text for line in shown] == ["epoch 1"]
     assert choice.unmatched() == ["lode"]
     assert choice.steps == {"train"}
+
+
+def test_of_a_step_sandbox_only_the_word_is_believed_that_its_step_begins() -> None:
+    lines = RunLines(RUN)
+    lines.feed(RUN, "stdout", events.line(StepEvent("train", "running", 1.0, 2, sandbox="sb-1")))
+    begun = events.line(StepEvent("train", "running", 3.0))
+    other = events.line(StepEvent("load", "failed", 2.0, reason="a lie"))
+
+    (line,) = lines.feed("sb-1", "stdout", other)
+    (event,) = lines.feed("sb-1", "stdout", begun)
+    (again,) = lines.feed("sb-1", "stdout", begun)
+
+    assert isinstance(line, LogLine) and isinstance(again, LogLine)
+    assert event == StepEvent("train", "running", 3.0, 2, sandbox="sb-1", began=3.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,15 @@ def test_a_mistake_is_found_without_zenml(arguments: list[str], says: str) -> No
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert done.stdout == ""
+
+
+def test_fish_is_told_by_the_exit_code_whether_there_is_anything_to_offer(tmp_path: Path) -> None:
+    asked = {
+        "_MODALRUN_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "is-args",
+        "ZENML_CONFIG_PATH": str(tmp_path),
+    }
+    program = [sys.executable, "-c", "from modalrun.__main__ import main; main()"]
+    for typed, exit_code in (("modalrun status l", 0), ("modalrun no-such-command x", 1)):
+        environment = os.environ | asked | {"_TYPER_COMPLETE_ARGS": typed}
+        assert subprocess.run(program, env=environment, check=False).returncode == exit_code

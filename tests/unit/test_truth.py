@@ -127,12 +127,13 @@ def brought_up_to_date(step: KnownStep, event: StepEvent) -> KnownStep:
 def test_the_driver_is_ahead_of_zenml() -> None:
     event = StepEvent("train", "running", at(5), sandbox="sb-2", gpu="T4", cpu=2)
     step = brought_up_to_date(WAITING, event)
-    assert (step.status, step.attempt, step.start, step.end) == (
-        "running",
-        1,
-        NOON + timedelta(seconds=5),
-        None,
-    )
+    # Its sandbox is there; the step's time begins with its record.
+    assert (step.status, step.attempt, step.start, step.end) == ("starting", 1, None, None)
+    begun = NOON + timedelta(seconds=9)
+    recorded = brought_up_to_date(replace(WAITING, status="running", start=begun), event)
+    assert (recorded.status, recorded.start) == ("running", begun)
+    adopted = brought_up_to_date(WAITING, replace(event, began=at(3)))
+    assert (adopted.status, adopted.start) == ("running", NOON + timedelta(seconds=3))
     assert step.facts == StepFacts("sb-2", gpu="T4", cpu=2)
 
 
@@ -148,7 +149,7 @@ def test_zenmls_end_of_a_step_stays_unless_a_new_attempt_has_begun() -> None:
     ended = KnownStep("train", "failed", 1, NOON, NOON + timedelta(seconds=10))
     assert brought_up_to_date(ended, StepEvent("train", "running", at(5))).status == "failed"
     again = brought_up_to_date(ended, StepEvent("train", "running", at(12), 2, "sb-3"))
-    assert (again.status, again.attempt, again.end) == ("running", 2, None)
+    assert (again.status, again.attempt, again.end) == ("starting", 2, None)
     assert again.facts is not None and again.facts.sandbox_id == "sb-3"
 
 

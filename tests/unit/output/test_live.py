@@ -27,9 +27,10 @@ def text_of(console: Console) -> str:
 def board(steps: int = 3) -> Board:
     made = Board([f"step_{i}_with_quite_a_name" for i in range(steps)])
     first, second, *_ = made.rows
-    made.apply(StepEvent(first, "running", at=100, sandbox=f"sb-{'A' * 26}", gpu="A100-80GB:8"))
+    box = f"sb-{'A' * 26}"
+    made.apply(StepEvent(first, "running", 100, sandbox=box, gpu="A100-80GB:8", began=100))
     made.apply(StepEvent(first, "completed", at=162, sandbox=f"sb-{'A' * 26}"))
-    made.apply(StepEvent(second, "running", at=162, attempt=2, sandbox=f"sb-{'B' * 26}"))
+    made.apply(StepEvent(second, "running", 162, 2, f"sb-{'B' * 26}", began=162))
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from rich.console import Console
@@ -90,3 +90,38 @@ def test_steps_that_move_come_first_where_there_is_no_room_for_all() -> None:
     assert len(rest) == len(many) - 3
     assert foremost(many, None) == (many, ())
     assert foremost(many[:3], 3) == (many[:3], ())
+
+
+def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    began = now.replace(microsecond=0) - timedelta(seconds=30)
+    done = KnownStep("done", "completed", 1, began, began + timedelta(seconds=4))
+    busy = KnownStep("busy", "running", 1, began + timedelta(seconds=5))
+    early = KnownStep("early", "starting", since=began + timedelta(seconds=1))
+    run = replace(RUN, status="running", finished=False, start=began, end=None)
+    live = status_text.LiveStatus()
+    view = judge(run, [done, busy, early, KnownStep("later", "not run")], NOT_ASKED)
+
+    live.show(view)
+    live.show(view)
+
+    # Noticed together, said in the order in which it happened, once.
+    assert capsys.readouterr().out.splitlines() == [
+        f"{status_text._local(began + timedelta(seconds=seconds), now)} {words}"
+        for seconds, words in (
+            (0, f"run {RUN.name}: running"),
+            (1, "step early: starting"),
+            (4, "step done: completed"),
+            (5, "step busy: running"),
+        )
+    ]
+
+    live.show(judge(run, [], ModalView("ended", "stopped", 137)))
+    live.show(view)
+
+    # A run that was lost and goes on has not begun a second time.
+    again = capsys.readouterr().out.splitlines()[-1]
+    assert again.endswith(f" run {RUN.name}: running")
+    assert not again.startswith(status_text._local(began, now))

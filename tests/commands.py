@@ -1,0 +1,116 @@
+"""Processes that tests start: what they write as it comes, and how they end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+
+from servers import sharing
+
+DEADLINE = 90.0 * sharing.PATIENCE
+"""Seconds after which something that is waited for counts as lost; never how long a test takes."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Stream:
+    """What a process writes to one descriptor, as it comes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._news = threading.Condition()
+        self._ended = False
+        self.data = bytearray()
+        self.arrivals: list[tuple[float, bytes]] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        """Everything so far."""
+        return self.data.decode("utf-8", "backslashreplace")
+
+    def wait_for(self, text: str, seconds: float = DEADLINE) -> str:
+        """Wait until a line with `text` is complete; returns that line."""
+        deadline = time.monotonic() + seconds
+        with self._news:
+            while True:
+                complete = self.text.splitlines(keepends=True)
+                for line in complete:
+                    if text in line and line.endswith("\n"):
+                        return line.rstrip("\r\n")
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    why = "the stream ended" if self._ended else f"{seconds:g} s passed"
+                    raise AssertionError(f"{why} without {text!r} in:\n{self.text}")
+                self._news.wait(left)
+
+    def finish(self) -> None:
+        """Wait until the other end is closed."""
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive(), "a process keeps the output open"
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._descriptor, 65_536)
+            except OSError:
+                # The end of a pseudo-terminal whose other side is closed.
+                data = b""
+            now = time.time()
+            with self._news:
+                if data:
+                    self.data += data
+                    self.arrivals.append((now, data))
+                else:
+                    self._ended = True
+                self._news.notify_all()
+            if not data:
+                os.close(self._descriptor)
+                return
+
+
+class Command:
+    """A process that runs, with what it has written so far. On a terminal, stderr is stdout."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        stdout: Stream,
+        stderr: Stream,
+        keyboard: int | None = None,
+    ) -> None:
+        self.process = process
+        self.stdout = stdout
+        self.stderr = stderr
+        self._keyboard = keyboard
+
+    def type(self, text: str) -> None:
+        """Press keys, where the process has a terminal."""
+        assert self._keyboard is not None
+        os.write(self._keyboard, text.encode())
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def finish(self, seconds: float = DEADLINE) -> Result:
+        """Wait for the end of the process and of its output."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"still running after {seconds:g} s:\n{self.stdout.text}\n{self.stderr.text}"
+            ) from None
+        self.stdout.finish()
+        self.stderr.finish()
+        return Result(code, self.stdout.text, self.stderr.text)

@@ -1,0 +1,9 @@
+"""How long to wait before another try."""
+
+from itertools import islice
+
+from modalrun.backoff import pauses
+
+
+def test_each_pause_is_twice_the_one_before_up_to_a_limit() -> None:
+    assert list(islice(pauses(1, 5), 5)) == [1, 2, 4, 5, 5]

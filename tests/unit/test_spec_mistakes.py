@@ -1,0 +1,176 @@
+"""The run spec: every mistake gets a line that says where it is, and all are said at once."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from modalrun.spec import RunSpec
+from tests.unit.specs import PIPELINE, line_of, mistake, mistakes
+
+Load = Callable[[str], RunSpec]
+
+
+# Unknown keys: the place, the name, the parent, and the nearest valid key.
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "parent", "close"),
+    [
+        ("pipline: a.b\n", 1, "pipline", None, "pipeline"),
+        (PIPELINE + "enable_cach: true\n", 2, "enable_cach", None, "enable_cache"),
+        (PIPELINE + "sources_root: x\n", 2, "sources_root", None, "source_root"),
+        (PIPELINE + "steps:\n  a:\n    setings: {}\n", 4, "setings", "steps.a", "settings"),
+        (PIPELINE + "settings:\n  orchstrator: {}\n", 3, "orchstrator", "settings", "orchestrator"),
+        (PIPELINE + "settings:\n  resource: {}\n", 3, "resource", "settings", "resources"),
+        (
+            PIPELINE + "settings:\n  orchestrator:\n    gppu: T4\n",
+            4,
+            "gppu",
+            "settings.orchestrator",
+            "gpu",
+        ),
+        (
+            PIPELINE + "settings:\n  orchestrator.modalrun:\n    regoin: us\n",
+            4,
+            "regoin",
+            "settings.orchestrator.modalrun",
+            "region",
+        ),
+        (
+            PIPELINE + "steps:\n  a:\n    settings:\n      orchestrator:\n        timeot: 1\n",
+            6,
+            "timeot",
+            "steps.a.settings.orchestrator",
+            "timeout",
+        ),
+        pytest.param(
+            PIPELINE + "modal:\n  enviroment: x\n",
+            3,
+            "enviroment",
+            "modal",
+            "environment",
+        ),
+    ],
+)
+def test_unknown_key(  # noqa: PLR0917
+    tmp_path: Path, text: str, line: int, key: str, parent: str | None, close: str
+) -> None:
+    error = mistake(tmp_path, text)
+    assert line_of(error, tmp_path) == line
+    under = f" under '{parent}'" if parent else ""
+    assert error.message.endswith(f": unknown key '{key}'{under}.")
+    assert error.hint == f"Did you mean '{close}'?"
+
+
+def test_unknown_key_like_no_other_lists_what_is_valid(tmp_path: Path) -> None:
+    error = mistake(tmp_path, PIPELINE + "zzzzzz: 1\n")
+    assert str(error.hint).startswith("Valid keys: ")
+    assert "pipeline" in str(error.hint)
+
+
+@pytest.mark.parametrize("key", ["5", "2024-01-02", "1.50", "true", "~"])
+def test_key_that_is_not_a_string(tmp_path: Path, key: str) -> None:
+    error = mistake(tmp_path, f"{PIPELINE}{key}: 1\n")
+    assert "unknown key" in error.message
+    assert line_of(error, tmp_path) == 2
+
+
+def test_numbers_as_step_names_are_taken_as_names(tmp_path: Path) -> None:
+    error = mistake(tmp_path, PIPELINE + "steps:\n  a: {}\n  7:\n    setings: {}\n")
+    assert "'steps.7'" in error.message
+    assert line_of(error, tmp_path) == 5
+
+
+# Wrong types.
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("settings: []\n", 2, "'settings' has to be a mapping (key: value), not a list"),
+        ("settings: 3\n", 2, "'settings' has to be a mapping (key: value), not 3"),
+        ("steps: [a]\n", 2, "'steps' has to be a mapping (key: value), not a list"),
+        ("steps: all\n", 2, "'steps' has to be a mapping (key: value), not 'all'"),
+        ("steps:\n  a: fast\n", 3, "'steps.a' has to be a mapping (key: value), not 'fast'"),
+        (
+            "steps:\n  a:\n    settings: [1]\n",
+            4,
+            "'steps.a.settings' has to be a mapping (key: value), not a list",
+        ),
+        (
+            "settings:\n  orchestrator: T4\n",
+            3,
+            "'settings.orchestrator' has to be a mapping (key: value), not 'T4'",
+        ),
+        ("target: cloud\n", 2, "'target': input should be 'modal' or 'local' (it is 'cloud')"),
+        ("target: true\n", 2, "'target': input should be 'modal' or 'local' (it is True)"),
+        ("stack: 5\n", 2, "'stack': input should be a valid string (it is 5)"),
+        ("stack: ''\n", 2, "'stack': string should have at least 1 character"),
+        ("source_root: 5\n", 2, "'source_root': input should be a valid string (it is 5)"),
+        ("modal: [a]\n", 2, "'modal'"),
+        ("modal:\n  environment: 5\n", 3, "'modal.environment'"),
+    ],
+)
+def test_wrong_type(tmp_path: Path, text: str, line: int, words: str) -> None:
+    error = mistake(tmp_path, PIPELINE + text)
+    assert line_of(error, tmp_path) == line
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image: {from: x}\n", "unknown key 'from' under 'image'"),
+        ("deployment: some-id\n", "both 'pipeline' and 'deployment'"),
+        ("schedule: {cron_expression: '* * * * *'}\n", "Scheduled pipelines"),
+        ("build: some-id\n", "image builds are not used"),
+    ],
+)
+def test_top_level_key_that_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    error = mistake(tmp_path, PIPELINE + text)
+    assert line_of(error, tmp_path) == 2
+    assert words in error.message
+
+
+def test_a_wrong_spec_imports_neither_sdk(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("pipline: a.b\n", encoding="utf-8")
+    code = (
+        "import json, sys\n"
+        "from modalrun.cli import run\n"
+        "code = run(['submit', sys.argv[1]])\n"
+        "print(json.dumps([code, sorted({m.partition('.')[0] for m in sys.modules})]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    exit_code, modules = json.loads(done.stdout)
+    assert exit_code == 2
+    assert not {"zenml", "modal"} & set(modules)
+    assert done.stderr == (f"Error: {path}:1: unknown key 'pipline'.\n  Did you mean 'pipeline'?\n")
+
+
+def test_all_mistakes_are_said_in_one_go(tmp_path: Path) -> None:
+    text = """\
+target: cloud
+stak: prod
+modal: {enviroment: e, workspace: 5}
+parameters: {rate: 1}
+settings:
+  orchestrator: {timeout: soon, gpu: [1, 2], cloud: 7}
+  resources: {cpu_count: many, memery: 1GB}
+steps:
+  train: {settings: {orchestrator: {mode: fast}}, setings: {}}
+  load: quick
+source_root: nowhere
+"""
+    error = mistakes(tmp_path, text)
+    told = [line.removeprefix(f"{tmp_path / 'run.yaml'}:") for line in error.message.split("\n")]
+    assert sorted({int(line.partition(":")[0]) for line in told}) == [1, 2, 3, 6, 7, 9, 10, 11]
+    assert len(told) == 13, error.message
+    assert "2: unknown key 'stak'. Did you mean 'stack'?" in told
+    assert "6: 'settings.orchestrator.cloud': input should be a valid string (it is 7)." in told

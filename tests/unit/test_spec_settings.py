@@ -1,0 +1,187 @@
+"""The run spec: the settings for sandboxes in it, and the key `modal`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from modalrun.precedence import Origin
+from modalrun.setting_fields import SettingFields
+from modalrun.spec import RunSpec
+from tests.unit.specs import PIPELINE, line_of, mistake
+
+Load = Callable[[str], RunSpec]
+
+
+ORCHESTRATOR = [
+    ("timeout: '60'", "input should be a valid integer (it is '60')"),
+    ("timeout: 0", "greater than or equal to 1 (it is 0)"),
+    ("timeout: -5", "greater than or equal to 1 (it is -5)"),
+    ("timeout: 86401", "less than or equal to 86400 (it is 86401)"),
+    ("timeout: true", "input should be a valid integer (it is True)"),
+    ("timeout: 60.5", "input should be a valid integer (it is 60.5)"),
+    ("timeout: [60]", "input should be a valid integer (it is a list)"),
+    ("gpu: 5", "input should be a valid string (it is 5)"),
+    ("gpu: ''", "at least 1 character"),
+    ("gpu: {type: T4}", "input should be a valid string (it is a mapping)"),
+    ("gpu: [1, 2]", "input should be a valid string"),
+    ("gpu: []", "an empty list; leave the setting out instead"),
+    ("region: 5", "input should be a valid string (it is 5)"),
+    ("region: []", "an empty list; leave the setting out instead"),
+    ("cloud: [aws]", "input should be a valid string (it is a list)"),
+    ("synchronous: 'yes'", "input should be a valid boolean (it is 'yes')"),
+    ("synchronous: 1", "input should be a valid boolean (it is 1)"),
+    ("mode: perstep", "input should be 'pipeline' or 'per_step' (it is 'perstep')"),
+    ("mode: 1", "input should be 'pipeline' or 'per_step' (it is 1)"),
+    ("modal_environment: 5", "input should be a valid string (it is 5)"),
+    ("modal_environment: 'a b'", "letters, digits, dashes, underscores and dots"),
+    ("app_name: 5", "input should be a valid string (it is 5)"),
+    ("app_name: my app", "letters, digits, dashes, underscores and dots"),
+    (f"app_name: {'a' * 65}", "1 to 64 letters"),
+    ("workspace: ''", "at least 1 character"),
+    ("max_parallelism: 0", "greater than or equal to 1 (it is 0)"),
+    ("max_parallelism: true", "input should be a valid integer (it is True)"),
+    ("secrets: wandb", "input should be a valid list (it is 'wandb')"),
+    ("secrets: [1]", "input should be a valid string"),
+    ("volumes: [a]", "input should be a valid dictionary (it is a list)"),
+    ("volumes: {data: 1}", "input should be a valid string (it is 1)"),
+    (
+        "image: slim",
+        "write either {source: registry} or {name: <a Modal image>}.",
+    ),
+    ("infrastructure_retries: -1", "greater than or equal to 0 (it is -1)"),
+    ("prewarm: on", "input should be 'off', 'cpu' or 'all' (it is True)"),
+    ("prewarm: gpu", "input should be 'off', 'cpu' or 'all' (it is 'gpu')"),
+    ("creation_rate: 0", "greater than 0 (it is 0)"),
+    ("cpu_limit: 0", "greater than 0 (it is 0)"),
+    ("cpu_limit: much", "input should be a valid number"),
+    ("memory_limit: 32", "input should be a valid string (it is 32)"),
+]
+
+
+def test_the_table_has_every_setting() -> None:
+    assert {text.partition(":")[0] for text, _ in ORCHESTRATOR} == set(SettingFields.model_fields)
+
+
+@pytest.mark.parametrize("key", ["orchestrator", "orchestrator.modalrun"])
+@pytest.mark.parametrize(("text", "words"), ORCHESTRATOR)
+def test_wrong_orchestrator_setting(tmp_path: Path, key: str, text: str, words: str) -> None:
+    error = mistake(tmp_path, f"{PIPELINE}settings:\n  {key}:\n    {text}\n")
+    assert line_of(error, tmp_path) == 4
+    assert f"'settings.{key}.{text.partition(':')[0]}" in error.message
+    assert words in error.message
+
+
+def test_wrong_orchestrator_setting_of_a_step(tmp_path: Path) -> None:
+    text = "steps:\n  a:\n    settings:\n      orchestrator:\n        timeout: soon\n"
+    error = mistake(tmp_path, PIPELINE + text)
+    assert line_of(error, tmp_path) == 6
+    assert "'steps.a.settings.orchestrator.timeout'" in error.message
+
+
+def test_wrong_item_of_a_list_is_named_itself(tmp_path: Path) -> None:
+    error = mistake(
+        tmp_path, PIPELINE + "settings:\n  orchestrator:\n    gpu:\n      - T4\n      - 5\n"
+    )
+    assert line_of(error, tmp_path) == 6
+    assert "(it is 5)" in error.message
+
+
+@pytest.mark.parametrize("key", ["app_name", "modal_environment"])
+def test_line_feed_at_the_end_of_a_name(tmp_path: Path, key: str) -> None:
+    mistake(tmp_path, f'{PIPELINE}settings:\n  orchestrator:\n    {key}: "name\\n"\n')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mode: per_step",
+        "synchronous: false",
+        "max_parallelism: 2",
+        "infrastructure_retries: 0",
+        "prewarm: off",
+        "prewarm: cpu",
+        "creation_rate: 0.5",
+        "secrets: [wandb]",
+        "volumes: {data: /data}",
+        "workspace: team",
+        "cpu_limit: 4",
+        "memory_limit: 4GB",
+        "gpu: T4",
+        "timeout: 86400",
+    ],
+)
+def test_setting_that_is_supported(load: Load, text: str) -> None:
+    spec = load(f"{PIPELINE}settings:\n  orchestrator:\n    {text}\n")
+    name, _, _ = text.partition(":")
+    assert set(spec.places[Origin.SPEC_PIPELINE].settings) == {name}
+
+
+# Settings keys.
+
+
+def test_orchestrator_settings_twice(tmp_path: Path) -> None:
+    text = "settings:\n  orchestrator: {gpu: T4}\n  orchestrator.modalrun: {gpu: L4}\n"
+    error = mistake(tmp_path, PIPELINE + text)
+    assert line_of(error, tmp_path) == 4
+    assert "twice" in error.message
+    assert "'orchestrator.modalrun'" in error.message
+
+
+def test_settings_for_another_orchestrator(tmp_path: Path) -> None:
+    error = mistake(tmp_path, PIPELINE + "settings:\n  orchestrator.kubernetes: {}\n")
+    assert line_of(error, tmp_path) == 3
+    assert "'kubernetes'" in error.message
+
+
+@pytest.mark.parametrize("key", ["docker", "step_operator", "experiment_tracker.mlflow"])
+def test_settings_of_zenml_are_left_to_zenml(load: Load, key: str) -> None:
+    spec = load(f"{PIPELINE}settings:\n  {key}: {{anything: 1}}\n")
+    assert spec.run_configuration["settings"] == {key: {"anything": 1}}
+
+
+def test_misspelt_component_with_a_flavor(tmp_path: Path) -> None:
+    error = mistake(tmp_path, PIPELINE + "settings:\n  orchestrater.modalrun: {gpu: T4}\n")
+    assert line_of(error, tmp_path) == 3
+
+
+# The Modal environment.
+
+
+def test_environment_becomes_an_orchestrator_setting(load: Load) -> None:
+    spec = load(PIPELINE + "modal: {environment: staging}\nsettings:\n  docker: {a: 1}\n")
+    assert spec.run_configuration["settings"] == {"docker": {"a": 1}}
+    assert spec.places[Origin.SPEC_PIPELINE].settings == {"modal_environment": "staging"}
+
+
+def test_environment_joins_the_settings_that_are_there(load: Load) -> None:
+    text = "modal: {environment: staging}\nsettings:\n  orchestrator.modalrun: {gpu: T4}\n"
+    settings = load(PIPELINE + text).places[Origin.SPEC_PIPELINE].settings
+    assert settings == {"gpu": "T4", "modal_environment": "staging"}
+
+
+def test_environment_twice_alike(load: Load) -> None:
+    text = "modal: {environment: e}\nsettings:\n  orchestrator: {modal_environment: e}\n"
+    settings = load(PIPELINE + text).places[Origin.SPEC_PIPELINE].settings
+    assert settings == {"modal_environment": "e"}
+
+
+def test_environment_twice_differently(tmp_path: Path) -> None:
+    text = "modal:\n  environment: one\nsettings:\n  orchestrator:\n    modal_environment: two\n"
+    error = mistake(tmp_path, PIPELINE + text)
+    assert line_of(error, tmp_path) == 3
+    assert "'one'" in error.message
+    assert "'two'" in error.message
+    assert "settings.orchestrator.modal_environment" in error.message
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "ümlaut", "a" * 65, ""])
+def test_environment_with_characters_that_modal_refuses(tmp_path: Path, name: str) -> None:
+    error = mistake(tmp_path, f"{PIPELINE}modal:\n  environment: '{name}'\n")
+    assert line_of(error, tmp_path) == 3
+    assert "'modal.environment'" in error.message
+
+
+def test_environment_message_is_in_words(tmp_path: Path) -> None:
+    error = mistake(tmp_path, f"{PIPELINE}modal:\n  environment: 'a b'\n")
+    assert "^[" not in error.message

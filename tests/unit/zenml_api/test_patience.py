@@ -1,0 +1,100 @@
+"""Requests that outlast a server's absence."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from modalrun.zenml_api.patience import patient
+
+ZENML_GIVES_UP_AFTER = 10
+"""Tries (`rest_zen_store.py`, property `session`, ZenML 0.98.0)."""
+
+
+class Scripted(ThreadingHTTPServer):
+    """A server that answers by a script, one status after the other; 0 hangs up instead."""
+
+    script: list[int]
+    asked: int = 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Scripted
+
+    def do_PUT(self) -> None:
+        self.server.asked += 1
+        status = self.server.script.pop(0) if self.server.script else 200
+        if not status:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    """A server that is bound, but doesn't listen before it is told to."""
+    made = Scripted(("127.0.0.1", 0), _Handler, bind_and_activate=False)
+    made.server_bind()
+    made.script = []
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def put(server: Scripted, said: list[str], heard: threading.Event | None = None) -> int:
+    session = requests.Session()
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+
+    def say(text: str) -> None:
+        said.append(text)
+        if heard is not None:
+            heard.set()
+
+    session.mount(address, HTTPAdapter(max_retries=patient(say, pause=0)))
+    return session.put(f"{address}api/v1/steps", timeout=30).status_code
+
+
+def serve(server: Scripted) -> None:
+    server.server_activate()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def test_a_server_that_is_not_there_yet(server: Scripted) -> None:
+    missed = threading.Event()
+
+    def come() -> None:
+        missed.wait(30)
+        serve(server)
+
+    threading.Thread(target=come, daemon=True).start()
+    said: list[str] = []
+    assert put(server, said, missed) == 200
+    assert len(said) == 1
+    assert "The ZenML server doesn't answer (" in said[0]
+
+
+def test_a_proxy_that_answers_for_a_server_that_starts(server: Scripted) -> None:
+    serve(server)
+    server.script = [503] * (ZENML_GIVES_UP_AFTER * 3)
+    said: list[str] = []
+    assert put(server, said) == 200
+    assert said == ["The ZenML server doesn't answer (status 503); trying again."]
+
+
+def test_a_request_that_the_server_never_gets_to_answer_fails(server: Scripted) -> None:
+    serve(server)
+    server.script = [0] * 100
+    with pytest.raises(requests.ConnectionError):
+        put(server, [])
+    assert server.asked == 9
