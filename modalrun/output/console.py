@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
 import threading
 
@@ -86,7 +87,8 @@ class Reporter:
         self._width = min(max(map(len, names), default=0), 24)
         with self._lock:
             self._end_phase()
-            if _is_live(self._talk):
+            # Whoever reads a pipe (`| grep`) may write to the same terminal, across the table.
+            if _is_live(self._talk) and not _is_pipe(self._consoles["stdout"]):
                 self._live = LiveView(self._talk, board)
                 self._live.start()
 
@@ -176,6 +178,14 @@ class Reporter:
 def _is_live(console: Console) -> bool:
     """Whether what is shown can be redrawn: FORCE_COLOR makes Rich take a file for a terminal."""
     return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+
+
+def _is_pipe(console: Console) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(console.file.fileno()).st_mode)
+    except (OSError, ValueError):
+        # A stream of another kind, as in a notebook.
+        return False
 
 
 def state(step: StepRecord) -> str:

@@ -207,3 +207,51 @@ def test_who_looks_on_follows_the_run_into_the_sandbox_of_its_next_driver(world:
     assert view.exit_code == 0, view.stderr
     assert "step afterwards: completed" in view.stdout
     assert re.search(r"^  state +completed$", view.stdout, re.M)
+
+
+REGISTER = """
+from zenml.client import Client
+from zenml.enums import StackComponentType as Kind
+client = Client()
+client.create_flavor("modalrun.flavor.ModalrunOrchestratorFlavor", Kind.ORCHESTRATOR)
+token = {{"token_id": {id!r}, "token_secret": {secret!r}}}
+client.create_stack_component("account", "modalrun", Kind.ORCHESTRATOR, token)
+client.create_stack("account", {{Kind.ORCHESTRATOR: "account", Kind.ARTIFACT_STORE: "default"}})
+result = None
+"""
+
+ON_MODAL = """
+from uuid import UUID
+from zenml.client import Client
+from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
+component = Client().active_stack.orchestrator.id
+publish_pipeline_run_metadata(UUID({run!r}), {{component: {{"modalrun_target": "modal"}}}})
+result = None
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_who_looks_on_uses_the_token_of_the_runs_orchestrator(world: World) -> None:
+    account = world.server()
+    token = {"id": account["MODAL_TOKEN_ID"], "secret": account["MODAL_TOKEN_SECRET"]}
+    world.zenml(REGISTER.format(**token))
+    gate = world.gate()
+    spec = f"pipeline: waiting.waiting\ntarget: local\nparameters: {{gate: {gate}}}\n"
+    done = world.submit(f"{spec}stack: account\n", "--async")
+    assert done.exit_code == 0, done.stderr
+    world.wait_until(lambda: world.only_run().steps, "the step runs")
+    made = world.only_run()
+    # From here on the local Modal server stands for Modal's cloud.
+    world.zenml(ON_MODAL.format(run=made.id))
+    # Modal's own configuration is for another workspace, whose token this server refuses.
+    other = account | {"MODAL_TOKEN_ID": "ak-other", "MODAL_TOKEN_SECRET": "as-other"}
+
+    seen = run(world, "status", made.name, **other)
+    assert "not checked" not in seen.stdout and ", running" in seen.stdout, seen.stdout
+    lines = run(world, "logs", made.name, "--tail", "1000", **other)
+    assert "wait | waiting in" in lines.stdout, lines.stderr
+    right = run(world, "reconcile", made.name, **other)
+    assert "the record is right" in right.stderr, right.stderr
+    stopped = run(world, "stop", made.name, "--force", **other)
+    assert stopped.exit_code == 0, stopped.stderr

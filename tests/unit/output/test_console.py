@@ -1,9 +1,12 @@
 """What `submit` shows, in a real process with real streams."""
 
 import io
+import os
+import pty
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -218,3 +221,22 @@ def test_on_a_terminal_a_step_has_its_colour() -> None:
     assert "\x1b[35mevaluate | \x1b[0m[b]x[/b]" in text
     assert "\x1b[36mload     | \x1b[0my" in text
     assert text.index("talk") > text.index("load     |")
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_no_table_where_another_program_may_write_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, piped: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    reading, writing = os.pipe()
+    terminal, end = pty.openpty()
+    file = writing if piped else os.open(tmp_path / "lines", os.O_CREAT | os.O_WRONLY)
+    with os.fdopen(file, "w") as stdout, os.fdopen(end, "w") as stderr:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with Reporter() as shown:
+            shown.begin(Board(["load"]))
+            assert (shown._live is None) == piped
+        monkeypatch.undo()
+    for descriptor in (reading, terminal, *(() if piped else (writing,))):
+        os.close(descriptor)
