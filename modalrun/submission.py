@@ -137,7 +137,7 @@ def start(
     Raises:
         ModalrunError: Of the class that says why the run was not created.
     """
-    from modalrun.zenml_api import registry
+    from modalrun.zenml_api import registry, stopping
 
     compiled, connection = job.compiled, job.connection
     plan, credentials = registry.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
@@ -155,6 +155,8 @@ def start(
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
             if run.finished:
+                # There is no sandbox to be known by, but it is one of ours.
+                stopping.announce(run.id, _announced(plan))
                 return run
             with withdrawing.watched(run.id, _announced(plan)):
                 ready = dispatch(

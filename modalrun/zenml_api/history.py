@@ -18,8 +18,8 @@ from modalrun.facts import PREFIX, RunFacts, StepFacts, from_metadata
 from modalrun.history import KnownRun, KnownStep, id_prefix
 from modalrun.zenml_api.translate import translated
 
-# Every sandbox id of Modal's begins like this, so this finds every run that has a sandbox.
-_OURS = f"{PREFIX}sandbox_id:contains:sb-"
+# Both targets' names end like this, and a target is stored with every run, cached ones too.
+_OURS = f"{PREFIX}target:contains:al"
 _PAGE = 100
 
 

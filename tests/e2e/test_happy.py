@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,8 @@ def test_a_diamond_runs_and_a_second_submit_finds_its_results_cached(world: Worl
     assert re.search(r"^load +cached", again.stderr, re.M)
     assert "Run completed: all steps cached; no sandbox was needed.\n" in again.stderr
     assert len(world.sandboxes()) == 1
+    listed = world.start([sys.executable, "-m", "modalrun", "list"]).finish()
+    assert second.id[:8] in listed.stdout, "it is modalrun's, though no sandbox was needed"
 
     partly = world.submit(DIAMOND, "--set", "steps.right.enable_cache=false")
 

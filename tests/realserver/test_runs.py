@@ -117,8 +117,7 @@ def test_what_ran_before_is_cached_on_any_machine_and_listed(world: World) -> No
     _, again = world.runs()
     assert (again.status, again.statuses) == ("completed", dict.fromkeys(STEPS, "cached"))
     assert len(world.sandboxes()) == 1
-    # A run that needed no sandbox isn't among those that `list` takes for modalrun's own.
-    listed = modalrun(world, "list", "--all", "--output", "json")
+    listed = modalrun(world, "list", "--output", "json")
     assert listed.exit_code == 0, listed.stderr
     assert {run.id for run in world.runs()} <= set(listed.stdout.replace('"', " ").split())
     assert_no_secret(world, first, second, listed)
