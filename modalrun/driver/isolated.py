@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import os
 import sys
 import threading
@@ -14,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, ends
+from modalrun.driver import ends
 from modalrun.driver.ends import End, Kind
 from modalrun.driver.events import StepState
 from modalrun.driver.order import Order, SandboxOrder
 from modalrun.driver.process import say, tell
+from modalrun.driver.wanted import wanted
 from modalrun.errors import RunFailedError
-from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
@@ -256,23 +254,15 @@ class IsolatedSteps:
         return asyncio.run_coroutine_threadsafe(question, self._loop).result()
 
     def _wanted(self, going: _Going) -> Wanted:
-        from modalrun.modal_api.fleet import TAG_ATTEMPT, TAG_RECORD, Wanted
-
         step = going.step
-        # The names of a child pipeline's steps are its own.
-        digest = hashlib.sha256(f"{step.run_id} {step.name}".encode()).hexdigest()[:8]
-        return Wanted(
-            sandbox=step.sandbox,
-            name=fit(f"modalrun-{self.order.run_id}-{digest}-{going.sandboxes}", MAX_NAME),
-            tags={
-                TAG_RUN: self.order.run_id,
-                TAG_ROLE: "step",
-                TAG_STEP: fit(step.name, MAX_TAG),
-                TAG_PIPELINE: fit(self.order.pipeline, MAX_TAG),
-                TAG_ATTEMPT: str(going.sandboxes),
-                TAG_RECORD: step.step_run,
-            },
-            env=lambda gpu: _environment(going, gpu),
+        return wanted(
+            self.order,
+            step.name,
+            step.sandbox,
+            attempt=going.sandboxes,
+            retries=going.restarts,
+            record=step.step_run,
+            dynamic_run=step.run_id,
         )
 
     def _tell_running(self, going: _Going) -> None:
@@ -295,20 +285,3 @@ def _fleet(order: Order) -> Fleet:
     from modalrun.modal_api.fleet import Fleet
 
     return Fleet(order, {name: os.environ[name] for name in order.variables}, Path.cwd(), say)
-
-
-def _environment(going: _Going, gpu: str | None) -> dict[str, str]:
-    step = going.step
-    facts = {
-        "gpu": gpu,
-        "cpu": step.sandbox.cpu,
-        "memory": step.sandbox.memory,
-        "regions": ",".join(step.sandbox.regions) or None,
-        "infrastructure_retries": going.restarts or None,
-    }
-    return {
-        RUN_ID: step.run_id,
-        STEP: step.name,
-        STEP_RUN: step.step_run,
-        STEP_FACTS: json.dumps({name: v for name, v in facts.items() if v is not None}),
-    }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import os
 import sys
 import time
@@ -14,16 +12,17 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT, ends, events
-from modalrun.driver.ahead import Ahead, longest_wait
+from modalrun.driver import ends, events
+from modalrun.driver.ahead import Ahead
 from modalrun.driver.ends import End, Kind
 from modalrun.driver.events import StepEvent, StepState
-from modalrun.driver.order import Order, SandboxOrder, StepOrder
+from modalrun.driver.order import Order, StepOrder
 from modalrun.driver.records import Records
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
+from modalrun.driver.wanted import wanted
 from modalrun.facts import StepFacts
-from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
+from modalrun.plan import MAX_TAG, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
@@ -331,9 +330,9 @@ class Walk:
         """Create a step's sandbox before its turn."""
         tries = self._tries[step.name]
         tries.sandboxes += 1
-        wanted = self._wanted(step, tries, early=True)
         # One that Modal has no room for now is asked for again when its turn comes.
-        return await self.fleet.create(wanted, given_up, no_room=given_up.set)
+        asked = self._wanted(step, tries, early=True)
+        return await self.fleet.create(asked, given_up, no_room=given_up.set)
 
     async def _note_startup(self, step: str, began: float) -> None:
         state = await self._records.ask(lambda recorder: recorder.step_state(step))
@@ -428,44 +427,15 @@ class Walk:
                 await asyncio.wait_for(self._stopping.wait(), seconds)
 
     def _wanted(self, step: StepOrder, tries: _Tries, *, early: bool = False) -> Wanted:
-        from modalrun.modal_api.fleet import TAG_ATTEMPT, TAG_EARLY, Wanted
-
-        run_id, sandbox = self._order.run_id, self._order.sandboxes[step.sandbox]
-        digest = hashlib.sha256(step.name.encode()).hexdigest()[:8]
-        return Wanted(
-            sandbox=sandbox,
-            name=fit(f"modalrun-{run_id}-{digest}-{tries.sandboxes}", MAX_NAME),
-            tags={
-                TAG_RUN: run_id,
-                TAG_ROLE: "step",
-                TAG_STEP: fit(step.name, MAX_TAG),
-                TAG_PIPELINE: fit(self._order.pipeline, MAX_TAG),
-                TAG_ATTEMPT: str(tries.sandboxes),
-                **({TAG_EARLY: "1"} if early else {}),
-            },
-            env=lambda gpu: {
-                **self._environment(step, tries, sandbox, gpu),
-                **({WAIT: str(longest_wait(sandbox.timeout))} if early else {}),
-            },
+        return wanted(
+            self._order,
+            step.name,
+            self._order.sandboxes[step.sandbox],
+            attempt=tries.sandboxes,
+            retries=tries.infrastructure,
+            record=tries.record,
+            early=early,
         )
-
-    def _environment(
-        self, step: StepOrder, tries: _Tries, sandbox: SandboxOrder, gpu: str | None
-    ) -> dict[str, str]:
-        # The step itself learns in which sandbox it is.
-        facts = {
-            "gpu": gpu,
-            "cpu": sandbox.cpu,
-            "memory": sandbox.memory,
-            "regions": ",".join(sandbox.regions) or None,
-            "infrastructure_retries": tries.infrastructure or None,
-        }
-        env = {
-            RUN_ID: self._order.run_id,
-            STEP: step.name,
-            STEP_FACTS: json.dumps({name: v for name, v in facts.items() if v is not None}),
-        }
-        return env | ({STEP_RUN: tries.record} if tries.record else {})
 
     def _fail(self, step: StepOrder, reason: str, **more: Any) -> None:
         self._failed.append(step.name)
