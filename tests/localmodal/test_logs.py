@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -110,7 +113,9 @@ def test_following_an_app(sdk: Sdk) -> None:
     assert next(stream).message == "2\n"
     sdk.create("echo", "3", app=app, gpu="T4").wait()
     assert next(stream).message == "3\n"
-    app.stop()
+    # `App.stop` came with modal 1.6.3.
+    command = [sys.executable, "-m", "modal", "app", "stop", str(app.app_id), "--yes"]
+    subprocess.run(command, env={**os.environ, **sdk.info.environ()}, check=True)
     assert list(stream) == []
 
 
