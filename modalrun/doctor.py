@@ -31,7 +31,7 @@ from modalrun.localmodal.paths import STATE_VARIABLE
 from modalrun.modal_api.account import CONNECT_SECONDS, Account, Order
 from modalrun.plan import Plan
 from modalrun.recipe import Named
-from modalrun.spec import RunSpec, Target, load_spec
+from modalrun.spec import RunSpec, Target, load_spec, written_target
 from modalrun.stack_facts import problems_on_modal, wrong_stack
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ class _Examination:
                 self._put(Finding.of_error("spec", error))
             else:
                 self._put(Finding("spec", "ok", str(spec_path)))
-        self.target: Target = target or (self._spec.target if self._spec else "modal")
+        self.target: Target = target or (
+            self._spec.target if self._spec else written_target(spec_path)
+        )
         self._modal_check = "modal_account" if self.target == "modal" else "local_server"
         left_out = {"local_server" if self.target == "modal" else "modal_account"}
         left_out |= set() if spec_path else {"spec"}

@@ -30,6 +30,7 @@ class RunFacts:
         memory: Its memory in MiB; None for Modal's default.
         regions: The regions it was asked for, separated by commas; None for any.
         workspace: The Modal workspace that its settings name; None where they name none.
+        stop_requested: Whether somebody has asked its driver to stop: what runs may finish.
     """
 
     target: str
@@ -45,6 +46,7 @@ class RunFacts:
     memory: int | None = None
     regions: str | None = None
     workspace: str | None = None
+    stop_requested: bool = False
 
 
 @dataclass(frozen=True)

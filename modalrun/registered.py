@@ -56,9 +56,10 @@ def validate(stack: Stack) -> tuple[bool, str]:
     if not problems:
         return True, ""
     error = wrong_stack(facts, problems)
+    command = f"zenml orchestrator update {stack.orchestrator.name} --target=local"
     return False, (
-        f"{error.message}\nUse remote components; or register an orchestrator with --target=local"
-        " for the local Modal server."
+        f"{error.message}\nUse remote components; or, for the local Modal server, an orchestrator"
+        f" with that target: '{command}'."
     )
 
 
@@ -267,7 +268,7 @@ def _worded() -> Iterator[None]:
     except errors.ModalrunError as error:
         if error.hint is None:
             raise
-        raise type(error)(f"{error.message} {error.hint}") from error
+        raise type(error)(f"{error.message} {error.hint}") from None
 
 
 @contextlib.contextmanager

@@ -214,6 +214,13 @@ def _resolve(
     )
 
 
+def _place_of_gpu(owner: str) -> str:
+    """Where a spec gives a GPU type to one step; for all, it would be one for CPU steps too."""
+    if not owner.startswith("step '"):
+        return "'settings: orchestrator: gpu:'"
+    return f"'steps: {owner[6:-1]}: settings: orchestrator: gpu:'"
+
+
 def _gpus(gpu: Value | None, count: Value | None, owner: str) -> tuple[str, ...]:
     """Each type with its count, as Modal writes them: ("A100", 2) -> "A100:2"."""
     if count is not None and count.value == 0:
@@ -224,7 +231,7 @@ def _gpus(gpu: Value | None, count: Value | None, owner: str) -> tuple[str, ...]
         raise UsageError(
             f"{owner} asks for {count.value} GPU{'s' if count.value > 1 else ''} (gpu_count,"
             f" {count.source}) but no type is set.",
-            hint="Write the type under 'settings: orchestrator: gpu:', such as 'T4' or 'A100'.",
+            hint=f"Write the type, such as 'T4' or 'A100', under {_place_of_gpu(owner)}.",
         )
     listed = [gpu.value] if isinstance(gpu.value, str) else gpu.value
     found = []

@@ -105,6 +105,15 @@ class RunSpec:
                 )
 
 
+def written_target(path: Path | None) -> Target:
+    """The target that a spec which can't be used has, or none at all; "modal" where it has none."""
+    word = None
+    if path is not None:
+        with contextlib.suppress(UsageError):
+            word = nearest(str(read_yaml(path).data.get("target")), ("modal", "local"))
+    return "local" if word == "local" else "modal"
+
+
 def load_spec(
     path: Path, *, target: Target | None = None, overrides: Sequence[Override] = ()
 ) -> RunSpec:

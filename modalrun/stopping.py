@@ -170,6 +170,8 @@ def _graceful(
     from modalrun.zenml_api import runs, stopping
 
     asked = sandboxes.ask_to_stop()
+    if asked:
+        stopping.note_request(run.id)
     if asked and not wait:
         return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
     if asked:

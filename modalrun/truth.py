@@ -112,6 +112,8 @@ def judge(
     notes: tuple[Note, ...] = ()
     if not run.finished:
         state, over, notes = _unfinished(run, modal)
+        if run.facts and run.facts.stop_requested and not over and run.status != "stopping":
+            notes = (_asked_to_stop(steps), *notes)
     if run.finished and modal.problem:
         notes = (Note(f"How the sandbox ended could not be found out: {modal.problem}"),)
     return RunView(
@@ -125,6 +127,12 @@ def judge(
         notes=notes,
         url=url,
     )
+
+
+def _asked_to_stop(steps: Sequence[KnownStep]) -> Note:
+    running = [step.name for step in steps if step.status == "running"]
+    finishing = f"what runs may finish: {', '.join(running)}" if running else "nothing new starts"
+    return Note(f"It was asked to stop; {finishing}.")
 
 
 def _unfinished(run: KnownRun, modal: ModalView) -> tuple[str, bool, tuple[Note, ...]]:

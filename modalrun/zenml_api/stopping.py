@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
-from modalrun.facts import Announced, RunFacts, from_metadata, to_metadata
+from modalrun.facts import PREFIX, Announced, RunFacts, from_metadata, to_metadata
 from modalrun.zenml_api.access import token_of
 from modalrun.zenml_api.runs import _get_run, _steps
 from modalrun.zenml_api.translate import translated
@@ -75,6 +77,19 @@ def is_wanted(run_id: str) -> bool:
     with translated():
         status = _get_run(Client(), run_id).status
     return status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
+
+
+def note_request(run_id: str) -> None:
+    """Store that a run's driver was asked to stop; a failure to do so is only logged.
+
+    ZenML's own word for it, STOPPING, would interrupt the steps that run.
+    """
+    try:
+        orchestrator_id = Client().active_stack.orchestrator.id
+        noted: dict[str, Any] = {f"{PREFIX}stop_requested": True}
+        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: noted})
+    except Exception:
+        logging.getLogger(__name__).warning("The request was not stored.", exc_info=True)
 
 
 def announce(run_id: str, announced: Announced) -> None:

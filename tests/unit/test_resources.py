@@ -111,8 +111,10 @@ def test_a_count_without_a_type_names_the_setting() -> None:
     assert "4 GPUs" in caught.value.message
     assert "s0" in caught.value.message
     assert "orchestrator: gpu:" in str(caught.value.hint)
-    with pytest.raises(UsageError, match="step 's' asks for 1 GPU "):
+    with pytest.raises(UsageError, match="step 's' asks for 1 GPU ") as caught:
         alone({}, {"gpu_count": 1})
+    # For all steps it would also be one for those that need none.
+    assert "'steps: s: settings: orchestrator: gpu:'" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])

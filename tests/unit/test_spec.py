@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.precedence import Origin
-from modalrun.spec import RUN_KEYS, STEP_KEYS, RunSpec, load_spec
+from modalrun.spec import RUN_KEYS, STEP_KEYS, RunSpec, load_spec, written_target
 from tests.unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]
@@ -183,3 +183,20 @@ def test_spec_is_frozen(load: Load) -> None:
     spec = load(PIPELINE)
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.target = "local"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("target: local\nsetings: {}\n", "local"),
+        ("target: lokal\n", "local"),
+        ("target: modal\n", "modal"),
+        ("pipeline: a.b\n", "modal"),
+        ("", "modal"),
+    ],
+)
+def test_the_target_of_a_spec_that_is_wrong(tmp_path: Path, text: str, target: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert written_target(path) == target
+    assert written_target(None) == "modal"

@@ -32,6 +32,17 @@ def test_a_run_goes_on_where_both_say_so() -> None:
     assert (view.state, view.over, view.exit_code, view.notes) == ("running", False, None, ())
 
 
+def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:
+    asked = replace(RUN, facts=replace(FACTS, stop_requested=True))
+    steps = [KnownStep("load", "completed"), KnownStep("train", "running")]
+    (note,) = judge(asked, steps, RUNNING).notes
+    assert note.text == "It was asked to stop; what runs may finish: train."
+    (note,) = judge(asked, steps[:1], RUNNING).notes
+    assert note.text == "It was asked to stop; nothing new starts."
+    ended = replace(asked, status="stopped", finished=True, end=NOON + timedelta(minutes=1))
+    assert judge(ended, steps, NOT_ASKED).notes == ()
+
+
 @pytest.mark.parametrize(
     ("modal", "exit_code", "says"),
     [
