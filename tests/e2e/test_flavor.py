@@ -63,9 +63,10 @@ for line in sys.argv[1:]:
 """
 
 
-def commands(world: World, *lines: str) -> list[str]:
+def commands(world: World, *lines: str, **environment: str) -> list[str]:
     """Run commands in the project, in one process to save time; returns what each has said."""
-    done = world.start([sys.executable, "-c", COMMANDS, *lines], cwd=world.project).finish()
+    command = [sys.executable, "-c", COMMANDS, *lines]
+    done = world.start(command, cwd=world.project, **environment).finish()
     assert done.exit_code == 0, done.stdout + done.stderr
     return done.stderr.split("$ ")[1:]
 
@@ -75,6 +76,7 @@ def script(world: World, *arguments: str, **environment: str) -> Command:
     return world.start([sys.executable, *arguments], cwd=world.project, **environment)
 
 
+@pytest.mark.local_store("tests/realserver/test_flavor.py is its counterpart there")
 def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     commands(world, *REGISTER)
 

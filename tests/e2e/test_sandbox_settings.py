@@ -191,6 +191,7 @@ def test_the_seeds_mixed_resources(world: World) -> None:
     assert world.runs() == []
 
 
+@pytest.mark.local_store("its database and artifact store are what Modal can't reach")
 def test_a_stack_that_modal_cant_reach_has_all_its_problems_in_one_message(world: World) -> None:
     done = modalrun(world, "plan", str(world.spec("pipeline: sandboxes.plain\n")))
     assert done.exit_code == 2
