@@ -76,7 +76,7 @@ def script(world: World, *arguments: str, **environment: str) -> Command:
     return world.start([sys.executable, *arguments], cwd=world.project, **environment)
 
 
-@pytest.mark.local_store("tests/realserver/test_flavor.py is its counterpart there")
+@pytest.mark.local_store("tests/realserver/test_registered_stack.py is its counterpart there")
 def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     commands(world, *REGISTER)
 
