@@ -89,6 +89,9 @@ class MariaDB:
                 "--bind-address=127.0.0.1",
                 "--skip-name-resolve",
                 f"--init-file={accounts}",
+                # As Debian's own configuration and MySQL have it: texts are texts of any language.
+                "--character-set-server=utf8mb4",
+                "--collation-server=utf8mb4_general_ci",
                 *_ENGINE,
                 *_CHEAP,
             ],
