@@ -19,6 +19,7 @@ from modal_proto.api_pb2 import GenericResult
 from modalrun.errors import ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo, StateDir
+from tests import folders
 
 from .support import (
     PATIENCE,
@@ -89,7 +90,7 @@ def test_the_folder_is_private(sdk: Sdk) -> None:
     state = sdk.info.state_dir
     assert state.stat().st_mode & 0o777 == 0o700
     open_to_others = set()
-    for path in state.rglob("*"):
+    for path in folders.below(state):
         # The folder of a sandbox that has ended is taken away meanwhile.
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mode & 0o077:

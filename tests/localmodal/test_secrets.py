@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 import modal
@@ -11,20 +10,12 @@ import pytest
 from modal.exception import NotFoundError
 
 from modalrun.localmodal import launcher
+from tests.folders import files_with
 
 from .support import Sdk
 
 Backend = dict[str, Any]
 VALUE = "a-value-that-nobody-may-see"
-
-
-def files_with(folder: Path, text: str) -> list[str]:
-    """The files of a folder that contain a text."""
-    return [
-        str(path)
-        for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink() and text.encode() in path.read_bytes()
-    ]
 
 
 def test_inline_secrets_leave_no_trace(sdk: Sdk, backend: Backend) -> None:
