@@ -186,7 +186,7 @@ class World:
                 start_new_session=True,
             )
         else:
-            process = forking.start(self.forge, command, env, folder, out, err)
+            process = forking.start(self.forge, command, env, folder, (out, err))
         for descriptor in {out, err}:
             os.close(descriptor)
         stdout = Stream(ours)
@@ -443,7 +443,7 @@ def _make_zenml(root: Path, forge: Forge | None) -> None:
     for _ in range(2):
         with (root / "output").open("w+b") as output:
             file = output.fileno()
-            done = forking.start(forge, command, environment, root, file, file)
+            done = forking.start(forge, command, environment, root, (file, file))
             assert done.wait(DEADLINE) == 0, (root / "output").read_text()
 
 

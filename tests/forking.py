@@ -142,15 +142,19 @@ class Forge:
 
 
 def start(
-    forge: Forge | None, argv: Sequence[str], env: Mapping[str, str], cwd: Path, out: int, err: int
+    forge: Forge | None,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    streams: tuple[int, int],
 ) -> Forked | subprocess.Popen[bytes]:
     """Start a command with nothing to read: from the forge if it suits, else anew."""
-    process = forge and forge.start(argv, env, cwd, (out, err))
+    process = forge and forge.start(argv, env, cwd, streams)
     return process or subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=err,
+        stdout=streams[0],
+        stderr=streams[1],
         cwd=cwd,
         env=env,
         start_new_session=True,
