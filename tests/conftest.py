@@ -13,6 +13,7 @@ import os
 import pty
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -345,7 +346,15 @@ class World:
 
     def _server(self, query: str) -> list[Any]:
         database = self.state / "state.sqlite3"
-        return sqlite_rows(database, query) if database.exists() else []
+        if not database.exists():
+            return []
+        try:
+            return sqlite_rows(database, query)
+        except sqlite3.OperationalError as error:
+            # It was ended while it started.
+            if "no such table" not in str(error):
+                raise
+            return []
 
 
 class Gate:
