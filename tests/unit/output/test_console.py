@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from commands import after_its_reader_left
 from rich.console import Console
 
 from modalrun.board import Board
@@ -101,21 +102,9 @@ def test_a_reader_that_has_left_is_an_error_on_its_stream_only() -> None:
         "except BrokenPipeError: err('still here')\n"
         "os._exit(0)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        said = process.stderr.read()
-    assert process.returncode == 0
-    assert said == b"still here\n"
+    done = after_its_reader_left(code)
+    assert done.exit_code == 0
+    assert done.stderr == "still here\n"
 
 
 OUTCOME = Outcome(
