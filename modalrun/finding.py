@@ -48,12 +48,17 @@ def pipelines(root: Path) -> list[FoundPipeline]:
     return sorted(found, key=lambda one: one.source)
 
 
-def _in_module(path: Path, module: str, script: str) -> list[FoundPipeline]:
+def parsed(path: Path) -> ast.Module | None:
+    """The syntax tree of a module; None where there is no such file, or nobody has written it."""
     try:
-        if path.stat().st_size > _LARGEST:
-            return []
-        tree = ast.parse(path.read_bytes())
+        return ast.parse(path.read_bytes()) if path.stat().st_size <= _LARGEST else None
     except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _in_module(path: Path, module: str, script: str) -> list[FoundPipeline]:
+    tree = parsed(path)
+    if tree is None:
         return []
     runs = any(
         isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body
@@ -61,11 +66,11 @@ def _in_module(path: Path, module: str, script: str) -> list[FoundPipeline]:
     return [
         FoundPipeline(f"{module}.{node.name}", _parameters(node.args), script if runs else None)
         for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any(map(_is_pipeline, node.decorator_list))
+        if isinstance(node, ast.FunctionDef) and any(map(is_pipeline, node.decorator_list))
     ]
 
 
-def _is_pipeline(decorator: ast.expr) -> bool:
+def is_pipeline(decorator: ast.expr) -> bool:
     """`@pipeline`, `@pipeline(...)`, `@zenml.pipeline(...)`."""
     named = decorator.func if isinstance(decorator, ast.Call) else decorator
     if isinstance(named, ast.Attribute):
