@@ -148,7 +148,7 @@ def _to_run(there: _Spec, spec: Path) -> list[tuple[str, str]]:
     """How the pipeline of a run spec is run, or what has to be done first."""
     file = shlex.quote(str(spec))
     if there.error is not None:
-        return [("see what is wrong with the run spec", f"modalrun plan {file}")]
+        return [("see what is wrong with it", f"modalrun plan {file}")]
     required = there.pipeline.required if there.pipeline is not None else ()
     missing = [name for name in required if name not in there.parameters]
     if missing:

@@ -169,14 +169,20 @@ def _origins(plan: Plan, width: int | None) -> list[str]:
         setting, value = (max(len(row[i]) for row in rows) for i in (1, 2))
         # A long list of regions or volumes takes the room of its own row alone.
         value = min(value, 20)
+        room = (width or 0) - setting - 6
         for name in dict.fromkeys(row[0] for row in rows):
             table.append(f"  {name}")
             table += [
-                f"    {r[1]:<{setting}}  {r[2]:<{value}}  {r[3].replace(' ', NO_BREAK)}"
+                f"    {r[1]:<{setting}}  {r[2]:<{value}}  {_together(r[3], room)}"
                 for r in rows
                 if r[0] == name
             ]
     return ["Where each value comes from", *table]
+
+
+def _together(text: str, room: int) -> str:
+    """A text that goes to the next line as a whole, where that has room for it."""
+    return text.replace(" ", NO_BREAK) if len(text) <= room else text
 
 
 def _origin_rows(sandbox: str, origins: Mapping[str, Value]) -> list[tuple[str, str, str, str]]:

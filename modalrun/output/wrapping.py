@@ -46,6 +46,9 @@ def wrapped(text: str, width: int | None, *, indent: int | None = None) -> list[
         indent = len(label[0]) if label else len(text) - len(text.lstrip()) or 2
     # Where little room is left, clear of nothing is better than a word a line.
     indent = indent if indent <= width // 2 else 2
+    longest = max(map(len, text.split(" ")))
+    if longest <= width - 2:
+        indent = min(indent, width - longest)
     whole = _QUOTED.sub(lambda quoted: quoted[0].replace(" ", NO_BREAK), text)
     lines = textwrap.wrap(
         whole,
