@@ -20,7 +20,12 @@ Named = str | dict[str, Any]
 """What has a name, or is written out: a source, a tag, a cache policy, a group."""
 
 
-class RetryKeys(BaseModel):
+class _Keys(BaseModel):
+    # Few specs have all of them: what isn't there needs no validator.
+    model_config = ConfigDict(defer_build=True, protected_namespaces=())
+
+
+class RetryKeys(_Keys):
     """`zenml.config.retry_config.StepRetryConfig`."""
 
     max_retries: Annotated[int, Field(gt=0)] = 1
@@ -28,10 +33,8 @@ class RetryKeys(BaseModel):
     backoff: Annotated[int, Field(ge=0)] = 0
 
 
-class ModelKeys(BaseModel):
+class ModelKeys(_Keys):
     """`zenml.model.model.Model`."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     name: str
     license: str | None = None
@@ -48,7 +51,7 @@ class ModelKeys(BaseModel):
     suppress_class_validation_warnings: Any = None
 
 
-class DockerKeys(BaseModel):
+class DockerKeys(_Keys):
     """`zenml.config.docker_settings.DockerSettings`."""
 
     parent_image: str | None = None
@@ -89,7 +92,7 @@ class DockerKeys(BaseModel):
     required_hub_plugins: list[str] = []
 
 
-class _CommonKeys(BaseModel):
+class _CommonKeys(_Keys):
     enable_cache: bool | None = None
     enable_artifact_metadata: bool | None = None
     enable_artifact_visualization: bool | None = None
