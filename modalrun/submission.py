@@ -154,6 +154,7 @@ def start(
                 run = make_run()
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
+            watcher.say(f"  stack    {compiled.stack.name}")
             if run.finished:
                 # There is no sandbox to be known by, but it is one of ours.
                 stopping.announce(run.id, _announced(plan))

@@ -20,6 +20,7 @@ from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.live import MARKS, LiveView, Verbatim
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
+from modalrun.output.wrapping import terminal_width, wrapped
 
 _DIM = "\x1b[2m"
 _RESET = "\x1b[0m"
@@ -72,13 +73,14 @@ class Reporter:
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
-        line = Text(text, style=style or "")
+        lines = [Text(line, style=style or "") for line in self._fitting(text)]
         if self._live is not None:
-            self._live.show([line])
+            self._live.show(lines)
             return
         with self._lock:
             self._end_phase()
-            self._talk.print(line)
+            for line in lines:
+                self._talk.print(line)
 
     def begin(self, board: Board) -> None:
         """The run's output follows; on a terminal its steps are shown below it."""
@@ -124,31 +126,59 @@ class Reporter:
     def summary(self, outcome: Outcome) -> None:
         """The run id, each step's state and time, and how to see more."""
         self._end()
+        states = {step.name: state(step) for step in outcome.steps}
+        times = {step.name: duration(step.start, step.end) for step in outcome.steps}
+        gpus = {step.name: step.gpu or "-" for step in outcome.steps}
+        has_gpu = any(step.gpu for step in outcome.steps)
+        others = (states, times, gpus) if has_gpu else (states, times)
+        # On a narrow terminal it is the names that are cut.
+        taken = sum(max([len("state"), *map(len, one.values())]) + 2 for one in others)
+        width = terminal_width(self._talk.file)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("step", no_wrap=True, overflow="ellipsis")
+        table.add_column(
+            "step",
+            no_wrap=True,
+            overflow="ellipsis",
+            max_width=None if width is None else max(8, width - taken),
+        )
         table.add_column("state", no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
-        has_gpu = any(step.gpu for step in outcome.steps)
         if has_gpu:
             table.add_column("gpu", no_wrap=True)
         for step in outcome.steps:
-            cells = [Text(state(step), style=STYLES.get(step.status, ""))]
-            cells.append(Text(duration(step.start, step.end)))
-            cells += [Text(step.gpu or "-")] if has_gpu else []
+            cells = [Text(states[step.name], style=STYLES.get(step.status, ""))]
+            cells.append(Text(times[step.name]))
+            cells += [Text(gpus[step.name])] if has_gpu else []
             table.add_row(Text(step.name), *cells)
         with self._lock:
             if outcome.steps:
                 self._talk.print()
-                self._talk.print(table)
+                print_wide(self._talk, table)
                 self._talk.print()
             style = "bold green" if outcome.exit_code == 0 else "bold red"
-            self._talk.print(Text(outcome.headline, style=style))
+            for line in self._fitting(outcome.headline):
+                self._talk.print(Text(line, style=style))
             for step in outcome.steps:
                 if step.status == "failed" and step.reason:
                     why = harmless(step.reason.strip().partition("\n")[0], colours=False)
-                    self._talk.print(Text(f"  {step.name}: {why}"))
+                    for line in self._fitting(f"  {step.name}: {why}", indent=4):
+                        self._talk.print(Text(line))
             for label, value in outcome.details:
-                self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
+                first, *rest = self._fitting(f"  {label:<8}{value}", indent=10)
+                shown = Text(first)
+                shown.stylize("dim", 0, 10)
+                self._talk.print(shown)
+                for line in rest:
+                    self._talk.print(Text(line))
+
+    def _fitting(self, text: str, *, indent: int | None = None) -> list[str]:
+        """A text of our own in lines that fit the terminal."""
+        width = terminal_width(self._talk.file)
+        return [
+            part
+            for line in text.split("\n")
+            for part in wrapped(line, width, indent=indent) or [""]
+        ]
 
     def _marked(self, line: LogLine, *, colours: bool) -> str:
         text = harmless(line.text, colours=colours)

@@ -15,7 +15,7 @@ from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
 from modalrun.facts import PREFIX, RunFacts, StepFacts, from_metadata
-from modalrun.history import KnownRun, KnownStep, id_prefix
+from modalrun.history import KnownRun, KnownStack, KnownStep, id_prefix
 from modalrun.zenml_api.translate import translated
 
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
@@ -157,7 +157,7 @@ def dashboard_url(run: KnownRun) -> str | None:
 
 def known(run: PipelineRunResponse) -> KnownRun:
     """A run as ZenML gave it."""
-    pipeline = run.pipeline
+    pipeline, stack = run.pipeline, run.stack
     return KnownRun(
         id=str(run.id),
         name=run.name,
@@ -169,6 +169,7 @@ def known(run: PipelineRunResponse) -> KnownRun:
         end=run.end_time,
         reason=run.get_body().status_reason,
         facts=from_metadata(RunFacts, run.run_metadata),
+        stack=None if stack is None else KnownStack(str(stack.id), stack.name),
     )
 
 

@@ -86,6 +86,8 @@ def test_a_finished_run_is_looked_at_in_many_ways(world: World) -> None:
     assert (prefix["id"], prefix["name"], prefix["pipeline"]) == (made.id, made.name, "diamond")
     assert (prefix["state"], prefix["over"], prefix["exit_code"]) == ("completed", True, 0)
     assert (prefix["mode"], prefix["target"]) == ("pipeline", "local")
+    assert (prefix["stack"]["name"], len(prefix["stack"]["id"])) == (world.stack, 36)
+    assert f"\n  stack    {world.stack}\n" in done.stderr
     assert prefix["sandbox"]["id"] == sandbox.id
     assert (prefix["sandbox"]["cpu"], prefix["sandbox"]["memory_mib"]) == (2, 2048)
     assert [(s["name"], s["state"], s["attempt"]) for s in prefix["steps"]] == [
@@ -118,6 +120,7 @@ def test_a_finished_run_is_looked_at_in_many_ways(world: World) -> None:
         "target": "local",
     }
     assert listed["cost_estimate"] == "0.000000"
+    assert listed["stack"] == prefix["stack"]
 
     assert completions(world, "dia") == [made.name]
     assert made.id in completions(world, made.id[:3])

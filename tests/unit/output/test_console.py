@@ -3,8 +3,10 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -124,11 +126,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def on_a_terminal(reporter: Reporter) -> io.StringIO:
+def on_a_terminal(reporter: Reporter, width: int = 80) -> io.StringIO:
     shown = Terminal()
     console = Console(
         file=shown, force_terminal=True, color_system="standard", markup=False, highlight=False,
-        width=80, legacy_windows=False, no_color=False,
+        width=width, soft_wrap=True, legacy_windows=False, no_color=False,
     )  # fmt: skip
     reporter._talk = console
     reporter._consoles.update(stdout=console, stderr=console)
@@ -152,6 +154,13 @@ def test_summary_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         ["logs", "modalrun", "local", "logs", "sb-1"],
     ]
     assert "\x1b" not in captured.err
+    assert [line for line in captured.err.splitlines() if line != line.rstrip()] == []
+
+
+def test_summary_in_a_pipe_keeps_long_names(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "step_" * 30
+    Reporter().summary(replace(OUTCOME, steps=(StepRecord(name, "completed"),)))
+    assert f"{name}  completed\n" in capsys.readouterr().err
 
 
 def test_summary_on_a_terminal() -> None:
@@ -161,6 +170,29 @@ def test_summary_on_a_terminal() -> None:
     text = shown.getvalue()
     assert "\x1b[1;31mRun failed: [b]train[/b]." in text
     assert "[red]train[/red]" in text
+
+
+def test_talk_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    reporter = Reporter()
+    shown = on_a_terminal(reporter, width=40)
+    reporter.say("  sandbox  sb-ZHEARH06R8S20GFQ2F0QP3FXGM (app one, target local)")
+    command = "modalrun status 95e54789-2cf3-4454-b6a5-ba596d19ba10"
+    cost = "nothing here; on Modal about $0.0039 (list prices)"
+    steps = (StepRecord("name" * 10, "failed", START, START + timedelta(seconds=75)),)
+    details = (("status", command), ("cost", cost))
+    reporter.summary(replace(OUTCOME, steps=steps, details=details))
+
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue())
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert lines[0] == "  sandbox  sb-ZHEARH06R8S20GFQ2F0QP3FXGM"
+    assert lines[1] == "           (app one, target local)"
+    assert f"  status  {command}" in lines, "a command is whole where it is copied"
+    assert lines[-2:] == [
+        "  cost    nothing here; on Modal about",
+        "          $0.0039 (list prices)",
+    ]
+    assert any(re.fullmatch(r"(name)+\w*…  failed  1 m 15 s", line) for line in lines), lines
 
 
 def test_output_on_a_terminal_keeps_colours_only() -> None:
