@@ -9,7 +9,6 @@ import sys
 import threading
 
 from rich.console import Console, RenderableType
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from modalrun.driver.events import StepEvent
 from modalrun.loglines import SYSTEM, LogLine
 from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.live import MARKS, LiveView, Verbatim
+from modalrun.output.phase import Phase, is_live
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
 
@@ -44,7 +44,7 @@ class Reporter:
         }
         self._talk = self._consoles["stderr"]
         self._lock = threading.Lock()
-        self._status: Status | None = None
+        self._phase = Phase()
         self._live: LiveView | None = None
         self._marks: dict[str, int] = {}
         self._width = 0
@@ -65,10 +65,7 @@ class Reporter:
             self._live.note(text)
             return
         with self._lock:
-            self._end_phase()
-            if _is_live(self._talk):
-                self._status = self._talk.status(Text(f"{text} ..."))
-                self._status.start()
+            self._phase.show(self._talk, text)
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
@@ -77,7 +74,7 @@ class Reporter:
             self._live.show([line])
             return
         with self._lock:
-            self._end_phase()
+            self._phase.end()
             self._talk.print(line)
 
     def begin(self, board: Board) -> None:
@@ -86,9 +83,9 @@ class Reporter:
         self._marks = {name: MARKS[i % len(MARKS)] for i, name in enumerate(names)}
         self._width = min(max(map(len, names), default=0), 24)
         with self._lock:
-            self._end_phase()
+            self._phase.end()
             # Whoever reads a pipe (`| grep`) may write to the same terminal, across the table.
-            if _is_live(self._talk) and not _is_pipe(self._consoles["stdout"]):
+            if is_live(self._talk) and not _is_pipe(self._consoles["stdout"]):
                 self._live = LiveView(self._talk, board)
                 self._live.start()
 
@@ -100,7 +97,7 @@ class Reporter:
         console = self._consoles.get(line.source, self._talk)
         if not console.is_terminal:
             with self._lock:
-                self._end_phase()
+                self._phase.end()
                 mark = f"{line.step} | " if line.step else ""
                 console.file.write(f"{mark}{harmless(line.text, colours=False)}\n")
                 console.file.flush()
@@ -111,7 +108,7 @@ class Reporter:
             self._live.show([shown])
             return
         with self._lock:
-            self._end_phase()
+            self._phase.end()
             console.print(Verbatim([shown]))
 
     def question(self, text: str | None) -> None:
@@ -167,17 +164,7 @@ class Reporter:
         if live is not None:
             live.stop()
         with self._lock:
-            self._end_phase()
-
-    def _end_phase(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-
-
-def _is_live(console: Console) -> bool:
-    """Whether what is shown can be redrawn: FORCE_COLOR makes Rich take a file for a terminal."""
-    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+            self._phase.end()
 
 
 def _is_pipe(console: Console) -> bool:

@@ -55,8 +55,6 @@ class LiveStatus:
             )
 
     def __enter__(self) -> LiveStatus:
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(
@@ -76,7 +74,11 @@ class LiveStatus:
         """The run as it is now."""
         self._view = view
         if self._live is not None:
-            self._live.refresh()
+            if self._live.is_started:
+                self._live.refresh()
+            else:
+                # Until there is something to show, others may use the terminal.
+                self._live.start(refresh=True)
             return
         now = _now()
         news: list[tuple[datetime, _Change]] = []

@@ -186,13 +186,13 @@ def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
     with Reporter() as reporter:
         shown = on_a_terminal(reporter)
         reporter.phase("Compiling [b]x[/b]")
-        assert reporter._status is not None
-        assert str(reporter._status.status) == "Compiling [b]x[/b] ..."
+        assert reporter._phase.status is not None
+        assert str(reporter._phase.status.status) == "Compiling [b]x[/b] ..."
         reporter.line(LogLine(None, "stdout", "first line", None, "sb-1"))
-        assert reporter._status is None
+        assert reporter._phase.status is None
         assert shown.getvalue().endswith("first line\n")
         reporter.phase("Waiting")
-    assert reporter._status is None
+    assert reporter._phase.status is None
     assert shown.getvalue().rpartition("\x1b[?25")[2].startswith("h"), "the cursor is there again"
 
 
