@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import threading
+from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -16,7 +17,8 @@ from modalrun.board import Board
 from modalrun.driver.events import StepEvent
 from modalrun.loglines import SYSTEM, LogLine
 from modalrun.outcome import Outcome, StepRecord
-from modalrun.output.live import MARKS, LiveView, Verbatim
+from modalrun.output.live import LiveView, Verbatim
+from modalrun.output.marks import Marks, shortened, widest
 from modalrun.output.phase import Phase, is_live
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
@@ -46,8 +48,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._phase = Phase()
         self._live: LiveView | None = None
-        self._marks: dict[str, int] = {}
-        self._width = 0
+        self._marks = Marks(widest(self._talk.width))
 
     def __enter__(self) -> Reporter:
         return self
@@ -79,9 +80,7 @@ class Reporter:
 
     def begin(self, board: Board) -> None:
         """The run's output follows; on a terminal its steps are shown below it."""
-        names = list(board.rows)
-        self._marks = {name: MARKS[i % len(MARKS)] for i, name in enumerate(names)}
-        self._width = min(max(map(len, names), default=0), 24)
+        self._marks.learn(board.rows)
         with self._lock:
             self._phase.end()
             # Whoever reads a pipe (`| grep`) may write to the same terminal, across the table.
@@ -121,22 +120,11 @@ class Reporter:
     def summary(self, outcome: Outcome) -> None:
         """The run id, each step's state and time, and how to see more."""
         self._end()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("step", no_wrap=True, overflow="ellipsis")
-        table.add_column("state", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
-        has_gpu = any(step.gpu for step in outcome.steps)
-        if has_gpu:
-            table.add_column("gpu", no_wrap=True)
-        for step in outcome.steps:
-            cells = [Text(state(step), style=STYLES.get(step.status, ""))]
-            cells.append(Text(duration(step.start, step.end)))
-            cells += [Text(step.gpu or "-")] if has_gpu else []
-            table.add_row(Text(step.name), *cells)
         with self._lock:
             if outcome.steps:
                 self._talk.print()
-                self._talk.print(table)
+                width = self._talk.width if self._talk.is_terminal else None
+                print_wide(self._talk, _steps(outcome.steps, width))
                 self._talk.print()
             style = "bold green" if outcome.exit_code == 0 else "bold red"
             self._talk.print(Text(outcome.headline, style=style))
@@ -155,9 +143,8 @@ class Reporter:
             return text
         if line.source == SYSTEM and colours:
             text = f"{_DIM}{text}{_RESET}"
-        mark = f"{line.step:<{self._width}} | "
-        code = self._marks.get(line.step) if colours else None
-        return f"\x1b[{code}m{mark}{_RESET}{text}" if code else mark + text
+        mark, colour = self._marks.of(line.step)
+        return f"\x1b[{colour}m{mark} | {_RESET}{text}" if colours else f"{mark} | {text}"
 
     def _end(self) -> None:
         live, self._live = self._live, None
@@ -173,6 +160,31 @@ def _is_pipe(console: Console) -> bool:
     except (OSError, ValueError):
         # A stream of another kind, as in a notebook.
         return False
+
+
+def _steps(steps: Sequence[StepRecord], width: int | None) -> Table:
+    """The steps of a run that is over; with a width, names have the room that is left."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("step", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    has_gpu = any(step.gpu for step in steps)
+    if has_gpu:
+        table.add_column("gpu", no_wrap=True)
+    rows = []
+    for step in steps:
+        cells = [Text(state(step), style=STYLES.get(step.status, ""))]
+        cells.append(Text(duration(step.start, step.end)))
+        cells += [Text(step.gpu or "-")] if has_gpu else []
+        rows.append(cells)
+    names = {step.name: step.name for step in steps}
+    if width is not None:
+        columns = zip(*rows, strict=True)
+        taken = sum(2 + max(5, *(cell.cell_len for cell in column)) for column in columns)
+        names = shortened(names, max(8, width - taken))
+    for step, cells in zip(steps, rows, strict=True):
+        table.add_row(Text(names[step.name]), *cells)
+    return table
 
 
 def state(step: StepRecord) -> str:

@@ -14,10 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from modalrun.board import Board, Row
+from modalrun.output.marks import shortened
 from modalrun.output.words import STYLES, duration_of
-
-MARKS = (36, 35, 32, 33, 34, 96, 95)
-"""Terminal codes of the colours that mark the lines of a step, in the order of the steps."""
 
 _MOST_ROWS = 12
 _MOST_PENDING = 20_000
@@ -152,6 +150,7 @@ def table(rows: Iterable[Row], now: float, width: int) -> Table:
     has_sandbox = any(r.sandbox for r in rows) and left - with_sandbox >= min(names, _SHORT_NAME)
     left -= with_sandbox if has_sandbox else 0
     made = Table(box=None, pad_edge=False, header_style="dim")
+    looks = shortened((row.step for row in rows), max(8, left))
     made.add_column("step", no_wrap=True, overflow="ellipsis", max_width=max(8, left))
     made.add_column("state", no_wrap=True, min_width=state_width)
     made.add_column("time", justify="right", no_wrap=True, min_width=_TIME_WIDTH)
@@ -162,7 +161,7 @@ def table(rows: Iterable[Row], now: float, width: int) -> Table:
     for row in rows:
         seconds = row.seconds(now)
         cells: list[RenderableType] = [
-            Text(row.step),
+            Text(looks[row.step]),
             Text(states[row.step], style=STYLES.get(row.state, "")),
             "" if seconds is None else duration_of(seconds),
         ]

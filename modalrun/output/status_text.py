@@ -15,6 +15,7 @@ from rich.text import Text
 
 from modalrun.history import KnownStep
 from modalrun.output.console import make_console, print_wide
+from modalrun.output.marks import shortened
 from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
@@ -253,9 +254,10 @@ def _steps(view: RunView, steps: Sequence[KnownStep], now: datetime, width: int)
     for column, least in (("step", 12), ("resources", 9)):
         excess = sum(widths.values()) + 2 * len(columns) - width
         widths[column] -= max(0, min(excess, widths[column] - least))
+    looks = shortened((row["step"].plain for row in rows), widths["step"])
     for row in rows:
-        for column in ("step", "resources"):
-            row[column].truncate(widths[column], overflow="ellipsis")
+        row["step"] = Text(looks[row["step"].plain])
+        row["resources"].truncate(widths["resources"], overflow="ellipsis")
         table.add_row(*(row[column] for column in columns))
     return table
 

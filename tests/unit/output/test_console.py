@@ -3,8 +3,10 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -172,6 +174,27 @@ def test_summary_on_a_terminal() -> None:
     text = shown.getvalue()
     assert "\x1b[1;31mRun failed: [b]train[/b]." in text
     assert "[red]train[/red]" in text
+
+
+def test_long_names_are_cut_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"preprocess_{'customer_' * 8}transactions_{n}_of_europe" for n in (1, 2)]
+    steps = tuple(StepRecord(name, "completed", START, START) for name in names)
+    reporter = Reporter()
+    reporter.summary(replace(OUTCOME, steps=steps))
+    said = capsys.readouterr().err
+    assert all(re.search(rf"^{name}  completed  0.0 s$", said, re.M) for name in names)
+
+    shown = on_a_terminal(reporter)
+    reporter.begin(Board(["load", *names]))
+    for name in ("load", *names):
+        reporter.line(LogLine(name, "stdout", "x", None, "sb-1"))
+    reporter.summary(replace(OUTCOME, steps=steps))
+    lines = [re.sub(r"\x1b\[[0-9;?]*\w", "", line) for line in shown.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    marks = [line.removesuffix(" | x") for line in lines if line.endswith(" | x")]
+    assert [len(mark) for mark in marks] == [24] * 3 and len(set(marks)) == 3
+    rows = [line for line in lines if "  completed" in line]
+    assert len(set(rows)) == 2 and all(len(row) == 80 for row in rows)
 
 
 def test_output_on_a_terminal_keeps_colours_only() -> None:
