@@ -19,7 +19,7 @@ from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import Reporter
 from modalrun.output.words import duration
 
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,15 @@ def test_duration(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(9.97, "10 s"), (59.7, "1 m 00 s")])
 def test_duration_at_the_edge_of_a_unit(seconds: float, text: str) -> None:
     assert duration(START, START + timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (3, "3 s"), (3.4, "3 s"), (75, "1 m 15 s")]
+)
+def test_duration_of_what_is_known_to_the_second(seconds: float, text: str) -> None:
+    whole = START.replace(microsecond=0)
+    assert duration(whole, whole + timedelta(seconds=seconds)) == text
+    assert duration(whole - timedelta(seconds=seconds), whole) == text
 
 
 def test_duration_of_what_has_not_ended() -> None:
