@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.live import Live
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from modalrun.board import Board, Row
 from modalrun.output.marks import shortened
+from modalrun.output.redrawing import Redrawn
 from modalrun.output.words import STYLES, duration_of
 
 _MOST_ROWS = 12
@@ -55,14 +55,7 @@ class LiveView:
         self._news = threading.Condition()
         self._pending: list[str | Text] = []
         self._closing = False
-        self._live = Live(
-            console=console,
-            get_renderable=self._render,
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._live = Redrawn(console, self._render, transient=True)
         self._writer = threading.Thread(target=self._write, daemon=True)
 
     def start(self) -> None:

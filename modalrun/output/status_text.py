@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import NamedTuple
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from modalrun.history import KnownStep
 from modalrun.output.console import make_console, print_wide
 from modalrun.output.marks import shortened
+from modalrun.output.redrawing import Redrawn
 from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
@@ -47,13 +47,9 @@ class LiveStatus:
         self._view: RunView | None = None
         self._said: dict[str, tuple[datetime, str]] = {}
         self._over = False
-        self._live: Live | None = None
+        self._live: Redrawn | None = None
         if self._console.is_terminal:
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._current,
-                refresh_per_second=4,
-            )
+            self._live = Redrawn(self._console, self._current, redirect=True)
 
     def __enter__(self) -> LiveStatus:
         return self
