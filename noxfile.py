@@ -6,6 +6,7 @@ from packaging.requirements import Requirement
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "tests-3.11"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
 
 # What can differ from one version of zenml or modal to another: both modes of submit, logs, status,
 # stop, resume, the flavor, dynamic pipelines, images, volumes, secrets, and cut connections.
@@ -45,21 +46,21 @@ def _version_tests(session: nox.Session) -> None:
     show = "from importlib.metadata import version; print(version('zenml'), version('modal'))"
     session.run("python", "-c", show)
     files = [] if any(one.startswith("tests") for one in session.posargs) else VERSION_TESTS
-    session.run("pytest", "-n", "2", "--dist", "worksteal", *files, *session.posargs)
+    session.run(*PYTEST, "--cold-commands", *files, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` go to pytest."""
     session.install("-e", ".[dev]")
-    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session
 def exhaustive(session: nox.Session) -> None:
     """Run every test, also the slow variations that the default suite leaves out."""
     session.install("-e", ".[dev]")
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "", *session.posargs)
+    session.run(*PYTEST, "--cold-commands", "-m", "", *session.posargs)
 
 
 @nox.session(name="real-server")

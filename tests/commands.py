@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+from forking import Forked
 from servers import sharing
 
 DEADLINE = 90.0 * sharing.PATIENCE
@@ -85,7 +86,7 @@ class Command:
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: subprocess.Popen[bytes] | Forked,
         stdout: Stream,
         stderr: Stream,
         keyboard: int | None = None,

@@ -13,6 +13,7 @@ import os
 import pty
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -25,8 +26,10 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+import forking
 import pytest
 from commands import DEADLINE, Command, Result, Stream
+from forking import Forge, Forked
 from servers import sharing, workspace
 from servers.records import ServerRecords, SQLiteRecords, sqlite_rows
 from servers.together import Servers
@@ -79,6 +82,7 @@ class World:
         root: Its folder.
         zenml_template: The ZenML configuration that it begins with; an empty one without it.
         nursery: Where the local Modal server finds the process that has ZenML in memory.
+        forge: What starts commands with ZenML in memory; without it, they are started cold.
         place: Where it is on a ZenML server; it has a local SQLite store without it.
         servers: The servers that `place` is on.
     """
@@ -88,6 +92,8 @@ class World:
         root: Path,
         zenml_template: Path | None,
         nursery: Path,
+        forge: Forge | None,
+        *,
         place: workspace.Workspace | None = None,
         servers: Servers | None = None,
     ) -> None:
@@ -105,6 +111,7 @@ class World:
             self.zenml_config.mkdir()
         else:
             copy_zenml(zenml_template, self.zenml_config)
+        self.forge = forge
         self.place = place
         self.servers = servers
         self.environment = _clean_environment() | {
@@ -167,15 +174,20 @@ class World:
             environment.setdefault("TERM", "xterm-256color")
         else:
             (ours, out), (ours_err, err) = os.pipe(), os.pipe()
-        process = subprocess.Popen(
-            command,
-            stdin=out if terminal else subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            cwd=cwd or self.elsewhere,
-            env=self.environment | environment,
-            start_new_session=True,
-        )
+        env, folder = self.environment | environment, cwd or self.elsewhere
+        process: subprocess.Popen[bytes] | Forked
+        if terminal:
+            process = subprocess.Popen(
+                command,
+                stdin=out,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env=env,
+                start_new_session=True,
+            )
+        else:
+            process = forking.start(self.forge, command, env, folder, (out, err))
         for descriptor in {out, err}:
             os.close(descriptor)
         stdout = Stream(ours)
@@ -191,7 +203,8 @@ class World:
         script, answer = self.root / "ask_zenml.py", self.root / "answer.json"
         ending = "import json, sys\njson.dump(result, open(sys.argv[1], 'w'), default=str)"
         script.write_text(f"{code}\n{ending}\n")
-        done = self.start([sys.executable, str(script), str(answer)]).finish()
+        command = [sys.executable, "-m", script.stem, str(answer)]
+        done = self.start(command, cwd=script.parent).finish()
         assert done.exit_code == 0, done.stderr
         return json.loads(answer.read_text())
 
@@ -333,7 +346,15 @@ class World:
 
     def _server(self, query: str) -> list[Any]:
         database = self.state / "state.sqlite3"
-        return sqlite_rows(database, query) if database.exists() else []
+        if not database.exists():
+            return []
+        try:
+            return sqlite_rows(database, query)
+        except sqlite3.OperationalError as error:
+            # It was ended while it started.
+            if "no such table" not in str(error):
+                raise
+            return []
 
 
 class Gate:
@@ -386,6 +407,17 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert (process.returncode, output) == (0, b"")
 
 
+@pytest.fixture(scope="session")
+def forge(request: pytest.FixtureRequest) -> Iterator[Forge | None]:
+    """What starts modalrun's commands with ZenML in memory; see `forking`."""
+    if sys.platform != "linux" or request.config.getoption("--cold-commands"):
+        yield None
+        return
+    made = Forge(_clean_environment())
+    yield made
+    made.close()
+
+
 def copy_zenml(template: Path, destination: Path) -> None:
     """A ZenML configuration folder of one's own, made from `zenml_template`."""
     shutil.copytree(template, destination)
@@ -394,7 +426,7 @@ def copy_zenml(template: Path, destination: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def zenml_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def zenml_template(tmp_path_factory: pytest.TempPathFactory, forge: Forge | None) -> Path:
     """A ZenML configuration folder with a fresh SQLite database, made once because it takes 5 s."""
     base = tmp_path_factory.getbasetemp()
     # The workers of pytest-xdist share the folder above.
@@ -402,29 +434,26 @@ def zenml_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with root.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / "made").exists():
-            _make_zenml(root)
+            _make_zenml(root, forge)
             (root / "made").touch()
     return root / "zenml-config"
 
 
-def _make_zenml(root: Path) -> None:
+def _make_zenml(root: Path, forge: Forge | None) -> None:
     root.mkdir()
     environment = _clean_environment() | {
         "HOME": str(root),
         "ZENML_CONFIG_PATH": str(root / "zenml-config"),
     }
+    script = root / "ask_zenml.py"
+    script.write_text("from zenml.client import Client; Client().active_stack_model")
+    command = [sys.executable, "-m", script.stem]
     # Twice: the first use still writes which stack and project are active.
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", "from zenml.client import Client; Client().active_stack_model"],
-            env=environment,
-            cwd=root,
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout
+        with (root / "output").open("w+b") as output:
+            file = output.fileno()
+            done = forking.start(forge, command, environment, root, (file, file))
+            assert done.wait(DEADLINE) == 0, (root / "output").read_text()
 
 
 @pytest.fixture(scope="session")
@@ -445,6 +474,7 @@ def server_world(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     nursery: Path,
+    forge: Forge | None,
     servers: Servers,
     _interruptible: None,
 ) -> Iterator[World]:
@@ -453,7 +483,7 @@ def server_world(
     option = request.config.getoption("--zenml-server")
     template = request.getfixturevalue("zenml_template") if option else None
     place = workspace.make(servers.api(), servers.s3, f"w-{tmp_path.name}-{os.urandom(3).hex()}")
-    made = World(tmp_path, template, nursery, place, servers)
+    made = World(tmp_path, template, nursery, forge, place=place, servers=servers)
     yield made
     made.close()
     workspace.clear(servers.api(), place)
@@ -461,10 +491,14 @@ def server_world(
 
 @pytest.fixture
 def local_world(
-    tmp_path: Path, nursery: Path, zenml_template: Path, _interruptible: None
+    tmp_path: Path,
+    nursery: Path,
+    forge: Forge | None,
+    zenml_template: Path,
+    _interruptible: None,
 ) -> Iterator[World]:
     """A world with ZenML's local SQLite store."""
-    made = World(tmp_path, zenml_template, nursery)
+    made = World(tmp_path, zenml_template, nursery, forge)
     yield made
     made.close()
 

@@ -192,6 +192,21 @@ def _show(field: int, texts: Sequence[str]) -> None:
             ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
 
 
+def own_environment() -> None:
+    """Have the variables elsewhere than where this process began with them.
+
+    What is written over by `show_environment` is what they point into until then.
+    """
+    variables = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+def show_environment(env: Mapping[str, str]) -> None:
+    """Have others see an environment as this process's; what is longer than its own is cut."""
+    _show(_ENVIRONMENT, [f"{name}={value}" for name, value in env.items()])
+
+
 class _LookUps:
     """Which environment variables were looked at, and whether all of them were at once."""
 
@@ -255,8 +270,12 @@ def _environment_of_exec() -> dict[str, str]:
     return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
 
 
-def _preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
-    """Import the modules of a request; returns what came of it, and why it is of no use."""
+def preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
+    """Import the modules of a request; returns what came of it, and why it is of no use.
+
+    Args:
+        request: A `preload.Preload` as JSON, and `python`: the interpreter, as commands name it.
+    """
     before = _environment_of_exec()
     path = tuple(sys.path)
     look_ups = _LookUps()
@@ -333,13 +352,10 @@ def _belong_to(channel: socket.socket, request: Mapping[str, Any]) -> dict[str, 
         os.dup2(descriptor, number)
         os.close(descriptor)
     server = json.loads(text)
-    # What is written over below is what the variables of this process point into.
-    variables = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(variables)
+    own_environment()
     # By these a process is known as that server's, and so are those that are forked from it.
     _show(_ARGUMENTS, server["argv"])
-    _show(_ENVIRONMENT, [f"{name}={value}" for name, value in server["env"].items()])
+    show_environment(server["env"])
     if server["request"] != request:
         return {"pid": os.getpid(), "problem": "it was asked for something else"}
     return {"pid": os.getpid()}
@@ -358,7 +374,7 @@ def main() -> None:
     directories = _directories()
     request = json.loads(text)
     began = time.monotonic()
-    warm, problem = _preload(request)
+    warm, problem = preload(request)
     found: dict[str, Any] = {
         "problem": problem,
         "seconds": round(time.monotonic() - began, 3),

@@ -10,7 +10,7 @@ _USED = pytest.StashKey["str | None"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--zenml-server`."""
+    """Add the options of this project's tests."""
     parser.addoption(
         "--zenml-server",
         action="store_true",
@@ -20,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--servers",
         metavar="FOLDER",
         help="use the servers that `python -m servers FOLDER` runs, instead of starting some",
+    )
+    parser.addoption(
+        "--cold-commands",
+        action="store_true",
+        help="start every command of modalrun's anew, instead of with ZenML in memory",
     )
 
 

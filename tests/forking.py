@@ -1,0 +1,239 @@
+"""Commands of modalrun's that needn't import ZenML each: forked from a process that has done so.
+
+Most of a command's time is the import of ZenML, some 2.5 s of a processor. So a test session
+imports it once, and commands that would behave the same become such a process's children, as
+sandboxes of the local Modal server do (`modalrun.localmodal.warm`). What has a terminal, what sets
+a variable that the imports look at, and what is no program of modalrun's is started as usual; with
+`--cold-commands` everything is.
+
+Here is the test session's end; `python forking.py SOCKET REQUEST` is the other one.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    # The folder of this file, which no command has.
+    del sys.path[0]
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from modalrun.localmodal import warm
+from modalrun.localmodal.preload import Preload
+from modalrun.preloading import PRELOAD
+
+REQUEST = Preload(
+    # Not the SDK: its import reads its configuration file. Its messages are most of its time.
+    modules=(*(name for name in PRELOAD.modules if name != "modal"), "modal_proto.api_pb2"),
+    programs=("modalrun", "ask_zenml"),
+    late=PRELOAD.late,
+)
+
+
+class Forked:
+    """A process that is not our child, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control.makefile("r")
+        control.close()
+        self.pid = int(self._control.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code if it has ended; negative: the signal that ended it."""
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
+        code = self._look(timeout)
+        if code is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """As its name says."""
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self, timeout: float | None) -> int | None:
+        if self.returncode is None:
+            poll = select.poll()
+            poll.register(self._control, select.POLLIN)
+            if poll.poll(None if timeout is None else timeout * 1000):
+                self.returncode = int(self._control.readline())
+                self._control.close()
+        return self.returncode
+
+
+class Forge:
+    """Starts the commands of a test session."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Begin to import; the first command that suits waits for its end.
+
+        Args:
+            environment: What commands have in common, for what the imports look at.
+        """
+        self._ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno()), json.dumps(REQUEST.to_json())],
+                # As the commands have them: Python looks at its streams once, when it starts.
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(environment),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._warm: warm.Warm | None = None
+
+    def start(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        streams: tuple[int, int],
+    ) -> Forked | None:
+        """Start a command with nothing to read; None for one that has to be started anew.
+
+        Args:
+            argv: The command.
+            env: Its whole environment.
+            cwd: Its working folder.
+            streams: Its standard output and standard error, which are pipes.
+        """
+        if not warm.is_program(argv, env, sys.executable, REQUEST.programs):
+            return None
+        if self._warm is None:
+            found = json.loads(self._ours.makefile("r").readline())
+            assert found["problem"] is None, found
+            self._warm = warm.Warm(sys.executable, REQUEST.programs, (), found["values"])
+        if not self._warm.suits(argv, env):
+            return None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._ours, [b" "], [theirs.fileno(), *streams])
+        message = {"argv": list(argv), "env": dict(env), "cwd": str(cwd)}
+        ours.sendall(json.dumps(message).encode() + b"\n")
+        return Forked(ours)
+
+    def close(self) -> None:
+        """End it; no command may have been left running."""
+        self._ours.close()
+        output = self._process.communicate(timeout=60)
+        assert (self._process.returncode, output) == (0, (b"", b"")), output
+
+
+def start(
+    forge: Forge | None,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    streams: tuple[int, int],
+) -> Forked | subprocess.Popen[bytes]:
+    """Start a command with nothing to read: from the forge if it suits, else anew."""
+    process = forge and forge.start(argv, env, cwd, streams)
+    return process or subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=streams[0],
+        stderr=streams[1],
+        cwd=cwd,
+        env=env,
+        start_new_session=True,
+    )
+
+
+def _become(wanted: Mapping[str, Any], known: warm.Warm, streams: Sequence[int]) -> NoReturn:
+    """In a forked process: be the command."""
+    os.setsid()
+    for number, descriptor in enumerate(streams, 1):
+        os.dup2(descriptor, number)
+    os.chdir(wanted["cwd"])
+    env = wanted["env"]
+    # By its home a test finds a process that was left behind; the end may be cut.
+    warm.show_environment({"HOME": env.get("HOME", ""), **env})
+    known.become(wanted["argv"], env)
+
+
+def _read_line(control: socket.socket) -> bytes:
+    text = b""
+    while not text.endswith(b"\n"):
+        text += control.recv(65536)
+    return text
+
+
+def _serve(channel: socket.socket, known: warm.Warm, wakeup: int) -> None:
+    """Fork a process for each message, and tell of its end, until the channel's other end goes."""
+    running: dict[int, socket.socket] = {}
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    poll.register(wakeup, select.POLLIN)
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == wakeup:
+                os.read(wakeup, 512)
+                for pid, code in _ended():
+                    with running.pop(pid) as control, contextlib.suppress(OSError):
+                        control.sendall(b"%d\n" % code)
+                continue
+            message, descriptors, *_ = socket.recv_fds(channel, 1, 3)
+            if not message:
+                return
+            control = socket.socket(fileno=descriptors[0])
+            wanted = json.loads(_read_line(control))
+            pid = os.fork()
+            if pid == 0:
+                _become(wanted, known, descriptors[1:])
+            for stream in descriptors[1:]:
+                os.close(stream)
+            running[pid] = control
+            control.sendall(b"%d\n" % pid)
+
+
+def _ended() -> Iterator[tuple[int, int]]:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            yield pid, os.waitstatus_to_exitcode(status)
+
+
+def main() -> None:
+    """Import, say what came of it, and serve."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    began = time.monotonic()
+    known, problem = warm.preload({**json.loads(sys.argv[2]), "python": sys.executable})
+    found = {"problem": problem, "values": dict(known.values), "seconds": time.monotonic() - began}
+    channel.sendall(json.dumps(found).encode() + b"\n")
+    wakeup, trigger = os.pipe()
+    os.set_blocking(trigger, False)
+    signal.set_wakeup_fd(trigger, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warm.own_environment()
+    _serve(channel, known, wakeup)
+    # Without the teardown of all that was imported.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
