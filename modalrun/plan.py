@@ -35,6 +35,8 @@ TAG_RUN = "modalrun-run"
 TAG_ROLE = "modalrun-role"
 TAG_STEP = "modalrun-step"
 TAG_PIPELINE = "modalrun-pipeline"
+TAG_AFTER = "modalrun-after"
+"""On a run sandbox that is not the first one of its run: the one before."""
 
 RUN_FIELDS = (
     "mode",

@@ -7,9 +7,9 @@ import os
 import stat
 import sys
 import threading
+from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +17,9 @@ from modalrun.board import Board
 from modalrun.driver.events import StepEvent
 from modalrun.loglines import SYSTEM, LogLine
 from modalrun.outcome import Outcome, StepRecord
-from modalrun.output.live import MARKS, LiveView, Verbatim
+from modalrun.output.live import LiveView, Verbatim
+from modalrun.output.marks import Marks, shortened, widest
+from modalrun.output.phase import Phase, is_live
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
 from modalrun.output.wrapping import terminal_width, wrapped
@@ -45,10 +47,9 @@ class Reporter:
         }
         self._talk = self._consoles["stderr"]
         self._lock = threading.Lock()
-        self._status: Status | None = None
+        self._phase = Phase()
         self._live: LiveView | None = None
-        self._marks: dict[str, int] = {}
-        self._width = 0
+        self._marks = Marks(widest(self._talk.width))
 
     def __enter__(self) -> Reporter:
         return self
@@ -66,10 +67,7 @@ class Reporter:
             self._live.note(text)
             return
         with self._lock:
-            self._end_phase()
-            if _is_live(self._talk):
-                self._status = self._talk.status(Text(f"{text} ..."))
-                self._status.start()
+            self._phase.show(self._talk, text)
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
@@ -78,19 +76,17 @@ class Reporter:
             self._live.show(lines)
             return
         with self._lock:
-            self._end_phase()
+            self._phase.end()
             for line in lines:
                 self._talk.print(line)
 
     def begin(self, board: Board) -> None:
         """The run's output follows; on a terminal its steps are shown below it."""
-        names = list(board.rows)
-        self._marks = {name: MARKS[i % len(MARKS)] for i, name in enumerate(names)}
-        self._width = min(max(map(len, names), default=0), 24)
+        self._marks.learn(board.rows)
         with self._lock:
-            self._end_phase()
+            self._phase.end()
             # Whoever reads a pipe (`| grep`) may write to the same terminal, across the table.
-            if _is_live(self._talk) and not _is_pipe(self._consoles["stdout"]):
+            if is_live(self._talk) and not _is_pipe(self._consoles["stdout"]):
                 self._live = LiveView(self._talk, board)
                 self._live.start()
 
@@ -102,7 +98,7 @@ class Reporter:
         console = self._consoles.get(line.source, self._talk)
         if not console.is_terminal:
             with self._lock:
-                self._end_phase()
+                self._phase.end()
                 mark = f"{line.step} | " if line.step else ""
                 console.file.write(f"{mark}{harmless(line.text, colours=False)}\n")
                 console.file.flush()
@@ -113,7 +109,7 @@ class Reporter:
             self._live.show([shown])
             return
         with self._lock:
-            self._end_phase()
+            self._phase.end()
             console.print(Verbatim([shown]))
 
     def question(self, text: str | None) -> None:
@@ -126,34 +122,11 @@ class Reporter:
     def summary(self, outcome: Outcome) -> None:
         """The run id, each step's state and time, and how to see more."""
         self._end()
-        states = {step.name: state(step) for step in outcome.steps}
-        times = {step.name: duration(step.start, step.end) for step in outcome.steps}
-        gpus = {step.name: step.gpu or "-" for step in outcome.steps}
-        has_gpu = any(step.gpu for step in outcome.steps)
-        others = (states, times, gpus) if has_gpu else (states, times)
-        # On a narrow terminal it is the names that are cut.
-        taken = sum(max([len("state"), *map(len, one.values())]) + 2 for one in others)
-        width = terminal_width(self._talk.file)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column(
-            "step",
-            no_wrap=True,
-            overflow="ellipsis",
-            max_width=None if width is None else max(8, width - taken),
-        )
-        table.add_column("state", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
-        if has_gpu:
-            table.add_column("gpu", no_wrap=True)
-        for step in outcome.steps:
-            cells = [Text(states[step.name], style=STYLES.get(step.status, ""))]
-            cells.append(Text(times[step.name]))
-            cells += [Text(gpus[step.name])] if has_gpu else []
-            table.add_row(Text(step.name), *cells)
         with self._lock:
             if outcome.steps:
                 self._talk.print()
-                print_wide(self._talk, table)
+                width = self._talk.width if self._talk.is_terminal else None
+                print_wide(self._talk, _steps(outcome.steps, width))
                 self._talk.print()
             style = "bold green" if outcome.exit_code == 0 else "bold red"
             for line in self._fitting(outcome.headline):
@@ -188,26 +161,15 @@ class Reporter:
             return text
         if line.source == SYSTEM and colours:
             text = f"{_DIM}{text}{_RESET}"
-        mark = f"{line.step:<{self._width}} | "
-        code = self._marks.get(line.step) if colours else None
-        return f"\x1b[{code}m{mark}{_RESET}{text}" if code else mark + text
+        mark, colour = self._marks.of(line.step)
+        return f"\x1b[{colour}m{mark} | {_RESET}{text}" if colours else f"{mark} | {text}"
 
     def _end(self) -> None:
         live, self._live = self._live, None
         if live is not None:
             live.stop()
         with self._lock:
-            self._end_phase()
-
-    def _end_phase(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-
-
-def _is_live(console: Console) -> bool:
-    """Whether what is shown can be redrawn: FORCE_COLOR makes Rich take a file for a terminal."""
-    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+            self._phase.end()
 
 
 def _is_pipe(console: Console) -> bool:
@@ -216,6 +178,31 @@ def _is_pipe(console: Console) -> bool:
     except (OSError, ValueError):
         # A stream of another kind, as in a notebook.
         return False
+
+
+def _steps(steps: Sequence[StepRecord], width: int | None) -> Table:
+    """The steps of a run that is over; with a width, names have the room that is left."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("step", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    has_gpu = any(step.gpu for step in steps)
+    if has_gpu:
+        table.add_column("gpu", no_wrap=True)
+    rows = []
+    for step in steps:
+        cells = [Text(state(step), style=STYLES.get(step.status, ""))]
+        cells.append(Text(duration(step.start, step.end)))
+        cells += [Text(step.gpu or "-")] if has_gpu else []
+        rows.append(cells)
+    names = {step.name: step.name for step in steps}
+    if width is not None:
+        columns = zip(*rows, strict=True)
+        taken = sum(2 + max(5, *(cell.cell_len for cell in column)) for column in columns)
+        names = shortened(names, max(8, width - taken))
+    for step, cells in zip(steps, rows, strict=True):
+        table.add_row(Text(names[step.name]), *cells)
+    return table
 
 
 def state(step: StepRecord) -> str:

@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import NamedTuple
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from modalrun.history import KnownStep
 from modalrun.output.console import make_console, print_wide
+from modalrun.output.marks import shortened
+from modalrun.output.redrawing import Redrawn
 from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
@@ -47,17 +48,11 @@ class LiveStatus:
         self._view: RunView | None = None
         self._said: dict[str, tuple[datetime, str]] = {}
         self._over = False
-        self._live: Live | None = None
+        self._live: Redrawn | None = None
         if self._console.is_terminal:
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._current,
-                refresh_per_second=4,
-            )
+            self._live = Redrawn(self._console, self._current, redirect=True)
 
     def __enter__(self) -> LiveStatus:
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(
@@ -77,7 +72,11 @@ class LiveStatus:
         """The run as it is now."""
         self._view = view
         if self._live is not None:
-            self._live.refresh()
+            if self._live.is_started:
+                self._live.refresh()
+            else:
+                # Until there is something to show, others may use the terminal.
+                self._live.start(refresh=True)
             return
         now = _now()
         news: list[tuple[datetime, _Change]] = []
@@ -258,9 +257,10 @@ def _steps(view: RunView, steps: Sequence[KnownStep], now: datetime, width: int)
     for column, least in (("step", 12), ("resources", 9)):
         excess = sum(widths.values()) + 2 * len(columns) - width
         widths[column] -= max(0, min(excess, widths[column] - least))
+    looks = shortened((row["step"].plain for row in rows), widths["step"])
     for row in rows:
-        for column in ("step", "resources"):
-            row[column].truncate(widths[column], overflow="ellipsis")
+        row["step"] = Text(looks[row["step"].plain])
+        row["resources"].truncate(widths["resources"], overflow="ellipsis")
         table.add_row(*(row[column] for column in columns))
     return table
 

@@ -129,6 +129,23 @@ def read(run: KnownRun) -> tuple[KnownRun, tuple[KnownStep, ...]]:
         )
 
 
+def step_names(run_id: str) -> tuple[str, ...] | None:
+    """The names of all steps of a run; None where more may come, as its pipeline is dynamic.
+
+    Raises:
+        NotFoundError: There is no such run.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        client = Client()
+        try:
+            run = client.zen_store.get_run(UUID(run_id))
+        except KeyError as error:
+            raise NotFoundError(f"ZenML has no run {run_id}.") from error
+        # Without a snapshot there is nothing that would name those to come.
+        return tuple(_invocations(client, run, [])) or None
+
+
 def sandbox_seconds(runs: Sequence[KnownRun]) -> dict[str, list[KnownStep]]:
     """Every attempt of the steps of several runs, by run id; in one query per hundred attempts.
 

@@ -17,7 +17,7 @@ import pytest
 from modalrun.driver import events
 from modalrun.driver.events import MARK, StepEvent
 from tests.conftest import FINISHED
-from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate, waiting
+from tests.e2e.test_per_step import assert_all_over, boxes, per_step, waiting
 
 if TYPE_CHECKING:
     from tests.conftest import Result, World
@@ -57,7 +57,8 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     assert "driver is running" in running.stderr
 
     (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
-    terminate(world, driver.id)
+    killed = world.modalrun("local", "kill", driver.id).finish()
+    assert killed.exit_code == 0, killed.stderr
 
     done = command.finish(LONG)
     assert done.exit_code == 7, done.stderr

@@ -20,7 +20,7 @@ from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import Reporter
 from modalrun.output.words import duration
 
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,15 @@ def test_duration(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(9.97, "10 s"), (59.7, "1 m 00 s")])
 def test_duration_at_the_edge_of_a_unit(seconds: float, text: str) -> None:
     assert duration(START, START + timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (3, "3 s"), (3.4, "3 s"), (75, "1 m 15 s")]
+)
+def test_duration_of_what_is_known_to_the_second(seconds: float, text: str) -> None:
+    whole = START.replace(microsecond=0)
+    assert duration(whole, whole + timedelta(seconds=seconds)) == text
+    assert duration(whole - timedelta(seconds=seconds), whole) == text
 
 
 def test_duration_of_what_has_not_ended() -> None:
@@ -192,7 +201,28 @@ def test_talk_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         "  cost    nothing here; on Modal about",
         "          $0.0039 (list prices)",
     ]
-    assert any(re.fullmatch(r"(name)+\w*…  failed  1 m 15 s", line) for line in lines), lines
+    assert any(re.fullmatch(r"\w+…\w+  failed  1 m 15 s", line) for line in lines), lines
+
+
+def test_long_names_are_cut_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"preprocess_{'customer_' * 8}transactions_{n}_of_europe" for n in (1, 2)]
+    steps = tuple(StepRecord(name, "completed", START, START) for name in names)
+    reporter = Reporter()
+    reporter.summary(replace(OUTCOME, steps=steps))
+    said = capsys.readouterr().err
+    assert all(re.search(rf"^{name}  completed  0.0 s$", said, re.M) for name in names)
+
+    shown = on_a_terminal(reporter)
+    reporter.begin(Board(["load", *names]))
+    for name in ("load", *names):
+        reporter.line(LogLine(name, "stdout", "x", None, "sb-1"))
+    reporter.summary(replace(OUTCOME, steps=steps))
+    lines = [re.sub(r"\x1b\[[0-9;?]*\w", "", line) for line in shown.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    marks = [line.removesuffix(" | x") for line in lines if line.endswith(" | x")]
+    assert [len(mark) for mark in marks] == [24] * 3 and len(set(marks)) == 3
+    rows = [line for line in lines if "  completed" in line]
+    assert len(set(rows)) == 2 and all(len(row) == 80 for row in rows)
 
 
 def test_output_on_a_terminal_keeps_colours_only() -> None:
@@ -207,13 +237,13 @@ def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
     with Reporter() as reporter:
         shown = on_a_terminal(reporter)
         reporter.phase("Compiling [b]x[/b]")
-        assert reporter._status is not None
-        assert str(reporter._status.status) == "Compiling [b]x[/b] ..."
+        assert reporter._phase.status is not None
+        assert str(reporter._phase.status.status) == "Compiling [b]x[/b] ..."
         reporter.line(LogLine(None, "stdout", "first line", None, "sb-1"))
-        assert reporter._status is None
+        assert reporter._phase.status is None
         assert shown.getvalue().endswith("first line\n")
         reporter.phase("Waiting")
-    assert reporter._status is None
+    assert reporter._phase.status is None
     assert shown.getvalue().rpartition("\x1b[?25")[2].startswith("h"), "the cursor is there again"
 
 
