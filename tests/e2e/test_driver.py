@@ -284,12 +284,17 @@ def test_a_stop_while_a_sandbox_is_starting(world: World, faults: dict[str, obje
     world.wait_until(lambda: all(b.finished_at for b in world.sandboxes()), "all is over")
 
 
-def test_a_graceful_stop(world: World) -> None:
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+def test_a_graceful_stop(world: World, killed: bool) -> None:
     command, gate = waiting(world)
     world.wait_until(lambda: world.only_run().steps, "the step is recorded")
     run_id = world.only_run().id
     stop = world.start([sys.executable, "-m", "modalrun", "stop", run_id])
     command.stderr.wait_for("Nothing more is started", LONG)
+    if killed:
+        # Whoever asked waits for the run's end and doesn't ask again.
+        os.kill(driver_of(world), signal.SIGKILL)
+        command.stderr.wait_for("Taking over; step sandboxes that are running: 1.", LONG)
 
     gate.open()
 
