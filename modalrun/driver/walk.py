@@ -115,17 +115,25 @@ class Walk:
                 self._write(event)
             done |= {name for name, state in taken.states.items() if state.successful}
             self._remember(taken, done)
+        failed = [
+            name
+            for name, state in self._states.items()
+            if state.status == "failed" and name in self._steps and name not in self._members
+        ]
         self._scheduler = Scheduler(
             {step.name: step.upstream for step in self._order.steps},
             mode=FailureMode(self._order.failure_mode),
             max_parallelism=self._order.max_parallelism,
             done=done,
-            running=self._members,
+            running={*self._members, *failed},
         )
-        for name in self._members:
+        for name in (*self._members, *failed):
             self._start(name)
         if self._reason is not None:
             self._act(self._scheduler.stop(self._reason))
+        if failed:
+            # First: nothing may start that their failure forbids.
+            await asyncio.gather(*(self._tasks[name] for name in failed))
         self._act(self._scheduler.start())
         await self._finished.wait()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -188,11 +196,14 @@ class Walk:
     def _remember(self, taken: Takeover, done: set[str]) -> None:
         """Go on where the earlier driver was: attempts, records, running sandboxes."""
         by_tag = {fit(name, MAX_TAG): name for name in self._steps}
-        for member in taken.members:
+        for member in sorted(taken.members, key=lambda member: member.attempt):
             name = by_tag.get(member.step)
             if name is None or name in done:
                 continue
             self._tries[name].sandboxes = member.attempt
+            if (earlier := self._members.pop(name, None)) is not None:
+                # It was given up when the later one was created.
+                self._beside(earlier.terminate())
             if member.early and name not in taken.states:
                 # Whether it was told to go is not known; it has not begun its step.
                 self._beside(member.terminate())
@@ -201,7 +212,9 @@ class Walk:
         for name, state in taken.states.items():
             if name in self._tries:
                 tries = self._tries[name]
-                tries.sandboxes = max(tries.sandboxes, state.attempt)
+                again = state.facts.infrastructure_retries if state.facts is not None else None
+                # A try for infrastructure has a sandbox, and so a name, of its own.
+                tries.sandboxes = max(tries.sandboxes, state.attempt + (again or 0))
                 # Of "retrying" the last attempt has failed as well.
                 tries.failures = state.attempt - (0 if state.status == "retrying" else 1)
                 tries.record = state.id if _is_running(state) else None
@@ -232,6 +245,9 @@ class Walk:
         except Exception as error:
             # A fault of ours must neither hang the run nor pass for a success.
             self._say("".join(traceback.format_exception(error)).rstrip())
+            if (member := self._members.pop(step.name, None)) is not None:
+                # Nobody would wait for its end any more.
+                self._beside(member.terminate())
             self._fail(step, f"a fault of modalrun's own: {error}")
             succeeded = False
         del self._tasks[step.name]
