@@ -21,6 +21,7 @@ from modalrun.driver.records import Records
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
 from modalrun.driver.wanted import wanted
+from modalrun.errors import ModalrunError
 from modalrun.facts import StepFacts
 from modalrun.plan import MAX_TAG, fit
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
     from modalrun.zenml_api.recorder import RunRecorder
     from modalrun.zenml_api.step_records import StepState as StepRecordState
+
+STOP_REASON = "ZenML was asked to stop the run"
 
 
 @dataclass
@@ -372,12 +375,15 @@ class Walk:
         if state is not None and sandbox is not None:
             self._record_exit(state.id, sandbox, tries, end)
         stopped = state is not None and state.status in {"stopping", "stopped"}
+        if end.is_infrastructure and not stopped and not self._ending:
+            # Its sandbox may have been ended, or may have begun nothing, for that very reason.
+            stopped = await self._records.ask(lambda recorder: recorder.stop_requested())
         if stopped and not self._ending:
             # The step itself noticed it first.
-            self.stop("ZenML was asked to stop the run")
+            self.stop(STOP_REASON)
         if self._ending or stopped:
             if not self.gave_up and state is not None and _is_running(state):
-                await self._record_stop(step.name, self._why_ending)
+                await self._record_stop(step.name, self._why_ending or end.reason)
             # As the end of the run records it in ZenML.
             failed = self._timed_out and not stopped
             self._ended(step, "failed" if failed else "stopped", end)
@@ -401,7 +407,14 @@ class Walk:
         await self._records.ask(record)
 
     async def _cached(self, step: str) -> bool:
-        return await self._records.ask(lambda recorder: recorder.cached(step))
+        try:
+            return await self._records.ask(lambda recorder: recorder.cached(step))
+        except ModalrunError:
+            raise
+        except Exception as error:
+            # What can't be looked up is run.
+            self._say(f"Step `{step}` was not found in the cache: {type(error).__name__}: {error}")
+            return False
 
     async def _record_stop(self, step: str, reason: str) -> None:
         await self._records.ask(lambda recorder: recorder.stop_step(step, reason))

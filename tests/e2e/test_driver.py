@@ -304,3 +304,27 @@ def test_a_graceful_stop(world: World, killed: bool) -> None:
     run = world.only_run()
     assert (run.status, run.statuses) == ("stopped", {"wait": "completed"})
     assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_a_step_whose_sandbox_comes_after_zenml_was_asked_to_stop(world: World) -> None:
+    command, gate = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    run_id = world.only_run().id
+    # The driver looks at ZenML meanwhile.
+    (world.state / "faults.json").write_text(json.dumps({"boot_delay": 20}))
+    gate.open()
+    world.wait_until(lambda: boxes(world, "afterwards"), "the second step is starting")
+
+    world.zenml(
+        f"from modalrun.zenml_api import runs\nresult = runs.mark_stopping({run_id!r}, 'x')"
+    )
+
+    done = command.finish(LONG)
+    assert done.exit_code == 7, done.stderr
+    run = world.only_run()
+    assert (run.status, run.statuses) == ("stopped", {"wait": "completed"})
+    assert "failed" not in done.stderr
+    assert "started again" not in done.stderr
+    assert len(boxes(world, "afterwards")) == 1
+    assert_all_over(world)

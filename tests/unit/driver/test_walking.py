@@ -95,9 +95,16 @@ class Recorder:
 
     def __init__(self) -> None:
         self.states: dict[str, StepState] = {}
+        self.stopping = False
 
     def step_state(self, step: str) -> StepState | None:
         return self.states.get(step)
+
+    def stop_requested(self) -> bool:
+        return self.stopping
+
+    def cached(self, step: str) -> bool:
+        raise LookupError("of ZenML's")
 
     def record_exit(self, step_run: str, facts: StepFacts) -> None:
         """Nothing to see."""
@@ -239,6 +246,37 @@ def test_the_sandboxes_of_an_earlier_driver_are_counted_on() -> None:
         # Three have had the names up to this one.
         (await bench.boxes.wait("sb-a-4")).end(DONE)
         await run
+
+    play(scene)
+
+
+def test_a_sandbox_that_was_ended_because_the_run_is_stopped_is_not_replaced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": ["a"]})
+        run = bench.begin()
+        box = await bench.boxes.wait("sb-a-1")
+        bench.records.recorder.states["a"] = state("a", "running")
+        bench.records.recorder.stopping = True
+        box.end(KILLED)
+        await run
+        assert bench.walk.failed == []
+        assert bench.walk.asked_to_stop
+        assert len(bench.boxes.asked) == 1
+        assert bench.records.recorder.states["a"].status == "stopped"
+
+    play(scene)
+    assert set(told(capsys.readouterr().out)[-2:]) == {("a", "stopped"), ("b", "not run")}
+
+
+def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
+    async def scene() -> None:
+        bench = Bench({}, steps=(StepOrder("a", 0, look_up=True),))
+        run = bench.begin()
+        (await bench.boxes.wait("sb-a-1")).end(DONE)
+        await run
+        assert bench.walk.succeeded
 
     play(scene)
 
