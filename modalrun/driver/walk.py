@@ -362,17 +362,17 @@ class Walk:
         self, step: StepOrder, tries: _Tries, end: End, sandbox: str | None
     ) -> bool | None:
         """Whether a step has succeeded; None where it is to be tried again."""
-        if self._ids_untold and sandbox is not None:
-            self._beside(self._record_sandbox(step.name, sandbox))
-        if end.kind is Kind.COMPLETED:
-            self._ended(step, "completed", end)
-            return True
+        state = None
+        if end.kind is not Kind.COMPLETED:
+            state = await self._records.ask(lambda recorder: recorder.step_state(step.name))
         # ZenML's record wins: the step's outputs are stored, whatever became of its sandbox.
-        state = await self._records.ask(lambda recorder: recorder.step_state(step.name))
-        if state is not None and state.successful:
+        if end.kind is Kind.COMPLETED or (state is not None and state.successful):
+            if self._ids_untold and sandbox is not None:
+                self._beside(self._record_sandbox(step.name, sandbox))
             self._ended(step, "completed", end)
             return True
-        if state is not None and sandbox is not None:
+        # A sandbox that was lost early leaves the last record to the try before.
+        if state is not None and (_is_running(state) or _has_failed(state, tries)) and sandbox:
             self._record_exit(state.id, sandbox, tries, end)
         stopped = state is not None and state.status in {"stopping", "stopped"}
         if end.is_infrastructure and not stopped and not self._ending:
@@ -390,9 +390,12 @@ class Walk:
             return False
         again = None if self._stopping.is_set() else self._may_retry(step, tries, end, state)
         if again is not None:
+            if not end.is_infrastructure and state is not None and _is_running(state):
+                # Its process could not say so; ZenML makes "retrying" of it.
+                await self._record_failure(step.name, end.reason, final=False)
             self._ended(step, "retrying", replace(end, reason=f"{end.reason} {again}"))
             return None
-        await self._record_failure(step.name, end.reason)
+        await self._record_failure(step.name, end.reason, final=True)
         self._failed.append(step.name)
         self._ended(step, "failed", end)
         return False
@@ -429,8 +432,8 @@ class Walk:
         )
         self._beside(self._records.ask(lambda recorder: recorder.record_exit(record, facts)))
 
-    async def _record_failure(self, step: str, reason: str) -> None:
-        await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=True))
+    async def _record_failure(self, step: str, reason: str, *, final: bool) -> None:
+        await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=final))
 
     def _may_retry(
         self, step: StepOrder, tries: _Tries, end: End, state: StepRecordState | None

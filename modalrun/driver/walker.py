@@ -106,25 +106,30 @@ async def _take_over(walk: Walk, records: Records) -> Takeover:
 
 
 async def _watch_for_stop(walk: Walk, records: Records) -> None:
+    said: set[str] = set()
     await walk.first_created(FIRST_SECONDS)
-    if not os.environ.get(TAKE_OVER) and await _said(records.ask(lambda r: r.stop_requested())):
+    begins = not os.environ.get(TAKE_OVER)
+    if begins and await _answer(records.ask(lambda r: r.stop_requested()), said):
         # Nobody could end this sandbox when they stopped the run: it was not there yet.
         walk.give_up("the run was stopped before it began")
         return
-    await _said(records.ask(lambda recorder: recorder.set_running()))
+    await _answer(records.ask(lambda recorder: recorder.set_running()), said)
     while True:
         await asyncio.sleep(STOP_CHECK_SECONDS)
-        if await _said(records.ask(lambda recorder: recorder.stop_requested())):
+        if await _answer(records.ask(lambda recorder: recorder.stop_requested()), said):
             walk.stop(STOP_REASON)
             return
 
 
-async def _said(asking: Awaitable[T]) -> T | None:
-    """The answer; None where there is none, which is said: the watch itself goes on."""
+async def _answer(asking: Awaitable[T], said: set[str]) -> T | None:
+    """The answer; None where ZenML gives none, which is said once: the watch itself goes on."""
     try:
         return await asking
     except Exception as error:
-        say(f"Whether the run is to stop is not known: {type(error).__name__}: {error}")
+        text = f"ZenML can't be asked about the run: {type(error).__name__}: {error}"
+        if text not in said:
+            say(text)
+        said.add(text)
         return None
 
 

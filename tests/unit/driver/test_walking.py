@@ -96,6 +96,8 @@ class Recorder:
     def __init__(self) -> None:
         self.states: dict[str, StepState] = {}
         self.stopping = False
+        self.exits: list[tuple[str, str]] = []
+        self.failures: list[tuple[str, bool]] = []
 
     def step_state(self, step: str) -> StepState | None:
         return self.states.get(step)
@@ -107,10 +109,12 @@ class Recorder:
         raise LookupError("of ZenML's")
 
     def record_exit(self, step_run: str, facts: StepFacts) -> None:
-        """Nothing to see."""
+        self.exits.append((step_run, facts.sandbox_id))
 
     def fail_step(self, step: str, reason: str, *, final: bool = False) -> None:
-        self.states[step] = state(step, "failed")
+        self.failures.append((reason, final))
+        again = not final and self.states[step].status == "running"
+        self.states[step] = state(step, "retrying" if again else "failed")
 
     def stop_step(self, step: str, reason: str) -> None:
         self.states[step] = state(step, "stopped")
@@ -277,6 +281,44 @@ def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
         (await bench.boxes.wait("sb-a-1")).end(DONE)
         await run
         assert bench.walk.succeeded
+
+    play(scene)
+
+
+def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Sandboxes know their ids.
+    monkeypatch.setenv("MODAL_SANDBOX_ID", "sb-driver")
+
+    async def scene() -> None:
+        bench = Bench({}, steps=(StepOrder("a", 0, retries=1),))
+        run = bench.begin()
+        first = await bench.boxes.wait("sb-a-1")
+        bench.records.recorder.states["a"] = state("a", "retrying")
+        first.end(FAILED)
+        # Lost before it has a record of its own.
+        (await bench.boxes.wait("sb-a-2")).end(KILLED)
+        (await bench.boxes.wait("sb-a-3")).end(DONE)
+        await run
+        assert bench.records.recorder.exits == [("record-a", "sb-a-1")]
+
+    play(scene)
+
+
+def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() -> None:
+    async def scene() -> None:
+        bench = Bench({}, steps=(StepOrder("a", 0, retries=1),))
+        run = bench.begin()
+        first = await bench.boxes.wait("sb-a-1")
+        bench.records.recorder.states["a"] = state("a", "running")
+        # Modal was quicker than the supervisor.
+        first.end(End(Kind.TIMED_OUT, 124, "The sandbox reached its timeout."))
+        second = await bench.boxes.wait("sb-a-2")
+        assert bench.records.recorder.failures == [("The sandbox reached its timeout.", False)]
+        assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env(None)
+        second.end(DONE)
+        await run
 
     play(scene)
 
