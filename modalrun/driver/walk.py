@@ -395,6 +395,10 @@ class Walk:
                 await self._record_failure(step.name, end.reason, final=False)
             self._ended(step, "retrying", replace(end, reason=f"{end.reason} {again}"))
             return None
+        if self._asked_to_stop and end.is_infrastructure and not _has_failed(state, tries):
+            # Else it might have been started again. The end of the run settles its record.
+            self._ended(step, "stopped", end)
+            return False
         await self._record_failure(step.name, end.reason, final=True)
         self._failed.append(step.name)
         self._ended(step, "failed", end)

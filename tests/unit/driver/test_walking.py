@@ -323,6 +323,27 @@ def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() ->
     play(scene)
 
 
+def test_a_sandbox_that_is_lost_during_a_graceful_stop_is_no_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": []})
+        run = bench.begin()
+        lost, kept = [await bench.boxes.wait(f"sb-{name}-1") for name in "ab"]
+        bench.records.recorder.states["a"] = state("a", "running")
+        bench.walk.stop("the run was asked to stop")
+        lost.end(KILLED)
+        kept.end(DONE)
+        await run
+        assert bench.walk.failed == []
+        assert bench.walk.asked_to_stop
+        # ZenML would interrupt the other steps; the end of the run settles it.
+        assert bench.records.recorder.states["a"].status == "running"
+
+    play(scene)
+    assert ("a", "stopped") in told(capsys.readouterr().out)
+
+
 PREWARM: dict[str, Any] = {"prewarm": "cpu"}
 
 
