@@ -15,7 +15,7 @@ from modalrun.errors import AuthenticationError
 class Watched:
     """What the watch asks, and what it does then."""
 
-    def __init__(self, *answers: bool | Exception) -> None:
+    def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.reasons: list[str] = []
 
@@ -46,3 +46,23 @@ def test_the_watch_outlives_what_zenml_refuses(
     said = capsys.readouterr().err
     assert said.count("the key was rotated") == 1
     assert said.count("500") == 1
+
+
+class TakenOver(Watched):
+    """A run that a driver takes over."""
+
+    def __init__(self, *, stopping: bool) -> None:
+        super().__init__({}, stopping)
+        self.fleet = self
+
+    async def running(self) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_a_run_that_is_being_stopped_is_taken_over_as_such(stopping: bool) -> None:
+    run: Any = TakenOver(stopping=stopping)
+
+    asyncio.run(walker._take_over(run, run))
+
+    assert run.reasons == (["ZenML was asked to stop the run"] if stopping else [])
