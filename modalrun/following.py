@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from modalrun import interrupts
 from modalrun.board import Board, Row
@@ -31,6 +31,9 @@ from modalrun.outcome import (
 )
 from modalrun.plan import Plan
 from modalrun.spending import spending
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.runs import RunRecord
 
 OnInterrupt = Literal["ask", "stop", "detach"]
 """What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
@@ -371,7 +374,7 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     from modalrun.zenml_api import runs
 
     try:
-        if _is_orphaned(run, end) and not runs.read_run(run.run_id).finished:
+        if _is_orphaned(run, end) and _may_go_on(runs.read_run(run.run_id)):
             return _without_driver(run, board)
         # A sandbox that was killed as a whole could not record its own end.
         runs.finalize_run(
@@ -408,6 +411,11 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
 def _is_orphaned(run: Submitted, end: SandboxEnd) -> bool:
     """Whether the driver was ended from outside, so that another one can take over."""
     return run.plan.mode == "per_step" and end.exit_code == KILLED
+
+
+def _may_go_on(record: RunRecord) -> bool:
+    """Whether a run is not over; one that somebody is ending by force is, in a moment."""
+    return not record.finished and record.status != "stopping"
 
 
 def _living_steps(run: Submitted) -> int:

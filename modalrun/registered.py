@@ -93,6 +93,7 @@ def submit(
     created: list[Submitted] = []
     with ExitStack() as stack:
         stack.enter_context(_same_variables())
+        stack.enter_context(_left_open(run))
         with _worded(), _shown_until_started(shown), interrupts.installed():
             job = _job(target, str(snapshot.id), _source_root(run), shown)
             from modalrun.zenml_api.runs import existing_run
@@ -269,6 +270,22 @@ def _worded() -> Iterator[None]:
         if error.hint is None:
             raise
         raise type(error)(f"{error.message} {error.hint}") from None
+
+
+@contextlib.contextmanager
+def _left_open(run: PipelineRunResponse) -> Iterator[None]:
+    """Keep ZenML from recording a run as failed whose sandbox may have been created.
+
+    Of one that it resumes it makes what it was before.
+    """
+    from zenml.exceptions import RunMonitoringError
+
+    try:
+        yield
+    except errors.UnknownOutcomeError as error:
+        if from_metadata(RunFacts, run.run_metadata) is not None:
+            raise
+        raise RunMonitoringError(original_exception=error) from None
 
 
 @contextlib.contextmanager

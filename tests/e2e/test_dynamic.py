@@ -170,6 +170,8 @@ def test_stop(world: World, graceful: bool) -> None:
 
     assert stopped.exit_code == 0, stopped.stderr
     assert done.exit_code == 7, done.stderr
+    # Not: its driver was ended, and another one can take over.
+    assert "\nRun stopped.\n" in done.stderr
     run = world.only_run()
     assert run.status == "stopped"
     assert run.statuses["square"] == ("completed" if graceful else "stopped")

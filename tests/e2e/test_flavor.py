@@ -180,6 +180,25 @@ def test_ctrl_c_leaves_a_run_and_a_refresh_finds_that_its_sandbox_is_gone(world:
     assert (world.only_run().status, world.only_run().statuses["double"]) == ("failed", "failed")
 
 
+@pytest.mark.exhaustive
+def test_a_run_whose_submission_was_not_answered_keeps_its_record(world: World) -> None:
+    commands(world, *REGISTER)
+    world.server()
+    rules = [
+        {"rpc": "SandboxCreate*", "action": "lose_answer", "times": None},
+        {"rpc": "SandboxGetFromName*", "action": "error", "times": None},
+    ]
+    (world.state / "faults.json").write_text(json.dumps(rules))
+
+    left = script(world, "flavored.py", "pipeline").finish()
+
+    assert left.exit_code == 1
+    told = " ".join((left.stdout + left.stderr).split())
+    assert "UnknownOutcomeError: The connection to Modal was lost while" in told
+    # ZenML would have recorded a failure, for good, of a run whose sandbox goes on.
+    world.wait_until(lambda: world.only_run().status == "completed", "the run completes by itself")
+
+
 UPSTREAM = """
 import os
 os.environ["ZENML_SKIP_STACK_VALIDATION"] = "true"
