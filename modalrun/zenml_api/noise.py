@@ -1,5 +1,7 @@
 """Lines that ZenML logs while a step runs and that tell its user nothing. Importing this does not
-import ZenML. Read from ZenML 0.98.0; where another version words a line otherwise, it is shown."""
+import ZenML. Read from ZenML 0.98.0; where another version words a line otherwise, it is shown.
+
+In the logs that ZenML keeps of a step they stay: a step that prints nothing would have none."""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ NOISE = {
 
 
 def hide() -> None:
-    """Keep these lines from being logged in this process, unless it is to log for debugging.
+    """Keep these lines from this process's output, unless it is to log for debugging.
 
     At their source, where they can't be taken for a line of the user's. Warnings and errors pass.
     """
@@ -29,8 +31,18 @@ def hide() -> None:
 
 def _is_worth_it(record: logging.LogRecord) -> bool:
     begin = NOISE.get(record.name)
-    return (
+    if (
         begin is None
         or record.levelno > logging.INFO
         or not record.getMessage().lstrip().startswith(begin)
-    )
+    ):
+        return True
+    # What prints is a StreamHandler, and what keeps the logs is none (`zenml.logger`).
+    keeping = [
+        handler
+        for handler in logging.getLogger().handlers
+        if not isinstance(handler, logging.StreamHandler)
+    ]
+    for handler in keeping:
+        handler.handle(record)
+    return not keeping

@@ -17,7 +17,7 @@ import pytest
 from modalrun.driver import events
 from modalrun.driver.events import MARK, StepEvent
 from tests.conftest import FINISHED
-from tests.e2e.test_per_step import assert_all_over, boxes, per_step, waiting
+from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate, waiting
 
 if TYPE_CHECKING:
     from tests.conftest import Result, World

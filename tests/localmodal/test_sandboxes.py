@@ -15,7 +15,7 @@ from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher
 
-from .support import PATIENCE, START_DAEMON, Sdk, gone, processes_of
+from .support import PATIENCE, START_DAEMON, Sdk, gone, processes_of, wait_until_gone
 
 Backend = dict[str, Any]
 BOTH = ("T4", None)
@@ -109,7 +109,7 @@ def test_a_keeper_that_is_killed(sdk: Sdk) -> None:
     sandbox.wait()
     assert sandbox.returncode == 137
     assert sdk.record(sandbox).status == GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
-    assert gone(shell.pid)
+    wait_until_gone(shell.pid)
 
 
 def test_names_are_unique_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None:

@@ -13,6 +13,26 @@ RUNNER = "zenml.orchestrators.step_runner"
 BEGUN = "Initiating heartbeat for step: %s (%s)"
 
 
+class Kept(logging.Handler):
+    """What keeps the logs, as ZenML's handler does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    handler = Kept()
+    root = logging.getLogger()
+    printing = [one for one in root.handlers if isinstance(one, logging.StreamHandler)]
+    monkeypatch.setattr(root, "handlers", [*printing, handler])
+    return handler.lines
+
+
 @pytest.fixture(autouse=True)
 def _unfiltered() -> Iterator[None]:
     before = {name: list(logging.getLogger(name).filters) for name in noise.NOISE}
@@ -32,13 +52,26 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_heartbeat_is_nobodys_business(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kept: list[str]
 ) -> None:
     monkeypatch.delenv("ZENML_LOGGING_VERBOSITY", raising=False)
     monkeypatch.delenv("ZENML_DEBUG", raising=False)
     noise.hide()
     begin = "Initiating heartbeat for step: train"
-    assert logged(caplog) == [f"{begin} (late)", "Step train has started.", f"{begin} (mine)"]
+    shown = [f"{begin} (late)", "Step train has started.", f"{begin} (mine)"]
+    assert logged(caplog) == shown
+    assert kept == [f"{begin} (id)", *shown]
+
+
+def test_what_nobody_keeps_is_shown(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kept: list[str]
+) -> None:
+    monkeypatch.delenv("ZENML_LOGGING_VERBOSITY", raising=False)
+    monkeypatch.delenv("ZENML_DEBUG", raising=False)
+    root = logging.getLogger()
+    root.handlers[:] = [one for one in root.handlers if not isinstance(one, Kept)]
+    noise.hide()
+    assert len(logged(caplog)) == 4
 
 
 @pytest.mark.parametrize(
