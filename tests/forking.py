@@ -226,7 +226,9 @@ def main() -> None:
     """Import, say what came of it, and serve."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     began = time.monotonic()
-    known, problem = warm.preload({**json.loads(sys.argv[2]), "python": sys.executable})
+    # As modalrun's commands import it: ZenML takes hold of the streams that it then finds.
+    with contextlib.redirect_stdout(sys.stderr):
+        known, problem = warm.preload({**json.loads(sys.argv[2]), "python": sys.executable})
     found = {"problem": problem, "values": dict(known.values), "seconds": time.monotonic() - began}
     channel.sendall(json.dumps(found).encode() + b"\n")
     wakeup, trigger = os.pipe()
