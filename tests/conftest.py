@@ -482,7 +482,9 @@ def server_world(
     # Only tests that compare the user's configuration with what it was need one.
     option = request.config.getoption("--zenml-server")
     template = request.getfixturevalue("zenml_template") if option else None
-    place = workspace.make(servers.api(), servers.s3, f"w-{tmp_path.name}-{os.urandom(3).hex()}")
+    place = workspace.make(
+        servers.api(), servers.s3, f"w-{tmp_path.name.lower()}-{os.urandom(3).hex()}"
+    )
     made = World(tmp_path, template, nursery, forge, place=place, servers=servers)
     yield made
     made.close()

@@ -180,6 +180,7 @@ def test_a_server_of_another_version_and_another_time(world: World, old_server: 
 
 
 @pytest.mark.exhaustive
+@pytest.mark.local_store("the artifact store has to be a folder")
 def test_an_artifact_store_that_can_t_be_written_to(world: World) -> None:
     ask = "from zenml.client import Client\nresult = Client().active_stack.artifact_store.path"
     store = Path(world.zenml(ask))
@@ -198,6 +199,7 @@ def test_an_artifact_store_that_can_t_be_written_to(world: World) -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.local_store("what doesn't fit is the local store")
 def test_an_account_and_a_stack_that_fits_another_target(world: World) -> None:
     spec = world.spec(
         "pipeline: diamond.diamond\nmodal: {environment: main, secrets: [wandb], workspace: mine}\n"

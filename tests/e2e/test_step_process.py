@@ -33,16 +33,14 @@ result = {{"id": run.id, "environment": dict(run.environment)}}
 """
 
 STORED = """
-from pathlib import Path
 from zenml.client import Client
 client = Client()
+read = client.active_stack.artifact_store.open
 steps = client.list_run_steps(pipeline_run_id={run_id!r}, hydrate=True).items
 result = {{
     step.name: {{
         "metadata": dict(step.run_metadata),
-        "logs": [
-            Path(logs.uri).read_text() for logs in step.log_collection if logs.source == "step"
-        ],
+        "logs": [read(logs.uri, "r").read() for logs in step.log_collection if logs.source == "step"],
     }}
     for step in steps
 }}

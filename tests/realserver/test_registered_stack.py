@@ -18,18 +18,15 @@ pytestmark = pytest.mark.e2e
 def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     assert world.place is not None
     name = world.place.name
-    # The stack that was set counts, not the one of the test's environment.
-    own = {"ZENML_ACTIVE_STACK_ID": ""}
     commands(
         world,
         "zenml orchestrator flavor register modalrun.flavor.ModalrunOrchestratorFlavor",
         f"zenml orchestrator register {name}-orch --flavor=modalrun --synchronous=true"
         " --target=local --gpu=T4",
         f"zenml stack register {name}-modal -o {name}-orch -a {name} --set",
-        **own,
     )
 
-    done = script(world, "flavored.py", "pipeline", **own).finish()
+    done = script(world, "flavored.py", "pipeline").finish()
 
     assert done.exit_code == 0, done.stdout + done.stderr
     assert "load | loaded 4\n" in done.stdout
@@ -39,7 +36,7 @@ def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     (box,) = world.sandboxes()
     assert box.name == f"modalrun-{run.id}"
 
-    failed = script(world, "flavored.py", "per_step", "wrong", **own).finish()
+    failed = script(world, "flavored.py", "per_step", "wrong").finish()
 
     assert failed.exit_code == 1
     assert world.runs()[1].statuses == {"load": "cached", "double": "failed"}
