@@ -11,13 +11,13 @@ from __future__ import annotations
 import copy
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from submit import timed
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "configs" / "diamond.yaml"
@@ -74,18 +74,6 @@ def enlarge(path: Path, count: int) -> None:
         steps[f"{name}_{len(steps)}"] = made
     snapshot = {**held.snapshot, "step_configurations": steps}
     deployment_file.write(path, replace(held, snapshot=snapshot))
-
-
-def timed(command: list[str], environment: dict[str, str]) -> float:
-    """Seconds that a command takes; its output is shown only if it fails."""
-    begin = time.perf_counter()
-    result = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    seconds = time.perf_counter() - begin
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(command)} failed:\n{result.stdout}\n{result.stderr}")
-    return seconds
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ class RunFacts:
         regions: The regions it was asked for, separated by commas; None for any.
         workspace: The Modal workspace that its settings name; None where they name none.
         stop_requested: Whether somebody has asked its driver to stop: what runs may finish.
+        earlier: The run sandboxes that it has had before this one, oldest first, separated by
+            commas; None where this is the first.
     """
 
     target: str
@@ -47,6 +49,12 @@ class RunFacts:
     regions: str | None = None
     workspace: str | None = None
     stop_requested: bool = False
+    earlier: str | None = None
+
+    @property
+    def earlier_sandboxes(self) -> tuple[str, ...]:
+        """Modal's ids of the run sandboxes before this one, oldest first."""
+        return tuple(self.earlier.split(",")) if self.earlier else ()
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ class FoundPipeline:
         source: As a run spec names it: `module.function`.
         parameters: Its arguments, and the text of their defaults; "..." where there is none.
         script: The file, where it runs something when it is executed; else None.
+        required: The arguments that have no default.
     """
 
     source: str
     parameters: tuple[tuple[str, str], ...] = ()
     script: str | None = None
+    required: tuple[str, ...] = ()
 
 
 def source_root(folder: Path) -> Path:
@@ -40,37 +42,60 @@ def pipelines(root: Path) -> list[FoundPipeline]:
     found = []
     for file in source_files(root):
         path = file if file.is_absolute() else root / file
-        parts = path.relative_to(root).with_suffix("").parts
-        named = [part for part in parts if part != "__init__"]
-        if path.suffix != ".py" or "tests" in parts or not all(p.isidentifier() for p in named):
-            continue
-        found += _in_module(path, ".".join(named), str(path.relative_to(root)))
+        if "tests" not in path.relative_to(root).parts:
+            found += in_file(path, root)
     return sorted(found, key=lambda one: one.source)
 
 
-def _in_module(path: Path, module: str, script: str) -> list[FoundPipeline]:
+def in_file(path: Path, root: Path) -> list[FoundPipeline]:
+    """The pipelines of one module below a folder; none where it is no module."""
+    parts = path.relative_to(root).with_suffix("").parts
+    named = [part for part in parts if part != "__init__"]
+    if path.suffix != ".py" or not all(part.isidentifier() for part in named):
+        return []
+    return _in_module(path, ".".join(named), str(path.relative_to(root)))
+
+
+def parsed(path: Path) -> ast.Module | None:
+    """The syntax tree of a module; None where there is no such file, or nobody has written it."""
     try:
-        if path.stat().st_size > _LARGEST:
-            return []
-        tree = ast.parse(path.read_bytes())
+        return ast.parse(path.read_bytes()) if path.stat().st_size <= _LARGEST else None
     except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _in_module(path: Path, module: str, script: str) -> list[FoundPipeline]:
+    tree = parsed(path)
+    if tree is None:
         return []
     runs = any(
         isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body
     )
     return [
-        FoundPipeline(f"{module}.{node.name}", _parameters(node.args), script if runs else None)
+        FoundPipeline(
+            f"{module}.{node.name}",
+            _parameters(node.args),
+            script if runs else None,
+            _required(node.args),
+        )
         for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any(map(_is_pipeline, node.decorator_list))
+        if isinstance(node, ast.FunctionDef) and any(map(is_pipeline, node.decorator_list))
     ]
 
 
-def _is_pipeline(decorator: ast.expr) -> bool:
+def is_pipeline(decorator: ast.expr) -> bool:
     """`@pipeline`, `@pipeline(...)`, `@zenml.pipeline(...)`."""
     named = decorator.func if isinstance(decorator, ast.Call) else decorator
     if isinstance(named, ast.Attribute):
         return named.attr == "pipeline"
     return isinstance(named, ast.Name) and named.id == "pipeline"
+
+
+def _required(arguments: ast.arguments) -> tuple[str, ...]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    bare = positional[: len(positional) - len(arguments.defaults)]
+    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return tuple(one.arg for one in (*bare, *(one for one, default in pairs if default is None)))
 
 
 def _parameters(arguments: ast.arguments) -> tuple[tuple[str, str], ...]:

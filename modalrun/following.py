@@ -20,7 +20,15 @@ from modalrun.loglines import Item, LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
-from modalrun.outcome import KILLED, PAUSED, Outcome, StepRecord, answers, verdict
+from modalrun.outcome import (
+    KILLED,
+    PAUSED,
+    Outcome,
+    StepRecord,
+    answers,
+    verdict,
+    with_exact_times,
+)
 from modalrun.plan import Plan
 from modalrun.spending import spending
 
@@ -445,5 +453,6 @@ def _steps(
         row = board.rows.get(name) or Row(name)
         told = "not run" if row.state == "waiting" else row.state
         step = recorded.get(name) or StepRecord(name, told, attempt=row.attempt)
+        step = with_exact_times(step, row.started, row.ended)
         steps.append(replace(step, gpu=row.gpu, reason=step.reason or row.reason))
     return tuple(steps)

@@ -21,6 +21,19 @@ _DIGITS = re.compile(r"[0-9a-f]{4,32}")
 
 
 @dataclass(frozen=True)
+class KnownStack:
+    """A stack as ZenML records it.
+
+    Attributes:
+        id: ZenML's id.
+        name: Its name.
+    """
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
 class KnownRun:
     """A run as ZenML records it.
 
@@ -36,6 +49,7 @@ class KnownRun:
         reason: Why it is in that state, where somebody said so.
         facts: What modalrun stored with it; None for a run that it didn't start, or whose
             submission has not come to that yet.
+        stack: The stack that it runs on; None where ZenML has that no longer.
     """
 
     id: str
@@ -48,6 +62,7 @@ class KnownRun:
     end: datetime | None = None
     reason: str | None = None
     facts: RunFacts | None = None
+    stack: KnownStack | None = None
 
 
 @dataclass(frozen=True)

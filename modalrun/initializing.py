@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modalrun import finding, preparation
 from modalrun.errors import UsageError
 from modalrun.finding import FoundPipeline
-from modalrun.spec import Target
+from modalrun.spec import Target, load_spec
 from modalrun.stack_facts import problems_on_modal, wrong_stack
 
 
@@ -70,7 +72,8 @@ def initialize(
     """
     name = name or ("modalrun" if target == "modal" else "modalrun_local")
     root = finding.source_root(folder)
-    found = [] if (folder / spec).exists() else finding.pipelines(root)
+    there = _there(folder / spec)
+    found = [] if there is not None else finding.pipelines(root)
     if pipeline is not None:
         if "." not in pipeline or not all(part.isidentifier() for part in pipeline.split(".")):
             raise UsageError(
@@ -94,17 +97,71 @@ def initialize(
     undo = list(made.undo)
     ready = _write_spec(folder / spec, found, name, target, steps)
     if ready and steps[-1].new:
-        undo.append(f"rm {spec}")
-    script = found[0].script if len(found) == 1 else None
-    return Initialized(
-        tuple(steps),
-        tuple(undo),
-        (
-            *((("run the pipeline", f"modalrun submit {spec}"),) if ready else ()),
-            ("make the stack the active one", f"zenml stack set {name}"),
-            ("then run pipelines as ever", f"python {script or '<your script>'}"),
-        ),
-    )
+        undo.append(f"rm {shlex.quote(str(spec))}")
+        there = _there(folder / spec)
+    following = _to_run(there, spec) if ready and there is not None else []
+    if not made.active:
+        following.append(("make the stack the active one", f"zenml stack set {name}"))
+    script = _script(there, folder) if there is not None else None
+    if script is not None:
+        following.append(
+            ("run it as ever" if made.active else "then run it as ever", f"python {script}")
+        )
+    return Initialized(tuple(steps), tuple(undo), tuple(following))
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """The run spec that is there.
+
+    Attributes:
+        error: What is wrong with it.
+        pipeline: The pipeline that it names, where that is found below its source root.
+        root: Its source root.
+        parameters: What it writes under `parameters`.
+    """
+
+    error: UsageError | None = None
+    pipeline: FoundPipeline | None = None
+    root: Path = Path()
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+def _there(path: Path) -> _Spec | None:
+    """The run spec of a file; None where there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        spec = load_spec(path)
+    except UsageError as error:
+        return _Spec(error)
+    if not spec.pipeline:
+        return _Spec()
+    module = spec.pipeline.rpartition(".")[0]
+    file = spec.source_root.joinpath(*module.split(".")).with_suffix(".py")
+    named = [one for one in finding.in_file(file, spec.source_root) if one.source == spec.pipeline]
+    given = spec.run_configuration.get("parameters") or {}
+    return _Spec(None, named[0] if named else None, spec.source_root, given)
+
+
+def _to_run(there: _Spec, spec: Path) -> list[tuple[str, str]]:
+    """How the pipeline of a run spec is run, or what has to be done first."""
+    file = shlex.quote(str(spec))
+    if there.error is not None:
+        return [("see what is wrong with it", f"modalrun plan {file}")]
+    required = there.pipeline.required if there.pipeline is not None else ()
+    missing = [name for name in required if name not in there.parameters]
+    if missing:
+        set_first = f"set {', '.join(missing)} in {spec}, then"
+        return [(set_first, f"modalrun submit {file}")]
+    return [("run the pipeline", f"modalrun submit {file}")]
+
+
+def _script(there: _Spec, folder: Path) -> str | None:
+    """The script of a run spec's pipeline, for who stands in `folder`."""
+    if there.pipeline is None or there.pipeline.script is None:
+        return None
+    return shlex.quote(os.path.relpath(there.root / there.pipeline.script, folder))
 
 
 def _write_spec(

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from modalrun import reaching, succession
+from modalrun import reaching, silence, succession
 from modalrun.driver.events import MARK, StepEvent
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.loglines import Choice, Item, LogLine, RunLines, Wanted
@@ -54,13 +54,14 @@ class Whereabouts:
 
     Attributes:
         run_id: ZenML's run id.
-        sandbox: Modal's id of its run sandbox.
+        sandbox: Modal's id of its run sandbox; of several, the last.
         connection: To where that is; None where Modal can't be asked, with the reason.
         running: Whether more can come.
         since: When it began, in seconds since the epoch; None where that is not known.
         until: When it ended; None where it has not, or that is not known.
         problem: Why there is no connection.
         use_zenml: Makes ZenML usable, if it was not needed so far.
+        earlier: The run sandboxes that it had before it was resumed, oldest first.
     """
 
     run_id: str
@@ -71,6 +72,7 @@ class Whereabouts:
     until: float | None = None
     problem: str | None = None
     use_zenml: Callable[[], object] = lambda: None
+    earlier: tuple[str, ...] = ()
 
 
 def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabouts:
@@ -141,6 +143,7 @@ def _find_running(run_id: str) -> Whereabouts | None:
 
 def _whereabouts(run: KnownRun) -> Whereabouts:
     if run.facts is None:
+        _refuse_cached(run)
         raise NotFoundError(
             f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of.",
             hint="It was started by other means, or is only just being submitted.",
@@ -160,7 +163,21 @@ def _whereabouts(run: KnownRun) -> Whereabouts:
         since=_seconds(run.created, -_LEEWAY),
         until=_seconds(run.end, _LEEWAY),
         problem=problem,
+        earlier=run.facts.earlier_sandboxes,
     )
+
+
+def _refuse_cached(run: KnownRun) -> None:
+    if run.status != "completed":
+        return
+    from modalrun.zenml_api import history
+
+    _, steps = history.read(run)
+    if all(step.status == "cached" for step in steps):
+        raise NotFoundError(
+            f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached, so it"
+            " needed no sandbox."
+        )
 
 
 def _seconds(moment: datetime | None, more: float) -> float | None:
@@ -179,11 +196,14 @@ def read(
 
     Raises:
         ConnectionLostError: The connection is lost for good; the run may go on.
-        NotFoundError: Neither Modal nor ZenML has any lines of it, or it has no such step.
+        NotFoundError: Neither Modal nor ZenML has any lines of it, or of a step that is asked for;
+            or it has no such step.
     """
-    lines = RunLines(place.sandbox)
+    lines = RunLines(place.sandbox, place.earlier)
     choice = Choice(request.wanted, lines)
     live = request.follow and place.running and place.connection is not None
+    if live and request.wanted.steps:
+        _check_names(place, request.wanted.steps)
     known: dict[str, dict[Source, int]] = {}
     if not live or request.times or request.tail is not None:
         newest: deque[LogLine] = deque(maxlen=request.tail)
@@ -198,12 +218,29 @@ def read(
     if live:
         yield from _followed(place, lines, choice, known, say, times=request.times)
     yield choice.rest()
-    if missing := choice.unmatched():
-        there = ", ".join(sorted(choice.steps)) or "none so far"
-        raise NotFoundError(
-            f"No step that has started is named {' or '.join(repr(name) for name in missing)}.",
-            hint=f"Steps that have: {there}.",
-        )
+    if missing := [n for n in request.wanted.steps if not silence.matched(n, choice.spoken)]:
+        raise _nothing_of(missing, place, choice)
+
+
+def _check_names(place: Whereabouts, names: Sequence[str]) -> None:
+    """Refuse at once what would be waited for in vain."""
+    place.use_zenml()
+    from modalrun.zenml_api import history
+
+    steps = history.step_names(place.run_id)
+    if steps is not None and (error := silence.unknown(names, steps)):
+        raise error
+
+
+def _nothing_of(names: Sequence[str], place: Whereabouts, choice: Choice) -> NotFoundError:
+    """Why there are no lines of the steps that some names mean."""
+    place.use_zenml()
+    from modalrun.zenml_api import history
+
+    run, steps = history.read(history.by_id(place.run_id))
+    return silence.unknown(names, [step.name for step in steps]) or silence.silent(
+        names, steps, choice.told, over=run.finished
+    )
 
 
 def _followed(
@@ -219,7 +256,8 @@ def _followed(
 
     assert place.connection is not None
     # Those that have printed nothing yet are to be followed as well.
-    known = {**{sandbox: {} for sandbox in lines.step_sandboxes}, **known}
+    others = (*place.earlier, *lines.step_sandboxes)
+    known = {**{sandbox: {} for sandbox in others}, **known}
     left = threading.Event()
     follower = Follower(
         place.connection,
@@ -285,9 +323,10 @@ def _stored(
     if place.connection is not None:
         from modalrun.modal_api.history import History
 
-        ahead = RunLines(place.sandbox)
+        ahead = RunLines(place.sandbox, place.earlier)
         history = History(place.connection, lambda box, text: _named(ahead, lines, box, text))
-        for batch in history.read(place.sandbox, place.since, place.until):
+        sandboxes = (*place.earlier, place.sandbox)
+        for batch in history.read(sandboxes, place.since, place.until):
             yield [
                 item
                 for piece in batch
@@ -304,8 +343,8 @@ def _stored(
 
 
 def _named(ahead: RunLines, lines: RunLines, sandbox: str, text: str) -> list[tuple[str, float]]:
-    """The step sandboxes that a stored piece of the run sandbox's output names."""
-    if sandbox != ahead.run_sandbox or MARK not in text:
+    """The step sandboxes that a stored piece of a run sandbox's output names."""
+    if sandbox not in ahead.run_sandboxes or MARK not in text:
         return []
     found = []
     for item in ahead.feed(sandbox, "stdout", text):

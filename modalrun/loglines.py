@@ -51,6 +51,7 @@ class RunLines:
 
     Attributes:
         run_sandbox: Modal's id of the run sandbox; of several, the last.
+        run_sandboxes: All of them.
         per_step: Whether each step has a sandbox of its own, and what no step prints is the
             driver's talk; None until an event says it. Not so where a dynamic pipeline's function
             prints.
@@ -59,14 +60,15 @@ class RunLines:
     they are, in their place. That a step gets another sandbox is also a line of source "system".
     """
 
-    def __init__(self, run_sandbox: str) -> None:
+    def __init__(self, run_sandbox: str, earlier: Sequence[str] = ()) -> None:
         """
         Args:
             run_sandbox: Modal's id of the run sandbox. Of a step sandbox only the
                 word is believed that its step begins.
+            earlier: Those that a run had before it was resumed.
         """
         self.run_sandbox = run_sandbox
-        self._run_sandboxes = {run_sandbox}
+        self.run_sandboxes = {*earlier, run_sandbox}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
         self._attempts: dict[str, int] = {}
@@ -86,7 +88,7 @@ class RunLines:
 
     def succeed(self, run_sandbox: str) -> None:
         """Another driver has taken over, in a run sandbox of its own."""
-        self._run_sandboxes.add(run_sandbox)
+        self.run_sandboxes.add(run_sandbox)
         self.run_sandbox = run_sandbox
 
     def feed(self, sandbox: str, source: str, text: str, time: float | None = None) -> list[Item]:
@@ -126,7 +128,7 @@ class RunLines:
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
         if events.MARK in text and (begun := self._begun(sandbox, text)):
             return [begun]
-        if sandbox not in self._run_sandboxes or events.MARK not in text:
+        if sandbox not in self.run_sandboxes or events.MARK not in text:
             return [self._line(stream, sandbox, source, text)]
         before, event = _event_in(text)
         if event is None:
@@ -172,7 +174,7 @@ class RunLines:
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
         step, attempt = self._steps.get(sandbox, (stream.step, 1))
-        if sandbox in self._run_sandboxes and step is not None:
+        if sandbox in self.run_sandboxes and step is not None:
             attempt = self._attempts.get(step, 1)
         return LogLine(step, source, text, stream.time, sandbox, attempt)
 
@@ -240,31 +242,30 @@ class Choice:
     """Picks the wanted lines; holds back what no step printed until the mode is known.
 
     Attributes:
-        steps: The steps that lines and events have told of so far.
+        spoken: The steps that have printed something so far, wanted or not.
+        told: Why steps are not run, as events say; sentences.
     """
 
     def __init__(self, wanted: Wanted, lines: RunLines) -> None:
-        self.steps: set[str] = set()
+        self.spoken: set[str] = set()
+        self.told: dict[str, str] = {}
         self._wanted = wanted
         self._lines = lines
         self._held: list[LogLine] = []
 
     def of(self, items: Sequence[Item]) -> list[LogLine]:
         """Those among these items, and those held back, that are to be shown now."""
-        self.steps.update(item.step for item in items if item.step is not None)
-        self._held += [item for item in items if isinstance(item, LogLine)]
+        for item in items:
+            if isinstance(item, LogLine):
+                self._held.append(item)
+                if item.step is not None:
+                    self.spoken.add(item.step)
+            elif isinstance(item, StepEvent) and item.reason and item.state == "not run":
+                self.told[item.step] = item.reason
         # A run whose start goes wrong says much before its first event, if there is one.
         if self._lines.per_step is None and len(self._held) < _MOST_HELD:
             return []
         return self.rest()
-
-    def unmatched(self) -> list[str]:
-        """The names that were asked for and that no step has."""
-        return [
-            name
-            for name in self._wanted.steps
-            if not any(fnmatchcase(step, name) for step in self.steps)
-        ]
 
     def rest(self) -> list[LogLine]:
         """What is left to be shown when nothing more comes."""

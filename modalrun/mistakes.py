@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
 from modalrun.errors import UsageError
@@ -33,8 +34,16 @@ class Mistakes:
 
 
 def together(errors: Sequence[UsageError]) -> UsageError:
-    """Several errors as one: a line each, with what to do next in the same line."""
+    """Several errors as one, in the order of the file: a line each, with what to do next in it."""
     if len(errors) == 1:
         return errors[0]
-    lines = [f"{e.message} {e.hint}" if e.hint else e.message for e in errors]
-    return UsageError("\n".join(dict.fromkeys(lines)))
+    numbers: dict[str, int] = {}
+    for error in errors:
+        number = 0
+        said = f"{error.message} {error.hint}" if error.hint else error.message
+        for line in said.split("\n"):
+            # A line that names no place belongs to the one before it.
+            found = re.match(r".*?:(\d+): ", line)
+            number = int(found[1]) if found else number
+            numbers.setdefault(line, number)
+    return UsageError("\n".join(sorted(numbers, key=numbers.__getitem__)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from typing import Literal
 
 from modalrun.errors import (
@@ -43,6 +43,32 @@ class StepRecord:
     attempt: int = 1
     gpu: str | None = None
     reason: str | None = None
+
+
+def with_exact_times(step: StepRecord, began: float | None, ended: float | None) -> StepRecord:
+    """A record whose times are whole seconds with those that the run itself has told.
+
+    A ZenML server on MariaDB or MySQL keeps no fractions.
+
+    Args:
+        step: The record.
+        began: When the same attempt began, in seconds since the epoch; None where it is not known.
+        ended: When it ended.
+    """
+    if step.start is None or step.end is None or began is None or ended is None:
+        return step
+    if step.start.microsecond or step.end.microsecond:
+        return step
+    start, end = (datetime.fromtimestamp(at, timezone.utc) for at in (began, ended))
+    same = all(
+        abs(told - kept.replace(tzinfo=timezone.utc)) < _SAME
+        for told, kept in ((start, step.start), (end, step.end))
+    )
+    return replace(step, start=start, end=end) if same and end >= start else step
+
+
+_SAME = timedelta(seconds=2)
+"""Moments of a record and of a run's word that are not further apart are the same."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ TAG_RUN = "modalrun-run"
 TAG_ROLE = "modalrun-role"
 TAG_STEP = "modalrun-step"
 TAG_PIPELINE = "modalrun-pipeline"
+TAG_AFTER = "modalrun-after"
+"""On a run sandbox that is not the first one of its run: the one before."""
 
 RUN_FIELDS = (
     "mode",
@@ -199,7 +201,7 @@ def make_plan(
         )
 
     mode: Mode = find_or("mode", "pipeline", pipeline).value
-    maker = _Maker(deployment, pipeline, own, python, build_image)
+    maker = _Maker(deployment, pipeline, own, python, build_image, local=target == "local")
     run_sandbox, steps = maker.per_step() if mode == "per_step" else maker.pipeline_mode()
     origins = {
         name: find_or(name, default, pipeline)
@@ -250,12 +252,15 @@ class _Maker:
         own: Mapping[str, Written],
         python: str,
         build_image: Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]],
+        *,
+        local: bool,
     ) -> None:
         self._deployment = deployment
         self._pipeline = pipeline
         self._own = own
         self._python = python
         self._build_image = build_image
+        self._local = local
         self._images: list[tuple[tuple[Mapping[str, Any], Any], ImageRecipe]] = []
         self._general: list[str] = []
         self._of_steps: dict[str, list[str]] = {}
@@ -280,7 +285,7 @@ class _Maker:
                 hint="Set 'mode: per_step', where each step has its own image, or move the Docker"
                 " settings to the pipeline.",
             )
-        resolved = resources.of_pipeline(self._pipeline, self._own)
+        resolved = resources.of_pipeline(self._pipeline, self._own, local=self._local)
         at_once = find("max_parallelism", self._pipeline)
         for name, written in self._own.items():
             self._note_ineffective(name, written)
@@ -319,7 +324,7 @@ class _Maker:
         steps = []
         for step in self._deployment.steps:
             written = self._own[step.name]
-            resolved = resources.of_step(step.name, self._pipeline, written)
+            resolved = resources.of_step(step.name, self._pipeline, written, local=self._local)
             self._say_of(step.name, resolved.notes)
             ignored = sorted(n for n in RUN_FIELDS if written.get(n) is not None)
             if ignored:

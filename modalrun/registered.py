@@ -104,7 +104,7 @@ def submit(
                     lambda: existing_run(job.compiled, str(run.id), environment),
                     shown,
                     created,
-                    earlier=_ended_before(run, job.connection),
+                    before=_ended_before(run, job.connection),
                 )
                 interrupts.check()
             except (KeyboardInterrupt, errors.Interrupted):
@@ -199,8 +199,8 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
     return submission.check(spec, snapshots.stored(snapshot_id, spec), shown)
 
 
-def _ended_before(run: PipelineRunResponse, connection: Connection) -> str | None:
-    """The sandbox that a run has had which ZenML resumes, once it has ended; else None.
+def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunFacts | None:
+    """The record of a run that ZenML resumes, once its sandbox has ended; None for a new run.
 
     The run is recorded as paused or failed a moment before its sandbox ends, and its name is the
     one that the next gets.
@@ -211,7 +211,7 @@ def _ended_before(run: PipelineRunResponse, connection: Connection) -> str | Non
     with contextlib.suppress(errors.NotFoundError):
         sandbox = connection.attach(facts.sandbox_id)
         RunningSandbox(connection, sandbox, app_id=facts.app_id).wait()
-    return facts.sandbox_id
+    return facts
 
 
 def bare_spec(target: Target, source_root: Path) -> RunSpec:

@@ -91,7 +91,7 @@ def memory_mib(text: str) -> int:
     return -(-size // 2**20)
 
 
-def of_pipeline(pipeline: Places, steps: Mapping[str, Written]) -> Resolved:
+def of_pipeline(pipeline: Places, steps: Mapping[str, Written], *, local: bool = False) -> Resolved:
     """The resources of the one sandbox that runs all steps.
 
     What the pipeline writes counts. A quantity that it leaves open takes the highest that any
@@ -100,6 +100,7 @@ def of_pipeline(pipeline: Places, steps: Mapping[str, Written]) -> Resolved:
     Args:
         pipeline: What is written about the pipeline, flat, and the component's defaults.
         steps: What each step says itself, flat.
+        local: Whether the sandbox is the local Modal server's, for messages.
 
     Raises:
         UsageError: Steps ask for different GPU types, a count stands without a type, a type can't
@@ -122,11 +123,12 @@ def of_pipeline(pipeline: Places, steps: Mapping[str, Written]) -> Resolved:
         cpu_limit=find("cpu_limit", pipeline),
         memory_limit=find("memory_limit", pipeline),
         owner="the pipeline",
+        local=local,
         notes=notes,
     )
 
 
-def of_step(name: str, pipeline: Places, step: Written) -> Resolved:
+def of_step(name: str, pipeline: Places, step: Written, *, local: bool = False) -> Resolved:
     """The resources of one step's sandbox in `per_step` mode.
 
     A step that has resources of its own but no `gpu_count`, or one of 0, is a CPU step. A GPU type
@@ -136,6 +138,7 @@ def of_step(name: str, pipeline: Places, step: Written) -> Resolved:
         name: The step's name, for messages.
         pipeline: What is written about the pipeline, flat, and the component's defaults.
         step: What the step says itself, flat.
+        local: Whether the sandbox is the local Modal server's, for messages.
 
     Raises:
         UsageError: A GPU count stands without a type, a type can't be had that often, or a limit
@@ -162,6 +165,7 @@ def of_step(name: str, pipeline: Places, step: Written) -> Resolved:
         cpu_limit=find("cpu_limit", own, pipeline),
         memory_limit=find("memory_limit", own, pipeline),
         owner=f"step '{name}'",
+        local=local,
         notes=notes,
     )
 
@@ -175,9 +179,10 @@ def _resolve(
     cpu_limit: Value | None,
     memory_limit: Value | None,
     owner: str,
+    local: bool,
     notes: list[str],
 ) -> Resolved:
-    gpus = _gpus(gpu, count, owner)
+    gpus = _gpus(gpu, count, owner, local=local)
     if count is not None and count.value == 0 and gpu is not None:
         notes.append(f"no GPU: gpu_count is 0 ({count.source})")
     cores = None if cpu is None else float(cpu.value)
@@ -214,14 +219,17 @@ def _resolve(
     )
 
 
-def _place_of_gpu(owner: str) -> str:
-    """Where a spec gives a GPU type to one step; for all, it would be one for CPU steps too."""
-    if not owner.startswith("step '"):
-        return "'settings: orchestrator: gpu:'"
-    return f"'steps: {owner[6:-1]}: settings: orchestrator: gpu:'"
+def _ways_out(owner: str, *, local: bool) -> str:
+    """How a spec mends a GPU count without a type, at one step where one step has it."""
+    step = f"steps: {owner[6:-1]}: " if owner.startswith("step '") else ""
+    where = f"under '{step}settings: orchestrator:'"
+    none = f"or, to run without a GPU, 'gpu_count: 0' under '{step}settings: resources:'."
+    # Modal can't be asked for a GPU of no type, and a rehearsal of it has to say so, too.
+    same = " The local Modal server needs no GPU: it records the type." if local else ""
+    return f"Write the type, such as 'gpu: T4', {where}, {none}{same}"
 
 
-def _gpus(gpu: Value | None, count: Value | None, owner: str) -> tuple[str, ...]:
+def _gpus(gpu: Value | None, count: Value | None, owner: str, *, local: bool) -> tuple[str, ...]:
     """Each type with its count, as Modal writes them: ("A100", 2) -> "A100:2"."""
     if count is not None and count.value == 0:
         return ()
@@ -231,7 +239,7 @@ def _gpus(gpu: Value | None, count: Value | None, owner: str) -> tuple[str, ...]
         raise UsageError(
             f"{owner} asks for {count.value} GPU{'s' if count.value > 1 else ''} (gpu_count,"
             f" {count.source}) but no type is set.",
-            hint=f"Write the type, such as 'T4' or 'A100', under {_place_of_gpu(owner)}.",
+            hint=_ways_out(owner, local=local),
         )
     listed = [gpu.value] if isinstance(gpu.value, str) else gpu.value
     found = []

@@ -72,7 +72,7 @@ def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) ->
     spec = for_run(plan.run_sandbox, run.id)
     if (found := connection.find_running(plan, spec)) is not None:
         return f"The run's driver is running, in the sandbox {found}. There is nothing to resume."
-    earlier = connection.find_last(plan, spec)
+    earlier = _earlier(run, connection.find_last(plan, spec))
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
         _stage(order, source_root or Path(order.source_root), staged, watcher)
@@ -83,13 +83,25 @@ def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) ->
             {**run.environment, **connection.driver_environment()},
             staged,
             order=write(order, Path(folder)),
-            earlier=earlier,
+            earlier=earlier[-1] if earlier else None,
         )
     watcher.say(f"Run {run.name}", "bold")
     watcher.say(f"  id       {run.id}")
     watcher.say(f"  sandbox  {sandbox.id} (another driver takes over)")
     watcher.say("")
-    return _submitted(run, order, plan, sandbox, connection)
+    return _submitted(run, order, plan, sandbox, connection, earlier=earlier)
+
+
+def _earlier(run: Interrupted, last: str | None) -> tuple[str, ...]:
+    """The run sandboxes that a run has had, oldest first.
+
+    The last one is not on record where whoever created it was interrupted; only Modal's second
+    backend can tell of it once it has ended.
+    """
+    from modalrun.submission import run_sandboxes
+
+    recorded = run_sandboxes(run.facts)
+    return recorded if last is None or last in recorded else (*recorded, last)
 
 
 def _plan(order: Order) -> Plan:
@@ -180,14 +192,19 @@ def _stage_all(order: Order, root: Path, folder: Path) -> None:
 
 
 def _submitted(
-    run: Interrupted, order: Order, plan: Plan, sandbox: RunningSandbox, connection: Connection
+    run: Interrupted,
+    order: Order,
+    plan: Plan,
+    sandbox: RunningSandbox,
+    connection: Connection,
+    *,
+    earlier: tuple[str, ...],
 ) -> Submitted:
     from modalrun.submission import run_facts
     from modalrun.zenml_api import resuming
 
-    recording = threading.Thread(
-        target=resuming.store, args=(run.id, to_metadata(run_facts(plan, sandbox))), daemon=True
-    )
+    metadata = to_metadata(run_facts(plan, sandbox, earlier))
+    recording = threading.Thread(target=resuming.store, args=(run.id, metadata), daemon=True)
     recording.start()
     return Submitted(
         run_id=run.id,

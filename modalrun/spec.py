@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modalrun import zenml_keys
+from modalrun.declared import check_parameters, declared
 from modalrun.errors import UsageError
 from modalrun.mistakes import Mistakes
 from modalrun.overrides import CommandLineSource, Override, command_line, merged
@@ -95,14 +97,18 @@ class RunSpec:
         """
         known = list(known)
         named = [*(self.run_configuration.get("steps") or {}), *self.step_places]
-        for name in named:
+        mistakes = Mistakes()
+        for name in dict.fromkeys(named):
             if name not in known:
                 close = nearest(name, known)
-                raise self.error(
-                    ("steps", name),
-                    f"the pipeline '{pipeline}' has no step '{name}'.",
-                    f"Did you mean '{close}'?" if close else f"Its steps: {', '.join(known)}.",
+                mistakes.found.append(
+                    self.error(
+                        ("steps", name),
+                        f"the pipeline '{pipeline}' has no step '{name}'.",
+                        f"Did you mean '{close}'?" if close else f"Its steps: {', '.join(known)}.",
+                    )
                 )
+        mistakes.raise_all()
 
 
 def written_target(path: Path | None) -> Target:
@@ -153,6 +159,11 @@ def load_spec(
     source_root = source.path.parent
     with mistakes.collecting():
         source_root = _source_root(source, ours.source_root)
+    if mistakes.found and ours.pipeline is not None:
+        found = declared(source_root, ours.pipeline)
+        if found is not None:
+            check_parameters(source, of_file.rest.get("parameters"), found, mistakes)
+            check_parameters(flags, of_flags.rest.get("parameters"), found, mistakes)
     mistakes.raise_all()
     return RunSpec(
         pipeline=ours.pipeline or "",
@@ -237,6 +248,7 @@ def _sandboxes(
     said = read_sandboxes(
         source, ours.modal, configuration, mistakes, compiled=compiled, image=ours.image
     )
+    zenml_keys.check_keys(source, said.rest, mistakes)
     if compiled:
         wrong: list[tuple[str, ...]] = [(key,) for key in said.rest if key not in COMPILED_KEYS]
         wrong += [("settings", key) for key in said.rest.get("settings", {})]

@@ -10,50 +10,23 @@ from pydantic_core import ErrorDetails
 
 from modalrun.errors import UsageError
 from modalrun.mistakes import together
+from modalrun.value_words import by_key, described, given_value, path_name
 from modalrun.yaml_source import KeyPath, YamlSource, nearest
 
-_HOLD_SECRETS = frozenset({"environment", "secrets"})
-_SECRETS = frozenset({"token_id", "token_secret"})
-"""What is below the first, and the second themselves, is never repeated in a message."""
+
+def validation_message(error: ValidationError, root: Any = None) -> tuple[KeyPath, str]:
+    """The first problem of a pydantic error: the path of its key, and what comes behind its name.
+
+    Args:
+        error: What pydantic raised.
+        root: The whole value that it was raised for, where that is known.
+    """
+    return validation_messages(error, root)[0]
 
 
-def validation_message(error: ValidationError) -> tuple[KeyPath, str]:
-    """The first problem of a pydantic error, as the path of its key and one sentence."""
-    return _message(error.errors(include_url=False))
-
-
-def validation_messages(error: ValidationError) -> list[tuple[KeyPath, str]]:
-    """The problems of a pydantic error: of each field the first one, as `validation_message`."""
-    return [_message(errors) for errors in _by_field(error)]
-
-
-def _by_field(error: ValidationError) -> list[list[ErrorDetails]]:
-    fields: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
-    for one in error.errors(include_url=False):
-        fields.setdefault(one["loc"][:1], []).append(one)
-    return list(fields.values())
-
-
-def _message(errors: list[ErrorDetails]) -> tuple[KeyPath, str]:
-    first = errors[0]
-    if isinstance(first.get("input"), list):
-        # A union's branches are all reported; the one that goes into the list names the item.
-        of_field = [e for e in errors if e["loc"][:1] == first["loc"][:1]]
-        inside = [e for e in of_field if any(isinstance(part, int) for part in e["loc"])]
-        first = inside[0] if inside else first
-    # Pydantic adds the tried branches of a union (`list[str]`, `function-...`) to the location.
-    where = tuple(p for p in first["loc"] if isinstance(p, int) or p.replace("_", "").isalnum())
-    value = first.get("input")
-    shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool) else ""
-    if isinstance(value, dict | list):
-        shown = f" (it is a {'mapping' if isinstance(value, dict) else 'list'})"
-    if _HOLD_SECRETS & {str(part) for part in where[:-1]} or _SECRETS & set(where[-1:]):
-        shown = ""
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if first["type"] == "value_error":
-        # Our own validators say what the value is.
-        shown = ""
-    return where, f"{message[:1].lower()}{message[1:]}{shown}."
+def validation_messages(error: ValidationError, root: Any = None) -> list[tuple[KeyPath, str]]:
+    """The problems of a pydantic error: of each key, and of each list, the first one."""
+    return [described(errors, root) for errors in by_key(error.errors(include_url=False), root)]
 
 
 def check(source: YamlSource, at: KeyPath, model: type[BaseModel], value: Any) -> Any:
@@ -65,19 +38,19 @@ def check(source: YamlSource, at: KeyPath, model: type[BaseModel], value: Any) -
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = [_mistake(source, at, model, errors) for errors in _by_field(error)]
+        grouped = by_key(error.errors(include_url=False), value)
+        found = [_mistake(source, at, model, errors, value) for errors in grouped]
         raise together(found) from None
 
 
 def _mistake(
-    source: YamlSource, at: KeyPath, model: type[BaseModel], errors: list[ErrorDetails]
+    source: YamlSource, at: KeyPath, model: type[BaseModel], errors: list[ErrorDetails], root: Any
 ) -> UsageError:
-    where, problem = _message(errors)
+    where, problem = described(errors, root)
     full = (*at, *where)
     if errors[0]["type"] == "extra_forbidden":
         return unknown_key(source, full, _fields_at(model, where[:-1]))
-    name = ".".join(str(p) for p in full if not isinstance(p, int)) or "run spec"
-    return UsageError(f"{source.where(full)}: '{name}': {problem}")
+    return UsageError(f"{source.where(full)}: '{path_name(full) or 'run spec'}'{problem}")
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
@@ -120,8 +93,7 @@ def mapping(source: YamlSource, at: KeyPath, value: Any) -> dict[str, Any]:
     """
     if isinstance(value, dict):
         return value
-    name = ".".join(str(p) for p in at)
     raise UsageError(
-        f"{source.where(at)}: '{name}' has to be a mapping (key: value), not"
-        f" {'a list' if isinstance(value, list) else repr(value)}."
+        f"{source.where(at)}: '{path_name(at)}' has to be a mapping (key: value), not"
+        f" {given_value(value)}."
     )

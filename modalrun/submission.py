@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -120,7 +120,7 @@ def start(
     watcher: Watcher,
     created: list[Submitted],
     *,
-    earlier: str | None = None,
+    before: RunFacts | None = None,
 ) -> CreatedRun | None:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other.
 
@@ -129,7 +129,7 @@ def start(
         make_run: Creates the run's record in ZenML, or finds the one that there is.
         watcher: Is told what happens.
         created: Gets what exists as soon as it does, for a caller that is interrupted.
-        earlier: Modal's id of the run's sandbox before this one, which has ended.
+        before: What is recorded of the run's sandbox before this one, which has ended.
 
     Returns:
         A run that ZenML's cache has completed, which needs no sandbox; None for any other.
@@ -154,6 +154,7 @@ def start(
                 run = make_run()
             watcher.say(f"Run {run.name}", "bold")
             watcher.say(f"  id       {run.id}")
+            watcher.say(f"  stack    {compiled.stack.name}")
             if run.finished:
                 # There is no sandbox to be known by, but it is one of ours.
                 stopping.announce(run.id, _announced(plan))
@@ -177,11 +178,13 @@ def start(
                     staged,
                     registry=credentials,
                     order=ready.order_file,
-                    earlier=earlier,
+                    earlier=before.sandbox_id if before else None,
                     say=lambda text: watcher.say(f"  {text}", "yellow"),
                 )
-                submitted = _submitted(run, ready, job.steps, sandbox, connection)
-                created.append(replace(submitted, resumed=earlier is not None))
+                submitted = _submitted(
+                    run, ready, job.steps, sandbox, connection, earlier=run_sandboxes(before)
+                )
+                created.append(replace(submitted, resumed=before is not None))
         except BaseException as error:
             if run is not None and not created:
                 _give_up(connection, plan, run.id, error, watcher)
@@ -199,11 +202,13 @@ def _submitted(
     steps: tuple[str, ...],
     sandbox: RunningSandbox,
     connection: Connection,
+    *,
+    earlier: Sequence[str],
 ) -> Submitted:
     """A run with its sandbox; that it has one is stored in ZenML meanwhile."""
     from modalrun.zenml_api import runs
 
-    metadata = {**to_metadata(run_facts(ready.plan, sandbox)), **ready.metadata}
+    metadata = {**to_metadata(run_facts(ready.plan, sandbox, earlier)), **ready.metadata}
 
     def record() -> None:
         if runs.record_metadata(run.id, metadata):
@@ -295,8 +300,19 @@ def _announced(plan: Plan, *, withdrawn: bool = False) -> Announced:
     return Announced(plan.target, plan.app_name, plan.environment, withdrawn)
 
 
-def run_facts(plan: Plan, sandbox: RunningSandbox) -> RunFacts:
-    """What ZenML keeps with the run, so that others find its sandbox."""
+def run_sandboxes(facts: RunFacts | None) -> tuple[str, ...]:
+    """The ids of all run sandboxes that a record names, oldest first."""
+    return (*facts.earlier_sandboxes, facts.sandbox_id) if facts is not None else ()
+
+
+def run_facts(plan: Plan, sandbox: RunningSandbox, earlier: Sequence[str] = ()) -> RunFacts:
+    """What ZenML keeps with the run, so that others find its sandbox.
+
+    Args:
+        plan: The run's plan.
+        sandbox: Its run sandbox.
+        earlier: Modal's ids of those that it has had before, oldest first.
+    """
     spec = plan.run_sandbox
     return RunFacts(
         target=plan.target,
@@ -312,6 +328,7 @@ def run_facts(plan: Plan, sandbox: RunningSandbox) -> RunFacts:
         memory=spec.resources.memory,
         regions=",".join(spec.regions) or None,
         workspace=plan.workspace,
+        earlier=",".join(one for one in earlier if one != sandbox.id) or None,
     )
 
 

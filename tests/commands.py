@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -115,3 +116,26 @@ class Command:
         self.stdout.finish()
         self.stderr.finish()
         return Result(code, self.stdout.text, self.stderr.text)
+
+
+def after_its_reader_left(code: str) -> Result:
+    """How Python code ends whose standard output nobody reads any more.
+
+    Args:
+        code: It has to read a line before it writes: by then the reader has left.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        said = process.stderr.read()
+    return Result(process.returncode, "", said)

@@ -33,11 +33,15 @@ from modalrun.localmodal import warm
 from modalrun.localmodal.preload import Preload
 from modalrun.preloading import PRELOAD
 
+SET_BEFORE_IMPORTS = {"ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_LOGGING_COLORS_DISABLED": "true"}
+"""What a command sets for itself before it imports ZenML (`modalrun.preparation`)."""
+
 REQUEST = Preload(
     # Not the SDK: its import reads its configuration file. Its messages are most of its time.
     modules=(*(name for name in PRELOAD.modules if name != "modal"), "modal_proto.api_pb2"),
     programs=("modalrun", "ask_zenml"),
-    late=PRELOAD.late,
+    env=SET_BEFORE_IMPORTS,
+    late=(*PRELOAD.late, *SET_BEFORE_IMPORTS),
 )
 
 
@@ -98,7 +102,7 @@ class Forge:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=dict(environment),
+                env={**environment, **REQUEST.env},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -119,7 +123,8 @@ class Forge:
             cwd: Its working folder.
             streams: Its standard output and standard error, which are pipes.
         """
-        if not warm.is_program(argv, env, sys.executable, REQUEST.programs):
+        others = SET_BEFORE_IMPORTS.keys() & env.keys() or "--debug" in argv
+        if others or not warm.is_program(argv, env, sys.executable, REQUEST.programs):
             return None
         if self._warm is None:
             found = json.loads(self._ours.makefile("r").readline())

@@ -30,6 +30,7 @@ from modalrun.cli import (
 )
 from modalrun.errors import InternalError, Interrupted, ModalrunError
 from modalrun.output.text import harmless
+from modalrun.output.wrapping import terminal_width, wrapped
 
 DEBUG = "MODALRUN_DEBUG"
 EXIT_BROKEN_PIPE = 141
@@ -126,9 +127,13 @@ def _show(error: ModalrunError) -> None:
         traceback.print_exception(error)
     # A message may quote a file or a server: nothing in it may speak to the terminal or to CI.
     first, *rest = [harmless(line, colours=False) for line in error.message.splitlines()] or [""]
-    typer.secho(f"Error: {first}", fg="red", err=True)
-    for line in rest:
-        typer.echo(f"  {line}", err=True)
+    width = terminal_width(sys.stderr)
+    for line in wrapped(f"Error: {first}", width, indent=4):
+        typer.secho(line, fg="red", err=True)
+    for text in rest:
+        for line in wrapped(f"  {text}", width, indent=4):
+            typer.echo(line, err=True)
     if error.hint:
-        typer.echo(f"  {harmless(error.hint, colours=False)}", err=True)
+        for line in wrapped(f"  {harmless(error.hint, colours=False)}", width, indent=2):
+            typer.echo(line, err=True)
     sys.stderr.flush()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Spec, shared
+from modalrun.cli.waiting import Waiting
 
 
 @shared
@@ -29,5 +30,6 @@ def compile_(
 
     from modalrun.planning import compile_spec
 
-    compile_spec(checked, output)
+    with Waiting("Compiling"):
+        compile_spec(checked, output)
     typer.echo(f"Wrote {output}", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Output, OutputOption
+from modalrun.cli.waiting import Waiting
 
 
 def list_(
@@ -40,7 +41,7 @@ def list_(
 
     states = listing.check_states(state or ())
     begin = moment(since, option="--since", now=datetime.now().astimezone()) if since else None
-    with runs.looking_on():
+    with Waiting("Reading runs", quiet=output is OutputOption.json), runs.looking_on():
         found = listing.listing(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )

@@ -256,13 +256,42 @@ def logs(
     _print_stored(state.logs(sandbox), sandbox, timestamps=timestamps)
 
 
-def _print_stored(folder: Path, sandbox: str, *, timestamps: bool) -> None:
-    from modalrun.errors import NotFoundError, UsageError
-    from modalrun.localmodal.ids import Clock
-    from modalrun.localmodal.logstore import SandboxLog
+@app.command()
+def kill(
+    sandboxes: Annotated[
+        list[str], typer.Argument(metavar="SANDBOX...", help="Ids of sandboxes (sb-...).")
+    ],
+    state_dir: StateDirOption = None,
+) -> None:
+    """End sandboxes at once, as if somebody had terminated them on Modal.
+
+    To try out what a run does that loses one of its sandboxes, as by `modalrun resume`. To end a
+    run use `modalrun stop`. Exit code 4 when there is no such sandbox; one that has ended already
+    is left as it is.
+    """
+    from modalrun.localmodal import launcher
+
+    for sandbox in sandboxes:
+        _check_id(sandbox)
+    for sandbox in sandboxes:
+        was_running = launcher.kill(sandbox, state_dir)
+        said = "is killed" if was_running else "had ended already"
+        typer.echo(f"The sandbox {sandbox} {said}.", err=True)
+
+
+def _check_id(sandbox: str) -> None:
+    from modalrun.errors import UsageError
 
     if not sandbox.startswith("sb-") or not sandbox[3:].isalnum():
         raise UsageError(f"'{sandbox}' is not a sandbox id; one begins with 'sb-'")
+
+
+def _print_stored(folder: Path, sandbox: str, *, timestamps: bool) -> None:
+    from modalrun.errors import NotFoundError
+    from modalrun.localmodal.ids import Clock
+    from modalrun.localmodal.logstore import SandboxLog
+
+    _check_id(sandbox)
     try:
         log = SandboxLog(folder, Clock(), writable=False)
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, interactive
+from modalrun.cli.waiting import Waiting
 from modalrun.errors import UsageError
 
 
@@ -93,17 +94,27 @@ def logs(
     )
     needs_times = timestamps or since is not None or until is not None
     request = Request(wanted, follow=follow, tail=tail, times=needs_times)
-    with ExitStack() as zenml:
+    jsonl = output is LogOutputOption.jsonl
+    with ExitStack() as zenml, Waiting("Looking for the run", quiet=jsonl) as waiting:
         place = find(run, interactive=interactive(), zenml=zenml)
+        waiting.end()
         from modalrun.output.log_text import printer
 
-        write = printer(jsonl=output is LogOutputOption.jsonl, timestamps=timestamps)
+        write = printer(jsonl=jsonl, timestamps=timestamps)
+        waiting.show("Waiting for lines" if follow else "Reading the lines")
+
+        def say(text: str) -> None:
+            waiting.end()
+            _say(text)
+
         try:
-            for batch in read(place, request, _say):
-                write(batch)
+            for batch in read(place, request, say):
+                if batch:
+                    waiting.end()
+                    write(batch)
         except KeyboardInterrupt:
             if follow:
-                _say(f"Detached. Go on with 'modalrun logs --follow {place.run_id}'.")
+                say(f"Detached. Go on with 'modalrun logs --follow {place.run_id}'.")
             raise
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Output, OutputOption, Spec, shared
+from modalrun.cli.waiting import Waiting
 
 
 @shared
@@ -28,7 +29,8 @@ def plan(
     from modalrun.planning import plan_spec
     from modalrun.stack_facts import wrong_stack
 
-    found = plan_spec(checked)
+    with Waiting("Compiling", quiet=output is OutputOption.json):
+        found = plan_spec(checked)
     if output is OutputOption.json:
         from modalrun.output.plan_json import as_json
 

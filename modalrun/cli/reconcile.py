@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, interactive
+from modalrun.cli.waiting import Waiting
 
 
 def reconcile(
@@ -28,12 +29,13 @@ def reconcile(
     from modalrun import history, runs
 
     wanted = history.wanted(run, interactive=interactive())
-    with runs.looking_on():
+    with Waiting("Reading the run") as waiting, runs.looking_on():
         found = runs.resolve(wanted, interactive=False)
 
         from modalrun.reconciling import reconcile as set_right
 
         done = set_right(found, force=force)
+        waiting.end()
 
         from modalrun.output.status_text import print_status
 

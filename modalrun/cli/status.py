@@ -8,6 +8,7 @@ import typer
 
 from modalrun.cli.options import OutputOption
 from modalrun.cli.run_argument import Run, interactive
+from modalrun.cli.waiting import Waiting
 
 if TYPE_CHECKING:
     from modalrun.history import KnownRun
@@ -43,12 +44,14 @@ def status(
     from modalrun import history, runs
 
     wanted = history.wanted(run, interactive=interactive())
-    with runs.looking_on():
+    quiet = output is OutputOption.json
+    with Waiting("Reading the run", quiet=quiet) as waiting, runs.looking_on():
         found = runs.resolve(wanted, interactive=False)
         if watch:
-            view = _watch(found, output, exit_wanted=exit_status)
+            view = _watch(found, output, waiting, exit_wanted=exit_status)
         else:
             view = runs.look(found, exit_wanted=exit_status)
+            waiting.end()
             if output is OutputOption.text:
                 from modalrun.output.status_text import print_status
 
@@ -61,7 +64,9 @@ def status(
         raise typer.Exit(_exit_code(view))
 
 
-def _watch(found: KnownRun, output: OutputOption, *, exit_wanted: bool) -> RunView:
+def _watch(
+    found: KnownRun, output: OutputOption, waiting: Waiting, *, exit_wanted: bool
+) -> RunView:
     from modalrun.watching import watch
 
     if output is OutputOption.json:
@@ -69,7 +74,12 @@ def _watch(found: KnownRun, output: OutputOption, *, exit_wanted: bool) -> RunVi
     from modalrun.output.status_text import LiveStatus
 
     with LiveStatus() as live:
-        return watch(found, live.show, exit_wanted=exit_wanted)
+
+        def show(view: RunView) -> None:
+            waiting.end()
+            live.show(view)
+
+        return watch(found, show, exit_wanted=exit_wanted)
 
 
 def _exit_code(view: RunView) -> int:

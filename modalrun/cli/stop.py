@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, interactive
+from modalrun.cli.waiting import Waiting
 
 
 def stop(
@@ -32,9 +33,14 @@ def stop(
     from modalrun import history, runs, stopping
 
     wanted = history.wanted(run, interactive=interactive())
-    with runs.looking_on():
+    with Waiting("Reading the run") as waiting, runs.looking_on():
         found = runs.resolve(wanted, interactive=False)
-        stopped = stopping.stop(
-            found.id, force=force, wait=wait, say=lambda text: typer.echo(text, err=True)
-        )
+        waiting.show("Stopping the run")
+
+        def say(text: str) -> None:
+            waiting.end()
+            typer.echo(text, err=True)
+            waiting.show("Stopping the run")
+
+        stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
     typer.echo(stopped.headline, err=True)

@@ -41,6 +41,10 @@ WORD_FILE = "MODALRUN_WORD_FILE"
 """The variable that names the file in which a step's process leaves its exit code before it ends
 with it, so that `os._exit(0)` in a user's code is not taken for success."""
 
+STOP_FILE = "MODALRUN_STOP_FILE"
+"""The variable that names the file by which a driver that was asked to stop leaves word of it to
+the one that takes over in its sandbox: the line that asked is read only once."""
+
 EXIT_COMPLETED = 0
 EXIT_FAILED = 1
 EXIT_TIMED_OUT = 124

@@ -117,22 +117,35 @@ class Ahead:
         if early is None:
             return None
         await early.created.wait()
-        member, waited = early.member, early.waited
+        # From now on it is the step's: it is neither discarded nor missed when it ends.
+        self._early.pop(step, None)
+        member, early.member = early.member, None
         if member is None:
-            self._early.pop(step, None)
             return None
+        waited = early.waited
+        if await self._go(member):
+            return member, waited
+        self._tell_waiting(step, member, wasted=waited)
+        return None
+
+    async def _go(self, member: Member) -> bool:
+        """Tell a sandbox to go on; returns whether it has heard it, as far as can be known."""
+        writing = asyncio.ensure_future(member.write(f"{GO}\n"))
+        ending = asyncio.ensure_future(member.ended())
+        # Where its worker is gone the writing has no end.
+        await asyncio.wait({writing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not writing.done():
+            writing.cancel()
+            # Only a step that has begun ends so.
+            return not ending.result().is_infrastructure
+        ending.cancel()
         try:
-            await member.write(f"{GO}\n")
+            writing.result()
         except ModalrunError:
             # It has ended, or is of no use.
             await member.terminate()
-            return None
-        if early.member is None:
-            # It was discarded, or has ended, meanwhile.
-            return None
-        self._early.pop(step, None)
-        early.member = None
-        return member, waited
+            return False
+        return True
 
     def discard(self, step: str) -> None:
         """A step's turn doesn't come: end its sandbox, if it has one."""

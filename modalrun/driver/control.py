@@ -14,6 +14,9 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from modalrun.driver import STOP_FILE
 
 CONTROL = "MODALRUN_CONTROL"
 """The variable that names the descriptor which control lines are read from."""
@@ -28,8 +31,12 @@ GO = "go"
 def listen(on_stop: Callable[[], None]) -> None:
     """Call `on_stop` from a thread of its own when somebody asks for a graceful stop.
 
-    Nothing happens where there is no control descriptor, as in a sandbox of an older supervisor.
+    It is called at once where an earlier process of this sandbox was asked. Nothing happens where
+    there is no control descriptor, as in a sandbox of an older supervisor.
     """
+    asked = Path(os.environ[STOP_FILE]) if STOP_FILE in os.environ else None
+    if asked is not None and asked.exists():
+        on_stop()
     descriptor = _descriptor()
     if descriptor is None:
         return
@@ -38,6 +45,9 @@ def listen(on_stop: Callable[[], None]) -> None:
         with contextlib.suppress(OSError), os.fdopen(descriptor, encoding="utf-8") as lines:
             for line in lines:
                 if line.strip() == STOP:
+                    if asked is not None:
+                        # First: this process may die before it has stopped anything.
+                        asked.touch()
                     on_stop()
 
     threading.Thread(target=read, name="control", daemon=True).start()

@@ -29,6 +29,7 @@ from modalrun.driver import (
 )
 from modalrun.driver.isolated import IsolatedSteps
 from modalrun.driver.process import buffer_lines, leave, print_traceback, supervisors_reason
+from modalrun.zenml_api import noise
 
 
 def main() -> NoReturn:
@@ -41,6 +42,7 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGTERM, end)
     buffer_lines()
+    noise.hide()
     marking.install()
     # The function's own lines, also while a step runs beside it.
     marking.lines_of_nobody()

@@ -18,6 +18,9 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two tries while ZenML can't be asked, growing."""
 
+TROUBLED_TRIES = 8
+"""How often a question is put to a server that answers with an error of its own: a minute or so."""
+
 
 class Records:
     """The records of one run in ZenML. While ZenML can't be reached, it is asked again."""
@@ -38,15 +41,21 @@ class Records:
         """What ZenML answers, asked until it does.
 
         Raises:
-            Exception: ZenML refuses.
+            Exception: ZenML refuses, or has had trouble of its own for a while.
         """
         loop = asyncio.get_running_loop()
         pause = FIRST_PAUSE
+        tries = 0
         while True:
+            tries += 1
             try:
                 return await loop.run_in_executor(self._thread, lambda: question(self._loaded()))
             except ConnectionLostError as error:
                 self._say(f"{error.message}; trying again")
+            except Exception as error:
+                if not _is_trouble(error) or tries >= TROUBLED_TRIES:
+                    raise
+                self._say(f"ZenML has trouble: {type(error).__name__}: {error}; trying again")
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
@@ -60,3 +69,14 @@ class Records:
             gc.freeze()
             gc.enable()
         return self._recorder
+
+
+def _is_trouble(error: Exception) -> bool:
+    """Whether asking again may help: a server's status 500, a request or database that broke.
+
+    The first is a RuntimeError (`zen_server/exceptions.py:100`, ZenML 0.98.0), those of `requests`
+    are OSErrors, and SQLAlchemy has its own.
+    """
+    if isinstance(error, (RuntimeError, OSError)):
+        return True
+    return type(error).__module__.startswith("sqlalchemy.")

@@ -39,6 +39,7 @@ from modalrun.driver.process import (
     tell,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start, State
+from modalrun.zenml_api import noise
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.steps import StepRunner
@@ -65,6 +66,7 @@ def main() -> NoReturn:
     stop = threading.Event()
     control.listen(stop.set)
     buffer_lines()
+    noise.hide()
     marking.install()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()

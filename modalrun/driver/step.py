@@ -42,6 +42,7 @@ from modalrun.driver.process import (
     supervisors_reason,
 )
 from modalrun.facts import StepFacts
+from modalrun.zenml_api import noise
 
 _EXIT_CODES = {
     "completed": EXIT_COMPLETED,
@@ -100,6 +101,7 @@ def main() -> NoReturn:
     signals = Signals()
     signal.signal(signal.SIGTERM, signals)
     buffer_lines()
+    noise.hide()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_UNRECORDED

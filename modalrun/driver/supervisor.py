@@ -32,6 +32,7 @@ from modalrun.driver import (
     EXIT_UNRECORDED,
     RUN_ID,
     STEP,
+    STOP_FILE,
     TAKE_OVER,
     TIMEOUT,
     WALKER,
@@ -143,6 +144,7 @@ def _child_environment(home: Path) -> dict[str, str]:
         "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
         END_REASON_FILE: str(reason_file),
+        STOP_FILE: str(home / "stop"),
         WORD_FILE: str(home / "word"),
     }
 

@@ -21,6 +21,7 @@ from modalrun.driver.records import Records
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
 from modalrun.driver.wanted import wanted
+from modalrun.errors import ModalrunError
 from modalrun.facts import StepFacts
 from modalrun.plan import MAX_TAG, fit
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
     from modalrun.zenml_api.recorder import RunRecorder
     from modalrun.zenml_api.step_records import StepState as StepRecordState
+
+STOP_REASON = "ZenML was asked to stop the run"
 
 
 @dataclass
@@ -115,17 +118,25 @@ class Walk:
                 self._write(event)
             done |= {name for name, state in taken.states.items() if state.successful}
             self._remember(taken, done)
+        failed = [
+            name
+            for name, state in self._states.items()
+            if state.status == "failed" and name in self._steps and name not in self._members
+        ]
         self._scheduler = Scheduler(
             {step.name: step.upstream for step in self._order.steps},
             mode=FailureMode(self._order.failure_mode),
             max_parallelism=self._order.max_parallelism,
             done=done,
-            running=self._members,
+            running={*self._members, *failed},
         )
-        for name in self._members:
+        for name in (*self._members, *failed):
             self._start(name)
         if self._reason is not None:
             self._act(self._scheduler.stop(self._reason))
+        if failed:
+            # First: nothing may start that their failure forbids.
+            await asyncio.gather(*(self._tasks[name] for name in failed))
         self._act(self._scheduler.start())
         await self._finished.wait()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -188,11 +199,14 @@ class Walk:
     def _remember(self, taken: Takeover, done: set[str]) -> None:
         """Go on where the earlier driver was: attempts, records, running sandboxes."""
         by_tag = {fit(name, MAX_TAG): name for name in self._steps}
-        for member in taken.members:
+        for member in sorted(taken.members, key=lambda member: member.attempt):
             name = by_tag.get(member.step)
             if name is None or name in done:
                 continue
             self._tries[name].sandboxes = member.attempt
+            if (earlier := self._members.pop(name, None)) is not None:
+                # It was given up when the later one was created.
+                self._beside(earlier.terminate())
             if member.early and name not in taken.states:
                 # Whether it was told to go is not known; it has not begun its step.
                 self._beside(member.terminate())
@@ -201,7 +215,9 @@ class Walk:
         for name, state in taken.states.items():
             if name in self._tries:
                 tries = self._tries[name]
-                tries.sandboxes = max(tries.sandboxes, state.attempt)
+                again = state.facts.infrastructure_retries if state.facts is not None else None
+                # A try for infrastructure has a sandbox, and so a name, of its own.
+                tries.sandboxes = max(tries.sandboxes, state.attempt + (again or 0))
                 # Of "retrying" the last attempt has failed as well.
                 tries.failures = state.attempt - (0 if state.status == "retrying" else 1)
                 tries.record = state.id if _is_running(state) else None
@@ -232,6 +248,9 @@ class Walk:
         except Exception as error:
             # A fault of ours must neither hang the run nor pass for a success.
             self._say("".join(traceback.format_exception(error)).rstrip())
+            if (member := self._members.pop(step.name, None)) is not None:
+                # Nobody would wait for its end any more.
+                self._beside(member.terminate())
             self._fail(step, f"a fault of modalrun's own: {error}")
             succeeded = False
         del self._tasks[step.name]
@@ -343,34 +362,44 @@ class Walk:
         self, step: StepOrder, tries: _Tries, end: End, sandbox: str | None
     ) -> bool | None:
         """Whether a step has succeeded; None where it is to be tried again."""
-        if self._ids_untold and sandbox is not None:
-            self._beside(self._record_sandbox(step.name, sandbox))
-        if end.kind is Kind.COMPLETED:
-            self._ended(step, "completed", end)
-            return True
+        state = None
+        if end.kind is not Kind.COMPLETED:
+            state = await self._records.ask(lambda recorder: recorder.step_state(step.name))
         # ZenML's record wins: the step's outputs are stored, whatever became of its sandbox.
-        state = await self._records.ask(lambda recorder: recorder.step_state(step.name))
-        if state is not None and state.successful:
+        if end.kind is Kind.COMPLETED or (state is not None and state.successful):
+            if self._ids_untold and sandbox is not None:
+                self._beside(self._record_sandbox(step.name, sandbox))
             self._ended(step, "completed", end)
             return True
-        if state is not None and sandbox is not None:
+        # A sandbox that was lost early leaves the last record to the try before.
+        if state is not None and (_is_running(state) or _has_failed(state, tries)) and sandbox:
             self._record_exit(state.id, sandbox, tries, end)
         stopped = state is not None and state.status in {"stopping", "stopped"}
+        if end.is_infrastructure and not stopped and not self._ending:
+            # Its sandbox may have been ended, or may have begun nothing, for that very reason.
+            stopped = await self._records.ask(lambda recorder: recorder.stop_requested())
         if stopped and not self._ending:
             # The step itself noticed it first.
-            self.stop("ZenML was asked to stop the run")
+            self.stop(STOP_REASON)
         if self._ending or stopped:
             if not self.gave_up and state is not None and _is_running(state):
-                await self._record_stop(step.name, self._why_ending)
+                await self._record_stop(step.name, self._why_ending or end.reason)
             # As the end of the run records it in ZenML.
             failed = self._timed_out and not stopped
             self._ended(step, "failed" if failed else "stopped", end)
             return False
         again = None if self._stopping.is_set() else self._may_retry(step, tries, end, state)
         if again is not None:
+            if not end.is_infrastructure and state is not None and _is_running(state):
+                # Its process could not say so; ZenML makes "retrying" of it.
+                await self._record_failure(step.name, end.reason, final=False)
             self._ended(step, "retrying", replace(end, reason=f"{end.reason} {again}"))
             return None
-        await self._record_failure(step.name, end.reason)
+        if self._asked_to_stop and end.is_infrastructure and not _has_failed(state, tries):
+            # Else it might have been started again. The end of the run settles its record.
+            self._ended(step, "stopped", end)
+            return False
+        await self._record_failure(step.name, end.reason, final=True)
         self._failed.append(step.name)
         self._ended(step, "failed", end)
         return False
@@ -385,7 +414,14 @@ class Walk:
         await self._records.ask(record)
 
     async def _cached(self, step: str) -> bool:
-        return await self._records.ask(lambda recorder: recorder.cached(step))
+        try:
+            return await self._records.ask(lambda recorder: recorder.cached(step))
+        except ModalrunError:
+            raise
+        except Exception as error:
+            # What can't be looked up is run.
+            self._say(f"Step `{step}` was not found in the cache: {type(error).__name__}: {error}")
+            return False
 
     async def _record_stop(self, step: str, reason: str) -> None:
         await self._records.ask(lambda recorder: recorder.stop_step(step, reason))
@@ -400,8 +436,8 @@ class Walk:
         )
         self._beside(self._records.ask(lambda recorder: recorder.record_exit(record, facts)))
 
-    async def _record_failure(self, step: str, reason: str) -> None:
-        await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=True))
+    async def _record_failure(self, step: str, reason: str, *, final: bool) -> None:
+        await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=final))
 
     def _may_retry(
         self, step: StepOrder, tries: _Tries, end: End, state: StepRecordState | None

@@ -12,9 +12,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from modalrun.driver import (
     EXIT_COMPLETED,
@@ -29,7 +29,7 @@ from modalrun.driver.order import Order
 from modalrun.driver.process import buffer_lines, leave, say, supervisors_reason
 from modalrun.driver.records import Records
 from modalrun.driver.takeover import Takeover
-from modalrun.driver.walk import Walk
+from modalrun.driver.walk import STOP_REASON, Walk
 
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""
@@ -37,6 +37,9 @@ STOP_CHECK_SECONDS = 5.0
 FIRST_SECONDS = 2.0
 """How long ZenML is not imported while the first sandboxes are being created: both take turns in
 one interpreter, and the sandboxes would come last."""
+
+
+T = TypeVar("T")
 
 
 def main() -> NoReturn:
@@ -91,25 +94,43 @@ def _soon(loop: asyncio.AbstractEventLoop, action: Callable[[str], None], reason
 
 async def _take_over(walk: Walk, records: Records) -> Takeover:
     """What an earlier driver of this run has left behind."""
-    members, states = await asyncio.gather(
-        walk.fleet.running(), records.ask(lambda recorder: recorder.states())
+    members, states, stopped = await asyncio.gather(
+        walk.fleet.running(),
+        records.ask(lambda recorder: recorder.states()),
+        records.ask(lambda recorder: recorder.stop_requested()),
     )
+    if stopped:
+        walk.stop(STOP_REASON)
     say(f"Taking over; step sandboxes that are running: {len(members)}.")
     return Takeover(members, states)
 
 
 async def _watch_for_stop(walk: Walk, records: Records) -> None:
+    said: set[str] = set()
     await walk.first_created(FIRST_SECONDS)
-    if not os.environ.get(TAKE_OVER) and await records.ask(lambda r: r.stop_requested()):
+    begins = not os.environ.get(TAKE_OVER)
+    if begins and await _answer(records.ask(lambda r: r.stop_requested()), said):
         # Nobody could end this sandbox when they stopped the run: it was not there yet.
         walk.give_up("the run was stopped before it began")
         return
-    await records.ask(lambda recorder: recorder.set_running())
+    await _answer(records.ask(lambda recorder: recorder.set_running()), said)
     while True:
         await asyncio.sleep(STOP_CHECK_SECONDS)
-        if await records.ask(lambda recorder: recorder.stop_requested()):
-            walk.stop("ZenML was asked to stop the run")
+        if await _answer(records.ask(lambda recorder: recorder.stop_requested()), said):
+            walk.stop(STOP_REASON)
             return
+
+
+async def _answer(asking: Awaitable[T], said: set[str]) -> T | None:
+    """The answer; None where ZenML gives none, which is said once: the watch itself goes on."""
+    try:
+        return await asking
+    except Exception as error:
+        text = f"ZenML can't be asked about the run: {type(error).__name__}: {error}"
+        if text not in said:
+            say(text)
+        said.add(text)
+        return None
 
 
 async def _expect(walk: Walk, records: Records) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "default_state_dir",
     "ensure_running",
     "follow",
+    "kill",
     "preload",
     "running",
     "status",
@@ -224,6 +225,35 @@ def follow(sandbox_id: str | None, state_dir: Path | None = None) -> Iterator[by
         yield from _ask_parts(info, "GET", path, None)
     except _NoAnswerError as error:
         raise NotFoundError(f"No output of '{sandbox_id}' to follow: {error}") from None
+
+
+def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
+    """End a sandbox at once, as if somebody had terminated it on Modal; waits until it has ended.
+
+    Args:
+        sandbox_id: Modal's id.
+        state_dir: The state folder; None for `default_state_dir()`.
+
+    Returns:
+        Whether it was running.
+
+    Raises:
+        NotFoundError: The server knows no such sandbox, or does not run, and so nothing of it.
+    """
+    info = running(state_dir)
+    if info is None:
+        raise NotFoundError(
+            "The local Modal server does not run.", hint="Without it no sandbox runs."
+        )
+    try:
+        parts = _ask_parts(info, "POST", f"/kill/{sandbox_id}", _STOP_LIMIT)
+        answer = json.loads(b"".join(parts))
+    except (_NoAnswerError, ValueError) as error:
+        raise NotFoundError(
+            f"The local Modal server knows no sandbox '{sandbox_id}' ({error}).",
+            hint="`modalrun local status` shows those that run.",
+        ) from None
+    return bool(answer["was_running"])
 
 
 def ensure_running(

@@ -155,6 +155,7 @@ class LocalServer:
                 ("GET", "status"): self._get_status,
                 ("POST", "stop"): self._post_stop,
                 ("POST", "preload"): self._post_preload,
+                ("POST", "kill"): self._post_kill,
                 ("GET", "log"): self._get_log,
             }
             await http.serve(reader, writer, routes)
@@ -188,6 +189,18 @@ class LocalServer:
         if not self._ending.is_set():
             self.sandboxes.warm.ask(wanted)
         return http.Response(200)
+
+    async def _post_kill(self, request: http.Request) -> http.Response:
+        """`POST /kill/SANDBOX`: end it as Modal's `terminate` does; whether it was running."""
+        if not self._is_ours(request):
+            return http.Response(403)
+        sandbox_id = request.path.partition("/kill/")[2]
+        if self._store.sandbox(sandbox_id) is None:
+            return http.Response(404)
+        was_running = self.sandboxes.live(sandbox_id) is not None
+        self.sandboxes.terminate(sandbox_id)
+        await self.sandboxes.wait(sandbox_id, _GRACE)
+        return http.Response(200, json.dumps({"was_running": was_running}).encode())
 
     async def _get_log(self, request: http.Request) -> http.Response:
         """`GET /log/SANDBOX` or `GET /log`: what was written, then what comes."""

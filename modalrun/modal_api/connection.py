@@ -19,7 +19,7 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import checks, images
 from modalrun.modal_api.run_sandbox import RunningSandbox
 from modalrun.modal_api.translate import is_rate_limit, translated
-from modalrun.plan import Plan, SandboxSpec
+from modalrun.plan import TAG_AFTER, Plan, SandboxSpec
 from modalrun.recipe import ImageRecipe, RegistryCredentials
 from modalrun.resources import limited
 from modalrun.spec import Target
@@ -187,6 +187,8 @@ class Connection:
             order=order,
         )
         arguments = {**self._arguments(plan, spec, secrets), "image": image}
+        if earlier is not None:
+            arguments["tags"] = {**spec.tags, TAG_AFTER: earlier}
 
         def create(gpu: str | None, *others: str) -> RunningSandbox:
             try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from modalrun.backoff import pauses
 from modalrun.driver.control import STOP
-from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
+from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.translate import translated
 from modalrun.plan import TAG_ROLE, TAG_RUN
@@ -138,7 +138,8 @@ class RunSandboxes:
                 terminate(left, gone=True)
                 if not left and not errors:
                     return len(ended)
-            except ConnectionLostError as error:
+            except (CapacityError, ConnectionLostError) as error:
+                # Also where Modal limits the rate: what still runs is billed.
                 errors.append(error)
             if time.monotonic() > deadline:
                 break

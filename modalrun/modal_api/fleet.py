@@ -98,6 +98,7 @@ class Fleet:
         self._secret_values = dict(variables)
         self._pace = Pace(order.creation_rate)
         self._lines: list[_Line] = []
+        self._connecting = asyncio.Lock()
         self._images: dict[str, asyncio.Task[modal.Image]] = {}
         self._named: dict[str, Any] = {}
         self._app: modal.App
@@ -184,33 +185,51 @@ class Fleet:
         tags = {TAG_RUN: self._order.run_id, TAG_ROLE: "step"}
         listed = modal.Sandbox.list.aio(app_id=str(self._app.app_id), tags=tags, client=line.client)
         found = [sandbox async for sandbox in listed]
-        held = await asyncio.gather(*(sandbox.get_tags.aio() for sandbox in found))
-        return [Member(self, line, s, tags=t) for s, t in zip(found, held, strict=True)]
+        held = await asyncio.gather(*(_tags(sandbox) for sandbox in found))
+        return [
+            Member(self, line, sandbox, tags=tags)
+            for sandbox, tags in zip(found, held, strict=True)
+            if tags is not None
+        ]
 
     async def _create_or_find(self, wanted: Wanted, gpu: str | None) -> Member:
+        line = await self._line()
+        # From now on: many are created at once, and only then waited for.
+        line.load += 1
+        try:
+            sandbox = await self._created_or_found(wanted, gpu, line)
+        except BaseException:
+            line.load -= 1
+            raise
+        return Member(self, line, sandbox, gpu=gpu, tags=wanted.tags, counted=True)
+
+    async def _created_or_found(
+        self, wanted: Wanted, gpu: str | None, line: _Line
+    ) -> modal.Sandbox:
         import modal
 
-        line = await self._line()
         image = await self._image(wanted.sandbox.image)
         arguments = self._arguments(wanted, gpu)
         try:
             with translated():
-                sandbox = await modal.Sandbox.create.aio(
+                return await modal.Sandbox.create.aio(
                     *wanted.sandbox.command,
                     app=self._app,
                     image=image,
                     client=line.client,
                     **arguments,
                 )
-        except modal.exception.AlreadyExistsError:
-            sandbox = await self._asked(lambda: self._find(wanted.name))
+        except modal.exception.AlreadyExistsError as error:
+            # It may end before it is found; then its name is free again.
+            lost = ConnectionLostError(f"The sandbox of this name can't be found: {error}")
         except ConnectionLostError as error:
             # Whether it was created is unknown: its name tells.
-            try:
-                sandbox = await self._asked(lambda: self._find(wanted.name))
-            except NotFoundError:
-                raise error from None
-        return Member(self, line, sandbox, gpu=gpu, tags=wanted.tags)
+            lost = error
+        try:
+            found: modal.Sandbox = await self._asked(lambda: self._find(wanted.name))
+        except NotFoundError:
+            raise lost from None
+        return found
 
     async def _find(self, name: str) -> modal.Sandbox:
         import modal
@@ -293,10 +312,14 @@ class Fleet:
 
     async def _line(self) -> _Line:
         """The connection for one more sandbox."""
-        free = next((line for line in self._lines if line.load < SHARE), None)
-        if free is None:
-            free = _Line(await _connect())
-            self._lines.append(free)
+        while (free := next((line for line in self._lines if line.load < SHARE), None)) is None:
+            if self._connecting.locked():
+                # Somebody else makes one, which will do for many.
+                async with self._connecting:
+                    continue
+            async with self._connecting:
+                with translated():
+                    self._lines.append(_Line(await _connect()))
         return free
 
     async def _asked(self, question: Callable[[], Any]) -> Any:
@@ -332,6 +355,7 @@ class Member:
         *,
         tags: Mapping[str, str],
         gpu: str | None = None,
+        counted: bool = False,
     ) -> None:
         self.id: str = sandbox.object_id
         self.gpu = gpu
@@ -342,6 +366,7 @@ class Member:
         self._end: asyncio.Task[End] | None = None
         self._fleet = fleet
         self._line = line
+        self._counted = counted
         self._sandbox = sandbox
 
     async def ended(self) -> End:
@@ -373,7 +398,8 @@ class Member:
             await self._fleet._asked(self._sandbox.terminate.aio)
 
     async def _wait(self) -> End:
-        self._line.load += 1
+        if not self._counted:
+            self._line.load += 1
         try:
             return await self._ask_for_end()
         finally:
@@ -392,8 +418,8 @@ class Member:
                 return read_end(124, 4)
             except NotFoundError:
                 return ends.LOST
-            except (ModalrunError, modal.exception.TimeoutError) as error:
-                # Not to be able to ask is not an end; the supervisor's deadline is the bound.
+            except (ModalrunError, modal.exception.Error) as error:
+                # Whatever it is, not to be able to ask is not an end. The deadline is the bound.
                 self._fleet._say(f"{self.id}: {error}; asking again")
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
@@ -407,6 +433,16 @@ class Member:
         if result is None:
             return read_end(code, None, "")
         return read_end(code, result.status, result.exception)
+
+
+async def _tags(sandbox: modal.Sandbox) -> dict[str, str] | None:
+    """The tags of a sandbox that was listed; None where it has ended since."""
+    import modal
+
+    try:
+        return await sandbox.get_tags.aio()
+    except modal.exception.NotFoundError:
+        return None
 
 
 async def _connect() -> modal.Client:

@@ -144,17 +144,19 @@ class History:
         self.errors: dict[str, Exception] = {}
         self.sizes: dict[str, dict[str, int]] = {}
 
-    def read(self, sandbox: str, since: float | None, until: float | None) -> Iterator[list[Piece]]:
-        """All pieces of a sandbox and of those that it leads to, in batches.
+    def read(
+        self, sandboxes: Iterable[str], since: float | None, until: float | None
+    ) -> Iterator[list[Piece]]:
+        """All pieces of some sandboxes and of those that they lead to, in batches.
 
         What can't be read of a sandbox stands in `errors`; `sizes` has the bytes of each stream.
 
         Args:
-            sandbox: Modal's id of the first one.
+            sandboxes: Modal's ids of the first ones.
             since: Seconds since the epoch, from where on; None for a day ago.
             until: The same, up to where; None for now.
         """
-        merging = asyncio.run_coroutine_threadsafe(self._merge(sandbox, since, until), self._loop)
+        merging = asyncio.run_coroutine_threadsafe(self._merge(sandboxes, since, until), self._loop)
         try:
             while True:
                 for batch in self._buffer.take():
@@ -166,9 +168,12 @@ class History:
             self._buffer.close()
             merging.cancel()
 
-    async def _merge(self, sandbox: str, since: float | None, until: float | None) -> None:
+    async def _merge(
+        self, sandboxes: Iterable[str], since: float | None, until: float | None
+    ) -> None:
         try:
-            self._add(sandbox, since, until)
+            for sandbox in sandboxes:
+                self._add(sandbox, since, until)
             heap: list[tuple[float, int, LogEntry]] = []
             batch: list[Piece] = []
             size = 0

@@ -10,7 +10,7 @@ from modalrun.facts import RunFacts
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, end_kind
 from modalrun.modal_api.translate import translated
-from modalrun.plan import TAG_ROLE, TAG_RUN
+from modalrun.plan import TAG_AFTER, TAG_ROLE, TAG_RUN
 from modalrun.truth import ModalView
 
 
@@ -73,7 +73,9 @@ def app_id(connection: Connection, name: str, environment: str | None) -> str | 
 
 
 def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
-    """The id of a run's sandbox if it runs, by its tags alone: in which app is not known.
+    """The id of a run's only sandbox if it runs, by its tags alone: in which app is not known.
+
+    None for a run that was resumed: which sandboxes it had before, ZenML's record says.
 
     Raises:
         AuthenticationError, ConnectionLostError: Modal refuses or can't be reached.
@@ -85,7 +87,10 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         warnings.simplefilter("ignore")
         tags = {TAG_RUN: run_id, TAG_ROLE: "run"}
         found = modal.Sandbox.list(tags=tags, client=connection.client)
-        return next((sandbox.object_id for sandbox in found), None)
+        sandbox = next(iter(found), None)
+        if sandbox is None or TAG_AFTER in sandbox.get_tags():
+            return None
+        return sandbox.object_id
 
 
 def run_sandbox(connection: Connection, facts: RunFacts) -> RunningSandbox:

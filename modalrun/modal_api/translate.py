@@ -48,12 +48,17 @@ def translated() -> Iterator[None]:
         ) from error
     except modal_errors.AlreadyExistsError:
         raise
-    except (modal_errors.InvalidError, modal_errors.VersionError) as error:
+    except (
+        modal_errors.InvalidError,
+        modal_errors.VersionError,
+        modal_errors.UnimplementedError,
+    ) as error:
         raise UsageError(f"Modal refuses this: {error}") from error
     except (
         modal_errors.ConnectionError,
         modal_errors.ServiceError,
         modal_errors.InternalError,
+        modal_errors.DataLossError,
         modal_errors.ClientClosed,
         builtins.ConnectionError,
         builtins.TimeoutError,

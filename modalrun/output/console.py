@@ -7,9 +7,9 @@ import os
 import stat
 import sys
 import threading
+from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -17,9 +17,12 @@ from modalrun.board import Board
 from modalrun.driver.events import StepEvent
 from modalrun.loglines import SYSTEM, LogLine
 from modalrun.outcome import Outcome, StepRecord
-from modalrun.output.live import MARKS, LiveView, Verbatim
+from modalrun.output.live import LiveView, Verbatim
+from modalrun.output.marks import Marks, shortened, widest
+from modalrun.output.phase import Phase, is_live
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
+from modalrun.output.wrapping import terminal_width, wrapped
 
 _DIM = "\x1b[2m"
 _RESET = "\x1b[0m"
@@ -44,10 +47,9 @@ class Reporter:
         }
         self._talk = self._consoles["stderr"]
         self._lock = threading.Lock()
-        self._status: Status | None = None
+        self._phase = Phase()
         self._live: LiveView | None = None
-        self._marks: dict[str, int] = {}
-        self._width = 0
+        self._marks = Marks(widest(self._talk.width))
 
     def __enter__(self) -> Reporter:
         return self
@@ -65,30 +67,26 @@ class Reporter:
             self._live.note(text)
             return
         with self._lock:
-            self._end_phase()
-            if _is_live(self._talk):
-                self._status = self._talk.status(Text(f"{text} ..."))
-                self._status.start()
+            self._phase.show(self._talk, text)
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
-        line = Text(text, style=style or "")
+        lines = [Text(line, style=style or "") for line in self._fitting(text)]
         if self._live is not None:
-            self._live.show([line])
+            self._live.show(lines)
             return
         with self._lock:
-            self._end_phase()
-            self._talk.print(line)
+            self._phase.end()
+            for line in lines:
+                self._talk.print(line)
 
     def begin(self, board: Board) -> None:
         """The run's output follows; on a terminal its steps are shown below it."""
-        names = list(board.rows)
-        self._marks = {name: MARKS[i % len(MARKS)] for i, name in enumerate(names)}
-        self._width = min(max(map(len, names), default=0), 24)
+        self._marks.learn(board.rows)
         with self._lock:
-            self._end_phase()
+            self._phase.end()
             # Whoever reads a pipe (`| grep`) may write to the same terminal, across the table.
-            if _is_live(self._talk) and not _is_pipe(self._consoles["stdout"]):
+            if is_live(self._talk) and not _is_pipe(self._consoles["stdout"]):
                 self._live = LiveView(self._talk, board)
                 self._live.start()
 
@@ -100,7 +98,7 @@ class Reporter:
         console = self._consoles.get(line.source, self._talk)
         if not console.is_terminal:
             with self._lock:
-                self._end_phase()
+                self._phase.end()
                 mark = f"{line.step} | " if line.step else ""
                 console.file.write(f"{mark}{harmless(line.text, colours=False)}\n")
                 console.file.flush()
@@ -111,7 +109,7 @@ class Reporter:
             self._live.show([shown])
             return
         with self._lock:
-            self._end_phase()
+            self._phase.end()
             console.print(Verbatim([shown]))
 
     def question(self, text: str | None) -> None:
@@ -124,31 +122,36 @@ class Reporter:
     def summary(self, outcome: Outcome) -> None:
         """The run id, each step's state and time, and how to see more."""
         self._end()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("step", no_wrap=True, overflow="ellipsis")
-        table.add_column("state", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
-        has_gpu = any(step.gpu for step in outcome.steps)
-        if has_gpu:
-            table.add_column("gpu", no_wrap=True)
-        for step in outcome.steps:
-            cells = [Text(state(step), style=STYLES.get(step.status, ""))]
-            cells.append(Text(duration(step.start, step.end)))
-            cells += [Text(step.gpu or "-")] if has_gpu else []
-            table.add_row(Text(step.name), *cells)
         with self._lock:
             if outcome.steps:
                 self._talk.print()
-                self._talk.print(table)
+                width = self._talk.width if self._talk.is_terminal else None
+                print_wide(self._talk, _steps(outcome.steps, width))
                 self._talk.print()
             style = "bold green" if outcome.exit_code == 0 else "bold red"
-            self._talk.print(Text(outcome.headline, style=style))
+            for line in self._fitting(outcome.headline):
+                self._talk.print(Text(line, style=style))
             for step in outcome.steps:
                 if step.status == "failed" and step.reason:
                     why = harmless(step.reason.strip().partition("\n")[0], colours=False)
-                    self._talk.print(Text(f"  {step.name}: {why}"))
+                    for line in self._fitting(f"  {step.name}: {why}", indent=4):
+                        self._talk.print(Text(line))
             for label, value in outcome.details:
-                self._talk.print(Text.assemble((f"  {label:<8}", "dim"), value))
+                first, *rest = self._fitting(f"  {label:<8}{value}", indent=10)
+                shown = Text(first)
+                shown.stylize("dim", 0, 10)
+                self._talk.print(shown)
+                for line in rest:
+                    self._talk.print(Text(line))
+
+    def _fitting(self, text: str, *, indent: int | None = None) -> list[str]:
+        """A text of our own in lines that fit the terminal."""
+        width = terminal_width(self._talk.file)
+        return [
+            part
+            for line in text.split("\n")
+            for part in wrapped(line, width, indent=indent) or [""]
+        ]
 
     def _marked(self, line: LogLine, *, colours: bool) -> str:
         text = harmless(line.text, colours=colours)
@@ -158,26 +161,15 @@ class Reporter:
             return text
         if line.source == SYSTEM and colours:
             text = f"{_DIM}{text}{_RESET}"
-        mark = f"{line.step:<{self._width}} | "
-        code = self._marks.get(line.step) if colours else None
-        return f"\x1b[{code}m{mark}{_RESET}{text}" if code else mark + text
+        mark, colour = self._marks.of(line.step)
+        return f"\x1b[{colour}m{mark} | {_RESET}{text}" if colours else f"{mark} | {text}"
 
     def _end(self) -> None:
         live, self._live = self._live, None
         if live is not None:
             live.stop()
         with self._lock:
-            self._end_phase()
-
-    def _end_phase(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-
-
-def _is_live(console: Console) -> bool:
-    """Whether what is shown can be redrawn: FORCE_COLOR makes Rich take a file for a terminal."""
-    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+            self._phase.end()
 
 
 def _is_pipe(console: Console) -> bool:
@@ -186,6 +178,31 @@ def _is_pipe(console: Console) -> bool:
     except (OSError, ValueError):
         # A stream of another kind, as in a notebook.
         return False
+
+
+def _steps(steps: Sequence[StepRecord], width: int | None) -> Table:
+    """The steps of a run that is over; with a width, names have the room that is left."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("step", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    has_gpu = any(step.gpu for step in steps)
+    if has_gpu:
+        table.add_column("gpu", no_wrap=True)
+    rows = []
+    for step in steps:
+        cells = [Text(state(step), style=STYLES.get(step.status, ""))]
+        cells.append(Text(duration(step.start, step.end)))
+        cells += [Text(step.gpu or "-")] if has_gpu else []
+        rows.append(cells)
+    names = {step.name: step.name for step in steps}
+    if width is not None:
+        columns = zip(*rows, strict=True)
+        taken = sum(2 + max(5, *(cell.cell_len for cell in column)) for column in columns)
+        names = shortened(names, max(8, width - taken))
+    for step, cells in zip(steps, rows, strict=True):
+        table.add_row(Text(names[step.name]), *cells)
+    return table
 
 
 def state(step: StepRecord) -> str:

@@ -10,6 +10,7 @@ from modalrun.doctor import Report
 from modalrun.findings import LABELS
 from modalrun.output.console import make_console
 from modalrun.output.text import harmless, without_credentials
+from modalrun.output.wrapping import terminal_width, wrapped
 
 VERSION = 1
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
@@ -34,6 +35,7 @@ def as_json(report: Report) -> str:
 def print_report(report: Report) -> None:
     """Print the report to stdout, a line for each check and one for what to do next."""
     shown = make_console(stderr=False)
+    columns = terminal_width(shown.file)
     width = max(len(LABELS[finding.check]) for finding in report.findings)
     room = " " * (len("problem") + width + 4)
     for finding in report.findings:
@@ -41,12 +43,17 @@ def print_report(report: Report) -> None:
             without_credentials(harmless(line, colours=False))
             for line in finding.message.splitlines()
         ] or [""]
-        state = (f"{finding.state:<9}", STYLES[finding.state])
-        shown.print(Text.assemble(state, f"{LABELS[finding.check]:<{width}}  {first}"))
-        for line in rest:
-            shown.print(Text(f"{room}{line}"))
-        if finding.hint:
-            shown.print(Text(f"{room}-> {harmless(finding.hint, colours=False)}"))
+        state = f"{finding.state:<9}"
+        text = f"{state}{LABELS[finding.check]:<{width}}  {first}"
+        more = [f"{room}{line}" for line in rest]
+        more += [f"{room}-> {harmless(finding.hint, colours=False)}"] if finding.hint else []
+        fitting = wrapped(text, columns, indent=len(room))
+        fitting += [part for line in more for part in wrapped(line, columns, indent=len(room))]
+        for number, line in enumerate(fitting):
+            part = Text(line.rstrip())
+            if number == 0:
+                part.stylize(STYLES[finding.state], 0, len(finding.state))
+            shown.print(part)
     counts = {state: sum(f.state == state for f in report.findings) for state in STYLES}
     what = ", ".join(
         f"{number} {state}{'s' if number > 1 and state in {'problem', 'warning'} else ''}"

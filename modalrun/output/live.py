@@ -8,16 +8,14 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.live import Live
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from modalrun.board import Board, Row
+from modalrun.output.marks import shortened
+from modalrun.output.redrawing import Redrawn
 from modalrun.output.words import STYLES, duration_of
-
-MARKS = (36, 35, 32, 33, 34, 96, 95)
-"""Terminal codes of the colours that mark the lines of a step, in the order of the steps."""
 
 _MOST_ROWS = 12
 _MOST_PENDING = 20_000
@@ -57,14 +55,7 @@ class LiveView:
         self._news = threading.Condition()
         self._pending: list[str | Text] = []
         self._closing = False
-        self._live = Live(
-            console=console,
-            get_renderable=self._render,
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._live = Redrawn(console, self._render, transient=True)
         self._writer = threading.Thread(target=self._write, daemon=True)
 
     def start(self) -> None:
@@ -152,6 +143,7 @@ def table(rows: Iterable[Row], now: float, width: int) -> Table:
     has_sandbox = any(r.sandbox for r in rows) and left - with_sandbox >= min(names, _SHORT_NAME)
     left -= with_sandbox if has_sandbox else 0
     made = Table(box=None, pad_edge=False, header_style="dim")
+    looks = shortened((row.step for row in rows), max(8, left))
     made.add_column("step", no_wrap=True, overflow="ellipsis", max_width=max(8, left))
     made.add_column("state", no_wrap=True, min_width=state_width)
     made.add_column("time", justify="right", no_wrap=True, min_width=_TIME_WIDTH)
@@ -162,7 +154,7 @@ def table(rows: Iterable[Row], now: float, width: int) -> Table:
     for row in rows:
         seconds = row.seconds(now)
         cells: list[RenderableType] = [
-            Text(row.step),
+            Text(looks[row.step]),
             Text(states[row.step], style=STYLES.get(row.state, "")),
             "" if seconds is None else duration_of(seconds),
         ]

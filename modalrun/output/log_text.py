@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from modalrun.loglines import SYSTEM, LogLine
 from modalrun.output.text import harmless, without_commands
 
-JSON_VERSION = 1
-_COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)
-"""SGR codes for the marks of steps, in the order in which the steps appear; no red, no grey."""
+if TYPE_CHECKING:
+    from modalrun.output.marks import Marks
 
+JSON_VERSION = 1
 _RESET = "\x1b[0m"
 _DIM = "\x1b[2m"
-_WIDEST_MARK = 24
 
 
-def printer(*, jsonl: bool, timestamps: bool) -> Callable[[Iterable[LogLine]], None]:
+def printer(*, jsonl: bool, timestamps: bool) -> Callable[[Sequence[LogLine]], None]:
     """What writes lines to stdout, a batch at a time. Raises BrokenPipeError once nobody reads."""
-    colours = not jsonl and _wants_colours()
-    looks = _Looks(colours=colours, timestamps=timestamps)
+    looks = _Looks(
+        None if jsonl else _marks(),
+        colours=not jsonl and _wants_colours(),
+        timestamps=timestamps,
+    )
     ci = os.environ.get("GITHUB_ACTIONS") == "true"
 
     # What else imports or redirects meanwhile must not come between.
     stdout = sys.stdout
 
-    def write(lines: Iterable[LogLine]) -> None:
+    def write(lines: Sequence[LogLine]) -> None:
+        looks.learn(lines)
         texts = [as_json(line) if jsonl else looks.of(line) for line in lines]
         if ci and not jsonl:
             texts = [without_commands(text) for text in texts]
@@ -47,11 +52,15 @@ def printer(*, jsonl: bool, timestamps: bool) -> Callable[[Iterable[LogLine]], N
 class _Looks:
     """Lines as text."""
 
-    def __init__(self, *, colours: bool, timestamps: bool) -> None:
+    def __init__(self, marks: Marks | None, *, colours: bool, timestamps: bool) -> None:
+        self._marks = marks
         self._colours = colours
         self._timestamps = timestamps
-        self._marks: dict[str, str] = {}
-        self._width = 0
+
+    def learn(self, lines: Iterable[LogLine]) -> None:
+        """Take up the steps of lines that are to be shown, so that these are aligned."""
+        if self._marks is not None:
+            self._marks.learn(line.step for line in lines if line.step is not None)
 
     def of(self, line: LogLine) -> str:
         """A line with its mark, and nothing in it that could do harm."""
@@ -66,14 +75,10 @@ class _Looks:
         return f"{stamp}{self._mark(line.step)} | {text}"
 
     def _mark(self, step: str) -> str:
-        name = harmless(step, colours=False)
-        if not self._colours:
-            return name
-        # Grows with the names that have appeared, so that what follows is aligned.
-        self._width = max(self._width, min(len(name), _WIDEST_MARK))
-        if step not in self._marks:
-            self._marks[step] = f"\x1b[{_COLOURS[len(self._marks) % len(_COLOURS)]}m"
-        return f"{self._marks[step]}{name:<{self._width}}{_RESET}"
+        if self._marks is None:
+            return harmless(step, colours=False)
+        mark, colour = self._marks.of(step)
+        return f"\x1b[{colour}m{mark}{_RESET}" if self._colours else mark
 
 
 def as_json(line: LogLine) -> str:
@@ -98,6 +103,15 @@ def rfc3339(time: float | None) -> str | None:
         return None
     moment = datetime.fromtimestamp(time, timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+
+
+def _marks() -> Marks | None:
+    """How steps are named on a terminal; elsewhere their names are what they are."""
+    if not sys.stdout.isatty():
+        return None
+    from modalrun.output.marks import Marks, widest
+
+    return Marks(widest(shutil.get_terminal_size().columns))
 
 
 def _wants_colours() -> bool:

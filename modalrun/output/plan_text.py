@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 
 import typer
 
 from modalrun.image import ImageRecipe
 from modalrun.output.text import harmless
+from modalrun.output.wrapping import NO_BREAK, terminal_width, wrapped
 from modalrun.plan import Plan, SandboxSpec
 from modalrun.planning import PricedPlan
 from modalrun.precedence import Value
@@ -24,23 +26,29 @@ def print_plan(found: PricedPlan, *, explain: bool) -> None:
         found: The plan and its price.
         explain: Whether to show where each value came from.
     """
-    for line in lines(found, explain=explain):
-        typer.echo(harmless(line, colours=False))
+    width = terminal_width(sys.stdout)
+    for line in lines(found, explain=explain, width=width):
+        typer.echo(line)
 
 
-def lines(found: PricedPlan, *, explain: bool) -> list[str]:
-    """The text of a plan."""
+def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[str]:
+    """The text of a plan, for a terminal of a width or, without one, as wide as it needs to be."""
+    text = _lines(found, explain=explain, width=width)
+    return [part for one in text for part in wrapped(harmless(one, colours=False), width)]
+
+
+def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
     plan, cost = found.plan, found.cost
-    result = [f"Plan of pipeline '{plan.pipeline}'", *_run_lines(plan), ""]
+    result = [f"Plan of pipeline '{plan.pipeline}'", *_run_lines(plan, found.stack.name), ""]
     rows = [_row("run" if plan.mode == "pipeline" else "driver", plan.run_sandbox, cost.run)]
     rows += [
         _row(step.name, step.sandbox, cost.steps[step.name])
         for step in plan.steps
         if step.sandbox is not None
     ]
-    result += [*_table(_HEADER, rows), "", *_graph(plan), ""]
+    result += [*_sandboxes(rows, width), "", *_graph(plan), ""]
     if explain:
-        result += [*_origins(plan), ""]
+        result += [*_origins(plan, width), ""]
     result += _money(cost, plan)
     if plan.notes:
         result += ["", "Notes", *(f"  - {note}" for note in plan.notes)]
@@ -54,7 +62,7 @@ _PREWARMED = {
 }
 
 
-def _run_lines(plan: Plan) -> list[str]:
+def _run_lines(plan: Plan, stack: str) -> list[str]:
     what = {
         "pipeline": "all steps in one sandbox",
         "per_step": "one sandbox for each step, and a small one for the driver",
@@ -62,6 +70,7 @@ def _run_lines(plan: Plan) -> list[str]:
     facts = {
         "mode": f"{plan.mode} ({what[plan.mode]})",
         "target": plan.target,
+        "stack": stack,
         "app": plan.app_name,
         "environment": plan.environment,
         "workspace": plan.workspace,
@@ -94,6 +103,39 @@ def _row(name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
     )
 
 
+def _sandboxes(rows: list[tuple[str, ...]], width: int | None) -> list[str]:
+    """A row for each sandbox, if need be with the images below, or a paragraph for each."""
+    table = _table(_HEADER, rows)
+    if _fits(table, width):
+        return table
+    image = _HEADER.index("image")
+    users: dict[str, list[str]] = {}
+    for row in rows:
+        users.setdefault(row[image], []).append(row[0])
+    images = [
+        f"  image  {name}" if len(users) == 1 else f"  image  {name}: {', '.join(users[name])}"
+        for name in users
+    ]
+    table = _table(
+        (*_HEADER[:image], *_HEADER[image + 1 :]),
+        [(*row[:image], *row[image + 1 :]) for row in rows],
+    )
+    if _fits(table, width):
+        return [*table, "", *images]
+    result = []
+    for row in rows:
+        named = [f"{name} {value}" for name, value in zip(_HEADER, row, strict=True)][1:image]
+        price, ceiling = row[-2:]
+        parts = [*named, f"{price} an hour", f"at most {ceiling}"]
+        text = ", ".join(part.replace(" ", NO_BREAK) for part in parts)
+        result += [f"  {row[0]}", f"    {text}"]
+    return [*result, "", *images]
+
+
+def _fits(table: list[str], width: int | None) -> bool:
+    return width is None or max(map(len, table)) <= width
+
+
 def _image(recipe: ImageRecipe) -> str:
     packages = len(recipe.apt_packages) + sum(len(group.lines) for group in recipe.packages)
     return f"{recipe.base} + {packages} packages" if packages else str(recipe.base)
@@ -114,14 +156,33 @@ def _graph(plan: Plan) -> list[str]:
     return [f"Order ({how})" if any(len(row) > 1 for row in layers) else "Order", *rows]
 
 
-def _origins(plan: Plan) -> list[str]:
+def _origins(plan: Plan, width: int | None) -> list[str]:
     rows = [("run", name, _shown(value), value.source) for name, value in plan.origins.items()]
     name = "run" if plan.mode == "pipeline" else "driver"
     rows += _origin_rows(name, plan.run_sandbox.origins)
     for step in plan.steps:
         if step.sandbox is not None:
             rows += _origin_rows(step.name, step.sandbox.origins)
-    return ["Where each value comes from", *_table(("sandbox", "setting", "value", "from"), rows)]
+    table = _table(("sandbox", "setting", "value", "from"), rows)
+    if not _fits(table, width):
+        table = []
+        setting, value = (max(len(row[i]) for row in rows) for i in (1, 2))
+        # A long list of regions or volumes takes the room of its own row alone.
+        value = min(value, 20)
+        room = (width or 0) - setting - 6
+        for name in dict.fromkeys(row[0] for row in rows):
+            table.append(f"  {name}")
+            table += [
+                f"    {r[1]:<{setting}}  {r[2]:<{value}}  {_together(r[3], room)}"
+                for r in rows
+                if r[0] == name
+            ]
+    return ["Where each value comes from", *table]
+
+
+def _together(text: str, room: int) -> str:
+    """A text that goes to the next line as a whole, where that has room for it."""
+    return text.replace(" ", NO_BREAK) if len(text) <= room else text
 
 
 def _origin_rows(sandbox: str, origins: Mapping[str, Value]) -> list[tuple[str, str, str, str]]:

@@ -52,6 +52,7 @@ def run_fields(run: KnownRun) -> dict[str, Any]:
         "pipeline": run.pipeline,
         "mode": facts.mode if facts else None,
         "target": facts.target if facts else None,
+        "stack": {"id": run.stack.id, "name": run.stack.name} if run.stack else None,
         "environment": facts.environment if facts else None,
         "created": moment(run.created),
         "started": moment(run.start),

@@ -9,15 +9,17 @@ from types import TracebackType
 from typing import NamedTuple
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from modalrun.history import KnownStep
 from modalrun.output.console import make_console, print_wide
+from modalrun.output.marks import shortened
+from modalrun.output.redrawing import Redrawn
 from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
+from modalrun.output.wrapping import wrapped
 from modalrun.truth import LOST, RunView
 
 WIDE = 110
@@ -46,17 +48,11 @@ class LiveStatus:
         self._view: RunView | None = None
         self._said: dict[str, tuple[datetime, str]] = {}
         self._over = False
-        self._live: Live | None = None
+        self._live: Redrawn | None = None
         if self._console.is_terminal:
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._current,
-                refresh_per_second=4,
-            )
+            self._live = Redrawn(self._console, self._current, redirect=True)
 
     def __enter__(self) -> LiveStatus:
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(
@@ -76,7 +72,11 @@ class LiveStatus:
         """The run as it is now."""
         self._view = view
         if self._live is not None:
-            self._live.refresh()
+            if self._live.is_started:
+                self._live.refresh()
+            else:
+                # Until there is something to show, others may use the terminal.
+                self._live.start(refresh=True)
             return
         now = _now()
         news: list[tuple[datetime, _Change]] = []
@@ -122,7 +122,7 @@ def _changes(view: RunView) -> Iterator[_Change]:
 
 
 def _rendered(view: RunView, now: datetime, width: int, *, rows: int | None = None) -> Group:
-    parts: list[RenderableType] = [_head(view, now)]
+    parts: list[RenderableType] = [_head(view, now, width)]
     steps, rest = foremost(view.steps, rows)
     if steps:
         parts += [Text(""), _steps(view, steps, now, width)]
@@ -130,26 +130,28 @@ def _rendered(view: RunView, now: datetime, width: int, *, rows: int | None = No
         counts = Counter(step.status for step in rest)
         words = ", ".join(f"{count} {status}" for status, count in counts.items())
         parts.append(Text(f"and {len(rest)} more steps: {words}", style="dim"))
-    shown = [_reason(step) for step in steps if exit_reason(step)]
+    shown = [line for step in steps if exit_reason(step) for line in _reason(step, width)]
     if shown:
         parts += [Text(""), *shown]
     for note in view.notes:
-        parts += [Text(""), Text(harmless(note.text, colours=False), style="yellow")]
+        told = wrapped(harmless(note.text, colours=False), width, indent=0)
+        parts += [Text(""), *(Text(line, style="yellow") for line in told)]
         parts += [Text(f"  {command}", no_wrap=True) for command in note.commands]
     return Group(*parts)
 
 
-def _reason(step: KnownStep) -> Text:
+def _reason(step: KnownStep, width: int) -> list[Text]:
     """Why a step, or the sandbox that it had before, ended as it did."""
     replaced = step.facts.infrastructure_retries if step.facts else None
     text, style = f"  {step.name}: {exit_reason(step)}", "red"
     if replaced and step.status in {"running", "completed"}:
         times = "" if replaced == 1 else f", {replaced} times"
         text, style = f"{text} It was started again{times}, at no retry's cost.", "yellow"
-    return Text(harmless(text, colours=False), style=style)
+    told = wrapped(harmless(text, colours=False), width, indent=4)
+    return [Text(line, style=style) for line in told]
 
 
-def _head(view: RunView, now: datetime) -> Group:
+def _head(view: RunView, now: datetime, width: int) -> Group:
     run, facts = view.run, view.run.facts
     started = run.start or run.created
     rows: list[tuple[str, str | None, str]] = [
@@ -159,6 +161,7 @@ def _head(view: RunView, now: datetime) -> Group:
         ("pipeline", run.pipeline, ""),
         ("mode", facts.mode if facts else None, ""),
         ("target", _target(view), ""),
+        ("stack", run.stack.name if run.stack else None, ""),
         ("started", f"{_local(started, now, whole=True)} ({_ago(started, now)})", ""),
         ("duration", duration(started, run.end or (None if view.over else now)) or None, ""),
         ("app", _place(facts.app, app_url(run)) if facts else None, ""),
@@ -169,7 +172,10 @@ def _head(view: RunView, now: datetime) -> Group:
     for label, value, style in rows:
         if value:
             text = harmless(value.replace("\n", " "), colours=False)
-            lines.append(Text.assemble((f"  {label:<{_TITLES}}", "dim"), (text, style)))
+            indent = 2 + _TITLES
+            first, *rest = wrapped(f"  {label:<{_TITLES}}{text}", width, indent=indent)
+            lines.append(Text.assemble((first[:indent], "dim"), (first[indent:], style)))
+            lines += [Text(line, style=style) for line in rest]
     return Group(*lines)
 
 
@@ -251,9 +257,10 @@ def _steps(view: RunView, steps: Sequence[KnownStep], now: datetime, width: int)
     for column, least in (("step", 12), ("resources", 9)):
         excess = sum(widths.values()) + 2 * len(columns) - width
         widths[column] -= max(0, min(excess, widths[column] - least))
+    looks = shortened((row["step"].plain for row in rows), widths["step"])
     for row in rows:
-        for column in ("step", "resources"):
-            row[column].truncate(widths[column], overflow="ellipsis")
+        row["step"] = Text(looks[row["step"].plain])
+        row["resources"].truncate(widths["resources"], overflow="ellipsis")
         table.add_row(*(row[column] for column in columns))
     return table
 

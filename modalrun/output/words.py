@@ -19,15 +19,24 @@ STYLES = {
 
 
 def duration(start: datetime | None, end: datetime | None) -> str:
-    """The time between two moments; nothing where one of them is not known."""
+    """The time between two moments; nothing where one of them is not known.
+
+    In whole seconds where one of them is: a ZenML server on MariaDB or MySQL keeps no more.
+    """
     if start is None or end is None:
         return ""
-    return duration_of((end - start).total_seconds())
+    whole = not (start.microsecond and end.microsecond)
+    return duration_of((end - start).total_seconds(), whole=whole)
 
 
-def duration_of(seconds: float) -> str:
-    """A time as people read it: "0.4 s", "12 s", "3 m 05 s", "2 h 07 m"."""
-    if round(seconds, 1) < 10:
+def duration_of(seconds: float, *, whole: bool = False) -> str:
+    """A time as people read it: "0.4 s", "12 s", "3 m 05 s", "2 h 07 m".
+
+    Args:
+        seconds: The time.
+        whole: Whether it is not known more exactly than to the second.
+    """
+    if round(seconds, 1) < 10 and not whole:
         return f"{seconds:.1f} s"
     if round(seconds) < 60:
         return f"{seconds:.0f} s"

@@ -28,6 +28,7 @@ from modalrun.setting_fields import (
 )
 from modalrun.spec_checks import validation_message
 from modalrun.spec_sandboxes import foreign_note
+from modalrun.value_words import path_name
 from modalrun.yaml_source import nearest
 
 OUR_FLAVORS = ("modalrun", "modal")
@@ -129,10 +130,10 @@ def component_config(component: ComponentResponse) -> ModalOrchestratorConfig:
     try:
         return ModalOrchestratorConfig(**known)
     except ValidationError as error:
-        where, problem = validation_message(error)
-        at = f" '{'.'.join(map(str, where))}':" if where else ""
+        where, problem = validation_message(error, known)
+        at = f": '{path_name(where)}'" if where else ""
         raise UsageError(
-            f"The orchestrator '{component.name}' of the stack:{at} {problem}",
+            f"The orchestrator '{component.name}' of the stack{at}{problem}",
             hint=f"Change it with 'zenml orchestrator update {component.name} ...'.",
         ) from None
     except ValueError as error:
@@ -176,6 +177,5 @@ def _check(model: type[Any], values: dict[str, Any], what: str) -> None:
     try:
         model.model_validate(values)
     except ValidationError as error:
-        where, problem = validation_message(error)
-        name = ".".join(str(part) for part in where if not isinstance(part, int))
-        raise UsageError(f"{what}.{name}': {problem}") from None
+        where, problem = validation_message(error, values)
+        raise UsageError(f"{what}.{path_name(where)}'{problem}") from None

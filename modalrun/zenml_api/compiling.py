@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 import zenml
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from zenml.client import Client
 from zenml.config.compiler import Compiler
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
@@ -28,14 +28,17 @@ from zenml.models import PipelineSnapshotBase, StackResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
 from zenml.utils import env_utils, source_utils
+from zenml.utils.pydantic_utils import validate_function_args
 
+from modalrun.declared import unknown_parameter
 from modalrun.deployment import Deployment, read_snapshot
 from modalrun.errors import Interrupted, ModalrunError, NotFoundError, UsageError
-from modalrun.mistakes import together
+from modalrun.mistakes import Mistakes, together
 from modalrun.precedence import Origin, Places, Written, flatten
 from modalrun.spec import RunSpec
 from modalrun.spec_checks import validation_message, validation_messages
 from modalrun.stack_facts import StackFacts
+from modalrun.value_words import path_name
 from modalrun.yaml_source import nearest
 from modalrun.zenml_api.code_settings import (
     component_config,
@@ -110,8 +113,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         stack = stand_in(model)
         os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
         config = component_config(orchestrator_of(model))
-        run_configuration = _run_configuration(spec)
-        _prepare(pipeline, run_configuration, spec)
+        run_configuration = _checked(pipeline, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
         written, steps, notes = _resolve(pipeline, spec, stack.orchestrator.name)
@@ -248,16 +250,41 @@ def _import_failed(spec: RunSpec, module_name: str, error: BaseException) -> Usa
     )
 
 
+def _checked(pipeline: Pipeline, spec: RunSpec) -> PipelineRunConfiguration:
+    """The run configuration of a spec, with which the pipeline is prepared.
+
+    Raises:
+        UsageError: Everything that can be found wrong with the configuration, the parameters and
+            the steps that the spec names; a line for each.
+    """
+    mistakes = Mistakes()
+    configuration: PipelineRunConfiguration | None = None
+    with mistakes.collecting():
+        check_nested(spec)
+    with mistakes.collecting():
+        configuration = _run_configuration(spec)
+    before = len(mistakes.found)
+    _check_parameters(pipeline, spec, mistakes)
+    if len(mistakes.found) == before:
+        # The graph, and with it the names of the steps, is known only once the function was called.
+        with mistakes.collecting():
+            _prepare(pipeline, configuration, spec)
+            _check_steps(pipeline, spec, mistakes)
+    mistakes.raise_all()
+    assert configuration is not None
+    return configuration
+
+
 def _run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
-    check_nested(spec)
+    given = dict(spec.run_configuration)
     try:
-        parsed = PipelineRunConfiguration.model_validate(dict(spec.run_configuration))
+        parsed = PipelineRunConfiguration.model_validate(given)
         return env_utils.substitute_env_variable_placeholders(parsed)
     except ValidationError as error:
-        found = []
-        for where, problem in validation_messages(error):
-            name = ".".join(str(p) for p in where if not isinstance(p, int))
-            found.append(spec.error(where, f"'{name}': {problem}"))
+        found = [
+            spec.error(where, f"'{path_name(where)}'{problem}")
+            for where, problem in validation_messages(error, given)
+        ]
         raise together(found) from error
     except KeyError as error:
         raise UsageError(
@@ -270,18 +297,37 @@ def _run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
         ) from error
 
 
-def _prepare(pipeline: Pipeline, configuration: PipelineRunConfiguration, spec: RunSpec) -> None:
-    """Give the pipeline its parameters, call its function, and check the spec against its graph."""
+def _check_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> None:
+    """Compare the parameters of a spec with the pipeline's: their names, and their types."""
     known = inspect.signature(pipeline.entrypoint).parameters
-    parameters = configuration.parameters or {}
-    for name in parameters:
-        if name not in known:
-            close = nearest(name, known)
-            raise spec.error(
-                ("parameters", name),
-                f"the pipeline '{pipeline.name}' has no parameter '{name}'.",
-                f"Did you mean '{close}'?" if close else f"It has: {', '.join(known) or 'none'}.",
-            )
+    given = spec.run_configuration.get("parameters") or {}
+    right = {}
+    for name, value in given.items():
+        if name in known:
+            right[name] = value
+            continue
+        problem, hint = unknown_parameter(f"the pipeline '{pipeline.name}'", name, known)
+        mistakes.found.append(spec.error(("parameters", name), problem, hint))
+    try:
+        values = env_utils.substitute_env_variable_placeholders(right)
+        fitting = {**(pipeline.configuration.parameters or {}), **values}
+        validate_function_args(pipeline.entrypoint, ConfigDict(), **fitting)
+    except ValidationError as error:
+        for where, problem in validation_messages(error, fitting):
+            if where[:1] and where[0] in right:
+                at = ("parameters", *where)
+                mistakes.found.append(spec.error(at, f"'{path_name(at)}'{problem}"))
+    except (KeyError, TypeError, ValueError):
+        # A type that pydantic can't check, or a variable that isn't set: ZenML says so.
+        pass
+
+
+def _prepare(
+    pipeline: Pipeline, configuration: PipelineRunConfiguration | None, spec: RunSpec
+) -> None:
+    """Give the pipeline its parameters and hooks, and call its function."""
+    given = spec.run_configuration.get("parameters")
+    parameters = given if configuration is None else configuration.parameters
     hooks = {
         argument: getattr(configuration, key)
         for key, argument in _HOOK_ARGUMENTS.items()
@@ -307,17 +353,35 @@ def _prepare(pipeline: Pipeline, configuration: PipelineRunConfiguration, spec: 
         raise
     except Exception as error:
         raise _compile_error(spec, error) from error
-    spec.check_steps(pipeline.invocations, pipeline.name)
-    for step, own in (configuration.steps or {}).items():
-        inputs = pipeline.invocations[step].step.entrypoint_definition.inputs
-        for name in own.parameters or {}:
-            if name not in inputs:
-                close = nearest(name, inputs)
-                raise spec.error(
-                    ("steps", step, "parameters", name),
-                    f"the step '{step}' has no parameter '{name}'.",
-                    f"Did you mean '{close}'?" if close else f"It has: {', '.join(inputs)}.",
+
+
+def _check_steps(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> None:
+    """Compare the steps that a spec names, and their parameters, with those of the graph."""
+    with mistakes.collecting():
+        spec.check_steps(pipeline.invocations, pipeline.name)
+    for step, own in (spec.run_configuration.get("steps") or {}).items():
+        if step not in pipeline.invocations:
+            continue
+        definition = pipeline.invocations[step].step.entrypoint_definition
+        for name, value in (own.get("parameters") or {}).items():
+            at = ("steps", step, "parameters", name)
+            if name not in definition.inputs:
+                problem, hint = unknown_parameter(f"the step '{step}'", name, definition.inputs)
+                mistakes.found.append(spec.error(at, problem, hint))
+                continue
+            try:
+                definition.validate_input(
+                    name, env_utils.substitute_env_variable_placeholders(value)
                 )
+            except RuntimeError as error:
+                if isinstance(error.__cause__, ValidationError):
+                    for where, problem in validation_messages(error.__cause__, {"value": value}):
+                        full = (*at, *where[1:])
+                        told = spec.error(full, f"'{path_name(full)}'{problem}")
+                        mistakes.found.append(told)
+            except (KeyError, TypeError, ValueError):
+                # A variable that isn't set, or what only ZenML can judge: it does so later.
+                pass
 
 
 def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:
@@ -325,14 +389,15 @@ def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:
     cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
     if isinstance(cause, ValidationError):
         where, problem = validation_message(cause)
-        name = ".".join(str(p) for p in where) or spec.pipeline
+        name = path_name(where) or spec.pipeline
         # ZenML names the field alone; where the file has it once, that is the place.
         places = [path for path in spec.source.lines if where and path[-len(where) :] == where]
         if len(places) == 1:
-            return spec.error(places[0], f"'{name}': {problem}")
+            return spec.error(places[0], f"'{path_name(places[0])}'{problem}")
         return UsageError(
-            f"{spec.source.path}: compiling '{spec.pipeline}' failed at '{name}', in the settings"
-            f" or parameters of the code or the run spec: {problem}"
+            f"{spec.source.path}: compiling '{spec.pipeline}' failed: '{name}', in the settings or"
+            f" parameters of the code or the run spec{',' if problem.startswith(' ') else ''}"
+            f"{problem}"
         )
     if isinstance(error, AuthorizationException | ZenKeyError):
         with translated():

@@ -15,7 +15,7 @@ from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
 from modalrun.facts import PREFIX, RunFacts, StepFacts, from_metadata
-from modalrun.history import KnownRun, KnownStep, id_prefix
+from modalrun.history import KnownRun, KnownStack, KnownStep, id_prefix
 from modalrun.zenml_api.translate import translated
 
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
@@ -129,6 +129,23 @@ def read(run: KnownRun) -> tuple[KnownRun, tuple[KnownStep, ...]]:
         )
 
 
+def step_names(run_id: str) -> tuple[str, ...] | None:
+    """The names of all steps of a run; None where more may come, as its pipeline is dynamic.
+
+    Raises:
+        NotFoundError: There is no such run.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        client = Client()
+        try:
+            run = client.zen_store.get_run(UUID(run_id))
+        except KeyError as error:
+            raise NotFoundError(f"ZenML has no run {run_id}.") from error
+        # Without a snapshot there is nothing that would name those to come.
+        return tuple(_invocations(client, run, [])) or None
+
+
 def sandbox_seconds(runs: Sequence[KnownRun]) -> dict[str, list[KnownStep]]:
     """Every attempt of the steps of several runs, by run id; in one query per hundred attempts.
 
@@ -157,7 +174,7 @@ def dashboard_url(run: KnownRun) -> str | None:
 
 def known(run: PipelineRunResponse) -> KnownRun:
     """A run as ZenML gave it."""
-    pipeline = run.pipeline
+    pipeline, stack = run.pipeline, run.stack
     return KnownRun(
         id=str(run.id),
         name=run.name,
@@ -169,6 +186,7 @@ def known(run: PipelineRunResponse) -> KnownRun:
         end=run.end_time,
         reason=run.get_body().status_reason,
         facts=from_metadata(RunFacts, run.run_metadata),
+        stack=None if stack is None else KnownStack(str(stack.id), stack.name),
     )
 
 

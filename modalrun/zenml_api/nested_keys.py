@@ -10,7 +10,9 @@ from zenml.config import DockerSettings
 from zenml.config.retry_config import StepRetryConfig
 from zenml.model.model import Model
 
+from modalrun.mistakes import Mistakes
 from modalrun.spec import RunSpec
+from modalrun.value_words import path_name
 from modalrun.yaml_source import KeyPath, nearest
 
 _VALUES: tuple[tuple[KeyPath, type[BaseModel]], ...] = (
@@ -24,26 +26,19 @@ def check_nested(spec: RunSpec) -> None:
     """Check the retries, model and Docker settings of a run spec, of the pipeline and its steps.
 
     Raises:
-        UsageError: One of them isn't a mapping, or has a key that doesn't exist.
+        UsageError: Keys in them don't exist in the ZenML that is installed.
     """
+    mistakes = Mistakes()
     for at, value, model in _nested(spec.run_configuration):
-        name = ".".join(map(str, at))
-        if not isinstance(value, Mapping):
-            raise spec.error(
-                at,
-                f"'{name}' has to be a mapping (key: value), not {value!r}.",
-                f"Its keys: {', '.join(sorted(model.model_fields))}.",
-            )
-        for key in value:
+        # Another type was refused when the spec was read.
+        for key in value if isinstance(value, Mapping) else ():
             if key not in model.model_fields:
                 close = nearest(str(key), model.model_fields)
-                raise spec.error(
-                    (*at, key),
-                    f"unknown key '{key}' under '{name}'.",
-                    f"Did you mean '{close}'?"
-                    if close
-                    else f"Valid keys: {', '.join(sorted(model.model_fields))}.",
-                )
+                problem = f"unknown key '{key}' under '{path_name(at)}'."
+                valid = f"Valid keys: {', '.join(sorted(model.model_fields))}."
+                hint = f"Did you mean '{close}'?" if close else valid
+                mistakes.found.append(spec.error((*at, key), problem, hint))
+    mistakes.raise_all()
 
 
 def _nested(configuration: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any, type[BaseModel]]]:

@@ -29,10 +29,12 @@ class Registered:
     Attributes:
         steps: What it is, and whether it was registered just now.
         undo: Commands that take back what was registered just now.
+        active: Whether the stack is the active one.
     """
 
     steps: tuple[tuple[str, bool], ...]
     undo: tuple[str, ...]
+    active: bool = False
 
 
 def stack_to_start_from(name_or_id: str | None, source_root: Path) -> StackFacts:
@@ -92,6 +94,7 @@ def register(base: StackFacts, name: str, target: Target) -> Registered:
             made = False
         if stack is None:
             client.create_stack(name, _components(client, base, orchestrator.id))
+        active = client.active_stack_model.name == name
     wanted = (
         (f"flavor '{FLAVOR}'", not flavor, f"zenml orchestrator flavor delete {FLAVOR}"),
         (f"orchestrator '{name}' (target {target})", made, f"zenml orchestrator delete {name}"),
@@ -105,6 +108,7 @@ def register(base: StackFacts, name: str, target: Target) -> Registered:
         tuple((text if new else f"{text} is there already", new) for text, new, _ in wanted),
         # A stack can't outlive its orchestrator, nor that its flavor.
         tuple(command for _, new, command in reversed(wanted) if new),
+        active,
     )
 
 

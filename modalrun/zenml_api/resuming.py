@@ -13,6 +13,7 @@ from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 from modalrun.driver import order as orders
 from modalrun.driver.order import Order
 from modalrun.errors import UsageError
+from modalrun.facts import RunFacts, from_metadata
 from modalrun.zenml_api.access import token_of
 from modalrun.zenml_api.runs import _get_run, _run_url, environment
 from modalrun.zenml_api.stacks import stand_in
@@ -29,6 +30,7 @@ class Interrupted:
         url: Its page on ZenML's dashboard, where there is one.
         status: ZenML's word for its state.
         finished: Whether that state is final.
+        facts: What is recorded of its run sandbox, if it has got one.
         order: What the driver needs; None for a run without a driver.
         environment: Variables for the driver. They hold ZenML's credentials.
         credentials: The Modal token of the stack's orchestrator. Never printed.
@@ -39,6 +41,7 @@ class Interrupted:
     url: str | None
     status: str
     finished: bool
+    facts: RunFacts | None
     order: Order | None
     environment: Mapping[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
@@ -71,6 +74,7 @@ def read(run_id: str) -> Interrupted:
             url=_run_url(run),
             status=run.status.value,
             finished=run.status.is_finished,
+            facts=from_metadata(RunFacts, run.run_metadata),
             order=order,
             environment=environment(run.id, stand_in(model), str(run.orchestrator_run_id))
             if going_on

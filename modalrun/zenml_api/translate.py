@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import requests
 from zenml.exceptions import AuthorizationException, ZenKeyError
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
@@ -30,6 +31,16 @@ def translated() -> Iterator[None]:
         if not text.startswith("Unable to get"):
             raise
         raise NotFoundError(text, hint=_PROJECT_HINT if "project" in text else None) from error
+    except (
+        # Of a server that goes away once it has been reached (`rest_zen_store.py:5193`, 0.98.0).
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.RetryError,
+    ) as error:
+        raise ConnectionLostError(
+            f"The ZenML server can't be reached: {first_line(error)}",
+            hint="Check the network and 'zenml status'.",
+        ) from error
     except RuntimeError as error:
         if "connecting to URL" not in str(error):
             raise

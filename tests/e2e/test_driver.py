@@ -57,7 +57,8 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     assert "driver is running" in running.stderr
 
     (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
-    terminate(world, driver.id)
+    killed = world.modalrun("local", "kill", driver.id).finish()
+    assert killed.exit_code == 0, killed.stderr
 
     done = command.finish(LONG)
     assert done.exit_code == 7, done.stderr
@@ -284,18 +285,59 @@ def test_a_stop_while_a_sandbox_is_starting(world: World, faults: dict[str, obje
     world.wait_until(lambda: all(b.finished_at for b in world.sandboxes()), "all is over")
 
 
-def test_a_graceful_stop(world: World) -> None:
+@pytest.mark.parametrize(
+    "lost",
+    [
+        None,
+        pytest.param("driver", marks=pytest.mark.exhaustive),
+        pytest.param("step", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_graceful_stop(world: World, lost: str | None) -> None:
     command, gate = waiting(world)
     world.wait_until(lambda: world.only_run().steps, "the step is recorded")
     run_id = world.only_run().id
     stop = world.start([sys.executable, "-m", "modalrun", "stop", run_id])
     command.stderr.wait_for("Nothing more is started", LONG)
+    if lost == "driver":
+        # Whoever asked waits for the run's end and doesn't ask again.
+        os.kill(driver_of(world), signal.SIGKILL)
+        command.stderr.wait_for("Taking over; step sandboxes that are running: 1.", LONG)
 
-    gate.open()
+    if lost == "step":
+        terminate(world, boxes(world, "wait")[0].id)
+    else:
+        gate.open()
 
     assert stop.finish(LONG).exit_code == 0
     done = command.finish(LONG)
     assert done.exit_code == 7, done.stderr
+    assert "failed" not in done.stderr
+    run = world.only_run()
+    statuses = {"wait": "stopped" if lost == "step" else "completed"}
+    assert (run.status, run.statuses) == ("stopped", statuses)
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_a_step_whose_sandbox_comes_after_zenml_was_asked_to_stop(world: World) -> None:
+    command, gate = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    run_id = world.only_run().id
+    # The driver looks at ZenML meanwhile.
+    (world.state / "faults.json").write_text(json.dumps({"boot_delay": 20}))
+    gate.open()
+    world.wait_until(lambda: boxes(world, "afterwards"), "the second step is starting")
+
+    world.zenml(
+        f"from modalrun.zenml_api import runs\nresult = runs.mark_stopping({run_id!r}, 'x')"
+    )
+
+    done = command.finish(LONG)
+    assert done.exit_code == 7, done.stderr
     run = world.only_run()
     assert (run.status, run.statuses) == ("stopped", {"wait": "completed"})
+    assert "failed" not in done.stderr
+    assert "started again" not in done.stderr
+    assert len(boxes(world, "afterwards")) == 1
     assert_all_over(world)

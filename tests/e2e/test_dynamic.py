@@ -102,6 +102,9 @@ def test_a_lost_step_sandbox_and_a_lost_driver(world: World) -> None:
     # What was printed before is found from the new run sandbox.
     logs = world.modalrun("logs", run.id, HOME=str(world.home)).finish()
     assert "square_2 | squaring 1 in square_2\n" in logs.stdout, logs.stderr
+    # What the first driver ran itself stands in its own sandbox.
+    assert logs.stdout.count("count | counting in the run sandbox\n") == 1, logs.stdout
+    assert logs.stdout.index("counting in") < logs.stdout.index("total 1 in")
 
 
 @pytest.mark.exhaustive
@@ -142,6 +145,10 @@ def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> Non
     assert (run.status, run.statuses["total"]) == ("completed", "completed")
     first, second = boxes(world)
     assert first.name == second.name
+    # Both run sandboxes have run steps themselves; nothing of either is lost.
+    logs = world.modalrun("logs", run.id, HOME=str(world.home)).finish()
+    assert logs.stdout.count("count | counting in the run sandbox\n") == 1, logs.stderr
+    assert logs.stdout.count("total | total 6 in the run sandbox\n") == 1, logs.stderr
 
 
 @pytest.mark.exhaustive

@@ -131,6 +131,13 @@ def test_init_makes_a_stack_whose_runs_zenmls_commands_look_at_and_stop(world: W
     assert "exit code 0" in second
     assert "+ " not in second, second
     assert "undo" not in second
+    for told in (first, second):
+        following = re.findall(r"^  \w.* {2,}(\w+ .*)$", told.partition("do now:")[2], re.M)
+        assert following[:3] == [
+            "modalrun submit modalrun.yaml",
+            "zenml stack set modalrun_local",
+            "python flavored.py",
+        ], told
     assert "pipeline: flavored.flavored\n" in (world.project / "modalrun.yaml").read_text()
 
     gate = world.gate()

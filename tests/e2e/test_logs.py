@@ -49,6 +49,10 @@ def test_a_run_in_one_sandbox(world: World) -> None:
     left = command.finish()
     assert left.exit_code == 130
     assert f"modalrun logs --follow {run.id}" in left.stderr
+    # No step has that name: it is not waited for.
+    wrong = start_logs(world, "--follow", "--step", "afterwrds", run.id).finish()
+    assert wrong.exit_code == 4
+    assert "Did you mean 'afterwards'? Its steps: wait, afterwards." in wrong.stderr
     command = start_logs(world, "--follow", "--timestamps", run.name)
     command.stdout.wait_for("wait | waiting in")
     gate.open()
@@ -98,3 +102,14 @@ def test_a_run_with_a_sandbox_for_each_step(world: World) -> None:
     assert len(set(boxes.values())) == 4
     times = [line["time"] for line in stored]
     assert times == sorted(times)
+
+    # Again, from the cache; and of a run that breaks, a step that never came to its turn.
+    assert world.submit(spec).exit_code == 0
+    for arguments in ((), ("--step", "load")):
+        silent = start_logs(world, "latest", *arguments).finish()
+        assert (silent.exit_code, silent.stdout) == (4, "")
+        assert "all its steps are cached" in " ".join(silent.stderr.split())
+    assert world.submit("pipeline: branches.branches\ntarget: local\n").exit_code == 1
+    silent = start_logs(world, "latest", "--step", "after_broken").finish()
+    assert (silent.exit_code, silent.stdout) == (4, "")
+    assert "Step 'after_broken' has not run: `broken` did not succeed." in silent.stderr

@@ -51,6 +51,9 @@ def test_output_arrives_harmless_in_a_pipe(world: World) -> None:
     assert "100 %" in lines and "10 %" not in done.stdout
     assert "ünïcödé ✓" in lines
     assert "after the noise" in lines
+    # What ZenML itself says is part of it, but for lines that tell nobody anything.
+    assert "Step noise has started." in lines
+    assert "heartbeat" not in done.stdout
 
 
 def test_a_terminal_shows_the_run_and_nothing_that_takes_it_over(world: World) -> None:

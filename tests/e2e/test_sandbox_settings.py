@@ -198,6 +198,7 @@ def test_a_stack_that_modal_cant_reach_has_all_its_problems_in_one_message(world
     assert "database on this machine" in done.stderr
     assert "artifact store 'default'" in done.stderr
     assert "Plan of pipeline 'plain'" in done.stdout
+    assert f"  stack        {world.stack}\n" in done.stdout
     refused = world.submit("pipeline: sandboxes.plain\n", **world.server())
     assert refused.exit_code == 2
     assert "artifact store 'default'" in refused.stderr

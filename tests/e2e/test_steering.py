@@ -235,6 +235,10 @@ def test_by_force_steps_end_before_their_driver_can_start_them_again(world: Worl
     done = world.submit(waiting_spec(world.gate(), PER_STEP), "--async")
     assert done.exit_code == 0, done.stderr
     world.wait_until(lambda: world.only_run().statuses, "the step runs")
+    # Modal limits how often it may be asked.
+    limit = {"action": "error", "status": "RESOURCE_EXHAUSTED", "message": "rate limit exceeded"}
+    rules = [{"rpc": "SandboxList*", **limit}, {"rpc": "SandboxTerminate*", **limit}]
+    (world.state / "faults.json").write_text(json.dumps(rules))
 
     stopped = world.modalrun("stop", "--force", done.stdout.strip()).finish()
 

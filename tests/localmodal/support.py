@@ -23,6 +23,21 @@ from modalrun.localmodal.store import SandboxRecord, Store
 TREE = str(Path(launcher.__file__).parents[2])
 PATIENCE = 30
 
+START_DAEMON = """
+import os, sys, time
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(writer, str(os.getpid()).encode())
+        os.closerange(0, 3)
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+"""
+"""Starts a process that has left the session, the group and its parents behind; `reader` has its
+process id."""
+
 
 def processes_of(state: Path) -> list[psutil.Process]:
     """The server of a state folder, its keepers and whatever runs in its sandboxes."""

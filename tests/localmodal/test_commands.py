@@ -66,6 +66,27 @@ def test_status_shows_what_was_requested(sdk: Sdk) -> None:
     assert "not enforced" in text
 
 
+def test_kill(sdk: Sdk) -> None:
+    folder = ["--state-dir", str(sdk.info.state_dir)]
+    sandbox = sdk.create("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
+    for word in ("is killed", "had ended already"):
+        done = runner.invoke(local, ["kill", *folder, sandbox.object_id])
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert done.stderr == f"The sandbox {sandbox.object_id} {word}.\n"
+        # As on Modal when somebody terminates it.
+        assert sandbox.poll() == 137
+    unknown = runner.invoke(local, ["kill", *folder, "sb-unknown"])
+    assert isinstance(unknown.exception, NotFoundError)
+    wrong = runner.invoke(local, ["kill", *folder, sandbox.object_id, "../stop"])
+    assert isinstance(wrong.exception, UsageError)
+
+
+def test_kill_without_a_server(state: Path) -> None:
+    done = runner.invoke(local, ["kill", "--state-dir", str(state), "sb-1"])
+    assert isinstance(done.exception, NotFoundError)
+    assert launcher.running(state) is None
+
+
 def test_env(state: Path) -> None:
     folder = ["--state-dir", str(state)]
     written = runner.invoke(local, ["env", *folder]).stdout

@@ -15,25 +15,10 @@ from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher
 
-from .support import PATIENCE, Sdk, gone, processes_of
+from .support import PATIENCE, START_DAEMON, Sdk, gone, processes_of, wait_until_gone
 
 Backend = dict[str, Any]
 BOTH = ("T4", None)
-
-# Starts a process that has left the session, the group and its parents behind.
-DAEMON = """
-import os, sys, time
-reader, writer = os.pipe()
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        os.write(writer, str(os.getpid()).encode())
-        os.closerange(0, 3)
-        time.sleep(1000)
-    os._exit(0)
-os.wait()
-print(os.read(reader, 20).decode(), flush=True)
-"""
 
 
 def test_output_and_exit_code(sdk: Sdk, backend: Backend) -> None:
@@ -104,7 +89,8 @@ def test_other_ends(sdk: Sdk, tmp_path: Path) -> None:
 def test_nothing_survives(sdk: Sdk, backend: Backend, end: str) -> None:
     tail = "" if end == "itself" else "time.sleep(1000)"
     timeout = 2 if end == "timeout" else PATIENCE
-    sandbox = sdk.create("python", "-c", DAEMON + tail, timeout=timeout, **backend)
+    code = f"{START_DAEMON}print(os.read(reader, 20).decode(), flush=True)\n{tail}"
+    sandbox = sdk.create("python", "-c", code, timeout=timeout, **backend)
     daemon = int(next(iter(sandbox.stdout)))
     if end == "terminate":
         sandbox.terminate()
@@ -123,7 +109,7 @@ def test_a_keeper_that_is_killed(sdk: Sdk) -> None:
     sandbox.wait()
     assert sandbox.returncode == 137
     assert sdk.record(sandbox).status == GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
-    assert gone(shell.pid)
+    wait_until_gone(shell.pid)
 
 
 def test_names_are_unique_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None:

@@ -24,7 +24,15 @@ from modalrun.localmodal import launcher, shared_nursery
 from modalrun.localmodal.launcher import Preload, ServerInfo
 from modalrun.localmodal.warm import Warm
 
-from .support import PATIENCE, Sdk, gone, processes_of, wait_for_end, wait_until_gone
+from .support import (
+    PATIENCE,
+    START_DAEMON,
+    Sdk,
+    gone,
+    processes_of,
+    wait_for_end,
+    wait_until_gone,
+)
 
 # `colorsys` is what nobody imports by himself; `sqlite3` looks at nothing either.
 PRELOAD = Preload(modules=("colorsys",), programs=("probe",), env={"PYTHONUNBUFFERED": "1"})
@@ -71,17 +79,8 @@ print(json.dumps(found))
         "threading.Thread(target=lambda: (time.sleep(.2), print('thread'))).start()\n"
         "print('main', end='')"
     ),
-    "daemon": """
-import os, sys, time
-reader, writer = os.pipe()
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        os.write(writer, str(os.getpid()).encode())
-        os.closerange(0, 3)
-        time.sleep(1000)
-    os._exit(0)
-os.wait()
+    "daemon": f"""
+{START_DAEMON}
 print("colorsys" in sys.modules, os.getpid(), os.read(reader, 20).decode(), flush=True)
 if sys.argv[1:] != ["ends"]:
     time.sleep(1000)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import after_its_reader_left
 
 from modalrun import __version__, cli
 from modalrun.errors import CapacityError, Interrupted, RunFailedError
@@ -113,21 +114,9 @@ def test_the_reader_of_a_pipe_leaves() -> None:
         "from modalrun.__main__ import main\n"
         "main()\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        said = process.stderr.read()
-    assert said == b""
-    assert process.returncode == 141
+    done = after_its_reader_left(code)
+    assert done.stderr == ""
+    assert done.exit_code == 141
 
 
 # What `run` makes of what a command raises. In this process, with `submit`'s first call replaced.

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
+from modalrun import initializing
 from modalrun.finding import FoundPipeline, pipelines, source_root
 from modalrun.initializing import spec_text
 
@@ -81,3 +83,45 @@ def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(tmp_
     assert data["parameters"] == {"epochs": 3}
     assert data["settings"]["resources"]["memory"] == "16GiB"
     load_spec(path)
+
+
+SCRIPT = """
+@pipeline
+def needs(n: int, *, m: int, k: int = 2): ...
+if __name__ == "__main__":
+    needs(1, m=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "following", "script"),
+    [
+        ("pipeline: mine.needs\nparameters: {n: 1, m: 2}\n", ("run the pipeline", "submit"), True),
+        ("pipeline: mine.needs\nparameters: {m: 1}\n", ("set n in a b.yaml, then", "submit"), True),
+        ("pipeline: mine.other\n", ("run the pipeline", "submit"), False),
+        ("deployment: a-snapshot\n", ("run the pipeline", "submit"), False),
+        ("pipelin: mine.needs\n", ("see what is wrong with it", "plan"), False),
+    ],
+)
+def test_what_can_be_done_with_the_run_spec_that_is_there(
+    tmp_path: Path, spec: str, following: tuple[str, str], script: bool
+) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    (tmp_path / "below").mkdir()
+    path = tmp_path / "a b.yaml"
+    path.write_text(spec)
+
+    there = initializing._there(path)
+
+    assert there is not None
+    words, command = following
+    assert initializing._to_run(there, Path("a b.yaml")) == [
+        (words, f"modalrun {command} 'a b.yaml'")
+    ]
+    # As who stands in the folder would type it.
+    found = initializing._script(there, tmp_path / "below")
+    assert found == ("../mine.py" if script else None)
+
+
+def test_there_is_no_run_spec_yet(tmp_path: Path) -> None:
+    assert initializing._there(tmp_path / "modalrun.yaml") is None

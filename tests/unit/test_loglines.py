@@ -45,6 +45,14 @@ def test_lines_come_out_whole_and_marked_however_a_stream_is_cut(
     assert found == printed + ([(step, last)] if last else [])
 
 
+def test_a_resumed_run_has_had_a_run_sandbox_before() -> None:
+    lines = RunLines(RUN, ["sb-before"])
+    text = events.line(LinesOf("load")) + "before\n"
+    items = [i for box in ("sb-before", RUN) for i in lines.feed(box, "stdout", text)]
+    found = [(i.step, i.sandbox) for i in items if isinstance(i, LogLine)]
+    assert found == [("load", "sb-before"), ("load", RUN)]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), TEXT, st.booleans())))
 def test_streams_of_many_sandboxes_don_t_mix(pieces: list[tuple[str, str, bool]]) -> None:
     lines = RunLines(RUN)
@@ -143,13 +151,15 @@ def test_wanted(wanted: Wanted, per_step: bool, texts: str) -> None:
     assert taken == texts.split()
 
 
-def test_a_name_that_no_step_has_is_told() -> None:
+def test_which_steps_have_printed_something_is_known_whatever_is_wanted() -> None:
     lines = RunLines(RUN)
-    choice = Choice(Wanted(steps=("tr*", "lode")), lines)
-    shown = choice.of(lines.feed(RUN, "stdout", f"{events.line(LinesOf('train'))}epoch 1\n"))
+    choice = Choice(Wanted(steps=("tr*", "load"), search="epoch"), lines)
+    ended = events.line(StepEvent("report", "not run", 1.0, reason="It is not run: why."))
+    printed = f"{events.line(LinesOf('load'))}loaded\n{events.line(LinesOf('train'))}epoch 1\n"
+    shown = choice.of(lines.feed(RUN, "stdout", printed + ended))
     assert [line.text for line in shown] == ["epoch 1"]
-    assert choice.unmatched() == ["lode"]
-    assert choice.steps == {"train"}
+    assert choice.spoken == {"load", "train"}
+    assert choice.told == {"report": "It is not run: why."}
 
 
 def test_of_a_step_sandbox_only_the_word_is_believed_that_its_step_begins() -> None:

@@ -251,5 +251,13 @@ def test_image_of_the_settings() -> None:
 
 
 def test_gpu_count_without_a_type_names_the_step() -> None:
-    with pytest.raises(UsageError, match=r"2 GPUs .*highest of steps: a"):
+    with pytest.raises(UsageError, match=r"2 GPUs .*highest of steps: a") as caught:
         plan(view("a", resources={"gpu_count": 2}))
+    assert "local Modal server" not in str(caught.value.hint)
+
+
+def test_gpu_count_without_a_type_is_refused_on_the_local_server_too() -> None:
+    # What runs there has to run on Modal, which can't be asked for a GPU of no type.
+    with pytest.raises(UsageError, match=r"2 GPUs ") as caught:
+        plan(view("a", resources={"gpu_count": 2}), target="local")
+    assert "The local Modal server needs no GPU: it records the type." in str(caught.value.hint)

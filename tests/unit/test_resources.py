@@ -110,11 +110,15 @@ def test_a_count_without_a_type_names_the_setting() -> None:
         joined({}, {"gpu_count": 4})
     assert "4 GPUs" in caught.value.message
     assert "s0" in caught.value.message
-    assert "orchestrator: gpu:" in str(caught.value.hint)
+    assert str(caught.value.hint) == (
+        "Write the type, such as 'gpu: T4', under 'settings: orchestrator:', or, to run without a"
+        " GPU, 'gpu_count: 0' under 'settings: resources:'."
+    )
     with pytest.raises(UsageError, match="step 's' asks for 1 GPU ") as caught:
         alone({}, {"gpu_count": 1})
     # For all steps it would also be one for those that need none.
-    assert "'steps: s: settings: orchestrator: gpu:'" in str(caught.value.hint)
+    assert "'steps: s: settings: orchestrator:'" in str(caught.value.hint)
+    assert "'steps: s: settings: resources:'" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])

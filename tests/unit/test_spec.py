@@ -1,13 +1,18 @@
 """The run spec: what is accepted, its pipeline and its source root."""
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from modalrun.precedence import Origin
 from modalrun.spec import RUN_KEYS, STEP_KEYS, RunSpec, load_spec, written_target
+from modalrun.zenml_keys import RunKeys, StepKeys
 from tests.unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]
@@ -50,15 +55,27 @@ def test_step_keys_are_those_of_the_installed_zenml() -> None:
     assert set(StepConfigurationUpdate.model_fields) == STEP_KEYS
 
 
+def sample(keys: type[BaseModel], key: str) -> Any:
+    """A value that a key takes."""
+    special = {"model": {"name": "b"}, "retry": {"delay": 3}}
+    for value in (special.get(key, {"a": "b"}), ["a"], True, 30, "a", "inline", "fail_fast"):
+        with contextlib.suppress(ValidationError):
+            keys.model_validate({key: value})
+            return value
+    raise AssertionError(key)
+
+
 @pytest.mark.parametrize("key", sorted(RUN_KEYS - {"schedule", "build", "steps", "settings"}))
 def test_run_keys_go_to_zenml_as_they_are(load: Load, key: str) -> None:
-    assert load(f"{PIPELINE}{key}: {{a: [1, two]}}\n").run_configuration == {key: {"a": [1, "two"]}}
+    value = sample(RunKeys, key)
+    assert load(f"{PIPELINE}{key}: {json.dumps(value)}\n").run_configuration == {key: value}
 
 
 @pytest.mark.parametrize("key", sorted(STEP_KEYS - {"settings"}))
 def test_step_keys_go_to_zenml_as_they_are(load: Load, key: str) -> None:
-    configuration = load(f"{PIPELINE}steps:\n  train:\n    {key}: {{a: 1}}\n").run_configuration
-    assert configuration == {"steps": {"train": {key: {"a": 1}}}}
+    value = sample(StepKeys, key)
+    text = f"{PIPELINE}steps:\n  train:\n    {key}: {json.dumps(value)}\n"
+    assert load(text).run_configuration == {"steps": {"train": {key: value}}}
 
 
 def test_empty_sections_say_nothing(load: Load) -> None:
@@ -135,7 +152,7 @@ def test_pipeline_that_is_a_file(tmp_path: Path) -> None:
 
 def test_pipeline_that_is_a_number(tmp_path: Path) -> None:
     error = mistake(tmp_path, "pipeline: 5\n")
-    assert "'pipeline': input should be a valid string (it is 5)" in error.message
+    assert "'pipeline' has to be a text, not 5" in error.message
 
 
 # The source root.

@@ -106,11 +106,11 @@ def test_numbers_as_step_names_are_taken_as_names(tmp_path: Path) -> None:
             3,
             "'settings.orchestrator' has to be a mapping (key: value), not 'T4'",
         ),
-        ("target: cloud\n", 2, "'target': input should be 'modal' or 'local' (it is 'cloud')"),
-        ("target: true\n", 2, "'target': input should be 'modal' or 'local' (it is True)"),
-        ("stack: 5\n", 2, "'stack': input should be a valid string (it is 5)"),
-        ("stack: ''\n", 2, "'stack': string should have at least 1 character"),
-        ("source_root: 5\n", 2, "'source_root': input should be a valid string (it is 5)"),
+        ("target: cloud\n", 2, "'target' has to be 'modal' or 'local', not 'cloud'"),
+        ("target: true\n", 2, "'target' has to be 'modal' or 'local', not true"),
+        ("stack: 5\n", 2, "'stack' has to be a text, not 5"),
+        ("stack: ''\n", 2, "'stack' has to be a text that is not empty, not ''"),
+        ("source_root: 5\n", 2, "'source_root' has to be a text, not 5"),
         ("modal: [a]\n", 2, "'modal'"),
         ("modal:\n  environment: 5\n", 3, "'modal.environment'"),
     ],
@@ -173,4 +173,4 @@ source_root: nowhere
     assert sorted({int(line.partition(":")[0]) for line in told}) == [1, 2, 3, 6, 7, 9, 10, 11]
     assert len(told) == 13, error.message
     assert "2: unknown key 'stak'. Did you mean 'stack'?" in told
-    assert "6: 'settings.orchestrator.cloud': input should be a valid string (it is 7)." in told
+    assert "6: 'settings.orchestrator.cloud' has to be a text, not 7." in told

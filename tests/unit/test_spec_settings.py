@@ -14,48 +14,48 @@ Load = Callable[[str], RunSpec]
 
 
 ORCHESTRATOR = [
-    ("timeout: '60'", "input should be a valid integer (it is '60')"),
-    ("timeout: 0", "greater than or equal to 1 (it is 0)"),
-    ("timeout: -5", "greater than or equal to 1 (it is -5)"),
-    ("timeout: 86401", "less than or equal to 86400 (it is 86401)"),
-    ("timeout: true", "input should be a valid integer (it is True)"),
-    ("timeout: 60.5", "input should be a valid integer (it is 60.5)"),
-    ("timeout: [60]", "input should be a valid integer (it is a list)"),
-    ("gpu: 5", "input should be a valid string (it is 5)"),
-    ("gpu: ''", "at least 1 character"),
-    ("gpu: {type: T4}", "input should be a valid string (it is a mapping)"),
-    ("gpu: [1, 2]", "input should be a valid string"),
+    ("timeout: '60'", "has to be a whole number, not '60'"),
+    ("timeout: 0", "has to be 1 or more, not 0"),
+    ("timeout: -5", "has to be 1 or more, not -5"),
+    ("timeout: 86401", "has to be 86400 or less, not 86401"),
+    ("timeout: true", "has to be a whole number, not true"),
+    ("timeout: 60.5", "has to be a whole number, not 60.5"),
+    ("timeout: [60]", "has to be a whole number, not a list"),
+    ("gpu: 5", "has to be a text or a list, not 5"),
+    ("gpu: ''", "has to be a text that is not empty, not ''"),
+    ("gpu: {type: T4}", "has to be a text or a list, not a mapping"),
+    ("gpu: [1, 2]", "gpu[0]' has to be a text, not 1"),
     ("gpu: []", "an empty list; leave the setting out instead"),
-    ("region: 5", "input should be a valid string (it is 5)"),
+    ("region: 5", "has to be a text or a list, not 5"),
     ("region: []", "an empty list; leave the setting out instead"),
-    ("cloud: [aws]", "input should be a valid string (it is a list)"),
-    ("synchronous: 'yes'", "input should be a valid boolean (it is 'yes')"),
-    ("synchronous: 1", "input should be a valid boolean (it is 1)"),
-    ("mode: perstep", "input should be 'pipeline' or 'per_step' (it is 'perstep')"),
-    ("mode: 1", "input should be 'pipeline' or 'per_step' (it is 1)"),
-    ("modal_environment: 5", "input should be a valid string (it is 5)"),
+    ("cloud: [aws]", "has to be a text, not a list"),
+    ("synchronous: 'yes'", "has to be true or false, not 'yes'"),
+    ("synchronous: 1", "has to be true or false, not 1"),
+    ("mode: perstep", "has to be 'pipeline' or 'per_step', not 'perstep'"),
+    ("mode: 1", "has to be 'pipeline' or 'per_step', not 1"),
+    ("modal_environment: 5", "has to be a text, not 5"),
     ("modal_environment: 'a b'", "letters, digits, dashes, underscores and dots"),
-    ("app_name: 5", "input should be a valid string (it is 5)"),
+    ("app_name: 5", "has to be a text, not 5"),
     ("app_name: my app", "letters, digits, dashes, underscores and dots"),
     (f"app_name: {'a' * 65}", "1 to 64 letters"),
-    ("workspace: ''", "at least 1 character"),
-    ("max_parallelism: 0", "greater than or equal to 1 (it is 0)"),
-    ("max_parallelism: true", "input should be a valid integer (it is True)"),
-    ("secrets: wandb", "input should be a valid list (it is 'wandb')"),
-    ("secrets: [1]", "input should be a valid string"),
-    ("volumes: [a]", "input should be a valid dictionary (it is a list)"),
-    ("volumes: {data: 1}", "input should be a valid string (it is 1)"),
+    ("workspace: ''", "has to be a text that is not empty, not ''"),
+    ("max_parallelism: 0", "has to be 1 or more, not 0"),
+    ("max_parallelism: true", "has to be a whole number, not true"),
+    ("secrets: wandb", "has to be a list, not 'wandb'"),
+    ("secrets: [1]", "secrets[0]' has to be a text."),
+    ("volumes: [a]", "has to be a mapping (key: value), not a list"),
+    ("volumes: {data: 1}", "volumes.data' has to be a text, not 1"),
     (
         "image: slim",
         "write either {source: registry} or {name: <a Modal image>}.",
     ),
-    ("infrastructure_retries: -1", "greater than or equal to 0 (it is -1)"),
-    ("prewarm: on", "input should be 'off', 'cpu' or 'all' (it is True)"),
-    ("prewarm: gpu", "input should be 'off', 'cpu' or 'all' (it is 'gpu')"),
-    ("creation_rate: 0", "greater than 0 (it is 0)"),
-    ("cpu_limit: 0", "greater than 0 (it is 0)"),
-    ("cpu_limit: much", "input should be a valid number"),
-    ("memory_limit: 32", "input should be a valid string (it is 32)"),
+    ("infrastructure_retries: -1", "has to be 0 or more, not -1"),
+    ("prewarm: on", "has to be 'off', 'cpu' or 'all', not true"),
+    ("prewarm: gpu", "has to be 'off', 'cpu' or 'all', not 'gpu'"),
+    ("creation_rate: 0", "has to be above 0, not 0"),
+    ("cpu_limit: 0", "has to be above 0, not 0"),
+    ("cpu_limit: much", "has to be a number, not 'much'"),
+    ("memory_limit: 32", "has to be a text, not 32"),
 ]
 
 
@@ -84,7 +84,7 @@ def test_wrong_item_of_a_list_is_named_itself(tmp_path: Path) -> None:
         tmp_path, PIPELINE + "settings:\n  orchestrator:\n    gpu:\n      - T4\n      - 5\n"
     )
     assert line_of(error, tmp_path) == 6
-    assert "(it is 5)" in error.message
+    assert "'settings.orchestrator.gpu[1]' has to be a text, not 5." in error.message
 
 
 @pytest.mark.parametrize("key", ["app_name", "modal_environment"])
@@ -136,8 +136,9 @@ def test_settings_for_another_orchestrator(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["docker", "step_operator", "experiment_tracker.mlflow"])
 def test_settings_of_zenml_are_left_to_zenml(load: Load, key: str) -> None:
-    spec = load(f"{PIPELINE}settings:\n  {key}: {{anything: 1}}\n")
-    assert spec.run_configuration["settings"] == {key: {"anything": 1}}
+    name = "user" if key == "docker" else "anything"
+    spec = load(f"{PIPELINE}settings:\n  {key}: {{{name}: x}}\n")
+    assert spec.run_configuration["settings"] == {key: {name: "x"}}
 
 
 def test_misspelt_component_with_a_flavor(tmp_path: Path) -> None:
@@ -149,8 +150,8 @@ def test_misspelt_component_with_a_flavor(tmp_path: Path) -> None:
 
 
 def test_environment_becomes_an_orchestrator_setting(load: Load) -> None:
-    spec = load(PIPELINE + "modal: {environment: staging}\nsettings:\n  docker: {a: 1}\n")
-    assert spec.run_configuration["settings"] == {"docker": {"a": 1}}
+    spec = load(PIPELINE + "modal: {environment: staging}\nsettings:\n  docker: {user: a}\n")
+    assert spec.run_configuration["settings"] == {"docker": {"user": "a"}}
     assert spec.places[Origin.SPEC_PIPELINE].settings == {"modal_environment": "staging"}
 
 

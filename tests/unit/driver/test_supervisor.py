@@ -406,12 +406,17 @@ def test_a_request_to_stop_reaches_the_child(bench: Bench) -> None:
         subprocess.run([sys.executable, "-c", "input()"], stderr=subprocess.DEVNULL)
         print("ready", flush=True)
         print("asked" if asked.wait(20) else "not asked")
+        # As a driver that takes over in the same sandbox.
+        again = threading.Event()
+        control.listen(again.set)
+        print("told" if again.is_set() else "not told")
         """
     with bench.started(child) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(b"something newer\nstop\n")
         process.stdin.flush()
         assert process.stdout.readline() == b"asked\n"
+        assert process.stdout.readline() == b"told\n"
 
 
 def test_neither_sdk_is_imported() -> None:

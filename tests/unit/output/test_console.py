@@ -3,12 +3,15 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from commands import after_its_reader_left
 from rich.console import Console
 
 from modalrun.board import Board
@@ -17,7 +20,7 @@ from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import Reporter
 from modalrun.output.words import duration
 
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,15 @@ def test_duration(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(9.97, "10 s"), (59.7, "1 m 00 s")])
 def test_duration_at_the_edge_of_a_unit(seconds: float, text: str) -> None:
     assert duration(START, START + timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (3, "3 s"), (3.4, "3 s"), (75, "1 m 15 s")]
+)
+def test_duration_of_what_is_known_to_the_second(seconds: float, text: str) -> None:
+    whole = START.replace(microsecond=0)
+    assert duration(whole, whole + timedelta(seconds=seconds)) == text
+    assert duration(whole - timedelta(seconds=seconds), whole) == text
 
 
 def test_duration_of_what_has_not_ended() -> None:
@@ -101,21 +113,9 @@ def test_a_reader_that_has_left_is_an_error_on_its_stream_only() -> None:
         "except BrokenPipeError: err('still here')\n"
         "os._exit(0)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        said = process.stderr.read()
-    assert process.returncode == 0
-    assert said == b"still here\n"
+    done = after_its_reader_left(code)
+    assert done.exit_code == 0
+    assert done.stderr == "still here\n"
 
 
 OUTCOME = Outcome(
@@ -135,11 +135,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def on_a_terminal(reporter: Reporter) -> io.StringIO:
+def on_a_terminal(reporter: Reporter, width: int = 80) -> io.StringIO:
     shown = Terminal()
     console = Console(
         file=shown, force_terminal=True, color_system="standard", markup=False, highlight=False,
-        width=80, legacy_windows=False, no_color=False,
+        width=width, soft_wrap=True, legacy_windows=False, no_color=False,
     )  # fmt: skip
     reporter._talk = console
     reporter._consoles.update(stdout=console, stderr=console)
@@ -163,6 +163,13 @@ def test_summary_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         ["logs", "modalrun", "local", "logs", "sb-1"],
     ]
     assert "\x1b" not in captured.err
+    assert [line for line in captured.err.splitlines() if line != line.rstrip()] == []
+
+
+def test_summary_in_a_pipe_keeps_long_names(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "step_" * 30
+    Reporter().summary(replace(OUTCOME, steps=(StepRecord(name, "completed"),)))
+    assert f"{name}  completed\n" in capsys.readouterr().err
 
 
 def test_summary_on_a_terminal() -> None:
@@ -172,6 +179,50 @@ def test_summary_on_a_terminal() -> None:
     text = shown.getvalue()
     assert "\x1b[1;31mRun failed: [b]train[/b]." in text
     assert "[red]train[/red]" in text
+
+
+def test_talk_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    reporter = Reporter()
+    shown = on_a_terminal(reporter, width=40)
+    reporter.say("  sandbox  sb-ZHEARH06R8S20GFQ2F0QP3FXGM (app one, target local)")
+    command = "modalrun status 95e54789-2cf3-4454-b6a5-ba596d19ba10"
+    cost = "nothing here; on Modal about $0.0039 (list prices)"
+    steps = (StepRecord("name" * 10, "failed", START, START + timedelta(seconds=75)),)
+    details = (("status", command), ("cost", cost))
+    reporter.summary(replace(OUTCOME, steps=steps, details=details))
+
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue())
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert lines[0] == "  sandbox  sb-ZHEARH06R8S20GFQ2F0QP3FXGM"
+    assert lines[1] == "           (app one, target local)"
+    assert f"  status  {command}" in lines, "a command is whole where it is copied"
+    assert lines[-2:] == [
+        "  cost    nothing here; on Modal about",
+        "          $0.0039 (list prices)",
+    ]
+    assert any(re.fullmatch(r"\w+…\w+  failed  1 m 15 s", line) for line in lines), lines
+
+
+def test_long_names_are_cut_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"preprocess_{'customer_' * 8}transactions_{n}_of_europe" for n in (1, 2)]
+    steps = tuple(StepRecord(name, "completed", START, START) for name in names)
+    reporter = Reporter()
+    reporter.summary(replace(OUTCOME, steps=steps))
+    said = capsys.readouterr().err
+    assert all(re.search(rf"^{name}  completed  0.0 s$", said, re.M) for name in names)
+
+    shown = on_a_terminal(reporter)
+    reporter.begin(Board(["load", *names]))
+    for name in ("load", *names):
+        reporter.line(LogLine(name, "stdout", "x", None, "sb-1"))
+    reporter.summary(replace(OUTCOME, steps=steps))
+    lines = [re.sub(r"\x1b\[[0-9;?]*\w", "", line) for line in shown.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    marks = [line.removesuffix(" | x") for line in lines if line.endswith(" | x")]
+    assert [len(mark) for mark in marks] == [24] * 3 and len(set(marks)) == 3
+    rows = [line for line in lines if "  completed" in line]
+    assert len(set(rows)) == 2 and all(len(row) == 80 for row in rows)
 
 
 def test_output_on_a_terminal_keeps_colours_only() -> None:
@@ -186,13 +237,13 @@ def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
     with Reporter() as reporter:
         shown = on_a_terminal(reporter)
         reporter.phase("Compiling [b]x[/b]")
-        assert reporter._status is not None
-        assert str(reporter._status.status) == "Compiling [b]x[/b] ..."
+        assert reporter._phase.status is not None
+        assert str(reporter._phase.status.status) == "Compiling [b]x[/b] ..."
         reporter.line(LogLine(None, "stdout", "first line", None, "sb-1"))
-        assert reporter._status is None
+        assert reporter._phase.status is None
         assert shown.getvalue().endswith("first line\n")
         reporter.phase("Waiting")
-    assert reporter._status is None
+    assert reporter._phase.status is None
     assert shown.getvalue().rpartition("\x1b[?25")[2].startswith("h"), "the cursor is there again"
 
 

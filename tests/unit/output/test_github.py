@@ -12,7 +12,7 @@ from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.github import Groups, command, markdown
 from modalrun.output.text import without_commands
 
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 
 import pytest
 
@@ -57,3 +60,34 @@ def test_json_keeps_the_text_as_it_was() -> None:
 def test_times() -> None:
     assert rfc3339(None) is None
     assert rfc3339(0.9999) == "1970-01-01T00:00:00.999Z"
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_on_a_terminal_names_line_up_and_stay_apart(
+    monkeypatch: pytest.MonkeyPatch, colours: bool
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not colours:
+        monkeypatch.setenv("NO_COLOR", "1")
+    names = [f"preprocess_customer_transactions_{where}" for where in ("europe", "america")]
+
+    printer(jsonl=False, timestamps=False)([line("x", name) for name in ("load", *names)])
+    printer(jsonl=True, timestamps=False)([line("y", names[0])])
+
+    text = shown.getvalue()
+    assert ("\x1b" in text) == colours
+    *plain, last = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert plain == [
+        "load                     | x",
+        "preprocess_…tions_europe | x",
+        "preprocess_…ions_america | x",
+    ]
+    assert json.loads(last)["step"] == names[0]

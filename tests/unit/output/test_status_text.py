@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from modalrun.facts import RunFacts, StepFacts
-from modalrun.history import KnownRun, KnownStep
+from modalrun.history import KnownRun, KnownStack, KnownStep
 from modalrun.output import status_text
 from modalrun.output.status_text import foremost
 from modalrun.truth import NOT_ASKED, ModalView, judge
@@ -37,6 +37,7 @@ RUN = KnownRun(
     NOON + timedelta(hours=2),
     reason="Steps failed.\nAll of them.",
     facts=FACTS,
+    stack=KnownStack("a-stack-id", "our-stack"),
 )
 
 
@@ -57,6 +58,7 @@ def test_everything_is_said_at_any_width(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert "\x1b" not in text and "2J" not in text
     assert f"  id        {RUN.id}" in lines
+    assert "  stack     our-stack" in lines
     joined = " ".join(text.split())
     for part in ("Steps failed. All of them.", "modal, environment dev", "3 h 00 m ago", "OOM."):
         assert part in joined

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import requests
 from zenml.exceptions import CredentialsNotValid, ZenKeyError
 
 from modalrun.errors import (
@@ -27,6 +28,14 @@ NO_PROJECT = "\"Unable to get project with name or ID 'x': No project with this 
             RuntimeError("Error connecting to URL http://127.0.0.1:1"),
             ConnectionLostError,
             "can't be reached",
+        ),
+        # Of a server that was there before.
+        (requests.ConnectionError("Connection refused"), ConnectionLostError, "refused"),
+        (requests.ReadTimeout("Read timed out."), ConnectionLostError, "timed out"),
+        (
+            requests.exceptions.RetryError("too many 503 error responses"),
+            ConnectionLostError,
+            "503",
         ),
     ],
 )

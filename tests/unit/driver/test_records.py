@@ -1,0 +1,69 @@
+"""Asking ZenML while it has trouble."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from zenml.exceptions import IllegalOperationError
+
+from modalrun.driver import records
+from modalrun.driver.records import Records
+from modalrun.errors import AuthenticationError, ConnectionLostError
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    monkeypatch.setattr(records, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(Records, "_loaded", lambda self: None)
+    yield []
+
+
+def ask(said: list[str], *raised: Exception, then: str = "done") -> tuple[str, int]:
+    """Ask what raises these errors, one after the other, and then answers."""
+    left, asked = list(raised), 0
+
+    def question(_: Any) -> str:
+        nonlocal asked
+        asked += 1
+        if left:
+            raise left.pop(0)
+        return then
+
+    return asyncio.run(Records("run", said.append).ask(question)), asked
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        # The answer 500 of a server whose database is away for a moment.
+        RuntimeError("(pymysql.err.OperationalError) (2013, 'Lost connection')"),
+        requests.ReadTimeout("no answer"),
+        requests.exceptions.RetryError("too many 503 error responses"),
+    ],
+)
+def test_trouble_of_the_server_is_asked_again(said: list[str], error: Exception) -> None:
+    assert ask(said, error, error) == ("done", 3)
+    assert str(error) in said[0]
+
+
+def test_an_absent_server_is_asked_for_ever(said: list[str]) -> None:
+    away = ConnectionLostError("The ZenML server can't be reached")
+    assert ask(said, *[away] * (records.TROUBLED_TRIES * 3))[0] == "done"
+
+
+def test_trouble_that_does_not_pass_is_passed_on(said: list[str]) -> None:
+    with pytest.raises(RuntimeError, match="for good"):
+        ask(said, *[RuntimeError("for good")] * 100)
+
+
+@pytest.mark.parametrize(
+    "error", [AuthenticationError("revoked"), IllegalOperationError("no"), KeyError("ours")]
+)
+def test_an_answer_is_not_asked_for_again(said: list[str], error: Exception) -> None:
+    with pytest.raises(type(error)):
+        ask(said, error)
+    assert said == []

@@ -1,0 +1,68 @@
+"""The driver's watch for a stop that ZenML was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from modalrun.driver import walker
+from modalrun.errors import AuthenticationError
+
+
+class Watched:
+    """What the watch asks, and what it does then."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.reasons: list[str] = []
+
+    async def first_created(self, _: float) -> None:
+        """At once."""
+
+    async def ask(self, _: Callable[[Any], Any]) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def stop(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def test_the_watch_outlives_what_zenml_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(walker, "STOP_CHECK_SECONDS", 0.0)
+    refused = AuthenticationError("the key was rotated")
+    # Asked whether it was stopped before it began, told that it runs, asked again and again.
+    watched: Any = Watched(refused, refused, refused, RuntimeError("500"), False, True)
+
+    asyncio.run(walker._watch_for_stop(watched, watched))
+
+    assert watched.reasons == ["ZenML was asked to stop the run"]
+    said = capsys.readouterr().err
+    assert said.count("the key was rotated") == 1
+    assert said.count("500") == 1
+
+
+class TakenOver(Watched):
+    """A run that a driver takes over."""
+
+    def __init__(self, *, stopping: bool) -> None:
+        super().__init__({}, stopping)
+        self.fleet = self
+
+    async def running(self) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_a_run_that_is_being_stopped_is_taken_over_as_such(stopping: bool) -> None:
+    run: Any = TakenOver(stopping=stopping)
+
+    asyncio.run(walker._take_over(run, run))
+
+    assert run.reasons == (["ZenML was asked to stop the run"] if stopping else [])

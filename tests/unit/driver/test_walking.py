@@ -1,0 +1,421 @@
+"""Walks through a graph with sandboxes that end, fail and are lost as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+import pytest
+
+from modalrun.driver import events
+from modalrun.driver.ends import End, Kind
+from modalrun.driver.events import StepEvent
+from modalrun.driver.order import Order, SandboxOrder, StepOrder
+from modalrun.driver.takeover import Takeover
+from modalrun.driver.walk import Walk
+from modalrun.facts import StepFacts
+from modalrun.modal_api.fleet import TAG_EARLY, GivenUp, Wanted
+from modalrun.zenml_api.step_records import StepState
+
+DONE = End(Kind.COMPLETED, 0, "The step completed.")
+FAILED = End(Kind.FAILED, 1, "It raised.")
+KILLED = End(Kind.TERMINATED, 137, "It was killed.")
+
+
+class Box:
+    """A step sandbox that ends when the test says so."""
+
+    def __init__(self, step: str, attempt: int = 1, *, early: bool = False) -> None:
+        self.id = f"sb-{step}-{attempt}"
+        self.step, self.attempt, self.early = step, attempt, early
+        self.gpu: str | None = None
+        self.record = ""
+        self.told: list[str] = []
+        self.terminated = False
+        self.fault: Exception | None = None
+        self.reads: Callable[[Box], Any] | None = None
+        self._over = asyncio.Event()
+        self._end = DONE
+
+    def end(self, end: End | Exception) -> None:
+        if isinstance(end, Exception):
+            self.fault = end
+        else:
+            self._end = end
+        self._over.set()
+
+    async def ended(self) -> End:
+        await self._over.wait()
+        if self.fault is not None:
+            raise self.fault
+        return self._end
+
+    async def write(self, text: str) -> None:
+        if self.reads is not None:
+            await self.reads(self)
+        self.told.append(text)
+
+    async def terminate(self) -> None:
+        self.terminated = True
+        if not self._over.is_set():
+            self.end(KILLED)
+
+
+class Boxes:
+    """Creates sandboxes as `Fleet` does."""
+
+    def __init__(self) -> None:
+        self.created: dict[str, Box] = {}
+        self.asked: list[Wanted] = []
+        self.news = asyncio.Event()
+
+    async def create(self, wanted: Wanted, given_up: asyncio.Event, **_: Any) -> Box:
+        await asyncio.sleep(0)
+        if given_up.is_set():
+            raise GivenUp
+        self.asked.append(wanted)
+        tags = wanted.tags
+        attempt = int(tags["modalrun-attempt"])
+        box = Box(tags["modalrun-step"], attempt, early=TAG_EARLY in tags)
+        self.created[box.id] = box
+        self.news.set()
+        return box
+
+    async def wait(self, sandbox: str) -> Box:
+        """Wait until a sandbox has been created."""
+        while sandbox not in self.created:
+            self.news.clear()
+            await self.news.wait()
+        return self.created[sandbox]
+
+
+class Recorder:
+    """What is asked of `RunRecorder` here."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, StepState] = {}
+        self.stopping = False
+        self.exits: list[tuple[str, str]] = []
+        self.failures: list[tuple[str, bool]] = []
+
+    def step_state(self, step: str) -> StepState | None:
+        return self.states.get(step)
+
+    def stop_requested(self) -> bool:
+        return self.stopping
+
+    def cached(self, step: str) -> bool:
+        raise LookupError("of ZenML's")
+
+    def record_exit(self, step_run: str, facts: StepFacts) -> None:
+        self.exits.append((step_run, facts.sandbox_id))
+
+    def fail_step(self, step: str, reason: str, *, final: bool = False) -> None:
+        self.failures.append((reason, final))
+        again = not final and self.states[step].status == "running"
+        self.states[step] = state(step, "retrying" if again else "failed")
+
+    def stop_step(self, step: str, reason: str) -> None:
+        self.states[step] = state(step, "stopped")
+
+
+class Records:
+    """As `modalrun.driver.records.Records`."""
+
+    def __init__(self) -> None:
+        self.recorder = Recorder()
+
+    async def ask(self, question: Callable[[Recorder], Any]) -> Any:
+        await asyncio.sleep(0)
+        return question(self.recorder)
+
+
+def state(step: str, status: str, attempt: int = 1, facts: StepFacts | None = None) -> StepState:
+    successful = status in {"completed", "cached"}
+    finished = successful or status in {"failed", "stopped"}
+    return StepState(
+        f"record-{step}", status, attempt, successful, finished, began=1.0, facts=facts
+    )
+
+
+class Bench:
+    """A walk with what it works on."""
+
+    def __init__(self, graph: dict[str, Collection[str]], **order: Any) -> None:
+        sandbox = SandboxOrder(("python",), "im-1", 300, "/app/code")
+        values: dict[str, Any] = {
+            "run_id": "run",
+            "pipeline": "p",
+            "target": "local",
+            "app": "a",
+            "failure_mode": "continue_on_failure",
+            "driver": sandbox,
+            "sandboxes": (sandbox,),
+            "steps": tuple(StepOrder(name, 0, tuple(up)) for name, up in graph.items()),
+            "variables": (),
+            "source_root": "/s",
+            "source_hash": "h",
+        }
+        self.boxes = Boxes()
+        self.records = Records()
+        self.said: list[str] = []
+        self.walk = Walk(
+            Order(**{**values, **order}),
+            cast("Any", self.boxes),
+            cast("Any", self.records),
+            self.said.append,
+        )
+
+    def begin(self, taken: Takeover | None = None) -> asyncio.Task[None]:
+        return asyncio.create_task(self.walk.run(taken))
+
+
+def taken_over(*members: Box, **states: str) -> Takeover:
+    return Takeover(
+        cast("Any", members), {name: state(name, status) for name, status in states.items()}
+    )
+
+
+def play(scene: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(scene(), 10))
+
+
+def told(out: str) -> list[tuple[str, str]]:
+    found = [events.read(line) for line in out.split("\n")]
+    return [(event.step, event.state) for event in found if isinstance(event, StepEvent)]
+
+
+def test_a_fault_of_ours_leaves_no_sandbox_running() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []})
+        run = bench.begin()
+        box = await bench.boxes.wait("sb-a-1")
+        box.end(RuntimeError("of ours"))
+        await run
+        assert bench.walk.failed == ["a"]
+        assert box.terminated
+
+    play(scene)
+
+
+@pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
+def test_a_failure_before_the_takeover_lets_nothing_start(mode: str) -> None:
+    async def scene() -> None:
+        bench = Bench({"other": [], "broken": [], "running": []}, failure_mode=mode)
+        running = Box("running")
+        run = bench.begin(taken_over(running, broken="failed"))
+        await asyncio.sleep(0.05)
+        assert bench.boxes.asked == []
+        assert running.terminated == (mode == "fail_fast")
+        running.end(DONE)
+        await run
+        assert bench.walk.failed == ["broken"]
+
+    play(scene)
+
+
+def test_a_failure_before_the_takeover_lets_the_others_go_on() -> None:
+    async def scene() -> None:
+        bench = Bench({"broken": [], "other": [], "after": ["broken"]}, max_parallelism=1)
+        run = bench.begin(taken_over(broken="failed"))
+        (await bench.boxes.wait("sb-other-1")).end(DONE)
+        await run
+        assert (bench.walk.failed, len(bench.boxes.asked)) == (["broken"], 1)
+
+    play(scene)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_sandboxes_of_a_step_the_last_one_is_adopted(order: int) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []})
+        early, later = Box("a", 1, early=True), Box("a", 2)
+        run = bench.begin(taken_over(*[early, later][::order], a="running"))
+        await asyncio.sleep(0.05)
+        assert (early.terminated, later.terminated) == (True, False)
+        later.end(DONE)
+        await run
+        assert bench.walk.succeeded
+        assert bench.boxes.asked == []
+
+    play(scene)
+
+
+def test_the_sandboxes_of_an_earlier_driver_are_counted_on() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []})
+        again = state("a", "running", 1, StepFacts("sb-a-3", infrastructure_retries=2))
+        run = bench.begin(Takeover([], {"a": again}))
+        # Three have had the names up to this one.
+        (await bench.boxes.wait("sb-a-4")).end(DONE)
+        await run
+
+    play(scene)
+
+
+def test_a_sandbox_that_was_ended_because_the_run_is_stopped_is_not_replaced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": ["a"]})
+        run = bench.begin()
+        box = await bench.boxes.wait("sb-a-1")
+        bench.records.recorder.states["a"] = state("a", "running")
+        bench.records.recorder.stopping = True
+        box.end(KILLED)
+        await run
+        assert bench.walk.failed == []
+        assert bench.walk.asked_to_stop
+        assert len(bench.boxes.asked) == 1
+        assert bench.records.recorder.states["a"].status == "stopped"
+
+    play(scene)
+    assert set(told(capsys.readouterr().out)[-2:]) == {("a", "stopped"), ("b", "not run")}
+
+
+def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
+    async def scene() -> None:
+        bench = Bench({}, steps=(StepOrder("a", 0, look_up=True),))
+        run = bench.begin()
+        (await bench.boxes.wait("sb-a-1")).end(DONE)
+        await run
+        assert bench.walk.succeeded
+
+    play(scene)
+
+
+def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Sandboxes know their ids.
+    monkeypatch.setenv("MODAL_SANDBOX_ID", "sb-driver")
+
+    async def scene() -> None:
+        bench = Bench({}, steps=(StepOrder("a", 0, retries=1),))
+        run = bench.begin()
+        first = await bench.boxes.wait("sb-a-1")
+        bench.records.recorder.states["a"] = state("a", "retrying")
+        first.end(FAILED)
+        # Lost before it has a record of its own.
+        (await bench.boxes.wait("sb-a-2")).end(KILLED)
+        (await bench.boxes.wait("sb-a-3")).end(DONE)
+        await run
+        assert bench.records.recorder.exits == [("record-a", "sb-a-1")]
+
+    play(scene)
+
+
+def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() -> None:
+    async def scene() -> None:
+        bench = Bench({}, steps=(StepOrder("a", 0, retries=1),))
+        run = bench.begin()
+        first = await bench.boxes.wait("sb-a-1")
+        bench.records.recorder.states["a"] = state("a", "running")
+        # Modal was quicker than the supervisor.
+        first.end(End(Kind.TIMED_OUT, 124, "The sandbox reached its timeout."))
+        second = await bench.boxes.wait("sb-a-2")
+        assert bench.records.recorder.failures == [("The sandbox reached its timeout.", False)]
+        assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env(None)
+        second.end(DONE)
+        await run
+
+    play(scene)
+
+
+def test_a_sandbox_that_is_lost_during_a_graceful_stop_is_no_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": []})
+        run = bench.begin()
+        lost, kept = [await bench.boxes.wait(f"sb-{name}-1") for name in "ab"]
+        bench.records.recorder.states["a"] = state("a", "running")
+        bench.walk.stop("the run was asked to stop")
+        lost.end(KILLED)
+        kept.end(DONE)
+        await run
+        assert bench.walk.failed == []
+        assert bench.walk.asked_to_stop
+        # ZenML would interrupt the other steps; the end of the run settles it.
+        assert bench.records.recorder.states["a"].status == "running"
+
+    play(scene)
+    assert ("a", "stopped") in told(capsys.readouterr().out)
+
+
+PREWARM: dict[str, Any] = {"prewarm": "cpu"}
+
+
+async def with_one_that_waits(bench: Bench) -> tuple[asyncio.Task[None], Box, Box]:
+    """A walk in which step b's sandbox waits while a runs."""
+    run = bench.begin()
+    first = await bench.boxes.wait("sb-a-1")
+    bench.walk.expect({"a": 0.0})
+    early = await bench.boxes.wait("sb-b-1")
+    assert early.early
+    return run, first, early
+
+
+def test_a_sandbox_that_ends_before_it_can_be_told_to_go_is_replaced() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": ["a"]}, **PREWARM)
+        run, first, early = await with_one_that_waits(bench)
+        reading = asyncio.Event()
+
+        async def never(_: Box) -> None:
+            # Its worker is gone: whoever writes to it asks again and again.
+            reading.set()
+            await asyncio.Event().wait()
+
+        early.reads = never
+        first.end(DONE)
+        await reading.wait()
+        early.end(KILLED)
+        (await bench.boxes.wait("sb-b-2")).end(DONE)
+        await run
+        assert bench.walk.succeeded
+
+    play(scene)
+
+
+def test_a_sandbox_that_was_told_to_go_and_ended_at_once_was_used(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": ["a"]}, **PREWARM)
+        run, first, early = await with_one_that_waits(bench)
+
+        async def slow_answer(box: Box) -> None:
+            # It has read its go, but that is not known yet.
+            box.end(FAILED)
+            await asyncio.sleep(0.05)
+
+        early.reads = slow_answer
+        first.end(DONE)
+        await run
+        assert bench.walk.failed == ["b"]
+        assert len(bench.boxes.asked) == 2
+
+    play(scene)
+    assert told(capsys.readouterr().out)[-1] == ("b", "failed")
+
+
+def test_a_sandbox_that_was_told_to_go_is_not_discarded() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": ["a"]}, **PREWARM)
+        run, first, early = await with_one_that_waits(bench)
+
+        async def meanwhile(_: Box) -> None:
+            bench.walk._ahead.discard_all()
+            await asyncio.sleep(0)
+
+        early.reads = meanwhile
+        first.end(DONE)
+        await asyncio.sleep(0.05)
+        assert not early.terminated
+        early.end(DONE)
+        await run
+        assert bench.walk.succeeded
+
+    play(scene)

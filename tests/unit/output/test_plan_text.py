@@ -1,0 +1,78 @@
+"""A plan as text: all of it at any width."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modalrun import pricing
+from modalrun.deployment import Deployment, StepView
+from modalrun.output.plan_text import lines
+from modalrun.plan import make_plan
+from modalrun.planning import PricedPlan
+from modalrun.precedence import Origin, Written
+from modalrun.prices import LIST_PRICES
+from modalrun.stack_facts import StackFacts
+
+LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
+
+
+def step(name: str, upstream: tuple[str, ...] = (), **resources: Any) -> StepView:
+    return StepView(name, upstream, written={Origin.CODE_STEP: Written({}, resources)})
+
+
+def priced(settings: Mapping[str, Any]) -> PricedPlan:
+    deployment = Deployment(
+        pipeline="training",
+        steps=(step("load", cpu_count=2, memory="4GiB"), step(LONG, ("load",), gpu_count=2)),
+        written={Origin.CODE_PIPELINE: Written(settings)},
+        docker={"requirements": ["numpy"]},
+    )
+    plan = make_plan(
+        deployment,
+        target="local",
+        source_root=Path("/nowhere"),
+        python="python",
+        python_version="3.11",
+        engine_packages=("zenml",),
+    )
+    cost = pricing.cost(plan, LIST_PRICES)
+    return PricedPlan(plan, cost, StackFacts("an-id", "our-stack"), ())
+
+
+PER_STEP = {
+    "mode": "per_step",
+    "gpu": ["H100", "A100-80GB"],
+    "region": ["us-east", "eu-west"],
+    "volumes": {"datasets": "/data", "models": "/models"},
+    "cpu_limit": 8.0,
+    "timeout": 600,
+}
+
+
+@pytest.mark.parametrize("explain", [True, False])
+@pytest.mark.parametrize("settings", [{"gpu": "A100"}, PER_STEP], ids=["pipeline", "per_step"])
+def test_a_terminal_of_any_width_shows_everything(
+    settings: Mapping[str, Any], explain: bool
+) -> None:
+    found = priced(settings)
+    wide = lines(found, explain=explain)
+    assert [line for line in wide if line != line.rstrip()] == []
+    assert "  stack        our-stack" in wide
+    for width in (60, 80, 200):
+        text = lines(found, explain=explain, width=width)
+        assert [line for line in text if len(line) > width or line != line.rstrip()] == []
+        # No word of it is lost or broken.
+        assert {w.strip(",:") for line in wide for w in line.split()} - {
+            w.strip(",:") for line in text for w in line.split()
+        } <= {"sandbox", "setting", "value", "from", "$/hour", "ceiling"}
+    assert lines(found, explain=explain, width=400) == wide
+
+
+def test_the_image_makes_room_for_the_table() -> None:
+    text = lines(priced({"timeout": 600, "gpu": "T4"}), explain=False, width=80)
+    assert text[6].split() == [
+        *("sandbox", "gpu", "cpu", "memory", "region", "timeout", "$/hour", "ceiling"),
+    ]
+    assert text[9] == "  image  debian slim, Python 3.11 + 2 packages"

@@ -1,0 +1,58 @@
+"""Lines that fit a terminal."""
+
+import io
+
+import pytest
+
+from modalrun.output.wrapping import NO_BREAK, terminal_width, wrapped
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("a b c", None, ["a b c"]),
+        ("short", 20, ["short"]),
+        ("", 20, [""]),
+        ("one two three four", 10, ["one two", "  three", "  four"]),
+        # Clear of the label, of the dash, of the blanks.
+        (
+            "  box  sb-1 (app one, cpu 2)",
+            20,
+            ["  box  sb-1 (app", "       one, cpu 2)"],
+        ),
+        ("  at once    one two three", 20, ["  at once    one two", "  three"]),
+        ("  - some words here", 14, ["  - some words", "    here"]),
+        ("    some words here", 14, ["    some words", "    here"]),
+        ("  label  a few_longer_words here", 18, ["  label  a", "  few_longer_words", "  here"]),
+        # Copied from a terminal these are whole.
+        (
+            "see https://example.com/a-long-path now",
+            20,
+            ["see", "  https://example.com/a-long-path", "  now"],
+        ),
+        ("  status  modalrun status 0123456789", 20, ["  status  modalrun status 0123456789"]),
+        ("    modalrun resume 0123456789", 20, ["    modalrun resume 0123456789"]),
+        (
+            "it can't go on: 'modalrun resume 01' does",
+            27,
+            ["it can't go on:", "  'modalrun resume 01' does"],
+        ),
+        (f"one two{NO_BREAK}three", 10, ["one", "  two three"]),
+    ],
+)
+def test_wrapped(text: str, width: int | None, lines: list[str]) -> None:
+    assert wrapped(text, width) == lines
+
+
+def test_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    assert terminal_width(Terminal()) == 72
+    assert terminal_width(io.StringIO()) is None
+    monkeypatch.delenv("COLUMNS")
+    # A stream that only says so, as in a notebook.
+    assert terminal_width(Terminal()) is None

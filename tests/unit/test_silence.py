@@ -1,0 +1,48 @@
+"""What is said of steps that have no lines."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from modalrun.history import KnownStep
+from modalrun.silence import silent, unknown
+
+NOON = datetime(2026, 11, 23, 12)
+NAMES = ["load", "train_small", "train_large"]
+
+
+def test_a_step_that_there_is_not() -> None:
+    error = unknown(["train_smal", "load"], NAMES)
+    assert error is not None
+    assert error.exit_code == 4
+    assert error.message == "The run has no step named 'train_smal'."
+    assert error.hint == "Did you mean 'train_small'? Its steps: load, train_small, train_large."
+    assert unknown(["train*", "load"], NAMES) is None
+    many = unknown(["x"], [f"step_{n}" for n in range(30)])
+    assert many is not None and many.hint is not None
+    assert many.hint.endswith("step_19 and 10 more.")
+
+
+@pytest.mark.parametrize(
+    ("step", "over", "says"),
+    [
+        (KnownStep("load", "not run"), False, "Step 'load' has not run yet."),
+        (KnownStep("load", "not run"), True, "Step 'load' has not run: the run ended before."),
+        (KnownStep("load", "cached"), True, "its result comes from ZenML's cache."),
+        (KnownStep("load", "skipped"), True, "ZenML has skipped it."),
+        (KnownStep("load", "running", 1, NOON), False, "(running) has printed nothing so far."),
+        (KnownStep("load", "completed", 1, NOON, NOON), True, "(completed) has printed nothing."),
+    ],
+)
+def test_a_step_without_lines(step: KnownStep, over: bool, says: str) -> None:
+    error = silent(["lo*"], [step, KnownStep("other", "not run")], {}, over=over)
+    assert error.exit_code == 4
+    assert error.message.startswith("Step 'load' ") and error.message.endswith(says)
+
+
+def test_a_step_without_lines_says_what_the_run_has_said_of_it() -> None:
+    told = {"load": "Step `load` is not run: `fetch` did not succeed."}
+    error = silent(["load"], [KnownStep("load", "not run")], told, over=True)
+    assert error.message == "Step 'load' has not run: `fetch` did not succeed."

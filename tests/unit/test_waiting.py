@@ -1,0 +1,67 @@
+"""A command says that it is at work, and leaves no trace of that."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import sys
+from modalrun.cli.waiting import Waiting
+with Waiting("Reading [b]runs[/b]", quiet={quiet}) as waiting:
+    waiting.show("Looking")
+    waiting.end()
+    print("first")
+    waiting.show("Waiting")
+print("last")
+if {quiet}:
+    assert "rich" not in sys.modules
+"""
+
+
+def on_terminals(code: str, *, stdout: bool = True, stderr: bool = True) -> str:
+    """What a terminal shows of a program, some of whose output goes elsewhere."""
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=theirs if stdout else subprocess.DEVNULL,
+        stderr=theirs if stderr else subprocess.DEVNULL,
+        env={**os.environ, "TERM": "xterm-256color"},
+        check=False,
+    )
+    os.close(theirs)
+    shown = b""
+    # On Linux the end of a terminal is an error.
+    try:
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    except OSError:
+        pass
+    os.close(ours)
+    assert done.returncode == 0, shown
+    return shown.decode()
+
+
+def test_on_a_terminal_it_goes_away_without_a_trace() -> None:
+    shown = on_terminals(CODE.format(quiet=False))
+    for text in ("Reading [b]runs[/b] ...", "Looking ...", "Waiting ..."):
+        assert text in shown
+        # The line that it stood on is erased, and the cursor is there again.
+        after = shown[shown.rindex(text) :]
+        assert "\x1b[?25h\r\x1b[1A\x1b[2K" in after
+    assert shown.rindex("Looking ...") < shown.index("first") < shown.rindex("Waiting ...")
+    assert shown.endswith("last\r\n")
+
+
+@pytest.mark.parametrize(
+    ("quiet", "stdout", "stderr"),
+    [(True, True, True), (False, True, False), (False, False, True)],
+    ids=["json", "no stderr", "piped"],
+)
+def test_elsewhere_there_is_nothing(quiet: bool, stdout: bool, stderr: bool) -> None:
+    shown = on_terminals(CODE.format(quiet=quiet), stdout=stdout, stderr=stderr)
+    assert shown == ("first\r\nlast\r\n" if stdout else "")

@@ -1,0 +1,85 @@
+"""Which of ZenML's lines are kept from a step's output."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from modalrun.zenml_api import noise
+
+RUNNER = "zenml.orchestrators.step_runner"
+BEGUN = "Initiating heartbeat for step: %s (%s)"
+
+
+class Kept(logging.Handler):
+    """What keeps the logs, as ZenML's handler does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    handler = Kept()
+    root = logging.getLogger()
+    printing = [one for one in root.handlers if isinstance(one, logging.StreamHandler)]
+    monkeypatch.setattr(root, "handlers", [*printing, handler])
+    return handler.lines
+
+
+@pytest.fixture(autouse=True)
+def _unfiltered() -> Iterator[None]:
+    before = {name: list(logging.getLogger(name).filters) for name in noise.NOISE}
+    yield
+    for name, filters in before.items():
+        logging.getLogger(name).filters[:] = filters
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    with caplog.at_level(logging.INFO):
+        logging.getLogger(RUNNER).info(BEGUN, "train", "id")
+        logging.getLogger(RUNNER).warning(BEGUN, "train", "late")
+        logging.getLogger(RUNNER).info("Step %s has started.", "train")
+        # A user's own logger may say what it likes.
+        logging.getLogger("mine").info(BEGUN, "train", "mine")
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_heartbeat_is_nobodys_business(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kept: list[str]
+) -> None:
+    monkeypatch.delenv("ZENML_LOGGING_VERBOSITY", raising=False)
+    monkeypatch.delenv("ZENML_DEBUG", raising=False)
+    noise.hide()
+    begin = "Initiating heartbeat for step: train"
+    shown = [f"{begin} (late)", "Step train has started.", f"{begin} (mine)"]
+    assert logged(caplog) == shown
+    assert kept == [f"{begin} (id)", *shown]
+
+
+def test_what_nobody_keeps_is_shown(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kept: list[str]
+) -> None:
+    monkeypatch.delenv("ZENML_LOGGING_VERBOSITY", raising=False)
+    monkeypatch.delenv("ZENML_DEBUG", raising=False)
+    root = logging.getLogger()
+    root.handlers[:] = [one for one in root.handlers if not isinstance(one, Kept)]
+    noise.hide()
+    assert len(logged(caplog)) == 4
+
+
+@pytest.mark.parametrize(
+    "variable", [("ZENML_LOGGING_VERBOSITY", "debug"), ("ZENML_DEBUG", "true")], ids=lambda v: v[0]
+)
+def test_who_debugs_sees_all_of_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
+) -> None:
+    monkeypatch.setenv(*variable)
+    noise.hide()
+    assert len(logged(caplog)) == 4
