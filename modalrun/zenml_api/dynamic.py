@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from zenml.client import Client
+from zenml.config import DockerSettings
 from zenml.enums import ExecutionStatus, StepRuntime
 from zenml.exceptions import RunStoppedException
 from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
@@ -260,10 +262,12 @@ class Isolation:
         self._steps.start_nothing(run_id)
 
     def _isolated(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
+        settings = config.model_dump(mode="json")["settings"]
+        order = self._steps.order
         sandbox = sandbox_for(
-            self._steps.order,
+            replace(order, docker=_without_defaults(order.docker)),
             step_run.name,
-            config.model_dump(mode="json")["settings"],
+            {**settings, "docker": _without_defaults(settings.get("docker") or {})},
             template=config.template,
             python=sys.executable,
             source_root=Path.cwd(),
@@ -275,6 +279,12 @@ class Isolation:
             attempt=step_run.version,
             sandbox=sandbox,
         )
+
+
+def _without_defaults(docker: Mapping[str, Any]) -> dict[str, Any]:
+    """Docker settings to compare: a child pipeline's are its parent's, all fields filled in."""
+    defaults = DockerSettings().model_dump(mode="json")
+    return {name: value for name, value in docker.items() if value != defaults.get(name)}
 
 
 _UNFINISHED = {

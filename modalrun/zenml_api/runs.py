@@ -255,7 +255,8 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
 
     Every step that is not finished, and the run itself, become FAILED; STOPPED where somebody had
     asked ZenML to stop the run. What is finished stays as it is: ZenML's record always wins. A
-    run that has paused stays paused, unless somebody wants its end.
+    run that has paused stays paused, unless somebody wants its end. The runs of a dynamic
+    pipeline's child pipelines end with it.
 
     Args:
         run_id: ZenML's run id.
@@ -269,7 +270,8 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     with translated():
         client = Client()
         status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
-        recorded = _get_run(client, run_id).status
+        run = _get_run(client, run_id)
+        recorded = run.status
         if recorded == ExecutionStatus.PAUSED and not stopped:
             return False
         if recorded in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
@@ -277,6 +279,9 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         elif stopped:
             # First, so that ZenML takes no more steps, and knows what to make of the end of these.
             changed = _end_run(client, run_id, status, reason)
+        for child in _children(client, run):
+            ended = finalize_run(child, reason, stopped=status == ExecutionStatus.STOPPED)
+            changed = ended or changed
         for step in _steps(client, run_id):
             if step.status.is_finished:
                 continue
@@ -365,6 +370,16 @@ def _steps(client: Client, run_id: str) -> list[StepRunResponse]:
     return pagination_utils.depaginate(
         client.list_run_steps, pipeline_run_id=UUID(run_id), project=client.active_project.id
     )
+
+
+def _children(client: Client, run: PipelineRunResponse) -> list[str]:
+    """The runs of child pipelines that are not finished."""
+    if run.snapshot is None or not run.snapshot.is_dynamic:
+        return []
+    found = pagination_utils.depaginate(
+        client.list_pipeline_runs, parent_run_id=run.id, project=client.active_project.id
+    )
+    return [str(child.id) for child in found if not child.status.is_finished]
 
 
 def _run_url(run: PipelineRunResponse) -> str | None:

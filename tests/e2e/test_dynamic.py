@@ -179,3 +179,28 @@ def test_stop(world: World, graceful: bool) -> None:
     # One that ended while it was stopped is not taken for one that was lost.
     assert len(boxes(world, "square")) == 1
     assert all(box.finished_at for box in world.sandboxes())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_a_child_pipeline(world: World) -> None:
+    spec = SPEC.replace("growing.growing", "growing.outer")
+
+    done = world.submit(spec, "--mode", "per_step")
+
+    assert done.exit_code == 0, done.stderr
+    # Its steps get sandboxes too, and its image is the pipeline's.
+    assert "square | squaring 0 in square\n" in done.stdout
+    assert "total | total 0 in the run sandbox\n" in done.stdout
+    assert [run.status for run in world.runs()] == ["completed", "completed"]
+
+    command = world.popen(spec, "--mode", "per_step", "--param", f"gate={world.gate()}")
+    command.stdout.wait_for("squaring 0")
+    stopped = world.modalrun("stop", world.runs()[2].id, "--force").finish(LONG)
+
+    assert stopped.exit_code == 0, stopped.stderr
+    assert command.finish(LONG).exit_code == 7
+    # The child's run and its step end with it: nobody else would record that.
+    assert [run.status for run in world.runs()[2:]] == ["stopped", "stopped"]
+    assert world.runs()[3].statuses == {"square": "stopped"}
+    assert all(box.finished_at for box in world.sandboxes())

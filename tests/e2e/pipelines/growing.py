@@ -45,6 +45,18 @@ def total(numbers: list[int]) -> int:
 
 
 @pipeline(dynamic=True, enable_cache=False)
+def inner(gate: str | None = None) -> int:
+    """A pipeline within another one."""
+    return square(0, False, gate)
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def outer(gate: str | None = None) -> int:
+    """Call a pipeline, whose run is a child of this one's."""
+    return total([inner(gate=gate).load()])
+
+
+@pipeline(dynamic=True, enable_cache=False)
 def growing(wrong: bool = False, gate: str | None = None, ask: bool = False) -> int:
     """Square as many numbers as the first step says."""
     squares = [square.submit(number, wrong, gate) for number in range(count().load())]
