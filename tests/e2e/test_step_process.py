@@ -40,7 +40,9 @@ steps = client.list_run_steps(pipeline_run_id={run_id!r}, hydrate=True).items
 result = {{
     step.name: {{
         "metadata": dict(step.run_metadata),
-        "logs": [read(logs.uri, "r").read() for logs in step.log_collection if logs.source == "step"],
+        "logs": [
+            read(logs.uri, "r").read() for logs in step.log_collection if logs.source == "step"
+        ],
     }}
     for step in steps
 }}
