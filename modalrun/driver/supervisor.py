@@ -68,19 +68,29 @@ def main() -> int:
     earlier_kills = _out_of_memory_kills()
     home = Path(tempfile.mkdtemp(prefix="modalrun-"))
     environment = _child_environment(home)
-    child, pumps = _start(environment)
     terminated = threading.Event()
+    running: list[fork.Child] = []
+
+    def kill() -> None:
+        for child in running[-1:]:
+            child.kill()
 
     def pass_on(_signum: int, _frame: object) -> None:
         if not terminated.is_set():
             terminated.set()
-            child.terminate()
-            killer = threading.Timer(TERMINATE_GRACE_SECONDS, child.kill)
+            for child in running[-1:]:
+                child.terminate()
+            killer = threading.Timer(TERMINATE_GRACE_SECONDS, kill)
             killer.daemon = True
             killer.start()
 
+    # Before there is a child: a signal that comes while it starts is passed on when it has.
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, pass_on)
+    child, pumps = _start(environment)
+    running.append(child)
+    if terminated.is_set():
+        child.terminate()
 
     timed_out = False
     try:
@@ -90,6 +100,7 @@ def main() -> int:
             _say(f"The driver ended with {code}; another one takes over.")
             environment[TAKE_OVER] = "1"
             child, more = _start(environment)
+            running.append(child)
             pumps += more
             if terminated.is_set():
                 child.terminate()

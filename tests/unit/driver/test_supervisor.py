@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from modalrun.driver import EXIT_TERMINATED
 from modalrun.driver.supervisor import margin
 
 FINALIZE = """
@@ -162,15 +163,43 @@ def test_nothing_is_finalized_without_a_run(bench: Bench) -> None:
 # Signals.
 
 WAITING = """
-import os, signal, sys
+import os, signal, time
 def end(signum, frame):
     print("told", flush=True)
     os._exit({code})
 signal.signal(signal.SIGTERM, end)
 print("ready", flush=True)
+# A signal just before `signal.pause` would not end it.
 while True:
-    signal.pause()
+    time.sleep(0.01)
 """
+
+
+EARLY = """
+import os, signal
+from modalrun.driver import supervisor
+start = supervisor._start
+def late(environment):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return start(environment)
+supervisor._start = late
+os._exit(supervisor.main())
+"""
+"""A signal comes before there is a child."""
+
+
+def test_a_signal_that_comes_before_the_child(bench: Bench) -> None:
+    command = bench.command("import signal\nsignal.pause()", quick=False)
+    done = subprocess.run(
+        [command[0], "-c", EARLY, command[-1]],
+        env=bench.environment(100, "some-run"),
+        cwd=bench.folder,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == EXIT_TERMINATED, done.stderr
+    assert bench.finalized() is not None
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -229,14 +258,14 @@ def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
     began = time.monotonic()
     done = bench.run(
         """
-        import os, pathlib, signal
+        import os, pathlib, signal, time
         def end(signum, frame):
             print(pathlib.Path(os.environ["MODALRUN_END_REASON_FILE"]).read_text(), flush=True)
             os._exit(143)
         signal.signal(signal.SIGTERM, end)
         print("ready", flush=True)
         while True:
-            signal.pause()
+            time.sleep(0.01)
         """,
         timeout=2.5,
     )
@@ -296,10 +325,11 @@ def test_a_step_that_ignores_its_deadline_has_failed(bench: Bench) -> None:
 
 def test_a_step_that_could_not_record_its_end_at_the_deadline_has_failed(bench: Bench) -> None:
     child = """
-    import signal
+    import signal, time
     from modalrun.driver.step import end
     signal.signal(signal.SIGTERM, lambda *_: end(70))
-    signal.pause()
+    while True:
+        time.sleep(0.01)
     """
     done = bench.run(child, timeout=3, step="train")
     assert done.returncode == 124
