@@ -118,6 +118,7 @@ init_hook_kwargs: {{diary: {tmp_path / "diary"}}}
     )
 
 
+@pytest.mark.local_store("it reads a log file, which an S3 store has in parts")
 @pytest.mark.exhaustive
 def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     sandboxes = StepSandboxes(world, spec)
