@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from modalrun import findings, network, preparation, supported, zenml_config
+from modalrun import preparation, zenml_config
 from modalrun.engine import engine_packages
 from modalrun.errors import ConnectionLostError, ModalrunError
-from modalrun.findings import LABELS, Finding
 from modalrun.localmodal import launcher
 from modalrun.localmodal.paths import STATE_VARIABLE
 from modalrun.modal_api.account import CONNECT_SECONDS, Account, Order
@@ -33,6 +32,9 @@ from modalrun.plan import Plan
 from modalrun.recipe import Named
 from modalrun.spec import RunSpec, Target, load_spec, written_target
 from modalrun.stack_facts import problems_on_modal, wrong_stack
+from modalrun.util import check as findings
+from modalrun.util import compatibility, reachability
+from modalrun.util.check import LABELS, Finding
 
 if TYPE_CHECKING:
     from zenml.stack import Stack
@@ -118,7 +120,7 @@ class _Examination:
         try:
             for part in (self._modal, self._zenml):
                 threading.Thread(target=part, args=[modal], daemon=True).start()
-            for finding in supported.installed():
+            for finding in compatibility.installed():
                 self._put(finding)
             self._wait()
         finally:
@@ -220,7 +222,7 @@ class _Examination:
             self._put(_database(url, client))
             self._answered("ZenML", None)
             return True
-        problem = network.connection_problem(url, CONNECT_SECONDS)
+        problem = reachability.connection_problem(url, CONNECT_SECONDS)
         if problem is not None:
             error = ConnectionLostError(
                 f"{url} can't be reached: {problem}", hint="Check the network and 'zenml status'."
@@ -231,7 +233,7 @@ class _Examination:
         version: str | None = None
         ahead: float | None = None
         try:
-            answer = network.ask(f"{url.rstrip('/')}/api/v1/info", seconds=CONNECT_SECONDS)
+            answer = reachability.ask(f"{url.rstrip('/')}/api/v1/info", seconds=CONNECT_SECONDS)
             ahead = answer.ahead
             version = json.loads(answer.body).get("version")
         except OSError as error:
@@ -249,7 +251,7 @@ class _Examination:
         except (ValueError, AttributeError):
             # Something answers, in words that are not ZenML's.
             pass
-        known = supported.versions_of("zenml")
+        known = compatibility.versions_of("zenml")
         self._put(findings.server_version(url, version, client, known))
         self._answered("ZenML", ahead)
         return True

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from modalrun import interrupts
 from modalrun.board import Board, Row
 from modalrun.driver.events import StepEvent
 from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
@@ -31,6 +30,7 @@ from modalrun.outcome import (
 )
 from modalrun.plan import Plan
 from modalrun.spending import spending
+from modalrun.util import interrupts
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.runs import RunRecord

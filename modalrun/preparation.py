@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import deployment_file, plan, supported, zenml_config
+from modalrun import deployment_file, plan, zenml_config
 from modalrun.deployment import Deployment
 from modalrun.deployment_file import DeploymentFile
 from modalrun.engine import engine_packages
 from modalrun.plan import Plan
 from modalrun.spec import RunSpec
 from modalrun.stack_facts import StackFacts, problems_on_modal
+from modalrun.util import compatibility
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling import Compiled
@@ -122,7 +123,7 @@ def zenml_process(source_root: Path) -> Iterator[None]:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
         UsageError: modalrun doesn't work with the version of ZenML or modal that is installed.
     """
-    supported.require()
+    compatibility.require()
     copy = zenml_config.protect()
     try:
         prepare_process(source_root)

@@ -18,16 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import (
-    errors,
-    following,
-    interrupts,
-    reconciling,
-    runs,
-    stopping,
-    submission,
-    supported,
-)
+from modalrun import errors, following, reconciling, runs, stopping, submission
 from modalrun.driver import order as orders
 from modalrun.facts import RunFacts, from_metadata
 from modalrun.following import OnInterrupt, Submitted
@@ -37,6 +28,7 @@ from modalrun.output.console import Reporter, reporter
 from modalrun.spec import RunSpec, Target
 from modalrun.stack_facts import problems_on_modal, wrong_stack
 from modalrun.truth import LOST
+from modalrun.util import compatibility, interrupts
 from modalrun.yaml_source import YamlSource
 
 if TYPE_CHECKING:
@@ -83,7 +75,7 @@ def submit(
     Raises:
         ModalrunError: As for `submission.submit`; its text says what to do next.
     """
-    supported.require()
+    compatibility.require()
     if snapshot.schedule is not None or run is None:
         raise errors.UsageError(
             "Scheduled pipelines are not supported: a run on Modal is started by whoever submits"

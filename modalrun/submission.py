@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import following, interrupts, preparation, pricing, withdrawing
+from modalrun import following, preparation, pricing, withdrawing
 from modalrun import plan as planning
 from modalrun.dispatch import Dispatched, dispatch
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
@@ -33,6 +33,7 @@ from modalrun.source_changes import kept
 from modalrun.source_tree import digest, hashes, stage
 from modalrun.spec import RunSpec
 from modalrun.stack_facts import wrong_stack
+from modalrun.util import interrupts
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling import Compiled

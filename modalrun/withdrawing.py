@@ -10,9 +10,9 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from modalrun import interrupts
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError
 from modalrun.facts import Announced
+from modalrun.util import interrupts
 
 ANNOUNCE_SECONDS = 1.0
 """When a submission counts as one that takes long; the others cost ZenML nothing."""

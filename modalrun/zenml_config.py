@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from modalrun.errors import ConnectionLostError
-from modalrun.network import connection_problem
+from modalrun.util.reachability import connection_problem
 
 CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"

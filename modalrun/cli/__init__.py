@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun import __version__, interrupts
+from modalrun import __version__
 from modalrun.cli import compile as compile_command
 from modalrun.cli import (
     doctor,
@@ -31,6 +31,7 @@ from modalrun.cli import (
 from modalrun.errors import InternalError, Interrupted, ModalrunError
 from modalrun.output.text import harmless
 from modalrun.output.wrapping import terminal_width, wrapped
+from modalrun.util import interrupts
 
 DEBUG = "MODALRUN_DEBUG"
 EXIT_BROKEN_PIPE = 141

@@ -37,7 +37,7 @@ def list_(
     The cost is an estimate: the time of each sandbox by Modal's list prices for what it asked for.
     """
     from modalrun import listing, runs
-    from modalrun.moments import moment
+    from modalrun.util.timeparse import moment
 
     states = listing.check_states(state or ())
     begin = moment(since, option="--since", now=datetime.now().astimezone()) if since else None

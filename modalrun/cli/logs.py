@@ -121,7 +121,7 @@ def logs(
 def _moment(text: str | None, option: str) -> float | None:
     if text is None:
         return None
-    from modalrun.moments import moment
+    from modalrun.util.timeparse import moment
 
     return moment(text, option=option, now=datetime.now().astimezone()).timestamp()
 

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 from modalrun.errors import ConnectionLostError, ModalrunError
-from modalrun.findings import Finding
-from modalrun.network import ask
 from modalrun.spec import Target
+from modalrun.util.check import Finding
+from modalrun.util.reachability import ask
 
 CONNECT_SECONDS = 2.0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, UsageError
 from modalrun.modal_api.translate import translated
-from modalrun.network import CONNECT_SECONDS, connection_problem
+from modalrun.util.reachability import CONNECT_SECONDS, connection_problem
 
 if TYPE_CHECKING:
     import modal

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from modalrun.backoff import pauses
 from modalrun.driver.control import STOP
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.translate import translated
 from modalrun.plan import TAG_ROLE, TAG_RUN
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     import modal

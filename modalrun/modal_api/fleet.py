@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from modalrun.driver import ends
 from modalrun.driver.ends import End, read_end
 from modalrun.driver.order import Order, SandboxOrder
-from modalrun.driver.pace import Pace
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import images, inside
 from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.plan import TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.resources import limited
+from modalrun.util.rate_limit import Pace
 
 if TYPE_CHECKING:
     import modal

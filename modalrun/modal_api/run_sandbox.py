@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from modalrun.backoff import pauses
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api import pieces, streams
 from modalrun.modal_api.raw import Source
 from modalrun.modal_api.streams import RECONNECT_SECONDS
 from modalrun.modal_api.translate import translated
 from modalrun.outcome import EndKind
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     import modal

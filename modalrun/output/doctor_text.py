@@ -7,10 +7,10 @@ import json
 from rich.text import Text
 
 from modalrun.doctor import Report
-from modalrun.findings import LABELS
 from modalrun.output.console import make_console
 from modalrun.output.text import harmless, without_credentials
 from modalrun.output.wrapping import terminal_width, wrapped
+from modalrun.util.check import LABELS
 
 VERSION = 1
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}

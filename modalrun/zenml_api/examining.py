@@ -9,9 +9,9 @@ from zenml.client import Client
 from zenml.stack import Stack
 
 from modalrun.errors import AuthenticationError, ModalrunError, UsageError
-from modalrun.findings import Finding
 from modalrun.recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec import RunSpec
+from modalrun.util.check import Finding
 from modalrun.zenml_api.code_settings import component_config, credentials
 from modalrun.zenml_api.compiling import find_stack
 from modalrun.zenml_api.registry import credentials_for

@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from modalrun.backoff import pauses
+from modalrun.util.backoff import pauses
 
 
 def test_each_pause_is_twice_the_one_before_up_to_a_limit() -> None:

@@ -13,8 +13,9 @@ import pytest
 import typer
 import yaml
 
-from modalrun import errors, findings
+from modalrun import errors
 from modalrun.cli import app
+from modalrun.util import check as findings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

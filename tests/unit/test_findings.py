@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from modalrun import findings
 from modalrun.errors import AuthenticationError, NotFoundError
-from modalrun.findings import LABELS, Finding
+from modalrun.util import check
+from modalrun.util.check import LABELS, Finding
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from modalrun.findings import LABELS, Finding
     ],
 )
 def test_version(found: str | None, supported: str, state: str, code: int) -> None:
-    finding = findings.version("modal", found, supported)
+    finding = check.version("modal", found, supported)
     assert (finding.state, finding.exit_code) == (state, code)
     assert (finding.hint is None) == (state == "ok")
     if state == "problem":
@@ -29,17 +29,17 @@ def test_version(found: str | None, supported: str, state: str, code: int) -> No
 
 
 def test_a_server_of_another_version_is_a_warning() -> None:
-    assert findings.server_version("https://z", "0.98.0", "0.98.0").state == "ok"
-    assert findings.server_version("https://z", None, "0.98.0").state == "ok"
-    other = findings.server_version("https://z", "0.97.1", "0.98.0")
+    assert check.server_version("https://z", "0.98.0", "0.98.0").state == "ok"
+    assert check.server_version("https://z", None, "0.98.0").state == "ok"
+    other = check.server_version("https://z", "0.97.1", "0.98.0")
     assert other.state == "warning"
     assert "zenml==0.97.1" in str(other.hint)
-    assert findings.server_version("https://z", "0.97.1", "0.98.0", ">=0.95,<1").hint == other.hint
+    assert check.server_version("https://z", "0.97.1", "0.98.0", ">=0.95,<1").hint == other.hint
 
 
 @pytest.mark.parametrize("server", ["0.94.6", "a build of our own"])
 def test_a_server_that_modalrun_doesnt_work_with_is_not_to_be_installed_here(server: str) -> None:
-    finding = findings.server_version("https://z", server, "0.98.0", ">=0.95,<1")
+    finding = check.server_version("https://z", server, "0.98.0", ">=0.95,<1")
     assert finding.state == "warning"
     assert ">=0.95,<1" in str(finding.hint)
     assert "pip install" not in str(finding.hint)
@@ -55,7 +55,7 @@ def test_a_server_that_modalrun_doesnt_work_with_is_not_to_be_installed_here(ser
     ],
 )
 def test_clock(ahead: dict[str, float], state: str, code: int, said: str) -> None:
-    finding = findings.clock(ahead)
+    finding = check.clock(ahead)
     assert (finding.state, finding.exit_code) == (state, code)
     assert said in finding.message
 
@@ -66,11 +66,11 @@ def test_the_first_problem_in_order_gives_the_exit_code() -> None:
         "modal_account", AuthenticationError("no token. Nothing was created.", hint="modal setup")
     )
     warning = Finding("python", "warning", "old")
-    assert findings.exit_code([late, warning, early]) == 3
-    assert findings.exit_code([late, warning]) == 4
-    assert findings.exit_code([warning]) == 0
+    assert check.exit_code([late, warning, early]) == 3
+    assert check.exit_code([late, warning]) == 4
+    assert check.exit_code([warning]) == 0
     assert (early.message, early.hint) == ("no token.", "modal setup")
-    assert [f.check for f in findings.in_order([late, warning, early])] == [
+    assert [f.check for f in check.in_order([late, warning, early])] == [
         "python",
         "modal_account",
         "stack",

@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from modalrun import interrupts
+from modalrun.util import interrupts
 
 LISTENING = """
 import os, queue, signal

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.moments import moment
+from modalrun.util.timeparse import moment
 
 HERE = timezone(timedelta(hours=2))
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=HERE)

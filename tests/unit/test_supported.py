@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from modalrun import supported
 from modalrun.errors import UsageError
+from modalrun.util import compatibility
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,11 +39,11 @@ def package(folder: Path, name: str, version: str, *requirements: str) -> None:
 
 
 def test_the_bounds_belong_to_what_works(packages: Path) -> None:
-    supported.require()
-    assert [finding.state for finding in supported.installed()] == ["ok"] * 4
+    compatibility.require()
+    assert [finding.state for finding in compatibility.installed()] == ["ok"] * 4
     package(packages, "modal", "1.99.0")
     package(packages, "zenml", "0.99.1")
-    supported.require()
+    compatibility.require()
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_the_bounds_belong_to_what_works(packages: Path) -> None:
 def test_another_version_is_refused(packages: Path, name: str, version: str, said: str) -> None:
     package(packages, name, version)
     with pytest.raises(UsageError) as caught:
-        supported.require()
+        compatibility.require()
     assert caught.value.message == said
     assert f"pip install '{name}>=" in str(caught.value.hint)
-    (finding,) = [one for one in supported.installed() if one.check == name]
+    (finding,) = [one for one in compatibility.installed() if one.check == name]
     assert (finding.state, finding.exit_code) == ("problem", 2)
 
 
@@ -72,8 +72,8 @@ def test_without_metadata_everything_is_taken(
         path.unlink()
         path.parent.rmdir()
     package(packages, "zenml", "0.1")
-    assert supported.versions_of("zenml") == ""
-    supported.require()
+    assert compatibility.versions_of("zenml") == ""
+    compatibility.require()
 
 
 def test_a_command_ends_with_2_before_zenml_is_imported(packages: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun.driver.pace import Pace
+from modalrun.util.rate_limit import Pace
 
 
 def test_a_burst_at_once_and_then_the_rate() -> None:

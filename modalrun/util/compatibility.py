@@ -11,9 +11,10 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from modalrun import __version__, findings
+from modalrun import __version__
 from modalrun.errors import UsageError
-from modalrun.findings import LABELS, Finding
+from modalrun.util import check as findings
+from modalrun.util.check import LABELS, Finding
 
 PACKAGES = ("modal", "zenml")
 
