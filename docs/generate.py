@@ -21,10 +21,10 @@ from modalrun import errors
 from modalrun.cli import app, options
 from modalrun.deployment import Deployment, StepView
 from modalrun.plan import RUN_FIELDS, Plan, app_name, make_plan
-from modalrun.precedence import Origin
 from modalrun.resources import DRIVER_CORES, DRIVER_MEMORY_MIB, MIN_CORES, MIN_MEMORY_MIB
-from modalrun.setting_fields import ImageSetting, ResourceFields, SettingFields
-from modalrun.spec_keys import COMPILED_KEYS, REFUSED, RUN_KEYS, STEP_KEYS, ModalSection, OurKeys
+from modalrun.spec.fields import ImageSetting, ResourceFields, SettingFields
+from modalrun.spec.precedence import Origin
+from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, STEP_KEYS, ModalSection, OurKeys
 
 FOLDER = Path(__file__).parent
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modalrun.image import GATHERED
-from modalrun.precedence import Origin, Places, Written
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StepView:
 
     name: str
     upstream: tuple[str, ...] = ()
-    written: Places = field(default_factory=dict)
+    written: Layers = field(default_factory=dict)
     docker: Mapping[str, Any] | None = None
     retries: int = 0
 
@@ -45,12 +45,12 @@ class Deployment:
 
     pipeline: str
     steps: tuple[StepView, ...]
-    written: Places = field(default_factory=dict)
+    written: Layers = field(default_factory=dict)
     docker: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dynamic: bool = False
 
-    def with_places(self, pipeline: Places, steps: Mapping[str, Places]) -> Deployment:
+    def with_places(self, pipeline: Layers, steps: Mapping[str, Layers]) -> Deployment:
         """The same deployment with more written about it: a run spec, a command line.
 
         Docker settings in these places override those of the deployment, field by field.
@@ -71,7 +71,7 @@ class Deployment:
         )
 
 
-def _docker(base: Mapping[str, Any], *places: Places) -> dict[str, Any]:
+def _docker(base: Mapping[str, Any], *places: Layers) -> dict[str, Any]:
     docker = dict(base)
     for one in places:
         for _, written in sorted(one.items(), reverse=True):
@@ -82,7 +82,7 @@ def _docker(base: Mapping[str, Any], *places: Places) -> dict[str, Any]:
     return docker
 
 
-def _step_docker(step: StepView, pipeline: Places, own: Places) -> Mapping[str, Any] | None:
+def _step_docker(step: StepView, pipeline: Layers, own: Layers) -> Mapping[str, Any] | None:
     has_own = any(written.docker for written in own.values())
     if step.docker is None and not has_own:
         return None
@@ -110,12 +110,12 @@ def read_snapshot(
     labels = labels or {}
     ignored = set(ignored_settings)
 
-    def written(settings: Mapping[str, Any], owner: str) -> Written:
+    def written(settings: Mapping[str, Any], owner: str) -> SettingsLayer:
         merged: dict[str, Any] = {}
         for key, value in settings.items():
             if key.partition(":")[0].partition(".")[0] == "orchestrator" and key not in ignored:
                 merged.update(value)
-        return Written(
+        return SettingsLayer(
             settings=merged,
             resources=dict(settings.get("resources") or {}),
             labels=labels.get(owner, {}),

@@ -18,7 +18,7 @@ from typing import Any
 from modalrun import __version__
 from modalrun.deployment import Deployment, read_snapshot
 from modalrun.errors import UsageError
-from modalrun.precedence import Origin, Written
+from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.stack_facts import StackFacts
 
 FORMAT = "modalrun-deployment"
@@ -73,7 +73,7 @@ def write(path: Path, held: DeploymentFile) -> None:
             "": dict(held.deployment.docker),
             **{s.name: dict(s.docker) for s in held.deployment.steps if s.docker is not None},
         },
-        "component": dict(held.deployment.written.get(Origin.COMPONENT, Written()).settings),
+        "component": dict(held.deployment.written.get(Origin.COMPONENT, SettingsLayer()).settings),
         "notes": list(held.deployment.notes),
         "source_root": held.source_root,
         "source_code": held.source_code,
@@ -116,7 +116,7 @@ def read(path: Path) -> DeploymentFile:
         )
         written = {
             **deployment.written,
-            Origin.COMPONENT: Written(
+            Origin.COMPONENT: SettingsLayer(
                 content["component"],
                 labels=dict.fromkeys(content["component"], "deployment file: component"),
             ),

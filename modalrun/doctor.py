@@ -30,7 +30,7 @@ from modalrun.localmodal.paths import STATE_VARIABLE
 from modalrun.modal_api.account import CONNECT_SECONDS, Account, Order
 from modalrun.plan import Plan
 from modalrun.recipe import Named
-from modalrun.spec import RunSpec, Target, load_spec, written_target
+from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
 from modalrun.stack_facts import problems_on_modal, wrong_stack
 from modalrun.util import check as findings
 from modalrun.util import compatibility, reachability

@@ -25,7 +25,7 @@ from modalrun.recipe import (
     Pairs,
     Slim,
 )
-from modalrun.setting_fields import ImageSetting
+from modalrun.spec.fields import ImageSetting
 
 __all__ = [
     "CODE_FOLDER",

@@ -13,7 +13,7 @@ from pathlib import Path
 from modalrun import finding, preparation
 from modalrun.errors import UsageError
 from modalrun.finding import FoundPipeline
-from modalrun.spec import Target, load_spec
+from modalrun.spec.run_spec import Target, load_spec
 from modalrun.stack_facts import problems_on_modal, wrong_stack
 
 

@@ -12,10 +12,10 @@ from modalrun.driver.order import Order, SandboxOrder
 from modalrun.errors import UsageError
 from modalrun.ordering import sandbox_order
 from modalrun.plan import make_plan
-from modalrun.precedence import Origin, Places, Written
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 
 
-def as_plain(places: Places) -> dict[str, dict[str, Any]]:
+def as_plain(places: Layers) -> dict[str, dict[str, Any]]:
     """What is written about a pipeline, by the name of its place, for the order.
 
     The code's own settings are left out: ZenML merges them into those of each step.
@@ -62,10 +62,10 @@ def sandbox_for(
     for key, values in settings.items():
         if key.partition(":")[0].partition(".")[0] == "orchestrator":
             merged.update(values)
-    own = Written(merged, dict(settings.get("resources") or {}))
-    places: Places = {
-        **{Origin[name]: Written(**values) for name, values in order.written.items()},
-        Origin.CODE_PIPELINE: Written({"mode": "per_step"}),
+    own = SettingsLayer(merged, dict(settings.get("resources") or {}))
+    places: Layers = {
+        **{Origin[name]: SettingsLayer(**values) for name, values in order.written.items()},
+        Origin.CODE_PIPELINE: SettingsLayer({"mode": "per_step"}),
     }
     plan = make_plan(
         Deployment(order.pipeline, (StepView(step, written={Origin.CODE_STEP: own}),), places),

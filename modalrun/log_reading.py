@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modalrun.modal_api import Connection
     from modalrun.modal_api.history import History
     from modalrun.modal_api.raw import Source
-    from modalrun.spec import Target
+    from modalrun.spec.run_spec import Target
 
 _LEEWAY = 120.0
 """Seconds before and after a run's own times in which its sandboxes may print."""

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, model_validator
 from zenml.orchestrators import BaseOrchestratorConfig
 from zenml.utils.secret_utils import SecretField
 
-from modalrun.setting_fields import FIELD_NAMES, SettingFields
+from modalrun.spec.fields import FIELD_NAMES, SettingFields
 
 FLAVOR = "modalrun"
 """The name of the flavor."""

@@ -15,15 +15,10 @@ from modalrun.driver import DYNAMIC, WALKER
 from modalrun.driver.order import ORDER_FILE
 from modalrun.errors import UsageError
 from modalrun.image import CODE_FOLDER, ImageRecipe, image_recipe
-from modalrun.precedence import Origin, Places, Value, Written, find, flatten
 from modalrun.resources import Resolved, Resources
-from modalrun.setting_fields import (
-    CREATION_RATE,
-    INFRASTRUCTURE_RETRIES,
-    MAX_TIMEOUT_SECONDS,
-    Prewarm,
-)
-from modalrun.spec import Target
+from modalrun.spec.fields import CREATION_RATE, INFRASTRUCTURE_RETRIES, MAX_TIMEOUT_SECONDS, Prewarm
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find, flatten
+from modalrun.spec.run_spec import Target
 
 Mode = Literal["pipeline", "per_step"]
 
@@ -184,9 +179,9 @@ def make_plan(
     Raises:
         UsageError: A setting is not supported, or settings contradict one another.
     """
-    pipeline: Places = {
+    pipeline: Layers = {
         Origin.CODE_PIPELINE: flatten(_without_component(deployment.written)),
-        Origin.COMPONENT: deployment.written.get(Origin.COMPONENT, Written()),
+        Origin.COMPONENT: deployment.written.get(Origin.COMPONENT, SettingsLayer()),
     }
     own = {step.name: _flat_step(deployment, step) for step in deployment.steps}
 
@@ -248,8 +243,8 @@ class _Maker:
     def __init__(
         self,
         deployment: Deployment,
-        pipeline: Places,
-        own: Mapping[str, Written],
+        pipeline: Layers,
+        own: Mapping[str, SettingsLayer],
         python: str,
         build_image: Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]],
         *,
@@ -358,7 +353,7 @@ class _Maker:
         command: tuple[str, ...],
         resolved: Resolved,
         docker: Mapping[str, Any],
-        places: Places,
+        places: Layers,
     ) -> SandboxSpec:
         timeout = find_or("timeout", MAX_TIMEOUT_SECONDS, places)
         region = find_or("region", None, places)
@@ -411,7 +406,7 @@ class _Maker:
             if found is not None and found.value is not None:
                 self._general.append(f"{name}: no effect in pipeline mode, which has one sandbox")
 
-    def _note_ineffective(self, name: str, step: Written) -> None:
+    def _note_ineffective(self, name: str, step: SettingsLayer) -> None:
         """In pipeline mode only what the pipeline leaves open is taken from the steps."""
         ineffective = sorted(n for n, v in step.settings.items() if v is not None and n != "gpu")
         pipeline_gpu = find("gpu", {Origin.CODE_PIPELINE: self._pipeline[Origin.CODE_PIPELINE]})
@@ -427,7 +422,7 @@ class _Maker:
             )
 
 
-def find_or(name: str, default: Any, places: Places) -> Value:
+def find_or(name: str, default: Any, places: Layers) -> Value:
     """A setting's value, or its default with an origin that says so."""
     found = find(name, places)
     return Value.at(default, Origin.DEFAULT) if found is None else found
@@ -465,11 +460,11 @@ def _with_timeout(sandbox: SandboxSpec, timeout: int) -> SandboxSpec:
     return replace(sandbox, timeout=timeout, env={**sandbox.env, "MODALRUN_TIMEOUT": str(timeout)})
 
 
-def _without_component(places: Places) -> Places:
+def _without_component(places: Layers) -> Layers:
     return {origin: w for origin, w in places.items() if origin is not Origin.COMPONENT}
 
 
-def _flat_step(deployment: Deployment, step: StepView) -> Written:
+def _flat_step(deployment: Deployment, step: StepView) -> SettingsLayer:
     return flatten(_without_component(deployment.written), step.written)
 
 

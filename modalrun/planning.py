@@ -14,7 +14,7 @@ from modalrun.plan import Plan
 from modalrun.preparation import Prepared
 from modalrun.prices import LIST_PRICES, PriceTable
 from modalrun.pricing import Cost
-from modalrun.spec import RunSpec
+from modalrun.spec.run_spec import RunSpec
 from modalrun.stack_facts import StackFacts
 
 

@@ -19,7 +19,7 @@ from modalrun.deployment import Deployment
 from modalrun.deployment_file import DeploymentFile
 from modalrun.engine import engine_packages
 from modalrun.plan import Plan
-from modalrun.spec import RunSpec
+from modalrun.spec.run_spec import RunSpec
 from modalrun.stack_facts import StackFacts, problems_on_modal
 from modalrun.util import compatibility
 

@@ -12,7 +12,7 @@ from modalrun.errors import CostLimitError
 from modalrun.plan import Plan, SandboxSpec
 from modalrun.prices import PriceTable
 from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
-from modalrun.setting_fields import split_gpu
+from modalrun.spec.fields import split_gpu
 
 HOUR = 3600
 

@@ -8,7 +8,7 @@ from modalrun.facts import RunFacts
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
-    from modalrun.spec import Target
+    from modalrun.spec.run_spec import Target
 
 
 def connection(run_id: str, facts: RunFacts) -> Connection:

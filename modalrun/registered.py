@@ -25,11 +25,11 @@ from modalrun.following import OnInterrupt, Submitted
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.outcome import Outcome
 from modalrun.output.console import Reporter, reporter
-from modalrun.spec import RunSpec, Target
+from modalrun.spec.run_spec import RunSpec, Target
+from modalrun.spec.yaml_source import YamlSource
 from modalrun.stack_facts import problems_on_modal, wrong_stack
 from modalrun.truth import LOST
 from modalrun.util import compatibility, interrupts
-from modalrun.yaml_source import YamlSource
 
 if TYPE_CHECKING:
     from zenml.enums import ExecutionStatus

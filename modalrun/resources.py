@@ -8,8 +8,8 @@ from typing import Any
 
 from modalrun import catalog
 from modalrun.errors import UsageError
-from modalrun.precedence import Origin, Places, Value, Written, find
-from modalrun.setting_fields import MEMORY, QUANTITIES, split_gpu
+from modalrun.spec.fields import MEMORY, QUANTITIES, split_gpu
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find
 
 MIN_CORES = 0.125
 MIN_MEMORY_MIB = 128
@@ -91,7 +91,9 @@ def memory_mib(text: str) -> int:
     return -(-size // 2**20)
 
 
-def of_pipeline(pipeline: Places, steps: Mapping[str, Written], *, local: bool = False) -> Resolved:
+def of_pipeline(
+    pipeline: Layers, steps: Mapping[str, SettingsLayer], *, local: bool = False
+) -> Resolved:
     """The resources of the one sandbox that runs all steps.
 
     What the pipeline writes counts. A quantity that it leaves open takes the highest that any
@@ -128,7 +130,7 @@ def of_pipeline(pipeline: Places, steps: Mapping[str, Written], *, local: bool =
     )
 
 
-def of_step(name: str, pipeline: Places, step: Written, *, local: bool = False) -> Resolved:
+def of_step(name: str, pipeline: Layers, step: SettingsLayer, *, local: bool = False) -> Resolved:
     """The resources of one step's sandbox in `per_step` mode.
 
     A step that has resources of its own but no `gpu_count`, or one of 0, is a CPU step. A GPU type
@@ -145,7 +147,7 @@ def of_step(name: str, pipeline: Places, step: Written, *, local: bool = False) 
             is below its request.
     """
     notes: list[str] = []
-    own: Places = {Origin.CODE_STEP: step}
+    own: Layers = {Origin.CODE_STEP: step}
     own_type, own_count = find("gpu", own), find("gpu_count", own)
     has_resources = any(step.get(quantity) is not None for quantity in QUANTITIES)
     gpu, count = find("gpu", own, pipeline), find("gpu_count", own, pipeline)
@@ -282,7 +284,7 @@ def _counts_inside(gpu: Value) -> bool:
     return any(split_gpu(text)[1] for text in listed)
 
 
-def _highest(name: str, steps: Mapping[str, Written], size: Any) -> Value | None:
+def _highest(name: str, steps: Mapping[str, SettingsLayer], size: Any) -> Value | None:
     asking = {step: w.get(name) for step, w in steps.items() if w.get(name) is not None}
     if not asking:
         return None
@@ -290,13 +292,13 @@ def _highest(name: str, steps: Mapping[str, Written], size: Any) -> Value | None
     return Value(asking[most], Origin.CODE_STEP, f"highest of steps: {most}")
 
 
-def _highest_count(steps: Mapping[str, Written], gpu: Value | None) -> Value | None:
+def _highest_count(steps: Mapping[str, SettingsLayer], gpu: Value | None) -> Value | None:
     """A type alone, on the pipeline or a step, means one; a higher count of a step counts."""
     highest = _highest("gpu_count", steps, int)
     return highest if gpu is None or (highest is not None and highest.value) else None
 
 
-def _common_type(steps: Mapping[str, Written]) -> Value | None:
+def _common_type(steps: Mapping[str, SettingsLayer]) -> Value | None:
     """The GPU type that the steps agree on."""
     typed = {name: w.get("gpu") for name, w in steps.items() if w.get("gpu") is not None}
     names = list(typed)

@@ -23,7 +23,7 @@ from modalrun.recipe import Named
 from modalrun.resources import Resources
 from modalrun.source_changes import MOST_FILES, compare, listing
 from modalrun.source_tree import copy, digest, hashes, source_files, stage
-from modalrun.spec import Target
+from modalrun.spec.run_spec import Target
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.resuming import Interrupted

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pydantic import ConfigDict
 from zenml.config.base_settings import BaseSettings
 
-from modalrun.setting_fields import SettingFields
+from modalrun.spec.fields import SettingFields
 
 
 class ModalOrchestratorSettings(SettingFields, BaseSettings):
     """Settings for running a pipeline, or one of its steps, on Modal.
 
-    The fields are described at `modalrun.setting_fields.SettingFields`. How many CPUs and GPUs
+    The fields are described at `modalrun.spec.fields.SettingFields`. How many CPUs and GPUs
     and how much memory is ZenML's own `ResourceSettings`.
 
     Raises:

@@ -31,7 +31,7 @@ from modalrun.preloading import PRELOAD
 from modalrun.prices import LIST_PRICES
 from modalrun.source_changes import kept
 from modalrun.source_tree import digest, hashes, stage
-from modalrun.spec import RunSpec
+from modalrun.spec.run_spec import RunSpec
 from modalrun.stack_facts import wrong_stack
 from modalrun.util import interrupts
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from modalrun.overrides import Override, param_option, set_option
+from modalrun.spec.overrides import Override, param_option, set_option
 
 if TYPE_CHECKING:
-    from modalrun.spec import RunSpec
+    from modalrun.spec.run_spec import RunSpec
 
 ORCHESTRATOR = ("settings", "orchestrator")
 RESOURCES = ("settings", "resources")
@@ -114,7 +114,7 @@ class Given:
         Raises:
             UsageError: The spec or an option is wrong.
         """
-        from modalrun.spec import load_spec
+        from modalrun.spec.run_spec import load_spec
 
         return load_spec(path, target=self.target, overrides=self.overrides)
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 from modalrun.errors import ConnectionLostError, ModalrunError
-from modalrun.spec import Target
+from modalrun.spec.run_spec import Target
 from modalrun.util.check import Finding
 from modalrun.util.reachability import ask
 

@@ -22,7 +22,7 @@ from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.plan import TAG_AFTER, Plan, SandboxSpec
 from modalrun.recipe import ImageRecipe, RegistryCredentials
 from modalrun.resources import limited
-from modalrun.spec import Target
+from modalrun.spec.run_spec import Target
 
 if TYPE_CHECKING:
     import modal

@@ -10,8 +10,8 @@ from modalrun.image import ImageRecipe
 from modalrun.output.text import without_credentials
 from modalrun.plan import SandboxSpec
 from modalrun.planning import PricedPlan
-from modalrun.precedence import Value
 from modalrun.pricing import SandboxCost
+from modalrun.spec.precedence import Value
 
 VERSION = 1
 

@@ -12,9 +12,9 @@ from modalrun.output.text import harmless
 from modalrun.output.wrapping import NO_BREAK, terminal_width, wrapped
 from modalrun.plan import Plan, SandboxSpec
 from modalrun.planning import PricedPlan
-from modalrun.precedence import Value
 from modalrun.pricing import Cost, SandboxCost, dollars
 from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.spec.precedence import Value
 
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
 

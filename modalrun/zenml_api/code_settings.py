@@ -18,18 +18,18 @@ from zenml.utils.secret_utils import is_secret_reference
 
 from modalrun.errors import UsageError
 from modalrun.orchestrator_config import ModalOrchestratorConfig
-from modalrun.precedence import Written
-from modalrun.setting_fields import (
+from modalrun.spec.fields import (
     FIELD_NAMES,
     OUR_FLAVOR_KEYS,
     ZENML_FLAVOR_KEYS,
     ResourceFields,
     SettingFields,
 )
-from modalrun.spec_checks import validation_message
-from modalrun.spec_sandboxes import foreign_note
-from modalrun.value_words import path_name
-from modalrun.yaml_source import nearest
+from modalrun.spec.messages import path_name
+from modalrun.spec.precedence import SettingsLayer
+from modalrun.spec.sandbox_settings import foreign_note
+from modalrun.spec.validation import validation_message
+from modalrun.spec.yaml_source import nearest
 
 OUR_FLAVORS = ("modalrun", "modal")
 """Flavors of orchestrators whose component values are read as defaults."""
@@ -37,7 +37,7 @@ OUR_FLAVORS = ("modalrun", "modal")
 
 def read_code(
     settings: Mapping[str, BaseSettings], owner: str, orchestrator: str
-) -> tuple[Written, list[str]]:
+) -> tuple[SettingsLayer, list[str]]:
     """What the settings of a pipeline or step, as written in the code, say about sandboxes.
 
     Args:
@@ -73,11 +73,11 @@ def read_code(
             notes.append(foreign_note(owner, key))
     resources = _dump(settings["resources"]) if "resources" in settings else {}
     _check(ResourceFields, resources, f"{owner}: 'settings.resources")
-    return Written(ours, resources), notes
+    return SettingsLayer(ours, resources), notes
 
 
 def put_back(
-    settings: Mapping[str, BaseSettings], flat: Written, orchestrator: str
+    settings: Mapping[str, BaseSettings], flat: SettingsLayer, orchestrator: str
 ) -> dict[str, BaseSettings]:
     """Settings for ZenML to compile, with what is said about sandboxes as it was resolved."""
     taken = {
@@ -94,7 +94,7 @@ def put_back(
 
 
 def set_settings(
-    pipeline: Pipeline, flat: Written, steps: Mapping[str, Written], name: str
+    pipeline: Pipeline, flat: SettingsLayer, steps: Mapping[str, SettingsLayer], name: str
 ) -> None:
     """Replace what a pipeline and its steps say about sandboxes.
 
@@ -140,10 +140,10 @@ def component_config(component: ComponentResponse) -> ModalOrchestratorConfig:
         raise UsageError(f"The orchestrator '{component.name}' of the stack: {error}") from None
 
 
-def component_defaults(config: ModalOrchestratorConfig) -> Written:
+def component_defaults(config: ModalOrchestratorConfig) -> SettingsLayer:
     """The settings that a component gives as defaults."""
     values = config.model_dump(include=set(FIELD_NAMES), exclude_unset=True, exclude_none=True)
-    return Written(values)
+    return SettingsLayer(values)
 
 
 def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:

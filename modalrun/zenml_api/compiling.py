@@ -30,16 +30,16 @@ from zenml.stack import Stack
 from zenml.utils import env_utils, source_utils
 from zenml.utils.pydantic_utils import validate_function_args
 
-from modalrun.declared import unknown_parameter
 from modalrun.deployment import Deployment, read_snapshot
 from modalrun.errors import Interrupted, ModalrunError, NotFoundError, UsageError
-from modalrun.mistakes import Mistakes, together
-from modalrun.precedence import Origin, Places, Written, flatten
-from modalrun.spec import RunSpec
-from modalrun.spec_checks import validation_message, validation_messages
+from modalrun.spec.declared import unknown_parameter
+from modalrun.spec.messages import path_name
+from modalrun.spec.mistakes import Mistakes, together
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
+from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.validation import validation_message, validation_messages
+from modalrun.spec.yaml_source import nearest
 from modalrun.stack_facts import StackFacts
-from modalrun.value_words import path_name
-from modalrun.yaml_source import nearest
 from modalrun.zenml_api.code_settings import (
     component_config,
     component_defaults,
@@ -149,14 +149,14 @@ def compile_spec(spec: RunSpec) -> Compiled:
 
 def _resolve(
     pipeline: Pipeline, spec: RunSpec, orchestrator: str
-) -> tuple[Written, dict[str, Written], list[str]]:
+) -> tuple[SettingsLayer, dict[str, SettingsLayer], list[str]]:
     """Resolve what the code and the spec say about sandboxes, and give ZenML the result."""
     code, notes = read_code(
         pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
     )
-    places: Places = {Origin.CODE_PIPELINE: code, **spec.places}
+    places: Layers = {Origin.CODE_PIPELINE: code, **spec.places}
     written = flatten(places)
-    steps: dict[str, Written] = {}
+    steps: dict[str, SettingsLayer] = {}
     for name, invocation in pipeline.invocations.items():
         own, own_notes = read_code(
             invocation.step.configuration.settings, f"step '{name}' in code", orchestrator

@@ -10,7 +10,7 @@ from zenml.stack import Stack
 
 from modalrun.errors import AuthenticationError, ModalrunError, UsageError
 from modalrun.recipe import BuiltByZenML, FromRegistry, ImageRecipe
-from modalrun.spec import RunSpec
+from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
 from modalrun.zenml_api.code_settings import component_config, credentials
 from modalrun.zenml_api.compiling import find_stack

@@ -10,10 +10,10 @@ from zenml.config import DockerSettings
 from zenml.config.retry_config import StepRetryConfig
 from zenml.model.model import Model
 
-from modalrun.mistakes import Mistakes
-from modalrun.spec import RunSpec
-from modalrun.value_words import path_name
-from modalrun.yaml_source import KeyPath, nearest
+from modalrun.spec.messages import path_name
+from modalrun.spec.mistakes import Mistakes
+from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.yaml_source import KeyPath, nearest
 
 _VALUES: tuple[tuple[KeyPath, type[BaseModel]], ...] = (
     (("retry",), StepRetryConfig),

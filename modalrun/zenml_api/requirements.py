@@ -21,7 +21,7 @@ from modalrun.docker_files import read_requirements, resolve
 from modalrun.errors import UsageError
 from modalrun.image import GATHERED
 from modalrun.requirement_lines import logical_lines
-from modalrun.yaml_source import nearest
+from modalrun.spec.yaml_source import nearest
 from modalrun.zenml_api.translate import first_line
 
 _ORIGINS = {

@@ -22,9 +22,9 @@ from zenml.models import (
 from modalrun.deployment import Deployment, read_snapshot
 from modalrun.deployment_file import AGAIN, DeploymentFile
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.precedence import Origin, Places, Written
-from modalrun.setting_fields import FIELD_NAMES
-from modalrun.spec import RunSpec
+from modalrun.spec.fields import FIELD_NAMES
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer
+from modalrun.spec.run_spec import RunSpec
 from modalrun.zenml_api.code_settings import (
     OUR_FLAVORS,
     component_config,
@@ -137,12 +137,12 @@ def _compiled(
     )
 
 
-def _with_component(written: Places, component: Written) -> Places:
+def _with_component(written: Layers, component: SettingsLayer) -> Layers:
     """What a deployment says, with the component's values in their own place.
 
     ZenML compiles them into the pipeline's settings (`config/compiler.py:252`).
     """
-    pipeline = written.get(Origin.CODE_PIPELINE, Written())
+    pipeline = written.get(Origin.CODE_PIPELINE, SettingsLayer())
     own = {k: v for k, v in pipeline.settings.items() if component.settings.get(k) != v}
     return {
         **written,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from modalrun.spec import RunSpec, load_spec
+from modalrun.spec.run_spec import RunSpec, load_spec
 
 # No deadlines: the first example imports what it tests, and machines are shared.
 settings.register_profile("unit", deadline=None)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.spec import load_spec
+from modalrun.spec.run_spec import load_spec
 
 PIPELINE = "pipeline: project.training.pipeline\n"
 

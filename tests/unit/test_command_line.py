@@ -131,7 +131,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no
         def load(*_: object, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("modalrun.spec.load_spec", load)
+        monkeypatch.setattr("modalrun.spec.run_spec.load_spec", load)
         return cli.run([*options, "submit", "any.yaml"])
 
     yield call
@@ -181,7 +181,7 @@ def test_target_option(
         seen.extend([path, target, overrides])
         raise RunFailedError("enough")
 
-    monkeypatch.setattr("modalrun.spec.load_spec", load)
+    monkeypatch.setattr("modalrun.spec.run_spec.load_spec", load)
     before = signal.getsignal(signal.SIGTERM)
     try:
         cli.run(["submit", "some.yaml", *options])

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from modalrun.orchestrator_config import ModalOrchestratorConfig
-from modalrun.setting_fields import FIELD_NAMES
-from modalrun.spec_checks import validation_message
+from modalrun.spec.fields import FIELD_NAMES
+from modalrun.spec.validation import validation_message
 
 SECRET = "as-not-to-be-shown"
 

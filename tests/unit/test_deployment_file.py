@@ -14,7 +14,7 @@ from modalrun.deployment import Deployment, read_snapshot
 from modalrun.deployment_file import DeploymentFile
 from modalrun.errors import UsageError
 from modalrun.image import GATHERED
-from modalrun.precedence import Origin, Written
+from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.stack_facts import Component, StackFacts
 
 DOCKER = {"apt_packages": ["git"], GATHERED: {"packages": [], "apt": ["git", "curl"]}}
@@ -47,7 +47,7 @@ def snapshot(steps: int = 2) -> dict[str, Any]:
 @pytest.fixture
 def held() -> DeploymentFile:
     made = read_snapshot(snapshot(), labels={"": {"timeout": "run spec, pipeline"}})
-    written = {**made.written, Origin.COMPONENT: Written({"cloud": "aws"})}
+    written = {**made.written, Origin.COMPONENT: SettingsLayer({"cloud": "aws"})}
     return DeploymentFile(
         deployment=Deployment(made.pipeline, made.steps, written, DOCKER, ("a note",)),
         snapshot=snapshot(),
@@ -173,7 +173,7 @@ def test_plan_of_a_file_imports_neither_sdk(file: Path) -> None:
 
 def test_settings_of_the_spec_are_above_those_of_the_file(file: Path, tmp_path: Path) -> None:
     from modalrun.preparation import prepare
-    from modalrun.spec import load_spec
+    from modalrun.spec.run_spec import load_spec
 
     path = tmp_path / "run.yaml"
     path.write_text(
@@ -199,7 +199,7 @@ def test_settings_of_the_spec_are_above_those_of_the_file(file: Path, tmp_path: 
     ],
 )
 def test_what_is_compiled_cant_be_changed(tmp_path: Path, text: str, key: str) -> None:
-    from modalrun.spec import load_spec
+    from modalrun.spec.run_spec import load_spec
 
     path = tmp_path / "run.yaml"
     path.write_text(f"deployment: deployment.json\n{text}")
@@ -209,7 +209,7 @@ def test_what_is_compiled_cant_be_changed(tmp_path: Path, text: str, key: str) -
 
 def test_a_step_that_the_file_doesnt_have(file: Path, tmp_path: Path) -> None:
     from modalrun.preparation import prepare
-    from modalrun.spec import load_spec
+    from modalrun.spec.run_spec import load_spec
 
     path = tmp_path / "run.yaml"
     path.write_text("deployment: deployment.json\ntarget: local\nsteps: {s: {}}\n")
@@ -219,7 +219,7 @@ def test_a_step_that_the_file_doesnt_have(file: Path, tmp_path: Path) -> None:
 
 def test_docker_settings_of_the_spec_replace_what_was_gathered(file: Path, tmp_path: Path) -> None:
     from modalrun.preparation import prepare
-    from modalrun.spec import load_spec
+    from modalrun.spec.run_spec import load_spec
 
     path = tmp_path / "run.yaml"
     text = "deployment: deployment.json\ntarget: local\n"

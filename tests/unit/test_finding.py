@@ -66,7 +66,7 @@ def test_the_source_root_is_where_zenml_was_initialized(tmp_path: Path) -> None:
 
 
 def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(tmp_path: Path) -> None:
-    from modalrun.spec import load_spec
+    from modalrun.spec.run_spec import load_spec
 
     text = spec_text(FoundPipeline("training.training", (("epochs", "3"),)), "my stack", "local")
     path = tmp_path / "modalrun.yaml"

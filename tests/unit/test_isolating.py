@@ -12,7 +12,7 @@ from modalrun.driver.order import Order, SandboxOrder, StepOrder
 from modalrun.errors import UsageError
 from modalrun.isolating import as_plain, sandbox_for
 from modalrun.plan import make_plan
-from modalrun.precedence import Origin, Written
+from modalrun.spec.precedence import Origin, SettingsLayer
 
 DRIVER = SandboxOrder(("python",), "im-pipeline", 300, "/app/code", env={"PYTHONPATH": "/x"})
 ORDER = Order(
@@ -65,9 +65,9 @@ def test_another_image_was_not_built() -> None:
 
 def test_the_command_line_is_above_the_code_and_the_component_below_it() -> None:
     places = {
-        Origin.COMMAND_LINE: Written(resources={"memory": "8GiB"}),
-        Origin.CODE_PIPELINE: Written({"gpu": "A100"}),
-        Origin.COMPONENT: Written({"gpu": "T4", "timeout": 100}),
+        Origin.COMMAND_LINE: SettingsLayer(resources={"memory": "8GiB"}),
+        Origin.CODE_PIPELINE: SettingsLayer({"gpu": "A100"}),
+        Origin.COMPONENT: SettingsLayer({"gpu": "T4", "timeout": 100}),
     }
     held = orders.read(orders.write(replace(ORDER, written=as_plain(places))))
     made = sandbox(held, orchestrator={"gpu": "L4"}, resources={"gpu_count": 1, "memory": "1GiB"})
@@ -80,7 +80,11 @@ def test_a_dynamic_pipelines_function_runs_in_the_run_sandbox(mode: str) -> None
     deployment = Deployment(
         "growing",
         (),
-        {Origin.CODE_PIPELINE: Written({"mode": mode, "secrets": ["s"], "max_parallelism": 3})},
+        {
+            Origin.CODE_PIPELINE: SettingsLayer(
+                {"mode": mode, "secrets": ["s"], "max_parallelism": 3}
+            )
+        },
         dynamic=True,
     )
     plan = make_plan(

@@ -6,9 +6,9 @@ import pytest
 
 from modalrun.cli.options import _given
 from modalrun.errors import UsageError
-from modalrun.overrides import Override, command_line, param_option, set_option
-from modalrun.precedence import Origin
-from modalrun.spec import RunSpec, load_spec
+from modalrun.spec.overrides import Override, command_line, param_option, set_option
+from modalrun.spec.precedence import Origin
+from modalrun.spec.run_spec import RunSpec, load_spec
 
 
 def load(tmp_path: Path, *overrides: Override, text: str = "") -> RunSpec:

@@ -14,8 +14,8 @@ from modalrun import plan as planning
 from modalrun.deployment import Deployment, StepView
 from modalrun.errors import UsageError
 from modalrun.plan import MAX_NAME, MAX_TAG, Plan, app_name, fit, for_run, make_plan
-from modalrun.precedence import Origin, Written
-from modalrun.spec import Target
+from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.spec.run_spec import Target
 
 RUN_ID = "0b0e7a52-6b43-4c32-a2b0-1f6d4cb30b52"
 TEXTS = st.text(min_size=1, max_size=200)
@@ -30,7 +30,7 @@ def view(
     docker: dict[str, Any] | None = None,
 ) -> StepView:
     """A step that says this itself, in code."""
-    own = Written(settings or {}, resources or {})
+    own = SettingsLayer(settings or {}, resources or {})
     return StepView(name, upstream, {Origin.CODE_STEP: own}, docker)
 
 
@@ -43,7 +43,7 @@ def plan(
     resources: dict[str, Any] | None = None,
     docker: dict[str, Any] | None = None,
 ) -> Plan:
-    written = {Origin.CODE_PIPELINE: Written(settings or {}, resources or {})}
+    written = {Origin.CODE_PIPELINE: SettingsLayer(settings or {}, resources or {})}
     return make_plan(
         Deployment(pipeline=pipeline, steps=steps, written=written, docker=docker or {}),
         target=target,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from modalrun.deployment import Deployment, StepView
 from modalrun.errors import UsageError
 from modalrun.plan import Plan, make_plan
-from modalrun.precedence import Origin, Places, Value, Written, find, flatten
-from modalrun.setting_fields import FIELD_NAMES
+from modalrun.spec.fields import FIELD_NAMES
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find, flatten
 
 PIPELINE_PLACES = (
     Origin.COMMAND_LINE,
@@ -41,7 +41,7 @@ resources = st.fixed_dictionaries(
         "memory": st.sampled_from(["1GB", "2GiB"]),
     },
 )
-written = st.builds(Written, settings, resources)
+written = st.builds(SettingsLayer, settings, resources)
 pipelines = st.dictionaries(st.sampled_from(PIPELINE_PLACES), written)
 steps = st.dictionaries(st.sampled_from(STEP_PLACES), written)
 
@@ -57,11 +57,11 @@ def plan(deployment: Deployment) -> Plan:
     )
 
 
-def deployment(pipeline: Places, *own: Places, mode: str = "per_step") -> Deployment:
-    top = pipeline.get(Origin.CODE_PIPELINE, Written())
+def deployment(pipeline: Layers, *own: Layers, mode: str = "per_step") -> Deployment:
+    top = pipeline.get(Origin.CODE_PIPELINE, SettingsLayer())
     pipeline = {
         **pipeline,
-        Origin.CODE_PIPELINE: Written({**top.settings, "mode": mode}, top.resources),
+        Origin.CODE_PIPELINE: SettingsLayer({**top.settings, "mode": mode}, top.resources),
     }
     return Deployment(
         "p", tuple(StepView(f"s{i}", written=places) for i, places in enumerate(own)), pipeline
@@ -98,7 +98,8 @@ def test_the_strongest_place_wins(name: str) -> None:
         Origin.COMPONENT,
     ]
     said = {
-        place: Written({name: value}) for place, value in zip(places, values[name], strict=True)
+        place: SettingsLayer({name: value})
+        for place, value in zip(places, values[name], strict=True)
     }
     for strongest in places:
         left = {p: w for p, w in said.items() if p >= strongest}
@@ -119,8 +120,8 @@ def test_volumes_join_by_name_and_the_stronger_path_wins() -> None:
     found = find(
         "volumes",
         {
-            Origin.CODE_PIPELINE: Written({"volumes": {"data": "/a", "models": "/m"}}),
-            Origin.SPEC_STEP: Written({"volumes": {"data": "/b"}}),
+            Origin.CODE_PIPELINE: SettingsLayer({"volumes": {"data": "/a", "models": "/m"}}),
+            Origin.SPEC_STEP: SettingsLayer({"volumes": {"data": "/b"}}),
         },
     )
     assert found == Value({"data": "/b", "models": "/m"}, Origin.SPEC_STEP, "run spec, step")
@@ -130,8 +131,8 @@ def test_lists_are_replaced() -> None:
     found = find(
         "secrets",
         {
-            Origin.CODE_PIPELINE: Written({"secrets": ["a"]}),
-            Origin.COMMAND_LINE: Written({"secrets": ["b"]}),
+            Origin.CODE_PIPELINE: SettingsLayer({"secrets": ["a"]}),
+            Origin.COMMAND_LINE: SettingsLayer({"secrets": ["b"]}),
         },
     )
     assert found is not None
@@ -139,16 +140,18 @@ def test_lists_are_replaced() -> None:
 
 
 def test_a_gpu_count_of_a_stronger_place_beats_the_count_in_a_type() -> None:
-    below = Written({"gpu": "A100:2"})
+    below = SettingsLayer({"gpu": "A100:2"})
     flat = flatten(
-        {Origin.CODE_PIPELINE: below, Origin.SPEC_PIPELINE: Written({}, {"gpu_count": 4})}
+        {Origin.CODE_PIPELINE: below, Origin.SPEC_PIPELINE: SettingsLayer({}, {"gpu_count": 4})}
     )
     assert (flat.get("gpu"), flat.get("gpu_count")) == ("A100", 4)
 
 
 def test_a_count_in_a_type_beats_a_gpu_count_of_a_weaker_place() -> None:
-    below = Written({"gpu": "T4"}, {"gpu_count": 2})
-    flat = flatten({Origin.CODE_PIPELINE: below, Origin.COMMAND_LINE: Written({"gpu": "A100:4"})})
+    below = SettingsLayer({"gpu": "T4"}, {"gpu_count": 2})
+    flat = flatten(
+        {Origin.CODE_PIPELINE: below, Origin.COMMAND_LINE: SettingsLayer({"gpu": "A100:4"})}
+    )
     assert (flat.get("gpu"), flat.get("gpu_count")) == ("A100", 4)
     assert flat.labels["gpu_count"] == "command line"
 
@@ -156,9 +159,9 @@ def test_a_count_in_a_type_beats_a_gpu_count_of_a_weaker_place() -> None:
 def test_the_command_line_can_make_every_step_a_cpu_step() -> None:
     made = plan(
         deployment(
-            {Origin.COMMAND_LINE: Written({}, {"gpu_count": 0})},
-            {Origin.CODE_STEP: Written({"gpu": "A100"}, {"gpu_count": 2})},
-            {Origin.CODE_STEP: Written({"gpu": "A100"})},
+            {Origin.COMMAND_LINE: SettingsLayer({}, {"gpu_count": 0})},
+            {Origin.CODE_STEP: SettingsLayer({"gpu": "A100"}, {"gpu_count": 2})},
+            {Origin.CODE_STEP: SettingsLayer({"gpu": "A100"})},
         )
     )
     assert [s.sandbox.resources.gpu for s in made.steps if s.sandbox] == [None, None]
@@ -169,7 +172,7 @@ def test_the_command_line_can_make_every_step_a_cpu_step() -> None:
     own=st.lists(steps, max_size=3),
     mode=st.sampled_from(["pipeline", "per_step"]),
 )
-def test_a_stored_deployment_plans_the_same(pipeline: Places, own: list[Places], mode: str) -> None:
+def test_a_stored_deployment_plans_the_same(pipeline: Layers, own: list[Layers], mode: str) -> None:
     """ZenML stores what the places come to, not the places."""
     direct = deployment(pipeline, *own, mode=mode)
     above = {o: w for o, w in direct.written.items() if o is not Origin.COMPONENT}
@@ -186,7 +189,7 @@ def test_a_stored_deployment_plans_the_same(pipeline: Places, own: list[Places],
             ),
             {
                 Origin.CODE_PIPELINE: flatten(above),
-                Origin.COMPONENT: direct.written.get(Origin.COMPONENT, Written()),
+                Origin.COMPONENT: direct.written.get(Origin.COMPONENT, SettingsLayer()),
             },
         )
         made = plan(stored)
@@ -199,7 +202,7 @@ def test_a_stored_deployment_plans_the_same(pipeline: Places, own: list[Places],
 
 
 @given(pipeline=pipelines, own=st.lists(steps, max_size=3))
-def test_driver_and_cpu_steps_hold_no_gpu(pipeline: Places, own: list[Places]) -> None:
+def test_driver_and_cpu_steps_hold_no_gpu(pipeline: Layers, own: list[Layers]) -> None:
     try:
         made = plan(deployment(pipeline, *own))
     except UsageError:
@@ -221,7 +224,7 @@ def test_driver_and_cpu_steps_hold_no_gpu(pipeline: Places, own: list[Places]) -
     mode=st.sampled_from(["pipeline", "per_step"]),
 )
 def test_every_value_says_where_it_came_from(
-    pipeline: Places, own: list[Places], mode: str
+    pipeline: Layers, own: list[Layers], mode: str
 ) -> None:
     try:
         made = plan(deployment(pipeline, *own, mode=mode))
@@ -248,7 +251,7 @@ def test_every_setting_reaches_the_plan() -> None:
 
 def test_a_step_cant_have_run_settings_of_its_own() -> None:
     made = plan(
-        deployment({}, {Origin.CODE_STEP: Written({"app_name": "mine", "mode": "pipeline"})})
+        deployment({}, {Origin.CODE_STEP: SettingsLayer({"app_name": "mine", "mode": "pipeline"})})
     )
     assert made.app_name == "zenml-pipeline-p"
     assert any("app_name, mode: no effect on a step" in note for note in made.notes)
@@ -257,9 +260,9 @@ def test_a_step_cant_have_run_settings_of_its_own() -> None:
 def test_the_runs_timeout_bounds_the_steps() -> None:
     made = plan(
         deployment(
-            {Origin.CODE_PIPELINE: Written({"timeout": 100})},
-            {Origin.CODE_STEP: Written({"timeout": 500})},
-            {Origin.CODE_STEP: Written({"timeout": 50})},
+            {Origin.CODE_PIPELINE: SettingsLayer({"timeout": 100})},
+            {Origin.CODE_STEP: SettingsLayer({"timeout": 500})},
+            {Origin.CODE_STEP: SettingsLayer({"timeout": 50})},
         )
     )
     assert [s.sandbox.timeout for s in made.steps if s.sandbox] == [100, 50]
@@ -268,8 +271,8 @@ def test_the_runs_timeout_bounds_the_steps() -> None:
 
 
 def test_the_same_note_about_many_steps_is_one() -> None:
-    own = {Origin.CODE_STEP: Written({}, {"memory": "1GB"})}
-    made = plan(deployment({Origin.CODE_PIPELINE: Written({"gpu": "T4"})}, *[own] * 7))
+    own = {Origin.CODE_STEP: SettingsLayer({}, {"memory": "1GB"})}
+    made = plan(deployment({Origin.CODE_PIPELINE: SettingsLayer({"gpu": "T4"})}, *[own] * 7))
     (note,) = made.notes
     assert note.startswith("steps 's0', 's1', 's2', 's3', 's4' and 2 more: no GPU")
 
@@ -278,7 +281,7 @@ def test_unknown_names_are_passed_on_with_a_warning() -> None:
     made = plan(
         deployment(
             {
-                Origin.CODE_PIPELINE: Written(
+                Origin.CODE_PIPELINE: SettingsLayer(
                     {"gpu": "H1000", "region": ["us-eas", "eu"], "cloud": "awz"}
                 )
             },

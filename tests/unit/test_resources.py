@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.precedence import Origin, Places, Written, flatten
 from modalrun.resources import Resolved, Resources, memory_mib, of_pipeline, of_step
-from modalrun.setting_fields import split_gpu
+from modalrun.spec.fields import split_gpu
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 
 UNITS = {
     "B": 1,
@@ -27,12 +27,12 @@ UNITS = {
 }
 
 
-def written(**values: Any) -> Written:
+def written(**values: Any) -> SettingsLayer:
     resources = {k: values.pop(k) for k in ("cpu_count", "memory", "gpu_count") if k in values}
-    return Written(values, resources)
+    return SettingsLayer(values, resources)
 
 
-def code(**values: Any) -> Places:
+def code(**values: Any) -> Layers:
     return {Origin.CODE_PIPELINE: flatten({Origin.CODE_PIPELINE: written(**values)})}
 
 
@@ -192,8 +192,8 @@ def test_different_types_name_both_steps() -> None:
 
 
 def test_a_steps_type_beats_the_components() -> None:
-    places = {Origin.COMPONENT: Written({"gpu": "T4"})}
-    flat = flatten({}, {Origin.CODE_STEP: Written({"gpu": "A100"})})
+    places = {Origin.COMPONENT: SettingsLayer({"gpu": "T4"})}
+    flat = flatten({}, {Origin.CODE_STEP: SettingsLayer({"gpu": "A100"})})
     assert of_pipeline(places, {"s": flat}).resources.gpu == "A100"
     assert of_pipeline(places, {}).resources.gpu == "T4"
 

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 from zenml.config.base_settings import BaseSettings
 
-from modalrun.setting_fields import FIELD_NAMES, SettingFields
 from modalrun.settings import ModalOrchestratorSettings
+from modalrun.spec.fields import FIELD_NAMES, SettingFields
 
 
 def test_same_fields() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from modalrun.precedence import Origin
-from modalrun.spec import RUN_KEYS, STEP_KEYS, RunSpec, load_spec, written_target
-from modalrun.zenml_keys import RunKeys, StepKeys
+from modalrun.spec.precedence import Origin
+from modalrun.spec.run_spec import RUN_KEYS, STEP_KEYS, RunSpec, load_spec, written_target
+from modalrun.spec.zenml_keys import RunKeys, StepKeys
 from tests.unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modalrun.spec import RunSpec
+from modalrun.spec.run_spec import RunSpec
 from tests.unit.specs import PIPELINE, line_of, mistake, mistakes
 
 Load = Callable[[str], RunSpec]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from modalrun.precedence import Origin
-from modalrun.setting_fields import SettingFields
-from modalrun.spec import RunSpec
+from modalrun.spec.fields import SettingFields
+from modalrun.spec.precedence import Origin
+from modalrun.spec.run_spec import RunSpec
 from tests.unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.yaml_source import nearest, read_yaml
+from modalrun.spec.yaml_source import nearest, read_yaml
 
 
 def write(folder: Path, text: str | bytes) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from modalrun.zenml_keys import DockerKeys, ModelKeys, RetryKeys, RunKeys, StepKeys
+from modalrun.spec.zenml_keys import DockerKeys, ModelKeys, RetryKeys, RunKeys, StepKeys
 from tests.unit.specs import PIPELINE, mistakes
 
 VALUES = [

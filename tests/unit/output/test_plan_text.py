@@ -11,22 +11,22 @@ from modalrun.deployment import Deployment, StepView
 from modalrun.output.plan_text import lines
 from modalrun.plan import make_plan
 from modalrun.planning import PricedPlan
-from modalrun.precedence import Origin, Written
 from modalrun.prices import LIST_PRICES
+from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.stack_facts import StackFacts
 
 LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 
 
 def step(name: str, upstream: tuple[str, ...] = (), **resources: Any) -> StepView:
-    return StepView(name, upstream, written={Origin.CODE_STEP: Written({}, resources)})
+    return StepView(name, upstream, written={Origin.CODE_STEP: SettingsLayer({}, resources)})
 
 
 def priced(settings: Mapping[str, Any]) -> PricedPlan:
     deployment = Deployment(
         pipeline="training",
         steps=(step("load", cpu_count=2, memory="4GiB"), step(LONG, ("load",), gpu_count=2)),
-        written={Origin.CODE_PIPELINE: Written(settings)},
+        written={Origin.CODE_PIPELINE: SettingsLayer(settings)},
         docker={"requirements": ["numpy"]},
     )
     plan = make_plan(

@@ -12,9 +12,7 @@ from typing import Any
 from pydantic import BaseModel, field_validator
 
 from modalrun.errors import UsageError
-from modalrun.mistakes import Mistakes
-from modalrun.precedence import Written
-from modalrun.setting_fields import (
+from modalrun.spec.fields import (
     FIELD_NAMES,
     OUR_FLAVOR_KEYS,
     RESOURCE_KEYS,
@@ -24,9 +22,11 @@ from modalrun.setting_fields import (
     SettingFields,
     modal_name,
 )
-from modalrun.spec_checks import check, mapping, refuse_unknown, unknown_key
-from modalrun.spec_keys import COMPONENTS, GENERAL_SETTINGS, STEP_KEYS, ModalSection
-from modalrun.yaml_source import KeyPath, YamlSource
+from modalrun.spec.mistakes import Mistakes
+from modalrun.spec.precedence import SettingsLayer
+from modalrun.spec.schema import COMPONENTS, GENERAL_SETTINGS, STEP_KEYS, ModalSection
+from modalrun.spec.validation import check, mapping, refuse_unknown, unknown_key
+from modalrun.spec.yaml_source import KeyPath, YamlSource
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Sandboxes:
         notes: What a user should know about how it was read.
     """
 
-    pipeline: Written
-    steps: Mapping[str, Written]
+    pipeline: SettingsLayer
+    steps: Mapping[str, SettingsLayer]
     rest: dict[str, Any]
     notes: tuple[str, ...] = ()
 
@@ -53,7 +53,7 @@ class _Reader:
     mistakes: Mistakes
     notes: list[str] = field(default_factory=list)
 
-    def written(self, at: KeyPath, settings: Any) -> tuple[Written, dict[str, Any]]:
+    def written(self, at: KeyPath, settings: Any) -> tuple[SettingsLayer, dict[str, Any]]:
         """One `settings:` section: what it says about sandboxes, and the rest."""
         rest = self.mapping(at, settings)
         with self.mistakes.collecting():
@@ -72,7 +72,7 @@ class _Reader:
         resources = self._section(at, rest, "resources")
         self._check_fields((*at, "resources"), ResourceFields, resources, RESOURCE_KEYS)
         docker = {} if self.keep_docker else self._section(at, rest, "docker")
-        return Written(ours, resources, docker), rest
+        return SettingsLayer(ours, resources, docker), rest
 
     def _section(self, at: KeyPath, settings: dict[str, Any], key: str) -> dict[str, Any]:
         return self.mapping((*at, key), settings.pop(key, None))
@@ -155,7 +155,7 @@ def read_sandboxes(
     pipeline, settings = reader.written(("settings",), rest.pop("settings", None))
     if settings:
         rest["settings"] = settings
-    steps: dict[str, Written] = {}
+    steps: dict[str, SettingsLayer] = {}
     given_steps = rest.pop("steps", None)
     if given_steps is not None:
         rest["steps"] = {}
@@ -187,7 +187,9 @@ class _ModalNames(BaseModel):
         return modal_name(value)
 
 
-def _with_modal_section(source: YamlSource, section: ModalSection, pipeline: Written) -> Written:
+def _with_modal_section(
+    source: YamlSource, section: ModalSection, pipeline: SettingsLayer
+) -> SettingsLayer:
     given = section.model_dump(exclude_none=True)
     if not given:
         return pipeline
@@ -206,10 +208,12 @@ def _with_modal_section(source: YamlSource, section: ModalSection, pipeline: Wri
         settings[name] = value
     check(source, ("modal",), _ModalNames, {"environment": given.get("environment")})
     check(source, ("modal",), SettingFields, {k: v for k, v in given.items() if k != "environment"})
-    return Written(settings, pipeline.resources, pipeline.docker)
+    return SettingsLayer(settings, pipeline.resources, pipeline.docker)
 
 
-def _with_image(source: YamlSource, image: ImageSetting | None, pipeline: Written) -> Written:
+def _with_image(
+    source: YamlSource, image: ImageSetting | None, pipeline: SettingsLayer
+) -> SettingsLayer:
     """The key `image` as the orchestrator setting that it stands for."""
     if image is None:
         return pipeline
@@ -220,4 +224,4 @@ def _with_image(source: YamlSource, image: ImageSetting | None, pipeline: Writte
             hint="Keep one of them.",
         )
     settings = {**pipeline.settings, "image": image.model_dump(exclude_none=True)}
-    return Written(settings, pipeline.resources, pipeline.docker)
+    return SettingsLayer(settings, pipeline.resources, pipeline.docker)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from modalrun.yaml_source import KeyPath
+from modalrun.spec.yaml_source import KeyPath
 
 _MAPPING = "a mapping (key: value)"
 _KINDS = {

@@ -16,9 +16,9 @@ from pydantic import create_model
 
 from modalrun.errors import UsageError
 from modalrun.finding import is_pipeline, parsed
-from modalrun.mistakes import Mistakes
-from modalrun.spec_checks import check
-from modalrun.yaml_source import KeyPath, YamlSource, nearest
+from modalrun.spec.mistakes import Mistakes
+from modalrun.spec.validation import check
+from modalrun.spec.yaml_source import KeyPath, YamlSource, nearest
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 

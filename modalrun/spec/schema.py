@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from modalrun.setting_fields import ImageSetting, Name
+from modalrun.spec.fields import ImageSetting, Name
 
 Target = Literal["modal", "local"]
 

@@ -12,9 +12,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modalrun.mistakes import Mistakes
-from modalrun.spec_checks import check, refuse_unknown
-from modalrun.yaml_source import KeyPath, YamlSource
+from modalrun.spec.mistakes import Mistakes
+from modalrun.spec.validation import check, refuse_unknown
+from modalrun.spec.yaml_source import KeyPath, YamlSource
 
 Named = str | dict[str, Any]
 """What has a name, or is written out: a source, a tag, a cache policy, a group."""

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from modalrun.errors import UsageError
-from modalrun.yaml_source import KeyPath, YamlSource
+from modalrun.spec.yaml_source import KeyPath, YamlSource
 
 _FLAVORED = {"orchestrator": ("modalrun", "modal"), "step_operator": ("modal",)}
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from modalrun.errors import UsageError
-from modalrun.mistakes import together
-from modalrun.value_words import by_key, described, given_value, path_name
-from modalrun.yaml_source import KeyPath, YamlSource, nearest
+from modalrun.spec.messages import by_key, described, given_value, path_name
+from modalrun.spec.mistakes import together
+from modalrun.spec.yaml_source import KeyPath, YamlSource, nearest
 
 
 def validation_message(error: ValidationError, root: Any = None) -> tuple[KeyPath, str]:

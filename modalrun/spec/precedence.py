@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.setting_fields import split_gpu
+from modalrun.spec.fields import split_gpu
 
 
 class Origin(enum.IntEnum):
@@ -50,7 +50,7 @@ _LABELS = {
 
 
 @dataclass(frozen=True)
-class Written:
+class SettingsLayer:
     """What one place says about sandboxes. A field that is missing or None is left open there.
 
     Attributes:
@@ -71,7 +71,7 @@ class Written:
         return self.resources.get(name) if value is None else value
 
 
-Places = Mapping[Origin, Written]
+Layers = Mapping[Origin, SettingsLayer]
 """All that is written about one thing (a pipeline, a step), by place."""
 
 
@@ -99,10 +99,10 @@ MERGED_FIELDS = frozenset({"volumes"})
 """Fields that hold entries by name: the places' entries join, the stronger place's win."""
 
 
-def find(name: str, *places: Places) -> Value | None:
+def find(name: str, *places: Layers) -> Value | None:
     """The value of a field from the strongest place that writes it; None where none does."""
     strongest = Origin.DEFAULT
-    found: Written | None = None
+    found: SettingsLayer | None = None
     for one in places:
         for origin, written in one.items():
             if origin < strongest and written.get(name) is not None:
@@ -113,12 +113,12 @@ def find(name: str, *places: Places) -> Value | None:
     return Value(value, strongest, found.labels.get(name) or strongest.label)
 
 
-def own(name: str, places: Places) -> Value | None:
+def own(name: str, places: Layers) -> Value | None:
     """The value of a field that a step itself wrote, wherever it did."""
     return find(name, {origin: w for origin, w in places.items() if origin.of_a_step})
 
 
-def _joined(name: str, places: Iterable[Places]) -> dict[str, Any]:
+def _joined(name: str, places: Iterable[Layers]) -> dict[str, Any]:
     writers = [(origin, written) for one in places for origin, written in one.items()]
     joined: dict[str, Any] = {}
     for _, written in sorted(writers, key=lambda writer: -writer[0]):
@@ -126,7 +126,7 @@ def _joined(name: str, places: Iterable[Places]) -> dict[str, Any]:
     return joined
 
 
-def flatten(pipeline: Places, step: Places | None = None) -> Written:
+def flatten(pipeline: Layers, step: Layers | None = None) -> SettingsLayer:
     """What the pipeline or one step says, as if it were written in one place.
 
     The plan is made from this, and a stored deployment keeps it, so both say the same.
@@ -152,7 +152,7 @@ def flatten(pipeline: Places, step: Places | None = None) -> Written:
         types, count = _stronger(types, count, *_gpu(pipeline))
     _put(settings, labels, "gpu", types)
     _put(resources, labels, "gpu_count", count)
-    return Written(settings, resources, labels=labels)
+    return SettingsLayer(settings, resources, labels=labels)
 
 
 _GPU_FIELDS = {"gpu", "gpu_count"}
@@ -164,7 +164,7 @@ def _put(flat: dict[str, Any], labels: dict[str, str], name: str, value: Value |
         labels[name] = value.source
 
 
-def _gpu(places: Places) -> tuple[Value | None, Value | None]:
+def _gpu(places: Layers) -> tuple[Value | None, Value | None]:
     """The GPU types and their count, with a count inside the types taken out of them."""
     types, count = find("gpu", places), find("gpu_count", places)
     if types is None:

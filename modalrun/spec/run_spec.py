@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modalrun import zenml_keys
-from modalrun.declared import check_parameters, declared
 from modalrun.errors import UsageError
-from modalrun.mistakes import Mistakes
-from modalrun.overrides import CommandLineSource, Override, command_line, merged
-from modalrun.precedence import Origin, Places
-from modalrun.spec_checks import check, refuse_unknown
-from modalrun.spec_keys import (
+from modalrun.spec import zenml_keys
+from modalrun.spec.declared import check_parameters, declared
+from modalrun.spec.mistakes import Mistakes
+from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
+from modalrun.spec.precedence import Layers, Origin
+from modalrun.spec.sandbox_settings import Sandboxes, read_sandboxes
+from modalrun.spec.schema import (
     COMPILED_KEYS,
     REFUSED,
     RUN_KEYS,
@@ -28,8 +28,8 @@ from modalrun.spec_keys import (
     OurKeys,
     Target,
 )
-from modalrun.spec_sandboxes import Sandboxes, read_sandboxes
-from modalrun.yaml_source import YamlSource, nearest, read_yaml
+from modalrun.spec.validation import check, refuse_unknown
+from modalrun.spec.yaml_source import YamlSource, nearest, read_yaml
 
 __all__ = [
     "RUN_KEYS",
@@ -68,8 +68,8 @@ class RunSpec:
     source: YamlSource = field(repr=False)
     deployment: str | None = None
     has_source_root: bool = False
-    places: Places = field(default_factory=dict)
-    step_places: Mapping[str, Places] = field(default_factory=dict)
+    places: Layers = field(default_factory=dict)
+    step_places: Mapping[str, Layers] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     command_line: CommandLineSource = field(
         default_factory=lambda: command_line(()), repr=False, kw_only=True
