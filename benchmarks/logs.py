@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from modalrun.driver import events
-from modalrun.driver.events import LinesOf
 from modalrun.localmodal import launcher
-from modalrun.loglines import LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection
 from modalrun.plan import TAG_ROLE, TAG_RUN
+from modalrun.run import events
+from modalrun.run.events import LinesOf
+from modalrun.run.log_lines import LogLine
 
 LINES = 100_000
 PLAIN_LINES = 10_000

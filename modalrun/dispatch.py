@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun.driver import order as orders
-from modalrun.driver.order import Order
 from modalrun.isolating import as_plain
 from modalrun.modal_api import Connection
 from modalrun.modal_api.images import python_path
 from modalrun.ordering import Source, make_order
 from modalrun.plan import Plan
 from modalrun.recipe import ImageRecipe, Named, RegistryCredentials
+from modalrun.run import manifest as orders
+from modalrun.run.manifest import Order
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling import Compiled

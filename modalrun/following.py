@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from modalrun.board import Board, Row
-from modalrun.driver.events import StepEvent
 from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
-from modalrun.loglines import Item, LogLine
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
-from modalrun.outcome import (
+from modalrun.plan import Plan
+from modalrun.run.events import StepEvent
+from modalrun.run.log_lines import Item, LogLine
+from modalrun.run.outcome import (
     KILLED,
     PAUSED,
     Outcome,
@@ -28,7 +28,7 @@ from modalrun.outcome import (
     verdict,
     with_exact_times,
 )
-from modalrun.plan import Plan
+from modalrun.run.progress import Board, Row
 from modalrun.spending import spending
 from modalrun.util import interrupts
 

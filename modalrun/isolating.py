@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.deployment import Deployment, StepView
-from modalrun.driver.order import Order, SandboxOrder
 from modalrun.errors import UsageError
 from modalrun.ordering import sandbox_order
 from modalrun.plan import make_plan
+from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 
 

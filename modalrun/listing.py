@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from modalrun import pricing
 from modalrun.errors import UsageError
-from modalrun.facts import RunFacts, StepFacts
-from modalrun.history import KnownRun, KnownStep
 from modalrun.prices import LIST_PRICES, PriceTable
+from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.records import KnownRun, KnownStep
 
 STATES = (
     "initializing",
@@ -111,7 +111,7 @@ def estimate(
 
 
 def _cost(
-    facts: RunFacts | StepFacts,
+    facts: RunMetadata | StepMetadata,
     start: datetime | None,
     end: datetime | None,
     now: datetime,

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from modalrun import reaching, silence, succession
-from modalrun.driver.events import MARK, StepEvent
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.loglines import Choice, Item, LogLine, RunLines, Wanted
-from modalrun.outcome import KILLED
+from modalrun.run.events import MARK, StepEvent
+from modalrun.run.log_lines import Choice, Item, LogLine, RunLines, Wanted
+from modalrun.run.outcome import KILLED
 
 if TYPE_CHECKING:
-    from modalrun.history import KnownRun
     from modalrun.modal_api import Connection
     from modalrun.modal_api.history import History
     from modalrun.modal_api.raw import Source
+    from modalrun.run.records import KnownRun
     from modalrun.spec.run_spec import Target
 
 _LEEWAY = 120.0

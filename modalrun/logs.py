@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from modalrun.driver.events import FINAL, StepEvent
 from modalrun.errors import ModalrunError
-from modalrun.loglines import Item, RunLines
 from modalrun.modal_api.pieces import Ended, Piece
 from modalrun.modal_api.streams import Streams
+from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.log_lines import Item, RunLines
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection

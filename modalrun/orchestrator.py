@@ -13,8 +13,8 @@ from zenml.orchestrators import (
 )
 from zenml.stack import StackValidator
 
-from modalrun.driver import STEP
 from modalrun.orchestrator_config import ModalOrchestratorConfig
+from modalrun.run.contract import STEP
 from modalrun.settings import ModalOrchestratorSettings
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modalrun.driver.order import Order, SandboxOrder, StepOrder
 from modalrun.plan import Plan, SandboxSpec
 from modalrun.recipe import ImageRecipe
+from modalrun.run.manifest import Order, SandboxOrder, StepOrder
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.ordering import StepPolicy

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from modalrun import catalog, resources
 from modalrun.deployment import Deployment, StepView
-from modalrun.driver import DYNAMIC, WALKER
-from modalrun.driver.order import ORDER_FILE
 from modalrun.errors import UsageError
 from modalrun.image import CODE_FOLDER, ImageRecipe, image_recipe
 from modalrun.resources import Resolved, Resources
+from modalrun.run.contract import DYNAMIC, WALKER
+from modalrun.run.manifest import ORDER_FILE
 from modalrun.spec.fields import CREATION_RATE, INFRASTRUCTURE_RETRIES, MAX_TIMEOUT_SECONDS, Prewarm
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find, flatten
 from modalrun.spec.run_spec import Target

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from modalrun.facts import RunFacts
+from modalrun.run.metadata import RunMetadata
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
     from modalrun.spec.run_spec import Target
 
 
-def connection(run_id: str, facts: RunFacts) -> Connection:
+def connection(run_id: str, facts: RunMetadata) -> Connection:
     """Connect with the Modal token of the run's orchestrator, else by Modal's own configuration.
 
     Args:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from modalrun import runs
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
-from modalrun.history import KnownRun
-from modalrun.outcome import PAUSED
-from modalrun.truth import LOST, WAITS, RunView
+from modalrun.run.outcome import PAUSED
+from modalrun.run.records import KnownRun
+from modalrun.run.status import LOST, WAITS, RunStatus
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Reconciled:
         text: What was found and done; a sentence.
     """
 
-    view: RunView
+    view: RunStatus
     changed: bool
     text: str
 
@@ -68,7 +68,7 @@ def reconcile(run: KnownRun, *, force: bool = False) -> Reconciled:
     )
 
 
-def _refuse(view: RunView) -> None:
+def _refuse(view: RunStatus) -> None:
     hint = "'--force' settles it all the same; nothing must run of it any more."
     text = f"{view.notes[0].text} Nothing was changed."
     if view.run.facts is None:

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun import errors, following, reconciling, runs, stopping, submission
-from modalrun.driver import order as orders
-from modalrun.facts import RunFacts, from_metadata
 from modalrun.following import OnInterrupt, Submitted
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.outcome import Outcome
 from modalrun.output.console import Reporter, reporter
+from modalrun.run import manifest as orders
+from modalrun.run.metadata import RunMetadata, from_metadata
+from modalrun.run.outcome import Outcome
+from modalrun.run.status import LOST
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.stack_facts import problems_on_modal, wrong_stack
-from modalrun.truth import LOST
 from modalrun.util import compatibility, interrupts
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _source_root(run: PipelineRunResponse) -> Path:
     from zenml.client import Client
     from zenml.utils import source_utils
 
-    if from_metadata(RunFacts, run.run_metadata) is None:
+    if from_metadata(RunMetadata, run.run_metadata) is None:
         return Path(source_utils.get_source_root()).resolve()
     root = Path(Client.find_repository() or Path.cwd()).resolve()
     with contextlib.suppress(ValueError):
@@ -191,13 +191,13 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
     return submission.check(spec, snapshots.stored(snapshot_id, spec), shown)
 
 
-def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunFacts | None:
+def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:
     """The record of a run that ZenML resumes, once its sandbox has ended; None for a new run.
 
     The run is recorded as paused or failed a moment before its sandbox ends, and its name is the
     one that the next gets.
     """
-    facts = from_metadata(RunFacts, run.run_metadata)
+    facts = from_metadata(RunMetadata, run.run_metadata)
     if facts is None:
         return None
     with contextlib.suppress(errors.NotFoundError):
@@ -275,7 +275,7 @@ def _left_open(run: PipelineRunResponse) -> Iterator[None]:
     try:
         yield
     except errors.UnknownOutcomeError as error:
-        if from_metadata(RunFacts, run.run_metadata) is not None:
+        if from_metadata(RunMetadata, run.run_metadata) is not None:
             raise
         raise RunMonitoringError(original_exception=error) from None
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modalrun.dispatch import write
-from modalrun.driver import TAKE_OVER
-from modalrun.driver.order import Order, SandboxOrder
 from modalrun.errors import UsageError
-from modalrun.facts import to_metadata
 from modalrun.following import Submitted, Watcher
 from modalrun.image import ImageRecipe
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.outcome import PAUSED, answers
 from modalrun.plan import MAX_TAG, TAG_PIPELINE, TAG_ROLE, Plan, SandboxSpec, StepPlan, fit, for_run
 from modalrun.recipe import Named
 from modalrun.resources import Resources
+from modalrun.run.contract import TAKE_OVER
+from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.metadata import to_metadata
+from modalrun.run.outcome import PAUSED, answers
 from modalrun.source_changes import MOST_FILES, compare, listing
 from modalrun.source_tree import copy, digest, hashes, source_files, stage
 from modalrun.spec.run_spec import Target

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from modalrun import history, preparation, reaching, truth, zenml_config
+from modalrun import preparation, reaching, zenml_config
 from modalrun.errors import NotFoundError
-from modalrun.history import LATEST, KnownRun
-from modalrun.truth import NOT_ASKED, ModalView, RunView
+from modalrun.run import records, status
+from modalrun.run.records import LATEST, KnownRun
+from modalrun.run.status import NOT_ASKED, ModalView, RunStatus
 
 _CANDIDATES = 50
 """How many recent runs are compared with a text that means none of them."""
@@ -61,7 +62,7 @@ def resolve(text: str | None, *, interactive: bool) -> KnownRun:
         NotFoundError: It means no run, or several.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    meant = history.wanted(text, interactive=interactive)
+    meant = records.wanted(text, interactive=interactive)
 
     from modalrun.zenml_api import history as zenml_history
 
@@ -75,10 +76,10 @@ def resolve(text: str | None, *, interactive: bool) -> KnownRun:
         return newest[0]
     matches = zenml_history.matching(meant)
     known = [] if matches else zenml_history.listed(limit=_CANDIDATES)
-    return history.choose(meant, matches, known)
+    return records.choose(meant, matches, known)
 
 
-def look(run: KnownRun, *, exit_wanted: bool = False) -> RunView:
+def look(run: KnownRun, *, exit_wanted: bool = False) -> RunStatus:
     """What is true of a run now, from ZenML's record and, where it matters, from Modal.
 
     Args:
@@ -97,10 +98,10 @@ def look(run: KnownRun, *, exit_wanted: bool = False) -> RunView:
     if not fresh.finished and modal.sandbox == "ended":
         # It may have recorded its end after we asked ZenML and before we asked Modal.
         fresh, steps = zenml_history.read(run)
-    return truth.judge(fresh, steps, modal, url=zenml_history.dashboard_url(fresh))
+    return status.judge(fresh, steps, modal, url=zenml_history.dashboard_url(fresh))
 
 
-def reread(view: RunView) -> RunView:
+def reread(view: RunStatus) -> RunStatus:
     """A view with ZenML's record as it is now; Modal is not asked again.
 
     Raises:
@@ -109,11 +110,11 @@ def reread(view: RunView) -> RunView:
     from modalrun.zenml_api import history as zenml_history
 
     fresh, steps = zenml_history.read(view.run)
-    return truth.judge(fresh, steps, view.modal, url=view.url)
+    return status.judge(fresh, steps, view.modal, url=view.url)
 
 
 def _ask_modal(run: KnownRun, *, exit_wanted: bool) -> ModalView:
-    if run.facts is None or not truth.needs_modal(run, exit_wanted=exit_wanted):
+    if run.facts is None or not status.needs_modal(run, exit_wanted=exit_wanted):
         return NOT_ASKED
     from modalrun.modal_api import lookup
 

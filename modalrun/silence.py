@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from modalrun.errors import NotFoundError
-from modalrun.history import KnownStep
+from modalrun.run.records import KnownStep
 
 _SHOWN = 20
 """Steps that are named at most."""

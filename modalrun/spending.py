@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from modalrun.board import Board
 from modalrun.plan import Plan
 from modalrun.prices import LIST_PRICES
 from modalrun.pricing import dollars, spent
+from modalrun.run.progress import Board
 
 
 def spending(

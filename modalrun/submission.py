@@ -18,17 +18,17 @@ from modalrun import following, preparation, pricing, withdrawing
 from modalrun import plan as planning
 from modalrun.dispatch import Dispatched, dispatch
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
-from modalrun.facts import Announced, RunFacts, to_metadata
 from modalrun.following import OnInterrupt, Submitted, Watcher
 from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.ordering import Source
-from modalrun.outcome import Outcome, all_cached
 from modalrun.plan import Plan
 from modalrun.planning import account_prices
 from modalrun.preloading import PRELOAD
 from modalrun.prices import LIST_PRICES
+from modalrun.run.metadata import Announced, RunMetadata, to_metadata
+from modalrun.run.outcome import Outcome, all_cached
 from modalrun.source_changes import kept
 from modalrun.source_tree import digest, hashes, stage
 from modalrun.spec.run_spec import RunSpec
@@ -121,7 +121,7 @@ def start(
     watcher: Watcher,
     created: list[Submitted],
     *,
-    before: RunFacts | None = None,
+    before: RunMetadata | None = None,
 ) -> CreatedRun | None:
     """Create the run in ZenML, then its sandbox; neither is left behind without the other.
 
@@ -301,12 +301,12 @@ def _announced(plan: Plan, *, withdrawn: bool = False) -> Announced:
     return Announced(plan.target, plan.app_name, plan.environment, withdrawn)
 
 
-def run_sandboxes(facts: RunFacts | None) -> tuple[str, ...]:
+def run_sandboxes(facts: RunMetadata | None) -> tuple[str, ...]:
     """The ids of all run sandboxes that a record names, oldest first."""
     return (*facts.earlier_sandboxes, facts.sandbox_id) if facts is not None else ()
 
 
-def run_facts(plan: Plan, sandbox: RunningSandbox, earlier: Sequence[str] = ()) -> RunFacts:
+def run_facts(plan: Plan, sandbox: RunningSandbox, earlier: Sequence[str] = ()) -> RunMetadata:
     """What ZenML keeps with the run, so that others find its sandbox.
 
     Args:
@@ -315,7 +315,7 @@ def run_facts(plan: Plan, sandbox: RunningSandbox, earlier: Sequence[str] = ()) 
         earlier: Modal's ids of those that it has had before, oldest first.
     """
     spec = plan.run_sandbox
-    return RunFacts(
+    return RunMetadata(
         target=plan.target,
         mode=plan.mode,
         app=plan.app_name,

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from modalrun.errors import ConnectionLostError
-from modalrun.outcome import KILLED
+from modalrun.run.outcome import KILLED
 
 if TYPE_CHECKING:
-    from modalrun.history import KnownRun
     from modalrun.modal_api import Connection
+    from modalrun.run.records import KnownRun
 
 PATIENCE = 60.0
 """Seconds for which another driver is waited for once nothing of the run runs any more."""

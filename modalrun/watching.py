@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from modalrun import reaching, runs, succession, truth
-from modalrun.driver import events
-from modalrun.driver.events import Event, StepEvent
+from modalrun import reaching, runs, succession
 from modalrun.errors import ModalrunError
-from modalrun.history import KnownRun
 from modalrun.modal_api import RunningSandbox
 from modalrun.output.text import LineAssembler
-from modalrun.truth import RunView
+from modalrun.run import events, status
+from modalrun.run.events import Event, StepEvent
+from modalrun.run.records import KnownRun
+from modalrun.run.status import RunStatus
 
 BACKSTOP = 5.0
 """Seconds after which ZenML's record is read although nothing was heard."""
@@ -30,7 +30,9 @@ SETTLE = 0.2
 """Seconds for which news are collected before the record is read once for all of them."""
 
 
-def watch(run: KnownRun, show: Callable[[RunView], None], *, exit_wanted: bool = False) -> RunView:
+def watch(
+    run: KnownRun, show: Callable[[RunStatus], None], *, exit_wanted: bool = False
+) -> RunStatus:
     """Look at a run until it is over.
 
     Args:
@@ -56,7 +58,7 @@ def watch(run: KnownRun, show: Callable[[RunView], None], *, exit_wanted: bool =
         run = followed
 
 
-def _next_driver(view: RunView, show: Callable[[RunView], None]) -> KnownRun | None:
+def _next_driver(view: RunStatus, show: Callable[[RunStatus], None]) -> KnownRun | None:
     """Wait for another driver of a run that has lost its own, while its steps may go on."""
     assert view.run.facts is not None
     gone = view.run.facts.sandbox_id
@@ -75,11 +77,13 @@ def _next_driver(view: RunView, show: Callable[[RunView], None]) -> KnownRun | N
         return None
 
 
-def _until_it_ends(run: KnownRun, show: Callable[[RunView], None], *, exit_wanted: bool) -> RunView:
+def _until_it_ends(
+    run: KnownRun, show: Callable[[RunStatus], None], *, exit_wanted: bool
+) -> RunStatus:
     """Look at a run until it is over, or its run sandbox has ended."""
     view = runs.look(run, exit_wanted=exit_wanted)
     show(view)
-    if view.over or view.state == truth.LOST:
+    if view.over or view.state == status.LOST:
         return view
     news: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     if view.modal.sandbox == "running":
@@ -91,7 +95,7 @@ def _until_it_ends(run: KnownRun, show: Callable[[RunView], None], *, exit_wante
             ended = ended or event is None
             if isinstance(event, StepEvent):
                 latest[event.step] = event
-        view = truth.with_events(runs.reread(view), latest)
+        view = status.with_events(runs.reread(view), latest)
         show(view)
     view = runs.look(run, exit_wanted=exit_wanted)
     show(view)
@@ -114,7 +118,7 @@ def _collect(news: queue.SimpleQueue[Event | None]) -> list[Event | None]:
     return found
 
 
-def _listen(view: RunView, news: queue.SimpleQueue[Event | None]) -> None:
+def _listen(view: RunStatus, news: queue.SimpleQueue[Event | None]) -> None:
     """Pass on the run sandbox's events, and None when it has ended."""
     from modalrun.modal_api import lookup
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError
-from modalrun.facts import Announced
+from modalrun.run.metadata import Announced
 from modalrun.util import interrupts
 
 ANNOUNCE_SECONDS = 1.0

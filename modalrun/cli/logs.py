@@ -82,7 +82,7 @@ def logs(
     if driver and step:
         raise UsageError("--driver and --step exclude each other.")
     from modalrun.log_reading import Request, find, read
-    from modalrun.loglines import Wanted
+    from modalrun.run.log_lines import Wanted
 
     wanted = Wanted(
         steps=tuple(step or ()),

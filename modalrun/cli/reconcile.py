@@ -26,9 +26,10 @@ def reconcile(
     The run and its unfinished steps become 'failed', or 'stopped' if somebody had asked ZenML to
     stop the run. A run that still runs, or is over already, is left as it is.
     """
-    from modalrun import history, runs
+    from modalrun import runs
+    from modalrun.run import records
 
-    wanted = history.wanted(run, interactive=interactive())
+    wanted = records.wanted(run, interactive=interactive())
     with Waiting("Reading the run") as waiting, runs.looking_on():
         found = runs.resolve(wanted, interactive=False)
 

@@ -39,11 +39,12 @@ def resume(
 
     Exit codes: as for 'submit'; 2 also where the source tree is not there or has changed.
     """
-    from modalrun import following, history, runs
+    from modalrun import following, runs
     from modalrun.output.console import reporter
     from modalrun.resuming import resume as give_another_driver
+    from modalrun.run import records
 
-    wanted = history.wanted(run, interactive=interactive())
+    wanted = records.wanted(run, interactive=interactive())
     with reporter() as shown, contextlib.ExitStack() as zenml:
         # ZenML takes seconds to import.
         shown.phase("Reading the run")

@@ -15,7 +15,7 @@ def complete(incomplete: str) -> list[tuple[str, str]]:
 
     Quick and silent: where nothing can be read, nothing is offered but 'latest'.
     """
-    from modalrun.history import LATEST
+    from modalrun.run.records import LATEST
     from modalrun.zenml_api.recent import recent_runs
 
     runs = recent_runs()

@@ -11,8 +11,8 @@ from modalrun.cli.run_argument import Run, interactive
 from modalrun.cli.waiting import Waiting
 
 if TYPE_CHECKING:
-    from modalrun.history import KnownRun
-    from modalrun.truth import RunView
+    from modalrun.run.records import KnownRun
+    from modalrun.run.status import RunStatus
 
 
 def status(
@@ -41,9 +41,10 @@ def status(
     ZenML and Modal are read together: a run that ZenML records as running and whose sandbox is
     gone is 'lost', and 'modalrun reconcile' sets its record right. Ctrl-C only ends the looking.
     """
-    from modalrun import history, runs
+    from modalrun import runs
+    from modalrun.run import records
 
-    wanted = history.wanted(run, interactive=interactive())
+    wanted = records.wanted(run, interactive=interactive())
     quiet = output is OutputOption.json
     with Waiting("Reading the run", quiet=quiet) as waiting, runs.looking_on():
         found = runs.resolve(wanted, interactive=False)
@@ -66,7 +67,7 @@ def status(
 
 def _watch(
     found: KnownRun, output: OutputOption, waiting: Waiting, *, exit_wanted: bool
-) -> RunView:
+) -> RunStatus:
     from modalrun.watching import watch
 
     if output is OutputOption.json:
@@ -75,14 +76,14 @@ def _watch(
 
     with LiveStatus() as live:
 
-        def show(view: RunView) -> None:
+        def show(view: RunStatus) -> None:
             waiting.end()
             live.show(view)
 
         return watch(found, show, exit_wanted=exit_wanted)
 
 
-def _exit_code(view: RunView) -> int:
-    from modalrun.truth import STILL_GOING
+def _exit_code(view: RunStatus) -> int:
+    from modalrun.run.status import STILL_GOING
 
     return STILL_GOING if view.exit_code is None else view.exit_code

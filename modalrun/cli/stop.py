@@ -30,9 +30,10 @@ def stop(
     A run that has ended already is left as it is. Exit codes: 0 stopped or ended already, 3 not
     authenticated, 4 no such run, 8 connection lost, 130 interrupted while waiting.
     """
-    from modalrun import history, runs, stopping
+    from modalrun import runs, stopping
+    from modalrun.run import records
 
-    wanted = history.wanted(run, interactive=interactive())
+    wanted = records.wanted(run, interactive=interactive())
     with Waiting("Reading the run") as waiting, runs.looking_on():
         found = runs.resolve(wanted, interactive=False)
         waiting.show("Stopping the run")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.control import GO
 from modalrun.driver.foresight import Foresight
-from modalrun.driver.order import Order, StepOrder
 from modalrun.driver.scheduler import State
 from modalrun.errors import ModalrunError
+from modalrun.run.manifest import Order, StepOrder
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Member

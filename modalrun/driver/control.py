@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from modalrun.driver import STOP_FILE
+from modalrun.run.contract import STOP_FILE
 
 CONTROL = "MODALRUN_CONTROL"
 """The variable that names the descriptor which control lines are read from."""

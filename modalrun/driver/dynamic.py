@@ -17,18 +17,17 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from modalrun.driver import (
+from modalrun.driver import control
+from modalrun.driver.isolated import IsolatedSteps
+from modalrun.driver.process import buffer_lines, leave, print_traceback, supervisors_reason
+from modalrun.run import manifest, output_tagging
+from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
     EXIT_UNRECORDED,
     RUN_ID,
-    control,
-    marking,
-    order,
 )
-from modalrun.driver.isolated import IsolatedSteps
-from modalrun.driver.process import buffer_lines, leave, print_traceback, supervisors_reason
 from modalrun.zenml_api import noise
 
 
@@ -43,15 +42,15 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, end)
     buffer_lines()
     noise.hide()
-    marking.install()
+    output_tagging.install()
     # The function's own lines, also while a step runs beside it.
-    marking.lines_of_nobody()
+    output_tagging.lines_of_nobody()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_UNRECORDED
     try:
         if len(sys.argv) > 1:
-            isolated = IsolatedSteps(order.read(Path(sys.argv[1]).read_text(encoding="utf-8")))
+            isolated = IsolatedSteps(manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8")))
         from modalrun.zenml_api.dynamic import DynamicRun
 
         run = DynamicRun(os.environ[RUN_ID], isolated)

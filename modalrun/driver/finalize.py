@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from modalrun.driver import RUN_ID, STEP
 from modalrun.driver.process import say
+from modalrun.run.contract import RUN_ID, STEP
 
 END_SECONDS = 20.0
 """How long it is tried to end the step sandboxes of a dead driver."""
@@ -36,10 +36,10 @@ def main() -> int:
 
 def _end_steps(file: Path) -> None:
     """End the step sandboxes of a run whose driver is dead."""
-    from modalrun.driver import order
     from modalrun.modal_api.fleet import Fleet
+    from modalrun.run import manifest
 
-    held = order.read(file.read_text(encoding="utf-8"))
+    held = manifest.read(file.read_text(encoding="utf-8"))
     fleet = Fleet(held, {}, Path.cwd(), say)
 
     async def end() -> None:

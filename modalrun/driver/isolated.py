@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver import ends
-from modalrun.driver.ends import End, Kind
-from modalrun.driver.events import StepState
-from modalrun.driver.order import Order, SandboxOrder
 from modalrun.driver.process import say, tell
 from modalrun.driver.wanted import wanted
 from modalrun.errors import RunFailedError
+from modalrun.run import sandbox_exit
+from modalrun.run.events import StepState
+from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.sandbox_exit import End, Kind
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
@@ -203,15 +203,15 @@ class IsolatedSteps:
         """Wait for the end of a step, with as many sandboxes as that takes."""
         try:
             while True:
-                end = ends.LOST if going.member is None else await going.member.ended()
+                end = sandbox_exit.LOST if going.member is None else await going.member.ended()
                 if not await self._is_restarted(going, end):
                     break
         except RunFailedError as error:
-            end = ends.refused(error.message)
+            end = sandbox_exit.refused(error.message)
         except Exception as error:
             # A fault of ours must neither hang the run nor pass for a success.
             say("".join(traceback.format_exception(error)).rstrip())
-            end = ends.refused(f"a fault of modalrun's own: {error}")
+            end = sandbox_exit.refused(f"a fault of modalrun's own: {error}")
         going.end = end
         state: StepState = "completed" if end.kind is Kind.COMPLETED else "failed"
         reason = None if end.kind is Kind.COMPLETED else end.reason

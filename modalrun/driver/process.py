@@ -10,8 +10,9 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from modalrun.driver import END_REASON_FILE, events
-from modalrun.driver.events import StepEvent, StepState
+from modalrun.run import events
+from modalrun.run.contract import END_REASON_FILE
+from modalrun.run.events import StepEvent, StepState
 
 
 class Terminated(BaseException):

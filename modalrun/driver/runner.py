@@ -17,17 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from modalrun.driver import (
-    EXIT_COMPLETED,
-    EXIT_FAILED,
-    EXIT_TERMINATED,
-    EXIT_UNRECORDED,
-    MAX_PARALLELISM,
-    RUN_ID,
-    RunStopped,
-    control,
-    marking,
-)
+from modalrun.driver import control
 from modalrun.driver.process import (
     Terminated,
     buffer_lines,
@@ -39,6 +29,16 @@ from modalrun.driver.process import (
     tell,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start, State
+from modalrun.run import output_tagging
+from modalrun.run.contract import (
+    EXIT_COMPLETED,
+    EXIT_FAILED,
+    EXIT_TERMINATED,
+    EXIT_UNRECORDED,
+    MAX_PARALLELISM,
+    RUN_ID,
+    RunStopped,
+)
 from modalrun.zenml_api import noise
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def main() -> NoReturn:
     control.listen(stop.set)
     buffer_lines()
     noise.hide()
-    marking.install()
+    output_tagging.install()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_FAILED
@@ -168,7 +168,7 @@ def _say_skips(actions: list[Action]) -> list[str]:
 
 def _run_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
     """Run one step with its retries, and mark what it prints as its own."""
-    with marking.lines_of(name):
+    with output_tagging.lines_of(name):
         return _try_step(runner, name, stop)
 
 

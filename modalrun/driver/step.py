@@ -1,6 +1,6 @@
 """Runs the one step of a step sandbox: `per_step` mode.
 
-How it ends, the driver learns from the exit code (`modalrun.driver`) and from ZenML.
+How it ends, the driver learns from the exit code (`modalrun.run.contract`) and from ZenML.
 """
 
 from __future__ import annotations
@@ -18,8 +18,16 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from modalrun import facts
-from modalrun.driver import (
+from modalrun.driver import control
+from modalrun.driver.process import (
+    Terminated,
+    buffer_lines,
+    leave,
+    print_traceback,
+    supervisors_reason,
+)
+from modalrun.run import events, metadata
+from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
@@ -30,18 +38,9 @@ from modalrun.driver import (
     STEP_RUN,
     WAIT,
     WORD_FILE,
-    control,
-    events,
 )
-from modalrun.driver.events import StepEvent
-from modalrun.driver.process import (
-    Terminated,
-    buffer_lines,
-    leave,
-    print_traceback,
-    supervisors_reason,
-)
-from modalrun.facts import StepFacts
+from modalrun.run.events import StepEvent
+from modalrun.run.metadata import StepMetadata
 from modalrun.zenml_api import noise
 
 _EXIT_CODES = {
@@ -143,11 +142,11 @@ def end(code: int) -> NoReturn:
     leave(code)
 
 
-def _facts() -> StepFacts | None:
+def _facts() -> StepMetadata | None:
     text = os.environ.get(STEP_FACTS)
     # The driver can't know the id of a sandbox that it is about to create.
     here = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID")}
-    return facts.from_json(StepFacts, {**here, **json.loads(text)}) if text else None
+    return metadata.from_json(StepMetadata, {**here, **json.loads(text)}) if text else None
 
 
 if __name__ == "__main__":

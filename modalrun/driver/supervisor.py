@@ -20,7 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from modalrun.driver import (
+from modalrun.driver import fork
+from modalrun.driver.control import CONTROL
+from modalrun.run.contract import (
     DYNAMIC,
     END_REASON_FILE,
     EXIT_COMPLETED,
@@ -37,9 +39,7 @@ from modalrun.driver import (
     TIMEOUT,
     WALKER,
     WORD_FILE,
-    fork,
 )
-from modalrun.driver.control import CONTROL
 
 CHUNK = 65_536
 DRAIN_SECONDS = 2.0

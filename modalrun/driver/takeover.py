@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modalrun.driver.events import StepEvent
+from modalrun.run.events import StepEvent
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Member

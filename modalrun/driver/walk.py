@@ -12,18 +12,18 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from modalrun.driver import ends, events
 from modalrun.driver.ahead import Ahead
-from modalrun.driver.ends import End, Kind
-from modalrun.driver.events import StepEvent, StepState
-from modalrun.driver.order import Order, StepOrder
 from modalrun.driver.records import Records
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
 from modalrun.driver.wanted import wanted
 from modalrun.errors import ModalrunError
-from modalrun.facts import StepFacts
 from modalrun.plan import MAX_TAG, fit
+from modalrun.run import events, sandbox_exit
+from modalrun.run.events import StepEvent, StepState
+from modalrun.run.manifest import Order, StepOrder
+from modalrun.run.metadata import StepMetadata
+from modalrun.run.sandbox_exit import End, Kind
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet, Member, Wanted
@@ -310,7 +310,7 @@ class Walk:
             except GivenUp:
                 return None
             except Refused as error:
-                return ends.refused(f"Modal refuses the sandbox: {error}")
+                return sandbox_exit.refused(f"Modal refuses the sandbox: {error}")
             finally:
                 self._creating.discard(step.name)
                 if not self._creating:
@@ -340,7 +340,7 @@ class Walk:
         end = await member.ended()
         del self._members[step.name]
         if self._ending:
-            end = ends.by_driver(end, self._why_ending)
+            end = sandbox_exit.by_driver(end, self._why_ending)
         if self._ahead.wanted and waited is None and end.kind is Kind.COMPLETED:
             self._beside(self._note_startup(step.name, began))
         return end
@@ -409,7 +409,7 @@ class Walk:
 
         def record(recorder: RunRecorder) -> None:
             if (state := recorder.step_state(step)) is not None:
-                recorder.record_exit(state.id, StepFacts(sandbox_id=sandbox))
+                recorder.record_exit(state.id, StepMetadata(sandbox_id=sandbox))
 
         await self._records.ask(record)
 
@@ -428,7 +428,7 @@ class Walk:
 
     def _record_exit(self, record: str, sandbox: str, tries: _Tries, end: End) -> None:
         """Store with the step's record how its sandbox ended, beside everything else."""
-        facts = StepFacts(
+        facts = StepMetadata(
             sandbox_id=sandbox,
             exit_code=end.exit_code,
             exit_reason=end.reason,

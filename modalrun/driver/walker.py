@@ -16,20 +16,20 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from modalrun.driver import (
+from modalrun.driver import control
+from modalrun.driver.process import buffer_lines, leave, say, supervisors_reason
+from modalrun.driver.records import Records
+from modalrun.driver.takeover import Takeover
+from modalrun.driver.walk import STOP_REASON, Walk
+from modalrun.run import manifest
+from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
     EXIT_UNRECORDED,
     TAKE_OVER,
-    control,
-    order,
 )
-from modalrun.driver.order import Order
-from modalrun.driver.process import buffer_lines, leave, say, supervisors_reason
-from modalrun.driver.records import Records
-from modalrun.driver.takeover import Takeover
-from modalrun.driver.walk import STOP_REASON, Walk
+from modalrun.run.manifest import Order
 
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""
@@ -47,7 +47,7 @@ def main() -> NoReturn:
     buffer_lines()
     code = EXIT_UNRECORDED
     try:
-        held = order.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        held = manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
         # Imports allocate much and free nothing: collecting meanwhile costs a fifth of it.
         gc.disable()
         code = asyncio.run(drive(held))

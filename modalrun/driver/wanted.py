@@ -6,10 +6,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from modalrun.driver import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
 from modalrun.driver.ahead import longest_wait
-from modalrun.driver.order import Order, SandboxOrder
 from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
+from modalrun.run.contract import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
+from modalrun.run.manifest import Order, SandboxOrder
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Wanted

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modalrun.driver import ends
-from modalrun.driver.ends import End, read_end
-from modalrun.driver.order import Order, SandboxOrder
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import images, inside
 from modalrun.modal_api.translate import is_rate_limit, translated
 from modalrun.plan import TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.resources import limited
+from modalrun.run import sandbox_exit
+from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.sandbox_exit import End, read_end
 from modalrun.util.rate_limit import Pace
 
 if TYPE_CHECKING:
@@ -417,7 +417,7 @@ class Member:
             except modal.exception.SandboxTimeoutError:
                 return read_end(124, 4)
             except NotFoundError:
-                return ends.LOST
+                return sandbox_exit.LOST
             except (ModalrunError, modal.exception.Error) as error:
                 # Whatever it is, not to be able to ask is not an end. The deadline is the bound.
                 self._fleet._say(f"{self.id}: {error}; asking again")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import modalrun
-from modalrun.driver.order import ORDER_FILE
 from modalrun.errors import InternalError, RunFailedError, UsageError
 from modalrun.modal_api.translate import translated
 from modalrun.recipe import (
@@ -26,6 +25,7 @@ from modalrun.recipe import (
     Slim,
 )
 from modalrun.requirement_lines import is_plain
+from modalrun.run.manifest import ORDER_FILE
 
 if TYPE_CHECKING:
     import modal

@@ -6,15 +6,15 @@ import warnings
 from collections.abc import Callable
 
 from modalrun.errors import ModalrunError, NotFoundError, while_looking
-from modalrun.facts import RunFacts
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, end_kind
 from modalrun.modal_api.translate import translated
 from modalrun.plan import TAG_AFTER, TAG_ROLE, TAG_RUN
-from modalrun.truth import ModalView
+from modalrun.run.metadata import RunMetadata
+from modalrun.run.status import ModalView
 
 
-def view(run_id: str, facts: RunFacts, connect: Callable[[], Connection]) -> ModalView:
+def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> ModalView:
     """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
 
     Args:
@@ -41,7 +41,7 @@ def view(run_id: str, facts: RunFacts, connect: Callable[[], Connection]) -> Mod
     return ModalView("ended", end_kind(code), code, steps)
 
 
-def running_steps(connection: Connection, run_id: str, facts: RunFacts) -> frozenset[str]:
+def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> frozenset[str]:
     """The ids of the step sandboxes of a run that run now.
 
     Raises:
@@ -93,7 +93,7 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         return sandbox.object_id
 
 
-def run_sandbox(connection: Connection, facts: RunFacts) -> RunningSandbox:
+def run_sandbox(connection: Connection, facts: RunMetadata) -> RunningSandbox:
     """A run sandbox, to be watched.
 
     Raises:
@@ -105,7 +105,7 @@ def run_sandbox(connection: Connection, facts: RunFacts) -> RunningSandbox:
     )
 
 
-def _unknown(facts: RunFacts) -> ModalView:
+def _unknown(facts: RunMetadata) -> ModalView:
     where = (
         "the local Modal server of this user and machine"
         if facts.target == "local"

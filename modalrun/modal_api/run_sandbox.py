@@ -14,7 +14,7 @@ from modalrun.modal_api import pieces, streams
 from modalrun.modal_api.raw import Source
 from modalrun.modal_api.streams import RECONNECT_SECONDS
 from modalrun.modal_api.translate import translated
-from modalrun.outcome import EndKind
+from modalrun.run.outcome import EndKind
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:

@@ -13,16 +13,16 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modalrun.board import Board
-from modalrun.driver.events import StepEvent
-from modalrun.loglines import SYSTEM, LogLine
-from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.live import LiveView, Verbatim
 from modalrun.output.marks import Marks, shortened, widest
 from modalrun.output.phase import Phase, is_live
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
 from modalrun.output.wrapping import terminal_width, wrapped
+from modalrun.run.events import StepEvent
+from modalrun.run.log_lines import SYSTEM, LogLine
+from modalrun.run.outcome import Outcome, StepRecord
+from modalrun.run.progress import Board
 
 _DIM = "\x1b[2m"
 _RESET = "\x1b[0m"

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from modalrun.board import Board
-from modalrun.driver.events import FINAL, StepEvent
-from modalrun.loglines import LogLine
-from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import Reporter, state
 from modalrun.output.text import harmless, without_commands
 from modalrun.output.words import duration
+from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.log_lines import LogLine
+from modalrun.run.outcome import Outcome, StepRecord
+from modalrun.run.progress import Board
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable that names the file whose Markdown the job's page shows."""

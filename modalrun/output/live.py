@@ -12,10 +12,10 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from modalrun.board import Board, Row
 from modalrun.output.marks import shortened
 from modalrun.output.redrawing import Redrawn
 from modalrun.output.words import STYLES, duration_of
+from modalrun.run.progress import Board, Row
 
 _MOST_ROWS = 12
 _MOST_PENDING = 20_000

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from modalrun.loglines import SYSTEM, LogLine
 from modalrun.output.text import harmless, without_commands
+from modalrun.run.log_lines import SYSTEM, LogLine
 
 if TYPE_CHECKING:
     from modalrun.output.marks import Marks

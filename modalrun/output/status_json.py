@@ -6,13 +6,13 @@ import json
 from datetime import datetime
 from typing import Any
 
-from modalrun.history import KnownRun, KnownStep
-from modalrun.truth import RunView
+from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.status import RunStatus
 
 VERSION = 1
 
 
-def as_json(view: RunView) -> str:
+def as_json(view: RunStatus) -> str:
     """A run for programs: times in UTC (RFC 3339), durations in seconds, memory in MiB."""
     run, facts, modal = view.run, view.run.facts, view.modal
     document = {

@@ -12,7 +12,6 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modalrun.history import KnownStep
 from modalrun.output.console import make_console, print_wide
 from modalrun.output.marks import shortened
 from modalrun.output.redrawing import Redrawn
@@ -20,7 +19,8 @@ from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
 from modalrun.output.wrapping import wrapped
-from modalrun.truth import LOST, RunView
+from modalrun.run.records import KnownStep
+from modalrun.run.status import LOST, RunStatus
 
 WIDE = 110
 """Columns from which on there is room for the sandbox of each step."""
@@ -34,7 +34,7 @@ _AROUND = 18
 """Lines that a live picture has besides its steps."""
 
 
-def print_status(view: RunView) -> None:
+def print_status(view: RunStatus) -> None:
     """Print a run to stdout."""
     shown = make_console(stderr=False)
     print_wide(shown, _rendered(view, _now(), _width(shown)))
@@ -45,7 +45,7 @@ class LiveStatus:
 
     def __init__(self) -> None:
         self._console = make_console(stderr=False)
-        self._view: RunView | None = None
+        self._view: RunStatus | None = None
         self._said: dict[str, tuple[datetime, str]] = {}
         self._over = False
         self._live: Redrawn | None = None
@@ -68,7 +68,7 @@ class LiveStatus:
         elif self._view is not None and kind is None:
             print_status(self._view)
 
-    def show(self, view: RunView) -> None:
+    def show(self, view: RunStatus) -> None:
         """The run as it is now."""
         self._view = view
         if self._live is not None:
@@ -107,7 +107,7 @@ class _Change(NamedTuple):
     at: datetime | None = None
 
 
-def _changes(view: RunView) -> Iterator[_Change]:
+def _changes(view: RunStatus) -> Iterator[_Change]:
     for step in view.steps:
         if step.status != "not run":
             reason = exit_reason(step)
@@ -121,7 +121,7 @@ def _changes(view: RunView) -> Iterator[_Change]:
         yield _Change("note", note.text)
 
 
-def _rendered(view: RunView, now: datetime, width: int, *, rows: int | None = None) -> Group:
+def _rendered(view: RunStatus, now: datetime, width: int, *, rows: int | None = None) -> Group:
     parts: list[RenderableType] = [_head(view, now, width)]
     steps, rest = foremost(view.steps, rows)
     if steps:
@@ -151,7 +151,7 @@ def _reason(step: KnownStep, width: int) -> list[Text]:
     return [Text(line, style=style) for line in told]
 
 
-def _head(view: RunView, now: datetime, width: int) -> Group:
+def _head(view: RunStatus, now: datetime, width: int) -> Group:
     run, facts = view.run, view.run.facts
     started = run.start or run.created
     rows: list[tuple[str, str | None, str]] = [
@@ -179,7 +179,7 @@ def _head(view: RunView, now: datetime, width: int) -> Group:
     return Group(*lines)
 
 
-def _described_state(view: RunView) -> str:
+def _described_state(view: RunStatus) -> str:
     if view.state == LOST:
         return f"{LOST} (ZenML says '{view.run.status}')"
     if view.headline and view.over and view.run.status != "completed" and view.exit_code:
@@ -187,14 +187,14 @@ def _described_state(view: RunView) -> str:
     return view.state
 
 
-def _target(view: RunView) -> str | None:
+def _target(view: RunStatus) -> str | None:
     facts = view.run.facts
     if facts is None:
         return None
     return facts.target + (f", environment {facts.environment}" if facts.environment else "")
 
 
-def _sandbox(view: RunView) -> str | None:
+def _sandbox(view: RunStatus) -> str | None:
     facts = view.run.facts
     if facts is None:
         return None
@@ -233,7 +233,7 @@ def foremost(
 _QUIET = ("completed", "cached", "not run")
 
 
-def _steps(view: RunView, steps: Sequence[KnownStep], now: datetime, width: int) -> Table:
+def _steps(view: RunStatus, steps: Sequence[KnownStep], now: datetime, width: int) -> Table:
     own = view.run.facts is not None and view.run.facts.mode == "per_step"
     columns = ["step", "state", *(["start"] if width >= MIDDLE else []), "time", "resources"]
     columns += ["sandbox"] if own and width >= WIDE else []
@@ -269,7 +269,7 @@ def _state(step: KnownStep) -> str:
     return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
 
 
-def _resources(step: KnownStep, view: RunView) -> str:
+def _resources(step: KnownStep, view: RunStatus) -> str:
     facts = step.facts or view.run.facts
     if facts is None or step.status == "not run":
         return ""

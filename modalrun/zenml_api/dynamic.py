@@ -17,13 +17,13 @@ from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.steps import StepHeartBeatTerminationException
 
-from modalrun.driver import marking
-from modalrun.driver.ends import Kind
-from modalrun.driver.events import StepState
 from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
 from modalrun.driver.process import one_line, say, tell
 from modalrun.isolating import sandbox_for
 from modalrun.orchestrator import ModalOrchestrator
+from modalrun.run import output_tagging
+from modalrun.run.events import StepState
+from modalrun.run.sandbox_exit import Kind
 from modalrun.zenml_api import runs, step_records
 from modalrun.zenml_api.one_step import Word, word
 from modalrun.zenml_api.patience import outlast_the_server
@@ -159,7 +159,7 @@ class _Runner(DynamicPipelineRunner):
         name = step.spec.invocation_id
         if self._is_isolated(step):
             return _told_if_cached(super()._run_sync_step(step, remaining_retries))
-        with marking.lines_of(name):
+        with output_tagging.lines_of(name):
             tell(name, "running")
             try:
                 step_run = super()._run_sync_step(step, remaining_retries)

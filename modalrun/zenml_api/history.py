@@ -14,8 +14,8 @@ from zenml.models import PipelineRunResponse, StepRunResponse
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
-from modalrun.facts import PREFIX, RunFacts, StepFacts, from_metadata
-from modalrun.history import KnownRun, KnownStack, KnownStep, id_prefix
+from modalrun.run.metadata import PREFIX, RunMetadata, StepMetadata, from_metadata
+from modalrun.run.records import KnownRun, KnownStack, KnownStep, id_prefix
 from modalrun.zenml_api.translate import translated
 
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
@@ -185,7 +185,7 @@ def known(run: PipelineRunResponse) -> KnownRun:
         start=run.start_time,
         end=run.end_time,
         reason=run.get_body().status_reason,
-        facts=from_metadata(RunFacts, run.run_metadata),
+        facts=from_metadata(RunMetadata, run.run_metadata),
         stack=None if stack is None else KnownStack(str(stack.id), stack.name),
     )
 
@@ -193,7 +193,7 @@ def known(run: PipelineRunResponse) -> KnownRun:
 def _known_step(step: StepRunResponse, *, detailed: bool) -> KnownStep:
     reason, facts = None, None
     if detailed:
-        facts = from_metadata(StepFacts, step.run_metadata)
+        facts = from_metadata(StepMetadata, step.run_metadata)
         exception = step.get_metadata().exception_info
         if exception is not None and step.status.value == "failed":
             reason = _last_line(exception.traceback)

@@ -38,7 +38,7 @@ from zenml.utils.logging_utils import LoggingContext
 from zenml.utils.time_utils import utc_now
 
 from modalrun.driver.process import say
-from modalrun.facts import StepFacts, to_metadata
+from modalrun.run.metadata import StepMetadata, to_metadata
 from modalrun.zenml_api.patience import outlast_the_server
 from modalrun.zenml_api.steps import LoadedRun
 
@@ -84,7 +84,7 @@ class OneStep:
         name: str,
         *,
         step_run: str | None = None,
-        facts: StepFacts | None = None,
+        facts: StepMetadata | None = None,
     ) -> None:
         """Load the run, and of its deployment what belongs to this step.
 
@@ -220,7 +220,7 @@ class _Launcher(StepLauncher):
         snapshot: PipelineSnapshotResponse,
         step: Step,
         orchestrator_run_id: str,
-        facts: StepFacts | None,
+        facts: StepMetadata | None,
     ) -> None:
         super().__init__(snapshot=snapshot, step=step, orchestrator_run_id=orchestrator_run_id)
         self.guarded: Callable[[Callable[[], Any]], Any] = lambda call: call()

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from modalrun import zenml_config
-from modalrun.facts import PREFIX
+from modalrun.run.metadata import PREFIX
 
 ENOUGH = 30
 SECONDS = 2.0

@@ -9,7 +9,7 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.orchestrators.step_launcher import StepLauncher
 
-from modalrun.facts import StepFacts
+from modalrun.run.metadata import StepMetadata
 from modalrun.zenml_api import runs, step_records
 from modalrun.zenml_api.caching import Cache
 from modalrun.zenml_api.step_records import StepState
@@ -73,7 +73,7 @@ class RunRecorder:
         """Record that a running step was ended; see `step_records.stop_step`."""
         return step_records.stop_step(self.run_id, step, reason)
 
-    def record_exit(self, step_run: str, facts: StepFacts) -> None:
+    def record_exit(self, step_run: str, facts: StepMetadata) -> None:
         """Store what is known of a sandbox that has ended with the record of its step.
 
         A failure to do so is only logged.

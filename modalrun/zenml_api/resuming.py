@@ -10,10 +10,10 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
-from modalrun.driver import order as orders
-from modalrun.driver.order import Order
 from modalrun.errors import UsageError
-from modalrun.facts import RunFacts, from_metadata
+from modalrun.run import manifest as orders
+from modalrun.run.manifest import Order
+from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.zenml_api.access import token_of
 from modalrun.zenml_api.runs import _get_run, _run_url, environment
 from modalrun.zenml_api.stacks import stand_in
@@ -41,7 +41,7 @@ class Interrupted:
     url: str | None
     status: str
     finished: bool
-    facts: RunFacts | None
+    facts: RunMetadata | None
     order: Order | None
     environment: Mapping[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
@@ -74,7 +74,7 @@ def read(run_id: str) -> Interrupted:
             url=_run_url(run),
             status=run.status.value,
             finished=run.status.is_finished,
-            facts=from_metadata(RunFacts, run.run_metadata),
+            facts=from_metadata(RunMetadata, run.run_metadata),
             order=order,
             environment=environment(run.id, stand_in(model), str(run.orchestrator_run_id))
             if going_on

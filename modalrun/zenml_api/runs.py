@@ -39,9 +39,9 @@ from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.facts import PREFIX
 from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
-from modalrun.outcome import StepRecord
+from modalrun.run.metadata import PREFIX
+from modalrun.run.outcome import StepRecord
 from modalrun.zenml_api.caching import Cache
 from modalrun.zenml_api.compiling import Compiled
 from modalrun.zenml_api.translate import translated

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from zenml.client import Client
 
-from modalrun.loglines import LogLine
+from modalrun.run.log_lines import LogLine
 from modalrun.zenml_api import versions
 from modalrun.zenml_api.translate import translated
 

@@ -15,7 +15,7 @@ from zenml.models import ExceptionInfo, StepRunRequest, StepRunResponse, StepRun
 from zenml.orchestrators.publish_utils import publish_step_run_metadata
 from zenml.utils.time_utils import utc_now
 
-from modalrun.facts import StepFacts, from_metadata, to_metadata
+from modalrun.run.metadata import StepMetadata, from_metadata, to_metadata
 from modalrun.zenml_api.translate import translated
 
 PAGE = 1000
@@ -44,7 +44,7 @@ class StepState:
     finished: bool
     began: float | None = None
     ended: float | None = None
-    facts: StepFacts | None = None
+    facts: StepMetadata | None = None
 
 
 def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepState]:
@@ -164,7 +164,7 @@ def seconds_of_steps(run_id: str) -> dict[str, float]:
         }
 
 
-def record_facts(step_run_id: str, facts: StepFacts) -> None:
+def record_facts(step_run_id: str, facts: StepMetadata) -> None:
     """Store facts about a step's sandbox with a record; a failure to do so is only logged."""
     try:
         orchestrator_id = Client().active_stack.orchestrator.id
@@ -205,7 +205,7 @@ def _state(record: StepRunResponse, *, detailed: bool = False) -> StepState:
         finished=record.status.is_finished,
         began=_seconds(record.start_time),
         ended=_seconds(record.end_time),
-        facts=from_metadata(StepFacts, record.run_metadata) if detailed else None,
+        facts=from_metadata(StepMetadata, record.run_metadata) if detailed else None,
     )
 
 

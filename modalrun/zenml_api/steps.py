@@ -14,8 +14,8 @@ from zenml.execution.step.utils import launch_step
 from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
-from modalrun.driver import RunStopped
 from modalrun.driver.process import say
+from modalrun.run.contract import RunStopped
 from modalrun.zenml_api import versions
 from modalrun.zenml_api.integrations import activate_lazily
 from modalrun.zenml_api.patience import outlast_the_server

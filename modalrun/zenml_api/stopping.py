@@ -11,7 +11,7 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
-from modalrun.facts import PREFIX, Announced, RunFacts, from_metadata, to_metadata
+from modalrun.run.metadata import PREFIX, Announced, RunMetadata, from_metadata, to_metadata
 from modalrun.zenml_api.access import token_of
 from modalrun.zenml_api.runs import _get_run, _steps
 from modalrun.zenml_api.translate import translated
@@ -37,7 +37,7 @@ class Stoppable:
     status: str
     finished: bool
     running: tuple[str, ...]
-    facts: RunFacts | None
+    facts: RunMetadata | None
     announced: Announced | None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
@@ -52,7 +52,7 @@ def look(run_id: str) -> Stoppable:
     with translated():
         run = _get_run(Client(), run_id)
         running = [s.name for s in _steps(Client(), run_id) if not s.status.is_finished]
-        facts = from_metadata(RunFacts, run.run_metadata)
+        facts = from_metadata(RunMetadata, run.run_metadata)
         announced = from_metadata(Announced, run.run_metadata)
         target = announced.target if announced is not None else "local"
         return Stoppable(

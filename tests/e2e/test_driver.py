@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modalrun.driver import events
-from modalrun.driver.events import MARK, StepEvent
+from modalrun.run import events
+from modalrun.run.events import MARK, StepEvent
 from tests.conftest import FINISHED
 from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate, waiting
 

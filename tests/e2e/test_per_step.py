@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modalrun.facts import PREFIX
+from modalrun.run.metadata import PREFIX
 
 if TYPE_CHECKING:
     from tests.conftest import Command, Gate, World

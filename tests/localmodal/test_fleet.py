@@ -11,12 +11,12 @@ from typing import Any
 import modal
 import pytest
 
-from modalrun.driver.ends import Kind
-from modalrun.driver.order import Order, SandboxOrder
 from modalrun.localmodal.paths import StateDir
 from modalrun.modal_api import fleet as modal_fleet
 from modalrun.modal_api.fleet import SHARE, TAG_ATTEMPT, Fleet, Member, Wanted
 from modalrun.plan import TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.sandbox_exit import Kind
 
 from .support import PATIENCE, Sdk
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver.events import StepEvent
 from modalrun.errors import NotFoundError
 from modalrun.localmodal.paths import StateDir
 from modalrun.log_reading import Request, Whereabouts, read
-from modalrun.loglines import Item, LogLine, Wanted
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.pieces import Piece
 from modalrun.modal_api.streams import Streams
+from modalrun.run.events import StepEvent
+from modalrun.run.log_lines import Item, LogLine, Wanted
 
 from .proxy import CuttingProxy
 from .support import Sdk

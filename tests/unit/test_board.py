@@ -1,7 +1,7 @@
 """How steps stand, from events."""
 
-from modalrun.board import Board
-from modalrun.driver.events import StepEvent
+from modalrun.run.events import StepEvent
+from modalrun.run.progress import Board
 
 
 def test_a_step_from_its_start_to_its_end() -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun.driver import events
-from modalrun.driver.events import LinesOf, StepEvent
-from modalrun.facts import RunFacts, StepFacts, from_metadata, to_metadata
+from modalrun.run import events
+from modalrun.run.events import LinesOf, StepEvent
+from modalrun.run.metadata import RunMetadata, StepMetadata, from_metadata, to_metadata
 
 
 @given(step=st.text(), state=st.sampled_from(sorted(events.FINAL)), reason=st.none() | st.text())
@@ -51,8 +51,8 @@ def test_fields_of_a_newer_version_are_passed_over() -> None:
 
 
 def test_facts_come_back_from_metadata() -> None:
-    run = RunFacts("local", "per_step", "app", "ap-1", "sb-1", timeout=60, gpu="T4", cpu=0.5)
-    assert from_metadata(RunFacts, {**to_metadata(run), "other": 1, "modalrun_new": 2}) == run
+    run = RunMetadata("local", "per_step", "app", "ap-1", "sb-1", timeout=60, gpu="T4", cpu=0.5)
+    assert from_metadata(RunMetadata, {**to_metadata(run), "other": 1, "modalrun_new": 2}) == run
     assert None not in to_metadata(run).values()
-    assert from_metadata(RunFacts, {"other": 1}) is None
-    assert from_metadata(StepFacts, to_metadata(run)) == StepFacts("sb-1", gpu="T4", cpu=0.5)
+    assert from_metadata(RunMetadata, {"other": 1}) is None
+    assert from_metadata(StepMetadata, to_metadata(run)) == StepMetadata("sb-1", gpu="T4", cpu=0.5)

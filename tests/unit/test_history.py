@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.history import KnownRun, choose, id_prefix, wanted
+from modalrun.run.records import KnownRun, choose, id_prefix, wanted
 
 
 def run(digits: str, name: str) -> KnownRun:

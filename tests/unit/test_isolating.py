@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from modalrun.deployment import Deployment
-from modalrun.driver import order as orders
-from modalrun.driver.order import Order, SandboxOrder, StepOrder
 from modalrun.errors import UsageError
 from modalrun.isolating import as_plain, sandbox_for
 from modalrun.plan import make_plan
+from modalrun.run import manifest as orders
+from modalrun.run.manifest import Order, SandboxOrder, StepOrder
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 DRIVER = SandboxOrder(("python",), "im-pipeline", 300, "/app/code", env={"PYTHONPATH": "/x"})

@@ -9,10 +9,10 @@ from decimal import Decimal
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.facts import RunFacts, StepFacts
-from modalrun.history import KnownRun, KnownStep
 from modalrun.listing import check_states, estimate
 from modalrun.prices import PriceTable
+from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.records import KnownRun, KnownStep
 
 NOON = datetime(2026, 11, 23, 12)
 HOUR = timedelta(hours=1)
@@ -24,7 +24,7 @@ TABLE = PriceTable(
     gpus={"T4": Decimal("0.01")},
     regions={"us": Decimal(2)},
 )
-FACTS = RunFacts("modal", "pipeline", "app", "ap-1", "sb-1", 600, cpu=2, memory=1024)
+FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600, cpu=2, memory=1024)
 RUN = KnownRun("id", "name", "training", "completed", True, NOON, NOON, NOON + HOUR, facts=FACTS)
 PER_SECOND = Decimal("0.0021")
 
@@ -48,7 +48,7 @@ def test_a_local_run_costs_nothing_and_an_unknown_gpu_nobody_knows_what() -> Non
 
 def test_every_attempt_of_a_step_adds_to_the_driver() -> None:
     attempt = KnownStep(
-        "train", "failed", 1, NOON, NOON + HOUR / 60, facts=StepFacts("sb", "T4", 2)
+        "train", "failed", 1, NOON, NOON + HOUR / 60, facts=StepMetadata("sb", "T4", 2)
     )
     default_memory = cost(replace(RUN, facts=replace(FACTS, memory=None), end=NOON))
     assert default_memory == 0

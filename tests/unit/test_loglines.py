@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun.driver import events
-from modalrun.driver.events import LinesOf, StepEvent
-from modalrun.loglines import Choice, Item, LogLine, RunLines, Wanted
+from modalrun.run import events
+from modalrun.run.events import LinesOf, StepEvent
+from modalrun.run.log_lines import Choice, Item, LogLine, RunLines, Wanted
 
 RUN = "sb-run"
 TEXT = st.text(st.characters(exclude_characters="\n\x1e", exclude_categories=["Cs"]), max_size=20)

@@ -37,12 +37,12 @@ def test_end_kind(code: int, kind: str) -> None:
 
 
 def test_end_kind_knows_the_codes_of_the_supervisor() -> None:
-    from modalrun import driver
+    from modalrun.run import contract
 
-    assert end_kind(driver.EXIT_COMPLETED) == "completed"
-    assert end_kind(driver.EXIT_FAILED) == "failed"
-    assert end_kind(driver.EXIT_TIMED_OUT) == "timed_out"
-    assert end_kind(driver.EXIT_KILLED) == end_kind(driver.EXIT_TERMINATED) == "stopped"
+    assert end_kind(contract.EXIT_COMPLETED) == "completed"
+    assert end_kind(contract.EXIT_FAILED) == "failed"
+    assert end_kind(contract.EXIT_TIMED_OUT) == "timed_out"
+    assert end_kind(contract.EXIT_KILLED) == end_kind(contract.EXIT_TERMINATED) == "stopped"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from modalrun.outcome import EndKind, StepRecord, verdict, with_exact_times
+from modalrun.run.outcome import EndKind, StepRecord, verdict, with_exact_times
 
 FAILED = "Run failed: train."
 KILLED = "Run stopped: its sandbox was terminated or its process killed from outside."

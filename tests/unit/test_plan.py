@@ -136,11 +136,11 @@ def test_defaults() -> None:
 
 
 def test_the_variables_are_those_that_the_driver_reads() -> None:
-    from modalrun import driver
+    from modalrun.run import contract
 
     sandbox = for_run(plan(settings={"timeout": 60}).run_sandbox, RUN_ID)
-    assert sandbox.env[driver.TIMEOUT] == "60"
-    assert sandbox.env[driver.RUN_ID] == RUN_ID
+    assert sandbox.env[contract.TIMEOUT] == "60"
+    assert sandbox.env[contract.RUN_ID] == RUN_ID
 
 
 def test_settings_arrive(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from modalrun.history import KnownStep
+from modalrun.run.records import KnownStep
 from modalrun.silence import silent, unknown
 
 NOON = datetime(2026, 11, 23, 12)

@@ -2,12 +2,12 @@
 
 from decimal import Decimal
 
-from modalrun.board import Board
-from modalrun.driver.events import StepEvent
 from modalrun.image import ImageRecipe
 from modalrun.plan import Plan, SandboxSpec, StepPlan
 from modalrun.pricing import dollars
 from modalrun.resources import Resources
+from modalrun.run.events import StepEvent
+from modalrun.run.progress import Board
 from modalrun.spending import spending
 
 IMAGE = ImageRecipe("3.11")

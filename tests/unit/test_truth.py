@@ -7,13 +7,13 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from modalrun.driver.events import StepEvent
-from modalrun.facts import RunFacts, StepFacts
-from modalrun.history import KnownRun, KnownStep
-from modalrun.truth import LOST, NOT_ASKED, ModalView, judge, needs_modal, with_events
+from modalrun.run.events import StepEvent
+from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.status import LOST, NOT_ASKED, ModalView, judge, needs_modal, with_events
 
 NOON = datetime(2026, 11, 23, 12)
-FACTS = RunFacts("modal", "pipeline", "app", "ap-1", "sb-1", 600)
+FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600)
 RUN = KnownRun("id", "name", "training", "running", False, NOON, NOON, facts=FACTS)
 RUNNING = ModalView("running")
 KILLED = ModalView("ended", "stopped", 137)
@@ -145,7 +145,7 @@ def test_the_driver_is_ahead_of_zenml() -> None:
     assert (recorded.status, recorded.start) == ("running", begun)
     adopted = brought_up_to_date(WAITING, replace(event, began=at(3)))
     assert (adopted.status, adopted.start) == ("running", NOON + timedelta(seconds=3))
-    assert step.facts == StepFacts("sb-2", gpu="T4", cpu=2)
+    assert step.facts == StepMetadata("sb-2", gpu="T4", cpu=2)
 
 
 def test_the_drivers_end_of_a_step_carries_its_reason() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modalrun.driver.ends import LOST, End, Kind, Status, by_driver, read_end, refused
+from modalrun.run.sandbox_exit import LOST, End, Kind, Status, by_driver, read_end, refused
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from modalrun.driver.ends import End, Kind
 from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
-from modalrun.driver.order import Order, SandboxOrder
 from modalrun.errors import RunFailedError
 from modalrun.modal_api.fleet import TAG_RECORD, GivenUp, Refused, Wanted
+from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.sandbox_exit import End, Kind
 
 if TYPE_CHECKING:
     from modalrun.modal_api.fleet import Fleet

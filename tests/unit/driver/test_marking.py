@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import modalrun
-from modalrun.loglines import LogLine, RunLines
+from modalrun.run.log_lines import LogLine, RunLines
 
 PRELUDE = """
 import os, subprocess, sys, threading

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun import source_changes
-from modalrun.driver import order as orders
-from modalrun.driver.order import Order, SandboxOrder, StepOrder
+from modalrun.run import manifest as orders
+from modalrun.run.manifest import Order, SandboxOrder, StepOrder
 
 SANDBOX = SandboxOrder(
     command=("python", "-m", "modalrun.driver.supervisor", "modalrun.driver.step"),

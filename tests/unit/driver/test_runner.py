@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver import MAX_PARALLELISM, RunStopped, events
 from modalrun.driver import runner as driver_runner
 from modalrun.driver.runner import Terminated, run
+from modalrun.run import events
+from modalrun.run.contract import MAX_PARALLELISM, RunStopped
 
 DIAMOND = {"load": (), "left": ("load",), "right": ("load",), "join": ("left", "right")}
 

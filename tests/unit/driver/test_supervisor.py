@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from modalrun.driver import EXIT_TERMINATED
 from modalrun.driver.supervisor import margin
+from modalrun.run.contract import EXIT_TERMINATED
 
 FINALIZE = """
 import os, sys

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from modalrun.driver.events import StepEvent
 from modalrun.driver.takeover import told_again
-from modalrun.facts import StepFacts
+from modalrun.run.events import StepEvent
+from modalrun.run.metadata import StepMetadata
 
 
 def state(status: str, **more: Any) -> Any:
@@ -20,7 +20,7 @@ def told(**states: Any) -> list[StepEvent]:
 
 
 def test_a_step_that_was_done_with_its_sandbox_and_its_times() -> None:
-    facts = StepFacts("sb-1", gpu="T4", cpu=2.0, memory=512, infrastructure_retries=1)
+    facts = StepMetadata("sb-1", gpu="T4", cpu=2.0, memory=512, infrastructure_retries=1)
     done = state("completed", attempt=2, began=10.0, ended=15.0, facts=facts)
     assert told(train=done) == [
         StepEvent(
@@ -38,7 +38,7 @@ def test_a_step_that_was_done_with_its_sandbox_and_its_times() -> None:
 
 
 def test_a_cached_step_has_no_sandbox() -> None:
-    facts = StepFacts("sb-of-another-run")
+    facts = StepMetadata("sb-of-another-run")
     assert told(load=state("cached", began=1.0, ended=2.0, facts=facts)) == [
         StepEvent("load", "cached", at=2)
     ]

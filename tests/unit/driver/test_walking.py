@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from modalrun.driver import events
-from modalrun.driver.ends import End, Kind
-from modalrun.driver.events import StepEvent
-from modalrun.driver.order import Order, SandboxOrder, StepOrder
 from modalrun.driver.takeover import Takeover
 from modalrun.driver.walk import Walk
-from modalrun.facts import StepFacts
 from modalrun.modal_api.fleet import TAG_EARLY, GivenUp, Wanted
+from modalrun.run import events
+from modalrun.run.events import StepEvent
+from modalrun.run.manifest import Order, SandboxOrder, StepOrder
+from modalrun.run.metadata import StepMetadata
+from modalrun.run.sandbox_exit import End, Kind
 from modalrun.zenml_api.step_records import StepState
 
 DONE = End(Kind.COMPLETED, 0, "The step completed.")
@@ -108,7 +108,7 @@ class Recorder:
     def cached(self, step: str) -> bool:
         raise LookupError("of ZenML's")
 
-    def record_exit(self, step_run: str, facts: StepFacts) -> None:
+    def record_exit(self, step_run: str, facts: StepMetadata) -> None:
         self.exits.append((step_run, facts.sandbox_id))
 
     def fail_step(self, step: str, reason: str, *, final: bool = False) -> None:
@@ -131,7 +131,7 @@ class Records:
         return question(self.recorder)
 
 
-def state(step: str, status: str, attempt: int = 1, facts: StepFacts | None = None) -> StepState:
+def state(step: str, status: str, attempt: int = 1, facts: StepMetadata | None = None) -> StepState:
     successful = status in {"completed", "cached"}
     finished = successful or status in {"failed", "stopped"}
     return StepState(
@@ -245,7 +245,7 @@ def test_of_two_sandboxes_of_a_step_the_last_one_is_adopted(order: int) -> None:
 def test_the_sandboxes_of_an_earlier_driver_are_counted_on() -> None:
     async def scene() -> None:
         bench = Bench({"a": []})
-        again = state("a", "running", 1, StepFacts("sb-a-3", infrastructure_retries=2))
+        again = state("a", "running", 1, StepMetadata("sb-a-3", infrastructure_retries=2))
         run = bench.begin(Takeover([], {"a": again}))
         # Three have had the names up to this one.
         (await bench.boxes.wait("sb-a-4")).end(DONE)

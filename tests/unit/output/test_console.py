@@ -14,11 +14,11 @@ import pytest
 from commands import after_its_reader_left
 from rich.console import Console
 
-from modalrun.board import Board
-from modalrun.loglines import LogLine
-from modalrun.outcome import Outcome, StepRecord
 from modalrun.output.console import Reporter
 from modalrun.output.words import duration
+from modalrun.run.log_lines import LogLine
+from modalrun.run.outcome import Outcome, StepRecord
+from modalrun.run.progress import Board
 
 START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)
 

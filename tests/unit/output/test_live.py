@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from modalrun.board import Board
-from modalrun.driver.events import StepEvent
 from modalrun.output.live import LiveView, table
+from modalrun.run.events import StepEvent
+from modalrun.run.progress import Board
 
 
 def terminal(width: int = 80, height: int = 24) -> Console:

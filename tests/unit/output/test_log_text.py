@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from modalrun.loglines import LogLine
 from modalrun.output.log_text import as_json, printer, rfc3339
+from modalrun.run.log_lines import LogLine
 
 EVIL = "\x1b]0;title\x07[bold]a\x1b[2J\x00b\x9b1mc"
 

@@ -10,17 +10,17 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from rich.console import Console
 
-from modalrun.facts import RunFacts, StepFacts
-from modalrun.history import KnownRun, KnownStack, KnownStep
 from modalrun.output import status_text
 from modalrun.output.status_text import foremost
-from modalrun.truth import NOT_ASKED, ModalView, judge
+from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.records import KnownRun, KnownStack, KnownStep
+from modalrun.run.status import NOT_ASKED, ModalView, judge
 
 NOON = datetime(2026, 11, 23, 12)
-FACTS = RunFacts(
+FACTS = RunMetadata(
     "modal", "per_step", "zenml-pipeline-training", "ap-" + "1" * 22, "sb-" + "A" * 26, 600, "dev"
 )
-STEP_FACTS = StepFacts("sb-" + "B" * 26, gpu="H100:2", cpu=8, memory=32768, exit_reason="OOM.")
+STEP_FACTS = StepMetadata("sb-" + "B" * 26, gpu="H100:2", cpu=8, memory=32768, exit_reason="OOM.")
 STEPS = [
     KnownStep("load_the_data", "completed", 1, NOON, NOON + timedelta(seconds=4)),
     KnownStep("train\x1b[2J", "failed", 2, NOON, NOON + timedelta(hours=2), facts=STEP_FACTS),
@@ -69,7 +69,7 @@ def test_everything_is_said_at_any_width(width: int) -> None:
 
 
 def test_a_step_that_was_started_again_says_why() -> None:
-    facts = StepFacts("sb-2", exit_reason="It was killed.", infrastructure_retries=1)
+    facts = StepMetadata("sb-2", exit_reason="It was killed.", infrastructure_retries=1)
     steps = [KnownStep("train", "completed", 1, NOON, NOON, facts=facts)]
     text = rendered(120, replace(RUN, status="completed", reason=None), steps=steps)
     assert "  train: It was killed. It was started again, at no retry's cost.\n" in text

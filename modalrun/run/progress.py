@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from modalrun.driver.events import FINAL, StepEvent
+from modalrun.run.events import FINAL, StepEvent
 
 
 @dataclass

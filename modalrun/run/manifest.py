@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
-from modalrun.facts import PREFIX
+from modalrun.run.metadata import PREFIX
 
 ORDER_FOLDER = "/opt/modalrun-order"
 ORDER_FILE = f"{ORDER_FOLDER}/order.json"

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from modalrun.driver import events
-from modalrun.driver.events import LinesOf
+from modalrun.run import events
+from modalrun.run.events import LinesOf
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

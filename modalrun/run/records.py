@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.facts import RunFacts, StepFacts
+from modalrun.run.metadata import RunMetadata, StepMetadata
 
 LATEST = "latest"
 MIN_PREFIX = 4
@@ -61,7 +61,7 @@ class KnownRun:
     start: datetime | None = None
     end: datetime | None = None
     reason: str | None = None
-    facts: RunFacts | None = None
+    facts: RunMetadata | None = None
     stack: KnownStack | None = None
 
 
@@ -86,7 +86,7 @@ class KnownStep:
     start: datetime | None = None
     end: datetime | None = None
     reason: str | None = None
-    facts: StepFacts | None = None
+    facts: StepMetadata | None = None
     since: datetime | None = None
 
 

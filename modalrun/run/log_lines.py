@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from modalrun.driver import events
-from modalrun.driver.events import LinesOf, StepEvent
 from modalrun.output.text import LineAssembler
+from modalrun.run import events
+from modalrun.run.events import LinesOf, StepEvent
 
 SYSTEM = "system"
 
@@ -56,7 +56,7 @@ class RunLines:
             driver's talk; None until an event says it. Not so where a dynamic pipeline's function
             prints.
 
-    The run sandbox's streams also carry events (`modalrun.driver.events`): those come out as what
+    The run sandbox's streams also carry events (`modalrun.run.events`): those come out as what
     they are, in their place. That a step gets another sandbox is also a line of source "system".
     """
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Literal
 
-from modalrun.driver.events import FINAL, StepEvent
 from modalrun.errors import ConnectionLostError
-from modalrun.facts import StepFacts
-from modalrun.history import KnownRun, KnownStep
-from modalrun.outcome import PAUSED, EndKind, answers, verdict
+from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.metadata import StepMetadata
+from modalrun.run.outcome import PAUSED, EndKind, answers, verdict
+from modalrun.run.records import KnownRun, KnownStep
 
 LOST = "lost"
 """The state of a run that ZenML records as going on, and whose sandbox has ended."""
@@ -65,7 +65,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class RunView:
+class RunStatus:
     """A run, from everything that is known of it at one moment.
 
     Attributes:
@@ -105,7 +105,7 @@ def needs_modal(run: KnownRun, *, exit_wanted: bool) -> bool:
 
 def judge(
     run: KnownRun, steps: Sequence[KnownStep], modal: ModalView, *, url: str | None = None
-) -> RunView:
+) -> RunStatus:
     """Put ZenML's record and Modal's word together."""
     exit_code, headline = _end(run, steps, modal)
     state, over = run.status, run.finished
@@ -116,7 +116,7 @@ def judge(
             notes = (_asked_to_stop(steps), *notes)
     if run.finished and modal.problem:
         notes = (Note(f"How the sandbox ended could not be found out: {modal.problem}"),)
-    return RunView(
+    return RunStatus(
         run=run,
         steps=tuple(steps),
         modal=modal,
@@ -185,7 +185,7 @@ def _end(
     return (None if modal.sandbox == "not asked" and run.facts else code), headline
 
 
-def with_events(view: RunView, events: Mapping[str, StepEvent]) -> RunView:
+def with_events(view: RunStatus, events: Mapping[str, StepEvent]) -> RunStatus:
     """A view brought up to date with the driver's last word on each step.
 
     ZenML's record of a step that has ended stays, unless the driver has begun a new attempt since.
@@ -207,7 +207,7 @@ _ENDED = frozenset({"completed", "cached", "failed", "stopped", "skipped", "retr
 def _with_event(step: KnownStep, event: StepEvent) -> KnownStep:
     at = _moment(event.at)
     held = step.facts
-    facts = StepFacts(
+    facts = StepMetadata(
         sandbox_id=event.sandbox or (held.sandbox_id if held else ""),
         gpu=event.gpu or (held.gpu if held else None),
         cpu=event.cpu or (held.cpu if held else None),

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 PREFIX = "modalrun_"
 """Before the name of each field, as the key of ZenML's metadata."""
 
-F = TypeVar("F", "RunFacts", "StepFacts", "Announced")
+F = TypeVar("F", "RunMetadata", "StepMetadata", "Announced")
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class RunMetadata:
     """Stored with a run as soon as its run sandbox exists.
 
     Attributes:
@@ -59,7 +59,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Announced:
-    """Stored with a run whose run sandbox is long in coming, before there are `RunFacts`.
+    """Stored with a run whose run sandbox is long in coming, before there are `RunMetadata`.
 
     Attributes:
         target: "modal" or "local".
@@ -75,7 +75,7 @@ class Announced:
 
 
 @dataclass(frozen=True)
-class StepFacts:
+class StepMetadata:
     """Stored with each attempt of a step in `per_step` mode.
 
     Attributes:
@@ -99,7 +99,7 @@ class StepFacts:
     infrastructure_retries: int | None = None
 
 
-def to_metadata(facts: RunFacts | StepFacts | Announced) -> dict[str, Any]:
+def to_metadata(facts: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:
     """Facts as ZenML's metadata; what is None is left out, since ZenML has no such value."""
     values = {f.name: getattr(facts, f.name) for f in fields(facts)}
     return {f"{PREFIX}{name}": value for name, value in values.items() if value is not None}

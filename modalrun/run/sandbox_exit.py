@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
-from modalrun.driver import (
+from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_KILLED,
     EXIT_OUT_OF_MEMORY,
@@ -83,7 +83,7 @@ def read_end(exit_code: int, status: int | None = None, detail: str = "") -> End
     """What an exit code and Modal's status mean.
 
     Modal's status comes first, since an exit code of 137 alone says little. The exit codes are
-    those of our supervisor and of the step's process, see `modalrun.driver`.
+    those of our supervisor and of the step's process, see `modalrun.run.contract`.
 
     Args:
         exit_code: Of the sandbox, with Modal's 124 for a timeout and 137 for a termination.

@@ -1,0 +1,1 @@
+"""Data that submitter, sandbox and observer share. Pure: imports no SDK and no Rich."""
