@@ -24,7 +24,7 @@ from uuid import uuid4
 from modalrun.localmodal import launcher
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection
-from modalrun.plan import TAG_ROLE, TAG_RUN
+from modalrun.plan.planner import TAG_ROLE, TAG_RUN
 from modalrun.run import events
 from modalrun.run.events import LinesOf
 from modalrun.run.log_lines import LogLine

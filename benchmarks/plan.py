@@ -61,7 +61,7 @@ def main() -> None:
 
 def enlarge(path: Path, count: int) -> None:
     """Repeat the steps of a deployment file until there are `count`."""
-    from modalrun import deployment_file
+    from modalrun.plan import deployment_file
 
     held = deployment_file.read(path)
     originals = list(held.snapshot["step_configurations"].items())

@@ -19,9 +19,9 @@ from pydantic import BaseModel
 
 from modalrun import errors
 from modalrun.cli import app, options
-from modalrun.deployment import Deployment, StepView
-from modalrun.plan import RUN_FIELDS, Plan, app_name, make_plan
-from modalrun.resources import DRIVER_CORES, DRIVER_MEMORY_MIB, MIN_CORES, MIN_MEMORY_MIB
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.planner import RUN_FIELDS, Plan, app_name, make_plan
+from modalrun.plan.resources import DRIVER_CORES, DRIVER_MEMORY_MIB, MIN_CORES, MIN_MEMORY_MIB
 from modalrun.spec.fields import ImageSetting, ResourceFields, SettingFields
 from modalrun.spec.precedence import Origin
 from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, STEP_KEYS, ModalSection, OurKeys

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun.isolating import as_plain
 from modalrun.modal_api import Connection
 from modalrun.modal_api.images import python_path
-from modalrun.ordering import Source, make_order
-from modalrun.plan import Plan
-from modalrun.recipe import ImageRecipe, Named, RegistryCredentials
+from modalrun.plan.image_recipe import ImageRecipe, Named, RegistryCredentials
+from modalrun.plan.isolated_step import as_plain
+from modalrun.plan.manifest_builder import Source, make_order
+from modalrun.plan.planner import Plan
 from modalrun.run import manifest as orders
 from modalrun.run.manifest import Order
 

@@ -28,10 +28,10 @@ from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.paths import STATE_VARIABLE
 from modalrun.modal_api.account import CONNECT_SECONDS, Account, Order
-from modalrun.plan import Plan
-from modalrun.recipe import Named
+from modalrun.plan.image_recipe import Named
+from modalrun.plan.planner import Plan
+from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
-from modalrun.stack_facts import problems_on_modal, wrong_stack
 from modalrun.util import check as findings
 from modalrun.util import compatibility, reachability
 from modalrun.util.check import LABELS, Finding

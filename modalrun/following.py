@@ -16,7 +16,7 @@ from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunEr
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.ending import RunSandboxes
-from modalrun.plan import Plan
+from modalrun.plan.planner import Plan
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine
 from modalrun.run.outcome import (

@@ -13,8 +13,8 @@ from pathlib import Path
 from modalrun import finding, preparation
 from modalrun.errors import UsageError
 from modalrun.finding import FoundPipeline
+from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import Target, load_spec
-from modalrun.stack_facts import problems_on_modal, wrong_stack
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
 
-from modalrun import pricing
 from modalrun.errors import UsageError
-from modalrun.prices import LIST_PRICES, PriceTable
+from modalrun.plan import pricing
+from modalrun.plan.prices import LIST_PRICES, PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import KnownRun, KnownStep
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from modalrun import deployment_file, preparation, pricing
-from modalrun.deployment_file import DeploymentFile
+from modalrun import preparation
 from modalrun.errors import ModalrunError, UsageError
-from modalrun.plan import Plan
+from modalrun.plan import deployment_file, pricing
+from modalrun.plan.deployment_file import DeploymentFile
+from modalrun.plan.planner import Plan
+from modalrun.plan.prices import LIST_PRICES, PriceTable
+from modalrun.plan.pricing import Cost
+from modalrun.plan.stack import StackFacts
 from modalrun.preparation import Prepared
-from modalrun.prices import LIST_PRICES, PriceTable
-from modalrun.pricing import Cost
 from modalrun.spec.run_spec import RunSpec
-from modalrun.stack_facts import StackFacts
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import deployment_file, plan, zenml_config
-from modalrun.deployment import Deployment
-from modalrun.deployment_file import DeploymentFile
+from modalrun import zenml_config
 from modalrun.engine import engine_packages
-from modalrun.plan import Plan
+from modalrun.plan import deployment_file
+from modalrun.plan import planner as plan
+from modalrun.plan.deployment import Deployment
+from modalrun.plan.deployment_file import DeploymentFile
+from modalrun.plan.planner import Plan
+from modalrun.plan.stack import StackFacts, problems_on_modal
 from modalrun.spec.run_spec import RunSpec
-from modalrun.stack_facts import StackFacts, problems_on_modal
 from modalrun.util import compatibility
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from modalrun import errors, following, reconciling, runs, stopping, submission
 from modalrun.following import OnInterrupt, Submitted
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.output.console import Reporter, reporter
+from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import manifest as orders
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.spec.yaml_source import YamlSource
-from modalrun.stack_facts import problems_on_modal, wrong_stack
 from modalrun.util import compatibility, interrupts
 
 if TYPE_CHECKING:

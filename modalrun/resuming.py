@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING, cast
 from modalrun.dispatch import write
 from modalrun.errors import UsageError
 from modalrun.following import Submitted, Watcher
-from modalrun.image import ImageRecipe
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.plan import MAX_TAG, TAG_PIPELINE, TAG_ROLE, Plan, SandboxSpec, StepPlan, fit, for_run
-from modalrun.recipe import Named
-from modalrun.resources import Resources
+from modalrun.plan.docker_settings import ImageRecipe
+from modalrun.plan.image_recipe import Named
+from modalrun.plan.planner import (
+    MAX_TAG,
+    TAG_PIPELINE,
+    TAG_ROLE,
+    Plan,
+    SandboxSpec,
+    StepPlan,
+    fit,
+    for_run,
+)
+from modalrun.plan.resources import Resources
 from modalrun.run.contract import TAKE_OVER
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.metadata import to_metadata

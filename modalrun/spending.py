@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from modalrun.plan import Plan
-from modalrun.prices import LIST_PRICES
-from modalrun.pricing import dollars, spent
+from modalrun.plan.planner import Plan
+from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.pricing import dollars, spent
 from modalrun.run.progress import Board
 
 

@@ -14,25 +14,26 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import following, preparation, pricing, withdrawing
-from modalrun import plan as planning
+from modalrun import following, preparation, withdrawing
 from modalrun.dispatch import Dispatched, dispatch
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
 from modalrun.following import OnInterrupt, Submitted, Watcher
-from modalrun.image import dockerignore
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.ordering import Source
-from modalrun.plan import Plan
+from modalrun.plan import planner as planning
+from modalrun.plan import pricing
+from modalrun.plan.docker_settings import dockerignore
+from modalrun.plan.manifest_builder import Source
+from modalrun.plan.planner import Plan
+from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.stack import wrong_stack
 from modalrun.planning import account_prices
 from modalrun.preloading import PRELOAD
-from modalrun.prices import LIST_PRICES
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
 from modalrun.source_changes import kept
 from modalrun.source_tree import digest, hashes, stage
 from modalrun.spec.run_spec import RunSpec
-from modalrun.stack_facts import wrong_stack
 from modalrun.util import interrupts
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ def plan(
     """
     checked = given.load(spec)
 
+    from modalrun.plan.stack import wrong_stack
     from modalrun.planning import plan_spec
-    from modalrun.stack_facts import wrong_stack
 
     with Waiting("Compiling", quiet=output is OutputOption.json):
         found = plan_spec(checked)

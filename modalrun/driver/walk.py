@@ -18,7 +18,7 @@ from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
 from modalrun.driver.wanted import wanted
 from modalrun.errors import ModalrunError
-from modalrun.plan import MAX_TAG, fit
+from modalrun.plan.planner import MAX_TAG, fit
 from modalrun.run import events, sandbox_exit
 from modalrun.run.events import StepEvent, StepState
 from modalrun.run.manifest import Order, StepOrder

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from modalrun.driver.ahead import longest_wait
-from modalrun.plan import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
+from modalrun.plan.planner import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 from modalrun.run.contract import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
 from modalrun.run.manifest import Order, SandboxOrder
 

@@ -19,9 +19,9 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import checks, images
 from modalrun.modal_api.run_sandbox import RunningSandbox
 from modalrun.modal_api.translate import is_rate_limit, translated
-from modalrun.plan import TAG_AFTER, Plan, SandboxSpec
-from modalrun.recipe import ImageRecipe, RegistryCredentials
-from modalrun.resources import limited
+from modalrun.plan.image_recipe import ImageRecipe, RegistryCredentials
+from modalrun.plan.planner import TAG_AFTER, Plan, SandboxSpec
+from modalrun.plan.resources import limited
 from modalrun.spec.run_spec import Target
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from modalrun.driver.control import STOP
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.translate import translated
-from modalrun.plan import TAG_ROLE, TAG_RUN
+from modalrun.plan.planner import TAG_ROLE, TAG_RUN
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:

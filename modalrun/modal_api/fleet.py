@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import images, inside
 from modalrun.modal_api.translate import is_rate_limit, translated
-from modalrun.plan import TAG_ROLE, TAG_RUN, TAG_STEP
-from modalrun.resources import limited
+from modalrun.plan.planner import TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.plan.resources import limited
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.sandbox_exit import End, read_end

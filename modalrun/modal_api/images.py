@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import modalrun
 from modalrun.errors import InternalError, RunFailedError, UsageError
 from modalrun.modal_api.translate import translated
-from modalrun.recipe import (
+from modalrun.plan.image_recipe import (
     CODE_FOLDER,
     BuiltByZenML,
     FromDockerfile,
@@ -24,7 +24,7 @@ from modalrun.recipe import (
     RegistryCredentials,
     Slim,
 )
-from modalrun.requirement_lines import is_plain
+from modalrun.plan.requirement_lines import is_plain
 from modalrun.run.manifest import ORDER_FILE
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from modalrun.image import ImageRecipe
 from modalrun.output.text import without_credentials
-from modalrun.plan import SandboxSpec
+from modalrun.plan.docker_settings import ImageRecipe
+from modalrun.plan.planner import SandboxSpec
+from modalrun.plan.pricing import SandboxCost
 from modalrun.planning import PricedPlan
-from modalrun.pricing import SandboxCost
 from modalrun.spec.precedence import Value
 
 VERSION = 1

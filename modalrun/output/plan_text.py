@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 
 import typer
 
-from modalrun.image import ImageRecipe
 from modalrun.output.text import harmless
 from modalrun.output.wrapping import NO_BREAK, terminal_width, wrapped
-from modalrun.plan import Plan, SandboxSpec
+from modalrun.plan.docker_settings import ImageRecipe
+from modalrun.plan.planner import Plan, SandboxSpec
+from modalrun.plan.pricing import Cost, SandboxCost, dollars
+from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.planning import PricedPlan
-from modalrun.pricing import Cost, SandboxCost, dollars
-from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.spec.precedence import Value
 
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")

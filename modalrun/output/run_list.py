@@ -15,8 +15,8 @@ from modalrun.output.console import make_console, print_wide
 from modalrun.output.status_json import run_fields
 from modalrun.output.text import harmless
 from modalrun.output.words import STYLES, duration
-from modalrun.prices import LIST_PRICES
-from modalrun.pricing import dollars
+from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.pricing import dollars
 
 VERSION = 1
 SHORT = 8

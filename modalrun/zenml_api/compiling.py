@@ -30,8 +30,9 @@ from zenml.stack import Stack
 from zenml.utils import env_utils, source_utils
 from zenml.utils.pydantic_utils import validate_function_args
 
-from modalrun.deployment import Deployment, read_snapshot
 from modalrun.errors import Interrupted, ModalrunError, NotFoundError, UsageError
+from modalrun.plan.deployment import Deployment, read_snapshot
+from modalrun.plan.stack import StackFacts
 from modalrun.spec.declared import unknown_parameter
 from modalrun.spec.messages import path_name
 from modalrun.spec.mistakes import Mistakes, together
@@ -39,7 +40,6 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import validation_message, validation_messages
 from modalrun.spec.yaml_source import nearest
-from modalrun.stack_facts import StackFacts
 from modalrun.zenml_api.code_settings import (
     component_config,
     component_defaults,

@@ -19,8 +19,8 @@ from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
 from modalrun.driver.process import one_line, say, tell
-from modalrun.isolating import sandbox_for
 from modalrun.orchestrator import ModalOrchestrator
+from modalrun.plan.isolated_step import sandbox_for
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.sandbox_exit import Kind

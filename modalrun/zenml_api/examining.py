@@ -9,7 +9,7 @@ from zenml.client import Client
 from zenml.stack import Stack
 
 from modalrun.errors import AuthenticationError, ModalrunError, UsageError
-from modalrun.recipe import BuiltByZenML, FromRegistry, ImageRecipe
+from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
 from modalrun.zenml_api.code_settings import component_config, credentials

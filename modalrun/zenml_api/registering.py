@@ -13,9 +13,9 @@ from zenml.utils import source_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.orchestrator_config import FLAVOR
+from modalrun.plan.stack import StackFacts
 from modalrun.spec.run_spec import Target
 from modalrun.spec.yaml_source import nearest
-from modalrun.stack_facts import StackFacts
 from modalrun.zenml_api.stacks import stack_facts, stand_in
 from modalrun.zenml_api.translate import translated
 

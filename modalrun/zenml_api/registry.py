@@ -14,8 +14,8 @@ from zenml.stack import Stack
 
 from modalrun.errors import ModalrunError, RunFailedError, UsageError
 from modalrun.orchestrator import ModalOrchestrator
-from modalrun.plan import Plan, SandboxSpec
-from modalrun.recipe import BuiltByZenML, FromRegistry, ImageRecipe, RegistryCredentials
+from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe, RegistryCredentials
+from modalrun.plan.planner import Plan, SandboxSpec
 from modalrun.zenml_api.translate import first_line, translated
 
 _WAYS_OUT = (

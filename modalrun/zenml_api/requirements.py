@@ -16,11 +16,11 @@ from zenml.integrations.registry import integration_registry
 from zenml.stack import Stack
 from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 
-from modalrun.deployment import Deployment
-from modalrun.docker_files import read_requirements, resolve
 from modalrun.errors import UsageError
-from modalrun.image import GATHERED
-from modalrun.requirement_lines import logical_lines
+from modalrun.plan.deployment import Deployment
+from modalrun.plan.docker_files import read_requirements, resolve
+from modalrun.plan.docker_settings import GATHERED
+from modalrun.plan.requirement_lines import logical_lines
 from modalrun.spec.yaml_source import nearest
 from modalrun.zenml_api.translate import first_line
 
@@ -97,7 +97,7 @@ def gathered(
             pyproject.toml. They take seconds, and a run on the local Modal server needs neither.
 
     Returns:
-        {"packages": [{"origin": ..., "lines": [...]}], "apt": [...]}, as `modalrun.image` reads it.
+        {"packages": [{"origin": ..., "lines": [...]}], "apt": [...]}, as `modalrun.plan.docker_settings` reads it.
 
     Raises:
         UsageError: An integration is unknown, a file is missing, or a command failed.

@@ -19,9 +19,9 @@ from zenml.models import (
     StackResponse,
 )
 
-from modalrun.deployment import Deployment, read_snapshot
-from modalrun.deployment_file import AGAIN, DeploymentFile
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.plan.deployment import Deployment, read_snapshot
+from modalrun.plan.deployment_file import AGAIN, DeploymentFile
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec

@@ -13,7 +13,7 @@ from zenml.utils import pagination_utils
 from modalrun.errors import UsageError
 from modalrun.orchestrator import ModalOrchestrator
 from modalrun.orchestrator_config import FLAVOR, ModalOrchestratorConfig
-from modalrun.stack_facts import Component, StackFacts
+from modalrun.plan.stack import Component, StackFacts
 from modalrun.zenml_api.translate import first_line
 
 

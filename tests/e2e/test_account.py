@@ -10,8 +10,8 @@ import pytest
 from modalrun.errors import AuthenticationError
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
+from modalrun.plan.prices import LIST_PRICES
 from modalrun.planning import account_prices
-from modalrun.prices import LIST_PRICES
 
 pytestmark = pytest.mark.e2e
 

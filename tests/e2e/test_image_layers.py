@@ -20,7 +20,7 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.paths import StateDir
 from modalrun.localmodal.store import Store
 from modalrun.modal_api.images import Builder, python_path, with_files
-from modalrun.recipe import (
+from modalrun.plan.image_recipe import (
     FromDockerfile,
     FromRegistry,
     ImageRecipe,

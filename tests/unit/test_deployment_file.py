@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from modalrun import deployment_file
-from modalrun.deployment import Deployment, read_snapshot
-from modalrun.deployment_file import DeploymentFile
 from modalrun.errors import UsageError
-from modalrun.image import GATHERED
+from modalrun.plan import deployment_file
+from modalrun.plan.deployment import Deployment, read_snapshot
+from modalrun.plan.deployment_file import DeploymentFile
+from modalrun.plan.docker_settings import GATHERED
+from modalrun.plan.stack import Component, StackFacts
 from modalrun.spec.precedence import Origin, SettingsLayer
-from modalrun.stack_facts import Component, StackFacts
 
 DOCKER = {"apt_packages": ["git"], GATHERED: {"packages": [], "apt": ["git", "curl"]}}
 

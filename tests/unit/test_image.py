@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from zenml.config import DockerSettings
 from zenml.utils.pydantic_utils import update_model
 
-from modalrun import image as image_module
 from modalrun.errors import UsageError
-from modalrun.image import GATHERED, dockerignore, image_recipe, merged_docker
-from modalrun.recipe import (
+from modalrun.plan import docker_settings as image_module
+from modalrun.plan.docker_settings import GATHERED, dockerignore, image_recipe, merged_docker
+from modalrun.plan.image_recipe import (
     BuiltByZenML,
     FromDockerfile,
     FromRegistry,

@@ -9,7 +9,7 @@ from zenml.stack import Stack
 from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
-from modalrun.image import GATHERED
+from modalrun.plan.docker_settings import GATHERED
 from modalrun.zenml_api.registry import _is_in
 from modalrun.zenml_api.requirements import gathered, with_gathered
 

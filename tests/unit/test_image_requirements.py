@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun import engine
-from modalrun.docker_files import read_requirements, resolve
 from modalrun.errors import UsageError
-from modalrun.requirement_lines import (
+from modalrun.plan.docker_files import read_requirements, resolve
+from modalrun.plan.requirement_lines import (
     contradictions,
     has_hashes,
     is_plain,

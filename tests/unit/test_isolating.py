@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from modalrun.deployment import Deployment
 from modalrun.errors import UsageError
-from modalrun.isolating import as_plain, sandbox_for
-from modalrun.plan import make_plan
+from modalrun.plan.deployment import Deployment
+from modalrun.plan.isolated_step import as_plain, sandbox_for
+from modalrun.plan.planner import make_plan
 from modalrun.run import manifest as orders
 from modalrun.run.manifest import Order, SandboxOrder, StepOrder
 from modalrun.spec.precedence import Origin, SettingsLayer

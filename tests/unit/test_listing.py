@@ -10,7 +10,7 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.listing import check_states, estimate
-from modalrun.prices import PriceTable
+from modalrun.plan.prices import PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import KnownRun, KnownStep
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun import plan as planning
-from modalrun.deployment import Deployment, StepView
 from modalrun.errors import UsageError
-from modalrun.plan import MAX_NAME, MAX_TAG, Plan, app_name, fit, for_run, make_plan
+from modalrun.plan import planner as planning
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.planner import MAX_NAME, MAX_TAG, Plan, app_name, fit, for_run, make_plan
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.spec.run_spec import Target
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun.catalog import GPUS_PER_SANDBOX
 from modalrun.errors import CostLimitError
-from modalrun.image import ImageRecipe
-from modalrun.plan import Plan, SandboxSpec, StepPlan
-from modalrun.prices import LIST_PRICES
-from modalrun.pricing import account_rates, check_limit, cost, dollars
-from modalrun.resources import Resources
+from modalrun.plan.catalog import GPUS_PER_SANDBOX
+from modalrun.plan.docker_settings import ImageRecipe
+from modalrun.plan.planner import Plan, SandboxSpec, StepPlan
+from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.pricing import account_rates, check_limit, cost, dollars
+from modalrun.plan.resources import Resources
 
 IMAGE = ImageRecipe("3.11")
 

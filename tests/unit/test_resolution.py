@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun.deployment import Deployment, StepView
 from modalrun.errors import UsageError
-from modalrun.plan import Plan, make_plan
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.planner import Plan, make_plan
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find, flatten
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.resources import Resolved, Resources, memory_mib, of_pipeline, of_step
+from modalrun.plan.resources import Resolved, Resources, memory_mib, of_pipeline, of_step
 from modalrun.spec.fields import split_gpu
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 

@@ -2,10 +2,10 @@
 
 from decimal import Decimal
 
-from modalrun.image import ImageRecipe
-from modalrun.plan import Plan, SandboxSpec, StepPlan
-from modalrun.pricing import dollars
-from modalrun.resources import Resources
+from modalrun.plan.docker_settings import ImageRecipe
+from modalrun.plan.planner import Plan, SandboxSpec, StepPlan
+from modalrun.plan.pricing import dollars
+from modalrun.plan.resources import Resources
 from modalrun.run.events import StepEvent
 from modalrun.run.progress import Board
 from modalrun.spending import spending

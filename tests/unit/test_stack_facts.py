@@ -2,7 +2,7 @@
 
 import pytest
 
-from modalrun.stack_facts import (
+from modalrun.plan.stack import (
     Component,
     StackFacts,
     is_on_this_machine,

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from modalrun import pricing
-from modalrun.deployment import Deployment, StepView
 from modalrun.output.plan_text import lines
-from modalrun.plan import make_plan
+from modalrun.plan import pricing
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.planner import make_plan
+from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.stack import StackFacts
 from modalrun.planning import PricedPlan
-from modalrun.prices import LIST_PRICES
 from modalrun.spec.precedence import Origin, SettingsLayer
-from modalrun.stack_facts import StackFacts
 
 LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 

@@ -1,6 +1,6 @@
 """What an image is made of: a frozen value that can be compared, printed and tested. Pure.
 
-`modalrun.image` makes recipes of ZenML's `DockerSettings`; `modalrun.modal_api.images` makes
+`modalrun.plan.docker_settings` makes recipes of ZenML's `DockerSettings`; `modalrun.modal_api.images` makes
 images of recipes.
 """
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 
-from modalrun.catalog import gpu_name
 from modalrun.errors import CostLimitError
-from modalrun.plan import Plan, SandboxSpec
-from modalrun.prices import PriceTable
-from modalrun.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.plan.catalog import gpu_name
+from modalrun.plan.planner import Plan, SandboxSpec
+from modalrun.plan.prices import PriceTable
+from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.spec.fields import split_gpu
 
 HOUR = 3600

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from modalrun import docker_files, requirement_lines
 from modalrun.errors import UsageError
-from modalrun.recipe import (
+from modalrun.plan import docker_files, requirement_lines
+from modalrun.plan.image_recipe import (
     CODE_FOLDER,
     Base,
     BuiltByZenML,

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modalrun.deployment import Deployment, StepView
 from modalrun.errors import UsageError
-from modalrun.ordering import sandbox_order
-from modalrun.plan import make_plan
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.manifest_builder import sandbox_order
+from modalrun.plan.planner import make_plan
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modalrun.image import GATHERED
+from modalrun.plan.docker_settings import GATHERED
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 
 

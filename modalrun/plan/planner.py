@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from modalrun import catalog, resources
-from modalrun.deployment import Deployment, StepView
 from modalrun.errors import UsageError
-from modalrun.image import CODE_FOLDER, ImageRecipe, image_recipe
-from modalrun.resources import Resolved, Resources
+from modalrun.plan import catalog, resources
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.docker_settings import CODE_FOLDER, ImageRecipe, image_recipe
+from modalrun.plan.resources import Resolved, Resources
 from modalrun.run.contract import DYNAMIC, WALKER
 from modalrun.run.manifest import ORDER_FILE
 from modalrun.spec.fields import CREATION_RATE, INFRASTRUCTURE_RETRIES, MAX_TIMEOUT_SECONDS, Prewarm

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from modalrun import requirement_lines
 from modalrun.errors import UsageError
+from modalrun.plan import requirement_lines
 
 
 def resolve(name: str, source_root: Path) -> Path:

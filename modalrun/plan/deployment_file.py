@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from modalrun import __version__
-from modalrun.deployment import Deployment, read_snapshot
 from modalrun.errors import UsageError
+from modalrun.plan.deployment import Deployment, read_snapshot
+from modalrun.plan.stack import StackFacts
 from modalrun.spec.precedence import Origin, SettingsLayer
-from modalrun.stack_facts import StackFacts
 
 FORMAT = "modalrun-deployment"
 VERSION = 1

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modalrun import catalog
 from modalrun.errors import UsageError
+from modalrun.plan import catalog
 from modalrun.spec.fields import MEMORY, QUANTITIES, split_gpu
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modalrun.plan import Plan, SandboxSpec
-from modalrun.recipe import ImageRecipe
+from modalrun.plan.image_recipe import ImageRecipe
+from modalrun.plan.planner import Plan, SandboxSpec
 from modalrun.run.manifest import Order, SandboxOrder, StepOrder
 
 if TYPE_CHECKING:
