@@ -17,7 +17,7 @@ from modalrun.run import manifest as orders
 from modalrun.run.manifest import Order
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compiling import Compiled
+    from modalrun.zenml_api.compile import Compiled
     from modalrun.zenml_api.runs import CreatedRun
 
 
@@ -66,7 +66,7 @@ def dispatch(
     """
     if plan.mode != "per_step":
         return Dispatched(plan, run.environment)
-    from modalrun.zenml_api import ordering
+    from modalrun.zenml_api import step_policies
 
     secrets = {**run.environment, **connection.driver_environment()}
     images = connection.build_images(plan, staged, registry)
@@ -74,8 +74,8 @@ def dispatch(
         plan,
         run.id,
         images=images,
-        policies=ordering.policies(compiled),
-        failure_mode=ordering.failure_mode(compiled),
+        policies=step_policies.policies(compiled),
+        failure_mode=step_policies.failure_mode(compiled),
         variables=run.environment,
         source=source,
         done=run.cached,
@@ -83,7 +83,7 @@ def dispatch(
     )
     if plan.dynamic:
         written = as_plain(compiled.deployment.written)
-        docker = ordering.pipeline_docker(compiled)
+        docker = step_policies.pipeline_docker(compiled)
         order = replace(order, docker=docker, written=written)
     return Dispatched(
         with_driver(plan, order), secrets, write(order, folder), orders.to_metadata(order)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from modalrun import preparation, zenml_config
+from modalrun import preparation
 from modalrun.engine import engine_packages
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.localmodal import launcher
@@ -35,6 +35,7 @@ from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
 from modalrun.util import check as findings
 from modalrun.util import compatibility, reachability
 from modalrun.util.check import LABELS, Finding
+from modalrun.zenml_api import config_files
 
 if TYPE_CHECKING:
     from zenml.stack import Stack
@@ -138,11 +139,11 @@ class _Examination:
 
     def _protect_zenml(self) -> Path | None:
         """Keep ZenML from changing the user's configuration, or from making one."""
-        os.environ[zenml_config.DISABLE_MIGRATION] = "true"
-        if (zenml_config.folder() / "config.yaml").is_file():
-            return zenml_config.protect()
-        del os.environ[zenml_config.DISABLE_MIGRATION]
-        os.environ[zenml_config.CONFIG_PATH] = str(self._scratch / "zenml")
+        os.environ[config_files.DISABLE_MIGRATION] = "true"
+        if (config_files.folder() / "config.yaml").is_file():
+            return config_files.protect()
+        del os.environ[config_files.DISABLE_MIGRATION]
+        os.environ[config_files.CONFIG_PATH] = str(self._scratch / "zenml")
         return None
 
     def _wait(self) -> None:
@@ -217,7 +218,7 @@ class _Examination:
 
     def _zenml_server(self) -> bool:
         """Whether ZenML's server, if there is one, is there."""
-        url, client = zenml_config.store_url(), metadata.version("zenml")
+        url, client = config_files.store_url(), metadata.version("zenml")
         if urlsplit(url).scheme not in {"http", "https"}:
             self._put(_database(url, client))
             self._answered("ZenML", None)
@@ -259,12 +260,12 @@ class _Examination:
     def _with_zenml(self) -> None:
         root = self._spec.source_root if self._spec else Path.cwd()
         preparation.prepare_process(root)
-        from modalrun.zenml_api import examining
+        from modalrun.zenml_api import health
 
         with self._news:
             self._deadline = time.monotonic() + LIMIT_SECONDS
             self._news.notify_all()
-        login = self._checked("zenml_login", examining.login)
+        login = self._checked("zenml_login", health.login)
         self._put(login)
         if login.state == "problem":
             why = "ZenML can't be asked"
@@ -275,10 +276,10 @@ class _Examination:
         compiled_for = self._spec is not None and self._spec.deployment is not None
         if not compiled_for:
             try:
-                stack, token = examining.stack_of(self._spec)
+                stack, token = health.stack_of(self._spec)
                 self._look_at(stack)
             except Exception as error:
-                self._put(examining.problem_of("stack", error))
+                self._put(health.problem_of("stack", error))
         plan: Plan | None = None
         if self._spec is not None:
             try:
@@ -287,7 +288,7 @@ class _Examination:
                 plan = preparation.prepared(compiled.deployment, compiled.facts, self._spec).plan
                 self._put(_pipeline(plan))
             except Exception as error:
-                problem = examining.problem_of("pipeline", error)
+                problem = health.problem_of("pipeline", error)
                 stacks = self._found.get("stack")
                 if stacks is not None and stacks.message == problem.message:
                     self._skip(("pipeline",), "the stack is a problem")
@@ -302,11 +303,11 @@ class _Examination:
 
     def _look_at(self, stack: Stack) -> None:
         """Check a stack, and its artifact store in a thread of its own."""
-        from modalrun.zenml_api import examining
+        from modalrun.zenml_api import health
         from modalrun.zenml_api.stacks import stack_facts
 
         def round_trip() -> None:
-            self._put(self._checked("artifact_store", lambda: examining.round_trip(stack)))
+            self._put(self._checked("artifact_store", lambda: health.round_trip(stack)))
 
         threading.Thread(target=round_trip, daemon=True).start()
         facts = stack_facts(stack)
@@ -321,22 +322,22 @@ class _Examination:
         try:
             return Finding(check, "ok", make())
         except Exception as error:
-            if "modalrun.zenml_api.translate" not in sys.modules:
+            if "modalrun.zenml_api.errors" not in sys.modules:
                 return Finding.of_error(check, error)
-            from modalrun.zenml_api import examining
+            from modalrun.zenml_api import health
 
-            return examining.problem_of(check, error)
+            return health.problem_of(check, error)
 
     def _checked_images(self, plan: Plan, stack: Stack) -> Finding:
         """Of several images the first that is not in order."""
-        from modalrun.zenml_api import examining
+        from modalrun.zenml_api import health
 
         docker = any(shutil.which(command) for command in ("docker", "podman"))
         recipes = dict.fromkeys(sandbox.image for sandbox in plan.sandboxes)
         try:
-            found = [examining.image(recipe, stack, docker=docker) for recipe in recipes]
+            found = [health.image(recipe, stack, docker=docker) for recipe in recipes]
         except Exception as error:
-            return examining.problem_of("image", error)
+            return health.problem_of("image", error)
         wrong = [finding for finding in found if finding.state != "ok"]
         said = dict.fromkeys(finding.message for finding in found)
         return wrong[0] if wrong else Finding("image", "ok", "; ".join(said))
@@ -418,7 +419,7 @@ def _is_silence(error: OSError) -> bool:
 def _database(url: str, client: str) -> Finding:
     if url and not url.startswith("sqlite"):
         return Finding("zenml_server", "ok", "none: a database of ZenML's, asked directly")
-    held = zenml_config.database_version()
+    held = config_files.database_version()
     message = "none: ZenML's records are in a database on this machine"
     if held is None or held == client:
         return Finding("zenml_server", "ok", message)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from zenml.orchestrators.base_orchestrator import BaseOrchestratorFlavor
 
-from modalrun.orchestrator_config import FLAVOR, ModalOrchestratorConfig
+from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
 
 if TYPE_CHECKING:
-    from modalrun.orchestrator import ModalOrchestrator
+    from modalrun.zenml_api.orchestrator import ModalOrchestrator
 
 
 class ModalrunOrchestratorFlavor(BaseOrchestratorFlavor):
@@ -31,6 +31,6 @@ class ModalrunOrchestratorFlavor(BaseOrchestratorFlavor):
     @property
     def implementation_class(self) -> type[ModalOrchestrator]:
         """The orchestrator; imported when it is first needed."""
-        from modalrun.orchestrator import ModalOrchestrator
+        from modalrun.zenml_api.orchestrator import ModalOrchestrator
 
         return ModalOrchestrator

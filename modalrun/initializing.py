@@ -82,9 +82,9 @@ def initialize(
             )
         found = [one for one in found if one.source == pipeline] or [FoundPipeline(pipeline)]
     with preparation.zenml_process(root), redirect_stdout(sys.stderr):
-        from modalrun.zenml_api import registering
+        from modalrun.zenml_api import registration
 
-        stack = registering.stack_to_start_from(from_stack, root)
+        stack = registration.stack_to_start_from(from_stack, root)
         problems = problems_on_modal(stack) if target == "modal" else []
         if problems:
             error = wrong_stack(stack, problems)
@@ -92,7 +92,7 @@ def initialize(
                 f"{error.message}\nNothing was registered.",
                 hint="Name another stack with --from, or use '--target local'.",
             )
-        made = registering.register(stack, name, target)
+        made = registration.register(stack, name, target)
     steps = [Step(text, new) for text, new in made.steps]
     undo = list(made.undo)
     ready = _write_spec(folder / spec, found, name, target, steps)

@@ -59,13 +59,13 @@ def listing(
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    from modalrun.zenml_api import history
+    from modalrun.zenml_api import queries
 
-    found = history.listed(
+    found = queries.listed(
         limit=limit, states=states, pipeline=pipeline, since=since, everybodys=everybodys
     )
     priced = [r for r in found if r.facts and r.facts.target == "modal"]
-    attempts = history.sandbox_seconds(
+    attempts = queries.sandbox_seconds(
         [r for r in priced if r.facts and r.facts.mode == "per_step"]
     )
     now = datetime.now(timezone.utc).replace(tzinfo=None)

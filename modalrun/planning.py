@@ -66,7 +66,7 @@ def compile_spec(spec: RunSpec, path: Path) -> None:
         compiled = preparation.load(spec)
         # A plan that can't be made is better found now.
         preparation.prepared(compiled.deployment, compiled.facts, spec)
-        from modalrun.zenml_api.compiling import VERSION
+        from modalrun.zenml_api.compile import VERSION
 
         deployment_file.write(
             path,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import zenml_config
 from modalrun.engine import engine_packages
 from modalrun.plan import deployment_file
 from modalrun.plan import planner as plan
@@ -24,9 +23,10 @@ from modalrun.plan.planner import Plan
 from modalrun.plan.stack import StackFacts, problems_on_modal
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util import compatibility
+from modalrun.zenml_api import config_files
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compiling import Compiled
+    from modalrun.zenml_api.compile import Compiled
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def load(spec: RunSpec) -> Compiled:
     gc.disable()
     try:
         with redirect_stdout(sys.stderr):
-            from modalrun.zenml_api import compiling, snapshots
+            from modalrun.zenml_api import compile, snapshots
 
         path = file_of(spec)
         # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
@@ -111,7 +111,7 @@ def load(spec: RunSpec) -> Compiled:
                 return snapshots.from_file(deployment_file.read(path), spec)
             if spec.deployment is not None:
                 return snapshots.stored(spec.deployment, spec)
-            return compiling.compile_spec(spec)
+            return compile.compile_spec(spec)
     finally:
         gc.freeze()
         gc.enable()
@@ -126,7 +126,7 @@ def zenml_process(source_root: Path) -> Iterator[None]:
         UsageError: modalrun doesn't work with the version of ZenML or modal that is installed.
     """
     compatibility.require()
-    copy = zenml_config.protect()
+    copy = config_files.protect()
     try:
         prepare_process(source_root)
         yield
@@ -141,7 +141,7 @@ def prepare_process(source_root: Path) -> None:
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
     """
-    zenml_config.require_server()
+    config_files.require_server()
     os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
     os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     if (source_root / ".zen").is_dir():

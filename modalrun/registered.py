@@ -135,10 +135,10 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    from modalrun.zenml_api import history
+    from modalrun.zenml_api import queries
 
     with _worded(), _same_variables():
-        view = runs.look(history.known(run))
+        view = runs.look(queries.known(run))
         if view.state == LOST and view.over:
             view = reconciling.reconcile(view.run).view
         for note in view.notes:

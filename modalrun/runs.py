@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from modalrun import preparation, reaching, zenml_config
+from modalrun import preparation, reaching
 from modalrun.errors import NotFoundError
 from modalrun.run import records, status
 from modalrun.run.records import LATEST, KnownRun
 from modalrun.run.status import NOT_ASKED, ModalView, RunStatus
+from modalrun.zenml_api import config_files
 
 _CANDIDATES = 50
 """How many recent runs are compared with a text that means none of them."""
@@ -33,12 +34,12 @@ def looking_on() -> Iterator[None]:
     gc.disable()
     try:
         with preparation.zenml_process(Path.cwd()):
-            zenml_config.skip_migration()
+            config_files.skip_migration()
             # ZenML prints to stdout while it is imported; stdout is for data.
             with redirect_stdout(sys.stderr):
                 from zenml.client import Client
 
-                from modalrun.zenml_api.translate import translated
+                from modalrun.zenml_api.errors import translated
 
                 with translated():
                     # The store's own imports are half of all.
@@ -64,7 +65,7 @@ def resolve(text: str | None, *, interactive: bool) -> KnownRun:
     """
     meant = records.wanted(text, interactive=interactive)
 
-    from modalrun.zenml_api import history as zenml_history
+    from modalrun.zenml_api import queries as zenml_history
 
     if meant == LATEST:
         newest = zenml_history.listed(limit=1)
@@ -91,7 +92,7 @@ def look(run: KnownRun, *, exit_wanted: bool = False) -> RunStatus:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there. That
             Modal doesn't answer is no error: the view says what could not be checked.
     """
-    from modalrun.zenml_api import history as zenml_history
+    from modalrun.zenml_api import queries as zenml_history
 
     fresh, steps = zenml_history.read(run)
     modal = _ask_modal(fresh, exit_wanted=exit_wanted)
@@ -107,7 +108,7 @@ def reread(view: RunStatus) -> RunStatus:
     Raises:
         NotFoundError, AuthenticationError, ConnectionLostError: As for `look`.
     """
-    from modalrun.zenml_api import history as zenml_history
+    from modalrun.zenml_api import queries as zenml_history
 
     fresh, steps = zenml_history.read(view.run)
     return status.judge(fresh, steps, view.modal, url=view.url)

@@ -37,7 +37,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.util import interrupts
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compiling import Compiled
+    from modalrun.zenml_api.compile import Compiled
     from modalrun.zenml_api.runs import CreatedRun
 
 
@@ -139,10 +139,10 @@ def start(
     Raises:
         ModalrunError: Of the class that says why the run was not created.
     """
-    from modalrun.zenml_api import registry, stopping
+    from modalrun.zenml_api import image_builds, stopping
 
     compiled, connection = job.compiled, job.connection
-    plan, credentials = registry.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
+    plan, credentials = image_builds.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
     watcher.phase("Creating the run, its image and its sandbox")
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         ignored = dockerignore(compiled.deployment.docker)

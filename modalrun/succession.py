@@ -55,12 +55,12 @@ def next_driver(
         AuthenticationError: ZenML or Modal refuses.
     """
     from modalrun.modal_api import lookup
-    from modalrun.zenml_api import history
+    from modalrun.zenml_api import queries
 
     until = time.monotonic() + patience
     while time.monotonic() < until:
         try:
-            run = history.by_id(run_id)
+            run = queries.by_id(run_id)
             facts = run.facts
             # First: the next driver may have brought the run to its end already.
             if facts is not None and facts.sandbox_id != gone:

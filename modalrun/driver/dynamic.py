@@ -28,7 +28,7 @@ from modalrun.run.contract import (
     EXIT_UNRECORDED,
     RUN_ID,
 )
-from modalrun.zenml_api import noise
+from modalrun.zenml_api import log_filter
 
 
 def main() -> NoReturn:
@@ -41,7 +41,7 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGTERM, end)
     buffer_lines()
-    noise.hide()
+    log_filter.hide()
     output_tagging.install()
     # The function's own lines, also while a step runs beside it.
     output_tagging.lines_of_nobody()

@@ -39,7 +39,7 @@ from modalrun.run.contract import (
     RUN_ID,
     RunStopped,
 )
-from modalrun.zenml_api import noise
+from modalrun.zenml_api import log_filter
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.steps import StepRunner
@@ -66,7 +66,7 @@ def main() -> NoReturn:
     stop = threading.Event()
     control.listen(stop.set)
     buffer_lines()
-    noise.hide()
+    log_filter.hide()
     output_tagging.install()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()

@@ -41,7 +41,7 @@ from modalrun.run.contract import (
 )
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
-from modalrun.zenml_api import noise
+from modalrun.zenml_api import log_filter
 
 _EXIT_CODES = {
     "completed": EXIT_COMPLETED,
@@ -100,12 +100,12 @@ def main() -> NoReturn:
     signals = Signals()
     signal.signal(signal.SIGTERM, signals)
     buffer_lines()
-    noise.hide()
+    log_filter.hide()
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
     gc.disable()
     code = EXIT_UNRECORDED
     try:
-        from modalrun.zenml_api.one_step import OneStep
+        from modalrun.zenml_api.single_step import OneStep
 
         step = OneStep(
             os.environ[RUN_ID],

@@ -12,7 +12,7 @@ from modalrun.plan.planner import Plan, SandboxSpec
 from modalrun.run.manifest import Order, SandboxOrder, StepOrder
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.ordering import StepPolicy
+    from modalrun.zenml_api.step_policies import StepPolicy
 
 
 @dataclass(frozen=True)

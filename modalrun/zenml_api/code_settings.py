@@ -17,7 +17,6 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.utils.secret_utils import is_secret_reference
 
 from modalrun.errors import UsageError
-from modalrun.orchestrator_config import ModalOrchestratorConfig
 from modalrun.spec.fields import (
     FIELD_NAMES,
     OUR_FLAVOR_KEYS,
@@ -30,6 +29,7 @@ from modalrun.spec.precedence import SettingsLayer
 from modalrun.spec.sandbox_settings import foreign_note
 from modalrun.spec.validation import validation_message
 from modalrun.spec.yaml_source import nearest
+from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
 OUR_FLAVORS = ("modalrun", "modal")
 """Flavors of orchestrators whose component values are read as defaults."""

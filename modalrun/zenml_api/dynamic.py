@@ -19,14 +19,14 @@ from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
 from modalrun.driver.process import one_line, say, tell
-from modalrun.orchestrator import ModalOrchestrator
 from modalrun.plan.isolated_step import sandbox_for
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.sandbox_exit import Kind
 from modalrun.zenml_api import runs, step_records
-from modalrun.zenml_api.one_step import Word, word
-from modalrun.zenml_api.patience import outlast_the_server
+from modalrun.zenml_api.orchestrator import ModalOrchestrator
+from modalrun.zenml_api.retry import outlast_the_server
+from modalrun.zenml_api.single_step import Word, word
 from modalrun.zenml_api.steps import LoadedRun
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from zenml.orchestrators.step_launcher import StepLauncher
 
 from modalrun.run.metadata import StepMetadata
 from modalrun.zenml_api import runs, step_records
-from modalrun.zenml_api.caching import Cache
+from modalrun.zenml_api.cache import Cache
+from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.step_records import StepState
 from modalrun.zenml_api.steps import LoadedRun
-from modalrun.zenml_api.translate import translated
 
 RUNS_COMPARED = 5
 """How many earlier runs tell how long a step takes."""

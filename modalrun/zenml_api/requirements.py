@@ -22,7 +22,7 @@ from modalrun.plan.docker_files import read_requirements, resolve
 from modalrun.plan.docker_settings import GATHERED
 from modalrun.plan.requirement_lines import logical_lines
 from modalrun.spec.yaml_source import nearest
-from modalrun.zenml_api.translate import first_line
+from modalrun.zenml_api.errors import first_line
 
 _ORIGINS = {
     ".zenml_local_requirements": "replicate_local_python_environment",

@@ -39,12 +39,12 @@ from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.run.metadata import PREFIX
 from modalrun.run.outcome import StepRecord
-from modalrun.zenml_api.caching import Cache
-from modalrun.zenml_api.compiling import Compiled
-from modalrun.zenml_api.translate import translated
+from modalrun.zenml_api.cache import Cache
+from modalrun.zenml_api.compile import Compiled
+from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ from modalrun.zenml_api.code_settings import (
     component_defaults,
     credentials,
 )
-from modalrun.zenml_api.compiling import Compiled
+from modalrun.zenml_api.compile import Compiled
+from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.requirements import with_packages
 from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
-from modalrun.zenml_api.translate import translated
 
 
 def from_file(held: DeploymentFile, spec: RunSpec) -> Compiled:

@@ -11,10 +11,10 @@ from zenml.stack import stack as stack_module
 from zenml.utils import pagination_utils
 
 from modalrun.errors import UsageError
-from modalrun.orchestrator import ModalOrchestrator
-from modalrun.orchestrator_config import FLAVOR, ModalOrchestratorConfig
 from modalrun.plan.stack import Component, StackFacts
-from modalrun.zenml_api.translate import first_line
+from modalrun.zenml_api.errors import first_line
+from modalrun.zenml_api.orchestrator import ModalOrchestrator
+from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
 
 
 def stand_in(model: StackResponse) -> Stack:

@@ -10,8 +10,8 @@ from uuid import UUID
 from zenml.client import Client
 
 from modalrun.run.log_lines import LogLine
-from modalrun.zenml_api import versions
-from modalrun.zenml_api.translate import translated
+from modalrun.zenml_api import compat
+from modalrun.zenml_api.errors import translated
 
 if TYPE_CHECKING:
     from zenml.log_stores.base_log_store import BaseLogStore
@@ -49,7 +49,7 @@ def stored_lines(run_id: str) -> Iterator[LogLine]:
     for step in steps:
         # What steps print and what ZenML says of them are two logs.
         logs = [_entries(client, one) for one in step.log_collection or []]
-        for entry in heapq.merge(*logs, key=versions.moment):
+        for entry in heapq.merge(*logs, key=compat.moment):
             time = entry.timestamp.timestamp() if entry.timestamp else None
             source = entry.name if entry.name in {"stdout", "stderr"} else "stderr"
             for text in entry.message.rstrip("\n").split("\n"):
@@ -65,9 +65,7 @@ def _entries(client: Client, logs: LogsResponse) -> Iterator[LogEntry]:
             parse_log_entry,
         )
 
-        store = versions.artifact_store(
-            client.zen_store.get_stack_component(logs.artifact_store_id)
-        )
+        store = compat.artifact_store(client.zen_store.get_stack_component(logs.artifact_store_id))
         for line in _stream_logs_line_by_line(store, logs.uri):
             if (entry := parse_log_entry(line)) is not None:
                 yield entry
@@ -76,4 +74,4 @@ def _entries(client: Client, logs: LogsResponse) -> Iterator[LogEntry]:
 
         model = client.zen_store.get_stack_component(logs.log_store_id)
         log_store = cast("BaseLogStore", StackComponent.from_model(model))
-        yield from versions.first_entries(log_store, logs)
+        yield from compat.first_entries(log_store, logs)

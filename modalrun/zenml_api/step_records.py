@@ -16,7 +16,7 @@ from zenml.orchestrators.publish_utils import publish_step_run_metadata
 from zenml.utils.time_utils import utc_now
 
 from modalrun.run.metadata import StepMetadata, from_metadata, to_metadata
-from modalrun.zenml_api.translate import translated
+from modalrun.zenml_api.errors import translated
 
 PAGE = 1000
 """How many records are asked for at once; ZenML's default of 20 makes many requests of a run."""

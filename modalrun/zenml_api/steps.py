@@ -16,9 +16,9 @@ from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
 from modalrun.driver.process import say
 from modalrun.run.contract import RunStopped
-from modalrun.zenml_api import versions
-from modalrun.zenml_api.integrations import activate_lazily
-from modalrun.zenml_api.patience import outlast_the_server
+from modalrun.zenml_api import compat
+from modalrun.zenml_api.lazy_integrations import activate_lazily
+from modalrun.zenml_api.retry import outlast_the_server
 from modalrun.zenml_api.stacks import stand_in
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
@@ -55,7 +55,7 @@ class LoadedRun:
         self._contexts.enter_context(prevent_pipeline_execution())
         # ZenML would look the run up again for each step, and list this process's packages first.
         begun = None if self.run.status in _PLACEHOLDER else self.run
-        self._contexts.enter_context(versions.execution_context(begun))
+        self._contexts.enter_context(compat.execution_context(begun))
 
     @property
     def orchestrator_run_id(self) -> str:
@@ -121,7 +121,7 @@ class StepRunner:
                 )
         except (RunStoppedException, StepHeartBeatTerminationException) as error:
             raise RunStopped from error
-        return versions.as_recorded(step_run).status.is_successful
+        return compat.as_recorded(step_run).status.is_successful
 
     def cleanup(self) -> None:
         """Call the pipeline's cleanup hook."""

@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from modalrun.orchestrator_config import ModalOrchestratorConfig
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.validation import validation_message
+from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
 SECRET = "as-not-to-be-shown"
 

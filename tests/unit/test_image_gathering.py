@@ -10,7 +10,7 @@ from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
 from modalrun.plan.docker_settings import GATHERED
-from modalrun.zenml_api.registry import _is_in
+from modalrun.zenml_api.image_builds import _is_in
 from modalrun.zenml_api.requirements import gathered, with_gathered
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modalrun import zenml_config
 from modalrun.errors import ConnectionLostError
+from modalrun.zenml_api import config_files
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +36,15 @@ def absent() -> str:
 def test_folder_is_zenmls_own(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from zenml.utils.io_utils import get_global_config_directory
 
-    assert zenml_config.folder() == config
+    assert config_files.folder() == config
     monkeypatch.delenv("ZENML_CONFIG_PATH")
-    assert zenml_config.folder() == Path(get_global_config_directory())
+    assert config_files.folder() == Path(get_global_config_directory())
 
 
 def test_server_of_the_configuration(config: Path, absent: str) -> None:
     (config / "config.yaml").write_text(f"store:\n  url: {absent}\n", encoding="utf-8")
     with pytest.raises(ConnectionLostError) as caught:
-        zenml_config.require_server()
+        config_files.require_server()
     assert absent in caught.value.message
     assert "zenml status" in str(caught.value.hint)
 
@@ -55,14 +55,14 @@ def test_server_of_the_environment_wins(
     (config / "config.yaml").write_text("store:\n  url: sqlite:////x\n", encoding="utf-8")
     monkeypatch.setenv("ZENML_STORE_URL", absent)
     with pytest.raises(ConnectionLostError):
-        zenml_config.require_server()
+        config_files.require_server()
 
 
 def test_server_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("ZENML_STORE_URL", url)
-        zenml_config.require_server()
+        config_files.require_server()
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
@@ -71,7 +71,7 @@ def test_behind_a_proxy_nothing_is_tried(
 ) -> None:
     monkeypatch.setenv("ZENML_STORE_URL", absent)
     monkeypatch.setenv(name, "http://proxy:3128")
-    zenml_config.require_server()
+    config_files.require_server()
 
 
 @pytest.mark.parametrize(
@@ -79,27 +79,27 @@ def test_behind_a_proxy_nothing_is_tried(
 )
 def test_configuration_that_names_no_server(config: Path, text: str) -> None:
     (config / "config.yaml").write_text(text, encoding="utf-8")
-    zenml_config.require_server()
+    config_files.require_server()
 
 
 def test_no_configuration(config: Path) -> None:
-    zenml_config.require_server()
+    config_files.require_server()
 
 
 def test_configuration_that_is_not_text(config: Path) -> None:
     (config / "config.yaml").write_bytes(b"\xff\xfe")
-    zenml_config.require_server()
+    config_files.require_server()
 
 
 @pytest.mark.parametrize("url", ["http://localhost:port", "http://localhost:99999"])
 def test_address_with_a_port_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZENML_STORE_URL", url)
     with pytest.raises(ConnectionLostError):
-        zenml_config.require_server()
+        config_files.require_server()
 
 
 def test_protect_without_a_store_in_the_environment(config: Path) -> None:
-    assert zenml_config.protect() is None
+    assert config_files.protect() is None
     assert os.environ["ZENML_CONFIG_PATH"] == str(config)
 
 
@@ -108,7 +108,7 @@ def test_protect(config: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> No
     (config / "config.yaml").write_text("store: {}\n", encoding="utf-8")
     (config / "local_stores").mkdir()
     monkeypatch.setenv(name, "something")
-    copy = zenml_config.protect()
+    copy = config_files.protect()
     assert copy is not None
     try:
         assert os.environ["ZENML_CONFIG_PATH"] == str(copy) != str(config)

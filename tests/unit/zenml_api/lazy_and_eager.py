@@ -54,7 +54,7 @@ def main() -> None:
     from zenml.materializers.materializer_registry import materializer_registry
 
     if sys.argv[1] == "lazy":
-        from modalrun.zenml_api.integrations import activate_lazily
+        from modalrun.zenml_api.lazy_integrations import activate_lazily
 
         activate_lazily()
         activate_lazily()

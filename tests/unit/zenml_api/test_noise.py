@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from modalrun.zenml_api import noise
+from modalrun.zenml_api import log_filter
 
 RUNNER = "zenml.orchestrators.step_runner"
 BEGUN = "Initiating heartbeat for step: %s (%s)"
@@ -35,7 +35,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _unfiltered() -> Iterator[None]:
-    before = {name: list(logging.getLogger(name).filters) for name in noise.NOISE}
+    before = {name: list(logging.getLogger(name).filters) for name in log_filter.NOISE}
     yield
     for name, filters in before.items():
         logging.getLogger(name).filters[:] = filters
@@ -56,7 +56,7 @@ def test_a_heartbeat_is_nobodys_business(
 ) -> None:
     monkeypatch.delenv("ZENML_LOGGING_VERBOSITY", raising=False)
     monkeypatch.delenv("ZENML_DEBUG", raising=False)
-    noise.hide()
+    log_filter.hide()
     begin = "Initiating heartbeat for step: train"
     shown = [f"{begin} (late)", "Step train has started.", f"{begin} (mine)"]
     assert logged(caplog) == shown
@@ -70,7 +70,7 @@ def test_what_nobody_keeps_is_shown(
     monkeypatch.delenv("ZENML_DEBUG", raising=False)
     root = logging.getLogger()
     root.handlers[:] = [one for one in root.handlers if not isinstance(one, Kept)]
-    noise.hide()
+    log_filter.hide()
     assert len(logged(caplog)) == 4
 
 
@@ -81,5 +81,5 @@ def test_who_debugs_sees_all_of_it(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
 ) -> None:
     monkeypatch.setenv(*variable)
-    noise.hide()
+    log_filter.hide()
     assert len(logged(caplog)) == 4

@@ -11,7 +11,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from modalrun.zenml_api.patience import patient
+from modalrun.zenml_api.retry import patient
 
 ZENML_GIVES_UP_AFTER = 10
 """Tries (`rest_zen_store.py`, property `session`, ZenML 0.98.0)."""

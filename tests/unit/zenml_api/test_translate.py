@@ -12,7 +12,7 @@ from modalrun.errors import (
     ModalrunError,
     NotFoundError,
 )
-from modalrun.zenml_api.translate import translated
+from modalrun.zenml_api.errors import translated
 
 # As ZenML 0.98.0 has it: what comes from a server is quoted.
 NO_PROJECT = "\"Unable to get project with name or ID 'x': No project with this ID found.\""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from modalrun import zenml_config
 from modalrun.run.metadata import PREFIX
+from modalrun.zenml_api import config_files
 
 ENOUGH = 30
 SECONDS = 2.0
@@ -46,16 +46,16 @@ class RecentRun:
 def recent_runs() -> list[RecentRun]:
     """The newest runs that modalrun has started, newest first; empty where they can't be read."""
     with contextlib.suppress(Exception):
-        if zenml_config.database() is not None:
+        if config_files.database() is not None:
             return _from_database()
         return _from_server()
     return []
 
 
 def _from_database() -> list[RecentRun]:
-    path = zenml_config.database()
+    path = config_files.database()
     assert path is not None
-    project = zenml_config.active_project()
+    project = config_files.active_project()
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=SECONDS)) as held:
         rows = held.execute(
@@ -70,13 +70,13 @@ def _from_database() -> list[RecentRun]:
 
 
 def _from_server() -> list[RecentRun]:
-    url = zenml_config.store_url().rstrip("/")
+    url = config_files.store_url().rstrip("/")
     query = {
         "sort_by": "desc:created",
         "size": str(ENOUGH),
         "run_metadata": f"{PREFIX}sandbox_id:contains:sb-",
     }
-    project = zenml_config.active_project()
+    project = config_files.active_project()
     if project:
         query["project"] = project
     found = _ask(
@@ -87,8 +87,8 @@ def _from_server() -> list[RecentRun]:
 
 
 def _token(url: str) -> str:
-    key = os.environ.get("ZENML_STORE_API_KEY") or zenml_config.stored_api_key(url)
-    token = os.environ.get("ZENML_STORE_API_TOKEN") or zenml_config.stored_token(url)
+    key = os.environ.get("ZENML_STORE_API_KEY") or config_files.stored_api_key(url)
+    token = os.environ.get("ZENML_STORE_API_TOKEN") or config_files.stored_token(url)
     if token or not key:
         return token or ""
     answer = _ask(f"{url}/api/v1/login", data={"password": key})

@@ -47,11 +47,11 @@ from modalrun.zenml_api.code_settings import (
     read_code,
     set_settings,
 )
-from modalrun.zenml_api.integrations import activate_lazily
+from modalrun.zenml_api.errors import first_line, translated
+from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.nested_keys import check_nested
 from modalrun.zenml_api.requirements import with_packages
 from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
-from modalrun.zenml_api.translate import first_line, translated
 
 VERSION: str = zenml.__version__
 

@@ -39,7 +39,7 @@ from zenml.utils.time_utils import utc_now
 
 from modalrun.driver.process import say
 from modalrun.run.metadata import StepMetadata, to_metadata
-from modalrun.zenml_api.patience import outlast_the_server
+from modalrun.zenml_api.retry import outlast_the_server
 from modalrun.zenml_api.steps import LoadedRun
 
 Word = Literal["completed", "failed", "stopped", "running"]

@@ -16,7 +16,7 @@ from zenml.utils.dashboard_utils import get_run_url
 from modalrun.errors import NotFoundError
 from modalrun.run.metadata import PREFIX, RunMetadata, StepMetadata, from_metadata
 from modalrun.run.records import KnownRun, KnownStack, KnownStep, id_prefix
-from modalrun.zenml_api.translate import translated
+from modalrun.zenml_api.errors import translated
 
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
 _OURS = f"{PREFIX}target:contains:al"

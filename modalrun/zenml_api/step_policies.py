@@ -11,8 +11,8 @@ from zenml.client import Client
 from zenml.orchestrators.utils import is_setting_enabled
 
 from modalrun.errors import NotFoundError
-from modalrun.zenml_api.compiling import Compiled
-from modalrun.zenml_api.translate import translated
+from modalrun.zenml_api.compile import Compiled
+from modalrun.zenml_api.errors import translated
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from zenml.orchestrators import (
 )
 from zenml.stack import StackValidator
 
-from modalrun.orchestrator_config import ModalOrchestratorConfig
 from modalrun.run.contract import STEP
 from modalrun.settings import ModalOrchestratorSettings
+from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
@@ -50,7 +50,7 @@ class ModalOrchestrator(BaseOrchestrator):
 
     Attributes:
         wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
-            that run in containers. Only while `modalrun.zenml_api.registry` asks it to.
+            that run in containers. Only while `modalrun.zenml_api.image_builds` asks it to.
         isolation: Runs a dynamic pipeline's isolated steps; only in a run sandbox that can.
     """
 

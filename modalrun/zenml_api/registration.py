@@ -12,12 +12,12 @@ from zenml.models import ComponentResponse, StackResponse
 from zenml.utils import source_utils
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.orchestrator_config import FLAVOR
 from modalrun.plan.stack import StackFacts
 from modalrun.spec.run_spec import Target
 from modalrun.spec.yaml_source import nearest
+from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.orchestrator_config import FLAVOR
 from modalrun.zenml_api.stacks import stack_facts, stand_in
-from modalrun.zenml_api.translate import translated
 
 SOURCE = "modalrun.flavor.ModalrunOrchestratorFlavor"
 

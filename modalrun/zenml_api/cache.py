@@ -22,7 +22,7 @@ from zenml.orchestrators.step_run_utils import (
 )
 from zenml.stack import Stack
 
-from modalrun.zenml_api import versions
+from modalrun.zenml_api import compat
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Cache:
         # "Exists": the answer to an earlier call was lost.
         with contextlib.suppress(EntityExistsError):
             recorded = publish_cached_step_run(request, pipeline_run=self._run)
-            versions.remember(self._requests, recorded)
+            compat.remember(self._requests, recorded)
         return True
 
     def record_all(self) -> frozenset[str]:

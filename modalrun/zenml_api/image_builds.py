@@ -13,10 +13,10 @@ from zenml.pipelines.build_utils import reuse_or_create_pipeline_build
 from zenml.stack import Stack
 
 from modalrun.errors import ModalrunError, RunFailedError, UsageError
-from modalrun.orchestrator import ModalOrchestrator
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe, RegistryCredentials
 from modalrun.plan.planner import Plan, SandboxSpec
-from modalrun.zenml_api.translate import first_line, translated
+from modalrun.zenml_api.errors import first_line, translated
+from modalrun.zenml_api.orchestrator import ModalOrchestrator
 
 _WAYS_OUT = (
     "Start Docker or Podman; or leave 'image: source: registry' out, then Modal builds the image"

@@ -6,9 +6,9 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from modalrun.zenml_api.code_settings import component_config, credentials
+from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.runs import _get_run
 from modalrun.zenml_api.stacks import orchestrator_of
-from modalrun.zenml_api.translate import translated
 
 
 def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
