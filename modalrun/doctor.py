@@ -27,7 +27,7 @@ from modalrun.engine import engine_packages
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.paths import STATE_VARIABLE
-from modalrun.modal_api.account import CONNECT_SECONDS, Account, Order
+from modalrun.modal_api.account_check import CONNECT_SECONDS, Account, Order
 from modalrun.plan.image_recipe import Named
 from modalrun.plan.planner import Plan
 from modalrun.plan.stack import problems_on_modal, wrong_stack
@@ -366,7 +366,7 @@ class _ModalProcess:
             if self._running is None:
                 environment[STATE_VARIABLE] = str(self._state)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "modalrun.modal_api.account", target],
+            [sys.executable, "-m", "modalrun.modal_api.account_check", target],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

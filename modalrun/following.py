@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
-from modalrun.modal_api.ending import RunSandboxes
+from modalrun.modal_api.termination import RunSandboxes
 from modalrun.plan.planner import Plan
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine

@@ -22,8 +22,8 @@ from modalrun.run.outcome import KILLED
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
-    from modalrun.modal_api.history import History
-    from modalrun.modal_api.raw import Source
+    from modalrun.modal_api.log_history import History
+    from modalrun.modal_api.stdio import Source
     from modalrun.run.records import KnownRun
     from modalrun.spec.run_spec import Target
 
@@ -321,7 +321,7 @@ def _stored(
     """What is stored; `known` gets how much of each stream that was."""
     problem = place.problem or "Modal has nothing stored of it"
     if place.connection is not None:
-        from modalrun.modal_api.history import History
+        from modalrun.modal_api.log_history import History
 
         ahead = RunLines(place.sandbox, place.earlier)
         history = History(place.connection, lambda box, text: _named(ahead, lines, box, text))

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from modalrun.errors import ModalrunError
+from modalrun.modal_api.log_streams import Streams
 from modalrun.modal_api.pieces import Ended, Piece
-from modalrun.modal_api.streams import Streams
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import Item, RunLines
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
-    from modalrun.modal_api.raw import Source
+    from modalrun.modal_api.stdio import Source
 
 Known = Mapping[str, Mapping["Source", int]]
 """Bytes of each stream that are known already, by the sandbox's id."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, lookup
-from modalrun.modal_api.ending import END_SECONDS, RunSandboxes
+from modalrun.modal_api.termination import END_SECONDS, RunSandboxes
 
 if TYPE_CHECKING:
     from modalrun.spec.run_spec import Target

@@ -15,7 +15,7 @@ from modalrun.errors import ModalrunError
 from modalrun.run.manifest import Order, StepOrder
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.fleet import Member
+    from modalrun.modal_api.step_sandboxes import Member
 
 LONGEST_WAIT = 60.0
 """Seconds after which a sandbox that waits ends by itself: its turn doesn't come soon at all."""
@@ -165,7 +165,7 @@ class Ahead:
 
     async def _see_through(self, step: StepOrder, early: _Early) -> None:
         """Create a sandbox and watch it until it has ended or is used."""
-        from modalrun.modal_api.fleet import GivenUp, Refused
+        from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 
         try:
             member = early.member = await self._create(step, early.given_up)

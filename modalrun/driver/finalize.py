@@ -36,7 +36,7 @@ def main() -> int:
 
 def _end_steps(file: Path) -> None:
     """End the step sandboxes of a run whose driver is dead."""
-    from modalrun.modal_api.fleet import Fleet
+    from modalrun.modal_api.step_sandboxes import Fleet
     from modalrun.run import manifest
 
     held = manifest.read(file.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.sandbox_exit import End, Kind
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.fleet import Fleet, Member, Wanted
+    from modalrun.modal_api.step_sandboxes import Fleet, Member, Wanted
 
 END_SECONDS = 20.0
 """How long the end of all sandboxes is waited for."""
@@ -170,7 +170,7 @@ class IsolatedSteps:
         Raises:
             RunFailedError: Modal refuses it, or the run is being ended.
         """
-        from modalrun.modal_api.fleet import GivenUp, Refused
+        from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 
         step = going.step
         key = (step.run_id, step.name)
@@ -282,6 +282,6 @@ class IsolatedSteps:
 
 
 def _fleet(order: Order) -> Fleet:
-    from modalrun.modal_api.fleet import Fleet
+    from modalrun.modal_api.step_sandboxes import Fleet
 
     return Fleet(order, {name: os.environ[name] for name in order.variables}, Path.cwd(), say)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from modalrun.run.events import StepEvent
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.fleet import Member
+    from modalrun.modal_api.step_sandboxes import Member
     from modalrun.zenml_api.step_records import StepState as StepRecordState
 
 

@@ -26,7 +26,7 @@ from modalrun.run.metadata import StepMetadata
 from modalrun.run.sandbox_exit import End, Kind
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.fleet import Fleet, Member, Wanted
+    from modalrun.modal_api.step_sandboxes import Fleet, Member, Wanted
     from modalrun.zenml_api.recorder import RunRecorder
     from modalrun.zenml_api.step_records import StepState as StepRecordState
 
@@ -291,7 +291,7 @@ class Walk:
 
     async def _try(self, step: StepOrder, tries: _Tries, member: Member | None) -> End | None:
         """One sandbox, from its creation to its end; None where it was not wanted any more."""
-        from modalrun.modal_api.fleet import GivenUp, Refused
+        from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 
         waited, adopted = None, member is not None
         if member is None and (early := await self._ahead.take(step.name)) is not None:

@@ -58,7 +58,7 @@ def main() -> NoReturn:
 
 async def drive(held: Order) -> int:
     """Walk to the end, and settle the run's record; returns the exit code."""
-    from modalrun.modal_api.fleet import Fleet
+    from modalrun.modal_api.step_sandboxes import Fleet
 
     loop = asyncio.get_running_loop()
     records = Records(held.run_id, say)

@@ -12,7 +12,7 @@ from modalrun.run.contract import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
 from modalrun.run.manifest import Order, SandboxOrder
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.fleet import Wanted
+    from modalrun.modal_api.step_sandboxes import Wanted
 
 
 def wanted(
@@ -39,7 +39,7 @@ def wanted(
         dynamic_run: For a step of a dynamic pipeline, the run that it belongs to: the order's, or
             that of a child pipeline.
     """
-    from modalrun.modal_api.fleet import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, Wanted
+    from modalrun.modal_api.step_sandboxes import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, Wanted
 
     # The names of a child pipeline's steps are its own.
     unique = f"{dynamic_run} {step}" if dynamic_run else step

@@ -5,8 +5,8 @@ Importing this module is cheap; the SDK (0.7 s) is imported by `Connection`.
 
 from __future__ import annotations
 
-from modalrun.modal_api.connection import Connection
-from modalrun.modal_api.run_sandbox import RunningSandbox, SandboxEnd, end_kind
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.client import Connection
+from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox, SandboxEnd, end_kind
 
 __all__ = ["Connection", "RunningSandbox", "SandboxEnd", "end_kind", "translated"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, UsageError
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.errors import translated
 from modalrun.util.reachability import CONNECT_SECONDS, connection_problem
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import modalrun
 from modalrun.errors import InternalError, RunFailedError, UsageError
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import (
     CODE_FOLDER,
     BuiltByZenML,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from modalrun.errors import ModalrunError, NotFoundError, while_looking
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, end_kind
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.errors import translated
 from modalrun.plan.planner import TAG_AFTER, TAG_ROLE, TAG_RUN
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.status import ModalView

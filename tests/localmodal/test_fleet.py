@@ -12,8 +12,8 @@ import modal
 import pytest
 
 from modalrun.localmodal.paths import StateDir
-from modalrun.modal_api import fleet as modal_fleet
-from modalrun.modal_api.fleet import SHARE, TAG_ATTEMPT, Fleet, Member, Wanted
+from modalrun.modal_api import step_sandboxes as modal_fleet
+from modalrun.modal_api.step_sandboxes import SHARE, TAG_ATTEMPT, Fleet, Member, Wanted
 from modalrun.plan.planner import TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.sandbox_exit import Kind

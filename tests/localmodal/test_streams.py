@@ -18,8 +18,8 @@ from modalrun.localmodal.paths import StateDir
 from modalrun.log_reading import Request, Whereabouts, read
 from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
+from modalrun.modal_api.log_streams import Streams
 from modalrun.modal_api.pieces import Piece
-from modalrun.modal_api.streams import Streams
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine, Wanted
 

@@ -12,12 +12,12 @@ import pytest
 
 from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.fleet import TAG_RECORD, GivenUp, Refused, Wanted
+from modalrun.modal_api.step_sandboxes import TAG_RECORD, GivenUp, Refused, Wanted
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.sandbox_exit import End, Kind
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.fleet import Fleet
+    from modalrun.modal_api.step_sandboxes import Fleet
 
 SANDBOX = SandboxOrder(("python",), "im-1", 300, "/app/code")
 DONE = End(Kind.COMPLETED, 0, "The step completed.")

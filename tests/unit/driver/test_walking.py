@@ -10,7 +10,7 @@ import pytest
 
 from modalrun.driver.takeover import Takeover
 from modalrun.driver.walk import Walk
-from modalrun.modal_api.fleet import TAG_EARLY, GivenUp, Wanted
+from modalrun.modal_api.step_sandboxes import TAG_EARLY, GivenUp, Wanted
 from modalrun.run import events
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import Order, SandboxOrder, StepOrder

@@ -1,6 +1,6 @@
 """Modal's part of `modalrun doctor`, in a process of its own, beside ZenML's.
 
-    python -m modalrun.modal_api.account modal|local
+    python -m modalrun.modal_api.account_check modal|local
 
 connects by Modal's own configuration, then reads one line of JSON from its stdin (`Order`: what the
 stack and the run spec ask of the account) and prints one line of JSON (`Account`).
@@ -145,7 +145,7 @@ def _what_is_there(target: Target, connection: Any, order: Order) -> str:
     from modal.config import config
 
     from modalrun.modal_api import checks
-    from modalrun.modal_api.translate import translated
+    from modalrun.modal_api.errors import translated
 
     client = connection.client
     if target == "local":

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from modalrun.modal_api import inside
+from modalrun.modal_api import sdk_internals
 
 Source = Literal["stdout", "stderr"]
 SOURCES: tuple[Source, ...] = ("stdout", "stderr")
@@ -55,12 +55,12 @@ def read(sandbox: Any, source: Source, place: Place) -> AsyncGenerator[bytes | G
         source: Which stream.
         place: Where to begin; `place.ended` says that the stream is over.
     """
-    reader = {1: _read_v1, 2: _read_v2, None: _read_lines}[inside.backend(sandbox)]
+    reader = {1: _read_v1, 2: _read_v2, None: _read_lines}[sdk_internals.backend(sandbox)]
     return reader(sandbox, source, place)
 
 
 async def _read_v2(sandbox: Any, source: Source, place: Place) -> AsyncGenerator[bytes | Gap, None]:
-    task_id, router = await inside.command_router(sandbox)
+    task_id, router = await sdk_internals.command_router(sandbox)
     number = cast(Any, _descriptor(source))
     async with aclosing(
         router.sandbox_stdio_read(task_id, number, start_offset=place.offset)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api import images, inside
-from modalrun.modal_api.translate import is_rate_limit, translated
+from modalrun.modal_api import images, sdk_internals
+from modalrun.modal_api.errors import is_rate_limit, translated
 from modalrun.plan.planner import TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.plan.resources import limited
 from modalrun.run import sandbox_exit
@@ -429,7 +429,7 @@ class Member:
         # The SDK has waited for the end, so there is a code.
         assert code is not None
         # How it ended stands only in what is private; the code alone will do.
-        result = inside.result(self._sandbox)
+        result = sdk_internals.result(self._sandbox)
         if result is None:
             return read_end(code, None, "")
         return read_end(code, result.status, result.exception)

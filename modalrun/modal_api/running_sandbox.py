@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from modalrun.errors import ConnectionLostError
-from modalrun.modal_api import pieces, streams
-from modalrun.modal_api.raw import Source
-from modalrun.modal_api.streams import RECONNECT_SECONDS
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api import log_streams, pieces
+from modalrun.modal_api.errors import translated
+from modalrun.modal_api.log_streams import RECONNECT_SECONDS
+from modalrun.modal_api.stdio import Source
 from modalrun.run.outcome import EndKind
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     import modal
 
-    from modalrun.modal_api.connection import Connection
+    from modalrun.modal_api.client import Connection
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class RunningSandbox:
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
-        output = streams.Streams(self._connection)
+        output = log_streams.Streams(self._connection)
         output.add(self.id)
 
         def pass_on() -> None:

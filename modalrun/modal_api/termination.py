@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from modalrun.driver.control import STOP
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.errors import translated
 from modalrun.plan.planner import TAG_ROLE, TAG_RUN
 from modalrun.util.backoff import pauses
 

@@ -17,8 +17,8 @@ from modalrun.errors import (
 )
 from modalrun.localmodal import launcher
 from modalrun.modal_api import checks, images
-from modalrun.modal_api.run_sandbox import RunningSandbox
-from modalrun.modal_api.translate import is_rate_limit, translated
+from modalrun.modal_api.errors import is_rate_limit, translated
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.plan.image_recipe import ImageRecipe, RegistryCredentials
 from modalrun.plan.planner import TAG_AFTER, Plan, SandboxSpec
 from modalrun.plan.resources import limited

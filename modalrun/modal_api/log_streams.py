@@ -15,12 +15,12 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api import history
-from modalrun.modal_api.buffer import Buffer
-from modalrun.modal_api.inside import inner, sandbox_from_id, sdk_loop
+from modalrun.modal_api import log_history
+from modalrun.modal_api.errors import breaks_off, translated
+from modalrun.modal_api.log_buffer import Buffer
 from modalrun.modal_api.pieces import Ended, Piece
-from modalrun.modal_api.raw import SOURCES, Gap, Place, Source, read
-from modalrun.modal_api.translate import breaks_off, translated
+from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
+from modalrun.modal_api.stdio import SOURCES, Gap, Place, Source, read
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
@@ -179,7 +179,7 @@ class Streams:
         await self._buffer.put(Piece(sandbox_id, source, rest, missing=missing), len(rest))
         start = place.offset
         position = 0
-        async with aclosing(history.slices(handle, None, source=source)) as entries:
+        async with aclosing(log_history.slices(handle, None, source=source)) as entries:
             async for batch in entries:
                 for entry in batch:
                     data = entry.message.encode()

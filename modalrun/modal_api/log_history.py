@@ -15,10 +15,10 @@ from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from modalrun.modal_api.buffer import Buffer
-from modalrun.modal_api.inside import inner, sandbox_from_id, sdk_loop
+from modalrun.modal_api.errors import translated
+from modalrun.modal_api.log_buffer import Buffer
 from modalrun.modal_api.pieces import Piece
-from modalrun.modal_api.translate import translated
+from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
 
 if TYPE_CHECKING:
     from modal.types import LogEntry
