@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from modalrun.driver import control
-from modalrun.driver.isolated import IsolatedSteps
+from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.driver.process import buffer_lines, leave, print_traceback, supervisors_reason
 from modalrun.run import manifest, output_tagging
 from modalrun.run.contract import (

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from modalrun.driver import fork
+from modalrun.driver import spawn
 from modalrun.driver.control import CONTROL
 from modalrun.run.contract import (
     DYNAMIC,
@@ -69,7 +69,7 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="modalrun-"))
     environment = _child_environment(home)
     terminated = threading.Event()
-    running: list[fork.Child] = []
+    running: list[spawn.Child] = []
 
     def kill() -> None:
         for child in running[-1:]:
@@ -125,10 +125,10 @@ def main() -> int:
     )
 
 
-def _start(environment: dict[str, str]) -> tuple[fork.Child, list[threading.Thread]]:
+def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:
     """Start the child; returns it and the threads that pass its output on."""
     control = _control(environment)
-    child = fork.start([sys.executable, "-m", *sys.argv[1:]], environment, control)
+    child = spawn.start([sys.executable, "-m", *sys.argv[1:]], environment, control)
     for descriptor in control:
         os.close(descriptor)
     return child, [
@@ -187,7 +187,7 @@ def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
     return thread
 
 
-def _end(child: fork.Child, grace: float) -> int:
+def _end(child: spawn.Child, grace: float) -> int:
     """SIGTERM, then after `grace` seconds SIGKILL; returns the exit code."""
     child.terminate()
     try:

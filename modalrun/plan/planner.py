@@ -287,7 +287,7 @@ class _Maker:
         self._general += resolved.notes
         self._note_per_step_alone()
         dynamic = self._deployment.dynamic
-        command = self._command(DYNAMIC if dynamic else "modalrun.driver.runner")
+        command = self._command(DYNAMIC if dynamic else "modalrun.driver.pipeline")
         sandbox = self._sandbox(command, resolved, self._deployment.docker, self._pipeline)
         if at_once is not None:
             name = "ZENML_DYNAMIC_PIPELINE_WORKER_COUNT" if dynamic else "MODALRUN_MAX_PARALLELISM"

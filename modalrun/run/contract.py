@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WALKER = "modalrun.driver.walker"
+WALKER = "modalrun.driver.per_step"
 """The module of the driver of a `per_step` run."""
 
 DYNAMIC = "modalrun.driver.dynamic"

@@ -17,7 +17,7 @@ from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.steps import StepHeartBeatTerminationException
 
-from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
+from modalrun.driver.isolated_steps import IsolatedStep, IsolatedSteps
 from modalrun.driver.process import one_line, say, tell
 from modalrun.plan.isolated_step import sandbox_for
 from modalrun.run import output_tagging

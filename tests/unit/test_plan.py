@@ -123,7 +123,7 @@ def test_defaults() -> None:
         "python",
         "-m",
         "modalrun.driver.supervisor",
-        "modalrun.driver.runner",
+        "modalrun.driver.pipeline",
     )
     assert sandbox.timeout == 86_400
     assert sandbox.regions == ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from modalrun.driver.isolated import IsolatedStep, IsolatedSteps
+from modalrun.driver.isolated_steps import IsolatedStep, IsolatedSteps
 from modalrun.errors import RunFailedError
 from modalrun.modal_api.step_sandboxes import TAG_RECORD, GivenUp, Refused, Wanted
 from modalrun.run.manifest import Order, SandboxOrder

@@ -10,14 +10,14 @@ import pytest
 import requests
 from zenml.exceptions import IllegalOperationError
 
-from modalrun.driver import records
-from modalrun.driver.records import Records
+from modalrun.driver import recorder
+from modalrun.driver.recorder import Records
 from modalrun.errors import AuthenticationError, ConnectionLostError
 
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    monkeypatch.setattr(records, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(recorder, "FIRST_PAUSE", 0.0)
     monkeypatch.setattr(Records, "_loaded", lambda self: None)
     yield []
 
@@ -52,7 +52,7 @@ def test_trouble_of_the_server_is_asked_again(said: list[str], error: Exception)
 
 def test_an_absent_server_is_asked_for_ever(said: list[str]) -> None:
     away = ConnectionLostError("The ZenML server can't be reached")
-    assert ask(said, *[away] * (records.TROUBLED_TRIES * 3))[0] == "done"
+    assert ask(said, *[away] * (recorder.TROUBLED_TRIES * 3))[0] == "done"
 
 
 def test_trouble_that_does_not_pass_is_passed_on(said: list[str]) -> None:

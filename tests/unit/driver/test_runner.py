@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver import runner as driver_runner
-from modalrun.driver.runner import Terminated, run
+from modalrun.driver import pipeline as driver_runner
+from modalrun.driver.pipeline import Terminated, run
 from modalrun.run import events
 from modalrun.run.contract import MAX_PARALLELISM, RunStopped
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver.walk import _has_failed, _Tries
+from modalrun.driver.coordinator import _has_failed, _Tries
 
 
 @pytest.mark.parametrize(

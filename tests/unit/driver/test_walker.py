@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver import walker
+from modalrun.driver import per_step
 from modalrun.errors import AuthenticationError
 
 
@@ -35,12 +35,12 @@ class Watched:
 def test_the_watch_outlives_what_zenml_refuses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(walker, "STOP_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(per_step, "STOP_CHECK_SECONDS", 0.0)
     refused = AuthenticationError("the key was rotated")
     # Asked whether it was stopped before it began, told that it runs, asked again and again.
     watched: Any = Watched(refused, refused, refused, RuntimeError("500"), False, True)
 
-    asyncio.run(walker._watch_for_stop(watched, watched))
+    asyncio.run(per_step._watch_for_stop(watched, watched))
 
     assert watched.reasons == ["ZenML was asked to stop the run"]
     said = capsys.readouterr().err
@@ -63,6 +63,6 @@ class TakenOver(Watched):
 def test_a_run_that_is_being_stopped_is_taken_over_as_such(stopping: bool) -> None:
     run: Any = TakenOver(stopping=stopping)
 
-    asyncio.run(walker._take_over(run, run))
+    asyncio.run(per_step._take_over(run, run))
 
     assert run.reasons == (["ZenML was asked to stop the run"] if stopping else [])

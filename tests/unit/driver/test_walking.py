@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from modalrun.driver.coordinator import Walk
 from modalrun.driver.takeover import Takeover
-from modalrun.driver.walk import Walk
 from modalrun.modal_api.step_sandboxes import TAG_EARLY, GivenUp, Wanted
 from modalrun.run import events
 from modalrun.run.events import StepEvent
@@ -121,7 +121,7 @@ class Recorder:
 
 
 class Records:
-    """As `modalrun.driver.records.Records`."""
+    """As `modalrun.driver.recorder.Records`."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import Ahead
-from modalrun.driver.records import Records
+from modalrun.driver.recorder import Records
+from modalrun.driver.sandbox_request import wanted
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
-from modalrun.driver.wanted import wanted
 from modalrun.errors import ModalrunError
 from modalrun.plan.planner import MAX_TAG, fit
 from modalrun.run import events, sandbox_exit

@@ -1,6 +1,6 @@
 """The driver: walks the graph of a `per_step` run, each step in a sandbox of its own.
 
-`python -m modalrun.driver.walker ORDER` runs under the supervisor in the run sandbox. It starts
+`python -m modalrun.driver.per_step ORDER` runs under the supervisor in the run sandbox. It starts
 the first steps before it has imported ZenML: the order says all that is needed for that.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from modalrun.driver import control
+from modalrun.driver.coordinator import STOP_REASON, Walk
 from modalrun.driver.process import buffer_lines, leave, say, supervisors_reason
-from modalrun.driver.records import Records
+from modalrun.driver.recorder import Records
 from modalrun.driver.takeover import Takeover
-from modalrun.driver.walk import STOP_REASON, Walk
 from modalrun.run import manifest
 from modalrun.run.contract import (
     EXIT_COMPLETED,

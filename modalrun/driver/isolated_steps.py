@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.driver.process import say, tell
-from modalrun.driver.wanted import wanted
+from modalrun.driver.sandbox_request import wanted
 from modalrun.errors import RunFailedError
 from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
