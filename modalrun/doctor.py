@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from modalrun import preparation
-from modalrun.engine import engine_packages
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.paths import STATE_VARIABLE
@@ -32,6 +30,8 @@ from modalrun.plan.image_recipe import Named
 from modalrun.plan.planner import Plan
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
+from modalrun.submit import prepare
+from modalrun.submit.runtime_packages import engine_packages
 from modalrun.util import check as findings
 from modalrun.util import compatibility, reachability
 from modalrun.util.check import LABELS, Finding
@@ -98,7 +98,7 @@ class _Examination:
         self._spec: RunSpec | None = None
         if spec_path is not None:
             try:
-                self._spec = preparation.with_source_root(load_spec(spec_path, target=target))
+                self._spec = prepare.with_source_root(load_spec(spec_path, target=target))
             except ModalrunError as error:
                 self._put(Finding.of_error("spec", error))
             else:
@@ -259,7 +259,7 @@ class _Examination:
 
     def _with_zenml(self) -> None:
         root = self._spec.source_root if self._spec else Path.cwd()
-        preparation.prepare_process(root)
+        prepare.prepare_process(root)
         from modalrun.zenml_api import health
 
         with self._news:
@@ -283,9 +283,9 @@ class _Examination:
         plan: Plan | None = None
         if self._spec is not None:
             try:
-                compiled = preparation.load(self._spec)
+                compiled = prepare.load(self._spec)
                 stack, token = compiled.stack, compiled.credentials
-                plan = preparation.prepared(compiled.deployment, compiled.facts, self._spec).plan
+                plan = prepare.prepared(compiled.deployment, compiled.facts, self._spec).plan
                 self._put(_pipeline(plan))
             except Exception as error:
                 problem = health.problem_of("pipeline", error)

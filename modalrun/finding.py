@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from modalrun.source_tree import source_files
+from modalrun.submit.source_tree import source_files
 
 _LARGEST = 1_000_000
 """Bytes; a larger file is no module that somebody wrote."""

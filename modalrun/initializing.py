@@ -10,11 +10,12 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modalrun import finding, preparation
+from modalrun import finding
 from modalrun.errors import UsageError
 from modalrun.finding import FoundPipeline
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import Target, load_spec
+from modalrun.submit import prepare
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def initialize(
                 hint="As in 'modalrun init my_project.training.pipeline'.",
             )
         found = [one for one in found if one.source == pipeline] or [FoundPipeline(pipeline)]
-    with preparation.zenml_process(root), redirect_stdout(sys.stderr):
+    with prepare.zenml_process(root), redirect_stdout(sys.stderr):
         from modalrun.zenml_api import registration
 
         stack = registration.stack_to_start_from(from_stack, root)

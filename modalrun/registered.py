@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import errors, following, reconciling, runs, stopping, submission
+from modalrun import errors, following, reconciling, runs, stopping
 from modalrun.following import OnInterrupt, Submitted
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.output.console import Reporter, reporter
@@ -29,6 +29,7 @@ from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.spec.yaml_source import YamlSource
+from modalrun.submit import submission
 from modalrun.util import compatibility, interrupts
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from modalrun.dispatch import write
 from modalrun.errors import UsageError
 from modalrun.following import Submitted, Watcher
 from modalrun.modal_api import Connection, RunningSandbox
@@ -30,9 +29,10 @@ from modalrun.run.contract import TAKE_OVER
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.metadata import to_metadata
 from modalrun.run.outcome import PAUSED, answers
-from modalrun.source_changes import MOST_FILES, compare, listing
-from modalrun.source_tree import copy, digest, hashes, source_files, stage
 from modalrun.spec.run_spec import Target
+from modalrun.submit.per_step import write
+from modalrun.submit.source_changes import MOST_FILES, compare, listing
+from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.resuming import Interrupted
@@ -107,7 +107,7 @@ def _earlier(run: Interrupted, last: str | None) -> tuple[str, ...]:
     The last one is not on record where whoever created it was interrupted; only Modal's second
     backend can tell of it once it has ended.
     """
-    from modalrun.submission import run_sandboxes
+    from modalrun.submit.submission import run_sandboxes
 
     recorded = run_sandboxes(run.facts)
     return recorded if last is None or last in recorded else (*recorded, last)
@@ -209,7 +209,7 @@ def _submitted(
     *,
     earlier: tuple[str, ...],
 ) -> Submitted:
-    from modalrun.submission import run_facts
+    from modalrun.submit.submission import run_facts
     from modalrun.zenml_api import resuming
 
     metadata = to_metadata(run_facts(plan, sandbox, earlier))

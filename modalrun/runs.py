@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from modalrun import preparation, reaching
+from modalrun import reaching
 from modalrun.errors import NotFoundError
 from modalrun.run import records, status
 from modalrun.run.records import LATEST, KnownRun
 from modalrun.run.status import NOT_ASKED, ModalView, RunStatus
+from modalrun.submit import prepare
 from modalrun.zenml_api import config_files
 
 _CANDIDATES = 50
@@ -33,7 +34,7 @@ def looking_on() -> Iterator[None]:
     # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
     gc.disable()
     try:
-        with preparation.zenml_process(Path.cwd()):
+        with prepare.zenml_process(Path.cwd()):
             config_files.skip_migration()
             # ZenML prints to stdout while it is imported; stdout is for data.
             with redirect_stdout(sys.stderr):

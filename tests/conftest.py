@@ -35,7 +35,7 @@ from servers.records import ServerRecords, SQLiteRecords, sqlite_rows
 from servers.together import Servers
 
 from modalrun.localmodal import launcher, shared_nursery
-from modalrun.preloading import PRELOAD
+from modalrun.submit.preload import PRELOAD
 
 pytest_plugins = ["servers.option"]
 

@@ -31,10 +31,10 @@ from typing import Any, NoReturn
 
 from modalrun.localmodal import warm
 from modalrun.localmodal.preload import Preload
-from modalrun.preloading import PRELOAD
+from modalrun.submit.preload import PRELOAD
 
 SET_BEFORE_IMPORTS = {"ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_LOGGING_COLORS_DISABLED": "true"}
-"""What a command sets for itself before it imports ZenML (`modalrun.preparation`)."""
+"""What a command sets for itself before it imports ZenML (`modalrun.submit.prepare`)."""
 
 REQUEST = Preload(
     # Not the SDK: its import reads its configuration file. Its messages are most of its time.

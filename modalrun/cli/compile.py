@@ -28,7 +28,7 @@ def compile_(
     """
     checked = given.load(spec)
 
-    from modalrun.planning import compile_spec
+    from modalrun.submit.planning import compile_spec
 
     with Waiting("Compiling"):
         compile_spec(checked, output)

@@ -59,7 +59,7 @@ def submit(
     checked = given.load(spec)
 
     from modalrun.output.console import reporter
-    from modalrun.submission import submit as run_to_its_end
+    from modalrun.submit.submission import submit as run_to_its_end
 
     with reporter() as shown:
         outcome = run_to_its_end(

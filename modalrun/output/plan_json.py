@@ -10,8 +10,8 @@ from modalrun.output.text import without_credentials
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.planner import SandboxSpec
 from modalrun.plan.pricing import SandboxCost
-from modalrun.planning import PricedPlan
 from modalrun.spec.precedence import Value
+from modalrun.submit.planning import PricedPlan
 
 VERSION = 1
 

@@ -13,8 +13,8 @@ from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.planner import Plan, SandboxSpec
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
 from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
-from modalrun.planning import PricedPlan
 from modalrun.spec.precedence import Value
+from modalrun.submit.planning import PricedPlan
 
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
 

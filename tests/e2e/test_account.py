@@ -11,7 +11,7 @@ from modalrun.errors import AuthenticationError
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
 from modalrun.plan.prices import LIST_PRICES
-from modalrun.planning import account_prices
+from modalrun.submit.planning import account_prices
 
 pytestmark = pytest.mark.e2e
 

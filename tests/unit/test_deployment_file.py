@@ -172,8 +172,8 @@ def test_plan_of_a_file_imports_neither_sdk(file: Path) -> None:
 
 
 def test_settings_of_the_spec_are_above_those_of_the_file(file: Path, tmp_path: Path) -> None:
-    from modalrun.preparation import prepare
     from modalrun.spec.run_spec import load_spec
+    from modalrun.submit.prepare import prepare
 
     path = tmp_path / "run.yaml"
     path.write_text(
@@ -208,8 +208,8 @@ def test_what_is_compiled_cant_be_changed(tmp_path: Path, text: str, key: str) -
 
 
 def test_a_step_that_the_file_doesnt_have(file: Path, tmp_path: Path) -> None:
-    from modalrun.preparation import prepare
     from modalrun.spec.run_spec import load_spec
+    from modalrun.submit.prepare import prepare
 
     path = tmp_path / "run.yaml"
     path.write_text("deployment: deployment.json\ntarget: local\nsteps: {s: {}}\n")
@@ -218,8 +218,8 @@ def test_a_step_that_the_file_doesnt_have(file: Path, tmp_path: Path) -> None:
 
 
 def test_docker_settings_of_the_spec_replace_what_was_gathered(file: Path, tmp_path: Path) -> None:
-    from modalrun.preparation import prepare
     from modalrun.spec.run_spec import load_spec
+    from modalrun.submit.prepare import prepare
 
     path = tmp_path / "run.yaml"
     text = "deployment: deployment.json\ntarget: local\n"

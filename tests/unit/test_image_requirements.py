@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun import engine
 from modalrun.errors import UsageError
 from modalrun.plan.docker_files import read_requirements, resolve
 from modalrun.plan.requirement_lines import (
@@ -18,6 +17,7 @@ from modalrun.plan.requirement_lines import (
     logical_lines,
     project,
 )
+from modalrun.submit import runtime_packages
 
 
 def test_logical_lines() -> None:
@@ -151,15 +151,15 @@ class _Distribution:
 def test_engine_at_the_versions_in_use(
     monkeypatch: pytest.MonkeyPatch, direct_url: str | None, line: str
 ) -> None:
-    monkeypatch.setattr(engine, "ENGINE", ("zenml",))
+    monkeypatch.setattr(runtime_packages, "ENGINE", ("zenml",))
     monkeypatch.setattr(metadata, "distribution", lambda name: _Distribution(direct_url))
-    assert engine.engine_packages() == (line,)
+    assert runtime_packages.engine_packages() == (line,)
 
 
 def test_engine_that_only_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     direct_url = '{"url": "file:///home/me/zenml", "dir_info": {"editable": true}}'
-    monkeypatch.setattr(engine, "ENGINE", ("zenml",))
+    monkeypatch.setattr(runtime_packages, "ENGINE", ("zenml",))
     monkeypatch.setattr(metadata, "distribution", lambda name: _Distribution(direct_url))
     with pytest.raises(UsageError, match="file:///home/me/zenml"):
-        engine.engine_packages()
-    assert engine.engine_packages(built=False) == ("zenml==1.2",)
+        runtime_packages.engine_packages()
+    assert runtime_packages.engine_packages(built=False) == ("zenml==1.2",)

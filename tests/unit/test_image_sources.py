@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
 from modalrun.modal_api.images import ignore_matcher
-from modalrun.source_tree import source_files, stage
+from modalrun.submit.source_tree import source_files, stage
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modalrun import source_changes
-from modalrun.source_changes import Changes, compare, kept, listing
+from modalrun.submit import source_changes
+from modalrun.submit.source_changes import Changes, compare, kept, listing
 
 A, B = "a" * 64, "b" * 64
 SUBMITTED = {"a.py": A, "b.py": B, "run.sh": f"{A}+x"}

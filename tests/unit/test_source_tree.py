@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from modalrun import source_tree
 from modalrun.errors import UsageError
-from modalrun.source_tree import NEVER, digest, hashes, source_files, stage
+from modalrun.submit import source_tree
+from modalrun.submit.source_tree import NEVER, digest, hashes, source_files, stage
 
 
 def make(root: Path, *names: str, text: str = "x") -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun import source_changes
 from modalrun.run import manifest as orders
 from modalrun.run.manifest import Order, SandboxOrder, StepOrder
+from modalrun.submit import source_changes
 
 SANDBOX = SandboxOrder(
     command=("python", "-m", "modalrun.driver.supervisor", "modalrun.driver.step"),

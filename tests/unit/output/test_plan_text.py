@@ -12,8 +12,8 @@ from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.planner import make_plan
 from modalrun.plan.prices import LIST_PRICES
 from modalrun.plan.stack import StackFacts
-from modalrun.planning import PricedPlan
 from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.submit.planning import PricedPlan
 
 LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 

@@ -14,8 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import following, preparation, withdrawing
-from modalrun.dispatch import Dispatched, dispatch
+from modalrun import following
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
 from modalrun.following import OnInterrupt, Submitted, Watcher
 from modalrun.localmodal import launcher
@@ -27,13 +26,15 @@ from modalrun.plan.manifest_builder import Source
 from modalrun.plan.planner import Plan
 from modalrun.plan.prices import LIST_PRICES
 from modalrun.plan.stack import wrong_stack
-from modalrun.planning import account_prices
-from modalrun.preloading import PRELOAD
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
-from modalrun.source_changes import kept
-from modalrun.source_tree import digest, hashes, stage
 from modalrun.spec.run_spec import RunSpec
+from modalrun.submit import cancellation, prepare
+from modalrun.submit.per_step import Dispatched, dispatch
+from modalrun.submit.planning import account_prices
+from modalrun.submit.preload import PRELOAD
+from modalrun.submit.source_changes import kept
+from modalrun.submit.source_tree import digest, hashes, stage
 from modalrun.util import interrupts
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def submit(
         KeyboardInterrupt, Interrupted: Somebody left; what became of the run was said.
         BrokenPipeError: Nobody reads the output any more; the run goes on.
     """
-    spec = preparation.with_source_root(spec)
-    with preparation.zenml_process(spec.source_root):
+    spec = prepare.with_source_root(spec)
+    with prepare.zenml_process(spec.source_root):
         try:
             job = _prepare(spec, watcher, max_cost)
         except (KeyboardInterrupt, Interrupted):
@@ -161,7 +162,7 @@ def start(
                 # There is no sandbox to be known by, but it is one of ours.
                 stopping.announce(run.id, _announced(plan))
                 return run
-            with withdrawing.watched(run.id, _announced(plan)):
+            with cancellation.watched(run.id, _announced(plan)):
                 ready = dispatch(
                     connection,
                     compiled,
@@ -237,7 +238,7 @@ def _prepare(spec: RunSpec, watcher: Watcher, max_cost: Decimal | None) -> Job:
     if spec.target == "local":
         # The server takes as long to start as ZenML to import; errors show up where it is used.
         threading.Thread(target=warm_up_server, daemon=True).start()
-    return check(spec, preparation.load(spec), watcher, max_cost)
+    return check(spec, prepare.load(spec), watcher, max_cost)
 
 
 def check(
@@ -254,7 +255,7 @@ def check(
     Raises:
         ModalrunError: Of the class that says why the run can't be created.
     """
-    prepared = preparation.prepared(compiled.deployment, compiled.facts, spec)
+    prepared = prepare.prepared(compiled.deployment, compiled.facts, spec)
     plan = prepared.plan
     for note in plan.notes:
         watcher.say(f"note: {note}", "yellow")

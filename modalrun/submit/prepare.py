@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun.engine import engine_packages
 from modalrun.plan import deployment_file
 from modalrun.plan import planner as plan
 from modalrun.plan.deployment import Deployment
@@ -22,6 +21,7 @@ from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.planner import Plan
 from modalrun.plan.stack import StackFacts, problems_on_modal
 from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.runtime_packages import engine_packages
 from modalrun.util import compatibility
 from modalrun.zenml_api import config_files
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from modalrun import preparation
 from modalrun.errors import ModalrunError, UsageError
 from modalrun.plan import deployment_file, pricing
 from modalrun.plan.deployment_file import DeploymentFile
@@ -15,8 +14,9 @@ from modalrun.plan.planner import Plan
 from modalrun.plan.prices import LIST_PRICES, PriceTable
 from modalrun.plan.pricing import Cost
 from modalrun.plan.stack import StackFacts
-from modalrun.preparation import Prepared
 from modalrun.spec.run_spec import RunSpec
+from modalrun.submit import prepare
+from modalrun.submit.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
         ModalrunError: The spec, the pipeline, the stack or a setting is wrong, or ZenML's server
             refuses or is not there.
     """
-    prepared = preparation.prepare(spec)
+    prepared = prepare.prepare(spec)
     cost = pricing.cost(prepared.plan, _prices(prepared))
     return PricedPlan(prepared.plan, cost, prepared.stack, prepared.problems)
 
@@ -62,10 +62,10 @@ def compile_spec(spec: RunSpec, path: Path) -> None:
         )
     if not path.resolve().parent.is_dir():
         raise UsageError(f"There is no folder {path.resolve().parent} to write {path.name} to.")
-    with preparation.zenml_process(spec.source_root):
-        compiled = preparation.load(spec)
+    with prepare.zenml_process(spec.source_root):
+        compiled = prepare.load(spec)
         # A plan that can't be made is better found now.
-        preparation.prepared(compiled.deployment, compiled.facts, spec)
+        prepare.prepared(compiled.deployment, compiled.facts, spec)
         from modalrun.zenml_api.compile import VERSION
 
         deployment_file.write(
@@ -75,7 +75,7 @@ def compile_spec(spec: RunSpec, path: Path) -> None:
                 snapshot=compiled.snapshot.model_dump(mode="json"),
                 stack=compiled.facts,
                 zenml_version=VERSION,
-                python_version=preparation.this_python(),
+                python_version=prepare.this_python(),
                 source_root=os.path.relpath(spec.source_root, path.resolve().parent),
                 source_code=compiled.source_code,
             ),

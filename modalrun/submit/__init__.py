@@ -1,0 +1,1 @@
+"""Turn a run spec into a created run."""
