@@ -22,8 +22,8 @@ from typing import Any
 from uuid import uuid4
 
 from modalrun.localmodal import launcher
-from modalrun.logs import Follower
 from modalrun.modal_api import Connection
+from modalrun.observe.log_stream import LogStream
 from modalrun.plan.planner import TAG_ROLE, TAG_RUN
 from modalrun.run import events
 from modalrun.run.events import LinesOf
@@ -60,7 +60,7 @@ def plain(modal: Any, sandbox_id: str) -> int:
 def ours(connection: Connection, sandbox_ids: list[str]) -> int:
     """Read finished sandboxes with the engine of `logs` and `submit`, as lines with their steps."""
     count = 0
-    followers = [Follower(connection, sandbox_id) for sandbox_id in sandbox_ids]
+    followers = [LogStream(connection, sandbox_id) for sandbox_id in sandbox_ids]
     for follower in followers:
         for batch in follower:
             count += sum(isinstance(item, LogLine) for item in batch)

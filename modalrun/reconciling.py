@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modalrun import runs
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
+from modalrun.observe import status
 from modalrun.run.outcome import PAUSED
 from modalrun.run.records import KnownRun
 from modalrun.run.status import LOST, WAITS, RunStatus
@@ -38,7 +38,7 @@ def reconcile(run: KnownRun, *, force: bool = False) -> Reconciled:
         NotFoundError, ConnectionLostError: What is true could not be found out. Nothing changed.
         AuthenticationError: ZenML refuses.
     """
-    view = runs.look(run)
+    view = status.look(run)
     if view.run.finished:
         return Reconciled(view, False, f"The run is recorded as '{view.state}' already.")
     if view.run.status == PAUSED and view.over:
@@ -62,7 +62,7 @@ def reconcile(run: KnownRun, *, force: bool = False) -> Reconciled:
     changed = records.finalize_run(
         run.id, f"The run sandbox {end}; recorded by 'modalrun reconcile'."
     )
-    after = runs.reread(view)
+    after = status.reread(view)
     return Reconciled(
         after, changed, f"The run's sandbox {end}: the run is now recorded as '{after.run.status}'."
     )

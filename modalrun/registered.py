@@ -18,9 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import errors, following, reconciling, runs, stopping
-from modalrun.following import OnInterrupt, Submitted
+from modalrun import errors, reconciling, stopping
 from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.observe import attach
+from modalrun.observe import status as runs
+from modalrun.observe.attach import OnInterrupt, RunHandle
 from modalrun.output.console import Reporter, reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import manifest as orders
@@ -83,7 +85,7 @@ def submit(
             " it. Remove the schedule, and let a scheduler (cron, CI) run the pipeline."
         )
     shown = reporter()
-    created: list[Submitted] = []
+    created: list[RunHandle] = []
     with ExitStack() as stack:
         stack.enter_context(_same_variables())
         stack.enter_context(_left_open(run))
@@ -108,7 +110,7 @@ def submit(
         (submitted,) = created
         if not job.plan.synchronous:
             with interrupts.deferred():
-                shown.summary(following.accepted(submitted))
+                shown.summary(attach.accepted(submitted))
             return None
         until_its_end = stack.pop_all()
 
@@ -219,7 +221,7 @@ def bare_spec(target: Target, source_root: Path) -> RunSpec:
     )
 
 
-def _follow(run: Submitted, shown: Reporter) -> None:
+def _follow(run: RunHandle, shown: Reporter) -> None:
     """Show a run until its end.
 
     Raises:
@@ -228,7 +230,7 @@ def _follow(run: Submitted, shown: Reporter) -> None:
     """
     try:
         with _worded(), shown, interrupts.installed():
-            outcome = following.follow(run, shown, _on_interrupt())
+            outcome = attach.follow(run, shown, _on_interrupt())
             shown.summary(outcome)
     except errors.Interrupted:
         # What SIGTERM does to this process is for its program to say, not for us.

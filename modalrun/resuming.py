@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import UsageError
-from modalrun.following import Submitted, Watcher
 from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.observe.attach import RunHandle, RunObserver
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.image_recipe import Named
 from modalrun.plan.planner import (
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.resuming import Interrupted
 
 
-def resume(run_id: str, watcher: Watcher, *, source_root: Path | None = None) -> Submitted | str:
+def resume(
+    run_id: str, watcher: RunObserver, *, source_root: Path | None = None
+) -> RunHandle | str:
     """Give a run another driver. To be called where ZenML is used.
 
     The new driver takes from ZenML what is done and failed, and from Modal what still runs; it goes
@@ -157,7 +159,7 @@ def _spec(order: SandboxOrder) -> SandboxSpec:
     )
 
 
-def _stage(order: Order, root: Path, folder: Path, watcher: Watcher) -> None:
+def _stage(order: Order, root: Path, folder: Path, watcher: RunObserver) -> None:
     """A copy of the files that the run was submitted with, which have to be what they were."""
     if not root.is_dir():
         raise UsageError(
@@ -208,14 +210,14 @@ def _submitted(
     connection: Connection,
     *,
     earlier: tuple[str, ...],
-) -> Submitted:
+) -> RunHandle:
     from modalrun.submit.submission import run_facts
     from modalrun.zenml_api import resuming
 
     metadata = to_metadata(run_facts(plan, sandbox, earlier))
     recording = threading.Thread(target=resuming.store, args=(run.id, metadata), daemon=True)
     recording.start()
-    return Submitted(
+    return RunHandle(
         run_id=run.id,
         zenml_url=run.url,
         plan=plan,

@@ -36,13 +36,13 @@ def list_(
 
     The cost is an estimate: the time of each sandbox by Modal's list prices for what it asked for.
     """
-    from modalrun import listing, runs
+    from modalrun.observe import list_runs, status
     from modalrun.util.timeparse import moment
 
-    states = listing.check_states(state or ())
+    states = list_runs.check_states(state or ())
     begin = moment(since, option="--since", now=datetime.now().astimezone()) if since else None
-    with Waiting("Reading runs", quiet=output is OutputOption.json), runs.looking_on():
-        found = listing.listing(
+    with Waiting("Reading runs", quiet=output is OutputOption.json), status.looking_on():
+        found = list_runs.listing(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )
 

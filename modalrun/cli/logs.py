@@ -81,7 +81,7 @@ def logs(
     """
     if driver and step:
         raise UsageError("--driver and --step exclude each other.")
-    from modalrun.log_reading import Request, find, read
+    from modalrun.observe.logs import Request, find, read
     from modalrun.run.log_lines import Wanted
 
     wanted = Wanted(

@@ -26,12 +26,12 @@ def reconcile(
     The run and its unfinished steps become 'failed', or 'stopped' if somebody had asked ZenML to
     stop the run. A run that still runs, or is over already, is left as it is.
     """
-    from modalrun import runs
+    from modalrun.observe import status
     from modalrun.run import records
 
     wanted = records.wanted(run, interactive=interactive())
-    with Waiting("Reading the run") as waiting, runs.looking_on():
-        found = runs.resolve(wanted, interactive=False)
+    with Waiting("Reading the run") as waiting, status.looking_on():
+        found = status.resolve(wanted, interactive=False)
 
         from modalrun.reconciling import reconcile as set_right
 

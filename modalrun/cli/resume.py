@@ -39,7 +39,7 @@ def resume(
 
     Exit codes: as for 'submit'; 2 also where the source tree is not there or has changed.
     """
-    from modalrun import following, runs
+    from modalrun.observe import attach, status
     from modalrun.output.console import reporter
     from modalrun.resuming import resume as give_another_driver
     from modalrun.run import records
@@ -48,16 +48,16 @@ def resume(
     with reporter() as shown, contextlib.ExitStack() as zenml:
         # ZenML takes seconds to import.
         shown.phase("Reading the run")
-        zenml.enter_context(runs.looking_on())
-        found = runs.resolve(wanted, interactive=False)
+        zenml.enter_context(status.looking_on())
+        found = status.resolve(wanted, interactive=False)
         resumed = give_another_driver(found.id, shown, source_root=source_root)
         if isinstance(resumed, str):
             shown.say(resumed)
             return
         if sync:
-            outcome = following.follow(resumed, shown, on_interrupt_option(on_interrupt))
+            outcome = attach.follow(resumed, shown, on_interrupt_option(on_interrupt))
         else:
-            outcome = following.accepted(resumed)
+            outcome = attach.accepted(resumed)
         shown.summary(outcome)
     if outcome.accepted:
         typer.echo(outcome.run_id)

@@ -41,7 +41,7 @@ def status(
     ZenML and Modal are read together: a run that ZenML records as running and whose sandbox is
     gone is 'lost', and 'modalrun reconcile' sets its record right. Ctrl-C only ends the looking.
     """
-    from modalrun import runs
+    from modalrun.observe import status as runs
     from modalrun.run import records
 
     wanted = records.wanted(run, interactive=interactive())
@@ -68,7 +68,7 @@ def status(
 def _watch(
     found: KnownRun, output: OutputOption, waiting: Waiting, *, exit_wanted: bool
 ) -> RunStatus:
-    from modalrun.watching import watch
+    from modalrun.observe.watch import watch
 
     if output is OutputOption.json:
         return watch(found, lambda _: None, exit_wanted=exit_wanted)

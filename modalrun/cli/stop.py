@@ -30,12 +30,13 @@ def stop(
     A run that has ended already is left as it is. Exit codes: 0 stopped or ended already, 3 not
     authenticated, 4 no such run, 8 connection lost, 130 interrupted while waiting.
     """
-    from modalrun import runs, stopping
+    from modalrun import stopping
+    from modalrun.observe import status
     from modalrun.run import records
 
     wanted = records.wanted(run, interactive=interactive())
-    with Waiting("Reading the run") as waiting, runs.looking_on():
-        found = runs.resolve(wanted, interactive=False)
+    with Waiting("Reading the run") as waiting, status.looking_on():
+        found = status.resolve(wanted, interactive=False)
         waiting.show("Stopping the run")
 
         def say(text: str) -> None:

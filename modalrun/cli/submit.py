@@ -13,7 +13,7 @@ from modalrun.cli.options import Given, Spec, shared
 from modalrun.errors import UsageError
 
 if TYPE_CHECKING:
-    from modalrun.following import OnInterrupt
+    from modalrun.observe.attach import OnInterrupt
 
 
 class InterruptOption(str, Enum):

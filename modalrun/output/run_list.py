@@ -10,7 +10,7 @@ from decimal import Decimal
 from rich.table import Table
 from rich.text import Text
 
-from modalrun.listing import ListedRun
+from modalrun.observe.list_runs import ListedRun
 from modalrun.output.console import make_console, print_wide
 from modalrun.output.status_json import run_fields
 from modalrun.output.text import harmless

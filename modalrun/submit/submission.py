@@ -14,11 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import following
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
-from modalrun.following import OnInterrupt, Submitted, Watcher
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.observe import attach
+from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver
 from modalrun.plan import planner as planning
 from modalrun.plan import pricing
 from modalrun.plan.docker_settings import dockerignore
@@ -68,7 +68,7 @@ class Job:
 
 def submit(
     spec: RunSpec,
-    watcher: Watcher,
+    watcher: RunObserver,
     *,
     max_cost: Decimal | None = None,
     on_interrupt: OnInterrupt = "detach",
@@ -94,7 +94,7 @@ def submit(
         except (KeyboardInterrupt, Interrupted):
             watcher.say("Interrupted; nothing was submitted.", "yellow")
             raise
-        created: list[Submitted] = []
+        created: list[RunHandle] = []
         number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
@@ -112,16 +112,16 @@ def submit(
                 return all_cached(finished.id, finished.url, job.steps)
         (run,) = created
         if job.plan.synchronous or number is not None:
-            return following.follow(run, watcher, on_interrupt, interrupted=number)
+            return attach.follow(run, watcher, on_interrupt, interrupted=number)
         with interrupts.deferred(), redirect_stdout(sys.stderr):
-            return following.accepted(run)
+            return attach.accepted(run)
 
 
 def start(
     job: Job,
     make_run: Callable[[], CreatedRun],
-    watcher: Watcher,
-    created: list[Submitted],
+    watcher: RunObserver,
+    created: list[RunHandle],
     *,
     before: RunMetadata | None = None,
 ) -> CreatedRun | None:
@@ -207,7 +207,7 @@ def _submitted(
     connection: Connection,
     *,
     earlier: Sequence[str],
-) -> Submitted:
+) -> RunHandle:
     """A run with its sandbox; that it has one is stored in ZenML meanwhile."""
     from modalrun.zenml_api import runs
 
@@ -220,7 +220,7 @@ def _submitted(
                 submitted.sandboxes.end()
 
     recording = threading.Thread(target=record, daemon=True)
-    submitted = Submitted(
+    submitted = RunHandle(
         run_id=run.id,
         zenml_url=run.url,
         plan=ready.plan,
@@ -233,7 +233,7 @@ def _submitted(
     return submitted
 
 
-def _prepare(spec: RunSpec, watcher: Watcher, max_cost: Decimal | None) -> Job:
+def _prepare(spec: RunSpec, watcher: RunObserver, max_cost: Decimal | None) -> Job:
     watcher.phase(f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment")
     if spec.target == "local":
         # The server takes as long to start as ZenML to import; errors show up where it is used.
@@ -242,7 +242,7 @@ def _prepare(spec: RunSpec, watcher: Watcher, max_cost: Decimal | None) -> Job:
 
 
 def check(
-    spec: RunSpec, compiled: Compiled, watcher: Watcher, max_cost: Decimal | None = None
+    spec: RunSpec, compiled: Compiled, watcher: RunObserver, max_cost: Decimal | None = None
 ) -> Job:
     """Find everything that can be found wrong before anything is created.
 
@@ -279,7 +279,7 @@ def warm_up_server() -> None:
 
 
 def _give_up(
-    connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: Watcher
+    connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: RunObserver
 ) -> None:
     """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
     from modalrun.zenml_api import runs, stopping

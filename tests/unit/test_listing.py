@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.listing import check_states, estimate
+from modalrun.observe.list_runs import check_states, estimate
 from modalrun.plan.prices import PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import KnownRun, KnownStep

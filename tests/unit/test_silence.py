@@ -6,8 +6,8 @@ from datetime import datetime
 
 import pytest
 
+from modalrun.observe.log_filter import silent, unknown
 from modalrun.run.records import KnownStep
-from modalrun.silence import silent, unknown
 
 NOON = datetime(2026, 11, 23, 12)
 NAMES = ["load", "train_small", "train_large"]

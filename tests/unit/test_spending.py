@@ -2,13 +2,13 @@
 
 from decimal import Decimal
 
+from modalrun.observe.cost import spending
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.planner import Plan, SandboxSpec, StepPlan
 from modalrun.plan.pricing import dollars
 from modalrun.plan.resources import Resources
 from modalrun.run.events import StepEvent
 from modalrun.run.progress import Board
-from modalrun.spending import spending
 
 IMAGE = ImageRecipe("3.11")
 CPU = SandboxSpec(("x",), IMAGE, Resources(cpu=1.0, memory=1024), 60)

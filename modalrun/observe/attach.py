@@ -13,9 +13,10 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
-from modalrun.logs import Follower
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.termination import RunSandboxes
+from modalrun.observe.cost import spending
+from modalrun.observe.log_stream import LogStream
 from modalrun.plan.planner import Plan
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine
@@ -29,7 +30,6 @@ from modalrun.run.outcome import (
     with_exact_times,
 )
 from modalrun.run.progress import Board, Row
-from modalrun.spending import spending
 from modalrun.util import interrupts
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ STOP_SECONDS = 7.0
 QUESTION = "s: stop the run   d: detach, it goes on   g: go on"
 
 
-class Watcher(Protocol):
+class RunObserver(Protocol):
     """Who looks on while a run goes."""
 
     def phase(self, text: str) -> None:
@@ -67,7 +67,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Submitted:
+class RunHandle:
     """A run whose run sandbox Modal has accepted.
 
     Attributes:
@@ -110,7 +110,7 @@ _Message = _Signal | _Key | SandboxEnd | BaseException
 """What following waits for: all of it comes through one queue."""
 
 
-def accepted(run: Submitted) -> Outcome:
+def accepted(run: RunHandle) -> Outcome:
     """What there is to say of a run that nobody waits for. Returns when others can find it."""
     run.recording.join()
     return Outcome(
@@ -124,7 +124,11 @@ def accepted(run: Submitted) -> Outcome:
 
 
 def follow(
-    run: Submitted, watcher: Watcher, on_interrupt: OnInterrupt, *, interrupted: int | None = None
+    run: RunHandle,
+    watcher: RunObserver,
+    on_interrupt: OnInterrupt,
+    *,
+    interrupted: int | None = None,
 ) -> Outcome:
     """Show a run's output until it has ended, and settle its record.
 
@@ -164,13 +168,13 @@ def follow(
 class _Output:
     """The output of a run's sandboxes on its way to the board and the watcher."""
 
-    def __init__(self, board: Board, watcher: Watcher, inbox: SimpleQueue[_Message]) -> None:
+    def __init__(self, board: Board, watcher: RunObserver, inbox: SimpleQueue[_Message]) -> None:
         self._board = board
         self._watcher = watcher
         self._inbox = inbox
         self._left = False
 
-    def all_of(self, run: Submitted, since: float) -> SandboxEnd:
+    def all_of(self, run: RunHandle, since: float) -> SandboxEnd:
         """Pass everything on until the run sandbox has ended; returns how.
 
         Args:
@@ -180,7 +184,7 @@ class _Output:
         Raises:
             ConnectionLostError: The connection is lost for good; the run may still be going.
         """
-        follower = Follower(run.connection, run.sandbox.id, since=since)
+        follower = LogStream(run.connection, run.sandbox.id, since=since)
         reader = threading.Thread(target=self._read, args=(follower,), daemon=True)
         reader.start()
         try:
@@ -191,7 +195,7 @@ class _Output:
             follower.close()
         return end
 
-    def _read(self, follower: Follower) -> None:
+    def _read(self, follower: LogStream) -> None:
         try:
             for batch in follower:
                 self._pass(batch)
@@ -228,7 +232,7 @@ def _in_background(action: Callable[[], SandboxEnd], inbox: SimpleQueue[_Message
 
 
 def _until_the_end(
-    run: Submitted, watcher: Watcher, inbox: SimpleQueue[_Message], on_interrupt: OnInterrupt
+    run: RunHandle, watcher: RunObserver, inbox: SimpleQueue[_Message], on_interrupt: OnInterrupt
 ) -> SandboxEnd | _Signal:
     """Wait for the end; a signal instead of it where that has ended the run."""
     asking = ExitStack()
@@ -284,7 +288,7 @@ def _choice(on_interrupt: OnInterrupt, number: int) -> str:
     return on_interrupt
 
 
-def _stop(run: Submitted, watcher: Watcher, inbox: SimpleQueue[_Message], number: int) -> None:
+def _stop(run: RunHandle, watcher: RunObserver, inbox: SimpleQueue[_Message], number: int) -> None:
     """End the run by force, within the grace time of whoever sent the signal.
 
     Raises:
@@ -326,7 +330,7 @@ def _stop(run: Submitted, watcher: Watcher, inbox: SimpleQueue[_Message], number
 _STOPPED = SandboxEnd("stopped", 137)
 
 
-def _say_detached(run: Submitted, watcher: Watcher, why: str) -> None:
+def _say_detached(run: RunHandle, watcher: RunObserver, why: str) -> None:
     """Say that the run goes on and how to look; returns when others can find it."""
     try:
         watcher.say("")
@@ -339,7 +343,7 @@ def _say_detached(run: Submitted, watcher: Watcher, why: str) -> None:
     run.recording.join(STOP_SECONDS)
 
 
-def _lost(error: BaseException, run: Submitted) -> BaseException:
+def _lost(error: BaseException, run: RunHandle) -> BaseException:
     if isinstance(error, ConnectionLostError):
         return ConnectionLostError(
             f"{error.message} The run {run.run_id} may still be going.",
@@ -357,7 +361,7 @@ def commands(run_id: str) -> list[tuple[str, str]]:
     ]
 
 
-def _links(run: Submitted) -> list[tuple[str, str]]:
+def _links(run: RunHandle) -> list[tuple[str, str]]:
     links = [("run", run.run_id)]
     if run.zenml_url:
         links.append(("zenml", run.zenml_url))
@@ -369,7 +373,7 @@ def _links(run: Submitted) -> list[tuple[str, str]]:
     return links
 
 
-def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Outcome:
+def _outcome(run: RunHandle, board: Board, end: SandboxEnd, began: float) -> Outcome:
     """How the run ended, by ZenML's record, which is settled here where nobody else could."""
     from modalrun.zenml_api import runs
 
@@ -408,7 +412,7 @@ def _outcome(run: Submitted, board: Board, end: SandboxEnd, began: float) -> Out
     )
 
 
-def _is_orphaned(run: Submitted, end: SandboxEnd) -> bool:
+def _is_orphaned(run: RunHandle, end: SandboxEnd) -> bool:
     """Whether the driver was ended from outside, so that another one can take over."""
     return run.plan.mode == "per_step" and end.exit_code == KILLED
 
@@ -418,7 +422,7 @@ def _may_go_on(record: RunRecord) -> bool:
     return not record.finished and record.status != "stopping"
 
 
-def _living_steps(run: Submitted) -> int:
+def _living_steps(run: RunHandle) -> int:
     """How many step sandboxes run; 0 where Modal can't be asked."""
     try:
         return len(run.sandboxes.running("step"))
@@ -426,7 +430,7 @@ def _living_steps(run: Submitted) -> int:
         return 0
 
 
-def _without_driver(run: Submitted, board: Board) -> Outcome:
+def _without_driver(run: RunHandle, board: Board) -> Outcome:
     """The run sandbox was killed from outside: its steps may live, and a new driver can go on."""
     living = _living_steps(run)
     what = f" (step sandboxes that still run: {living})" if living else ""

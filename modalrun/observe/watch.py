@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from modalrun import reaching, runs, succession
 from modalrun.errors import ModalrunError
 from modalrun.modal_api import RunningSandbox
+from modalrun.observe import reaching, resumption
+from modalrun.observe import status as runs
 from modalrun.output.text import LineAssembler
 from modalrun.run import events, status
 from modalrun.run.events import Event, StepEvent
@@ -48,7 +49,7 @@ def watch(
     """
     while True:
         view = _until_it_ends(run, show, exit_wanted=exit_wanted)
-        if not succession.may_follow(view.run, view.modal.exit_code):
+        if not resumption.may_follow(view.run, view.modal.exit_code):
             return view
         followed = _next_driver(view, show)
         if followed is None:
@@ -66,12 +67,12 @@ def _next_driver(view: RunStatus, show: Callable[[RunStatus], None]) -> KnownRun
     def pause(living: frozenset[str]) -> bool:
         seen = replace(view, modal=replace(view.modal, step_sandboxes=living))
         show(runs.reread(seen))
-        time.sleep(succession.PAUSE)
+        time.sleep(resumption.PAUSE)
         return True
 
     try:
         connection = reaching.connection(view.run.id, view.run.facts)
-        return succession.next_driver(view.run.id, connection, gone, pause)
+        return resumption.next_driver(view.run.id, connection, gone, pause)
     except ModalrunError:
         # The last look says what can't be checked.
         return None

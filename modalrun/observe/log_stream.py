@@ -21,7 +21,7 @@ Known = Mapping[str, Mapping["Source", int]]
 """Bytes of each stream that are known already, by the sandbox's id."""
 
 
-class Follower:
+class LogStream:
     """The lines of a run as they are printed, from all its sandboxes, each once.
 
     Sandboxes that start meanwhile join by themselves: the driver says so on the run sandbox's

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from modalrun import reaching
 from modalrun.errors import NotFoundError
+from modalrun.observe import reaching
 from modalrun.run import records, status
 from modalrun.run.records import LATEST, KnownRun
 from modalrun.run.status import NOT_ASKED, ModalView, RunStatus

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from modalrun import reaching, silence, succession
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
+from modalrun.observe import log_filter, reaching, resumption
 from modalrun.run.events import MARK, StepEvent
 from modalrun.run.log_lines import Choice, Item, LogLine, RunLines, Wanted
 from modalrun.run.outcome import KILLED
@@ -94,14 +94,14 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabout
         found = _find_running(run_id)
         if found is not None:
             return replace(found, use_zenml=functools.cache(lambda: _use_zenml(zenml)))
-    from modalrun import runs
+    from modalrun.observe import status as runs
 
     zenml.enter_context(runs.looking_on())
     return _whereabouts(runs.resolve(text, interactive=interactive))
 
 
 def _use_zenml(zenml: ExitStack) -> None:
-    from modalrun import runs
+    from modalrun.observe import status as runs
 
     zenml.enter_context(runs.looking_on())
 
@@ -218,7 +218,7 @@ def read(
     if live:
         yield from _followed(place, lines, choice, known, say, times=request.times)
     yield choice.rest()
-    if missing := [n for n in request.wanted.steps if not silence.matched(n, choice.spoken)]:
+    if missing := [n for n in request.wanted.steps if not log_filter.matched(n, choice.spoken)]:
         raise _nothing_of(missing, place, choice)
 
 
@@ -228,7 +228,7 @@ def _check_names(place: Whereabouts, names: Sequence[str]) -> None:
     from modalrun.zenml_api import queries as history
 
     steps = history.step_names(place.run_id)
-    if steps is not None and (error := silence.unknown(names, steps)):
+    if steps is not None and (error := log_filter.unknown(names, steps)):
         raise error
 
 
@@ -238,7 +238,7 @@ def _nothing_of(names: Sequence[str], place: Whereabouts, choice: Choice) -> Not
     from modalrun.zenml_api import queries as history
 
     run, steps = history.read(history.by_id(place.run_id))
-    return silence.unknown(names, [step.name for step in steps]) or silence.silent(
+    return log_filter.unknown(names, [step.name for step in steps]) or log_filter.silent(
         names, steps, choice.told, over=run.finished
     )
 
@@ -252,14 +252,14 @@ def _followed(
     *,
     times: bool,
 ) -> Iterator[list[LogLine]]:
-    from modalrun.logs import Follower
+    from modalrun.observe.log_stream import LogStream
 
     assert place.connection is not None
     # Those that have printed nothing yet are to be followed as well.
     others = (*place.earlier, *lines.step_sandboxes)
     known = {**{sandbox: {} for sandbox in others}, **known}
     left = threading.Event()
-    follower = Follower(
+    follower = LogStream(
         place.connection,
         place.sandbox,
         lines=lines,
@@ -295,14 +295,14 @@ def _successor(
     from modalrun.zenml_api import queries as history
 
     run = history.by_id(place.run_id)
-    if not succession.may_follow(run, exit_code):
+    if not resumption.may_follow(run, exit_code):
         return None
     say(
         "The run's driver is gone; waiting for another one"
         f" ('modalrun resume {place.run_id}' starts it). Ctrl-C leaves."
     )
-    found = succession.next_driver(
-        place.run_id, place.connection, gone, lambda _: not left.wait(succession.PAUSE)
+    found = resumption.next_driver(
+        place.run_id, place.connection, gone, lambda _: not left.wait(resumption.PAUSE)
     )
     if found is None or found.facts is None:
         return None

@@ -1,0 +1,1 @@
+"""Attach to runs and read them: status, logs, list, cost. Changes nothing."""
