@@ -18,7 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun import errors, reconciling, stopping
+from modalrun import errors
+from modalrun.control import reconcile
+from modalrun.control import stop as stopping
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe import status as runs
@@ -143,7 +145,7 @@ def status(
     with _worded(), _same_variables():
         view = runs.look(queries.known(run))
         if view.state == LOST and view.over:
-            view = reconciling.reconcile(view.run).view
+            view = reconcile.reconcile(view.run).view
         for note in view.notes:
             logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
         known = {status.value for status in ExecutionStatus}

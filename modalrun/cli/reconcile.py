@@ -33,7 +33,7 @@ def reconcile(
     with Waiting("Reading the run") as waiting, status.looking_on():
         found = status.resolve(wanted, interactive=False)
 
-        from modalrun.reconciling import reconcile as set_right
+        from modalrun.control.reconcile import reconcile as set_right
 
         done = set_right(found, force=force)
         waiting.end()

@@ -39,9 +39,9 @@ def resume(
 
     Exit codes: as for 'submit'; 2 also where the source tree is not there or has changed.
     """
+    from modalrun.control.resume import resume as give_another_driver
     from modalrun.observe import attach, status
     from modalrun.output.console import reporter
-    from modalrun.resuming import resume as give_another_driver
     from modalrun.run import records
 
     wanted = records.wanted(run, interactive=interactive())

@@ -30,7 +30,7 @@ def stop(
     A run that has ended already is left as it is. Exit codes: 0 stopped or ended already, 3 not
     authenticated, 4 no such run, 8 connection lost, 130 interrupted while waiting.
     """
-    from modalrun import stopping
+    from modalrun.control import stop as stopping
     from modalrun.observe import status
     from modalrun.run import records
 

@@ -294,7 +294,7 @@ def _stop(run: RunHandle, watcher: RunObserver, inbox: SimpleQueue[_Message], nu
     Raises:
         KeyboardInterrupt, Interrupted: A second signal came, or the time was up.
     """
-    from modalrun import stopping
+    from modalrun.control import stop
 
     watcher.say("Stopping the run ...", "yellow")
     done: SimpleQueue[_Message] = inbox
@@ -302,7 +302,7 @@ def _stop(run: RunHandle, watcher: RunObserver, inbox: SimpleQueue[_Message], nu
     def act() -> SandboxEnd:
         with redirect_stdout(sys.stderr):
             run.recording.join()
-            stopping.by_force(run.run_id, run.sandboxes, seconds=STOP_SECONDS)
+            stop.by_force(run.run_id, run.sandboxes, seconds=STOP_SECONDS)
         return _STOPPED
 
     _in_background(act, done)

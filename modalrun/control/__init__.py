@@ -1,0 +1,1 @@
+"""Steer runs: stop, resume, reconcile."""
