@@ -30,7 +30,7 @@ def doctor(
     Exit codes: 0 without a problem, else that of the first one: 2 a version, the run spec or the
     stack is wrong, 3 not authenticated, 4 not found, 8 a server is not there.
     """
-    from modalrun.doctor import examine
+    from modalrun.doctor.examination import examine
 
     # A check that never ends may still hold what stdout is redirected to.
     stdout = sys.stdout

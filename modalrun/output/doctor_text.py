@@ -6,7 +6,7 @@ import json
 
 from rich.text import Text
 
-from modalrun.doctor import Report
+from modalrun.doctor.examination import Report
 from modalrun.output.console import make_console
 from modalrun.output.text import harmless, without_credentials
 from modalrun.output.wrapping import terminal_width, wrapped

@@ -1,0 +1,1 @@
+"""Check everything that a run needs before it is submitted."""
