@@ -29,7 +29,7 @@ from modalrun.cli import (
     submit,
 )
 from modalrun.errors import InternalError, Interrupted, ModalrunError
-from modalrun.output.text import harmless
+from modalrun.output.sanitize import harmless
 from modalrun.output.wrapping import terminal_width, wrapped
 from modalrun.util import interrupts
 

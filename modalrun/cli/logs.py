@@ -127,7 +127,7 @@ def _moment(text: str | None, option: str) -> float | None:
 
 
 def _say(text: str) -> None:
-    from modalrun.output.text import harmless
+    from modalrun.output.sanitize import harmless
 
     sys.stdout.flush()
     typer.echo(harmless(text, colours=False), err=True)

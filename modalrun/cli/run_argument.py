@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.output.text import harmless
+from modalrun.output.sanitize import harmless
 
 
 def complete(incomplete: str) -> list[tuple[str, str]]:

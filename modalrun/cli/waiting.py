@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from modalrun.output.phase import Phase
+    from modalrun.output.spinner import Phase
 
 
 class Waiting:
@@ -44,7 +44,7 @@ class Waiting:
             return
         self.end()
         from modalrun.output.console import make_console
-        from modalrun.output.phase import Phase
+        from modalrun.output.spinner import Phase
 
         self._phase = self._phase or Phase()
         self._phase.show(make_console(stderr=True), text)

@@ -18,7 +18,7 @@ from modalrun.errors import ModalrunError
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import reaching, resumption
 from modalrun.observe import status as runs
-from modalrun.output.text import LineAssembler
+from modalrun.output.sanitize import LineAssembler
 from modalrun.run import events, status
 from modalrun.run.events import Event, StepEvent
 from modalrun.run.records import KnownRun

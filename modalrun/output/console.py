@@ -13,11 +13,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from modalrun.output.format import STYLES, duration
 from modalrun.output.live import LiveView, Verbatim
-from modalrun.output.marks import Marks, shortened, widest
-from modalrun.output.phase import Phase, is_live
-from modalrun.output.text import harmless
-from modalrun.output.words import STYLES, duration
+from modalrun.output.sanitize import harmless
+from modalrun.output.spinner import Phase, is_live
+from modalrun.output.step_labels import Marks, shortened, widest
 from modalrun.output.wrapping import terminal_width, wrapped
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import SYSTEM, LogLine

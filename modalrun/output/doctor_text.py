@@ -8,7 +8,7 @@ from rich.text import Text
 
 from modalrun.doctor.examination import Report
 from modalrun.output.console import make_console
-from modalrun.output.text import harmless, without_credentials
+from modalrun.output.sanitize import harmless, without_credentials
 from modalrun.output.wrapping import terminal_width, wrapped
 from modalrun.util.check import LABELS
 

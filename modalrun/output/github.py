@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from modalrun.output.console import Reporter, state
-from modalrun.output.text import harmless, without_commands
-from modalrun.output.words import duration
+from modalrun.output.format import duration
+from modalrun.output.sanitize import harmless, without_commands
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome, StepRecord

@@ -12,9 +12,9 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from modalrun.output.marks import shortened
+from modalrun.output.format import STYLES, duration_of
 from modalrun.output.redrawing import Redrawn
-from modalrun.output.words import STYLES, duration_of
+from modalrun.output.step_labels import shortened
 from modalrun.run.progress import Board, Row
 
 _MOST_ROWS = 12

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from modalrun.output.text import harmless, without_commands
+from modalrun.output.sanitize import harmless, without_commands
 from modalrun.run.log_lines import SYSTEM, LogLine
 
 if TYPE_CHECKING:
-    from modalrun.output.marks import Marks
+    from modalrun.output.step_labels import Marks
 
 JSON_VERSION = 1
 _RESET = "\x1b[0m"
@@ -109,7 +109,7 @@ def _marks() -> Marks | None:
     """How steps are named on a terminal; elsewhere their names are what they are."""
     if not sys.stdout.isatty():
         return None
-    from modalrun.output.marks import Marks, widest
+    from modalrun.output.step_labels import Marks, widest
 
     return Marks(widest(shutil.get_terminal_size().columns))
 

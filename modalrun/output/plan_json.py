@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from modalrun.output.text import without_credentials
+from modalrun.output.sanitize import without_credentials
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.planner import SandboxSpec
 from modalrun.plan.pricing import SandboxCost

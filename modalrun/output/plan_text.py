@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import typer
 
-from modalrun.output.text import harmless
+from modalrun.output.sanitize import harmless
 from modalrun.output.wrapping import NO_BREAK, terminal_width, wrapped
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.planner import Plan, SandboxSpec

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from modalrun.observe.list_runs import ListedRun
 from modalrun.output.console import make_console, print_wide
+from modalrun.output.format import STYLES, duration
+from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import run_fields
-from modalrun.output.text import harmless
-from modalrun.output.words import STYLES, duration
 from modalrun.plan.prices import LIST_PRICES
 from modalrun.plan.pricing import dollars
 

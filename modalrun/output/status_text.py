@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from modalrun.output.console import make_console, print_wide
-from modalrun.output.marks import shortened
+from modalrun.output.format import STYLES, duration
 from modalrun.output.redrawing import Redrawn
+from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import app_url, exit_reason
-from modalrun.output.text import harmless
-from modalrun.output.words import STYLES, duration
+from modalrun.output.step_labels import shortened
 from modalrun.output.wrapping import wrapped
 from modalrun.run.records import KnownStep
 from modalrun.run.status import LOST, RunStatus

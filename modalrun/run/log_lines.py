@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from modalrun.output.text import LineAssembler
+from modalrun.output.sanitize import LineAssembler
 from modalrun.run import events
 from modalrun.run.events import LinesOf, StepEvent
 

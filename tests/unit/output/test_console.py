@@ -15,7 +15,7 @@ from commands import after_its_reader_left
 from rich.console import Console
 
 from modalrun.output.console import Reporter
-from modalrun.output.words import duration
+from modalrun.output.format import duration
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome, StepRecord
 from modalrun.run.progress import Board

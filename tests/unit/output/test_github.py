@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.output.github import Groups, command, markdown
-from modalrun.output.text import without_commands
+from modalrun.output.sanitize import without_commands
 from modalrun.run.outcome import Outcome, StepRecord
 
 START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)

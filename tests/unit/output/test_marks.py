@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from modalrun.output.marks import Marks, shortened, widest
+from modalrun.output.step_labels import Marks, shortened, widest
 
 NAMES = st.lists(st.text(st.sampled_from("ab_日1"), min_size=1, max_size=30), max_size=12)
 

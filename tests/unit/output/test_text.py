@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun.output.text import LineAssembler, harmless
+from modalrun.output.sanitize import LineAssembler, harmless
 
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 PIECES = st.sampled_from(

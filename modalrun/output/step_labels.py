@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from rich.cells import cell_len, set_cell_size
 
-from modalrun.output.text import harmless
+from modalrun.output.sanitize import harmless
 
 ELLIPSIS = "…"
 
