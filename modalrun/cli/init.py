@@ -49,9 +49,9 @@ def init(
     Exit codes: 0 done, 2 a name is taken, or the stack can't be used with the target (nothing was
     registered), 3 not authenticated, 4 no such stack, 8 connection lost.
     """
-    from modalrun import initializing
+    from modalrun.flavor import init_project
 
-    done = initializing.initialize(
+    done = init_project.initialize(
         Path.cwd(),
         pipeline=pipeline,
         from_stack=from_stack,

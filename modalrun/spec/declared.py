@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import create_model
 
 from modalrun.errors import UsageError
-from modalrun.finding import is_pipeline, parsed
+from modalrun.flavor.pipeline_discovery import is_pipeline, parsed
 from modalrun.spec.mistakes import Mistakes
 from modalrun.spec.validation import check
 from modalrun.spec.yaml_source import KeyPath, YamlSource, nearest

@@ -46,7 +46,7 @@ class ModalOrchestrator(BaseOrchestrator):
     orchestrator, or with each step.
 
     As a registered component it is ZenML's door to the engine behind `modalrun submit`: what
-    happens there is in `modalrun.registered`.
+    happens there is in `modalrun.flavor.runs`.
 
     Attributes:
         wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
@@ -67,9 +67,9 @@ class ModalOrchestrator(BaseOrchestrator):
         """Says everything that keeps a stack from working on Modal's cloud; all of it at once."""
         if self.config.target != "modal":
             return None
-        from modalrun import registered
+        from modalrun.flavor import runs
 
-        return StackValidator(custom_validation_function=registered.validate)
+        return StackValidator(custom_validation_function=runs.validate)
 
     def submit_pipeline(
         self,
@@ -91,9 +91,9 @@ class ModalOrchestrator(BaseOrchestrator):
         Raises:
             ModalrunError: As for `modalrun submit`.
         """
-        from modalrun import registered
+        from modalrun.flavor import runs
 
-        waiting = registered.submit(self.config.target, snapshot, base_environment, placeholder_run)
+        waiting = runs.submit(self.config.target, snapshot, base_environment, placeholder_run)
         return SubmissionResult(wait_for_completion=waiting)
 
     def submit_dynamic_pipeline(
@@ -152,16 +152,16 @@ class ModalOrchestrator(BaseOrchestrator):
 
         The record of a run whose sandbox is gone is set right, with all its steps.
         """
-        from modalrun import registered
+        from modalrun.flavor import runs
 
-        status, steps = registered.status(run)
+        status, steps = runs.status(run)
         return status, steps if include_steps else None
 
     def _stop_run(self, run: PipelineRunResponse, graceful: bool = False) -> None:
         """End a run by force, or ask it to end; for ZenML, which has recorded STOPPING already."""
-        from modalrun import registered
+        from modalrun.flavor import runs
 
-        registered.stop(str(run.id), graceful=graceful)
+        runs.stop(str(run.id), graceful=graceful)
 
     def get_docker_builds(self, snapshot: PipelineSnapshotBase) -> list[BuildConfiguration]:
         """The images that ZenML builds: none, since Modal does, unless `wants_images`."""

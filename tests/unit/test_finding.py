@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modalrun import initializing
-from modalrun.finding import FoundPipeline, pipelines, source_root
-from modalrun.initializing import spec_text
+from modalrun.flavor import init_project
+from modalrun.flavor.init_project import spec_text
+from modalrun.flavor.pipeline_discovery import FoundPipeline, pipelines, source_root
 
 TRAINING = """
 import does_not_exist
@@ -111,17 +111,17 @@ def test_what_can_be_done_with_the_run_spec_that_is_there(
     path = tmp_path / "a b.yaml"
     path.write_text(spec)
 
-    there = initializing._there(path)
+    there = init_project._there(path)
 
     assert there is not None
     words, command = following
-    assert initializing._to_run(there, Path("a b.yaml")) == [
+    assert init_project._to_run(there, Path("a b.yaml")) == [
         (words, f"modalrun {command} 'a b.yaml'")
     ]
     # As who stands in the folder would type it.
-    found = initializing._script(there, tmp_path / "below")
+    found = init_project._script(there, tmp_path / "below")
     assert found == ("../mine.py" if script else None)
 
 
 def test_there_is_no_run_spec_yet(tmp_path: Path) -> None:
-    assert initializing._there(tmp_path / "modalrun.yaml") is None
+    assert init_project._there(tmp_path / "modalrun.yaml") is None

@@ -10,9 +10,9 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modalrun import finding
 from modalrun.errors import UsageError
-from modalrun.finding import FoundPipeline
+from modalrun.flavor import pipeline_discovery
+from modalrun.flavor.pipeline_discovery import FoundPipeline
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import Target, load_spec
 from modalrun.submit import prepare
@@ -72,9 +72,9 @@ def initialize(
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     name = name or ("modalrun" if target == "modal" else "modalrun_local")
-    root = finding.source_root(folder)
+    root = pipeline_discovery.source_root(folder)
     there = _there(folder / spec)
-    found = [] if there is not None else finding.pipelines(root)
+    found = [] if there is not None else pipeline_discovery.pipelines(root)
     if pipeline is not None:
         if "." not in pipeline or not all(part.isidentifier() for part in pipeline.split(".")):
             raise UsageError(
@@ -140,7 +140,11 @@ def _there(path: Path) -> _Spec | None:
         return _Spec()
     module = spec.pipeline.rpartition(".")[0]
     file = spec.source_root.joinpath(*module.split(".")).with_suffix(".py")
-    named = [one for one in finding.in_file(file, spec.source_root) if one.source == spec.pipeline]
+    named = [
+        one
+        for one in pipeline_discovery.in_file(file, spec.source_root)
+        if one.source == spec.pipeline
+    ]
     given = spec.run_configuration.get("parameters") or {}
     return _Spec(None, named[0] if named else None, spec.source_root, given)
 
