@@ -288,8 +288,8 @@ def _check_id(sandbox: str) -> None:
 
 def _print_stored(folder: Path, sandbox: str, *, timestamps: bool) -> None:
     from modalrun.errors import NotFoundError
-    from modalrun.localmodal.ids import Clock
-    from modalrun.localmodal.logstore import SandboxLog
+    from modalrun.localmodal.storage.ids import Clock
+    from modalrun.localmodal.storage.logstore import SandboxLog
 
     _check_id(sandbox)
     try:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.localmodal import launcher
-from modalrun.localmodal.paths import STATE_VARIABLE
+from modalrun.localmodal.storage.paths import STATE_VARIABLE
 from modalrun.modal_api.account_check import CONNECT_SECONDS, Account, Order
 from modalrun.plan.image_recipe import Named
 from modalrun.plan.planner import Plan

@@ -50,7 +50,7 @@ def main() -> int:
         os._exit(0)
     os.umask(0o077)
 
-    from modalrun.localmodal.paths import StateDir
+    from modalrun.localmodal.storage.paths import StateDir
 
     state = StateDir(arguments.state_dir.absolute())
     state.create()
@@ -69,7 +69,7 @@ def main() -> int:
     logging.getLogger("grpclib").setLevel(logging.ERROR)
 
     from modalrun import __version__
-    from modalrun.localmodal.server import LocalServer
+    from modalrun.localmodal.server.server import LocalServer
 
     open_files = _raise_open_files()
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import InternalError, ModalrunError, NotFoundError
-from modalrun.localmodal.paths import StateDir, default_state_dir
 from modalrun.localmodal.preload import Preload
+from modalrun.localmodal.storage.paths import StateDir, default_state_dir
 
 __all__ = [
     "VARIABLES",

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modalrun.localmodal import rootfs, warm
 from modalrun.localmodal.preload import Preload
+from modalrun.localmodal.sandbox import rootfs, warm
 
 VARIABLE = "MODALRUN_LOCAL_NURSERY"
 

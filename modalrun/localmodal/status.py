@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modalrun.localmodal.store import SandboxRecord
+from modalrun.localmodal.storage.store import SandboxRecord
 
 
 def sandbox_summary(record: SandboxRecord) -> dict[str, Any]:

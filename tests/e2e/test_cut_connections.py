@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modalrun.localmodal import launcher
-from modalrun.localmodal.paths import StateDir
+from modalrun.localmodal.storage.paths import StateDir
 from tests.e2e.test_per_step import boxes, most_at_once
 from tests.localmodal.proxy import CuttingProxy
 

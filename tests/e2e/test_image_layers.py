@@ -17,8 +17,8 @@ import pytest
 
 from modalrun.errors import NotFoundError, RunFailedError, UsageError
 from modalrun.localmodal import launcher
-from modalrun.localmodal.paths import StateDir
-from modalrun.localmodal.store import Store
+from modalrun.localmodal.storage.paths import StateDir
+from modalrun.localmodal.storage.store import Store
 from modalrun.modal_api.images import Builder, python_path, with_files
 from modalrun.plan.image_recipe import (
     FromDockerfile,

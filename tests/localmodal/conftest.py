@@ -12,7 +12,7 @@ import pytest
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo
-from modalrun.localmodal.paths import StateDir
+from modalrun.localmodal.storage.paths import StateDir
 
 from .support import Sdk, close, processes_of
 

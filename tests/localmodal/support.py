@@ -17,8 +17,8 @@ import psutil
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo
-from modalrun.localmodal.paths import StateDir
-from modalrun.localmodal.store import SandboxRecord, Store
+from modalrun.localmodal.storage.paths import StateDir
+from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 TREE = str(Path(launcher.__file__).parents[2])
 PATIENCE = 30

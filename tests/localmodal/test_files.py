@@ -13,8 +13,8 @@ import pytest
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import ServerInfo
-from modalrun.localmodal.paths import StateDir
-from modalrun.localmodal.store import Store
+from modalrun.localmodal.storage.paths import StateDir
+from modalrun.localmodal.storage.store import Store
 
 from .support import Sdk
 

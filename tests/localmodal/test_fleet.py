@@ -11,7 +11,7 @@ from typing import Any
 import modal
 import pytest
 
-from modalrun.localmodal.paths import StateDir
+from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import step_sandboxes as modal_fleet
 from modalrun.modal_api.step_sandboxes import SHARE, TAG_ATTEMPT, Fleet, Member, Wanted
 from modalrun.plan.planner import TAG_ROLE, TAG_RUN, TAG_STEP

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modalrun.localmodal import keeper, rootfs
-from modalrun.localmodal.auth import Guard, Identity
-from modalrun.localmodal.ids import Clock, new_id, new_sandbox_ids
-from modalrun.localmodal.logstore import SandboxLog, whole_characters
-from modalrun.localmodal.process import STDERR, STDOUT
+from modalrun.localmodal.sandbox import keeper, rootfs
+from modalrun.localmodal.sandbox.process import STDERR, STDOUT
+from modalrun.localmodal.server.auth import Guard, Identity
+from modalrun.localmodal.storage.ids import Clock, new_id, new_sandbox_ids
+from modalrun.localmodal.storage.logstore import SandboxLog, whole_characters
 
 
 @given(st.text(), st.integers(0, 50))

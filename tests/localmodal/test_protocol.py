@@ -22,7 +22,7 @@ V2_ID = "sb-" + "A" * 26
 
 
 def test_importing_the_server_imports_no_sdk() -> None:
-    code = "import sys, modalrun.localmodal.server; print({'modal', 'zenml'} & set(sys.modules))"
+    code = "import sys, modalrun.localmodal.server.server; print({'modal', 'zenml'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": TREE}, capture_output=True, text=True,
         check=True,
@@ -111,7 +111,7 @@ def test_unimplemented_names_the_rpc(sdk: Sdk) -> None:
 def test_every_rpc_has_an_answer() -> None:
     from modal_proto import api_pb2, task_command_router_pb2
 
-    from modalrun.localmodal.rpc import COMMAND_ROUTER, CONTROL_PLANE, Dispatcher
+    from modalrun.localmodal.server.rpc import COMMAND_ROUTER, CONTROL_PLANE, Dispatcher
 
     nothing: Any = None
     mapping = Dispatcher(authorise=nothing, before=nothing, active=nothing).__mapping__()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from modalrun.errors import NotFoundError
-from modalrun.localmodal.paths import StateDir
+from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.log_streams import Streams
 from modalrun.modal_api.pieces import Piece

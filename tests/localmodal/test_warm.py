@@ -22,7 +22,7 @@ from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher, shared_nursery
 from modalrun.localmodal.launcher import Preload, ServerInfo
-from modalrun.localmodal.warm import Warm
+from modalrun.localmodal.sandbox.warm import Warm
 
 from .support import (
     PATIENCE,

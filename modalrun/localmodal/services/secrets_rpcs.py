@@ -9,10 +9,10 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from modal_proto import api_pb2
 
-from modalrun.localmodal.environments import Environments
-from modalrun.localmodal.ids import Clock, new_id
-from modalrun.localmodal.rpc import Call, RpcError, known, not_found, rpc
-from modalrun.localmodal.store import Store, Stored
+from modalrun.localmodal.server.rpc import Call, RpcError, known, not_found, rpc
+from modalrun.localmodal.services.environments import Environments
+from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.store import Store, Stored
 
 _ANONYMOUS_LIMIT = 10_000
 

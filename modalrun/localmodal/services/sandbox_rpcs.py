@@ -8,17 +8,17 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from modal_proto import api_pb2
 
-from modalrun.localmodal.apps import Apps
-from modalrun.localmodal.auth import Guard
-from modalrun.localmodal.environments import Environments
-from modalrun.localmodal.ids import Clock, new_sandbox_ids
-from modalrun.localmodal.images import Images
-from modalrun.localmodal.mounts import Mounts
-from modalrun.localmodal.rpc import Call, RpcError, not_found, rpc
-from modalrun.localmodal.sandboxes import Plan, Sandboxes
-from modalrun.localmodal.secrets_rpcs import Secrets
-from modalrun.localmodal.store import SandboxRecord, Store
-from modalrun.localmodal.volumes import Volumes
+from modalrun.localmodal.sandbox.sandboxes import Plan, Sandboxes
+from modalrun.localmodal.server.auth import Guard
+from modalrun.localmodal.server.rpc import Call, RpcError, not_found, rpc
+from modalrun.localmodal.services.apps import Apps
+from modalrun.localmodal.services.environments import Environments
+from modalrun.localmodal.services.images import Images
+from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.secrets_rpcs import Secrets
+from modalrun.localmodal.services.volumes import Volumes
+from modalrun.localmodal.storage.ids import Clock, new_sandbox_ids
+from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 _PAGE = 100
 _DEFAULT_COMMAND = ["sleep", "172800"]

@@ -20,7 +20,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from modal_proto import api_pb2, task_command_router_pb2
 
-from modalrun.localmodal.faults import Fault
+from modalrun.localmodal.server.faults import Fault
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ from collections.abc import AsyncIterator, Iterator
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2
 
-from modalrun.localmodal.apps import Apps
-from modalrun.localmodal.command_router import CHUNK
-from modalrun.localmodal.images import BUILD_TASK, Images
-from modalrun.localmodal.logstore import LogStore, SandboxLog, Span, whole_characters
-from modalrun.localmodal.process import STDERR, STDOUT
-from modalrun.localmodal.rpc import Call, invalid, rpc
-from modalrun.localmodal.sandboxes import Sandboxes
-from modalrun.localmodal.store import SandboxRecord, Store
+from modalrun.localmodal.sandbox.process import STDERR, STDOUT
+from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.server.rpc import Call, invalid, rpc
+from modalrun.localmodal.services.apps import Apps
+from modalrun.localmodal.services.command_router import CHUNK
+from modalrun.localmodal.services.images import BUILD_TASK, Images
+from modalrun.localmodal.storage.logstore import LogStore, SandboxLog, Span, whole_characters
+from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 _DESCRIPTORS = {
     STDOUT: api_pb2.FILE_DESCRIPTOR_STDOUT,

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modalrun.localmodal.ids import Clock
-from modalrun.localmodal.process import STDERR, STDOUT
+from modalrun.localmodal.sandbox.process import STDERR, STDOUT
 from modalrun.localmodal.signals import Signal
+from modalrun.localmodal.storage.ids import Clock
 
 _RECORD = struct.Struct("<QQQIB3x")
 _FILES = {STDOUT: "stdout", STDERR: "stderr"}

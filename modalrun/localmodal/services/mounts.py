@@ -11,14 +11,14 @@ from pathlib import Path, PurePosixPath
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2
 
-from modalrun.localmodal.auth import Guard
-from modalrun.localmodal.environments import Environments
-from modalrun.localmodal.http import Request, Response
-from modalrun.localmodal.ids import Clock, new_id
-from modalrun.localmodal.paths import StateDir
-from modalrun.localmodal.rootfs import File
-from modalrun.localmodal.rpc import Call, invalid, not_found, rpc
-from modalrun.localmodal.store import Store, Stored
+from modalrun.localmodal.sandbox.rootfs import File
+from modalrun.localmodal.server.auth import Guard
+from modalrun.localmodal.server.http import Request, Response
+from modalrun.localmodal.server.rpc import Call, invalid, not_found, rpc
+from modalrun.localmodal.services.environments import Environments
+from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.paths import StateDir
+from modalrun.localmodal.storage.store import Store, Stored
 
 _HEX = frozenset("0123456789abcdef")
 

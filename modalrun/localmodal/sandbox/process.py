@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from modalrun.localmodal import keeper
+from modalrun.localmodal.sandbox import keeper
 
 STDOUT = 1
 STDERR = 2

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modalrun.localmodal import rootfs, shared_nursery, warm
+from modalrun.localmodal import shared_nursery
 from modalrun.localmodal.preload import Preload
-from modalrun.localmodal.process import Command, Nursery
+from modalrun.localmodal.sandbox import rootfs, warm
+from modalrun.localmodal.sandbox.process import Command, Nursery
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from modal_proto import api_pb2
 
-from modalrun.localmodal.environments import Environments
-from modalrun.localmodal.ids import Clock, new_id
-from modalrun.localmodal.rpc import Call, RpcError, not_found, rpc
-from modalrun.localmodal.sandboxes import Sandboxes
-from modalrun.localmodal.store import Store, Stored
+from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.server.rpc import Call, RpcError, not_found, rpc
+from modalrun.localmodal.services.environments import Environments
+from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.store import Store, Stored
 
 # The SDK sends a heartbeat every 15 seconds while an ephemeral app runs (modal 1.6.4, runner.py).
 _HEARTBEAT_LIMIT = 120.0

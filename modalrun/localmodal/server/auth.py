@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from modalrun.localmodal.paths import write_private
+from modalrun.localmodal.storage.paths import write_private
 
 _TOKEN_LIFETIME = 30 * 24 * 3600
 

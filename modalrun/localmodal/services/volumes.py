@@ -11,12 +11,12 @@ from pathlib import Path
 from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2
 
-from modalrun.localmodal.environments import Environments
-from modalrun.localmodal.ids import Clock, new_id
-from modalrun.localmodal.paths import StateDir
-from modalrun.localmodal.rootfs import inside
-from modalrun.localmodal.rpc import Call, invalid, not_found, rpc
-from modalrun.localmodal.store import Store, Stored
+from modalrun.localmodal.sandbox.rootfs import inside
+from modalrun.localmodal.server.rpc import Call, invalid, not_found, rpc
+from modalrun.localmodal.services.environments import Environments
+from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.paths import StateDir
+from modalrun.localmodal.storage.store import Store, Stored
 
 
 class Volumes:

@@ -14,14 +14,14 @@ from pathlib import Path
 from grpclib.const import Status
 from modal_proto import api_pb2
 
-from modalrun.localmodal import rootfs
-from modalrun.localmodal.ids import Clock
-from modalrun.localmodal.logstore import LogStore
-from modalrun.localmodal.paths import StateDir
-from modalrun.localmodal.process import Command, Exit, Nursery, SandboxProcess
-from modalrun.localmodal.rpc import RpcError, not_found
-from modalrun.localmodal.store import SandboxRecord, Store
-from modalrun.localmodal.warm_nursery import WarmNursery
+from modalrun.localmodal.sandbox import rootfs
+from modalrun.localmodal.sandbox.process import Command, Exit, Nursery, SandboxProcess
+from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
+from modalrun.localmodal.server.rpc import RpcError, not_found
+from modalrun.localmodal.storage.ids import Clock
+from modalrun.localmodal.storage.logstore import LogStore
+from modalrun.localmodal.storage.paths import StateDir
+from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from modal_proto import api_pb2
 
-from modalrun.localmodal.auth import Guard
-from modalrun.localmodal.ids import Clock, new_id
-from modalrun.localmodal.rpc import Call, RpcError, known, not_found, rpc
-from modalrun.localmodal.store import Store, Stored
+from modalrun.localmodal.server.auth import Guard
+from modalrun.localmodal.server.rpc import Call, RpcError, known, not_found, rpc
+from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.store import Store, Stored
 
 # modal 1.6 raises VersionError for builder versions that it does not know; this one all know.
 BUILDER_VERSION = "2025.06"

@@ -14,12 +14,12 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2
 
-from modalrun.localmodal.environments import BUILDER_VERSION, Environments
-from modalrun.localmodal.ids import Clock
-from modalrun.localmodal.mounts import Mounts
-from modalrun.localmodal.rootfs import File, Recipe, read_recipe
-from modalrun.localmodal.rpc import Call, not_found, rpc
-from modalrun.localmodal.store import Store, Stored
+from modalrun.localmodal.sandbox.rootfs import File, Recipe, read_recipe
+from modalrun.localmodal.server.rpc import Call, not_found, rpc
+from modalrun.localmodal.services.environments import BUILDER_VERSION, Environments
+from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.storage.ids import Clock
+from modalrun.localmodal.storage.store import Store, Stored
 
 BUILD_TASK = "ta-build-"
 """How the tasks that builds run in begin; the rest is the id of the image."""

@@ -14,28 +14,28 @@ from typing import Any
 
 from grpclib.const import Status
 
-from modalrun.localmodal import http
-from modalrun.localmodal.apps import Apps
-from modalrun.localmodal.auth import Guard, Identity
-from modalrun.localmodal.command_router import CommandRouter
-from modalrun.localmodal.environments import Environments, Workspace
-from modalrun.localmodal.faults import Faults
-from modalrun.localmodal.ids import Clock
-from modalrun.localmodal.images import Images
-from modalrun.localmodal.log_rpcs import LogRpcs
-from modalrun.localmodal.logstore import LogStore
-from modalrun.localmodal.mounts import Mounts
-from modalrun.localmodal.paths import StateDir, write_private
 from modalrun.localmodal.preload import Preload
-from modalrun.localmodal.rpc import COMMAND_ROUTER, Call, Dispatcher, RpcError
-from modalrun.localmodal.sandbox_rpcs import SandboxRpcs
-from modalrun.localmodal.sandboxes import Sandboxes
-from modalrun.localmodal.secrets_rpcs import Secrets
+from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.server import http
+from modalrun.localmodal.server.auth import Guard, Identity
+from modalrun.localmodal.server.faults import Faults
+from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Call, Dispatcher, RpcError
+from modalrun.localmodal.server.transport import TwoProtocolServer
+from modalrun.localmodal.services.apps import Apps
+from modalrun.localmodal.services.command_router import CommandRouter
+from modalrun.localmodal.services.environments import Environments, Workspace
+from modalrun.localmodal.services.images import Images
+from modalrun.localmodal.services.log_rpcs import LogRpcs
+from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
+from modalrun.localmodal.services.secrets_rpcs import Secrets
+from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.status import sandbox_summary
-from modalrun.localmodal.store import Store
-from modalrun.localmodal.transport import TwoProtocolServer
-from modalrun.localmodal.volumes import Volumes
+from modalrun.localmodal.storage.ids import Clock
+from modalrun.localmodal.storage.logstore import LogStore
+from modalrun.localmodal.storage.paths import StateDir, write_private
+from modalrun.localmodal.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -333,7 +333,7 @@ class LocalServer:
 
     def _tidy_folders(self) -> None:
         """Remove what sandboxes of a server that was killed have left behind. Blocking."""
-        from modalrun.localmodal import rootfs
+        from modalrun.localmodal.sandbox import rootfs
 
         for folder in (self._state.root / "sandboxes").iterdir():
             if self.sandboxes.live(folder.name) is None:

@@ -1,0 +1,1 @@
+"""Run sandboxes as processes of this machine."""

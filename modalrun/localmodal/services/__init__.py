@@ -1,0 +1,1 @@
+"""Answer the RPCs of Modal's services, one module a subject."""

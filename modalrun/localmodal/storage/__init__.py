@@ -1,0 +1,1 @@
+"""Keep what survives a restart of the server."""
