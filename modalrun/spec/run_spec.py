@@ -14,7 +14,6 @@ from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.spec import zenml_keys
-from modalrun.spec.declared import check_parameters, declared
 from modalrun.spec.mistakes import Mistakes
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
 from modalrun.spec.precedence import Layers, Origin
@@ -159,11 +158,6 @@ def load_spec(
     source_root = source.path.parent
     with mistakes.collecting():
         source_root = _source_root(source, ours.source_root)
-    if mistakes.found and ours.pipeline is not None:
-        found = declared(source_root, ours.pipeline)
-        if found is not None:
-            check_parameters(source, of_file.rest.get("parameters"), found, mistakes)
-            check_parameters(flags, of_flags.rest.get("parameters"), found, mistakes)
     mistakes.raise_all()
     return RunSpec(
         pipeline=ours.pipeline or "",

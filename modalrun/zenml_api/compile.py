@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
@@ -33,7 +34,6 @@ from zenml.utils.pydantic_utils import validate_function_args
 from modalrun.errors import Interrupted, ModalrunError, NotFoundError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.stack import StackFacts
-from modalrun.spec.declared import unknown_parameter
 from modalrun.spec.messages import path_name
 from modalrun.spec.mistakes import Mistakes, together
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
@@ -297,6 +297,15 @@ def _run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
         ) from error
 
 
+def _unknown_parameter(owner: str, name: str, known: Mapping[str, Any]) -> tuple[str, str]:
+    """Describe a parameter that a pipeline or step does not have: the problem, and a hint."""
+    close = nearest(name, known)
+    return (
+        f"{owner} has no parameter '{name}'.",
+        f"Did you mean '{close}'?" if close else f"It has: {', '.join(known) or 'none'}.",
+    )
+
+
 def _check_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> None:
     """Compare the parameters of a spec with the pipeline's: their names, and their types."""
     known = inspect.signature(pipeline.entrypoint).parameters
@@ -306,7 +315,7 @@ def _check_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> 
         if name in known:
             right[name] = value
             continue
-        problem, hint = unknown_parameter(f"the pipeline '{pipeline.name}'", name, known)
+        problem, hint = _unknown_parameter(f"the pipeline '{pipeline.name}'", name, known)
         mistakes.found.append(spec.error(("parameters", name), problem, hint))
     try:
         values = env_utils.substitute_env_variable_placeholders(right)
@@ -366,7 +375,7 @@ def _check_steps(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> None:
         for name, value in (own.get("parameters") or {}).items():
             at = ("steps", step, "parameters", name)
             if name not in definition.inputs:
-                problem, hint = unknown_parameter(f"the step '{step}'", name, definition.inputs)
+                problem, hint = _unknown_parameter(f"the step '{step}'", name, definition.inputs)
                 mistakes.found.append(spec.error(at, problem, hint))
                 continue
             try:

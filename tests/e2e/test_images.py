@@ -181,26 +181,26 @@ def test_zenml_builds_and_pushes(world: World) -> None:
 BUILD = """
 import dataclasses
 from pathlib import Path
-from modalrun.spec import load_spec
-from modalrun.preparation import prepare_process
+from modalrun.spec.run_spec import load_spec
+from modalrun.submit.prepare import prepare_process
 from modalrun.errors import ModalrunError
 spec = load_spec(Path(SPEC), target="modal")
 prepare_process(spec.source_root)
-from modalrun.zenml_api import compiling, registry
-from modalrun import plan
-from modalrun.recipe import BuiltByZenML
+from modalrun.zenml_api import compile, image_builds
+from modalrun.plan import planner
+from modalrun.plan.image_recipe import BuiltByZenML
 from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder as Builder
 
 # Stands in for Docker alone; what decides whether to build is ZenML's.
 def resolved(spec):
-    compiled = compiling.compile_spec(spec)
-    made = plan.make_plan(
+    compiled = compile.compile_spec(spec)
+    made = planner.make_plan(
         compiled.deployment, target="modal", source_root=spec.source_root, python="python",
         python_version="3.11", engine_packages=(),
     )
     recipe = made.run_sandbox.image
     assert recipe.base == BuiltByZenML(), recipe
-    recipe, credentials = registry.resolved(recipe, compiled.snapshot, compiled.stack)
+    recipe, credentials = image_builds.resolved(recipe, compiled.snapshot, compiled.stack)
     return [recipe.base.image, recipe.base.private, credentials.username]
 
 def error(spec):

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.e2e
 
 CREATE = """
 from pathlib import Path
-from modalrun import preparation
-from modalrun.spec import load_spec
+from modalrun.submit import prepare
+from modalrun.spec.run_spec import load_spec
 
 spec = load_spec(Path({path!r}))
-with preparation.zenml_process(spec.source_root):
-    compiled = preparation.load(spec)
+with prepare.zenml_process(spec.source_root):
+    compiled = prepare.load(spec)
     from modalrun.zenml_api import runs
     run = runs.create_run(compiled)
 result = {{"id": run.id, "environment": dict(run.environment)}}
@@ -52,9 +52,9 @@ result = {{
 RECORDER = """
 import os
 from pathlib import Path
-from modalrun import preparation
-from modalrun.orchestrator import ORCHESTRATOR_RUN_ID
-from modalrun.spec import load_spec
+from modalrun.submit import prepare
+from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
+from modalrun.spec.run_spec import load_spec
 from modalrun.zenml_api import runs
 from modalrun.zenml_api.recorder import RunRecorder
 """
@@ -209,8 +209,8 @@ def create(prevent):
     return run, RunRecorder(run.id)
 
 result = {{}}
-with preparation.zenml_process(Path()):
-    compiled = preparation.load(load_spec(Path({str(spec)!r})))
+with prepare.zenml_process(Path()):
+    compiled = prepare.load(load_spec(Path({str(spec)!r})))
     run, recorder = create(False)
     result["at submission"] = sorted(run.cached)
     result["stop requested"] = recorder.stop_requested()

@@ -61,7 +61,7 @@ def test_duration_of_what_has_not_ended() -> None:
 
 
 PREAMBLE = """
-from modalrun.loglines import LogLine
+from modalrun.run.log_lines import LogLine
 from modalrun.output.console import Reporter
 reporter = Reporter()
 def out(text, step=None): reporter.line(LogLine(step, 'stdout', text, None, 'sb-1'))

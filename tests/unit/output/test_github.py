@@ -105,10 +105,10 @@ def test_the_page_of_a_job() -> None:
 def test_a_job_from_its_first_line_to_its_summary(tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
     code = """
-from modalrun.board import Board
-from modalrun.driver.events import StepEvent
-from modalrun.loglines import LogLine
-from modalrun.outcome import Outcome, StepRecord
+from modalrun.run.progress import Board
+from modalrun.run.events import StepEvent
+from modalrun.run.log_lines import LogLine
+from modalrun.run.outcome import Outcome, StepRecord
 from modalrun.output.console import reporter
 with reporter() as shown:
     shown.say("Run x\\n ::error::talk")

@@ -170,7 +170,7 @@ def read_in_a_process(path: Path, seconds: float) -> str:
     """Read the file where a hang can be ended; returns the class of what came of it."""
     code = (
         "import sys, pathlib\n"
-        "from modalrun.yaml_source import read_yaml\n"
+        "from modalrun.spec.yaml_source import read_yaml\n"
         "try:\n"
         "    read_yaml(pathlib.Path(sys.argv[1]))\n"
         "except BaseException as error:\n"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from modalrun.spec.zenml_keys import DockerKeys, ModelKeys, RetryKeys, RunKeys, StepKeys
-from tests.unit.specs import PIPELINE, mistakes
+from unit.specs import PIPELINE, mistakes
 
 VALUES = [
     *(True, 7, 0, -1, 1.5, "", "x", "yes", "inline", "fail_fast", "pip", "pip_freeze", "default"),
@@ -63,22 +63,12 @@ def test_keys_that_are_all_known_are_those_of_the_installed_zenml(ours: type[Bas
     assert set(ours.model_fields) == set(zenmls(ours).model_fields)
 
 
-def test_zenmls_keys_our_keys_and_parameters_are_told_at_once(tmp_path: Path) -> None:
-    module = tmp_path / "project" / "training.py"
-    module.parent.mkdir()
-    module.write_text(
-        "raise RuntimeError('nothing is imported')\n"
-        "@pipeline(name='trainer')\n"
-        "def pipeline(rate: float = 0.1, epochs: int | None = None, other: Opt = Opt()):\n"
-        "    pass\n",
-        encoding="utf-8",
-    )
+def test_zenmls_keys_and_our_keys_are_told_at_once(tmp_path: Path) -> None:
     text = """\
 enable_cache: 7
 retry: {max_retries: many, dely: 1}
 model: tiny
 tags: {a: b}
-parameters: {rat: 1, rate: fast, epochs: 3, other: 5}
 settings:
   orchestrator: {timeout: soon}
   docker: {apt_packages: git, parent_imag: x}
@@ -94,35 +84,11 @@ steps:
         "3: unknown key 'dely' under 'retry'. Did you mean 'delay'?",
         "4: 'model' has to be a mapping (key: value), not 'tiny'.",
         "5: 'tags' has to be a list, not a mapping.",
-        "6: the pipeline 'trainer' has no parameter 'rat'. Did you mean 'rate'?",
-        "6: 'parameters.rate' has to be a number, not 'fast'.",
-        "8: 'settings.orchestrator.timeout' has to be a whole number, not 'soon'.",
-        "9: unknown key 'parent_imag' under 'settings.docker'. Did you mean 'parent_image'?",
-        "9: 'settings.docker.apt_packages' has to be a list, not 'git'.",
-        "11: 'steps.train.enable_cache' has to be true or false, not 7.",
-        "11: 'steps.train.experiment_tracker' has to be true or false or a text, not a list.",
+        "7: 'settings.orchestrator.timeout' has to be a whole number, not 'soon'.",
+        "8: unknown key 'parent_imag' under 'settings.docker'. Did you mean 'parent_image'?",
+        "8: 'settings.docker.apt_packages' has to be a list, not 'git'.",
+        "10: 'steps.train.enable_cache' has to be true or false, not 7.",
+        "10: 'steps.train.experiment_tracker' has to be true or false or a text, not a list.",
         # A variable may hold a secret.
-        "11: 'steps.train.environment.TOKEN' has to be a text.",
+        "10: 'steps.train.environment.TOKEN' has to be a text.",
     ]
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "@pipeline\n@other\ndef pipeline(rate): ...\n",
-        "@pipeline\ndef pipeline(rate, **more): ...\n",
-        "from elsewhere import pipeline\n",
-        "from elsewhere import *\n@pipeline\ndef pipeline(rate): ...\n",
-        "@pipeline\ndef pipeline(rate): ...\npipeline = pipeline.with_options(x=1)\n",
-        "def pipeline(:\n",
-    ],
-)
-def test_parameters_that_only_importing_can_tell_are_left_to_it(
-    tmp_path: Path, source: str
-) -> None:
-    (tmp_path / "project").mkdir()
-    (tmp_path / "project" / "training.py").write_text(source, encoding="utf-8")
-
-    error = mistakes(tmp_path, f"{PIPELINE}stack: 5\nparameters: {{a: 1}}\n")
-
-    assert error.message == f"{tmp_path / 'run.yaml'}:2: 'stack' has to be a text, not 5."

@@ -14,7 +14,7 @@ from modalrun.util import interrupts
 
 LISTENING = """
 import os, queue, signal
-from modalrun import interrupts
+from modalrun.util import interrupts
 # Whoever runs the tests in the background has them ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.install()

@@ -8,7 +8,7 @@ import pytest
 from modalrun.spec.fields import SettingFields
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
-from tests.unit.specs import PIPELINE, line_of, mistake
+from unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]
 

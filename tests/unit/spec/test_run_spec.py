@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RUN_KEYS, STEP_KEYS, RunSpec, load_spec, written_target
 from modalrun.spec.zenml_keys import RunKeys, StepKeys
-from tests.unit.specs import PIPELINE, line_of, mistake
+from unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]
 

@@ -89,7 +89,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = modalrun("--debug", "submit", str(tmp_path / "absent.yaml"))
     assert done.returncode == 2
     assert "Traceback (most recent call last)" in done.stderr
-    assert "modalrun/yaml_source.py" in done.stderr
+    assert "modalrun/spec/yaml_source.py" in done.stderr
     assert "Error: There is no file" in done.stderr
 
 

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from modalrun.errors import UsageError
 from modalrun.util import compatibility
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.spec.run_spec import RunSpec
-from tests.unit.specs import PIPELINE, line_of, mistake, mistakes
+from unit.specs import PIPELINE, line_of, mistake, mistakes
 
 Load = Callable[[str], RunSpec]
 

@@ -325,7 +325,7 @@ def test_traceback_begins_in_the_users_code(
     shown = capsys.readouterr().err
     assert shown.startswith("Traceback (most recent call last):\n")
     assert shown.splitlines()[1].startswith(f'  File "{path}", line 2')
-    assert "test_runner.py" not in shown
+    assert "test_pipeline.py" not in shown
     assert shown.endswith("ValueError: theirs\n")
 
 
@@ -337,4 +337,4 @@ def test_traceback_without_the_users_code_is_whole(
         raise KeyError("elsewhere")
     except KeyError as error:
         driver_runner.print_traceback(error)
-    assert "test_runner.py" in capsys.readouterr().err
+    assert "test_pipeline.py" in capsys.readouterr().err
