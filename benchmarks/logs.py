@@ -24,10 +24,10 @@ from uuid import uuid4
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
 from modalrun.observe.log_stream import LogStream
-from modalrun.plan.planner import TAG_ROLE, TAG_RUN
 from modalrun.run import events
 from modalrun.run.events import LinesOf
 from modalrun.run.log_lines import LogLine
+from modalrun.run.tags import TAG_ROLE, TAG_RUN
 
 LINES = 100_000
 PLAIN_LINES = 10_000

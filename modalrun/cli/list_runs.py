@@ -36,12 +36,13 @@ def list_(
 
     The cost is an estimate: the time of each sandbox by Modal's list prices for what it asked for.
     """
-    from modalrun.observe import list_runs, status
+    from modalrun.observe import list_runs
     from modalrun.util.timeparse import moment
+    from modalrun.zenml_api import session
 
     states = list_runs.check_states(state or ())
     begin = moment(since, option="--since", now=datetime.now().astimezone()) if since else None
-    with Waiting("Reading runs", quiet=output is OutputOption.json), status.looking_on():
+    with Waiting("Reading runs", quiet=output is OutputOption.json), session.looking_on():
         found = list_runs.listing(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )

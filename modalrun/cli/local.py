@@ -7,7 +7,6 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -248,12 +247,10 @@ def logs(
         for part in launcher.follow(sandbox, state_dir):
             _write(part)
         return
-    state = launcher.StateDir((state_dir or launcher.default_state_dir()).expanduser().absolute())
-    if sandbox is None:
-        if state.server_log.exists():
-            _write(state.server_log.read_bytes())
-        return
-    _print_stored(state.logs(sandbox), sandbox, timestamps=timestamps)
+    if sandbox is not None:
+        _check_id(sandbox)
+    for part in launcher.stored(sandbox, state_dir, timestamps=timestamps):
+        _write(part)
 
 
 @app.command()
@@ -284,28 +281,6 @@ def _check_id(sandbox: str) -> None:
 
     if not sandbox.startswith("sb-") or not sandbox[3:].isalnum():
         raise UsageError(f"'{sandbox}' is not a sandbox id; one begins with 'sb-'")
-
-
-def _print_stored(folder: Path, sandbox: str, *, timestamps: bool) -> None:
-    from modalrun.errors import NotFoundError
-    from modalrun.localmodal.storage.ids import Clock
-    from modalrun.localmodal.storage.logstore import SandboxLog
-
-    _check_id(sandbox)
-    try:
-        log = SandboxLog(folder, Clock(), writable=False)
-    except FileNotFoundError:
-        raise NotFoundError(
-            f"No output of sandbox '{sandbox}' is stored in {folder.parent}",
-            hint="`modal container list` and `modalrun local status` show sandboxes.",
-        ) from None
-    for span in log.spans():
-        if timestamps:
-            stamp = datetime.fromtimestamp(span.time_ns / 1e9).astimezone()
-            head = f"{stamp.isoformat(timespec='milliseconds')} "
-            _write("".join(head + line for line in log.lines(span)).encode())
-        else:
-            _write(log.read(span.descriptor, span.start, span.end - span.start))
 
 
 def _write(data: bytes) -> None:

@@ -40,22 +40,26 @@ def resume(
     Exit codes: as for 'submit'; 2 also where the source tree is not there or has changed.
     """
     from modalrun.control.resume import resume as give_another_driver
+    from modalrun.control.stop import by_force
     from modalrun.observe import attach, status
     from modalrun.output.console import reporter
     from modalrun.run import records
+    from modalrun.zenml_api import session
 
     wanted = records.wanted(run, interactive=interactive())
     with reporter() as shown, contextlib.ExitStack() as zenml:
         # ZenML takes seconds to import.
         shown.phase("Reading the run")
-        zenml.enter_context(status.looking_on())
+        zenml.enter_context(session.looking_on())
         found = status.resolve(wanted, interactive=False)
         resumed = give_another_driver(found.id, shown, source_root=source_root)
         if isinstance(resumed, str):
             shown.say(resumed)
             return
         if sync:
-            outcome = attach.follow(resumed, shown, on_interrupt_option(on_interrupt))
+            outcome = attach.follow(
+                resumed, shown, on_interrupt_option(on_interrupt), stop=by_force
+            )
         else:
             outcome = attach.accepted(resumed)
         shown.summary(outcome)

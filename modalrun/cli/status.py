@@ -43,10 +43,11 @@ def status(
     """
     from modalrun.observe import status as runs
     from modalrun.run import records
+    from modalrun.zenml_api import session
 
     wanted = records.wanted(run, interactive=interactive())
     quiet = output is OutputOption.json
-    with Waiting("Reading the run", quiet=quiet) as waiting, runs.looking_on():
+    with Waiting("Reading the run", quiet=quiet) as waiting, session.looking_on():
         found = runs.resolve(wanted, interactive=False)
         if watch:
             view = _watch(found, output, waiting, exit_wanted=exit_status)

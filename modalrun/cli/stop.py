@@ -33,9 +33,10 @@ def stop(
     from modalrun.control import stop as stopping
     from modalrun.observe import status
     from modalrun.run import records
+    from modalrun.zenml_api import session
 
     wanted = records.wanted(run, interactive=interactive())
-    with Waiting("Reading the run") as waiting, status.looking_on():
+    with Waiting("Reading the run") as waiting, session.looking_on():
         found = status.resolve(wanted, interactive=False)
         waiting.show("Stopping the run")
 

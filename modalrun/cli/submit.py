@@ -58,12 +58,17 @@ def submit(
     limit = _amount(max_cost)
     checked = given.load(spec)
 
+    from modalrun.control.stop import by_force
     from modalrun.output.console import reporter
     from modalrun.submit.submission import submit as run_to_its_end
 
     with reporter() as shown:
         outcome = run_to_its_end(
-            checked, shown, max_cost=limit, on_interrupt=on_interrupt_option(on_interrupt)
+            checked,
+            shown,
+            stop=by_force,
+            max_cost=limit,
+            on_interrupt=on_interrupt_option(on_interrupt),
         )
         shown.summary(outcome)
     if outcome.accepted:

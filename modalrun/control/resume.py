@@ -14,21 +14,13 @@ from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe.attach import RunHandle, RunObserver
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.image_recipe import Named
-from modalrun.plan.planner import (
-    MAX_TAG,
-    TAG_PIPELINE,
-    TAG_ROLE,
-    Plan,
-    SandboxSpec,
-    StepPlan,
-    fit,
-    for_run,
-)
+from modalrun.plan.planner import Plan, SandboxSpec, StepPlan, for_run
 from modalrun.plan.resources import Resources
 from modalrun.run.contract import TAKE_OVER
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.metadata import to_metadata
 from modalrun.run.outcome import PAUSED, answers
+from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, fit
 from modalrun.spec.run_spec import Target
 from modalrun.submit.per_step import write
 from modalrun.submit.source_changes import MOST_FILES, compare, listing

@@ -19,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.localmodal import launcher
-from modalrun.localmodal.storage.paths import STATE_VARIABLE
+from modalrun.localmodal.launcher import STATE_VARIABLE
 from modalrun.modal_api.account_check import CONNECT_SECONDS, Account, Order
 from modalrun.plan.image_recipe import Named
 from modalrun.plan.planner import Plan
@@ -35,10 +35,7 @@ from modalrun.submit.runtime_packages import engine_packages
 from modalrun.util import check as findings
 from modalrun.util import compatibility, reachability
 from modalrun.util.check import LABELS, Finding
-from modalrun.zenml_api import config_files
-
-if TYPE_CHECKING:
-    from zenml.stack import Stack
+from modalrun.zenml_api import config_files, process
 
 LIMIT_SECONDS = 30.0
 """When a check counts as one that never ends, from when ZenML is imported."""
@@ -259,7 +256,7 @@ class _Examination:
 
     def _with_zenml(self) -> None:
         root = self._spec.source_root if self._spec else Path.cwd()
-        prepare.prepare_process(root)
+        process.prepare_process(root)
         from modalrun.zenml_api import health
 
         with self._news:
@@ -272,7 +269,7 @@ class _Examination:
             self._skip(("stack", "artifact_store", "pipeline"), why)
             return
         token: tuple[str, str] | None = None
-        stack: Stack | None = None
+        stack: Any = None
         compiled_for = self._spec is not None and self._spec.deployment is not None
         if not compiled_for:
             try:
@@ -301,7 +298,7 @@ class _Examination:
         if plan is not None and stack is not None and self.target == "modal":
             self._put(self._checked_images(plan, stack))
 
-    def _look_at(self, stack: Stack) -> None:
+    def _look_at(self, stack: Any) -> None:
         """Check a stack, and its artifact store in a thread of its own."""
         from modalrun.zenml_api import health
         from modalrun.zenml_api.stacks import stack_facts
@@ -328,7 +325,7 @@ class _Examination:
 
             return health.problem_of(check, error)
 
-    def _checked_images(self, plan: Plan, stack: Stack) -> Finding:
+    def _checked_images(self, plan: Plan, stack: Any) -> Finding:
         """Of several images the first that is not in order."""
         from modalrun.zenml_api import health
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modalrun.driver.control import GO
 from modalrun.driver.foresight import Foresight
 from modalrun.driver.scheduler import State
 from modalrun.errors import ModalrunError
+from modalrun.run.contract import GO
 from modalrun.run.manifest import Order, StepOrder
 
 if TYPE_CHECKING:

@@ -16,16 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from modalrun.run.contract import STOP_FILE
-
-CONTROL = "MODALRUN_CONTROL"
-"""The variable that names the descriptor which control lines are read from."""
-
-STOP = "stop"
-"""Start nothing new; let what runs finish; then end the run as stopped."""
-
-GO = "go"
-"""The turn of a step whose sandbox waits has come."""
+from modalrun.run.contract import CONTROL, GO, STOP, STOP_FILE
 
 
 def listen(on_stop: Callable[[], None]) -> None:

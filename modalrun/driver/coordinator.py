@@ -18,12 +18,12 @@ from modalrun.driver.sandbox_request import wanted
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
 from modalrun.errors import ModalrunError
-from modalrun.plan.planner import MAX_TAG, fit
 from modalrun.run import events, sandbox_exit
 from modalrun.run.events import StepEvent, StepState
 from modalrun.run.manifest import Order, StepOrder
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import Fleet, Member, Wanted

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from modalrun.driver.process import say
 from modalrun.run.contract import RUN_ID, STEP
+from modalrun.run.reporting import say
 
 END_SECONDS = 20.0
 """How long it is tried to end the step sandboxes of a dead driver."""

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver.process import say, tell
 from modalrun.driver.sandbox_request import wanted
 from modalrun.errors import RunFailedError
+from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
-from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.manifest import Order
+from modalrun.run.reporting import say, tell
 from modalrun.run.sandbox_exit import End, Kind
 
 if TYPE_CHECKING:
@@ -27,25 +28,6 @@ END_SECONDS = 20.0
 """How long the end of all sandboxes is waited for."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class IsolatedStep:
-    """An isolated step whose record ZenML has made.
-
-    Attributes:
-        name: Its invocation id.
-        step_run: The id of its record.
-        run_id: Of the run it belongs to: that of the order, or of a child pipeline.
-        attempt: Which try it is, from 1.
-        sandbox: The sandbox that it gets.
-    """
-
-    name: str
-    step_run: str
-    run_id: str
-    attempt: int
-    sandbox: SandboxOrder
 
 
 @dataclass

@@ -18,7 +18,7 @@ from typing import NoReturn, TypeVar
 
 from modalrun.driver import control
 from modalrun.driver.coordinator import STOP_REASON, Walk
-from modalrun.driver.process import buffer_lines, leave, say, supervisors_reason
+from modalrun.driver.process import buffer_lines, leave, supervisors_reason
 from modalrun.driver.recorder import Records
 from modalrun.driver.takeover import Takeover
 from modalrun.run import manifest
@@ -30,6 +30,7 @@ from modalrun.run.contract import (
     TAKE_OVER,
 )
 from modalrun.run.manifest import Order
+from modalrun.run.reporting import say
 
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""

@@ -22,11 +22,8 @@ from modalrun.driver.process import (
     Terminated,
     buffer_lines,
     leave,
-    one_line,
     print_traceback,
-    say,
     supervisors_reason,
-    tell,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start, State
 from modalrun.run import output_tagging
@@ -39,6 +36,7 @@ from modalrun.run.contract import (
     RUN_ID,
     RunStopped,
 )
+from modalrun.run.reporting import one_line, say, tell
 from modalrun.zenml_api import log_filter
 
 if TYPE_CHECKING:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from modalrun.run import events
 from modalrun.run.contract import END_REASON_FILE
-from modalrun.run.events import StepEvent, StepState
 
 
 class Terminated(BaseException):
@@ -35,24 +32,6 @@ def print_traceback(error: BaseException) -> None:
     lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
     sys.stderr.write("".join(lines))
     sys.stderr.flush()
-
-
-def say(text: str) -> None:
-    """Write a line of talk."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-def tell(step: str, state: StepState, **more: Any) -> None:
-    """Tell those who look on how a step stands now; `more` are fields of the event."""
-    event = StepEvent(step, state, at=time.time(), **more)
-    sys.stdout.write(events.line(event))
-    sys.stdout.flush()
-
-
-def one_line(error: BaseException) -> str:
-    """An exception as the last line of its traceback, cut: it is part of one event."""
-    return traceback.format_exception_only(error)[-1].strip()[:500]
 
 
 def supervisors_reason() -> str | None:

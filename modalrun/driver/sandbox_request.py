@@ -7,9 +7,9 @@ import json
 from typing import TYPE_CHECKING
 
 from modalrun.driver.ahead import longest_wait
-from modalrun.plan.planner import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 from modalrun.run.contract import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
 from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.tags import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import Wanted
@@ -39,7 +39,8 @@ def wanted(
         dynamic_run: For a step of a dynamic pipeline, the run that it belongs to: the order's, or
             that of a child pipeline.
     """
-    from modalrun.modal_api.step_sandboxes import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, Wanted
+    from modalrun.modal_api.step_sandboxes import Wanted
+    from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD
 
     # The names of a child pipeline's steps are its own.
     unique = f"{dynamic_run} {step}" if dynamic_run else step

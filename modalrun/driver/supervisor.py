@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from modalrun.driver import spawn
-from modalrun.driver.control import CONTROL
 from modalrun.run.contract import (
+    CONTROL,
     DYNAMIC,
     END_REASON_FILE,
     EXIT_COMPLETED,

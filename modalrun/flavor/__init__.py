@@ -12,7 +12,7 @@ from zenml.orchestrators.base_orchestrator import BaseOrchestratorFlavor
 from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.orchestrator import ModalOrchestrator
+    from modalrun.flavor.orchestrator import RegisteredOrchestrator
 
 
 class ModalrunOrchestratorFlavor(BaseOrchestratorFlavor):
@@ -29,8 +29,8 @@ class ModalrunOrchestratorFlavor(BaseOrchestratorFlavor):
         return ModalOrchestratorConfig
 
     @property
-    def implementation_class(self) -> type[ModalOrchestrator]:
+    def implementation_class(self) -> type[RegisteredOrchestrator]:
         """The orchestrator; imported when it is first needed."""
-        from modalrun.zenml_api.orchestrator import ModalOrchestrator
+        from modalrun.flavor.orchestrator import RegisteredOrchestrator
 
-        return ModalOrchestrator
+        return RegisteredOrchestrator

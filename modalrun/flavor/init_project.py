@@ -15,7 +15,7 @@ from modalrun.flavor import pipeline_discovery
 from modalrun.flavor.pipeline_discovery import FoundPipeline
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import Target, load_spec
-from modalrun.submit import prepare
+from modalrun.zenml_api import process
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def initialize(
                 hint="As in 'modalrun init my_project.training.pipeline'.",
             )
         found = [one for one in found if one.source == pipeline] or [FoundPipeline(pipeline)]
-    with prepare.zenml_process(root), redirect_stdout(sys.stderr):
+    with process.zenml_process(root), redirect_stdout(sys.stderr):
         from modalrun.zenml_api import registration
 
         stack = registration.stack_to_start_from(from_stack, root)

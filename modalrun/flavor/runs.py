@@ -232,7 +232,7 @@ def _follow(run: RunHandle, shown: Reporter) -> None:
     """
     try:
         with _worded(), shown, interrupts.installed():
-            outcome = attach.follow(run, shown, _on_interrupt())
+            outcome = attach.follow(run, shown, _on_interrupt(), stop=stopping.by_force)
             shown.summary(outcome)
     except errors.Interrupted:
         # What SIGTERM does to this process is for its program to say, not for us.

@@ -20,14 +20,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from modalrun.errors import InternalError, ModalrunError, NotFoundError
 from modalrun.localmodal.preload import Preload
-from modalrun.localmodal.storage.paths import StateDir, default_state_dir
+from modalrun.localmodal.storage.ids import Clock
+from modalrun.localmodal.storage.logstore import SandboxLog
+from modalrun.localmodal.storage.paths import STATE_VARIABLE, StateDir, default_state_dir
 
 __all__ = [
+    "STATE_VARIABLE",
     "VARIABLES",
     "Preload",
     "ServerInfo",
@@ -40,6 +44,7 @@ __all__ = [
     "running",
     "status",
     "stop",
+    "stored",
 ]
 
 # What `ServerInfo.environ` sets.
@@ -225,6 +230,40 @@ def follow(sandbox_id: str | None, state_dir: Path | None = None) -> Iterator[by
         yield from _ask_parts(info, "GET", path, None)
     except _NoAnswerError as error:
         raise NotFoundError(f"No output of '{sandbox_id}' to follow: {error}") from None
+
+
+def stored(
+    sandbox_id: str | None, state_dir: Path | None = None, *, timestamps: bool = False
+) -> Iterator[bytes]:
+    """Yield the stored output of a sandbox, or the server's own log (None), without a server.
+
+    Args:
+        sandbox_id: Modal's id.
+        state_dir: The state folder; None for `default_state_dir()`.
+        timestamps: Whether each line of a sandbox begins with its local time.
+
+    Raises:
+        NotFoundError: No output of this sandbox is stored.
+    """
+    state = _state(state_dir)
+    if sandbox_id is None:
+        if state.server_log.exists():
+            yield state.server_log.read_bytes()
+        return
+    try:
+        log = SandboxLog(state.logs(sandbox_id), Clock(), writable=False)
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"No output of sandbox '{sandbox_id}' is stored in {state.logs(sandbox_id).parent}",
+            hint="`modal container list` and `modalrun local status` show sandboxes.",
+        ) from None
+    for span in log.spans():
+        if timestamps:
+            stamp = datetime.fromtimestamp(span.time_ns / 1e9).astimezone()
+            head = f"{stamp.isoformat(timespec='milliseconds')} "
+            yield "".join(head + line for line in log.lines(span)).encode()
+        else:
+            yield log.read(span.descriptor, span.start, span.end - span.start)
 
 
 def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:

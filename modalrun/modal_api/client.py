@@ -20,8 +20,9 @@ from modalrun.modal_api import checks, images
 from modalrun.modal_api.errors import is_rate_limit, translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.plan.image_recipe import ImageRecipe, RegistryCredentials
-from modalrun.plan.planner import TAG_AFTER, Plan, SandboxSpec
+from modalrun.plan.planner import Plan, SandboxSpec
 from modalrun.plan.resources import limited
+from modalrun.run.tags import TAG_AFTER
 from modalrun.spec.run_spec import Target
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from modalrun.errors import ModalrunError, NotFoundError, while_looking
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, end_kind
 from modalrun.modal_api.errors import translated
-from modalrun.plan.planner import TAG_AFTER, TAG_ROLE, TAG_RUN
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.status import ModalView
+from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
 
 def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> ModalView:

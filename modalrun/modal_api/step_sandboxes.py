@@ -16,24 +16,16 @@ from typing import TYPE_CHECKING, Any
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import images, sdk_internals
 from modalrun.modal_api.errors import is_rate_limit, translated
-from modalrun.plan.planner import TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.plan.resources import limited
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.sandbox_exit import End, read_end
+from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.util.rate_limit import Pace
 
 if TYPE_CHECKING:
     import modal
 
-TAG_ATTEMPT = "modalrun-attempt"
-"""Which sandbox of its step it is: so that a driver that takes over counts on."""
-
-TAG_RECORD = "modalrun-record"
-"""The id of the step run record that a dynamic pipeline's step has in ZenML."""
-
-TAG_EARLY = "modalrun-early"
-"""On a sandbox that was created before its step's turn."""
 
 SHARE = 50
 """Sandboxes that wait on one connection: HTTP/2 servers allow about a hundred calls at a time."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from modalrun.driver.control import STOP
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.errors import translated
-from modalrun.plan.planner import TAG_ROLE, TAG_RUN
+from modalrun.run.contract import STOP
+from modalrun.run.tags import TAG_ROLE, TAG_RUN
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:

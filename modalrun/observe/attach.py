@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 OnInterrupt = Literal["ask", "stop", "detach"]
 """What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
 
+
+class StopRun(Protocol):
+    """Stop a run by force."""
+
+    def __call__(self, run_id: str, sandboxes: RunSandboxes, *, seconds: float) -> object:
+        """Terminate every sandbox within `seconds` and record the run as stopped."""
+
+
 STOP_SECONDS = 7.0
 """How long the end of a run is waited for after a signal. CI systems kill after 7.5 to 10 s."""
 
@@ -128,6 +136,7 @@ def follow(
     watcher: RunObserver,
     on_interrupt: OnInterrupt,
     *,
+    stop: StopRun,
     interrupted: int | None = None,
 ) -> Outcome:
     """Show a run's output until it has ended, and settle its record.
@@ -136,6 +145,7 @@ def follow(
         run: The run.
         watcher: Gets its output.
         on_interrupt: What signals do. A second one always leaves at once.
+        stop: Ends the run by force.
         interrupted: A signal that has come already.
 
     Raises:
@@ -154,7 +164,7 @@ def follow(
         since = began if run.resumed else 0.0
         _in_background(lambda: output.all_of(run, since), inbox)
         watcher.phase("Waiting for the first step")
-        end = _until_the_end(run, watcher, inbox, on_interrupt)
+        end = _until_the_end(run, watcher, inbox, on_interrupt, stop)
     with redirect_stdout(sys.stderr):
         if isinstance(end, _Signal):
             return replace(
@@ -232,7 +242,11 @@ def _in_background(action: Callable[[], SandboxEnd], inbox: SimpleQueue[_Message
 
 
 def _until_the_end(
-    run: RunHandle, watcher: RunObserver, inbox: SimpleQueue[_Message], on_interrupt: OnInterrupt
+    run: RunHandle,
+    watcher: RunObserver,
+    inbox: SimpleQueue[_Message],
+    on_interrupt: OnInterrupt,
+    stop: StopRun,
 ) -> SandboxEnd | _Signal:
     """Wait for the end; a signal instead of it where that has ended the run."""
     asking = ExitStack()
@@ -277,7 +291,7 @@ def _until_the_end(
             if choice == "detach":
                 _say_detached(run, watcher, "Detached.")
                 raise interrupts.exception(message.number)
-            _stop(run, watcher, inbox, message.number)
+            _stop(run, watcher, inbox, message.number, stop)
             return message
 
 
@@ -288,21 +302,25 @@ def _choice(on_interrupt: OnInterrupt, number: int) -> str:
     return on_interrupt
 
 
-def _stop(run: RunHandle, watcher: RunObserver, inbox: SimpleQueue[_Message], number: int) -> None:
+def _stop(
+    run: RunHandle,
+    watcher: RunObserver,
+    inbox: SimpleQueue[_Message],
+    number: int,
+    stop: StopRun,
+) -> None:
     """End the run by force, within the grace time of whoever sent the signal.
 
     Raises:
         KeyboardInterrupt, Interrupted: A second signal came, or the time was up.
     """
-    from modalrun.control import stop
-
     watcher.say("Stopping the run ...", "yellow")
     done: SimpleQueue[_Message] = inbox
 
     def act() -> SandboxEnd:
         with redirect_stdout(sys.stderr):
             run.recording.join()
-            stop.by_force(run.run_id, run.sandboxes, seconds=STOP_SECONDS)
+            stop(run.run_id, run.sandboxes, seconds=STOP_SECONDS)
         return _STOPPED
 
     _in_background(act, done)

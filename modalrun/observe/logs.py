@@ -19,6 +19,7 @@ from modalrun.observe import log_filter, reaching, resumption
 from modalrun.run.events import MARK, StepEvent
 from modalrun.run.log_lines import Choice, Item, LogLine, RunLines, Wanted
 from modalrun.run.outcome import KILLED
+from modalrun.zenml_api import session
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
@@ -96,14 +97,13 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabout
             return replace(found, use_zenml=functools.cache(lambda: _use_zenml(zenml)))
     from modalrun.observe import status as runs
 
-    zenml.enter_context(runs.looking_on())
+    zenml.enter_context(session.looking_on())
     return _whereabouts(runs.resolve(text, interactive=interactive))
 
 
 def _use_zenml(zenml: ExitStack) -> None:
-    from modalrun.observe import status as runs
 
-    zenml.enter_context(runs.looking_on())
+    zenml.enter_context(session.looking_on())
 
 
 def _whole_id(text: str) -> str | None:

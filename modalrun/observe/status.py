@@ -5,51 +5,14 @@ Nothing is kept on disk: whoever has the credentials sees the same from any mach
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import sys
-from collections.abc import Iterator
-from contextlib import redirect_stdout
-from pathlib import Path
-
 from modalrun.errors import NotFoundError
 from modalrun.observe import reaching
 from modalrun.run import records, status
 from modalrun.run.records import LATEST, KnownRun
 from modalrun.run.status import NOT_ASKED, ModalView, RunStatus
-from modalrun.submit import prepare
-from modalrun.zenml_api import config_files
 
 _CANDIDATES = 50
 """How many recent runs are compared with a text that means none of them."""
-
-
-@contextlib.contextmanager
-def looking_on() -> Iterator[None]:
-    """Where runs are looked at: everything below is to be called inside.
-
-    Raises:
-        ConnectionLostError: There is a ZenML server, and it doesn't answer.
-    """
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
-    gc.disable()
-    try:
-        with prepare.zenml_process(Path.cwd()):
-            config_files.skip_migration()
-            # ZenML prints to stdout while it is imported; stdout is for data.
-            with redirect_stdout(sys.stderr):
-                from zenml.client import Client
-
-                from modalrun.zenml_api.errors import translated
-
-                with translated():
-                    # The store's own imports are half of all.
-                    _ = Client().zen_store
-            gc.freeze()
-            gc.enable()
-            yield
-    finally:
-        gc.enable()
 
 
 def resolve(text: str | None, *, interactive: bool) -> KnownRun:

@@ -18,11 +18,11 @@ from modalrun.errors import ModalrunError
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import reaching, resumption
 from modalrun.observe import status as runs
-from modalrun.output.sanitize import LineAssembler
 from modalrun.run import events, status
 from modalrun.run.events import Event, StepEvent
 from modalrun.run.records import KnownRun
 from modalrun.run.status import RunStatus
+from modalrun.util.line_assembler import LineAssembler
 
 BACKSTOP = 5.0
 """Seconds after which ZenML's record is read although nothing was heard."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from modalrun.spec.yaml_source import nearest
+from modalrun.util.nearest import nearest
 
 AS_OF = "2026-09-01"
 """The date of the copies of Modal's documentation that the tables below were read from."""

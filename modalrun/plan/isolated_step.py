@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +84,22 @@ def sandbox_for(
 
 def _docker(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings.get("docker") or {})
+
+
+@dataclass(frozen=True)
+class IsolatedStep:
+    """An isolated step whose record ZenML has made.
+
+    Attributes:
+        name: Its invocation id.
+        step_run: The id of its record.
+        run_id: Of the run it belongs to: that of the order, or of a child pipeline.
+        attempt: Which try it is, from 1.
+        sandbox: The sandbox that it gets.
+    """
+
+    name: str
+    step_run: str
+    run_id: str
+    attempt: int
+    sandbox: SandboxOrder

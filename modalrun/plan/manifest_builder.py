@@ -12,7 +12,7 @@ from modalrun.plan.planner import Plan, SandboxSpec
 from modalrun.run.manifest import Order, SandboxOrder, StepOrder
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.step_policies import StepPolicy
+    from modalrun.run.policies import StepPolicy
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,22 +14,13 @@ from modalrun.plan.docker_settings import CODE_FOLDER, ImageRecipe, image_recipe
 from modalrun.plan.resources import Resolved, Resources
 from modalrun.run.contract import DYNAMIC, WALKER
 from modalrun.run.manifest import ORDER_FILE
+from modalrun.run.tags import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 from modalrun.spec.fields import CREATION_RATE, INFRASTRUCTURE_RETRIES, MAX_TIMEOUT_SECONDS, Prewarm
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find, flatten
 from modalrun.spec.run_spec import Target
 
 Mode = Literal["pipeline", "per_step"]
 
-MAX_NAME = 64
-MAX_TAG = 63
-"""Modal's bounds on names and tag values (`modal/_utils/name_utils.py`, 1.6.4)."""
-
-TAG_RUN = "modalrun-run"
-TAG_ROLE = "modalrun-role"
-TAG_STEP = "modalrun-step"
-TAG_PIPELINE = "modalrun-pipeline"
-TAG_AFTER = "modalrun-after"
-"""On a run sandbox that is not the first one of its run: the one before."""
 
 RUN_FIELDS = (
     "mode",
@@ -441,19 +430,6 @@ def for_run(sandbox: SandboxSpec, run_id: str) -> SandboxSpec:
 def app_name(pipeline: str) -> str:
     """The name of a pipeline's persistent Modal app."""
     return fit(f"zenml-pipeline-{pipeline}", MAX_NAME)
-
-
-def fit(text: str, limit: int) -> str:
-    """Make a name that Modal takes: other characters become dashes, a long one is cut and hashed.
-
-    Two different texts never give the same name by being cut or cleaned: a changed one carries a
-    hash of what it was.
-    """
-    clean = re.sub(r"[^A-Za-z0-9\-_.]", "-", text)
-    if clean == text and len(text) <= limit:
-        return text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{clean[: limit - 9]}-{digest}"
 
 
 def _with_timeout(sandbox: SandboxSpec, timeout: int) -> SandboxSpec:

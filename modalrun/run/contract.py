@@ -1,4 +1,4 @@
-"""What runs inside a sandbox. Importing this package imports neither `modal` nor `zenml`."""
+"""Contract between the submitter and the processes in a sandbox: variables, files, exit codes."""
 
 from __future__ import annotations
 
@@ -72,3 +72,15 @@ EXIT_TERMINATED = 143
 
 class RunStopped(BaseException):
     """Somebody asked ZenML to stop the run. Not an Exception: no retry and no user code sees it."""
+
+
+CONTROL = "MODALRUN_CONTROL"
+"""The variable that names the descriptor which control lines are read from."""
+
+
+STOP = "stop"
+"""Start nothing new; let what runs finish; then end the run as stopped."""
+
+
+GO = "go"
+"""The turn of a step whose sandbox waits has come."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from modalrun.output.sanitize import LineAssembler
 from modalrun.run import events
 from modalrun.run.events import LinesOf, StepEvent
+from modalrun.util.line_assembler import LineAssembler
 
 SYSTEM = "system"
 

@@ -28,7 +28,8 @@ from modalrun.spec.schema import (
     Target,
 )
 from modalrun.spec.validation import check, refuse_unknown
-from modalrun.spec.yaml_source import YamlSource, nearest, read_yaml
+from modalrun.spec.yaml_source import YamlSource, read_yaml
+from modalrun.util.nearest import nearest
 
 __all__ = [
     "RUN_KEYS",

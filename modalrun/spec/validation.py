@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 from modalrun.errors import UsageError
 from modalrun.spec.messages import by_key, described, given_value, path_name
 from modalrun.spec.mistakes import together
-from modalrun.spec.yaml_source import KeyPath, YamlSource, nearest
+from modalrun.spec.yaml_source import KeyPath, YamlSource
+from modalrun.util.nearest import nearest
 
 
 def validation_message(error: ValidationError, root: Any = None) -> tuple[KeyPath, str]:

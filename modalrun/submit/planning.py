@@ -17,6 +17,7 @@ from modalrun.plan.stack import StackFacts
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import prepare
 from modalrun.submit.prepare import Prepared
+from modalrun.zenml_api import process
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def compile_spec(spec: RunSpec, path: Path) -> None:
         )
     if not path.resolve().parent.is_dir():
         raise UsageError(f"There is no folder {path.resolve().parent} to write {path.name} to.")
-    with prepare.zenml_process(spec.source_root):
+    with process.zenml_process(spec.source_root):
         compiled = prepare.load(spec)
         # A plan that can't be made is better found now.
         prepare.prepared(compiled.deployment, compiled.facts, spec)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import os
 import platform
-import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +18,7 @@ from modalrun.plan.planner import Plan
 from modalrun.plan.stack import StackFacts, problems_on_modal
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
-from modalrun.util import compatibility
-from modalrun.zenml_api import config_files
+from modalrun.zenml_api.process import zenml_process
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compile import Compiled
@@ -115,38 +110,6 @@ def load(spec: RunSpec) -> Compiled:
     finally:
         gc.freeze()
         gc.enable()
-
-
-@contextlib.contextmanager
-def zenml_process(source_root: Path) -> Iterator[None]:
-    """Where ZenML is used: on a copy of its configuration where it would change the user's.
-
-    Raises:
-        ConnectionLostError: There is a ZenML server, and it doesn't answer.
-        UsageError: modalrun doesn't work with the version of ZenML or modal that is installed.
-    """
-    compatibility.require()
-    copy = config_files.protect()
-    try:
-        prepare_process(source_root)
-        yield
-    finally:
-        if copy is not None:
-            shutil.rmtree(copy, ignore_errors=True)
-
-
-def prepare_process(source_root: Path) -> None:
-    """Set what ZenML reads from the environment when it is imported. For this process only.
-
-    Raises:
-        ConnectionLostError: There is a ZenML server, and it doesn't answer.
-    """
-    config_files.require_server()
-    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
-    os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
-    if (source_root / ".zen").is_dir():
-        # The project and stack that are active in the pipeline's repository, wherever we stand.
-        os.environ.setdefault("ZENML_REPOSITORY_PATH", str(source_root))
 
 
 def file_of(spec: RunSpec) -> Path | None:

@@ -18,7 +18,7 @@ from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, Unknown
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe import attach
-from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver
+from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
 from modalrun.plan import planner as planning
 from modalrun.plan import pricing
 from modalrun.plan.docker_settings import dockerignore
@@ -36,6 +36,7 @@ from modalrun.submit.preload import PRELOAD
 from modalrun.submit.source_changes import kept
 from modalrun.submit.source_tree import digest, hashes, stage
 from modalrun.util import interrupts
+from modalrun.zenml_api import process
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compile import Compiled
@@ -70,6 +71,7 @@ def submit(
     spec: RunSpec,
     watcher: RunObserver,
     *,
+    stop: StopRun,
     max_cost: Decimal | None = None,
     on_interrupt: OnInterrupt = "detach",
 ) -> Outcome:
@@ -78,6 +80,7 @@ def submit(
     Args:
         spec: The checked run spec.
         watcher: Is told what happens, and gets the run's output.
+        stop: Ends a run by force.
         max_cost: The most that the run may cost in USD, by its ceiling.
         on_interrupt: What Ctrl-C and SIGTERM do once the run goes.
 
@@ -88,7 +91,7 @@ def submit(
         BrokenPipeError: Nobody reads the output any more; the run goes on.
     """
     spec = prepare.with_source_root(spec)
-    with prepare.zenml_process(spec.source_root):
+    with process.zenml_process(spec.source_root):
         try:
             job = _prepare(spec, watcher, max_cost)
         except (KeyboardInterrupt, Interrupted):
@@ -112,7 +115,7 @@ def submit(
                 return all_cached(finished.id, finished.url, job.steps)
         (run,) = created
         if job.plan.synchronous or number is not None:
-            return attach.follow(run, watcher, on_interrupt, interrupted=number)
+            return attach.follow(run, watcher, on_interrupt, stop=stop, interrupted=number)
         with interrupts.deferred(), redirect_stdout(sys.stderr):
             return attach.accepted(run)
 

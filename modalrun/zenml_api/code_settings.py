@@ -28,7 +28,7 @@ from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
 from modalrun.spec.sandbox_settings import foreign_note
 from modalrun.spec.validation import validation_message
-from modalrun.spec.yaml_source import nearest
+from modalrun.util.nearest import nearest
 from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
 OUR_FLAVORS = ("modalrun", "modal")

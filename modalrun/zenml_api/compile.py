@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import zenml
@@ -39,7 +40,7 @@ from modalrun.spec.mistakes import Mistakes, together
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import validation_message, validation_messages
-from modalrun.spec.yaml_source import nearest
+from modalrun.util.nearest import nearest
 from modalrun.zenml_api.code_settings import (
     component_config,
     component_defaults,

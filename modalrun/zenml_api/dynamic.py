@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from zenml.client import Client
@@ -17,12 +17,12 @@ from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.steps import StepHeartBeatTerminationException
 
-from modalrun.driver.isolated_steps import IsolatedStep, IsolatedSteps
-from modalrun.driver.process import one_line, say, tell
-from modalrun.plan.isolated_step import sandbox_for
+from modalrun.plan.isolated_step import IsolatedStep, sandbox_for
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
-from modalrun.run.sandbox_exit import Kind
+from modalrun.run.manifest import Order
+from modalrun.run.reporting import one_line, say, tell
+from modalrun.run.sandbox_exit import End, Kind
 from modalrun.zenml_api import runs, step_records
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.retry import outlast_the_server
@@ -37,10 +37,39 @@ if TYPE_CHECKING:
 ASKED = "The run was asked to stop."
 
 
+class StepSandboxes(Protocol):
+    """Run isolated steps in sandboxes, by the id of their record in ZenML.
+
+    Attributes:
+        order: The run.
+        on_end: Called from another thread when a step has ended for good.
+        may_go_on: Called from another thread with a record's id: whether ZenML still waits for it.
+    """
+
+    order: Order
+    on_end: Callable[[], None]
+    may_go_on: Callable[[str], bool]
+
+    def submit(self, step: IsolatedStep) -> None:
+        """Create the sandbox of a step."""
+
+    def take_over(self, step: IsolatedStep) -> None:
+        """Supervise a step that an earlier process of the run has submitted."""
+
+    def end_of(self, step_run: str, *, wait: bool = False) -> End | None:
+        """Return how a step ended; None while it runs. Raises KeyError for an unknown one."""
+
+    def stop(self, step_run: str) -> None:
+        """Terminate a step's sandbox."""
+
+    def start_nothing(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run."""
+
+
 class DynamicRun:
     """One run of a dynamic pipeline, in the process that runs its function."""
 
-    def __init__(self, run_id: str, isolated: IsolatedSteps | None) -> None:
+    def __init__(self, run_id: str, isolated: StepSandboxes | None) -> None:
         """Load the run.
 
         Args:
@@ -217,7 +246,7 @@ def _told_if_cached(step_run: StepRunResponse) -> StepRunResponse:
 class Isolation:
     """What our orchestrator does for ZenML's isolated steps."""
 
-    def __init__(self, steps: IsolatedSteps) -> None:
+    def __init__(self, steps: StepSandboxes) -> None:
         self._steps = steps
         steps.may_go_on = _may_go_on
 

@@ -13,7 +13,8 @@ from zenml.model.model import Model
 from modalrun.spec.messages import path_name
 from modalrun.spec.mistakes import Mistakes
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.yaml_source import KeyPath, nearest
+from modalrun.spec.yaml_source import KeyPath
+from modalrun.util.nearest import nearest
 
 _VALUES: tuple[tuple[KeyPath, type[BaseModel]], ...] = (
     (("retry",), StepRetryConfig),

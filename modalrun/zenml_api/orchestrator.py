@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from zenml.enums import ExecutionMode
 from zenml.orchestrators import (
     BaseOrchestrator,
     ContainerizedOrchestrator,
-    SubmissionResult,
 )
-from zenml.stack import StackValidator
 
 from modalrun.run.contract import STEP
 from modalrun.settings import ModalOrchestratorSettings
@@ -23,21 +21,32 @@ if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo
     from zenml.enums import ExecutionStatus
     from zenml.models import (
-        PipelineRunResponse,
         PipelineSnapshotBase,
-        PipelineSnapshotResponse,
         StepRunResponse,
     )
-    from zenml.stack import Stack
-
-    from modalrun.zenml_api.dynamic import Isolation
 
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""
 
 
+class Isolation(Protocol):
+    """Run the isolated steps of a dynamic pipeline in sandboxes of their own."""
+
+    def submit(self, info: StepRunInfo) -> None:
+        """Create the sandbox of a step. Raises ModalrunError when it can't be created."""
+
+    def status(self, step_run: StepRunResponse, *, wait: bool = False) -> ExecutionStatus:
+        """Return the status of a step's sandbox, after its end if `wait` is set."""
+
+    def stop(self, step_run: StepRunResponse) -> None:
+        """Terminate a step's sandbox."""
+
+    def start_nothing(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run or of a child pipeline."""
+
+
 class ModalOrchestrator(BaseOrchestrator):
-    """Stands for modalrun in a stack: registered by its flavor, or in memory.
+    """Base of the orchestrator: configuration, settings class, isolation and run id.
 
     In memory it replaces the orchestrator of any stack while a pipeline is compiled by `modalrun
     submit`, and while it runs in a sandbox. It gives ZenML the settings class to check
@@ -45,8 +54,7 @@ class ModalOrchestrator(BaseOrchestrator):
     works, and hooks run once per run where all steps share one process, as with ZenML's own `local`
     orchestrator, or with each step.
 
-    As a registered component it is ZenML's door to the engine behind `modalrun submit`: what
-    happens there is in `modalrun.flavor.runs`.
+    `modalrun.flavor.orchestrator` adds what a registered component does: submit, inspect, stop.
 
     Attributes:
         wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
@@ -61,53 +69,6 @@ class ModalOrchestrator(BaseOrchestrator):
     def config(self) -> ModalOrchestratorConfig:
         """The component's configuration."""
         return cast(ModalOrchestratorConfig, self._config)
-
-    @property
-    def validator(self) -> StackValidator | None:
-        """Says everything that keeps a stack from working on Modal's cloud; all of it at once."""
-        if self.config.target != "modal":
-            return None
-        from modalrun.flavor import runs
-
-        return StackValidator(custom_validation_function=runs.validate)
-
-    def submit_pipeline(
-        self,
-        snapshot: PipelineSnapshotResponse,
-        stack: Stack,
-        base_environment: dict[str, str],
-        step_environments: dict[str, dict[str, str]],
-        placeholder_run: PipelineRunResponse | None = None,
-    ) -> SubmissionResult:
-        """Create the run's sandbox; the result's function follows the run to its end.
-
-        Args:
-            snapshot: The deployment, without the steps that ZenML found in its cache.
-            stack: Its stack.
-            base_environment: The variables by which a sandbox reaches ZenML.
-            step_environments: Not used: each step's environment is made where it runs.
-            placeholder_run: The run, where ZenML has made it already.
-
-        Raises:
-            ModalrunError: As for `modalrun submit`.
-        """
-        from modalrun.flavor import runs
-
-        waiting = runs.submit(self.config.target, snapshot, base_environment, placeholder_run)
-        return SubmissionResult(wait_for_completion=waiting)
-
-    def submit_dynamic_pipeline(
-        self,
-        snapshot: PipelineSnapshotResponse,
-        stack: Stack,
-        environment: dict[str, str],
-        placeholder_run: PipelineRunResponse | None = None,
-    ) -> SubmissionResult:
-        """Create the run's sandbox, as `submit_pipeline` does; the pipeline's function runs there.
-
-        A run that ZenML resumes gets another sandbox.
-        """
-        return self.submit_pipeline(snapshot, stack, environment, {}, placeholder_run)
 
     @property
     def can_run_isolated_steps(self) -> bool:
@@ -144,24 +105,6 @@ class ModalOrchestrator(BaseOrchestrator):
         if self.isolation is None:
             raise RuntimeError("Isolated steps are run from the run sandbox alone.")
         return self.isolation
-
-    def fetch_status(
-        self, run: PipelineRunResponse, include_steps: bool = False
-    ) -> tuple[ExecutionStatus | None, dict[str, ExecutionStatus] | None]:
-        """What is true of a run, by ZenML's record and by Modal.
-
-        The record of a run whose sandbox is gone is set right, with all its steps.
-        """
-        from modalrun.flavor import runs
-
-        status, steps = runs.status(run)
-        return status, steps if include_steps else None
-
-    def _stop_run(self, run: PipelineRunResponse, graceful: bool = False) -> None:
-        """End a run by force, or ask it to end; for ZenML, which has recorded STOPPING already."""
-        from modalrun.flavor import runs
-
-        runs.stop(str(run.id), graceful=graceful)
 
     def get_docker_builds(self, snapshot: PipelineSnapshotBase) -> list[BuildConfiguration]:
         """The images that ZenML builds: none, since Modal does, unless `wants_images`."""

@@ -14,7 +14,7 @@ from zenml.utils import source_utils
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.stack import StackFacts
 from modalrun.spec.run_spec import Target
-from modalrun.spec.yaml_source import nearest
+from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import FLAVOR
 from modalrun.zenml_api.stacks import stack_facts, stand_in

@@ -21,7 +21,7 @@ from modalrun.plan.deployment import Deployment
 from modalrun.plan.docker_files import read_requirements, resolve
 from modalrun.plan.docker_settings import GATHERED
 from modalrun.plan.requirement_lines import logical_lines
-from modalrun.spec.yaml_source import nearest
+from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import first_line
 
 _ORIGINS = {

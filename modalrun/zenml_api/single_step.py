@@ -37,8 +37,8 @@ from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 from zenml.utils.logging_utils import LoggingContext
 from zenml.utils.time_utils import utc_now
 
-from modalrun.driver.process import say
 from modalrun.run.metadata import StepMetadata, to_metadata
+from modalrun.run.reporting import say
 from modalrun.zenml_api.retry import outlast_the_server
 from modalrun.zenml_api.steps import LoadedRun
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -11,25 +10,9 @@ from zenml.client import Client
 from zenml.orchestrators.utils import is_setting_enabled
 
 from modalrun.errors import NotFoundError
+from modalrun.run.policies import StepPolicy
 from modalrun.zenml_api.compile import Compiled
 from modalrun.zenml_api.errors import translated
-
-
-@dataclass(frozen=True)
-class StepPolicy:
-    """What a user wrote about one step that no sandbox spec has.
-
-    Attributes:
-        retries: How often it is tried again after a failure.
-        delay: Seconds before the first retry.
-        backoff: What the delay is multiplied with before each further one.
-        caches: Whether ZenML's cache may have its outputs.
-    """
-
-    retries: int
-    delay: float
-    backoff: float
-    caches: bool
 
 
 def failure_mode(compiled: Compiled) -> str:

@@ -14,8 +14,8 @@ from zenml.execution.step.utils import launch_step
 from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
-from modalrun.driver.process import say
 from modalrun.run.contract import RunStopped
+from modalrun.run.reporting import say
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.retry import outlast_the_server

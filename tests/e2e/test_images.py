@@ -182,7 +182,7 @@ BUILD = """
 import dataclasses
 from pathlib import Path
 from modalrun.spec.run_spec import load_spec
-from modalrun.submit.prepare import prepare_process
+from modalrun.zenml_api.process import prepare_process
 from modalrun.errors import ModalrunError
 spec = load_spec(Path(SPEC), target="modal")
 prepare_process(spec.source_root)

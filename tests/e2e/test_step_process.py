@@ -22,10 +22,11 @@ pytestmark = pytest.mark.e2e
 CREATE = """
 from pathlib import Path
 from modalrun.submit import prepare
+from modalrun.zenml_api import process
 from modalrun.spec.run_spec import load_spec
 
 spec = load_spec(Path({path!r}))
-with prepare.zenml_process(spec.source_root):
+with process.zenml_process(spec.source_root):
     compiled = prepare.load(spec)
     from modalrun.zenml_api import runs
     run = runs.create_run(compiled)
@@ -53,6 +54,7 @@ RECORDER = """
 import os
 from pathlib import Path
 from modalrun.submit import prepare
+from modalrun.zenml_api import process
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.spec.run_spec import load_spec
 from modalrun.zenml_api import runs
@@ -209,7 +211,7 @@ def create(prevent):
     return run, RunRecorder(run.id)
 
 result = {{}}
-with prepare.zenml_process(Path()):
+with process.zenml_process(Path()):
     compiled = prepare.load(load_spec(Path({str(spec)!r})))
     run, recorder = create(False)
     result["at submission"] = sorted(run.cached)

@@ -13,10 +13,10 @@ import pytest
 
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import step_sandboxes as modal_fleet
-from modalrun.modal_api.step_sandboxes import SHARE, TAG_ATTEMPT, Fleet, Member, Wanted
-from modalrun.plan.planner import TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.modal_api.step_sandboxes import SHARE, Fleet, Member, Wanted
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.sandbox_exit import Kind
+from modalrun.run.tags import TAG_ATTEMPT, TAG_ROLE, TAG_RUN, TAG_STEP
 
 from .support import PATIENCE, Sdk
 

@@ -10,12 +10,13 @@ import pytest
 
 from modalrun.driver.coordinator import Walk
 from modalrun.driver.takeover import Takeover
-from modalrun.modal_api.step_sandboxes import TAG_EARLY, GivenUp, Wanted
+from modalrun.modal_api.step_sandboxes import GivenUp, Wanted
 from modalrun.run import events
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import Order, SandboxOrder, StepOrder
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.tags import TAG_EARLY
 from modalrun.zenml_api.step_records import StepState
 
 DONE = End(Kind.COMPLETED, 0, "The step completed.")

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from modalrun.driver.isolated_steps import IsolatedStep, IsolatedSteps
+from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.step_sandboxes import TAG_RECORD, GivenUp, Refused, Wanted
+from modalrun.modal_api.step_sandboxes import GivenUp, Refused, Wanted
+from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run.manifest import Order, SandboxOrder
 from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.tags import TAG_RECORD
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import Fleet

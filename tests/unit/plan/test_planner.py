@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from modalrun.errors import UsageError
 from modalrun.plan import planner as planning
 from modalrun.plan.deployment import Deployment, StepView
-from modalrun.plan.planner import MAX_NAME, MAX_TAG, Plan, app_name, fit, for_run, make_plan
+from modalrun.plan.planner import Plan, app_name, for_run, make_plan
+from modalrun.run.tags import MAX_NAME, MAX_TAG, fit
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.spec.run_spec import Target
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.spec.yaml_source import nearest, read_yaml
+from modalrun.spec.yaml_source import read_yaml
+from modalrun.util.nearest import nearest
 
 
 def write(folder: Path, text: str | bytes) -> Path:

@@ -1,0 +1,77 @@
+"""The orchestrator of a registered stack: ZenML's door to the engine behind `modalrun submit`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zenml.orchestrators import SubmissionResult
+from zenml.stack import StackValidator
+
+from modalrun.flavor import runs
+from modalrun.zenml_api.orchestrator import ModalOrchestrator
+
+if TYPE_CHECKING:
+    from zenml.enums import ExecutionStatus
+    from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
+    from zenml.stack import Stack
+
+
+class RegisteredOrchestrator(ModalOrchestrator):
+    """Submit, inspect and stop the runs of a stack with a registered `modalrun` orchestrator."""
+
+    @property
+    def validator(self) -> StackValidator | None:
+        """Says everything that keeps a stack from working on Modal's cloud; all of it at once."""
+        if self.config.target != "modal":
+            return None
+        return StackValidator(custom_validation_function=runs.validate)
+
+    def submit_pipeline(
+        self,
+        snapshot: PipelineSnapshotResponse,
+        stack: Stack,
+        base_environment: dict[str, str],
+        step_environments: dict[str, dict[str, str]],
+        placeholder_run: PipelineRunResponse | None = None,
+    ) -> SubmissionResult:
+        """Create the run's sandbox; the result's function follows the run to its end.
+
+        Args:
+            snapshot: The deployment, without the steps that ZenML found in its cache.
+            stack: Its stack.
+            base_environment: The variables by which a sandbox reaches ZenML.
+            step_environments: Not used: each step's environment is made where it runs.
+            placeholder_run: The run, where ZenML has made it already.
+
+        Raises:
+            ModalrunError: As for `modalrun submit`.
+        """
+        waiting = runs.submit(self.config.target, snapshot, base_environment, placeholder_run)
+        return SubmissionResult(wait_for_completion=waiting)
+
+    def submit_dynamic_pipeline(
+        self,
+        snapshot: PipelineSnapshotResponse,
+        stack: Stack,
+        environment: dict[str, str],
+        placeholder_run: PipelineRunResponse | None = None,
+    ) -> SubmissionResult:
+        """Create the run's sandbox, as `submit_pipeline` does; the pipeline's function runs there.
+
+        A run that ZenML resumes gets another sandbox.
+        """
+        return self.submit_pipeline(snapshot, stack, environment, {}, placeholder_run)
+
+    def fetch_status(
+        self, run: PipelineRunResponse, include_steps: bool = False
+    ) -> tuple[ExecutionStatus | None, dict[str, ExecutionStatus] | None]:
+        """What is true of a run, by ZenML's record and by Modal.
+
+        The record of a run whose sandbox is gone is set right, with all its steps.
+        """
+        status, steps = runs.status(run)
+        return status, steps if include_steps else None
+
+    def _stop_run(self, run: PipelineRunResponse, graceful: bool = False) -> None:
+        """End a run by force, or ask it to end; for ZenML, which has recorded STOPPING already."""
+        runs.stop(str(run.id), graceful=graceful)
