@@ -2,7 +2,7 @@
 
 Most of a command's time is the import of ZenML, some 2.5 s of a processor. So a test session
 imports it once, and commands that would behave the same become such a process's children, as
-sandboxes of the local Modal server do (`modalrun.localmodal.sandbox.warm`). What has a terminal, what sets
+sandboxes of the local Modal server do (`localmodal.sandbox.warm`). What has a terminal, what sets
 a variable that the imports look at, and what is no program of modalrun's is started as usual; with
 `--cold-commands` everything is.
 

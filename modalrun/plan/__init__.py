@@ -1,1 +1,4 @@
-"""Turn a compiled pipeline into sandbox specs, image recipes and prices. Pure: imports no SDK and no Rich."""
+"""Turn a compiled pipeline into sandbox specs, image recipes and prices.
+
+Pure: imports no SDK and no Rich.
+"""

@@ -1,7 +1,7 @@
 """What an image is made of: a frozen value that can be compared, printed and tested. Pure.
 
-`modalrun.plan.docker_settings` makes recipes of ZenML's `DockerSettings`; `modalrun.modal_api.images` makes
-images of recipes.
+`docker_settings` makes recipes of ZenML's `DockerSettings`; `modal_api.images` makes images of
+recipes.
 """
 
 from __future__ import annotations

@@ -17,6 +17,6 @@ import sys
 
 _ROOT = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
 if _ROOT is not None and "zenml.utils.source_utils" in sys.modules:
-    # Imported before this sandbox existed (`modalrun.submit.preload`), without its source root. In a
+    # Imported before this sandbox existed (`submit.preload`), without its source root. In a
     # process of the user's it may be set already: ZenML's command line does so.
     sys.modules["zenml.utils.source_utils"].set_custom_source_root(_ROOT)

@@ -97,7 +97,8 @@ def gathered(
             pyproject.toml. They take seconds, and a run on the local Modal server needs neither.
 
     Returns:
-        {"packages": [{"origin": ..., "lines": [...]}], "apt": [...]}, as `modalrun.plan.docker_settings` reads it.
+        {"packages": [{"origin": ..., "lines": [...]}], "apt": [...]}, as
+        `plan.docker_settings` reads it.
 
     Raises:
         UsageError: An integration is unknown, a file is missing, or a command failed.

@@ -22,7 +22,10 @@ V2_ID = "sb-" + "A" * 26
 
 
 def test_importing_the_server_imports_no_sdk() -> None:
-    code = "import sys, modalrun.localmodal.server.server; print({'modal', 'zenml'} & set(sys.modules))"
+    code = (
+        "import sys, modalrun.localmodal.server.server;"
+        " print({'modal', 'zenml'} & set(sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": TREE}, capture_output=True, text=True,
         check=True,
