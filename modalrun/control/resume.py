@@ -17,7 +17,7 @@ from modalrun.plan.image_recipe import Named
 from modalrun.plan.planner import Plan, SandboxSpec, StepPlan, for_run
 from modalrun.plan.resources import Resources
 from modalrun.run.contract import TAKE_OVER
-from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.metadata import to_metadata
 from modalrun.run.outcome import PAUSED, answers
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, fit
@@ -107,7 +107,7 @@ def _earlier(run: Interrupted, last: str | None) -> tuple[str, ...]:
     return recorded if last is None or last in recorded else (*recorded, last)
 
 
-def _plan(order: Order) -> Plan:
+def _plan(order: RunManifest) -> Plan:
     """The plan as far as it matters here: the run sandbox, and what the others cost."""
     driver = order.driver
     return Plan(
@@ -151,7 +151,7 @@ def _spec(order: SandboxOrder) -> SandboxSpec:
     )
 
 
-def _stage(order: Order, root: Path, folder: Path, watcher: RunObserver) -> None:
+def _stage(order: RunManifest, root: Path, folder: Path, watcher: RunObserver) -> None:
     """A copy of the files that the run was submitted with, which have to be what they were."""
     if not root.is_dir():
         raise UsageError(
@@ -181,7 +181,7 @@ def _stage(order: Order, root: Path, folder: Path, watcher: RunObserver) -> None
         watcher.say(f"note: not submitted with the run, left out: {listing(changes.new)}", "yellow")
 
 
-def _stage_all(order: Order, root: Path, folder: Path) -> None:
+def _stage_all(order: RunManifest, root: Path, folder: Path) -> None:
     """The whole source tree, where only the hash of all its files is known."""
     stage(root, folder, dockerignore=order.dockerignore)
     if digest(hashes(folder)) != order.source_hash:
@@ -196,7 +196,7 @@ def _stage_all(order: Order, root: Path, folder: Path) -> None:
 
 def _submitted(
     run: Interrupted,
-    order: Order,
+    order: RunManifest,
     plan: Plan,
     sandbox: RunningSandbox,
     connection: Connection,

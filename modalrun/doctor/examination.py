@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import STATE_VARIABLE
-from modalrun.modal_api.account_check import CONNECT_SECONDS, Account, Order
+from modalrun.modal_api.account_check import CONNECT_SECONDS, Account, CheckRequest
 from modalrun.plan.image_recipe import Named
 from modalrun.plan.planner import Plan
 from modalrun.plan.stack import problems_on_modal, wrong_stack
@@ -90,7 +90,7 @@ class _Examination:
         self._found: dict[str, Finding] = {}
         self._clocks: dict[str, float] = {}
         self._asked: set[str] = set()
-        self._order: Order | None = None
+        self._order: CheckRequest | None = None
         self._deadline = time.monotonic() + IMPORT_SECONDS
         self._spec: RunSpec | None = None
         if spec_path is not None:
@@ -180,7 +180,7 @@ class _Examination:
     def _modal(self, modal: _ModalProcess) -> None:
         with self._news:
             self._wait_until(lambda: self._order is not None, LIMIT_SECONDS - PATIENCE_SECONDS)
-            order = self._order or Order()
+            order = self._order or CheckRequest()
         account = modal.ask(order)
         finding = account.finding
         if finding.state == "ok" and self.target == "local":
@@ -188,7 +188,7 @@ class _Examination:
         self._put(finding)
         self._answered("Modal", account.ahead)
 
-    def _send(self, order: Order) -> None:
+    def _send(self, order: CheckRequest) -> None:
         with self._news:
             self._order = self._order or order
             self._news.notify_all()
@@ -210,7 +210,7 @@ class _Examination:
                     self._put(Finding.of_error(check, error))
         finally:
             self._put(self._checked("image", self._default_image))
-            self._send(Order())
+            self._send(CheckRequest())
             self._answered("ZenML", None)
 
     def _zenml_server(self) -> bool:
@@ -372,7 +372,7 @@ class _ModalProcess:
             env=environment,
         )
 
-    def ask(self, order: Order) -> Account:
+    def ask(self, order: CheckRequest) -> Account:
         """Send the order and wait for the answer."""
         answer, talk = self._process.communicate(order.to_line())
         try:
@@ -434,13 +434,13 @@ def _pipeline(plan: Plan) -> Finding:
     return Finding("pipeline", "ok", what)
 
 
-def _order(plan: Plan | None, token: tuple[str, str] | None) -> Order:
+def _order(plan: Plan | None, token: tuple[str, str] | None) -> CheckRequest:
     """What is to be checked of the Modal account, as far as it is known."""
     if plan is None:
-        return Order(token)
+        return CheckRequest(token)
     workspace = plan.workspace and (plan.workspace, plan.origins["workspace"].source)
     bases = [sandbox.image.base for sandbox in plan.sandboxes]
-    return Order(
+    return CheckRequest(
         token,
         plan.environment,
         workspace or None,

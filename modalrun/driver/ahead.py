@@ -12,10 +12,10 @@ from modalrun.driver.foresight import Foresight
 from modalrun.driver.scheduler import State
 from modalrun.errors import ModalrunError
 from modalrun.run.contract import GO
-from modalrun.run.manifest import Order, StepOrder
+from modalrun.run.manifest import RunManifest, StepOrder
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import Member
+    from modalrun.modal_api.step_sandboxes import StepSandbox
 
 LONGEST_WAIT = 60.0
 """Seconds after which a sandbox that waits ends by itself: its turn doesn't come soon at all."""
@@ -39,7 +39,7 @@ class _Early:
 
     given_up: asyncio.Event = field(default_factory=asyncio.Event)
     created: asyncio.Event = field(default_factory=asyncio.Event)
-    member: Member | None = None
+    member: StepSandbox | None = None
     since: float = 0.0
 
     @property
@@ -53,9 +53,9 @@ class Ahead:
 
     def __init__(
         self,
-        order: Order,
+        order: RunManifest,
         *,
-        create: Callable[[StepOrder, asyncio.Event], Awaitable[Member]],
+        create: Callable[[StepOrder, asyncio.Event], Awaitable[StepSandbox]],
         tell: Callable[..., None],
         beside: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
@@ -107,7 +107,7 @@ class Ahead:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(due.look_again - now, self.look, states)
 
-    async def take(self, step: str) -> tuple[Member, float] | None:
+    async def take(self, step: str) -> tuple[StepSandbox, float] | None:
         """A step's turn has come: have its sandbox go on.
 
         Returns:
@@ -128,7 +128,7 @@ class Ahead:
         self._tell_waiting(step, member, wasted=waited)
         return None
 
-    async def _go(self, member: Member) -> bool:
+    async def _go(self, member: StepSandbox) -> bool:
         """Tell a sandbox to go on; returns whether it has heard it, as far as can be known."""
         writing = asyncio.ensure_future(member.write(f"{GO}\n"))
         ending = asyncio.ensure_future(member.ended())
@@ -194,6 +194,6 @@ class Ahead:
                 reason=end.reason,
             )
 
-    def _tell_waiting(self, step: str, member: Member, **more: Any) -> None:
+    def _tell_waiting(self, step: str, member: StepSandbox, **more: Any) -> None:
         # The step may be at a later attempt already.
         self._tell(step, "waiting", attempt=member.attempt, sandbox=member.id, **more)

@@ -20,13 +20,13 @@ from modalrun.driver.takeover import Takeover, told_again
 from modalrun.errors import ModalrunError
 from modalrun.run import events, sandbox_exit
 from modalrun.run.events import StepEvent, StepState
-from modalrun.run.manifest import Order, StepOrder
+from modalrun.run.manifest import RunManifest, StepOrder
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.sandbox_exit import End, Kind
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import Fleet, Member, Wanted
+    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes, Wanted
     from modalrun.zenml_api.recorder import RunRecorder
     from modalrun.zenml_api.step_records import StepState as StepRecordState
 
@@ -50,7 +50,7 @@ class _Tries:
     record: str | None = None
 
 
-class Walk:
+class Coordinator:
     """Starts each step when its turn comes, and sees it through to its end.
 
     Attributes:
@@ -59,7 +59,7 @@ class Walk:
     """
 
     def __init__(
-        self, order: Order, fleet: Fleet, records: Records, say: Callable[[str], None]
+        self, order: RunManifest, fleet: StepSandboxes, records: Records, say: Callable[[str], None]
     ) -> None:
         self.fleet = fleet
         self.gave_up = False
@@ -69,7 +69,7 @@ class Walk:
         self._steps = {step.name: step for step in order.steps}
         self._tries = {step.name: _Tries() for step in order.steps}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._members: dict[str, Member] = {}
+        self._members: dict[str, StepSandbox] = {}
         self._last: dict[str, str | None] = dict.fromkeys(self._steps)
         self._states: Mapping[str, StepRecordState] = {}
         self._failed: list[str] = []
@@ -289,7 +289,7 @@ class Walk:
         self._tell(step.name, "stopped", reason=self._reason)
         return False
 
-    async def _try(self, step: StepOrder, tries: _Tries, member: Member | None) -> End | None:
+    async def _try(self, step: StepOrder, tries: _Tries, member: StepSandbox | None) -> End | None:
         """One sandbox, from its creation to its end; None where it was not wanted any more."""
         from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 
@@ -345,7 +345,7 @@ class Walk:
             self._beside(self._note_startup(step.name, began))
         return end
 
-    async def _create_early(self, step: StepOrder, given_up: asyncio.Event) -> Member:
+    async def _create_early(self, step: StepOrder, given_up: asyncio.Event) -> StepSandbox:
         """Create a step's sandbox before its turn."""
         tries = self._tries[step.name]
         tries.sandboxes += 1

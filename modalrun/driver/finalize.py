@@ -36,11 +36,11 @@ def main() -> int:
 
 def _end_steps(file: Path) -> None:
     """End the step sandboxes of a run whose driver is dead."""
-    from modalrun.modal_api.step_sandboxes import Fleet
+    from modalrun.modal_api.step_sandboxes import StepSandboxes
     from modalrun.run import manifest
 
     held = manifest.read(file.read_text(encoding="utf-8"))
-    fleet = Fleet(held, {}, Path.cwd(), say)
+    fleet = StepSandboxes(held, {}, Path.cwd(), say)
 
     async def end() -> None:
         await fleet.open()

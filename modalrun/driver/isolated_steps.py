@@ -17,12 +17,12 @@ from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
-from modalrun.run.manifest import Order
+from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import say, tell
 from modalrun.run.sandbox_exit import End, Kind
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import Fleet, Member, Wanted
+    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes, Wanted
 
 END_SECONDS = 20.0
 """How long the end of all sandboxes is waited for."""
@@ -36,7 +36,7 @@ class _Going:
 
     step: IsolatedStep
     over: threading.Event = field(default_factory=threading.Event)
-    member: Member | None = None
+    member: StepSandbox | None = None
     end: End | None = None
     sandboxes: int = 0
     restarts: int = 0
@@ -56,7 +56,7 @@ class IsolatedSteps:
             by the id of its record; False where the record has an end.
     """
 
-    def __init__(self, order: Order, fleet: Fleet | None = None) -> None:
+    def __init__(self, order: RunManifest, fleet: StepSandboxes | None = None) -> None:
         """Connect.
 
         Args:
@@ -263,7 +263,9 @@ class IsolatedSteps:
         tell(going.step.name, state, attempt=max(going.sandboxes, 1), **more)
 
 
-def _fleet(order: Order) -> Fleet:
-    from modalrun.modal_api.step_sandboxes import Fleet
+def _fleet(order: RunManifest) -> StepSandboxes:
+    from modalrun.modal_api.step_sandboxes import StepSandboxes
 
-    return Fleet(order, {name: os.environ[name] for name in order.variables}, Path.cwd(), say)
+    return StepSandboxes(
+        order, {name: os.environ[name] for name in order.variables}, Path.cwd(), say
+    )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from modalrun.driver import control
-from modalrun.driver.coordinator import STOP_REASON, Walk
+from modalrun.driver.coordinator import STOP_REASON, Coordinator
 from modalrun.driver.process import buffer_lines, leave, supervisors_reason
 from modalrun.driver.recorder import Records
 from modalrun.driver.takeover import Takeover
@@ -29,7 +29,7 @@ from modalrun.run.contract import (
     EXIT_UNRECORDED,
     TAKE_OVER,
 )
-from modalrun.run.manifest import Order
+from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import say
 
 STOP_CHECK_SECONDS = 5.0
@@ -57,15 +57,15 @@ def main() -> NoReturn:
     leave(code)
 
 
-async def drive(held: Order) -> int:
+async def drive(held: RunManifest) -> int:
     """Walk to the end, and settle the run's record; returns the exit code."""
-    from modalrun.modal_api.step_sandboxes import Fleet
+    from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     loop = asyncio.get_running_loop()
     records = Records(held.run_id, say)
     variables = {name: os.environ[name] for name in held.variables}
-    fleet = Fleet(held, variables, Path.cwd(), say)
-    walk = Walk(held, fleet, records, say)
+    fleet = StepSandboxes(held, variables, Path.cwd(), say)
+    walk = Coordinator(held, fleet, records, say)
     loop.add_signal_handler(signal.SIGTERM, _give_up, walk)
     control.listen(lambda: _soon(loop, walk.stop, "the run was asked to stop"))
     await fleet.open()
@@ -79,7 +79,7 @@ async def drive(held: Order) -> int:
     return await _settle(walk, records)
 
 
-def _give_up(walk: Walk) -> None:
+def _give_up(walk: Coordinator) -> None:
     """The supervisor wants the driver to end: at the run's timeout, or because it was told to."""
     reason = supervisors_reason()
     if reason is None:
@@ -93,7 +93,7 @@ def _soon(loop: asyncio.AbstractEventLoop, action: Callable[[str], None], reason
     loop.call_soon_threadsafe(action, reason)
 
 
-async def _take_over(walk: Walk, records: Records) -> Takeover:
+async def _take_over(walk: Coordinator, records: Records) -> Takeover:
     """What an earlier driver of this run has left behind."""
     members, states, stopped = await asyncio.gather(
         walk.fleet.running(),
@@ -106,7 +106,7 @@ async def _take_over(walk: Walk, records: Records) -> Takeover:
     return Takeover(members, states)
 
 
-async def _watch_for_stop(walk: Walk, records: Records) -> None:
+async def _watch_for_stop(walk: Coordinator, records: Records) -> None:
     said: set[str] = set()
     await walk.first_created(FIRST_SECONDS)
     begins = not os.environ.get(TAKE_OVER)
@@ -134,7 +134,7 @@ async def _answer(asking: Awaitable[T], said: set[str]) -> T | None:
         return None
 
 
-async def _expect(walk: Walk, records: Records) -> None:
+async def _expect(walk: Coordinator, records: Records) -> None:
     """Find out how long steps take; without that none is created early."""
     await walk.first_created(FIRST_SECONDS)
     try:
@@ -143,7 +143,7 @@ async def _expect(walk: Walk, records: Records) -> None:
         say(f"No sandbox is created early: {type(error).__name__}: {error}")
 
 
-async def _settle(walk: Walk, records: Records) -> int:
+async def _settle(walk: Coordinator, records: Records) -> int:
     """Leave nothing `running` in ZenML and no step sandbox behind."""
     if walk.gave_up:
         await walk.fleet.terminate_all()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modalrun.driver.ahead import longest_wait
 from modalrun.run.contract import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
-from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.tags import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def wanted(
-    order: Order,
+    order: RunManifest,
     step: str,
     sandbox: SandboxOrder,
     *,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from modalrun.run.events import StepEvent
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import Member
+    from modalrun.modal_api.step_sandboxes import StepSandbox
     from modalrun.zenml_api.step_records import StepState as StepRecordState
 
 
@@ -22,7 +22,7 @@ class Takeover:
         states: ZenML's record of each step that has one.
     """
 
-    members: Sequence[Member]
+    members: Sequence[StepSandbox]
     states: Mapping[str, StepRecordState]
 
 

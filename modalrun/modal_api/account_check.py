@@ -2,8 +2,9 @@
 
     python -m modalrun.modal_api.account_check modal|local
 
-connects by Modal's own configuration, then reads one line of JSON from its stdin (`Order`: what the
-stack and the run spec ask of the account) and prints one line of JSON (`Account`).
+connects by Modal's own configuration, then reads one line of JSON from its stdin
+(`CheckRequest`: what the stack and the run spec ask of the account) and prints one line of JSON
+(`Account`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Order:
+class CheckRequest:
     """What is to be checked of an account.
 
     Attributes:
@@ -56,7 +57,7 @@ class Order:
         return json.dumps(asdict(self)) + "\n"
 
     @classmethod
-    def from_line(cls, line: str) -> Order:
+    def from_line(cls, line: str) -> CheckRequest:
         """The order that `to_line` has made."""
         values = json.loads(line)
         pairs = {key: values[key] and tuple(values[key]) for key in ("credentials", "workspace")}
@@ -86,7 +87,7 @@ class Account:
 CheckName = Literal["modal_account", "local_server"]
 
 
-def examine(target: Target, receive: Callable[[], Order]) -> Account:
+def examine(target: Target, receive: Callable[[], CheckRequest]) -> Account:
     """Connect, then check what is asked for.
 
     Args:
@@ -140,7 +141,7 @@ def _answering(url: str, connect: Callable[[], T]) -> T:
         ) from None
 
 
-def _what_is_there(target: Target, connection: Any, order: Order) -> str:
+def _what_is_there(target: Target, connection: Any, order: CheckRequest) -> str:
     import modal
     from modal.config import config
 
@@ -203,7 +204,7 @@ def main() -> None:
     # What the SDK prints must not mix with the answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    found = examine(cast(Target, sys.argv[1]), lambda: Order.from_line(sys.stdin.readline()))
+    found = examine(cast(Target, sys.argv[1]), lambda: CheckRequest.from_line(sys.stdin.readline()))
     values = {"finding": asdict(found.finding), "ahead": found.ahead}
     answer.write(json.dumps(values) + "\n")
     answer.flush()

@@ -18,7 +18,7 @@ from modalrun.modal_api import images, sdk_internals
 from modalrun.modal_api.errors import is_rate_limit, translated
 from modalrun.plan.resources import limited
 from modalrun.run import sandbox_exit
-from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.sandbox_exit import End, read_end
 from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.util.rate_limit import Pace
@@ -67,12 +67,12 @@ class _Line:
         self.load = 0
 
 
-class Fleet:
+class StepSandboxes:
     """The step sandboxes of one run."""
 
     def __init__(
         self,
-        order: Order,
+        order: RunManifest,
         variables: Mapping[str, str],
         source: Path,
         say: Callable[[str], None],
@@ -122,7 +122,7 @@ class Fleet:
         given_up: asyncio.Event,
         *,
         no_room: Callable[[], None] | None = None,
-    ) -> Member:
+    ) -> StepSandbox:
         """Create a sandbox, or find it if an earlier try has created it.
 
         While Modal has no room, limits the rate or can't be reached, it is asked again.
@@ -156,9 +156,9 @@ class Fleet:
             await _sleep(pause, given_up)
             pause = min(LONGEST_PAUSE, pause * 2)
 
-    async def running(self) -> list[Member]:
+    async def running(self) -> list[StepSandbox]:
         """The step sandboxes of the run that are running now, whoever created them."""
-        members: list[Member] = await self._asked(self._running)
+        members: list[StepSandbox] = await self._asked(self._running)
         return members
 
     async def terminate_all(self) -> None:
@@ -170,7 +170,7 @@ class Fleet:
             await asyncio.gather(*(member.terminate() for member in members))
             await asyncio.sleep(pause)
 
-    async def _running(self) -> list[Member]:
+    async def _running(self) -> list[StepSandbox]:
         import modal
 
         line = await self._line()
@@ -179,12 +179,12 @@ class Fleet:
         found = [sandbox async for sandbox in listed]
         held = await asyncio.gather(*(_tags(sandbox) for sandbox in found))
         return [
-            Member(self, line, sandbox, tags=tags)
+            StepSandbox(self, line, sandbox, tags=tags)
             for sandbox, tags in zip(found, held, strict=True)
             if tags is not None
         ]
 
-    async def _create_or_find(self, wanted: Wanted, gpu: str | None) -> Member:
+    async def _create_or_find(self, wanted: Wanted, gpu: str | None) -> StepSandbox:
         line = await self._line()
         # From now on: many are created at once, and only then waited for.
         line.load += 1
@@ -193,7 +193,7 @@ class Fleet:
         except BaseException:
             line.load -= 1
             raise
-        return Member(self, line, sandbox, gpu=gpu, tags=wanted.tags, counted=True)
+        return StepSandbox(self, line, sandbox, gpu=gpu, tags=wanted.tags, counted=True)
 
     async def _created_or_found(
         self, wanted: Wanted, gpu: str | None, line: _Line
@@ -327,7 +327,7 @@ class Fleet:
             pause = min(LONGEST_PAUSE, pause * 2)
 
 
-class Member:
+class StepSandbox:
     """One step sandbox.
 
     Attributes:
@@ -341,7 +341,7 @@ class Member:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: StepSandboxes,
         line: _Line,
         sandbox: modal.Sandbox,
         *,

@@ -29,7 +29,7 @@ from modalrun.run.outcome import (
     verdict,
     with_exact_times,
 )
-from modalrun.run.progress import Board, Row
+from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.util import interrupts
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class RunObserver(Protocol):
     def say(self, text: str, style: str | None = None) -> None:
         """A line of talk."""
 
-    def begin(self, board: Board) -> None:
+    def begin(self, board: RunProgress) -> None:
         """The run's output follows; `board` says from now on how its steps stand."""
 
     def event(self, event: StepEvent) -> None:
@@ -153,7 +153,7 @@ def follow(
         BrokenPipeError: Nobody reads the output any more; the run goes on.
         ModalrunError: The run's end is not known.
     """
-    board = Board(run.steps)
+    board = RunProgress(run.steps)
     inbox: SimpleQueue[_Message] = SimpleQueue()
     began = time.time()
     with interrupts.listening(lambda number: inbox.put(_Signal(number))):
@@ -178,7 +178,9 @@ def follow(
 class _Output:
     """The output of a run's sandboxes on its way to the board and the watcher."""
 
-    def __init__(self, board: Board, watcher: RunObserver, inbox: SimpleQueue[_Message]) -> None:
+    def __init__(
+        self, board: RunProgress, watcher: RunObserver, inbox: SimpleQueue[_Message]
+    ) -> None:
         self._board = board
         self._watcher = watcher
         self._inbox = inbox
@@ -391,7 +393,7 @@ def _links(run: RunHandle) -> list[tuple[str, str]]:
     return links
 
 
-def _outcome(run: RunHandle, board: Board, end: SandboxEnd, began: float) -> Outcome:
+def _outcome(run: RunHandle, board: RunProgress, end: SandboxEnd, began: float) -> Outcome:
     """How the run ended, by ZenML's record, which is settled here where nobody else could."""
     from modalrun.zenml_api import runs
 
@@ -448,7 +450,7 @@ def _living_steps(run: RunHandle) -> int:
         return 0
 
 
-def _without_driver(run: RunHandle, board: Board) -> Outcome:
+def _without_driver(run: RunHandle, board: RunProgress) -> Outcome:
     """The run sandbox was killed from outside: its steps may live, and a new driver can go on."""
     living = _living_steps(run)
     what = f" (step sandboxes that still run: {living})" if living else ""
@@ -466,13 +468,13 @@ def _without_driver(run: RunHandle, board: Board) -> Outcome:
 
 
 def _steps(
-    names: Iterable[str], recorded: dict[str, StepRecord], board: Board
+    names: Iterable[str], recorded: dict[str, StepRecord], board: RunProgress
 ) -> tuple[StepRecord, ...]:
     """Each step by ZenML's record; by the driver's word where there is none."""
     steps = []
     # Which steps a dynamic pipeline has, only the record of its run says.
     for name in dict.fromkeys((*names, *recorded)):
-        row = board.rows.get(name) or Row(name)
+        row = board.rows.get(name) or StepProgress(name)
         told = "not run" if row.state == "waiting" else row.state
         step = recorded.get(name) or StepRecord(name, told, attempt=row.attempt)
         step = with_exact_times(step, row.started, row.ended)

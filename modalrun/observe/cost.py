@@ -7,12 +7,12 @@ from decimal import Decimal
 from modalrun.plan.planner import Plan
 from modalrun.plan.prices import LIST_PRICES
 from modalrun.plan.pricing import dollars, spent
-from modalrun.run.progress import Board
+from modalrun.run.progress import RunProgress
 
 
 def spending(
     plan: Plan,
-    board: Board,
+    board: RunProgress,
     gpu: str | None,
     began: float,
     now: float,

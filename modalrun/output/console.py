@@ -22,7 +22,7 @@ from modalrun.output.wrapping import terminal_width, wrapped
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import SYSTEM, LogLine
 from modalrun.run.outcome import Outcome, StepRecord
-from modalrun.run.progress import Board
+from modalrun.run.progress import RunProgress
 
 _DIM = "\x1b[2m"
 _RESET = "\x1b[0m"
@@ -80,7 +80,7 @@ class Reporter:
             for line in lines:
                 self._talk.print(line)
 
-    def begin(self, board: Board) -> None:
+    def begin(self, board: RunProgress) -> None:
         """The run's output follows; on a terminal its steps are shown below it."""
         self._marks.learn(board.rows)
         with self._lock:

@@ -17,7 +17,7 @@ from modalrun.output.sanitize import harmless, without_commands
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome, StepRecord
-from modalrun.run.progress import Board
+from modalrun.run.progress import RunProgress
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable that names the file whose Markdown the job's page shows."""
@@ -123,7 +123,7 @@ class GitHubReporter(Reporter):
         """A line of talk."""
         super().say("\n".join(map(without_commands, text.split("\n"))), style)
 
-    def begin(self, board: Board) -> None:
+    def begin(self, board: RunProgress) -> None:
         """The run's output follows."""
 
     def event(self, event: StepEvent) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from modalrun.output.format import STYLES, duration_of
 from modalrun.output.redrawing import Redrawn
 from modalrun.output.step_labels import shortened
-from modalrun.run.progress import Board, Row
+from modalrun.run.progress import RunProgress, StepProgress
 
 _MOST_ROWS = 12
 _MOST_PENDING = 20_000
@@ -46,7 +46,7 @@ class LiveView:
     """Shows lines above a table. Rich draws the table anew with every print, so lines are
     collected while it does: a slow terminal makes fewer, larger prints."""
 
-    def __init__(self, console: Console, board: Board) -> None:
+    def __init__(self, console: Console, board: RunProgress) -> None:
         self._console = console
         self._board = board
         self._note = ""
@@ -125,7 +125,7 @@ class LiveView:
         return " · ".join(parts)
 
 
-def table(rows: Iterable[Row], now: float, width: int) -> Table:
+def table(rows: Iterable[StepProgress], now: float, width: int) -> Table:
     """The steps as a table that fits a terminal.
 
     Args:
@@ -166,5 +166,5 @@ def table(rows: Iterable[Row], now: float, width: int) -> Table:
     return made
 
 
-def _state(row: Row) -> str:
+def _state(row: StepProgress) -> str:
     return row.state if row.attempt == 1 else f"{row.state} (try {row.attempt})"

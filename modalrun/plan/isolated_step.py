@@ -11,7 +11,7 @@ from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.manifest_builder import sandbox_order
 from modalrun.plan.planner import make_plan
-from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 
 
@@ -28,7 +28,7 @@ def as_plain(places: Layers) -> dict[str, dict[str, Any]]:
 
 
 def sandbox_for(
-    order: Order,
+    order: RunManifest,
     step: str,
     settings: Mapping[str, Any],
     *,

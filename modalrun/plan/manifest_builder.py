@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.planner import Plan, SandboxSpec
-from modalrun.run.manifest import Order, SandboxOrder, StepOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
 
 if TYPE_CHECKING:
     from modalrun.run.policies import StepPolicy
@@ -43,7 +43,7 @@ def make_order(
     source: Source,
     python_path: Mapping[ImageRecipe, str],
     done: Collection[str] = (),
-) -> Order:
+) -> RunManifest:
     """The order for a plan whose images are built.
 
     Args:
@@ -78,7 +78,7 @@ def make_order(
                 backoff=policy.backoff,
             )
         )
-    return Order(
+    return RunManifest(
         run_id=run_id,
         pipeline=plan.pipeline,
         target=plan.target,

@@ -95,7 +95,7 @@ class StepOrder:
 
 
 @dataclass(frozen=True)
-class Order:
+class RunManifest:
     """The whole run.
 
     Attributes:
@@ -150,12 +150,12 @@ class Order:
         return self.sandboxes[next(s.sandbox for s in self.steps if s.name == step)]
 
 
-def write(order: Order) -> str:
+def write(order: RunManifest) -> str:
     """An order as JSON; what has its default value is left out."""
     return json.dumps({"version": VERSION, **_plain(order)}, separators=(",", ":"))
 
 
-def read(text: str) -> Order:
+def read(text: str) -> RunManifest:
     """The order in a JSON text.
 
     Raises:
@@ -169,19 +169,19 @@ def read(text: str) -> Order:
         held["driver"] = _made(SandboxOrder, held["driver"])
         held["sandboxes"] = tuple(_made(SandboxOrder, one) for one in held["sandboxes"])
         held["steps"] = tuple(_made(StepOrder, one) for one in held["steps"])
-        return _made(Order, held)
+        return _made(RunManifest, held)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the order can't be read: {error}") from error
 
 
-def to_metadata(order: Order) -> dict[str, str]:
+def to_metadata(order: RunManifest) -> dict[str, str]:
     """An order as ZenML's metadata, in as many pieces as it takes."""
     packed = base64.b85encode(zlib.compress(write(order).encode(), 9)).decode("ascii")
     pieces = [packed[start : start + PIECE] for start in range(0, len(packed), PIECE)]
     return {f"{KEY}_{number}": piece for number, piece in enumerate(pieces)}
 
 
-def from_metadata(metadata: Mapping[str, Any]) -> Order | None:
+def from_metadata(metadata: Mapping[str, Any]) -> RunManifest | None:
     """The order in a run's metadata; None where there is none.
 
     Raises:

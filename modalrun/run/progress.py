@@ -10,7 +10,7 @@ from modalrun.run.events import FINAL, StepEvent
 
 
 @dataclass
-class Row:
+class StepProgress:
     """One step.
 
     Attributes:
@@ -64,7 +64,7 @@ class Usage:
     ended: float | None = None
 
 
-class Board:
+class RunProgress:
     """All steps of a run.
 
     Attributes:
@@ -74,14 +74,14 @@ class Board:
     """
 
     def __init__(self, steps: Iterable[str]) -> None:
-        self.rows = {step: Row(step) for step in steps}
+        self.rows = {step: StepProgress(step) for step in steps}
         self.usage: dict[str, Usage] = {}
         self.wasted = 0.0
 
     def apply(self, event: StepEvent) -> None:
         """Note what an event says; a driver that takes over may say it again."""
         self._note_usage(event)
-        row = self.rows.setdefault(event.step, Row(event.step))
+        row = self.rows.setdefault(event.step, StepProgress(event.step))
         if event.attempt < row.attempt:
             return
         if event.attempt > row.attempt:
@@ -121,7 +121,7 @@ class Board:
         """How many steps there are in each state."""
         return Counter(row.state for row in self.rows.values())
 
-    def chosen(self, limit: int) -> list[Row]:
+    def chosen(self, limit: int) -> list[StepProgress]:
         """The rows that matter most, at most `limit`, in the graph's order.
 
         What runs, or is about to, comes first, then what failed, then what ended last, then what

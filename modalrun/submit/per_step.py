@@ -14,7 +14,7 @@ from modalrun.plan.isolated_step import as_plain
 from modalrun.plan.manifest_builder import Source, make_order
 from modalrun.plan.planner import Plan
 from modalrun.run import manifest as orders
-from modalrun.run.manifest import Order
+from modalrun.run.manifest import RunManifest
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compile import Compiled
@@ -90,13 +90,13 @@ def dispatch(
     )
 
 
-def with_driver(plan: Plan, order: Order) -> Plan:
+def with_driver(plan: Plan, order: RunManifest) -> Plan:
     """A plan with the run sandbox of an order, whose image is built."""
     image = ImageRecipe(base=Named(order.driver.image))
     return replace(plan, run_sandbox=replace(plan.run_sandbox, image=image, env=order.driver.env))
 
 
-def write(order: Order, folder: Path) -> Path:
+def write(order: RunManifest, folder: Path) -> Path:
     """Write an order to a folder; returns the file."""
     file = folder / Path(orders.ORDER_FILE).name
     file.write_text(orders.write(order), encoding="utf-8")

@@ -20,7 +20,7 @@ from zenml.steps import StepHeartBeatTerminationException
 from modalrun.plan.isolated_step import IsolatedStep, sandbox_for
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
-from modalrun.run.manifest import Order
+from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import one_line, say, tell
 from modalrun.run.sandbox_exit import End, Kind
 from modalrun.zenml_api import runs, step_records
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 ASKED = "The run was asked to stop."
 
 
-class StepSandboxes(Protocol):
+class IsolatedSandboxes(Protocol):
     """Run isolated steps in sandboxes, by the id of their record in ZenML.
 
     Attributes:
@@ -46,7 +46,7 @@ class StepSandboxes(Protocol):
         may_go_on: Called from another thread with a record's id: whether ZenML still waits for it.
     """
 
-    order: Order
+    order: RunManifest
     on_end: Callable[[], None]
     may_go_on: Callable[[str], bool]
 
@@ -69,7 +69,7 @@ class StepSandboxes(Protocol):
 class DynamicRun:
     """One run of a dynamic pipeline, in the process that runs its function."""
 
-    def __init__(self, run_id: str, isolated: StepSandboxes | None) -> None:
+    def __init__(self, run_id: str, isolated: IsolatedSandboxes | None) -> None:
         """Load the run.
 
         Args:
@@ -246,7 +246,7 @@ def _told_if_cached(step_run: StepRunResponse) -> StepRunResponse:
 class Isolation:
     """What our orchestrator does for ZenML's isolated steps."""
 
-    def __init__(self, steps: StepSandboxes) -> None:
+    def __init__(self, steps: IsolatedSandboxes) -> None:
         self._steps = steps
         steps.may_go_on = _may_go_on
 

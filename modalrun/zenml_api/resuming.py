@@ -12,7 +12,7 @@ from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
 from modalrun.errors import UsageError
 from modalrun.run import manifest as orders
-from modalrun.run.manifest import Order
+from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.run_access import token_of
@@ -42,7 +42,7 @@ class Interrupted:
     status: str
     finished: bool
     facts: RunMetadata | None
-    order: Order | None
+    order: RunManifest | None
     environment: Mapping[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
 

@@ -13,14 +13,14 @@ import pytest
 
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import step_sandboxes as modal_fleet
-from modalrun.modal_api.step_sandboxes import SHARE, Fleet, Member, Wanted
-from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.modal_api.step_sandboxes import SHARE, StepSandbox, StepSandboxes, Wanted
+from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.sandbox_exit import Kind
 from modalrun.run.tags import TAG_ATTEMPT, TAG_ROLE, TAG_RUN, TAG_STEP
 
 from .support import PATIENCE, Sdk
 
-Scene = Callable[[Fleet], Awaitable[None]]
+Scene = Callable[[StepSandboxes], Awaitable[None]]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def play(sdk: Sdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         app = sdk.app()
         image = modal.Image.debian_slim().build(app)
         sandbox = SandboxOrder(("true",), image.object_id, PATIENCE, "/app/code")
-        order = Order(
+        order = RunManifest(
             run_id="run",
             pipeline="p",
             target="local",
@@ -52,7 +52,7 @@ def play(sdk: Sdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         )
 
         async def act() -> None:
-            fleet = Fleet(order, {}, source, said.append)
+            fleet = StepSandboxes(order, {}, source, said.append)
             await fleet.open()
             await scene(fleet)
 
@@ -66,7 +66,7 @@ def fail(sdk: Sdk, *rules: dict[str, Any]) -> None:
     StateDir(sdk.info.state_dir).faults_file.write_text(json.dumps(list(rules)))
 
 
-async def create(fleet: Fleet, *command: str, step: str = "a") -> Member:
+async def create(fleet: StepSandboxes, *command: str, step: str = "a") -> StepSandbox:
     image = fleet._order.driver.image
     wanted = Wanted(
         SandboxOrder(command, image, PATIENCE, "/app/code"),
@@ -84,7 +84,7 @@ async def create(fleet: Fleet, *command: str, step: str = "a") -> Member:
 def test_whatever_modal_says_to_a_wait_is_not_an_end(
     sdk: Sdk, play: Callable[[Scene], list[str]], status: str
 ) -> None:
-    async def scene(fleet: Fleet) -> None:
+    async def scene(fleet: StepSandboxes) -> None:
         member = await create(fleet, "sh", "-c", "exit 1")
         fail(sdk, {"rpc": "SandboxWait*", "action": "error", "status": status})
         assert (await member.ended()).kind is Kind.FAILED
@@ -95,7 +95,7 @@ def test_whatever_modal_says_to_a_wait_is_not_an_end(
 def test_a_creation_that_breaks_is_asked_for_again(
     sdk: Sdk, play: Callable[[Scene], list[str]]
 ) -> None:
-    async def scene(fleet: Fleet) -> None:
+    async def scene(fleet: StepSandboxes) -> None:
         fail(sdk, {"rpc": "SandboxCreate*", "action": "error", "status": "DATA_LOSS"})
         await (await create(fleet, "true")).ended()
 
@@ -105,7 +105,7 @@ def test_a_creation_that_breaks_is_asked_for_again(
 def test_a_sandbox_that_has_the_name_and_is_gone_when_it_is_looked_for(
     sdk: Sdk, play: Callable[[Scene], list[str]]
 ) -> None:
-    async def scene(fleet: Fleet) -> None:
+    async def scene(fleet: StepSandboxes) -> None:
         first = await create(fleet, "sleep", "60")
         fail(
             sdk,
@@ -121,7 +121,7 @@ def test_a_sandbox_that_has_the_name_and_is_gone_when_it_is_looked_for(
 def test_one_that_ends_while_the_running_ones_are_listed(
     sdk: Sdk, play: Callable[[Scene], list[str]]
 ) -> None:
-    async def scene(fleet: Fleet) -> None:
+    async def scene(fleet: StepSandboxes) -> None:
         for step in ("a", "b"):
             await create(fleet, "sleep", "60", step=step)
         fail(sdk, {"rpc": "SandboxTagsGet*", "action": "error", "status": "NOT_FOUND"})
@@ -135,7 +135,7 @@ def test_one_that_ends_while_the_running_ones_are_listed(
 def test_many_are_waited_for_on_several_connections(
     sdk: Sdk, play: Callable[[Scene], list[str]]
 ) -> None:
-    async def scene(fleet: Fleet) -> None:
+    async def scene(fleet: StepSandboxes) -> None:
         count = SHARE + 2
         members = await asyncio.gather(
             *(create(fleet, "true", step=f"s{number}") for number in range(count))
@@ -152,7 +152,7 @@ def test_many_are_waited_for_on_several_connections(
 def test_another_connection_that_can_not_be_made_yet(
     sdk: Sdk, play: Callable[[Scene], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scene(fleet: Fleet) -> None:
+    async def scene(fleet: StepSandboxes) -> None:
         await create(fleet, "true", step="other")
         fleet._lines[0].load = SHARE
         connect, answers = (

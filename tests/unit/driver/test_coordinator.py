@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from modalrun.driver.coordinator import Walk
+from modalrun.driver.coordinator import Coordinator
 from modalrun.driver.takeover import Takeover
 from modalrun.modal_api.step_sandboxes import GivenUp, Wanted
 from modalrun.run import events
 from modalrun.run.events import StepEvent
-from modalrun.run.manifest import Order, SandboxOrder, StepOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.sandbox_exit import End, Kind
 from modalrun.run.tags import TAG_EARLY
@@ -64,7 +64,7 @@ class Box:
 
 
 class Boxes:
-    """Creates sandboxes as `Fleet` does."""
+    """Creates sandboxes as `StepSandboxes` does."""
 
     def __init__(self) -> None:
         self.created: dict[str, Box] = {}
@@ -161,8 +161,8 @@ class Bench:
         self.boxes = Boxes()
         self.records = Records()
         self.said: list[str] = []
-        self.walk = Walk(
-            Order(**{**values, **order}),
+        self.walk = Coordinator(
+            RunManifest(**{**values, **order}),
             cast("Any", self.boxes),
             cast("Any", self.records),
             self.said.append,

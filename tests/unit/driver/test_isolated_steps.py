@@ -14,12 +14,12 @@ from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
 from modalrun.modal_api.step_sandboxes import GivenUp, Refused, Wanted
 from modalrun.plan.isolated_step import IsolatedStep
-from modalrun.run.manifest import Order, SandboxOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.sandbox_exit import End, Kind
 from modalrun.run.tags import TAG_RECORD
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import Fleet
+    pass
 
 SANDBOX = SandboxOrder(("python",), "im-1", 300, "/app/code")
 DONE = End(Kind.COMPLETED, 0, "The step completed.")
@@ -51,7 +51,7 @@ class Box:
 
 
 class Boxes:
-    """Creates sandboxes as `Fleet` does."""
+    """Creates sandboxes as `StepSandboxes` does."""
 
     def __init__(self) -> None:
         self.created: list[Box] = []
@@ -109,7 +109,7 @@ def steps(boxes: Boxes, **order: Any) -> IsolatedSteps:
         "source_root": "/s",
         "source_hash": "h",
     }
-    return IsolatedSteps(Order(**{**values, **order}), cast("Fleet", boxes))
+    return IsolatedSteps(RunManifest(**{**values, **order}), cast("Any", boxes))
 
 
 def step(name: str, attempt: int = 1) -> IsolatedStep:

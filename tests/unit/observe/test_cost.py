@@ -8,7 +8,7 @@ from modalrun.plan.planner import Plan, SandboxSpec, StepPlan
 from modalrun.plan.pricing import dollars
 from modalrun.plan.resources import Resources
 from modalrun.run.events import StepEvent
-from modalrun.run.progress import Board
+from modalrun.run.progress import RunProgress
 
 IMAGE = ImageRecipe("3.11")
 CPU = SandboxSpec(("x",), IMAGE, Resources(cpu=1.0, memory=1024), 60)
@@ -24,7 +24,7 @@ def planned(target: str) -> Plan:
 
 
 def test_every_sandbox_counts_with_the_gpu_that_it_got() -> None:
-    board = Board(["train"])
+    board = RunProgress(["train"])
     board.apply(StepEvent("train", "running", at=10, sandbox="sb-1", gpu="T4", wasted=2.0))
     board.apply(StepEvent("train", "completed", at=1008, sandbox="sb-1"))
     lines = dict(spending(planned("modal"), board, None, 0, 2000))
@@ -35,14 +35,14 @@ def test_every_sandbox_counts_with_the_gpu_that_it_got() -> None:
 
 
 def test_here_it_costs_nothing() -> None:
-    ((label, text),) = spending(planned("local"), Board([]), None, 0, 3600)
+    ((label, text),) = spending(planned("local"), RunProgress([]), None, 0, 3600)
     assert (label, text[:39]) == ("cost", "nothing here; on Modal about $0.1660 (l")
 
 
 def test_after_a_resume_it_says_that_only_a_part_is_counted() -> None:
-    ((_, text),) = spending(planned("local"), Board([]), None, 0, 3600, resumed=True)
+    ((_, text),) = spending(planned("local"), RunProgress([]), None, 0, 3600, resumed=True)
     assert "on Modal about $0.1660 since the resume (list prices" in text
 
 
 def test_no_price_no_figure() -> None:
-    assert spending(planned("modal"), Board([]), "Z9000", 0, 10) == []
+    assert spending(planned("modal"), RunProgress([]), "Z9000", 0, 10) == []

@@ -18,7 +18,7 @@ from modalrun.output.console import Reporter
 from modalrun.output.format import duration
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome, StepRecord
-from modalrun.run.progress import Board
+from modalrun.run.progress import RunProgress
 
 START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)
 
@@ -213,7 +213,7 @@ def test_long_names_are_cut_on_a_terminal_only(capsys: pytest.CaptureFixture[str
     assert all(re.search(rf"^{name}  completed  0.0 s$", said, re.M) for name in names)
 
     shown = on_a_terminal(reporter)
-    reporter.begin(Board(["load", *names]))
+    reporter.begin(RunProgress(["load", *names]))
     for name in ("load", *names):
         reporter.line(LogLine(name, "stdout", "x", None, "sb-1"))
     reporter.summary(replace(OUTCOME, steps=steps))
@@ -264,7 +264,7 @@ def test_colour_of_one_line_does_not_reach_the_next() -> None:
 def test_on_a_terminal_a_step_has_its_colour() -> None:
     with Reporter() as reporter:
         shown = on_a_terminal(reporter)
-        reporter.begin(Board(["load", "evaluate"]))
+        reporter.begin(RunProgress(["load", "evaluate"]))
         reporter.line(LogLine("evaluate", "stdout", "[b]x[/b]", None, "sb-1"))
         reporter.line(LogLine("load", "stderr", "y", None, "sb-1"))
         reporter.say("talk")
@@ -286,7 +286,7 @@ def test_no_table_where_another_program_may_write_to_the_terminal(
         monkeypatch.setattr(sys, "stdout", stdout)
         monkeypatch.setattr(sys, "stderr", stderr)
         with Reporter() as shown:
-            shown.begin(Board(["load"]))
+            shown.begin(RunProgress(["load"]))
             assert (shown._live is None) == piped
         monkeypatch.undo()
     for descriptor in (reading, terminal, *(() if piped else (writing,))):

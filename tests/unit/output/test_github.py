@@ -105,14 +105,14 @@ def test_the_page_of_a_job() -> None:
 def test_a_job_from_its_first_line_to_its_summary(tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
     code = """
-from modalrun.run.progress import Board
+from modalrun.run.progress import RunProgress
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome, StepRecord
 from modalrun.output.console import reporter
 with reporter() as shown:
     shown.say("Run x\\n ::error::talk")
-    shown.begin(Board(["load", "train"]))
+    shown.begin(RunProgress(["load", "train"]))
     shown.line(LogLine("load", "stdout", "::error::owned \\x1b[31mred", None, 'sb-1'))
     shown.line(LogLine("load", "stderr", "##[error]owned", None, 'sb-1'))
     shown.event(StepEvent("load", "failed", at=1.0))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from modalrun.output.live import LiveView, table
 from modalrun.run.events import StepEvent
-from modalrun.run.progress import Board
+from modalrun.run.progress import RunProgress
 
 
 def terminal(width: int = 80, height: int = 24) -> Console:
@@ -24,8 +24,8 @@ def text_of(console: Console) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
 
 
-def board(steps: int = 3) -> Board:
-    made = Board([f"step_{i}_with_quite_a_name" for i in range(steps)])
+def board(steps: int = 3) -> RunProgress:
+    made = RunProgress([f"step_{i}_with_quite_a_name" for i in range(steps)])
     first, second, *_ = made.rows
     box = f"sb-{'A' * 26}"
     made.apply(StepEvent(first, "running", 100, sandbox=box, gpu="A100-80GB:8", began=100))

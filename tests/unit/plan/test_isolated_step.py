@@ -11,11 +11,11 @@ from modalrun.plan.deployment import Deployment
 from modalrun.plan.isolated_step import as_plain, sandbox_for
 from modalrun.plan.planner import make_plan
 from modalrun.run import manifest as orders
-from modalrun.run.manifest import Order, SandboxOrder, StepOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 DRIVER = SandboxOrder(("python",), "im-pipeline", 300, "/app/code", env={"PYTHONPATH": "/x"})
-ORDER = Order(
+ORDER = RunManifest(
     run_id="r",
     pipeline="growing",
     target="local",
@@ -31,7 +31,9 @@ ORDER = Order(
 )
 
 
-def sandbox(order: Order = ORDER, template: str | None = None, **settings: Any) -> SandboxOrder:
+def sandbox(
+    order: RunManifest = ORDER, template: str | None = None, **settings: Any
+) -> SandboxOrder:
     settings.setdefault("docker", {"requirements": ["numpy"]})
     return sandbox_for(
         order, "square_2", settings, template=template, python="/py", source_root=Path("/s")

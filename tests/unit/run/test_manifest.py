@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.run import manifest as orders
-from modalrun.run.manifest import Order, SandboxOrder, StepOrder
+from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
 from modalrun.submit import source_changes
 
 SANDBOX = SandboxOrder(
@@ -23,8 +23,8 @@ SANDBOX = SandboxOrder(
 )
 
 
-def order(*steps: StepOrder, sandboxes: tuple[SandboxOrder, ...] = (SANDBOX,)) -> Order:
-    return Order(
+def order(*steps: StepOrder, sandboxes: tuple[SandboxOrder, ...] = (SANDBOX,)) -> RunManifest:
+    return RunManifest(
         run_id="2073f814-51c7-4a73-8174-90fe5c88b03c",
         pipeline="some",
         target="local",

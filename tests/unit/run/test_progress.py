@@ -1,11 +1,11 @@
 """How steps stand, from events."""
 
 from modalrun.run.events import StepEvent
-from modalrun.run.progress import Board
+from modalrun.run.progress import RunProgress
 
 
 def test_a_step_from_its_start_to_its_end() -> None:
-    board = Board(["load", "train"])
+    board = RunProgress(["load", "train"])
     row = board.rows["train"]
     assert (row.state, row.seconds(10), row.final) == ("waiting", None, False)
 
@@ -26,7 +26,7 @@ def test_a_step_from_its_start_to_its_end() -> None:
 
 
 def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:
-    board = Board(["train"])
+    board = RunProgress(["train"])
     board.apply(StepEvent("train", "running", at=1, sandbox="sb-1", gpu="T4"))
     board.apply(StepEvent("train", "retrying", at=3, sandbox="sb-1"))
     board.apply(StepEvent("train", "starting", at=4, attempt=2))
@@ -39,7 +39,7 @@ def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:
 
 
 def test_a_driver_that_takes_over_says_again_what_was_said() -> None:
-    board = Board(["train"])
+    board = RunProgress(["train"])
     board.apply(StepEvent("train", "running", at=1, sandbox="sb-1", began=1))
     board.apply(StepEvent("train", "running", at=9, sandbox="sb-1"))
     assert board.rows["train"].seconds(11) == 10
@@ -49,7 +49,7 @@ def test_a_driver_that_takes_over_says_again_what_was_said() -> None:
 
 
 def test_what_was_before_the_driver_that_tells_of_it() -> None:
-    board = Board(["load", "train"])
+    board = RunProgress(["load", "train"])
     done = StepEvent("load", "completed", at=9, attempt=2, sandbox="sb-1", gpu="T4", began=4)
     board.apply(done)
     board.apply(StepEvent("train", "running", at=20, sandbox="sb-2", began=10))
@@ -61,7 +61,7 @@ def test_what_was_before_the_driver_that_tells_of_it() -> None:
 
 
 def test_seconds_of_waiting_are_summed_up_and_belong_to_the_sandbox() -> None:
-    board = Board(["a", "b"])
+    board = RunProgress(["a", "b"])
     board.apply(StepEvent("a", "running", at=10, sandbox="sb-1", wasted=1.5))
     board.apply(StepEvent("b", "running", at=10, sandbox="sb-2", wasted=2))
     assert board.wasted == 3.5
@@ -69,13 +69,13 @@ def test_seconds_of_waiting_are_summed_up_and_belong_to_the_sandbox() -> None:
 
 
 def test_a_step_that_nobody_knew_of_is_shown_too() -> None:
-    board = Board([])
+    board = RunProgress([])
     board.apply(StepEvent("late", "running", at=1))
     assert list(board.rows) == ["late"]
 
 
 def test_of_many_steps_those_that_matter_are_chosen() -> None:
-    board = Board([f"s{i}" for i in range(50)])
+    board = RunProgress([f"s{i}" for i in range(50)])
     for i in range(20):
         board.apply(StepEvent(f"s{i}", "running", at=i))
         board.apply(StepEvent(f"s{i}", "failed" if i == 3 else "completed", at=i + 1))
@@ -88,7 +88,7 @@ def test_of_many_steps_those_that_matter_are_chosen() -> None:
 
 
 def test_a_sandbox_that_was_created_early() -> None:
-    board = Board(["a", "b"])
+    board = RunProgress(["a", "b"])
     board.apply(StepEvent("a", "waiting", at=10, sandbox="sb-1"))
     assert board.rows["a"].state == "waiting"
     board.apply(StepEvent("a", "running", at=14, sandbox="sb-1", wasted=4))
