@@ -29,7 +29,7 @@ LONG = 300
 
 def driver_of(world: World, *, other_than: int = 0) -> int:
     """The driver's process, once it has begun to create sandboxes."""
-    pattern = re.compile(r"-m modalrun\.driver\.walker")
+    pattern = re.compile(r"-m modalrun\.driver\.per_step")
 
     def find() -> int | None:
         found = (pid for pid, command in world.processes().items() if pattern.search(command))

@@ -185,7 +185,7 @@ def test_project_user_and_mounts(server: Server, builder: Builder, tree: Path) -
     listed = sandbox.stdout.read()
     assert "pipes.py" in listed
     assert "supervisor" not in listed
-    assert "image.py" in listed
+    assert "py.typed" in listed
     with server.store() as store:
         record = store.sandbox(sandbox.object_id)
     assert record is not None
