@@ -47,7 +47,7 @@ def listing(
     since: datetime | None = None,
     everybodys: bool = False,
 ) -> list[ListedRun]:
-    """The newest runs, newest first. To be called inside `runs.looking_on`.
+    """The newest runs, newest first. To be called inside `zenml_session`.
 
     Args:
         limit: How many at most.

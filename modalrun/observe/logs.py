@@ -97,13 +97,12 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabout
             return replace(found, use_zenml=functools.cache(lambda: _use_zenml(zenml)))
     from modalrun.observe import status as runs
 
-    zenml.enter_context(session.looking_on())
+    zenml.enter_context(session.zenml_session())
     return _whereabouts(runs.resolve(text, interactive=interactive))
 
 
 def _use_zenml(zenml: ExitStack) -> None:
-
-    zenml.enter_context(session.looking_on())
+    zenml.enter_context(session.zenml_session())
 
 
 def _whole_id(text: str) -> str | None:
