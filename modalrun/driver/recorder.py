@@ -12,7 +12,7 @@ from modalrun.util import garbage_collection
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.recorder import RunRecorder
+    from modalrun.zenml_api.execution.recorder import RunRecorder
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Records:
     def _loaded(self) -> RunRecorder:
         if self._recorder is None:
             with garbage_collection.paused():
-                from modalrun.zenml_api.recorder import RunRecorder
+                from modalrun.zenml_api.execution.recorder import RunRecorder
 
                 self._recorder = RunRecorder(self._run_id)
         return self._recorder

@@ -104,7 +104,7 @@ def main() -> NoReturn:
     code = EXIT_UNRECORDED
     try:
         with garbage_collection.paused():
-            from modalrun.zenml_api.single_step import OneStep
+            from modalrun.zenml_api.execution.single_step import OneStep
 
             step = OneStep(
                 os.environ[RUN_ID],
