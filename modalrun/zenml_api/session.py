@@ -14,8 +14,8 @@ from modalrun.zenml_api.process import zenml_process
 
 
 @contextlib.contextmanager
-def looking_on() -> Iterator[None]:
-    """Where runs are looked at: everything below is to be called inside.
+def zenml_session() -> Iterator[None]:
+    """Prepare this process to read runs from ZenML, until the context ends.
 
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
