@@ -114,6 +114,13 @@ class Interrupted(BaseException):
     exit_code: ClassVar[int] = 143
 
 
+class RunStopped(BaseException):
+    """Signal that ZenML was asked to stop the run.
+
+    Not an Exception, so that neither a retry nor user code catches it.
+    """
+
+
 def while_looking(message: str) -> str:
     """A message without what is only of interest to who creates something."""
     for part in (" Nothing was created on Modal.", " Nothing was created."):

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from modalrun.driver.ahead import longest_wait
-from modalrun.run.contract import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
+from modalrun.run.contract import RUN_ID, STEP, STEP_METADATA, STEP_RUN, WAIT
 from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.tags import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
@@ -62,7 +62,7 @@ def wanted(
             **({TAG_EARLY: "1"} if early else {}),
             **({TAG_RECORD: record} if dynamic_run and record else {}),
         },
-        env=lambda gpu: {**environment, STEP_FACTS: _facts(sandbox, gpu, retries)},
+        env=lambda gpu: {**environment, STEP_METADATA: _facts(sandbox, gpu, retries)},
     )
 
 
