@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver.sandbox_request import wanted
+from modalrun.driver.sandbox_request import build_request
 from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
@@ -22,7 +22,7 @@ from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes, Wanted
+    from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
 
 END_SECONDS = 20.0
 """How long the end of all sandboxes is waited for."""
@@ -235,9 +235,9 @@ class IsolatedSteps:
     def _ask(self, question: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(question, self._loop).result()
 
-    def _wanted(self, going: _Going) -> Wanted:
+    def _wanted(self, going: _Going) -> SandboxRequest:
         step = going.step
-        return wanted(
+        return build_request(
             self.order,
             step.name,
             step.sandbox,

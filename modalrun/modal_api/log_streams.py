@@ -21,6 +21,7 @@ from modalrun.modal_api.log_buffer import Buffer
 from modalrun.modal_api.pieces import Ended, Piece
 from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
 from modalrun.modal_api.stdio import SOURCES, Gap, Place, Source, read
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
@@ -130,7 +131,7 @@ class Streams:
 
     async def _read_to_the_end(self, sandbox_id: str, source: Source, place: Place) -> None:
         failing_since: float | None = None
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while not place.ended:
             before, handle = (place.offset, place.entry), None
             try:
@@ -139,12 +140,12 @@ class Streams:
                 failing_since = None
                 if place.ended or (place.offset, place.entry) != before:
                     # The SDK's stream on the V1 backend may end before the sandbox's does.
-                    pause = FIRST_PAUSE
+                    waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
                     continue
             except ConnectionLostError:
                 now = time.monotonic()
                 if (place.offset, place.entry) != before or failing_since is None:
-                    failing_since, pause = now, FIRST_PAUSE
+                    failing_since, waits = now, pauses(FIRST_PAUSE, LONGEST_PAUSE)
                 elif now - failing_since > RECONNECT_SECONDS:
                     raise
             except (NotFoundError, UnicodeDecodeError, _GoneError):
@@ -154,8 +155,7 @@ class Streams:
                 await self._restore(handle, sandbox_id, source, place, None)
                 place.ended = True
                 return
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
             await self._handles.renew(sandbox_id, handle)
 
     async def _read_on(self, handle: Any, sandbox_id: str, source: Source, place: Place) -> None:

@@ -21,6 +21,7 @@ from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.util.backoff import pauses
 from modalrun.util.rate_limit import Pace
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SandboxRequest:
     """A step sandbox to be created.
 
     Attributes:
@@ -118,7 +119,7 @@ class StepSandboxes:
 
     async def create(
         self,
-        wanted: Wanted,
+        wanted: SandboxRequest,
         given_up: asyncio.Event,
         *,
         no_room: Callable[[], None] | None = None,
@@ -136,7 +137,7 @@ class StepSandboxes:
             GivenUp: It is set.
             Refused: Modal doesn't take what is asked for.
         """
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             for gpu in wanted.sandbox.gpus or (None,):
                 await _sleep(self._pace.wait(asyncio.get_running_loop().time()), given_up)
@@ -153,8 +154,7 @@ class StepSandboxes:
                     break
                 except ModalrunError as error:
                     raise Refused(error.message) from error
-            await _sleep(pause, given_up)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await _sleep(next(waits), given_up)
 
     async def running(self) -> list[StepSandbox]:
         """The step sandboxes of the run that are running now, whoever created them."""
@@ -184,7 +184,7 @@ class StepSandboxes:
             if tags is not None
         ]
 
-    async def _create_or_find(self, wanted: Wanted, gpu: str | None) -> StepSandbox:
+    async def _create_or_find(self, wanted: SandboxRequest, gpu: str | None) -> StepSandbox:
         line = await self._line()
         # From now on: many are created at once, and only then waited for.
         line.load += 1
@@ -196,7 +196,7 @@ class StepSandboxes:
         return StepSandbox(self, line, sandbox, gpu=gpu, tags=wanted.tags, counted=True)
 
     async def _created_or_found(
-        self, wanted: Wanted, gpu: str | None, line: _Line
+        self, wanted: SandboxRequest, gpu: str | None, line: _Line
     ) -> modal.Sandbox:
         import modal
 
@@ -241,7 +241,7 @@ class StepSandboxes:
         except modal.exception.NotFoundError:
             return await find(include_terminated=False)
 
-    def _arguments(self, wanted: Wanted, gpu: str | None) -> dict[str, Any]:
+    def _arguments(self, wanted: SandboxRequest, gpu: str | None) -> dict[str, Any]:
         """The keyword arguments of `modal.Sandbox.create`, all but app, image and client."""
         import modal
 
@@ -316,15 +316,14 @@ class StepSandboxes:
 
     async def _asked(self, question: Callable[[], Any]) -> Any:
         """Modal's answer, asked for until it comes."""
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 with translated():
                     return await question()
             except (ConnectionLostError, CapacityError) as error:
                 self._say(f"{error.message}; trying again")
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
 
 
 class StepSandbox:
@@ -400,7 +399,7 @@ class StepSandbox:
     async def _ask_for_end(self) -> SandboxExit:
         import modal
 
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 with translated():
@@ -413,8 +412,7 @@ class StepSandbox:
             except (ModalrunError, modal.exception.Error) as error:
                 # Whatever it is, not to be able to ask is not an end. The deadline is the bound.
                 self._fleet._say(f"{self.id}: {error}; asking again")
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
 
     def _read_exit(self) -> SandboxExit:
         code = self._sandbox.returncode
