@@ -144,7 +144,7 @@ def start(
         ModalrunError: Of the class that says why the run was not created.
     """
     from modalrun.zenml_api.compiling import image_builds
-    from modalrun.zenml_api.records import stopping
+    from modalrun.zenml_api.records.runs import publish_metadata
 
     compiled, connection = job.compiled, job.connection
     plan, credentials = image_builds.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
@@ -164,7 +164,7 @@ def start(
             watcher.say(f"  stack    {compiled.stack.name}")
             if run.finished:
                 # There is no sandbox to be known by, but it is one of ours.
-                stopping.announce(run.id, _announced(plan))
+                publish_metadata(run.id, to_metadata(_announced(plan)))
                 return run
             with cancellation.watched(run.id, _announced(plan)):
                 ready = dispatch(
@@ -286,7 +286,7 @@ def _give_up(
     connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: RunObserver
 ) -> None:
     """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
-    from modalrun.zenml_api.records import runs, stopping
+    from modalrun.zenml_api.records import runs
 
     if isinstance(error, UnknownOutcomeError):
         return
@@ -296,7 +296,7 @@ def _give_up(
         with contextlib.suppress(ModalrunError):
             connection.discard(plan, planning.for_run(plan.run_sandbox, run_id))
     if withdrawn:
-        stopping.announce(run_id, _announced(plan, withdrawn=True))
+        runs.publish_metadata(run_id, to_metadata(_announced(plan, withdrawn=True)))
     elif not isinstance(error, ModalrunError):
         watcher.say(f"The run {run_id} is given up; nothing of it is left running.", "yellow")
     why = str(error) or "the submission was interrupted"
