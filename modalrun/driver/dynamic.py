@@ -45,13 +45,7 @@ def main() -> NoReturn:
     log_filter.hide()
     output_tagging.install()
     # The function's own lines, also while a step runs beside it.
-<<<<<<< HEAD
     output_tagging.untag_thread()
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
-    gc.disable()
-=======
-    output_tagging.lines_of_nobody()
->>>>>>> main
     code = EXIT_UNRECORDED
     try:
         with garbage_collection.paused():

@@ -29,12 +29,8 @@ from modalrun.run.contract import (
     TAKE_OVER,
 )
 from modalrun.run.manifest import RunManifest
-<<<<<<< HEAD
 from modalrun.run.reporting import log_line
-=======
-from modalrun.run.reporting import say
 from modalrun.util import garbage_collection
->>>>>>> main
 
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""

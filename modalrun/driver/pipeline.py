@@ -36,12 +36,8 @@ from modalrun.run.contract import (
     RUN_ID,
     TERMINATED_REASON,
 )
-<<<<<<< HEAD
 from modalrun.run.reporting import emit_step_event, log_line, one_line
-=======
-from modalrun.run.reporting import one_line, say, tell
 from modalrun.util import garbage_collection
->>>>>>> main
 from modalrun.zenml_api import log_filter
 
 if TYPE_CHECKING:

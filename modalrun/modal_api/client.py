@@ -17,7 +17,7 @@ from modalrun.errors import (
 )
 from modalrun.localmodal import launcher
 from modalrun.modal_api import checks, images
-from modalrun.modal_api.errors import is_rate_limit, translated
+from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.plan.image_recipe import ImageRecipe, RegistryCredentials
 from modalrun.plan.planner import Plan, SandboxSpec
@@ -122,7 +122,8 @@ class Connection:
         if found is not None and found != expected:
             raise AuthenticationError(
                 f"The Modal token belongs to the workspace '{found}', but 'workspace' is"
-                f" '{expected}' ({source}). Nothing was created.",
+                f" '{expected}' ({source}).",
+                effect="Nothing was created.",
                 hint="Use a token of that workspace ('modal profile list' shows yours).",
             )
 
@@ -195,7 +196,7 @@ class Connection:
             try:
                 sandbox = self._create_or_find(app, plan, spec, {**arguments, "gpu": gpu}, earlier)
             except CapacityError as error:
-                if not others or is_rate_limit(error):
+                if not others or error.rate_limited:
                     raise
                 say(f"Modal has no {gpu} now; asking for {others[0]} instead")
                 return create(*others)
