@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from modalrun.errors import ModalrunError, NotFoundError, while_looking
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, RunningSandbox, end_kind
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox, end_kind
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.status import ModalView
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from modalrun.errors import ConnectionLostError
-from modalrun.modal_api import log_streams, pieces
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.log_streams import RECONNECT_SECONDS
+from modalrun.modal_api.log_buffer import Piece
+from modalrun.modal_api.log_streams import RECONNECT_SECONDS, Streams
 from modalrun.modal_api.stdio import Source
 from modalrun.run.outcome import EndKind
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     import modal
-
-    from modalrun.modal_api.client import Connection
 
 T = TypeVar("T")
 
@@ -72,13 +71,13 @@ class RunningSandbox:
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
-        output = log_streams.Streams(self._connection)
+        output = Streams(self._connection)
         output.add(self.id)
 
         def pass_on() -> None:
             for batch in output:
                 for item in batch:
-                    if isinstance(item, pieces.Piece) and item.text:
+                    if isinstance(item, Piece) and item.text:
                         on_output(cast(Source, item.source), item.text)
 
         reader = threading.Thread(target=pass_on, daemon=True)
