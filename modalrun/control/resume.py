@@ -27,7 +27,7 @@ from modalrun.submit.source_changes import MOST_FILES, compare, listing
 from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.resuming import Interrupted
+    from modalrun.zenml_api.records.run_access import ResumableRun
 
 
 def resume(
@@ -51,10 +51,10 @@ def resume(
         UsageError: It has no driver, or the source tree is not there or has changed.
         ModalrunError: ZenML or Modal can't be asked.
     """
-    from modalrun.zenml_api import resuming
+    from modalrun.zenml_api.records.run_access import read_resumable
 
     watcher.phase("Reading the run")
-    run = resuming.read(run_id)
+    run = read_resumable(run_id)
     if run.finished:
         return f"The run {run.id} is over: {run.status}. There is nothing to resume."
     if run.order is None and run.status == PAUSED:
@@ -96,7 +96,7 @@ def resume(
     return _submitted(run, order, plan, sandbox, connection, earlier=earlier)
 
 
-def _earlier(run: Interrupted, last: str | None) -> tuple[str, ...]:
+def _earlier(run: ResumableRun, last: str | None) -> tuple[str, ...]:
     """The run sandboxes that a run has had, oldest first.
 
     The last one is not on record where whoever created it was interrupted; only Modal's second
@@ -196,7 +196,7 @@ def _stage_all(order: RunManifest, root: Path, folder: Path) -> None:
 
 
 def _submitted(
-    run: Interrupted,
+    run: ResumableRun,
     order: RunManifest,
     plan: Plan,
     sandbox: RunningSandbox,
@@ -205,10 +205,10 @@ def _submitted(
     earlier: tuple[str, ...],
 ) -> RunHandle:
     from modalrun.submit.submission import run_facts
-    from modalrun.zenml_api import resuming
+    from modalrun.zenml_api.records.runs import publish_metadata
 
     metadata = to_metadata(run_facts(plan, sandbox, earlier))
-    recording = threading.Thread(target=resuming.store, args=(run.id, metadata), daemon=True)
+    recording = threading.Thread(target=publish_metadata, args=(run.id, metadata), daemon=True)
     recording.start()
     return RunHandle(
         run_id=run.id,

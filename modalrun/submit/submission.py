@@ -39,8 +39,8 @@ from modalrun.util import interrupts
 from modalrun.zenml_api import process
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compile import Compiled
-    from modalrun.zenml_api.runs import CreatedRun
+    from modalrun.zenml_api.compiling.compile import Compiled
+    from modalrun.zenml_api.records.runs import CreatedRun
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def submit(
         number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                from modalrun.zenml_api import runs
+                from modalrun.zenml_api.records import runs
 
                 finished = start(job, lambda: runs.create_run(job.compiled), watcher, created)
             interrupts.check()
@@ -143,7 +143,8 @@ def start(
     Raises:
         ModalrunError: Of the class that says why the run was not created.
     """
-    from modalrun.zenml_api import image_builds, stopping
+    from modalrun.zenml_api.compiling import image_builds
+    from modalrun.zenml_api.records.runs import publish_metadata
 
     compiled, connection = job.compiled, job.connection
     plan, credentials = image_builds.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
@@ -163,7 +164,7 @@ def start(
             watcher.say(f"  stack    {compiled.stack.name}")
             if run.finished:
                 # There is no sandbox to be known by, but it is one of ours.
-                stopping.announce(run.id, _announced(plan))
+                publish_metadata(run.id, to_metadata(_announced(plan)))
                 return run
             with cancellation.watched(run.id, _announced(plan)):
                 ready = dispatch(
@@ -213,7 +214,7 @@ def _submitted(
     earlier: Sequence[str],
 ) -> RunHandle:
     """A run with its sandbox; that it has one is stored in ZenML meanwhile."""
-    from modalrun.zenml_api import runs
+    from modalrun.zenml_api.records import runs
 
     metadata = {**to_metadata(run_facts(ready.plan, sandbox, earlier)), **ready.metadata}
 
@@ -286,7 +287,7 @@ def _give_up(
     connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: RunObserver
 ) -> None:
     """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
-    from modalrun.zenml_api import runs, stopping
+    from modalrun.zenml_api.records import runs
 
     if isinstance(error, UnknownOutcomeError):
         return
@@ -296,7 +297,7 @@ def _give_up(
         with contextlib.suppress(ModalrunError):
             run_sandboxes.terminate(connection, plan, planning.for_run(plan.run_sandbox, run_id))
     if withdrawn:
-        stopping.announce(run_id, _announced(plan, withdrawn=True))
+        runs.publish_metadata(run_id, to_metadata(_announced(plan, withdrawn=True)))
     elif not isinstance(error, ModalrunError):
         watcher.say(f"The run {run_id} is given up; nothing of it is left running.", "yellow")
     why = str(error) or "the submission was interrupted"
