@@ -102,7 +102,8 @@ def check_workspace(connection: Connection, needs: AccountNeeds) -> None:
     if found is not None and found != expected:
         raise AuthenticationError(
             f"The Modal token belongs to the workspace '{found}', but 'workspace' is"
-            f" '{expected}' ({source}). Nothing was created.",
+            f" '{expected}' ({source}).",
+            effect="Nothing was created.",
             hint="Use a token of that workspace ('modal profile list' shows yours).",
         )
 

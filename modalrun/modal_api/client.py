@@ -144,7 +144,8 @@ def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
     """Raise an AuthenticationError for no token, and a UsageError for half of one."""
     if not token_id and not token_secret:
         raise AuthenticationError(
-            "There is no Modal token. Nothing was created.",
+            "There is no Modal token.",
+            effect="Nothing was created.",
             hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; 'target: local'"
             " runs without Modal.",
         )
@@ -161,6 +162,7 @@ def require_server(url: str, seconds: float = CONNECT_SECONDS) -> None:
     problem = connection_problem(url.split(",", maxsplit=1)[0], seconds)
     if problem is not None:
         raise ConnectionLostError(
-            f"Modal can't be reached at {url}: {problem}. Nothing was created on Modal.",
+            f"Modal can't be reached at {url}: {problem}.",
+            effect="Nothing was created on Modal.",
             hint="Check the network. 'target: local' runs without Modal.",
         ) from problem

@@ -14,7 +14,7 @@ from modalrun.errors import (
 )
 from modalrun.modal_api import images
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.errors import is_rate_limit, translated
+from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.planner import Plan, SandboxSpec
@@ -74,7 +74,7 @@ def create(
         try:
             sandbox = _create_or_find(connection, plan, spec, {**arguments, "gpu": gpu}, earlier)
         except CapacityError as error:
-            if not others or is_rate_limit(error):
+            if not others or error.rate_limited:
                 raise
             say(f"Modal has no {gpu} now; asking for {others[0]} instead")
             return create(*others)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import images, sdk_internals
-from modalrun.modal_api.errors import is_rate_limit, translated
+from modalrun.modal_api.errors import translated
 from modalrun.plan.resources import limited
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest, SandboxOrder
@@ -145,7 +145,7 @@ class StepSandboxes:
                     return await self._create_or_find(wanted, gpu)
                 except CapacityError as error:
                     self._say(f"{wanted.name}: {error.message}")
-                    if is_rate_limit(error):
+                    if error.rate_limited:
                         break
                     if no_room is not None:
                         no_room()
