@@ -14,8 +14,8 @@ from zenml.execution.step.utils import launch_step
 from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
-from modalrun.run.contract import RunStopped
-from modalrun.run.reporting import say
+from modalrun.errors import RunStopped
+from modalrun.run.reporting import log_line
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.retry import outlast_the_server
@@ -83,7 +83,7 @@ class StepRunner:
             RunStopped: Somebody has stopped the run already.
         """
         self._loaded = LoadedRun(run_id)
-        outlast_the_server(say)
+        outlast_the_server(log_line)
         if self._loaded.run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
             # Nobody could end this sandbox when they stopped the run: it was not there yet.
             raise RunStopped
