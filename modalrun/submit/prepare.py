@@ -132,7 +132,7 @@ def this_python() -> str:
 def _with_spec(held: DeploymentFile, spec: RunSpec) -> Deployment:
     deployment = held.deployment
     spec.check_steps([step.name for step in deployment.steps], deployment.pipeline)
-    deployment = deployment.with_places(spec.places, spec.step_places)
+    deployment = deployment.with_layers(spec.layers, spec.step_layers)
     return replace(deployment, notes=(*deployment.notes, *spec.notes))
 
 

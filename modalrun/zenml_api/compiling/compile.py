@@ -155,7 +155,7 @@ def _resolve(
     code, notes = read_code(
         pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
     )
-    places: Layers = {Origin.CODE_PIPELINE: code, **spec.places}
+    places: Layers = {Origin.CODE_PIPELINE: code, **spec.layers}
     written = flatten(places)
     steps: dict[str, SettingsLayer] = {}
     for name, invocation in pipeline.invocations.items():
@@ -163,7 +163,7 @@ def _resolve(
             invocation.step.configuration.settings, f"step '{name}' in code", orchestrator
         )
         notes += own_notes
-        steps[name] = flatten(places, {Origin.CODE_STEP: own, **spec.step_places.get(name, {})})
+        steps[name] = flatten(places, {Origin.CODE_STEP: own, **spec.step_layers.get(name, {})})
     set_settings(pipeline, written, steps, orchestrator)
     return written, steps, notes
 
