@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import UsageError
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api import Connection, RunningSandbox, run_sandboxes
 from modalrun.observe.attach import RunHandle, RunObserver
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.image_recipe import Named
@@ -73,14 +73,15 @@ def resume(
     connection = Connection(cast("Target", order.target), credentials=run.credentials)
     plan = _plan(order)
     spec = for_run(plan.run_sandbox, run.id)
-    if (found := connection.find_running(plan, spec)) is not None:
+    if (found := run_sandboxes.find_running(connection, plan, spec)) is not None:
         return f"The run's driver is running, in the sandbox {found}. There is nothing to resume."
-    earlier = _earlier(run, connection.find_last(plan, spec))
+    earlier = _earlier(run, run_sandboxes.find_last(connection, plan, spec))
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
         _stage(order, source_root or Path(order.source_root), staged, watcher)
         watcher.phase("Creating the run sandbox")
-        sandbox = connection.create_run_sandbox(
+        sandbox = run_sandboxes.create(
+            connection,
             plan,
             spec,
             {**run.environment, **connection.driver_environment()},
@@ -101,9 +102,9 @@ def _earlier(run: ResumableRun, last: str | None) -> tuple[str, ...]:
     The last one is not on record where whoever created it was interrupted; only Modal's second
     backend can tell of it once it has ended.
     """
-    from modalrun.submit.submission import run_sandboxes
+    from modalrun.submit.submission import all_run_sandboxes
 
-    recorded = run_sandboxes(run.facts)
+    recorded = all_run_sandboxes(run.facts)
     return recorded if last is None or last in recorded else (*recorded, last)
 
 
