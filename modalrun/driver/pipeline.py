@@ -7,7 +7,6 @@ uses ZenML's own step launcher beneath, so that caching, hooks, artifacts and st
 from __future__ import annotations
 
 import contextvars
-import gc
 import os
 import signal
 import threading
@@ -34,13 +33,15 @@ from modalrun.run.contract import (
     EXIT_UNRECORDED,
     MAX_PARALLELISM,
     RUN_ID,
+    TERMINATED_REASON,
     RunStopped,
 )
 from modalrun.run.reporting import one_line, say, tell
+from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.steps import StepRunner
+    from modalrun.zenml_api.execution.steps import StepRunner
 
 
 STOP_REASON = "the run was asked to stop"
@@ -66,15 +67,12 @@ def main() -> NoReturn:
     buffer_lines()
     log_filter.hide()
     output_tagging.install()
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
-    gc.disable()
     code = EXIT_FAILED
     try:
-        from modalrun.zenml_api.steps import StepRunner
+        with garbage_collection.paused():
+            from modalrun.zenml_api.execution.steps import StepRunner
 
-        runner = StepRunner(os.environ[RUN_ID])
-        gc.freeze()
-        gc.enable()
+            runner = StepRunner(os.environ[RUN_ID])
         code = EXIT_COMPLETED if run(runner, stop) else EXIT_FAILED
     except (Terminated, RunStopped):
         code = EXIT_TERMINATED
@@ -195,7 +193,7 @@ def _try_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
 def _record_end(code: int, *, stopped: bool) -> bool:
     """Leave nothing `running` in ZenML; returns whether that worked."""
     try:
-        from modalrun.zenml_api.runs import finalize_run
+        from modalrun.zenml_api.records.runs import finalize_run
 
         reason = "The run was asked to stop." if stopped else _end_reason(code)
         finalize_run(os.environ[RUN_ID], reason, stopped=stopped and code == EXIT_TERMINATED)
@@ -208,7 +206,7 @@ def _record_end(code: int, *, stopped: bool) -> bool:
 
 def _end_reason(code: int) -> str:
     """Why the run ends, in the supervisor's words where it said something."""
-    ours = "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
+    ours = TERMINATED_REASON if code == EXIT_TERMINATED else "The run failed."
     return supervisors_reason() or ours
 
 

@@ -28,6 +28,7 @@ from modalrun.observe.attach import OnInterrupt, RunHandle
 from modalrun.output.console import Reporter, reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import manifest as orders
+from modalrun.run import sandbox_exit
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
@@ -93,7 +94,7 @@ def submit(
         stack.enter_context(_left_open(run))
         with _worded(), _shown_until_started(shown), interrupts.installed():
             job = _job(target, str(snapshot.id), _source_root(run), shown)
-            from modalrun.zenml_api.runs import existing_run
+            from modalrun.zenml_api.records.runs import existing_run
 
             try:
                 submission.start(
@@ -140,7 +141,7 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    from modalrun.zenml_api import queries
+    from modalrun.zenml_api.records import queries
 
     with _worded(), _same_variables():
         view = runs.look(queries.known(run))
@@ -187,7 +188,7 @@ def _source_root(run: PipelineRunResponse) -> Path:
 
 
 def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -> submission.Job:
-    from modalrun.zenml_api import snapshots
+    from modalrun.zenml_api.compiling import snapshots
 
     if target == "local":
         threading.Thread(target=submission.warm_up_server, daemon=True).start()
@@ -250,12 +251,8 @@ def _on_interrupt() -> OnInterrupt:
 
 
 def _error(outcome: Outcome) -> errors.ModalrunError:
-    codes = {
-        kind.exit_code: kind
-        for kind in (errors.RunFailedError, errors.RunTimeoutError, errors.RunStoppedError)
-    }
-    kind = codes.get(outcome.exit_code, errors.RunStoppedError)
-    return kind(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
+    error = sandbox_exit.error_class(outcome.exit_code)
+    return error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.modal_api import Connection
-from modalrun.modal_api.images import python_path
+from modalrun.modal_api.images import build_images, python_path
 from modalrun.plan.image_recipe import ImageRecipe, Named, RegistryCredentials
 from modalrun.plan.isolated_step import as_plain
 from modalrun.plan.manifest_builder import Source, make_order
@@ -17,8 +17,8 @@ from modalrun.run import manifest as orders
 from modalrun.run.manifest import RunManifest
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compile import Compiled
-    from modalrun.zenml_api.runs import CreatedRun
+    from modalrun.zenml_api.compiling.compile import Compiled
+    from modalrun.zenml_api.records.runs import CreatedRun
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ def dispatch(
     """
     if plan.mode != "per_step":
         return Dispatched(plan, run.environment)
-    from modalrun.zenml_api import step_policies
+    from modalrun.zenml_api.compiling import step_policies
 
     secrets = {**run.environment, **connection.driver_environment()}
-    images = connection.build_images(plan, staged, registry)
+    images = build_images(connection, plan, staged, registry)
     order = make_order(
         plan,
         run.id,
