@@ -27,6 +27,7 @@ from modalrun.run.contract import (
     EXIT_TERMINATED,
     EXIT_UNRECORDED,
     RUN_ID,
+    TERMINATED_REASON,
 )
 from modalrun.zenml_api import log_filter
 
@@ -79,7 +80,7 @@ def _end(isolated: IsolatedSteps | None) -> NoReturn:
             isolated.end_all()
         from modalrun.zenml_api.records.runs import finalize_run
 
-        finalize_run(os.environ[RUN_ID], supervisors_reason() or "The sandbox was told to end.")
+        finalize_run(os.environ[RUN_ID], supervisors_reason() or TERMINATED_REASON)
         code = EXIT_TERMINATED
     except BaseException:
         traceback.print_exc()

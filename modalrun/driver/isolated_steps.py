@@ -19,7 +19,7 @@ from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import say, tell
-from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes, Wanted
@@ -37,7 +37,7 @@ class _Going:
     step: IsolatedStep
     over: threading.Event = field(default_factory=threading.Event)
     member: StepSandbox | None = None
-    end: End | None = None
+    end: SandboxExit | None = None
     sandboxes: int = 0
     restarts: int = 0
     placed: bool = False
@@ -95,7 +95,7 @@ class IsolatedSteps:
         self._ask(self._find(going))
         self._in_background(self._see_through(going))
 
-    def end_of(self, step_run: str, *, wait: bool = False) -> End | None:
+    def end_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
         """How a step has ended for good; None while it has not.
 
         Raises:
@@ -195,14 +195,14 @@ class IsolatedSteps:
             say("".join(traceback.format_exception(error)).rstrip())
             end = sandbox_exit.refused(f"a fault of modalrun's own: {error}")
         going.end = end
-        state: StepState = "completed" if end.kind is Kind.COMPLETED else "failed"
-        reason = None if end.kind is Kind.COMPLETED else end.reason
+        state: StepState = "completed" if end.kind is ExitKind.COMPLETED else "failed"
+        reason = None if end.kind is ExitKind.COMPLETED else end.reason
         self._tell(going, state, exit_code=end.exit_code, reason=reason)
         self._leave(going)
         going.over.set()
         await asyncio.to_thread(self.on_end)
 
-    async def _is_restarted(self, going: _Going, end: End) -> bool:
+    async def _is_restarted(self, going: _Going, end: SandboxExit) -> bool:
         """Replace a sandbox whose end was nobody's fault; ZenML's record stays the same.
 
         Raises:

@@ -34,6 +34,7 @@ from modalrun.run.contract import (
     EXIT_UNRECORDED,
     MAX_PARALLELISM,
     RUN_ID,
+    TERMINATED_REASON,
     RunStopped,
 )
 from modalrun.run.reporting import one_line, say, tell
@@ -208,7 +209,7 @@ def _record_end(code: int, *, stopped: bool) -> bool:
 
 def _end_reason(code: int) -> str:
     """Why the run ends, in the supervisor's words where it said something."""
-    ours = "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
+    ours = TERMINATED_REASON if code == EXIT_TERMINATED else "The run failed."
     return supervisors_reason() or ours
 
 

@@ -36,6 +36,7 @@ from modalrun.run.contract import (
     STEP,
     STOP_FILE,
     TAKE_OVER,
+    TERMINATED_REASON,
     TIMEOUT,
     WALKER,
     WORD_FILE,
@@ -210,7 +211,7 @@ def _dead_child(
     if timed_out:
         reason, result = f"The {_whose()} took longer than its timeout.", EXIT_TIMED_OUT
     elif terminated:
-        reason, result = "The sandbox was told to end.", EXIT_TERMINATED
+        reason, result = TERMINATED_REASON, EXIT_TERMINATED
     elif code == -signal.SIGKILL:
         reason = (
             f"The {child} was killed because the sandbox ran out of memory."

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from modalrun.errors import ModalrunError, NotFoundError, while_looking
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, RunningSandbox, end_kind
+from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.errors import translated
 from modalrun.run.metadata import RunMetadata
+from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import ModalView
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
@@ -38,7 +39,7 @@ def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> 
         return ModalView("unknown", problem=while_looking(error.message))
     if code is None:
         return ModalView("running", step_sandboxes=steps)
-    return ModalView("ended", end_kind(code), code, steps)
+    return ModalView("ended", read_exit(code), steps)
 
 
 def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> frozenset[str]:

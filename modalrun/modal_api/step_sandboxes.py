@@ -19,7 +19,7 @@ from modalrun.modal_api.errors import is_rate_limit, translated
 from modalrun.plan.resources import limited
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest, SandboxOrder
-from modalrun.run.sandbox_exit import End, read_end
+from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.util.rate_limit import Pace
 
@@ -355,13 +355,13 @@ class StepSandbox:
         self.attempt = int(tags.get(TAG_ATTEMPT, "1"))
         self.early = TAG_EARLY in tags
         self.record = tags.get(TAG_RECORD, "")
-        self._end: asyncio.Task[End] | None = None
+        self._end: asyncio.Task[SandboxExit] | None = None
         self._fleet = fleet
         self._line = line
         self._counted = counted
         self._sandbox = sandbox
 
-    async def ended(self) -> End:
+    async def ended(self) -> SandboxExit:
         """Wait for its end, however often the connection is lost meanwhile."""
         if self._end is None:
             self._end = asyncio.create_task(self._wait())
@@ -389,7 +389,7 @@ class StepSandbox:
         with contextlib.suppress(NotFoundError):
             await self._fleet._asked(self._sandbox.terminate.aio)
 
-    async def _wait(self) -> End:
+    async def _wait(self) -> SandboxExit:
         if not self._counted:
             self._line.load += 1
         try:
@@ -397,7 +397,7 @@ class StepSandbox:
         finally:
             self._line.load -= 1
 
-    async def _ask_for_end(self) -> End:
+    async def _ask_for_end(self) -> SandboxExit:
         import modal
 
         pause = FIRST_PAUSE
@@ -405,9 +405,9 @@ class StepSandbox:
             try:
                 with translated():
                     await self._sandbox.wait.aio(raise_on_termination=False)
-                return self._read_end()
+                return self._read_exit()
             except modal.exception.SandboxTimeoutError:
-                return read_end(124, 4)
+                return read_exit(124, ModalStatus.TIMEOUT)
             except NotFoundError:
                 return sandbox_exit.LOST
             except (ModalrunError, modal.exception.Error) as error:
@@ -416,15 +416,15 @@ class StepSandbox:
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
-    def _read_end(self) -> End:
+    def _read_exit(self) -> SandboxExit:
         code = self._sandbox.returncode
         # The SDK has waited for the end, so there is a code.
         assert code is not None
         # How it ended stands only in what is private; the code alone will do.
         result = sdk_internals.result(self._sandbox)
         if result is None:
-            return read_end(code, None, "")
-        return read_end(code, result.status, result.exception)
+            return read_exit(code, None, "")
+        return read_exit(code, result.status, result.exception)
 
 
 async def _tags(sandbox: modal.Sandbox) -> dict[str, str] | None:

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
+from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.errors import translated
 from modalrun.run.contract import STOP
+from modalrun.run.sandbox_exit import SandboxExit
 from modalrun.run.tags import TAG_ROLE, TAG_RUN
 from modalrun.util.backoff import pauses
 
@@ -63,7 +64,7 @@ class RunSandboxes:
             return False
         return True
 
-    def wait(self) -> SandboxEnd | None:
+    def wait(self) -> SandboxExit | None:
         """Wait until the run sandbox has ended; None where Modal doesn't know it any more.
 
         Raises:

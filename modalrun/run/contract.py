@@ -52,22 +52,15 @@ EXIT_UNRECORDED = 70
 """The runner's way to say that it failed and could not record it."""
 
 EXIT_OUT_OF_MEMORY = 71
-"""Of a step sandbox alone: the kernel killed the step for want of memory; recorded as its failure.
+"""Of a step sandbox only: the kernel killed the step for want of memory."""
 
-Exit codes of a step sandbox and what ZenML's record of the step says then:
-
-    0    completed, cached or skipped
-    1    failed (retrying, where the user's retries are not used up)
-    71   as 1: out of memory
-    124  as 1: it took longer than its timeout. Modal may have been quicker: then as 137
-    143  stopped where somebody asked ZenML to stop the run; else as it was, for the driver to judge
-    70   as it was: ZenML could not be asked or told
-    137  as it was: the process was killed from outside
-"""
-
+EXIT_INTERRUPTED = 130
 EXIT_KILLED = 137
 EXIT_TERMINATED = 143
-"""Exit codes of a sandbox; the shell's for a timeout and for signals, as Modal uses them too."""
+"""Exit codes of a sandbox; `modalrun.run.sandbox_exit` tabulates what they mean."""
+
+TERMINATED_REASON = "The sandbox received a termination signal."
+"""The reason that goes with `EXIT_TERMINATED`."""
 
 
 class RunStopped(BaseException):

@@ -22,7 +22,7 @@ from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import one_line, say, tell
-from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.zenml_api.execution.single_step import Word, word
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
@@ -56,7 +56,7 @@ class IsolatedSandboxes(Protocol):
     def take_over(self, step: IsolatedStep) -> None:
         """Supervise a step that an earlier process of the run has submitted."""
 
-    def end_of(self, step_run: str, *, wait: bool = False) -> End | None:
+    def end_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
         """Return how a step ended; None while it runs. Raises KeyError for an unknown one."""
 
     def stop(self, step_run: str) -> None:
@@ -274,7 +274,7 @@ class Isolation:
             end = self._steps.end_of(name, wait=wait)
         if end is None:
             return ExecutionStatus.RUNNING
-        if end.kind is Kind.COMPLETED:
+        if end.kind is ExitKind.COMPLETED:
             return ExecutionStatus.COMPLETED
         # The record wins: outputs are stored, or the server wants it to be tried again.
         if _may_go_on(name):

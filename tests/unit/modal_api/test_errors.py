@@ -1,4 +1,4 @@
-"""The Modal side without a server: errors, exit codes, and whether it is there."""
+"""The Modal side without a server: errors, and whether it is there."""
 
 import builtins
 import socket
@@ -15,34 +15,7 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
-from modalrun.modal_api import checks, end_kind, translated
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (0, "completed"),
-        (1, "failed"),
-        (2, "failed"),
-        (124, "timed_out"),
-        (130, "stopped"),
-        (137, "stopped"),
-        (143, "stopped"),
-        (139, "failed"),
-        (-1, "failed"),
-    ],
-)
-def test_end_kind(code: int, kind: str) -> None:
-    assert end_kind(code) == kind
-
-
-def test_end_kind_knows_the_codes_of_the_supervisor() -> None:
-    from modalrun.run import contract
-
-    assert end_kind(contract.EXIT_COMPLETED) == "completed"
-    assert end_kind(contract.EXIT_FAILED) == "failed"
-    assert end_kind(contract.EXIT_TIMED_OUT) == "timed_out"
-    assert end_kind(contract.EXIT_KILLED) == end_kind(contract.EXIT_TERMINATED) == "stopped"
+from modalrun.modal_api import checks, translated
 
 
 @pytest.mark.parametrize(
