@@ -17,8 +17,8 @@ from modalrun.run import manifest as orders
 from modalrun.run.manifest import RunManifest
 
 if TYPE_CHECKING:
+    from modalrun.run.records import CreatedRun
     from modalrun.zenml_api.compiling.compile import Compiled
-    from modalrun.zenml_api.records.runs import CreatedRun
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from modalrun.plan import pricing
 from modalrun.plan.planner import Plan
 from modalrun.plan.stack import wrong_stack
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.preload import PRELOAD
+from modalrun.submit.prepare import plan_deployment
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from uuid import UUID
 
 from zenml.client import Client
-from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
 from modalrun.errors import UsageError
 from modalrun.run import manifest as orders
@@ -81,14 +78,3 @@ def read(run_id: str) -> Interrupted:
             else {},
             credentials=token_of(run, order.target) if going_on and order is not None else None,
         )
-
-
-def store(run_id: str, metadata: Mapping[str, Any]) -> None:
-    """Store facts about a run's new sandbox with the run.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
-    """
-    with translated():
-        orchestrator_id = Client().active_stack.orchestrator.id
-        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: dict(metadata)})

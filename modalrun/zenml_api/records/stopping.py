@@ -67,8 +67,8 @@ def look(run_id: str) -> Stoppable:
         )
 
 
-def is_wanted(run_id: str) -> bool:
-    """Whether somebody wants the run to end, or has ended it.
+def is_stop_requested(run_id: str) -> bool:
+    """Return whether the run is stopping or stopped.
 
     Raises:
         NotFoundError: There is no such run.
