@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import UsageError
-from modalrun.modal_api import Connection
+from modalrun.modal_api import Connection, run_sandboxes
 from modalrun.modal_api.termination import RunSandboxes
 from modalrun.observe.attach import RunHandle, RunObserver
 from modalrun.plan.docker_settings import ImageRecipe
@@ -22,13 +22,13 @@ from modalrun.run.outcome import PAUSED, answers
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, fit
 from modalrun.spec.run_spec import Target
 from modalrun.submit.per_step import write
-from modalrun.submit.recording import record_sandbox, run_sandboxes
+from modalrun.submit.recording import all_run_sandboxes, record_sandbox
 from modalrun.submit.source_changes import MOST_FILES, compare, listing
 from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
 from modalrun.zenml_api.gateway import zenml_gateway
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.records.resuming import Interrupted
+    from modalrun.zenml_api.records.run_access import ResumableRun
 
 
 def resume(
@@ -52,10 +52,10 @@ def resume(
         UsageError: It has no driver, or the source tree is not there or has changed.
         ModalrunError: ZenML or Modal can't be asked.
     """
-    from modalrun.zenml_api.records import resuming
+    from modalrun.zenml_api.records import run_access
 
     watcher.phase("Reading the run")
-    run = resuming.read(run_id)
+    run = run_access.read_resumable(run_id)
     if run.finished:
         return f"The run {run.id} is over: {run.status}. There is nothing to resume."
     if run.order is None and run.status == PAUSED:
@@ -74,14 +74,15 @@ def resume(
     connection = Connection(cast("Target", order.target), credentials=run.credentials)
     plan = _plan(order)
     spec = for_run(plan.run_sandbox, run.id)
-    if (found := connection.find_running(plan, spec)) is not None:
+    if (found := run_sandboxes.find_running(connection, plan, spec)) is not None:
         return f"The run's driver is running, in the sandbox {found}. There is nothing to resume."
-    earlier = _earlier(run, connection.find_last(plan, spec))
+    earlier = _earlier(run, run_sandboxes.find_last(connection, plan, spec))
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
         _stage(order, source_root or Path(order.source_root), staged, watcher)
         watcher.phase("Creating the run sandbox")
-        sandbox = connection.create_run_sandbox(
+        sandbox = run_sandboxes.create(
+            connection,
             plan,
             spec,
             {**run.environment, **connection.driver_environment()},
@@ -106,13 +107,13 @@ def resume(
     )
 
 
-def _earlier(run: Interrupted, last: str | None) -> tuple[str, ...]:
+def _earlier(run: ResumableRun, last: str | None) -> tuple[str, ...]:
     """The run sandboxes that a run has had, oldest first.
 
     The last one is not on record where whoever created it was interrupted; only Modal's second
     backend can tell of it once it has ended.
     """
-    recorded = run_sandboxes(run.facts)
+    recorded = all_run_sandboxes(run.facts)
     return recorded if last is None or last in recorded else (*recorded, last)
 
 

@@ -7,7 +7,6 @@ their own; without one, all steps run here.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -29,6 +28,7 @@ from modalrun.run.contract import (
     RUN_ID,
     TERMINATED_REASON,
 )
+from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 
@@ -46,17 +46,15 @@ def main() -> NoReturn:
     output_tagging.install()
     # The function's own lines, also while a step runs beside it.
     output_tagging.lines_of_nobody()
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
-    gc.disable()
     code = EXIT_UNRECORDED
     try:
-        if len(sys.argv) > 1:
-            isolated = IsolatedSteps(manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8")))
-        from modalrun.zenml_api.execution.dynamic import DynamicRun
+        with garbage_collection.paused():
+            if len(sys.argv) > 1:
+                held = manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
+                isolated = IsolatedSteps(held)
+            from modalrun.zenml_api.execution.dynamic import DynamicRun
 
-        run = DynamicRun(os.environ[RUN_ID], isolated)
-        gc.freeze()
-        gc.enable()
+            run = DynamicRun(os.environ[RUN_ID], isolated)
         control.listen(run.stop)
         code = {
             "completed": EXIT_COMPLETED,

@@ -7,7 +7,6 @@ the first steps before it has imported ZenML: the order says all that is needed 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -31,6 +30,7 @@ from modalrun.run.contract import (
 )
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import say
+from modalrun.util import garbage_collection
 
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""
@@ -49,8 +49,6 @@ def main() -> NoReturn:
     code = EXIT_UNRECORDED
     try:
         held = manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        # Imports allocate much and free nothing: collecting meanwhile costs a fifth of it.
-        gc.disable()
         code = asyncio.run(drive(held))
     except BaseException:
         traceback.print_exc()
@@ -68,7 +66,8 @@ async def drive(held: RunManifest) -> int:
     walk = Coordinator(held, fleet, records, say)
     loop.add_signal_handler(signal.SIGTERM, _give_up, walk)
     control.listen(lambda: _soon(loop, walk.stop, "the run was asked to stop"))
-    await fleet.open()
+    with garbage_collection.paused():
+        await fleet.open()
     taken = await _take_over(walk, records) if os.environ.get(TAKE_OVER) else None
     asking = [asyncio.create_task(_watch_for_stop(walk, records))]
     if walk.looks_ahead:

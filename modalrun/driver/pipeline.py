@@ -7,7 +7,6 @@ uses ZenML's own step launcher beneath, so that caching, hooks, artifacts and st
 from __future__ import annotations
 
 import contextvars
-import gc
 import os
 import signal
 import threading
@@ -38,6 +37,7 @@ from modalrun.run.contract import (
     RunStopped,
 )
 from modalrun.run.reporting import one_line, say, tell
+from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 if TYPE_CHECKING:
@@ -67,15 +67,12 @@ def main() -> NoReturn:
     buffer_lines()
     log_filter.hide()
     output_tagging.install()
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
-    gc.disable()
     code = EXIT_FAILED
     try:
-        from modalrun.zenml_api.execution.steps import StepRunner
+        with garbage_collection.paused():
+            from modalrun.zenml_api.execution.steps import StepRunner
 
-        runner = StepRunner(os.environ[RUN_ID])
-        gc.freeze()
-        gc.enable()
+            runner = StepRunner(os.environ[RUN_ID])
         code = EXIT_COMPLETED if run(runner, stop) else EXIT_FAILED
     except (Terminated, RunStopped):
         code = EXIT_TERMINATED

@@ -6,7 +6,6 @@ How it ends, the driver learns from the exit code (`modalrun.run.contract`) and 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -41,6 +40,7 @@ from modalrun.run.contract import (
 )
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
+from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 _EXIT_CODES = {
@@ -101,23 +101,20 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signals)
     buffer_lines()
     log_filter.hide()
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
-    gc.disable()
     code = EXIT_UNRECORDED
     try:
-        from modalrun.zenml_api.execution.single_step import OneStep
+        with garbage_collection.paused():
+            from modalrun.zenml_api.execution.single_step import OneStep
 
-        step = OneStep(
-            os.environ[RUN_ID],
-            os.environ[STEP],
-            step_run=os.environ.get(STEP_RUN),
-            facts=_facts(),
-        )
-        wait = os.environ.pop(WAIT, None)
-        if wait is not None:
-            step.prepare()
-        gc.freeze()
-        gc.enable()
+            step = OneStep(
+                os.environ[RUN_ID],
+                os.environ[STEP],
+                step_run=os.environ.get(STEP_RUN),
+                facts=_facts(),
+            )
+            wait = os.environ.pop(WAIT, None)
+            if wait is not None:
+                step.prepare()
         if wait is not None and not control.wait_for_go(float(wait)):
             # It has begun nothing: the driver takes another sandbox when the turn comes.
             end(EXIT_TERMINATED)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from modalrun.errors import ModalrunError, NotFoundError, while_looking
+from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import ModalView
@@ -36,7 +37,7 @@ def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> 
     except NotFoundError:
         return _unknown(facts)
     except ModalrunError as error:
-        return ModalView("unknown", problem=while_looking(error.message))
+        return ModalView("unknown", problem=error.problem)
     if code is None:
         return ModalView("running", step_sandboxes=steps)
     return ModalView("ended", read_exit(code), steps)

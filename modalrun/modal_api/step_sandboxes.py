@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import images, sdk_internals
-from modalrun.modal_api.errors import is_rate_limit, translated
+from modalrun.modal_api.errors import translated
 from modalrun.plan.resources import limited
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.util.backoff import pauses
 from modalrun.util.rate_limit import Pace
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class StepSandboxes:
             GivenUp: It is set.
             Refused: Modal doesn't take what is asked for.
         """
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             for gpu in wanted.sandbox.gpus or (None,):
                 await _sleep(self._pace.wait(asyncio.get_running_loop().time()), given_up)
@@ -144,7 +145,7 @@ class StepSandboxes:
                     return await self._create_or_find(wanted, gpu)
                 except CapacityError as error:
                     self._say(f"{wanted.name}: {error.message}")
-                    if is_rate_limit(error):
+                    if error.rate_limited:
                         break
                     if no_room is not None:
                         no_room()
@@ -153,8 +154,7 @@ class StepSandboxes:
                     break
                 except ModalrunError as error:
                     raise Refused(error.message) from error
-            await _sleep(pause, given_up)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await _sleep(next(waits), given_up)
 
     async def running(self) -> list[StepSandbox]:
         """The step sandboxes of the run that are running now, whoever created them."""
@@ -316,15 +316,14 @@ class StepSandboxes:
 
     async def _asked(self, question: Callable[[], Any]) -> Any:
         """Modal's answer, asked for until it comes."""
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 with translated():
                     return await question()
             except (ConnectionLostError, CapacityError) as error:
                 self._say(f"{error.message}; trying again")
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
 
 
 class StepSandbox:
@@ -400,7 +399,7 @@ class StepSandbox:
     async def _ask_for_end(self) -> SandboxExit:
         import modal
 
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 with translated():
@@ -413,8 +412,7 @@ class StepSandbox:
             except (ModalrunError, modal.exception.Error) as error:
                 # Whatever it is, not to be able to ask is not an end. The deadline is the bound.
                 self._fleet._say(f"{self.id}: {error}; asking again")
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
 
     def _read_exit(self) -> SandboxExit:
         code = self._sandbox.returncode

@@ -153,7 +153,7 @@ def _whereabouts(run: KnownRun) -> Whereabouts:
     except ModalrunError as error:
         if not run.finished:
             raise
-        problem = error.message.removesuffix(" Nothing was created.")
+        problem = error.problem
     return Whereabouts(
         run.id,
         run.facts.sandbox_id,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError
-from modalrun.run.metadata import Announced
 from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway
 
@@ -24,19 +24,19 @@ POLL_SECONDS = 2.0
 
 @contextlib.contextmanager
 def cancelled_when_stopped(
-    run_id: str, announced: Announced, zenml: ZenMLGateway
+    run_id: str, announcement: Mapping[str, Any], zenml: ZenMLGateway
 ) -> Iterator[None]:
     """Interrupt the block when somebody stops the run.
 
     Args:
         run_id: ZenML's run id.
-        announced: Where the run sandbox will be; stored for other processes.
+        announcement: Metadata on where the run sandbox will be, for other processes.
         zenml: Access to ZenML's records.
 
     Raises:
         RunStoppedError: Somebody stopped the run. The caller ends what it has created.
     """
-    poll = _Poll(run_id, announced, zenml)
+    poll = _Poll(run_id, announcement, zenml)
     try:
         try:
             yield
@@ -49,7 +49,7 @@ def cancelled_when_stopped(
         raise _stopped(run_id) from None
     except ModalrunError as error:
         # `stop` may have ended the sandbox that the block was waiting for.
-        if poll.stopped or poll.is_stop_requested():
+        if poll.stopped or poll.stop_requested():
             raise _stopped(run_id) from error
         raise
 
@@ -57,10 +57,10 @@ def cancelled_when_stopped(
 class _Poll:
     """Poll the run's status from a thread; interrupt the main thread when it is to stop."""
 
-    def __init__(self, run_id: str, announced: Announced, zenml: ZenMLGateway) -> None:
+    def __init__(self, run_id: str, announcement: Mapping[str, Any], zenml: ZenMLGateway) -> None:
         self.stopped = False
         self._run_id = run_id
-        self._announced = announced
+        self._announcement = announcement
         self._zenml = zenml
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -71,10 +71,10 @@ class _Poll:
         with self._lock:
             self._over.set()
 
-    def is_stop_requested(self) -> bool:
+    def stop_requested(self) -> bool:
         """Return whether the run is to stop; False while ZenML can't be reached."""
         try:
-            return self._zenml.is_stop_requested(self._run_id)
+            return self._zenml.stop_requested(self._run_id)
         except ModalrunError:
             return False
 
@@ -82,9 +82,9 @@ class _Poll:
         if self._over.wait(ANNOUNCE_SECONDS):
             return
         with contextlib.suppress(ModalrunError):
-            self._zenml.announce(self._run_id, self._announced)
+            self._zenml.publish_metadata(self._run_id, self._announcement)
         while not self._over.wait(POLL_SECONDS):
-            if not self.is_stop_requested():
+            if not self.stop_requested():
                 continue
             with self._lock:
                 if not self._over.is_set():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 from modalrun.errors import ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
+from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.attach import RunObserver
 from modalrun.plan import pricing
 from modalrun.plan.planner import Plan
@@ -32,12 +33,14 @@ class Job:
     Attributes:
         compiled: The pipeline.
         plan: Its sandboxes.
-        connection: The connection to Modal that creates them.
+        modal: The functions on Modal.
+        connection: The connection to Modal that creates the sandboxes.
         source_root: The folder with the source tree.
     """
 
     compiled: Compiled
     plan: Plan
+    modal: ModalGateway
     connection: Connection
     source_root: Path
 
@@ -55,7 +58,7 @@ def check(
     observer: RunObserver,
     max_cost: Decimal | None = None,
     *,
-    connect: Callable[..., Connection] = Connection,
+    modal: ModalGateway | None = None,
 ) -> Job:
     """Plan a compiled pipeline and check cost, stack, credentials and names.
 
@@ -64,7 +67,7 @@ def check(
         compiled: Its pipeline.
         observer: Receives the notes of the plan.
         max_cost: The most that the run may cost in USD; None for no limit.
-        connect: Connects to Modal.
+        modal: The functions on Modal; None for the real ones.
 
     Raises:
         ModalrunError: The class names the check that failed. Nothing was created.
@@ -75,14 +78,14 @@ def check(
         observer.say(f"note: {note}", "yellow")
     if max_cost is not None:
         pricing.check_limit(priced.cost, max_cost)
-    # Without credentials nothing else can be checked on Modal, so a missing token comes first.
-    connection = connect(spec.target, credentials=compiled.credentials)
+    modal = modal or ModalGateway()
+    connection = modal.connect(spec.target, credentials=compiled.credentials)
     if priced.problems:
         raise wrong_stack(priced.stack, priced.problems)
-    connection.check_names(plan)
-    if plan.workspace is not None:
-        connection.check_workspace(plan.workspace, plan.origins["workspace"].source)
-    return Job(compiled, plan, connection, spec.source_root)
+    needs = AccountNeeds.of(plan)
+    modal.check_names(connection, needs)
+    modal.check_workspace(connection, needs)
+    return Job(compiled, plan, modal, connection, spec.source_root)
 
 
 def warm_up_local_server() -> None:

@@ -68,6 +68,6 @@ def record_sandbox(
     return thread
 
 
-def run_sandboxes(metadata: RunMetadata | None) -> tuple[str, ...]:
+def all_run_sandboxes(metadata: RunMetadata | None) -> tuple[str, ...]:
     """Return the ids of all run sandboxes that a record names, oldest first."""
     return (*metadata.earlier_sandboxes, metadata.sandbox_id) if metadata is not None else ()

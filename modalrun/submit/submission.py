@@ -10,16 +10,16 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
 from modalrun.modal_api import RunningSandbox
-from modalrun.modal_api.termination import RunSandboxes
 from modalrun.observe import attach
 from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
 from modalrun.plan.docker_settings import dockerignore
 from modalrun.plan.manifest_builder import Source
 from modalrun.plan.planner import Plan, for_run
-from modalrun.run.metadata import Announced, RunMetadata
+from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
 from modalrun.run.records import CreatedRun
 from modalrun.spec.run_spec import RunSpec
@@ -27,7 +27,7 @@ from modalrun.submit import preflight, prepare
 from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.per_step import dispatch
 from modalrun.submit.preflight import Job
-from modalrun.submit.recording import record_sandbox, run_sandboxes
+from modalrun.submit.recording import all_run_sandboxes, record_sandbox
 from modalrun.submit.source_changes import kept
 from modalrun.submit.source_tree import digest, hashes, stage
 from modalrun.util import interrupts
@@ -159,12 +159,11 @@ class Submission:
                 observer.say(f"  stack    {job.compiled.stack.name}")
                 if run.finished:
                     # Marks the run as one of modalrun's: it has no sandbox to be known by.
-                    self._zenml.announce(run.id, self._announcement())
+                    self._zenml.publish_metadata(run.id, self._announcement())
                     return run
                 with cancelled_when_stopped(run.id, self._announcement(), self._zenml):
                     ready = dispatch(
-                        job.connection,
-                        job.compiled,
+                        job,
                         self._plan,
                         run,
                         source=source,
@@ -173,7 +172,8 @@ class Submission:
                         registry=registry,
                     )
                     self._plan = ready.plan
-                    sandbox = job.connection.create_run_sandbox(
+                    sandbox = job.modal.create_run_sandbox(
+                        job.connection,
                         ready.plan,
                         for_run(ready.plan.run_sandbox, run.id),
                         ready.secrets,
@@ -183,13 +183,15 @@ class Submission:
                         earlier=self._previous.sandbox_id if self._previous else None,
                         say=lambda text: observer.say(f"  {text}", "yellow"),
                     )
-                    sandboxes = RunSandboxes(job.connection, run.id, sandbox.app_id, sandbox.id)
+                    sandboxes = job.modal.sandboxes_of(
+                        job.connection, run.id, sandbox.app_id, sandbox.id
+                    )
                     recording = record_sandbox(
                         self._zenml,
                         run.id,
                         ready.plan,
                         sandbox,
-                        earlier=run_sandboxes(self._previous),
+                        earlier=all_run_sandboxes(self._previous),
                         more=ready.metadata,
                         end_if_stopped=sandboxes,
                     )
@@ -226,17 +228,18 @@ class Submission:
             # Modal may have created the sandbox before the interrupt came.
             with contextlib.suppress(ModalrunError):
                 spec = for_run(self._plan.run_sandbox, run_id)
-                self._job.connection.discard(self._plan, spec)
+                self._job.modal.terminate(self._job.connection, self._plan, spec)
         if cancelled:
-            self._zenml.announce(run_id, self._announcement(withdrawn=True))
+            self._zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
         elif interrupted:
             self._observer.say(f"Cancelled the run {run_id}; nothing of it is running.", "yellow")
         reason = str(error) or "the submission was interrupted"
         self._zenml.finalize_run(run_id, f"The run sandbox was not created: {reason}")
 
-    def _announcement(self, *, withdrawn: bool = False) -> Announced:
+    def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
+        """Return the metadata by which `stop` finds a run that has no sandbox yet."""
         plan = self._plan
-        return Announced(plan.target, plan.app_name, plan.environment, withdrawn)
+        return to_metadata(Announced(plan.target, plan.app_name, plan.environment, withdrawn))
 
 
 def _describe(plan: Plan, sandbox: RunningSandbox) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.planner import Plan
-from modalrun.run.metadata import Announced
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -26,10 +25,10 @@ class ZenMLGateway(Protocol):
     ) -> tuple[Plan, RegistryCredentials | None]:
         """Fill in what the plan's images need of the stack's container registry."""
 
-    def announce(self, run_id: str, announced: Announced) -> None:
-        """Store where the run sandbox will be, or that the submission is cancelled."""
+    def publish_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> None:
+        """Store metadata with the run."""
 
-    def is_stop_requested(self, run_id: str) -> bool:
+    def stop_requested(self, run_id: str) -> bool:
         """Return whether the run is stopping or stopped."""
 
     def record_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:
