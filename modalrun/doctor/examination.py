@@ -329,7 +329,7 @@ class _Examination:
         docker = any(shutil.which(command) for command in ("docker", "podman"))
         recipes = dict.fromkeys(sandbox.image for sandbox in plan.sandboxes)
         try:
-            found = [health.image(recipe, stack, docker=docker) for recipe in recipes]
+            found = [health.check_image(recipe, stack, docker=docker) for recipe in recipes]
         except Exception as error:
             return health.problem_of("image", error)
         wrong = [finding for finding in found if finding.state != "ok"]
