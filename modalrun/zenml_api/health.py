@@ -16,7 +16,17 @@ from modalrun.zenml_api.compiling.code_settings import component_config, credent
 from modalrun.zenml_api.compiling.compile import find_stack
 from modalrun.zenml_api.compiling.image_builds import credentials_for
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.stacks import orchestrator_of, stand_in
+from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
+
+__all__ = [
+    "Stack",
+    "check_image",
+    "login",
+    "problem_of",
+    "round_trip",
+    "stack_facts",
+    "stack_of",
+]
 
 
 def login() -> str:
@@ -83,7 +93,7 @@ def round_trip(stack: Stack) -> str:
     return name
 
 
-def image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
+def check_image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
     """Whether the source of an image is there, as far as that can be known without building it.
 
     Args:
