@@ -64,7 +64,7 @@ class ZenMLChecks:
         target: Target,
         *,
         open_zenml: Callable[[Path], ZenML] | None = None,
-        load: Callable[[RunSpec], Compiled] = prepare.load,
+        load: Callable[[RunSpec], Compiled] = prepare.load_deployment,
     ) -> None:
         """
         Args:
@@ -113,7 +113,7 @@ class ZenMLChecks:
                 first, stack, credentials = stack is None, compiled.stack, compiled.credentials
                 if first:
                     self._check_stack(zenml, stack)
-                plan = prepare.prepared(compiled.deployment, compiled.facts, self._spec).plan
+                plan = prepare.plan_deployment(compiled.deployment, compiled.facts, self._spec).plan
                 self._findings.put(_pipeline(plan))
             except Exception as error:
                 self._report_pipeline(zenml.problem_of("pipeline", error))
