@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Spec, shared
-from modalrun.cli.waiting import Waiting
+from modalrun.output.spinner import Spinner
 
 
 @shared
@@ -30,6 +30,6 @@ def compile_(
 
     from modalrun.submit.planning import compile_spec
 
-    with Waiting("Compiling"):
+    with Spinner("Compiling"):
         compile_spec(checked, output)
     typer.echo(f"Wrote {output}", err=True)
