@@ -199,7 +199,7 @@ def progress_table(steps: Iterable[StepProgress], now: float, width: int) -> lis
         [{name: cell for name, cell in row.items() if name not in absent} for row in rows],
         width,
         cut={"step": SHORT_NAME},
-        optional=["sandbox"],
+        optional=("sandbox", "gpu"),
         least=_LEAST,
         header_style="dim",
     )
