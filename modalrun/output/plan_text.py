@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 
-from rich.text import Text
-
-from modalrun.output.console import fitted, make_console, print_lines, width_of
 from modalrun.output.sanitize import harmless
-from modalrun.output.wrapping import NO_BREAK
+from modalrun.output.wrapping import NO_BREAK, wrapped
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.planner import Plan, SandboxSpec
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
@@ -26,14 +25,15 @@ def print_plan(found: PricedPlan, *, explain: bool) -> None:
         found: The plan and its price.
         explain: Whether to show where each value came from.
     """
-    console = make_console(stderr=False)
-    print_lines(console, lines(found, explain=explain, width=width_of(console)))
+    # Without Rich: a plan of a deployment file is quick.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(lines(found, explain=explain, width=width)))
 
 
-def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[Text]:
+def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[str]:
     """Lay out a plan for a terminal of a width; without one, as wide as it needs to be."""
     text = _lines(found, explain=explain, width=width)
-    return [part for one in text for part in fitted(harmless(one, colours=False), width)]
+    return [part for one in text for part in wrapped(harmless(one, colours=False), width)]
 
 
 def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.output import plan_text
+from modalrun.output.plan_text import lines
 from modalrun.plan import pricing
 from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.planner import make_plan
@@ -20,10 +20,6 @@ LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 
 def step(name: str, upstream: tuple[str, ...] = (), **resources: Any) -> StepView:
     return StepView(name, upstream, written={Origin.CODE_STEP: SettingsLayer({}, resources)})
-
-
-def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[str]:
-    return [line.plain for line in plan_text.lines(found, explain=explain, width=width)]
 
 
 def priced(settings: Mapping[str, Any]) -> PricedPlan:
