@@ -1,7 +1,7 @@
-"""The run spec: a ZenML run configuration plus a few keys of ours, in one YAML file.
+"""Read a run spec: a ZenML run configuration plus a few keys of modalrun's, in one YAML file.
 
-Reading a spec needs neither ZenML nor Modal, so that a misspelt key is reported at once. What
-ZenML has to say about the values comes later, in `modalrun.zenml_api`.
+Reading needs neither ZenML nor Modal, so that a mistake is reported at once. ZenML checks the
+values again when it compiles the pipeline (`modalrun.zenml_api.compiling`).
 """
 
 from __future__ import annotations
@@ -13,50 +13,39 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.spec import zenml_keys
-from modalrun.spec.mistakes import Mistakes
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
 from modalrun.spec.precedence import Layers, Origin
-from modalrun.spec.sandbox_settings import Sandboxes, read_sandboxes
-from modalrun.spec.schema import (
-    COMPILED_KEYS,
-    REFUSED,
-    RUN_KEYS,
-    STEP_KEYS,
-    ModalSection,
-    OurKeys,
-    Target,
+from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
+from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, OurKeys, Target
+from modalrun.spec.validation import (
+    Mistakes,
+    check,
+    check_zenml_names,
+    check_zenml_values,
 )
-from modalrun.spec.validation import check, refuse_unknown
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
 
-__all__ = [
-    "RUN_KEYS",
-    "STEP_KEYS",
-    "RunSpec",
-    "Target",
-    "load_spec",
-]
+__all__ = ["RunSpec", "Target", "load_spec"]
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A checked run spec, with the command line's overrides.
+    """Hold a checked run spec, with the command line's overrides.
 
     Attributes:
         pipeline: The pipeline's source below the source root, such as
-            `my_project.pipelines.training`; "" where a deployment is given.
+            `my_project.pipelines.training`; "" if a deployment is given.
         stack: Name or id of the ZenML stack to compile for; None for the active one.
         target: Where the sandboxes run.
-        source_root: The folder that the pipeline is imported from and that goes to the sandbox.
-        run_configuration: What ZenML reads, as plain values: without what is said about sandboxes.
-        source: The file, to point at the line of a value that turns out to be wrong.
+        source_root: The folder that the pipeline is imported from and that the sandbox gets.
+        run_configuration: The part for ZenML, as plain values: without settings of sandboxes.
+        source: The file, to name the line of a value that turns out to be wrong.
         deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
         has_source_root: Whether the spec names its source root.
-        places: What is said about the pipeline's sandboxes, by place.
-        step_layers: What is said about single steps' sandboxes, by step and place.
-        notes: What a user should know about how it was read.
+        layers: The settings of the pipeline's sandboxes, by origin.
+        step_layers: The settings of single steps' sandboxes, by step and origin.
+        notes: What a user should know about how the spec was read.
         command_line: The overrides, to name the flag of a value that turns out to be wrong.
     """
 
@@ -78,7 +67,7 @@ class RunSpec:
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None
     ) -> UsageError:
-        """An error that points at a key of the file, or at the flag that set it."""
+        """Make an error that names the line of a key, or the flag that set it."""
         path = tuple(key_path)
         from_flag = any(p[: len(path)] == path or path[: len(p)] == p for p in self.flags)
         source = self.command_line if from_flag else self.source
@@ -86,11 +75,11 @@ class RunSpec:
 
     @property
     def flags(self) -> Mapping[tuple[str | int, ...], str]:
-        """The keys that the command line sets, and its flags for them."""
+        """The flags of the command line, by the key that they set."""
         return self.command_line.flags
 
     def check_steps(self, known: Iterable[str], pipeline: str) -> None:
-        """Check that every step that the spec names exists.
+        """Check that every step named in the spec exists.
 
         Raises:
             UsageError: One doesn't.
@@ -112,12 +101,12 @@ class RunSpec:
 
 
 def written_target(path: Path | None) -> Target:
-    """The target that a spec which can't be used has, or none at all; "modal" where it has none."""
-    word = None
+    """Return the target of a spec that may be wrong; "modal" if it names none."""
+    name = None
     if path is not None:
         with contextlib.suppress(UsageError):
-            word = nearest(str(read_yaml(path).data.get("target")), ("modal", "local"))
-    return "local" if word == "local" else "modal"
+            name = nearest(str(read_yaml(path).data.get("target")), ("modal", "local"))
+    return "local" if name == "local" else "modal"
 
 
 def load_spec(
@@ -126,13 +115,13 @@ def load_spec(
     """Read and check a run spec.
 
     Args:
-        path: The YAML file, or a deployment file (`.json`) that stands for a spec naming it.
-        target: Where to run, above what the file says.
-        overrides: What the command line says, above the file.
+        path: The YAML file, or a deployment file (`.json`) instead of a spec that names it.
+        target: Where to run; it overrides the file.
+        overrides: Keys that the command line sets; they override the file.
 
     Raises:
-        UsageError: The file, a key in it or an override is wrong; the message says where, of
-            several mistakes for each in a line of its own.
+        UsageError: The file, a key in it or an override is wrong; the message names the place,
+            with a line for each mistake.
     """
     if path.suffix == ".py":
         raise UsageError(
@@ -150,9 +139,9 @@ def load_spec(
         merged(file_keys.model_dump(exclude_unset=True), flag_keys.model_dump(exclude_unset=True))
     )
     if not mistakes.found:
-        # A key that is wrong itself would be reported as missing, too.
+        # A key with a wrong value would be reported as missing, too.
         with mistakes.collecting():
-            _check_what_runs(path, source, ours)
+            _check_pipeline(path, source, ours)
     compiled = ours.deployment is not None
     of_file = _sandboxes(source, file_keys, mistakes, compiled=compiled)
     of_flags = _sandboxes(flags, flag_keys, mistakes, compiled=compiled)
@@ -172,43 +161,35 @@ def load_spec(
         layers={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
         step_layers={
             name: {
-                origin: said.steps[name]
-                for origin, said in (
+                origin: settings.steps[name]
+                for origin, settings in (
                     (Origin.SPEC_STEP, of_file),
                     (Origin.COMMAND_LINE_STEP, of_flags),
                 )
-                if name in said.steps
+                if name in settings.steps
             }
             for name in {**of_file.steps, **of_flags.steps}
         },
-        notes=(*of_file.notes, *of_flags.notes),
+        notes=tuple(mistakes.notes),
         command_line=flags,
     )
 
 
 def _our_keys(source: YamlSource, mistakes: Mistakes) -> OurKeys:
-    with mistakes.collecting():
-        refuse_unknown(source, (), source.data, set(OurKeys.model_fields) | RUN_KEYS)
-    given = {k: v for k, v in source.data.items() if k in OurKeys.model_fields and v is not None}
-    modal = given.get("modal")
-    if isinstance(modal, dict):
-        # By itself, so that a misspelt key is compared with the keys of this section.
-        del given["modal"]
-        with mistakes.collecting():
-            check(source, ("modal",), ModalSection, modal)
-            given["modal"] = modal
+    check_zenml_names(source, (), source.data, {*OurKeys.model_fields, *RUN_KEYS}, mistakes)
     right: dict[str, Any] = {}
-    for key, value in given.items():
-        with mistakes.collecting():
-            check(source, (), OurKeys, {key: value})
-            right[key] = value
+    for key in OurKeys.model_fields:
+        if source.data.get(key) is not None:
+            with mistakes.collecting():
+                check(source, (), OurKeys, {key: source.data[key]})
+                right[key] = source.data[key]
     for key, why in REFUSED.items():
         if source.data.get(key) is not None:
             mistakes.found.append(UsageError(f"{source.where((key,))}: {why}"))
     return OurKeys.model_validate(right)
 
 
-def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
+def _check_pipeline(path: Path, source: YamlSource, ours: OurKeys) -> None:
     if ours.pipeline is None and ours.deployment is None:
         raise UsageError(
             f"{path}: the key 'pipeline' is missing.",
@@ -238,20 +219,20 @@ def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
 
 def _sandboxes(
     source: YamlSource, ours: OurKeys, mistakes: Mistakes, *, compiled: bool
-) -> Sandboxes:
-    configuration = {k: v for k, v in source.data.items() if k in RUN_KEYS and v is not None}
-    said = read_sandboxes(
-        source, ours.modal, configuration, mistakes, compiled=compiled, image=ours.image
-    )
-    zenml_keys.check_keys(source, said.rest, mistakes)
+) -> SandboxSettings:
+    configuration = {
+        str(key): value
+        for key, value in source.data.items()
+        if key not in OurKeys.model_fields and value is not None
+    }
+    settings = read_sandboxes(source, ours, configuration, mistakes, compiled=compiled)
+    rest = settings.rest
+    check_zenml_values(source, rest, mistakes)
     if compiled:
-        wrong: list[tuple[str, ...]] = [(key,) for key in said.rest if key not in COMPILED_KEYS]
-        wrong += [("settings", key) for key in said.rest.get("settings", {})]
-        wrong += [
-            ("steps", name, key)
-            for name, step in said.rest.get("steps", {}).items()
-            for key in step
-        ]
+        wrong: list[tuple[str, ...]] = [(key,) for key in rest if key not in COMPILED_KEYS]
+        wrong += [("settings", key) for key in rest.get("settings", {})]
+        steps = rest.get("steps", {}).items()
+        wrong += [("steps", name, key) for name, step in steps for key in step]
         mistakes.found += [
             UsageError(
                 f"{source.where(one)}: '{'.'.join(one)}' is compiled into the deployment"
@@ -260,14 +241,14 @@ def _sandboxes(
             )
             for one in wrong
         ]
-    return said
+    return settings
 
 
 def _source_root(source: YamlSource, given: str | None) -> Path:
     spec_folder = source.path.resolve().parent
     if given is not None:
+        # Without such a user the path stays as it is, and is not found.
         with contextlib.suppress(RuntimeError):
-            # There is no such user; the path is then taken as it is, and not found.
             given = str(Path(given).expanduser())
         root = (spec_folder / given).resolve()
         if not root.is_dir():

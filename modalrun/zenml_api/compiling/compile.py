@@ -36,10 +36,9 @@ from modalrun.errors import Interrupted, ModalrunError, NotFoundError, UsageErro
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.stack import StackFacts
 from modalrun.spec.messages import path_name
-from modalrun.spec.mistakes import Mistakes, together
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.validation import validation_message, validation_messages
+from modalrun.spec.validation import Mistakes, together, validation_message, validation_messages
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.compiling.code_settings import (
     component_config,

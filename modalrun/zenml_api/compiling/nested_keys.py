@@ -11,8 +11,8 @@ from zenml.config.retry_config import StepRetryConfig
 from zenml.model.model import Model
 
 from modalrun.spec.messages import path_name
-from modalrun.spec.mistakes import Mistakes
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.validation import Mistakes
 from modalrun.spec.yaml_source import KeyPath
 from modalrun.util.nearest import nearest
 
