@@ -135,3 +135,10 @@ class Interrupted(BaseException):
     """SIGTERM arrived. Not an Exception, so that `except Exception` doesn't catch it."""
 
     exit_code: ClassVar[int] = 143
+
+
+class RunStopped(BaseException):
+    """Signal that ZenML was asked to stop the run.
+
+    Not an Exception, so that neither a retry nor user code catches it.
+    """

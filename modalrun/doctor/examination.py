@@ -277,9 +277,9 @@ class _Examination:
         plan: Plan | None = None
         if self._spec is not None:
             try:
-                compiled = prepare.load(self._spec)
+                compiled = prepare.load_deployment(self._spec)
                 stack, token = compiled.stack, compiled.credentials
-                plan = prepare.prepared(compiled.deployment, compiled.facts, self._spec).plan
+                plan = prepare.plan_deployment(compiled.deployment, compiled.facts, self._spec).plan
                 self._put(_pipeline(plan))
             except Exception as error:
                 problem = health.problem_of("pipeline", error)
@@ -329,7 +329,7 @@ class _Examination:
         docker = any(shutil.which(command) for command in ("docker", "podman"))
         recipes = dict.fromkeys(sandbox.image for sandbox in plan.sandboxes)
         try:
-            found = [health.image(recipe, stack, docker=docker) for recipe in recipes]
+            found = [health.check_image(recipe, stack, docker=docker) for recipe in recipes]
         except Exception as error:
             return health.problem_of("image", error)
         wrong = [finding for finding in found if finding.state != "ok"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import Ahead
 from modalrun.driver.recorder import Records
-from modalrun.driver.sandbox_request import wanted
+from modalrun.driver.sandbox_request import build_request
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
 from modalrun.errors import ModalrunError
@@ -26,7 +26,7 @@ from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes, Wanted
+    from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
     from modalrun.zenml_api.execution.recorder import RunRecorder
     from modalrun.zenml_api.records.step_records import StepState as StepRecordState
 
@@ -464,8 +464,8 @@ class Coordinator:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _wanted(self, step: StepOrder, tries: _Tries, *, early: bool = False) -> Wanted:
-        return wanted(
+    def _wanted(self, step: StepOrder, tries: _Tries, *, early: bool = False) -> SandboxRequest:
+        return build_request(
             self._order,
             step.name,
             self._order.sandboxes[step.sandbox],

@@ -45,7 +45,7 @@ def main() -> NoReturn:
     log_filter.hide()
     output_tagging.install()
     # The function's own lines, also while a step runs beside it.
-    output_tagging.lines_of_nobody()
+    output_tagging.untag_thread()
     code = EXIT_UNRECORDED
     try:
         with garbage_collection.paused():

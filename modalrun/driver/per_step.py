@@ -29,7 +29,7 @@ from modalrun.run.contract import (
     TAKE_OVER,
 )
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import say
+from modalrun.run.reporting import log_line
 from modalrun.util import garbage_collection
 
 STOP_CHECK_SECONDS = 5.0
@@ -60,10 +60,10 @@ async def drive(held: RunManifest) -> int:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     loop = asyncio.get_running_loop()
-    records = Records(held.run_id, say)
+    records = Records(held.run_id, log_line)
     variables = {name: os.environ[name] for name in held.variables}
-    fleet = StepSandboxes(held, variables, Path.cwd(), say)
-    walk = Coordinator(held, fleet, records, say)
+    fleet = StepSandboxes(held, variables, Path.cwd(), log_line)
+    walk = Coordinator(held, fleet, records, log_line)
     loop.add_signal_handler(signal.SIGTERM, _give_up, walk)
     control.listen(lambda: _soon(loop, walk.stop, "the run was asked to stop"))
     with garbage_collection.paused():
@@ -101,7 +101,7 @@ async def _take_over(walk: Coordinator, records: Records) -> Takeover:
     )
     if stopped:
         walk.stop(STOP_REASON)
-    say(f"Taking over; step sandboxes that are running: {len(members)}.")
+    log_line(f"Taking over; step sandboxes that are running: {len(members)}.")
     return Takeover(members, states)
 
 
@@ -128,7 +128,7 @@ async def _answer(asking: Awaitable[T], said: set[str]) -> T | None:
     except Exception as error:
         text = f"ZenML can't be asked about the run: {type(error).__name__}: {error}"
         if text not in said:
-            say(text)
+            log_line(text)
         said.add(text)
         return None
 
@@ -139,7 +139,7 @@ async def _expect(walk: Coordinator, records: Records) -> None:
     try:
         walk.expect(await records.ask(lambda recorder: recorder.expected_seconds()))
     except Exception as error:
-        say(f"No sandbox is created early: {type(error).__name__}: {error}")
+        log_line(f"No sandbox is created early: {type(error).__name__}: {error}")
 
 
 async def _settle(walk: Coordinator, records: Records) -> int:

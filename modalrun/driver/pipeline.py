@@ -25,6 +25,7 @@ from modalrun.driver.process import (
     supervisors_reason,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start, State
+from modalrun.errors import RunStopped
 from modalrun.run import output_tagging
 from modalrun.run.contract import (
     EXIT_COMPLETED,
@@ -34,9 +35,8 @@ from modalrun.run.contract import (
     MAX_PARALLELISM,
     RUN_ID,
     TERMINATED_REASON,
-    RunStopped,
 )
-from modalrun.run.reporting import one_line, say, tell
+from modalrun.run.reporting import emit_step_event, log_line, one_line
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
@@ -106,7 +106,7 @@ def run(runner: StepRunner, stop: threading.Event | None = None) -> bool:
         done=runner.done,
     )
     for step in runner.done:
-        tell(step, "cached")
+        emit_step_event(step, "cached")
     walk = _one_by_one if limit == 1 else _side_by_side
     walk(runner, scheduler, limit, stop)
     runner.cleanup()
@@ -157,14 +157,14 @@ def _say_skips(actions: list[Action]) -> list[str]:
     """Tell of the steps that will not run; returns the steps to start."""
     for action in actions:
         if isinstance(action, Skip):
-            say(action.reason)
-            tell(action.step, "not run", reason=action.reason)
+            log_line(action.reason)
+            emit_step_event(action.step, "not run", reason=action.reason)
     return [action.step for action in actions if isinstance(action, Start)]
 
 
 def _run_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
     """Run one step with its retries, and mark what it prints as its own."""
-    with output_tagging.lines_of(name):
+    with output_tagging.tagged(name):
         return _try_step(runner, name, stop)
 
 
@@ -172,19 +172,19 @@ def _try_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
     """Run one step with its retries. ZenML's own retry loop would also retry a termination."""
     retries, delay, backoff = runner.retry_policy(name)
     for attempt in range(retries + 1):
-        tell(name, "running", attempt=attempt + 1)
+        emit_step_event(name, "running", attempt=attempt + 1)
         try:
             succeeded = runner.launch(name)
-            tell(name, "completed" if succeeded else "failed", attempt=attempt + 1)
+            emit_step_event(name, "completed" if succeeded else "failed", attempt=attempt + 1)
             return succeeded
         except Exception as error:
             print_traceback(error)
             reason = one_line(error)
         if attempt == retries or stop.is_set():
-            tell(name, "failed", attempt=attempt + 1, reason=reason)
+            emit_step_event(name, "failed", attempt=attempt + 1, reason=reason)
             break
-        tell(name, "retrying", attempt=attempt + 1, reason=reason)
-        say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
+        emit_step_event(name, "retrying", attempt=attempt + 1, reason=reason)
+        log_line(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
         time.sleep(delay)
         delay *= backoff
     return False

@@ -27,16 +27,16 @@ from modalrun.driver.process import (
 )
 from modalrun.run import events, metadata
 from modalrun.run.contract import (
+    EXIT_CODE_FILE,
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
     EXIT_UNRECORDED,
     RUN_ID,
     STEP,
-    STEP_FACTS,
+    STEP_METADATA,
     STEP_RUN,
     WAIT,
-    WORD_FILE,
 )
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
@@ -135,12 +135,12 @@ def _tell_begun(step: str) -> None:
 def end(code: int) -> NoReturn:
     """Leave with an exit code, and let the supervisor know that it is meant."""
     with contextlib.suppress(KeyError, OSError):
-        Path(os.environ[WORD_FILE]).write_text(str(code), encoding="ascii")
+        Path(os.environ[EXIT_CODE_FILE]).write_text(str(code), encoding="ascii")
     leave(code)
 
 
 def _facts() -> StepMetadata | None:
-    text = os.environ.get(STEP_FACTS)
+    text = os.environ.get(STEP_METADATA)
     # The driver can't know the id of a sandbox that it is about to create.
     here = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID")}
     return metadata.from_json(StepMetadata, {**here, **json.loads(text)}) if text else None

@@ -12,19 +12,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import log_history
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import breaks_off, translated
-from modalrun.modal_api.log_buffer import Buffer
-from modalrun.modal_api.pieces import Ended, Piece
+from modalrun.modal_api.log_buffer import Buffer, Ended, Piece
 from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
 from modalrun.modal_api.stdio import SOURCES, Gap, Place, Source, read
 from modalrun.util.backoff import pauses
-
-if TYPE_CHECKING:
-    from modalrun.modal_api import Connection
 
 RECONNECT_SECONDS = 60.0
 """How long a lost connection to a running sandbox is tried again before giving up."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import ModalView

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from modalrun.errors import ConnectionLostError
-from modalrun.modal_api import log_streams, pieces
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.log_streams import RECONNECT_SECONDS
+from modalrun.modal_api.log_buffer import Piece
+from modalrun.modal_api.log_streams import RECONNECT_SECONDS, Streams
 from modalrun.modal_api.stdio import Source
 from modalrun.run.contract import EXIT_TIMED_OUT
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
@@ -19,8 +20,6 @@ from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     import modal
-
-    from modalrun.modal_api.client import Connection
 
 T = TypeVar("T")
 
@@ -59,13 +58,13 @@ class RunningSandbox:
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
-        output = log_streams.Streams(self._connection)
+        output = Streams(self._connection)
         output.add(self.id)
 
         def pass_on() -> None:
             for batch in output:
                 for item in batch:
-                    if isinstance(item, pieces.Piece) and item.text:
+                    if isinstance(item, Piece) and item.text:
                         on_output(cast(Source, item.source), item.text)
 
         reader = threading.Thread(target=pass_on, daemon=True)

@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SandboxRequest:
     """A step sandbox to be created.
 
     Attributes:
@@ -119,7 +119,7 @@ class StepSandboxes:
 
     async def create(
         self,
-        wanted: Wanted,
+        wanted: SandboxRequest,
         given_up: asyncio.Event,
         *,
         no_room: Callable[[], None] | None = None,
@@ -184,7 +184,7 @@ class StepSandboxes:
             if tags is not None
         ]
 
-    async def _create_or_find(self, wanted: Wanted, gpu: str | None) -> StepSandbox:
+    async def _create_or_find(self, wanted: SandboxRequest, gpu: str | None) -> StepSandbox:
         line = await self._line()
         # From now on: many are created at once, and only then waited for.
         line.load += 1
@@ -196,7 +196,7 @@ class StepSandboxes:
         return StepSandbox(self, line, sandbox, gpu=gpu, tags=wanted.tags, counted=True)
 
     async def _created_or_found(
-        self, wanted: Wanted, gpu: str | None, line: _Line
+        self, wanted: SandboxRequest, gpu: str | None, line: _Line
     ) -> modal.Sandbox:
         import modal
 
@@ -241,7 +241,7 @@ class StepSandboxes:
         except modal.exception.NotFoundError:
             return await find(include_terminated=False)
 
-    def _arguments(self, wanted: Wanted, gpu: str | None) -> dict[str, Any]:
+    def _arguments(self, wanted: SandboxRequest, gpu: str | None) -> dict[str, Any]:
         """The keyword arguments of `modal.Sandbox.create`, all but app, image and client."""
         import modal
 

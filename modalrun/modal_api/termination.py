@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.contract import STOP
 from modalrun.run.sandbox_exit import SandboxExit
 from modalrun.run.tags import TAG_ROLE, TAG_RUN

@@ -1,4 +1,4 @@
-"""What a Modal account is asked: its workspace and its prices. The local server stands for it."""
+"""What a Modal account is asked: its workspace. The local server stands for it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 
 from modalrun.errors import AuthenticationError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection
-from modalrun.plan.prices import LIST_PRICES
-from modalrun.submit.planning import account_prices
+from modalrun.modal_api import Connection, account_check
+from modalrun.modal_api.account_check import AccountNeeds
 
 pytestmark = pytest.mark.e2e
 
@@ -30,16 +29,15 @@ def connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conn
 
 
 def test_workspace(connection: Connection) -> None:
-    assert connection.workspace() == "local"
-    connection.check_workspace("local", "run spec, pipeline")
+    def check(name: str) -> None:
+        needs = AccountNeeds(workspace=(name, "run spec, pipeline"))
+        account_check.check_workspace(connection, needs)
+
+    assert account_check.workspace(connection) == "local"
+    check("local")
     with pytest.raises(AuthenticationError) as caught:
-        connection.check_workspace("my-company", "run spec, pipeline")
+        check("my-company")
     for part in ("'local'", "'my-company'", "run spec, pipeline", "Nothing was created"):
         assert part in caught.value.message
     connection.target = "local"
-    connection.check_workspace("my-company", "run spec, pipeline")
-
-
-def test_an_account_that_gives_no_prices(connection: Connection) -> None:
-    assert connection.rates() is None
-    assert account_prices(connection.rates()) is LIST_PRICES
+    check("my-company")

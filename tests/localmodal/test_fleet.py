@@ -13,7 +13,7 @@ import pytest
 
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import step_sandboxes as modal_fleet
-from modalrun.modal_api.step_sandboxes import SHARE, StepSandbox, StepSandboxes, Wanted
+from modalrun.modal_api.step_sandboxes import SHARE, SandboxRequest, StepSandbox, StepSandboxes
 from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.tags import TAG_ATTEMPT, TAG_ROLE, TAG_RUN, TAG_STEP
@@ -68,7 +68,7 @@ def fail(sdk: Sdk, *rules: dict[str, Any]) -> None:
 
 async def create(fleet: StepSandboxes, *command: str, step: str = "a") -> StepSandbox:
     image = fleet._order.driver.image
-    wanted = Wanted(
+    wanted = SandboxRequest(
         SandboxOrder(command, image, PATIENCE, "/app/code"),
         f"modalrun-run-{step}-1",
         {TAG_RUN: "run", TAG_ROLE: "step", TAG_STEP: step, TAG_ATTEMPT: "1"},

@@ -16,8 +16,8 @@ import pytest
 from modalrun.errors import NotFoundError
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api.log_buffer import Piece
 from modalrun.modal_api.log_streams import Streams
-from modalrun.modal_api.pieces import Piece
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.logs import Request, Whereabouts, read
 from modalrun.run.events import StepEvent

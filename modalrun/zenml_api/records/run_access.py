@@ -22,7 +22,7 @@ from modalrun.zenml_api.records.runs import (
     run_url,
     step_runs,
 )
-from modalrun.zenml_api.stacks import orchestrator_of, stand_in
+from modalrun.zenml_api.stacks import load_stack, orchestrator_of
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def read_resumable(run_id: str) -> ResumableRun:
         variables: dict[str, str] = {}
         token = None
         if manifest is not None and not run.status.is_finished:
-            stack = stand_in(run.snapshot.stack)
+            stack = load_stack(run.snapshot.stack)
             variables = environment(run.id, stack, str(run.orchestrator_run_id))
             token = _token(run, manifest.target)
         return ResumableRun(

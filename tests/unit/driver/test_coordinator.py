@@ -10,7 +10,7 @@ import pytest
 
 from modalrun.driver.coordinator import Coordinator
 from modalrun.driver.takeover import Takeover
-from modalrun.modal_api.step_sandboxes import GivenUp, Wanted
+from modalrun.modal_api.step_sandboxes import GivenUp, SandboxRequest
 from modalrun.run import events
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
@@ -68,10 +68,10 @@ class Boxes:
 
     def __init__(self) -> None:
         self.created: dict[str, Box] = {}
-        self.asked: list[Wanted] = []
+        self.asked: list[SandboxRequest] = []
         self.news = asyncio.Event()
 
-    async def create(self, wanted: Wanted, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(self, wanted: SandboxRequest, given_up: asyncio.Event, **_: Any) -> Box:
         await asyncio.sleep(0)
         if given_up.is_set():
             raise GivenUp

@@ -12,7 +12,7 @@ import pytest
 
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.step_sandboxes import GivenUp, Refused, Wanted
+from modalrun.modal_api.step_sandboxes import GivenUp, Refused, SandboxRequest
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -31,7 +31,7 @@ SECONDS = 10.0
 class Box:
     """A sandbox that ends when the test says so."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: SandboxRequest) -> None:
         self.id = f"sb-{wanted.name}"
         self.name = wanted.name
         self.gpu = None
@@ -62,7 +62,7 @@ class Boxes:
     async def open(self) -> None:
         """Nothing to connect to."""
 
-    async def create(self, wanted: Wanted, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(self, wanted: SandboxRequest, given_up: asyncio.Event, **_: Any) -> Box:
         if given_up.is_set():
             raise GivenUp
         if self.refuses:

@@ -15,7 +15,7 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
-from modalrun.modal_api import checks, translated
+from modalrun.modal_api import client, translated
 
 
 @pytest.mark.parametrize(
@@ -66,17 +66,17 @@ def test_a_server_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionLostError) as caught:
-        checks.require_server(f"http://127.0.0.1:{port}")
+        client.require_server(f"http://127.0.0.1:{port}")
     assert f"127.0.0.1:{port}" in caught.value.message
     assert "Nothing was created" in caught.value.message
 
 
 def test_a_server_that_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        checks.require_server(f"http://127.0.0.1:{server.getsockname()[1]}")
+        client.require_server(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
 def test_behind_a_proxy_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setattr(socket, "create_connection", None)
-    checks.require_server("https://api.modal.com")
+    client.require_server("https://api.modal.com")
