@@ -1,4 +1,4 @@
-"""YAML with positions: the data of a file, and the line that each value stands on."""
+"""Read YAML with the line of each key. Pure but for reading the file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import yaml
 from modalrun.errors import UsageError
 
 MAX_KEYS = 100_000
-"""Above this a file is taken for one that is made to blow up."""
+"""More keys, once aliases are followed, are taken for an attack ("billion laughs")."""
 
 KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class YamlSource:
-    """A parsed YAML mapping that still knows where its keys stand.
+    """Hold a parsed YAML mapping and the lines of its keys.
 
     Attributes:
         path: The file that was read.
@@ -33,7 +33,7 @@ class YamlSource:
     lines: Mapping[KeyPath, int] = field(repr=False)
 
     def where(self, key_path: Iterable[str | int]) -> str:
-        """The place of a key as `file:line`, or of its nearest parent that is in the file."""
+        """Return `file:line` of a key, or of its nearest parent that is in the file."""
         parts = tuple(key_path)
         while parts and parts not in self.lines:
             parts = parts[:-1]
@@ -132,7 +132,7 @@ def _collect_lines(
 
 
 def _key_text(node: yaml.Node) -> str:
-    """A key as the text of its value: `1.50` is the number 1.5, `~` is None."""
+    """Return a key's value as a string: `1.50` is "1.5", `~` is "None"."""
     if not isinstance(node, yaml.ScalarNode) or node.value == "<<":
         return str(node.value)
     loader = yaml.SafeLoader("")
