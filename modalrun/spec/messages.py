@@ -9,7 +9,6 @@ from pydantic_core import ErrorDetails
 
 from modalrun.spec.yaml_source import KeyPath
 
-_MAPPING = "a mapping (key: value)"
 _KINDS = {
     "string": "a string",
     "bytes": "a string",
@@ -18,15 +17,8 @@ _KINDS = {
     "decimal": "a number",
     "finite": "a finite number",
     "bool": "true or false",
-    "dict": _MAPPING,
-    "mapping": _MAPPING,
-    "model": _MAPPING,
-    "dataclass": _MAPPING,
-    "list": "a list",
-    "tuple": "a list",
-    "set": "a list",
-    "frozen": "a list",
-    "iterable": "a list",
+    **dict.fromkeys(("dict", "mapping", "model", "dataclass"), "a mapping (key: value)"),
+    **dict.fromkeys(("list", "tuple", "set", "frozen", "iterable"), "a list"),
     "uuid": "an id (a UUID)",
     "date": "a date",
     "datetime": "a date and time",

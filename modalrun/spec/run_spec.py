@@ -17,12 +17,7 @@ from modalrun.spec.overrides import CommandLineSource, Override, command_line, m
 from modalrun.spec.precedence import Layers, Origin
 from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
 from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, OurKeys, Target
-from modalrun.spec.validation import (
-    Mistakes,
-    check,
-    check_zenml_names,
-    check_zenml_values,
-)
+from modalrun.spec.validation import Checker, Mistakes
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
 
@@ -134,20 +129,18 @@ def load_spec(
         source = read_yaml(path)
     flags = command_line(overrides)
     mistakes = Mistakes()
-    file_keys, flag_keys = _our_keys(source, mistakes), _our_keys(flags, mistakes)
+    in_file, in_flags = Checker(source, mistakes), Checker(flags, mistakes)
+    file_keys, flag_keys = _our_keys(in_file), _our_keys(in_flags)
     ours = OurKeys.model_validate(
         merged(file_keys.model_dump(exclude_unset=True), flag_keys.model_dump(exclude_unset=True))
     )
     if not mistakes.found:
         # A key with a wrong value would be reported as missing, too.
-        with mistakes.collecting():
-            _check_pipeline(path, source, ours)
+        _check_pipeline(in_file, ours)
     compiled = ours.deployment is not None
-    of_file = _sandboxes(source, file_keys, mistakes, compiled=compiled)
-    of_flags = _sandboxes(flags, flag_keys, mistakes, compiled=compiled)
-    source_root = source.path.parent
-    with mistakes.collecting():
-        source_root = _source_root(source, ours.source_root)
+    of_file = _sandboxes(in_file, file_keys, compiled=compiled)
+    of_flags = _sandboxes(in_flags, flag_keys, compiled=compiled)
+    source_root = _source_root(in_file, ours.source_root)
     mistakes.raise_all()
     return RunSpec(
         pipeline=ours.pipeline or "",
@@ -175,89 +168,69 @@ def load_spec(
     )
 
 
-def _our_keys(source: YamlSource, mistakes: Mistakes) -> OurKeys:
-    check_zenml_names(source, (), source.data, {*OurKeys.model_fields, *RUN_KEYS}, mistakes)
-    right: dict[str, Any] = {}
-    for key in OurKeys.model_fields:
-        if source.data.get(key) is not None:
-            with mistakes.collecting():
-                check(source, (), OurKeys, {key: source.data[key]})
-                right[key] = source.data[key]
-    for key, why in REFUSED.items():
-        if source.data.get(key) is not None:
-            mistakes.found.append(UsageError(f"{source.where((key,))}: {why}"))
+def _our_keys(checker: Checker) -> OurKeys:
+    """Return modalrun's own keys of a source, those with right values."""
+    data = checker.source.data
+    checker.zenml_names((), data, {*OurKeys.model_fields, *RUN_KEYS})
+    given = {key: data[key] for key in OurKeys.model_fields if data.get(key) is not None}
+    right = {k: v for k, v in given.items() if checker.values((), OurKeys, {k: v})}
+    for key, problem in REFUSED.items():
+        if data.get(key) is not None:
+            checker.error((key,), problem)
     return OurKeys.model_validate(right)
 
 
-def _check_pipeline(path: Path, source: YamlSource, ours: OurKeys) -> None:
+def _check_pipeline(checker: Checker, ours: OurKeys) -> None:
     if ours.pipeline is None and ours.deployment is None:
-        raise UsageError(
-            f"{path}: the key 'pipeline' is missing.",
-            hint="Name the pipeline by its source, as in 'pipeline: my_project.training.pipeline'.",
-        )
-    if ours.pipeline is not None and ours.deployment is not None:
-        raise UsageError(
-            f"{source.where(('deployment',))}: both 'pipeline' and 'deployment' are given.",
-            hint="Keep 'pipeline' to compile it, or 'deployment' to use what is compiled.",
-        )
-    if ours.deployment is not None and ours.stack is not None:
-        raise UsageError(
-            f"{source.where(('stack',))}: a deployment is compiled for its stack; 'stack' can't"
-            " change it.",
-            hint="Remove 'stack', or compile the pipeline for another stack.",
-        )
-    if ours.pipeline is not None and (
+        hint = "Name the pipeline by its source, as in 'pipeline: my_project.training.pipeline'."
+        checker.error((), "the key 'pipeline' is missing.", hint)
+    elif ours.pipeline is not None and ours.deployment is not None:
+        hint = "Keep 'pipeline' to compile it, or 'deployment' to use what is compiled."
+        checker.error(("deployment",), "both 'pipeline' and 'deployment' are given.", hint)
+    elif ours.deployment is not None and ours.stack is not None:
+        problem = "a deployment is compiled for its stack; 'stack' can't change it."
+        hint = "Remove 'stack', or compile the pipeline for another stack."
+        checker.error(("stack",), problem, hint)
+    elif ours.pipeline is not None and (
         "." not in ours.pipeline
         or ours.pipeline.endswith(".py")
-        or not all(p.isidentifier() for p in ours.pipeline.split("."))
+        or not all(part.isidentifier() for part in ours.pipeline.split("."))
     ):
-        raise UsageError(
-            f"{source.where(('pipeline',))}: '{ours.pipeline}' is not a source (module.function).",
-            hint="As in 'pipeline: my_project.training.pipeline', without '.py' or slashes.",
-        )
+        problem = f"'{ours.pipeline}' is not a source (module.function)."
+        hint = "As in 'pipeline: my_project.training.pipeline', without '.py' or slashes."
+        checker.error(("pipeline",), problem, hint)
 
 
-def _sandboxes(
-    source: YamlSource, ours: OurKeys, mistakes: Mistakes, *, compiled: bool
-) -> SandboxSettings:
+def _sandboxes(checker: Checker, ours: OurKeys, *, compiled: bool) -> SandboxSettings:
     configuration = {
         str(key): value
-        for key, value in source.data.items()
+        for key, value in checker.source.data.items()
         if key not in OurKeys.model_fields and value is not None
     }
-    settings = read_sandboxes(source, ours, configuration, mistakes, compiled=compiled)
+    settings = read_sandboxes(checker, ours, configuration, compiled=compiled)
     rest = settings.rest
-    check_zenml_values(source, rest, mistakes)
+    checker.zenml_values(rest)
     if compiled:
-        wrong: list[tuple[str, ...]] = [(key,) for key in rest if key not in COMPILED_KEYS]
-        wrong += [("settings", key) for key in rest.get("settings", {})]
+        fixed: list[tuple[str, ...]] = [(key,) for key in rest if key not in COMPILED_KEYS]
+        fixed += [("settings", key) for key in rest.get("settings", {})]
         steps = rest.get("steps", {}).items()
-        wrong += [("steps", name, key) for name, step in steps for key in step]
-        mistakes.found += [
-            UsageError(
-                f"{source.where(one)}: '{'.'.join(one)}' is compiled into the deployment"
-                " and can't be changed.",
-                hint="Compile the pipeline again with it, or remove it.",
-            )
-            for one in wrong
-        ]
+        fixed += [("steps", name, key) for name, step in steps for key in step]
+        for at in fixed:
+            problem = f"'{'.'.join(at)}' is compiled into the deployment and can't be changed."
+            checker.error(at, problem, "Compile the pipeline again with it, or remove it.")
     return settings
 
 
-def _source_root(source: YamlSource, given: str | None) -> Path:
-    spec_folder = source.path.resolve().parent
-    if given is not None:
-        # Without such a user the path stays as it is, and is not found.
-        with contextlib.suppress(RuntimeError):
-            given = str(Path(given).expanduser())
-        root = (spec_folder / given).resolve()
-        if not root.is_dir():
-            raise UsageError(
-                f"{source.where(('source_root',))}: there is no folder {root}.",
-                hint="'source_root' is read relative to the run spec.",
-            )
-        return root
-    for folder in (spec_folder, *spec_folder.parents):
-        if (folder / ".zen").is_dir():
-            return folder
-    return spec_folder
+def _source_root(checker: Checker, given: str | None) -> Path:
+    spec_folder = checker.source.path.resolve().parent
+    if given is None:
+        folders = (spec_folder, *spec_folder.parents)
+        return next((folder for folder in folders if (folder / ".zen").is_dir()), spec_folder)
+    # Without such a user the path stays as it is, and is not found.
+    with contextlib.suppress(RuntimeError):
+        given = str(Path(given).expanduser())
+    root = (spec_folder / given).resolve()
+    if not root.is_dir():
+        hint = "'source_root' is read relative to the run spec."
+        checker.error(("source_root",), f"there is no folder {root}.", hint)
+    return root

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -80,25 +81,99 @@ def validation_messages(error: ValidationError, root: Any = None) -> list[tuple[
     return [described(errors, root) for errors in by_key(error.errors(include_url=False), root)]
 
 
-def check(source: YamlSource, at: KeyPath, model: type[BaseModel], value: Any) -> None:
-    """Check a value against a pydantic model.
+@dataclass(frozen=True)
+class Checker:
+    """Check what one source sets, and collect the mistakes.
 
-    Raises:
-        UsageError: It doesn't fit; the message names the line of each wrong field.
+    Attributes:
+        source: The run spec's file, or the command line.
+        mistakes: Collects the mistakes and notes.
     """
-    try:
-        model.model_validate(value)
-    except ValidationError as error:
-        found = []
-        for errors in by_key(error.errors(include_url=False), value):
-            where, problem = described(errors, value)
-            full = (*at, *where)
-            if errors[0]["type"] == "extra_forbidden":
-                found.append(unknown_key(source, full, _fields_at(model, where[:-1])))
+
+    source: YamlSource
+    mistakes: Mistakes
+
+    def error(self, at: KeyPath, problem: str, hint: str | None = None) -> None:
+        """Collect a mistake at a key."""
+        self.mistakes.found.append(UsageError(f"{self.source.where(at)}: {problem}", hint=hint))
+
+    def values(self, at: KeyPath, model: type[BaseModel], value: Any) -> bool:
+        """Check a value against a pydantic model; return whether it fits."""
+        try:
+            model.model_validate(value)
+        except ValidationError as error:
+            for errors in by_key(error.errors(include_url=False), value):
+                where, problem = described(errors, value)
+                if errors[0]["type"] == "extra_forbidden":
+                    self._unknown((*at, *where), _fields_at(model, where[:-1]))
+                else:
+                    full = (*at, *where)
+                    self.error(full, f"'{path_name(full)}'{problem}")
+            return False
+        return True
+
+    def names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
+        """Check that modalrun has the keys."""
+        known = set(known)
+        for key in keys:
+            if key not in known:
+                self._unknown((*at, str(key)), known)
+
+    def zenml_names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
+        """Check that ZenML has the keys.
+
+        ZenML drops an unknown key silently, so it is an error. A ZenML newer than the list may
+        have more keys: then only a misspelt key is an error, and another one gets a note.
+        """
+        known = set(known)
+        unknown = [str(key) for key in keys if key not in known]
+        newer = _newer_zenml() if unknown else None
+        for key in unknown:
+            path = (*at, key)
+            # The kind of a settings key "kind.flavor" or "kind:name" is what can be misspelt.
+            if newer is None or misspelling_of(re.split("[.:]", key)[0], known):
+                self._unknown(path, known)
             else:
-                name = path_name(full) or "run spec"
-                found.append(UsageError(f"{source.where(full)}: '{name}'{problem}"))
-        raise together(found) from None
+                self.mistakes.notes.append(
+                    f"{self.source.where(path)}: ZenML {ZENML_VERSION} has no key"
+                    f" '{path_name(path)}'; ZenML {newer} gets it unchecked"
+                )
+
+    def mapping(self, at: KeyPath, value: Any) -> dict[str, Any]:
+        """Return a copy of a value that must be a mapping; an empty one for None or a mistake."""
+        if isinstance(value, dict):
+            return dict(value)
+        if value is not None:
+            problem = f"must be a mapping (key: value), not {given_value(value)}."
+            self.error(at, f"'{path_name(at)}' {problem}")
+        return {}
+
+    def zenml_values(self, configuration: Mapping[str, Any]) -> None:
+        """Check the values of ZenML's keys, of the pipeline and its steps."""
+        self._owner((), RunKeys, configuration)
+        for name, step in (configuration.get("steps") or {}).items():
+            self._owner(("steps", name), StepKeys, step)
+
+    def _owner(self, at: KeyPath, model: type[BaseModel], owner: Mapping[str, Any]) -> None:
+        self.values(at, model, owner)
+        docker = (owner.get("settings") or {}).get("docker")
+        for path, value, keys in (
+            (("retry",), owner.get("retry"), RetryKeys),
+            (("model",), owner.get("model"), ModelKeys),
+            (("settings", "docker"), docker, DockerKeys),
+        ):
+            if isinstance(value, Mapping):
+                self.zenml_names((*at, *path), value, keys.model_fields)
+        if docker is not None:
+            self.values((*at, "settings", "docker"), DockerKeys, docker)
+
+    def _unknown(self, at: KeyPath, known: Iterable[str]) -> None:
+        key, parent = str(at[-1]), ".".join(map(str, at[:-1]))
+        close = nearest(key, known)
+        valid = f"Valid keys: {', '.join(sorted(known))}."
+        inside = f" under '{parent}'" if parent else ""
+        hint = f"Did you mean '{close}'?" if close else valid
+        self.error(at, f"unknown key '{key}'{inside}.", hint)
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
@@ -112,48 +187,6 @@ def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
     return model.model_fields
 
 
-def unknown_key(source: YamlSource, at: KeyPath, known: Iterable[str]) -> UsageError:
-    """Make the error for a key that doesn't exist, with the nearest one that does."""
-    key, parent = str(at[-1]), ".".join(str(p) for p in at[:-1])
-    close = nearest(key, known)
-    inside = f" under '{parent}'" if parent else ""
-    return UsageError(
-        f"{source.where(at)}: unknown key '{key}'{inside}.",
-        hint=f"Did you mean '{close}'?" if close else f"Valid keys: {', '.join(sorted(known))}.",
-    )
-
-
-def refuse_unknown(
-    source: YamlSource, at: KeyPath, data: Iterable[Any], known: Iterable[str], mistakes: Mistakes
-) -> None:
-    """Collect an error for each key that is not a known one."""
-    known = set(known)
-    mistakes.found += [unknown_key(source, (*at, str(k)), known) for k in data if k not in known]
-
-
-def check_zenml_names(
-    source: YamlSource, at: KeyPath, data: Iterable[Any], known: Iterable[str], mistakes: Mistakes
-) -> None:
-    """Check that ZenML has the keys.
-
-    ZenML drops an unknown key silently, so it is an error. A ZenML newer than the list may have
-    more keys: then only a misspelt key is an error, and another one gets a note.
-    """
-    known = set(known)
-    unknown = [key for key in data if key not in known]
-    newer = _newer_zenml() if unknown else None
-    for key in map(str, unknown):
-        path = (*at, key)
-        # The kind of a settings key "kind.flavor" or "kind:name" is what can be misspelt.
-        if newer is None or misspelling_of(re.split("[.:]", key)[0], known):
-            mistakes.found.append(unknown_key(source, path, known))
-        else:
-            mistakes.notes.append(
-                f"{source.where(path)}: ZenML {ZENML_VERSION} has no key '{path_name(path)}';"
-                f" ZenML {newer} gets it unchecked"
-            )
-
-
 def _newer_zenml() -> str | None:
     """Return the installed ZenML's version if it is newer than the lists of keys."""
     from importlib import metadata
@@ -165,54 +198,3 @@ def _newer_zenml() -> str | None:
     except metadata.PackageNotFoundError:
         return None
     return version if Version(version) > Version(ZENML_VERSION) else None
-
-
-def check_zenml_values(
-    source: YamlSource, configuration: Mapping[str, Any], mistakes: Mistakes
-) -> None:
-    """Check the values of ZenML's keys, of the pipeline and its steps.
-
-    Args:
-        source: The run spec's file, or the command line.
-        configuration: Its part for ZenML, without the settings of sandboxes.
-        mistakes: Collects the mistakes.
-    """
-    _check_owner(source, (), RunKeys, configuration, mistakes)
-    for name, step in (configuration.get("steps") or {}).items():
-        _check_owner(source, ("steps", name), StepKeys, step, mistakes)
-
-
-def _check_owner(
-    source: YamlSource,
-    at: KeyPath,
-    model: type[BaseModel],
-    owner: Mapping[str, Any],
-    mistakes: Mistakes,
-) -> None:
-    with mistakes.collecting():
-        check(source, at, model, owner)
-    docker = (owner.get("settings") or {}).get("docker")
-    for path, value, keys in (
-        (("retry",), owner.get("retry"), RetryKeys),
-        (("model",), owner.get("model"), ModelKeys),
-        (("settings", "docker"), docker, DockerKeys),
-    ):
-        if isinstance(value, Mapping):
-            check_zenml_names(source, (*at, *path), value, keys.model_fields, mistakes)
-    if docker is not None:
-        with mistakes.collecting():
-            check(source, (*at, "settings", "docker"), DockerKeys, docker)
-
-
-def mapping(source: YamlSource, at: KeyPath, value: Any) -> dict[str, Any]:
-    """Return a value that must be a mapping.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if isinstance(value, dict):
-        return value
-    raise UsageError(
-        f"{source.where(at)}: '{path_name(at)}' must be a mapping (key: value), not"
-        f" {given_value(value)}."
-    )

@@ -40,7 +40,7 @@ def assert_nothing_created(world: World, done: Result) -> None:
         ("target: local\n", None, r"'pipeline' is missing"),
         ("pipeline: refused/training.py\n", 1, r"not a source"),
         ("pipeline: [refused.training]\n", 1, r"'pipeline' must be a string, not a list"),
-        (f"{START}target: moon\n", 3, r"'target' stands here a second time"),
+        (f"{START}target: moon\n", 3, r"'target' is given a second time"),
         ("pipeline: a.b\ntarget: moon\n", 2, r"'target'.*'modal' or 'local'.*'moon'"),
         (f"{START}settings:\n  orchestrator:\n    gpuu: T4\n", 5, r"'gpuu'.*\n.*'gpu'"),
         (
