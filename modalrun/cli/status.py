@@ -11,7 +11,7 @@ from modalrun.cli.run_argument import Run, interactive
 from modalrun.cli.waiting import Waiting
 
 if TYPE_CHECKING:
-    from modalrun.run.records import KnownRun
+    from modalrun.run.records import RunRecord
     from modalrun.run.status import RunStatus
 
 
@@ -67,7 +67,7 @@ def status(
 
 
 def _watch(
-    found: KnownRun, output: OutputOption, waiting: Waiting, *, exit_wanted: bool
+    found: RunRecord, output: OutputOption, waiting: Waiting, *, exit_wanted: bool
 ) -> RunStatus:
     from modalrun.observe.watch import watch
 

@@ -103,7 +103,7 @@ def _earlier(run: Interrupted, last: str | None) -> tuple[str, ...]:
     """
     from modalrun.submit.submission import run_sandboxes
 
-    recorded = run_sandboxes(run.facts)
+    recorded = run_sandboxes(run.metadata)
     return recorded if last is None or last in recorded else (*recorded, last)
 
 

@@ -215,7 +215,7 @@ class Coordinator:
         for name, state in taken.states.items():
             if name in self._tries:
                 tries = self._tries[name]
-                again = state.facts.infrastructure_retries if state.facts is not None else None
+                again = state.metadata.infrastructure_retries if state.metadata is not None else None
                 # A try for infrastructure has a sandbox, and so a name, of its own.
                 tries.sandboxes = max(tries.sandboxes, state.attempt + (again or 0))
                 # Of "retrying" the last attempt has failed as well.

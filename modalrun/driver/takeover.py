@@ -40,7 +40,7 @@ def told_again(
         if name not in steps or not state.successful:
             continue
         # The sandbox of a cached step belongs to another run.
-        facts = None if state.status == "cached" else state.facts
+        facts = None if state.status == "cached" else state.metadata
         again = facts.infrastructure_retries if facts is not None else None
         yield StepEvent(
             name,

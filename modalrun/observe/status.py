@@ -8,14 +8,14 @@ from __future__ import annotations
 from modalrun.errors import NotFoundError
 from modalrun.observe import reaching
 from modalrun.run import records, status
-from modalrun.run.records import LATEST, KnownRun
+from modalrun.run.records import LATEST, RunRecord
 from modalrun.run.status import NOT_ASKED, ModalView, RunStatus
 
 _CANDIDATES = 50
 """How many recent runs are compared with a text that means none of them."""
 
 
-def resolve(text: str | None, *, interactive: bool) -> KnownRun:
+def resolve(text: str | None, *, interactive: bool) -> RunRecord:
     """The run that a command's RUN means.
 
     Args:
@@ -44,7 +44,7 @@ def resolve(text: str | None, *, interactive: bool) -> KnownRun:
     return records.choose(meant, matches, known)
 
 
-def look(run: KnownRun, *, exit_wanted: bool = False) -> RunStatus:
+def look(run: RunRecord, *, exit_wanted: bool = False) -> RunStatus:
     """What is true of a run now, from ZenML's record and, where it matters, from Modal.
 
     Args:
@@ -78,10 +78,10 @@ def reread(view: RunStatus) -> RunStatus:
     return status.judge(fresh, steps, view.modal, url=view.url)
 
 
-def _ask_modal(run: KnownRun, *, exit_wanted: bool) -> ModalView:
-    if run.facts is None or not status.needs_modal(run, exit_wanted=exit_wanted):
+def _ask_modal(run: RunRecord, *, exit_wanted: bool) -> ModalView:
+    if run.metadata is None or not status.needs_modal(run, exit_wanted=exit_wanted):
         return NOT_ASKED
     from modalrun.modal_api import lookup
 
-    facts = run.facts
+    facts = run.metadata
     return lookup.view(run.id, facts, lambda: reaching.connection(run.id, facts))

@@ -19,7 +19,7 @@ from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.step_labels import shortened
 from modalrun.output.wrapping import wrapped
-from modalrun.run.records import KnownStep
+from modalrun.run.records import StepRecord
 from modalrun.run.status import LOST, RunStatus
 
 WIDE = 110
@@ -140,9 +140,9 @@ def _rendered(view: RunStatus, now: datetime, width: int, *, rows: int | None = 
     return Group(*parts)
 
 
-def _reason(step: KnownStep, width: int) -> list[Text]:
+def _reason(step: StepRecord, width: int) -> list[Text]:
     """Why a step, or the sandbox that it had before, ended as it did."""
-    replaced = step.facts.infrastructure_retries if step.facts else None
+    replaced = step.metadata.infrastructure_retries if step.metadata else None
     text, style = f"  {step.name}: {exit_reason(step)}", "red"
     if replaced and step.status in {"running", "completed"}:
         times = "" if replaced == 1 else f", {replaced} times"
@@ -152,7 +152,7 @@ def _reason(step: KnownStep, width: int) -> list[Text]:
 
 
 def _head(view: RunStatus, now: datetime, width: int) -> Group:
-    run, facts = view.run, view.run.facts
+    run, facts = view.run, view.run.metadata
     started = run.start or run.created
     rows: list[tuple[str, str | None, str]] = [
         ("id", run.id, ""),
@@ -188,14 +188,14 @@ def _described_state(view: RunStatus) -> str:
 
 
 def _target(view: RunStatus) -> str | None:
-    facts = view.run.facts
+    facts = view.run.metadata
     if facts is None:
         return None
     return facts.target + (f", environment {facts.environment}" if facts.environment else "")
 
 
 def _sandbox(view: RunStatus) -> str | None:
-    facts = view.run.facts
+    facts = view.run.metadata
     if facts is None:
         return None
     presence = {"running": ", running", "unknown": ", not checked"}.get(view.modal.sandbox, "")
@@ -209,8 +209,8 @@ def _place(name: str, url: str | None) -> str:
 
 
 def foremost(
-    steps: Sequence[KnownStep], rows: int | None
-) -> tuple[Sequence[KnownStep], Sequence[KnownStep]]:
+    steps: Sequence[StepRecord], rows: int | None
+) -> tuple[Sequence[StepRecord], Sequence[StepRecord]]:
     """Where there is no room for all steps: those to show, and the rest.
 
     Steps that move come first, then those that ended badly; the order stays the graph's.
@@ -218,7 +218,7 @@ def foremost(
     if rows is None or len(steps) <= rows:
         return steps, ()
 
-    def rank(step: KnownStep) -> int:
+    def rank(step: StepRecord) -> int:
         if step.status in _QUIET:
             return _QUIET.index(step.status) + 2
         return 1 if step.end is not None else 0
@@ -233,8 +233,8 @@ def foremost(
 _QUIET = ("completed", "cached", "not run")
 
 
-def _steps(view: RunStatus, steps: Sequence[KnownStep], now: datetime, width: int) -> Table:
-    own = view.run.facts is not None and view.run.facts.mode == "per_step"
+def _steps(view: RunStatus, steps: Sequence[StepRecord], now: datetime, width: int) -> Table:
+    own = view.run.metadata is not None and view.run.metadata.mode == "per_step"
     columns = ["step", "state", *(["start"] if width >= MIDDLE else []), "time", "resources"]
     columns += ["sandbox"] if own and width >= WIDE else []
     rows = [
@@ -244,7 +244,7 @@ def _steps(view: RunStatus, steps: Sequence[KnownStep], now: datetime, width: in
             "start": Text(_local(step.start, now) if step.start else ""),
             "time": Text(duration(step.start, step.end or (None if view.over else now))),
             "resources": Text(_resources(step, view)),
-            "sandbox": Text(step.facts.sandbox_id if step.facts else ""),
+            "sandbox": Text(step.metadata.sandbox_id if step.metadata else ""),
         }
         for step in steps
     ]
@@ -265,12 +265,12 @@ def _steps(view: RunStatus, steps: Sequence[KnownStep], now: datetime, width: in
     return table
 
 
-def _state(step: KnownStep) -> str:
+def _state(step: StepRecord) -> str:
     return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
 
 
-def _resources(step: KnownStep, view: RunStatus) -> str:
-    facts = step.facts or view.run.facts
+def _resources(step: StepRecord, view: RunStatus) -> str:
+    facts = step.metadata or view.run.metadata
     if facts is None or step.status == "not run":
         return ""
     parts = [facts.gpu] if facts.gpu else []

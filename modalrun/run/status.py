@@ -14,7 +14,7 @@ from modalrun.errors import ConnectionLostError
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.outcome import PAUSED, EndKind, answers, verdict
-from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.records import RunRecord, StepRecord
 
 LOST = "lost"
 """The state of a run that ZenML records as going on, and whose sandbox has ended."""
@@ -81,8 +81,8 @@ class RunStatus:
         url: The run's page on ZenML's dashboard, where there is one.
     """
 
-    run: KnownRun
-    steps: tuple[KnownStep, ...]
+    run: RunRecord
+    steps: tuple[StepRecord, ...]
     modal: ModalView
     state: str
     over: bool
@@ -92,19 +92,19 @@ class RunStatus:
     url: str | None = None
 
 
-def needs_modal(run: KnownRun, *, exit_wanted: bool) -> bool:
+def needs_modal(run: RunRecord, *, exit_wanted: bool) -> bool:
     """Whether Modal has to be asked to know what is true.
 
     ZenML's record of a finished run is final. What it doesn't say is how one that failed ended:
     by an error, by its timeout or by somebody who terminated the sandbox.
     """
-    if run.facts is None:
+    if run.metadata is None:
         return False
     return not run.finished or (exit_wanted and run.status == "failed")
 
 
 def judge(
-    run: KnownRun, steps: Sequence[KnownStep], modal: ModalView, *, url: str | None = None
+    run: RunRecord, steps: Sequence[StepRecord], modal: ModalView, *, url: str | None = None
 ) -> RunStatus:
     """Put ZenML's record and Modal's word together."""
     exit_code, headline = _end(run, steps, modal)
@@ -112,7 +112,7 @@ def judge(
     notes: tuple[Note, ...] = ()
     if not run.finished:
         state, over, notes = _unfinished(run, modal)
-        if run.facts and run.facts.stop_requested and not over and run.status != "stopping":
+        if run.metadata and run.metadata.stop_requested and not over and run.status != "stopping":
             notes = (_asked_to_stop(steps), *notes)
     if run.finished and modal.problem:
         notes = (Note(f"How the sandbox ended could not be found out: {modal.problem}"),)
@@ -129,21 +129,21 @@ def judge(
     )
 
 
-def _asked_to_stop(steps: Sequence[KnownStep]) -> Note:
+def _asked_to_stop(steps: Sequence[StepRecord]) -> Note:
     running = [step.name for step in steps if step.status == "running"]
     finishing = f"what runs may finish: {', '.join(running)}" if running else "nothing new starts"
     return Note(f"It was asked to stop; {finishing}.")
 
 
-def _unfinished(run: KnownRun, modal: ModalView) -> tuple[str, bool, tuple[Note, ...]]:
-    if run.facts is None:
+def _unfinished(run: RunRecord, modal: ModalView) -> tuple[str, bool, tuple[Note, ...]]:
+    if run.metadata is None:
         text = (
             f"ZenML says '{run.status}', and no sandbox is recorded with the run: either it is"
             " just being submitted, or modalrun did not start it."
         )
         return run.status, False, (Note(text),)
     if run.status == PAUSED and modal.sandbox != "running":
-        return run.status, True, (Note(WAITS, answers(run.id, run.facts.mode)),)
+        return run.status, True, (Note(WAITS, answers(run.id, run.metadata.mode)),)
     if modal.sandbox == "unknown":
         text = f"Whether the run sandbox still runs could not be checked: {modal.problem}"
         return run.status, False, (Note(text),)
@@ -157,7 +157,7 @@ def _unfinished(run: KnownRun, modal: ModalView) -> tuple[str, bool, tuple[Note,
         text = f"{claim}; {count} {sandboxes}, and no step will follow."
         return LOST, False, (Note(text, (f"modalrun resume {run.id}", f"modalrun stop {run.id}")),)
     text = f"{claim}; nothing of it runs any more."
-    again = (f"modalrun resume {run.id}",) if run.facts.mode == "per_step" else ()
+    again = (f"modalrun resume {run.id}",) if run.metadata.mode == "per_step" else ()
     return LOST, True, (Note(text, (*again, reconcile)),)
 
 
@@ -170,10 +170,10 @@ def _ended(modal: ModalView) -> str:
 
 
 def _end(
-    run: KnownRun, steps: Sequence[KnownStep], modal: ModalView
+    run: RunRecord, steps: Sequence[StepRecord], modal: ModalView
 ) -> tuple[int | None, str | None]:
     failed = [step.name for step in steps if step.status == "failed"]
-    timeout = run.facts.timeout if run.facts else 0
+    timeout = run.metadata.timeout if run.metadata else 0
     if modal.end is not None and modal.exit_code is not None:
         return verdict(modal.end, modal.exit_code, run.status, failed, timeout)
     if run.status in {"completed", PAUSED}:
@@ -182,7 +182,7 @@ def _end(
         return verdict("stopped", 0, run.status, failed, timeout)
     code, headline = verdict("failed", 1, run.status, failed, timeout)
     # Without Modal's word, a failure may as well have been a timeout or a termination.
-    return (None if modal.sandbox == "not asked" and run.facts else code), headline
+    return (None if modal.sandbox == "not asked" and run.metadata else code), headline
 
 
 def with_events(view: RunStatus, events: Mapping[str, StepEvent]) -> RunStatus:
@@ -204,9 +204,9 @@ def with_events(view: RunStatus, events: Mapping[str, StepEvent]) -> RunStatus:
 _ENDED = frozenset({"completed", "cached", "failed", "stopped", "skipped", "retried"})
 
 
-def _with_event(step: KnownStep, event: StepEvent) -> KnownStep:
+def _with_event(step: StepRecord, event: StepEvent) -> StepRecord:
     at = _moment(event.at)
-    held = step.facts
+    held = step.metadata
     facts = StepMetadata(
         sandbox_id=event.sandbox or (held.sandbox_id if held else ""),
         gpu=event.gpu or (held.gpu if held else None),
@@ -238,7 +238,7 @@ def _with_event(step: KnownStep, event: StepEvent) -> KnownStep:
     )
 
 
-def _start(step: KnownStep, event: StepEvent, state: str) -> datetime | None:
+def _start(step: StepRecord, event: StepEvent, state: str) -> datetime | None:
     """When what an event is about has begun; None where it has not."""
     if state == "starting":
         return None

@@ -15,7 +15,7 @@ from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
 from modalrun.run.metadata import PREFIX, RunMetadata, StepMetadata, from_metadata
-from modalrun.run.records import KnownRun, KnownStack, KnownStep, id_prefix
+from modalrun.run.records import RunRecord, StackRecord, StepRecord, id_prefix
 from modalrun.zenml_api.errors import translated
 
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
@@ -23,7 +23,7 @@ _OURS = f"{PREFIX}target:contains:al"
 _PAGE = 100
 
 
-def matching(text: str) -> list[KnownRun]:
+def matching(text: str) -> list[RunRecord]:
     """The runs that a text can mean: of that name, or with an id that is or begins like it.
 
     Any run counts, not only those that modalrun started.
@@ -45,7 +45,7 @@ def matching(text: str) -> list[KnownRun]:
         return [known(run) for run in found.items]
 
 
-def by_id(run_id: str) -> KnownRun:
+def by_id(run_id: str) -> RunRecord:
     """The run of a whole id.
 
     Raises:
@@ -66,7 +66,7 @@ def listed(
     pipeline: str | None = None,
     since: datetime | None = None,
     everybodys: bool = False,
-) -> list[KnownRun]:
+) -> list[RunRecord]:
     """The newest runs of the active project, newest first, in one query per hundred.
 
     Args:
@@ -88,7 +88,7 @@ def listed(
         filters["created"] = f"gte:{since:%Y-%m-%d %H:%M:%S}"
     if not everybodys:
         filters["run_metadata"] = _OURS
-    found: list[KnownRun] = []
+    found: list[RunRecord] = []
     with translated():
         client = Client()
         size = min(limit, _PAGE)
@@ -100,7 +100,7 @@ def listed(
     return found[:limit]
 
 
-def read(run: KnownRun) -> tuple[KnownRun, tuple[KnownStep, ...]]:
+def read(run: RunRecord) -> tuple[RunRecord, tuple[StepRecord, ...]]:
     """A run and all steps of its pipeline as they are now, parents before children.
 
     Raises:
@@ -112,7 +112,7 @@ def read(run: KnownRun) -> tuple[KnownRun, tuple[KnownStep, ...]]:
         response = client.zen_store.get_run(UUID(run.id))
         fresh = known(response)
         # What modalrun stores with a step costs a query more per page; one sandbox has nothing.
-        per_step = fresh.facts is not None and fresh.facts.mode == "per_step"
+        per_step = fresh.metadata is not None and fresh.metadata.mode == "per_step"
         recorded: dict[str, StepRunResponse] = {}
         for step in _step_runs(client, response, hydrate=per_step):
             recorded[step.name] = step
@@ -124,7 +124,7 @@ def read(run: KnownRun) -> tuple[KnownRun, tuple[KnownStep, ...]]:
         return fresh, tuple(
             _known_step(recorded[name], detailed=per_step or name in failed)
             if name in recorded
-            else KnownStep(name, "not run")
+            else StepRecord(name, "not run")
             for name in _invocations(client, response, list(recorded))
         )
 
@@ -146,13 +146,13 @@ def step_names(run_id: str) -> tuple[str, ...] | None:
         return tuple(_invocations(client, run, [])) or None
 
 
-def sandbox_seconds(runs: Sequence[KnownRun]) -> dict[str, list[KnownStep]]:
+def sandbox_seconds(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
     """Every attempt of the steps of several runs, by run id; in one query per hundred attempts.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    attempts: dict[str, list[KnownStep]] = {run.id: [] for run in runs}
+    attempts: dict[str, list[StepRecord]] = {run.id: [] for run in runs}
     if not runs:
         return attempts
     with translated():
@@ -163,7 +163,7 @@ def sandbox_seconds(runs: Sequence[KnownRun]) -> dict[str, list[KnownStep]]:
     return attempts
 
 
-def dashboard_url(run: KnownRun) -> str | None:
+def dashboard_url(run: RunRecord) -> str | None:
     """The run's page on ZenML's dashboard; None where there is no dashboard."""
     with translated():
         client = Client()
@@ -172,10 +172,10 @@ def dashboard_url(run: KnownRun) -> str | None:
         return get_run_url(client.zen_store.get_run(UUID(run.id), hydrate=False)) or None
 
 
-def known(run: PipelineRunResponse) -> KnownRun:
+def known(run: PipelineRunResponse) -> RunRecord:
     """A run as ZenML gave it."""
     pipeline, stack = run.pipeline, run.stack
-    return KnownRun(
+    return RunRecord(
         id=str(run.id),
         name=run.name,
         pipeline=pipeline.name if pipeline is not None else "",
@@ -186,18 +186,18 @@ def known(run: PipelineRunResponse) -> KnownRun:
         end=run.end_time,
         reason=run.get_body().status_reason,
         facts=from_metadata(RunMetadata, run.run_metadata),
-        stack=None if stack is None else KnownStack(str(stack.id), stack.name),
+        stack=None if stack is None else StackRecord(str(stack.id), stack.name),
     )
 
 
-def _known_step(step: StepRunResponse, *, detailed: bool) -> KnownStep:
+def _known_step(step: StepRunResponse, *, detailed: bool) -> StepRecord:
     reason, facts = None, None
     if detailed:
         facts = from_metadata(StepMetadata, step.run_metadata)
         exception = step.get_metadata().exception_info
         if exception is not None and step.status.value == "failed":
             reason = _last_line(exception.traceback)
-    return KnownStep(
+    return StepRecord(
         name=step.name,
         status=step.status.value,
         attempt=step.version,

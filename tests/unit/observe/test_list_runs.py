@@ -12,7 +12,7 @@ from modalrun.errors import UsageError
 from modalrun.observe.list_runs import check_states, estimate
 from modalrun.plan.prices import PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.records import RunRecord, StepRecord
 
 NOON = datetime(2026, 11, 23, 12)
 HOUR = timedelta(hours=1)
@@ -25,11 +25,11 @@ TABLE = PriceTable(
     regions={"us": Decimal(2)},
 )
 FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600, cpu=2, memory=1024)
-RUN = KnownRun("id", "name", "training", "completed", True, NOON, NOON, NOON + HOUR, facts=FACTS)
+RUN = RunRecord("id", "name", "training", "completed", True, NOON, NOON, NOON + HOUR, facts=FACTS)
 PER_SECOND = Decimal("0.0021")
 
 
-def cost(run: KnownRun, *attempts: KnownStep) -> Decimal | None:
+def cost(run: RunRecord, *attempts: StepRecord) -> Decimal | None:
     return estimate(run, attempts, NOON + 2 * HOUR, TABLE)
 
 
@@ -47,13 +47,13 @@ def test_a_local_run_costs_nothing_and_an_unknown_gpu_nobody_knows_what() -> Non
 
 
 def test_every_attempt_of_a_step_adds_to_the_driver() -> None:
-    attempt = KnownStep(
+    attempt = StepRecord(
         "train", "failed", 1, NOON, NOON + HOUR / 60, facts=StepMetadata("sb", "T4", 2)
     )
     default_memory = cost(replace(RUN, facts=replace(FACTS, memory=None), end=NOON))
     assert default_memory == 0
     one = cost(RUN, attempt)
-    two = cost(RUN, attempt, replace(attempt, attempt=2), KnownStep("load", "cached"))
+    two = cost(RUN, attempt, replace(attempt, attempt=2), StepRecord("load", "cached"))
     assert one is not None and two is not None
     assert two - one == one - 3600 * PER_SECOND > 60 * Decimal("0.012")
 

@@ -7,12 +7,12 @@ from datetime import datetime
 import pytest
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.run.records import KnownRun, choose, id_prefix, wanted
+from modalrun.run.records import RunRecord, choose, id_prefix, wanted
 
 
-def run(digits: str, name: str) -> KnownRun:
+def run(digits: str, name: str) -> RunRecord:
     run_id = f"{digits}-0000-4000-8000-000000000000"
-    return KnownRun(run_id, name, "training", "completed", True, datetime(2026, 11, 23))
+    return RunRecord(run_id, name, "training", "completed", True, datetime(2026, 11, 23))
 
 
 ONE, TWO, THREE = run("abcd1111", "first"), run("abcd2222", "second"), run("12345678", "abcd")
@@ -62,7 +62,7 @@ def test_an_ambiguous_beginning_lists_the_candidates() -> None:
 @pytest.mark.parametrize(
     ("text", "near"), [("secnd", TWO), ("irs", ONE), ("12355678", THREE), ("12345", THREE)]
 )
-def test_an_unknown_run_names_the_nearest(text: str, near: KnownRun) -> None:
+def test_an_unknown_run_names_the_nearest(text: str, near: RunRecord) -> None:
     with pytest.raises(NotFoundError) as raised:
         choose(text, [], RUNS)
     assert near.name in raised.value.message

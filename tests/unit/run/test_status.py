@@ -9,17 +9,17 @@ import pytest
 
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.status import LOST, NOT_ASKED, ModalView, judge, needs_modal, with_events
 
 NOON = datetime(2026, 11, 23, 12)
 FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600)
-RUN = KnownRun("id", "name", "training", "running", False, NOON, NOON, facts=FACTS)
+RUN = RunRecord("id", "name", "training", "running", False, NOON, NOON, facts=FACTS)
 RUNNING = ModalView("running")
 KILLED = ModalView("ended", "stopped", 137)
 
 
-def finished(status: str) -> KnownRun:
+def finished(status: str) -> RunRecord:
     return replace(RUN, status=status, finished=True, end=NOON + timedelta(minutes=1))
 
 
@@ -34,7 +34,7 @@ def test_a_run_goes_on_where_both_say_so() -> None:
 
 def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:
     asked = replace(RUN, facts=replace(FACTS, stop_requested=True))
-    steps = [KnownStep("load", "completed"), KnownStep("train", "running")]
+    steps = [StepRecord("load", "completed"), StepRecord("train", "running")]
     (note,) = judge(asked, steps, RUNNING).notes
     assert note.text == "It was asked to stop; what runs may finish: train."
     (note,) = judge(asked, steps[:1], RUNNING).notes
@@ -127,10 +127,10 @@ def test_modal_is_asked_only_where_it_matters() -> None:
         assert needs_modal(finished(status), exit_wanted=True) == (status == "failed")
 
 
-WAITING = KnownStep("train", "not run")
+WAITING = StepRecord("train", "not run")
 
 
-def brought_up_to_date(step: KnownStep, event: StepEvent) -> KnownStep:
+def brought_up_to_date(step: StepRecord, event: StepEvent) -> StepRecord:
     (result,) = with_events(judge(RUN, [step], RUNNING), {event.step: event}).steps
     return result
 
@@ -145,23 +145,23 @@ def test_the_driver_is_ahead_of_zenml() -> None:
     assert (recorded.status, recorded.start) == ("running", begun)
     adopted = brought_up_to_date(WAITING, replace(event, began=at(3)))
     assert (adopted.status, adopted.start) == ("running", NOON + timedelta(seconds=3))
-    assert step.facts == StepMetadata("sb-2", gpu="T4", cpu=2)
+    assert step.metadata == StepMetadata("sb-2", gpu="T4", cpu=2)
 
 
 def test_the_drivers_end_of_a_step_carries_its_reason() -> None:
     event = StepEvent("train", "failed", at(9), 2, "sb-2", exit_code=137, reason="It was killed.")
     step = brought_up_to_date(replace(WAITING, status="running", start=NOON), event)
     assert (step.status, step.attempt, step.end) == ("failed", 2, NOON + timedelta(seconds=9))
-    assert step.facts is not None
-    assert (step.facts.exit_code, step.facts.exit_reason) == (137, "It was killed.")
+    assert step.metadata is not None
+    assert (step.metadata.exit_code, step.metadata.exit_reason) == (137, "It was killed.")
 
 
 def test_zenmls_end_of_a_step_stays_unless_a_new_attempt_has_begun() -> None:
-    ended = KnownStep("train", "failed", 1, NOON, NOON + timedelta(seconds=10))
+    ended = StepRecord("train", "failed", 1, NOON, NOON + timedelta(seconds=10))
     assert brought_up_to_date(ended, StepEvent("train", "running", at(5))).status == "failed"
     again = brought_up_to_date(ended, StepEvent("train", "running", at(12), 2, "sb-3"))
     assert (again.status, again.attempt, again.end) == ("starting", 2, None)
-    assert again.facts is not None and again.facts.sandbox_id == "sb-3"
+    assert again.metadata is not None and again.metadata.sandbox_id == "sb-3"
 
 
 def test_events_say_nothing_of_a_run_that_is_over() -> None:
