@@ -27,7 +27,7 @@ from modalrun.submit.source_changes import MOST_FILES, compare, listing
 from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.resuming import Interrupted
+    from modalrun.zenml_api.records.resuming import Interrupted
 
 
 def resume(
@@ -51,7 +51,7 @@ def resume(
         UsageError: It has no driver, or the source tree is not there or has changed.
         ModalrunError: ZenML or Modal can't be asked.
     """
-    from modalrun.zenml_api import resuming
+    from modalrun.zenml_api.records import resuming
 
     watcher.phase("Reading the run")
     run = resuming.read(run_id)
@@ -204,7 +204,7 @@ def _submitted(
     earlier: tuple[str, ...],
 ) -> RunHandle:
     from modalrun.submit.submission import run_facts
-    from modalrun.zenml_api import resuming
+    from modalrun.zenml_api.records import resuming
 
     metadata = to_metadata(run_facts(plan, sandbox, earlier))
     recording = threading.Thread(target=resuming.store, args=(run.id, metadata), daemon=True)

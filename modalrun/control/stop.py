@@ -15,7 +15,7 @@ from modalrun.modal_api.termination import END_SECONDS, RunSandboxes
 
 if TYPE_CHECKING:
     from modalrun.spec.run_spec import Target
-    from modalrun.zenml_api.stopping import Stoppable
+    from modalrun.zenml_api.records.stopping import Stoppable
 
 ANNOUNCED_SECONDS = 10.0
 """How long a run that is being submitted may have nothing of modalrun's on record."""
@@ -62,7 +62,7 @@ def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) ->
         ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
     """
     with redirect_stdout(stderr):
-        from modalrun.zenml_api import stopping
+        from modalrun.zenml_api.records import stopping
 
         run = stopping.look(run_id)
     if run.finished and not (force and run.metadata):
@@ -92,7 +92,7 @@ def _while_submitted(run: Stoppable, *, wait: bool, say: Callable[[str], None]) 
     The process that submits it sees in ZenML that it is to end, ends what it has created, and says
     so in ZenML. Where that process is gone, what it has created is ended here.
     """
-    from modalrun.zenml_api import runs, stopping
+    from modalrun.zenml_api.records import runs, stopping
 
     until = time.monotonic() + ANNOUNCED_SECONDS
     while run.metadata is None and run.announced is None and not run.finished:
@@ -141,7 +141,7 @@ def by_force(
     Raises:
         ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
     """
-    from modalrun.zenml_api import runs, stopping
+    from modalrun.zenml_api.records import runs, stopping
 
     unrecorded: ModalrunError | None = None
     try:
@@ -167,7 +167,7 @@ def by_force(
 def _graceful(
     run: Stoppable, sandboxes: RunSandboxes, *, wait: bool, say: Callable[[str], None]
 ) -> Stopped:
-    from modalrun.zenml_api import runs, stopping
+    from modalrun.zenml_api.records import runs, stopping
 
     asked = sandboxes.ask_to_stop()
     if asked:

@@ -27,8 +27,8 @@ from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes, Wanted
-    from modalrun.zenml_api.recorder import RunRecorder
-    from modalrun.zenml_api.step_records import StepState as StepRecordState
+    from modalrun.zenml_api.execution.recorder import RunRecorder
+    from modalrun.zenml_api.records.step_records import StepState as StepRecordState
 
 STOP_REASON = "ZenML was asked to stop the run"
 

@@ -51,7 +51,7 @@ def main() -> NoReturn:
     try:
         if len(sys.argv) > 1:
             isolated = IsolatedSteps(manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8")))
-        from modalrun.zenml_api.dynamic import DynamicRun
+        from modalrun.zenml_api.execution.dynamic import DynamicRun
 
         run = DynamicRun(os.environ[RUN_ID], isolated)
         gc.freeze()
@@ -77,7 +77,7 @@ def _end(isolated: IsolatedSteps | None) -> NoReturn:
     try:
         if isolated is not None:
             isolated.end_all()
-        from modalrun.zenml_api.runs import finalize_run
+        from modalrun.zenml_api.records.runs import finalize_run
 
         finalize_run(os.environ[RUN_ID], supervisors_reason() or "The sandbox was told to end.")
         code = EXIT_TERMINATED

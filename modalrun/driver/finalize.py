@@ -22,13 +22,13 @@ def main() -> int:
     """
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
     if STEP in os.environ:
-        from modalrun.zenml_api.step_records import fail_step
+        from modalrun.zenml_api.records.step_records import fail_step
 
         fail_step(run_id, os.environ[STEP], reason)
     else:
         if len(sys.argv) > 2:
             _end_steps(Path(sys.argv[2]))
-        from modalrun.zenml_api.runs import finalize_run
+        from modalrun.zenml_api.records.runs import finalize_run
 
         finalize_run(run_id, reason)
     return 0

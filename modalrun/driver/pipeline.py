@@ -40,7 +40,7 @@ from modalrun.run.reporting import one_line, say, tell
 from modalrun.zenml_api import log_filter
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.steps import StepRunner
+    from modalrun.zenml_api.execution.steps import StepRunner
 
 
 STOP_REASON = "the run was asked to stop"
@@ -70,7 +70,7 @@ def main() -> NoReturn:
     gc.disable()
     code = EXIT_FAILED
     try:
-        from modalrun.zenml_api.steps import StepRunner
+        from modalrun.zenml_api.execution.steps import StepRunner
 
         runner = StepRunner(os.environ[RUN_ID])
         gc.freeze()
@@ -195,7 +195,7 @@ def _try_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
 def _record_end(code: int, *, stopped: bool) -> bool:
     """Leave nothing `running` in ZenML; returns whether that worked."""
     try:
-        from modalrun.zenml_api.runs import finalize_run
+        from modalrun.zenml_api.records.runs import finalize_run
 
         reason = "The run was asked to stop." if stopped else _end_reason(code)
         finalize_run(os.environ[RUN_ID], reason, stopped=stopped and code == EXIT_TERMINATED)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from modalrun.errors import ConnectionLostError
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.recorder import RunRecorder
+    from modalrun.zenml_api.execution.recorder import RunRecorder
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Records:
         if self._recorder is None:
             # Imports allocate much and free nothing: collecting meanwhile costs a fifth of it.
             gc.disable()
-            from modalrun.zenml_api.recorder import RunRecorder
+            from modalrun.zenml_api.execution.recorder import RunRecorder
 
             self._recorder = RunRecorder(self._run_id)
             gc.freeze()

@@ -105,7 +105,7 @@ def main() -> NoReturn:
     gc.disable()
     code = EXIT_UNRECORDED
     try:
-        from modalrun.zenml_api.single_step import OneStep
+        from modalrun.zenml_api.execution.single_step import OneStep
 
         step = OneStep(
             os.environ[RUN_ID],

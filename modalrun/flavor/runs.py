@@ -93,7 +93,7 @@ def submit(
         stack.enter_context(_left_open(run))
         with _worded(), _shown_until_started(shown), interrupts.installed():
             job = _job(target, str(snapshot.id), _source_root(run), shown)
-            from modalrun.zenml_api.runs import existing_run
+            from modalrun.zenml_api.records.runs import existing_run
 
             try:
                 submission.start(
@@ -140,7 +140,7 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    from modalrun.zenml_api import queries
+    from modalrun.zenml_api.records import queries
 
     with _worded(), _same_variables():
         view = runs.look(queries.known(run))
@@ -187,7 +187,7 @@ def _source_root(run: PipelineRunResponse) -> Path:
 
 
 def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -> submission.Job:
-    from modalrun.zenml_api import snapshots
+    from modalrun.zenml_api.compiling import snapshots
 
     if target == "local":
         threading.Thread(target=submission.warm_up_server, daemon=True).start()

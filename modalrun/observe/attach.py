@@ -33,7 +33,7 @@ from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.util import interrupts
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.runs import RunRecord
+    from modalrun.zenml_api.records.runs import RunRecord
 
 OnInterrupt = Literal["ask", "stop", "detach"]
 """What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
@@ -395,7 +395,7 @@ def _links(run: RunHandle) -> list[tuple[str, str]]:
 
 def _outcome(run: RunHandle, board: RunProgress, end: SandboxEnd, began: float) -> Outcome:
     """How the run ended, by ZenML's record, which is settled here where nobody else could."""
-    from modalrun.zenml_api import runs
+    from modalrun.zenml_api.records import runs
 
     try:
         if _is_orphaned(run, end) and _may_go_on(runs.read_run(run.run_id)):

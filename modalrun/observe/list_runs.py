@@ -59,7 +59,7 @@ def listing(
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    from modalrun.zenml_api import queries
+    from modalrun.zenml_api.records import queries
 
     found = queries.listed(
         limit=limit, states=states, pipeline=pipeline, since=since, everybodys=everybodys

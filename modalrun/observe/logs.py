@@ -169,7 +169,7 @@ def _whereabouts(run: RunRecord) -> Whereabouts:
 def _refuse_cached(run: RunRecord) -> None:
     if run.status != "completed":
         return
-    from modalrun.zenml_api import queries as history
+    from modalrun.zenml_api.records import queries as history
 
     _, steps = history.read(run)
     if all(step.status == "cached" for step in steps):
@@ -224,7 +224,7 @@ def read(
 def _check_names(place: Whereabouts, names: Sequence[str]) -> None:
     """Refuse at once what would be waited for in vain."""
     place.use_zenml()
-    from modalrun.zenml_api import queries as history
+    from modalrun.zenml_api.records import queries as history
 
     steps = history.step_names(place.run_id)
     if steps is not None and (error := log_filter.unknown(names, steps)):
@@ -234,7 +234,7 @@ def _check_names(place: Whereabouts, names: Sequence[str]) -> None:
 def _nothing_of(names: Sequence[str], place: Whereabouts, choice: Choice) -> NotFoundError:
     """Why there are no lines of the steps that some names mean."""
     place.use_zenml()
-    from modalrun.zenml_api import queries as history
+    from modalrun.zenml_api.records import queries as history
 
     run, steps = history.read(history.by_id(place.run_id))
     return log_filter.unknown(names, [step.name for step in steps]) or log_filter.silent(
@@ -291,7 +291,7 @@ def _successor(
     if exit_code != KILLED:
         return None
     place.use_zenml()
-    from modalrun.zenml_api import queries as history
+    from modalrun.zenml_api.records import queries as history
 
     run = history.by_id(place.run_id)
     if not resumption.may_follow(run, exit_code):
@@ -367,7 +367,7 @@ def _unread(history: History, place: Whereabouts, lines: RunLines) -> list[Item]
 def _from_zenml(
     place: Whereabouts, problem: str, say: Callable[[str], None]
 ) -> Iterator[list[Item]]:
-    from modalrun.zenml_api.step_logs import stored_lines
+    from modalrun.zenml_api.records.step_logs import stored_lines
 
     say(f"{problem}; these are the step logs that ZenML has stored")
     some = False

@@ -55,7 +55,7 @@ def next_driver(
         AuthenticationError: ZenML or Modal refuses.
     """
     from modalrun.modal_api import lookup
-    from modalrun.zenml_api import queries
+    from modalrun.zenml_api.records import queries
 
     until = time.monotonic() + patience
     while time.monotonic() < until:

@@ -67,7 +67,7 @@ class _Watch:
             self._over.set()
 
     def _watch(self) -> None:
-        from modalrun.zenml_api import stopping
+        from modalrun.zenml_api.records import stopping
 
         if self._over.wait(ANNOUNCE_SECONDS):
             return
@@ -85,7 +85,7 @@ class _Watch:
 
 def _is_stopped(run_id: str) -> bool:
     """Whether somebody wants the run to end; False where ZenML can't be asked."""
-    from modalrun.zenml_api import stopping
+    from modalrun.zenml_api.records import stopping
 
     try:
         return stopping.is_wanted(run_id)

@@ -17,8 +17,8 @@ from modalrun.run import manifest as orders
 from modalrun.run.manifest import RunManifest
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compile import Compiled
-    from modalrun.zenml_api.runs import CreatedRun
+    from modalrun.zenml_api.compiling.compile import Compiled
+    from modalrun.zenml_api.records.runs import CreatedRun
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def dispatch(
     """
     if plan.mode != "per_step":
         return Dispatched(plan, run.environment)
-    from modalrun.zenml_api import step_policies
+    from modalrun.zenml_api.compiling import step_policies
 
     secrets = {**run.environment, **connection.driver_environment()}
     images = connection.build_images(plan, staged, registry)

@@ -67,7 +67,7 @@ def compile_spec(spec: RunSpec, path: Path) -> None:
         compiled = prepare.load(spec)
         # A plan that can't be made is better found now.
         prepare.prepared(compiled.deployment, compiled.facts, spec)
-        from modalrun.zenml_api.compile import VERSION
+        from modalrun.zenml_api.compiling.compile import VERSION
 
         deployment_file.write(
             path,

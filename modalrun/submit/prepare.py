@@ -21,7 +21,7 @@ from modalrun.submit.runtime_packages import engine_packages
 from modalrun.zenml_api.process import zenml_process
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compile import Compiled
+    from modalrun.zenml_api.compiling.compile import Compiled
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def load(spec: RunSpec) -> Compiled:
     gc.disable()
     try:
         with redirect_stdout(sys.stderr):
-            from modalrun.zenml_api import compile, snapshots
+            from modalrun.zenml_api.compiling import compile, snapshots
 
         path = file_of(spec)
         # ZenML and the user's modules print to stdout while they are imported; stdout is for data.

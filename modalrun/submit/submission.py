@@ -39,8 +39,8 @@ from modalrun.util import interrupts
 from modalrun.zenml_api import process
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compile import Compiled
-    from modalrun.zenml_api.runs import CreatedRun
+    from modalrun.zenml_api.compiling.compile import Compiled
+    from modalrun.zenml_api.records.runs import CreatedRun
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def submit(
         number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                from modalrun.zenml_api import runs
+                from modalrun.zenml_api.records import runs
 
                 finished = start(job, lambda: runs.create_run(job.compiled), watcher, created)
             interrupts.check()
@@ -143,7 +143,8 @@ def start(
     Raises:
         ModalrunError: Of the class that says why the run was not created.
     """
-    from modalrun.zenml_api import image_builds, stopping
+    from modalrun.zenml_api.compiling import image_builds
+    from modalrun.zenml_api.records import stopping
 
     compiled, connection = job.compiled, job.connection
     plan, credentials = image_builds.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
@@ -212,7 +213,7 @@ def _submitted(
     earlier: Sequence[str],
 ) -> RunHandle:
     """A run with its sandbox; that it has one is stored in ZenML meanwhile."""
-    from modalrun.zenml_api import runs
+    from modalrun.zenml_api.records import runs
 
     metadata = {**to_metadata(run_facts(ready.plan, sandbox, earlier)), **ready.metadata}
 
@@ -285,7 +286,7 @@ def _give_up(
     connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: RunObserver
 ) -> None:
     """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
-    from modalrun.zenml_api import runs, stopping
+    from modalrun.zenml_api.records import runs, stopping
 
     if isinstance(error, UnknownOutcomeError):
         return

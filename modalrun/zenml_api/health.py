@@ -12,10 +12,10 @@ from modalrun.errors import AuthenticationError, ModalrunError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
-from modalrun.zenml_api.code_settings import component_config, credentials
-from modalrun.zenml_api.compile import find_stack
+from modalrun.zenml_api.compiling.code_settings import component_config, credentials
+from modalrun.zenml_api.compiling.compile import find_stack
+from modalrun.zenml_api.compiling.image_builds import credentials_for
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.image_builds import credentials_for
 from modalrun.zenml_api.stacks import orchestrator_of, stand_in
 
 

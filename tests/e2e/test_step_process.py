@@ -28,7 +28,7 @@ from modalrun.spec.run_spec import load_spec
 spec = load_spec(Path({path!r}))
 with process.zenml_process(spec.source_root):
     compiled = prepare.load(spec)
-    from modalrun.zenml_api import runs
+    from modalrun.zenml_api.records import runs
     run = runs.create_run(compiled)
 result = {{"id": run.id, "environment": dict(run.environment)}}
 """
@@ -57,8 +57,8 @@ from modalrun.submit import prepare
 from modalrun.zenml_api import process
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.spec.run_spec import load_spec
-from modalrun.zenml_api import runs
-from modalrun.zenml_api.recorder import RunRecorder
+from modalrun.zenml_api.records import runs
+from modalrun.zenml_api.execution.recorder import RunRecorder
 """
 
 

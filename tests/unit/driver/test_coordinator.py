@@ -17,7 +17,7 @@ from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.sandbox_exit import End, Kind
 from modalrun.run.tags import TAG_EARLY
-from modalrun.zenml_api.step_records import StepState
+from modalrun.zenml_api.records.step_records import StepState
 
 DONE = End(Kind.COMPLETED, 0, "The step completed.")
 FAILED = End(Kind.FAILED, 1, "It raised.")

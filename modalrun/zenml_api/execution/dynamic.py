@@ -23,11 +23,11 @@ from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import one_line, say, tell
 from modalrun.run.sandbox_exit import End, Kind
-from modalrun.zenml_api import runs, step_records
+from modalrun.zenml_api.execution.single_step import Word, word
+from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
+from modalrun.zenml_api.records import runs, step_records
 from modalrun.zenml_api.retry import outlast_the_server
-from modalrun.zenml_api.single_step import Word, word
-from modalrun.zenml_api.steps import LoadedRun
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration

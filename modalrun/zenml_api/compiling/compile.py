@@ -41,17 +41,17 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import validation_message, validation_messages
 from modalrun.util.nearest import nearest
-from modalrun.zenml_api.code_settings import (
+from modalrun.zenml_api.compiling.code_settings import (
     component_config,
     component_defaults,
     credentials,
     read_code,
     set_settings,
 )
+from modalrun.zenml_api.compiling.nested_keys import check_nested
+from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.lazy_integrations import activate_lazily
-from modalrun.zenml_api.nested_keys import check_nested
-from modalrun.zenml_api.requirements import with_packages
 from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
 
 VERSION: str = zenml.__version__

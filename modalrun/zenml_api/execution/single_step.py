@@ -39,8 +39,8 @@ from zenml.utils.time_utils import utc_now
 
 from modalrun.run.metadata import StepMetadata, to_metadata
 from modalrun.run.reporting import say
+from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.retry import outlast_the_server
-from modalrun.zenml_api.steps import LoadedRun
 
 Word = Literal["completed", "failed", "stopped", "running"]
 """What ZenML's record says of the step in the end. "running": nothing final."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
-from modalrun.zenml_api.code_settings import component_config, credentials
+from modalrun.zenml_api.compiling.code_settings import component_config, credentials
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.runs import _get_run
+from modalrun.zenml_api.records.runs import _get_run
 from modalrun.zenml_api.stacks import orchestrator_of
 
 

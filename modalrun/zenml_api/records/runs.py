@@ -41,10 +41,10 @@ from zenml.utils.time_utils import utc_now
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.outcome import StepRecord
-from modalrun.zenml_api.cache import Cache
-from modalrun.zenml_api.compile import Compiled
+from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
+from modalrun.zenml_api.records.cache import Cache
 
 
 @dataclass(frozen=True)

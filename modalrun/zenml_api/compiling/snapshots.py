@@ -25,15 +25,15 @@ from modalrun.plan.deployment_file import AGAIN, DeploymentFile
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
-from modalrun.zenml_api.code_settings import (
+from modalrun.zenml_api.compiling.code_settings import (
     OUR_FLAVORS,
     component_config,
     component_defaults,
     credentials,
 )
-from modalrun.zenml_api.compile import Compiled
+from modalrun.zenml_api.compiling.compile import Compiled
+from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.requirements import with_packages
 from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
 
 

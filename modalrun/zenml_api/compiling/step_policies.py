@@ -11,7 +11,7 @@ from zenml.orchestrators.utils import is_setting_enabled
 
 from modalrun.errors import NotFoundError
 from modalrun.run.policies import StepPolicy
-from modalrun.zenml_api.compile import Compiled
+from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 
 

@@ -13,8 +13,8 @@ from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
 from modalrun.run.metadata import PREFIX, Announced, RunMetadata, from_metadata, to_metadata
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.run_access import token_of
-from modalrun.zenml_api.runs import _get_run, _steps
+from modalrun.zenml_api.records.run_access import token_of
+from modalrun.zenml_api.records.runs import _get_run, _steps
 
 
 @dataclass(frozen=True)

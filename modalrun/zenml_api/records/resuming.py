@@ -15,8 +15,8 @@ from modalrun.run import manifest as orders
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.run_access import token_of
-from modalrun.zenml_api.runs import _get_run, _run_url, environment
+from modalrun.zenml_api.records.run_access import token_of
+from modalrun.zenml_api.records.runs import _get_run, _run_url, environment
 from modalrun.zenml_api.stacks import stand_in
 
 
