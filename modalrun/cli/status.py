@@ -45,7 +45,7 @@ def status(
     from modalrun.run import records
     from modalrun.zenml_api import session
 
-    wanted = records.wanted(run, interactive=interactive())
+    wanted = records.run_argument(run, interactive=interactive())
     quiet = output is OutputOption.json
     with Waiting("Reading the run", quiet=quiet) as waiting, session.zenml_session():
         found = runs.resolve(wanted, interactive=False)

@@ -73,7 +73,7 @@ def _refuse(view: RunStatus) -> None:
     text = f"{view.notes[0].text} Nothing was changed."
     if view.run.metadata is None:
         raise UsageError(text, hint=hint)
-    if view.modal.unheard_of:
+    if view.modal.not_found:
         raise NotFoundError(text, hint=hint)
     raise ConnectionLostError(text, hint=hint)
 

@@ -10,11 +10,11 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox, end_kind
 from modalrun.modal_api.errors import translated
 from modalrun.run.metadata import RunMetadata
-from modalrun.run.status import ModalView
+from modalrun.run.status import ModalStatus
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
 
-def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> ModalView:
+def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> ModalStatus:
     """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
 
     Args:
@@ -35,10 +35,10 @@ def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> 
     except NotFoundError:
         return _unknown(facts)
     except ModalrunError as error:
-        return ModalView("unknown", problem=while_looking(error.message))
+        return ModalStatus("unknown", problem=while_looking(error.message))
     if code is None:
-        return ModalView("running", step_sandboxes=steps)
-    return ModalView("ended", end_kind(code), code, steps)
+        return ModalStatus("running", step_sandboxes=steps)
+    return ModalStatus("ended", end_kind(code), code, steps)
 
 
 def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> frozenset[str]:
@@ -105,7 +105,7 @@ def run_sandbox(connection: Connection, facts: RunMetadata) -> RunningSandbox:
     )
 
 
-def _unknown(facts: RunMetadata) -> ModalView:
+def _unknown(facts: RunMetadata) -> ModalStatus:
     where = (
         "the local Modal server of this user and machine"
         if facts.target == "local"
@@ -113,4 +113,4 @@ def _unknown(facts: RunMetadata) -> ModalView:
     )
     wanted = f"; the run went to the workspace '{facts.workspace}'" if facts.workspace else ""
     problem = f"{where} knows no sandbox {facts.sandbox_id}{wanted}."
-    return ModalView("unknown", unheard_of=True, problem=problem)
+    return ModalStatus("unknown", not_found=True, problem=problem)

@@ -68,7 +68,7 @@ def listing(
     attempts = queries.sandbox_seconds(
         [r for r in priced if r.metadata and r.metadata.mode == "per_step"]
     )
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now(timezone.utc)
     return [ListedRun(r, estimate(r, attempts.get(r.id, []), now, LIST_PRICES)) for r in found]
 
 

@@ -171,7 +171,7 @@ def _refuse_cached(run: RunRecord) -> None:
         return
     from modalrun.zenml_api.records import queries as history
 
-    _, steps = history.read(run)
+    _, steps = history.read(run.id)
     if all(step.status == "cached" for step in steps):
         raise NotFoundError(
             f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached, so it"
@@ -236,7 +236,7 @@ def _nothing_of(names: Sequence[str], place: Whereabouts, choice: Choice) -> Not
     place.use_zenml()
     from modalrun.zenml_api.records import queries as history
 
-    run, steps = history.read(history.by_id(place.run_id))
+    run, steps = history.read(place.run_id)
     return log_filter.unknown(names, [step.name for step in steps]) or log_filter.silent(
         names, steps, choice.told, over=run.finished
     )

@@ -21,8 +21,8 @@ from modalrun.output.step_labels import Marks, shortened, widest
 from modalrun.output.wrapping import terminal_width, wrapped
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import SYSTEM, LogLine
-from modalrun.run.outcome import Outcome, StepRecord
-from modalrun.run.progress import RunProgress
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import RunProgress, StepProgress
 
 _DIM = "\x1b[2m"
 _RESET = "\x1b[0m"
@@ -132,7 +132,7 @@ class Reporter:
             for line in self._fitting(outcome.headline):
                 self._talk.print(Text(line, style=style))
             for step in outcome.steps:
-                if step.status == "failed" and step.reason:
+                if step.state == "failed" and step.reason:
                     why = harmless(step.reason.strip().partition("\n")[0], colours=False)
                     for line in self._fitting(f"  {step.name}: {why}", indent=4):
                         self._talk.print(Text(line))
@@ -180,7 +180,7 @@ def _is_pipe(console: Console) -> bool:
         return False
 
 
-def _steps(steps: Sequence[StepRecord], width: int | None) -> Table:
+def _steps(steps: Sequence[StepProgress], width: int | None) -> Table:
     """The steps of a run that is over; with a width, names have the room that is left."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("step", no_wrap=True)
@@ -191,8 +191,8 @@ def _steps(steps: Sequence[StepRecord], width: int | None) -> Table:
         table.add_column("gpu", no_wrap=True)
     rows = []
     for step in steps:
-        cells = [Text(state(step), style=STYLES.get(step.status, ""))]
-        cells.append(Text(duration(step.start, step.end)))
+        cells = [Text(state(step), style=STYLES.get(step.state, ""))]
+        cells.append(Text(duration(step.started, step.ended)))
         cells += [Text(step.gpu or "-")] if has_gpu else []
         rows.append(cells)
     names = {step.name: step.name for step in steps}
@@ -205,9 +205,9 @@ def _steps(steps: Sequence[StepRecord], width: int | None) -> Table:
     return table
 
 
-def state(step: StepRecord) -> str:
+def state(step: StepProgress) -> str:
     """A step's state as the summary shows it."""
-    return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
+    return step.state if step.attempt == 1 else f"{step.state} (try {step.attempt})"
 
 
 def print_wide(console: Console, shown: RenderableType) -> None:

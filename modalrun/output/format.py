@@ -18,15 +18,15 @@ STYLES = {
 """Rich's style for each state of a step."""
 
 
-def duration(start: datetime | None, end: datetime | None) -> str:
-    """The time between two moments; nothing where one of them is not known.
+def duration(start: datetime | float | None, end: datetime | float | None) -> str:
+    """Format the time between two moments; an empty string where one of them is not known.
 
     In whole seconds where one of them is: a ZenML server on MariaDB or MySQL keeps no more.
     """
     if start is None or end is None:
         return ""
-    whole = not (start.microsecond and end.microsecond)
-    return duration_of((end - start).total_seconds(), whole=whole)
+    began, ended = (m.timestamp() if isinstance(m, datetime) else m for m in (start, end))
+    return duration_of(ended - began, whole=began.is_integer() or ended.is_integer())
 
 
 def duration_of(seconds: float, *, whole: bool = False) -> str:

@@ -16,8 +16,8 @@ from modalrun.output.format import duration
 from modalrun.output.sanitize import harmless, without_commands
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import LogLine
-from modalrun.run.outcome import Outcome, StepRecord
-from modalrun.run.progress import RunProgress
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import RunProgress, StepProgress
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable that names the file whose Markdown the job's page shows."""
@@ -146,7 +146,7 @@ class GitHubReporter(Reporter):
         outcome = replace(outcome, steps=tuple(map(_without_commands, outcome.steps)))
         with self._lock:
             self._groups.close()
-            failed = [step for step in outcome.steps if step.status == "failed"]
+            failed = [step for step in outcome.steps if step.state == "failed"]
             for step in failed:
                 message = step.reason or "Its log says why."
                 self._write(command("error", message, title=f"Step {step.name} failed"))
@@ -171,7 +171,7 @@ class GitHubReporter(Reporter):
         super()._end()
 
 
-def _without_commands(step: StepRecord) -> StepRecord:
+def _without_commands(step: StepProgress) -> StepProgress:
     """A step whose reason is one line that commands nothing."""
     if not step.reason:
         return step
@@ -197,7 +197,7 @@ def markdown(outcome: Outcome) -> str:
             cells = (
                 step.name,
                 state(step),
-                duration(step.start, step.end),
+                duration(step.started, step.ended),
                 step.gpu or "",
                 step.reason or "",
             )

@@ -134,16 +134,16 @@ def table(rows: Iterable[StepProgress], now: float, width: int) -> Table:
         width: Columns of the terminal.
     """
     rows = list(rows)
-    states = {row.step: _state(row) for row in rows}
+    states = {row.name: _state(row) for row in rows}
     state_width = max(_STATE_WIDTH, *map(len, states.values()), 0)
     gpu_width = max((len(row.gpu) for row in rows if row.gpu), default=0)
     left = width - (state_width + _GAP) - (_TIME_WIDTH + _GAP) - (gpu_width and gpu_width + _GAP)
-    names = max((len(row.step) for row in rows), default=0)
+    names = max((len(row.name) for row in rows), default=0)
     with_sandbox = _SANDBOX_WIDTH + _GAP
     has_sandbox = any(r.sandbox for r in rows) and left - with_sandbox >= min(names, _SHORT_NAME)
     left -= with_sandbox if has_sandbox else 0
     made = Table(box=None, pad_edge=False, header_style="dim")
-    looks = shortened((row.step for row in rows), max(8, left))
+    looks = shortened((row.name for row in rows), max(8, left))
     made.add_column("step", no_wrap=True, overflow="ellipsis", max_width=max(8, left))
     made.add_column("state", no_wrap=True, min_width=state_width)
     made.add_column("time", justify="right", no_wrap=True, min_width=_TIME_WIDTH)
@@ -154,8 +154,8 @@ def table(rows: Iterable[StepProgress], now: float, width: int) -> Table:
     for row in rows:
         seconds = row.seconds(now)
         cells: list[RenderableType] = [
-            Text(looks[row.step]),
-            Text(states[row.step], style=STYLES.get(row.state, "")),
+            Text(looks[row.name]),
+            Text(states[row.name], style=STYLES.get(row.state, "")),
             "" if seconds is None else duration_of(seconds),
         ]
         if gpu_width:

@@ -61,7 +61,7 @@ _RIGHT = frozenset({"time", "cost"})
 def print_list(found: Sequence[ListedRun]) -> None:
     """Print the runs to stdout, a line each."""
     shown = make_console(stderr=False)
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now(timezone.utc)
     rows = [_row(listed, now) for listed in found]
     columns = [
         name for name, width in _COLUMNS.items() if not shown.is_terminal or shown.width >= width
@@ -89,7 +89,7 @@ def print_list(found: Sequence[ListedRun]) -> None:
 def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
     run = listed.run
     started = run.start or run.created
-    here = started.replace(tzinfo=timezone.utc).astimezone()
+    here = started.astimezone()
     this_year = here.year == datetime.now().year
     values = {
         "run": run.id[:SHORT],

@@ -23,7 +23,7 @@ def as_json(view: RunStatus) -> str:
         "over": view.over,
         "exit_code": view.exit_code,
         "headline": view.headline,
-        "zenml": {"status": run.status, "reason": run.reason, "url": view.url},
+        "zenml": {"status": run.status, "reason": run.reason, "url": run.url},
         "app": {"name": facts.app, "id": facts.app_id, "url": app_url(run)} if facts else None,
         "sandbox": {
             "id": facts.sandbox_id,

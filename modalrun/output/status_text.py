@@ -81,7 +81,7 @@ class LiveStatus:
         now = _now()
         news: list[tuple[datetime, _Change]] = []
         for change in _changes(view):
-            before, words = self._said.get(change.subject, (datetime.min, ""))
+            before, words = self._said.get(change.subject, (_NEVER, ""))
             if words != change.words:
                 # A run that was lost and goes on has not begun a second time.
                 at = change.at if change.at and change.at > before else now
@@ -166,7 +166,7 @@ def _head(view: RunStatus, now: datetime, width: int) -> Group:
         ("duration", duration(started, run.end or (None if view.over else now)) or None, ""),
         ("app", _place(facts.app, app_url(run)) if facts else None, ""),
         ("sandbox", _sandbox(view), ""),
-        ("zenml", view.url, ""),
+        ("zenml", run.url, ""),
     ]
     lines = [Text(harmless(f"Run {run.name}", colours=False), style="bold")]
     for label, value, style in rows:
@@ -230,6 +230,7 @@ def foremost(
     )
 
 
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _QUIET = ("completed", "cached", "not run")
 
 
@@ -285,8 +286,8 @@ def _style(state: str) -> str:
 
 def _local(at: datetime, now: datetime, *, whole: bool = False) -> str:
     """A moment in UTC as a clock on the user's wall shows it; with its day if that isn't today."""
-    here = at.replace(tzinfo=timezone.utc).astimezone()
-    today = now.replace(tzinfo=timezone.utc).astimezone().date()
+    here = at.astimezone()
+    today = now.astimezone().date()
     if whole or here.date() != today:
         return here.strftime("%Y-%m-%d %H:%M:%S")
     return here.strftime("%H:%M:%S")
@@ -300,7 +301,7 @@ def _ago(at: datetime, now: datetime) -> str:
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(tzinfo=None)
+    return datetime.now(timezone.utc)
 
 
 def _width(shown: Console) -> int:

@@ -16,6 +16,9 @@ LATEST = "latest"
 MIN_PREFIX = 4
 """Hex digits that a prefix of a run id needs at least."""
 
+NOT_RUN = "not run"
+"""The status of a step that ZenML has no record of."""
+
 SUCCESSFUL = frozenset({"completed", "cached", "skipped"})
 FINISHED = SUCCESSFUL | {"failed", "retried", "stopped", "cancelled"}
 """ZenML's final statuses (`zenml/enums.py:83`, 0.98.0). "retrying" is none: an attempt follows."""
@@ -75,7 +78,7 @@ class StepRecord:
 
     Attributes:
         name: Invocation id.
-        status: ZenML's status; "not run" for a step that ZenML has no record of.
+        status: ZenML's status, or `NOT_RUN`.
         attempt: Number of the attempt, from 1; infrastructure retries don't count.
         start: When the attempt started.
         end: When it ended.

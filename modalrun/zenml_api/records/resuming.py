@@ -9,14 +9,16 @@ from uuid import UUID
 
 from zenml.client import Client
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
+from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import UsageError
 from modalrun.run import manifest as orders
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.records.queries import get_run
 from modalrun.zenml_api.records.run_access import token_of
-from modalrun.zenml_api.records.runs import _get_run, _run_url, environment
+from modalrun.zenml_api.records.runs import environment
 from modalrun.zenml_api.stacks import stand_in
 
 
@@ -30,7 +32,7 @@ class Interrupted:
         url: Its page on ZenML's dashboard, where there is one.
         status: ZenML's word for its state.
         finished: Whether that state is final.
-        facts: What is recorded of its run sandbox, if it has got one.
+        metadata: What is recorded of its run sandbox, if it has got one.
         order: What the driver needs; None for a run without a driver.
         environment: Variables for the driver. They hold ZenML's credentials.
         credentials: The Modal token of the stack's orchestrator. Never printed.
@@ -41,7 +43,7 @@ class Interrupted:
     url: str | None
     status: str
     finished: bool
-    facts: RunMetadata | None
+    metadata: RunMetadata | None
     order: RunManifest | None
     environment: Mapping[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
@@ -56,7 +58,7 @@ def read(run_id: str) -> Interrupted:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        run = _get_run(Client(), run_id)
+        run = get_run(Client(), run_id)
         if run.snapshot is None or run.snapshot.stack is None:
             raise UsageError(f"The run {run_id} has lost its deployment or its stack.")
         try:
@@ -71,10 +73,10 @@ def read(run_id: str) -> Interrupted:
         return Interrupted(
             id=str(run.id),
             name=run.name,
-            url=_run_url(run),
+            url=get_run_url(run) or None,
             status=run.status.value,
             finished=run.status.is_finished,
-            facts=from_metadata(RunMetadata, run.run_metadata),
+            metadata=from_metadata(RunMetadata, run.run_metadata),
             order=order,
             environment=environment(run.id, stand_in(model), str(run.orchestrator_run_id))
             if going_on

@@ -7,7 +7,7 @@ from zenml.models import PipelineRunResponse
 
 from modalrun.zenml_api.compiling.code_settings import component_config, credentials
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.records.runs import _get_run
+from modalrun.zenml_api.records.queries import get_run
 from modalrun.zenml_api.stacks import orchestrator_of
 
 
@@ -27,7 +27,7 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
     if target != "modal":
         return None
     with translated():
-        return token_of(_get_run(Client(), run_id), target)
+        return token_of(get_run(Client(), run_id), target)
 
 
 def token_of(run: PipelineRunResponse, target: str) -> tuple[str, str] | None:

@@ -27,7 +27,6 @@ from zenml.models import (
     PipelineRunResponse,
     PipelineRunUpdate,
     PipelineSnapshotRequest,
-    StepRunResponse,
     StepRunUpdate,
 )
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
@@ -38,34 +37,13 @@ from zenml.utils import pagination_utils
 from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
 
-from modalrun.errors import NotFoundError, UsageError
+from modalrun.errors import UsageError
 from modalrun.run.metadata import PREFIX
-from modalrun.run.outcome import StepRecord
 from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """A run as ZenML records it.
-
-    Attributes:
-        id: ZenML's run id.
-        name: Its name.
-        status: ZenML's word for its state.
-        finished: Whether that state is final.
-        steps: Its steps, in the order they were created, the last attempt of each.
-        url: Its page on the ZenML dashboard, where there is one.
-    """
-
-    id: str
-    name: str
-    status: str
-    finished: bool
-    steps: tuple[StepRecord, ...]
-    url: str | None
+from modalrun.zenml_api.records.queries import get_run, step_runs
 
 
 @dataclass(frozen=True)
@@ -126,9 +104,11 @@ def create_run(compiled: Compiled) -> CreatedRun:
         dynamic = compiled.deployment.dynamic
         cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
         if cached and len(cached) == len(compiled.deployment.steps):
-            return CreatedRun(str(run.id), run.name, _run_url(run), {}, cached, finished=True)
+            return CreatedRun(
+                str(run.id), run.name, get_run_url(run) or None, {}, cached, finished=True
+            )
         variables = environment(run.id, compiled.stack, orchestrator_run_id)
-        return CreatedRun(str(run.id), run.name, _run_url(run), variables, cached=cached)
+        return CreatedRun(str(run.id), run.name, get_run_url(run) or None, variables, cached=cached)
 
 
 def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
@@ -145,18 +125,22 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
     """
     with translated():
         client = Client()
-        run = _get_run(client, run_id)
+        run = get_run(client, run_id)
         # As in `create_run`: without one, the steps of another run could adopt it.
         orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
         if run.orchestrator_run_id is None:
             client.zen_store.update_run(
                 run.id, PipelineRunUpdate(orchestrator_run_id=orchestrator_run_id)
             )
-        done = {s.name for s in _steps(client, run_id) if s.status.is_successful}
+        done = {
+            s.name
+            for s in step_runs(client, pipeline_run_id=UUID(run_id))
+            if s.status.is_successful
+        }
         return CreatedRun(
             str(run.id),
             run.name,
-            _run_url(run),
+            get_run_url(run) or None,
             _complete(dict(variables), compiled.stack, orchestrator_run_id),
             cached=frozenset(done),
         )
@@ -204,52 +188,6 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
         return False
 
 
-def read_run(run_id: str) -> RunRecord:
-    """The run and its steps as ZenML records them now.
-
-    Raises:
-        NotFoundError: There is no such run.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
-    """
-    with translated():
-        client = Client()
-        run = _get_run(client, run_id)
-        last = {
-            step.name: step
-            for step in sorted(_steps(client, run_id), key=lambda s: (s.created, s.version))
-        }
-        steps = {
-            step.name: StepRecord(
-                name=step.name,
-                status=step.status.value,
-                start=step.start_time,
-                end=step.end_time,
-                attempt=step.version,
-                reason=_reason(step) if step.status == ExecutionStatus.FAILED else None,
-            )
-            for step in last.values()
-        }
-        return RunRecord(
-            id=str(run.id),
-            name=run.name,
-            status=run.status.value,
-            finished=run.status.is_finished,
-            steps=tuple(steps.values()),
-            url=_run_url(run),
-        )
-
-
-def _reason(step: StepRunResponse) -> str | None:
-    """Why a step failed, in one line: its exception, or the sentence that was stored for it."""
-    info = step.get_hydrated_version().exception_info
-    if info is None:
-        return None
-    if info.source and info.message:
-        return f"{info.source.rpartition('.')[2]}: {info.message.strip().splitlines()[0]}"
-    lines = info.traceback.strip().splitlines()
-    return lines[-1] if lines else None
-
-
 def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     """Record the end of a run whose process can't do it any more.
 
@@ -270,7 +208,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     with translated():
         client = Client()
         status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
-        run = _get_run(client, run_id)
+        run = get_run(client, run_id)
         recorded = run.status
         if recorded == ExecutionStatus.PAUSED and not stopped:
             return False
@@ -282,7 +220,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         for child in _children(client, run):
             ended = finalize_run(child, reason, stopped=status == ExecutionStatus.STOPPED)
             changed = ended or changed
-        for step in _steps(client, run_id):
+        for step in step_runs(client, pipeline_run_id=UUID(run_id)):
             if step.status.is_finished:
                 continue
             # Of a step with retries left ZenML makes RETRYING (`sql_zen_store.py:13129`), but
@@ -304,7 +242,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
 
 def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
     """Give a run a final status; returns whether it had none."""
-    run = _get_run(client, run_id)
+    run = get_run(client, run_id)
     if run.status.is_finished:
         return False
     if status == ExecutionStatus.STOPPED:
@@ -334,7 +272,7 @@ def mark_stopping(run_id: str, reason: str) -> bool:
     """
     with translated():
         client = Client()
-        if _get_run(client, run_id).status.is_finished:
+        if get_run(client, run_id).status.is_finished:
             return False
         try:
             client.zen_store.update_run(
@@ -359,19 +297,6 @@ def _register_pipeline(client: Client, name: str) -> PipelineResponse:
         return client.list_pipelines(name=f"equals:{name}", size=1).items[0]
 
 
-def _get_run(client: Client, run_id: str) -> PipelineRunResponse:
-    try:
-        return client.zen_store.get_run(UUID(run_id))
-    except KeyError as error:
-        raise NotFoundError(f"ZenML has no run {run_id}.") from error
-
-
-def _steps(client: Client, run_id: str) -> list[StepRunResponse]:
-    return pagination_utils.depaginate(
-        client.list_run_steps, pipeline_run_id=UUID(run_id), project=client.active_project.id
-    )
-
-
 def _children(client: Client, run: PipelineRunResponse) -> list[str]:
     """The runs of child pipelines that are not finished."""
     if run.snapshot is None or not run.snapshot.is_dynamic:
@@ -380,7 +305,3 @@ def _children(client: Client, run: PipelineRunResponse) -> list[str]:
         client.list_pipeline_runs, parent_run_id=run.id, project=client.active_project.id
     )
     return [str(child.id) for child in found if not child.status.is_finished]
-
-
-def _run_url(run: PipelineRunResponse) -> str | None:
-    return get_run_url(run) or None

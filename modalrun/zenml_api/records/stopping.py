@@ -13,8 +13,8 @@ from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
 from modalrun.run.metadata import PREFIX, Announced, RunMetadata, from_metadata, to_metadata
 from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.records.queries import get_run, step_runs
 from modalrun.zenml_api.records.run_access import token_of
-from modalrun.zenml_api.records.runs import _get_run, _steps
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Stoppable:
         status: ZenML's word for its state.
         finished: Whether that state is final.
         running: Steps that ZenML records as unfinished.
-        facts: Where its sandboxes are; None where modalrun has stored nothing (yet).
+        metadata: Where its sandboxes are; None where modalrun has stored nothing (yet).
         announced: Where they will be, once that is known.
         credentials: The Modal token of its stack's orchestrator, if it has one. Never printed.
     """
@@ -37,7 +37,7 @@ class Stoppable:
     status: str
     finished: bool
     running: tuple[str, ...]
-    facts: RunMetadata | None
+    metadata: RunMetadata | None
     announced: Announced | None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
@@ -50,9 +50,13 @@ def look(run_id: str) -> Stoppable:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        run = _get_run(Client(), run_id)
-        running = [s.name for s in _steps(Client(), run_id) if not s.status.is_finished]
-        facts = from_metadata(RunMetadata, run.run_metadata)
+        run = get_run(Client(), run_id)
+        running = [
+            s.name
+            for s in step_runs(Client(), pipeline_run_id=UUID(run_id))
+            if not s.status.is_finished
+        ]
+        metadata = from_metadata(RunMetadata, run.run_metadata)
         announced = from_metadata(Announced, run.run_metadata)
         target = announced.target if announced is not None else "local"
         return Stoppable(
@@ -61,7 +65,7 @@ def look(run_id: str) -> Stoppable:
             status=run.status.value,
             finished=run.status.is_finished,
             running=tuple(dict.fromkeys(running)),
-            facts=facts,
+            metadata=metadata,
             announced=announced,
             credentials=token_of(run, target),
         )
@@ -75,7 +79,7 @@ def is_wanted(run_id: str) -> bool:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        status = _get_run(Client(), run_id).status
+        status = get_run(Client(), run_id).status
     return status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 
 import pytest
 
 from modalrun.observe.log_filter import silent, unknown
 from modalrun.run.records import StepRecord
 
-NOON = datetime(2026, 11, 23, 12)
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 NAMES = ["load", "train_small", "train_large"]
 
 

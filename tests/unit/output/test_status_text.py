@@ -14,16 +14,16 @@ from modalrun.output import status_text
 from modalrun.output.status_text import foremost
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StackRecord, StepRecord
-from modalrun.run.status import NOT_ASKED, ModalView, judge
+from modalrun.run.status import NOT_ASKED, ModalStatus, derive_status
 
-NOON = datetime(2026, 11, 23, 12)
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 FACTS = RunMetadata(
     "modal", "per_step", "zenml-pipeline-training", "ap-" + "1" * 22, "sb-" + "A" * 26, 600, "dev"
 )
 STEP_FACTS = StepMetadata("sb-" + "B" * 26, gpu="H100:2", cpu=8, memory=32768, exit_reason="OOM.")
 STEPS = [
     StepRecord("load_the_data", "completed", 1, NOON, NOON + timedelta(seconds=4)),
-    StepRecord("train\x1b[2J", "failed", 2, NOON, NOON + timedelta(hours=2), facts=STEP_FACTS),
+    StepRecord("train\x1b[2J", "failed", 2, NOON, NOON + timedelta(hours=2), metadata=STEP_FACTS),
     StepRecord("report", "not run"),
 ]
 RUN = RunRecord(
@@ -31,22 +31,24 @@ RUN = RunRecord(
     "training-2026_11_23-12_00_00_000000",
     "training",
     "failed",
-    True,
     NOON,
     NOON,
     NOON + timedelta(hours=2),
     reason="Steps failed.\nAll of them.",
-    facts=FACTS,
+    metadata=FACTS,
     stack=StackRecord("a-stack-id", "our-stack"),
 )
 
 
 def rendered(
-    width: int, run: RunRecord = RUN, modal: ModalView = NOT_ASKED, steps: list[StepRecord] = STEPS
+    width: int,
+    run: RunRecord = RUN,
+    modal: ModalStatus = NOT_ASKED,
+    steps: list[StepRecord] = STEPS,
 ) -> str:
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, markup=False, emoji=False)
-    view = judge(run, steps, modal)
+    view = derive_status(run, steps, modal)
     console.print(status_text._rendered(view, NOON + timedelta(hours=3), width))
     return text.getvalue()
 
@@ -70,14 +72,14 @@ def test_everything_is_said_at_any_width(width: int) -> None:
 
 def test_a_step_that_was_started_again_says_why() -> None:
     facts = StepMetadata("sb-2", exit_reason="It was killed.", infrastructure_retries=1)
-    steps = [StepRecord("train", "completed", 1, NOON, NOON, facts=facts)]
+    steps = [StepRecord("train", "completed", 1, NOON, NOON, metadata=facts)]
     text = rendered(120, replace(RUN, status="completed", reason=None), steps=steps)
     assert "  train: It was killed. It was started again, at no retry's cost.\n" in text
 
 
 def test_a_lost_run_says_what_to_do() -> None:
-    lost = replace(RUN, status="running", finished=False, end=None)
-    text = rendered(80, lost, ModalView("ended", "stopped", 137))
+    lost = replace(RUN, status="running", end=None)
+    text = rendered(80, lost, ModalStatus("ended", "stopped", 137))
     assert "lost (ZenML says 'running')" in text
     assert f"  modalrun resume {RUN.id}\n" in text
     assert f"  modalrun reconcile {RUN.id}\n" in text
@@ -97,14 +99,14 @@ def test_steps_that_move_come_first_where_there_is_no_room_for_all() -> None:
 def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now(timezone.utc)
     began = now.replace(microsecond=0) - timedelta(seconds=30)
     done = StepRecord("done", "completed", 1, began, began + timedelta(seconds=4))
     busy = StepRecord("busy", "running", 1, began + timedelta(seconds=5))
     early = StepRecord("early", "starting", since=began + timedelta(seconds=1))
-    run = replace(RUN, status="running", finished=False, start=began, end=None)
+    run = replace(RUN, status="running", start=began, end=None)
     live = status_text.LiveStatus()
-    view = judge(run, [done, busy, early, StepRecord("later", "not run")], NOT_ASKED)
+    view = derive_status(run, [done, busy, early, StepRecord("later", "not run")], NOT_ASKED)
 
     live.show(view)
     live.show(view)
@@ -120,7 +122,7 @@ def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
         )
     ]
 
-    live.show(judge(run, [], ModalView("ended", "stopped", 137)))
+    live.show(derive_status(run, [], ModalStatus("ended", "stopped", 137)))
     live.show(view)
 
     # A run that was lost and goes on has not begun a second time.
