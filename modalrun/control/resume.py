@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import UsageError
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api import Connection, RunningSandbox, run_sandboxes
 from modalrun.observe.attach import RunHandle, RunObserver
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.image_recipe import Named
@@ -27,7 +27,7 @@ from modalrun.submit.source_changes import MOST_FILES, compare, listing
 from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.records.resuming import Interrupted
+    from modalrun.zenml_api.records.run_access import ResumableRun
 
 
 def resume(
@@ -51,10 +51,10 @@ def resume(
         UsageError: It has no driver, or the source tree is not there or has changed.
         ModalrunError: ZenML or Modal can't be asked.
     """
-    from modalrun.zenml_api.records import resuming
+    from modalrun.zenml_api.records.run_access import read_resumable
 
     watcher.phase("Reading the run")
-    run = resuming.read(run_id)
+    run = read_resumable(run_id)
     if run.finished:
         return f"The run {run.id} is over: {run.status}. There is nothing to resume."
     if run.order is None and run.status == PAUSED:
@@ -73,14 +73,15 @@ def resume(
     connection = Connection(cast("Target", order.target), credentials=run.credentials)
     plan = _plan(order)
     spec = for_run(plan.run_sandbox, run.id)
-    if (found := connection.find_running(plan, spec)) is not None:
+    if (found := run_sandboxes.find_running(connection, plan, spec)) is not None:
         return f"The run's driver is running, in the sandbox {found}. There is nothing to resume."
-    earlier = _earlier(run, connection.find_last(plan, spec))
+    earlier = _earlier(run, run_sandboxes.find_last(connection, plan, spec))
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
         _stage(order, source_root or Path(order.source_root), staged, watcher)
         watcher.phase("Creating the run sandbox")
-        sandbox = connection.create_run_sandbox(
+        sandbox = run_sandboxes.create(
+            connection,
             plan,
             spec,
             {**run.environment, **connection.driver_environment()},
@@ -95,15 +96,15 @@ def resume(
     return _submitted(run, order, plan, sandbox, connection, earlier=earlier)
 
 
-def _earlier(run: Interrupted, last: str | None) -> tuple[str, ...]:
+def _earlier(run: ResumableRun, last: str | None) -> tuple[str, ...]:
     """The run sandboxes that a run has had, oldest first.
 
     The last one is not on record where whoever created it was interrupted; only Modal's second
     backend can tell of it once it has ended.
     """
-    from modalrun.submit.submission import run_sandboxes
+    from modalrun.submit.submission import all_run_sandboxes
 
-    recorded = run_sandboxes(run.metadata)
+    recorded = all_run_sandboxes(run.metadata)
     return recorded if last is None or last in recorded else (*recorded, last)
 
 
@@ -195,7 +196,7 @@ def _stage_all(order: RunManifest, root: Path, folder: Path) -> None:
 
 
 def _submitted(
-    run: Interrupted,
+    run: ResumableRun,
     order: RunManifest,
     plan: Plan,
     sandbox: RunningSandbox,
@@ -204,10 +205,10 @@ def _submitted(
     earlier: tuple[str, ...],
 ) -> RunHandle:
     from modalrun.submit.submission import run_facts
-    from modalrun.zenml_api.records import resuming
+    from modalrun.zenml_api.records.runs import publish_metadata
 
     metadata = to_metadata(run_facts(plan, sandbox, earlier))
-    recording = threading.Thread(target=resuming.store, args=(run.id, metadata), daemon=True)
+    recording = threading.Thread(target=publish_metadata, args=(run.id, metadata), daemon=True)
     recording.start()
     return RunHandle(
         run_id=run.id,

@@ -7,7 +7,6 @@ the first steps before it has imported ZenML: the order says all that is needed 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -30,7 +29,8 @@ from modalrun.run.contract import (
     TAKE_OVER,
 )
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import say
+from modalrun.run.reporting import log_line
+from modalrun.util import garbage_collection
 
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""
@@ -49,8 +49,6 @@ def main() -> NoReturn:
     code = EXIT_UNRECORDED
     try:
         held = manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        # Imports allocate much and free nothing: collecting meanwhile costs a fifth of it.
-        gc.disable()
         code = asyncio.run(drive(held))
     except BaseException:
         traceback.print_exc()
@@ -62,13 +60,14 @@ async def drive(held: RunManifest) -> int:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     loop = asyncio.get_running_loop()
-    records = Records(held.run_id, say)
+    records = Records(held.run_id, log_line)
     variables = {name: os.environ[name] for name in held.variables}
-    fleet = StepSandboxes(held, variables, Path.cwd(), say)
-    walk = Coordinator(held, fleet, records, say)
+    fleet = StepSandboxes(held, variables, Path.cwd(), log_line)
+    walk = Coordinator(held, fleet, records, log_line)
     loop.add_signal_handler(signal.SIGTERM, _give_up, walk)
     control.listen(lambda: _soon(loop, walk.stop, "the run was asked to stop"))
-    await fleet.open()
+    with garbage_collection.paused():
+        await fleet.open()
     taken = await _take_over(walk, records) if os.environ.get(TAKE_OVER) else None
     asking = [asyncio.create_task(_watch_for_stop(walk, records))]
     if walk.looks_ahead:
@@ -102,7 +101,7 @@ async def _take_over(walk: Coordinator, records: Records) -> Takeover:
     )
     if stopped:
         walk.stop(STOP_REASON)
-    say(f"Taking over; step sandboxes that are running: {len(members)}.")
+    log_line(f"Taking over; step sandboxes that are running: {len(members)}.")
     return Takeover(members, states)
 
 
@@ -129,7 +128,7 @@ async def _answer(asking: Awaitable[T], said: set[str]) -> T | None:
     except Exception as error:
         text = f"ZenML can't be asked about the run: {type(error).__name__}: {error}"
         if text not in said:
-            say(text)
+            log_line(text)
         said.add(text)
         return None
 
@@ -140,7 +139,7 @@ async def _expect(walk: Coordinator, records: Records) -> None:
     try:
         walk.expect(await records.ask(lambda recorder: recorder.expected_seconds()))
     except Exception as error:
-        say(f"No sandbox is created early: {type(error).__name__}: {error}")
+        log_line(f"No sandbox is created early: {type(error).__name__}: {error}")
 
 
 async def _settle(walk: Coordinator, records: Records) -> int:

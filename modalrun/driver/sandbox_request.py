@@ -7,15 +7,15 @@ import json
 from typing import TYPE_CHECKING
 
 from modalrun.driver.ahead import longest_wait
-from modalrun.run.contract import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
+from modalrun.run.contract import RUN_ID, STEP, STEP_METADATA, STEP_RUN, WAIT
 from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.tags import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import Wanted
+    from modalrun.modal_api.step_sandboxes import SandboxRequest
 
 
-def wanted(
+def build_request(
     order: RunManifest,
     step: str,
     sandbox: SandboxOrder,
@@ -25,7 +25,7 @@ def wanted(
     record: str | None = None,
     early: bool = False,
     dynamic_run: str | None = None,
-) -> Wanted:
+) -> SandboxRequest:
     """What to create for a step.
 
     Args:
@@ -39,7 +39,7 @@ def wanted(
         dynamic_run: For a step of a dynamic pipeline, the run that it belongs to: the order's, or
             that of a child pipeline.
     """
-    from modalrun.modal_api.step_sandboxes import Wanted
+    from modalrun.modal_api.step_sandboxes import SandboxRequest
     from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD
 
     # The names of a child pipeline's steps are its own.
@@ -50,7 +50,7 @@ def wanted(
         environment[STEP_RUN] = record
     if early:
         environment[WAIT] = str(longest_wait(sandbox.timeout))
-    return Wanted(
+    return SandboxRequest(
         sandbox=sandbox,
         name=fit(f"modalrun-{order.run_id}-{digest}-{attempt}", MAX_NAME),
         tags={
@@ -62,7 +62,7 @@ def wanted(
             **({TAG_EARLY: "1"} if early else {}),
             **({TAG_RECORD: record} if dynamic_run and record else {}),
         },
-        env=lambda gpu: {**environment, STEP_FACTS: _facts(sandbox, gpu, retries)},
+        env=lambda gpu: {**environment, STEP_METADATA: _facts(sandbox, gpu, retries)},
     )
 
 

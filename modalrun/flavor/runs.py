@@ -28,6 +28,7 @@ from modalrun.observe.attach import OnInterrupt, RunHandle
 from modalrun.output.console import Reporter, reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import manifest as orders
+from modalrun.run import sandbox_exit
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
@@ -250,12 +251,8 @@ def _on_interrupt() -> OnInterrupt:
 
 
 def _error(outcome: Outcome) -> errors.ModalrunError:
-    codes = {
-        kind.exit_code: kind
-        for kind in (errors.RunFailedError, errors.RunTimeoutError, errors.RunStoppedError)
-    }
-    kind = codes.get(outcome.exit_code, errors.RunStoppedError)
-    return kind(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
+    error = sandbox_exit.error_class(outcome.exit_code)
+    return error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import modalrun
 from modalrun.errors import InternalError, RunFailedError, UsageError
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import (
     CODE_FOLDER,
@@ -24,6 +25,7 @@ from modalrun.plan.image_recipe import (
     RegistryCredentials,
     Slim,
 )
+from modalrun.plan.planner import Plan
 from modalrun.plan.requirement_lines import is_plain
 from modalrun.run.manifest import ORDER_FILE
 
@@ -162,6 +164,19 @@ class Builder:
                 "REGISTRY_PASSWORD": self._registry.password,
             }
         )
+
+
+def build_images(
+    connection: Connection, plan: Plan, source: Path, registry: RegistryCredentials | None = None
+) -> dict[ImageRecipe, str]:
+    """Have Modal build the images of all sandboxes side by side; return Modal's ids of them.
+
+    Raises:
+        ModalrunError: As for `Builder.build`.
+    """
+    app = connection.app(plan.app_name, plan.environment)
+    builder = Builder(connection.client, app, plan.environment, registry)
+    return builder.build_all([sandbox.image for sandbox in plan.sandboxes], source)
 
 
 def with_files(

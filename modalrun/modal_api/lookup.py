@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from modalrun.errors import ModalrunError, NotFoundError, while_looking
+from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, RunningSandbox, end_kind
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.metadata import RunMetadata
-from modalrun.run.status import ModalStatus
+from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
 
-def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> ModalStatus:
+def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> SandboxState:
     """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
 
     Args:
@@ -35,10 +37,10 @@ def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> 
     except NotFoundError:
         return _unknown(facts)
     except ModalrunError as error:
-        return ModalStatus("unknown", problem=while_looking(error.message))
+        return SandboxState("unknown", problem=error.problem)
     if code is None:
-        return ModalStatus("running", step_sandboxes=steps)
-    return ModalStatus("ended", end_kind(code), code, steps)
+        return SandboxState("running", step_sandboxes=steps)
+    return SandboxState("ended", read_exit(code), steps)
 
 
 def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> frozenset[str]:
@@ -105,7 +107,7 @@ def run_sandbox(connection: Connection, facts: RunMetadata) -> RunningSandbox:
     )
 
 
-def _unknown(facts: RunMetadata) -> ModalStatus:
+def _unknown(facts: RunMetadata) -> SandboxState:
     where = (
         "the local Modal server of this user and machine"
         if facts.target == "local"
@@ -113,4 +115,4 @@ def _unknown(facts: RunMetadata) -> ModalStatus:
     )
     wanted = f"; the run went to the workspace '{facts.workspace}'" if facts.workspace else ""
     problem = f"{where} knows no sandbox {facts.sandbox_id}{wanted}."
-    return ModalStatus("unknown", not_found=True, problem=problem)
+    return SandboxState("unknown", not_found=True, problem=problem)

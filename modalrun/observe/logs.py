@@ -16,9 +16,9 @@ from uuid import UUID
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.observe import log_filter, reaching, resumption
+from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.events import MARK, StepEvent
 from modalrun.run.log_lines import Choice, Item, LogLine, RunLines, Wanted
-from modalrun.run.outcome import KILLED
 from modalrun.zenml_api import session
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _whereabouts(run: RunRecord) -> Whereabouts:
     except ModalrunError as error:
         if not run.finished:
             raise
-        problem = error.message.removesuffix(" Nothing was created.")
+        problem = error.problem
     return Whereabouts(
         run.id,
         run.metadata.sandbox_id,
@@ -288,7 +288,7 @@ def _successor(
     assert place.connection is not None
     sandbox = place.connection.attach(gone)
     exit_code = RunningSandbox(place.connection, sandbox, app_id="").wait().exit_code
-    if exit_code != KILLED:
+    if exit_code != EXIT_KILLED:
         return None
     place.use_zenml()
     from modalrun.zenml_api.records import queries as history

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from modalrun.errors import ConnectionLostError
-from modalrun.run.outcome import KILLED
+from modalrun.run.contract import EXIT_KILLED
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
@@ -28,7 +28,7 @@ def may_follow(run: RunRecord, exit_code: int | None) -> bool:
         exit_code: Of its run sandbox. A driver that ends by itself settles the run's record.
     """
     resumable = run.metadata is not None and run.metadata.mode == "per_step"
-    return resumable and not run.finished and exit_code == KILLED
+    return resumable and not run.finished and exit_code == EXIT_KILLED
 
 
 def next_driver(

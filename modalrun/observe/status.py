@@ -9,7 +9,7 @@ from modalrun.errors import NotFoundError
 from modalrun.observe import reaching
 from modalrun.run import records, status
 from modalrun.run.records import LATEST, RunRecord
-from modalrun.run.status import NOT_ASKED, ModalStatus, RunStatus
+from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState
 
 _CANDIDATES = 50
 """How many recent runs are compared with a text that means none of them."""
@@ -78,7 +78,7 @@ def reread(view: RunStatus) -> RunStatus:
     return status.derive_status(fresh, steps, view.modal)
 
 
-def _ask_modal(run: RunRecord, *, exit_wanted: bool) -> ModalStatus:
+def _ask_modal(run: RunRecord, *, exit_wanted: bool) -> SandboxState:
     if run.metadata is None or not status.needs_modal(run, exit_wanted=exit_wanted):
         return NOT_ASKED
     from modalrun.modal_api import lookup

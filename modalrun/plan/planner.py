@@ -12,7 +12,7 @@ from modalrun.plan import catalog, resources
 from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.docker_settings import CODE_FOLDER, ImageRecipe, image_recipe
 from modalrun.plan.resources import Resolved, Resources
-from modalrun.run.contract import DYNAMIC, WALKER
+from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
 from modalrun.run.manifest import ORDER_FILE
 from modalrun.run.tags import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 from modalrun.spec.fields import CREATION_RATE, INFRASTRUCTURE_RETRIES, MAX_TIMEOUT_SECONDS, Prewarm
@@ -276,7 +276,7 @@ class _Maker:
         self._general += resolved.notes
         self._note_per_step_alone()
         dynamic = self._deployment.dynamic
-        command = self._command(DYNAMIC if dynamic else "modalrun.driver.pipeline")
+        command = self._command(DYNAMIC_MODULE if dynamic else "modalrun.driver.pipeline")
         sandbox = self._sandbox(command, resolved, self._deployment.docker, self._pipeline)
         if at_once is not None:
             name = "ZENML_DYNAMIC_PIPELINE_WORKER_COUNT" if dynamic else "MODALRUN_MAX_PARALLELISM"
@@ -288,7 +288,10 @@ class _Maker:
     def per_step(self) -> tuple[SandboxSpec, tuple[StepPlan, ...]]:
         """A small CPU sandbox for the driver, and one with its own values for each step."""
         driver = self._sandbox(
-            (*self._command(DYNAMIC if self._deployment.dynamic else WALKER), ORDER_FILE),
+            (
+                *self._command(DYNAMIC_MODULE if self._deployment.dynamic else DRIVER_MODULE),
+                ORDER_FILE,
+            ),
             Resolved(
                 resources.DRIVER,
                 {

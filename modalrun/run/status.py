@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Literal
 
-from modalrun.errors import ConnectionLostError
+from modalrun.errors import ConnectionLostError, RunStoppedError
+from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.outcome import PAUSED, EndKind, answers, verdict
+from modalrun.run.outcome import PAUSED, answers, verdict
 from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
 LOST = "lost"
 """The state of a run that ZenML records as unfinished and whose sandbox has ended."""
@@ -28,28 +30,31 @@ Presence = Literal["running", "ended", "unknown", "not asked"]
 
 
 @dataclass(frozen=True)
-class ModalStatus:
+class SandboxState:
     """The state of a run's sandboxes by Modal.
 
     Attributes:
         sandbox: State of the run sandbox. "unknown": Modal could not be asked, or has no such
             sandbox.
         end: How the run sandbox ended.
-        exit_code: Its exit code.
         step_sandboxes: The ids of the running step sandboxes; `per_step` mode only.
         problem: Why the state is unknown; a sentence.
         not_found: Whether Modal has no such sandbox.
     """
 
     sandbox: Presence
-    end: EndKind | None = None
-    exit_code: int | None = None
+    end: SandboxExit | None = None
     step_sandboxes: frozenset[str] = frozenset()
     problem: str | None = None
     not_found: bool = False
 
+    @property
+    def exit_code(self) -> int | None:
+        """The run sandbox's exit code, if it has ended."""
+        return self.end.exit_code if self.end else None
 
-NOT_ASKED = ModalStatus("not asked")
+
+NOT_ASKED = SandboxState("not asked")
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class RunStatus:
 
     run: RunRecord
     steps: tuple[StepRecord, ...]
-    modal: ModalStatus
+    modal: SandboxState
     state: str
     over: bool
     exit_code: int | None = None
@@ -97,7 +102,7 @@ def needs_modal(run: RunRecord, *, exit_wanted: bool) -> bool:
     return not run.finished or (exit_wanted and run.status == "failed")
 
 
-def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: ModalStatus) -> RunStatus:
+def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState) -> RunStatus:
     """Derive a run's status from ZenML's record and Modal's."""
     state, over = run.status, run.finished
     notes: tuple[Note, ...] = ()
@@ -122,7 +127,7 @@ def _stop_requested(steps: Sequence[StepRecord]) -> Note:
     return Note(f"It was asked to stop; {finishing}.")
 
 
-def _unfinished(run: RunRecord, modal: ModalStatus) -> tuple[str, bool, tuple[Note, ...]]:
+def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[Note, ...]]:
     """Return the state of an unfinished run, whether it is over, and notes."""
     if run.metadata is None:
         text = (
@@ -151,28 +156,28 @@ def _unfinished(run: RunRecord, modal: ModalStatus) -> tuple[str, bool, tuple[No
     return LOST, True, (note,)
 
 
-def _ended(modal: ModalStatus) -> str:
-    if modal.end == "timed_out":
+def _ended(modal: SandboxState) -> str:
+    if modal.end is not None and modal.end.kind is ExitKind.TIMED_OUT:
         return "has reached its timeout"
-    if modal.end == "stopped":
+    if modal.end is not None and modal.end.kind.error is RunStoppedError:
         return f"was ended from outside (exit code {modal.exit_code})"
     return f"has ended (exit code {modal.exit_code})"
 
 
 def _end(
-    run: RunRecord, steps: Sequence[StepRecord], modal: ModalStatus
+    run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState
 ) -> tuple[int | None, str | None]:
     """Return the exit code and the headline of a run that is over."""
     failed = [step.name for step in steps if step.status == "failed"]
     timeout = run.metadata.timeout if run.metadata else 0
-    if modal.end is not None and modal.exit_code is not None:
-        return verdict(modal.end, modal.exit_code, run.status, failed, timeout)
+    if modal.end is not None:
+        return verdict(modal.end, run.status, failed, timeout)
     if run.status in {"completed", PAUSED}:
-        return verdict("completed", 0, run.status, failed, timeout)
+        return verdict(read_exit(EXIT_COMPLETED), run.status, failed, timeout)
     if run.status == "stopped":
-        return verdict("stopped", 0, run.status, failed, timeout)
-    code, headline = verdict("failed", 1, run.status, failed, timeout)
-    # Only Modal knows whether a failure was a timeout or a termination.
+        return verdict(read_exit(EXIT_TERMINATED), run.status, failed, timeout)
+    code, headline = verdict(read_exit(EXIT_FAILED), run.status, failed, timeout)
+    # Without Modal's word, a failure may as well have been a timeout or a termination.
     return (None if modal.sandbox == "not asked" and run.metadata else code), headline
 
 

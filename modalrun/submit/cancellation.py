@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError
-from modalrun.run.metadata import Announced
+from modalrun.run.metadata import Announced, to_metadata
 from modalrun.util import interrupts
 
 ANNOUNCE_SECONDS = 1.0
@@ -67,12 +67,12 @@ class _Watch:
             self._over.set()
 
     def _watch(self) -> None:
-        from modalrun.zenml_api.records import stopping
+        from modalrun.zenml_api.records.runs import publish_metadata
 
         if self._over.wait(ANNOUNCE_SECONDS):
             return
         with contextlib.suppress(ModalrunError):
-            stopping.announce(self._run_id, self._announced)
+            publish_metadata(self._run_id, to_metadata(self._announced))
         while not self._over.wait(LOOK_SECONDS):
             if not _is_stopped(self._run_id):
                 continue
@@ -85,10 +85,10 @@ class _Watch:
 
 def _is_stopped(run_id: str) -> bool:
     """Whether somebody wants the run to end; False where ZenML can't be asked."""
-    from modalrun.zenml_api.records import stopping
+    from modalrun.zenml_api.records.run_access import stop_requested
 
     try:
-        return stopping.is_wanted(run_id)
+        return stop_requested(run_id)
     except ModalrunError:
         return False
 

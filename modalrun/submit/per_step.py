@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.modal_api import Connection
-from modalrun.modal_api.images import python_path
+from modalrun.modal_api.images import build_images, python_path
 from modalrun.plan.image_recipe import ImageRecipe, Named, RegistryCredentials
 from modalrun.plan.isolated_step import as_plain
 from modalrun.plan.manifest_builder import Source, make_order
@@ -69,7 +69,7 @@ def dispatch(
     from modalrun.zenml_api.compiling import step_policies
 
     secrets = {**run.environment, **connection.driver_environment()}
-    images = connection.build_images(plan, staged, registry)
+    images = build_images(connection, plan, staged, registry)
     order = make_order(
         plan,
         run.id,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api import Connection, RunningSandbox, account_check, run_sandboxes
 from modalrun.observe import attach
 from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
 from modalrun.plan import planner as planning
@@ -144,7 +144,7 @@ def start(
         ModalrunError: Of the class that says why the run was not created.
     """
     from modalrun.zenml_api.compiling import image_builds
-    from modalrun.zenml_api.records import stopping
+    from modalrun.zenml_api.records.runs import publish_metadata
 
     compiled, connection = job.compiled, job.connection
     plan, credentials = image_builds.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
@@ -164,7 +164,7 @@ def start(
             watcher.say(f"  stack    {compiled.stack.name}")
             if run.finished:
                 # There is no sandbox to be known by, but it is one of ours.
-                stopping.announce(run.id, _announced(plan))
+                publish_metadata(run.id, to_metadata(_announced(plan)))
                 return run
             with cancellation.watched(run.id, _announced(plan)):
                 ready = dispatch(
@@ -178,7 +178,8 @@ def start(
                     registry=credentials,
                 )
                 plan = ready.plan
-                sandbox = connection.create_run_sandbox(
+                sandbox = run_sandboxes.create(
+                    connection,
                     plan,
                     planning.for_run(plan.run_sandbox, run.id),
                     ready.secrets,
@@ -189,7 +190,7 @@ def start(
                     say=lambda text: watcher.say(f"  {text}", "yellow"),
                 )
                 submitted = _submitted(
-                    run, ready, job.steps, sandbox, connection, earlier=run_sandboxes(before)
+                    run, ready, job.steps, sandbox, connection, earlier=all_run_sandboxes(before)
                 )
                 created.append(replace(submitted, resumed=before is not None))
         except BaseException as error:
@@ -270,9 +271,9 @@ def check(
         raise wrong_stack(prepared.stack, prepared.problems)
     if max_cost is not None and spec.target == "modal":
         pricing.check_limit(pricing.cost(plan, account_prices(connection.rates())), max_cost)
-    connection.check_names(plan)
-    if plan.workspace is not None:
-        connection.check_workspace(plan.workspace, plan.origins["workspace"].source)
+    needs = account_check.AccountNeeds.of(plan)
+    account_check.check_names(connection, needs)
+    account_check.check_workspace(connection, needs)
     return Job(compiled, plan, connection, spec.source_root)
 
 
@@ -286,7 +287,7 @@ def _give_up(
     connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: RunObserver
 ) -> None:
     """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
-    from modalrun.zenml_api.records import runs, stopping
+    from modalrun.zenml_api.records import runs
 
     if isinstance(error, UnknownOutcomeError):
         return
@@ -294,9 +295,9 @@ def _give_up(
     if withdrawn or not isinstance(error, ModalrunError):
         # The interruption may have come between Modal's creating the sandbox and its answer.
         with contextlib.suppress(ModalrunError):
-            connection.discard(plan, planning.for_run(plan.run_sandbox, run_id))
+            run_sandboxes.terminate(connection, plan, planning.for_run(plan.run_sandbox, run_id))
     if withdrawn:
-        stopping.announce(run_id, _announced(plan, withdrawn=True))
+        runs.publish_metadata(run_id, to_metadata(_announced(plan, withdrawn=True)))
     elif not isinstance(error, ModalrunError):
         watcher.say(f"The run {run_id} is given up; nothing of it is left running.", "yellow")
     why = str(error) or "the submission was interrupted"
@@ -307,7 +308,7 @@ def _announced(plan: Plan, *, withdrawn: bool = False) -> Announced:
     return Announced(plan.target, plan.app_name, plan.environment, withdrawn)
 
 
-def run_sandboxes(facts: RunMetadata | None) -> tuple[str, ...]:
+def all_run_sandboxes(facts: RunMetadata | None) -> tuple[str, ...]:
     """The ids of all run sandboxes that a record names, oldest first."""
     return (*facts.earlier_sandboxes, facts.sandbox_id) if facts is not None else ()
 

@@ -128,7 +128,7 @@ def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     reason = tmp_path / "reason"
     reason.write_text("It took too long.")
 
-    good = sandboxes.start("good", MODALRUN_STEP_FACTS=json.dumps(facts)).finish()
+    good = sandboxes.start("good", MODALRUN_STEP_METADATA=json.dumps(facts)).finish()
 
     assert good.exit_code == 0, good.stderr
     assert "good says this\n" in good.stdout

@@ -13,9 +13,9 @@ import pytest
 
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import step_sandboxes as modal_fleet
-from modalrun.modal_api.step_sandboxes import SHARE, StepSandbox, StepSandboxes, Wanted
+from modalrun.modal_api.step_sandboxes import SHARE, SandboxRequest, StepSandbox, StepSandboxes
 from modalrun.run.manifest import RunManifest, SandboxOrder
-from modalrun.run.sandbox_exit import Kind
+from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.tags import TAG_ATTEMPT, TAG_ROLE, TAG_RUN, TAG_STEP
 
 from .support import PATIENCE, Sdk
@@ -68,7 +68,7 @@ def fail(sdk: Sdk, *rules: dict[str, Any]) -> None:
 
 async def create(fleet: StepSandboxes, *command: str, step: str = "a") -> StepSandbox:
     image = fleet._order.driver.image
-    wanted = Wanted(
+    wanted = SandboxRequest(
         SandboxOrder(command, image, PATIENCE, "/app/code"),
         f"modalrun-run-{step}-1",
         {TAG_RUN: "run", TAG_ROLE: "step", TAG_STEP: step, TAG_ATTEMPT: "1"},
@@ -87,7 +87,7 @@ def test_whatever_modal_says_to_a_wait_is_not_an_end(
     async def scene(fleet: StepSandboxes) -> None:
         member = await create(fleet, "sh", "-c", "exit 1")
         fail(sdk, {"rpc": "SandboxWait*", "action": "error", "status": status})
-        assert (await member.ended()).kind is Kind.FAILED
+        assert (await member.ended()).kind is ExitKind.FAILED
 
     play(scene)
 
@@ -143,7 +143,7 @@ def test_many_are_waited_for_on_several_connections(
         ends = [asyncio.ensure_future(member.ended()) for member in members]
         lines = [sum(member._line is line for member in members) for line in fleet._lines]
         assert lines == [SHARE, 2]
-        assert {end.kind for end in await asyncio.gather(*ends)} == {Kind.COMPLETED}
+        assert {end.kind for end in await asyncio.gather(*ends)} == {ExitKind.COMPLETED}
         assert [line.load for line in fleet._lines] == [0, 0]
 
     play(scene)
@@ -166,6 +166,6 @@ def test_another_connection_that_can_not_be_made_yet(
             return await connect()
 
         monkeypatch.setattr(modal_fleet, "_connect", connect_later)
-        assert (await (await create(fleet, "true")).ended()).kind is Kind.COMPLETED
+        assert (await (await create(fleet, "true")).ended()).kind is ExitKind.COMPLETED
 
     assert any("no network" in text for text in play(scene))

@@ -34,7 +34,7 @@ from modalrun.zenml_api.compiling.code_settings import (
 from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
+from modalrun.zenml_api.stacks import load_stack, orchestrator_of, stack_facts
 
 
 def from_file(held: DeploymentFile, spec: RunSpec) -> Compiled:
@@ -114,7 +114,7 @@ def _compiled(
     source_code: str | None = None,
 ) -> Compiled:
     spec.check_steps(snapshot.step_configurations, snapshot.pipeline_configuration.name)
-    stack = stand_in(model)
+    stack = load_stack(model)
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
     config = component_config(orchestrator_of(model))
     written = deployment.written

@@ -55,7 +55,7 @@ def by_id(run_id: str) -> RunRecord:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        return run_record(get_run(Client(), run_id))
+        return run_record(get_run(run_id))
 
 
 def listed(
@@ -108,15 +108,15 @@ def read(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
     """
     with translated():
         client = Client()
-        response = get_run(client, run_id)
+        response = get_run(run_id)
         record = run_record(response)
         # What modalrun stores with a step costs a query more per page; one sandbox has nothing.
         per_step = record.metadata is not None and record.metadata.mode == "per_step"
-        filters = {"pipeline_run_id": response.id, "project": response.project_id}
-        recorded = {s.name: s for s in step_runs(client, hydrate=per_step, **filters)}
+        project = response.project_id
+        recorded = {s.name: s for s in step_runs(run_id, project=project, hydrate=per_step)}
         failed = {name for name, step in recorded.items() if step.status.value == "failed"}
         if failed and not per_step:
-            for step in step_runs(client, hydrate=True, status="failed", **filters):
+            for step in step_runs(run_id, project=project, hydrate=True, status="failed"):
                 if step.name in recorded and recorded[step.name].id == step.id:
                     recorded[step.name] = step
         return record, tuple(
@@ -136,7 +136,7 @@ def step_names(run_id: str) -> tuple[str, ...] | None:
     """
     with translated():
         client = Client()
-        run = get_run(client, run_id)
+        run = get_run(run_id)
         # Without a snapshot there is nothing that would name those to come.
         return tuple(_invocations(client, run, [])) or None
 
@@ -151,9 +151,8 @@ def sandbox_seconds(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
     if not runs:
         return attempts
     with translated():
-        client = Client()
         ids = json.dumps([run.id for run in runs])
-        for step in step_runs(client, pipeline_run_id=f"oneof:{ids}", hydrate=True):
+        for step in step_runs(f"oneof:{ids}", hydrate=True):
             attempts[str(step.pipeline_run_id)].append(step_record(step, detailed=True))
     return attempts
 
@@ -172,7 +171,7 @@ def run_record(run: PipelineRunResponse) -> RunRecord:
         reason=run.get_body().status_reason,
         metadata=from_metadata(RunMetadata, run.run_metadata),
         stack=None if stack is None else StackRecord(str(stack.id), stack.name),
-        url=get_run_url(run) or None,
+        url=run_url(run),
     )
 
 
@@ -215,12 +214,21 @@ def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=timezone.utc)
 
 
-def get_run(client: Client, run_id: str) -> PipelineRunResponse:
-    """Read a run; raise NotFoundError where there is none."""
+def get_run(run_id: str) -> PipelineRunResponse:
+    """Return ZenML's response for a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
     try:
-        return client.zen_store.get_run(UUID(run_id))
+        return Client().zen_store.get_run(UUID(run_id))
     except KeyError as error:
         raise NotFoundError(f"ZenML has no run {run_id}.") from error
+
+
+def run_url(run: PipelineRunResponse) -> str | None:
+    """Return the run's page on ZenML's dashboard; None if there is no dashboard."""
+    return get_run_url(run) or None
 
 
 def _invocations(client: Client, run: PipelineRunResponse, recorded: list[str]) -> list[str]:
@@ -240,18 +248,19 @@ def _invocations(client: Client, run: PipelineRunResponse, recorded: list[str]) 
     return [*names, *(name for name in recorded if name not in set(names))]
 
 
-def step_runs(client: Client, **filters: Any) -> list[StepRunResponse]:
-    """Read step runs, of each step the last attempt last.
+def step_runs(run_id: str, **filters: Any) -> list[StepRunResponse]:
+    """Return ZenML's responses for the attempts of a run's steps, of each step the last one last.
 
     Args:
-        client: ZenML's client.
+        run_id: ZenML's run id, or a filter that means several.
         filters: As for `Client.list_run_steps`; the project is the active one unless given.
     """
+    client = Client()
     filters = {"project": client.active_project.id, "size": _STEP_PAGE, **filters}
     found: list[StepRunResponse] = []
     page, pages = 1, 1
     while page <= pages:
-        answer = client.list_run_steps(page=page, **filters)
+        answer = client.list_run_steps(page=page, pipeline_run_id=run_id, **filters)
         found += answer.items
         page, pages = page + 1, answer.total_pages
     return sorted(found, key=lambda step: (step.created, step.version))

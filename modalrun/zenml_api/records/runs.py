@@ -34,7 +34,6 @@ from zenml.orchestrators.utils import get_config_environment_vars
 from zenml.pipelines.run_utils import create_placeholder_run
 from zenml.stack import Stack
 from zenml.utils import pagination_utils
-from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import UsageError
@@ -43,7 +42,7 @@ from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
-from modalrun.zenml_api.records.queries import get_run, step_runs
+from modalrun.zenml_api.records.queries import get_run, run_url, step_runs
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,9 @@ def create_run(compiled: Compiled) -> CreatedRun:
         dynamic = compiled.deployment.dynamic
         cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
         if cached and len(cached) == len(compiled.deployment.steps):
-            return CreatedRun(
-                str(run.id), run.name, get_run_url(run) or None, {}, cached, finished=True
-            )
+            return CreatedRun(str(run.id), run.name, run_url(run), {}, cached, finished=True)
         variables = environment(run.id, compiled.stack, orchestrator_run_id)
-        return CreatedRun(str(run.id), run.name, get_run_url(run) or None, variables, cached=cached)
+        return CreatedRun(str(run.id), run.name, run_url(run), variables, cached=cached)
 
 
 def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
@@ -125,22 +122,18 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
     """
     with translated():
         client = Client()
-        run = get_run(client, run_id)
+        run = get_run(run_id)
         # As in `create_run`: without one, the steps of another run could adopt it.
         orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
         if run.orchestrator_run_id is None:
             client.zen_store.update_run(
                 run.id, PipelineRunUpdate(orchestrator_run_id=orchestrator_run_id)
             )
-        done = {
-            s.name
-            for s in step_runs(client, pipeline_run_id=UUID(run_id))
-            if s.status.is_successful
-        }
+        done = {s.name for s in step_runs(run_id) if s.status.is_successful}
         return CreatedRun(
             str(run.id),
             run.name,
-            get_run_url(run) or None,
+            run_url(run),
             _complete(dict(variables), compiled.stack, orchestrator_run_id),
             cached=frozenset(done),
         )
@@ -176,8 +169,7 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
         # A link on ZenML's dashboard.
         stored[METADATA_ORCHESTRATOR_URL] = Uri(url)
     try:
-        orchestrator_id = Client().active_stack.orchestrator.id
-        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: stored})
+        publish_metadata(run_id, stored)
         # Ignored where the run has begun, or ended, meanwhile (`pipeline_run_schemas.py:966`).
         run = Client().zen_store.update_run(
             UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
@@ -186,6 +178,17 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
     except Exception:
         logging.getLogger(__name__).warning("The run's metadata was not stored.", exc_info=True)
         return False
+
+
+def publish_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
+    """Store metadata with a run.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        orchestrator_id = Client().active_stack.orchestrator.id
+        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: dict(metadata)})
 
 
 def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
@@ -208,7 +211,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     with translated():
         client = Client()
         status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
-        run = get_run(client, run_id)
+        run = get_run(run_id)
         recorded = run.status
         if recorded == ExecutionStatus.PAUSED and not stopped:
             return False
@@ -220,7 +223,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         for child in _children(client, run):
             ended = finalize_run(child, reason, stopped=status == ExecutionStatus.STOPPED)
             changed = ended or changed
-        for step in step_runs(client, pipeline_run_id=UUID(run_id)):
+        for step in step_runs(run_id):
             if step.status.is_finished:
                 continue
             # Of a step with retries left ZenML makes RETRYING (`sql_zen_store.py:13129`), but
@@ -242,7 +245,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
 
 def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
     """Give a run a final status; returns whether it had none."""
-    run = get_run(client, run_id)
+    run = get_run(run_id)
     if run.status.is_finished:
         return False
     if status == ExecutionStatus.STOPPED:
@@ -272,7 +275,7 @@ def mark_stopping(run_id: str, reason: str) -> bool:
     """
     with translated():
         client = Client()
-        if get_run(client, run_id).status.is_finished:
+        if get_run(run_id).status.is_finished:
             return False
         try:
             client.zen_store.update_run(

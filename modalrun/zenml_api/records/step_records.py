@@ -30,7 +30,7 @@ def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        found = step_runs(Client(), pipeline_run_id=UUID(run_id), hydrate=detailed)
+        found = step_runs(run_id, hydrate=detailed)
         return {step.name: step_record(step, detailed=detailed) for step in found}
 
 
@@ -41,7 +41,7 @@ def step_state(run_id: str, step: str) -> StepRecord | None:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        found = step_runs(Client(), pipeline_run_id=UUID(run_id), name=f"equals:{step}")
+        found = step_runs(run_id, name=f"equals:{step}")
         return step_record(found[-1]) if found else None
 
 
@@ -132,7 +132,7 @@ def seconds_of_steps(run_id: str) -> dict[str, float]:
     with translated():
         return {
             record.name: (record.end_time - record.start_time).total_seconds()
-            for record in step_runs(Client(), pipeline_run_id=UUID(run_id), status="completed")
+            for record in step_runs(run_id, status="completed")
             if record.start_time is not None and record.end_time is not None
         }
 

@@ -11,18 +11,18 @@ import pytest
 
 from modalrun.driver.coordinator import Coordinator
 from modalrun.driver.takeover import Takeover
-from modalrun.modal_api.step_sandboxes import GivenUp, Wanted
+from modalrun.modal_api.step_sandboxes import GivenUp, SandboxRequest
 from modalrun.run import events
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
-from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.tags import TAG_EARLY
 
-DONE = End(Kind.COMPLETED, 0, "The step completed.")
-FAILED = End(Kind.FAILED, 1, "It raised.")
-KILLED = End(Kind.TERMINATED, 137, "It was killed.")
+DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
+FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
+KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
 
 
 class Box:
@@ -40,14 +40,14 @@ class Box:
         self._over = asyncio.Event()
         self._end = DONE
 
-    def end(self, end: End | Exception) -> None:
+    def end(self, end: SandboxExit | Exception) -> None:
         if isinstance(end, Exception):
             self.fault = end
         else:
             self._end = end
         self._over.set()
 
-    async def ended(self) -> End:
+    async def ended(self) -> SandboxExit:
         await self._over.wait()
         if self.fault is not None:
             raise self.fault
@@ -69,10 +69,10 @@ class Boxes:
 
     def __init__(self) -> None:
         self.created: dict[str, Box] = {}
-        self.asked: list[Wanted] = []
+        self.asked: list[SandboxRequest] = []
         self.news = asyncio.Event()
 
-    async def create(self, wanted: Wanted, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(self, wanted: SandboxRequest, given_up: asyncio.Event, **_: Any) -> Box:
         await asyncio.sleep(0)
         if given_up.is_set():
             raise GivenUp
@@ -314,7 +314,7 @@ def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() ->
         first = await bench.boxes.wait("sb-a-1")
         bench.records.recorder.states["a"] = state("a", "running")
         # Modal was quicker than the supervisor.
-        first.end(End(Kind.TIMED_OUT, 124, "The sandbox reached its timeout."))
+        first.end(SandboxExit(ExitKind.TIMED_OUT, 124, "The sandbox reached its timeout."))
         second = await bench.boxes.wait("sb-a-2")
         assert bench.records.recorder.failures == [("The sandbox reached its timeout.", False)]
         assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env(None)

@@ -12,38 +12,38 @@ import pytest
 
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.step_sandboxes import GivenUp, Refused, Wanted
+from modalrun.modal_api.step_sandboxes import GivenUp, Refused, SandboxRequest
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run.manifest import RunManifest, SandboxOrder
-from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.tags import TAG_RECORD
 
 if TYPE_CHECKING:
     pass
 
 SANDBOX = SandboxOrder(("python",), "im-1", 300, "/app/code")
-DONE = End(Kind.COMPLETED, 0, "The step completed.")
-KILLED = End(Kind.TERMINATED, 137, "It was killed.")
-FAILED = End(Kind.FAILED, 1, "It raised.")
+DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
+KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
+FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
 SECONDS = 10.0
 
 
 class Box:
     """A sandbox that ends when the test says so."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: SandboxRequest) -> None:
         self.id = f"sb-{wanted.name}"
         self.name = wanted.name
         self.gpu = None
         self.record = wanted.tags[TAG_RECORD]
         self.attempt = int(wanted.tags["modalrun-attempt"])
-        self._end: Future[End] = Future()
+        self._end: Future[SandboxExit] = Future()
 
-    def end(self, end: End) -> None:
+    def end(self, end: SandboxExit) -> None:
         if not self._end.done():
             self._end.set_result(end)
 
-    async def ended(self) -> End:
+    async def ended(self) -> SandboxExit:
         return await asyncio.shield(asyncio.wrap_future(self._end))
 
     async def terminate(self) -> None:
@@ -62,7 +62,7 @@ class Boxes:
     async def open(self) -> None:
         """Nothing to connect to."""
 
-    async def create(self, wanted: Wanted, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(self, wanted: SandboxRequest, given_up: asyncio.Event, **_: Any) -> Box:
         if given_up.is_set():
             raise GivenUp
         if self.refuses:

@@ -14,7 +14,8 @@ from modalrun.output import status_text
 from modalrun.output.status_text import foremost
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StackRecord, StepRecord
-from modalrun.run.status import NOT_ASKED, ModalStatus, derive_status
+from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.status import NOT_ASKED, SandboxState, derive_status
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 FACTS = RunMetadata(
@@ -43,7 +44,7 @@ RUN = RunRecord(
 def rendered(
     width: int,
     run: RunRecord = RUN,
-    modal: ModalStatus = NOT_ASKED,
+    modal: SandboxState = NOT_ASKED,
     steps: list[StepRecord] = STEPS,
 ) -> str:
     text = io.StringIO()
@@ -79,7 +80,7 @@ def test_a_step_that_was_started_again_says_why() -> None:
 
 def test_a_lost_run_says_what_to_do() -> None:
     lost = replace(RUN, status="running", end=None)
-    text = rendered(80, lost, ModalStatus("ended", "stopped", 137))
+    text = rendered(80, lost, SandboxState("ended", read_exit(137)))
     assert "lost (ZenML says 'running')" in text
     assert f"  modalrun resume {RUN.id}\n" in text
     assert f"  modalrun reconcile {RUN.id}\n" in text
@@ -122,7 +123,7 @@ def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
         )
     ]
 
-    live.show(derive_status(run, [], ModalStatus("ended", "stopped", 137)))
+    live.show(derive_status(run, [], SandboxState("ended", read_exit(137))))
     live.show(view)
 
     # A run that was lost and goes on has not begun a second time.

@@ -10,10 +10,11 @@ import pytest
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import (
     LOST,
     NOT_ASKED,
-    ModalStatus,
+    SandboxState,
     derive_status,
     needs_modal,
     with_events,
@@ -22,8 +23,8 @@ from modalrun.run.status import (
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600)
 RUN = RunRecord("id", "name", "training", "running", NOON, NOON, metadata=FACTS)
-RUNNING = ModalStatus("running")
-KILLED = ModalStatus("ended", "stopped", 137)
+RUNNING = SandboxState("running")
+KILLED = SandboxState("ended", read_exit(137))
 
 
 def finished(status: str) -> RunRecord:
@@ -54,13 +55,13 @@ def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:
     ("modal", "exit_code", "says"),
     [
         (KILLED, 7, "was ended from outside (exit code 137)"),
-        (ModalStatus("ended", "timed_out", 124), 6, "has reached its timeout"),
-        (ModalStatus("ended", "failed", 1), 1, "has ended (exit code 1)"),
-        (ModalStatus("ended", "completed", 0), 1, "has ended (exit code 0)"),
+        (SandboxState("ended", read_exit(124)), 6, "has reached its timeout"),
+        (SandboxState("ended", read_exit(1)), 1, "has ended (exit code 1)"),
+        (SandboxState("ended", read_exit(0)), 1, "has ended (exit code 0)"),
     ],
 )
 def test_a_run_whose_sandbox_has_ended_is_lost(
-    modal: ModalStatus, exit_code: int, says: str
+    modal: SandboxState, exit_code: int, says: str
 ) -> None:
     view = derive_status(RUN, [], modal)
     assert (view.state, view.over, view.exit_code) == (LOST, True, exit_code)
@@ -82,7 +83,7 @@ def test_a_driver_that_is_gone_can_be_replaced() -> None:
 
 
 def test_what_could_not_be_checked_is_not_called_lost() -> None:
-    view = derive_status(RUN, [], ModalStatus("unknown", problem="There is no Modal token."))
+    view = derive_status(RUN, [], SandboxState("unknown", problem="There is no Modal token."))
     assert (view.state, view.over, view.exit_code) == ("running", False, None)
     assert "could not be checked: There is no Modal token." in view.notes[0].text
 
@@ -92,9 +93,9 @@ def test_what_could_not_be_checked_is_not_called_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    "modal", [ModalStatus("ended", "completed", 0), ModalStatus("unknown", problem="It is gone.")]
+    "modal", [SandboxState("ended", read_exit(0)), SandboxState("unknown", problem="It is gone.")]
 )
-def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: ModalStatus) -> None:
+def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: SandboxState) -> None:
     view = derive_status(replace(RUN, status="paused"), [], modal)
     assert (view.state, view.over, view.exit_code) == ("paused", True, 0)
     assert view.headline == "Run paused: it waits for somebody's answer."
@@ -114,14 +115,14 @@ def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: ModalStatus) -> N
         ("completed", KILLED, 0),
         ("stopped", NOT_ASKED, 7),
         ("failed", NOT_ASKED, None),
-        ("failed", ModalStatus("ended", "failed", 1), 1),
-        ("failed", ModalStatus("ended", "timed_out", 124), 6),
+        ("failed", SandboxState("ended", read_exit(1)), 1),
+        ("failed", SandboxState("ended", read_exit(124)), 6),
         ("failed", KILLED, 7),
-        ("failed", ModalStatus("unknown", problem="Modal can't be reached."), 1),
+        ("failed", SandboxState("unknown", problem="Modal can't be reached."), 1),
     ],
 )
 def test_the_exit_code_of_a_finished_run(
-    status: str, modal: ModalStatus, exit_code: int | None
+    status: str, modal: SandboxState, exit_code: int | None
 ) -> None:
     view = derive_status(finished(status), [], modal)
     assert (view.state, view.over, view.exit_code) == (status, True, exit_code)
