@@ -277,9 +277,9 @@ class _Examination:
         plan: Plan | None = None
         if self._spec is not None:
             try:
-                compiled = prepare.load(self._spec)
+                compiled = prepare.load_deployment(self._spec)
                 stack, token = compiled.stack, compiled.credentials
-                plan = prepare.prepared(compiled.deployment, compiled.facts, self._spec).plan
+                plan = prepare.plan_deployment(compiled.deployment, compiled.facts, self._spec).plan
                 self._put(_pipeline(plan))
             except Exception as error:
                 problem = health.problem_of("pipeline", error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -38,33 +37,12 @@ from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import UsageError
 from modalrun.run.metadata import PREFIX
+from modalrun.run.records import CreatedRun
 from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import get_run, run_url, step_runs
-
-
-@dataclass(frozen=True)
-class CreatedRun:
-    """A placeholder run, and what a sandbox needs to work on it.
-
-    Attributes:
-        id: ZenML's run id.
-        name: Its name.
-        url: Its page on the dashboard, where there is one.
-        cached: The steps that ZenML's cache had, which are recorded and don't run.
-        finished: Whether that was all of them: the run has completed and needs no sandbox.
-        environment: Variables for the sandbox. They hold ZenML's credentials: they travel as a
-            Modal secret and are never printed.
-    """
-
-    id: str
-    name: str
-    url: str | None
-    environment: Mapping[str, str]
-    cached: frozenset[str] = frozenset()
-    finished: bool = False
 
 
 def create_run(compiled: Compiled) -> CreatedRun:
