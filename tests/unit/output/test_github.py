@@ -110,7 +110,7 @@ from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import StepProgress
-from modalrun.output.console import reporter
+from modalrun.output import reporter
 with reporter() as shown:
     shown.say("Run x\\n ::error::talk")
     shown.begin(RunProgress(["load", "train"]))
