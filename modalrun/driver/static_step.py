@@ -18,12 +18,12 @@ from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest, StepOrder
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
     from modalrun.zenml_api.execution.recorder import RunRecorder
-    from modalrun.zenml_api.records.step_records import StepState as StepRecordState
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class StaticStep:
     def __init__(self, step: StepOrder, context: RunContext) -> None:
         manifest = context.manifest
         self.attempts = StepAttempts(manifest, step.name, manifest.sandboxes[step.sandbox])
-        self.recorded: StepRecordState | None = None
+        self.recorded: StepRecord | None = None
         self.created = asyncio.Event()
         self.failed = False
         self._step = step
@@ -306,7 +306,7 @@ class StaticStep:
         return state == "completed"
 
 
-def has_failed(record: StepRecordState | None, failures: int) -> bool:
+def has_failed(record: StepRecord | None, failures: int) -> bool:
     """Return whether ZenML has recorded the failure of the last attempt.
 
     Args:
@@ -318,6 +318,6 @@ def has_failed(record: StepRecordState | None, failures: int) -> bool:
     return record.status != "retrying" or record.attempt > failures
 
 
-def is_running(record: StepRecordState) -> bool:
+def is_running(record: StepRecord) -> bool:
     """Return whether a record has no end yet. A "retrying" one has: its attempt has failed."""
     return not record.finished and record.status not in {"retrying", "stopping"}

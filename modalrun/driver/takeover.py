@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from modalrun.driver.static_step import StaticStep, is_running
 from modalrun.run.events import StepEvent
+from modalrun.run.records import StepRecord
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox
-    from modalrun.zenml_api.records.step_records import StepState as StepRecordState
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Takeover:
     """
 
     sandboxes: Sequence[StepSandbox]
-    records: Mapping[str, StepRecordState]
+    records: Mapping[str, StepRecord]
 
     @property
     def successful(self) -> set[str]:
@@ -64,7 +64,7 @@ class Takeover:
                 continue
             steps[name].recorded = record
             attempts = steps[name].attempts
-            metadata = record.facts
+            metadata = record.metadata
             restarts = metadata.infrastructure_retries if metadata is not None else None
             # A restart has a sandbox of its own, and so a name, but no record.
             attempts.count = max(attempts.count, record.attempt + (restarts or 0))
@@ -74,7 +74,7 @@ class Takeover:
 
 
 def finished_steps(
-    records: Mapping[str, StepRecordState], steps: Collection[str], now: float
+    records: Mapping[str, StepRecord], steps: Collection[str], now: float
 ) -> Iterator[StepEvent]:
     """Yield the ends of successful steps again, for readers of only this driver's journal.
 
@@ -88,7 +88,7 @@ def finished_steps(
             continue
         cached = record.status == "cached"
         # The sandbox of a cached step belongs to another run.
-        metadata = None if cached else record.facts
+        metadata = None if cached else record.metadata
         restarts = metadata.infrastructure_retries if metadata is not None else None
         yield StepEvent(
             name,
