@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -13,11 +15,14 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import RunSandboxes
 from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.stack import StackFacts
-from modalrun.run.records import CreatedRun
+from modalrun.run.manifest import RunManifest
+from modalrun.run.records import CreatedRun, RunRecord, StepRecord
+from modalrun.spec.precedence import Origin, SettingsLayer
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
+NOW = datetime(2026, 11, 28, tzinfo=timezone.utc)
 RUN_ID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -123,7 +128,8 @@ class FakeModal(ModalGateway):
         existing: The id of a run sandbox that runs already.
         last: The id of the last run sandbox, which may have ended.
         sandboxes: All sandboxes of the run.
-        request: The keyword arguments of the last creation.
+        request: The arguments of the last creation.
+        on_create: Called with the keyword arguments of each creation.
         app: The id of the app that `app_id` finds.
     """
 
@@ -134,13 +140,14 @@ class FakeModal(ModalGateway):
         self.last: str | None = None
         self.sandboxes = FakeSandboxes(effects)
         self.request: dict[str, Any] = {}
+        self.on_create: Callable[[dict[str, Any]], None] = lambda _: None
         self.app: str | None = "ap-1"
         self.needs: AccountNeeds | None = None
+        self.credentials: tuple[str, str] | None = None
 
-    def connect(
-        self, target: str, *, credentials: tuple[str, str] | None = None
-    ) -> Connection:
+    def connect(self, target: str, *, credentials: tuple[str, str] | None = None) -> Connection:
         self.effects.add(f"connect {target}")
+        self.credentials = credentials
         return FakeConnection(credentials)
 
     def check_names(self, connection: Connection, needs: AccountNeeds) -> None:
@@ -165,6 +172,7 @@ class FakeModal(ModalGateway):
     ) -> RunningSandbox:
         self.request = {"spec": spec, "secrets": dict(secrets), **options}
         self.request["files"] = sorted(p.name for p in source.rglob("*") if p.is_file())
+        self.on_create(options)
         self.effects.add("create sandbox")
         return self.sandbox
 
@@ -249,6 +257,15 @@ class FakeZenML:
     def read_run(self, run_id: str) -> RunRecord:
         self.on_read()
         return self.run
+
+    def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
+        return self.run, ()
+
+    def read_manifest(self, run_id: str) -> RunManifest | None:
+        return self.manifest
+
+    def driver_environment(self, run_id: str) -> dict[str, str]:
+        return {"ZENML_STORE_API_TOKEN": "secret"}
 
     def unfinished_steps(self, run_id: str) -> tuple[str, ...]:
         return self.unfinished
