@@ -194,7 +194,7 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
         threading.Thread(target=submission.warm_up_server, daemon=True).start()
     shown.phase("Reading the deployment")
     spec = bare_spec(target, source_root)
-    return submission.check(spec, snapshots.stored(snapshot_id, spec), shown)
+    return submission.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 
 def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:
