@@ -43,11 +43,11 @@ def status(
     """
     from modalrun.observe import status as runs
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
     wanted = records.wanted(run, interactive=interactive())
     quiet = output is OutputOption.json
-    with Waiting("Reading the run", quiet=quiet) as waiting, session.zenml_session():
+    with Waiting("Reading the run", quiet=quiet) as waiting, process.zenml_session():
         found = runs.resolve(wanted, interactive=False)
         if watch:
             view = _watch(found, output, waiting, exit_wanted=exit_status)

@@ -33,10 +33,10 @@ def stop(
     from modalrun.control import stop as stopping
     from modalrun.observe import status
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
     wanted = records.wanted(run, interactive=interactive())
-    with Waiting("Reading the run") as waiting, session.zenml_session():
+    with Waiting("Reading the run") as waiting, process.zenml_session():
         found = status.resolve(wanted, interactive=False)
         waiting.show("Stopping the run")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import UsageError
-from modalrun.modal_api import Connection, RunningSandbox, run_sandboxes
+from modalrun.modal_api import Connection, run_sandboxes
+from modalrun.modal_api.termination import RunSandboxes
 from modalrun.observe.attach import RunHandle, RunObserver
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.image_recipe import Named
@@ -18,13 +18,14 @@ from modalrun.plan.planner import Plan, SandboxSpec, StepPlan, for_run
 from modalrun.plan.resources import Resources
 from modalrun.run.contract import TAKE_OVER
 from modalrun.run.manifest import RunManifest, SandboxOrder
-from modalrun.run.metadata import to_metadata
 from modalrun.run.outcome import PAUSED, answers
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, fit
 from modalrun.spec.run_spec import Target
 from modalrun.submit.per_step import write
+from modalrun.submit.recording import all_run_sandboxes, record_sandbox
 from modalrun.submit.source_changes import MOST_FILES, compare, listing
 from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
+from modalrun.zenml_api.gateway import zenml_gateway
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.records.run_access import ResumableRun
@@ -51,10 +52,10 @@ def resume(
         UsageError: It has no driver, or the source tree is not there or has changed.
         ModalrunError: ZenML or Modal can't be asked.
     """
-    from modalrun.zenml_api.records.run_access import read_resumable
+    from modalrun.zenml_api.records import run_access
 
     watcher.phase("Reading the run")
-    run = read_resumable(run_id)
+    run = run_access.read_resumable(run_id)
     if run.finished:
         return f"The run {run.id} is over: {run.status}. There is nothing to resume."
     if run.order is None and run.status == PAUSED:
@@ -93,7 +94,17 @@ def resume(
     watcher.say(f"  id       {run.id}")
     watcher.say(f"  sandbox  {sandbox.id} (another driver takes over)")
     watcher.say("")
-    return _submitted(run, order, plan, sandbox, connection, earlier=earlier)
+    return RunHandle(
+        run_id=run.id,
+        zenml_url=run.url,
+        plan=plan,
+        steps=tuple(step.name for step in order.steps),
+        sandbox=sandbox,
+        sandboxes=RunSandboxes(connection, run.id, sandbox.app_id, sandbox.id),
+        connection=connection,
+        recording=record_sandbox(zenml_gateway(), run.id, plan, sandbox, earlier=earlier),
+        resumed=True,
+    )
 
 
 def _earlier(run: ResumableRun, last: str | None) -> tuple[str, ...]:
@@ -102,8 +113,6 @@ def _earlier(run: ResumableRun, last: str | None) -> tuple[str, ...]:
     The last one is not on record where whoever created it was interrupted; only Modal's second
     backend can tell of it once it has ended.
     """
-    from modalrun.submit.submission import all_run_sandboxes
-
     recorded = all_run_sandboxes(run.facts)
     return recorded if last is None or last in recorded else (*recorded, last)
 
@@ -193,30 +202,3 @@ def _stage_all(order: RunManifest, root: Path, folder: Path) -> None:
             hint="Restore the files and remove new ones ('git status' names them), or check out"
             " what was submitted and name its folder with '--source-root'.",
         )
-
-
-def _submitted(
-    run: ResumableRun,
-    order: RunManifest,
-    plan: Plan,
-    sandbox: RunningSandbox,
-    connection: Connection,
-    *,
-    earlier: tuple[str, ...],
-) -> RunHandle:
-    from modalrun.submit.submission import run_facts
-    from modalrun.zenml_api.records.runs import publish_metadata
-
-    metadata = to_metadata(run_facts(plan, sandbox, earlier))
-    recording = threading.Thread(target=publish_metadata, args=(run.id, metadata), daemon=True)
-    recording.start()
-    return RunHandle(
-        run_id=run.id,
-        zenml_url=run.url,
-        plan=plan,
-        steps=tuple(step.name for step in order.steps),
-        sandbox=sandbox,
-        connection=connection,
-        recording=recording,
-        resumed=True,
-    )

@@ -135,7 +135,7 @@ class _Examination:
         """Keep ZenML from changing the user's configuration, or from making one."""
         os.environ[config_files.DISABLE_MIGRATION] = "true"
         if (config_files.folder() / "config.yaml").is_file():
-            return config_files.protect()
+            return process.protect_configuration()
         del os.environ[config_files.DISABLE_MIGRATION]
         os.environ[config_files.CONFIG_PATH] = str(self._scratch / "zenml")
         return None
@@ -277,9 +277,9 @@ class _Examination:
         plan: Plan | None = None
         if self._spec is not None:
             try:
-                compiled = prepare.load(self._spec)
+                compiled = prepare.load_deployment(self._spec)
                 stack, token = compiled.stack, compiled.credentials
-                plan = prepare.prepared(compiled.deployment, compiled.facts, self._spec).plan
+                plan = prepare.plan_deployment(compiled.deployment, compiled.facts, self._spec).plan
                 self._put(_pipeline(plan))
             except Exception as error:
                 problem = health.problem_of("pipeline", error)

@@ -85,7 +85,8 @@ class RunHandle:
         plan: Its sandboxes.
         steps: All steps of the pipeline, parents before children.
         sandbox: The run sandbox.
-        connection: To where it runs.
+        sandboxes: All sandboxes of the run.
+        connection: The connection to Modal.
         recording: Stores in ZenML where the sandbox is; others find the run by it.
         resumed: Whether an earlier driver has run a part of it, which isn't shown again.
     """
@@ -95,14 +96,10 @@ class RunHandle:
     plan: Plan
     steps: tuple[str, ...]
     sandbox: RunningSandbox
+    sandboxes: RunSandboxes
     connection: Connection
     recording: threading.Thread
     resumed: bool = False
-
-    @property
-    def sandboxes(self) -> RunSandboxes:
-        """All its sandboxes, to be ended."""
-        return RunSandboxes(self.connection, self.run_id, self.sandbox.app_id, self.sandbox.id)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.planner import SandboxSpec
 from modalrun.plan.pricing import SandboxCost
 from modalrun.spec.precedence import Value
-from modalrun.submit.planning import PricedPlan
+from modalrun.submit.prepare import PricedPlan
 
 VERSION = 1
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from modalrun.modal_api import Connection
-from modalrun.modal_api.images import build_images, python_path
+from modalrun.modal_api.images import python_path
 from modalrun.plan.image_recipe import ImageRecipe, Named, RegistryCredentials
 from modalrun.plan.isolated_step import as_plain
 from modalrun.plan.manifest_builder import Source, make_order
 from modalrun.plan.planner import Plan
 from modalrun.run import manifest as orders
 from modalrun.run.manifest import RunManifest
-
-if TYPE_CHECKING:
-    from modalrun.zenml_api.compiling.compile import Compiled
-    from modalrun.zenml_api.records.runs import CreatedRun
+from modalrun.run.records import CreatedRun
+from modalrun.submit.preflight import Job
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,7 @@ class Dispatched:
 
 
 def dispatch(
-    connection: Connection,
-    compiled: Compiled,
+    job: Job,
     plan: Plan,
     run: CreatedRun,
     *,
@@ -52,10 +47,9 @@ def dispatch(
     """Build the images of a `per_step` run and write its order; in `pipeline` mode do nothing.
 
     Args:
-        connection: To Modal.
-        compiled: The pipeline.
-        plan: Its plan.
-        run: Its run.
+        job: The run.
+        plan: Its plan, with the images of the stack's registry.
+        run: Its record.
         source: Where the source tree comes from.
         folder: Where the order is written to.
         staged: The still copy of the source tree.
@@ -68,8 +62,9 @@ def dispatch(
         return Dispatched(plan, run.environment)
     from modalrun.zenml_api.compiling import step_policies
 
+    compiled, connection = job.compiled, job.connection
     secrets = {**run.environment, **connection.driver_environment()}
-    images = build_images(connection, plan, staged, registry)
+    images = job.modal.build_images(connection, plan, staged, registry)
     order = make_order(
         plan,
         run.id,

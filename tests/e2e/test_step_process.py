@@ -27,7 +27,7 @@ from modalrun.spec.run_spec import load_spec
 
 spec = load_spec(Path({path!r}))
 with process.zenml_process(spec.source_root):
-    compiled = prepare.load(spec)
+    compiled = prepare.load_deployment(spec)
     from modalrun.zenml_api.records import runs
     run = runs.create_run(compiled)
 result = {{"id": run.id, "environment": dict(run.environment)}}
@@ -212,7 +212,7 @@ def create(prevent):
 
 result = {{}}
 with process.zenml_process(Path()):
-    compiled = prepare.load(load_spec(Path({str(spec)!r})))
+    compiled = prepare.load_deployment(load_spec(Path({str(spec)!r})))
     run, recorder = create(False)
     result["at submission"] = sorted(run.cached)
     result["stop requested"] = recorder.stop_requested()

@@ -15,6 +15,7 @@ from zenml.stack import Stack
 from modalrun.errors import ModalrunError, RunFailedError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe, RegistryCredentials
 from modalrun.plan.planner import Plan, SandboxSpec
+from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 
@@ -59,10 +60,8 @@ def resolved(
     return replace(recipe, base=replace(base, private=credentials is not None)), credentials
 
 
-def resolved_plan(
-    plan: Plan, snapshot: PipelineSnapshotBase, stack: Stack
-) -> tuple[Plan, RegistryCredentials | None]:
-    """A plan whose recipes all have what they need of the stack's container registry.
+def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCredentials | None]:
+    """Fill in what the images of a plan need of the stack's container registry.
 
     Returns:
         The plan, and the credentials that Modal needs to pull any of the images.
@@ -70,6 +69,7 @@ def resolved_plan(
     Raises:
         UsageError, RunFailedError: As for `resolved`.
     """
+    snapshot, stack = compiled.snapshot, compiled.stack
     built = any(isinstance(sandbox.image.base, BuiltByZenML) for sandbox in plan.sandboxes)
     build = _build(snapshot, stack) if built else None
     known: dict[tuple[ImageRecipe, str | None], ImageRecipe] = {}

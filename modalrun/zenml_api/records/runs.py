@@ -41,6 +41,7 @@ from zenml.utils.time_utils import utc_now
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.outcome import StepRecord
+from modalrun.run.records import CreatedRun
 from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
@@ -66,28 +67,6 @@ class RunRecord:
     finished: bool
     steps: tuple[StepRecord, ...]
     url: str | None
-
-
-@dataclass(frozen=True)
-class CreatedRun:
-    """A placeholder run, and what a sandbox needs to work on it.
-
-    Attributes:
-        id: ZenML's run id.
-        name: Its name.
-        url: Its page on the dashboard, where there is one.
-        cached: The steps that ZenML's cache had, which are recorded and don't run.
-        finished: Whether that was all of them: the run has completed and needs no sandbox.
-        environment: Variables for the sandbox. They hold ZenML's credentials: they travel as a
-            Modal secret and are never printed.
-    """
-
-    id: str
-    name: str
-    url: str | None
-    environment: Mapping[str, str]
-    cached: frozenset[str] = frozenset()
-    finished: bool = False
 
 
 def create_run(compiled: Compiled) -> CreatedRun:
