@@ -50,7 +50,7 @@ class Deployment:
     notes: tuple[str, ...] = ()
     dynamic: bool = False
 
-    def with_places(self, pipeline: Layers, steps: Mapping[str, Layers]) -> Deployment:
+    def with_layers(self, pipeline: Layers, steps: Mapping[str, Layers]) -> Deployment:
         """The same deployment with more written about it: a run spec, a command line.
 
         Docker settings in these places override those of the deployment, field by field.

@@ -16,7 +16,15 @@ from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
 from modalrun.run.manifest import ORDER_FILE
 from modalrun.run.tags import MAX_NAME, MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_RUN, TAG_STEP, fit
 from modalrun.spec.fields import CREATION_RATE, INFRASTRUCTURE_RETRIES, MAX_TIMEOUT_SECONDS, Prewarm
-from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find, flatten
+from modalrun.spec.precedence import (
+    Layers,
+    Origin,
+    SettingsLayer,
+    Value,
+    flatten,
+    resolve,
+    resolve_or,
+)
 from modalrun.spec.run_spec import Target
 
 Mode = Literal["pipeline", "per_step"]
@@ -184,11 +192,11 @@ def make_plan(
             image=image,
         )
 
-    mode: Mode = find_or("mode", "pipeline", pipeline).value
+    mode: Mode = resolve_or("mode", "pipeline", pipeline).value
     maker = _Maker(deployment, pipeline, own, python, build_image, local=target == "local")
     run_sandbox, steps = maker.per_step() if mode == "per_step" else maker.pipeline_mode()
     origins = {
-        name: find_or(name, default, pipeline)
+        name: resolve_or(name, default, pipeline)
         for name, default in (
             ("mode", "pipeline"),
             ("app_name", app_name(deployment.pipeline)),
@@ -270,7 +278,7 @@ class _Maker:
                 " settings to the pipeline.",
             )
         resolved = resources.of_pipeline(self._pipeline, self._own, local=self._local)
-        at_once = find("max_parallelism", self._pipeline)
+        at_once = resolve("max_parallelism", self._pipeline)
         for name, written in self._own.items():
             self._note_ineffective(name, written)
         self._general += resolved.notes
@@ -347,15 +355,15 @@ class _Maker:
         docker: Mapping[str, Any],
         places: Layers,
     ) -> SandboxSpec:
-        timeout = find_or("timeout", MAX_TIMEOUT_SECONDS, places)
-        region = find_or("region", None, places)
+        timeout = resolve_or("timeout", MAX_TIMEOUT_SECONDS, places)
+        region = resolve_or("region", None, places)
         others = {
             "timeout": timeout,
-            "cloud": find_or("cloud", None, places),
+            "cloud": resolve_or("cloud", None, places),
             "region": region,
-            "secrets": find_or("secrets", None, places),
-            "volumes": find_or("volumes", None, places),
-            "image": find_or("image", None, places),
+            "secrets": resolve_or("secrets", None, places),
+            "volumes": resolve_or("volumes", None, places),
+            "image": resolve_or("image", None, places),
         }
         regions = (region.value,) if isinstance(region.value, str) else tuple(region.value or ())
         return _with_timeout(
@@ -394,14 +402,14 @@ class _Maker:
     def _note_per_step_alone(self) -> None:
         """What somebody wrote for a sandbox per step, although there is only one."""
         for name in ("infrastructure_retries", "prewarm", "creation_rate"):
-            found = find(name, self._pipeline)
+            found = resolve(name, self._pipeline)
             if found is not None and found.value is not None:
                 self._general.append(f"{name}: no effect in pipeline mode, which has one sandbox")
 
     def _note_ineffective(self, name: str, step: SettingsLayer) -> None:
         """In pipeline mode only what the pipeline leaves open is taken from the steps."""
         ineffective = sorted(n for n, v in step.settings.items() if v is not None and n != "gpu")
-        pipeline_gpu = find("gpu", {Origin.CODE_PIPELINE: self._pipeline[Origin.CODE_PIPELINE]})
+        pipeline_gpu = resolve("gpu", {Origin.CODE_PIPELINE: self._pipeline[Origin.CODE_PIPELINE]})
         if pipeline_gpu is not None and step.get("gpu") not in (None, pipeline_gpu.value):
             ineffective.append("gpu")
         if ineffective:
@@ -412,12 +420,6 @@ class _Maker:
                     " pipeline's value counts"
                 ],
             )
-
-
-def find_or(name: str, default: Any, places: Layers) -> Value:
-    """A setting's value, or its default with an origin that says so."""
-    found = find(name, places)
-    return Value.at(default, Origin.DEFAULT) if found is None else found
 
 
 def for_run(sandbox: SandboxSpec, run_id: str) -> SandboxSpec:

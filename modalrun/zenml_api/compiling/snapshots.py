@@ -113,7 +113,7 @@ def _compiled(
         layers = _with_component(layers, component_defaults(config))
     complete = replace(deployment, written=layers, notes=(*deployment.notes, *spec.notes))
     return assemble(
-        complete.with_places(spec.places, spec.step_places),
+        complete.with_layers(spec.layers, spec.step_layers),
         snapshot,
         stack,
         config,
