@@ -31,13 +31,9 @@ def zenml_process(source_root: Path) -> Iterator[None]:
         UsageError: modalrun doesn't work with the version of ZenML or modal that is installed.
     """
     compatibility.require()
-    copy = protect_configuration()
-    try:
+    with protected_configuration():
         prepare_process(source_root)
         yield
-    finally:
-        if copy is not None:
-            shutil.rmtree(copy, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -100,22 +96,21 @@ def require_server() -> None:
         ) from problem
 
 
-def protect_configuration() -> Path | None:
+@contextlib.contextmanager
+def protected_configuration() -> Iterator[None]:
     """Let this process use a copy of the user's ZenML configuration if ZenML would change it.
 
     With `ZENML_STORE_URL` set, ZenML stores that address in `config.yaml` and switches the user's
     own `zenml` command to it (facts: ZenML 0.98.0).
-
-    Returns:
-        The folder of the copy, for the caller to remove; None if none was needed.
     """
     if not any(name.startswith(config_files.STORE_PREFIX) for name in os.environ):
-        return None
+        yield
+        return
     original = config_files.folder()
-    copy = Path(tempfile.mkdtemp(prefix="modalrun-zenml-"))
-    for name in ("config.yaml", "credentials.yaml"):
-        if (original / name).is_file():
-            shutil.copy2(original / name, copy / name)
-    os.environ.setdefault(config_files.LOCAL_STORES_PATH, str(original / "local_stores"))
-    os.environ[config_files.CONFIG_PATH] = str(copy)
-    return copy
+    with tempfile.TemporaryDirectory(prefix="modalrun-zenml-", ignore_cleanup_errors=True) as copy:
+        for name in ("config.yaml", "credentials.yaml"):
+            if (original / name).is_file():
+                shutil.copy2(original / name, Path(copy) / name)
+        os.environ.setdefault(config_files.LOCAL_STORES_PATH, str(original / "local_stores"))
+        os.environ[config_files.CONFIG_PATH] = copy
+        yield

@@ -1,7 +1,6 @@
 """Prepare a process for ZenML before ZenML is imported."""
 
 import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "config"
     folder.mkdir()
     monkeypatch.setenv("ZENML_CONFIG_PATH", str(folder))
-    # So that what `protect_configuration` sets is undone.
+    # So that what `protected_configuration` sets is undone.
     monkeypatch.setenv("ZENML_LOCAL_STORES_PATH", "x")
     monkeypatch.delenv("ZENML_LOCAL_STORES_PATH")
     return folder
@@ -90,24 +89,22 @@ def test_address_with_an_invalid_port(url: str, monkeypatch: pytest.MonkeyPatch)
         process.require_server()
 
 
-def test_protect_without_a_store_in_the_environment(config: Path) -> None:
-    assert process.protect_configuration() is None
-    assert os.environ["ZENML_CONFIG_PATH"] == str(config)
+def test_protection_without_a_store_in_the_environment(config: Path) -> None:
+    with process.protected_configuration():
+        assert os.environ["ZENML_CONFIG_PATH"] == str(config)
 
 
 @pytest.mark.parametrize("name", ["ZENML_STORE_URL", "ZENML_STORE_API_KEY"])
-def test_protect(config: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_protection(config: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (config / "config.yaml").write_text("store: {}\n", encoding="utf-8")
     (config / "local_stores").mkdir()
     monkeypatch.setenv(name, "something")
-    copy = process.protect_configuration()
-    assert copy is not None
-    try:
-        assert os.environ["ZENML_CONFIG_PATH"] == str(copy) != str(config)
+    with process.protected_configuration():
+        copy = Path(os.environ["ZENML_CONFIG_PATH"])
+        assert copy != config
         assert os.environ["ZENML_LOCAL_STORES_PATH"] == str(config / "local_stores")
         assert [path.name for path in copy.iterdir()] == ["config.yaml"]
         assert copy.stat().st_mode & 0o077 == 0, "it may hold credentials"
         (copy / "config.yaml").write_text("changed", encoding="utf-8")
         assert (config / "config.yaml").read_text(encoding="utf-8") == "store: {}\n"
-    finally:
-        shutil.rmtree(copy)
+    assert not copy.exists()
