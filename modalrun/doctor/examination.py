@@ -29,7 +29,7 @@ from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
 from modalrun.submit import prepare
 from modalrun.util import check, compatibility, garbage_collection
 from modalrun.util.check import LABELS, Finding
-from modalrun.zenml_api import config_files
+from modalrun.zenml_api import config_files, process
 
 LIMIT_SECONDS = 30.0
 """How long a check may take, counted from the import of ZenML."""
