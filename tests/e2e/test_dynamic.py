@@ -163,7 +163,7 @@ def test_stop(world: World, graceful: bool) -> None:
 
     stop = world.modalrun("stop", run_id, *([] if graceful else ["--force"]))
     if graceful:
-        stop.stderr.wait_for("waiting for what runs to finish")
+        stop.stderr.wait_for("waiting for the running steps to finish")
         gate.open()
     stopped = stop.finish(LONG)
     done = command.finish(LONG)
