@@ -63,7 +63,7 @@ async def drive(run: RunManifest) -> int:
     recorder = AsyncRecorder(run.run_id, log_line)
     variables = {name: os.environ[name] for name in run.variables}
     sandboxes = StepSandboxes(run, variables, Path.cwd(), log_line)
-    coordinator = Coordinator(run, sandboxes, recorder, log_line)
+    coordinator = Coordinator(run, sandboxes, recorder)
     loop.add_signal_handler(signal.SIGTERM, _give_up, coordinator)
     control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, "the run was asked to stop"))
     with garbage_collection.paused():

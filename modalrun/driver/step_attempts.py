@@ -12,24 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import longest_wait
-from modalrun.run import sandbox_exit
-from modalrun.run.contract import RUN_ID, STEP, STEP_METADATA, STEP_RUN, WAIT
+from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest, SandboxOrder
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
-from modalrun.run.tags import (
-    MAX_NAME,
-    MAX_TAG,
-    TAG_ATTEMPT,
-    TAG_EARLY,
-    TAG_PIPELINE,
-    TAG_RECORD,
-    TAG_ROLE,
-    TAG_RUN,
-    TAG_STEP,
-    fit,
-)
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
@@ -46,6 +33,8 @@ class StepAttempts:
         failures: How many failures used up one of the user's retries.
         restarts: How often the step was started again after the infrastructure had failed.
         record: ZenML's step run id that the next sandbox executes; None to make a new record.
+        dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to: the
+            manifest's, or that of a child pipeline.
     """
 
     def __init__(
@@ -57,16 +46,6 @@ class StepAttempts:
         record: str | None = None,
         dynamic_run: str | None = None,
     ) -> None:
-        """Prepare the first attempt.
-
-        Args:
-            manifest: The run.
-            name: The step's invocation id.
-            spec: The sandbox that it gets.
-            record: As the attribute.
-            dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to:
-                the manifest's, or that of a child pipeline.
-        """
         self.name = name
         self.sandbox: StepSandbox | None = None
         self.sandbox_id: str | None = None
@@ -76,7 +55,7 @@ class StepAttempts:
         self.record = record
         self._manifest = manifest
         self._spec = spec
-        self._dynamic_run = dynamic_run
+        self.dynamic_run = dynamic_run
 
     async def create(
         self,
@@ -159,40 +138,35 @@ class StepAttempts:
     def _request(self, *, early: bool) -> SandboxRequest:
         from modalrun.modal_api.step_sandboxes import SandboxRequest
 
-        manifest = self._manifest
+        run, spec, restarts = self._manifest, self._spec, self.restarts
         # The steps of a child pipeline may be named like its parent's.
-        unique = f"{self._dynamic_run} {self.name}" if self._dynamic_run else self.name
+        unique = f"{self.dynamic_run} {self.name}" if self.dynamic_run else self.name
         digest = hashlib.sha256(unique.encode()).hexdigest()[:8]
-        environment = {RUN_ID: self._dynamic_run or manifest.run_id, STEP: self.name}
-        tags = {
-            TAG_RUN: manifest.run_id,
-            TAG_ROLE: "step",
-            TAG_STEP: fit(self.name, MAX_TAG),
-            TAG_PIPELINE: fit(manifest.pipeline, MAX_TAG),
-            TAG_ATTEMPT: str(self.count),
+        environment = {contract.RUN_ID: self.dynamic_run or run.run_id, contract.STEP: self.name}
+        labels = {
+            tags.TAG_RUN: run.run_id,
+            tags.TAG_ROLE: "step",
+            tags.TAG_STEP: tags.fit(self.name, tags.MAX_TAG),
+            tags.TAG_PIPELINE: tags.fit(run.pipeline, tags.MAX_TAG),
+            tags.TAG_ATTEMPT: str(self.count),
         }
         if self.record is not None:
-            environment[STEP_RUN] = self.record
-        if self.record is not None and self._dynamic_run:
-            tags[TAG_RECORD] = self.record
+            environment[contract.STEP_RUN] = self.record
+        if self.record is not None and self.dynamic_run:
+            labels[tags.TAG_RECORD] = self.record
         if early:
-            environment[WAIT] = str(longest_wait(self._spec.timeout))
-            tags[TAG_EARLY] = "1"
-        restarts = self.restarts
-        return SandboxRequest(
-            sandbox=self._spec,
-            name=fit(f"modalrun-{manifest.run_id}-{digest}-{self.count}", MAX_NAME),
-            tags=tags,
-            env=lambda gpu: {**environment, STEP_METADATA: self._metadata(gpu, restarts)},
-        )
+            environment[contract.WAIT] = str(longest_wait(spec.timeout))
+            labels[tags.TAG_EARLY] = "1"
 
-    def _metadata(self, gpu: str | None, restarts: int) -> str:
-        """Return the fields of `StepMetadata` that the step stores, without the sandbox's id."""
-        metadata = {
-            "gpu": gpu,
-            "cpu": self._spec.cpu,
-            "memory": self._spec.memory,
-            "regions": ",".join(self._spec.regions) or None,
-            "infrastructure_retries": restarts or None,
-        }
-        return json.dumps({name: value for name, value in metadata.items() if value is not None})
+        def env(gpu: str | None) -> dict[str, str]:
+            metadata = {
+                "gpu": gpu,
+                "cpu": spec.cpu,
+                "memory": spec.memory,
+                "regions": ",".join(spec.regions) or None,
+                "infrastructure_retries": restarts or None,
+            }
+            return {**environment, contract.STEP_METADATA: json.dumps(metadata)}
+
+        name = tags.fit(f"modalrun-{run.run_id}-{digest}-{self.count}", tags.MAX_NAME)
+        return SandboxRequest(sandbox=spec, name=name, tags=labels, env=env)

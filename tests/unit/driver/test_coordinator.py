@@ -160,12 +160,10 @@ class Bench:
         }
         self.boxes = Boxes()
         self.records = AsyncRecorder()
-        self.said: list[str] = []
         self.coordinator = Coordinator(
             RunManifest(**{**values, **fields}),
             cast("Any", self.boxes),
             cast("Any", self.records),
-            self.said.append,
         )
 
     def begin(self, taken: Takeover | None = None) -> asyncio.Task[None]:
