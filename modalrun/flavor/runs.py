@@ -147,7 +147,7 @@ def status(
     with _worded(), _same_variables():
         view = runs.look(queries.run_record(run))
         if view.state == LOST and view.over:
-            view = reconcile.reconcile(view.run).view
+            view = reconcile.reconcile(view).status
         for note in view.notes:
             logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
         known = {status.value for status in ExecutionStatus}
@@ -195,7 +195,7 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
     spec = bare_spec(target, source_root)
-    return preflight.check(spec, snapshots.stored(snapshot_id, spec), shown)
+    return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 
 def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:
