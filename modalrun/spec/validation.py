@@ -112,13 +112,6 @@ class Checker:
             return False
         return True
 
-    def names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
-        """Check that modalrun has the keys."""
-        known = set(known)
-        for key in keys:
-            if key not in known:
-                self._unknown((*at, str(key)), known)
-
     def zenml_names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
         """Check that ZenML has the keys.
 
@@ -142,7 +135,7 @@ class Checker:
     def mapping(self, at: KeyPath, value: Any) -> dict[str, Any]:
         """Return a copy of a value that must be a mapping; an empty one for None or a mistake."""
         if isinstance(value, dict):
-            return dict(value)
+            return {str(key): inner for key, inner in value.items()}
         if value is not None:
             problem = f"must be a mapping (key: value), not {given_value(value)}."
             self.error(at, f"'{path_name(at)}' {problem}")
