@@ -129,7 +129,7 @@ class Checker:
             else:
                 self.mistakes.notes.append(
                     f"{self.source.where(path)}: ZenML {ZENML_VERSION} has no key"
-                    f" '{path_name(path)}'; ZenML {newer} gets it unchecked"
+                    f" '{path_name(path)}'; it is passed to ZenML {newer} unchecked"
                 )
 
     def mapping(self, at: KeyPath, value: Any) -> dict[str, Any]:
