@@ -37,7 +37,7 @@ class SandboxSettings:
     rest: dict[str, Any]
 
 
-def foreign_note(where: str, key: str) -> str:
+def other_flavor_note(where: str, key: str) -> str:
     """Note that settings of ZenML's own Modal flavors are used."""
     return f"{where}: '{key}', written for ZenML's own Modal flavor, is read as 'orchestrator'"
 
@@ -90,7 +90,7 @@ def _layer(
         checker.values(here, SettingFields, values)
         ours.update({name: v for name, v in values.items() if v is not None})
         if key in ZENML_FLAVOR_KEYS:
-            checker.mistakes.notes.append(foreign_note(checker.source.where(here), key))
+            checker.mistakes.notes.append(other_flavor_note(checker.source.where(here), key))
     here = (*at, "resources")
     resources = checker.mapping(here, rest.pop("resources", None))
     checker.zenml_names(here, resources, RESOURCE_KEYS)
