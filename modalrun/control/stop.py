@@ -14,7 +14,7 @@ from modalrun.modal_api import Connection, lookup
 from modalrun.modal_api.termination import END_SECONDS, RunSandboxes
 
 if TYPE_CHECKING:
-    from modalrun.spec.run_spec import Target
+    from modalrun.run.run_plan import Target
     from modalrun.zenml_api.stopping import Stoppable
 
 ANNOUNCED_SECONDS = 10.0

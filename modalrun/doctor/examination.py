@@ -27,7 +27,7 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import STATE_VARIABLE
 from modalrun.modal_api.account_check import CONNECT_SECONDS, Account, CheckRequest
 from modalrun.plan.image_recipe import Named
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
 from modalrun.submit import prepare
@@ -330,9 +330,8 @@ class _Examination:
         from modalrun.zenml_api import health
 
         docker = any(shutil.which(command) for command in ("docker", "podman"))
-        recipes = dict.fromkeys(sandbox.image for sandbox in plan.sandboxes)
         try:
-            found = [health.image(recipe, stack, docker=docker) for recipe in recipes]
+            found = [health.image(one, stack, docker=docker) for one in plan.images.values()]
         except Exception as error:
             return health.problem_of("image", error)
         wrong = [finding for finding in found if finding.state != "ok"]
@@ -430,7 +429,7 @@ def _database(url: str, client: str) -> Finding:
 
 def _pipeline(plan: Plan) -> Finding:
     many = len(plan.steps)
-    what = f"'{plan.pipeline}', {many} step{'s' if many != 1 else ''}, mode {plan.mode}"
+    what = f"'{plan.pipeline}', {many} step{'s' if many != 1 else ''}, mode {plan.settings.mode}"
     return Finding("pipeline", "ok", what)
 
 
@@ -438,12 +437,12 @@ def _order(plan: Plan | None, token: tuple[str, str] | None) -> CheckRequest:
     """What is to be checked of the Modal account, as far as it is known."""
     if plan is None:
         return CheckRequest(token)
-    workspace = plan.workspace and (plan.workspace, plan.origins["workspace"].source)
-    bases = [sandbox.image.base for sandbox in plan.sandboxes]
+    origin = plan.origins["workspace"]
+    bases = [recipe.base for recipe in plan.images.values()]
     return CheckRequest(
         token,
-        plan.environment,
-        workspace or None,
+        plan.settings.modal_environment,
+        (origin.value, origin.source) if origin.value else None,
         tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)),
         tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)),
         tuple(dict.fromkeys(b.name for b in bases if isinstance(b, Named) and not b.is_id)),

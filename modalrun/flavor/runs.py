@@ -27,7 +27,7 @@ from modalrun.observe import status as runs
 from modalrun.observe.attach import OnInterrupt, RunHandle
 from modalrun.output.console import Reporter, reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
-from modalrun.run import manifest as orders
+from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
@@ -110,7 +110,7 @@ def submit(
                     stopping.by_force(str(run.id), created[0].sandboxes)
                 raise
         (submitted,) = created
-        if not job.plan.synchronous:
+        if not job.plan.settings.synchronous:
             with interrupts.deferred():
                 shown.summary(attach.accepted(submitted))
             return None
@@ -179,9 +179,9 @@ def _source_root(run: PipelineRunResponse) -> Path:
         return Path(source_utils.get_source_root()).resolve()
     root = Path(Client.find_repository() or Path.cwd()).resolve()
     with contextlib.suppress(ValueError):
-        order = orders.from_metadata(run.run_metadata)
-        if order is not None and Path(order.source_root).is_dir():
-            root = Path(order.source_root)
+        manifest = RunManifest.from_metadata(run.run_metadata)
+        if manifest is not None and manifest.source.root.is_dir():
+            root = manifest.source.root
     source_utils.set_custom_source_root(str(root))
     return root
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 from modalrun.errors import ConnectionLostError, ModalrunError
-from modalrun.spec.run_spec import Target
+from modalrun.run.run_plan import Target
 from modalrun.util.check import Finding
 from modalrun.util.reachability import ask
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import checks, images
 from modalrun.modal_api.errors import is_rate_limit, translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
-from modalrun.plan.image_recipe import ImageRecipe, RegistryCredentials
-from modalrun.plan.planner import Plan, SandboxSpec
-from modalrun.plan.resources import limited
+from modalrun.modal_api.sandbox_arguments import SandboxArguments
+from modalrun.plan.image_recipe import RegistryCredentials
+from modalrun.plan.model import Plan
+from modalrun.run.run_plan import RunPlan, Target
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import TAG_AFTER
-from modalrun.spec.run_spec import Target
 
 if TYPE_CHECKING:
     import modal
@@ -90,7 +91,7 @@ class Connection:
             # Not `from_env`: that gives one and the same client each time.
             return modal.Client.from_credentials(*pair)
 
-    def check_names(self, plan: Plan) -> None:
+    def check_names(self, plan: RunPlan) -> None:
         """Check that the environment, secrets and volumes that a plan names exist.
 
         The local Modal server makes environments and volumes as they are named.
@@ -100,7 +101,7 @@ class Connection:
         """
         checks.names(
             self._client,
-            environment=plan.environment,
+            environment=plan.settings.modal_environment,
             secrets=[name for one in plan.sandboxes for name in one.secrets],
             volumes=[name for one in plan.sandboxes for name in one.volumes],
             make=self.target == "local",
@@ -135,28 +136,15 @@ class Connection:
             workspace.hydrate()
             return str(workspace.name) if workspace.name else None
 
-    def rates(self) -> dict[str, Decimal] | None:
-        """The account's own prices; None where Modal doesn't give them."""
-        import modal
-
-        try:
-            rates = modal.Workspace.from_context(client=self._client).billing.rates()
-            return dict(rates.items())
-        except Exception:
-            # A price list is not worth failing for: UNIMPLEMENTED on the local Modal server,
-            # PERMISSION_DENIED for some members of a workspace.
-            return None
-
     def create_run_sandbox(
         self,
-        plan: Plan,
+        plan: RunPlan,
         spec: SandboxSpec,
         secrets: Mapping[str, str],
         source: Path,
         *,
         say: Callable[[str], None] = lambda _: None,
-        registry: RegistryCredentials | None = None,
-        order: Path | None = None,
+        manifest: Path | None = None,
         earlier: str | None = None,
     ) -> RunningSandbox:
         """Create the run sandbox, or find it if an earlier try has created it.
@@ -165,35 +153,37 @@ class Connection:
 
         Args:
             plan: For the app and environment it belongs to.
-            spec: The sandbox, with its name.
+            spec: The sandbox, with its name; its image is built.
             secrets: Environment variables that travel as a Modal secret.
             source: The folder whose files stand at `CODE_FOLDER` in the sandbox.
-            registry: For an image in a private registry.
-            order: The file with the driver's order, of a `per_step` run.
+            manifest: The file with the driver's manifest, of a `per_step` run.
             earlier: A sandbox of this name that has ended, and is not the one that is created.
             say: Is told when another GPU is asked for.
 
         Raises:
             UsageError: Modal refuses an argument.
-            AuthenticationError, NotFoundError, CapacityError, RunFailedError: The token, the
-                environment, a secret or volume, capacity, or the image build; nothing was created.
+            AuthenticationError, NotFoundError, CapacityError: The token, the environment, a secret
+                or volume, or capacity; nothing was created.
             UnknownOutcomeError: Modal's answer was lost, and so was the way to ask again.
         """
+        import modal
+
         app = self._app(plan)
-        builder = images.Builder(self._client, app, plan.environment, registry)
         image = images.with_files(
-            builder.build(spec.image, source),
+            modal.Image.from_id(spec.image, client=self._client),
             source,
             package=self.target == "modal",
-            order=order,
+            manifest=manifest,
         )
-        arguments = {**self._arguments(plan, spec, secrets), "image": image}
         if earlier is not None:
-            arguments["tags"] = {**spec.tags, TAG_AFTER: earlier}
+            spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
+        arguments = SandboxArguments(plan, secrets, self._client)
 
-        def create(gpu: str | None, *others: str) -> RunningSandbox:
+        def create(gpu: str | None, *others: str | None) -> RunningSandbox:
             try:
-                sandbox = self._create_or_find(app, plan, spec, {**arguments, "gpu": gpu}, earlier)
+                sandbox = self._create_or_find(
+                    app, plan, spec, {**arguments.of(spec, gpu), "image": image}, earlier
+                )
             except CapacityError as error:
                 if not others or is_rate_limit(error):
                     raise
@@ -201,18 +191,29 @@ class Connection:
                 return create(*others)
             return RunningSandbox(self, sandbox, app_id=str(app.app_id), gpu=gpu)
 
-        return create(spec.resources.gpu, *spec.resources.other_gpus)
+        return create(*(spec.resources.gpus or (None,)))
 
     def build_images(
         self, plan: Plan, source: Path, registry: RegistryCredentials | None = None
-    ) -> dict[ImageRecipe, str]:
-        """Have the images of all sandboxes built side by side; returns Modal's ids of them.
+    ) -> dict[str, str]:
+        """Build the images of all sandboxes side by side.
+
+        Args:
+            plan: The run.
+            source: The folder with the source tree.
+            registry: For images in a private registry.
+
+        Returns:
+            Each key of `plan.images` -> Modal's id of the built image.
 
         Raises:
+            RunFailedError: A build failed; the message has the image's id and the end of its log.
             ModalrunError: As for `create_run_sandbox`.
         """
-        builder = images.Builder(self._client, self._app(plan), plan.environment, registry)
-        return builder.build_all([sandbox.image for sandbox in plan.sandboxes], source)
+        environment = plan.settings.modal_environment
+        builder = images.Builder(self._client, self._app(plan), environment, registry)
+        built = builder.build_all(plan.images.values(), source)
+        return {key: built[recipe] for key, recipe in plan.images.items()}
 
     def driver_environment(self) -> dict[str, str]:
         """What the driver of a `per_step` run connects with. Secret: never shown.
@@ -236,62 +237,21 @@ class Connection:
             return {name: os.environ[name] for name in names}
         return {name: str(value) for name, value in zip(names, values, strict=True)}
 
-    def _app(self, plan: Plan) -> modal.App:
+    def _app(self, plan: RunPlan) -> modal.App:
         import modal
 
         with translated():
             return modal.App.lookup(
-                plan.app_name,
+                plan.settings.app_name,
                 create_if_missing=True,
-                environment_name=plan.environment,
+                environment_name=plan.settings.modal_environment,
                 client=self._client,
             )
-
-    def _arguments(
-        self, plan: Plan, spec: SandboxSpec, secrets: Mapping[str, str]
-    ) -> dict[str, Any]:
-        """The keyword arguments of `modal.Sandbox.create`, all but app, image and GPU."""
-        import modal
-
-        env: dict[str, str | None] = dict(spec.env)
-        if self.target == "modal":
-            # A driver's image is named by its id, and doesn't say what it sets.
-            env.setdefault("PYTHONPATH", images.python_path(spec.image))
-        asked = spec.resources
-        cpu, memory = limited(asked.cpu, asked.cpu_limit, asked.memory, asked.memory_limit)
-        named = [
-            modal.Secret.from_name(name, environment_name=plan.environment, client=self._client)
-            for name in spec.secrets
-        ]
-        volumes = {
-            path: modal.Volume.from_name(
-                name,
-                environment_name=plan.environment,
-                create_if_missing=self.target == "local",
-                client=self._client,
-            )
-            for name, path in spec.volumes.items()
-        }
-        return {
-            "name": spec.name,
-            "tags": dict(spec.tags),
-            "env": env,
-            # Ours last: a named secret must not replace what the run needs to reach ZenML.
-            "secrets": [*named, modal.Secret.from_dict(dict(secrets))],
-            "volumes": volumes,
-            "timeout": spec.timeout,
-            "workdir": spec.workdir,
-            "cpu": cpu,
-            "memory": memory,
-            "cloud": spec.cloud,
-            "region": list(spec.regions) or None,
-            "client": self._client,
-        }
 
     def _create_or_find(
         self,
         app: modal.App,
-        plan: Plan,
+        plan: RunPlan,
         spec: SandboxSpec,
         arguments: dict[str, Any],
         earlier: str | None,
@@ -300,7 +260,9 @@ class Connection:
 
         try:
             with translated():
-                return modal.Sandbox.create(*spec.command, app=app, **arguments)
+                return modal.Sandbox.create(
+                    *spec.command, app=app, client=self._client, **arguments
+                )
         except modal.exception.AlreadyExistsError:
             return self._find(plan, spec)
         except ConnectionLostError as error:
@@ -312,14 +274,14 @@ class Connection:
                 raise UnknownOutcomeError(
                     "The connection to Modal was lost while the run sandbox was being created;"
                     " whether it runs is unknown.",
-                    hint=f"Look for the sandbox '{spec.name}' in the app '{plan.app_name}'"
+                    hint=f"Look for the sandbox '{spec.name}' in the app '{plan.settings.app_name}'"
                     " before you submit again.",
                 ) from second
             if found.object_id == earlier:
                 raise
             return found
 
-    def find_running(self, plan: Plan, spec: SandboxSpec) -> str | None:
+    def find_running(self, plan: RunPlan, spec: SandboxSpec) -> str | None:
         """Modal's id of a running sandbox with the name of a spec; None where there is none.
 
         Raises:
@@ -330,16 +292,16 @@ class Connection:
         try:
             with translated():
                 found = modal.Sandbox.from_name(
-                    plan.app_name,
+                    plan.settings.app_name,
                     str(spec.name),
-                    environment_name=plan.environment,
+                    environment_name=plan.settings.modal_environment,
                     client=self._client,
                 )
         except NotFoundError:
             return None
         return str(found.object_id)
 
-    def find_last(self, plan: Plan, spec: SandboxSpec) -> str | None:
+    def find_last(self, plan: RunPlan, spec: SandboxSpec) -> str | None:
         """Modal's id of the last sandbox with the name of a spec, which may have ended.
 
         Raises:
@@ -350,7 +312,7 @@ class Connection:
         except NotFoundError:
             return None
 
-    def discard(self, plan: Plan, spec: SandboxSpec) -> None:
+    def discard(self, plan: RunPlan, spec: SandboxSpec) -> None:
         """End a sandbox that may or may not have been created.
 
         Raises:
@@ -366,15 +328,15 @@ class Connection:
         with translated():
             return modal.Sandbox.from_id(sandbox_id, client=self._client)
 
-    def _find(self, plan: Plan, spec: SandboxSpec) -> modal.Sandbox:
+    def _find(self, plan: RunPlan, spec: SandboxSpec) -> modal.Sandbox:
         import modal
 
         def find(*, include_terminated: bool) -> modal.Sandbox:
             with translated():
                 return modal.Sandbox.from_name(
-                    plan.app_name,
+                    plan.settings.app_name,
                     str(spec.name),
-                    environment_name=plan.environment,
+                    environment_name=plan.settings.modal_environment,
                     include_terminated=include_terminated,
                     client=self._client,
                 )

@@ -17,7 +17,6 @@ from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
 from modalrun.modal_api.termination import RunSandboxes
 from modalrun.observe.cost import spending
 from modalrun.observe.log_stream import LogStream
-from modalrun.plan.planner import Plan
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine
 from modalrun.run.outcome import (
@@ -30,6 +29,7 @@ from modalrun.run.outcome import (
     with_exact_times,
 )
 from modalrun.run.progress import RunProgress, StepProgress
+from modalrun.run.run_plan import RunPlan
 from modalrun.util import interrupts
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class RunHandle:
 
     run_id: str
     zenml_url: str | None
-    plan: Plan
+    plan: RunPlan
     steps: tuple[str, ...]
     sandbox: RunningSandbox
     connection: Connection
@@ -425,7 +425,9 @@ def _outcome(run: RunHandle, board: RunProgress, end: SandboxEnd, began: float) 
     if end.kind == "timed_out":
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     if record.status == PAUSED:
-        details += zip(("answer", "resume"), answers(run.run_id, run.plan.mode), strict=True)
+        details += zip(
+            ("answer", "resume"), answers(run.run_id, run.plan.settings.mode), strict=True
+        )
     recorded = {step.name: step for step in record.steps}
     return Outcome(
         code, headline, tuple(details), _steps(run.steps, recorded, board), run_id=run.run_id
@@ -434,7 +436,7 @@ def _outcome(run: RunHandle, board: RunProgress, end: SandboxEnd, began: float) 
 
 def _is_orphaned(run: RunHandle, end: SandboxEnd) -> bool:
     """Whether the driver was ended from outside, so that another one can take over."""
-    return run.plan.mode == "per_step" and end.exit_code == KILLED
+    return run.plan.settings.mode == "per_step" and end.exit_code == KILLED
 
 
 def _may_go_on(record: RunRecord) -> bool:

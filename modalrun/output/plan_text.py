@@ -9,10 +9,11 @@ import typer
 
 from modalrun.output.sanitize import harmless
 from modalrun.output.wrapping import NO_BREAK, terminal_width, wrapped
-from modalrun.plan.docker_settings import ImageRecipe
-from modalrun.plan.planner import Plan, SandboxSpec
+from modalrun.plan.image_recipe import ImageRecipe
+from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
 from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
 from modalrun.submit.planning import PricedPlan
 
@@ -40,9 +41,10 @@ def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list
 def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
     plan, cost = found.plan, found.cost
     result = [f"Plan of pipeline '{plan.pipeline}'", *_run_lines(plan, found.stack.name), ""]
-    rows = [_row("run" if plan.mode == "pipeline" else "driver", plan.run_sandbox, cost.run)]
+    name = "run" if plan.settings.mode == "pipeline" else "driver"
+    rows = [_row(plan, name, plan.run_sandbox, cost.run)]
     rows += [
-        _row(step.name, step.sandbox, cost.steps[step.name])
+        _row(plan, step.name, step.sandbox, cost.steps[step.name])
         for step in plan.steps
         if step.sandbox is not None
     ]
@@ -63,20 +65,21 @@ _PREWARMED = {
 
 
 def _run_lines(plan: Plan, stack: str) -> list[str]:
+    settings = plan.settings
     what = {
         "pipeline": "all steps in one sandbox",
         "per_step": "one sandbox for each step, and a small one for the driver",
     }
     facts = {
-        "mode": f"{plan.mode} ({what[plan.mode]})",
+        "mode": f"{settings.mode} ({what[settings.mode]})",
         "target": plan.target,
         "stack": stack,
-        "app": plan.app_name,
-        "environment": plan.environment,
-        "workspace": plan.workspace,
-        "at once": f"{plan.max_parallelism} steps" if plan.max_parallelism else None,
-        "waiting": None if plan.synchronous else "no: submit returns when the run is accepted",
-        "prewarm": _PREWARMED[plan.prewarm] if plan.mode == "per_step" else None,
+        "app": settings.app_name,
+        "environment": settings.modal_environment,
+        "workspace": settings.workspace,
+        "at once": f"{settings.max_parallelism} steps" if settings.max_parallelism else None,
+        "waiting": None if settings.synchronous else "no: submit returns when the run is accepted",
+        "prewarm": _PREWARMED[settings.prewarm] if settings.mode == "per_step" else None,
         "secrets": ", ".join(sorted({n for s in plan.sandboxes for n in s.secrets})),
         "volumes": ", ".join(
             sorted(
@@ -87,7 +90,7 @@ def _run_lines(plan: Plan, stack: str) -> list[str]:
     return [f"  {name:<12} {value}" for name, value in facts.items() if value]
 
 
-def _row(name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
+def _row(plan: Plan, name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
     asked = sandbox.resources
     return (
         name,
@@ -97,7 +100,7 @@ def _row(name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
         + (f" (max {asked.memory_limit})" if asked.memory_limit else ""),
         ", ".join((*sandbox.regions, *([sandbox.cloud] if sandbox.cloud else []))) or "any",
         f"{sandbox.timeout} s",
-        _image(sandbox.image),
+        _image(plan.images[sandbox.image]),
         "?" if cost.per_hour is None else dollars(cost.per_hour),
         "?" if cost.ceiling is None else dollars(cost.ceiling),
     )
@@ -145,7 +148,7 @@ def _graph(plan: Plan) -> list[str]:
     layers = plan.layers
     if not layers:
         return ["Order: the pipeline has no steps"]
-    one_by_one = plan.mode == "pipeline" and plan.max_parallelism in {None, 1}
+    one_by_one = plan.settings.mode == "pipeline" and plan.settings.max_parallelism in {None, 1}
     how = (
         "one step at a time; 'max_parallelism' lets the steps of a line run side by side"
         if one_by_one
@@ -158,11 +161,11 @@ def _graph(plan: Plan) -> list[str]:
 
 def _origins(plan: Plan, width: int | None) -> list[str]:
     rows = [("run", name, _shown(value), value.source) for name, value in plan.origins.items()]
-    name = "run" if plan.mode == "pipeline" else "driver"
-    rows += _origin_rows(name, plan.run_sandbox.origins)
+    name = "run" if plan.settings.mode == "pipeline" else "driver"
+    rows += _origin_rows(name, plan.sandbox_origins[RUN_SANDBOX])
     for step in plan.steps:
         if step.sandbox is not None:
-            rows += _origin_rows(step.name, step.sandbox.origins)
+            rows += _origin_rows(step.name, plan.sandbox_origins[step.name])
     table = _table(("sandbox", "setting", "value", "from"), rows)
     if not _fits(table, width):
         table = []

@@ -24,6 +24,9 @@ counts the records of a step against the user's retries."""
 STEP_FACTS = "MODALRUN_STEP_FACTS"
 """The variable that carries `facts.StepFacts` as a JSON object: what is known of this sandbox."""
 
+GPU = "MODALRUN_GPU"
+"""The variable that carries the GPU that the sandbox was created with, where it has one."""
+
 WAIT = "MODALRUN_WAIT"
 """The variable that a step sandbox has which was created before its turn: how many seconds it
 waits at most for its go (`modalrun.driver.control`), once it is ready."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
+from modalrun.run.run_plan import Target
 from modalrun.spec import zenml_keys
 from modalrun.spec.mistakes import Mistakes
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
@@ -25,7 +26,6 @@ from modalrun.spec.schema import (
     STEP_KEYS,
     ModalSection,
     OurKeys,
-    Target,
 )
 from modalrun.spec.validation import check, refuse_unknown
 from modalrun.spec.yaml_source import YamlSource, read_yaml

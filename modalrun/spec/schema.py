@@ -3,13 +3,12 @@ reported without importing ZenML; a test compares them with the installed ZenML.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
+from modalrun.run.run_plan import Target
 from modalrun.spec.fields import ImageSetting, Name
-
-Target = Literal["modal", "local"]
 
 RUN_KEYS = frozenset(
     {

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
-from modalrun.errors import ModalrunError, UsageError
+from modalrun.errors import UsageError
 from modalrun.plan import deployment_file, pricing
 from modalrun.plan.deployment_file import DeploymentFile
-from modalrun.plan.planner import Plan
-from modalrun.plan.prices import LIST_PRICES, PriceTable
+from modalrun.plan.model import Plan
+from modalrun.plan.prices import LIST_PRICES
 from modalrun.plan.pricing import Cost
 from modalrun.plan.stack import StackFacts
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import prepare
-from modalrun.submit.prepare import Prepared
 from modalrun.zenml_api import process
 
 
@@ -45,7 +43,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
             refuses or is not there.
     """
     prepared = prepare.prepare(spec)
-    cost = pricing.cost(prepared.plan, _prices(prepared))
+    cost = pricing.cost(prepared.plan, LIST_PRICES)
     return PricedPlan(prepared.plan, cost, prepared.stack, prepared.problems)
 
 
@@ -81,30 +79,3 @@ def compile_spec(spec: RunSpec, path: Path) -> None:
                 source_code=compiled.source_code,
             ),
         )
-
-
-def account_prices(rates: object) -> PriceTable:
-    """The prices of a Modal account where it gives them, else the list prices."""
-    today = datetime.now(timezone.utc).date().isoformat()
-    own = pricing.account_rates(rates, LIST_PRICES, today) if isinstance(rates, dict) else None
-    return own or LIST_PRICES
-
-
-def _prices(prepared: Prepared) -> PriceTable:
-    """Modal is asked only where there is a token to ask with; a plan never fails for its prices."""
-    has_token = prepared.credentials is not None or _is_configured()
-    if prepared.plan.target == "local" or not has_token:
-        return LIST_PRICES
-    from modalrun.modal_api import Connection
-
-    try:
-        connection = Connection(prepared.plan.target, credentials=prepared.credentials)
-        return account_prices(connection.rates())
-    except ModalrunError:
-        return LIST_PRICES
-
-
-def _is_configured() -> bool:
-    """Whether the Modal SDK would find a token."""
-    file = Path(os.environ.get("MODAL_CONFIG_PATH") or Path.home() / ".modal.toml")
-    return "MODAL_TOKEN_ID" in os.environ or file.is_file()

@@ -14,7 +14,7 @@ from modalrun.plan import deployment_file
 from modalrun.plan import planner as plan
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
 from modalrun.plan.stack import StackFacts, problems_on_modal
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages

@@ -19,19 +19,18 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
-from modalrun.plan import planner as planning
 from modalrun.plan import pricing
 from modalrun.plan.docker_settings import dockerignore
-from modalrun.plan.manifest_builder import Source
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
 from modalrun.plan.prices import LIST_PRICES
 from modalrun.plan.stack import wrong_stack
+from modalrun.run.manifest import Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
+from modalrun.run.run_plan import RunPlan
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import cancellation, prepare
 from modalrun.submit.per_step import Dispatched, dispatch
-from modalrun.submit.planning import account_prices
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.source_changes import kept
 from modalrun.submit.source_tree import digest, hashes, stage
@@ -114,7 +113,7 @@ def submit(
             if finished is not None:
                 return all_cached(finished.id, finished.url, job.steps)
         (run,) = created
-        if job.plan.synchronous or number is not None:
+        if job.plan.settings.synchronous or number is not None:
             return attach.follow(run, watcher, on_interrupt, stop=stop, interrupted=number)
         with interrupts.deferred(), redirect_stdout(sys.stderr):
             return attach.accepted(run)
@@ -146,7 +145,8 @@ def start(
     from modalrun.zenml_api import image_builds, stopping
 
     compiled, connection = job.compiled, job.connection
-    plan, credentials = image_builds.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
+    resolved, credentials = image_builds.resolved_plan(job.plan, compiled.snapshot, compiled.stack)
+    plan: RunPlan = resolved
     watcher.phase("Creating the run, its image and its sandbox")
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         ignored = dockerignore(compiled.deployment.docker)
@@ -169,7 +169,7 @@ def start(
                 ready = dispatch(
                     connection,
                     compiled,
-                    plan,
+                    resolved,
                     run,
                     source=source,
                     folder=Path(folder),
@@ -179,11 +179,10 @@ def start(
                 plan = ready.plan
                 sandbox = connection.create_run_sandbox(
                     plan,
-                    planning.for_run(plan.run_sandbox, run.id),
+                    plan.sandbox_of_run(run.id),
                     ready.secrets,
                     staged,
-                    registry=credentials,
-                    order=ready.order_file,
+                    manifest=ready.manifest_file,
                     earlier=before.sandbox_id if before else None,
                     say=lambda text: watcher.say(f"  {text}", "yellow"),
                 )
@@ -262,16 +261,14 @@ def check(
     plan = prepared.plan
     for note in plan.notes:
         watcher.say(f"note: {note}", "yellow")
-    if max_cost is not None and spec.target == "local":
+    if max_cost is not None:
         pricing.check_limit(pricing.cost(plan, LIST_PRICES), max_cost)
     connection = Connection(spec.target, credentials=compiled.credentials)
     if prepared.problems:
         raise wrong_stack(prepared.stack, prepared.problems)
-    if max_cost is not None and spec.target == "modal":
-        pricing.check_limit(pricing.cost(plan, account_prices(connection.rates())), max_cost)
     connection.check_names(plan)
-    if plan.workspace is not None:
-        connection.check_workspace(plan.workspace, plan.origins["workspace"].source)
+    if plan.settings.workspace is not None:
+        connection.check_workspace(plan.settings.workspace, plan.origins["workspace"].source)
     return Job(compiled, plan, connection, spec.source_root)
 
 
@@ -282,7 +279,7 @@ def warm_up_server() -> None:
 
 
 def _give_up(
-    connection: Connection, plan: Plan, run_id: str, error: BaseException, watcher: RunObserver
+    connection: Connection, plan: RunPlan, run_id: str, error: BaseException, watcher: RunObserver
 ) -> None:
     """The submission failed or was interrupted: leave no run and no sandbox that looks alive."""
     from modalrun.zenml_api import runs, stopping
@@ -293,7 +290,7 @@ def _give_up(
     if withdrawn or not isinstance(error, ModalrunError):
         # The interruption may have come between Modal's creating the sandbox and its answer.
         with contextlib.suppress(ModalrunError):
-            connection.discard(plan, planning.for_run(plan.run_sandbox, run_id))
+            connection.discard(plan, plan.sandbox_of_run(run_id))
     if withdrawn:
         stopping.announce(run_id, _announced(plan, withdrawn=True))
     elif not isinstance(error, ModalrunError):
@@ -302,8 +299,10 @@ def _give_up(
     runs.finalize_run(run_id, f"The run sandbox was not created: {why}")
 
 
-def _announced(plan: Plan, *, withdrawn: bool = False) -> Announced:
-    return Announced(plan.target, plan.app_name, plan.environment, withdrawn)
+def _announced(plan: RunPlan, *, withdrawn: bool = False) -> Announced:
+    return Announced(
+        plan.target, plan.settings.app_name, plan.settings.modal_environment, withdrawn
+    )
 
 
 def run_sandboxes(facts: RunMetadata | None) -> tuple[str, ...]:
@@ -311,7 +310,7 @@ def run_sandboxes(facts: RunMetadata | None) -> tuple[str, ...]:
     return (*facts.earlier_sandboxes, facts.sandbox_id) if facts is not None else ()
 
 
-def run_facts(plan: Plan, sandbox: RunningSandbox, earlier: Sequence[str] = ()) -> RunMetadata:
+def run_facts(plan: RunPlan, sandbox: RunningSandbox, earlier: Sequence[str] = ()) -> RunMetadata:
     """What ZenML keeps with the run, so that others find its sandbox.
 
     Args:
@@ -322,26 +321,27 @@ def run_facts(plan: Plan, sandbox: RunningSandbox, earlier: Sequence[str] = ()) 
     spec = plan.run_sandbox
     return RunMetadata(
         target=plan.target,
-        mode=plan.mode,
-        app=plan.app_name,
+        mode=plan.settings.mode,
+        app=plan.settings.app_name,
         app_id=sandbox.app_id,
         sandbox_id=sandbox.id,
         timeout=spec.timeout,
-        environment=plan.environment,
+        environment=plan.settings.modal_environment,
         sandbox_url=sandbox.url,
         gpu=sandbox.gpu,
         cpu=spec.resources.cpu,
         memory=spec.resources.memory,
         regions=",".join(spec.regions) or None,
-        workspace=plan.workspace,
+        workspace=plan.settings.workspace,
         earlier=",".join(one for one in earlier if one != sandbox.id) or None,
     )
 
 
-def _describe(plan: Plan, sandbox: RunningSandbox) -> str:
+def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
     resources = plan.run_sandbox.resources
-    parts = [f"app {plan.app_name}", f"target {plan.target}"]
-    parts += [f"environment {plan.environment}"] if plan.environment else []
+    parts = [f"app {plan.settings.app_name}", f"target {plan.target}"]
+    environment = plan.settings.modal_environment
+    parts += [f"environment {environment}"] if environment else []
     parts += [f"gpu {sandbox.gpu}"] if sandbox.gpu else []
     parts += [f"cpu {resources.cpu:g}"] if resources.cpu else []
     parts += [f"memory {resources.memory} MiB"] if resources.memory else []

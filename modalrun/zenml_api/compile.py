@@ -95,6 +95,12 @@ class Compiled:
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
+    @property
+    def pipeline_docker(self) -> dict[str, Any]:
+        """The Docker settings of the pipeline as ZenML stores them."""
+        configuration = self.snapshot.pipeline_configuration.model_dump(mode="json")
+        return dict(configuration["settings"].get("docker") or {})
+
 
 def compile_spec(spec: RunSpec) -> Compiled:
     """Import and compile the pipeline of a run spec for its stack, with our orchestrator in it.

@@ -13,7 +13,7 @@ from zenml.utils import source_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.stack import StackFacts
-from modalrun.spec.run_spec import Target
+from modalrun.run.run_plan import Target
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import FLAVOR

@@ -11,7 +11,6 @@ from zenml.client import Client
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 
 from modalrun.errors import UsageError
-from modalrun.run import manifest as orders
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.zenml_api.errors import translated
@@ -31,7 +30,7 @@ class Interrupted:
         status: ZenML's word for its state.
         finished: Whether that state is final.
         facts: What is recorded of its run sandbox, if it has got one.
-        order: What the driver needs; None for a run without a driver.
+        manifest: What the driver needs; None for a run without a driver.
         environment: Variables for the driver. They hold ZenML's credentials.
         credentials: The Modal token of the stack's orchestrator. Never printed.
     """
@@ -42,7 +41,7 @@ class Interrupted:
     status: str
     finished: bool
     facts: RunMetadata | None
-    order: RunManifest | None
+    manifest: RunManifest | None
     environment: Mapping[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
 
@@ -52,7 +51,7 @@ def read(run_id: str) -> Interrupted:
 
     Raises:
         NotFoundError: There is no such run.
-        UsageError: It has lost its stack, or its order is not one of this modalrun.
+        UsageError: It has lost its stack, or its manifest is damaged.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
@@ -60,14 +59,14 @@ def read(run_id: str) -> Interrupted:
         if run.snapshot is None or run.snapshot.stack is None:
             raise UsageError(f"The run {run_id} has lost its deployment or its stack.")
         try:
-            order = orders.from_metadata(run.run_metadata)
+            manifest = RunManifest.from_metadata(run.run_metadata)
         except ValueError as error:
             raise UsageError(
                 f"The run {run_id} can't be resumed by this modalrun: {error}.",
                 hint="Use the modalrun that submitted it.",
             ) from error
         model = run.snapshot.stack
-        going_on = order is not None and not run.status.is_finished
+        going_on = manifest is not None and not run.status.is_finished
         return Interrupted(
             id=str(run.id),
             name=run.name,
@@ -75,11 +74,13 @@ def read(run_id: str) -> Interrupted:
             status=run.status.value,
             finished=run.status.is_finished,
             facts=from_metadata(RunMetadata, run.run_metadata),
-            order=order,
+            manifest=manifest,
             environment=environment(run.id, stand_in(model), str(run.orchestrator_run_id))
             if going_on
             else {},
-            credentials=token_of(run, order.target) if going_on and order is not None else None,
+            credentials=token_of(run, manifest.plan.target)
+            if going_on and manifest is not None
+            else None,
         )
 
 

@@ -56,7 +56,10 @@ def from_file(held: DeploymentFile, spec: RunSpec) -> Compiled:
         ) from error
     with translated():
         model = _stack_of(held)
-        return _compiled(held.deployment, parsed, model, spec, source_code=held.source_code)
+        deployment = held.deployment
+        if (cache := spec.run_configuration.get("enable_cache")) is not None:
+            deployment = deployment.with_caching(bool(cache))
+        return _compiled(deployment, parsed, model, spec, source_code=held.source_code)
 
 
 def stored(name_or_id: str, spec: RunSpec) -> Compiled:

@@ -1,4 +1,4 @@
-"""What a Modal account is asked: its workspace and its prices. The local server stands for it."""
+"""What a Modal account is asked: its workspace. The local server stands for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import pytest
 from modalrun.errors import AuthenticationError
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
-from modalrun.plan.prices import LIST_PRICES
-from modalrun.submit.planning import account_prices
 
 pytestmark = pytest.mark.e2e
 
@@ -38,8 +36,3 @@ def test_workspace(connection: Connection) -> None:
         assert part in caught.value.message
     connection.target = "local"
     connection.check_workspace("my-company", "run spec, pipeline")
-
-
-def test_an_account_that_gives_no_prices(connection: Connection) -> None:
-    assert connection.rates() is None
-    assert account_prices(connection.rates()) is LIST_PRICES
