@@ -1,7 +1,7 @@
-"""Makes the parts of the pages in this folder that are made from the code: python docs/generate.py
+"""Generate the tables of the pages in this folder from the code: python docs/generate.py
 
-A page has them between `<!-- generated: name -->` and `<!-- end -->`. The test
-tests/unit/test_docs.py fails when a page isn't what the code makes of it.
+A generated part stands between `<!-- generated: name -->` and `<!-- end -->`.
+tests/unit/test_docs.py fails when a page is stale.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _EXAMPLES = {
 }
 
 _ON_BOTH = frozenset({"gpu"})
-"""Settings of a step that count in `pipeline` mode too, where the pipeline leaves them open."""
+"""Settings of a step that also apply in `pipeline` mode, if the pipeline does not set them."""
 
 _MODALS = "Modal's"
 _ABSENT = {
@@ -60,11 +60,11 @@ _ABSENT = {
     "cpu_limit": _MODALS,
     "memory_limit": _MODALS,
 }
-"""How the default of a setting reads whose default is None."""
+"""Shown instead of a default that is None."""
 
 
 def pages() -> dict[Path, str]:
-    """Each page with generated parts, as it should be."""
+    """Return the text of each page with generated parts."""
     found = {}
     for path in sorted(FOLDER.glob("*.md")):
         text = path.read_text(encoding="utf-8")
@@ -75,13 +75,13 @@ def pages() -> dict[Path, str]:
 
 
 def precedence() -> str:
-    """The places that a value can be written in, the strongest first."""
+    """List the places where a value can be set, the strongest first."""
     rows = [(place + 1, place.label, _EXAMPLES[place]) for place in Origin]
     return _table(("", "place", "example"), rows)
 
 
 def spec_keys() -> str:
-    """The keys of a run spec that are modalrun's."""
+    """List the run spec keys of modalrun."""
     rows = []
     for prefix, model in (("", OurKeys), ("modal.", ModalSection), ("image.", ImageSetting)):
         meanings = _meanings(model)
@@ -93,7 +93,7 @@ def spec_keys() -> str:
 
 
 def zenml_keys() -> str:
-    """The keys of a run spec that are ZenML's."""
+    """List the run spec keys of ZenML."""
     rows = [
         (
             f"`{name}`",
@@ -108,7 +108,7 @@ def zenml_keys() -> str:
 
 
 def settings() -> str:
-    """The settings of the orchestrator."""
+    """List the settings of the orchestrator."""
     defaults, meanings = _defaults(), _meanings(SettingFields)
     of_run = {field.name for field in fields(RunSettings)}
     rows = []
@@ -121,7 +121,7 @@ def settings() -> str:
 
 
 def resources() -> str:
-    """ZenML's resource settings, as far as a sandbox is made from them."""
+    """List the resource settings of ZenML that a sandbox uses."""
     meanings = _meanings(ResourceFields)
     defaults = {
         "cpu_count": f"{MIN_CORES} cores",
@@ -141,7 +141,7 @@ def resources() -> str:
 
 
 def flags() -> str:
-    """The options that `submit`, `plan` and `compile` share, and the keys that they stand for."""
+    """List the options that `submit`, `plan` and `compile` share, and the key of each."""
     rows = []
     command = typer.main.get_command(app).commands["plan"]  # type: ignore[attr-defined]
     shared = inspect.signature(options._given).parameters
@@ -164,7 +164,7 @@ def flags() -> str:
 
 
 def exit_codes() -> str:
-    """The classes of errors.py with their exit codes."""
+    """List the classes of errors.py with their exit codes."""
     classes = [
         value
         for value in vars(errors).values()
@@ -201,7 +201,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """What a class's docstring says about each of its attributes."""
+    """Read the meaning of each attribute from a class's docstring."""
     _, _, section = (inspect.getdoc(model) or "").partition("Attributes:\n")
     found: dict[str, str] = {}
     name = ""
@@ -218,7 +218,7 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _defaults() -> dict[str, Any]:
-    """What a plan has for each setting where nobody has written anything."""
+    """Return the value of each setting that no place sets."""
     plan: Plan = make_plan(
         Deployment("x", (StepView(PlannedStep("train")),)),
         target="modal",
@@ -233,7 +233,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _type(field: Any) -> str:
-    """The values that a field takes, in words."""
+    """Describe the values that a field accepts."""
     return _words(field.annotation, tuple(field.metadata))
 
 
@@ -247,10 +247,10 @@ def _words(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
     if hasattr(kind, "__metadata__"):
         return _words(inner[0], (*bounds, *kind.__metadata__))
     if origin is list:
-        return "list of texts"
+        return "list of strings"
     if origin is dict or (isinstance(kind, type) and issubclass(kind, BaseModel)):
         return "mapping"
-    return {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}[
+    return {str: "string", int: "whole number", float: "number", bool: "`true`, `false`"}[
         kind
     ] + _bounds(bounds)
 
@@ -275,7 +275,7 @@ def _yaml(value: Any) -> str:
 
 
 def main() -> None:
-    """Write the pages."""
+    """Write the pages that are stale."""
     for path, text in pages().items():
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

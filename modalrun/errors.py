@@ -1,19 +1,23 @@
-"""Every error that modalrun reports, each with its exit code and what to do next.
+"""Define the errors that modalrun reports, each with its exit code.
 
 The tree has one branch per decision that a caller (a person or a CI job) makes:
 
-    ModalrunError
-    ├── RunFailedError          1  a step raised, or its process died
-    ├── UsageError              2  the command line or the run spec is wrong; nothing was created
-    ├── AuthenticationError     3  not authenticated, or not allowed
-    ├── NotFoundError           4  run, deployment, stack or app not found
-    ├── CapacityError           5  no capacity, quota or rate limit
-    ├── RunTimeoutError         6  the run's own timeout passed
-    ├── RunStoppedError         7  stopped or terminated by somebody
-    ├── ConnectionLostError     8  the run may still be going
-    ├── UnknownOutcomeError     9  the submission may or may not have been accepted
-    ├── CostLimitError         10  over the cost limit; nothing was created
-    └── InternalError          70  a fault of modalrun's own
+    Exception
+    └── ModalrunError               a message, a hint, an exit code; shown without a traceback
+        ├── RunFailedError       1  a step raised, or its process died
+        ├── UsageError           2  the command line or the run spec is wrong; nothing was created
+        ├── AuthenticationError  3  not authenticated, or not allowed
+        ├── NotFoundError        4  run, deployment, stack or app not found
+        ├── CapacityError        5  no capacity, quota or rate limit
+        ├── RunTimeoutError      6  the run's own timeout passed
+        ├── RunStoppedError      7  stopped or terminated by somebody
+        ├── ConnectionLostError  8  the run may still be going
+        ├── UnknownOutcomeError  9  the submission may or may not have been accepted
+        ├── CostLimitError      10  over the cost limit; nothing was created
+        └── InternalError       70  a fault of modalrun's own
+    BaseException
+    ├── KeyboardInterrupt      130  Ctrl-C (Python's own class)
+    └── Interrupted            143  SIGTERM
 
 The codes are a contract with CI jobs: they never change.
 """
@@ -27,16 +31,23 @@ class ModalrunError(Exception):
     """An error that a user sees as a message, never as a traceback.
 
     Attributes:
-        message: What happened, and to what.
-        hint: What to do next; None where the message says it all.
+        problem: What happened, and to what.
+        effect: What it means for a submission, such as "Nothing was created."; None if nothing.
+        hint: What to do next; None if the message says it all.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, problem: str, *, effect: str | None = None, hint: str | None = None) -> None:
+        super().__init__(f"{problem} {effect}" if effect else problem)
+        self.problem = problem
+        self.effect = effect
         self.hint = hint
+
+    @property
+    def message(self) -> str:
+        """The problem and its effect; a command that creates nothing shows `problem` alone."""
+        return str(self)
 
 
 class RunFailedError(ModalrunError):
@@ -64,9 +75,24 @@ class NotFoundError(ModalrunError):
 
 
 class CapacityError(ModalrunError):
-    """Modal has no capacity for the request, or a quota or rate limit is reached."""
+    """Modal has no capacity for the request, or a quota or rate limit is reached.
+
+    Attributes:
+        rate_limited: Whether a rate limit is reached, which another GPU or region doesn't avoid.
+    """
 
     exit_code = 5
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        effect: str | None = None,
+        hint: str | None = None,
+        rate_limited: bool = False,
+    ) -> None:
+        super().__init__(problem, effect=effect, hint=hint)
+        self.rate_limited = rate_limited
 
 
 class RunTimeoutError(ModalrunError):
@@ -106,16 +132,13 @@ class InternalError(ModalrunError):
 
 
 class Interrupted(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt no error, so that nothing catches it by chance.
-
-    Exit code 143 (128 + 15).
-    """
+    """SIGTERM arrived. Not an Exception, so that `except Exception` doesn't catch it."""
 
     exit_code: ClassVar[int] = 143
 
 
-def while_looking(message: str) -> str:
-    """A message without what is only of interest to who creates something."""
-    for part in (" Nothing was created on Modal.", " Nothing was created."):
-        message = message.removesuffix(part)
-    return message
+class RunStopped(BaseException):
+    """Signal that ZenML was asked to stop the run.
+
+    Not an Exception, so that neither a retry nor user code catches it.
+    """

@@ -28,8 +28,8 @@ def compile_(
     """
     checked = given.load(spec)
 
-    from modalrun.submit.planning import compile_spec
+    from modalrun.submit.prepare import compile_to_file
 
     with Waiting("Compiling"):
-        compile_spec(checked, output)
+        compile_to_file(checked, output)
     typer.echo(f"Wrote {output}", err=True)

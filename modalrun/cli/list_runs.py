@@ -42,7 +42,7 @@ def list_(
 
     states = list_runs.check_states(state or ())
     begin = moment(since, option="--since", now=datetime.now().astimezone()) if since else None
-    with Waiting("Reading runs", quiet=output is OutputOption.json), session.looking_on():
+    with Waiting("Reading runs", quiet=output is OutputOption.json), session.zenml_session():
         found = list_runs.listing(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )

@@ -27,7 +27,7 @@ def plan(
     checked = given.load(spec)
 
     from modalrun.plan.stack import wrong_stack
-    from modalrun.submit.planning import plan_spec
+    from modalrun.submit.prepare import plan_spec
 
     with Waiting("Compiling", quiet=output is OutputOption.json):
         found = plan_spec(checked)

@@ -31,7 +31,7 @@ def reconcile(
     from modalrun.zenml_api import session
 
     wanted = records.wanted(run, interactive=interactive())
-    with Waiting("Reading the run") as waiting, session.looking_on():
+    with Waiting("Reading the run") as waiting, session.zenml_session():
         found = status.resolve(wanted, interactive=False)
 
         from modalrun.control.reconcile import reconcile as set_right

@@ -50,7 +50,7 @@ def resume(
     with reporter() as shown, contextlib.ExitStack() as zenml:
         # ZenML takes seconds to import.
         shown.phase("Reading the run")
-        zenml.enter_context(session.looking_on())
+        zenml.enter_context(session.zenml_session())
         found = status.resolve(wanted, interactive=False)
         resumed = give_another_driver(found.id, shown, source_root=source_root)
         if isinstance(resumed, str):

@@ -16,7 +16,7 @@ def complete(incomplete: str) -> list[tuple[str, str]]:
     Quick and silent: where nothing can be read, nothing is offered but 'latest'.
     """
     from modalrun.run.records import LATEST
-    from modalrun.zenml_api.completion import recent_runs
+    from modalrun.zenml_api.records.completion import recent_runs
 
     runs = recent_runs()
     offered = [(LATEST, "the newest run")]

@@ -47,7 +47,7 @@ def status(
 
     wanted = records.wanted(run, interactive=interactive())
     quiet = output is OutputOption.json
-    with Waiting("Reading the run", quiet=quiet) as waiting, session.looking_on():
+    with Waiting("Reading the run", quiet=quiet) as waiting, session.zenml_session():
         found = runs.resolve(wanted, interactive=False)
         if watch:
             view = _watch(found, output, waiting, exit_wanted=exit_status)

@@ -36,7 +36,7 @@ def stop(
     from modalrun.zenml_api import session
 
     wanted = records.wanted(run, interactive=interactive())
-    with Waiting("Reading the run") as waiting, session.looking_on():
+    with Waiting("Reading the run") as waiting, session.zenml_session():
         found = status.resolve(wanted, interactive=False)
         waiting.show("Stopping the run")
 

@@ -57,7 +57,7 @@ def reconcile(run: KnownRun, *, force: bool = False) -> Reconciled:
     if view.modal.exit_code is not None:
         end = f"ended with exit code {view.modal.exit_code}"
 
-    from modalrun.zenml_api import runs as records
+    from modalrun.zenml_api.records import runs as records
 
     changed = records.finalize_run(
         run.id, f"The run sandbox {end}; recorded by 'modalrun reconcile'."

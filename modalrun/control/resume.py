@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import UsageError
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api import Connection, run_sandboxes
+from modalrun.modal_api.termination import RunSandboxes
 from modalrun.observe.attach import RunHandle, RunObserver
 from modalrun.run.contract import TAKE_OVER
 from modalrun.run.manifest import Source
-from modalrun.run.metadata import to_metadata
 from modalrun.run.outcome import PAUSED, answers
-from modalrun.run.run_plan import RunPlan
 from modalrun.submit.per_step import write
+from modalrun.submit.recording import all_run_sandboxes, record_sandbox
 from modalrun.submit.source_changes import MOST_FILES, compare, listing
 from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
+from modalrun.zenml_api.gateway import zenml_gateway
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.resuming import Interrupted
+    from modalrun.zenml_api.records.run_access import ResumableRun
 
 
 def resume(
@@ -46,10 +46,10 @@ def resume(
         UsageError: It has no driver, or the source tree is not there or has changed.
         ModalrunError: ZenML or Modal can't be asked.
     """
-    from modalrun.zenml_api import resuming
+    from modalrun.zenml_api.records import run_access
 
     watcher.phase("Reading the run")
-    run = resuming.read(run_id)
+    run = run_access.read_resumable(run_id)
     if run.finished:
         return f"The run {run.id} is over: {run.status}. There is nothing to resume."
     if run.manifest is None and run.status == PAUSED:
@@ -69,14 +69,15 @@ def resume(
     connection = Connection(plan.target, credentials=run.credentials)
     spec = plan.sandbox_of_run(run.id)
     spec = replace(spec, env={**spec.env, TAKE_OVER: "1"})
-    if (found := connection.find_running(plan, spec)) is not None:
+    if (found := run_sandboxes.find_running(connection, plan, spec)) is not None:
         return f"The run's driver is running, in the sandbox {found}. There is nothing to resume."
-    earlier = _earlier(run, connection.find_last(plan, spec))
+    earlier = _earlier(run, run_sandboxes.find_last(connection, plan, spec))
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
         _stage(manifest.source, source_root or manifest.source.root, staged, watcher)
         watcher.phase("Creating the run sandbox")
-        sandbox = connection.create_run_sandbox(
+        sandbox = run_sandboxes.create(
+            connection,
             plan,
             spec,
             {**run.environment, **connection.driver_environment()},
@@ -88,18 +89,26 @@ def resume(
     watcher.say(f"  id       {run.id}")
     watcher.say(f"  sandbox  {sandbox.id} (another driver takes over)")
     watcher.say("")
-    return _submitted(run, plan, sandbox, connection, earlier=earlier)
+    return RunHandle(
+        run_id=run.id,
+        zenml_url=run.url,
+        plan=plan,
+        steps=tuple(step.name for step in plan.steps),
+        sandbox=sandbox,
+        sandboxes=RunSandboxes(connection, run.id, sandbox.app_id, sandbox.id),
+        connection=connection,
+        recording=record_sandbox(zenml_gateway(), run.id, plan, sandbox, earlier=earlier),
+        resumed=True,
+    )
 
 
-def _earlier(run: Interrupted, last: str | None) -> tuple[str, ...]:
+def _earlier(run: ResumableRun, last: str | None) -> tuple[str, ...]:
     """The run sandboxes that a run has had, oldest first.
 
     The last one is not on record where whoever created it was interrupted; only Modal's second
     backend can tell of it once it has ended.
     """
-    from modalrun.submit.submission import run_sandboxes
-
-    recorded = run_sandboxes(run.facts)
+    recorded = all_run_sandboxes(run.facts)
     return recorded if last is None or last in recorded else (*recorded, last)
 
 
@@ -144,29 +153,3 @@ def _stage_all(source: Source, root: Path, folder: Path) -> None:
             hint="Restore the files and remove new ones ('git status' names them), or check out"
             " what was submitted and name its folder with '--source-root'.",
         )
-
-
-def _submitted(
-    run: Interrupted,
-    plan: RunPlan,
-    sandbox: RunningSandbox,
-    connection: Connection,
-    *,
-    earlier: tuple[str, ...],
-) -> RunHandle:
-    from modalrun.submit.submission import run_facts
-    from modalrun.zenml_api import resuming
-
-    metadata = to_metadata(run_facts(plan, sandbox, earlier))
-    recording = threading.Thread(target=resuming.store, args=(run.id, metadata), daemon=True)
-    recording.start()
-    return RunHandle(
-        run_id=run.id,
-        zenml_url=run.url,
-        plan=plan,
-        steps=tuple(step.name for step in plan.steps),
-        sandbox=sandbox,
-        connection=connection,
-        recording=recording,
-        resumed=True,
-    )

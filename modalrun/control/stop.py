@@ -14,8 +14,8 @@ from modalrun.modal_api import Connection, lookup
 from modalrun.modal_api.termination import END_SECONDS, RunSandboxes
 
 if TYPE_CHECKING:
-    from modalrun.run.run_plan import Target
-    from modalrun.zenml_api.stopping import Stoppable
+    from modalrun.spec.run_spec import Target
+    from modalrun.zenml_api.records.run_access import StoppableRun
 
 ANNOUNCED_SECONDS = 10.0
 """How long a run that is being submitted may have nothing of modalrun's on record."""
@@ -62,9 +62,9 @@ def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) ->
         ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
     """
     with redirect_stdout(stderr):
-        from modalrun.zenml_api import stopping
+        from modalrun.zenml_api.records import run_access
 
-        run = stopping.look(run_id)
+        run = run_access.read_stoppable(run_id)
     if run.finished and not (force and run.facts):
         return Stopped(run.id, run.status, _already(run))
     if run.facts is None:
@@ -72,7 +72,7 @@ def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) ->
             withdrawn = _while_submitted(run, wait=wait, say=say)
             if withdrawn is not None:
                 return withdrawn
-            run = stopping.look(run_id)
+            run = run_access.read_stoppable(run_id)
     assert run.facts is not None
     connection = Connection(cast("Target", run.facts.target), credentials=run.credentials)
     sandboxes = RunSandboxes(connection, run.id, run.facts.app_id, run.facts.sandbox_id)
@@ -86,13 +86,15 @@ def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) ->
         return _graceful(run, sandboxes, wait=wait, say=say)
 
 
-def _while_submitted(run: Stoppable, *, wait: bool, say: Callable[[str], None]) -> Stopped | None:
+def _while_submitted(
+    run: StoppableRun, *, wait: bool, say: Callable[[str], None]
+) -> Stopped | None:
     """Stop a run that has no sandbox on record; None once it has one, which can be ended.
 
     The process that submits it sees in ZenML that it is to end, ends what it has created, and says
     so in ZenML. Where that process is gone, what it has created is ended here.
     """
-    from modalrun.zenml_api import runs, stopping
+    from modalrun.zenml_api.records import run_access, runs
 
     until = time.monotonic() + ANNOUNCED_SECONDS
     while run.facts is None and run.announced is None and not run.finished:
@@ -103,7 +105,7 @@ def _while_submitted(run: Stoppable, *, wait: bool, say: Callable[[str], None]) 
                 " Modal was asked for anything: 'modalrun reconcile --force' settles its record.",
             )
         time.sleep(LOOK_SECONDS)
-        run = stopping.look(run.id)
+        run = run_access.read_stoppable(run.id)
     if run.facts is not None:
         return None
     if run.finished:
@@ -115,7 +117,7 @@ def _while_submitted(run: Stoppable, *, wait: bool, say: Callable[[str], None]) 
     until = time.monotonic() + WITHDRAWN_SECONDS
     while not (run.announced and run.announced.withdrawn) and time.monotonic() < until:
         time.sleep(LOOK_SECONDS)
-        run = stopping.look(run.id)
+        run = run_access.read_stoppable(run.id)
         if run.facts is not None:
             return None
     assert run.announced is not None
@@ -124,7 +126,7 @@ def _while_submitted(run: Stoppable, *, wait: bool, say: Callable[[str], None]) 
     if app_id is not None:
         RunSandboxes(connection, run.id, app_id, "").end()
     runs.finalize_run(run.id, ASKED, stopped=True)
-    return _result(stopping.look(run.id))
+    return _result(run_access.read_stoppable(run.id))
 
 
 def by_force(
@@ -141,7 +143,7 @@ def by_force(
     Raises:
         ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
     """
-    from modalrun.zenml_api import runs, stopping
+    from modalrun.zenml_api.records import run_access, runs
 
     unrecorded: ModalrunError | None = None
     try:
@@ -161,17 +163,17 @@ def by_force(
     if wait:
         # Once more: a creation that was on its way when the driver ended.
         sandboxes.end(seconds=seconds)
-    return _result(stopping.look(run_id))
+    return _result(run_access.read_stoppable(run_id))
 
 
 def _graceful(
-    run: Stoppable, sandboxes: RunSandboxes, *, wait: bool, say: Callable[[str], None]
+    run: StoppableRun, sandboxes: RunSandboxes, *, wait: bool, say: Callable[[str], None]
 ) -> Stopped:
-    from modalrun.zenml_api import runs, stopping
+    from modalrun.zenml_api.records import run_access, runs
 
     asked = sandboxes.ask_to_stop()
     if asked:
-        stopping.note_request(run.id)
+        run_access.record_stop_request(run.id)
     if asked and not wait:
         return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
     if asked:
@@ -189,16 +191,16 @@ def _graceful(
         say(f"{text} Waiting for them to finish.")
         sandboxes.wait_for_steps()
     runs.finalize_run(run.id, ASKED, stopped=True)
-    return _result(stopping.look(run.id))
+    return _result(run_access.read_stoppable(run.id))
 
 
-def _result(run: Stoppable) -> Stopped:
+def _result(run: StoppableRun) -> Stopped:
     said = {"stopped": "is stopped", "stopping": "is stopping"}.get(run.status)
     headline = f"The run {run.id} {said or f'ended by itself meanwhile: {run.status}'}."
     return Stopped(run.id, run.status, headline)
 
 
-def _already(run: Stoppable) -> str:
+def _already(run: StoppableRun) -> str:
     return f"The run {run.id} has ended already: {run.status}."
 
 

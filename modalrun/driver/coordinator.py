@@ -23,14 +23,14 @@ from modalrun.run.events import StepEvent, StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.run_plan import PlannedStep
-from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
-    from modalrun.zenml_api.recorder import RunRecorder
-    from modalrun.zenml_api.step_records import StepState as StepRecordState
+    from modalrun.zenml_api.execution.recorder import RunRecorder
+    from modalrun.zenml_api.records.step_records import StepState as StepRecordState
 
 STOP_REASON = "ZenML was asked to stop the run"
 
@@ -301,7 +301,7 @@ class Coordinator:
 
     async def _try(
         self, step: PlannedStep, tries: _Tries, member: StepSandbox | None
-    ) -> End | None:
+    ) -> SandboxExit | None:
         """One sandbox, from its creation to its end; None where it was not wanted any more."""
         from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 
@@ -352,8 +352,8 @@ class Coordinator:
         end = await member.ended()
         del self._members[step.name]
         if self._ending:
-            end = sandbox_exit.by_driver(end, self._why_ending)
-        if self._ahead.wanted and waited is None and end.kind is Kind.COMPLETED:
+            end = sandbox_exit.ended_by_driver(end, self._why_ending)
+        if self._ahead.wanted and waited is None and end.kind is ExitKind.COMPLETED:
             self._beside(self._note_startup(step.name, began))
         return end
 
@@ -371,14 +371,14 @@ class Coordinator:
             self._ahead.foresight.saw_startup(state.began - began)
 
     async def _judge(
-        self, step: PlannedStep, tries: _Tries, end: End, sandbox: str | None
+        self, step: PlannedStep, tries: _Tries, end: SandboxExit, sandbox: str | None
     ) -> bool | None:
         """Whether a step has succeeded; None where it is to be tried again."""
         state = None
-        if end.kind is not Kind.COMPLETED:
+        if end.kind is not ExitKind.COMPLETED:
             state = await self._records.ask(lambda recorder: recorder.step_state(step.name))
         # ZenML's record wins: the step's outputs are stored, whatever became of its sandbox.
-        if end.kind is Kind.COMPLETED or (state is not None and state.successful):
+        if end.kind is ExitKind.COMPLETED or (state is not None and state.successful):
             if self._ids_untold and sandbox is not None:
                 self._beside(self._record_sandbox(step.name, sandbox))
             self._ended(step, "completed", end)
@@ -438,7 +438,7 @@ class Coordinator:
     async def _record_stop(self, step: str, reason: str) -> None:
         await self._records.ask(lambda recorder: recorder.stop_step(step, reason))
 
-    def _record_exit(self, record: str, sandbox: str, tries: _Tries, end: End) -> None:
+    def _record_exit(self, record: str, sandbox: str, tries: _Tries, end: SandboxExit) -> None:
         """Store with the step's record how its sandbox ended, beside everything else."""
         facts = StepMetadata(
             sandbox_id=sandbox,
@@ -452,7 +452,7 @@ class Coordinator:
         await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=final))
 
     def _may_retry(
-        self, step: PlannedStep, tries: _Tries, end: End, state: StepRecordState | None
+        self, step: PlannedStep, tries: _Tries, end: SandboxExit, state: StepRecordState | None
     ) -> str | None:
         """What will be done about a bad end, in words; None for nothing."""
         if end.is_infrastructure and not _has_failed(state, tries):
@@ -463,7 +463,7 @@ class Coordinator:
             # ZenML counts records as attempts: a new one would use up a retry of the user's.
             tries.record = state.id if state is not None and _is_running(state) else None
             return f"It is started again ({tries.infrastructure} of {most}), at no retry's cost."
-        if end.kind is Kind.REFUSED or tries.failures >= step.retries:
+        if end.kind is ExitKind.REFUSED or tries.failures >= step.retries:
             return None
         tries.failures += 1
         tries.record = None
@@ -489,14 +489,14 @@ class Coordinator:
         self._failed.append(step.name)
         self._tell(step.name, "failed", reason=reason, **more)
 
-    def _ended(self, step: PlannedStep, state: StepState, end: End) -> None:
+    def _ended(self, step: PlannedStep, state: StepState, end: SandboxExit) -> None:
         """Tell of the end of a sandbox."""
         self._tell(
             step.name,
             state,
             attempt=self._tries[step.name].sandboxes,
             exit_code=end.exit_code,
-            reason=None if end.kind is Kind.COMPLETED else end.reason,
+            reason=None if end.kind is ExitKind.COMPLETED else end.reason,
         )
         if state in {"failed", "stopped"}:
             self._say(f"Step `{step.name}` {state}: {end.reason}")

@@ -7,7 +7,6 @@ sandboxes of their own; without one, all steps run here.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -27,8 +26,10 @@ from modalrun.run.contract import (
     EXIT_TERMINATED,
     EXIT_UNRECORDED,
     RUN_ID,
+    TERMINATED_REASON,
 )
 from modalrun.run.manifest import RunManifest
+from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 
@@ -45,19 +46,17 @@ def main() -> NoReturn:
     log_filter.hide()
     output_tagging.install()
     # The function's own lines, also while a step runs beside it.
-    output_tagging.lines_of_nobody()
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
-    gc.disable()
+    output_tagging.untag_thread()
     code = EXIT_UNRECORDED
     try:
-        if len(sys.argv) > 1:
-            text = Path(sys.argv[1]).read_text(encoding="utf-8")
-            isolated = IsolatedSteps(RunManifest.from_json(text))
-        from modalrun.zenml_api.dynamic import DynamicRun
+        with garbage_collection.paused():
+            if len(sys.argv) > 1:
+                text = Path(sys.argv[1]).read_text(encoding="utf-8")
+                manifest = RunManifest.from_json(text)
+                isolated = IsolatedSteps(manifest)
+            from modalrun.zenml_api.execution.dynamic import DynamicRun
 
-        run = DynamicRun(os.environ[RUN_ID], isolated)
-        gc.freeze()
-        gc.enable()
+            run = DynamicRun(os.environ[RUN_ID], isolated)
         control.listen(run.stop)
         code = {
             "completed": EXIT_COMPLETED,
@@ -79,9 +78,9 @@ def _end(isolated: IsolatedSteps | None) -> NoReturn:
     try:
         if isolated is not None:
             isolated.end_all()
-        from modalrun.zenml_api.runs import finalize_run
+        from modalrun.zenml_api.records.runs import finalize_run
 
-        finalize_run(os.environ[RUN_ID], supervisors_reason() or "The sandbox was told to end.")
+        finalize_run(os.environ[RUN_ID], supervisors_reason() or TERMINATED_REASON)
         code = EXIT_TERMINATED
     except BaseException:
         traceback.print_exc()

@@ -18,8 +18,8 @@ from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import say, tell
-from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.reporting import emit_step_event, log_line
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Going:
     step: IsolatedStep
     over: threading.Event = field(default_factory=threading.Event)
     member: StepSandbox | None = None
-    end: End | None = None
+    end: SandboxExit | None = None
     sandboxes: int = 0
     restarts: int = 0
     placed: bool = False
@@ -96,7 +96,7 @@ class IsolatedSteps:
         self._ask(self._find(going))
         self._in_background(self._see_through(going))
 
-    def end_of(self, step_run: str, *, wait: bool = False) -> End | None:
+    def end_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
         """How a step has ended for good; None while it has not.
 
         Raises:
@@ -124,7 +124,7 @@ class IsolatedSteps:
         try:
             self._ask(asyncio.wait_for(self._fleet.terminate_all(), END_SECONDS))
         except Exception as error:
-            say(f"The step sandboxes may still run: {type(error).__name__}: {error}")
+            log_line(f"The step sandboxes may still run: {type(error).__name__}: {error}")
 
     async def _start(self, going: _Going) -> None:
         """Wait for a place, and create the first sandbox of a step.
@@ -193,17 +193,17 @@ class IsolatedSteps:
             end = sandbox_exit.refused(error.message)
         except Exception as error:
             # A fault of ours must neither hang the run nor pass for a success.
-            say("".join(traceback.format_exception(error)).rstrip())
+            log_line("".join(traceback.format_exception(error)).rstrip())
             end = sandbox_exit.refused(f"a fault of modalrun's own: {error}")
         going.end = end
-        state: StepState = "completed" if end.kind is Kind.COMPLETED else "failed"
-        reason = None if end.kind is Kind.COMPLETED else end.reason
+        state: StepState = "completed" if end.kind is ExitKind.COMPLETED else "failed"
+        reason = None if end.kind is ExitKind.COMPLETED else end.reason
         self._tell(going, state, exit_code=end.exit_code, reason=reason)
         self._leave(going)
         going.over.set()
         await asyncio.to_thread(self.on_end)
 
-    async def _is_restarted(self, going: _Going, end: End) -> bool:
+    async def _is_restarted(self, going: _Going, end: SandboxExit) -> bool:
         """Replace a sandbox whose end was nobody's fault; ZenML's record stays the same.
 
         Raises:
@@ -261,12 +261,12 @@ class IsolatedSteps:
         )
 
     def _tell(self, going: _Going, state: StepState, **more: Any) -> None:
-        tell(going.step.name, state, attempt=max(going.sandboxes, 1), **more)
+        emit_step_event(going.step.name, state, attempt=max(going.sandboxes, 1), **more)
 
 
 def _fleet(manifest: RunManifest) -> StepSandboxes:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     return StepSandboxes(
-        manifest, {name: os.environ[name] for name in manifest.variables}, Path.cwd(), say
+        manifest, {name: os.environ[name] for name in manifest.variables}, Path.cwd(), log_line
     )

@@ -7,7 +7,6 @@ starts the first steps before it has imported ZenML: the manifest holds all that
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -29,7 +28,8 @@ from modalrun.run.contract import (
     TAKE_OVER,
 )
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import say
+from modalrun.run.reporting import log_line
+from modalrun.util import garbage_collection
 
 STOP_CHECK_SECONDS = 5.0
 """How often ZenML is asked whether somebody wants the run to stop: it tells nobody by itself."""
@@ -48,8 +48,6 @@ def main() -> NoReturn:
     code = EXIT_UNRECORDED
     try:
         manifest = RunManifest.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        # Imports allocate much and free nothing: collecting meanwhile costs a fifth of it.
-        gc.disable()
         code = asyncio.run(drive(manifest))
     except BaseException:
         traceback.print_exc()
@@ -61,13 +59,14 @@ async def drive(manifest: RunManifest) -> int:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     loop = asyncio.get_running_loop()
-    records = Records(manifest.run_id, say)
+    records = Records(manifest.run_id, log_line)
     variables = {name: os.environ[name] for name in manifest.variables}
-    fleet = StepSandboxes(manifest, variables, Path.cwd(), say)
-    walk = Coordinator(manifest, fleet, records, say)
+    fleet = StepSandboxes(manifest, variables, Path.cwd(), log_line)
+    walk = Coordinator(manifest, fleet, records, log_line)
     loop.add_signal_handler(signal.SIGTERM, _give_up, walk)
     control.listen(lambda: _soon(loop, walk.stop, "the run was asked to stop"))
-    await fleet.open()
+    with garbage_collection.paused():
+        await fleet.open()
     taken = await _take_over(walk, records) if os.environ.get(TAKE_OVER) else None
     asking = [asyncio.create_task(_watch_for_stop(walk, records))]
     if walk.looks_ahead:
@@ -101,7 +100,7 @@ async def _take_over(walk: Coordinator, records: Records) -> Takeover:
     )
     if stopped:
         walk.stop(STOP_REASON)
-    say(f"Taking over; step sandboxes that are running: {len(members)}.")
+    log_line(f"Taking over; step sandboxes that are running: {len(members)}.")
     return Takeover(members, states)
 
 
@@ -128,7 +127,7 @@ async def _answer(asking: Awaitable[T], said: set[str]) -> T | None:
     except Exception as error:
         text = f"ZenML can't be asked about the run: {type(error).__name__}: {error}"
         if text not in said:
-            say(text)
+            log_line(text)
         said.add(text)
         return None
 
@@ -139,7 +138,7 @@ async def _expect(walk: Coordinator, records: Records) -> None:
     try:
         walk.expect(await records.ask(lambda recorder: recorder.expected_seconds()))
     except Exception as error:
-        say(f"No sandbox is created early: {type(error).__name__}: {error}")
+        log_line(f"No sandbox is created early: {type(error).__name__}: {error}")
 
 
 async def _settle(walk: Coordinator, records: Records) -> int:

@@ -7,7 +7,6 @@ uses ZenML's own step launcher beneath, so that caching, hooks, artifacts and st
 from __future__ import annotations
 
 import contextvars
-import gc
 import os
 import signal
 import threading
@@ -26,6 +25,7 @@ from modalrun.driver.process import (
     supervisors_reason,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Start, State
+from modalrun.errors import RunStopped
 from modalrun.run import output_tagging
 from modalrun.run.contract import (
     EXIT_COMPLETED,
@@ -34,13 +34,14 @@ from modalrun.run.contract import (
     EXIT_UNRECORDED,
     MAX_PARALLELISM,
     RUN_ID,
-    RunStopped,
+    TERMINATED_REASON,
 )
-from modalrun.run.reporting import one_line, say, tell
+from modalrun.run.reporting import emit_step_event, log_line, one_line
+from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.steps import StepRunner
+    from modalrun.zenml_api.execution.steps import StepRunner
 
 
 STOP_REASON = "the run was asked to stop"
@@ -66,15 +67,12 @@ def main() -> NoReturn:
     buffer_lines()
     log_filter.hide()
     output_tagging.install()
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
-    gc.disable()
     code = EXIT_FAILED
     try:
-        from modalrun.zenml_api.steps import StepRunner
+        with garbage_collection.paused():
+            from modalrun.zenml_api.execution.steps import StepRunner
 
-        runner = StepRunner(os.environ[RUN_ID])
-        gc.freeze()
-        gc.enable()
+            runner = StepRunner(os.environ[RUN_ID])
         code = EXIT_COMPLETED if run(runner, stop) else EXIT_FAILED
     except (Terminated, RunStopped):
         code = EXIT_TERMINATED
@@ -108,7 +106,7 @@ def run(runner: StepRunner, stop: threading.Event | None = None) -> bool:
         done=runner.done,
     )
     for step in runner.done:
-        tell(step, "cached")
+        emit_step_event(step, "cached")
     walk = _one_by_one if limit == 1 else _side_by_side
     walk(runner, scheduler, limit, stop)
     runner.cleanup()
@@ -159,14 +157,14 @@ def _say_skips(actions: list[Action]) -> list[str]:
     """Tell of the steps that will not run; returns the steps to start."""
     for action in actions:
         if isinstance(action, Skip):
-            say(action.reason)
-            tell(action.step, "not run", reason=action.reason)
+            log_line(action.reason)
+            emit_step_event(action.step, "not run", reason=action.reason)
     return [action.step for action in actions if isinstance(action, Start)]
 
 
 def _run_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
     """Run one step with its retries, and mark what it prints as its own."""
-    with output_tagging.lines_of(name):
+    with output_tagging.tagged(name):
         return _try_step(runner, name, stop)
 
 
@@ -174,19 +172,19 @@ def _try_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
     """Run one step with its retries. ZenML's own retry loop would also retry a termination."""
     retries, delay, backoff = runner.retry_policy(name)
     for attempt in range(retries + 1):
-        tell(name, "running", attempt=attempt + 1)
+        emit_step_event(name, "running", attempt=attempt + 1)
         try:
             succeeded = runner.launch(name)
-            tell(name, "completed" if succeeded else "failed", attempt=attempt + 1)
+            emit_step_event(name, "completed" if succeeded else "failed", attempt=attempt + 1)
             return succeeded
         except Exception as error:
             print_traceback(error)
             reason = one_line(error)
         if attempt == retries or stop.is_set():
-            tell(name, "failed", attempt=attempt + 1, reason=reason)
+            emit_step_event(name, "failed", attempt=attempt + 1, reason=reason)
             break
-        tell(name, "retrying", attempt=attempt + 1, reason=reason)
-        say(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
+        emit_step_event(name, "retrying", attempt=attempt + 1, reason=reason)
+        log_line(f"Step `{name}` failed; retry {attempt + 1} of {retries} in {delay:g} s.")
         time.sleep(delay)
         delay *= backoff
     return False
@@ -195,7 +193,7 @@ def _try_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
 def _record_end(code: int, *, stopped: bool) -> bool:
     """Leave nothing `running` in ZenML; returns whether that worked."""
     try:
-        from modalrun.zenml_api.runs import finalize_run
+        from modalrun.zenml_api.records.runs import finalize_run
 
         reason = "The run was asked to stop." if stopped else _end_reason(code)
         finalize_run(os.environ[RUN_ID], reason, stopped=stopped and code == EXIT_TERMINATED)
@@ -208,7 +206,7 @@ def _record_end(code: int, *, stopped: bool) -> bool:
 
 def _end_reason(code: int) -> str:
     """Why the run ends, in the supervisor's words where it said something."""
-    ours = "The sandbox was told to end." if code == EXIT_TERMINATED else "The run failed."
+    ours = TERMINATED_REASON if code == EXIT_TERMINATED else "The run failed."
     return supervisors_reason() or ours
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from modalrun.errors import ConnectionLostError
+from modalrun.util import garbage_collection
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.recorder import RunRecorder
+    from modalrun.zenml_api.execution.recorder import RunRecorder
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Records:
             Exception: ZenML refuses, or has had trouble of its own for a while.
         """
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         tries = 0
         while True:
             tries += 1
@@ -56,18 +57,14 @@ class Records:
                 if not _is_trouble(error) or tries >= TROUBLED_TRIES:
                     raise
                 self._say(f"ZenML has trouble: {type(error).__name__}: {error}; trying again")
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
 
     def _loaded(self) -> RunRecorder:
         if self._recorder is None:
-            # Imports allocate much and free nothing: collecting meanwhile costs a fifth of it.
-            gc.disable()
-            from modalrun.zenml_api.recorder import RunRecorder
+            with garbage_collection.paused():
+                from modalrun.zenml_api.execution.recorder import RunRecorder
 
-            self._recorder = RunRecorder(self._run_id)
-            gc.freeze()
-            gc.enable()
+                self._recorder = RunRecorder(self._run_id)
         return self._recorder
 
 

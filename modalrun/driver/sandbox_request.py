@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 from modalrun.driver.ahead import longest_wait
-from modalrun.run.contract import RUN_ID, STEP, STEP_FACTS, STEP_RUN, WAIT
+from modalrun.run.contract import RUN_ID, STEP, STEP_METADATA, STEP_RUN, WAIT
 from modalrun.run.manifest import RunManifest
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_NAME, TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_RUN, fit
@@ -44,7 +44,7 @@ def spec_of_attempt(
         **sandbox.env,
         RUN_ID: dynamic_run or manifest.run_id,
         STEP: step,
-        STEP_FACTS: _metadata(sandbox, retries),
+        STEP_METADATA: _metadata(sandbox, retries),
     }
     if record is not None:
         env[STEP_RUN] = record

@@ -6,7 +6,6 @@ How it ends, the driver learns from the exit code (`modalrun.run.contract`) and 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -28,6 +27,7 @@ from modalrun.driver.process import (
 )
 from modalrun.run import events, metadata
 from modalrun.run.contract import (
+    EXIT_CODE_FILE,
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
@@ -35,13 +35,13 @@ from modalrun.run.contract import (
     GPU,
     RUN_ID,
     STEP,
-    STEP_FACTS,
+    STEP_METADATA,
     STEP_RUN,
     WAIT,
-    WORD_FILE,
 )
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
+from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 _EXIT_CODES = {
@@ -102,23 +102,20 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signals)
     buffer_lines()
     log_filter.hide()
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the start-up.
-    gc.disable()
     code = EXIT_UNRECORDED
     try:
-        from modalrun.zenml_api.single_step import OneStep
+        with garbage_collection.paused():
+            from modalrun.zenml_api.execution.single_step import OneStep
 
-        step = OneStep(
-            os.environ[RUN_ID],
-            os.environ[STEP],
-            step_run=os.environ.get(STEP_RUN),
-            facts=_facts(),
-        )
-        wait = os.environ.pop(WAIT, None)
-        if wait is not None:
-            step.prepare()
-        gc.freeze()
-        gc.enable()
+            step = OneStep(
+                os.environ[RUN_ID],
+                os.environ[STEP],
+                step_run=os.environ.get(STEP_RUN),
+                facts=_facts(),
+            )
+            wait = os.environ.pop(WAIT, None)
+            if wait is not None:
+                step.prepare()
         if wait is not None and not control.wait_for_go(float(wait)):
             # It has begun nothing: the driver takes another sandbox when the turn comes.
             end(EXIT_TERMINATED)
@@ -139,12 +136,12 @@ def _tell_begun(step: str) -> None:
 def end(code: int) -> NoReturn:
     """Leave with an exit code, and let the supervisor know that it is meant."""
     with contextlib.suppress(KeyError, OSError):
-        Path(os.environ[WORD_FILE]).write_text(str(code), encoding="ascii")
+        Path(os.environ[EXIT_CODE_FILE]).write_text(str(code), encoding="ascii")
     leave(code)
 
 
 def _facts() -> StepMetadata | None:
-    text = os.environ.get(STEP_FACTS)
+    text = os.environ.get(STEP_METADATA)
     # The driver can't know the id of a sandbox that it is about to create.
     here = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID"), "gpu": os.environ.get(GPU)}
     return metadata.from_json(StepMetadata, {**here, **json.loads(text)}) if text else None

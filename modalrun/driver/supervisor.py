@@ -23,8 +23,10 @@ from typing import IO
 from modalrun.driver import spawn
 from modalrun.run.contract import (
     CONTROL,
-    DYNAMIC,
+    DRIVER_MODULE,
+    DYNAMIC_MODULE,
     END_REASON_FILE,
+    EXIT_CODE_FILE,
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_KILLED,
@@ -36,9 +38,8 @@ from modalrun.run.contract import (
     STEP,
     STOP_FILE,
     TAKE_OVER,
+    TERMINATED_REASON,
     TIMEOUT,
-    WALKER,
-    WORD_FILE,
 )
 
 CHUNK = 65_536
@@ -139,7 +140,7 @@ def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thr
 
 def _is_driver() -> bool:
     """Whether the child has step sandboxes: it drives a `per_step` run, by its manifest."""
-    return sys.argv[1] == WALKER or (sys.argv[1] == DYNAMIC and len(sys.argv) > 2)
+    return sys.argv[1] == DRIVER_MODULE or (sys.argv[1] == DYNAMIC_MODULE and len(sys.argv) > 2)
 
 
 def _child_environment(home: Path) -> dict[str, str]:
@@ -156,7 +157,7 @@ def _child_environment(home: Path) -> dict[str, str]:
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
         END_REASON_FILE: str(reason_file),
         STOP_FILE: str(home / "stop"),
-        WORD_FILE: str(home / "word"),
+        EXIT_CODE_FILE: str(home / "word"),
     }
 
 
@@ -210,7 +211,7 @@ def _dead_child(
     if timed_out:
         reason, result = f"The {_whose()} took longer than its timeout.", EXIT_TIMED_OUT
     elif terminated:
-        reason, result = "The sandbox was told to end.", EXIT_TERMINATED
+        reason, result = TERMINATED_REASON, EXIT_TERMINATED
     elif code == -signal.SIGKILL:
         reason = (
             f"The {child} was killed because the sandbox ran out of memory."
@@ -248,7 +249,7 @@ def _is_recorded(code: int, environment: Mapping[str, str]) -> bool:
 def _said(environment: Mapping[str, str]) -> int | None:
     """The exit code that a step's process meant to end with."""
     try:
-        return int(Path(environment[WORD_FILE]).read_text(encoding="ascii"))
+        return int(Path(environment[EXIT_CODE_FILE]).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
 

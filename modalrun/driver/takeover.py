@@ -10,7 +10,7 @@ from modalrun.run.events import StepEvent
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox
-    from modalrun.zenml_api.step_records import StepState as StepRecordState
+    from modalrun.zenml_api.records.step_records import StepState as StepRecordState
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def initialize(
     with process.zenml_process(root), redirect_stdout(sys.stderr):
         from modalrun.zenml_api import registration
 
-        stack = registration.stack_to_start_from(from_stack, root)
+        stack = registration.base_stack(from_stack, root)
         problems = problems_on_modal(stack) if target == "modal" else []
         if problems:
             error = wrong_stack(stack, problems)

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,14 +26,18 @@ from modalrun.observe import status as runs
 from modalrun.observe.attach import OnInterrupt, RunHandle
 from modalrun.output.console import Reporter, reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
+from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.spec.yaml_source import YamlSource
-from modalrun.submit import submission
+from modalrun.submit import preflight
+from modalrun.submit.preflight import Job
+from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
+from modalrun.zenml_api.gateway import zenml_gateway
 
 if TYPE_CHECKING:
     from zenml.enums import ExecutionStatus
@@ -87,29 +90,27 @@ def submit(
             " it. Remove the schedule, and let a scheduler (cron, CI) run the pipeline."
         )
     shown = reporter()
-    created: list[RunHandle] = []
     with ExitStack() as stack:
         stack.enter_context(_same_variables())
         stack.enter_context(_left_open(run))
         with _worded(), _shown_until_started(shown), interrupts.installed():
             job = _job(target, str(snapshot.id), _source_root(run), shown)
-            from modalrun.zenml_api.runs import existing_run
+            from modalrun.zenml_api.records.runs import existing_run
 
+            submission = Submission(
+                job, shown, zenml_gateway(), previous=_ended_before(run, job.connection)
+            )
             try:
-                submission.start(
-                    job,
-                    lambda: existing_run(job.compiled, str(run.id), environment),
-                    shown,
-                    created,
-                    before=_ended_before(run, job.connection),
-                )
+                submission.create(lambda: existing_run(job.compiled, str(run.id), environment))
                 interrupts.check()
             except (KeyboardInterrupt, errors.Interrupted):
                 # ZenML takes this for a run that was not submitted.
-                if created:
-                    stopping.by_force(str(run.id), created[0].sandboxes)
+                if submission.handle is not None:
+                    stopping.by_force(str(run.id), submission.handle.sandboxes)
                 raise
-        (submitted,) = created
+        submitted = submission.handle
+        # Only `create_run` returns a finished run, which needs no sandbox.
+        assert submitted is not None
         if not job.plan.settings.synchronous:
             with interrupts.deferred():
                 shown.summary(attach.accepted(submitted))
@@ -140,7 +141,7 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    from modalrun.zenml_api import queries
+    from modalrun.zenml_api.records import queries
 
     with _worded(), _same_variables():
         view = runs.look(queries.known(run))
@@ -186,14 +187,14 @@ def _source_root(run: PipelineRunResponse) -> Path:
     return root
 
 
-def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -> submission.Job:
-    from modalrun.zenml_api import snapshots
+def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -> Job:
+    from modalrun.zenml_api.compiling import snapshots
 
     if target == "local":
-        threading.Thread(target=submission.warm_up_server, daemon=True).start()
+        preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
     spec = bare_spec(target, source_root)
-    return submission.check(spec, snapshots.stored(snapshot_id, spec), shown)
+    return preflight.check(spec, snapshots.stored(snapshot_id, spec), shown)
 
 
 def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:
@@ -250,12 +251,8 @@ def _on_interrupt() -> OnInterrupt:
 
 
 def _error(outcome: Outcome) -> errors.ModalrunError:
-    codes = {
-        kind.exit_code: kind
-        for kind in (errors.RunFailedError, errors.RunTimeoutError, errors.RunStoppedError)
-    }
-    kind = codes.get(outcome.exit_code, errors.RunStoppedError)
-    return kind(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
+    error = sandbox_exit.error_class(outcome.exit_code)
+    return error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
 
 
 @contextlib.contextmanager

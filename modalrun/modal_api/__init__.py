@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.running_sandbox import RunningSandbox, SandboxEnd, end_kind
+from modalrun.modal_api.running_sandbox import RunningSandbox
 
-__all__ = ["Connection", "RunningSandbox", "SandboxEnd", "end_kind", "translated"]
+__all__ = ["Connection", "RunningSandbox", "translated"]

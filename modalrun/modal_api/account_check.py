@@ -17,10 +17,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
-from modalrun.errors import ConnectionLostError, ModalrunError
-from modalrun.run.run_plan import Target
+from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError
+from modalrun.modal_api.client import Connection, require_server, require_whole_token
+from modalrun.modal_api.errors import translated
+from modalrun.plan.image_recipe import Named
+from modalrun.plan.model import Plan
+from modalrun.spec.run_spec import Target
 from modalrun.util.check import Finding
 from modalrun.util.reachability import ask
 
@@ -30,6 +34,89 @@ ANSWER_SECONDS = 4.0
 """How long Modal may take to accept a connection and its token."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AccountNeeds:
+    """What a plan uses of a Modal account, by name.
+
+    Attributes:
+        environment: The Modal environment; None for the profile's.
+        workspace: The workspace that the token must belong to, and where that is set.
+        secrets: Named secrets.
+        volumes: Named volumes.
+        images: Published images.
+    """
+
+    environment: str | None = None
+    workspace: tuple[str, str] | None = None
+    secrets: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, plan: Plan) -> AccountNeeds:
+        """Collect the names in a plan, each once."""
+        origin = plan.origins["workspace"]
+        bases = [recipe.base for recipe in plan.images.values()]
+        return cls(
+            plan.settings.modal_environment,
+            (origin.value, origin.source) if origin.value else None,
+            tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)),
+            tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)),
+            tuple(dict.fromkeys(b.name for b in bases if isinstance(b, Named) and not b.is_id)),
+        )
+
+
+def check_names(connection: Connection, needs: AccountNeeds) -> None:
+    """Check that an environment, and secrets and volumes in it, exist.
+
+    The local Modal server creates environments and volumes when they are named.
+
+    Raises:
+        NotFoundError: One of them does not exist.
+        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
+    """
+    import modal
+
+    client, local = connection.client, connection.target == "local"
+    where = needs.environment
+    with translated():
+        if where:
+            modal.Environment.from_name(where, create_if_missing=local, client=client).hydrate()
+        for name in needs.secrets:
+            modal.Secret.from_name(name, environment_name=where, client=client).hydrate()
+        for name in () if local else needs.volumes:
+            modal.Volume.from_name(name, environment_name=where, client=client).hydrate()
+
+
+def check_workspace(connection: Connection, needs: AccountNeeds) -> None:
+    """Check that the token belongs to the workspace. The local Modal server has only one.
+
+    Raises:
+        AuthenticationError: It belongs to another one.
+    """
+    if needs.workspace is None or connection.target == "local":
+        return
+    expected, source = needs.workspace
+    found = workspace(connection)
+    if found is not None and found != expected:
+        raise AuthenticationError(
+            f"The Modal token belongs to the workspace '{found}', but 'workspace' is"
+            f" '{expected}' ({source}).",
+            effect="Nothing was created.",
+            hint="Use a token of that workspace ('modal profile list' shows yours).",
+        )
+
+
+def workspace(connection: Connection) -> str | None:
+    """Return the name of the token's workspace; None if it has none."""
+    import modal
+
+    with translated():
+        found = modal.Workspace.from_context(client=connection.client)
+        found.hydrate()
+        return str(found.name) if found.name else None
 
 
 @dataclass(frozen=True)
@@ -96,7 +183,7 @@ def examine(target: Target, receive: Callable[[], CheckRequest]) -> Account:
     """
     check: CheckName = "modal_account" if target == "modal" else "local_server"
     clock = _Clock()
-    connected: Any
+    connected: Connection | ModalrunError
     try:
         connected = _connect(target, None, clock)
     except ModalrunError as error:
@@ -105,24 +192,22 @@ def examine(target: Target, receive: Callable[[], CheckRequest]) -> Account:
     try:
         if order.credentials is not None:
             connected = _connect(target, order.credentials, clock)
-        elif isinstance(connected, ModalrunError):
+        if isinstance(connected, ModalrunError):
             raise connected
-        found = Finding(check, "ok", _what_is_there(target, connected, order))
+        found = Finding(check, "ok", _what_is_there(connected, order))
     except Exception as error:
         found = Finding.of_error(check, error)
     return Account(found, clock.ahead())
 
 
-def _connect(target: Target, credentials: tuple[str, str] | None, clock: _Clock) -> Any:
+def _connect(target: Target, credentials: tuple[str, str] | None, clock: _Clock) -> Connection:
     from modal.config import config
-
-    from modalrun.modal_api import Connection, checks
 
     if target == "modal":
         if credentials is None:
-            checks.require_whole_token(config.get("token_id"), config.get("token_secret"))
+            require_whole_token(config.get("token_id"), config.get("token_secret"))
         url = str(config["server_url"]).split(",", maxsplit=1)[0]
-        checks.require_server(url, CONNECT_SECONDS)
+        require_server(url, CONNECT_SECONDS)
         clock.start(url)
         return _answering(url, lambda: Connection(target, credentials=credentials))
     return Connection(target, credentials=credentials)
@@ -141,35 +226,24 @@ def _answering(url: str, connect: Callable[[], T]) -> T:
         ) from None
 
 
-def _what_is_there(target: Target, connection: Any, order: CheckRequest) -> str:
+def _what_is_there(connection: Connection, order: CheckRequest) -> str:
     import modal
     from modal.config import config
 
-    from modalrun.modal_api import checks
-    from modalrun.modal_api.errors import translated
-
-    client = connection.client
-    if target == "local":
+    if connection.target == "local":
         # A named environment would come into being by being named, so nothing is looked for in it.
-        secrets = () if order.environment else order.secrets
-        checks.names(client, environment=None, secrets=secrets, volumes=(), make=True)
+        check_names(connection, AccountNeeds(secrets=() if order.environment else order.secrets))
         return "the Modal SDK connects to it"
-    if order.workspace is not None:
-        connection.check_workspace(*order.workspace)
     environment = order.environment or config.get("environment") or None
-    checks.names(
-        client,
-        environment=environment,
-        secrets=order.secrets,
-        volumes=order.volumes,
-        make=False,
-    )
+    needs = AccountNeeds(environment, order.workspace, order.secrets, order.volumes, order.images)
+    check_workspace(connection, needs)
+    check_names(connection, needs)
     with translated():
         for name in order.images:
             within = None if "/" in name else environment
-            modal.Image.from_name(name, environment_name=within, client=client).hydrate()
+            modal.Image.from_name(name, environment_name=within, client=connection.client).hydrate()
     where = f"environment '{environment}'" if environment else "its default environment"
-    found = f"workspace '{connection.workspace() or 'without a name'}', {where}"
+    found = f"workspace '{workspace(connection) or 'without a name'}', {where}"
     named = [*order.secrets, *order.volumes, *order.images]
     return f"{found}, with {', '.join(dict.fromkeys(named))}" if named else found
 

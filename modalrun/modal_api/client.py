@@ -1,62 +1,49 @@
-"""A connection to Modal, and what is created, found and asked through it."""
+"""Connect to Modal's cloud or to the local Modal server."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from modalrun.errors import (
-    AuthenticationError,
-    CapacityError,
-    ConnectionLostError,
-    NotFoundError,
-    UnknownOutcomeError,
-)
+from modalrun.errors import AuthenticationError, ConnectionLostError, UsageError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import checks, images
-from modalrun.modal_api.errors import is_rate_limit, translated
-from modalrun.modal_api.running_sandbox import RunningSandbox
-from modalrun.modal_api.sandbox_arguments import SandboxArguments
-from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.model import Plan
-from modalrun.run.run_plan import RunPlan, Target
-from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.tags import TAG_AFTER
+from modalrun.modal_api.errors import translated
+from modalrun.run.run_plan import Target
+from modalrun.util.reachability import CONNECT_SECONDS, connection_problem
 
 if TYPE_CHECKING:
     import modal
 
 
 class Connection:
-    """A connection to Modal's cloud or to the local Modal server."""
+    """An authenticated connection to Modal, renewed in place when it breaks.
+
+    Attributes:
+        target: Modal's cloud or the local Modal server.
+        client: The SDK's client; `reconnect` replaces it.
+    """
+
+    client: modal.Client
 
     def __init__(self, target: Target, *, credentials: tuple[str, str] | None = None) -> None:
         """Connect and authenticate.
 
         Args:
-            target: Where to connect to. The local Modal server is started if need be.
-            credentials: A Modal token's id and secret, instead of Modal's own configuration.
+            target: Where to connect to. The local Modal server is started if it does not run.
+            credentials: The id and secret of a Modal token, instead of Modal's own configuration.
+                The local Modal server has a token of its own.
 
         Raises:
-            AuthenticationError: There is no token, or it is not accepted.
+            AuthenticationError: There is no token, or Modal refuses it.
             UsageError: Modal's configuration holds half a token.
             ConnectionLostError: The server can't be reached.
         """
         self.target = target
-        self._credentials = credentials
-        self._client: modal.Client
+        self._credentials = credentials if target == "modal" else None
         self.reconnect()
 
-    @property
-    def client(self) -> modal.Client:
-        """The SDK's client, for calls that this class doesn't make itself."""
-        return self._client
-
     def reconnect(self) -> None:
-        """Connect anew, to a new local Modal server if the old one is gone.
+        """Connect again, to a new local Modal server if the old one is gone.
 
         Raises:
             AuthenticationError, ConnectionLostError: As for the constructor.
@@ -67,282 +54,102 @@ class Connection:
         from modal.config import config
 
         if self.target == "modal":
-            if self._credentials is None:
-                checks.require_whole_token(config.get("token_id"), config.get("token_secret"))
-            checks.require_server(str(config["server_url"]))
-        self._client = self.new_client()
+            require_whole_token(*self._token())
+            require_server(str(config["server_url"]))
+        self.client = self.new_client()
         with translated():
-            # The first call that proves the token, before anything is created with it.
-            self._client.hello()
+            # The first call proves the token before anything is created with it.
+            self.client.hello()
 
     def new_client(self) -> modal.Client:
-        """One more network connection to the same server.
+        """Open one more network connection to the same server.
 
         Raises:
             AuthenticationError, ConnectionLostError: As for the constructor.
         """
         import modal
-        from modal.config import config
 
-        pair = self._credentials or (config.get("token_id"), config.get("token_secret"))
-        if self.target == "local":
-            pair = (os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"])
         with translated():
-            # Not `from_env`: that gives one and the same client each time.
-            return modal.Client.from_credentials(*pair)
+            # `from_env` would return the same client each time.
+            return modal.Client.from_credentials(*self._token())
 
-    def check_names(self, plan: RunPlan) -> None:
-        """Check that the environment, secrets and volumes that a plan names exist.
-
-        The local Modal server makes environments and volumes as they are named.
+    def app(self, name: str, environment: str | None) -> modal.App:
+        """Look up an app, and create it if there is none of that name.
 
         Raises:
-            NotFoundError: One of them doesn't.
+            AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, there
+                is no such environment, or Modal can't be reached.
         """
-        checks.names(
-            self._client,
-            environment=plan.settings.modal_environment,
-            secrets=[name for one in plan.sandboxes for name in one.secrets],
-            volumes=[name for one in plan.sandboxes for name in one.volumes],
-            make=self.target == "local",
-        )
+        import modal
 
-    def check_workspace(self, expected: str, source: str) -> None:
-        """Check that the token belongs to a workspace. The local Modal server has only one.
-
-        Args:
-            expected: The workspace's name.
-            source: Where that was written, for the message.
-
-        Raises:
-            AuthenticationError: It belongs to another one.
-        """
-        if self.target == "local":
-            return
-        found = self.workspace()
-        if found is not None and found != expected:
-            raise AuthenticationError(
-                f"The Modal token belongs to the workspace '{found}', but 'workspace' is"
-                f" '{expected}' ({source}). Nothing was created.",
-                hint="Use a token of that workspace ('modal profile list' shows yours).",
+        with translated():
+            return modal.App.lookup(
+                name, create_if_missing=True, environment_name=environment, client=self.client
             )
 
-    def workspace(self) -> str | None:
-        """The name of the workspace that the token belongs to, where Modal says it."""
+    def attach(self, sandbox_id: str) -> modal.Sandbox:
+        """Return a fresh handle on a sandbox, running or finished.
+
+        Raises:
+            AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, does
+                not know the sandbox, or can't be reached.
+        """
         import modal
 
         with translated():
-            workspace = modal.Workspace.from_context(client=self._client)
-            workspace.hydrate()
-            return str(workspace.name) if workspace.name else None
-
-    def create_run_sandbox(
-        self,
-        plan: RunPlan,
-        spec: SandboxSpec,
-        secrets: Mapping[str, str],
-        source: Path,
-        *,
-        say: Callable[[str], None] = lambda _: None,
-        manifest: Path | None = None,
-        earlier: str | None = None,
-    ) -> RunningSandbox:
-        """Create the run sandbox, or find it if an earlier try has created it.
-
-        Where Modal has none of the preferred GPU, the next one of the list is asked for.
-
-        Args:
-            plan: For the app and environment it belongs to.
-            spec: The sandbox, with its name; its image is built.
-            secrets: Environment variables that travel as a Modal secret.
-            source: The folder whose files stand at `CODE_FOLDER` in the sandbox.
-            manifest: The file with the driver's manifest, of a `per_step` run.
-            earlier: A sandbox of this name that has ended, and is not the one that is created.
-            say: Is told when another GPU is asked for.
-
-        Raises:
-            UsageError: Modal refuses an argument.
-            AuthenticationError, NotFoundError, CapacityError: The token, the environment, a secret
-                or volume, or capacity; nothing was created.
-            UnknownOutcomeError: Modal's answer was lost, and so was the way to ask again.
-        """
-        import modal
-
-        app = self._app(plan)
-        image = images.with_files(
-            modal.Image.from_id(spec.image, client=self._client),
-            source,
-            package=self.target == "modal",
-            manifest=manifest,
-        )
-        if earlier is not None:
-            spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
-        arguments = SandboxArguments(plan, secrets, self._client)
-
-        def create(gpu: str | None, *others: str | None) -> RunningSandbox:
-            try:
-                sandbox = self._create_or_find(
-                    app, plan, spec, {**arguments.of(spec, gpu), "image": image}, earlier
-                )
-            except CapacityError as error:
-                if not others or is_rate_limit(error):
-                    raise
-                say(f"Modal has no {gpu} now; asking for {others[0]} instead")
-                return create(*others)
-            return RunningSandbox(self, sandbox, app_id=str(app.app_id), gpu=gpu)
-
-        return create(*(spec.resources.gpus or (None,)))
-
-    def build_images(
-        self, plan: Plan, source: Path, registry: RegistryCredentials | None = None
-    ) -> dict[str, str]:
-        """Build the images of all sandboxes side by side.
-
-        Args:
-            plan: The run.
-            source: The folder with the source tree.
-            registry: For images in a private registry.
-
-        Returns:
-            Each key of `plan.images` -> Modal's id of the built image.
-
-        Raises:
-            RunFailedError: A build failed; the message has the image's id and the end of its log.
-            ModalrunError: As for `create_run_sandbox`.
-        """
-        environment = plan.settings.modal_environment
-        builder = images.Builder(self._client, self._app(plan), environment, registry)
-        built = builder.build_all(plan.images.values(), source)
-        return {key: built[recipe] for key, recipe in plan.images.items()}
+            return modal.Sandbox.from_id(sandbox_id, client=self.client)
 
     def driver_environment(self) -> dict[str, str]:
-        """What the driver of a `per_step` run connects with. Secret: never shown.
+        """Return the variables that the driver of a `per_step` run connects with. Never shown.
 
         Raises:
-            AuthenticationError: There is no token that could be passed on.
+            AuthenticationError: There is no token to pass on.
         """
         from modal.config import config
 
-        token = self._credentials or (config.get("token_id"), config.get("token_secret"))
-        if not all(token):
+        token_id, token_secret = self._token()
+        if not token_id or not token_secret:
             raise AuthenticationError(
                 "The driver of a 'per_step' run needs a Modal token of its own to create sandboxes"
                 " with, and this machine is logged in without one.",
                 hint="Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET ('modal token new' makes them), or"
                 " use 'mode: pipeline'.",
             )
-        names = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_SERVER_URL")
-        values = (*token, config["server_url"])
-        if self.target == "local":
-            return {name: os.environ[name] for name in names}
-        return {name: str(value) for name, value in zip(names, values, strict=True)}
+        return {
+            "MODAL_TOKEN_ID": token_id,
+            "MODAL_TOKEN_SECRET": token_secret,
+            "MODAL_SERVER_URL": str(config["server_url"]),
+        }
 
-    def _app(self, plan: RunPlan) -> modal.App:
-        import modal
+    def _token(self) -> tuple[str, str]:
+        from modal.config import config
 
-        with translated():
-            return modal.App.lookup(
-                plan.settings.app_name,
-                create_if_missing=True,
-                environment_name=plan.settings.modal_environment,
-                client=self._client,
-            )
+        return self._credentials or (config.get("token_id"), config.get("token_secret"))
 
-    def _create_or_find(
-        self,
-        app: modal.App,
-        plan: RunPlan,
-        spec: SandboxSpec,
-        arguments: dict[str, Any],
-        earlier: str | None,
-    ) -> modal.Sandbox:
-        import modal
 
-        try:
-            with translated():
-                return modal.Sandbox.create(
-                    *spec.command, app=app, client=self._client, **arguments
-                )
-        except modal.exception.AlreadyExistsError:
-            return self._find(plan, spec)
-        except ConnectionLostError as error:
-            try:
-                found = self._find(plan, spec)
-            except NotFoundError:
-                raise error from None
-            except Exception as second:
-                raise UnknownOutcomeError(
-                    "The connection to Modal was lost while the run sandbox was being created;"
-                    " whether it runs is unknown.",
-                    hint=f"Look for the sandbox '{spec.name}' in the app '{plan.settings.app_name}'"
-                    " before you submit again.",
-                ) from second
-            if found.object_id == earlier:
-                raise
-            return found
+def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
+    """Raise an AuthenticationError for no token, and a UsageError for half of one."""
+    if not token_id and not token_secret:
+        raise AuthenticationError(
+            "There is no Modal token.",
+            effect="Nothing was created.",
+            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; 'target: local'"
+            " runs without Modal.",
+        )
+    if not token_id or not token_secret:
+        given, missing = ("id", "secret") if token_id else ("secret", "id")
+        raise UsageError(
+            f"Modal's configuration holds the {given} of a token without its {missing}.",
+            hint="Set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run 'modal setup'.",
+        )
 
-    def find_running(self, plan: RunPlan, spec: SandboxSpec) -> str | None:
-        """Modal's id of a running sandbox with the name of a spec; None where there is none.
 
-        Raises:
-            AuthenticationError, ConnectionLostError: Modal refuses, or can't be asked.
-        """
-        import modal
-
-        try:
-            with translated():
-                found = modal.Sandbox.from_name(
-                    plan.settings.app_name,
-                    str(spec.name),
-                    environment_name=plan.settings.modal_environment,
-                    client=self._client,
-                )
-        except NotFoundError:
-            return None
-        return str(found.object_id)
-
-    def find_last(self, plan: RunPlan, spec: SandboxSpec) -> str | None:
-        """Modal's id of the last sandbox with the name of a spec, which may have ended.
-
-        Raises:
-            AuthenticationError, ConnectionLostError: Modal refuses, or can't be asked.
-        """
-        try:
-            return str(self._find(plan, spec).object_id)
-        except NotFoundError:
-            return None
-
-    def discard(self, plan: RunPlan, spec: SandboxSpec) -> None:
-        """End a sandbox that may or may not have been created.
-
-        Raises:
-            ModalrunError: It was not, or Modal can't be asked.
-        """
-        with translated():
-            self._find(plan, spec).terminate()
-
-    def attach(self, sandbox_id: str) -> modal.Sandbox:
-        """A fresh handle on a sandbox, running or finished."""
-        import modal
-
-        with translated():
-            return modal.Sandbox.from_id(sandbox_id, client=self._client)
-
-    def _find(self, plan: RunPlan, spec: SandboxSpec) -> modal.Sandbox:
-        import modal
-
-        def find(*, include_terminated: bool) -> modal.Sandbox:
-            with translated():
-                return modal.Sandbox.from_name(
-                    plan.settings.app_name,
-                    str(spec.name),
-                    environment_name=plan.settings.modal_environment,
-                    include_terminated=include_terminated,
-                    client=self._client,
-                )
-
-        try:
-            # Only the second backend can also find a sandbox that has ended already.
-            return find(include_terminated=True)
-        except NotFoundError:
-            return find(include_terminated=False)
+def require_server(url: str, seconds: float = CONNECT_SECONDS) -> None:
+    """Raise a ConnectionLostError if nothing answers at the server's address in time."""
+    problem = connection_problem(url.split(",", maxsplit=1)[0], seconds)
+    if problem is not None:
+        raise ConnectionLostError(
+            f"Modal can't be reached at {url}: {problem}.",
+            effect="Nothing was created on Modal.",
+            hint="Check the network. 'target: local' runs without Modal.",
+        ) from problem

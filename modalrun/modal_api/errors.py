@@ -40,6 +40,8 @@ def translated() -> Iterator[None]:
         raise CapacityError(
             f"Modal has no room for this: {error}",
             hint="Try again later, another region or GPU type, or raise your Modal limits.",
+            # Modal has one gRPC status for both; only the text tells them apart.
+            rate_limited="rate limit" in str(error).lower(),
         ) from error
     except modal_errors.RemoteError as error:
         image_id = getattr(error, "image_id", None)
@@ -81,8 +83,3 @@ def breaks_off(error: AttributeError) -> bool:
     It has given its transport away by then, and looks for it (`grpclib/protocol.py:236`, 0.4.9).
     """
     return error.name == "_transport"
-
-
-def is_rate_limit(error: CapacityError) -> bool:
-    """Whether too much was asked for at once, so that another GPU would be refused as well."""
-    return "rate limit" in error.message.lower()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import modalrun
 from modalrun.errors import InternalError, RunFailedError, UsageError
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import (
     CODE_FOLDER,
@@ -25,6 +26,7 @@ from modalrun.plan.image_recipe import (
     RegistryCredentials,
     Slim,
 )
+from modalrun.plan.model import Plan
 from modalrun.plan.requirement_lines import is_plain
 from modalrun.run.manifest import MANIFEST_FILE
 
@@ -160,6 +162,24 @@ class Builder:
                 "REGISTRY_PASSWORD": self._registry.password,
             }
         )
+
+
+def build_images(
+    connection: Connection, plan: Plan, source: Path, registry: RegistryCredentials | None = None
+) -> dict[str, str]:
+    """Have Modal build the images of all sandboxes side by side.
+
+    Returns:
+        Each key of `plan.images` -> Modal's id of the built image.
+
+    Raises:
+        ModalrunError: As for `Builder.build`.
+    """
+    environment = plan.settings.modal_environment
+    app = connection.app(plan.settings.app_name, environment)
+    builder = Builder(connection.client, app, environment, registry)
+    built = builder.build_all(plan.images.values(), source)
+    return {key: built[recipe] for key, recipe in plan.images.items()}
 
 
 def with_files(

@@ -1,10 +1,13 @@
-"""What crosses from the SDK's event loop into the thread that reads it, in bounded memory."""
+"""Pass output from the SDK's event loop to the thread that reads it, in bounded memory."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from modalrun.errors import ModalrunError
 
 T = TypeVar("T")
 
@@ -13,6 +16,36 @@ LIMIT = 4 * 1024 * 1024
 
 _OVERHEAD = 200
 """What an item costs besides its text."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a stream.
+
+    Attributes:
+        sandbox: Modal's id of the sandbox.
+        source: Which stream, or "system" for Modal's own word (in the history only).
+        text: Text; not necessarily whole lines.
+        time: When it was written, in seconds since the epoch; None where only its arrival is known.
+        missing: Bytes that the live stream no longer holds, after this text.
+        lost: Of those, what the history doesn't hold either.
+    """
+
+    sandbox: str
+    source: str
+    text: str = ""
+    time: float | None = None
+    missing: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Nothing more comes of a stream. With an error, it is not known how it went on."""
+
+    sandbox: str
+    source: str
+    error: ModalrunError | None = None
 
 
 class Buffer(Generic[T]):

@@ -15,15 +15,13 @@ from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.log_buffer import Buffer
-from modalrun.modal_api.pieces import Piece
+from modalrun.modal_api.log_buffer import Buffer, Piece
 from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
 
 if TYPE_CHECKING:
     from modal.types import LogEntry
-
-    from modalrun.modal_api import Connection
 
 LONGEST_LIFE = 24 * 3600.0 + 600
 """Seconds that a sandbox can last at most (Modal's limit), and a little more."""

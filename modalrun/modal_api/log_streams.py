@@ -12,18 +12,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import log_history
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import breaks_off, translated
-from modalrun.modal_api.log_buffer import Buffer
-from modalrun.modal_api.pieces import Ended, Piece
+from modalrun.modal_api.log_buffer import Buffer, Ended, Piece
 from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
 from modalrun.modal_api.stdio import SOURCES, Gap, Place, Source, read
-
-if TYPE_CHECKING:
-    from modalrun.modal_api import Connection
+from modalrun.util.backoff import pauses
 
 RECONNECT_SECONDS = 60.0
 """How long a lost connection to a running sandbox is tried again before giving up."""
@@ -130,7 +128,7 @@ class Streams:
 
     async def _read_to_the_end(self, sandbox_id: str, source: Source, place: Place) -> None:
         failing_since: float | None = None
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while not place.ended:
             before, handle = (place.offset, place.entry), None
             try:
@@ -139,12 +137,12 @@ class Streams:
                 failing_since = None
                 if place.ended or (place.offset, place.entry) != before:
                     # The SDK's stream on the V1 backend may end before the sandbox's does.
-                    pause = FIRST_PAUSE
+                    waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
                     continue
             except ConnectionLostError:
                 now = time.monotonic()
                 if (place.offset, place.entry) != before or failing_since is None:
-                    failing_since, pause = now, FIRST_PAUSE
+                    failing_since, waits = now, pauses(FIRST_PAUSE, LONGEST_PAUSE)
                 elif now - failing_since > RECONNECT_SECONDS:
                     raise
             except (NotFoundError, UnicodeDecodeError, _GoneError):
@@ -154,8 +152,7 @@ class Streams:
                 await self._restore(handle, sandbox_id, source, place, None)
                 place.ended = True
                 return
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
             await self._handles.renew(sandbox_id, handle)
 
     async def _read_on(self, handle: Any, sandbox_id: str, source: Source, place: Place) -> None:

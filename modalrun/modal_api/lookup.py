@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from modalrun.errors import ModalrunError, NotFoundError, while_looking
+from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, RunningSandbox, end_kind
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.metadata import RunMetadata
+from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import ModalView
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
@@ -35,10 +37,10 @@ def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> 
     except NotFoundError:
         return _unknown(facts)
     except ModalrunError as error:
-        return ModalView("unknown", problem=while_looking(error.message))
+        return ModalView("unknown", problem=error.problem)
     if code is None:
         return ModalView("running", step_sandboxes=steps)
-    return ModalView("ended", end_kind(code), code, steps)
+    return ModalView("ended", read_exit(code), steps)
 
 
 def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> frozenset[str]:

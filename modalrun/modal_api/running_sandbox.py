@@ -6,36 +6,22 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from modalrun.errors import ConnectionLostError
-from modalrun.modal_api import log_streams, pieces
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.log_streams import RECONNECT_SECONDS
+from modalrun.modal_api.log_buffer import Piece
+from modalrun.modal_api.log_streams import RECONNECT_SECONDS, Streams
 from modalrun.modal_api.stdio import Source
-from modalrun.run.outcome import EndKind
+from modalrun.run.contract import EXIT_TIMED_OUT
+from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     import modal
 
-    from modalrun.modal_api.client import Connection
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class SandboxEnd:
-    """How a sandbox ended.
-
-    Attributes:
-        kind: What it means for the run.
-        exit_code: The code of its first process, Modal's 124 (timeout) or 137 (terminated).
-    """
-
-    kind: EndKind
-    exit_code: int
 
 
 class RunningSandbox:
@@ -61,7 +47,7 @@ class RunningSandbox:
         """The sandbox's page on Modal's dashboard; None on the local Modal server."""
         return f"https://modal.com/id/{self.id}" if self._connection.target == "modal" else None
 
-    def watch(self, on_output: Callable[[Source, str], None]) -> SandboxEnd:
+    def watch(self, on_output: Callable[[Source, str], None]) -> SandboxExit:
         """Pass on the output as it comes, until the sandbox has ended and all of it has arrived.
 
         A lost connection is tried again for `RECONNECT_SECONDS`; output goes on where it stopped.
@@ -72,13 +58,13 @@ class RunningSandbox:
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
-        output = log_streams.Streams(self._connection)
+        output = Streams(self._connection)
         output.add(self.id)
 
         def pass_on() -> None:
             for batch in output:
                 for item in batch:
-                    if isinstance(item, pieces.Piece) and item.text:
+                    if isinstance(item, Piece) and item.text:
                         on_output(cast(Source, item.source), item.text)
 
         reader = threading.Thread(target=pass_on, daemon=True)
@@ -90,7 +76,7 @@ class RunningSandbox:
             output.close()
         return end
 
-    def wait(self) -> SandboxEnd:
+    def wait(self) -> SandboxExit:
         """Wait until the sandbox has ended, through lost connections as `watch` does.
 
         Raises:
@@ -103,18 +89,18 @@ class RunningSandbox:
         with translated():
             self._sandbox.terminate()
 
-    def _wait(self, sandbox: modal.Sandbox) -> SandboxEnd:
+    def _wait(self, sandbox: modal.Sandbox) -> SandboxExit:
         import modal
 
         try:
             with translated():
                 sandbox.wait(raise_on_termination=False)
         except modal.exception.SandboxTimeoutError:
-            return SandboxEnd("timed_out", 124)
+            return read_exit(EXIT_TIMED_OUT)
         code = sandbox.returncode
         # The SDK has waited for the end, so there is a code.
         assert code is not None
-        return SandboxEnd(end_kind(code), code)
+        return read_exit(code)
 
     def _retrying(self, action: Callable[[modal.Sandbox], T]) -> T:
         """Call `action` with a handle, and again with a fresh one after a lost connection."""
@@ -140,14 +126,3 @@ class RunningSandbox:
             self._connection.reconnect()
         self._sandbox = self._connection.attach(self.id)
         return self._sandbox
-
-
-def end_kind(exit_code: int) -> EndKind:
-    """What the exit code of a run sandbox means; our supervisor's are Modal's and the shell's."""
-    if exit_code == 0:
-        return "completed"
-    if exit_code == 124:
-        return "timed_out"
-    if exit_code in {130, 137, 143}:
-        return "stopped"
-    return "failed"

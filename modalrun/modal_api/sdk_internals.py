@@ -1,8 +1,7 @@
-"""What lies beneath the SDK's public sandbox, and where each version of the SDK keeps it.
+"""Reach the parts of the Modal SDK beneath its public sandbox.
 
-modal 1.6.3 gave each of its two backends a class of its own; in 1.6.2 `_Sandbox` is both. All that
-modalrun uses of it is here. Where a later version has moved it again, `backend` and `result` answer
-None, and their callers do without. Read from 1.6.2, 1.6.3 and 1.6.4.
+Read from modal 1.6.4. Where a later version has moved a part, `backend` and `result` return None,
+and their callers do without it.
 """
 
 from __future__ import annotations
@@ -59,10 +58,6 @@ def backend(sandbox: Any) -> Literal[1, 2] | None:
 
 
 def _is_v2(sandbox: Any) -> bool:
-    if isinstance(mark := getattr(sandbox, "_is_v2", None), bool):
-        # 1.6.2
-        assert callable(sandbox._get_task_id) and callable(sandbox._get_command_router_client)
-        return mark
     from modal.sandbox import _common, _impl_v1, _impl_v2
 
     assert callable(_common.command_router)
@@ -75,10 +70,6 @@ def _is_v2(sandbox: Any) -> bool:
 
 async def command_router(sandbox: Any) -> tuple[str, Any]:
     """The task of an inner sandbox on the V2 backend, and the SDK's client of its worker."""
-    if hasattr(sandbox, "_get_command_router_client"):
-        # 1.6.2
-        task = await sandbox._get_task_id()
-        return task, await sandbox._get_command_router_client(task)
     from modal.sandbox import _common
 
     return await _common.command_router(sandbox._impl)
@@ -87,8 +78,6 @@ async def command_router(sandbox: Any) -> tuple[str, Any]:
 def result(sandbox: Any) -> Any:
     """The SDK's `GenericResult` of a public sandbox that has ended; None where it has none."""
     try:
-        held = inner(sandbox)
-        # The first in 1.6.2.
-        return held._result if hasattr(held, "_result") else held._impl.result
+        return inner(sandbox)._impl.result
     except (ImportError, AttributeError):
         return None

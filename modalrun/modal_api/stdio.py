@@ -2,7 +2,7 @@
 
 `sb.stdout` gives single lines, each through another thread (13,000 a second), always from the
 beginning, and breaks off at a byte that is not UTF-8. Beneath it, in the SDK's own event loop,
-come whole pieces at a place that the caller keeps. Read from `modal/io_streams.py` 1.6.0 to 1.6.4;
+come whole pieces at a place that the caller keeps. Read from `modal/io_streams.py`, 1.6.4;
 where another version has moved these parts, `sb.stdout` is used after all.
 """
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import images, sdk_internals
-from modalrun.modal_api.errors import is_rate_limit, translated
+from modalrun.modal_api.errors import translated
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest
-from modalrun.run.sandbox_exit import End, read_end
+from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.util.backoff import pauses
 from modalrun.util.rate_limit import Pace
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class StepSandboxes:
             GivenUp: It is set.
             Refused: Modal doesn't take what is asked for.
         """
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             for gpu in spec.resources.gpus or (None,):
                 await _sleep(self._pace.wait(asyncio.get_running_loop().time()), given_up)
@@ -128,7 +129,7 @@ class StepSandboxes:
                     return await self._create_or_find(spec, gpu)
                 except CapacityError as error:
                     self._say(f"{spec.name}: {error.message}")
-                    if is_rate_limit(error):
+                    if error.rate_limited:
                         break
                     if no_room is not None:
                         no_room()
@@ -137,8 +138,7 @@ class StepSandboxes:
                     break
                 except ModalrunError as error:
                     raise Refused(error.message) from error
-            await _sleep(pause, given_up)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await _sleep(next(waits), given_up)
 
     async def running(self) -> list[StepSandbox]:
         """The step sandboxes of the run that are running now, whoever created them."""
@@ -257,15 +257,14 @@ class StepSandboxes:
 
     async def _asked(self, question: Callable[[], Any]) -> Any:
         """Modal's answer, asked for until it comes."""
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 with translated():
                     return await question()
             except (ConnectionLostError, CapacityError) as error:
                 self._say(f"{error.message}; trying again")
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
 
 
 class StepSandbox:
@@ -296,13 +295,13 @@ class StepSandbox:
         self.attempt = int(tags.get(TAG_ATTEMPT, "1"))
         self.early = TAG_EARLY in tags
         self.record = tags.get(TAG_RECORD, "")
-        self._end: asyncio.Task[End] | None = None
+        self._end: asyncio.Task[SandboxExit] | None = None
         self._fleet = fleet
         self._line = line
         self._counted = counted
         self._sandbox = sandbox
 
-    async def ended(self) -> End:
+    async def ended(self) -> SandboxExit:
         """Wait for its end, however often the connection is lost meanwhile."""
         if self._end is None:
             self._end = asyncio.create_task(self._wait())
@@ -330,7 +329,7 @@ class StepSandbox:
         with contextlib.suppress(NotFoundError):
             await self._fleet._asked(self._sandbox.terminate.aio)
 
-    async def _wait(self) -> End:
+    async def _wait(self) -> SandboxExit:
         if not self._counted:
             self._line.load += 1
         try:
@@ -338,34 +337,33 @@ class StepSandbox:
         finally:
             self._line.load -= 1
 
-    async def _ask_for_end(self) -> End:
+    async def _ask_for_end(self) -> SandboxExit:
         import modal
 
-        pause = FIRST_PAUSE
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 with translated():
                     await self._sandbox.wait.aio(raise_on_termination=False)
-                return self._read_end()
+                return self._read_exit()
             except modal.exception.SandboxTimeoutError:
-                return read_end(124, 4)
+                return read_exit(124, ModalStatus.TIMEOUT)
             except NotFoundError:
                 return sandbox_exit.LOST
             except (ModalrunError, modal.exception.Error) as error:
                 # Whatever it is, not to be able to ask is not an end. The deadline is the bound.
                 self._fleet._say(f"{self.id}: {error}; asking again")
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(next(waits))
 
-    def _read_end(self) -> End:
+    def _read_exit(self) -> SandboxExit:
         code = self._sandbox.returncode
         # The SDK has waited for the end, so there is a code.
         assert code is not None
         # How it ended stands only in what is private; the code alone will do.
         result = sdk_internals.result(self._sandbox)
         if result is None:
-            return read_end(code, None, "")
-        return read_end(code, result.status, result.exception)
+            return read_exit(code, None, "")
+        return read_exit(code, result.status, result.exception)
 
 
 async def _tags(sandbox: modal.Sandbox) -> dict[str, str] | None:

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.contract import STOP
+from modalrun.run.sandbox_exit import SandboxExit
 from modalrun.run.tags import TAG_ROLE, TAG_RUN
 from modalrun.util.backoff import pauses
 
@@ -63,7 +65,7 @@ class RunSandboxes:
             return False
         return True
 
-    def wait(self) -> SandboxEnd | None:
+    def wait(self) -> SandboxExit | None:
         """Wait until the run sandbox has ended; None where Modal doesn't know it any more.
 
         Raises:

@@ -13,14 +13,14 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
-from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
+from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.termination import RunSandboxes
 from modalrun.observe.cost import spending
 from modalrun.observe.log_stream import LogStream
+from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine
 from modalrun.run.outcome import (
-    KILLED,
     PAUSED,
     Outcome,
     StepRecord,
@@ -30,10 +30,11 @@ from modalrun.run.outcome import (
 )
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 from modalrun.util import interrupts
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.runs import RunRecord
+    from modalrun.zenml_api.records.runs import RunRecord
 
 OnInterrupt = Literal["ask", "stop", "detach"]
 """What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
@@ -84,7 +85,8 @@ class RunHandle:
         plan: Its sandboxes.
         steps: All steps of the pipeline, parents before children.
         sandbox: The run sandbox.
-        connection: To where it runs.
+        sandboxes: All sandboxes of the run.
+        connection: The connection to Modal.
         recording: Stores in ZenML where the sandbox is; others find the run by it.
         resumed: Whether an earlier driver has run a part of it, which isn't shown again.
     """
@@ -94,14 +96,10 @@ class RunHandle:
     plan: RunPlan
     steps: tuple[str, ...]
     sandbox: RunningSandbox
+    sandboxes: RunSandboxes
     connection: Connection
     recording: threading.Thread
     resumed: bool = False
-
-    @property
-    def sandboxes(self) -> RunSandboxes:
-        """All its sandboxes, to be ended."""
-        return RunSandboxes(self.connection, self.run_id, self.sandbox.app_id, self.sandbox.id)
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class _Key:
     key: str
 
 
-_Message = _Signal | _Key | SandboxEnd | BaseException
+_Message = _Signal | _Key | SandboxExit | BaseException
 """What following waits for: all of it comes through one queue."""
 
 
@@ -168,7 +166,7 @@ def follow(
     with redirect_stdout(sys.stderr):
         if isinstance(end, _Signal):
             return replace(
-                _outcome(run, board, SandboxEnd("stopped", 137), began),
+                _outcome(run, board, read_exit(EXIT_KILLED), began),
                 exit_code=128 + end.number,
                 headline="Run stopped, as the interrupt asked for.",
             )
@@ -186,7 +184,7 @@ class _Output:
         self._inbox = inbox
         self._left = False
 
-    def all_of(self, run: RunHandle, since: float) -> SandboxEnd:
+    def all_of(self, run: RunHandle, since: float) -> SandboxExit:
         """Pass everything on until the run sandbox has ended; returns how.
 
         Args:
@@ -227,7 +225,7 @@ class _Output:
                     self._inbox.put(error)
 
 
-def _in_background(action: Callable[[], SandboxEnd], inbox: SimpleQueue[_Message]) -> None:
+def _in_background(action: Callable[[], SandboxExit], inbox: SimpleQueue[_Message]) -> None:
     """Do something in a thread that nothing waits for; its result or its error goes to the inbox.
 
     All that talks to Modal happens there: the main thread is free for signals, which the SDK would
@@ -249,14 +247,14 @@ def _until_the_end(
     inbox: SimpleQueue[_Message],
     on_interrupt: OnInterrupt,
     stop: StopRun,
-) -> SandboxEnd | _Signal:
+) -> SandboxExit | _Signal:
     """Wait for the end; a signal instead of it where that has ended the run."""
     asking = ExitStack()
     asked: _Signal | None = None
     with asking:
         while True:
             message = inbox.get()
-            if isinstance(message, SandboxEnd):
+            if isinstance(message, SandboxExit):
                 return message
             if isinstance(message, BrokenPipeError):
                 _say_detached(run, watcher, "Nobody reads the output any more.")
@@ -319,7 +317,7 @@ def _stop(
     watcher.say("Stopping the run ...", "yellow")
     done: SimpleQueue[_Message] = inbox
 
-    def act() -> SandboxEnd:
+    def act() -> SandboxExit:
         with redirect_stdout(sys.stderr):
             run.recording.join()
             stop(run.run_id, run.sandboxes, seconds=STOP_SECONDS)
@@ -347,7 +345,7 @@ def _stop(
         raise interrupts.exception(number)
 
 
-_STOPPED = SandboxEnd("stopped", 137)
+_STOPPED = read_exit(EXIT_KILLED)
 
 
 def _say_detached(run: RunHandle, watcher: RunObserver, why: str) -> None:
@@ -393,36 +391,37 @@ def _links(run: RunHandle) -> list[tuple[str, str]]:
     return links
 
 
-def _outcome(run: RunHandle, board: RunProgress, end: SandboxEnd, began: float) -> Outcome:
+def _outcome(run: RunHandle, board: RunProgress, end: SandboxExit, began: float) -> Outcome:
     """How the run ended, by ZenML's record, which is settled here where nobody else could."""
-    from modalrun.zenml_api import runs
+    from modalrun.zenml_api.records import runs
 
     try:
         if _is_orphaned(run, end) and _may_go_on(runs.read_run(run.run_id)):
             return _without_driver(run, board)
         # A sandbox that was killed as a whole could not record its own end.
         runs.finalize_run(
-            run.run_id, f"The run sandbox ended ({end.kind}, exit code {end.exit_code})."
+            run.run_id, f"The run sandbox ended ({end.kind.label}, exit code {end.exit_code})."
         )
         record = runs.read_run(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
-            f"The run sandbox ended ({end.kind}), but ZenML can't be asked how: {error.message}",
+            f"The run sandbox ended ({end.kind.label}), but ZenML can't be asked how:"
+            f" {error.message}",
             hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
         ) from error
     except AuthenticationError as error:
         raise AuthenticationError(
-            f"The run sandbox ended ({end.kind}), but ZenML doesn't say how: {error.message}",
+            f"The run sandbox ended ({end.kind.label}), but ZenML doesn't say how: {error.message}",
             hint=f"{error.hint} Then 'modalrun status {run.run_id}' tells how the run ended, and"
             f" 'modalrun reconcile {run.run_id}' sets its record right if need be.",
         ) from error
     failed = [step.name for step in record.steps if step.status == "failed"]
     timeout = run.plan.run_sandbox.timeout
-    code, headline = verdict(end.kind, end.exit_code, record.status, failed, timeout)
+    code, headline = verdict(end, record.status, failed, timeout)
     details = [*_links(run), *commands(run.run_id)[:1]]
     details.append(("logs", f"modalrun logs {run.run_id}"))
     details += spending(run.plan, board, run.sandbox.gpu, began, time.time(), resumed=run.resumed)
-    if end.kind == "timed_out":
+    if end.kind is ExitKind.TIMED_OUT:
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     if record.status == PAUSED:
         details += zip(
@@ -434,9 +433,9 @@ def _outcome(run: RunHandle, board: RunProgress, end: SandboxEnd, began: float) 
     )
 
 
-def _is_orphaned(run: RunHandle, end: SandboxEnd) -> bool:
+def _is_orphaned(run: RunHandle, end: SandboxExit) -> bool:
     """Whether the driver was ended from outside, so that another one can take over."""
-    return run.plan.settings.mode == "per_step" and end.exit_code == KILLED
+    return run.plan.settings.mode == "per_step" and end.exit_code == EXIT_KILLED
 
 
 def _may_go_on(record: RunRecord) -> bool:

@@ -47,7 +47,7 @@ def listing(
     since: datetime | None = None,
     everybodys: bool = False,
 ) -> list[ListedRun]:
-    """The newest runs, newest first. To be called inside `runs.looking_on`.
+    """The newest runs, newest first. To be called inside `zenml_session`.
 
     Args:
         limit: How many at most.
@@ -59,7 +59,7 @@ def listing(
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    from modalrun.zenml_api import queries
+    from modalrun.zenml_api.records import queries
 
     found = queries.listed(
         limit=limit, states=states, pipeline=pipeline, since=since, everybodys=everybodys

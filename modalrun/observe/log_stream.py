@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from modalrun.errors import ModalrunError
+from modalrun.modal_api.log_buffer import Ended, Piece
 from modalrun.modal_api.log_streams import Streams
-from modalrun.modal_api.pieces import Ended, Piece
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import Item, RunLines
 

@@ -16,9 +16,9 @@ from uuid import UUID
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.observe import log_filter, reaching, resumption
+from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.events import MARK, StepEvent
 from modalrun.run.log_lines import Choice, Item, LogLine, RunLines, Wanted
-from modalrun.run.outcome import KILLED
 from modalrun.zenml_api import session
 
 if TYPE_CHECKING:
@@ -97,13 +97,12 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabout
             return replace(found, use_zenml=functools.cache(lambda: _use_zenml(zenml)))
     from modalrun.observe import status as runs
 
-    zenml.enter_context(session.looking_on())
+    zenml.enter_context(session.zenml_session())
     return _whereabouts(runs.resolve(text, interactive=interactive))
 
 
 def _use_zenml(zenml: ExitStack) -> None:
-
-    zenml.enter_context(session.looking_on())
+    zenml.enter_context(session.zenml_session())
 
 
 def _whole_id(text: str) -> str | None:
@@ -154,7 +153,7 @@ def _whereabouts(run: KnownRun) -> Whereabouts:
     except ModalrunError as error:
         if not run.finished:
             raise
-        problem = error.message.removesuffix(" Nothing was created.")
+        problem = error.problem
     return Whereabouts(
         run.id,
         run.facts.sandbox_id,
@@ -170,7 +169,7 @@ def _whereabouts(run: KnownRun) -> Whereabouts:
 def _refuse_cached(run: KnownRun) -> None:
     if run.status != "completed":
         return
-    from modalrun.zenml_api import queries as history
+    from modalrun.zenml_api.records import queries as history
 
     _, steps = history.read(run)
     if all(step.status == "cached" for step in steps):
@@ -225,7 +224,7 @@ def read(
 def _check_names(place: Whereabouts, names: Sequence[str]) -> None:
     """Refuse at once what would be waited for in vain."""
     place.use_zenml()
-    from modalrun.zenml_api import queries as history
+    from modalrun.zenml_api.records import queries as history
 
     steps = history.step_names(place.run_id)
     if steps is not None and (error := log_filter.unknown(names, steps)):
@@ -235,7 +234,7 @@ def _check_names(place: Whereabouts, names: Sequence[str]) -> None:
 def _nothing_of(names: Sequence[str], place: Whereabouts, choice: Choice) -> NotFoundError:
     """Why there are no lines of the steps that some names mean."""
     place.use_zenml()
-    from modalrun.zenml_api import queries as history
+    from modalrun.zenml_api.records import queries as history
 
     run, steps = history.read(history.by_id(place.run_id))
     return log_filter.unknown(names, [step.name for step in steps]) or log_filter.silent(
@@ -289,10 +288,10 @@ def _successor(
     assert place.connection is not None
     sandbox = place.connection.attach(gone)
     exit_code = RunningSandbox(place.connection, sandbox, app_id="").wait().exit_code
-    if exit_code != KILLED:
+    if exit_code != EXIT_KILLED:
         return None
     place.use_zenml()
-    from modalrun.zenml_api import queries as history
+    from modalrun.zenml_api.records import queries as history
 
     run = history.by_id(place.run_id)
     if not resumption.may_follow(run, exit_code):
@@ -368,7 +367,7 @@ def _unread(history: History, place: Whereabouts, lines: RunLines) -> list[Item]
 def _from_zenml(
     place: Whereabouts, problem: str, say: Callable[[str], None]
 ) -> Iterator[list[Item]]:
-    from modalrun.zenml_api.step_logs import stored_lines
+    from modalrun.zenml_api.records.step_logs import stored_lines
 
     say(f"{problem}; these are the step logs that ZenML has stored")
     some = False

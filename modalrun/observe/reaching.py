@@ -24,7 +24,7 @@ def connection(run_id: str, facts: RunMetadata) -> Connection:
         ConnectionLostError: Modal or ZenML can't be reached.
     """
     from modalrun.modal_api import Connection
-    from modalrun.zenml_api.run_access import credentials_of
+    from modalrun.zenml_api.records.run_access import credentials_of
 
     credentials = credentials_of(run_id, facts.target)
     return Connection(cast("Target", facts.target), credentials=credentials)

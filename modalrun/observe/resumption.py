@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from modalrun.errors import ConnectionLostError
-from modalrun.run.outcome import KILLED
+from modalrun.run.contract import EXIT_KILLED
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
@@ -28,7 +28,7 @@ def may_follow(run: KnownRun, exit_code: int | None) -> bool:
         exit_code: Of its run sandbox. A driver that ends by itself settles the run's record.
     """
     resumable = run.facts is not None and run.facts.mode == "per_step"
-    return resumable and not run.finished and exit_code == KILLED
+    return resumable and not run.finished and exit_code == EXIT_KILLED
 
 
 def next_driver(
@@ -55,7 +55,7 @@ def next_driver(
         AuthenticationError: ZenML or Modal refuses.
     """
     from modalrun.modal_api import lookup
-    from modalrun.zenml_api import queries
+    from modalrun.zenml_api.records import queries
 
     until = time.monotonic() + patience
     while time.monotonic() < until:

@@ -29,7 +29,7 @@ def resolve(text: str | None, *, interactive: bool) -> KnownRun:
     """
     meant = records.wanted(text, interactive=interactive)
 
-    from modalrun.zenml_api import queries as zenml_history
+    from modalrun.zenml_api.records import queries as zenml_history
 
     if meant == LATEST:
         newest = zenml_history.listed(limit=1)
@@ -56,7 +56,7 @@ def look(run: KnownRun, *, exit_wanted: bool = False) -> RunStatus:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there. That
             Modal doesn't answer is no error: the view says what could not be checked.
     """
-    from modalrun.zenml_api import queries as zenml_history
+    from modalrun.zenml_api.records import queries as zenml_history
 
     fresh, steps = zenml_history.read(run)
     modal = _ask_modal(fresh, exit_wanted=exit_wanted)
@@ -72,7 +72,7 @@ def reread(view: RunStatus) -> RunStatus:
     Raises:
         NotFoundError, AuthenticationError, ConnectionLostError: As for `look`.
     """
-    from modalrun.zenml_api import queries as zenml_history
+    from modalrun.zenml_api.records import queries as zenml_history
 
     fresh, steps = zenml_history.read(view.run)
     return status.judge(fresh, steps, view.modal, url=view.url)

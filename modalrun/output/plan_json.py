@@ -13,7 +13,7 @@ from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import SandboxCost
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
-from modalrun.submit.planning import PricedPlan
+from modalrun.submit.prepare import PricedPlan
 
 VERSION = 1
 

@@ -15,7 +15,7 @@ from modalrun.plan.pricing import Cost, SandboxCost, dollars
 from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
-from modalrun.submit.planning import PricedPlan
+from modalrun.submit.prepare import PricedPlan
 
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
 

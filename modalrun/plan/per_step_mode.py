@@ -9,7 +9,7 @@ from modalrun.plan.deployment import StepView
 from modalrun.plan.model import RUN_SANDBOX
 from modalrun.plan.resources import Resolved
 from modalrun.plan.sandbox_planner import SandboxPlanner
-from modalrun.run.contract import DYNAMIC, WALKER
+from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.run_plan import PlannedStep, RunSettings
 from modalrun.run.sandbox_spec import SandboxSpec
@@ -33,7 +33,7 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
     deployment = planner.deployment
     driver = planner.sandbox(
         RUN_SANDBOX,
-        DYNAMIC if deployment.dynamic else WALKER,
+        DYNAMIC_MODULE if deployment.dynamic else DRIVER_MODULE,
         MANIFEST_FILE,
         resolved=_DRIVER,
         docker=deployment.docker,

@@ -8,7 +8,7 @@ from modalrun.errors import UsageError
 from modalrun.plan import resources
 from modalrun.plan.model import RUN_SANDBOX
 from modalrun.plan.sandbox_planner import SandboxPlanner, some_steps
-from modalrun.run.contract import DYNAMIC, MAX_PARALLELISM
+from modalrun.run.contract import DYNAMIC_MODULE, MAX_PARALLELISM
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Origin, SettingsLayer, find
@@ -32,7 +32,7 @@ def plan_pipeline_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
             planner.note(f"{name}: no effect in pipeline mode, which has one sandbox")
     sandbox = planner.sandbox(
         RUN_SANDBOX,
-        DYNAMIC if deployment.dynamic else "modalrun.driver.pipeline",
+        DYNAMIC_MODULE if deployment.dynamic else "modalrun.driver.pipeline",
         resolved=resolved,
         docker=deployment.docker,
         layers=layers,

@@ -124,13 +124,15 @@ def check_limit(found: Cost, limit: Decimal) -> None:
     if found.ceiling is None:
         raise CostLimitError(
             f"The price of the GPU type {', '.join(found.unpriced)} is not known, so the limit of"
-            f" {dollars(limit)} can't be kept. Nothing was created.",
+            f" {dollars(limit)} can't be kept.",
+            effect="Nothing was created.",
             hint="Name a type that has a price ('modalrun plan' shows them), or remove the limit.",
         )
     if found.ceiling > limit:
         raise CostLimitError(
             f"The run can cost up to {dollars(found.ceiling)} (timeout x price), the limit is"
-            f" {dollars(limit)}. Nothing was created.",
+            f" {dollars(limit)}.",
+            effect="Nothing was created.",
             hint="Lower 'timeout' or the resources, or raise the limit. 'modalrun plan' shows what"
             " costs how much.",
         )

@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Literal
 
-from modalrun.errors import (
-    ModalrunError,
-    RunFailedError,
-    RunStoppedError,
-    RunTimeoutError,
-)
-
-EndKind = Literal["completed", "failed", "timed_out", "stopped"]
-"""How a run sandbox ended."""
-
-KILLED = 137
-"""Modal's exit code of a sandbox that was terminated from outside."""
+from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 
 @dataclass(frozen=True)
@@ -103,13 +92,6 @@ def all_cached(run_id: str, url: str | None, steps: Sequence[str]) -> Outcome:
     )
 
 
-_ERRORS: dict[EndKind, type[ModalrunError]] = {
-    "failed": RunFailedError,
-    "timed_out": RunTimeoutError,
-    "stopped": RunStoppedError,
-}
-
-
 PAUSED = "paused"
 """ZenML's word for a dynamic pipeline's run that waits for somebody, and needs no sandbox."""
 
@@ -128,7 +110,7 @@ def answers(run_id: str, mode: str) -> tuple[str, str]:
 
 
 def verdict(
-    end: EndKind, exit_code: int, status: str, failed_steps: list[str], timeout: int
+    end: SandboxExit, status: str, failed_steps: list[str], timeout: int
 ) -> tuple[int, str]:
     """The exit code and the sentence for the end of a run.
 
@@ -137,24 +119,25 @@ def verdict(
 
     Args:
         end: How the run sandbox ended.
-        exit_code: Its exit code.
         status: ZenML's status of the run.
         failed_steps: Steps that ZenML records as failed.
         timeout: The sandbox's timeout in seconds.
     """
     if status == "completed":
-        suffix = "" if end == "completed" else f" (its sandbox exited with {exit_code} afterwards)"
+        code = end.exit_code
+        completed = end.kind is ExitKind.COMPLETED
+        suffix = "" if completed else f" (its sandbox exited with {code} afterwards)"
         return 0, f"Run completed{suffix}."
-    if status == PAUSED and end == "completed":
+    if status == PAUSED and end.kind is ExitKind.COMPLETED:
         return 0, "Run paused: it waits for somebody's answer."
-    if end == "timed_out":
-        return _ERRORS[end].exit_code, f"Run timed out after {timeout} s."
+    if end.kind is ExitKind.TIMED_OUT:
+        return RunTimeoutError.exit_code, f"Run timed out after {timeout} s."
     if status == "stopped":
-        return _ERRORS["stopped"].exit_code, "Run stopped."
-    if end == "stopped":
+        return RunStoppedError.exit_code, "Run stopped."
+    if end.kind.error is RunStoppedError:
         return (
-            _ERRORS["stopped"].exit_code,
+            RunStoppedError.exit_code,
             "Run stopped: its sandbox was terminated or its process killed from outside.",
         )
     steps = f": {', '.join(failed_steps)}" if failed_steps else ""
-    return _ERRORS["failed"].exit_code, f"Run failed{steps}."
+    return RunFailedError.exit_code, f"Run failed{steps}."

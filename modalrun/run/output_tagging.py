@@ -1,8 +1,8 @@
-"""Says on stdout and stderr whose lines follow, where several steps share one process.
+"""Tag output with the step that wrote it, if several steps share one process.
 
-While one step runs, all that the process prints is its own, also what its child processes write
-to the same descriptors. While several run, each line that a step's thread prints is marked by
-itself; what can't be told (a child process, a thread of the user's) belongs to nobody.
+While one step runs, all output of the process is tagged as its own, with that of child processes.
+While several run, each line of a step's thread is tagged by itself; other output (of a child
+process or a thread that the user started) belongs to no step.
 """
 
 from __future__ import annotations
@@ -22,57 +22,57 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _LONGEST_PENDING = 65_536
-"""Bytes of a line that a step may keep back while others print."""
+"""How many bytes of an unfinished line a step may hold back while others print."""
 
 _MARK = events.MARK.encode()
-_NOBODY = ""
-"""In place of a step's name: what a thread prints belongs to no step, also while one runs alone."""
+_NO_STEP = ""
+"""In place of a step's name: the thread's output belongs to no step, even while only one runs."""
 
 _step: ContextVar[str | None] = ContextVar("step", default=None)
 _running: list[str] = []
 _lock = threading.RLock()
-_streams: list[MarkedBuffer] = []
+_streams: list[TaggingBuffer] = []
 
 
-class MarkedBuffer(io.BufferedIOBase):
-    """What lies beneath `sys.stdout` or `sys.stderr`: puts markers between the steps' lines."""
+class TaggingBuffer(io.BufferedIOBase):
+    """Write tags between the steps' lines, as the buffer below `sys.stdout` or `sys.stderr`."""
 
     def __init__(self, plain: io.BufferedIOBase, name: str) -> None:
         """
         Args:
-            plain: What lay there before, and what is written to.
-            name: The stream's name, as "<stdout>".
+            plain: The stream's own buffer, which this one writes to.
+            name: The stream's name, such as "<stdout>".
         """
         self._plain = plain
         self.name = name
-        self._marked: str | None = None
+        self._tagged: str | None = None
         self._pending: dict[str | None, bytes] = {}
 
     def writable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor that is written to."""
+        """Return the descriptor of the stream's own buffer."""
         return self._plain.fileno()
 
     def isatty(self) -> bool:
-        """Whether that is a terminal."""
+        """Return whether the descriptor is a terminal."""
         return self._plain.isatty()
 
     def flush(self) -> None:
-        """Pass on what has been written, but for what a step keeps back."""
+        """Flush what was written, except for unfinished lines that are held back."""
         with _lock:
             self._plain.flush()
 
     def write(self, data: ReadableBuffer) -> int:
-        """Print for the step that the calling thread belongs to."""
+        """Write for the step that the calling thread belongs to."""
         text = bytes(data)
         with _lock:
-            held = _step.get()
-            step = _alone() if held is None else held or None
-            known = step == self._marked == _alone() and not self._pending.get(step)
-            if known or text.startswith(_MARK):
+            own = _step.get()
+            step = _only_step() if own is None else own or None
+            tagged = step == self._tagged == _only_step() and not self._pending.get(step)
+            if tagged or text.startswith(_MARK):
                 self._plain.write(text)
                 if b"\n" in text:
                     self._plain.flush()
@@ -81,71 +81,71 @@ class MarkedBuffer(io.BufferedIOBase):
         return len(text)
 
     def _write_lines(self, step: str | None, text: bytes) -> None:
-        """Print what is complete, so that the lines of two threads don't run into each other."""
+        """Write whole lines only, so that the lines of two threads don't mix."""
         whole, newline, rest = (self._pending.pop(step, b"") + text).rpartition(b"\n")
         if len(rest) > _LONGEST_PENDING:
             whole, newline, rest = whole + newline + rest, b"", b""
         if rest:
             self._pending[step] = rest
         if whole or newline:
-            self._write_marked(step, whole + newline)
+            self._write_tagged(step, whole + newline)
 
-    def _write_marked(self, step: str | None, text: bytes) -> None:
-        before = b"" if step == self._marked else _marker(step)
-        self._marked = _alone()
-        after = b"" if step == self._marked else _marker(self._marked)
+    def _write_tagged(self, step: str | None, text: bytes) -> None:
+        before = b"" if step == self._tagged else _tag(step)
+        self._tagged = _only_step()
+        after = b"" if step == self._tagged else _tag(self._tagged)
         self._plain.write(before + text + after)
         self._plain.flush()
 
-    def mark(self) -> None:
-        """The steps that run have changed: say whose lines follow from now on."""
+    def update(self) -> None:
+        """Write a new tag if the running steps have changed."""
         with _lock:
-            if self._marked != _alone():
-                self._marked = _alone()
-                self._plain.write(_marker(self._marked))
+            if self._tagged != _only_step():
+                self._tagged = _only_step()
+                self._plain.write(_tag(self._tagged))
                 self._plain.flush()
 
     def finish(self, step: str) -> None:
-        """Print what a step that has ended kept back."""
+        """Write the unfinished line of a step that has ended."""
         with _lock:
             if rest := self._pending.pop(step, b""):
-                self._write_marked(step, rest)
+                self._write_tagged(step, rest)
 
 
-def _marker(step: str | None) -> bytes:
+def _tag(step: str | None) -> bytes:
     return events.line(LinesOf(step)).encode()
 
 
 def install() -> None:
-    """Lay a marked buffer beneath both standard streams, and say at once that it is so.
+    """Put a tagging buffer below both standard streams, and write a first tag.
 
-    The streams stay the same objects: ZenML, which may have been imported before (a warm process),
-    holds on to them and to what it has laid over their `write`.
+    The streams stay the same objects: ZenML, which a warm process has imported already, keeps
+    references to them and replaces their `write`.
     """
     for stream in (sys.stdout, sys.stderr):
         assert isinstance(stream, io.TextIOWrapper)
         stream.flush()
-        marked = MarkedBuffer(stream.buffer, stream.name)
-        _streams.append(marked)
+        buffer = TaggingBuffer(stream.buffer, stream.name)
+        _streams.append(buffer)
         stream.__init__(  # type: ignore[misc]
-            marked, encoding=stream.encoding, errors=stream.errors, write_through=True
+            buffer, encoding=stream.encoding, errors=stream.errors, write_through=True
         )
-    _streams[0].write(_marker(None))
+    _streams[0].write(_tag(None))
 
 
-def lines_of_nobody() -> None:
-    """What this thread prints from now on outside of `lines_of` belongs to no step."""
-    _step.set(_NOBODY)
+def untag_thread() -> None:
+    """Assign this thread's output outside of `tagged` to no step from now on."""
+    _step.set(_NO_STEP)
 
 
 @contextlib.contextmanager
-def lines_of(step: str) -> Iterator[None]:
-    """What is printed inside belongs to this step."""
+def tagged(step: str) -> Iterator[None]:
+    """Tag the output of the block as this step's."""
     token = _step.set(step)
     with _lock:
         _running.append(step)
         for stream in _streams:
-            stream.mark()
+            stream.update()
     try:
         yield
     finally:
@@ -154,10 +154,10 @@ def lines_of(step: str) -> Iterator[None]:
                 stream.finish(step)
             _running.remove(step)
             for stream in _streams:
-                stream.mark()
+                stream.update()
         _step.reset(token)
 
 
-def _alone() -> str | None:
-    """The step that runs, if it is the only one."""
+def _only_step() -> str | None:
+    """Return the running step if it is the only one."""
     return _running[0] if len(_running) == 1 else None

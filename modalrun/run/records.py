@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -172,3 +172,25 @@ def _listed(runs: Sequence[KnownRun]) -> str:
     if len(runs) > _SHOWN:
         lines.append(f"and {len(runs) - _SHOWN} more")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CreatedRun:
+    """A placeholder run, with what its run sandbox needs.
+
+    Attributes:
+        id: ZenML's run id.
+        name: Its name.
+        url: Its page on ZenML's dashboard, where there is one.
+        environment: Variables for the sandbox. They hold ZenML's credentials, so they travel as a
+            Modal secret and are never printed.
+        cached: The steps that ZenML's cache supplied; they are recorded and don't run.
+        finished: Whether every step was cached: the run has completed and needs no sandbox.
+    """
+
+    id: str
+    name: str
+    url: str | None
+    environment: Mapping[str, str] = field(repr=False)
+    cached: frozenset[str] = frozenset()
+    finished: bool = False

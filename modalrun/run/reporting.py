@@ -1,4 +1,4 @@
-"""Write talk and step events from a process in a sandbox."""
+"""Write log lines and step events from a process in a sandbox."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from modalrun.run import events
 from modalrun.run.events import StepEvent, StepState
 
 
-def say(text: str) -> None:
-    """Write a line of talk."""
+def log_line(text: str) -> None:
+    """Write one line to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
-def tell(step: str, state: StepState, **more: Any) -> None:
-    """Tell those who look on how a step stands now; `more` are fields of the event."""
-    event = StepEvent(step, state, at=time.time(), **more)
+def emit_step_event(step: str, state: StepState, **fields: Any) -> None:
+    """Write a step's new state to stdout as an event; `fields` are more fields of `StepEvent`."""
+    write_event(StepEvent(step, state, at=time.time(), **fields))
+
+
+def write_event(event: StepEvent) -> None:
+    """Write a finished event to stdout."""
     sys.stdout.write(events.line(event))
     sys.stdout.flush()
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as the last line of its traceback, cut: it is part of one event."""
+    """Return the last line of an exception's traceback, cut to fit into an event."""
     return traceback.format_exception_only(error)[-1].strip()[:500]

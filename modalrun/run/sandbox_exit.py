@@ -1,4 +1,20 @@
-"""How the sandbox of a step ended, and whose fault that is. Pure."""
+"""Tabulate how a sandbox can end: what each exit code and each of Modal's statuses means. Pure.
+
+This is the only table of exit meanings. `ExitKind` gives for each meaning the error that a run
+ends with (and so the exit code of the CLI) and whether the infrastructure is to blame; then a step
+is started again without using up one of the user's retries.
+
+`modalrun.run.contract` has the exit codes by name. In a step sandbox they imply a state of the
+step's record in ZenML:
+
+    0    completed, cached or skipped
+    1    failed (retrying, while the user's retries last)
+    71   as 1: out of memory
+    124  as 1: it took longer than its timeout. If Modal's own timeout came first: as 137
+    143  stopped, if the run was asked to stop; else unchanged, and the driver decides
+    70   unchanged: ZenML could not be reached
+    137  unchanged: the process was killed from outside
+"""
 
 from __future__ import annotations
 
@@ -6,18 +22,21 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
+from modalrun.errors import ModalrunError, RunFailedError, RunStoppedError, RunTimeoutError
 from modalrun.run.contract import (
     EXIT_COMPLETED,
+    EXIT_INTERRUPTED,
     EXIT_KILLED,
     EXIT_OUT_OF_MEMORY,
     EXIT_TERMINATED,
     EXIT_TIMED_OUT,
     EXIT_UNRECORDED,
+    TERMINATED_REASON,
 )
 
 
-class Status(IntEnum):
-    """Modal's own word on the end of a sandbox (`GenericResult.GenericStatus`, SDK 1.6.4)."""
+class ModalStatus(IntEnum):
+    """Modal's status of an ended sandbox (`GenericResult.GenericStatus`, SDK 1.6.4)."""
 
     SUCCESS = 1
     FAILURE = 2
@@ -31,106 +50,128 @@ class Status(IntEnum):
     KERNEL_OOM_KILL = 10
 
 
-class Kind(str, Enum):
-    """What an end means."""
+class ExitKind(Enum):
+    """Classify the end of a sandbox.
 
-    COMPLETED = "completed"
-    FAILED = "failed"
-    TIMED_OUT = "timed out"
-    OUT_OF_MEMORY = "out of memory"
-    TERMINATED = "terminated"
-    PREEMPTED = "preempted"
-    NOT_STARTED = "could not start"
-    UNRECORDED = "unrecorded"
-    LOST = "lost"
-    REFUSED = "refused"
+    Attributes:
+        label: Its name in messages.
+        error: The error of a run whose run sandbox ended so; None for a completed one.
+        is_infrastructure: Whether neither the user's code nor the user's settings are to blame.
+    """
+
+    COMPLETED = ("completed", None, False)
+    FAILED = ("failed", RunFailedError, False)
+    TIMED_OUT = ("timed out", RunTimeoutError, False)
+    OUT_OF_MEMORY = ("out of memory", RunFailedError, False)
+    REFUSED = ("refused", RunFailedError, False)
+    TERMINATED = ("terminated", RunStoppedError, True)
+    PREEMPTED = ("preempted", RunStoppedError, True)
+    NOT_STARTED = ("could not start", RunFailedError, True)
+    UNRECORDED = ("unrecorded", RunFailedError, True)
+    LOST = ("lost", RunFailedError, True)
+
+    def __init__(
+        self, label: str, error: type[ModalrunError] | None, is_infrastructure: bool
+    ) -> None:
+        self.label = label
+        self.error = error
+        self.is_infrastructure = is_infrastructure
 
 
-_INFRASTRUCTURE = frozenset(
-    {Kind.TERMINATED, Kind.PREEMPTED, Kind.NOT_STARTED, Kind.UNRECORDED, Kind.LOST}
-)
+_OUT_OF_MEMORY = (ExitKind.OUT_OF_MEMORY, "The sandbox ran out of memory.")
+
+_BY_EXIT_CODE = {
+    EXIT_COMPLETED: (ExitKind.COMPLETED, "The step completed."),
+    EXIT_UNRECORDED: (ExitKind.UNRECORDED, "The step could not record its end in ZenML."),
+    EXIT_OUT_OF_MEMORY: _OUT_OF_MEMORY,
+    EXIT_TIMED_OUT: (ExitKind.TIMED_OUT, "The step took longer than its timeout."),
+    EXIT_INTERRUPTED: (ExitKind.TERMINATED, "The step's process was interrupted from outside."),
+    EXIT_KILLED: (ExitKind.TERMINATED, "The step's process was killed from outside."),
+    EXIT_TERMINATED: (ExitKind.PREEMPTED, TERMINATED_REASON),
+}
+"""Every other exit code means `FAILED`."""
+
+_BY_STATUS = {
+    ModalStatus.TERMINATED: (ExitKind.TERMINATED, "The sandbox was terminated from outside."),
+    ModalStatus.TIMEOUT: (ExitKind.TIMED_OUT, "The sandbox reached its timeout."),
+    ModalStatus.INIT_FAILURE: (ExitKind.NOT_STARTED, "The sandbox could not start."),
+    ModalStatus.INTERNAL_FAILURE: (
+        ExitKind.PREEMPTED,
+        "Modal lost the sandbox (internal failure).",
+    ),
+    ModalStatus.IDLE_TIMEOUT: (
+        ExitKind.TERMINATED,
+        "Modal ended the sandbox because it was idle.",
+    ),
+    ModalStatus.MEMORY_MANAGER_EVICTION: _OUT_OF_MEMORY,
+    ModalStatus.MEMORY_THRASHING_EVICTION: _OUT_OF_MEMORY,
+    ModalStatus.KERNEL_OOM_KILL: _OUT_OF_MEMORY,
+}
+"""With any other status the exit code decides."""
 
 
 @dataclass(frozen=True)
-class End:
-    """The end of one sandbox.
+class SandboxExit:
+    """Describe the end of one sandbox.
 
     Attributes:
-        kind: What it means.
-        exit_code: Of the sandbox; None where there never was one.
+        kind: Its meaning.
+        exit_code: Of the sandbox; None if there was no sandbox.
         reason: A sentence.
     """
 
-    kind: Kind
+    kind: ExitKind
     exit_code: int | None
     reason: str
 
     @property
     def is_infrastructure(self) -> bool:
         """Whether neither the user's code nor the user's settings are to blame."""
-        return self.kind in _INFRASTRUCTURE
+        return self.kind.is_infrastructure
 
 
-LOST = End(Kind.LOST, None, "Modal does not know the sandbox any more.")
+LOST = SandboxExit(ExitKind.LOST, None, "Modal does not know the sandbox any more.")
 
 
-def refused(reason: str) -> End:
-    """Modal doesn't take what was asked for, and never will: a wrong argument, a missing secret."""
-    return End(Kind.REFUSED, None, reason)
+def refused(reason: str) -> SandboxExit:
+    """Return the exit of a sandbox that Modal refuses to create, now and later."""
+    return SandboxExit(ExitKind.REFUSED, None, reason)
 
 
-def read_end(exit_code: int, status: int | None = None, detail: str = "") -> End:
-    """What an exit code and Modal's status mean.
+def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> SandboxExit:
+    """Look up what an exit code and Modal's status mean.
 
-    Modal's status comes first, since an exit code of 137 alone says little. The exit codes are
-    those of our supervisor and of the step's process, see `modalrun.run.contract`.
+    Modal's status comes first, since an exit code of 137 alone says little.
 
     Args:
         exit_code: Of the sandbox, with Modal's 124 for a timeout and 137 for a termination.
-        status: Modal's status, where the SDK gives it.
-        detail: Modal's own text about it; left out where it says nothing new.
+        status: Modal's status, if the SDK gives it.
+        detail: Modal's own text; left out if it repeats the table's.
     """
-    by_status = {
-        Status.TIMEOUT: (Kind.TIMED_OUT, "The sandbox reached its timeout."),
-        Status.INIT_FAILURE: (Kind.NOT_STARTED, "The sandbox could not start."),
-        Status.INTERNAL_FAILURE: (Kind.PREEMPTED, "Modal lost the sandbox (internal failure)."),
-        Status.IDLE_TIMEOUT: (Kind.TERMINATED, "Modal ended the sandbox because it was idle."),
-        Status.MEMORY_MANAGER_EVICTION: (Kind.OUT_OF_MEMORY, _MEMORY),
-        Status.MEMORY_THRASHING_EVICTION: (Kind.OUT_OF_MEMORY, _MEMORY),
-        Status.KERNEL_OOM_KILL: (Kind.OUT_OF_MEMORY, _MEMORY),
-        Status.TERMINATED: (Kind.TERMINATED, "The sandbox was terminated from outside."),
-    }
-    by_code = {
-        EXIT_COMPLETED: (Kind.COMPLETED, "The step completed."),
-        EXIT_TIMED_OUT: (Kind.TIMED_OUT, "The step took longer than its timeout."),
-        EXIT_OUT_OF_MEMORY: (Kind.OUT_OF_MEMORY, _MEMORY),
-        EXIT_KILLED: (Kind.TERMINATED, "The step's process was killed from outside."),
-        EXIT_TERMINATED: (Kind.PREEMPTED, "The sandbox was told to end."),
-        EXIT_UNRECORDED: (Kind.UNRECORDED, "The step could not record its end in ZenML."),
-    }
-    known = {int(s): meaning for s, meaning in by_status.items()}
-    meaning = known.get(status) if status is not None else None
-    kind, reason = meaning or by_code.get(
-        exit_code, (Kind.FAILED, f"The step exited with code {exit_code}.")
+    meanings = {int(known): meaning for known, meaning in _BY_STATUS.items()}
+    meaning = meanings.get(status) if status is not None else None
+    kind, reason = meaning or _BY_EXIT_CODE.get(
+        exit_code, (ExitKind.FAILED, f"The step exited with code {exit_code}.")
     )
     new = detail if _words(detail) - _words(reason) else ""
-    return End(kind, exit_code, f"{reason} {new}".strip())
+    return SandboxExit(kind, exit_code, f"{reason} {new}".strip())
 
 
-def by_driver(end: End, reason: str) -> End:
-    """The end of a sandbox after its driver has ended it: what Modal says of it is no news.
+def ended_by_driver(end: SandboxExit, reason: str) -> SandboxExit:
+    """Replace the reason of an exit that the driver has caused; leave others as they are."""
+    return replace(end, reason=reason) if end.kind in _FROM_OUTSIDE else end
 
-    Args:
-        end: By what Modal says. What the step itself brought about meanwhile stays as it is.
-        reason: Why the driver has ended it, a sentence.
-    """
-    return replace(end, reason=reason) if end.kind in _TAKEN_AWAY else end
+
+def error_class(exit_code: int) -> type[ModalrunError]:
+    """Return the error of a run that ended with this exit code of the CLI."""
+    errors = {kind.error.exit_code: kind.error for kind in ExitKind if kind.error}
+    return errors.get(exit_code, RunStoppedError)
 
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
 
 
-_TAKEN_AWAY = frozenset({Kind.TERMINATED, Kind.PREEMPTED, Kind.NOT_STARTED, Kind.LOST})
-
-_MEMORY = "The sandbox ran out of memory."
+_FROM_OUTSIDE = frozenset(
+    {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.NOT_STARTED, ExitKind.LOST}
+)

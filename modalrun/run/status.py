@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Literal
 
-from modalrun.errors import ConnectionLostError
+from modalrun.errors import ConnectionLostError, RunStoppedError
+from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.outcome import PAUSED, EndKind, answers, verdict
+from modalrun.run.outcome import PAUSED, answers, verdict
 from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
 LOST = "lost"
 """The state of a run that ZenML records as going on, and whose sandbox has ended."""
@@ -34,18 +36,21 @@ class ModalView:
     Attributes:
         sandbox: Of the run sandbox. "unknown": Modal could not be asked, or doesn't know it.
         end: How the run sandbox ended, where it has.
-        exit_code: Its exit code, where it has ended.
         step_sandboxes: The ids of the step sandboxes that run; `per_step` mode only.
         problem: Why it is unknown; a sentence.
         unheard_of: Whether Modal was asked and doesn't know the run sandbox.
     """
 
     sandbox: Presence
-    end: EndKind | None = None
-    exit_code: int | None = None
+    end: SandboxExit | None = None
     step_sandboxes: frozenset[str] = frozenset()
     problem: str | None = None
     unheard_of: bool = False
+
+    @property
+    def exit_code(self) -> int | None:
+        """The run sandbox's exit code, if it has ended."""
+        return self.end.exit_code if self.end else None
 
 
 NOT_ASKED = ModalView("not asked")
@@ -162,9 +167,9 @@ def _unfinished(run: KnownRun, modal: ModalView) -> tuple[str, bool, tuple[Note,
 
 
 def _ended(modal: ModalView) -> str:
-    if modal.end == "timed_out":
+    if modal.end is not None and modal.end.kind is ExitKind.TIMED_OUT:
         return "has reached its timeout"
-    if modal.end == "stopped":
+    if modal.end is not None and modal.end.kind.error is RunStoppedError:
         return f"was ended from outside (exit code {modal.exit_code})"
     return f"has ended (exit code {modal.exit_code})"
 
@@ -174,13 +179,13 @@ def _end(
 ) -> tuple[int | None, str | None]:
     failed = [step.name for step in steps if step.status == "failed"]
     timeout = run.facts.timeout if run.facts else 0
-    if modal.end is not None and modal.exit_code is not None:
-        return verdict(modal.end, modal.exit_code, run.status, failed, timeout)
+    if modal.end is not None:
+        return verdict(modal.end, run.status, failed, timeout)
     if run.status in {"completed", PAUSED}:
-        return verdict("completed", 0, run.status, failed, timeout)
+        return verdict(read_exit(EXIT_COMPLETED), run.status, failed, timeout)
     if run.status == "stopped":
-        return verdict("stopped", 0, run.status, failed, timeout)
-    code, headline = verdict("failed", 1, run.status, failed, timeout)
+        return verdict(read_exit(EXIT_TERMINATED), run.status, failed, timeout)
+    code, headline = verdict(read_exit(EXIT_FAILED), run.status, failed, timeout)
     # Without Modal's word, a failure may as well have been a timeout or a termination.
     return (None if modal.sandbox == "not asked" and run.facts else code), headline
 

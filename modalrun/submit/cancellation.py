@@ -1,96 +1,96 @@
-"""A run that somebody stops while it is being submitted: its image is built, or Modal has no room.
+"""Cancel a submission when somebody stops its run: while an image is built or Modal is full.
 
-Others can't end what is only just being created. So they record in ZenML that the run is to stop,
-and the process that submits it looks there while it waits.
+Another process can't end a sandbox that is still being created. It records in ZenML that the run
+is to stop, and the submitting process reads that record while it waits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError
-from modalrun.run.metadata import Announced
 from modalrun.util import interrupts
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 ANNOUNCE_SECONDS = 1.0
-"""When a submission counts as one that takes long; the others cost ZenML nothing."""
+"""After this long the run is announced and polled for; a shorter submission costs no request."""
 
-LOOK_SECONDS = 2.0
-"""Between two looks at the run's record."""
+POLL_SECONDS = 2.0
+"""Between two reads of the run's status."""
 
 
 @contextlib.contextmanager
-def watched(run_id: str, announced: Announced) -> Iterator[None]:
-    """Give up what is done inside when somebody stops the run.
+def cancelled_when_stopped(
+    run_id: str, announcement: Mapping[str, Any], zenml: ZenMLGateway
+) -> Iterator[None]:
+    """Interrupt the block when somebody stops the run.
 
     Args:
         run_id: ZenML's run id.
-        announced: Where the run's sandbox will be, for others to know.
+        announcement: Metadata on where the run sandbox will be, for other processes.
+        zenml: Access to ZenML's records.
 
     Raises:
-        RunStoppedError: Somebody stopped the run. What was created by then is the caller's to end.
+        RunStoppedError: Somebody stopped the run. The caller ends what it has created.
     """
-    watch = _Watch(run_id, announced)
+    poll = _Poll(run_id, announcement, zenml)
     try:
         try:
             yield
         finally:
-            watch.end()
+            poll.end()
     except (KeyboardInterrupt, Interrupted):
-        if not watch.stopped:
+        if not poll.stopped:
             raise
         interrupts.forget()
         raise _stopped(run_id) from None
     except ModalrunError as error:
-        # Whoever stops the run may have ended the sandbox that was being waited for.
-        if watch.stopped or _is_stopped(run_id):
+        # `stop` may have ended the sandbox that the block was waiting for.
+        if poll.stopped or poll.stop_requested():
             raise _stopped(run_id) from error
         raise
 
 
-class _Watch:
-    """Looks at the run's record from a thread."""
+class _Poll:
+    """Poll the run's status from a thread; interrupt the main thread when it is to stop."""
 
-    def __init__(self, run_id: str, announced: Announced) -> None:
+    def __init__(self, run_id: str, announcement: Mapping[str, Any], zenml: ZenMLGateway) -> None:
         self.stopped = False
         self._run_id = run_id
-        self._announced = announced
+        self._announcement = announcement
+        self._zenml = zenml
         self._over = threading.Event()
         self._lock = threading.Lock()
-        threading.Thread(target=self._watch, name="withdrawal", daemon=True).start()
+        threading.Thread(target=self._run, name="cancellation", daemon=True).start()
 
     def end(self) -> None:
-        """From now on nothing is interrupted any more."""
+        """Never interrupt from now on."""
         with self._lock:
             self._over.set()
 
-    def _watch(self) -> None:
-        from modalrun.zenml_api import stopping
+    def stop_requested(self) -> bool:
+        """Return whether the run is to stop; False while ZenML can't be reached."""
+        try:
+            return self._zenml.stop_requested(self._run_id)
+        except ModalrunError:
+            return False
 
+    def _run(self) -> None:
         if self._over.wait(ANNOUNCE_SECONDS):
             return
         with contextlib.suppress(ModalrunError):
-            stopping.announce(self._run_id, self._announced)
-        while not self._over.wait(LOOK_SECONDS):
-            if not _is_stopped(self._run_id):
+            self._zenml.publish_metadata(self._run_id, self._announcement)
+        while not self._over.wait(POLL_SECONDS):
+            if not self.stop_requested():
                 continue
             with self._lock:
                 if not self._over.is_set():
                     self.stopped = True
                     interrupts.interrupt()
             return
-
-
-def _is_stopped(run_id: str) -> bool:
-    """Whether somebody wants the run to end; False where ZenML can't be asked."""
-    from modalrun.zenml_api import stopping
-
-    try:
-        return stopping.is_wanted(run_id)
-    except ModalrunError:
-        return False
 
 
 def _stopped(run_id: str) -> RunStoppedError:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from modalrun.modal_api import Connection
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.isolated_step import layers_as_json
 from modalrun.plan.model import Plan
 from modalrun.run.manifest import MANIFEST_FILE, RunManifest, Source
+from modalrun.run.records import CreatedRun
 from modalrun.run.run_plan import RunPlan
-
-if TYPE_CHECKING:
-    from modalrun.zenml_api.compile import Compiled
-    from modalrun.zenml_api.runs import CreatedRun
+from modalrun.submit.preflight import Job
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,7 @@ class Dispatched:
 
 
 def dispatch(
-    connection: Connection,
-    compiled: Compiled,
+    job: Job,
     plan: Plan,
     run: CreatedRun,
     *,
@@ -50,10 +45,9 @@ def dispatch(
     """Build the images of a run and, in `per_step` mode, write its manifest.
 
     Args:
-        connection: To Modal.
-        compiled: The pipeline.
-        plan: Its plan.
-        run: Its run.
+        job: The run.
+        plan: Its plan, with the images of the stack's registry.
+        run: Its record.
         source: Where the source tree comes from.
         folder: Where the manifest is written to.
         staged: The still copy of the source tree.
@@ -63,10 +57,11 @@ def dispatch(
         ModalrunError: An image can't be built, or there is no token for the driver.
     """
     per_step = plan.settings.mode == "per_step"
-    token = connection.driver_environment() if per_step else {}
-    built = plan.with_images(connection.build_images(plan, staged, registry))
+    token = job.connection.driver_environment() if per_step else {}
+    built = plan.with_images(job.modal.build_images(job.connection, plan, staged, registry))
     if not per_step:
         return Dispatched(built, run.environment)
+    compiled = job.compiled
     manifest = RunManifest(
         run_id=run.id,
         plan=built,

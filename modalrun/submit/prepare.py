@@ -1,148 +1,176 @@
-"""Run spec -> compiled deployment -> plan: what `submit`, `plan` and `compile` have in common."""
+"""Turn a run spec into a compiled pipeline and its priced plan. Nothing is created."""
 
 from __future__ import annotations
 
-import gc
+import os
 import platform
 import sys
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun.plan import deployment_file
-from modalrun.plan import planner as plan
+from modalrun.errors import UsageError
+from modalrun.plan import deployment_file, pricing
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.model import Plan
+from modalrun.plan.planner import make_plan
+from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.pricing import Cost
 from modalrun.plan.stack import StackFacts, problems_on_modal
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
+from modalrun.util import garbage_collection
 from modalrun.zenml_api.process import zenml_process
 
 if TYPE_CHECKING:
-    from modalrun.zenml_api.compile import Compiled
+    from modalrun.zenml_api.compiling.compile import Compiled
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A plan, and what has to be known beside it to run or judge it.
+class PricedPlan:
+    """A plan, its price, and what keeps its stack from working with the target.
 
     Attributes:
         plan: The sandboxes.
+        cost: What they can cost at most, at Modal's list prices.
         stack: The stack that the deployment is compiled for.
         problems: Why the stack can't be used with the target; empty if it can.
-        credentials: The Modal token of the stack's orchestrator. Never printed.
     """
 
     plan: Plan
+    cost: Cost
     stack: StackFacts
     problems: tuple[str, ...] = ()
-    credentials: tuple[str, str] | None = field(default=None, repr=False)
 
 
-def prepare(spec: RunSpec) -> Prepared:
-    """Plan a spec. A deployment file needs no ZenML and is planned in milliseconds.
+def plan_spec(spec: RunSpec) -> PricedPlan:
+    """Plan a run spec and price the plan. A deployment file is planned without ZenML.
 
     Raises:
         ModalrunError: The spec, the pipeline, the stack or a setting is wrong, or ZenML's server
-            refuses or is not there.
+            refuses or can't be reached.
     """
-    path = file_of(spec)
-    if path is not None:
-        # A thousand steps are a hundred thousand small values, none of them garbage.
-        gc.disable()
-        held = deployment_file.read(path)
-        spec = _with_root_of(spec, path, held)
-        return prepared(_with_spec(held, spec), held.stack, spec, held.python_version)
-    with zenml_process(spec.source_root):
-        compiled = load(spec)
-        return prepared(compiled.deployment, compiled.facts, spec, credentials=compiled.credentials)
+    path = deployment_path(spec)
+    if path is None:
+        with zenml_process(spec.source_root):
+            compiled = load_deployment(spec)
+            return plan_deployment(compiled.deployment, compiled.facts, spec)
+    with garbage_collection.paused():
+        file = deployment_file.read(path)
+        spec = _with_source_root_of(spec, path, file)
+        spec.check_steps([step.name for step in file.deployment.steps], file.deployment.pipeline)
+        deployment = file.deployment.with_places(spec.places, spec.step_places)
+        deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
+        return plan_deployment(deployment, file.stack, spec, file.python_version)
 
 
-def prepared(
-    deployment: Deployment,
-    stack: StackFacts,
-    spec: RunSpec,
-    python_version: str | None = None,
-    *,
-    credentials: tuple[str, str] | None = None,
-) -> Prepared:
-    """The plan of a deployment, on this machine's Python unless another one compiled it.
+def plan_deployment(
+    deployment: Deployment, stack: StackFacts, spec: RunSpec, python_version: str | None = None
+) -> PricedPlan:
+    """Plan a compiled deployment and price the plan.
+
+    Args:
+        deployment: The compiled pipeline.
+        stack: The stack that it is compiled for.
+        spec: The run spec.
+        python_version: The Python that compiled it, "3.11"; None for the one of this process.
 
     Raises:
         UsageError: A setting is not supported, or settings contradict one another.
     """
-    made = plan.make_plan(
+    on_modal = spec.target == "modal"
+    plan = make_plan(
         deployment,
         target=spec.target,
         source_root=spec.source_root,
-        python=sys.executable if spec.target == "local" else "python",
-        python_version=python_version or this_python(),
-        engine_packages=engine_packages(built=spec.target == "modal"),
+        python="python" if on_modal else sys.executable,
+        python_version=python_version or _python_version(),
+        engine_packages=engine_packages(built=on_modal),
     )
-    problems = problems_on_modal(stack) if spec.target == "modal" else []
-    return Prepared(made, stack, tuple(problems), credentials)
+    problems = problems_on_modal(stack) if on_modal else ()
+    return PricedPlan(plan, pricing.cost(plan, LIST_PRICES), stack, tuple(problems))
 
 
-def load(spec: RunSpec) -> Compiled:
-    """Compile the pipeline of a spec, or get the compiled one from its file or from ZenML.
+def load_deployment(spec: RunSpec) -> Compiled:
+    """Compile the pipeline of a run spec, or read the compiled one from its file or from ZenML.
 
-    To be called inside `zenml_process`.
+    Call it inside `zenml_process`.
 
     Raises:
-        ModalrunError: As for `prepare`.
+        ModalrunError: As for `plan_spec`.
     """
-    # Imports allocate much and free nothing: collecting meanwhile costs a fifth of the time.
-    gc.disable()
-    try:
-        with redirect_stdout(sys.stderr):
-            from modalrun.zenml_api import compile, snapshots
+    # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
+    with garbage_collection.paused(), redirect_stdout(sys.stderr):
+        from modalrun.zenml_api.compiling import compile, snapshots
 
-        path = file_of(spec)
-        # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
-        with redirect_stdout(sys.stderr):
-            if path is not None:
-                return snapshots.from_file(deployment_file.read(path), spec)
-            if spec.deployment is not None:
-                return snapshots.stored(spec.deployment, spec)
-            return compile.compile_spec(spec)
-    finally:
-        gc.freeze()
-        gc.enable()
+        path = deployment_path(spec)
+        if path is not None:
+            return snapshots.from_file(deployment_file.read(path), spec)
+        if spec.deployment is not None:
+            return snapshots.stored(spec.deployment, spec)
+        return compile.compile_spec(spec)
 
 
-def file_of(spec: RunSpec) -> Path | None:
-    """The deployment file that a spec names; None where it names a snapshot, or a pipeline."""
+def compile_to_file(spec: RunSpec, path: Path) -> None:
+    """Compile the pipeline of a run spec to a deployment file.
+
+    Raises:
+        ModalrunError: As for `plan_spec`; or the file can't be written.
+    """
+    if spec.deployment is not None:
+        raise spec.error(
+            ("deployment",),
+            "this is compiled already; compile needs a 'pipeline'.",
+            "Override settings where you plan or submit: '--set', or a run spec with 'deployment'.",
+        )
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder} to write {path.name} to.")
+    with zenml_process(spec.source_root):
+        compiled = load_deployment(spec)
+        # A setting that can't be planned is an error now, not at the first use of the file.
+        plan_deployment(compiled.deployment, compiled.facts, spec)
+        from modalrun.zenml_api.compiling.compile import VERSION
+
+        deployment_file.write(
+            path,
+            DeploymentFile(
+                deployment=compiled.deployment,
+                snapshot=compiled.snapshot.model_dump(mode="json"),
+                stack=compiled.facts,
+                zenml_version=VERSION,
+                python_version=_python_version(),
+                source_root=os.path.relpath(spec.source_root, folder),
+                source_code=compiled.source_code,
+            ),
+        )
+
+
+def deployment_path(spec: RunSpec) -> Path | None:
+    """Return the deployment file of a run spec; None if it names a snapshot or a pipeline."""
     if spec.deployment is None:
         return None
     path = spec.source.path.resolve().parent / Path(spec.deployment).expanduser()
-    looks_like_one = path.suffix == ".json" or "/" in spec.deployment
-    return path if looks_like_one or path.is_file() else None
+    is_file = path.suffix == ".json" or "/" in spec.deployment or path.is_file()
+    return path if is_file else None
 
 
 def with_source_root(spec: RunSpec) -> RunSpec:
-    """The spec with the source root of its deployment file, unless it names one itself.
+    """Return the spec with the source root of its deployment file, unless it has one of its own.
 
     Raises:
         UsageError: There is no such file, or it is damaged.
     """
-    path = file_of(spec)
-    return spec if path is None else _with_root_of(spec, path, deployment_file.read(path))
+    path = deployment_path(spec)
+    return spec if path is None else _with_source_root_of(spec, path, deployment_file.read(path))
 
 
-def this_python() -> str:
-    """The Python that runs this process, "3.11"."""
-    return ".".join(platform.python_version_tuple()[:2])
-
-
-def _with_spec(held: DeploymentFile, spec: RunSpec) -> Deployment:
-    deployment = held.deployment
-    spec.check_steps([step.name for step in deployment.steps], deployment.pipeline)
-    deployment = deployment.with_places(spec.places, spec.step_places)
-    return replace(deployment, notes=(*deployment.notes, *spec.notes))
-
-
-def _with_root_of(spec: RunSpec, path: Path, held: DeploymentFile) -> RunSpec:
-    root = (path.parent / held.source_root).resolve()
+def _with_source_root_of(spec: RunSpec, path: Path, file: DeploymentFile) -> RunSpec:
+    root = (path.parent / file.source_root).resolve()
     return spec if spec.has_source_root or not root.is_dir() else replace(spec, source_root=root)
+
+
+def _python_version() -> str:
+    return ".".join(platform.python_version_tuple()[:2])

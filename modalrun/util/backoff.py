@@ -1,16 +1,12 @@
-"""How long to wait before something that failed is tried again: each time longer, up to a limit."""
+"""Compute growing pauses between attempts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-FIRST = 0.2
-LONGEST = 5.0
-"""Seconds."""
 
-
-def pauses(first: float = FIRST, longest: float = LONGEST) -> Iterator[float]:
-    """The seconds to wait before each further try, each twice the one before, without an end."""
+def pauses(first: float = 0.2, longest: float = 5.0) -> Iterator[float]:
+    """Yield the seconds to wait before each further attempt: twice the last, up to `longest`."""
     pause = first
     while True:
         yield pause

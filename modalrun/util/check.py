@@ -9,7 +9,7 @@ from typing import Any, Literal
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
-from modalrun.errors import AuthenticationError, ModalrunError, UsageError, while_looking
+from modalrun.errors import AuthenticationError, ModalrunError, UsageError
 
 State = Literal["ok", "warning", "problem", "skipped"]
 
@@ -59,12 +59,12 @@ class Finding:
 
     @classmethod
     def of_error(cls, check: str, error: Exception) -> Finding:
-        """The problem that an error names. Doctor creates nothing, so that isn't said each time."""
+        """Report an error as a problem."""
         if not isinstance(error, ModalrunError):
             text = str(error).strip().partition("\n")[0]
             message = f"{type(error).__name__}: {text}" if text else type(error).__name__
             return cls(check, "problem", message, exit_code=ModalrunError.exit_code)
-        return cls(check, "problem", while_looking(error.message), error.hint, error.exit_code)
+        return cls(check, "problem", error.problem, error.hint, error.exit_code)
 
     def as_json(self) -> dict[str, Any]:
         """The finding as plain values."""

@@ -20,7 +20,7 @@ PACKAGES = ("modal", "zenml")
 
 
 def versions_of(package: str) -> str:
-    """The versions of a package that modalrun asks for, ">=1.6.2,<2"; "" where nothing says so."""
+    """The versions of a package that modalrun asks for, ">=1.6.4,<2"; "" where nothing says so."""
     try:
         lines = metadata.requires("modalrun") or []
     except metadata.PackageNotFoundError:

@@ -45,7 +45,8 @@ def require_server() -> None:
     problem = connection_problem(url)
     if problem is not None:
         raise ConnectionLostError(
-            f"The ZenML server at {url} can't be reached: {problem}. Nothing was created.",
+            f"The ZenML server at {url} can't be reached: {problem}.",
+            effect="Nothing was created.",
             hint="Check the network and 'zenml status'.",
         ) from problem
 

@@ -1,4 +1,4 @@
-"""ZenML's part of `modalrun doctor`: the login, a stack, its artifact store and its registry."""
+"""Check ZenML's login, a stack, its artifact store and its registry, for `modalrun doctor`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,21 @@ from modalrun.errors import AuthenticationError, ModalrunError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
-from modalrun.zenml_api.code_settings import component_config, credentials
-from modalrun.zenml_api.compile import find_stack
+from modalrun.zenml_api.compiling.code_settings import component_config, credentials
+from modalrun.zenml_api.compiling.image_builds import credentials_for
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.image_builds import credentials_for
-from modalrun.zenml_api.stacks import orchestrator_of, stand_in
+from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of
 
 
 def login() -> str:
-    """Who one is in ZenML, and in which project.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
-    """
+    """Return the user and the project that ZenML is used as."""
     with translated():
         client = Client()
         return f"user '{client.active_user.name}', project '{client.active_project.name}'"
 
 
 def stack_of(spec: RunSpec | None) -> tuple[Stack, tuple[str, str] | None]:
-    """The stack that a run would have, with our orchestrator in it, and its Modal token.
+    """Load the stack that a run would have, with our orchestrator in it, and its Modal token.
 
     Args:
         spec: The run spec that names it; None for the active one.
@@ -39,22 +34,23 @@ def stack_of(spec: RunSpec | None) -> tuple[Stack, tuple[str, str] | None]:
     Raises:
         NotFoundError: There is no such stack.
         UsageError: A component can't be loaded, or the orchestrator's values are wrong.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        model = Client().active_stack_model if spec is None else find_stack(spec)
-        stack = stand_in(model)
-        return stack, credentials(component_config(orchestrator_of(model)))
+        if spec is None:
+            model = find_stack(None)
+        else:
+            model = find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: ")
+        return load_stack(model), credentials(component_config(orchestrator_of(model)))
 
 
 def round_trip(stack: Stack) -> str:
     """Write a small object into the artifact store, read it back and remove it.
 
     Returns:
-        Where that was.
+        The name, flavor and path of the store.
 
     Raises:
-        UsageError, AuthenticationError: It didn't work.
+        UsageError, AuthenticationError: One of the three failed.
     """
     store = stack.artifact_store
     name = f"{store.name} ({store.flavor}, {store.path})"
@@ -83,13 +79,16 @@ def round_trip(stack: Stack) -> str:
     return name
 
 
-def image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
-    """Whether the source of an image is there, as far as that can be known without building it.
+def check_image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
+    """Check the source of an image, as far as that is possible without building it.
 
     Args:
-        recipe: What the image is made of, for Modal's cloud.
+        recipe: The recipe of the image, for Modal's cloud.
         stack: For its container registry.
         docker: Whether a container engine's command is on this machine.
+
+    Raises:
+        UsageError: The stack has no container registry, which the recipe needs.
     """
     base, registry = recipe.base, stack.container_registry
     if isinstance(base, BuiltByZenML):
@@ -101,14 +100,14 @@ def image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
             )
         with translated():
             pair = registry.credentials
-        said = f"built by ZenML, pulled from {registry.config.uri}"
+        source = f"built by ZenML, pulled from {registry.config.uri}"
         if pair is None:
             hint = "Give the registry an authentication secret or a service connector."
-            return Finding("image", "warning", f"{said} without credentials", hint)
+            return Finding("image", "warning", f"{source} without credentials", hint)
         if not docker:
             hint = "Start Docker or Podman, unless there is a build that can be used again."
-            return Finding("image", "warning", f"{said}; no Docker is here", hint)
-        return Finding("image", "ok", said)
+            return Finding("image", "warning", f"{source}; no Docker is here", hint)
+        return Finding("image", "ok", source)
     if isinstance(base, FromRegistry):
         known = credentials_for(stack, base.image) is not None
         how = "with the credentials of the stack's registry" if known else "without credentials"
@@ -117,7 +116,7 @@ def image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
 
 
 def problem_of(check: str, error: Exception) -> Finding:
-    """The finding for an error that ZenML, or a library of a component, has raised."""
+    """Return the finding for an error that ZenML, or a library of a component, has raised."""
     if isinstance(error, ModalrunError):
         return Finding.of_error(check, error)
     try:

@@ -58,7 +58,7 @@ class ModalOrchestrator(BaseOrchestrator):
 
     Attributes:
         wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
-            that run in containers. Only while `modalrun.zenml_api.image_builds` asks it to.
+            that run in containers. Only while `compiling.image_builds` asks it to.
         isolation: Runs a dynamic pipeline's isolated steps; only in a run sandbox that can.
     """
 

@@ -1,34 +1,33 @@
-"""Registering modalrun in ZenML: the flavor, an orchestrator, a stack. ZenML 0.98.0."""
+"""Register modalrun's flavor, an orchestrator and a stack in ZenML. Read from ZenML 0.98.0."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.models import ComponentResponse, StackResponse
 from zenml.utils import source_utils
 
-from modalrun.errors import NotFoundError, UsageError
+from modalrun.errors import UsageError
 from modalrun.plan.stack import StackFacts
-from modalrun.run.run_plan import Target
-from modalrun.util.nearest import nearest
+from modalrun.spec.run_spec import Target
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import FLAVOR
-from modalrun.zenml_api.stacks import stack_facts, stand_in
+from modalrun.zenml_api.stacks import find_stack, load_stack, stack_facts
 
 SOURCE = "modalrun.flavor.ModalrunOrchestratorFlavor"
 
 
 @dataclass(frozen=True)
 class Registered:
-    """What is registered now.
+    """The result of a registration.
 
     Attributes:
-        steps: What it is, and whether it was registered just now.
-        undo: Commands that take back what was registered just now.
+        steps: What is registered, and whether it was registered just now.
+        undo: Commands that delete what was registered just now.
         active: Whether the stack is the active one.
     """
 
@@ -37,8 +36,8 @@ class Registered:
     active: bool = False
 
 
-def stack_to_start_from(name_or_id: str | None, source_root: Path) -> StackFacts:
-    """A stack, or the active one.
+def base_stack(name_or_id: str | None, source_root: Path) -> StackFacts:
+    """Read the stack that a new one takes its components from.
 
     Args:
         name_or_id: The stack; None for the active one.
@@ -46,26 +45,14 @@ def stack_to_start_from(name_or_id: str | None, source_root: Path) -> StackFacts
 
     Raises:
         NotFoundError: There is no such stack.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     source_utils.set_custom_source_root(str(source_root))
     with translated():
-        client = Client()
-        if name_or_id is None:
-            return stack_facts(stand_in(client.active_stack_model))
-        found = _stack(client, name_or_id)
-        if found is None:
-            names = [stack.name for stack in client.list_stacks(size=50).items]
-            close = nearest(name_or_id, names)
-            raise NotFoundError(
-                f"ZenML has no stack '{name_or_id}'.",
-                hint=f"Did you mean '{close}'?" if close else f"There are: {', '.join(names)}.",
-            )
-        return stack_facts(stand_in(found))
+        return stack_facts(load_stack(find_stack(name_or_id)))
 
 
 def register(base: StackFacts, name: str, target: Target) -> Registered:
-    """Register the flavor, and an orchestrator and a stack of one name; what is there stays.
+    """Register the flavor, and an orchestrator and a stack of one name, if they don't exist yet.
 
     Args:
         base: The stack whose other components the new one gets.
@@ -74,40 +61,40 @@ def register(base: StackFacts, name: str, target: Target) -> Registered:
 
     Raises:
         UsageError: A name is taken by something else. Nothing was registered.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
         client = Client()
-        flavor = _has_flavor(client)
+        new_flavor = not _has_flavor(client)
         orchestrator = _orchestrator(client, name, target)
-        stack = _stack(client, name)
-        if stack is not None:
-            _check_stack(stack, name)
-        if not flavor:
+        new_orchestrator = orchestrator is None
+        new_stack = not _has_stack(client, name)
+        if new_flavor:
             client.create_flavor(SOURCE, StackComponentType.ORCHESTRATOR)
         if orchestrator is None:
             orchestrator = client.create_stack_component(
                 name, FLAVOR, StackComponentType.ORCHESTRATOR, {"target": target}
             )
-            made = True
-        else:
-            made = False
-        if stack is None:
-            client.create_stack(name, _components(client, base, orchestrator.id))
+        if new_stack:
+            model = client.get_stack(base.id, allow_name_prefix_match=False)
+            components = {kind: [one.id for one in ones] for kind, ones in model.components.items()}
+            client.create_stack(
+                name, {**components, StackComponentType.ORCHESTRATOR: [orchestrator.id]}
+            )
         active = client.active_stack_model.name == name
-    wanted = (
-        (f"flavor '{FLAVOR}'", not flavor, f"zenml orchestrator flavor delete {FLAVOR}"),
-        (f"orchestrator '{name}' (target {target})", made, f"zenml orchestrator delete {name}"),
+    stack = f"stack '{name}', made from '{base.name}'" if new_stack else f"stack '{name}'"
+    parts = (
+        (f"flavor '{FLAVOR}'", new_flavor, f"zenml orchestrator flavor delete {FLAVOR}"),
         (
-            f"stack '{name}', made from '{base.name}'" if stack is None else f"stack '{name}'",
-            stack is None,
-            f"zenml stack delete {name} -y",
+            f"orchestrator '{name}' (target {target})",
+            new_orchestrator,
+            f"zenml orchestrator delete {name}",
         ),
+        (stack, new_stack, f"zenml stack delete {name} -y"),
     )
     return Registered(
-        tuple((text if new else f"{text} is there already", new) for text, new, _ in wanted),
-        # A stack can't outlive its orchestrator, nor that its flavor.
-        tuple(command for _, new, command in reversed(wanted) if new),
+        tuple((text if new else f"{text} is there already", new) for text, new, _ in parts),
+        # ZenML deletes no orchestrator of a stack, and no flavor of an orchestrator.
+        tuple(command for _, new, command in reversed(parts) if new),
         active,
     )
 
@@ -140,30 +127,18 @@ def _orchestrator(client: Client, name: str, target: Target) -> ComponentRespons
     return component
 
 
-def _check_stack(stack: StackResponse, name: str) -> None:
-    orchestrators = stack.components[StackComponentType.ORCHESTRATOR]
-    if [one.name for one in orchestrators] != [name]:
+def _has_stack(client: Client, name: str) -> bool:
+    stack: StackResponse | None = None
+    with contextlib.suppress(KeyError):
+        stack = client.get_stack(name, allow_name_prefix_match=False)
+    if stack is None:
+        return False
+    if [one.name for one in stack.components[StackComponentType.ORCHESTRATOR]] != [name]:
         raise _taken(f"a stack '{name}' with another orchestrator")
+    return True
 
 
 def _taken(what: str) -> UsageError:
     return UsageError(
         f"ZenML has {what} already. Nothing was registered.", hint="Choose another --name."
     )
-
-
-def _components(
-    client: Client, base: StackFacts, orchestrator: UUID
-) -> dict[StackComponentType, list[UUID]]:
-    model = client.get_stack(base.id, allow_name_prefix_match=False)
-    return {
-        **{kind: [one.id for one in ones] for kind, ones in model.components.items()},
-        StackComponentType.ORCHESTRATOR: [orchestrator],
-    }
-
-
-def _stack(client: Client, name_or_id: str) -> StackResponse | None:
-    try:
-        return client.get_stack(name_or_id, allow_name_prefix_match=False)
-    except KeyError:
-        return None

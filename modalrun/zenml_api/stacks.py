@@ -1,4 +1,4 @@
-"""The stack of a run, with our orchestrator standing in for its own."""
+"""Find and load stacks, with our orchestrator in place of their own."""
 
 from __future__ import annotations
 
@@ -10,21 +10,45 @@ from zenml.stack import Stack, StackComponent
 from zenml.stack import stack as stack_module
 from zenml.utils import pagination_utils
 
-from modalrun.errors import UsageError
+from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.stack import Component, StackFacts
+from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import first_line
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
 
 
-def stand_in(model: StackResponse) -> Stack:
-    """The stack of a model, with an instance of our orchestrator under the id and name of its own.
+def find_stack(name_or_id: str | None, *, at: str = "") -> StackResponse:
+    """Return the stack of a name or id, or the active one.
 
-    ZenML keeps the stacks it has made (`stack/stack.py:225`), and this one is put there, so that
-    all of ZenML's code in this process sees it: the compiler keeps and checks orchestrator
-    settings, and `StepLauncher` (`step_launcher.py:151`) runs steps the way a sandbox needs it.
-    Nothing is registered. The stack's own orchestrator is never imported, so its integration
-    needn't be installed.
+    Args:
+        name_or_id: The stack; None for the active one.
+        at: Prefix of the error's message, such as the place that names the stack.
+
+    Raises:
+        NotFoundError: ZenML has no such stack.
+    """
+    client = Client()
+    if name_or_id is None:
+        return client.active_stack_model
+    try:
+        return client.get_stack(name_or_id, allow_name_prefix_match=False)
+    except KeyError:
+        names = [stack.name for stack in client.list_stacks(size=50).items]
+        close = nearest(name_or_id, names)
+        raise NotFoundError(
+            f"{at}ZenML has no stack '{name_or_id}'.",
+            hint=f"Did you mean '{close}'?" if close else f"There are: {', '.join(names)}.",
+        ) from None
+
+
+def load_stack(model: StackResponse) -> Stack:
+    """Load a stack with our orchestrator under the id and name of its own.
+
+    It is put into ZenML's cache of stacks (`stack/stack.py:225`), so that all of ZenML's code in
+    this process sees it: the compiler keeps and checks orchestrator settings, and `StepLauncher`
+    (`step_launcher.py:151`) runs steps as a sandbox needs it. Nothing is registered, and the
+    integration of the stack's own orchestrator needn't be installed.
 
     Raises:
         UsageError: Another component of the stack can't be loaded.
@@ -51,7 +75,7 @@ def stand_in(model: StackResponse) -> Stack:
             made = ModalOrchestrator(
                 name=component.name,
                 id=component.id,
-                # It judges no stack: whether this one works with the target is asked elsewhere.
+                # "local" keeps ZenML from checking the stack; `plan.stack` checks it.
                 config=ModalOrchestratorConfig(target="local"),
                 flavor=FLAVOR,
                 type=StackComponentType.ORCHESTRATOR,
@@ -76,14 +100,14 @@ def stand_in(model: StackResponse) -> Stack:
 
 
 def orchestrator_of(model: StackResponse) -> ComponentResponse:
-    """The orchestrator of a stack, as ZenML stores it."""
+    """Return the orchestrator component of a stack as ZenML stores it."""
     return Client().get_stack_component(
         StackComponentType.ORCHESTRATOR, model.components[StackComponentType.ORCHESTRATOR][0].id
     )
 
 
 def stack_facts(stack: Stack) -> StackFacts:
-    """What matters about a stack for a run on Modal."""
+    """Return the properties of a stack that decide whether it works with Modal."""
     store = GlobalConfiguration().store_configuration
     components = [
         Component(

@@ -9,7 +9,8 @@ import pytest
 
 from modalrun.errors import AuthenticationError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection
+from modalrun.modal_api import Connection, account_check
+from modalrun.modal_api.account_check import AccountNeeds
 
 pytestmark = pytest.mark.e2e
 
@@ -28,11 +29,15 @@ def connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conn
 
 
 def test_workspace(connection: Connection) -> None:
-    assert connection.workspace() == "local"
-    connection.check_workspace("local", "run spec, pipeline")
+    def check(name: str) -> None:
+        needs = AccountNeeds(workspace=(name, "run spec, pipeline"))
+        account_check.check_workspace(connection, needs)
+
+    assert account_check.workspace(connection) == "local"
+    check("local")
     with pytest.raises(AuthenticationError) as caught:
-        connection.check_workspace("my-company", "run spec, pipeline")
+        check("my-company")
     for part in ("'local'", "'my-company'", "run spec, pipeline", "Nothing was created"):
         assert part in caught.value.message
     connection.target = "local"
-    connection.check_workspace("my-company", "run spec, pipeline")
+    check("my-company")

@@ -186,7 +186,7 @@ from modalrun.zenml_api.process import prepare_process
 from modalrun.errors import ModalrunError
 spec = load_spec(Path(SPEC), target="modal")
 prepare_process(spec.source_root)
-from modalrun.zenml_api import compile, image_builds
+from modalrun.zenml_api.compiling import compile, image_builds
 from modalrun.plan import planner
 from modalrun.plan.image_recipe import BuiltByZenML
 from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder as Builder

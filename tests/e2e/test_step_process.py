@@ -27,8 +27,8 @@ from modalrun.spec.run_spec import load_spec
 
 spec = load_spec(Path({path!r}))
 with process.zenml_process(spec.source_root):
-    compiled = prepare.load(spec)
-    from modalrun.zenml_api import runs
+    compiled = prepare.load_deployment(spec)
+    from modalrun.zenml_api.records import runs
     run = runs.create_run(compiled)
 result = {{"id": run.id, "environment": dict(run.environment)}}
 """
@@ -57,8 +57,8 @@ from modalrun.submit import prepare
 from modalrun.zenml_api import process
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.spec.run_spec import load_spec
-from modalrun.zenml_api import runs
-from modalrun.zenml_api.recorder import RunRecorder
+from modalrun.zenml_api.records import runs
+from modalrun.zenml_api.execution.recorder import RunRecorder
 """
 
 
@@ -128,7 +128,7 @@ def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
     reason = tmp_path / "reason"
     reason.write_text("It took too long.")
 
-    good = sandboxes.start("good", MODALRUN_STEP_FACTS=json.dumps(facts)).finish()
+    good = sandboxes.start("good", MODALRUN_STEP_METADATA=json.dumps(facts)).finish()
 
     assert good.exit_code == 0, good.stderr
     assert "good says this\n" in good.stdout
@@ -212,7 +212,7 @@ def create(prevent):
 
 result = {{}}
 with process.zenml_process(Path()):
-    compiled = prepare.load(load_spec(Path({str(spec)!r})))
+    compiled = prepare.load_deployment(load_spec(Path({str(spec)!r})))
     run, recorder = create(False)
     result["at submission"] = sorted(run.cached)
     result["stop requested"] = recorder.stop_requested()

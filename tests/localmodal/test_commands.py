@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from modal_proto import api_pb2
 from typer.testing import CliRunner
 
 from modalrun.cli.local import app as local
@@ -190,9 +189,7 @@ def test_modal_reads(sdk: Sdk, run_modal: Callable[..., list[str]]) -> None:
     assert sorted(c["container_id"] for c in json.loads(containers)) == sorted(tasks)
     assert "Secrets in environment 'main'" in secrets
     assert "main" in environments
-    if "image_builder_version" in api_pb2.EnvironmentListItem.DESCRIPTOR.fields_by_name:
-        # Since modal 1.6.3.
-        assert "2025.06" in environments
+    assert "2025.06" in environments
     assert sdk.info.token_id in token
 
 

@@ -16,7 +16,7 @@ from modalrun.modal_api import step_sandboxes as modal_fleet
 from modalrun.modal_api.step_sandboxes import SHARE, StepSandbox, StepSandboxes
 from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.run_plan import RunPlan, RunSettings
-from modalrun.run.sandbox_exit import Kind
+from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_ATTEMPT, TAG_ROLE, TAG_RUN, TAG_STEP
 
@@ -79,7 +79,7 @@ def test_whatever_modal_says_to_a_wait_is_not_an_end(
     async def scene(fleet: StepSandboxes) -> None:
         member = await create(fleet, "sh", "-c", "exit 1")
         fail(sdk, {"rpc": "SandboxWait*", "action": "error", "status": status})
-        assert (await member.ended()).kind is Kind.FAILED
+        assert (await member.ended()).kind is ExitKind.FAILED
 
     play(scene)
 
@@ -135,7 +135,7 @@ def test_many_are_waited_for_on_several_connections(
         ends = [asyncio.ensure_future(member.ended()) for member in members]
         lines = [sum(member._line is line for member in members) for line in fleet._lines]
         assert lines == [SHARE, 2]
-        assert {end.kind for end in await asyncio.gather(*ends)} == {Kind.COMPLETED}
+        assert {end.kind for end in await asyncio.gather(*ends)} == {ExitKind.COMPLETED}
         assert [line.load for line in fleet._lines] == [0, 0]
 
     play(scene)
@@ -158,6 +158,6 @@ def test_another_connection_that_can_not_be_made_yet(
             return await connect()
 
         monkeypatch.setattr(modal_fleet, "_connect", connect_later)
-        assert (await (await create(fleet, "true")).ended()).kind is Kind.COMPLETED
+        assert (await (await create(fleet, "true")).ended()).kind is ExitKind.COMPLETED
 
     assert any("no network" in text for text in play(scene))

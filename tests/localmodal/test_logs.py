@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -113,9 +110,7 @@ def test_following_an_app(sdk: Sdk) -> None:
     assert next(stream).message == "2\n"
     sdk.create("echo", "3", app=app, gpu="T4").wait()
     assert next(stream).message == "3\n"
-    # `App.stop` came with modal 1.6.3.
-    command = [sys.executable, "-m", "modal", "app", "stop", str(app.app_id), "--yes"]
-    subprocess.run(command, env={**os.environ, **sdk.info.environ()}, check=True)
+    app.stop()
     assert list(stream) == []
 
 

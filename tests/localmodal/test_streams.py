@@ -15,13 +15,14 @@ import pytest
 
 from modalrun.errors import NotFoundError
 from modalrun.localmodal.storage.paths import StateDir
-from modalrun.modal_api import Connection, RunningSandbox, SandboxEnd
+from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api.log_buffer import Piece
 from modalrun.modal_api.log_streams import Streams
-from modalrun.modal_api.pieces import Piece
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.logs import Request, Whereabouts, read
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine, Wanted
+from modalrun.run.sandbox_exit import read_exit
 
 from .proxy import CuttingProxy
 from .support import Sdk
@@ -213,7 +214,7 @@ def test_watch_to_the_end(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
     def on_output(source: str, text: str) -> None:
         seen[source] += text
 
-    assert running.watch(on_output) == SandboxEnd("failed", 3)
+    assert running.watch(on_output) == read_exit(3)
     assert seen == {"stdout": "out", "stderr": "err"}
 
 

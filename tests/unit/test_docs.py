@@ -18,7 +18,10 @@ from modalrun.cli import app
 from modalrun.util import check as findings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _COMMAND = re.compile(r"(?<![\w/.=-])(?<!install )modalrun +([^|;&)`\n#>]+)")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]+))?\)")
@@ -72,7 +75,7 @@ def test_commands_and_options_exist(page: Path) -> None:
             elif hasattr(command, "commands"):
                 assert argument in command.commands, f"modalrun {' '.join(arguments)}"
                 command = command.commands[argument]
-    assert found or page.name == "images.md"
+    assert found or page.name in {"images.md", "versions.md", "performance.md", "SECURITY.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -46,6 +46,17 @@ def test_message_and_hint() -> None:
     assert errors.UsageError("alone").hint is None
 
 
+def test_the_effect_is_part_of_the_message_and_can_be_left_out() -> None:
+    error = errors.NotFoundError("What happened.", effect="Nothing was created.", hint="do")
+    assert str(error) == error.message == "What happened. Nothing was created."
+    assert (error.problem, error.effect) == ("What happened.", "Nothing was created.")
+
+
+def test_a_rate_limit_is_an_attribute() -> None:
+    assert errors.CapacityError("too fast", rate_limited=True).rate_limited
+    assert not errors.CapacityError("no GPU").rate_limited
+
+
 def test_an_interruption_is_no_error_that_something_catches_by_chance() -> None:
     assert errors.Interrupted.exit_code == 143
     assert not issubclass(errors.Interrupted, Exception)

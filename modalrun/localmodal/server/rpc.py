@@ -47,17 +47,6 @@ def invalid(message: str) -> RpcError:
     return RpcError(Status.INVALID_ARGUMENT, message)
 
 
-def known(message: type[Message], **fields: Any) -> dict[str, Any]:
-    """Of some fields of a message those that the installed modal wheel has.
-
-    Args:
-        message: The class of the message.
-        fields: Fields that only newer versions of modal have.
-    """
-    has = message.DESCRIPTOR.fields_by_name
-    return {name: value for name, value in fields.items() if name in has}
-
-
 @dataclass(frozen=True)
 class Call:
     """One call: its RPC, its metadata, and its idempotency key ("" for none)."""

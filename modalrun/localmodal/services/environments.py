@@ -7,7 +7,7 @@ from grpclib.const import Status
 from modal_proto import api_pb2
 
 from modalrun.localmodal.server.auth import Guard
-from modalrun.localmodal.server.rpc import Call, RpcError, known, not_found, rpc
+from modalrun.localmodal.server.rpc import Call, RpcError, not_found, rpc
 from modalrun.localmodal.storage.ids import Clock, new_id
 from modalrun.localmodal.storage.store import Store, Stored
 
@@ -71,8 +71,7 @@ class Environments:
                 created_at=item.created_at,
                 default=item.name == DEFAULT,
                 environment_id=item.id,
-                # Since modal 1.6.3.
-                **known(api_pb2.EnvironmentListItem, image_builder_version=BUILDER_VERSION),
+                image_builder_version=BUILDER_VERSION,
             )
             for item in reversed(self._store.all("environment"))
         ]

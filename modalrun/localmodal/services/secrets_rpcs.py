@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from modal_proto import api_pb2
 
-from modalrun.localmodal.server.rpc import Call, RpcError, known, not_found, rpc
+from modalrun.localmodal.server.rpc import Call, RpcError, not_found, rpc
 from modalrun.localmodal.services.environments import Environments
 from modalrun.localmodal.storage.ids import Clock, new_id
 from modalrun.localmodal.storage.store import Store, Stored
@@ -51,8 +51,7 @@ class Secrets:
             keys=sorted(secret.document["values"]),
             environment_name=secret.environment,
             creation_info=api_pb2.CreationInfo(created_at=secret.created_at, created_by="local"),
-            # Since modal 1.6.4.
-            **known(api_pb2.SecretMetadata, last_used_at=secret.document.get("last_used_at", 0.0)),
+            last_used_at=secret.document.get("last_used_at", 0.0),
         )
 
     @rpc("SecretGetOrCreate", create=True)
@@ -118,10 +117,7 @@ class Secrets:
             api_pb2.SecretListItem(
                 label=secret.name,
                 created_at=secret.created_at,
-                # Since modal 1.6.4.
-                **known(
-                    api_pb2.SecretMetadata, last_used_at=secret.document.get("last_used_at", 0.0)
-                ),
+                last_used_at=secret.document.get("last_used_at", 0.0),
                 environment_name=environment,
                 secret_id=secret.id,
                 metadata=self._metadata(secret),

@@ -18,14 +18,14 @@ from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
-from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_EARLY
-from modalrun.zenml_api.step_records import StepState
+from modalrun.zenml_api.records.step_records import StepState
 
-DONE = End(Kind.COMPLETED, 0, "The step completed.")
-FAILED = End(Kind.FAILED, 1, "It raised.")
-KILLED = End(Kind.TERMINATED, 137, "It was killed.")
+DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
+FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
+KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
 
 
 class Box:
@@ -43,14 +43,14 @@ class Box:
         self._over = asyncio.Event()
         self._end = DONE
 
-    def end(self, end: End | Exception) -> None:
+    def end(self, end: SandboxExit | Exception) -> None:
         if isinstance(end, Exception):
             self.fault = end
         else:
             self._end = end
         self._over.set()
 
-    async def ended(self) -> End:
+    async def ended(self) -> SandboxExit:
         await self._over.wait()
         if self.fault is not None:
             raise self.fault
@@ -333,7 +333,7 @@ def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() ->
         first = await bench.boxes.wait("sb-a-1")
         bench.records.recorder.states["a"] = state("a", "running")
         # Modal was quicker than the supervisor.
-        first.end(End(Kind.TIMED_OUT, 124, "The sandbox reached its timeout."))
+        first.end(SandboxExit(ExitKind.TIMED_OUT, 124, "The sandbox reached its timeout."))
         second = await bench.boxes.wait("sb-a-2")
         assert bench.records.recorder.failures == [("The sandbox reached its timeout.", False)]
         assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env

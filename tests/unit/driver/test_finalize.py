@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from modalrun.driver import finalize
-from modalrun.zenml_api import runs, step_records
+from modalrun.zenml_api.records import runs, step_records
 
 
 def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.run_plan import RunPlan, RunSettings
-from modalrun.run.sandbox_exit import End, Kind
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_RECORD
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     pass
 
 SANDBOX = SandboxSpec(("python",), "im-1", Resources(), 300)
-DONE = End(Kind.COMPLETED, 0, "The step completed.")
-KILLED = End(Kind.TERMINATED, 137, "It was killed.")
-FAILED = End(Kind.FAILED, 1, "It raised.")
+DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
+KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
+FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
 SECONDS = 10.0
 
 
@@ -40,13 +40,13 @@ class Box:
         self.gpu = None
         self.record = spec.tags[TAG_RECORD]
         self.attempt = int(spec.tags["modalrun-attempt"])
-        self._end: Future[End] = Future()
+        self._end: Future[SandboxExit] = Future()
 
-    def end(self, end: End) -> None:
+    def end(self, end: SandboxExit) -> None:
         if not self._end.done():
             self._end.set_result(end)
 
-    async def ended(self) -> End:
+    async def ended(self) -> SandboxExit:
         return await asyncio.shield(asyncio.wrap_future(self._end))
 
     async def terminate(self) -> None:

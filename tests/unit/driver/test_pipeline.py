@@ -9,8 +9,9 @@ import pytest
 
 from modalrun.driver import pipeline as driver_runner
 from modalrun.driver.pipeline import Terminated, run
+from modalrun.errors import RunStopped
 from modalrun.run import events
-from modalrun.run.contract import MAX_PARALLELISM, RunStopped
+from modalrun.run.contract import MAX_PARALLELISM
 
 DIAMOND = {"load": (), "left": ("load",), "right": ("load",), "join": ("left", "right")}
 

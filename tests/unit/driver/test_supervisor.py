@@ -224,9 +224,9 @@ def test_child_that_dies_of_the_termination(bench: Bench) -> None:
     with bench.started("import signal\nprint('ready', flush=True)\nsignal.pause()") as process:
         process.terminate()
         assert process.stderr is not None
-        assert process.stderr.read() == b"modalrun: The sandbox was told to end.\n"
+        assert process.stderr.read() == b"modalrun: The sandbox received a termination signal.\n"
     assert process.returncode == 143
-    assert bench.finalized() == "some-run: The sandbox was told to end."
+    assert bench.finalized() == "some-run: The sandbox received a termination signal."
 
 
 IGNORING = """
@@ -242,7 +242,7 @@ def test_child_that_ignores_the_termination(bench: Bench) -> None:
     with bench.started(IGNORING, quick=True) as process:
         process.terminate()
     assert process.returncode == 143
-    assert bench.finalized() == "some-run: The sandbox was told to end."
+    assert bench.finalized() == "some-run: The sandbox received a termination signal."
 
 
 # The deadline.

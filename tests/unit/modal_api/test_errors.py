@@ -1,4 +1,4 @@
-"""The Modal side without a server: errors, exit codes, and whether it is there."""
+"""The Modal side without a server: errors, and whether it is there."""
 
 import builtins
 import socket
@@ -15,34 +15,7 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
-from modalrun.modal_api import checks, end_kind, translated
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (0, "completed"),
-        (1, "failed"),
-        (2, "failed"),
-        (124, "timed_out"),
-        (130, "stopped"),
-        (137, "stopped"),
-        (143, "stopped"),
-        (139, "failed"),
-        (-1, "failed"),
-    ],
-)
-def test_end_kind(code: int, kind: str) -> None:
-    assert end_kind(code) == kind
-
-
-def test_end_kind_knows_the_codes_of_the_supervisor() -> None:
-    from modalrun.run import contract
-
-    assert end_kind(contract.EXIT_COMPLETED) == "completed"
-    assert end_kind(contract.EXIT_FAILED) == "failed"
-    assert end_kind(contract.EXIT_TIMED_OUT) == "timed_out"
-    assert end_kind(contract.EXIT_KILLED) == end_kind(contract.EXIT_TERMINATED) == "stopped"
+from modalrun.modal_api import client, translated
 
 
 @pytest.mark.parametrize(
@@ -93,17 +66,17 @@ def test_a_server_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionLostError) as caught:
-        checks.require_server(f"http://127.0.0.1:{port}")
+        client.require_server(f"http://127.0.0.1:{port}")
     assert f"127.0.0.1:{port}" in caught.value.message
     assert "Nothing was created" in caught.value.message
 
 
 def test_a_server_that_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        checks.require_server(f"http://127.0.0.1:{server.getsockname()[1]}")
+        client.require_server(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
 def test_behind_a_proxy_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setattr(socket, "create_connection", None)
-    checks.require_server("https://api.modal.com")
+    client.require_server("https://api.modal.com")

@@ -14,7 +14,7 @@ from modalrun.plan.prices import LIST_PRICES
 from modalrun.plan.stack import StackFacts
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
-from modalrun.submit.planning import PricedPlan
+from modalrun.submit.prepare import PricedPlan
 
 LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 

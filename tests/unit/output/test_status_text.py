@@ -14,6 +14,7 @@ from modalrun.output import status_text
 from modalrun.output.status_text import foremost
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import KnownRun, KnownStack, KnownStep
+from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import NOT_ASKED, ModalView, judge
 
 NOON = datetime(2026, 11, 23, 12)
@@ -77,7 +78,7 @@ def test_a_step_that_was_started_again_says_why() -> None:
 
 def test_a_lost_run_says_what_to_do() -> None:
     lost = replace(RUN, status="running", finished=False, end=None)
-    text = rendered(80, lost, ModalView("ended", "stopped", 137))
+    text = rendered(80, lost, ModalView("ended", read_exit(137)))
     assert "lost (ZenML says 'running')" in text
     assert f"  modalrun resume {RUN.id}\n" in text
     assert f"  modalrun reconcile {RUN.id}\n" in text
@@ -120,7 +121,7 @@ def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
         )
     ]
 
-    live.show(judge(run, [], ModalView("ended", "stopped", 137)))
+    live.show(judge(run, [], ModalView("ended", read_exit(137))))
     live.show(view)
 
     # A run that was lost and goes on has not begun a second time.

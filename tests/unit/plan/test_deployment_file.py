@@ -175,14 +175,14 @@ def test_plan_of_a_file_imports_neither_sdk(file: Path) -> None:
 
 def test_settings_of_the_spec_are_above_those_of_the_file(file: Path, tmp_path: Path) -> None:
     from modalrun.spec.run_spec import load_spec
-    from modalrun.submit.prepare import prepare
+    from modalrun.submit.prepare import plan_spec
 
     path = tmp_path / "run.yaml"
     path.write_text(
         "deployment: deployment.json\ntarget: local\nsettings:\n  orchestrator: {timeout: 30}\n"
         "steps:\n  s0:\n    settings:\n      resources: {memory: 1GiB}\n"
     )
-    plan = prepare(load_spec(path)).plan
+    plan = plan_spec(load_spec(path)).plan
     assert plan.run_sandbox.timeout == 30
     assert plan.run_sandbox.resources.memory == 1024
     assert plan.run_sandbox.resources.cpu == 2
@@ -211,25 +211,25 @@ def test_what_is_compiled_cant_be_changed(tmp_path: Path, text: str, key: str) -
 
 def test_a_step_that_the_file_doesnt_have(file: Path, tmp_path: Path) -> None:
     from modalrun.spec.run_spec import load_spec
-    from modalrun.submit.prepare import prepare
+    from modalrun.submit.prepare import plan_spec
 
     path = tmp_path / "run.yaml"
     path.write_text("deployment: deployment.json\ntarget: local\nsteps: {s: {}}\n")
     with pytest.raises(UsageError, match="the pipeline 'p' has no step 's'"):
-        prepare(load_spec(path))
+        plan_spec(load_spec(path))
 
 
 def test_docker_settings_of_the_spec_replace_what_was_gathered(file: Path, tmp_path: Path) -> None:
     from modalrun.spec.run_spec import load_spec
-    from modalrun.submit.prepare import prepare
+    from modalrun.submit.prepare import plan_spec
 
     path = tmp_path / "run.yaml"
     text = "deployment: deployment.json\ntarget: local\n"
     path.write_text(text)
-    plan = prepare(load_spec(path)).plan
+    plan = plan_spec(load_spec(path)).plan
     assert plan.images[plan.run_sandbox.image].apt_packages == ("git", "curl")
     path.write_text(f"{text}settings: {{docker: {{requirements: [numpy]}}}}\n")
-    plan = prepare(load_spec(path)).plan
+    plan = plan_spec(load_spec(path)).plan
     image = plan.images[plan.run_sandbox.image]
     assert image.apt_packages == ("git",)
     assert any("numpy" in group.lines for group in image.packages)

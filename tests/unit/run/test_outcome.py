@@ -5,35 +5,39 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from modalrun.run.outcome import EndKind, StepRecord, verdict, with_exact_times
+from modalrun.run.outcome import StepRecord, verdict, with_exact_times
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 FAILED = "Run failed: train."
 KILLED = "Run stopped: its sandbox was terminated or its process killed from outside."
 TIMED_OUT = "Run timed out after 60 s."
 
+COMPLETED, FAILURE = ExitKind.COMPLETED, ExitKind.FAILED
+TIMEOUT, TERMINATED = ExitKind.TIMED_OUT, ExitKind.TERMINATED
+
 UNDECIDED = ["failed", "running", "provisioning", "initializing", "stopping"]
 
 
-@pytest.mark.parametrize("end", ["completed", "failed", "timed_out", "stopped"])
-def test_completed_in_zenml_is_completed(end: EndKind) -> None:
-    code, headline = verdict(end, 137, "completed", [], 60)
+@pytest.mark.parametrize("end", [COMPLETED, FAILURE, TIMEOUT, TERMINATED])
+def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
+    code, headline = verdict(SandboxExit(end, 137, ""), "completed", [], 60)
     assert code == 0
-    said = " (its sandbox exited with 137 afterwards)" if end != "completed" else ""
+    said = " (its sandbox exited with 137 afterwards)" if end is not COMPLETED else ""
     assert headline == f"Run completed{said}."
 
 
 @pytest.mark.parametrize(
     ("end", "status", "code", "headline"),
     [
-        *(("timed_out", status, 6, TIMED_OUT) for status in [*UNDECIDED, "stopped"]),
-        *(("stopped", status, 7, KILLED) for status in UNDECIDED),
-        *(("failed", status, 1, FAILED) for status in UNDECIDED),
-        *(("completed", status, 1, FAILED) for status in UNDECIDED),
-        *((end, "stopped", 7, "Run stopped.") for end in ("completed", "failed", "stopped")),
+        *((TIMEOUT, status, 6, TIMED_OUT) for status in [*UNDECIDED, "stopped"]),
+        *((TERMINATED, status, 7, KILLED) for status in UNDECIDED),
+        *((FAILURE, status, 1, FAILED) for status in UNDECIDED),
+        *((COMPLETED, status, 1, FAILED) for status in UNDECIDED),
+        *((end, "stopped", 7, "Run stopped.") for end in (COMPLETED, FAILURE, TERMINATED)),
     ],
 )
-def test_not_completed_in_zenml(end: EndKind, status: str, code: int, headline: str) -> None:
-    assert verdict(end, 1, status, ["train"], 60) == (code, headline)
+def test_not_completed_in_zenml(end: ExitKind, status: str, code: int, headline: str) -> None:
+    assert verdict(SandboxExit(end, 1, ""), status, ["train"], 60) == (code, headline)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def test_not_completed_in_zenml(end: EndKind, status: str, code: int, headline: 
     [([], "Run failed."), (["a"], "Run failed: a."), (["a", "b"], "Run failed: a, b.")],
 )
 def test_failed_steps_are_named(steps: list[str], headline: str) -> None:
-    assert verdict("failed", 1, "failed", steps, 60) == (1, headline)
+    assert verdict(SandboxExit(FAILURE, 1, ""), "failed", steps, 60) == (1, headline)
 
 
 NOON = datetime(2026, 11, 23, 12)

@@ -39,7 +39,7 @@ def test_one_after_the_other() -> None:
     code = """
 print("before")
 for name in ("load", "train"):
-    with output_tagging.lines_of(name):
+    with output_tagging.tagged(name):
         print(name, 1)
         thread = threading.Thread(target=print, args=(name, "thread"))
         thread.start(); thread.join()
@@ -66,7 +66,7 @@ print("after")
 def test_side_by_side() -> None:
     code = """
 def step(name):
-    with output_tagging.lines_of(name):
+    with output_tagging.tagged(name):
         barrier.wait()
         for n in range(500):
             print(name, n, file=sys.stderr)
@@ -89,11 +89,11 @@ for thread in threads: thread.join()
 def test_a_child_process_beside_another_step_is_nobodys() -> None:
     code = """
 def other():
-    with output_tagging.lines_of("other"):
+    with output_tagging.tagged("other"):
         started.set(); over.wait()
         print("other")
 started, over = threading.Event(), threading.Event()
-with output_tagging.lines_of("first"):
+with output_tagging.tagged("first"):
     thread = threading.Thread(target=other); thread.start(); started.wait()
     print("first")
     subprocess.run(["echo", "child"], check=True)
@@ -113,17 +113,17 @@ def test_the_lines_of_a_function_beside_a_step_are_nobodys() -> None:
     code = """
 import contextvars
 def other():
-    with output_tagging.lines_of("other"):
+    with output_tagging.tagged("other"):
         started.set(); over.wait()
         print("other")
         subprocess.run(["echo", "child"], check=True)
 started, over = threading.Event(), threading.Event()
-output_tagging.lines_of_nobody()
+output_tagging.untag_thread()
 context = contextvars.copy_context()
 thread = threading.Thread(target=context.run, args=(other,)); thread.start(); started.wait()
 print("function")
 over.set(); thread.join()
-with output_tagging.lines_of("inline"):
+with output_tagging.tagged("inline"):
     print("inline")
 print("function again")
 """
@@ -143,7 +143,7 @@ inner = sys.stdout.write
 sys.stdout.write = lambda text: inner(text.upper())
 stream = sys.stdout
 output_tagging.install()
-with output_tagging.lines_of("one"):
+with output_tagging.tagged("one"):
     print("a", "b", flush=True)
     assert sys.stdout is stream
 """

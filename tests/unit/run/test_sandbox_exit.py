@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import pytest
 
-from modalrun.run.sandbox_exit import LOST, End, Kind, Status, by_driver, read_end, refused
+from modalrun.run.sandbox_exit import (
+    LOST,
+    ExitKind,
+    ModalStatus,
+    SandboxExit,
+    ended_by_driver,
+    error_class,
+    read_exit,
+    refused,
+)
 
 
 @pytest.mark.parametrize(
     ("code", "status", "kind", "infrastructure"),
     [
-        (0, Status.SUCCESS, Kind.COMPLETED, False),
-        (0, None, Kind.COMPLETED, False),
-        (1, Status.FAILURE, Kind.FAILED, False),
-        (3, Status.FAILURE, Kind.FAILED, False),
-        (71, Status.FAILURE, Kind.OUT_OF_MEMORY, False),
-        (137, Status.KERNEL_OOM_KILL, Kind.OUT_OF_MEMORY, False),
-        (137, Status.MEMORY_MANAGER_EVICTION, Kind.OUT_OF_MEMORY, False),
-        (124, Status.TIMEOUT, Kind.TIMED_OUT, False),
-        (124, Status.FAILURE, Kind.TIMED_OUT, False),
-        (137, Status.TERMINATED, Kind.TERMINATED, True),
-        (137, Status.FAILURE, Kind.TERMINATED, True),
-        (143, Status.FAILURE, Kind.PREEMPTED, True),
-        (1, Status.INTERNAL_FAILURE, Kind.PREEMPTED, True),
-        (0, Status.INIT_FAILURE, Kind.NOT_STARTED, True),
-        (70, Status.FAILURE, Kind.UNRECORDED, True),
-        # Modal may have words of tomorrow.
-        (1, 99, Kind.FAILED, False),
+        (0, ModalStatus.SUCCESS, ExitKind.COMPLETED, False),
+        (0, None, ExitKind.COMPLETED, False),
+        (1, ModalStatus.FAILURE, ExitKind.FAILED, False),
+        (3, ModalStatus.FAILURE, ExitKind.FAILED, False),
+        (71, ModalStatus.FAILURE, ExitKind.OUT_OF_MEMORY, False),
+        (137, ModalStatus.KERNEL_OOM_KILL, ExitKind.OUT_OF_MEMORY, False),
+        (137, ModalStatus.MEMORY_MANAGER_EVICTION, ExitKind.OUT_OF_MEMORY, False),
+        (124, ModalStatus.TIMEOUT, ExitKind.TIMED_OUT, False),
+        (124, ModalStatus.FAILURE, ExitKind.TIMED_OUT, False),
+        (137, ModalStatus.TERMINATED, ExitKind.TERMINATED, True),
+        (137, ModalStatus.FAILURE, ExitKind.TERMINATED, True),
+        (143, ModalStatus.FAILURE, ExitKind.PREEMPTED, True),
+        (1, ModalStatus.INTERNAL_FAILURE, ExitKind.PREEMPTED, True),
+        (0, ModalStatus.INIT_FAILURE, ExitKind.NOT_STARTED, True),
+        (130, ModalStatus.FAILURE, ExitKind.TERMINATED, True),
+        (70, ModalStatus.FAILURE, ExitKind.UNRECORDED, True),
+        # A status that a later Modal adds.
+        (1, 99, ExitKind.FAILED, False),
     ],
 )
-def test_ends(code: int, status: int | None, kind: Kind, infrastructure: bool) -> None:
-    end = read_end(code, status)
+def test_ends(code: int, status: int | None, kind: ExitKind, infrastructure: bool) -> None:
+    end = read_exit(code, status)
     assert (end.kind, end.is_infrastructure, end.exit_code) == (kind, infrastructure, code)
     assert end.reason.endswith(".")
 
 
 def test_what_modal_says_is_passed_on() -> None:
-    assert read_end(1, Status.INIT_FAILURE, "no such file").reason.endswith("no such file")
+    assert read_exit(1, ModalStatus.INIT_FAILURE, "no such file").reason.endswith("no such file")
 
 
 def test_a_sandbox_that_is_unknown_is_started_again_and_a_refused_one_is_not() -> None:
@@ -44,15 +54,26 @@ def test_a_sandbox_that_is_unknown_is_started_again_and_a_refused_one_is_not() -
     assert not refused("why").is_infrastructure
 
 
-def test_modals_word_is_left_out_where_it_says_nothing_new() -> None:
-    end = read_end(137, Status.TERMINATED, "The sandbox was terminated.")
+def test_modals_text_is_left_out_if_it_repeats_the_table() -> None:
+    end = read_exit(137, ModalStatus.TERMINATED, "The sandbox was terminated.")
     assert end.reason == "The sandbox was terminated from outside."
-    end = read_end(137, Status.TERMINATED, "Its app was stopped.")
+    end = read_exit(137, ModalStatus.TERMINATED, "Its app was stopped.")
     assert end.reason == "The sandbox was terminated from outside. Its app was stopped."
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_what_the_driver_has_ended_was_not_ended_from_outside(kind: Kind) -> None:
-    own = kind not in {Kind.TERMINATED, Kind.PREEMPTED, Kind.NOT_STARTED, Kind.LOST}
-    end = by_driver(End(kind, 137, "Modal's reason."), "Ours.")
-    assert end == End(kind, 137, "Modal's reason." if own else "Ours.")
+@pytest.mark.parametrize("kind", ExitKind)
+def test_what_the_driver_has_ended_was_not_ended_from_outside(kind: ExitKind) -> None:
+    own = kind not in {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.NOT_STARTED, ExitKind.LOST}
+    end = ended_by_driver(SandboxExit(kind, 137, "Modal's reason."), "Ours.")
+    assert end == SandboxExit(kind, 137, "Modal's reason." if own else "Ours.")
+
+
+@pytest.mark.parametrize(
+    ("code", "cli_exit_code"),
+    [(0, 0), (1, 1), (2, 1), (70, 1), (139, 1), (-1, 1), (124, 6), (130, 7), (137, 7), (143, 7)],
+)
+def test_a_run_sandbox_implies_the_exit_code_of_the_cli(code: int, cli_exit_code: int) -> None:
+    error = read_exit(code).kind.error
+    assert (error.exit_code if error else 0) == cli_exit_code
+    if error:
+        assert error_class(cli_exit_code) is error

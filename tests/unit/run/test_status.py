@@ -10,13 +10,14 @@ import pytest
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import LOST, NOT_ASKED, ModalView, judge, needs_modal, with_events
 
 NOON = datetime(2026, 11, 23, 12)
 FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600)
 RUN = KnownRun("id", "name", "training", "running", False, NOON, NOON, facts=FACTS)
 RUNNING = ModalView("running")
-KILLED = ModalView("ended", "stopped", 137)
+KILLED = ModalView("ended", read_exit(137))
 
 
 def finished(status: str) -> KnownRun:
@@ -47,9 +48,9 @@ def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:
     ("modal", "exit_code", "says"),
     [
         (KILLED, 7, "was ended from outside (exit code 137)"),
-        (ModalView("ended", "timed_out", 124), 6, "has reached its timeout"),
-        (ModalView("ended", "failed", 1), 1, "has ended (exit code 1)"),
-        (ModalView("ended", "completed", 0), 1, "has ended (exit code 0)"),
+        (ModalView("ended", read_exit(124)), 6, "has reached its timeout"),
+        (ModalView("ended", read_exit(1)), 1, "has ended (exit code 1)"),
+        (ModalView("ended", read_exit(0)), 1, "has ended (exit code 0)"),
     ],
 )
 def test_a_run_whose_sandbox_has_ended_is_lost(modal: ModalView, exit_code: int, says: str) -> None:
@@ -83,7 +84,7 @@ def test_what_could_not_be_checked_is_not_called_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    "modal", [ModalView("ended", "completed", 0), ModalView("unknown", problem="It is gone.")]
+    "modal", [ModalView("ended", read_exit(0)), ModalView("unknown", problem="It is gone.")]
 )
 def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: ModalView) -> None:
     view = judge(replace(RUN, status="paused"), [], modal)
@@ -105,8 +106,8 @@ def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: ModalView) -> Non
         ("completed", KILLED, 0),
         ("stopped", NOT_ASKED, 7),
         ("failed", NOT_ASKED, None),
-        ("failed", ModalView("ended", "failed", 1), 1),
-        ("failed", ModalView("ended", "timed_out", 124), 6),
+        ("failed", ModalView("ended", read_exit(1)), 1),
+        ("failed", ModalView("ended", read_exit(124)), 6),
         ("failed", KILLED, 7),
         ("failed", ModalView("unknown", problem="Modal can't be reached."), 1),
     ],

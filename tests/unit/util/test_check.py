@@ -63,7 +63,8 @@ def test_clock(ahead: dict[str, float], state: str, code: int, said: str) -> Non
 def test_the_first_problem_in_order_gives_the_exit_code() -> None:
     late = Finding.of_error("stack", NotFoundError("no such stack"))
     early = Finding.of_error(
-        "modal_account", AuthenticationError("no token. Nothing was created.", hint="modal setup")
+        "modal_account",
+        AuthenticationError("no token.", effect="Nothing was created.", hint="modal setup"),
     )
     warning = Finding("python", "warning", "old")
     assert check.exit_code([late, warning, early]) == 3

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[3]
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose packages are found before those that are installed."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    package(tmp_path, "modalrun", "0.1.0", "modal>=1.6.2,<2", "zenml[local]>=0.95,<1")
-    package(tmp_path, "modal", "1.6.2")
+    package(tmp_path, "modalrun", "0.1.0", "modal>=1.6.4,<2", "zenml[local]>=0.95,<1")
+    package(tmp_path, "modal", "1.6.4")
     package(tmp_path, "zenml", "0.95.0")
     return tmp_path
 
@@ -49,8 +49,8 @@ def test_the_bounds_belong_to_what_works(packages: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "version", "said"),
     [
-        ("modal", "1.6.1", "Modal SDK 1.6.1 is not supported; >=1.6.2,<2 is."),
-        ("modal", "2.0.0", "Modal SDK 2.0.0 is not supported; >=1.6.2,<2 is."),
+        ("modal", "1.6.3", "Modal SDK 1.6.3 is not supported; >=1.6.4,<2 is."),
+        ("modal", "2.0.0", "Modal SDK 2.0.0 is not supported; >=1.6.4,<2 is."),
         ("zenml", "0.94.6", "ZenML 0.94.6 is not supported; >=0.95,<1 is."),
     ],
 )

@@ -16,6 +16,7 @@ from modalrun.errors import ModalrunError, RunFailedError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe, RegistryCredentials
 from modalrun.plan.model import Plan
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 
@@ -60,10 +61,8 @@ def resolved(
     return replace(recipe, base=replace(base, private=credentials is not None)), credentials
 
 
-def resolved_plan(
-    plan: Plan, snapshot: PipelineSnapshotBase, stack: Stack
-) -> tuple[Plan, RegistryCredentials | None]:
-    """A plan whose recipes all have what they need of the stack's container registry.
+def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCredentials | None]:
+    """Fill in what the images of a plan need of the stack's container registry.
 
     Returns:
         The plan, and the credentials that Modal needs to pull any of the images.
@@ -71,6 +70,7 @@ def resolved_plan(
     Raises:
         UsageError, RunFailedError: As for `resolved`.
     """
+    snapshot, stack = compiled.snapshot, compiled.stack
     built = any(isinstance(recipe.base, BuiltByZenML) for recipe in plan.images.values())
     build = _build(snapshot, stack) if built else None
     images: dict[str, ImageRecipe] = {}

@@ -41,10 +41,11 @@ from zenml.utils.time_utils import utc_now
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.outcome import StepRecord
-from modalrun.zenml_api.cache import Cache
-from modalrun.zenml_api.compile import Compiled
+from modalrun.run.records import CreatedRun
+from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
+from modalrun.zenml_api.records.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -66,28 +67,6 @@ class RunRecord:
     finished: bool
     steps: tuple[StepRecord, ...]
     url: str | None
-
-
-@dataclass(frozen=True)
-class CreatedRun:
-    """A placeholder run, and what a sandbox needs to work on it.
-
-    Attributes:
-        id: ZenML's run id.
-        name: Its name.
-        url: Its page on the dashboard, where there is one.
-        cached: The steps that ZenML's cache had, which are recorded and don't run.
-        finished: Whether that was all of them: the run has completed and needs no sandbox.
-        environment: Variables for the sandbox. They hold ZenML's credentials: they travel as a
-            Modal secret and are never printed.
-    """
-
-    id: str
-    name: str
-    url: str | None
-    environment: Mapping[str, str]
-    cached: frozenset[str] = frozenset()
-    finished: bool = False
 
 
 def create_run(compiled: Compiled) -> CreatedRun:
@@ -126,9 +105,9 @@ def create_run(compiled: Compiled) -> CreatedRun:
         dynamic = compiled.deployment.dynamic
         cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
         if cached and len(cached) == len(compiled.deployment.steps):
-            return CreatedRun(str(run.id), run.name, _run_url(run), {}, cached, finished=True)
+            return CreatedRun(str(run.id), run.name, run_url(run), {}, cached, finished=True)
         variables = environment(run.id, compiled.stack, orchestrator_run_id)
-        return CreatedRun(str(run.id), run.name, _run_url(run), variables, cached=cached)
+        return CreatedRun(str(run.id), run.name, run_url(run), variables, cached=cached)
 
 
 def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
@@ -145,18 +124,18 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
     """
     with translated():
         client = Client()
-        run = _get_run(client, run_id)
+        run = get_run(run_id)
         # As in `create_run`: without one, the steps of another run could adopt it.
         orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
         if run.orchestrator_run_id is None:
             client.zen_store.update_run(
                 run.id, PipelineRunUpdate(orchestrator_run_id=orchestrator_run_id)
             )
-        done = {s.name for s in _steps(client, run_id) if s.status.is_successful}
+        done = {s.name for s in step_runs(run_id) if s.status.is_successful}
         return CreatedRun(
             str(run.id),
             run.name,
-            _run_url(run),
+            run_url(run),
             _complete(dict(variables), compiled.stack, orchestrator_run_id),
             cached=frozenset(done),
         )
@@ -192,8 +171,7 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
         # A link on ZenML's dashboard.
         stored[METADATA_ORCHESTRATOR_URL] = Uri(url)
     try:
-        orchestrator_id = Client().active_stack.orchestrator.id
-        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: stored})
+        publish_metadata(run_id, stored)
         # Ignored where the run has begun, or ended, meanwhile (`pipeline_run_schemas.py:966`).
         run = Client().zen_store.update_run(
             UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
@@ -204,6 +182,17 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
         return False
 
 
+def publish_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
+    """Store metadata with a run.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    with translated():
+        orchestrator_id = Client().active_stack.orchestrator.id
+        publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: dict(metadata)})
+
+
 def read_run(run_id: str) -> RunRecord:
     """The run and its steps as ZenML records them now.
 
@@ -212,11 +201,10 @@ def read_run(run_id: str) -> RunRecord:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        client = Client()
-        run = _get_run(client, run_id)
+        run = get_run(run_id)
         last = {
             step.name: step
-            for step in sorted(_steps(client, run_id), key=lambda s: (s.created, s.version))
+            for step in sorted(step_runs(run_id), key=lambda s: (s.created, s.version))
         }
         steps = {
             step.name: StepRecord(
@@ -235,7 +223,7 @@ def read_run(run_id: str) -> RunRecord:
             status=run.status.value,
             finished=run.status.is_finished,
             steps=tuple(steps.values()),
-            url=_run_url(run),
+            url=run_url(run),
         )
 
 
@@ -270,7 +258,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     with translated():
         client = Client()
         status = ExecutionStatus.STOPPED if stopped else ExecutionStatus.FAILED
-        run = _get_run(client, run_id)
+        run = get_run(run_id)
         recorded = run.status
         if recorded == ExecutionStatus.PAUSED and not stopped:
             return False
@@ -282,7 +270,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         for child in _children(client, run):
             ended = finalize_run(child, reason, stopped=status == ExecutionStatus.STOPPED)
             changed = ended or changed
-        for step in _steps(client, run_id):
+        for step in step_runs(run_id):
             if step.status.is_finished:
                 continue
             # Of a step with retries left ZenML makes RETRYING (`sql_zen_store.py:13129`), but
@@ -304,7 +292,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
 
 def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
     """Give a run a final status; returns whether it had none."""
-    run = _get_run(client, run_id)
+    run = get_run(run_id)
     if run.status.is_finished:
         return False
     if status == ExecutionStatus.STOPPED:
@@ -334,7 +322,7 @@ def mark_stopping(run_id: str, reason: str) -> bool:
     """
     with translated():
         client = Client()
-        if _get_run(client, run_id).status.is_finished:
+        if get_run(run_id).status.is_finished:
             return False
         try:
             client.zen_store.update_run(
@@ -359,14 +347,21 @@ def _register_pipeline(client: Client, name: str) -> PipelineResponse:
         return client.list_pipelines(name=f"equals:{name}", size=1).items[0]
 
 
-def _get_run(client: Client, run_id: str) -> PipelineRunResponse:
+def get_run(run_id: str) -> PipelineRunResponse:
+    """Return ZenML's record of a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
     try:
-        return client.zen_store.get_run(UUID(run_id))
+        return Client().zen_store.get_run(UUID(run_id))
     except KeyError as error:
         raise NotFoundError(f"ZenML has no run {run_id}.") from error
 
 
-def _steps(client: Client, run_id: str) -> list[StepRunResponse]:
+def step_runs(run_id: str) -> list[StepRunResponse]:
+    """Return ZenML's records of all attempts of a run's steps."""
+    client = Client()
     return pagination_utils.depaginate(
         client.list_run_steps, pipeline_run_id=UUID(run_id), project=client.active_project.id
     )
@@ -382,5 +377,6 @@ def _children(client: Client, run: PipelineRunResponse) -> list[str]:
     return [str(child.id) for child in found if not child.status.is_finished]
 
 
-def _run_url(run: PipelineRunResponse) -> str | None:
+def run_url(run: PipelineRunResponse) -> str | None:
+    """Return the run's page on ZenML's dashboard; None if there is no dashboard."""
     return get_run_url(run) or None

@@ -2,8 +2,8 @@
 
 from zenml.enums import ExecutionStatus
 
-from modalrun.zenml_api.recorder import median_seconds
-from modalrun.zenml_api.single_step import word
+from modalrun.zenml_api.execution.recorder import median_seconds
+from modalrun.zenml_api.execution.single_step import word
 
 
 def test_median_of_the_runs_that_have_a_step() -> None:

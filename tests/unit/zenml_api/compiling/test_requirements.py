@@ -10,8 +10,8 @@ from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
 from modalrun.plan.docker_settings import GATHERED
-from modalrun.zenml_api.image_builds import _is_in
-from modalrun.zenml_api.requirements import gathered, with_gathered
+from modalrun.zenml_api.compiling.image_builds import _is_in
+from modalrun.zenml_api.compiling.requirements import gathered, with_gathered
 
 
 class _Stack:

@@ -25,16 +25,16 @@ from modalrun.plan.deployment_file import AGAIN, DeploymentFile
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
-from modalrun.zenml_api.code_settings import (
+from modalrun.zenml_api.compiling.code_settings import (
     OUR_FLAVORS,
     component_config,
     component_defaults,
     credentials,
 )
-from modalrun.zenml_api.compile import Compiled
+from modalrun.zenml_api.compiling.compile import Compiled
+from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.requirements import with_packages
-from modalrun.zenml_api.stacks import orchestrator_of, stack_facts, stand_in
+from modalrun.zenml_api.stacks import load_stack, orchestrator_of, stack_facts
 
 
 def from_file(held: DeploymentFile, spec: RunSpec) -> Compiled:
@@ -117,7 +117,7 @@ def _compiled(
     source_code: str | None = None,
 ) -> Compiled:
     spec.check_steps(snapshot.step_configurations, snapshot.pipeline_configuration.name)
-    stack = stand_in(model)
+    stack = load_stack(model)
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
     config = component_config(orchestrator_of(model))
     written = deployment.written

@@ -10,11 +10,11 @@ from zenml.enums import ExecutionStatus
 from zenml.orchestrators.step_launcher import StepLauncher
 
 from modalrun.run.metadata import StepMetadata
-from modalrun.zenml_api import runs, step_records
-from modalrun.zenml_api.cache import Cache
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.step_records import StepState
-from modalrun.zenml_api.steps import LoadedRun
+from modalrun.zenml_api.execution.steps import LoadedRun
+from modalrun.zenml_api.records import runs, step_records
+from modalrun.zenml_api.records.cache import Cache
+from modalrun.zenml_api.records.step_records import StepState
 
 RUNS_COMPARED = 5
 """How many earlier runs tell how long a step takes."""

@@ -14,12 +14,12 @@ from zenml.execution.step.utils import launch_step
 from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
-from modalrun.run.contract import RunStopped
-from modalrun.run.reporting import say
+from modalrun.errors import RunStopped
+from modalrun.run.reporting import log_line
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.retry import outlast_the_server
-from modalrun.zenml_api.stacks import stand_in
+from modalrun.zenml_api.stacks import load_stack
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
 """The states of a run that its first step still has to set running (`sql_zen_store.py:7329`)."""
@@ -48,7 +48,7 @@ class LoadedRun:
         self.snapshot = client.zen_store.get_snapshot(
             self.run.snapshot.id, step_configuration_filter=list(only) if only else None
         )
-        self.stack = stand_in(self.run.snapshot.stack)
+        self.stack = load_stack(self.run.snapshot.stack)
         activate_lazily()
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.
@@ -83,7 +83,7 @@ class StepRunner:
             RunStopped: Somebody has stopped the run already.
         """
         self._loaded = LoadedRun(run_id)
-        outlast_the_server(say)
+        outlast_the_server(log_line)
         if self._loaded.run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
             # Nobody could end this sandbox when they stopped the run: it was not there yet.
             raise RunStopped

@@ -21,13 +21,13 @@ from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import one_line, say, tell
-from modalrun.run.sandbox_exit import End, Kind
-from modalrun.zenml_api import runs, step_records
+from modalrun.run.reporting import emit_step_event, log_line, one_line
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.zenml_api.execution.single_step import Word, word
+from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
+from modalrun.zenml_api.records import runs, step_records
 from modalrun.zenml_api.retry import outlast_the_server
-from modalrun.zenml_api.single_step import Word, word
-from modalrun.zenml_api.steps import LoadedRun
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
@@ -56,7 +56,7 @@ class IsolatedSandboxes(Protocol):
     def take_over(self, step: IsolatedStep) -> None:
         """Supervise a step that an earlier process of the run has submitted."""
 
-    def end_of(self, step_run: str, *, wait: bool = False) -> End | None:
+    def end_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
         """Return how a step ended; None while it runs. Raises KeyError for an unknown one."""
 
     def stop(self, step_run: str) -> None:
@@ -77,7 +77,7 @@ class DynamicRun:
             isolated: Where isolated steps run; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
-        outlast_the_server(say)
+        outlast_the_server(log_line)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:
@@ -101,7 +101,7 @@ class DynamicRun:
         try:
             self._runner.run_pipeline()
         except _AskedToStop as error:
-            say(str(error))
+            log_line(str(error))
         except Exception as error:
             failed(error)
         run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
@@ -128,7 +128,7 @@ def _tell_what_was_done(run_id: str) -> None:
     for name, state in step_records.step_states(run_id, detailed=True).items():
         if state.status in _DONE:
             sandbox = state.facts.sandbox_id if state.facts else None
-            tell(
+            emit_step_event(
                 name,
                 _DONE[state.status],
                 attempt=state.attempt,
@@ -188,18 +188,18 @@ class _Runner(DynamicPipelineRunner):
         name = step.spec.invocation_id
         if self._is_isolated(step):
             return _told_if_cached(super()._run_sync_step(step, remaining_retries))
-        with output_tagging.lines_of(name):
-            tell(name, "running")
+        with output_tagging.tagged(name):
+            emit_step_event(name, "running")
             try:
                 step_run = super()._run_sync_step(step, remaining_retries)
             except (RunStoppedException, StepHeartBeatTerminationException):
-                tell(name, "stopped")
+                emit_step_event(name, "stopped")
                 raise
             except BaseException as error:
-                tell(name, "failed", reason=one_line(error))
+                emit_step_event(name, "failed", reason=one_line(error))
                 raise
             cached = step_run.status == ExecutionStatus.CACHED
-            tell(name, "cached" if cached else "completed")
+            emit_step_event(name, "cached" if cached else "completed")
             return step_run
 
     def _register_isolated_step_for_monitoring(
@@ -239,7 +239,7 @@ class _Runner(DynamicPipelineRunner):
 def _told_if_cached(step_run: StepRunResponse) -> StepRunResponse:
     """Tell of an isolated step that had no sandbox; the others are told of by theirs."""
     if step_run.status == ExecutionStatus.CACHED:
-        tell(step_run.name, "cached")
+        emit_step_event(step_run.name, "cached")
     return step_run
 
 
@@ -274,7 +274,7 @@ class Isolation:
             end = self._steps.end_of(name, wait=wait)
         if end is None:
             return ExecutionStatus.RUNNING
-        if end.kind is Kind.COMPLETED:
+        if end.kind is ExitKind.COMPLETED:
             return ExecutionStatus.COMPLETED
         # The record wins: outputs are stored, or the server wants it to be tried again.
         if _may_go_on(name):

@@ -1,0 +1,22 @@
+"""Collect the functions on Modal that submit and control call, so that tests can replace them."""
+
+from __future__ import annotations
+
+from modalrun.modal_api import account_check, images, lookup, run_sandboxes
+from modalrun.modal_api.client import Connection
+from modalrun.modal_api.termination import RunSandboxes
+
+
+class ModalGateway:
+    """Create, find and end the sandboxes of runs on Modal. Tests override what they replace."""
+
+    connect = staticmethod(Connection)
+    check_names = staticmethod(account_check.check_names)
+    check_workspace = staticmethod(account_check.check_workspace)
+    build_images = staticmethod(images.build_images)
+    create_run_sandbox = staticmethod(run_sandboxes.create)
+    find_running = staticmethod(run_sandboxes.find_running)
+    find_last = staticmethod(run_sandboxes.find_last)
+    terminate = staticmethod(run_sandboxes.terminate)
+    sandboxes_of = staticmethod(RunSandboxes)
+    app_id = staticmethod(lookup.app_id)

@@ -1,0 +1,172 @@
+"""Create the run sandbox of a run, or find the one that an earlier call created."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modalrun.errors import (
+    CapacityError,
+    ConnectionLostError,
+    NotFoundError,
+    UnknownOutcomeError,
+)
+from modalrun.modal_api import images
+from modalrun.modal_api.client import Connection
+from modalrun.modal_api.errors import translated
+from modalrun.modal_api.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandbox_arguments import SandboxArguments
+from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.tags import TAG_AFTER
+
+if TYPE_CHECKING:
+    import modal
+
+
+def create(
+    connection: Connection,
+    plan: RunPlan,
+    spec: SandboxSpec,
+    secrets: Mapping[str, str],
+    source: Path,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    manifest: Path | None = None,
+    earlier: str | None = None,
+) -> RunningSandbox:
+    """Create the run sandbox, or find it if an earlier call has created it.
+
+    If Modal has none of the preferred GPU, the next one of the list is requested.
+
+    Args:
+        connection: To Modal.
+        plan: For the app and environment.
+        spec: The sandbox, with its name; its image is built.
+        secrets: Environment variables that travel as a Modal secret.
+        source: The folder that is mounted at `CODE_FOLDER` in the sandbox.
+        say: Called with a message when another GPU is requested.
+        manifest: The file with the run manifest, of a `per_step` run.
+        earlier: The id of a sandbox of this name that has ended and must not be returned.
+
+    Raises:
+        UsageError: Modal refuses an argument.
+        AuthenticationError, NotFoundError, CapacityError: The token, the environment, a secret or
+            volume, or capacity; nothing was created.
+        UnknownOutcomeError: Modal's answer was lost, and Modal can't be asked again.
+    """
+    import modal
+
+    client = connection.client
+    app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
+    built = modal.Image.from_id(spec.image, client=client)
+    image = images.with_files(
+        built, source, package=connection.target == "modal", manifest=manifest
+    )
+    if earlier is not None:
+        spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
+    sandbox_arguments = SandboxArguments(plan, secrets, client)
+
+    def create(gpu: str | None, *others: str | None) -> RunningSandbox:
+        arguments = {"app": app, "image": image, "client": client}
+        arguments |= sandbox_arguments.of(spec, gpu)
+        try:
+            sandbox = _create_or_find(connection, plan, spec, arguments, earlier)
+        except CapacityError as error:
+            if not others or error.rate_limited:
+                raise
+            say(f"Modal has no {gpu} now; asking for {others[0]} instead")
+            return create(*others)
+        return RunningSandbox(connection, sandbox, app_id=str(app.app_id), gpu=gpu)
+
+    return create(*(spec.resources.gpus or (None,)))
+
+
+def find_running(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
+    """Return Modal's id of the running sandbox with the name of a spec; None if there is none.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
+    """
+    try:
+        return _find(connection, plan, spec, include_terminated=False).object_id
+    except NotFoundError:
+        return None
+
+
+def find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
+    """Return Modal's id of the last sandbox with the name of a spec, running or ended.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
+    """
+    try:
+        return _find_last(connection, plan, spec).object_id
+    except NotFoundError:
+        return None
+
+
+def terminate(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> None:
+    """Terminate a sandbox that may or may not have been created.
+
+    Raises:
+        ModalrunError: It was not created, or Modal can't be asked.
+    """
+    with translated():
+        _find_last(connection, plan, spec).terminate()
+
+
+def _create_or_find(
+    connection: Connection,
+    plan: RunPlan,
+    spec: SandboxSpec,
+    arguments: dict[str, Any],
+    earlier: str | None,
+) -> modal.Sandbox:
+    import modal
+
+    try:
+        with translated():
+            return modal.Sandbox.create(*spec.command, **arguments)
+    except modal.exception.AlreadyExistsError:
+        return _find_last(connection, plan, spec)
+    except ConnectionLostError as error:
+        try:
+            found = _find_last(connection, plan, spec)
+        except NotFoundError:
+            raise error from None
+        except Exception as second:
+            raise UnknownOutcomeError(
+                "The connection to Modal was lost while the run sandbox was being created;"
+                " whether it runs is unknown.",
+                hint=f"Look for the sandbox '{spec.name}' in the app '{plan.settings.app_name}'"
+                " before you submit again.",
+            ) from second
+        if found.object_id == earlier:
+            raise
+        return found
+
+
+def _find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> modal.Sandbox:
+    try:
+        return _find(connection, plan, spec, include_terminated=True)
+    except NotFoundError:
+        # The V1 backend finds only running sandboxes, and only without this flag.
+        return _find(connection, plan, spec, include_terminated=False)
+
+
+def _find(
+    connection: Connection, plan: RunPlan, spec: SandboxSpec, *, include_terminated: bool
+) -> modal.Sandbox:
+    import modal
+
+    with translated():
+        return modal.Sandbox.from_name(
+            plan.settings.app_name,
+            str(spec.name),
+            environment_name=plan.settings.modal_environment,
+            include_terminated=include_terminated,
+            client=connection.client,
+        )

@@ -1,0 +1,101 @@
+"""Check everything about a run that can be checked before anything is created."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modalrun.errors import ModalrunError
+from modalrun.localmodal import launcher
+from modalrun.modal_api import Connection
+from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.observe.attach import RunObserver
+from modalrun.plan import pricing
+from modalrun.plan.model import Plan
+from modalrun.plan.stack import wrong_stack
+from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.preload import PRELOAD
+from modalrun.submit.prepare import plan_deployment
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling.compile import Compiled
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that has passed every check and can be created.
+
+    Attributes:
+        compiled: The pipeline.
+        plan: Its sandboxes.
+        modal: The functions on Modal.
+        connection: The connection to Modal that creates the sandboxes.
+        source_root: The folder with the source tree.
+    """
+
+    compiled: Compiled
+    plan: Plan
+    modal: ModalGateway
+    connection: Connection
+    source_root: Path
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """All steps, parents before children; empty for a dynamic pipeline."""
+        if self.plan.dynamic:
+            return ()
+        return tuple(step.name for step in self.compiled.deployment.steps)
+
+
+def check(
+    spec: RunSpec,
+    compiled: Compiled,
+    observer: RunObserver,
+    max_cost: Decimal | None = None,
+    *,
+    modal: ModalGateway | None = None,
+) -> Job:
+    """Plan a compiled pipeline and check cost, stack, credentials and names.
+
+    Args:
+        spec: The run spec.
+        compiled: Its pipeline.
+        observer: Receives the notes of the plan.
+        max_cost: The most that the run may cost in USD; None for no limit.
+        modal: The functions on Modal; None for the real ones.
+
+    Raises:
+        ModalrunError: The class names the check that failed. Nothing was created.
+    """
+    priced = plan_deployment(compiled.deployment, compiled.facts, spec)
+    plan = priced.plan
+    for note in plan.notes:
+        observer.say(f"note: {note}", "yellow")
+    if max_cost is not None:
+        pricing.check_limit(priced.cost, max_cost)
+    modal = modal or ModalGateway()
+    connection = modal.connect(spec.target, credentials=compiled.credentials)
+    if priced.problems:
+        raise wrong_stack(priced.stack, priced.problems)
+    needs = AccountNeeds.of(plan)
+    modal.check_names(connection, needs)
+    modal.check_workspace(connection, needs)
+    return Job(compiled, plan, modal, connection, spec.source_root)
+
+
+def warm_up_local_server() -> None:
+    """Start the local Modal server from a background thread, with its preloaded imports.
+
+    The server takes as long to start as ZenML to import. Errors show up at the first call to it.
+    """
+
+    def start() -> None:
+        with contextlib.suppress(ModalrunError):
+            launcher.preload(launcher.ensure_running(), PRELOAD)
+
+    threading.Thread(target=start, daemon=True).start()

@@ -1,0 +1,73 @@
+"""Record a run's new sandbox in ZenML, so that other processes and machines find it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+
+from modalrun.errors import ModalrunError
+from modalrun.modal_api import RunningSandbox
+from modalrun.modal_api.termination import RunSandboxes
+from modalrun.run.metadata import RunMetadata, to_metadata
+from modalrun.run.run_plan import RunPlan
+from modalrun.zenml_api.gateway import ZenMLGateway
+
+
+def record_sandbox(
+    zenml: ZenMLGateway,
+    run_id: str,
+    plan: RunPlan,
+    sandbox: RunningSandbox,
+    *,
+    earlier: Sequence[str] = (),
+    more: Mapping[str, str] | None = None,
+    end_if_stopped: RunSandboxes | None = None,
+) -> threading.Thread:
+    """Store where the run sandbox is, from a background thread.
+
+    Args:
+        zenml: Access to ZenML's records.
+        run_id: ZenML's run id.
+        plan: The run's plan.
+        sandbox: Its run sandbox.
+        earlier: Modal's ids of the run sandboxes before this one, oldest first.
+        more: Other metadata to store with it.
+        end_if_stopped: The run's sandboxes. They are ended if somebody has stopped the run
+            meanwhile, who could not find them.
+
+    Returns:
+        The thread. Once it has ended, other processes find the sandbox.
+    """
+    spec = plan.run_sandbox
+    metadata = RunMetadata(
+        target=plan.target,
+        mode=plan.settings.mode,
+        app=plan.settings.app_name,
+        app_id=sandbox.app_id,
+        sandbox_id=sandbox.id,
+        timeout=spec.timeout,
+        environment=plan.settings.modal_environment,
+        sandbox_url=sandbox.url,
+        gpu=sandbox.gpu,
+        cpu=spec.resources.cpu,
+        memory=spec.resources.memory,
+        regions=",".join(spec.regions) or None,
+        workspace=plan.settings.workspace,
+        earlier=",".join(one for one in earlier if one != sandbox.id) or None,
+    )
+
+    def record() -> None:
+        stopped = zenml.record_metadata(run_id, {**to_metadata(metadata), **(more or {})})
+        if stopped and end_if_stopped is not None:
+            with contextlib.suppress(ModalrunError):
+                end_if_stopped.end()
+
+    thread = threading.Thread(target=record, name="recording", daemon=True)
+    thread.start()
+    return thread
+
+
+def all_run_sandboxes(metadata: RunMetadata | None) -> tuple[str, ...]:
+    """Return the ids of all run sandboxes that a record names, oldest first."""
+    return (*metadata.earlier_sandboxes, metadata.sandbox_id) if metadata is not None else ()

@@ -1,0 +1,1 @@
+"""Run steps inside a sandbox, with ZenML's own step launcher."""

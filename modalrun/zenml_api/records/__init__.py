@@ -1,0 +1,1 @@
+"""Create, read and change the records of runs and steps in ZenML."""
