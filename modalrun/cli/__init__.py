@@ -6,7 +6,6 @@ Importing this imports neither `modal` nor `zenml`; each command imports what it
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Sequence
 from typing import Annotated
@@ -29,8 +28,6 @@ from modalrun.cli import (
     submit,
 )
 from modalrun.errors import InternalError, Interrupted, ModalrunError
-from modalrun.output.sanitize import harmless
-from modalrun.output.wrapping import terminal_width, wrapped
 from modalrun.util import interrupts
 
 DEBUG = "MODALRUN_DEBUG"
@@ -126,15 +123,6 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
 def _show(error: ModalrunError) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
-    # A message may quote a file or a server: nothing in it may speak to the terminal or to CI.
-    first, *rest = [harmless(line, colours=False) for line in error.message.splitlines()] or [""]
-    width = terminal_width(sys.stderr)
-    for line in wrapped(f"Error: {first}", width, indent=4):
-        typer.secho(line, fg="red", err=True)
-    for text in rest:
-        for line in wrapped(f"  {text}", width, indent=4):
-            typer.echo(line, err=True)
-    if error.hint:
-        for line in wrapped(f"  {harmless(error.hint, colours=False)}", width, indent=2):
-            typer.echo(line, err=True)
-    sys.stderr.flush()
+    from modalrun.output.console import print_error
+
+    print_error(error)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Spec, shared
-from modalrun.cli.waiting import Waiting
+from modalrun.output.spinner import Spinner
 
 
 @shared
@@ -30,6 +30,6 @@ def compile_(
 
     from modalrun.submit.prepare import compile_to_file
 
-    with Waiting("Compiling"):
+    with Spinner("Compiling"):
         compile_to_file(checked, output)
     typer.echo(f"Wrote {output}", err=True)

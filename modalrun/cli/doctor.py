@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Output, OutputOption, Target
-from modalrun.cli.waiting import Waiting
+from modalrun.output.spinner import Spinner
 
 
 def doctor(
@@ -34,7 +34,7 @@ def doctor(
 
     # A check that never ends may still hold what stdout is redirected to.
     stdout = sys.stdout
-    with Waiting("Checking", quiet=output is OutputOption.json):
+    with Spinner("Checking", quiet=output is OutputOption.json):
         report = examine(spec, target.value if target else None)
 
     from modalrun.output.doctor_text import as_json, print_report

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Output, OutputOption
-from modalrun.cli.waiting import Waiting
+from modalrun.output.spinner import Spinner
 
 
 def list_(
@@ -42,7 +42,7 @@ def list_(
 
     states = list_runs.check_states(state or ())
     begin = moment(since, option="--since", now=datetime.now().astimezone()) if since else None
-    with Waiting("Reading runs", quiet=output is OutputOption.json), session.zenml_session():
+    with Spinner("Reading runs", quiet=output is OutputOption.json), session.zenml_session():
         found = list_runs.listing(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, interactive
-from modalrun.cli.waiting import Waiting
 from modalrun.errors import UsageError
+from modalrun.output.spinner import Spinner
 
 
 class SourceOption(str, Enum):
@@ -95,22 +95,22 @@ def logs(
     needs_times = timestamps or since is not None or until is not None
     request = Request(wanted, follow=follow, tail=tail, times=needs_times)
     jsonl = output is LogOutputOption.jsonl
-    with ExitStack() as zenml, Waiting("Looking for the run", quiet=jsonl) as waiting:
+    with ExitStack() as zenml, Spinner("Looking for the run", quiet=jsonl) as spinner:
         place = find(run, interactive=interactive(), zenml=zenml)
-        waiting.end()
+        spinner.end()
         from modalrun.output.log_text import printer
 
         write = printer(jsonl=jsonl, timestamps=timestamps)
-        waiting.show("Waiting for lines" if follow else "Reading the lines")
+        spinner.show("Waiting for lines" if follow else "Reading the lines")
 
         def say(text: str) -> None:
-            waiting.end()
+            spinner.end()
             _say(text)
 
         try:
             for batch in read(place, request, say):
                 if batch:
-                    waiting.end()
+                    spinner.end()
                     write(batch)
         except KeyboardInterrupt:
             if follow:

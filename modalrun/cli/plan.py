@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Output, OutputOption, Spec, shared
-from modalrun.cli.waiting import Waiting
+from modalrun.output.spinner import Spinner
 
 
 @shared
@@ -29,7 +29,7 @@ def plan(
     from modalrun.plan.stack import wrong_stack
     from modalrun.submit.prepare import plan_spec
 
-    with Waiting("Compiling", quiet=output is OutputOption.json):
+    with Spinner("Compiling", quiet=output is OutputOption.json):
         found = plan_spec(checked)
     if output is OutputOption.json:
         from modalrun.output.plan_json import as_json

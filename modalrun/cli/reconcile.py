@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, interactive
-from modalrun.cli.waiting import Waiting
+from modalrun.output.spinner import Spinner
 
 
 def reconcile(
@@ -31,13 +31,13 @@ def reconcile(
     from modalrun.zenml_api import session
 
     wanted = records.wanted(run, interactive=interactive())
-    with Waiting("Reading the run") as waiting, session.zenml_session():
+    with Spinner("Reading the run") as spinner, session.zenml_session():
         found = status.resolve(wanted, interactive=False)
 
         from modalrun.control.reconcile import reconcile as set_right
 
         done = set_right(found, force=force)
-        waiting.end()
+        spinner.end()
 
         from modalrun.output.status_text import print_status
 

@@ -42,7 +42,7 @@ def resume(
     from modalrun.control.resume import resume as give_another_driver
     from modalrun.control.stop import by_force
     from modalrun.observe import attach, status
-    from modalrun.output.console import reporter
+    from modalrun.output import reporter
     from modalrun.run import records
     from modalrun.zenml_api import session
 

@@ -8,7 +8,7 @@ import typer
 
 from modalrun.cli.options import OutputOption
 from modalrun.cli.run_argument import Run, interactive
-from modalrun.cli.waiting import Waiting
+from modalrun.output.spinner import Spinner
 
 if TYPE_CHECKING:
     from modalrun.run.records import KnownRun
@@ -47,13 +47,13 @@ def status(
 
     wanted = records.wanted(run, interactive=interactive())
     quiet = output is OutputOption.json
-    with Waiting("Reading the run", quiet=quiet) as waiting, session.zenml_session():
+    with Spinner("Reading the run", quiet=quiet) as spinner, session.zenml_session():
         found = runs.resolve(wanted, interactive=False)
         if watch:
-            view = _watch(found, output, waiting, exit_wanted=exit_status)
+            view = _watch(found, output, spinner, exit_wanted=exit_status)
         else:
             view = runs.look(found, exit_wanted=exit_status)
-            waiting.end()
+            spinner.end()
             if output is OutputOption.text:
                 from modalrun.output.status_text import print_status
 
@@ -67,7 +67,7 @@ def status(
 
 
 def _watch(
-    found: KnownRun, output: OutputOption, waiting: Waiting, *, exit_wanted: bool
+    found: KnownRun, output: OutputOption, spinner: Spinner, *, exit_wanted: bool
 ) -> RunStatus:
     from modalrun.observe.watch import watch
 
@@ -78,7 +78,7 @@ def _watch(
     with LiveStatus() as live:
 
         def show(view: RunStatus) -> None:
-            waiting.end()
+            spinner.end()
             live.show(view)
 
         return watch(found, show, exit_wanted=exit_wanted)

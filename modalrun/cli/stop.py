@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, interactive
-from modalrun.cli.waiting import Waiting
+from modalrun.output.spinner import Spinner
 
 
 def stop(
@@ -36,14 +36,14 @@ def stop(
     from modalrun.zenml_api import session
 
     wanted = records.wanted(run, interactive=interactive())
-    with Waiting("Reading the run") as waiting, session.zenml_session():
+    with Spinner("Reading the run") as spinner, session.zenml_session():
         found = status.resolve(wanted, interactive=False)
-        waiting.show("Stopping the run")
+        spinner.show("Stopping the run")
 
         def say(text: str) -> None:
-            waiting.end()
+            spinner.end()
             typer.echo(text, err=True)
-            waiting.show("Stopping the run")
+            spinner.show("Stopping the run")
 
         stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
     typer.echo(stopped.headline, err=True)

@@ -59,7 +59,7 @@ def submit(
     checked = given.load(spec)
 
     from modalrun.control.stop import by_force
-    from modalrun.output.console import reporter
+    from modalrun.output import reporter
     from modalrun.submit.submission import submit as run_to_its_end
 
     with reporter() as shown:

@@ -24,7 +24,8 @@ from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe import status as runs
 from modalrun.observe.attach import OnInterrupt, RunHandle
-from modalrun.output.console import Reporter, reporter
+from modalrun.output import reporter
+from modalrun.output.reporter import Reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest

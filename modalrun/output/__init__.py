@@ -1,1 +1,29 @@
-"""How things look."""
+"""Show results: on a terminal (Rich), as plain lines, as JSON, in a GitHub Actions job.
+
+- `reporter`, `live`, `summary`, `github`: what `submit` and `resume` show of a run;
+- `log_text`: lines of a log, for `submit` and `logs`;
+- `status_text`, `status_json`, `run_list`, `plan_text`, `plan_json`, `doctor_text`: one a command;
+- `console`, `table`, `wrapping`, `spinner`, `step_labels`, `format`, `sanitize`: what these share.
+
+It knows results and creates nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modalrun.output.reporter import Reporter
+
+
+def reporter() -> Reporter:
+    """Create the reporter for the environment of this process."""
+    # Rich is slow to import, and this package is imported for every command.
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from modalrun.output.github import GitHubReporter
+
+        return GitHubReporter()
+    from modalrun.output.reporter import Reporter
+
+    return Reporter()

@@ -1,4 +1,4 @@
-"""The report of `modalrun doctor`, for people and as one versioned JSON object."""
+"""Show the report of `modalrun doctor`: as text, or as one versioned JSON object."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import json
 from rich.text import Text
 
 from modalrun.doctor.examination import Report
-from modalrun.output.console import make_console
+from modalrun.output.console import fitted, make_console, print_lines, width_of
 from modalrun.output.sanitize import harmless, without_credentials
-from modalrun.output.wrapping import terminal_width, wrapped
 from modalrun.util.check import LABELS
 
 VERSION = 1
@@ -17,7 +16,7 @@ STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": 
 
 
 def as_json(report: Report) -> str:
-    """The report for programs; docs/troubleshooting.md describes it."""
+    """Render the report for programs; docs/troubleshooting.md describes it."""
     document = {
         "format": "modalrun-doctor",
         "version": VERSION,
@@ -33,32 +32,27 @@ def as_json(report: Report) -> str:
 
 
 def print_report(report: Report) -> None:
-    """Print the report to stdout, a line for each check and one for what to do next."""
+    """Print a line for each check to stdout, and what to do about each problem."""
     shown = make_console(stderr=False)
-    columns = terminal_width(shown.file)
     width = max(len(LABELS[finding.check]) for finding in report.findings)
-    room = " " * (len("problem") + width + 4)
+    indent = len("problem") + width + 4
+    lines: list[Text] = []
     for finding in report.findings:
-        first, *rest = [
+        first, *more = [
             without_credentials(harmless(line, colours=False))
             for line in finding.message.splitlines()
         ] or [""]
-        state = f"{finding.state:<9}"
-        text = f"{state}{LABELS[finding.check]:<{width}}  {first}"
-        more = [f"{room}{line}" for line in rest]
-        more += [f"{room}-> {harmless(finding.hint, colours=False)}"] if finding.hint else []
-        fitting = wrapped(text, columns, indent=len(room))
-        fitting += [part for line in more for part in wrapped(line, columns, indent=len(room))]
-        for number, line in enumerate(fitting):
-            part = Text(line.rstrip())
-            if number == 0:
-                part.stylize(STYLES[finding.state], 0, len(finding.state))
-            shown.print(part)
+        more += [f"-> {harmless(finding.hint, colours=False)}"] if finding.hint else []
+        text = f"{finding.state:<9}{LABELS[finding.check]:<{width}}  {first}".rstrip()
+        text = "\n".join([text, *(" " * indent + line for line in more)])
+        head, *rest = fitted(text, width_of(shown), indent=indent)
+        head.stylize(STYLES[finding.state], 0, len(finding.state))
+        lines += [head, *rest]
     counts = {state: sum(f.state == state for f in report.findings) for state in STYLES}
-    what = ", ".join(
+    parts = ", ".join(
         f"{number} {state}{'s' if number > 1 and state in {'problem', 'warning'} else ''}"
         for state, number in counts.items()
         if number
     )
-    shown.print()
-    shown.print(Text(f"{what}, in {report.seconds:.1f} s (target {report.target})"))
+    end = Text(f"{parts}, in {report.seconds:.1f} s (target {report.target})")
+    print_lines(shown, [*lines, Text(), end])

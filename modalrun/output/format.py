@@ -1,4 +1,4 @@
-"""How states and times are written. Pure."""
+"""Format states and times. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ STYLES = {
     "completed": "green",
     "cached": "cyan",
     "failed": "bold red",
+    "lost": "bold red",
     "stopped": "yellow",
     "running": "blue",
     "starting": "blue",
@@ -15,13 +16,19 @@ STYLES = {
     "not run": "dim",
     "waiting": "dim",
 }
-"""Rich's style for each state of a step."""
+"""Rich's style of each state of a step or a run."""
+
+
+def with_attempt(state: str, attempt: int) -> str:
+    """Format a step's state: "failed", or "failed (try 2)" from the second attempt on."""
+    return state if attempt == 1 else f"{state} (try {attempt})"
 
 
 def duration(start: datetime | None, end: datetime | None) -> str:
-    """The time between two moments; nothing where one of them is not known.
+    """Format the time between two moments; empty if one of them is None.
 
-    In whole seconds where one of them is: a ZenML server on MariaDB or MySQL keeps no more.
+    The time is in whole seconds if one of the moments is: a ZenML server on MariaDB or MySQL
+    stores no fractions.
     """
     if start is None or end is None:
         return ""
@@ -30,11 +37,11 @@ def duration(start: datetime | None, end: datetime | None) -> str:
 
 
 def duration_of(seconds: float, *, whole: bool = False) -> str:
-    """A time as people read it: "0.4 s", "12 s", "3 m 05 s", "2 h 07 m".
+    """Format a time: "0.4 s", "12 s", "3 m 05 s", "2 h 07 m".
 
     Args:
         seconds: The time.
-        whole: Whether it is not known more exactly than to the second.
+        whole: Whether the time is known to the second only.
     """
     if round(seconds, 1) < 10 and not whole:
         return f"{seconds:.1f} s"

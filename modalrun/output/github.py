@@ -1,4 +1,4 @@
-"""What `submit` shows in a GitHub Actions job: a group per step, annotations, a summary page."""
+"""Show a run in a GitHub Actions job: a group for each step, annotations, a summary page."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from modalrun.output.console import Reporter, state
-from modalrun.output.format import duration
+from modalrun.output.format import duration, with_attempt
+from modalrun.output.reporter import Reporter
 from modalrun.output.sanitize import harmless, without_commands
+from modalrun.output.summary import first_line
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome, StepRecord
 from modalrun.run.progress import RunProgress
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-"""The variable that names the file whose Markdown the job's page shows."""
+"""The variable that names the file whose Markdown the page of a job shows."""
 
 _IN_MEMORY = 256 * 1024
-"""Characters of a waiting step's output that are kept in memory; what is more goes to a file."""
+"""Characters of a waiting step's output that are kept in memory; the rest is in a file."""
 
 
 class Groups:
-    """Shows each step's lines as one group, though steps run side by side.
+    """Show the lines of each step as one group, even though steps run side by side.
 
-    One step is shown as it goes; the lines of the others wait until its group is closed.
+    One step is shown while it runs; the lines of the others wait until its group is closed.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        """Nothing is written yet.
-
+        """
         Args:
             write: Takes whole lines, with their line feed.
         """
@@ -44,48 +44,40 @@ class Groups:
         self._ended: set[str] = set()
 
     def line(self, step: str | None, text: str) -> None:
-        """A line of a step, or of none."""
-        if self._shown is None and step is None:
-            self._write(f"{text}\n")
-            return
+        """Show a line of a step, or of none."""
+        late = False
         if self._shown is None and step is not None:
             self._open(step)
-            if step in self._ended:
-                # The end of a step can overtake its last lines.
-                self._write(f"{text}\n")
-                self._close()
-                return
-        if step == self._shown:
-            self._write(f"{text}\n")
-        else:
-            self._spool(step).write(f"{text}\n")
+            # The end of a step can overtake its last lines.
+            late = step in self._ended
+        write = self._write if step == self._shown else self._spool(step).write
+        write(f"{text}\n")
+        if late:
+            self._close()
 
     def ended(self, step: str) -> None:
-        """No more is expected of a step."""
+        """Close the group of a step, of which no more lines are expected."""
         self._ended.add(step)
         if step == self._shown:
             self._close()
-            self._go_on()
+            self._show_waiting()
 
     def close(self) -> None:
-        """Show all that waits."""
+        """Show all lines that wait."""
         if self._shown is not None:
             self._close()
         self._ended.update(step for step in self._waiting if step is not None)
-        self._go_on()
+        self._show_waiting()
 
-    def _go_on(self) -> None:
-        """Show what waits: lines of no step, steps that have ended, then one that runs."""
+    def _show_waiting(self) -> None:
+        """Show the lines of no step, then steps that have ended, then one that runs."""
         self._show_spool(None)
         waiting = [step for step in self._waiting if step is not None]
-        for step in waiting:
-            if step in self._ended:
-                self._open(step)
-                self._close()
-        for step in waiting:
+        for step in sorted(waiting, key=lambda step: step not in self._ended):
+            self._open(step)
             if step not in self._ended:
-                self._open(step)
                 return
+            self._close()
 
     def _open(self, step: str) -> None:
         self._write(f"::group::{step}\n")
@@ -113,45 +105,50 @@ class Groups:
 
 
 class GitHubReporter(Reporter):
-    """Shows a run in a job's log. Both streams go to stdout: a group is one stream."""
+    """Show a run in a job's log. Both streams go to stdout: a group is one stream."""
 
     def __init__(self) -> None:
         super().__init__()
         self._groups = Groups(self._write)
 
+    def close(self) -> None:
+        """Show all lines that wait."""
+        with self._lock:
+            self._groups.close()
+        super().close()
+
     def say(self, text: str, style: str | None = None) -> None:
-        """A line of talk."""
+        """Print a message that the runner doesn't take for a command."""
         super().say("\n".join(map(without_commands, text.split("\n"))), style)
 
-    def begin(self, board: RunProgress) -> None:
-        """The run's output follows."""
+    def begin(self, progress: RunProgress) -> None:
+        """Begin the run's output, without a live view."""
 
     def event(self, event: StepEvent) -> None:
-        """A step's state has changed."""
+        """Close the group of a step that has ended."""
         with self._lock:
             if event.state in FINAL:
                 self._groups.ended(event.step)
 
     def line(self, line: LogLine) -> None:
-        """A line of the run's output, in the group of its step."""
+        """Print a line of the run's output in the group of its step."""
         text = without_commands(harmless(line.text, colours=False))
         with self._lock:
             self._groups.line(line.step, text)
 
     def question(self, text: str | None) -> None:
-        """Nobody is there to be asked."""
+        """Ask nothing: a job has no keyboard."""
 
     def summary(self, outcome: Outcome) -> None:
-        """Annotations for what failed, and the steps in the log and on the job's page."""
+        """Annotate the job with errors, and print the steps to the log and the job's page."""
         outcome = replace(outcome, steps=tuple(map(_without_commands, outcome.steps)))
-        with self._lock:
-            self._groups.close()
-            failed = [step for step in outcome.steps if step.status == "failed"]
-            for step in failed:
-                message = step.reason or "Its log says why."
-                self._write(command("error", message, title=f"Step {step.name} failed"))
-            if outcome.exit_code and not failed:
-                self._write(command("error", outcome.headline, title="modalrun"))
+        self.close()
+        failed = [step for step in outcome.steps if step.status == "failed"]
+        for step in failed:
+            message = step.reason or "Its log says why."
+            self._write(command("error", message, title=f"Step {step.name} failed"))
+        if outcome.exit_code and not failed:
+            self._write(command("error", outcome.headline, title="modalrun"))
         super().summary(outcome)
         path = os.environ.get(STEP_SUMMARY)
         if path:
@@ -165,30 +162,24 @@ class GitHubReporter(Reporter):
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    def _end(self) -> None:
-        with self._lock:
-            self._groups.close()
-        super()._end()
-
 
 def _without_commands(step: StepRecord) -> StepRecord:
-    """A step whose reason is one line that commands nothing."""
-    if not step.reason:
-        return step
-    line = harmless(step.reason.strip().partition("\n")[0], colours=False)
-    return replace(step, reason=without_commands(line))
+    """Reduce a step's reason to one line that the runner doesn't take for a command."""
+    reason = without_commands(first_line(step.reason)) if step.reason else step.reason
+    return replace(step, reason=reason)
 
 
 def command(name: str, message: str, *, title: str) -> str:
-    """A workflow command as a line, with everything escaped that could end it or start another."""
-    escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    label = title.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    label = label.replace(":", "%3A").replace(",", "%2C")
-    return f"::{name} title={label}::{escaped}\n"
+    """Format a workflow command, with everything escaped that could end it or begin another."""
+    message, title = (
+        text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        for text in (message, title)
+    )
+    return f"::{name} title={title.replace(':', '%3A').replace(',', '%2C')}::{message}\n"
 
 
 def markdown(outcome: Outcome) -> str:
-    """A run's end for the page of a job."""
+    """Render the end of a run for the page of a job."""
     sign = "✅" if outcome.exit_code == 0 else "❌"
     lines = [f"### {sign} {_escaped(outcome.headline)}", ""]
     if outcome.steps:
@@ -196,7 +187,7 @@ def markdown(outcome: Outcome) -> str:
         for step in outcome.steps:
             cells = (
                 step.name,
-                state(step),
+                with_attempt(step.status, step.attempt),
                 duration(step.start, step.end),
                 step.gpu or "",
                 step.reason or "",
@@ -210,6 +201,6 @@ def markdown(outcome: Outcome) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text as Markdown that shows just this text, also in a table's cell."""
+    """Escape a text for Markdown, also for a cell of a table."""
     text = harmless(text.replace("\n", " "), colours=False).replace("&", "&amp;")
     return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", text.replace("<", "&lt;"))

@@ -1,39 +1,83 @@
-"""The live view on a terminal: the run's lines go by, a table of its steps stands below them."""
+"""Show a run on a terminal: its lines go by, and a table of its steps stays below them."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import groupby
+from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.segment import Segment
-from rich.table import Table
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    ConsoleRenderable,
+    Group,
+    RenderableType,
+    RenderResult,
+)
+from rich.control import Control
+from rich.live import Live
+from rich.segment import ControlType, Segment
 from rich.text import Text
 
-from modalrun.output.format import STYLES, duration_of
-from modalrun.output.redrawing import Redrawn
-from modalrun.output.step_labels import shortened
+from modalrun.output.format import duration_of
+from modalrun.output.table import SHORT_NAME, state_cell, table
 from modalrun.run.progress import RunProgress, StepProgress
 
 _MOST_ROWS = 12
 _MOST_PENDING = 20_000
-"""Lines that wait to be shown; whoever brings more waits, so that memory stays bounded."""
+"""Lines that wait to be shown; a thread that brings more waits, so that memory stays bounded."""
 
 _RULE_WIDTH = 60
-_GAP = 2
-_STATE_WIDTH = len("completed")
-_TIME_WIDTH = len("59 m 59 s")
-_SANDBOX_WIDTH = 29
-"""Modal's ids: `sb-` and 26 characters, or 22."""
-
-_SHORT_NAME = 16
-"""Sandbox ids are left out where they would leave step names less room than this."""
+_LEAST = {"state": len("completed"), "time": len("59 m 59 s"), "sandbox": 29}
+"""Widths of columns, so that they don't change with each step. Modal's ids have 25 or 29."""
 
 
-class Verbatim:
-    """Lines as they go to the terminal. Rich would take ten times as long to make sense of them."""
+class ResizableLive(Live):
+    """A live display of lines that leaves no rows behind when a window becomes narrower.
+
+    The terminal breaks its lines then; Rich (15) does not erase the rows that this adds.
+    """
+
+    def __init__(
+        self, console: Console, picture: Callable[[], Iterable[Text]], **options: Any
+    ) -> None:
+        self._picture = picture
+        self._lines: list[Text] = []
+        self._widths: list[int] = []
+        super().__init__(console=console, **options)
+
+    def get_renderable(self) -> RenderableType:
+        """Return the present picture, each of whose lines takes one row."""
+        width = self.console.width
+        self._lines = [part for line in self._picture() for part in line.wrap(self.console, width)]
+        for line in self._lines:
+            line.no_wrap, line.overflow = True, "crop"
+        return Group(*self._lines)
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Erase the added rows before Rich erases those that it has drawn."""
+        columns, rows = self.console.size
+        added = sum(max(0, width - 1) // columns for width in self._widths)
+        # Rich cuts a picture that is higher than the terminal.
+        self._widths = [min(line.cell_len, columns) for line in self._lines[:rows]]
+        processed = super().process_renderables(renderables)
+        if added and self.console.is_interactive and _terminal_reflows():
+            erase = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * added
+            return [Control(ControlType.CARRIAGE_RETURN, *erase), *processed]
+        return processed
+
+
+def _terminal_reflows() -> bool:
+    """Return whether the terminal breaks lines anew when its width changes; nearly all do."""
+    fixed = {"XTERM_VERSION", "STY"} & os.environ.keys()
+    return not fixed and os.environ.get("TERM") != "linux"
+
+
+class _Verbatim:
+    """Lines that are printed as they are: Rich would take ten times as long to parse them."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._text = "".join(f"{line}\n" for line in lines)
@@ -43,19 +87,24 @@ class Verbatim:
 
 
 class LiveView:
-    """Shows lines above a table. Rich draws the table anew with every print, so lines are
-    collected while it does: a slow terminal makes fewer, larger prints."""
+    """Show lines above a table of steps.
 
-    def __init__(self, console: Console, board: RunProgress) -> None:
+    Rich draws the table anew with every print. Lines are collected meanwhile, so that a slow
+    terminal makes fewer, larger prints.
+    """
+
+    def __init__(self, console: Console, progress: RunProgress) -> None:
         self._console = console
-        self._board = board
+        self._progress = progress
         self._note = ""
         self._question = ""
         self._began = time.time()
         self._news = threading.Condition()
         self._pending: list[str | Text] = []
         self._closing = False
-        self._live = Redrawn(console, self._render, transient=True)
+        self._live = ResizableLive(
+            console, self._render, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
         self._writer = threading.Thread(target=self._write, daemon=True)
 
     def start(self) -> None:
@@ -64,7 +113,7 @@ class LiveView:
         self._writer.start()
 
     def stop(self) -> None:
-        """Show what is pending and take the table away."""
+        """Show the pending lines and remove the table."""
         with self._news:
             self._closing = True
             self._news.notify_all()
@@ -72,18 +121,18 @@ class LiveView:
         self._live.stop()
 
     def show(self, lines: Iterable[str | Text]) -> None:
-        """Show lines above the table, a `str` verbatim; waits while too many are pending."""
+        """Show lines above the table, a `str` verbatim; wait while too many are pending."""
         with self._news:
             self._news.wait_for(lambda: len(self._pending) < _MOST_PENDING or self._closing)
             self._pending.extend(lines)
             self._news.notify_all()
 
     def note(self, text: str) -> None:
-        """What is being waited for, until the first step runs."""
+        """Show what is being waited for, until the first step runs."""
         self._note = text
 
     def question(self, text: str | None) -> None:
-        """A question below the table, until it is None."""
+        """Show a question below the table, until it is None."""
         self._question = text or ""
         self._live.refresh()
 
@@ -97,26 +146,26 @@ class LiveView:
                     return
             for verbatim, some in groupby(lines, lambda line: isinstance(line, str)):
                 if verbatim:
-                    self._console.print(Verbatim(map(str, some)))
+                    self._console.print(_Verbatim(map(str, some)))
                 else:
                     self._console.print(*some, sep="\n")
 
-    def _render(self) -> RenderableType:
+    def _render(self) -> list[Text]:
         size = self._console.size
         # Shorter than the terminal, so that it stays one row where a window is made narrower.
-        parts: list[RenderableType] = [Text("─" * min(size.width, _RULE_WIDTH), style="dim")]
-        rows = self._board.chosen(max(3, min(_MOST_ROWS, size.height // 3)))
+        lines = [Text("─" * min(size.width, _RULE_WIDTH), style="dim")]
+        rows = self._progress.chosen(max(3, min(_MOST_ROWS, size.height // 3)))
         if rows:
-            parts.append(table(rows, time.time(), size.width))
-        parts.append(Text(self._footer(), style="dim", no_wrap=True, overflow="ellipsis"))
+            lines += progress_table(rows, time.time(), size.width)
+        lines.append(Text(self._footer(), style="dim", no_wrap=True, overflow="ellipsis"))
         if self._question:
-            parts.append(Text(self._question, style="bold yellow", no_wrap=True, overflow="fold"))
-        return Group(*parts)
+            lines.append(Text(self._question, style="bold yellow", overflow="fold"))
+        return lines
 
     def _footer(self) -> str:
-        counts = self._board.counts()
+        counts = self._progress.counts()
         order = ("running", "starting", "retrying", "failed", "waiting")
-        total = len(self._board.rows)
+        total = len(self._progress.rows)
         done = counts["completed"] + counts["cached"]
         parts = [f"{done} of {total} steps done", *(f"{counts[s]} {s}" for s in order if counts[s])]
         parts.append(duration_of(time.time() - self._began))
@@ -125,46 +174,32 @@ class LiveView:
         return " · ".join(parts)
 
 
-def table(rows: Iterable[StepProgress], now: float, width: int) -> Table:
-    """The steps as a table that fits a terminal.
+def progress_table(steps: Iterable[StepProgress], now: float, width: int) -> list[Text]:
+    """Create the table of steps.
 
     Args:
-        rows: The steps to show.
+        steps: The steps to show, one or more.
         now: In seconds since the epoch.
         width: Columns of the terminal.
     """
-    rows = list(rows)
-    states = {row.step: _state(row) for row in rows}
-    state_width = max(_STATE_WIDTH, *map(len, states.values()), 0)
-    gpu_width = max((len(row.gpu) for row in rows if row.gpu), default=0)
-    left = width - (state_width + _GAP) - (_TIME_WIDTH + _GAP) - (gpu_width and gpu_width + _GAP)
-    names = max((len(row.step) for row in rows), default=0)
-    with_sandbox = _SANDBOX_WIDTH + _GAP
-    has_sandbox = any(r.sandbox for r in rows) and left - with_sandbox >= min(names, _SHORT_NAME)
-    left -= with_sandbox if has_sandbox else 0
-    made = Table(box=None, pad_edge=False, header_style="dim")
-    looks = shortened((row.step for row in rows), max(8, left))
-    made.add_column("step", no_wrap=True, overflow="ellipsis", max_width=max(8, left))
-    made.add_column("state", no_wrap=True, min_width=state_width)
-    made.add_column("time", justify="right", no_wrap=True, min_width=_TIME_WIDTH)
-    if gpu_width:
-        made.add_column("gpu", no_wrap=True, min_width=gpu_width)
-    if has_sandbox:
-        made.add_column("sandbox", no_wrap=True, min_width=_SANDBOX_WIDTH)
-    for row in rows:
-        seconds = row.seconds(now)
-        cells: list[RenderableType] = [
-            Text(looks[row.step]),
-            Text(states[row.step], style=STYLES.get(row.state, "")),
-            "" if seconds is None else duration_of(seconds),
-        ]
-        if gpu_width:
-            cells.append(Text(row.gpu or "-"))
-        if has_sandbox:
-            cells.append(Text(row.sandbox or "", style="dim"))
-        made.add_row(*cells)
-    return made
-
-
-def _state(row: StepProgress) -> str:
-    return row.state if row.attempt == 1 else f"{row.state} (try {row.attempt})"
+    steps = list(steps)
+    rows = [
+        {
+            "step": Text(step.step),
+            "state": state_cell(step.state, step.attempt),
+            "time": Text("" if seconds is None else duration_of(seconds)),
+            "gpu": Text(step.gpu or "-"),
+            "sandbox": Text(step.sandbox or "", style="dim"),
+        }
+        for step in steps
+        for seconds in [step.seconds(now)]
+    ]
+    absent = [name for name in ("gpu", "sandbox") if not any(getattr(s, name) for s in steps)]
+    return table(
+        [{name: cell for name, cell in row.items() if name not in absent} for row in rows],
+        width,
+        cut={"step": SHORT_NAME},
+        optional=("sandbox", "gpu"),
+        least=_LEAST,
+        header_style="dim",
+    )

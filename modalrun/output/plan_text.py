@@ -1,14 +1,13 @@
-"""A plan for people: a row a sandbox, the graph, what is worth saying, and money."""
+"""Show a plan: a row for each sandbox, the graph, the cost and notes."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
-
-import typer
+from collections.abc import Mapping, Sequence
 
 from modalrun.output.sanitize import harmless
-from modalrun.output.wrapping import NO_BREAK, terminal_width, wrapped
+from modalrun.output.wrapping import NO_BREAK, wrapped
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
@@ -27,36 +26,44 @@ def print_plan(found: PricedPlan, *, explain: bool) -> None:
         found: The plan and its price.
         explain: Whether to show where each value came from.
     """
-    width = terminal_width(sys.stdout)
-    for line in lines(found, explain=explain, width=width):
-        typer.echo(line)
+    # Without Rich: a plan of a deployment file is quick.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(lines(found, explain=explain, width=width)))
 
 
 def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[str]:
-    """The text of a plan, for a terminal of a width or, without one, as wide as it needs to be."""
+    """Lay out a plan for a terminal of a width; without one, as wide as it needs to be."""
     text = _lines(found, explain=explain, width=width)
     return [part for one in text for part in wrapped(harmless(one, colours=False), width)]
 
 
 def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
     plan, cost = found.plan, found.cost
-    result = [f"Plan of pipeline '{plan.pipeline}'", *_run_lines(plan, found.stack.name), ""]
-    name = "run" if plan.settings.mode == "pipeline" else "driver"
-    rows = [_row(plan, name, plan.run_sandbox, cost.run)]
+    rows = [_row(plan, _RUN_SANDBOX[plan.settings.mode], plan.run_sandbox, cost.run)]
     rows += [
         _row(plan, step.name, step.sandbox, cost.steps[step.name])
         for step in plan.steps
         if step.sandbox is not None
     ]
-    result += [*_sandboxes(rows, width), "", *_graph(plan), ""]
-    if explain:
-        result += [*_origins(plan, width), ""]
-    result += _money(cost, plan)
-    if plan.notes:
-        result += ["", "Notes", *(f"  - {note}" for note in plan.notes)]
-    return result
+    return [
+        f"Plan of pipeline '{plan.pipeline}'",
+        *_run_lines(plan, found.stack.name),
+        "",
+        *_sandboxes(rows, width),
+        "",
+        *_graph(plan),
+        "",
+        *([*_origins(plan, width), ""] if explain else []),
+        *_money(cost, plan),
+        *(["", "Notes", *(f"  - {note}" for note in plan.notes)] if plan.notes else []),
+    ]
 
 
+_RUN_SANDBOX = {"pipeline": "run", "per_step": "driver"}
+_MODES = {
+    "pipeline": "all steps in one sandbox",
+    "per_step": "one sandbox for each step, and a small one for the driver",
+}
 _PREWARMED = {
     "off": None,
     "cpu": "sandboxes without a GPU start before their turn, and the waiting is billed",
@@ -65,13 +72,10 @@ _PREWARMED = {
 
 
 def _run_lines(plan: Plan, stack: str) -> list[str]:
+    volumes = {f"{name} at {path}" for s in plan.sandboxes for name, path in s.volumes.items()}
     settings = plan.settings
-    what = {
-        "pipeline": "all steps in one sandbox",
-        "per_step": "one sandbox for each step, and a small one for the driver",
-    }
-    facts = {
-        "mode": f"{settings.mode} ({what[settings.mode]})",
+    values = {
+        "mode": f"{settings.mode} ({_MODES[settings.mode]})",
         "target": plan.target,
         "stack": stack,
         "app": settings.app_name,
@@ -81,13 +85,9 @@ def _run_lines(plan: Plan, stack: str) -> list[str]:
         "waiting": None if settings.synchronous else "no: submit returns when the run is accepted",
         "prewarm": _PREWARMED[settings.prewarm] if settings.mode == "per_step" else None,
         "secrets": ", ".join(sorted({n for s in plan.sandboxes for n in s.secrets})),
-        "volumes": ", ".join(
-            sorted(
-                {f"{name} at {path}" for s in plan.sandboxes for name, path in s.volumes.items()}
-            )
-        ),
+        "volumes": ", ".join(sorted(volumes)),
     }
-    return [f"  {name:<12} {value}" for name, value in facts.items() if value]
+    return [f"  {name:<12} {value}" for name, value in values.items() if value]
 
 
 def _row(plan: Plan, name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
@@ -108,23 +108,20 @@ def _row(plan: Plan, name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tupl
 
 def _sandboxes(rows: list[tuple[str, ...]], width: int | None) -> list[str]:
     """A row for each sandbox, if need be with the images below, or a paragraph for each."""
-    table = _table(_HEADER, rows)
-    if _fits(table, width):
-        return table
+    wide = _table(_HEADER, *rows)
+    if _fits(wide, width):
+        return wide
     image = _HEADER.index("image")
     users: dict[str, list[str]] = {}
     for row in rows:
         users.setdefault(row[image], []).append(row[0])
     images = [
-        f"  image  {name}" if len(users) == 1 else f"  image  {name}: {', '.join(users[name])}"
-        for name in users
+        f"  image  {name}" + (f": {', '.join(names)}" if len(users) > 1 else "")
+        for name, names in users.items()
     ]
-    table = _table(
-        (*_HEADER[:image], *_HEADER[image + 1 :]),
-        [(*row[:image], *row[image + 1 :]) for row in rows],
-    )
-    if _fits(table, width):
-        return [*table, "", *images]
+    narrow = _table(*((*row[:image], *row[image + 1 :]) for row in (_HEADER, *rows)))
+    if _fits(narrow, width):
+        return [*narrow, "", *images]
     result = []
     for row in rows:
         named = [f"{name} {value}" for name, value in zip(_HEADER, row, strict=True)][1:image]
@@ -133,10 +130,6 @@ def _sandboxes(rows: list[tuple[str, ...]], width: int | None) -> list[str]:
         text = ", ".join(part.replace(" ", NO_BREAK) for part in parts)
         result += [f"  {row[0]}", f"    {text}"]
     return [*result, "", *images]
-
-
-def _fits(table: list[str], width: int | None) -> bool:
-    return width is None or max(map(len, table)) <= width
 
 
 def _image(recipe: ImageRecipe) -> str:
@@ -160,36 +153,26 @@ def _graph(plan: Plan) -> list[str]:
 
 
 def _origins(plan: Plan, width: int | None) -> list[str]:
-    rows = [("run", name, _shown(value), value.source) for name, value in plan.origins.items()]
-    name = "run" if plan.settings.mode == "pipeline" else "driver"
-    rows += _origin_rows(name, plan.sandbox_origins[RUN_SANDBOX])
-    for step in plan.steps:
-        if step.sandbox is not None:
-            rows += _origin_rows(step.name, plan.sandbox_origins[step.name])
-    table = _table(("sandbox", "setting", "value", "from"), rows)
-    if not _fits(table, width):
-        table = []
-        setting, value = (max(len(row[i]) for row in rows) for i in (1, 2))
-        # A long list of regions or volumes takes the room of its own row alone.
-        value = min(value, 20)
-        room = (width or 0) - setting - 6
-        for name in dict.fromkeys(row[0] for row in rows):
-            table.append(f"  {name}")
-            table += [
-                f"    {r[1]:<{setting}}  {r[2]:<{value}}  {_together(r[3], room)}"
-                for r in rows
-                if r[0] == name
-            ]
-    return ["Where each value comes from", *table]
-
-
-def _together(text: str, room: int) -> str:
-    """A text that goes to the next line as a whole, where that has room for it."""
-    return text.replace(" ", NO_BREAK) if len(text) <= room else text
-
-
-def _origin_rows(sandbox: str, origins: Mapping[str, Value]) -> list[tuple[str, str, str, str]]:
-    return [(sandbox, name, _shown(value), value.source) for name, value in origins.items()]
+    sandboxes = {
+        "run": plan.origins,
+        **{name or "driver": origins for name, origins in plan.sandbox_origins.items()},
+    }
+    if plan.settings.mode == "pipeline":
+        sandboxes = {"run": {**plan.origins, **plan.sandbox_origins[RUN_SANDBOX]}}
+    rows = [
+        (sandbox, setting, _shown(value), value.source)
+        for sandbox, origins in sandboxes.items()
+        for setting, value in origins.items()
+    ]
+    lines = _table(("sandbox", "setting", "value", "from"), *rows)
+    if not _fits(lines, width):
+        room = max(len(setting) for _, setting, _, _ in rows)
+        lines = []
+        for name in sandboxes:
+            lines.append(f"  {name}")
+            # A long value, as a list of regions, takes the room of its own row alone.
+            lines += [f"    {r[1]:<{room}}  {r[2]:<20}  {r[3]}" for r in rows if r[0] == name]
+    return ["Where each value comes from", *lines]
 
 
 def _shown(value: Value) -> str:
@@ -220,10 +203,10 @@ def _money(cost: Cost, plan: Plan) -> list[str]:
     return result
 
 
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    every = [header, *rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*every, strict=True)]
-    return [
-        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in every
-    ]
+def _table(*rows: Sequence[str]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _fits(lines: list[str], width: int | None) -> bool:
+    return width is None or max(map(len, lines)) <= width

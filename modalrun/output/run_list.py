@@ -1,4 +1,4 @@
-"""The list of runs, for people and as one versioned JSON object."""
+"""Show the list of runs: as a table, or as one versioned JSON object."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
 
-from rich.table import Table
 from rich.text import Text
 
 from modalrun.observe.list_runs import ListedRun
-from modalrun.output.console import make_console, print_wide
-from modalrun.output.format import STYLES, duration
+from modalrun.output.console import make_console, print_lines, width_of
+from modalrun.output.format import duration
 from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import run_fields
+from modalrun.output.table import state_cell, table
 from modalrun.plan.prices import LIST_PRICES
 from modalrun.plan.pricing import dollars
 
 VERSION = 1
-SHORT = 8
-"""Digits of a run id that are shown: enough to mean one run among tens of thousands."""
+SHORT_ID = 8
+"""Digits of a run id that are shown: enough for one run among tens of thousands."""
+
+_NAME = 24
+"""Columns that the name of a run keeps."""
+
+_OPTIONAL = ("pipeline", "mode", "target", "cost", "started")
+"""Columns that a narrow terminal doesn't show, the first of them first."""
 
 
 def as_json(found: Sequence[ListedRun]) -> str:
-    """The runs for programs, newest first: times in UTC, durations in seconds, cost in USD."""
+    """Render the runs for programs: times in UTC, durations in seconds, cost in USD."""
     document = {
         "format": "modalrun-list",
         "version": VERSION,
@@ -43,47 +49,13 @@ def as_json(found: Sequence[ListedRun]) -> str:
     return json.dumps(document, indent=2)
 
 
-# Column -> how wide a terminal has to be for it.
-_COLUMNS = {
-    "run": 0,
-    "name": 0,
-    "pipeline": 130,
-    "state": 0,
-    "mode": 110,
-    "target": 90,
-    "started": 60,
-    "time": 0,
-    "cost": 75,
-}
-_RIGHT = frozenset({"time", "cost"})
-
-
 def print_list(found: Sequence[ListedRun]) -> None:
-    """Print the runs to stdout, a line each."""
+    """Print a line for each run to stdout; one run or more."""
     shown = make_console(stderr=False)
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     rows = [_row(listed, now) for listed in found]
-    columns = [
-        name for name, width in _COLUMNS.items() if not shown.is_terminal or shown.width >= width
-    ]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(
-            column,
-            no_wrap=True,
-            overflow="ellipsis",
-            justify="right" if column in _RIGHT else "left",
-        )
-    room = shown.width - sum(
-        2 + max(len(column), *(len(row[column]) for row in rows))
-        for column in columns
-        if column != "name"
-    )
-    for row in rows:
-        if shown.is_terminal:
-            row["name"].truncate(max(SHORT, room), overflow="ellipsis")
-        table.add_row(*(row[column] for column in columns))
-    print_wide(shown, table)
+    lines = table(rows, width_of(shown), cut={"name": _NAME}, optional=_OPTIONAL)
+    print_lines(shown, lines)
 
 
 def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
@@ -92,9 +64,10 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
     here = started.replace(tzinfo=timezone.utc).astimezone()
     this_year = here.year == datetime.now().year
     values = {
-        "run": run.id[:SHORT],
+        "run": run.id[:SHORT_ID],
         "name": run.name,
         "pipeline": run.pipeline,
+        "state": run.status,
         "mode": run.facts.mode if run.facts else "-",
         "target": run.facts.target if run.facts else "-",
         "started": here.strftime("%m-%d %H:%M" if this_year else "%Y-%m-%d"),
@@ -102,7 +75,7 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
         "cost": _cost(listed.cost),
     }
     row = {column: Text(harmless(value, colours=False)) for column, value in values.items()}
-    return {**row, "state": Text(run.status, style=STYLES.get(run.status, ""))}
+    return {**row, "state": state_cell(run.status)}
 
 
 def _cost(cost: Decimal | None) -> str:

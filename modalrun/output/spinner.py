@@ -1,36 +1,62 @@
-"""What is being waited for: a line on a terminal that goes away without a trace."""
+"""Show on a terminal that a command is at work, and on what."""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.status import Status
-from rich.text import Text
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
 
 
-class Phase:
-    """Shows one thing at a time that is being waited for; elsewhere than on a terminal nothing.
+class Spinner:
+    """A line on a terminal that names what a command waits for, and goes away without a trace.
 
     Attributes:
         status: What is shown now.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, text: str = "", *, quiet: bool = False, console: Console | None = None
+    ) -> None:
+        """
+        Args:
+            text: What is shown as soon as this is entered.
+            quiet: Whether a program reads the output, so that nothing may be shown.
+            console: Where to show it. Without one it is stderr, and nothing is shown unless stdout
+                is a terminal too: a pager may draw on the one that is.
+        """
         self.status: Status | None = None
+        self._text = text
+        self._console = console
+        self._quiet = quiet or (
+            console is None and not (sys.stdout.isatty() and sys.stderr.isatty())
+        )
 
-    def show(self, console: Console, text: str) -> None:
-        """Show what is being waited for, in place of what was."""
+    def __enter__(self) -> Spinner:
+        self.show(self._text)
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.end()
-        if is_live(console):
-            self.status = console.status(Text(f"{text} ..."))
+
+    def show(self, text: str) -> None:
+        """Show another text."""
+        self.end()
+        if self._quiet:
+            return
+        from rich.text import Text
+
+        from modalrun.output.console import is_live, make_console
+
+        self._console = self._console or make_console(stderr=True)
+        if is_live(self._console):
+            self.status = self._console.status(Text(f"{text} ..."))
             self.status.start()
 
     def end(self) -> None:
-        """Take it away; to be called before anything else is shown."""
+        """Remove the line. Call this before anything else is shown."""
         if self.status is not None:
             self.status.stop()
             self.status = None
-
-
-def is_live(console: Console) -> bool:
-    """Whether what is shown can be redrawn: FORCE_COLOR makes Rich take a file for a terminal."""
-    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()

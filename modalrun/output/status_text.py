@@ -1,66 +1,55 @@
-"""A run for people: what it is, where it runs, and a line a step."""
+"""Show a run: its metadata, where it runs, and a line for each step."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from types import TracebackType
 from typing import NamedTuple
 
-from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from modalrun.output.console import make_console, print_wide
-from modalrun.output.format import STYLES, duration
-from modalrun.output.redrawing import Redrawn
+from modalrun.output.console import fitted, labelled, make_console, print_lines, width_of
+from modalrun.output.format import STYLES, duration, with_attempt
+from modalrun.output.live import ResizableLive
 from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import app_url, exit_reason
-from modalrun.output.step_labels import shortened
-from modalrun.output.wrapping import wrapped
+from modalrun.output.table import SHORT_NAME, state_cell, table
 from modalrun.run.records import KnownStep
 from modalrun.run.status import LOST, RunStatus
 
-WIDE = 110
-"""Columns from which on there is room for the sandbox of each step."""
+_LABELS = 10
+"""Columns for the labels of the metadata."""
 
-MIDDLE = 76
-"""Columns from which on there is room for when a step started."""
+_OTHER_ROWS = 18
+"""Rows of a live picture that are not steps."""
 
-_TITLES = 10
-
-_AROUND = 18
-"""Lines that a live picture has besides its steps."""
+_QUIET = ("completed", "cached", "not run")
+"""States of steps that are shown last where there is no room for all."""
 
 
 def print_status(view: RunStatus) -> None:
     """Print a run to stdout."""
     shown = make_console(stderr=False)
-    print_wide(shown, _rendered(view, _now(), _width(shown)))
+    print_lines(shown, render(view, _now(), width_of(shown)))
 
 
 class LiveStatus:
-    """A run that changes: drawn again and again on a terminal, a line a change elsewhere."""
+    """Show a run that changes: redrawn on a terminal, a line for each change elsewhere."""
 
     def __init__(self) -> None:
         self._console = make_console(stderr=False)
         self._view: RunStatus | None = None
-        self._said: dict[str, tuple[datetime, str]] = {}
+        self._printed: dict[str, tuple[datetime, str]] = {}
         self._over = False
-        self._live: Redrawn | None = None
+        self._live: ResizableLive | None = None
         if self._console.is_terminal:
-            self._live = Redrawn(self._console, self._current, redirect=True)
+            self._live = ResizableLive(self._console, self._picture)
 
     def __enter__(self) -> LiveStatus:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._live is not None:
             # The last picture stays, and has all steps.
             self._over = True
@@ -69,41 +58,43 @@ class LiveStatus:
             print_status(self._view)
 
     def show(self, view: RunStatus) -> None:
-        """The run as it is now."""
+        """Show the run as it is now."""
         self._view = view
-        if self._live is not None:
-            if self._live.is_started:
-                self._live.refresh()
-            else:
-                # Until there is something to show, others may use the terminal.
-                self._live.start(refresh=True)
-            return
+        if self._live is None:
+            self._print_changes(view)
+        elif self._live.is_started:
+            self._live.refresh()
+        else:
+            # Until there is something to show, others may use the terminal.
+            self._live.start(refresh=True)
+
+    def _print_changes(self, view: RunStatus) -> None:
         now = _now()
         news: list[tuple[datetime, _Change]] = []
         for change in _changes(view):
-            before, words = self._said.get(change.subject, (datetime.min, ""))
-            if words != change.words:
-                # A run that was lost and goes on has not begun a second time.
+            before, text = self._printed.get(change.subject, (datetime.min, ""))
+            if text != change.text:
+                # A run that was lost and continues has not begun a second time.
                 at = change.at if change.at and change.at > before else now
                 news.append((at, change))
-        # What was noticed together has not happened together.
+        # Changes that are noticed together have not happened together.
         for at, change in sorted(news, key=lambda one: one[0]):
-            self._said[change.subject] = (at, change.words)
-            text = f"{_local(at, now)} {change.subject}: {change.words}"
-            self._console.print(Text(harmless(text, colours=False)))
+            self._printed[change.subject] = (at, change.text)
+            line = f"{_local(at, now)} {change.subject}: {change.text}"
+            self._console.print(Text(harmless(line, colours=False)))
 
-    def _current(self) -> RenderableType:
+    def _picture(self) -> list[Text]:
         if self._view is None:
-            return Text("")
-        rows = None if self._over else max(1, self._console.height - _AROUND)
-        return _rendered(self._view, _now(), _width(self._console), rows=rows)
+            return []
+        rows = None if self._over else max(1, self._console.height - _OTHER_ROWS)
+        return render(self._view, _now(), width_of(self._console), rows=rows)
 
 
 class _Change(NamedTuple):
-    """That something is in a state, and since when, where that is known."""
+    """A new state of a run or a step, or a note, and since when, where that is known."""
 
     subject: str
-    words: str
+    text: str
     at: datetime | None = None
 
 
@@ -111,72 +102,79 @@ def _changes(view: RunStatus) -> Iterator[_Change]:
     for step in view.steps:
         if step.status != "not run":
             reason = exit_reason(step)
-            words = _state(step) + (f" ({reason})" if reason else "")
+            text = with_attempt(step.status, step.attempt) + (f" ({reason})" if reason else "")
             began = step.start if step.status == "running" else step.since
-            yield _Change(f"step {step.name}", words, step.end or began)
+            yield _Change(f"step {step.name}", text, step.end or began)
     run = view.run
-    begun = run.start if view.state == "running" else None
-    yield _Change(f"run {run.name}", view.state, run.end if run.finished else begun)
+    began = run.start if view.state == "running" else None
+    yield _Change(f"run {run.name}", view.state, run.end if run.finished else began)
     for note in view.notes:
         yield _Change("note", note.text)
 
 
-def _rendered(view: RunStatus, now: datetime, width: int, *, rows: int | None = None) -> Group:
-    parts: list[RenderableType] = [_head(view, now, width)]
+def render(
+    view: RunStatus, now: datetime, width: int | None, *, rows: int | None = None
+) -> list[Text]:
+    """Render a run.
+
+    Args:
+        view: The run.
+        now: In UTC, without a zone.
+        width: Columns of the terminal.
+        rows: How many steps there is room for; None for all.
+    """
+    lines = _metadata(view, now, width)
     steps, rest = foremost(view.steps, rows)
     if steps:
-        parts += [Text(""), _steps(view, steps, now, width)]
+        lines += [Text(), *_steps(view, steps, now, width)]
     if rest:
         counts = Counter(step.status for step in rest)
-        words = ", ".join(f"{count} {status}" for status, count in counts.items())
-        parts.append(Text(f"and {len(rest)} more steps: {words}", style="dim"))
-    shown = [line for step in steps if exit_reason(step) for line in _reason(step, width)]
-    if shown:
-        parts += [Text(""), *shown]
+        states = ", ".join(f"{count} {status}" for status, count in counts.items())
+        lines.append(Text(f"and {len(rest)} more steps: {states}", style="dim"))
+    reasons = [line for step in steps if exit_reason(step) for line in _reason(step, width)]
+    if reasons:
+        lines += [Text(), *reasons]
     for note in view.notes:
-        told = wrapped(harmless(note.text, colours=False), width, indent=0)
-        parts += [Text(""), *(Text(line, style="yellow") for line in told)]
-        parts += [Text(f"  {command}", no_wrap=True) for command in note.commands]
-    return Group(*parts)
+        text = harmless(note.text, colours=False)
+        lines += [Text(), *fitted(text, width, "yellow", indent=0)]
+        lines += [Text(f"  {command}") for command in note.commands]
+    return lines
 
 
-def _reason(step: KnownStep, width: int) -> list[Text]:
-    """Why a step, or the sandbox that it had before, ended as it did."""
+def _reason(step: KnownStep, width: int | None) -> list[Text]:
+    """Render why a step, or the sandbox that it had before, ended as it did."""
     replaced = step.facts.infrastructure_retries if step.facts else None
     text, style = f"  {step.name}: {exit_reason(step)}", "red"
     if replaced and step.status in {"running", "completed"}:
         times = "" if replaced == 1 else f", {replaced} times"
-        text, style = f"{text} It was started again{times}, at no retry's cost.", "yellow"
-    told = wrapped(harmless(text, colours=False), width, indent=4)
-    return [Text(line, style=style) for line in told]
+        text, style = f"{text} It was started again{times}, without using up a retry.", "yellow"
+    return fitted(harmless(text, colours=False), width, style, indent=4)
 
 
-def _head(view: RunStatus, now: datetime, width: int) -> Group:
+def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
     run, facts = view.run, view.run.facts
     started = run.start or run.created
-    rows: list[tuple[str, str | None, str]] = [
-        ("id", run.id, ""),
-        ("state", _described_state(view), _style(view.state)),
-        ("reason", run.reason if run.finished else None, ""),
-        ("pipeline", run.pipeline, ""),
-        ("mode", facts.mode if facts else None, ""),
-        ("target", _target(view), ""),
-        ("stack", run.stack.name if run.stack else None, ""),
-        ("started", f"{_local(started, now, whole=True)} ({_ago(started, now)})", ""),
-        ("duration", duration(started, run.end or (None if view.over else now)) or None, ""),
-        ("app", _place(facts.app, app_url(run)) if facts else None, ""),
-        ("sandbox", _sandbox(view), ""),
-        ("zenml", view.url, ""),
-    ]
-    lines = [Text(harmless(f"Run {run.name}", colours=False), style="bold")]
-    for label, value, style in rows:
+    values: dict[str, str | None] = {
+        "id": run.id,
+        "state": _described_state(view),
+        "reason": run.reason if run.finished else None,
+        "pipeline": run.pipeline,
+        "mode": facts.mode if facts else None,
+        "target": _target(view),
+        "stack": run.stack.name if run.stack else None,
+        "started": f"{_local(started, now, whole=True)} ({_ago(started, now)})",
+        "duration": duration(started, run.end or (None if view.over else now)),
+        "app": _with_url(facts.app, app_url(run)) if facts else None,
+        "sandbox": _sandbox(view),
+        "zenml": view.url,
+    }
+    lines: list[Text] = [Text(harmless(f"Run {run.name}", colours=False), style="bold")]
+    for label, value in values.items():
         if value:
             text = harmless(value.replace("\n", " "), colours=False)
-            indent = 2 + _TITLES
-            first, *rest = wrapped(f"  {label:<{_TITLES}}{text}", width, indent=indent)
-            lines.append(Text.assemble((first[:indent], "dim"), (first[indent:], style)))
-            lines += [Text(line, style=style) for line in rest]
-    return Group(*lines)
+            style = STYLES.get(view.state, "") if label == "state" else ""
+            lines += labelled(label, text, width, room=_LABELS, style=style)
+    return lines
 
 
 def _described_state(view: RunStatus) -> str:
@@ -198,22 +196,24 @@ def _sandbox(view: RunStatus) -> str | None:
     facts = view.run.facts
     if facts is None:
         return None
-    presence = {"running": ", running", "unknown": ", not checked"}.get(view.modal.sandbox, "")
-    if view.modal.sandbox == "ended":
-        presence = f", ended with exit code {view.modal.exit_code}"
-    return _place(facts.sandbox_id + presence, facts.sandbox_url)
+    presence = {
+        "running": ", running",
+        "unknown": ", not checked",
+        "ended": f", ended with exit code {view.modal.exit_code}",
+    }.get(view.modal.sandbox, "")
+    return _with_url(facts.sandbox_id + presence, facts.sandbox_url)
 
 
-def _place(name: str, url: str | None) -> str:
+def _with_url(name: str, url: str | None) -> str:
     return f"{name}  {url}" if url else name
 
 
 def foremost(
     steps: Sequence[KnownStep], rows: int | None
 ) -> tuple[Sequence[KnownStep], Sequence[KnownStep]]:
-    """Where there is no room for all steps: those to show, and the rest.
+    """Split steps into those to show, where there is no room for all, and the rest.
 
-    Steps that move come first, then those that ended badly; the order stays the graph's.
+    Steps that run come first, then those that ended badly; the order stays the graph's.
     """
     if rows is None or len(steps) <= rows:
         return steps, ()
@@ -230,43 +230,24 @@ def foremost(
     )
 
 
-_QUIET = ("completed", "cached", "not run")
-
-
-def _steps(view: RunStatus, steps: Sequence[KnownStep], now: datetime, width: int) -> Table:
-    own = view.run.facts is not None and view.run.facts.mode == "per_step"
-    columns = ["step", "state", *(["start"] if width >= MIDDLE else []), "time", "resources"]
-    columns += ["sandbox"] if own and width >= WIDE else []
+def _steps(
+    view: RunStatus, steps: Sequence[KnownStep], now: datetime, width: int | None
+) -> list[Text]:
+    per_step = view.run.facts is not None and view.run.facts.mode == "per_step"
     rows = [
         {
             "step": Text(harmless(step.name, colours=False)),
-            "state": Text(_state(step), style=_style(step.status)),
+            "state": state_cell(step.status, step.attempt),
             "start": Text(_local(step.start, now) if step.start else ""),
             "time": Text(duration(step.start, step.end or (None if view.over else now))),
             "resources": Text(_resources(step, view)),
-            "sandbox": Text(step.facts.sandbox_id if step.facts else ""),
+            **({"sandbox": Text(step.facts.sandbox_id if step.facts else "")} if per_step else {}),
         }
         for step in steps
     ]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        justify: JustifyMethod = "right" if column == "time" else "left"
-        table.add_column(column, no_wrap=True, overflow="ellipsis", justify=justify)
-    widths = {c: max(len(c), *(row[c].cell_len for row in rows)) for c in columns}
-    # What there is too much of is cut from the names, then from the resources.
-    for column, least in (("step", 12), ("resources", 9)):
-        excess = sum(widths.values()) + 2 * len(columns) - width
-        widths[column] -= max(0, min(excess, widths[column] - least))
-    looks = shortened((row["step"].plain for row in rows), widths["step"])
-    for row in rows:
-        row["step"] = Text(looks[row["step"].plain])
-        row["resources"].truncate(widths["resources"], overflow="ellipsis")
-        table.add_row(*(row[column] for column in columns))
-    return table
-
-
-def _state(step: KnownStep) -> str:
-    return step.status if step.attempt == 1 else f"{step.status} (try {step.attempt})"
+    return table(
+        rows, width, cut={"step": SHORT_NAME, "resources": 16}, optional=("sandbox", "start")
+    )
 
 
 def _resources(step: KnownStep, view: RunStatus) -> str:
@@ -279,12 +260,8 @@ def _resources(step: KnownStep, view: RunStatus) -> str:
     return harmless(", ".join(parts), colours=False)
 
 
-def _style(state: str) -> str:
-    return STYLES.get(state, "bold red" if state == LOST else "")
-
-
 def _local(at: datetime, now: datetime, *, whole: bool = False) -> str:
-    """A moment in UTC as a clock on the user's wall shows it; with its day if that isn't today."""
+    """Format a moment in UTC as local time, with its day unless that is today."""
     here = at.replace(tzinfo=timezone.utc).astimezone()
     today = now.replace(tzinfo=timezone.utc).astimezone().date()
     if whole or here.date() != today:
@@ -301,8 +278,3 @@ def _ago(at: datetime, now: datetime) -> str:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None)
-
-
-def _width(shown: Console) -> int:
-    """A pipe has no width: nothing is left out for it."""
-    return shown.width if shown.is_terminal else 10_000

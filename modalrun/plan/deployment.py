@@ -59,7 +59,7 @@ class Deployment:
         steps = (replace(s, planned=replace(s.planned, caches=enabled)) for s in self.steps)
         return replace(self, steps=tuple(steps))
 
-    def with_places(self, pipeline: Layers, steps: Mapping[str, Layers]) -> Deployment:
+    def with_layers(self, pipeline: Layers, steps: Mapping[str, Layers]) -> Deployment:
         """The same deployment with more written about it: a run spec, a command line.
 
         Docker settings in these places override those of the deployment, field by field.

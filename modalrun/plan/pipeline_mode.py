@@ -11,7 +11,7 @@ from modalrun.plan.sandbox_planner import SandboxPlanner, some_steps
 from modalrun.run.contract import DYNAMIC_MODULE, MAX_PARALLELISM
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.spec.precedence import Origin, SettingsLayer, find
+from modalrun.spec.precedence import Origin, SettingsLayer, resolve
 
 
 def plan_pipeline_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[PlannedStep, ...]]:
@@ -28,7 +28,7 @@ def plan_pipeline_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
         _note_ineffective(planner, name, layer)
     planner.note(*resolved.notes)
     for name in ("infrastructure_retries", "prewarm", "creation_rate"):
-        if find(name, layers) is not None:
+        if resolve(name, layers) is not None:
             planner.note(f"{name}: no effect in pipeline mode, which has one sandbox")
     sandbox = planner.sandbox(
         RUN_SANDBOX,
@@ -37,7 +37,7 @@ def plan_pipeline_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
         docker=deployment.docker,
         layers=layers,
     )
-    if (at_once := find("max_parallelism", layers)) is not None:
+    if (at_once := resolve("max_parallelism", layers)) is not None:
         # The first is ZenML's own.
         variable = "ZENML_DYNAMIC_PIPELINE_WORKER_COUNT" if deployment.dynamic else MAX_PARALLELISM
         sandbox = replace(sandbox, env={**sandbox.env, variable: str(at_once.value)})

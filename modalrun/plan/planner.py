@@ -14,9 +14,10 @@ from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import Plan
 from modalrun.plan.per_step_mode import plan_per_step_mode
 from modalrun.plan.pipeline_mode import plan_pipeline_mode
-from modalrun.plan.sandbox_planner import SandboxPlanner, find_or
+from modalrun.plan.sandbox_planner import SandboxPlanner
 from modalrun.run.run_plan import RunSettings, Target
 from modalrun.run.tags import MAX_NAME, fit
+from modalrun.spec.precedence import resolve_or
 
 
 def make_plan(
@@ -58,7 +59,7 @@ def make_plan(
     )
     defaults = {field.name: field.default for field in fields(RunSettings)}
     defaults["app_name"] = app_name(deployment.pipeline)
-    origins = {n: find_or(n, default, planner.layers) for n, default in defaults.items()}
+    origins = {n: resolve_or(n, default, planner.layers) for n, default in defaults.items()}
     settings = RunSettings(**{name: value.value for name, value in origins.items()})
     plan_mode = plan_per_step_mode if settings.mode == "per_step" else plan_pipeline_mode
     run_sandbox, steps = plan_mode(planner)

@@ -10,7 +10,7 @@ from modalrun.errors import UsageError
 from modalrun.plan import catalog
 from modalrun.run.sandbox_spec import Resources
 from modalrun.spec.fields import MEMORY, QUANTITIES, split_gpu
-from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, resolve
 
 MIN_CORES = 0.125
 MIN_MEMORY_MIB = 128
@@ -75,10 +75,10 @@ def of_pipeline(
     """
     own = {origin: w for origin, w in pipeline.items() if origin < Origin.COMPONENT}
     notes: list[str] = []
-    gpu = find("gpu", own) or _common_type(steps) or find("gpu", pipeline)
-    count = find("gpu_count", own) or _highest_count(steps, gpu)
-    cpu = find("cpu_count", own) or _highest("cpu_count", steps, float)
-    memory = find("memory", own) or _highest("memory", steps, memory_mib)
+    gpu = resolve("gpu", own) or _common_type(steps) or resolve("gpu", pipeline)
+    count = resolve("gpu_count", own) or _highest_count(steps, gpu)
+    cpu = resolve("cpu_count", own) or _highest("cpu_count", steps, float)
+    memory = resolve("memory", own) or _highest("memory", steps, memory_mib)
     for name, value in (("gpu_count", count), ("cpu_count", cpu), ("memory", memory)):
         if value is not None and value.origin is Origin.CODE_STEP:
             notes.append(f"{name} {value.value} is the {value.source}; the pipeline sets none")
@@ -87,8 +87,8 @@ def of_pipeline(
         count,
         cpu,
         memory,
-        cpu_limit=find("cpu_limit", pipeline),
-        memory_limit=find("memory_limit", pipeline),
+        cpu_limit=resolve("cpu_limit", pipeline),
+        memory_limit=resolve("memory_limit", pipeline),
         owner="the pipeline",
         local=local,
         notes=notes,
@@ -113,9 +113,9 @@ def of_step(name: str, pipeline: Layers, step: SettingsLayer, *, local: bool = F
     """
     notes: list[str] = []
     own: Layers = {Origin.CODE_STEP: step}
-    own_type, own_count = find("gpu", own), find("gpu_count", own)
+    own_type, own_count = resolve("gpu", own), resolve("gpu_count", own)
     has_resources = any(step.get(quantity) is not None for quantity in QUANTITIES)
-    gpu, count = find("gpu", own, pipeline), find("gpu_count", own, pipeline)
+    gpu, count = resolve("gpu", own, pipeline), resolve("gpu_count", own, pipeline)
     if own_type is not None and own_count is None:
         if _counts_inside(own_type) or (count is not None and count.value == 0):
             # The pipeline's 0 is for steps that don't ask for a GPU; this one does.
@@ -127,10 +127,10 @@ def of_step(name: str, pipeline: Layers, step: SettingsLayer, *, local: bool = F
     return _resolve(
         gpu,
         count,
-        find("cpu_count", own, pipeline),
-        find("memory", own, pipeline),
-        cpu_limit=find("cpu_limit", own, pipeline),
-        memory_limit=find("memory_limit", own, pipeline),
+        resolve("cpu_count", own, pipeline),
+        resolve("memory", own, pipeline),
+        cpu_limit=resolve("cpu_limit", own, pipeline),
+        memory_limit=resolve("memory_limit", own, pipeline),
         owner=f"step '{name}'",
         local=local,
         notes=notes,
@@ -257,8 +257,9 @@ def _highest_count(steps: Mapping[str, SettingsLayer], gpu: Value | None) -> Val
 
 
 def _common_type(steps: Mapping[str, SettingsLayer]) -> Value | None:
-    """The GPU type that the steps agree on."""
-    typed = {name: w.get("gpu") for name, w in steps.items() if w.get("gpu") is not None}
+    """Return the GPU type that the steps agree on; CPU steps have none."""
+    gpu_steps = {name: step for name, step in steps.items() if step.get("gpu_count") != 0}
+    typed = {name: w.get("gpu") for name, w in gpu_steps.items() if w.get("gpu") is not None}
     names = list(typed)
     for name in names[1:]:
         if _same_types(typed[name]) != _same_types(typed[names[0]]):

@@ -12,7 +12,7 @@ from modalrun.run.contract import TIMEOUT
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
 from modalrun.spec.fields import MAX_TIMEOUT_SECONDS
-from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find, flatten
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve_or
 
 BuildRecipe = Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]]
 """Docker settings and the setting `image` -> a recipe, and notes for the user."""
@@ -72,9 +72,9 @@ class SandboxPlanner:
             longest: The bound on its timeout, in seconds.
         """
         values = {
-            "timeout": find_or("timeout", MAX_TIMEOUT_SECONDS, layers),
+            "timeout": resolve_or("timeout", MAX_TIMEOUT_SECONDS, layers),
             **{
-                setting: find_or(setting, None, layers)
+                setting: resolve_or(setting, None, layers)
                 for setting in ("cloud", "region", "secrets", "volumes", "image")
             },
         }
@@ -127,12 +127,6 @@ class SandboxPlanner:
         self.images[key] = recipe
         self._made.append(((docker, image), key))
         return key
-
-
-def find_or(name: str, default: Any, layers: Layers) -> Value:
-    """Return a setting's value, or its default with that as its origin."""
-    found = find(name, layers)
-    return Value.at(default, Origin.DEFAULT) if found is None else found
 
 
 def some_steps(names: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
-"""Who wins when a value is written in several places, and where a value came from. Pure."""
+"""Resolve a value that is set in several places, and keep where it came from. Pure."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,9 @@ from modalrun.spec.fields import split_gpu
 
 
 class Origin(enum.IntEnum):
-    """The places that a value can be written in, the strongest first.
+    """The places that a value can be set in, the strongest first.
 
-    This order is the whole of the precedence rule; `docs/configuration.md` prints it.
+    This order is the precedence rule; `docs/configuration.md` prints it.
     """
 
     COMMAND_LINE_STEP = 0
@@ -28,12 +28,12 @@ class Origin(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """The place in words."""
+        """The place, as `modalrun plan` shows it."""
         return _LABELS[self]
 
     @property
     def of_a_step(self) -> bool:
-        """Whether a value written there is a step's own."""
+        """Whether the value is set on a step."""
         return self in {Origin.COMMAND_LINE_STEP, Origin.SPEC_STEP, Origin.CODE_STEP}
 
 
@@ -51,13 +51,13 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class SettingsLayer:
-    """What one place says about sandboxes. A field that is missing or None is left open there.
+    """Hold what one place sets for a pipeline or a step. A missing field, or None, is not set.
 
     Attributes:
         settings: Orchestrator settings, by field.
         resources: `ResourceSettings`, by field.
         docker: `DockerSettings`, by field; ZenML merges those of the code itself.
-        labels: By field, a better name for where a value came from than the place's own.
+        labels: By field, a more exact source than the origin's label.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -66,23 +66,23 @@ class SettingsLayer:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
-        """The value of a field of settings or resources; None where it is left open."""
+        """Return the value of a setting or resource; None if it is not set."""
         value = self.settings.get(name)
         return self.resources.get(name) if value is None else value
 
 
 Layers = Mapping[Origin, SettingsLayer]
-"""All that is written about one thing (a pipeline, a step), by place."""
+"""All that is set for one pipeline or step, by origin."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A resolved value, and where it came from.
+    """Hold a resolved value and its origin.
 
     Attributes:
-        value: The value; None where nobody wrote one and Modal decides.
-        origin: The place.
-        source: The place in words, such as "run spec, step" or "highest of steps: train".
+        value: The value; None if Modal decides.
+        origin: Where it was set.
+        source: The same for people, such as "run spec, step" or "highest of steps: train".
     """
 
     value: Any
@@ -91,82 +91,77 @@ class Value:
 
     @classmethod
     def at(cls, value: Any, origin: Origin, source: str | None = None) -> Value:
-        """A value from a place that needs no better words than its own."""
+        """Make a value whose source is its origin's label, unless another is given."""
         return cls(value, origin, source or origin.label)
 
 
 MERGED_FIELDS = frozenset({"volumes"})
-"""Fields that hold entries by name: the places' entries join, the stronger place's win."""
+"""Fields that hold entries by name: entries of all layers are merged, the strongest wins."""
 
 
-def find(name: str, *places: Layers) -> Value | None:
-    """The value of a field from the strongest place that writes it; None where none does."""
-    strongest = Origin.DEFAULT
-    found: SettingsLayer | None = None
-    for one in places:
-        for origin, written in one.items():
-            if origin < strongest and written.get(name) is not None:
-                strongest, found = origin, written
-    if found is None:
+def resolve(name: str, *layers: Layers) -> Value | None:
+    """Return a field's value from the strongest layer that sets it; None if none does."""
+    setters = sorted(
+        (
+            (origin, layer)
+            for by_origin in layers
+            for origin, layer in by_origin.items()
+            if origin < Origin.DEFAULT and layer.get(name) is not None
+        ),
+        key=lambda setter: setter[0],
+    )
+    if not setters:
         return None
-    value = _joined(name, places) if name in MERGED_FIELDS else found.get(name)
-    return Value(value, strongest, found.labels.get(name) or strongest.label)
+    origin, strongest = setters[0]
+    value = strongest.get(name)
+    if name in MERGED_FIELDS:
+        value = {}
+        for _, layer in reversed(setters):
+            value.update(layer.get(name))
+    return Value(value, origin, strongest.labels.get(name) or origin.label)
 
 
-def own(name: str, places: Layers) -> Value | None:
-    """The value of a field that a step itself wrote, wherever it did."""
-    return find(name, {origin: w for origin, w in places.items() if origin.of_a_step})
-
-
-def _joined(name: str, places: Iterable[Layers]) -> dict[str, Any]:
-    writers = [(origin, written) for one in places for origin, written in one.items()]
-    joined: dict[str, Any] = {}
-    for _, written in sorted(writers, key=lambda writer: -writer[0]):
-        joined.update(written.get(name) or {})
-    return joined
+def resolve_or(name: str, default: Any, layers: Layers) -> Value:
+    """Return a field's value, or its default with the origin `DEFAULT`."""
+    return resolve(name, layers) or Value.at(default, Origin.DEFAULT)
 
 
 def flatten(pipeline: Layers, step: Layers | None = None) -> SettingsLayer:
-    """What the pipeline or one step says, as if it were written in one place.
+    """Merge all layers of the pipeline, or of one step, into one.
 
-    The plan is made from this, and a stored deployment keeps it, so both say the same.
-
-    A field that the step wrote takes the strongest value there is, the pipeline's included: the
-    run spec's pipeline beats the step in code. What the step left open stays open. A count inside
+    A field that a step sets takes the strongest value, the pipeline's included: the run spec's
+    pipeline beats the step in code. A field that the step doesn't set stays unset. A count inside
     a GPU type ("A100:2") becomes a `gpu_count`.
 
     Raises:
-        UsageError: A count inside a GPU type contradicts the `gpu_count` of the same place.
+        UsageError: A count inside a GPU type contradicts the `gpu_count` of the same origin.
     """
-    mine = pipeline if step is None else step
+    own = pipeline if step is None else step
     every = (pipeline,) if step is None else (pipeline, step)
-    settings: dict[str, Any] = {}
-    resources: dict[str, Any] = {}
+    values: dict[str, dict[str, Any]] = {"settings": {}, "resources": {}}
     labels: dict[str, str] = {}
-    for kind, flat in (("settings", settings), ("resources", resources)):
-        for name in sorted({n for w in mine.values() for n in getattr(w, kind)} - _GPU_FIELDS):
-            if find(name, mine) is not None:
-                _put(flat, labels, name, find(name, *every))
-    types, count = _gpu(mine)
+
+    def put(kind: str, name: str, value: Value | None) -> None:
+        if value is not None:
+            values[kind][name] = value.value
+            labels[name] = value.source
+
+    for kind in values:
+        names = {name for layer in own.values() for name in getattr(layer, kind)}
+        for name in sorted(names - {"gpu", "gpu_count"}):
+            if resolve(name, own) is not None:
+                put(kind, name, resolve(name, *every))
+    types, count = _gpu(own)
     if step is not None:
         types, count = _stronger(types, count, *_gpu(pipeline))
-    _put(settings, labels, "gpu", types)
-    _put(resources, labels, "gpu_count", count)
-    return SettingsLayer(settings, resources, labels=labels)
+    put("settings", "gpu", types)
+    put("resources", "gpu_count", count)
+    return SettingsLayer(**values, labels=labels)
 
 
-_GPU_FIELDS = {"gpu", "gpu_count"}
-
-
-def _put(flat: dict[str, Any], labels: dict[str, str], name: str, value: Value | None) -> None:
-    if value is not None:
-        flat[name] = value.value
-        labels[name] = value.source
-
-
-def _gpu(places: Layers) -> tuple[Value | None, Value | None]:
-    """The GPU types and their count, with a count inside the types taken out of them."""
-    types, count = find("gpu", places), find("gpu_count", places)
+def _gpu(layers: Layers) -> tuple[Value | None, Value | None]:
+    """Return the GPU types and their count; a count inside the types is taken out of them."""
+    types, count = resolve("gpu", layers), resolve("gpu_count", layers)
     if types is None:
         return None, count
     listed = [types.value] if isinstance(types.value, str) else list(types.value)
@@ -193,9 +188,9 @@ def _gpu(places: Layers) -> tuple[Value | None, Value | None]:
 def _stronger(
     types: Value | None, count: Value | None, over_types: Value | None, over_count: Value | None
 ) -> tuple[Value | None, Value | None]:
-    """A step's own GPU types and count, replaced by those of the pipeline that are stronger."""
+    """Replace a step's GPU types and count by those of the pipeline that are stronger."""
     if count is not None and count.value == 0:
-        # A CPU step stays one, whatever is written above it.
+        # A CPU step stays one, whatever stronger layers set.
         return None, count
     asks = types or count
     if types is not None and over_types is not None and over_types.origin < types.origin:

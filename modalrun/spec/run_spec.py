@@ -55,7 +55,7 @@ class RunSpec:
         deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
         has_source_root: Whether the spec names its source root.
         places: What is said about the pipeline's sandboxes, by place.
-        step_places: What is said about single steps' sandboxes, by step and place.
+        step_layers: What is said about single steps' sandboxes, by step and place.
         notes: What a user should know about how it was read.
         command_line: The overrides, to name the flag of a value that turns out to be wrong.
     """
@@ -68,8 +68,8 @@ class RunSpec:
     source: YamlSource = field(repr=False)
     deployment: str | None = None
     has_source_root: bool = False
-    places: Layers = field(default_factory=dict)
-    step_places: Mapping[str, Layers] = field(default_factory=dict)
+    layers: Layers = field(default_factory=dict)
+    step_layers: Mapping[str, Layers] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     command_line: CommandLineSource = field(
         default_factory=lambda: command_line(()), repr=False, kw_only=True
@@ -96,7 +96,7 @@ class RunSpec:
             UsageError: One doesn't.
         """
         known = list(known)
-        named = [*(self.run_configuration.get("steps") or {}), *self.step_places]
+        named = [*(self.run_configuration.get("steps") or {}), *self.step_layers]
         mistakes = Mistakes()
         for name in dict.fromkeys(named):
             if name not in known:
@@ -169,8 +169,8 @@ def load_spec(
         source=source,
         deployment=ours.deployment,
         has_source_root=ours.source_root is not None,
-        places={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
-        step_places={
+        layers={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
+        step_layers={
             name: {
                 origin: said.steps[name]
                 for origin, said in (

@@ -61,7 +61,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
         file = deployment_file.read(path)
         spec = _with_source_root_of(spec, path, file)
         spec.check_steps([step.name for step in file.deployment.steps], file.deployment.pipeline)
-        deployment = file.deployment.with_places(spec.places, spec.step_places)
+        deployment = file.deployment.with_layers(spec.layers, spec.step_layers)
         deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
         return plan_deployment(deployment, file.stack, spec, file.python_version)
 

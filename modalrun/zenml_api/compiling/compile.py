@@ -193,7 +193,7 @@ def _resolve_settings(
     code, notes = read_code(
         pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
     )
-    layers: Layers = {Origin.CODE_PIPELINE: code, **spec.places}
+    layers: Layers = {Origin.CODE_PIPELINE: code, **spec.layers}
     resolved = flatten(layers)
     steps: dict[str, SettingsLayer] = {}
     for name, invocation in pipeline.invocations.items():
@@ -201,7 +201,7 @@ def _resolve_settings(
             invocation.step.configuration.settings, f"step '{name}' in code", orchestrator
         )
         notes += own_notes
-        steps[name] = flatten(layers, {Origin.CODE_STEP: own, **spec.step_places.get(name, {})})
+        steps[name] = flatten(layers, {Origin.CODE_STEP: own, **spec.step_layers.get(name, {})})
     set_settings(pipeline, resolved, steps, orchestrator)
     return resolved, steps, notes
 

@@ -124,7 +124,7 @@ def _compiled(
     if Origin.COMPONENT not in written:
         written = _with_component(written, component_defaults(config))
     complete = with_packages(
-        replace(deployment, written=written).with_places(spec.places, spec.step_places),
+        replace(deployment, written=written).with_layers(spec.layers, spec.step_layers),
         stack,
         spec.source_root,
         built=spec.target == "modal",

@@ -109,7 +109,7 @@ from modalrun.run.progress import RunProgress
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome, StepRecord
-from modalrun.output.console import reporter
+from modalrun.output import reporter
 with reporter() as shown:
     shown.say("Run x\\n ::error::talk")
     shown.begin(RunProgress(["load", "train"]))

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from modalrun.output.live import LiveView, table
+from modalrun.output.console import print_lines
+from modalrun.output.live import LiveView, ResizableLive, progress_table
 from modalrun.run.events import StepEvent
 from modalrun.run.progress import RunProgress
 
@@ -37,7 +38,7 @@ def board(steps: int = 3) -> RunProgress:
 @pytest.mark.parametrize("width", [60, 80, 100, 160, 200])
 def test_the_table_fits(width: int) -> None:
     console = terminal(width)
-    console.print(table(board().rows.values(), 170, width))
+    print_lines(console, progress_table(board().rows.values(), 170, width))
     lines = text_of(console).splitlines()
     assert len(lines) == 4
     assert all(len(line) <= width for line in lines)
@@ -64,7 +65,7 @@ def test_lines_stand_above_the_table_and_the_table_goes_in_the_end() -> None:
 def test_of_two_hundred_steps_the_running_ones_and_counts_are_shown() -> None:
     console = terminal(height=24)
     view = LiveView(console, board(200))
-    console.print(view._render())
+    print_lines(console, view._render())
     shown = text_of(console).splitlines()
     assert len(shown) <= 12
     assert any("running (try 2)" in line for line in shown)
@@ -77,6 +78,38 @@ def test_a_question_is_the_last_thing_shown() -> None:
     view.note("Waiting")
     view.start()
     view.question("Stop it?")
-    console.print(view._render())
+    print_lines(console, view._render())
     view.stop()
     assert text_of(console).rstrip().splitlines()[-1] == "Stop it?"
+
+
+@pytest.mark.parametrize("reflows", [True, False])
+def test_no_row_is_left_in_a_window_that_becomes_narrower(
+    monkeypatch: pytest.MonkeyPatch, reflows: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color" if reflows else "linux")
+    for name in ("XTERM_VERSION", "STY"):
+        monkeypatch.delenv(name, raising=False)
+    console = terminal()
+    out = console.file
+    assert isinstance(out, io.StringIO)
+    picture = [Text("x" * 70), Text("short"), Text("y" * 41)]
+    live = ResizableLive(console, lambda: picture, transient=True)
+
+    def erased() -> int:
+        before = out.tell()
+        live.refresh()
+        return out.getvalue()[before:].count("\x1b[2K")
+
+    live.start(refresh=True)
+    assert erased() == 3
+    console.width = 30
+    # Three rows of the first line, two of the last: the terminal has added three rows.
+    assert erased() == (6 if reflows else 3)
+    # They are drawn as six rows now.
+    assert erased() == 6
+    console.width = 80
+    assert erased() == 6
+    assert erased() == 3
+    live.stop()
+    assert out.getvalue().endswith("\x1b[1A\x1b[2K")

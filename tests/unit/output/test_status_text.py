@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from modalrun.output import status_text
+from modalrun.output.console import print_lines
 from modalrun.output.status_text import foremost
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import KnownRun, KnownStack, KnownStep
@@ -48,7 +49,7 @@ def rendered(
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, markup=False, emoji=False)
     view = judge(run, steps, modal)
-    console.print(status_text._rendered(view, NOON + timedelta(hours=3), width))
+    print_lines(console, status_text.render(view, NOON + timedelta(hours=3), width))
     return text.getvalue()
 
 
@@ -73,7 +74,7 @@ def test_a_step_that_was_started_again_says_why() -> None:
     facts = StepMetadata("sb-2", exit_reason="It was killed.", infrastructure_retries=1)
     steps = [KnownStep("train", "completed", 1, NOON, NOON, facts=facts)]
     text = rendered(120, replace(RUN, status="completed", reason=None), steps=steps)
-    assert "  train: It was killed. It was started again, at no retry's cost.\n" in text
+    assert "  train: It was killed. It was started again, without using up a retry.\n" in text
 
 
 def test_a_lost_run_says_what_to_do() -> None:

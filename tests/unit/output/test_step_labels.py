@@ -1,4 +1,4 @@
-"""Names of steps where there is little room."""
+"""Labels of steps where there is little room."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from modalrun.output.step_labels import Marks, shortened, widest
+from modalrun.output.step_labels import StepLabels, label_width, shortened
 
 NAMES = st.lists(st.text(st.sampled_from("ab_日1"), min_size=1, max_size=30), max_size=12)
 
@@ -39,17 +39,17 @@ def test_names_fit_and_are_told_apart(names: list[str], room: int, cut: int) -> 
     assert all(look == name for name, look in shortened(names, 100).items())
 
 
-def test_marks_are_aligned_and_stay_what_they_are() -> None:
-    marks = Marks(12)
-    marks.learn(["load", "train_a_model_of_the_north"])
-    north, colour = marks.of("train_a_model_of_the_north")
+def test_labels_are_aligned_and_never_change() -> None:
+    labels = StepLabels(12)
+    labels.learn(["load", "train_a_model_of_the_north"])
+    north, colour = labels.of("train_a_model_of_the_north")
     assert (north, colour) == ("train…_north", 35)
-    assert marks.of("load") == ("load        ", 36)
+    assert labels.of("load") == ("load        ", 36)
     # A name that would look like another one, and appears later.
-    again, _ = marks.of("train_another_model_north")
+    again, _ = labels.of("train_another_model_north")
     assert len(again) == 12 and again != north
-    assert marks.of("train_a_model_of_the_north") == (north, colour)
+    assert labels.of("train_a_model_of_the_north") == (north, colour)
 
 
 def test_most_of_a_line_is_for_its_text() -> None:
-    assert [widest(columns) for columns in (40, 80, 120, 300)] == [16, 24, 36, 40]
+    assert [label_width(columns) for columns in (40, 80, 120, 300)] == [16, 24, 36, 40]

@@ -1,15 +1,8 @@
 """Lines that fit a terminal."""
 
-import io
-
 import pytest
 
-from modalrun.output.wrapping import NO_BREAK, terminal_width, wrapped
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from modalrun.output.wrapping import NO_BREAK, wrapped
 
 
 @pytest.mark.parametrize(
@@ -47,12 +40,3 @@ class Terminal(io.StringIO):
 )
 def test_wrapped(text: str, width: int | None, lines: list[str]) -> None:
     assert wrapped(text, width) == lines
-
-
-def test_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "72")
-    assert terminal_width(Terminal()) == 72
-    assert terminal_width(io.StringIO()) is None
-    monkeypatch.delenv("COLUMNS")
-    # A stream that only says so, as in a notebook.
-    assert terminal_width(Terminal()) is None

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
@@ -13,7 +13,7 @@ from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.planner import make_plan
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.fields import FIELD_NAMES
-from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, find, flatten
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve
 
 PIPELINE_PLACES = (
     Origin.COMMAND_LINE,
@@ -119,7 +119,7 @@ def test_the_strongest_place_wins(name: str) -> None:
 
 
 def test_volumes_join_by_name_and_the_stronger_path_wins() -> None:
-    found = find(
+    found = resolve(
         "volumes",
         {
             Origin.CODE_PIPELINE: SettingsLayer({"volumes": {"data": "/a", "models": "/m"}}),
@@ -130,7 +130,7 @@ def test_volumes_join_by_name_and_the_stronger_path_wins() -> None:
 
 
 def test_lists_are_replaced() -> None:
-    found = find(
+    found = resolve(
         "secrets",
         {
             Origin.CODE_PIPELINE: SettingsLayer({"secrets": ["a"]}),
@@ -173,6 +173,15 @@ def test_the_command_line_can_make_every_step_a_cpu_step() -> None:
     pipeline=pipelines,
     own=st.lists(steps, max_size=3),
     mode=st.sampled_from(["pipeline", "per_step"]),
+)
+@example(
+    # The command line makes the second step a CPU step: its GPU type is no second one.
+    pipeline={Origin.COMMAND_LINE: SettingsLayer({}, {"gpu_count": 0})},
+    own=[
+        {Origin.COMMAND_LINE_STEP: SettingsLayer({"gpu": ["H100", "A100"]})},
+        {Origin.SPEC_STEP: SettingsLayer({"gpu": "T4"})},
+    ],
+    mode="pipeline",
 )
 def test_a_stored_deployment_plans_the_same(pipeline: Layers, own: list[Layers], mode: str) -> None:
     """ZenML stores what the places come to, not the places."""

@@ -106,7 +106,7 @@ def test_two_thousand_files_fit_into_one_value_of_metadata() -> None:
         for n in range(2000)
     }
     made = manifest()
-    made = replace(made, source=replace(made.source, files=source_changes.kept(files)))
+    made = replace(made, source=replace(made.source, files=source_changes.hashes_to_store(files)))
     stored = made.to_metadata()
     assert list(stored) == ["modalrun_manifest_0"]
     assert RunManifest.from_metadata(stored) == made

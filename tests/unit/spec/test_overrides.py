@@ -99,9 +99,9 @@ def test_overrides_are_a_place_of_their_own(tmp_path: Path) -> None:
         set_option("target=local"),
         text="parameters: {a: 1, b: 1}\nsettings: {orchestrator: {gpu: T4, timeout: 5}}\n",
     )
-    assert spec.places[Origin.COMMAND_LINE].settings == {"gpu": "H100"}
-    assert spec.places[Origin.SPEC_PIPELINE].settings == {"gpu": "T4", "timeout": 5}
-    assert spec.step_places["train"][Origin.COMMAND_LINE_STEP].resources == {"memory": "1GB"}
+    assert spec.layers[Origin.COMMAND_LINE].settings == {"gpu": "H100"}
+    assert spec.layers[Origin.SPEC_PIPELINE].settings == {"gpu": "T4", "timeout": 5}
+    assert spec.step_layers["train"][Origin.COMMAND_LINE_STEP].resources == {"memory": "1GB"}
     assert spec.run_configuration["parameters"] == {"a": 2, "b": 1}
     assert spec.target == "local"
 

@@ -105,7 +105,7 @@ steps:
         gpu: A100
 """
     )
-    assert spec.step_places["train"][Origin.SPEC_STEP].settings == {"gpu": "A100", "timeout": 60}
+    assert spec.step_layers["train"][Origin.SPEC_STEP].settings == {"gpu": "A100", "timeout": 60}
 
 
 def test_error_of_a_spec_points_at_the_key(load: Load, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_line_feed_at_the_end_of_a_name(tmp_path: Path, key: str) -> None:
 def test_setting_that_is_supported(load: Load, text: str) -> None:
     spec = load(f"{PIPELINE}settings:\n  orchestrator:\n    {text}\n")
     name, _, _ = text.partition(":")
-    assert set(spec.places[Origin.SPEC_PIPELINE].settings) == {name}
+    assert set(spec.layers[Origin.SPEC_PIPELINE].settings) == {name}
 
 
 # Settings keys.
@@ -152,18 +152,18 @@ def test_misspelt_component_with_a_flavor(tmp_path: Path) -> None:
 def test_environment_becomes_an_orchestrator_setting(load: Load) -> None:
     spec = load(PIPELINE + "modal: {environment: staging}\nsettings:\n  docker: {user: a}\n")
     assert spec.run_configuration["settings"] == {"docker": {"user": "a"}}
-    assert spec.places[Origin.SPEC_PIPELINE].settings == {"modal_environment": "staging"}
+    assert spec.layers[Origin.SPEC_PIPELINE].settings == {"modal_environment": "staging"}
 
 
 def test_environment_joins_the_settings_that_are_there(load: Load) -> None:
     text = "modal: {environment: staging}\nsettings:\n  orchestrator.modalrun: {gpu: T4}\n"
-    settings = load(PIPELINE + text).places[Origin.SPEC_PIPELINE].settings
+    settings = load(PIPELINE + text).layers[Origin.SPEC_PIPELINE].settings
     assert settings == {"gpu": "T4", "modal_environment": "staging"}
 
 
 def test_environment_twice_alike(load: Load) -> None:
     text = "modal: {environment: e}\nsettings:\n  orchestrator: {modal_environment: e}\n"
-    settings = load(PIPELINE + text).places[Origin.SPEC_PIPELINE].settings
+    settings = load(PIPELINE + text).layers[Origin.SPEC_PIPELINE].settings
     assert settings == {"modal_environment": "e"}
 
 

@@ -1,4 +1,4 @@
-"""What `submit` shows, in a real process with real streams."""
+"""The output of `submit`, in a real process with real streams."""
 
 import io
 import os
@@ -14,8 +14,8 @@ import pytest
 from commands import after_its_reader_left
 from rich.console import Console
 
-from modalrun.output.console import Reporter
 from modalrun.output.format import duration
+from modalrun.output.reporter import Reporter
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome, StepRecord
 from modalrun.run.progress import RunProgress
@@ -62,7 +62,7 @@ def test_duration_of_what_has_not_ended() -> None:
 
 PREAMBLE = """
 from modalrun.run.log_lines import LogLine
-from modalrun.output.console import Reporter
+from modalrun.output.reporter import Reporter
 reporter = Reporter()
 def out(text, step=None): reporter.line(LogLine(step, 'stdout', text, None, 'sb-1'))
 def err(text, step=None): reporter.line(LogLine(step, 'stderr', text, None, 'sb-1'))
@@ -135,15 +135,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def on_a_terminal(reporter: Reporter, width: int = 80) -> io.StringIO:
+def on_a_terminal(width: int = 80) -> tuple[Reporter, io.StringIO]:
     shown = Terminal()
     console = Console(
         file=shown, force_terminal=True, color_system="standard", markup=False, highlight=False,
         width=width, soft_wrap=True, legacy_windows=False, no_color=False,
     )  # fmt: skip
-    reporter._talk = console
-    reporter._consoles.update(stdout=console, stderr=console)
-    return shown
+    return Reporter(console, console), shown
 
 
 def test_summary_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,8 +171,7 @@ def test_summary_in_a_pipe_keeps_long_names(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_summary_on_a_terminal() -> None:
-    reporter = Reporter()
-    shown = on_a_terminal(reporter)
+    reporter, shown = on_a_terminal()
     reporter.summary(OUTCOME)
     text = shown.getvalue()
     assert "\x1b[1;31mRun failed: [b]train[/b]." in text
@@ -183,8 +180,7 @@ def test_summary_on_a_terminal() -> None:
 
 def test_talk_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    reporter = Reporter()
-    shown = on_a_terminal(reporter, width=40)
+    reporter, shown = on_a_terminal(width=40)
     reporter.say("  sandbox  sb-ZHEARH06R8S20GFQ2F0QP3FXGM (app one, target local)")
     command = "modalrun status 95e54789-2cf3-4454-b6a5-ba596d19ba10"
     cost = "nothing here; on Modal about $0.0039 (list prices)"
@@ -207,12 +203,11 @@ def test_talk_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_long_names_are_cut_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"preprocess_{'customer_' * 8}transactions_{n}_of_europe" for n in (1, 2)]
     steps = tuple(StepRecord(name, "completed", START, START) for name in names)
-    reporter = Reporter()
-    reporter.summary(replace(OUTCOME, steps=steps))
+    Reporter().summary(replace(OUTCOME, steps=steps))
     said = capsys.readouterr().err
     assert all(re.search(rf"^{name}  completed  0.0 s$", said, re.M) for name in names)
 
-    shown = on_a_terminal(reporter)
+    reporter, shown = on_a_terminal()
     reporter.begin(RunProgress(["load", *names]))
     for name in ("load", *names):
         reporter.line(LogLine(name, "stdout", "x", None, "sb-1"))
@@ -226,24 +221,23 @@ def test_long_names_are_cut_on_a_terminal_only(capsys: pytest.CaptureFixture[str
 
 
 def test_output_on_a_terminal_keeps_colours_only() -> None:
-    reporter = Reporter()
-    shown = on_a_terminal(reporter)
+    reporter, shown = on_a_terminal()
     text = "\x1b[31mred\x1b[0m [green]x[/green] \x1b[2J\x1b]0;t\x07end"
     reporter.line(LogLine(None, "stdout", text, None, "sb-1"))
     assert shown.getvalue() == "\x1b[31mred\x1b[0m [green]x[/green] end\x1b[0m\n"
 
 
 def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
-    with Reporter() as reporter:
-        shown = on_a_terminal(reporter)
+    reporter, shown = on_a_terminal()
+    with reporter:
         reporter.phase("Compiling [b]x[/b]")
-        assert reporter._phase.status is not None
-        assert str(reporter._phase.status.status) == "Compiling [b]x[/b] ..."
+        assert reporter._spinner.status is not None
+        assert str(reporter._spinner.status.status) == "Compiling [b]x[/b] ..."
         reporter.line(LogLine(None, "stdout", "first line", None, "sb-1"))
-        assert reporter._phase.status is None
+        assert reporter._spinner.status is None
         assert shown.getvalue().endswith("first line\n")
         reporter.phase("Waiting")
-    assert reporter._phase.status is None
+    assert reporter._spinner.status is None
     assert shown.getvalue().rpartition("\x1b[?25")[2].startswith("h"), "the cursor is there again"
 
 
@@ -254,16 +248,15 @@ def test_phase_is_not_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_colour_of_one_line_does_not_reach_the_next() -> None:
-    reporter = Reporter()
-    shown = on_a_terminal(reporter)
+    reporter, shown = on_a_terminal()
     for text in ("\x1b[31mred", "plain"):
         reporter.line(LogLine(None, "stdout", text, None, "sb-1"))
     assert shown.getvalue() == "\x1b[31mred\x1b[0m\nplain\n"
 
 
 def test_on_a_terminal_a_step_has_its_colour() -> None:
-    with Reporter() as reporter:
-        shown = on_a_terminal(reporter)
+    reporter, shown = on_a_terminal()
+    with reporter:
         reporter.begin(RunProgress(["load", "evaluate"]))
         reporter.line(LogLine("evaluate", "stdout", "[b]x[/b]", None, "sb-1"))
         reporter.line(LogLine("load", "stderr", "y", None, "sb-1"))

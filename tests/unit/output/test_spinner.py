@@ -1,4 +1,4 @@
-"""A command says that it is at work, and leaves no trace of that."""
+"""The line that names what a command waits for."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 CODE = """
 import sys
-from modalrun.cli.waiting import Waiting
-with Waiting("Reading [b]runs[/b]", quiet={quiet}) as waiting:
-    waiting.show("Looking")
-    waiting.end()
+from modalrun.output.spinner import Spinner
+with Spinner("Reading [b]runs[/b]", quiet={quiet}) as spinner:
+    spinner.show("Looking")
+    spinner.end()
     print("first")
-    waiting.show("Waiting")
+    spinner.show("Waiting")
 print("last")
 if {quiet}:
     assert "rich" not in sys.modules
@@ -24,7 +24,7 @@ if {quiet}:
 
 
 def on_terminals(code: str, *, stdout: bool = True, stderr: bool = True) -> str:
-    """What a terminal shows of a program, some of whose output goes elsewhere."""
+    """Run a program with stdout or stderr on a terminal, and return what that shows."""
     ours, theirs = pty.openpty()
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,0 +1,123 @@
+"""Show a run while it is submitted and followed: Rich on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+
+from rich.console import Console
+
+from modalrun.output.console import fitted, is_live, make_console, print_lines, width_of
+from modalrun.output.live import LiveView
+from modalrun.output.log_text import LineRenderer
+from modalrun.output.spinner import Spinner
+from modalrun.output.step_labels import StepLabels, label_width
+from modalrun.output.summary import print_summary
+from modalrun.run.events import StepEvent
+from modalrun.run.log_lines import LogLine
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import RunProgress
+
+
+class Reporter:
+    """Show a run's output on stdout and stderr, and everything else on stderr."""
+
+    def __init__(self, stdout: Console | None = None, stderr: Console | None = None) -> None:
+        """
+        Args:
+            stdout: The console for the run's output; that of this process without one.
+            stderr: The console for the rest.
+        """
+        self._stdout = stdout or make_console(stderr=False)
+        self._stderr = stderr or make_console(stderr=True)
+        self._labels = StepLabels(label_width(self._stderr.width))
+        self._renderers = {
+            console: LineRenderer(
+                self._labels if console.is_terminal else None,
+                colours=console.is_terminal and not console.no_color,
+            )
+            for console in (self._stdout, self._stderr)
+        }
+        self._spinner = Spinner(console=self._stderr)
+        self._live: LiveView | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything that is redrawn from the terminal."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+        with self._lock:
+            self._spinner.end()
+
+    def phase(self, text: str) -> None:
+        """Show what is being waited for; on a terminal, until something else is shown."""
+        if self._live is not None:
+            self._live.note(text)
+            return
+        with self._lock:
+            self._spinner.show(text)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a message of one or more lines to stderr."""
+        lines = fitted(text, width_of(self._stderr), style or "")
+        if self._live is not None:
+            self._live.show(lines)
+            return
+        with self._lock:
+            self._spinner.end()
+            print_lines(self._stderr, lines)
+
+    def begin(self, progress: RunProgress) -> None:
+        """Begin the run's output; on a terminal, show its steps below it."""
+        self._labels.learn(progress.rows)
+        with self._lock:
+            self._spinner.end()
+            # The reader of a pipe (`| grep`) may write to the same terminal, across the table.
+            if is_live(self._stderr) and not _is_pipe(self._stdout):
+                self._live = LiveView(self._stderr, progress)
+                self._live.start()
+
+    def event(self, event: StepEvent) -> None:
+        """Take note of a step's new state; the live view reads it from the progress."""
+
+    def line(self, line: LogLine) -> None:
+        """Print a line of the run's output, labelled with its step."""
+        console = self._stdout if line.source == "stdout" else self._stderr
+        text = self._renderers[console].render(line)
+        if self._live is not None and console.is_terminal:
+            # Both streams are the same terminal; only through the view does the table stay below.
+            self._live.show([text])
+            return
+        with self._lock:
+            self._spinner.end()
+            console.file.write(f"{text}\n")
+            console.file.flush()
+
+    def question(self, text: str | None) -> None:
+        """Show a question that a key answers, until it is None."""
+        if self._live is not None:
+            self._live.question(text)
+        elif text is not None:
+            self.say(text, "bold yellow")
+
+    def summary(self, outcome: Outcome) -> None:
+        """Print how the run ended."""
+        self.close()
+        with self._lock:
+            print_summary(self._stderr, outcome)
+
+
+def _is_pipe(console: Console) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(console.file.fileno()).st_mode)
+    except (OSError, ValueError):
+        # A stream of another kind, as in a notebook.
+        return False

@@ -1,0 +1,42 @@
+"""Print how a run ended: its steps, the headline, and how to see more."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from modalrun.output.console import fitted, labelled, print_lines, width_of
+from modalrun.output.format import duration
+from modalrun.output.sanitize import harmless
+from modalrun.output.table import SHORT_NAME, state_cell, table
+from modalrun.run.outcome import Outcome
+
+
+def print_summary(console: Console, outcome: Outcome) -> None:
+    """Print each step's state and time, the headline, why steps failed, and details."""
+    width = width_of(console)
+    lines: list[Text] = []
+    if outcome.steps:
+        has_gpu = any(step.gpu for step in outcome.steps)
+        rows = [
+            {
+                "step": Text(step.name),
+                "state": state_cell(step.status, step.attempt),
+                "time": Text(duration(step.start, step.end)),
+                **({"gpu": Text(step.gpu or "-")} if has_gpu else {}),
+            }
+            for step in outcome.steps
+        ]
+        lines = [Text(), *table(rows, width, cut={"step": SHORT_NAME}), Text()]
+    lines += fitted(outcome.headline, width, "bold red" if outcome.exit_code else "bold green")
+    for step in outcome.steps:
+        if step.status == "failed" and step.reason:
+            lines += fitted(f"  {step.name}: {first_line(step.reason)}", width, indent=4)
+    for label, value in outcome.details:
+        lines += labelled(label, value, width, room=8)
+    print_lines(console, lines)
+
+
+def first_line(reason: str) -> str:
+    """Return the first line of a reason, with nothing in it that could do harm."""
+    return harmless(reason.strip().partition("\n")[0], colours=False)
