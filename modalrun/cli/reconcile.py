@@ -30,7 +30,7 @@ def reconcile(
     from modalrun.run import records
     from modalrun.zenml_api import session
 
-    wanted = records.wanted(run, interactive=interactive())
+    wanted = records.run_argument(run, interactive=interactive())
     with Spinner("Reading the run") as spinner, session.zenml_session():
         found = status.resolve(wanted, interactive=False)
 

@@ -46,7 +46,7 @@ def resume(
     from modalrun.run import records
     from modalrun.zenml_api import session
 
-    wanted = records.wanted(run, interactive=interactive())
+    wanted = records.run_argument(run, interactive=interactive())
     with reporter() as shown, contextlib.ExitStack() as zenml:
         # ZenML takes seconds to import.
         shown.phase("Reading the run")

@@ -11,7 +11,7 @@ from modalrun.cli.run_argument import Run, interactive
 from modalrun.output.spinner import Spinner
 
 if TYPE_CHECKING:
-    from modalrun.run.records import KnownRun
+    from modalrun.run.records import RunRecord
     from modalrun.run.status import RunStatus
 
 
@@ -45,7 +45,7 @@ def status(
     from modalrun.run import records
     from modalrun.zenml_api import session
 
-    wanted = records.wanted(run, interactive=interactive())
+    wanted = records.run_argument(run, interactive=interactive())
     quiet = output is OutputOption.json
     with Spinner("Reading the run", quiet=quiet) as spinner, session.zenml_session():
         found = runs.resolve(wanted, interactive=False)
@@ -67,7 +67,7 @@ def status(
 
 
 def _watch(
-    found: KnownRun, output: OutputOption, spinner: Spinner, *, exit_wanted: bool
+    found: RunRecord, output: OutputOption, spinner: Spinner, *, exit_wanted: bool
 ) -> RunStatus:
     from modalrun.observe.watch import watch
 

@@ -14,13 +14,8 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import PREFIX, Announced, RunMetadata, from_metadata
 from modalrun.zenml_api.compiling.code_settings import component_config, credentials
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.records.runs import (
-    environment,
-    get_run,
-    publish_metadata,
-    run_url,
-    step_runs,
-)
+from modalrun.zenml_api.records.queries import get_run, run_url, step_runs
+from modalrun.zenml_api.records.runs import environment, publish_metadata
 from modalrun.zenml_api.stacks import load_stack, orchestrator_of
 
 
@@ -34,7 +29,7 @@ class StoppableRun:
         status: ZenML's status of it.
         finished: Whether that status is final.
         running: Steps that ZenML records as unfinished.
-        facts: Where its sandboxes are; None if modalrun has stored nothing (yet).
+        metadata: Where its sandboxes are; None if modalrun has stored nothing (yet).
         announced: Where they will be, once that is known.
         credentials: The Modal token of its stack's orchestrator, if it has one. Never printed.
     """
@@ -44,7 +39,7 @@ class StoppableRun:
     status: str
     finished: bool
     running: tuple[str, ...]
-    facts: RunMetadata | None
+    metadata: RunMetadata | None
     announced: Announced | None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
@@ -59,7 +54,7 @@ class ResumableRun:
         url: Its page on ZenML's dashboard, if there is one.
         status: ZenML's status of it.
         finished: Whether that status is final.
-        facts: The metadata of its run sandbox, if it has got one.
+        metadata: The metadata of its run sandbox, if it has got one.
         manifest: The driver's manifest; None for a run without a driver.
         environment: Variables for the driver. They hold ZenML's credentials.
         credentials: The Modal token of the stack's orchestrator. Never printed.
@@ -70,7 +65,7 @@ class ResumableRun:
     url: str | None
     status: str
     finished: bool
-    facts: RunMetadata | None
+    metadata: RunMetadata | None
     manifest: RunManifest | None
     environment: Mapping[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
@@ -93,7 +88,7 @@ def read_stoppable(run_id: str) -> StoppableRun:
             status=run.status.value,
             finished=run.status.is_finished,
             running=tuple(dict.fromkeys(running)),
-            facts=from_metadata(RunMetadata, run.run_metadata),
+            metadata=from_metadata(RunMetadata, run.run_metadata),
             announced=announced,
             credentials=_token(run, announced.target if announced is not None else "local"),
         )
@@ -130,7 +125,7 @@ def read_resumable(run_id: str) -> ResumableRun:
             url=run_url(run),
             status=run.status.value,
             finished=run.status.is_finished,
-            facts=from_metadata(RunMetadata, run.run_metadata),
+            metadata=from_metadata(RunMetadata, run.run_metadata),
             manifest=manifest,
             environment=variables,
             credentials=token,
