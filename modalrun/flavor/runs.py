@@ -147,7 +147,7 @@ def status(
     with _worded(), _same_variables():
         view = runs.look(queries.run_record(run))
         if view.state == LOST and view.over:
-            view = reconcile.reconcile(view.run).view
+            view = reconcile.reconcile(view).status
         for note in view.notes:
             logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
         known = {status.value for status in ExecutionStatus}
