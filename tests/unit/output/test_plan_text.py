@@ -10,7 +10,7 @@ from modalrun.output.plan_text import lines
 from modalrun.plan import pricing
 from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.planner import make_plan
-from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.pricing import LIST_PRICES
 from modalrun.plan.stack import StackFacts
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
