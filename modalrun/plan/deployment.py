@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modalrun.plan.docker_settings import GATHERED
+from modalrun.plan.image_layers import GATHERED
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 

@@ -13,7 +13,7 @@ from modalrun.errors import UsageError
 from modalrun.plan import deployment_file
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.deployment_file import DeploymentFile
-from modalrun.plan.docker_settings import GATHERED
+from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.model import RUN_SANDBOX
 from modalrun.plan.stack import Component, StackFacts
 from modalrun.spec.precedence import Origin, SettingsLayer

@@ -10,7 +10,7 @@ from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, StepView
-from modalrun.plan.docker_settings import GATHERED
+from modalrun.plan.image_layers import GATHERED
 from modalrun.run.run_plan import PlannedStep
 from modalrun.zenml_api.compiling.image_builds import _is_in
 from modalrun.zenml_api.compiling.requirements import gather as gather_packages
