@@ -12,7 +12,7 @@ from modalrun.driver.foresight import Foresight
 from modalrun.driver.scheduler import State
 from modalrun.errors import ModalrunError
 from modalrun.run.contract import GO
-from modalrun.run.manifest import RunManifest, StepOrder
+from modalrun.run.run_plan import PlannedStep, RunPlan
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox
@@ -53,37 +53,38 @@ class Ahead:
 
     def __init__(
         self,
-        order: RunManifest,
+        plan: RunPlan,
         *,
-        create: Callable[[StepOrder, asyncio.Event], Awaitable[StepSandbox]],
+        create: Callable[[PlannedStep, asyncio.Event], Awaitable[StepSandbox]],
         tell: Callable[..., None],
         beside: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
         """
         Args:
-            order: The run.
+            plan: The run.
             create: Creates a sandbox that waits.
             tell: Writes an event of a step.
             beside: Has something done that nothing waits for.
         """
-        self._steps = {step.name: step for step in order.steps}
+        self._steps = {step.name: step for step in plan.steps}
         self._create = create
         self._tell = tell
         self._beside = beside
         self._early: dict[str, _Early] = {}
         self._tried: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        prewarm = plan.settings.prewarm
         suited = [
             step.name
-            for step in order.steps
-            if order.prewarm == "all"
-            or (order.prewarm == "cpu" and not order.sandboxes[step.sandbox].gpus)
+            for step in plan.steps
+            if step.sandbox is not None
+            and (prewarm == "all" or (prewarm == "cpu" and not step.sandbox.resources.gpus))
         ]
         self.wanted = bool(suited)
         self.foresight = Foresight(
-            {step.name: step.upstream for step in order.steps},
+            {step.name: step.upstream for step in plan.steps},
             suited=suited,
-            most=order.max_parallelism or len(order.steps),
+            most=plan.settings.max_parallelism or len(plan.steps),
         )
 
     def look(self, states: Mapping[str, State]) -> None:
@@ -163,7 +164,7 @@ class Ahead:
         for step in list(self._early):
             self.discard(step)
 
-    async def _see_through(self, step: StepOrder, early: _Early) -> None:
+    async def _see_through(self, step: PlannedStep, early: _Early) -> None:
         """Create a sandbox and watch it until it has ended or is used."""
         from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 

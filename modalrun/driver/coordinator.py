@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import Ahead
 from modalrun.driver.recorder import Records
-from modalrun.driver.sandbox_request import build_request
+from modalrun.driver.sandbox_request import spec_of_attempt
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.takeover import Takeover, told_again
 from modalrun.errors import ModalrunError
 from modalrun.run import events, sandbox_exit
 from modalrun.run.events import StepEvent, StepState
-from modalrun.run.manifest import RunManifest, StepOrder
+from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
+from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
+    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
     from modalrun.zenml_api.execution.recorder import RunRecorder
 
 STOP_REASON = "ZenML was asked to stop the run"
@@ -59,15 +61,20 @@ class Coordinator:
     """
 
     def __init__(
-        self, order: RunManifest, fleet: StepSandboxes, records: Records, say: Callable[[str], None]
+        self,
+        manifest: RunManifest,
+        fleet: StepSandboxes,
+        records: Records,
+        say: Callable[[str], None],
     ) -> None:
         self.fleet = fleet
         self.gave_up = False
-        self._order = order
+        self._manifest = manifest
+        self._settings = manifest.plan.settings
         self._records = records
         self._say = say
-        self._steps = {step.name: step for step in order.steps}
-        self._tries = {step.name: _Tries() for step in order.steps}
+        self._steps = {step.name: step for step in manifest.plan.steps}
+        self._tries = {step.name: _Tries() for step in manifest.plan.steps}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._members: dict[str, StepSandbox] = {}
         self._last: dict[str, str | None] = dict.fromkeys(self._steps)
@@ -90,7 +97,9 @@ class Coordinator:
         self._creating: set[str] = set()
         self._created = asyncio.Event()
         self._scheduler: Scheduler
-        self._ahead = Ahead(order, create=self._create_early, tell=self._tell, beside=self._beside)
+        self._ahead = Ahead(
+            manifest.plan, create=self._create_early, tell=self._tell, beside=self._beside
+        )
 
     @property
     def succeeded(self) -> bool:
@@ -109,7 +118,7 @@ class Coordinator:
 
     async def run(self, taken: Takeover | None = None) -> None:
         """Walk until every step is in a final state."""
-        done = {step.name for step in self._order.steps if step.done}
+        done = set(self._manifest.cached)
         for step in sorted(done):
             self._tell(step, "cached")
         if taken is not None:
@@ -124,9 +133,9 @@ class Coordinator:
             if state.status == "failed" and name in self._steps and name not in self._members
         ]
         self._scheduler = Scheduler(
-            {step.name: step.upstream for step in self._order.steps},
-            mode=FailureMode(self._order.failure_mode),
-            max_parallelism=self._order.max_parallelism,
+            {step.name: step.upstream for step in self._manifest.plan.steps},
+            mode=FailureMode(self._manifest.failure_mode),
+            max_parallelism=self._settings.max_parallelism,
             done=done,
             running={*self._members, *failed},
         )
@@ -243,7 +252,7 @@ class Coordinator:
     def _start(self, name: str) -> None:
         self._tasks[name] = asyncio.create_task(self._see_through(self._steps[name]))
 
-    async def _see_through(self, step: StepOrder) -> None:
+    async def _see_through(self, step: PlannedStep) -> None:
         """Run one step to its end, whatever happens."""
         try:
             succeeded = await self._run(step)
@@ -256,13 +265,13 @@ class Coordinator:
             self._fail(step, f"a fault of modalrun's own: {error}")
             succeeded = False
         del self._tasks[step.name]
-        if step.name in self._failed and self._order.failure_mode == FailureMode.FAIL_FAST.value:
+        if step.name in self._failed and self._manifest.failure_mode == FailureMode.FAIL_FAST.value:
             reason = f"step `{step.name}` failed"
             self._start_nothing(reason)
             self._end_running(reason)
         self._act(self._scheduler.ended(step.name, succeeded=succeeded))
 
-    async def _run(self, step: StepOrder) -> bool:
+    async def _run(self, step: PlannedStep) -> bool:
         """Try one step until it has succeeded or may not be tried again."""
         tries = self._tries[step.name]
         member = self._members.get(step.name)
@@ -272,7 +281,8 @@ class Coordinator:
             self._fail(step, "It failed before.", attempt=tries.sandboxes)
             return False
         unknown = member is None and state is None
-        if unknown and step.look_up and await self._cached(step.name):
+        # The cache was asked about steps without upstream steps when the run was submitted.
+        if unknown and step.caches and step.upstream and await self._cached(step.name):
             self._ahead.discard(step.name)
             self._tell(step.name, "cached")
             return True
@@ -292,7 +302,7 @@ class Coordinator:
         return False
 
     async def _try(
-        self, step: StepOrder, tries: _Tries, member: StepSandbox | None
+        self, step: PlannedStep, tries: _Tries, member: StepSandbox | None
     ) -> SandboxExit | None:
         """One sandbox, from its creation to its end; None where it was not wanted any more."""
         from modalrun.modal_api.step_sandboxes import GivenUp, Refused
@@ -306,7 +316,7 @@ class Coordinator:
             self._creating.add(step.name)
             try:
                 member = await self.fleet.create(
-                    self._wanted(step, tries),
+                    self._spec(step, tries),
                     self._stopping,
                     # What waits must not stand in the way of what could run.
                     no_room=self._ahead.discard_all,
@@ -324,16 +334,16 @@ class Coordinator:
         state = self._states.get(step.name)
         began = time.time()
         self._ahead.foresight.began(step.name, began, early=waited is not None)
-        sandbox = self._order.sandboxes[step.sandbox]
+        asked = _sandbox(step).resources
         self._tell(
             step.name,
             "running",
             attempt=tries.sandboxes,
             sandbox=member.id,
             # Of a sandbox that another driver created only the first choice is known.
-            gpu=member.gpu or next(iter(sandbox.gpus), None),
-            cpu=sandbox.cpu,
-            memory=sandbox.memory,
+            gpu=member.gpu or asked.gpu,
+            cpu=asked.cpu,
+            memory=asked.memory,
             wasted=waited,
             began=state.began if adopted and state and _is_running(state) else None,
         )
@@ -349,12 +359,12 @@ class Coordinator:
             self._beside(self._note_startup(step.name, began))
         return end
 
-    async def _create_early(self, step: StepOrder, given_up: asyncio.Event) -> StepSandbox:
+    async def _create_early(self, step: PlannedStep, given_up: asyncio.Event) -> StepSandbox:
         """Create a step's sandbox before its turn."""
         tries = self._tries[step.name]
         tries.sandboxes += 1
         # One that Modal has no room for now is asked for again when its turn comes.
-        asked = self._wanted(step, tries, early=True)
+        asked = self._spec(step, tries, early=True)
         return await self.fleet.create(asked, given_up, no_room=given_up.set)
 
     async def _note_startup(self, step: str, began: float) -> None:
@@ -363,7 +373,7 @@ class Coordinator:
             self._ahead.foresight.saw_startup(state.began - began)
 
     async def _judge(
-        self, step: StepOrder, tries: _Tries, end: SandboxExit, sandbox: str | None
+        self, step: PlannedStep, tries: _Tries, end: SandboxExit, sandbox: str | None
     ) -> bool | None:
         """Whether a step has succeeded; None where it is to be tried again."""
         state = None
@@ -444,11 +454,11 @@ class Coordinator:
         await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=final))
 
     def _may_retry(
-        self, step: StepOrder, tries: _Tries, end: SandboxExit, state: StepRecord | None
+        self, step: PlannedStep, tries: _Tries, end: SandboxExit, state: StepRecord | None
     ) -> str | None:
         """What will be done about a bad end, in words; None for nothing."""
         if end.is_infrastructure and not _has_failed(state, tries):
-            most = self._order.infrastructure_retries
+            most = self._settings.infrastructure_retries
             if tries.infrastructure >= most:
                 return None
             tries.infrastructure += 1
@@ -466,22 +476,22 @@ class Coordinator:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _wanted(self, step: StepOrder, tries: _Tries, *, early: bool = False) -> SandboxRequest:
-        return build_request(
-            self._order,
+    def _spec(self, step: PlannedStep, tries: _Tries, *, early: bool = False) -> SandboxSpec:
+        return spec_of_attempt(
+            self._manifest,
             step.name,
-            self._order.sandboxes[step.sandbox],
+            _sandbox(step),
             attempt=tries.sandboxes,
             retries=tries.infrastructure,
             record=tries.record,
             early=early,
         )
 
-    def _fail(self, step: StepOrder, reason: str, **more: Any) -> None:
+    def _fail(self, step: PlannedStep, reason: str, **more: Any) -> None:
         self._failed.append(step.name)
         self._tell(step.name, "failed", reason=reason, **more)
 
-    def _ended(self, step: StepOrder, state: StepState, end: SandboxExit) -> None:
+    def _ended(self, step: PlannedStep, state: StepState, end: SandboxExit) -> None:
         """Tell of the end of a sandbox."""
         self._tell(
             step.name,
@@ -500,6 +510,12 @@ class Coordinator:
     def _write(self, event: StepEvent) -> None:
         sys.stdout.write(events.line(event))
         sys.stdout.flush()
+
+
+def _sandbox(step: PlannedStep) -> SandboxSpec:
+    # Every step of a `per_step` run has one.
+    assert step.sandbox is not None
+    return step.sandbox
 
 
 def _has_failed(state: StepRecord | None, tries: _Tries) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver.sandbox_request import build_request
+from modalrun.driver.sandbox_request import spec_of_attempt
 from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
@@ -20,9 +20,10 @@ from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import SandboxSpec
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
+    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
 
 END_SECONDS = 20.0
 """How long the end of all sandboxes is waited for."""
@@ -47,26 +48,26 @@ class _Going:
 class IsolatedSteps:
     """Creates sandboxes and sees them through to their ends, in a loop of its own.
 
-    A sandbox that is lost is replaced, for the same record, as often as the order allows.
+    A sandbox that is lost is replaced, for the same record, as often as the run allows.
 
     Attributes:
-        order: The run.
+        manifest: The run.
         on_end: Called from a thread of ours whenever a step has ended for good.
         may_go_on: Called from a thread of ours: whether ZenML would have a step executed (again),
             by the id of its record; False where the record has an end.
     """
 
-    def __init__(self, order: RunManifest, fleet: StepSandboxes | None = None) -> None:
+    def __init__(self, manifest: RunManifest, fleet: StepSandboxes | None = None) -> None:
         """Connect.
 
         Args:
-            order: The run; its variables are in the environment.
-            fleet: Where the sandboxes come from; Modal, by the order, without it.
+            manifest: The run; its variables are in the environment.
+            fleet: Where the sandboxes come from; Modal, by the manifest, without it.
 
         Raises:
             ModalrunError: The token is not accepted.
         """
-        self.order = order
+        self.manifest = manifest
         self.on_end: Callable[[], None] = lambda: None
         self.may_go_on: Callable[[str], bool] = lambda step_run: True
         self._going: dict[str, _Going] = {}
@@ -74,9 +75,9 @@ class IsolatedSteps:
         self._closed: set[str] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="sandboxes", daemon=True).start()
-        self._fleet = fleet or _fleet(order)
+        self._fleet = fleet or _fleet(manifest)
         self._given_up = asyncio.Event()
-        self._room = asyncio.Semaphore(order.max_parallelism or sys.maxsize)
+        self._room = asyncio.Semaphore(manifest.plan.settings.max_parallelism or sys.maxsize)
         self._ask(self._fleet.open())
 
     def submit(self, step: IsolatedStep) -> None:
@@ -161,7 +162,7 @@ class IsolatedSteps:
         going.sandboxes = self._sandboxes[key]
         self._tell(going, "starting")
         try:
-            going.member = await self._fleet.create(self._wanted(going), self._given_up)
+            going.member = await self._fleet.create(self._spec(going), self._given_up)
         except Refused as error:
             self._tell(going, "failed", reason=str(error))
             raise RunFailedError(f"Modal refuses the sandbox of '{step.name}': {error}") from error
@@ -208,7 +209,7 @@ class IsolatedSteps:
         Raises:
             RunFailedError: Modal refuses another.
         """
-        most = self.order.infrastructure_retries
+        most = self.manifest.plan.settings.infrastructure_retries
         if not end.is_infrastructure or going.restarts >= most or self._is_unwanted(going):
             return False
         if not await asyncio.to_thread(self.may_go_on, going.step.step_run):
@@ -235,10 +236,10 @@ class IsolatedSteps:
     def _ask(self, question: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(question, self._loop).result()
 
-    def _wanted(self, going: _Going) -> SandboxRequest:
+    def _spec(self, going: _Going) -> SandboxSpec:
         step = going.step
-        return build_request(
-            self.order,
+        return spec_of_attempt(
+            self.manifest,
             step.name,
             step.sandbox,
             attempt=going.sandboxes,
@@ -249,12 +250,12 @@ class IsolatedSteps:
 
     def _tell_running(self, going: _Going) -> None:
         assert going.member is not None
-        asked = going.step.sandbox
+        asked = going.step.sandbox.resources
         self._tell(
             going,
             "running",
             sandbox=going.member.id,
-            gpu=going.member.gpu or next(iter(asked.gpus), None),
+            gpu=going.member.gpu or asked.gpu,
             cpu=asked.cpu,
             memory=asked.memory,
         )
@@ -263,9 +264,9 @@ class IsolatedSteps:
         emit_step_event(going.step.name, state, attempt=max(going.sandboxes, 1), **more)
 
 
-def _fleet(order: RunManifest) -> StepSandboxes:
+def _fleet(manifest: RunManifest) -> StepSandboxes:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     return StepSandboxes(
-        order, {name: os.environ[name] for name in order.variables}, Path.cwd(), log_line
+        manifest, {name: os.environ[name] for name in manifest.variables}, Path.cwd(), log_line
     )

@@ -1,7 +1,7 @@
 """The driver: walks the graph of a `per_step` run, each step in a sandbox of its own.
 
-`python -m modalrun.driver.per_step ORDER` runs under the supervisor in the run sandbox. It starts
-the first steps before it has imported ZenML: the order says all that is needed for that.
+`python -m modalrun.driver.per_step MANIFEST` runs under the supervisor in the run sandbox. It
+starts the first steps before it has imported ZenML: the manifest holds all that it needs for that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from modalrun.driver.coordinator import STOP_REASON, Coordinator
 from modalrun.driver.process import buffer_lines, leave, supervisors_reason
 from modalrun.driver.recorder import Records
 from modalrun.driver.takeover import Takeover
-from modalrun.run import manifest
 from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
@@ -44,26 +43,26 @@ T = TypeVar("T")
 
 
 def main() -> NoReturn:
-    """Walk the graph of the order that the command line names, and leave with the outcome."""
+    """Walk the graph of the manifest that the command line names, and leave with the outcome."""
     buffer_lines()
     code = EXIT_UNRECORDED
     try:
-        held = manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        code = asyncio.run(drive(held))
+        manifest = RunManifest.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        code = asyncio.run(drive(manifest))
     except BaseException:
         traceback.print_exc()
     leave(code)
 
 
-async def drive(held: RunManifest) -> int:
+async def drive(manifest: RunManifest) -> int:
     """Walk to the end, and settle the run's record; returns the exit code."""
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     loop = asyncio.get_running_loop()
-    records = Records(held.run_id, log_line)
-    variables = {name: os.environ[name] for name in held.variables}
-    fleet = StepSandboxes(held, variables, Path.cwd(), log_line)
-    walk = Coordinator(held, fleet, records, log_line)
+    records = Records(manifest.run_id, log_line)
+    variables = {name: os.environ[name] for name in manifest.variables}
+    fleet = StepSandboxes(manifest, variables, Path.cwd(), log_line)
+    walk = Coordinator(manifest, fleet, records, log_line)
     loop.add_signal_handler(signal.SIGTERM, _give_up, walk)
     control.listen(lambda: _soon(loop, walk.stop, "the run was asked to stop"))
     with garbage_collection.paused():

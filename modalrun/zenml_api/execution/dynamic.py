@@ -17,7 +17,7 @@ from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.steps import StepHeartBeatTerminationException
 
-from modalrun.plan.isolated_step import IsolatedStep, sandbox_for
+from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
@@ -41,12 +41,12 @@ class IsolatedSandboxes(Protocol):
     """Run isolated steps in sandboxes, by the id of their record in ZenML.
 
     Attributes:
-        order: The run.
+        manifest: The run.
         on_end: Called from another thread when a step has ended for good.
         may_go_on: Called from another thread with a record's id: whether ZenML still waits for it.
     """
 
-    order: RunManifest
+    manifest: RunManifest
     on_end: Callable[[], None]
     may_go_on: Callable[[str], bool]
 
@@ -292,9 +292,9 @@ class Isolation:
 
     def _isolated(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
         settings = config.model_dump(mode="json")["settings"]
-        order = self._steps.order
-        sandbox = sandbox_for(
-            replace(order, docker=_without_defaults(order.docker)),
+        manifest = self._steps.manifest
+        sandbox = plan_isolated_step(
+            replace(manifest, docker=_without_defaults(manifest.docker)),
             step_run.name,
             {**settings, "docker": _without_defaults(settings.get("docker") or {})},
             template=config.template,
