@@ -28,10 +28,10 @@ def reconcile(
     """
     from modalrun.observe import status
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
-    wanted = records.wanted(run, interactive=interactive())
-    with Spinner("Reading the run") as spinner, session.zenml_session():
+    wanted = records.run_argument(run, interactive=interactive())
+    with Spinner("Reading the run") as spinner, process.zenml_session():
         found = status.resolve(wanted, interactive=False)
 
         from modalrun.control.reconcile import reconcile as set_right

@@ -145,7 +145,7 @@ def status(
     from modalrun.zenml_api.records import queries
 
     with _worded(), _same_variables():
-        view = runs.look(queries.known(run))
+        view = runs.look(queries.run_record(run))
         if view.state == LOST and view.over:
             view = reconcile.reconcile(view.run).view
         for note in view.notes:
@@ -195,7 +195,7 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
     spec = bare_spec(target, source_root)
-    return preflight.check(spec, snapshots.stored(snapshot_id, spec), shown)
+    return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 
 def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:

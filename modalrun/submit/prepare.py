@@ -108,7 +108,7 @@ def load_deployment(spec: RunSpec) -> Compiled:
         if path is not None:
             return snapshots.from_file(deployment_file.read(path), spec)
         if spec.deployment is not None:
-            return snapshots.stored(spec.deployment, spec)
+            return snapshots.from_zenml(spec.deployment, spec)
         return compile.compile_spec(spec)
 
 

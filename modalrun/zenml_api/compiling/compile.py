@@ -31,10 +31,9 @@ from modalrun.errors import Interrupted, ModalrunError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.stack import StackFacts
 from modalrun.spec.messages import path_name
-from modalrun.spec.mistakes import Mistakes
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.validation import validation_message
+from modalrun.spec.validation import Mistakes, validation_message
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.compiling.code_settings import (
     component_config,

@@ -87,8 +87,9 @@ def _from_server() -> list[RecentRun]:
 
 
 def _token(url: str) -> str:
-    key = os.environ.get("ZENML_STORE_API_KEY") or config_files.stored_api_key(url)
-    token = os.environ.get("ZENML_STORE_API_TOKEN") or config_files.stored_token(url)
+    stored_token, stored_key = config_files.stored_credentials(url)
+    token = os.environ.get("ZENML_STORE_API_TOKEN") or stored_token
+    key = os.environ.get("ZENML_STORE_API_KEY") or stored_key
     if token or not key:
         return token or ""
     answer = _ask(f"{url}/api/v1/login", data={"password": key})

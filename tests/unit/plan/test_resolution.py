@@ -103,8 +103,8 @@ def test_the_strongest_place_wins(name: str) -> None:
     }
     for strongest in places:
         left = {p: w for p, w in said.items() if p >= strongest}
-        pipeline = {p: w for p, w in left.items() if not p.of_a_step}
-        own = {p: w for p, w in left.items() if p.of_a_step}
+        pipeline = {p: w for p, w in left.items() if p not in STEP_PLACES}
+        own = {p: w for p, w in left.items() if p in STEP_PLACES}
         made = plan(deployment({**pipeline}, own))
         sandbox = made.steps[0].sandbox
         assert sandbox is not None

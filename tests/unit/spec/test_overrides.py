@@ -113,7 +113,7 @@ def test_overrides_are_a_place_of_their_own(tmp_path: Path) -> None:
         ("pipelin=a.b", "--set pipelin: unknown key 'pipelin'"),
         ("steps.a.setings=1", "--set steps.a.setings: unknown key 'setings'"),
         ("settings.resources.gpu_count=-1", "--set settings.resources.gpu_count: 'settings.resour"),
-        ("settings.orchestrator=T4", "--set settings.orchestrator: 'settings.orchestrator' has to"),
+        ("settings.orchestrator=T4", "--set settings.orchestrator: 'settings.orchestrator' must"),
     ],
 )
 def test_a_wrong_override_names_its_flag(tmp_path: Path, text: str, words: str) -> None:

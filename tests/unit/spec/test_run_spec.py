@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from modalrun.spec.precedence import Origin
-from modalrun.spec.run_spec import RUN_KEYS, STEP_KEYS, RunSpec, load_spec, written_target
-from modalrun.spec.zenml_keys import RunKeys, StepKeys
+from modalrun.spec.run_spec import RunSpec, load_spec, written_target
+from modalrun.spec.schema import RUN_KEYS, STEP_KEYS, RunKeys, StepKeys
 from unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]
@@ -152,7 +152,7 @@ def test_pipeline_that_is_a_file(tmp_path: Path) -> None:
 
 def test_pipeline_that_is_a_number(tmp_path: Path) -> None:
     error = mistake(tmp_path, "pipeline: 5\n")
-    assert "'pipeline' has to be a text, not 5" in error.message
+    assert "'pipeline' must be a string, not 5" in error.message
 
 
 # The source root.

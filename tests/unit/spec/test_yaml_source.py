@@ -115,7 +115,7 @@ def test_file_below_a_file(tmp_path: Path) -> None:
 def test_duplicate_key(tmp_path: Path, text: str, line: int, key: str) -> None:
     path = write(tmp_path, text)
     error = problem(path)
-    assert error.message == f"{path}:{line}: the key '{key}' stands here a second time."
+    assert error.message == f"{path}:{line}: the key '{key}' is given a second time."
     assert error.hint
 
 

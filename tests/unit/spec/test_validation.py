@@ -91,26 +91,26 @@ def test_numbers_as_step_names_are_taken_as_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("settings: []\n", 2, "'settings' has to be a mapping (key: value), not a list"),
-        ("settings: 3\n", 2, "'settings' has to be a mapping (key: value), not 3"),
-        ("steps: [a]\n", 2, "'steps' has to be a mapping (key: value), not a list"),
-        ("steps: all\n", 2, "'steps' has to be a mapping (key: value), not 'all'"),
-        ("steps:\n  a: fast\n", 3, "'steps.a' has to be a mapping (key: value), not 'fast'"),
+        ("settings: []\n", 2, "'settings' must be a mapping (key: value), not a list"),
+        ("settings: 3\n", 2, "'settings' must be a mapping (key: value), not 3"),
+        ("steps: [a]\n", 2, "'steps' must be a mapping (key: value), not a list"),
+        ("steps: all\n", 2, "'steps' must be a mapping (key: value), not 'all'"),
+        ("steps:\n  a: fast\n", 3, "'steps.a' must be a mapping (key: value), not 'fast'"),
         (
             "steps:\n  a:\n    settings: [1]\n",
             4,
-            "'steps.a.settings' has to be a mapping (key: value), not a list",
+            "'steps.a.settings' must be a mapping (key: value), not a list",
         ),
         (
             "settings:\n  orchestrator: T4\n",
             3,
-            "'settings.orchestrator' has to be a mapping (key: value), not 'T4'",
+            "'settings.orchestrator' must be a mapping (key: value), not 'T4'",
         ),
-        ("target: cloud\n", 2, "'target' has to be 'modal' or 'local', not 'cloud'"),
-        ("target: true\n", 2, "'target' has to be 'modal' or 'local', not true"),
-        ("stack: 5\n", 2, "'stack' has to be a text, not 5"),
-        ("stack: ''\n", 2, "'stack' has to be a text that is not empty, not ''"),
-        ("source_root: 5\n", 2, "'source_root' has to be a text, not 5"),
+        ("target: cloud\n", 2, "'target' must be 'modal' or 'local', not 'cloud'"),
+        ("target: true\n", 2, "'target' must be 'modal' or 'local', not true"),
+        ("stack: 5\n", 2, "'stack' must be a string, not 5"),
+        ("stack: ''\n", 2, "'stack' must be a string that is not empty, not ''"),
+        ("source_root: 5\n", 2, "'source_root' must be a string, not 5"),
         ("modal: [a]\n", 2, "'modal'"),
         ("modal:\n  environment: 5\n", 3, "'modal.environment'"),
     ],
@@ -173,4 +173,4 @@ source_root: nowhere
     assert sorted({int(line.partition(":")[0]) for line in told}) == [1, 2, 3, 6, 7, 9, 10, 11]
     assert len(told) == 13, error.message
     assert "2: unknown key 'stak'. Did you mean 'stack'?" in told
-    assert "6: 'settings.orchestrator.cloud' has to be a text, not 7." in told
+    assert "6: 'settings.orchestrator.cloud' must be a string, not 7." in told
