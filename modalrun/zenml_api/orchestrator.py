@@ -41,7 +41,7 @@ class Isolation(Protocol):
     def stop(self, step_run: StepRunResponse) -> None:
         """Terminate a step's sandbox."""
 
-    def start_nothing(self, run_id: str) -> None:
+    def close_run(self, run_id: str) -> None:
         """Create no more sandboxes for the steps of a run or of a child pipeline."""
 
 
