@@ -8,7 +8,7 @@ from modalrun.run.metadata import RunMetadata
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
-    from modalrun.spec.run_spec import Target
+    from modalrun.run.run_plan import Target
 
 
 def connection(run_id: str, facts: RunMetadata) -> Connection:

@@ -17,11 +17,11 @@ from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
 from modalrun.plan.docker_settings import dockerignore
-from modalrun.plan.manifest_builder import Source
-from modalrun.plan.planner import Plan, for_run
+from modalrun.run.manifest import Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
 from modalrun.run.records import CreatedRun
+from modalrun.run.run_plan import RunPlan
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight, prepare
 from modalrun.submit.cancellation import cancelled_when_stopped
@@ -84,7 +84,7 @@ def submit(
         handle = submission.handle
         if handle is None:
             return all_cached(created.id, created.url, job.steps)
-        if job.plan.synchronous or signal_number is not None:
+        if job.plan.settings.synchronous or signal_number is not None:
             return attach.follow(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
@@ -125,7 +125,7 @@ class Submission:
         """
         self.handle: RunHandle | None = None
         self._job = job
-        self._plan = job.plan
+        self._plan: RunPlan = job.plan
         self._observer = observer
         self._zenml = zenml
         self._previous = previous
@@ -141,7 +141,8 @@ class Submission:
                 perhaps its sandbox exist.
         """
         job, observer = self._job, self._observer
-        self._plan, registry = self._zenml.resolve_images(job.plan, job.compiled)
+        resolved, registry = self._zenml.resolve_images(job.plan, job.compiled)
+        self._plan = resolved
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as name:
             folder = Path(name)
@@ -164,7 +165,7 @@ class Submission:
                 with cancelled_when_stopped(run.id, self._announcement(), self._zenml):
                     ready = dispatch(
                         job,
-                        self._plan,
+                        resolved,
                         run,
                         source=source,
                         folder=folder,
@@ -175,11 +176,10 @@ class Submission:
                     sandbox = job.modal.create_run_sandbox(
                         job.connection,
                         ready.plan,
-                        for_run(ready.plan.run_sandbox, run.id),
+                        ready.plan.sandbox_of_run(run.id),
                         ready.secrets,
                         staged,
-                        registry=registry,
-                        order=ready.order_file,
+                        manifest=ready.manifest_file,
                         earlier=self._previous.sandbox_id if self._previous else None,
                         say=lambda text: observer.say(f"  {text}", "yellow"),
                     )
@@ -227,7 +227,7 @@ class Submission:
         if cancelled or interrupted:
             # Modal may have created the sandbox before the interrupt came.
             with contextlib.suppress(ModalrunError):
-                spec = for_run(self._plan.run_sandbox, run_id)
+                spec = self._plan.sandbox_of_run(run_id)
                 self._job.modal.terminate(self._job.connection, self._plan, spec)
         if cancelled:
             self._zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
@@ -239,15 +239,19 @@ class Submission:
     def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""
         plan = self._plan
-        return to_metadata(Announced(plan.target, plan.app_name, plan.environment, withdrawn))
+        return to_metadata(
+            Announced(
+                plan.target, plan.settings.app_name, plan.settings.modal_environment, withdrawn
+            )
+        )
 
 
-def _describe(plan: Plan, sandbox: RunningSandbox) -> str:
+def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
     resources = plan.run_sandbox.resources
     parts = {
-        "app": plan.app_name,
+        "app": plan.settings.app_name,
         "target": plan.target,
-        "environment": plan.environment,
+        "environment": plan.settings.modal_environment,
         "gpu": sandbox.gpu,
         "cpu": f"{resources.cpu:g}" if resources.cpu else None,
         "memory": f"{resources.memory} MiB" if resources.memory else None,
