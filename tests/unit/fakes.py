@@ -288,10 +288,12 @@ class FakeClock:
         self.now += seconds
 
 
-def compiled(*steps: StepView, stack: StackFacts | None = None, **settings: Any) -> Compiled:
+def compiled(*steps: PlannedStep, stack: StackFacts | None = None, **settings: Any) -> Compiled:
     """A compiled pipeline without ZenML's part, with orchestrator settings in its code."""
     layers = {Origin.CODE_PIPELINE: SettingsLayer(settings)}
-    deployment = Deployment("training", steps or (StepView(PlannedStep("train")),), layers)
+    deployment = Deployment(
+        "training", tuple(StepView(step) for step in steps or (PlannedStep("train"),)), layers
+    )
     parts = {
         "deployment": deployment,
         "snapshot": None,
