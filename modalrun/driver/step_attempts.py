@@ -9,30 +9,21 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import longest_wait
 from modalrun.run import sandbox_exit
 from modalrun.run.contract import RUN_ID, STEP, STEP_METADATA, STEP_RUN, WAIT
 from modalrun.run.events import StepState
-from modalrun.run.manifest import RunManifest, SandboxOrder
+from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
-from modalrun.run.tags import (
-    MAX_NAME,
-    MAX_TAG,
-    TAG_ATTEMPT,
-    TAG_EARLY,
-    TAG_PIPELINE,
-    TAG_RECORD,
-    TAG_ROLE,
-    TAG_RUN,
-    TAG_STEP,
-    fit,
-)
+from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.tags import MAX_NAME, TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_RUN, fit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
+    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
 
 
 class StepAttempts:
@@ -52,7 +43,7 @@ class StepAttempts:
         self,
         manifest: RunManifest,
         name: str,
-        spec: SandboxOrder,
+        spec: SandboxSpec,
         *,
         record: str | None = None,
         dynamic_run: str | None = None,
@@ -62,7 +53,7 @@ class StepAttempts:
         Args:
             manifest: The run.
             name: The step's invocation id.
-            spec: The sandbox that it gets.
+            spec: The sandbox that it gets, as planned.
             record: As the attribute.
             dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to:
                 the manifest's, or that of a child pipeline.
@@ -103,7 +94,7 @@ class StepAttempts:
         if not early:
             self.emit("starting")
         try:
-            return await sandboxes.create(self._request(early=early), cancelled, no_room=no_room)
+            return await sandboxes.create(self._next_spec(early=early), cancelled, no_room=no_room)
         except GivenUp:
             return None
         except Refused as error:
@@ -124,9 +115,9 @@ class StepAttempts:
             "running",
             sandbox=sandbox.id,
             # Only the first choice is known of a sandbox that another driver created.
-            gpu=sandbox.gpu or next(iter(self._spec.gpus), None),
-            cpu=self._spec.cpu,
-            memory=self._spec.memory,
+            gpu=sandbox.gpu or self._spec.resources.gpu,
+            cpu=self._spec.resources.cpu,
+            memory=self._spec.resources.memory,
             wasted=wasted,
             began=began,
         )
@@ -140,7 +131,7 @@ class StepAttempts:
 
     def restart(self) -> str | None:
         """Count a restart for the infrastructure's fault; return a sentence, None if refused."""
-        limit = self._manifest.infrastructure_retries
+        limit = self._manifest.plan.settings.infrastructure_retries
         if self.restarts >= limit:
             return None
         self.restarts += 1
@@ -156,43 +147,35 @@ class StepAttempts:
         completed = end.kind is ExitKind.COMPLETED
         self.emit(state, exit_code=end.exit_code, reason=None if completed else reason)
 
-    def _request(self, *, early: bool) -> SandboxRequest:
-        from modalrun.modal_api.step_sandboxes import SandboxRequest
-
-        manifest = self._manifest
+    def _next_spec(self, *, early: bool) -> SandboxSpec:
+        """Return the spec of the next sandbox: the planned one, with what is this attempt's own."""
+        run_id = self._manifest.run_id
         # The steps of a child pipeline may be named like its parent's.
         unique = f"{self._dynamic_run} {self.name}" if self._dynamic_run else self.name
         digest = hashlib.sha256(unique.encode()).hexdigest()[:8]
-        environment = {RUN_ID: self._dynamic_run or manifest.run_id, STEP: self.name}
-        tags = {
-            TAG_RUN: manifest.run_id,
-            TAG_ROLE: "step",
-            TAG_STEP: fit(self.name, MAX_TAG),
-            TAG_PIPELINE: fit(manifest.pipeline, MAX_TAG),
-            TAG_ATTEMPT: str(self.count),
+        env = {
+            **self._spec.env,
+            RUN_ID: self._dynamic_run or run_id,
+            STEP: self.name,
+            STEP_METADATA: self._metadata(),
         }
+        tags = {**self._spec.tags, TAG_RUN: run_id, TAG_ATTEMPT: str(self.count)}
         if self.record is not None:
-            environment[STEP_RUN] = self.record
+            env[STEP_RUN] = self.record
         if self.record is not None and self._dynamic_run:
             tags[TAG_RECORD] = self.record
         if early:
-            environment[WAIT] = str(longest_wait(self._spec.timeout))
+            env[WAIT] = str(longest_wait(self._spec.timeout))
             tags[TAG_EARLY] = "1"
-        restarts = self.restarts
-        return SandboxRequest(
-            sandbox=self._spec,
-            name=fit(f"modalrun-{manifest.run_id}-{digest}-{self.count}", MAX_NAME),
-            tags=tags,
-            env=lambda gpu: {**environment, STEP_METADATA: self._metadata(gpu, restarts)},
-        )
+        name = fit(f"modalrun-{run_id}-{digest}-{self.count}", MAX_NAME)
+        return replace(self._spec, name=name, tags=tags, env=env)
 
-    def _metadata(self, gpu: str | None, restarts: int) -> str:
-        """Return the fields of `StepMetadata` that the step stores, without the sandbox's id."""
+    def _metadata(self) -> str:
+        """Return the fields of `StepMetadata` that are known before the sandbox exists."""
         metadata = {
-            "gpu": gpu,
-            "cpu": self._spec.cpu,
-            "memory": self._spec.memory,
+            "cpu": self._spec.resources.cpu,
+            "memory": self._spec.resources.memory,
             "regions": ",".join(self._spec.regions) or None,
-            "infrastructure_retries": restarts or None,
+            "infrastructure_retries": self.restarts or None,
         }
         return json.dumps({name: value for name, value in metadata.items() if value is not None})

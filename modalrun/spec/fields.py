@@ -21,13 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from modalrun.run.run_plan import Mode, Prewarm
+
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
-
-INFRASTRUCTURE_RETRIES = 2
-CREATION_RATE = 5.0
-"""The defaults of two settings. A Modal workspace may create 5 sandboxes a second, and 150 at once
-(Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639)."""
 
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """The names that Modal accepts for apps and environments (`modal/_utils/name_utils.py`, 1.6.4)."""
@@ -73,7 +70,6 @@ ModalName = Annotated[Name, AfterValidator(_modal_name)]
 Memory = Annotated[Name, AfterValidator(_memory)]
 Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
 Cores = Annotated[float, Field(gt=0, strict=True)]
-Prewarm = Literal["off", "cpu", "all"]
 
 _IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
 
@@ -155,7 +151,7 @@ class SettingFields(BaseModel):
     modal_environment: ModalName | None = None
     workspace: Name | None = None
     app_name: ModalName | None = None
-    mode: Literal["pipeline", "per_step"] | None = None
+    mode: Mode | None = None
     max_parallelism: Annotated[StrictInt, Field(ge=1)] | None = None
     timeout: Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
     synchronous: StrictBool | None = None

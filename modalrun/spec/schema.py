@@ -11,9 +11,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from modalrun.run.run_plan import Target
 from modalrun.spec.fields import ImageSetting, ModalName, Name, Volumes
-
-Target = Literal["modal", "local"]
 
 ZENML_VERSION = "0.98.0"
 """The ZenML that the lists below are from. A newer one may have more keys."""
