@@ -12,8 +12,8 @@ from modalrun.driver.foresight import Foresight
 from modalrun.driver.scheduler import State
 from modalrun.errors import ModalrunError
 from modalrun.run.contract import GO
-from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
+from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_exit import SandboxExit
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Ahead:
 
     def __init__(
         self,
-        manifest: RunManifest,
+        plan: RunPlan,
         states: Mapping[str, State],
         *,
         create: Callable[[str, asyncio.Event], Awaitable[StepSandbox | SandboxExit | None]],
@@ -69,7 +69,7 @@ class Ahead:
         """Prepare for a run.
 
         Args:
-            manifest: The run.
+            plan: The run.
             states: The state of each step, which the scheduler changes.
             create: Creates a step's waiting sandbox, as `StepAttempts.create`.
             start_background: Starts a task.
@@ -80,17 +80,18 @@ class Ahead:
         self._early: dict[str, _Early] = {}
         self._tried: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        prewarm = plan.settings.prewarm
         suited = [
             step.name
-            for step in manifest.steps
-            if manifest.prewarm == "all"
-            or (manifest.prewarm == "cpu" and not manifest.sandboxes[step.sandbox].gpus)
+            for step in plan.steps
+            if step.sandbox is not None
+            and (prewarm == "all" or (prewarm == "cpu" and not step.sandbox.resources.gpus))
         ]
         self.enabled = bool(suited)
         self.foresight = Foresight(
-            {step.name: step.upstream for step in manifest.steps},
+            {step.name: step.upstream for step in plan.steps},
             suited=suited,
-            most=manifest.max_parallelism or len(manifest.steps),
+            most=plan.settings.max_parallelism or len(plan.steps),
         )
 
     def expect(self, seconds: Mapping[str, float]) -> None:

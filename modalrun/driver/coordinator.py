@@ -39,12 +39,13 @@ class Coordinator:
         self.sandboxes = sandboxes
         self.failed: list[str] = []
         self.early_end = EarlyEnd()
+        plan = manifest.plan
         self._manifest = manifest
         self._background = Background()
         self._scheduler = Scheduler(
-            {step.name: step.upstream for step in manifest.steps},
+            {step.name: step.upstream for step in plan.steps},
             mode=FailureMode(manifest.failure_mode),
-            max_parallelism=manifest.max_parallelism,
+            max_parallelism=plan.settings.max_parallelism,
         )
         self._context = RunContext(
             manifest=manifest,
@@ -53,14 +54,14 @@ class Coordinator:
             background=self._background,
             early_end=self.early_end,
             ahead=Ahead(
-                manifest,
+                plan,
                 self._scheduler.states,
                 create=self._create_early,
                 start_background=self._background.start,
             ),
             stop=self.stop,
         )
-        self._steps = {step.name: StaticStep(step, self._context) for step in manifest.steps}
+        self._steps = {step.name: StaticStep(step, self._context) for step in plan.steps}
         self._finished = asyncio.Event()
 
     @property
@@ -79,7 +80,7 @@ class Coordinator:
         Args:
             taken: What an earlier driver of the run has left.
         """
-        done = {step.name for step in self._manifest.steps if step.done}
+        done = set(self._manifest.cached)
         for name in sorted(done):
             emit_step_event(name, "cached")
         if taken is not None:

@@ -25,7 +25,8 @@ from modalrun.driver.process import (
     print_traceback,
     supervisors_reason,
 )
-from modalrun.run import contract, manifest, output_tagging
+from modalrun.run import contract, output_tagging
+from modalrun.run.manifest import RunManifest
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
@@ -48,8 +49,8 @@ def main() -> NoReturn:
     try:
         with garbage_collection.paused():
             if len(sys.argv) > 1:
-                read = manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
-                isolated = IsolatedSteps(read)
+                text = Path(sys.argv[1]).read_text(encoding="utf-8")
+                isolated = IsolatedSteps(RunManifest.from_json(text))
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
             run = DynamicRun(os.environ[contract.RUN_ID], isolated)

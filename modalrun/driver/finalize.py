@@ -36,10 +36,10 @@ def main() -> int:
 
 def _terminate_steps(file: Path) -> None:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
-    from modalrun.run import manifest
+    from modalrun.run.manifest import RunManifest
 
-    read = manifest.read(file.read_text(encoding="utf-8"))
-    sandboxes = StepSandboxes(read, {}, Path.cwd(), log_line)
+    manifest = RunManifest.from_json(file.read_text(encoding="utf-8"))
+    sandboxes = StepSandboxes(manifest, {}, Path.cwd(), log_line)
 
     async def terminate() -> None:
         await sandboxes.open()

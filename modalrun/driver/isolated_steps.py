@@ -55,7 +55,7 @@ class _Step:
 class IsolatedSteps:
     """Create sandboxes and supervise them until they end, in an event loop of its own.
 
-    A sandbox that is lost is replaced, for the same record, as often as the manifest allows.
+    A sandbox that is lost is replaced, for the same record, as often as the settings allow.
 
     Attributes:
         manifest: The run.
@@ -85,7 +85,7 @@ class IsolatedSteps:
         threading.Thread(target=self._loop.run_forever, name="sandboxes", daemon=True).start()
         self._sandboxes = sandboxes or _sandboxes(manifest)
         self._ending = asyncio.Event()
-        self._slots = asyncio.Semaphore(manifest.max_parallelism or sys.maxsize)
+        self._slots = asyncio.Semaphore(manifest.plan.settings.max_parallelism or sys.maxsize)
         self._wait_for(self._sandboxes.open())
 
     def submit(self, step: IsolatedStep) -> None:

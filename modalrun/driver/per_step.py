@@ -21,7 +21,6 @@ from modalrun.driver.process import buffer_lines, leave, supervisors_reason
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.static_step import STOP_REASON
 from modalrun.driver.takeover import Takeover
-from modalrun.run import manifest
 from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
@@ -48,22 +47,22 @@ def main() -> NoReturn:
     buffer_lines()
     code = EXIT_UNRECORDED
     try:
-        read = manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        code = asyncio.run(drive(read))
+        manifest = RunManifest.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        code = asyncio.run(drive(manifest))
     except BaseException:
         traceback.print_exc()
     leave(code)
 
 
-async def drive(run: RunManifest) -> int:
+async def drive(manifest: RunManifest) -> int:
     """Run all steps, and settle the run's record; return the exit code."""
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     loop = asyncio.get_running_loop()
-    recorder = AsyncRecorder(run.run_id, log_line)
-    variables = {name: os.environ[name] for name in run.variables}
-    sandboxes = StepSandboxes(run, variables, Path.cwd(), log_line)
-    coordinator = Coordinator(run, sandboxes, recorder)
+    recorder = AsyncRecorder(manifest.run_id, log_line)
+    variables = {name: os.environ[name] for name in manifest.variables}
+    sandboxes = StepSandboxes(manifest, variables, Path.cwd(), log_line)
+    coordinator = Coordinator(manifest, sandboxes, recorder)
     loop.add_signal_handler(signal.SIGTERM, _give_up, coordinator)
     control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, "the run was asked to stop"))
     with garbage_collection.paused():

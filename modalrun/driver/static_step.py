@@ -16,10 +16,11 @@ from modalrun.driver.step_attempts import StepAttempts
 from modalrun.errors import ModalrunError
 from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
-from modalrun.run.manifest import RunManifest, StepOrder
+from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
 from modalrun.run.reporting import log_line
+from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 if TYPE_CHECKING:
@@ -94,9 +95,10 @@ class StaticStep:
         failed: Whether the step has failed for good.
     """
 
-    def __init__(self, step: StepOrder, context: RunContext) -> None:
-        manifest = context.manifest
-        self.attempts = StepAttempts(manifest, step.name, manifest.sandboxes[step.sandbox])
+    def __init__(self, step: PlannedStep, context: RunContext) -> None:
+        # Every step of a `per_step` run has one.
+        assert step.sandbox is not None
+        self.attempts = StepAttempts(context.manifest, step.name, step.sandbox)
         self.recorded: StepRecord | None = None
         self.created = asyncio.Event()
         self.failed = False
@@ -134,7 +136,9 @@ class StaticStep:
             return False
         adopted = attempts.sandbox is not None
         new = not adopted and self.recorded is None
-        if new and self._step.look_up and await self._is_cached():
+        # ZenML's cache was asked about the first steps when the run was submitted.
+        ask_cache = new and self._step.caches and self._step.upstream
+        if ask_cache and await self._is_cached():
             context.ahead.discard(attempts.name)
             attempts.emit("cached")
             return True

@@ -117,7 +117,10 @@ def end(code: int) -> NoReturn:
 def _metadata() -> StepMetadata | None:
     text = os.environ.get(contract.STEP_METADATA)
     # The driver can't know the id of a sandbox before it creates it.
-    own = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID")}
+    own = {
+        "sandbox_id": os.environ.get("MODAL_SANDBOX_ID"),
+        "gpu": os.environ.get(contract.GPU),
+    }
     return metadata.from_json(StepMetadata, {**own, **json.loads(text)}) if text else None
 
 

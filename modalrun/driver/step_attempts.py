@@ -9,17 +9,19 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import longest_wait
 from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.events import StepState
-from modalrun.run.manifest import RunManifest, SandboxOrder
+from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import SandboxSpec
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
+    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
 
 
 class StepAttempts:
@@ -41,7 +43,7 @@ class StepAttempts:
         self,
         manifest: RunManifest,
         name: str,
-        spec: SandboxOrder,
+        spec: SandboxSpec,
         *,
         record: str | None = None,
         dynamic_run: str | None = None,
@@ -82,7 +84,7 @@ class StepAttempts:
         if not early:
             self.emit("starting")
         try:
-            return await sandboxes.create(self._request(early=early), cancelled, no_room=no_room)
+            return await sandboxes.create(self._next_spec(early=early), cancelled, no_room=no_room)
         except GivenUp:
             return None
         except Refused as error:
@@ -103,9 +105,9 @@ class StepAttempts:
             "running",
             sandbox=sandbox.id,
             # Only the first choice is known of a sandbox that another driver created.
-            gpu=sandbox.gpu or next(iter(self._spec.gpus), None),
-            cpu=self._spec.cpu,
-            memory=self._spec.memory,
+            gpu=sandbox.gpu or self._spec.resources.gpu,
+            cpu=self._spec.resources.cpu,
+            memory=self._spec.resources.memory,
             wasted=wasted,
             began=began,
         )
@@ -119,7 +121,7 @@ class StepAttempts:
 
     def restart(self) -> str | None:
         """Count a restart for the infrastructure's fault; return a sentence, None if refused."""
-        limit = self._manifest.infrastructure_retries
+        limit = self._manifest.plan.settings.infrastructure_retries
         if self.restarts >= limit:
             return None
         self.restarts += 1
@@ -135,38 +137,31 @@ class StepAttempts:
         completed = end.kind is ExitKind.COMPLETED
         self.emit(state, exit_code=end.exit_code, reason=None if completed else reason)
 
-    def _request(self, *, early: bool) -> SandboxRequest:
-        from modalrun.modal_api.step_sandboxes import SandboxRequest
-
-        run, spec, restarts = self._manifest, self._spec, self.restarts
+    def _next_spec(self, *, early: bool) -> SandboxSpec:
+        """Return the spec of the next sandbox: the planned one with this attempt's values."""
+        run_id, spec = self._manifest.run_id, self._spec
         # The steps of a child pipeline may be named like its parent's.
         unique = f"{self.dynamic_run} {self.name}" if self.dynamic_run else self.name
         digest = hashlib.sha256(unique.encode()).hexdigest()[:8]
-        environment = {contract.RUN_ID: self.dynamic_run or run.run_id, contract.STEP: self.name}
-        labels = {
-            tags.TAG_RUN: run.run_id,
-            tags.TAG_ROLE: "step",
-            tags.TAG_STEP: tags.fit(self.name, tags.MAX_TAG),
-            tags.TAG_PIPELINE: tags.fit(run.pipeline, tags.MAX_TAG),
-            tags.TAG_ATTEMPT: str(self.count),
+        metadata = {
+            "cpu": spec.resources.cpu,
+            "memory": spec.resources.memory,
+            "regions": ",".join(spec.regions) or None,
+            "infrastructure_retries": self.restarts or None,
         }
+        env = {
+            **spec.env,
+            contract.RUN_ID: self.dynamic_run or run_id,
+            contract.STEP: self.name,
+            contract.STEP_METADATA: json.dumps(metadata),
+        }
+        labels = {**spec.tags, tags.TAG_RUN: run_id, tags.TAG_ATTEMPT: str(self.count)}
         if self.record is not None:
-            environment[contract.STEP_RUN] = self.record
+            env[contract.STEP_RUN] = self.record
         if self.record is not None and self.dynamic_run:
             labels[tags.TAG_RECORD] = self.record
         if early:
-            environment[contract.WAIT] = str(longest_wait(spec.timeout))
+            env[contract.WAIT] = str(longest_wait(spec.timeout))
             labels[tags.TAG_EARLY] = "1"
-
-        def env(gpu: str | None) -> dict[str, str]:
-            metadata = {
-                "gpu": gpu,
-                "cpu": spec.cpu,
-                "memory": spec.memory,
-                "regions": ",".join(spec.regions) or None,
-                "infrastructure_retries": restarts or None,
-            }
-            return {**environment, contract.STEP_METADATA: json.dumps(metadata)}
-
-        name = tags.fit(f"modalrun-{run.run_id}-{digest}-{self.count}", tags.MAX_NAME)
-        return SandboxRequest(sandbox=spec, name=name, tags=labels, env=env)
+        name = tags.fit(f"modalrun-{run_id}-{digest}-{self.count}", tags.MAX_NAME)
+        return replace(spec, name=name, tags=labels, env=env)

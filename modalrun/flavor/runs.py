@@ -27,8 +27,8 @@ from modalrun.observe.attach import OnInterrupt, RunHandle
 from modalrun.output import reporter
 from modalrun.output.reporter import Reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
-from modalrun.run import manifest as orders
 from modalrun.run import sandbox_exit
+from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
@@ -112,7 +112,7 @@ def submit(
         submitted = submission.handle
         # Only `create_run` returns a finished run, which needs no sandbox.
         assert submitted is not None
-        if not job.plan.synchronous:
+        if not job.plan.settings.synchronous:
             with interrupts.deferred():
                 shown.summary(attach.accepted(submitted))
             return None
@@ -181,9 +181,9 @@ def _source_root(run: PipelineRunResponse) -> Path:
         return Path(source_utils.get_source_root()).resolve()
     root = Path(Client.find_repository() or Path.cwd()).resolve()
     with contextlib.suppress(ValueError):
-        order = orders.from_metadata(run.run_metadata)
-        if order is not None and Path(order.source_root).is_dir():
-            root = Path(order.source_root)
+        manifest = RunManifest.from_metadata(run.run_metadata)
+        if manifest is not None and manifest.source.root.is_dir():
+            root = manifest.source.root
     source_utils.set_custom_source_root(str(root))
     return root
 

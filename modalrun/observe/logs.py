@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modalrun.modal_api.log_history import History
     from modalrun.modal_api.stdio import Source
     from modalrun.run.records import RunRecord
-    from modalrun.spec.run_spec import Target
+    from modalrun.run.run_plan import Target
 
 _LEEWAY = 120.0
 """Seconds before and after a run's own times in which its sandboxes may print."""

@@ -21,13 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from modalrun.run.run_plan import Mode, Prewarm
+
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
-
-INFRASTRUCTURE_RETRIES = 2
-CREATION_RATE = 5.0
-"""The defaults of two settings. A Modal workspace may create 5 sandboxes a second, and 150 at once
-(Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639)."""
 
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """The names that Modal accepts for apps and environments (`modal/_utils/name_utils.py`, 1.6.4)."""
@@ -73,19 +70,18 @@ ModalName = Annotated[Name, AfterValidator(_modal_name)]
 Memory = Annotated[Name, AfterValidator(_memory)]
 Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
 Cores = Annotated[float, Field(gt=0, strict=True)]
-Prewarm = Literal["off", "cpu", "all"]
 
 _IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
 
 
 class ImageSetting(BaseModel):
-    """The setting `image`: an image other than the one made from the Docker settings.
+    """Name an image other than the one made from the Docker settings.
 
     Attributes:
         source: "registry" for the image that ZenML builds, with Docker, and pushes to the
             container registry of the stack.
-        name: An image that was published in Modal under this name ("my-image", "my-image:v2",
-            "environment/my-image"), or the id of one ("im-...").
+        name: The name of an image published in Modal ("my-image", "my-image:v2",
+            "environment/my-image"), or its id ("im-...").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,32 +110,31 @@ class SettingFields(BaseModel):
     a default here would look like a value that the user set.
 
     Attributes:
-        gpu: A GPU type such as "A100" or "A100:2", or an ordered list of types to fall back
-            through: when Modal has none of the first, the next is asked for. How many is
-            `ResourceSettings.gpu_count`.
+        gpu: A GPU type such as "A100" or "A100:2", or a list of types: when Modal has none of
+            the first, the next is requested. The count is `ResourceSettings.gpu_count`.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
         modal_environment: The Modal environment of the app, its secrets and its volumes.
-        workspace: The Modal workspace that the token has to belong to; another one is refused
-            (exit code 3).
+        workspace: The Modal workspace that the token must belong to; with a token of another
+            one the run is refused (exit code 3).
         app_name: The name of the Modal app.
         mode: "pipeline" runs all steps in one sandbox; "per_step" runs a sandbox per step.
-        max_parallelism: How many steps may run at the same time. Without it one in `pipeline`
+        max_parallelism: How many steps may run at the same time: by default one in `pipeline`
             mode, and any number in `per_step` mode.
-        timeout: Seconds until the run is ended; on a step, until its sandbox is, which can only be
-            earlier.
+        timeout: Seconds until the run is terminated; on a step, until its sandbox is, which can
+            only be earlier.
         synchronous: Whether `submit` waits for the end of the run.
         secrets: Names of Modal secrets whose keys become environment variables.
         volumes: Modal volumes to mount: name -> absolute path.
-        image: Another image than the one made from the Docker settings (images.md).
-        infrastructure_retries: How often a step whose sandbox is lost, through no fault of its
-            own (preempted, killed from outside, could not start), is executed again in another
-            one, for the same ZenML record. The retries of the step (`retry:`) are not used up.
-            For `per_step` mode.
-        prewarm: Which step sandboxes are created before their turn, so that they have started when
-            it comes: "off", "cpu" for those without a GPU, or "all". Modal bills the waiting, and
-            the summary says how long it was (per_step.md). For `per_step` mode.
-        creation_rate: How many sandboxes a second are created at most. For `per_step` mode.
+        image: An image other than the one made from the Docker settings (images.md).
+        infrastructure_retries: How often a step is executed again after its sandbox was lost
+            through no fault of the step (preempted, killed from outside, could not start). It
+            keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
+            mode.
+        prewarm: Which step sandboxes are created before their turn, so that they have started by
+            then: "off", "cpu" for those without a GPU, or "all". Modal bills the waiting time,
+            which the summary shows (per_step.md). For `per_step` mode.
+        creation_rate: The most sandboxes created a second. For `per_step` mode.
         cpu_limit: A hard limit on CPU cores, above the requested `cpu_count`.
         memory_limit: A hard limit on memory, such as "32GB".
     """
@@ -156,7 +151,7 @@ class SettingFields(BaseModel):
     modal_environment: ModalName | None = None
     workspace: Name | None = None
     app_name: ModalName | None = None
-    mode: Literal["pipeline", "per_step"] | None = None
+    mode: Mode | None = None
     max_parallelism: Annotated[StrictInt, Field(ge=1)] | None = None
     timeout: Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
     synchronous: StrictBool | None = None
@@ -194,11 +189,11 @@ class ResourceFields(BaseModel):
     """List the fields of ZenML's `ResourceSettings` that shape a sandbox, read strictly.
 
     Attributes:
-        cpu_count: Physical cores. Below 0.125 it is raised, and said.
-        gpu_count: How many GPUs; 0 for a CPU sandbox. A count without a type is an error, and so
-            is more than Modal gives one sandbox.
-        memory: An amount such as "16GB" (10^9 bytes) or "16GiB" (2^30), rounded up to MiB. Below
-            128 MiB it is raised, and said.
+        cpu_count: Physical cores. Less than 0.125 is raised to it, with a note.
+        gpu_count: The number of GPUs; 0 for a CPU sandbox. A count without a type is an error, and
+            so is more than Modal gives one sandbox.
+        memory: An amount such as "16GB" (10^9 bytes) or "16GiB" (2^30), rounded up to MiB. Less
+            than 128 MiB is raised to it, with a note.
     """
 
     # ZenML checks its other fields.

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
+from modalrun.run.run_plan import Target
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
 from modalrun.spec.precedence import Layers, Origin
 from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
-from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, OurKeys, Target
+from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, OurKeys
 from modalrun.spec.validation import Checker, Mistakes
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
@@ -95,7 +96,7 @@ class RunSpec:
         mistakes.raise_all()
 
 
-def written_target(path: Path | None) -> Target:
+def target_of_spec(path: Path | None) -> Target:
     """Return the target of a spec that may be wrong; "modal" if it names none."""
     name = None
     if path is not None:

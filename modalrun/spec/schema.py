@@ -11,9 +11,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from modalrun.run.run_plan import Target
 from modalrun.spec.fields import ImageSetting, ModalName, Name, Volumes
-
-Target = Literal["modal", "local"]
 
 ZENML_VERSION = "0.98.0"
 """The ZenML that the lists below are from. A newer one may have more keys."""
@@ -204,10 +203,10 @@ class OurKeys(BaseModel):
         pipeline: The pipeline as `module.function`, below the source root. This or `deployment`.
         deployment: A compiled pipeline: a file that `modalrun compile` wrote, relative to the spec,
             or a ZenML snapshot's id or name.
-        stack: The ZenML stack to compile for, by name or id; the active one without it.
+        stack: The ZenML stack to compile for, by name or id; by default the active one.
         target: Where sandboxes run: Modal's cloud, or the local Modal server.
         source_root: The folder that the pipeline is imported from and that the sandbox gets,
-            relative to the spec. Without it the nearest folder with a `.zen`, from the spec's own
+            relative to the spec. By default the nearest folder with a `.zen`, from the spec's own
             upwards, else the spec's own.
         modal: A shorter way to write settings, see below.
         image: As `settings.orchestrator.image`: `{name: ...}` or `{source: registry}`.

@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import RunRecord, StepRecord
 

@@ -8,6 +8,7 @@ import sys
 import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import zenml
@@ -93,6 +94,12 @@ class Compiled:
     source_code: str | None = None
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def pipeline_docker(self) -> dict[str, Any]:
+        """The Docker settings of the pipeline as ZenML stores them."""
+        configuration = self.snapshot.pipeline_configuration.model_dump(mode="json")
+        return dict(configuration["settings"].get("docker") or {})
 
 
 def compile_spec(spec: RunSpec) -> Compiled:

@@ -50,7 +50,10 @@ def from_file(file: DeploymentFile, spec: RunSpec) -> Compiled:
         ) from error
     with translated():
         model = _stack_of(file)
-        return _compiled(file.deployment, parsed, model, spec, source_code=file.source_code)
+        deployment = file.deployment
+        if (cache := spec.run_configuration.get("enable_cache")) is not None:
+            deployment = deployment.with_caching(bool(cache))
+        return _compiled(deployment, parsed, model, spec, source_code=file.source_code)
 
 
 def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:

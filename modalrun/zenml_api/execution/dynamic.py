@@ -17,7 +17,7 @@ from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.steps import StepHeartBeatTerminationException
 
-from modalrun.plan.isolated_step import IsolatedStep, sandbox_for
+from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
@@ -27,7 +27,7 @@ from modalrun.zenml_api.execution.single_step import Word, word
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import runs, step_records
-from modalrun.zenml_api.retry import outlast_the_server
+from modalrun.zenml_api.retry import wait_for_server
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
@@ -77,7 +77,7 @@ class DynamicRun:
             isolated: Where isolated steps run; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
-        outlast_the_server(log_line)
+        wait_for_server(log_line)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:
@@ -293,7 +293,7 @@ class Isolation:
     def _isolated(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
         settings = config.model_dump(mode="json")["settings"]
         manifest = self._steps.manifest
-        sandbox = sandbox_for(
+        sandbox = plan_isolated_step(
             replace(manifest, docker=_without_defaults(manifest.docker)),
             step_run.name,
             {**settings, "docker": _without_defaults(settings.get("docker") or {})},

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from modalrun.driver.coordinator import Coordinator
 from modalrun.driver.takeover import Takeover
-from modalrun.modal_api.step_sandboxes import GivenUp, SandboxRequest
+from modalrun.modal_api.step_sandboxes import GivenUp
 from modalrun.run import events
 from modalrun.run.events import StepEvent
-from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
+from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
+from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_EARLY
 
 DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
@@ -69,15 +73,15 @@ class Boxes:
 
     def __init__(self) -> None:
         self.created: dict[str, Box] = {}
-        self.asked: list[SandboxRequest] = []
+        self.asked: list[SandboxSpec] = []
         self.news = asyncio.Event()
 
-    async def create(self, wanted: SandboxRequest, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
         await asyncio.sleep(0)
         if given_up.is_set():
             raise GivenUp
-        self.asked.append(wanted)
-        tags = wanted.tags
+        self.asked.append(spec)
+        tags = spec.tags
         attempt = int(tags["modalrun-attempt"])
         box = Box(tags["modalrun-step"], attempt, early=TAG_EARLY in tags)
         self.created[box.id] = box
@@ -140,28 +144,42 @@ def state(
     return StepRecord(step, status, attempt, start, metadata=metadata, id=f"record-{step}")
 
 
+STEP = PlannedStep("")
+
+
+def _tagged(sandbox: SandboxSpec, step: str) -> SandboxSpec:
+    return replace(sandbox, tags={"modalrun-role": "step", "modalrun-step": step})
+
+
 class Bench:
     """A walk with what it works on."""
 
-    def __init__(self, graph: dict[str, Collection[str]], **fields: Any) -> None:
-        sandbox = SandboxOrder(("python",), "im-1", 300, "/app/code")
-        values: dict[str, Any] = {
-            "run_id": "run",
-            "pipeline": "p",
-            "target": "local",
-            "app": "a",
-            "failure_mode": "continue_on_failure",
-            "driver": sandbox,
-            "sandboxes": (sandbox,),
-            "steps": tuple(StepOrder(name, 0, tuple(up)) for name, up in graph.items()),
-            "variables": (),
-            "source_root": "/s",
-            "source_hash": "h",
-        }
+    def __init__(
+        self,
+        graph: dict[str, Collection[str]],
+        *,
+        step: PlannedStep = STEP,
+        failure_mode: str = "continue_on_failure",
+        cached: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> None:
+        """Make a walk through a graph; `step` has what its steps have in common."""
+        sandbox = SandboxSpec(("python",), "im-1", Resources(), 300)
+        plan = RunPlan(
+            "local",
+            "p",
+            RunSettings(app_name="a", mode="per_step", **settings),
+            sandbox,
+            tuple(
+                replace(step, name=name, upstream=tuple(up), sandbox=_tagged(sandbox, name))
+                for name, up in graph.items()
+            ),
+        )
+        source = Source(Path("/s"), "h")
         self.boxes = Boxes()
         self.records = AsyncRecorder()
         self.coordinator = Coordinator(
-            RunManifest(**{**values, **fields}),
+            RunManifest("run", plan, failure_mode, source, cached=cached),
             cast("Any", self.boxes),
             cast("Any", self.records),
         )
@@ -275,9 +293,10 @@ def test_a_sandbox_that_was_ended_because_the_run_is_stopped_is_not_replaced(
 
 def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
     async def scene() -> None:
-        bench = Bench({}, steps=(StepOrder("a", 0, look_up=True),))
+        bench = Bench({"a": [], "b": ["a"]}, step=PlannedStep("", caches=True))
         run = bench.begin()
         (await bench.boxes.wait("sb-a-1")).end(DONE)
+        (await bench.boxes.wait("sb-b-1")).end(DONE)
         await run
         assert bench.coordinator.succeeded
 
@@ -286,7 +305,7 @@ def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
 
 def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed() -> None:
     async def scene() -> None:
-        bench = Bench({}, steps=(StepOrder("a", 0, retries=1),))
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1))
         run = bench.begin()
         first = await bench.boxes.wait("sb-a-1")
         bench.records.recorder.states["a"] = state("a", "retrying")
@@ -302,7 +321,7 @@ def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed() -> Non
 
 def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() -> None:
     async def scene() -> None:
-        bench = Bench({}, steps=(StepOrder("a", 0, retries=1),))
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1))
         run = bench.begin()
         first = await bench.boxes.wait("sb-a-1")
         bench.records.recorder.states["a"] = state("a", "running")
@@ -310,7 +329,7 @@ def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() ->
         first.end(SandboxExit(ExitKind.TIMED_OUT, 124, "The sandbox reached its timeout."))
         second = await bench.boxes.wait("sb-a-2")
         assert bench.records.recorder.failures == [("The sandbox reached its timeout.", False)]
-        assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env(None)
+        assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env
         second.end(DONE)
         await run
 

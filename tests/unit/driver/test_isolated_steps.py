@@ -6,22 +6,25 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.step_sandboxes import GivenUp, Refused, SandboxRequest
+from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 from modalrun.plan.isolated_step import IsolatedStep
-from modalrun.run.manifest import RunManifest, SandboxOrder
+from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_RECORD
 
 if TYPE_CHECKING:
     pass
 
-SANDBOX = SandboxOrder(("python",), "im-1", 300, "/app/code")
+SANDBOX = SandboxSpec(("python",), "im-1", Resources(), 300)
 DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
 KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
 FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
@@ -31,12 +34,12 @@ SECONDS = 10.0
 class Box:
     """A sandbox that ends when the test says so."""
 
-    def __init__(self, wanted: SandboxRequest) -> None:
-        self.id = f"sb-{wanted.name}"
-        self.name = wanted.name
+    def __init__(self, spec: SandboxSpec) -> None:
+        self.id = f"sb-{spec.name}"
+        self.name = spec.name
         self.gpu = None
-        self.record = wanted.tags[TAG_RECORD]
-        self.attempt = int(wanted.tags["modalrun-attempt"])
+        self.record = spec.tags[TAG_RECORD]
+        self.attempt = int(spec.tags["modalrun-attempt"])
         self._end: Future[SandboxExit] = Future()
 
     def end(self, end: SandboxExit) -> None:
@@ -62,12 +65,12 @@ class Boxes:
     async def open(self) -> None:
         """Nothing to connect to."""
 
-    async def create(self, wanted: SandboxRequest, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
         if given_up.is_set():
             raise GivenUp
         if self.refuses:
             raise Refused("no such secret")
-        box = Box(wanted)
+        box = Box(spec)
         with self._news:
             self.created.append(box)
             self._news.notify_all()
@@ -95,21 +98,10 @@ def boxes() -> Iterator[Boxes]:
         box.end(FAILED)
 
 
-def steps(boxes: Boxes, **order: Any) -> IsolatedSteps:
-    values = {
-        "run_id": "run",
-        "pipeline": "p",
-        "target": "local",
-        "app": "a",
-        "failure_mode": "stop_on_failure",
-        "driver": SANDBOX,
-        "sandboxes": (),
-        "steps": (),
-        "variables": (),
-        "source_root": "/s",
-        "source_hash": "h",
-    }
-    return IsolatedSteps(RunManifest(**{**values, **order}), cast("Any", boxes))
+def steps(boxes: Boxes, **settings: Any) -> IsolatedSteps:
+    plan = RunPlan("local", "p", RunSettings(app_name="a", mode="per_step", **settings), SANDBOX)
+    manifest = RunManifest("run", plan, "stop_on_failure", Source(Path("/s"), "h"))
+    return IsolatedSteps(manifest, cast("Any", boxes))
 
 
 def step(name: str, attempt: int = 1) -> IsolatedStep:
@@ -178,7 +170,7 @@ def test_a_lost_sandbox_is_replaced_for_the_same_record(
     assert second.record == boxes.created[0].record
     assert second.name != boxes.created[0].name
     second.end(KILLED)
-    # Once, as the order says.
+    # Once, as the settings say.
     assert isolated.exit_of("record-train", wait=True) == KILLED
     assert len(boxes.created) == 2
     assert "It is started again (1 of 1), without using up a retry." in capsys.readouterr().out
