@@ -12,11 +12,11 @@ from modalrun.plan.sandbox_planner import SandboxPlanner
 from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.run_plan import PlannedStep, RunSettings
-from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.precedence import Origin, Value
 
 _DRIVER = Resolved(
-    resources.DRIVER,
+    Resources(cpu=resources.DRIVER_CORES, memory=resources.DRIVER_MEMORY_MIB),
     {
         "cpu_count": Value.at(resources.DRIVER_CORES, Origin.DEFAULT, "driver"),
         "memory": Value.at(f"{resources.DRIVER_MEMORY_MIB}MiB", Origin.DEFAULT, "driver"),
