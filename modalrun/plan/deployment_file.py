@@ -58,7 +58,7 @@ def write(path: Path, held: DeploymentFile) -> None:
     Raises:
         UsageError: It can't be written.
     """
-    places = {"": held.deployment.written, **{s.name: s.written for s in held.deployment.steps}}
+    places = {"": held.deployment.layers, **{s.name: s.layers for s in held.deployment.steps}}
     content = {
         "snapshot": held.snapshot,
         "stack": held.stack.as_json(),
@@ -73,7 +73,7 @@ def write(path: Path, held: DeploymentFile) -> None:
             "": dict(held.deployment.docker),
             **{s.name: dict(s.docker) for s in held.deployment.steps if s.docker is not None},
         },
-        "component": dict(held.deployment.written.get(Origin.COMPONENT, SettingsLayer()).settings),
+        "component": dict(held.deployment.layers.get(Origin.COMPONENT, SettingsLayer()).settings),
         "notes": list(held.deployment.notes),
         "source_root": held.source_root,
         "source_code": held.source_code,
@@ -115,7 +115,7 @@ def read(path: Path) -> DeploymentFile:
             },
         )
         written = {
-            **deployment.written,
+            **deployment.layers,
             Origin.COMPONENT: SettingsLayer(
                 content["component"],
                 labels=dict.fromkeys(content["component"], "deployment file: component"),
@@ -124,7 +124,7 @@ def read(path: Path) -> DeploymentFile:
         return DeploymentFile(
             deployment=replace(
                 deployment,
-                written=written,
+                layers=written,
                 notes=tuple(content["notes"]),
                 docker=content["docker"][""],
                 steps=tuple(

@@ -13,7 +13,7 @@ from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import RunSandboxes
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackFacts
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import CreatedRun, RunRecord, StepRecord
@@ -292,7 +292,7 @@ def compiled(*steps: PlannedStep, stack: StackFacts | None = None, **settings: A
     """A compiled pipeline without ZenML's part, with orchestrator settings in its code."""
     layers = {Origin.CODE_PIPELINE: SettingsLayer(settings)}
     deployment = Deployment(
-        "training", tuple(StepView(step) for step in steps or (PlannedStep("train"),)), layers
+        "training", tuple(CompiledStep(step) for step in steps or (PlannedStep("train"),)), layers
     )
     parts = {
         "deployment": deployment,

@@ -133,7 +133,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         return assemble(
             replace(
                 deployment,
-                written={**deployment.written, Origin.COMPONENT: component_defaults(config)},
+                layers={**deployment.layers, Origin.COMPONENT: component_defaults(config)},
                 notes=(*spec.notes, *notes),
             ),
             snapshot,

@@ -21,7 +21,7 @@ from modalrun.errors import (
     UsageError,
 )
 from modalrun.modal_api.account_check import AccountNeeds
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import Component, StackFacts
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec, Target
@@ -31,7 +31,7 @@ TOKEN = ("ak-1", "as-1")
 REMOTE = StackFacts("1", "prod", (Component("artifact_store", "s3", "s3"),), "https://zenml.test")
 DEPLOYMENT = Deployment(
     pipeline="training",
-    steps=(StepView(PlannedStep("load")), StepView(PlannedStep("train", ("load",)))),
+    steps=(CompiledStep(PlannedStep("load")), CompiledStep(PlannedStep("train", ("load",)))),
 )
 
 
