@@ -11,7 +11,7 @@ from modalrun.plan import pricing
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES
-from modalrun.plan.stack import StackFacts
+from modalrun.plan.stack import StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.submit.prepare import PricedPlan
@@ -41,7 +41,7 @@ def priced(settings: Mapping[str, Any]) -> PricedPlan:
         engine_packages=("zenml",),
     )
     cost = pricing.cost(plan, LIST_PRICES)
-    return PricedPlan(plan, cost, StackFacts("an-id", "our-stack"), ())
+    return PricedPlan(plan, cost, StackDescription("an-id", "our-stack"), ())
 
 
 PER_STEP = {

@@ -15,7 +15,7 @@ from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.model import RUN_SANDBOX
-from modalrun.plan.stack import Component, StackFacts
+from modalrun.plan.stack import Component, StackDescription
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 DOCKER = {"apt_packages": ["git"], GATHERED: {"packages": [], "apt": ["git", "curl"]}}
@@ -53,7 +53,9 @@ def held() -> DeploymentFile:
     return DeploymentFile(
         deployment=Deployment(made.pipeline, made.steps, written, DOCKER, ("a note",)),
         snapshot=snapshot(),
-        stack=StackFacts("id", "prod", (Component("artifact_store", "s3", "s3"),), "https://z"),
+        stack=StackDescription(
+            "id", "prod", (Component("artifact_store", "s3", "s3"),), "https://z"
+        ),
         zenml_version="0.98.0",
         python_version="3.11",
         source_root="..",
