@@ -26,20 +26,18 @@ def reconcile(
     The run and its unfinished steps become 'failed', or 'stopped' if somebody had asked ZenML to
     stop the run. A run that still runs, or is over already, is left as it is.
     """
+    from modalrun.control.reconcile import reconcile as record_end
     from modalrun.observe import status
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
-    wanted = records.wanted(run, interactive=interactive())
-    with Spinner("Reading the run") as spinner, session.zenml_session():
+    wanted = records.run_argument(run, interactive=interactive())
+    with Spinner("Reading the run") as spinner, process.zenml_session():
         found = status.resolve(wanted, interactive=False)
-
-        from modalrun.control.reconcile import reconcile as set_right
-
-        done = set_right(found, force=force)
+        done = record_end(status.look(found), force=force)
         spinner.end()
 
         from modalrun.output.status_text import print_status
 
-        print_status(done.view)
+        print_status(done.status)
     typer.echo(done.text, err=True)

@@ -11,7 +11,7 @@ from modalrun.cli.run_argument import Run, interactive
 from modalrun.output.spinner import Spinner
 
 if TYPE_CHECKING:
-    from modalrun.run.records import KnownRun
+    from modalrun.run.records import RunRecord
     from modalrun.run.status import RunStatus
 
 
@@ -43,11 +43,11 @@ def status(
     """
     from modalrun.observe import status as runs
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
-    wanted = records.wanted(run, interactive=interactive())
+    wanted = records.run_argument(run, interactive=interactive())
     quiet = output is OutputOption.json
-    with Spinner("Reading the run", quiet=quiet) as spinner, session.zenml_session():
+    with Spinner("Reading the run", quiet=quiet) as spinner, process.zenml_session():
         found = runs.resolve(wanted, interactive=False)
         if watch:
             view = _watch(found, output, spinner, exit_wanted=exit_status)
@@ -67,7 +67,7 @@ def status(
 
 
 def _watch(
-    found: KnownRun, output: OutputOption, spinner: Spinner, *, exit_wanted: bool
+    found: RunRecord, output: OutputOption, spinner: Spinner, *, exit_wanted: bool
 ) -> RunStatus:
     from modalrun.observe.watch import watch
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -26,11 +25,11 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import STATE_VARIABLE
 from modalrun.modal_api import account_check
 from modalrun.modal_api.account_check import AccountNeeds
-from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
+from modalrun.spec.run_spec import RunSpec, Target, load_spec, target_of_spec
 from modalrun.submit import prepare
 from modalrun.util import check, compatibility, garbage_collection
 from modalrun.util.check import LABELS, Finding
-from modalrun.zenml_api import config_files
+from modalrun.zenml_api import config_files, process
 
 LIMIT_SECONDS = 30.0
 """How long a check may take, counted from the import of ZenML."""
@@ -83,7 +82,7 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
             spec_finding = Finding("spec", "ok", str(spec_path))
         except ModalrunError as error:
             spec_finding = Finding.of_error("spec", error)
-    target = target or (spec.target if spec else written_target(spec_path))
+    target = target or (spec.target if spec else target_of_spec(spec_path))
     omitted = {"local_server" if target == "modal" else "modal_account"}
     omitted |= {name for name, given in (("spec", spec_path), ("pipeline", spec)) if given is None}
     findings = Findings(name for name in LABELS if name not in omitted)
@@ -132,12 +131,8 @@ def _zenml_unchanged(scratch: Path) -> Iterator[None]:
         yield
         return
     os.environ[config_files.DISABLE_MIGRATION] = "true"
-    copy = config_files.protect()
-    try:
+    with process.protected_configuration():
         yield
-    finally:
-        if copy is not None:
-            shutil.rmtree(copy, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def main() -> NoReturn:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if isolated is not None:
-        isolated.end_all()
+        isolated.terminate_all()
     leave(code)
 
 
@@ -77,7 +77,7 @@ def _end(isolated: IsolatedSteps | None) -> NoReturn:
     code = EXIT_UNRECORDED
     try:
         if isolated is not None:
-            isolated.end_all()
+            isolated.terminate_all()
         from modalrun.zenml_api.records.runs import finalize_run
 
         finalize_run(os.environ[RUN_ID], supervisors_reason() or TERMINATED_REASON)

@@ -50,13 +50,13 @@ logger = logging.getLogger(__name__)
 
 def validate(stack: Stack) -> tuple[bool, str]:
     """Whether a stack can be used on Modal's cloud, and everything that is in the way."""
-    from modalrun.zenml_api.stacks import stack_facts
+    from modalrun.zenml_api.stacks import describe_stack
 
-    facts = stack_facts(stack)
-    problems = problems_on_modal(facts)
+    described = describe_stack(stack)
+    problems = problems_on_modal(described)
     if not problems:
         return True, ""
-    error = wrong_stack(facts, problems)
+    error = wrong_stack(described, problems)
     command = f"zenml orchestrator update {stack.orchestrator.name} --target=local"
     return False, (
         f"{error.message}\nUse remote components; or, for the local Modal server, an orchestrator"
@@ -145,9 +145,9 @@ def status(
     from modalrun.zenml_api.records import queries
 
     with _worded(), _same_variables():
-        view = runs.look(queries.known(run))
+        view = runs.look(queries.run_record(run))
         if view.state == LOST and view.over:
-            view = reconcile.reconcile(view.run).view
+            view = reconcile.reconcile(view).status
         for note in view.notes:
             logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
         known = {status.value for status in ExecutionStatus}
@@ -195,7 +195,7 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
     spec = bare_spec(target, source_root)
-    return preflight.check(spec, snapshots.stored(snapshot_id, spec), shown)
+    return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 
 def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:

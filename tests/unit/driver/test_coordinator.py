@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +18,11 @@ from modalrun.run import events
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.records import StepRecord
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_EARLY
-from modalrun.zenml_api.records.step_records import StepState
 
 DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
 FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
@@ -99,12 +100,12 @@ class Recorder:
     """What is asked of `RunRecorder` here."""
 
     def __init__(self) -> None:
-        self.states: dict[str, StepState] = {}
+        self.states: dict[str, StepRecord] = {}
         self.stopping = False
         self.exits: list[tuple[str, str]] = []
         self.failures: list[tuple[str, bool]] = []
 
-    def step_state(self, step: str) -> StepState | None:
+    def step_state(self, step: str) -> StepRecord | None:
         return self.states.get(step)
 
     def stop_requested(self) -> bool:
@@ -113,8 +114,8 @@ class Recorder:
     def cached(self, step: str) -> bool:
         raise LookupError("of ZenML's")
 
-    def record_exit(self, step_run: str, facts: StepMetadata) -> None:
-        self.exits.append((step_run, facts.sandbox_id))
+    def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
+        self.exits.append((step_run, metadata.sandbox_id))
 
     def fail_step(self, step: str, reason: str, *, final: bool = False) -> None:
         self.failures.append((reason, final))
@@ -125,23 +126,22 @@ class Recorder:
         self.states[step] = state(step, "stopped")
 
 
-class Records:
-    """As `modalrun.driver.recorder.Records`."""
+class AsyncRecorder:
+    """As `modalrun.driver.recorder.AsyncRecorder`."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()
 
-    async def ask(self, question: Callable[[Recorder], Any]) -> Any:
+    async def call(self, question: Callable[[Recorder], Any]) -> Any:
         await asyncio.sleep(0)
         return question(self.recorder)
 
 
-def state(step: str, status: str, attempt: int = 1, facts: StepMetadata | None = None) -> StepState:
-    successful = status in {"completed", "cached"}
-    finished = successful or status in {"failed", "stopped"}
-    return StepState(
-        f"record-{step}", status, attempt, successful, finished, began=1.0, facts=facts
-    )
+def state(
+    step: str, status: str, attempt: int = 1, metadata: StepMetadata | None = None
+) -> StepRecord:
+    start = datetime.fromtimestamp(1, timezone.utc)
+    return StepRecord(step, status, attempt, start, metadata=metadata, id=f"record-{step}")
 
 
 STEP = PlannedStep("")
@@ -177,9 +177,9 @@ class Bench:
         )
         source = Source(Path("/s"), "h")
         self.boxes = Boxes()
-        self.records = Records()
+        self.records = AsyncRecorder()
         self.said: list[str] = []
-        self.walk = Coordinator(
+        self.coordinator = Coordinator(
             RunManifest("run", plan, failure_mode, source, cached=cached),
             cast("Any", self.boxes),
             cast("Any", self.records),
@@ -187,7 +187,7 @@ class Bench:
         )
 
     def begin(self, taken: Takeover | None = None) -> asyncio.Task[None]:
-        return asyncio.create_task(self.walk.run(taken))
+        return asyncio.create_task(self.coordinator.run(taken))
 
 
 def taken_over(*members: Box, **states: str) -> Takeover:
@@ -212,7 +212,7 @@ def test_a_fault_of_ours_leaves_no_sandbox_running() -> None:
         box = await bench.boxes.wait("sb-a-1")
         box.end(RuntimeError("of ours"))
         await run
-        assert bench.walk.failed == ["a"]
+        assert bench.coordinator.failed == ["a"]
         assert box.terminated
 
     play(scene)
@@ -229,7 +229,7 @@ def test_a_failure_before_the_takeover_lets_nothing_start(mode: str) -> None:
         assert running.terminated == (mode == "fail_fast")
         running.end(DONE)
         await run
-        assert bench.walk.failed == ["broken"]
+        assert bench.coordinator.failed == ["broken"]
 
     play(scene)
 
@@ -240,7 +240,7 @@ def test_a_failure_before_the_takeover_lets_the_others_go_on() -> None:
         run = bench.begin(taken_over(broken="failed"))
         (await bench.boxes.wait("sb-other-1")).end(DONE)
         await run
-        assert (bench.walk.failed, len(bench.boxes.asked)) == (["broken"], 1)
+        assert (bench.coordinator.failed, len(bench.boxes.asked)) == (["broken"], 1)
 
     play(scene)
 
@@ -255,7 +255,7 @@ def test_of_two_sandboxes_of_a_step_the_last_one_is_adopted(order: int) -> None:
         assert (early.terminated, later.terminated) == (True, False)
         later.end(DONE)
         await run
-        assert bench.walk.succeeded
+        assert bench.coordinator.succeeded
         assert bench.boxes.asked == []
 
     play(scene)
@@ -284,8 +284,8 @@ def test_a_sandbox_that_was_ended_because_the_run_is_stopped_is_not_replaced(
         bench.records.recorder.stopping = True
         box.end(KILLED)
         await run
-        assert bench.walk.failed == []
-        assert bench.walk.asked_to_stop
+        assert bench.coordinator.failed == []
+        assert bench.coordinator.early_end.requested
         assert len(bench.boxes.asked) == 1
         assert bench.records.recorder.states["a"].status == "stopped"
 
@@ -300,17 +300,12 @@ def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
         (await bench.boxes.wait("sb-a-1")).end(DONE)
         (await bench.boxes.wait("sb-b-1")).end(DONE)
         await run
-        assert bench.walk.succeeded
+        assert bench.coordinator.succeeded
 
     play(scene)
 
 
-def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Sandboxes know their ids.
-    monkeypatch.setenv("MODAL_SANDBOX_ID", "sb-driver")
-
+def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed() -> None:
     async def scene() -> None:
         bench = Bench({"a": []}, step=PlannedStep("", retries=1))
         run = bench.begin()
@@ -351,12 +346,12 @@ def test_a_sandbox_that_is_lost_during_a_graceful_stop_is_no_failure(
         run = bench.begin()
         lost, kept = [await bench.boxes.wait(f"sb-{name}-1") for name in "ab"]
         bench.records.recorder.states["a"] = state("a", "running")
-        bench.walk.stop("the run was asked to stop")
+        bench.coordinator.stop("the run was asked to stop")
         lost.end(KILLED)
         kept.end(DONE)
         await run
-        assert bench.walk.failed == []
-        assert bench.walk.asked_to_stop
+        assert bench.coordinator.failed == []
+        assert bench.coordinator.early_end.requested
         # ZenML would interrupt the other steps; the end of the run settles it.
         assert bench.records.recorder.states["a"].status == "running"
 
@@ -371,7 +366,7 @@ async def with_one_that_waits(bench: Bench) -> tuple[asyncio.Task[None], Box, Bo
     """A walk in which step b's sandbox waits while a runs."""
     run = bench.begin()
     first = await bench.boxes.wait("sb-a-1")
-    bench.walk.expect({"a": 0.0})
+    bench.coordinator.expect({"a": 0.0})
     early = await bench.boxes.wait("sb-b-1")
     assert early.early
     return run, first, early
@@ -394,7 +389,7 @@ def test_a_sandbox_that_ends_before_it_can_be_told_to_go_is_replaced() -> None:
         early.end(KILLED)
         (await bench.boxes.wait("sb-b-2")).end(DONE)
         await run
-        assert bench.walk.succeeded
+        assert bench.coordinator.succeeded
 
     play(scene)
 
@@ -414,7 +409,7 @@ def test_a_sandbox_that_was_told_to_go_and_ended_at_once_was_used(
         early.reads = slow_answer
         first.end(DONE)
         await run
-        assert bench.walk.failed == ["b"]
+        assert bench.coordinator.failed == ["b"]
         assert len(bench.boxes.asked) == 2
 
     play(scene)
@@ -427,7 +422,7 @@ def test_a_sandbox_that_was_told_to_go_is_not_discarded() -> None:
         run, first, early = await with_one_that_waits(bench)
 
         async def meanwhile(_: Box) -> None:
-            bench.walk._ahead.discard_all()
+            bench.coordinator._context.ahead.discard_all()
             await asyncio.sleep(0)
 
         early.reads = meanwhile
@@ -436,6 +431,6 @@ def test_a_sandbox_that_was_told_to_go_is_not_discarded() -> None:
         assert not early.terminated
         early.end(DONE)
         await run
-        assert bench.walk.succeeded
+        assert bench.coordinator.succeeded
 
     play(scene)
