@@ -16,6 +16,7 @@ from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, Unknown
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
+from modalrun.plan.docker_settings import dockerignore
 from modalrun.run.manifest import Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
@@ -27,7 +28,7 @@ from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.per_step import make_manifest, write_manifest
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
-from modalrun.submit.staging import stage_for_run
+from modalrun.submit.staging import stage
 from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
@@ -144,7 +145,8 @@ class Submission:
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = Path(folder) / "source"
-            source = stage_for_run(job.source_root, staged, job.compiled.deployment.docker)
+            ignore_file = dockerignore(job.compiled.deployment.docker)
+            source = stage(job.source_root, staged, dockerignore=ignore_file)
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():
