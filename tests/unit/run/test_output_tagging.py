@@ -150,3 +150,17 @@ with output_tagging.tagged("one"):
     assert printed(code, prelude=PRELUDE.replace("output_tagging.install()", "")) == [
         ("one", "A B")
     ]
+
+
+def test_an_event_does_not_split_a_line_of_the_function() -> None:
+    # `print` writes a line and its end separately; another thread may emit an event in between.
+    code = """
+from modalrun.run.reporting import emit_step_event
+output_tagging.untag_thread()
+sys.stdout.write("function")
+thread = threading.Thread(target=emit_step_event, args=("one", "starting"))
+thread.start(); thread.join()
+sys.stdout.write(" waits\\n")
+print("unfinished", end="", flush=True)
+"""
+    assert printed(code) == [(None, "function waits"), (None, "unfinished")]
