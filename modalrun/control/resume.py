@@ -10,14 +10,14 @@ from typing import cast
 
 from modalrun.errors import UsageError
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.observe.attach import RunHandle, RunObserver
+from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.plan.docker_settings import ImageRecipe
 from modalrun.plan.image_recipe import Named
 from modalrun.plan.planner import Plan, SandboxSpec, StepPlan, for_run
 from modalrun.plan.resources import Resources
 from modalrun.run.contract import TAKE_OVER
 from modalrun.run.manifest import RunManifest, SandboxOrder
-from modalrun.run.outcome import PAUSED, answers
+from modalrun.run.outcome import PAUSED, answer_commands
 from modalrun.run.records import RunRecord
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, fit
 from modalrun.spec.run_spec import Target
@@ -64,7 +64,7 @@ def resume(
         return f"The run {run.id} has ended: {run.status}. There is nothing to resume."
     order = zenml.read_manifest(run.id)
     if order is None and run.status == PAUSED:
-        answer, resume_it = answers(run.id, "pipeline")
+        answer, resume_it = answer_commands(run.id, "pipeline")
         raise UsageError(
             f"The run {run.id} is paused: it waits for somebody's answer.",
             hint=f"Answer it with '{answer}', then '{resume_it}'.",

@@ -282,9 +282,9 @@ class Coordinator:
             member = None
             if end is None:
                 break
-            verdict = await self._judge(step, tries, end, self._last[step.name])
-            if verdict is not None:
-                return verdict
+            exit_code_and_headline = await self._judge(step, tries, end, self._last[step.name])
+            if exit_code_and_headline is not None:
+                return exit_code_and_headline
             if not end.is_infrastructure:
                 await self._pause(delay)
                 delay *= step.backoff

@@ -15,7 +15,10 @@ from typing import Any
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
-from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
+from modalrun.observe.attach import StopRun
+from modalrun.observe.handle import RunHandle, RunObserver
+from modalrun.observe.interrupt_prompt import OnInterrupt
+from modalrun.observe.outcome import accepted
 from modalrun.plan.docker_settings import dockerignore
 from modalrun.plan.manifest_builder import Source
 from modalrun.plan.planner import Plan, for_run
@@ -89,7 +92,7 @@ def submit(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
         with interrupts.deferred(), redirect_stdout(sys.stderr):
-            return attach.accepted(handle)
+            return accepted(handle)
 
 
 def _prepare(spec: RunSpec, observer: RunObserver, max_cost: Decimal | None) -> Job:
