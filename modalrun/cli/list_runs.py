@@ -38,11 +38,11 @@ def list_(
     """
     from modalrun.observe import list_runs
     from modalrun.util.timeparse import moment
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
     states = list_runs.check_states(state or ())
     begin = moment(since, option="--since", now=datetime.now().astimezone()) if since else None
-    with Spinner("Reading runs", quiet=output is OutputOption.json), session.zenml_session():
+    with Spinner("Reading runs", quiet=output is OutputOption.json), process.zenml_session():
         found = list_runs.list_runs(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )

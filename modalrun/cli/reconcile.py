@@ -29,10 +29,10 @@ def reconcile(
     from modalrun.control.reconcile import reconcile as record_end
     from modalrun.observe import status
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
     wanted = records.run_argument(run, interactive=interactive())
-    with Spinner("Reading the run") as spinner, session.zenml_session():
+    with Spinner("Reading the run") as spinner, process.zenml_session():
         found = status.resolve(wanted)
         done = record_end(status.read_status(found.id), force=force)
         spinner.end()

@@ -43,11 +43,11 @@ def status(
     """
     from modalrun.observe import status as runs
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
     wanted = records.run_argument(run, interactive=interactive())
     quiet = output is OutputOption.json
-    with Spinner("Reading the run", quiet=quiet) as spinner, session.zenml_session():
+    with Spinner("Reading the run", quiet=quiet) as spinner, process.zenml_session():
         found = runs.resolve(wanted)
         if watch:
             view = _watch(found, output, spinner, exit_wanted=exit_status)

@@ -33,10 +33,10 @@ def stop(
     from modalrun.control import stop as stopping
     from modalrun.observe import status
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
     wanted = records.run_argument(run, interactive=interactive())
-    with Spinner("Reading the run") as spinner, session.zenml_session():
+    with Spinner("Reading the run") as spinner, process.zenml_session():
         found = status.resolve(wanted)
         spinner.show("Stopping the run")
 

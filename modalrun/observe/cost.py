@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from modalrun.plan.planner import Plan
-from modalrun.plan.prices import LIST_PRICES, PriceTable
-from modalrun.plan.pricing import dollars, per_second, spent
+from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second, spent
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.progress import RunProgress
 from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_spec import Resources
 
 
 def cost_details(
-    plan: Plan,
+    plan: RunPlan,
     progress: RunProgress,
     gpu: str | None,
     began: float,
@@ -86,8 +86,8 @@ def _amount(
     if start is None:
         return Decimal(0)
     regions = metadata.regions.split(",") if metadata.regions else []
-    gpus = [metadata.gpu] if metadata.gpu else []
-    rate = per_second(gpus, metadata.cpu, metadata.memory, regions, table)
+    gpus = (metadata.gpu,) if metadata.gpu else ()
+    rate = per_second(Resources(gpus, metadata.cpu, metadata.memory), regions, table)
     seconds = Decimal(str(max(0.0, ((end or now) - start).total_seconds())))
     return None if rate is None else rate * seconds
 

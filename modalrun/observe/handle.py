@@ -8,10 +8,10 @@ from typing import Protocol
 
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.termination import RunSandboxes
-from modalrun.plan.planner import Plan
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.progress import RunProgress
+from modalrun.run.run_plan import RunPlan
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RunHandle:
 
     run_id: str
     zenml_url: str | None
-    plan: Plan
+    plan: RunPlan
     steps: tuple[str, ...]
     sandbox: RunningSandbox
     sandboxes: RunSandboxes

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from modalrun.errors import UsageError
 from modalrun.observe.cost import estimate
-from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.pricing import LIST_PRICES
 from modalrun.run.records import RunRecord
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 

@@ -16,8 +16,8 @@ from modalrun.modal_api import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.status import connect, resolve
 from modalrun.run.records import RunRecord, run_argument
-from modalrun.spec.run_spec import Target
-from modalrun.zenml_api import session
+from modalrun.run.run_plan import Target
+from modalrun.zenml_api import process
 from modalrun.zenml_api.gateway import zenml_gateway
 
 _LEEWAY = timedelta(seconds=120)
@@ -75,7 +75,7 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> LogSource:
 
     @functools.cache
     def use_zenml() -> None:
-        zenml.enter_context(session.zenml_session())
+        zenml.enter_context(process.zenml_session())
 
     if (run_id := _whole_id(argument)) is not None:
         found = _find_running(run_id)

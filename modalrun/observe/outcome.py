@@ -76,7 +76,7 @@ def derive_outcome(
     if end.kind is ExitKind.TIMED_OUT:
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     if record.status == PAUSED:
-        commands = answer_commands(run.run_id, run.plan.mode)
+        commands = answer_commands(run.run_id, run.plan.settings.mode)
         details += zip(("answer", "resume"), commands, strict=True)
     shown = _steps(run.steps, steps, progress)
     return Outcome(code, headline, tuple(details), shown, run_id=run.run_id)
@@ -84,7 +84,7 @@ def derive_outcome(
 
 def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
     """Return whether a driver was killed from outside, so that another one can take over."""
-    return run.plan.mode == "per_step" and end.exit_code == EXIT_KILLED
+    return run.plan.settings.mode == "per_step" and end.exit_code == EXIT_KILLED
 
 
 def running_steps(run: RunHandle) -> int:

@@ -5,15 +5,12 @@ Nothing is kept on disk: with the credentials, any machine reads the same.
 
 from __future__ import annotations
 
-from typing import cast
-
 from modalrun.errors import NotFoundError
 from modalrun.modal_api import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import LATEST, RunRecord, select
 from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState, derive_status, needs_modal
-from modalrun.spec.run_spec import Target
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 _CANDIDATES = 50
@@ -104,8 +101,7 @@ def connect(
         ConnectionLostError: Modal or ZenML can't be reached.
     """
     credentials = (zenml or zenml_gateway()).credentials_of(run_id, metadata.target)
-    target = cast("Target", metadata.target)
-    return (modal or ModalGateway()).connect(target, credentials=credentials)
+    return (modal or ModalGateway()).connect(metadata.target, credentials=credentials)
 
 
 def _sandbox_state(

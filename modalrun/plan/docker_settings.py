@@ -122,7 +122,7 @@ def image_recipe(
     Args:
         docker: The fields of `DockerSettings` that were set, as plain values; for a step in
             `per_step` mode the pipeline's and the step's merged. What ZenML gathered for them
-            (`modalrun.zenml_api.compiling.requirements.gathered`) stands under the key `GATHERED`.
+            (`modalrun.zenml_api.compiling.requirements.gather`) stands under the key `GATHERED`.
         python_version: Major and minor version, "3.11".
         engine_packages: What modalrun itself needs in the image ("zenml==0.98.0", ...).
         source_root: What relative paths in the settings are relative to.

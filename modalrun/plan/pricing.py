@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 
 from modalrun.errors import CostLimitError
 from modalrun.plan.catalog import gpu_name
-from modalrun.plan.planner import Plan, SandboxSpec
 from modalrun.plan.prices import PriceTable
 from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.fields import split_gpu
 
 HOUR = 3600
@@ -55,7 +55,7 @@ class Cost:
     table: PriceTable
 
 
-def cost(plan: Plan, table: PriceTable) -> Cost:
+def cost(plan: RunPlan, table: PriceTable) -> Cost:
     """The price of a plan: for each sandbox an hour's price and timeout times price.
 
     A run can't outlast its run sandbox, and no more steps than `max_parallelism` run at once; the
@@ -82,7 +82,9 @@ def cost(plan: Plan, table: PriceTable) -> Cost:
     return Cost(
         run=run,
         steps=steps,
-        ceiling=None if unpriced else _total(run, list(steps.values()), plan.max_parallelism),
+        ceiling=None
+        if unpriced
+        else _total(run, list(steps.values()), plan.settings.max_parallelism),
         unpriced=unpriced,
         has_limits=all(
             s.resources.cpu_limit is not None and s.resources.memory_limit is not None
@@ -106,7 +108,9 @@ def spent(
         seconds: How long it was there.
         table: The prices.
     """
-    asked = replace(sandbox.resources, gpu=gpu, other_gpus=(), cpu_limit=None, memory_limit=None)
+    asked = replace(
+        sandbox.resources, gpus=(gpu,) if gpu else (), cpu_limit=None, memory_limit=None
+    )
     rate = _per_second(replace(sandbox, resources=asked), table)
     return None if rate is None else rate * Decimal(str(seconds))
 
@@ -138,37 +142,6 @@ def dollars(amount: Decimal) -> str:
     """An amount as people read it, rounded up to a cent; tiny ones to a thousandth of one."""
     places = Decimal("0.01") if amount >= 1 else Decimal("0.0001")
     return f"${amount.quantize(places, ROUND_CEILING):,}"
-
-
-def account_rates(rates: Mapping[str, Decimal], table: PriceTable, today: str) -> PriceTable | None:
-    """A price table with the rates of a Modal account, or None where they can't be understood.
-
-    Modal doesn't document the names and units of the rates, so a rate counts only where its name
-    says what it is for and its size is that of a price per second or per hour: between a fifth and
-    five times the list price. CPU and memory of sandboxes and every GPU type that is in the list
-    have to be found; what is not found keeps its list price.
-    """
-
-    def pick(words: set[str], unwanted: set[str], listed: Decimal) -> Decimal | None:
-        found = set()
-        for name, rate in rates.items():
-            parts = set(re.split(r"[^a-z0-9]+", name.lower()))
-            if words <= parts and not unwanted & parts:
-                found |= {r for r in (rate, rate / HOUR) if listed / 5 <= r <= listed * 5}
-        return found.pop() if len(found) == 1 else None
-
-    cpu = pick({"sandbox", "cpu"}, set(), table.cpu)
-    memory = pick({"sandbox", "memory"}, set(), table.memory)
-    if cpu is None or memory is None:
-        return None
-    gpus = {}
-    names = {part for gpu in table.gpus for part in gpu.lower().rstrip("!+").split("-")}
-    for gpu, listed in table.gpus.items():
-        words = set(gpu.lower().rstrip("!+").split("-"))
-        gpus[gpu] = pick(words, names - words, listed) or listed
-    return replace(
-        table, cpu=cpu, memory=memory, gpus=gpus, as_of=today, source="the account's own rates"
-    )
 
 
 def _sandbox_cost(sandbox: SandboxSpec, seconds: int, table: PriceTable) -> SandboxCost:

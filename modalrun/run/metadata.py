@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from modalrun.run.run_plan import Target
+
 PREFIX = "modalrun_"
 """Prefix of each field in the keys of ZenML's metadata."""
 
@@ -34,7 +36,7 @@ class RunMetadata:
         earlier: The run sandboxes before this one, oldest first, separated by commas.
     """
 
-    target: str
+    target: Target
     mode: str
     app: str
     app_id: str
@@ -67,7 +69,7 @@ class Announced:
         withdrawn: Whether the submitting process has cancelled the run and all it created.
     """
 
-    target: str
+    target: Target
     app: str
     environment: str | None = None
     withdrawn: bool = False

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import RunRecord, StepRecord
 

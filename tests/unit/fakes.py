@@ -17,6 +17,7 @@ from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.stack import StackFacts
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import CreatedRun, RunRecord, StepRecord
+from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 if TYPE_CHECKING:
@@ -287,10 +288,12 @@ class FakeClock:
         self.now += seconds
 
 
-def compiled(*steps: StepView, stack: StackFacts | None = None, **settings: Any) -> Compiled:
+def compiled(*steps: PlannedStep, stack: StackFacts | None = None, **settings: Any) -> Compiled:
     """A compiled pipeline without ZenML's part, with orchestrator settings in its code."""
     layers = {Origin.CODE_PIPELINE: SettingsLayer(settings)}
-    deployment = Deployment("training", steps or (StepView("train"),), layers)
+    deployment = Deployment(
+        "training", tuple(StepView(step) for step in steps or (PlannedStep("train"),)), layers
+    )
     parts = {
         "deployment": deployment,
         "snapshot": None,

@@ -8,7 +8,6 @@ from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
 from modalrun.errors import UsageError
-from modalrun.run import manifest as manifests
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import PREFIX
 from modalrun.zenml_api.compiling.code_settings import component_config, credentials
@@ -41,7 +40,7 @@ def read_manifest(run_id: str) -> RunManifest | None:
     with translated():
         run = get_run(run_id)
     try:
-        return manifests.from_metadata(run.run_metadata)
+        return RunManifest.from_metadata(run.run_metadata)
     except ValueError as error:
         raise UsageError(f"The run {run_id} can't be resumed: {error}.") from error
 

@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from modalrun.errors import AuthenticationError, CostLimitError, NotFoundError, UsageError
-from modalrun.plan.deployment import StepView
 from modalrun.plan.stack import Component, StackFacts
+from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preflight import Job, check
 from tests.unit.fakes import Effects, FakeModal, FakeObserver, compiled
@@ -33,7 +33,7 @@ def modal() -> FakeModal:
 
 def test_a_run_that_can_be_created(load: Load, modal: FakeModal) -> None:
     observer = FakeObserver()
-    pipeline = compiled(StepView("load"), StepView("train", ("load",)), cloud="nebula")
+    pipeline = compiled(PlannedStep("load"), PlannedStep("train", ("load",)), cloud="nebula")
     job = check(load(LOCAL), pipeline, observer, modal=modal)
     assert modal.effects == ["connect local", "check names", "check workspace"]
     assert job.steps == ("load", "train")
