@@ -72,8 +72,8 @@ class RunObserver(Protocol):
     def say(self, text: str, style: str | None = None) -> None:
         """Show a message."""
 
-    def begin(self, board: RunProgress) -> None:
-        """Prepare for the run's output; from now on `board` has the progress of its steps."""
+    def begin(self, progress: RunProgress) -> None:
+        """Prepare for the run's output; from now on `progress` has the progress of its steps."""
 
     def event(self, event: StepEvent) -> None:
         """Show that an event has changed the progress."""

@@ -155,19 +155,6 @@ class ImageRecipe:
     force_build: bool = False
 
     @property
-    def summary(self) -> str:
-        """The recipe in a few words, without anything that could be a secret."""
-        parts = [str(self.base)]
-        if self.apt_packages:
-            parts.append(f"apt: {', '.join(self.apt_packages)}")
-        count = sum(not line.startswith("-") for group in self.packages for line in group.lines)
-        if count:
-            parts.append(f"{count} Python requirement{'s' if count > 1 else ''}")
-        if self.project_install:
-            parts.append(f"then '{self.project_install}'")
-        return "; ".join(parts)
-
-    @property
     def python_path(self) -> str:
         """The PYTHONPATH of its sandboxes on Modal: modalrun's source, then the image's own."""
         own = dict((*self.environment, *self.runtime_environment)).get("PYTHONPATH")
