@@ -5,7 +5,7 @@ from __future__ import annotations
 from modalrun.modal_api import account_check, images, lookup, run_sandboxes
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.log_history import History
-from modalrun.modal_api.log_streams import Streams
+from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.modal_api.termination import RunSandboxes
 
 
@@ -26,5 +26,5 @@ class ModalGateway:
     run_sandbox = staticmethod(lookup.run_sandbox)
     running_steps = staticmethod(lookup.running_steps)
     running_run_sandbox = staticmethod(lookup.running_run_sandbox)
-    log_streams = staticmethod(Streams)
+    log_streams = staticmethod(OutputStreams)
     log_history = staticmethod(History)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.modal_api.stdio import SOURCES, Source
+from modalrun.modal_api.log_buffer import STREAMS, StreamName
 from modalrun.observe.log_source import LogSource
 from modalrun.run.events import MARK, StepEvent
 from modalrun.run.log_lines import Item, RunLines
@@ -27,7 +27,7 @@ class StoredLogs:
     def __init__(self, source: LogSource, lines: RunLines) -> None:
         self.source = source
         self.lines = lines
-        self.sizes: dict[str, dict[Source, int]] = {}
+        self.sizes: dict[str, dict[StreamName, int]] = {}
         self._ahead = RunLines(source.sandbox, source.earlier)
 
     def read(self, say: Callable[[str], None], *, live: bool) -> Iterator[list[Item]]:
@@ -46,11 +46,11 @@ class StoredLogs:
             for batch in history.read(source.run_sandboxes, source.since, source.until):
                 yield [
                     item
-                    for piece in batch
-                    for item in self.lines.feed(piece.sandbox, piece.source, piece.text, piece.time)
+                    for chunk in batch
+                    for item in self.lines.feed(chunk.sandbox, chunk.source, chunk.text, chunk.time)
                 ]
             for sandbox, sizes in history.sizes.items():
-                self.sizes[sandbox] = {name: sizes.get(name, 0) for name in SOURCES}
+                self.sizes[sandbox] = {name: sizes.get(name, 0) for name in STREAMS}
             if not live:
                 yield self.lines.end_all()
             if history.sizes:

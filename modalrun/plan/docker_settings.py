@@ -67,7 +67,7 @@ _ON_BY_DEFAULT = frozenset(
 )
 
 _NO_EFFECT = {
-    "image_tag": "nothing is pushed, and Modal finds an image by what it is made of",
+    "image_tag": "nothing is pushed, and Modal identifies an image by its contents",
     "target_repository": "nothing is pushed to a registry",
     "install_deployment_requirements": "it is about ZenML's deployments, not about runs",
     "source_files": "the source tree is mounted into the sandbox",
@@ -251,8 +251,8 @@ def _from_dockerfile(
             )
         elif "$" in line.rpartition(" ")[0]:
             remarks.refuse(
-                f"'dockerfile': {path.name} has '{line}': Modal takes no variables in what is"
-                " copied; write the path out"
+                f"'dockerfile': {path.name} has '{line}': Modal takes no variables in copied"
+                " paths; write the path out"
             )
     ignored = requirements.resolve_path(ignore, source_root) if ignore else None
     return FromDockerfile(path, context, ignored, build_args), force

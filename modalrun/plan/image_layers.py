@@ -107,7 +107,7 @@ def _requirements(
     for name in _NEEDS_GATHERING:
         if docker.get(name):
             remarks.refuse(
-                f"'{name}': this deployment was compiled without gathering what it stands for;"
+                f"'{name}': this deployment was compiled without gathering its packages;"
                 " compile the pipeline again"
             )
     value = docker.get("requirements")

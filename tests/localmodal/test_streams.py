@@ -16,8 +16,8 @@ import pytest
 from modalrun.errors import NotFoundError
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.modal_api.log_buffer import Piece
-from modalrun.modal_api.log_streams import Streams
+from modalrun.modal_api.log_buffer import OutputChunk
+from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.logs import LogRequest, read
@@ -46,11 +46,11 @@ def connection(sdk: Sdk, url: str | None, monkeypatch: pytest.MonkeyPatch) -> Co
     return Connection("modal", credentials=(sdk.info.token_id, sdk.info.token_secret))
 
 
-def collected(streams: Streams) -> dict[tuple[str, str], str]:
+def collected(streams: OutputStreams) -> dict[tuple[str, str], str]:
     texts: dict[tuple[str, str], str] = defaultdict(str)
     for batch in streams:
         for item in batch:
-            if isinstance(item, Piece):
+            if isinstance(item, OutputChunk):
                 assert not item.missing
                 texts[item.sandbox, item.source] += item.text
             else:
@@ -73,7 +73,7 @@ def test_connections_cut_at_random(
         int(sdk.info.url.rpartition(":")[2]), mean_bytes=400_000, mean_seconds=0.1, seed=7
     )
     boxes = [sdk.create(sys.executable, "-c", LINES, f"b{n}", "2000", **backend) for n in range(5)]
-    streams = Streams(connection(sdk, proxy.url, monkeypatch))
+    streams = OutputStreams(connection(sdk, proxy.url, monkeypatch))
     for box in boxes:
         streams.add(box.object_id)
     texts = collected(streams)
@@ -112,7 +112,7 @@ def test_what_the_next_driver_tells_is_read_on_without_what_was_read_before(
         return second.object_id
 
     follower = LogStream(
-        Streams(connection(sdk, None, monkeypatch)), first.object_id, successor=successor
+        OutputStreams(connection(sdk, None, monkeypatch)), first.object_id, successor=successor
     )
     seen: list[Item] = []
     items = iter(follower)
@@ -142,7 +142,7 @@ def test_step_sandboxes_join_as_the_driver_names_them(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = sdk.create(sys.executable, "-c", DRIVER)
-    follower = LogStream(Streams(connection(sdk, None, monkeypatch)), run.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), run.object_id)
     items = iter(follower)
     seen: list[Item] = []
     for step, gpu in (("load", None), ("train", "T4")):
@@ -181,7 +181,7 @@ out.write(b"no line feed \xe2\x82")
 
 def test_any_bytes(sdk: Sdk, backend: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create(sys.executable, "-c", ANYTHING, **backend)
-    follower = LogStream(Streams(connection(sdk, None, monkeypatch)), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
     first, *lines = [i.text for batch in follower for i in batch if isinstance(i, LogLine)]
     assert first == "nul \0 and \ufffd\ufffd broken\r10%\r20%"
     start = lines.index("0")
@@ -200,7 +200,7 @@ def test_a_server_that_dies_and_comes_back(
 ) -> None:
     monkeypatch.setenv("MODALRUN_LOCAL_STATE", str(sdk.info.state_dir))
     box = sdk.create("sh", "-c", "echo one; read x; echo two", gpu=gpu)
-    follower = LogStream(Streams(Connection("local")), box.object_id)
+    follower = LogStream(OutputStreams(Connection("local")), box.object_id)
     items = iter(follower)
     assert [item.text for item in next(items) if isinstance(item, LogLine)] == ["one"]
     os.kill(sdk.info.pid, signal.SIGKILL)
@@ -223,7 +223,7 @@ def test_watch_to_the_end(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_closing_while_nothing_comes(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create("sh", "-c", "echo here; read x")
-    follower = LogStream(Streams(connection(sdk, None, monkeypatch)), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
     items = iter(follower)
     assert next(items)
     threading.Timer(0.1, follower.close).start()
@@ -231,7 +231,9 @@ def test_closing_while_nothing_comes(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_sandbox_that_nobody_knows(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
-    follower = LogStream(Streams(connection(sdk, None, monkeypatch)), "sb-0123456789012345678901")
+    follower = LogStream(
+        OutputStreams(connection(sdk, None, monkeypatch)), "sb-0123456789012345678901"
+    )
     (line, *_) = [item for batch in follower for item in batch]
     assert isinstance(line, LogLine) and line.source == "system"
     assert {type(error) for error in follower.errors} == {NotFoundError}
@@ -252,7 +254,9 @@ def test_what_the_worker_no_longer_has_comes_from_the_history(
     box.wait()
     # The worker still has "6\nline 7\nline 8\nline 9\n".
     script(sdk, retained=23)
-    note, *lines = lines_of(LogStream(Streams(connection(sdk, None, monkeypatch)), box.object_id))
+    note, *lines = lines_of(
+        LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+    )
     assert note.startswith("[modalrun: 40 bytes of stdout are no longer in Modal's live stream")
     assert lines == [f"line {n}" for n in range(1, 10)]
 
@@ -260,7 +264,7 @@ def test_what_the_worker_no_longer_has_comes_from_the_history(
 @pytest.mark.parametrize("status", ["NOT_FOUND", "FAILED_PRECONDITION"])
 def test_a_worker_that_is_gone(sdk: Sdk, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create("sh", "-c", "echo one; read x; echo two; printf three")
-    follower = LogStream(Streams(connection(sdk, None, monkeypatch)), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
     items = iter(follower)
     assert [i.text for i in next(items) if isinstance(i, LogLine)] == ["one"]
     rule = {"rpc": "SandboxStdioReadV2", "times": None}
@@ -269,7 +273,9 @@ def test_a_worker_that_is_gone(sdk: Sdk, status: str, monkeypatch: pytest.Monkey
     box.stdin.drain()
     assert [i.text for b in items for i in b if isinstance(i, LogLine)] == ["two", "three"]
     # And for somebody who only comes now.
-    assert lines_of(LogStream(Streams(connection(sdk, None, monkeypatch)), box.object_id)) == [
+    assert lines_of(
+        LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+    ) == [
         "one",
         "two",
         "three",

@@ -14,7 +14,7 @@ from modalrun.errors import ModalrunError
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.modal_api.log_buffer import Ended, Piece
+from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd
 from modalrun.modal_api.termination import RunSandboxes
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
@@ -122,14 +122,14 @@ class FakeStreams:
     def __init__(self) -> None:
         self.added: list[str] = []
         self._open = 0
-        self._items: SimpleQueue[Piece | Ended | None] = SimpleQueue()
+        self._items: SimpleQueue[OutputChunk | StreamEnd | None] = SimpleQueue()
 
     def feed(self, sandbox: str, text: str, source: str = "stdout", **more: Any) -> None:
-        self._items.put(Piece(sandbox, source, text, **more))
+        self._items.put(OutputChunk(sandbox, source, text, **more))
 
     def end(self, sandbox: str, error: ModalrunError | None = None) -> None:
         for source in ("stdout", "stderr"):
-            self._items.put(Ended(sandbox, source, error))
+            self._items.put(StreamEnd(sandbox, source, error))
 
     def add(self, sandbox: str, *, skip: Mapping[Any, int] | None = None) -> None:
         self.added.append(sandbox)
@@ -139,19 +139,19 @@ class FakeStreams:
         self._open += 1
 
     def release(self) -> None:
-        self._items.put(Ended("", ""))
+        self._items.put(StreamEnd("", ""))
 
     def close(self) -> None:
         self._items.put(None)
 
-    def __iter__(self) -> Iterator[list[Piece | Ended]]:
+    def __iter__(self) -> Iterator[list[OutputChunk | StreamEnd]]:
         while self._open:
             item = self._items.get()
             if item is None:
                 return
             if item.sandbox:
                 yield [item]
-            self._open -= isinstance(item, Ended)
+            self._open -= isinstance(item, StreamEnd)
 
 
 class FakeSandboxes(RunSandboxes):
