@@ -1,8 +1,7 @@
-"""A `per_step` run whose driver is gone -> the same run with another driver."""
+"""Resume a `per_step` run whose driver has ended, with another driver."""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,11 @@ from modalrun.errors import UsageError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.attach import RunHandle, RunObserver
 from modalrun.run.contract import TAKE_OVER
-from modalrun.run.manifest import Source
 from modalrun.run.outcome import PAUSED, answers
-from modalrun.run.records import RunRecord
-from modalrun.submit.per_step import write
+from modalrun.submit.per_step import write_manifest
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
-from modalrun.submit.source_changes import MOST_FILES, compare, listing
-from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
+from modalrun.submit.source_changes import listing
+from modalrun.submit.staging import stage_again
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 
@@ -69,16 +66,20 @@ def resume(
             " record of a run whose sandbox is gone.",
         )
     plan = manifest.plan
-    credentials = zenml.credentials_of(run.id, plan.target)
-    connection = modal.connect(plan.target, credentials=credentials)
+    connection = modal.connect(plan.target, credentials=zenml.credentials_of(run.id, plan.target))
     spec = plan.sandbox_of_run(run.id)
     spec = replace(spec, env={**spec.env, TAKE_OVER: "1"})
     if (found := modal.find_running(connection, plan, spec)) is not None:
         return f"The run's driver is running, in the sandbox {found}. There is nothing to resume."
-    earlier = _earlier(run, modal.find_last(connection, plan, spec))
+    earlier = all_run_sandboxes(run.metadata)
+    last = modal.find_last(connection, plan, spec)
+    if last is not None and last not in earlier:
+        # Its creator was interrupted before it could record it.
+        earlier = (*earlier, last)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
-        _stage(manifest.source, source_root or manifest.source.root, staged, observer)
+        if new := stage_again(manifest.source, source_root or manifest.source.root, staged):
+            observer.say(f"note: not submitted with the run, left out: {listing(new)}", "yellow")
         observer.phase("Creating the run sandbox")
         sandbox = modal.create_run_sandbox(
             connection,
@@ -86,7 +87,7 @@ def resume(
             spec,
             {**zenml.driver_environment(run.id), **connection.driver_environment()},
             staged,
-            manifest=write(manifest, Path(folder)),
+            manifest=write_manifest(manifest, Path(folder)),
             earlier=earlier[-1] if earlier else None,
         )
     observer.say(f"Run {run.name}", "bold")
@@ -104,58 +105,3 @@ def resume(
         recording=record_sandbox(zenml, run.id, plan, sandbox, earlier=earlier),
         resumed=True,
     )
-
-
-def _earlier(run: RunRecord, last: str | None) -> tuple[str, ...]:
-    """The run sandboxes that a run has had, oldest first.
-
-    The last one is not on record where whoever created it was interrupted; only Modal's second
-    backend can tell of it once it has ended.
-    """
-    recorded = all_run_sandboxes(run.metadata)
-    return recorded if last is None or last in recorded else (*recorded, last)
-
-
-def _stage(source: Source, root: Path, folder: Path, observer: RunObserver) -> None:
-    """A copy of the files that the run was submitted with, which have to be what they were."""
-    if not root.is_dir():
-        raise UsageError(
-            f"The run's source tree {root} is not on this machine.",
-            hint="Check out what was submitted, and name its folder with '--source-root'.",
-        )
-    if not source.files:
-        _stage_all(source, root, folder)
-        return
-    paths = [Path(path) for path in source.files]
-    copy(root, folder, (path for path in paths if (root / path).is_file()))
-    found = hashes(folder) if folder.is_dir() else {}
-    present: list[str] = []
-    # What has come since is only talked about: no reason to refuse what can be resumed.
-    with contextlib.suppress(UsageError):
-        files = source_files(root, dockerignore=source.dockerignore, bounded=False)
-        present = [path.as_posix() for path in files]
-    changes = compare(source.files, found, present)
-    if changes.changed or changes.missing:
-        raise UsageError(
-            f"The source tree {root} has changed since the run was submitted: {changes}. The rest"
-            " of the run would not fit to what is done.",
-            hint="Restore what was changed or is missing, or check out what was submitted and name"
-            " its folder with '--source-root'. New files are no obstacle.",
-        )
-    if changes.new:
-        observer.say(
-            f"note: not submitted with the run, left out: {listing(changes.new)}", "yellow"
-        )
-
-
-def _stage_all(source: Source, root: Path, folder: Path) -> None:
-    """The whole source tree, where only the hash of all its files is known."""
-    stage(root, folder, dockerignore=source.dockerignore)
-    if digest(hashes(folder)) != source.digest:
-        raise UsageError(
-            f"The source tree {root} has changed since the run was submitted; the rest of the run"
-            f" would not fit to what is done. Which files differ is not known: of more than"
-            f" {MOST_FILES:,} files only the hash of all is kept.",
-            hint="Restore the files and remove new ones ('git status' names them), or check out"
-            " what was submitted and name its folder with '--source-root'.",
-        )

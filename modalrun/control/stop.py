@@ -7,17 +7,15 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import END_SECONDS, RunSandboxes
 from modalrun.run.records import RunRecord
+from modalrun.run.run_plan import Target
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
-
-if TYPE_CHECKING:
-    from modalrun.spec.run_spec import Target
 
 ANNOUNCE_SECONDS = 10.0
 """How long a run that is being submitted may have nothing of modalrun's on record."""
@@ -227,9 +225,9 @@ class _Stop:
         self._zenml.finalize_run(run.id, ASKED, stopped=True)
         return _result(self._zenml.read_run(run.id))
 
-    def _connect(self, run: RunRecord, target: str) -> Connection:
+    def _connect(self, run: RunRecord, target: Target) -> Connection:
         credentials = self._zenml.credentials_of(run.id, target)
-        return self._modal.connect(cast("Target", target), credentials=credentials)
+        return self._modal.connect(target, credentials=credentials)
 
     def _next(self, run: RunRecord) -> RunRecord:
         self._clock.sleep(POLL_SECONDS)

@@ -50,13 +50,13 @@ logger = logging.getLogger(__name__)
 
 def validate(stack: Stack) -> tuple[bool, str]:
     """Whether a stack can be used on Modal's cloud, and everything that is in the way."""
-    from modalrun.zenml_api.stacks import stack_facts
+    from modalrun.zenml_api.stacks import describe_stack
 
-    facts = stack_facts(stack)
-    problems = problems_on_modal(facts)
+    described = describe_stack(stack)
+    problems = problems_on_modal(described)
     if not problems:
         return True, ""
-    error = wrong_stack(facts, problems)
+    error = wrong_stack(described, problems)
     command = f"zenml orchestrator update {stack.orchestrator.name} --target=local"
     return False, (
         f"{error.message}\nUse remote components; or, for the local Modal server, an orchestrator"

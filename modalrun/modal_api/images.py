@@ -27,7 +27,7 @@ from modalrun.plan.image_recipe import (
     Slim,
 )
 from modalrun.plan.model import Plan
-from modalrun.plan.requirement_lines import is_plain
+from modalrun.plan.requirements import is_plain
 from modalrun.run.manifest import MANIFEST_FILE
 
 if TYPE_CHECKING:

@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from modalrun.errors import ModalrunError
-from modalrun.modal_api.log_buffer import Ended, Piece
-from modalrun.modal_api.log_streams import Streams
+from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd, StreamName
+from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import Item, RunLines
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
-    from modalrun.modal_api.stdio import Source
 
-Known = Mapping[str, Mapping["Source", int]]
+Known = Mapping[str, Mapping[StreamName, int]]
 """Bytes of each stream that are known already, by the sandbox's id."""
 
 
@@ -56,7 +55,7 @@ class LogStream:
         self._arrivals = arrivals
         self._since = since
         self._successor = successor
-        self._streams = Streams(connection)
+        self._streams = OutputStreams(connection)
         self._seen: set[str] = set()
         for sandbox in (run_sandbox, *self._known):
             self._add(sandbox)
@@ -87,7 +86,7 @@ class LogStream:
         in `errors`: the run may go on then.
         """
         for batch in self._streams:
-            items = [item for piece in batch for item in self._items(piece)]
+            items = [item for chunk in batch for item in self._items(chunk)]
             for item in items:
                 if isinstance(item, StepEvent) and item.sandbox:
                     if item.state in FINAL and item.at < self._since:
@@ -105,31 +104,31 @@ class LogStream:
             self._seen.add(sandbox)
             self._streams.add(sandbox, skip=self._known.get(sandbox))
 
-    def _items(self, piece: Piece | Ended) -> list[Item]:
-        sandbox, source = piece.sandbox, piece.source
-        if isinstance(piece, Piece):
-            moment = time.time() if self._arrivals else piece.time
-            items = self.lines.feed(sandbox, source, piece.text, moment)
-            if note := _gap_note(piece):
+    def _items(self, chunk: OutputChunk | StreamEnd) -> list[Item]:
+        sandbox, source = chunk.sandbox, chunk.source
+        if isinstance(chunk, OutputChunk):
+            moment = time.time() if self._arrivals else chunk.time
+            items = self.lines.feed(sandbox, source, chunk.text, moment)
+            if note := _gap_note(chunk):
                 items += self.lines.note(sandbox, source, note)
             return items
         items = self.lines.end(sandbox, source)
-        if piece.error is not None:
-            self.errors.append(piece.error)
-            text = f"[modalrun: the rest of {source} can't be read: {piece.error.message}]"
+        if chunk.error is not None:
+            self.errors.append(chunk.error)
+            text = f"[modalrun: the rest of {source} can't be read: {chunk.error.message}]"
             items += self.lines.note(sandbox, source, text)
         elif sandbox == self.lines.run_sandbox and source == "stdout":
             self._wait_for_successor(sandbox)
         return items
 
 
-def _gap_note(piece: Piece) -> str | None:
+def _gap_note(chunk: OutputChunk) -> str | None:
     """What is said where Modal no longer holds a part of a stream."""
-    if piece.missing:
+    if chunk.missing:
         return (
-            f"[modalrun: {piece.missing:,} bytes of {piece.source} are no longer in Modal's live"
+            f"[modalrun: {chunk.missing:,} bytes of {chunk.source} are no longer in Modal's live"
             " stream; what follows comes from its history]"
         )
-    if piece.lost:
-        return f"[modalrun: {piece.lost:,} bytes of {piece.source} are lost]"
+    if chunk.lost:
+        return f"[modalrun: {chunk.lost:,} bytes of {chunk.source} are lost]"
     return None

@@ -23,8 +23,8 @@ from modalrun.zenml_api import process
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
+    from modalrun.modal_api.log_buffer import StreamName
     from modalrun.modal_api.log_history import History
-    from modalrun.modal_api.stdio import Source
     from modalrun.run.records import RunRecord
     from modalrun.run.run_plan import Target
 
@@ -203,7 +203,7 @@ def read(
     live = request.follow and place.running and place.connection is not None
     if live and request.wanted.steps:
         _check_names(place, request.wanted.steps)
-    known: dict[str, dict[Source, int]] = {}
+    known: dict[str, dict[StreamName, int]] = {}
     if not live or request.times or request.tail is not None:
         newest: deque[LogLine] = deque(maxlen=request.tail)
         for items in _stored(place, lines, known, say, live=live):
@@ -246,7 +246,7 @@ def _followed(
     place: Whereabouts,
     lines: RunLines,
     choice: Choice,
-    known: dict[str, dict[Source, int]],
+    known: dict[str, dict[StreamName, int]],
     say: Callable[[str], None],
     *,
     times: bool,
@@ -312,7 +312,7 @@ def _successor(
 def _stored(
     place: Whereabouts,
     lines: RunLines,
-    known: dict[str, dict[Source, int]],
+    known: dict[str, dict[StreamName, int]],
     say: Callable[[str], None],
     *,
     live: bool,

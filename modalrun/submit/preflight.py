@@ -72,7 +72,7 @@ def check(
     Raises:
         ModalrunError: The class names the check that failed. Nothing was created.
     """
-    priced = plan_deployment(compiled.deployment, compiled.facts, spec)
+    priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     plan = priced.plan
     for note in plan.notes:
         observer.say(f"note: {note}", "yellow")

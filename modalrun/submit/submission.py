@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,10 @@ from modalrun.run.run_plan import RunPlan
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight, prepare
 from modalrun.submit.cancellation import cancelled_when_stopped
-from modalrun.submit.per_step import dispatch
+from modalrun.submit.per_step import make_manifest, write_manifest
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
-from modalrun.submit.source_changes import hashes_to_store
-from modalrun.submit.source_tree import digest, hashes, stage
+from modalrun.submit.staging import stage
 from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
@@ -99,36 +99,28 @@ def _prepare(spec: RunSpec, observer: RunObserver, max_cost: Decimal | None) -> 
     return preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
 
 
+@dataclass
 class Submission:
     """Create a run and its run sandbox; on a failure, leave neither of them behind.
 
     Attributes:
+        job: The run.
+        observer: Receives progress.
+        zenml: Access to ZenML's records.
+        previous: What is recorded of the run's last sandbox, which has ended.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        observer: RunObserver,
-        zenml: ZenMLGateway,
-        *,
-        previous: RunMetadata | None = None,
-    ) -> None:
-        """Prepare to create a run.
+    job: Job
+    observer: RunObserver
+    zenml: ZenMLGateway
+    previous: RunMetadata | None = None
+    handle: RunHandle | None = field(default=None, init=False)
+    _plan: RunPlan = field(init=False)
 
-        Args:
-            job: The run.
-            observer: Receives progress.
-            zenml: Access to ZenML's records.
-            previous: What is recorded of the run's last sandbox, which has ended.
-        """
-        self.handle: RunHandle | None = None
-        self._job = job
-        self._plan: RunPlan = job.plan
-        self._observer = observer
-        self._zenml = zenml
-        self._previous = previous
+    def __post_init__(self) -> None:
+        self._plan = self.job.plan
 
     def create(self, create_run: Callable[[], CreatedRun]) -> CreatedRun:
         """Create the record in ZenML first, so that the run id exists, then the sandbox.
@@ -140,17 +132,14 @@ class Submission:
             ModalrunError: The run was not created. After an `UnknownOutcomeError` its record and
                 perhaps its sandbox exist.
         """
-        job, observer = self._job, self._observer
-        resolved, registry = self._zenml.resolve_images(job.plan, job.compiled)
-        self._plan = resolved
+        job, observer = self.job, self.observer
+        plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
+        self._plan = plan
         observer.phase("Creating the run, its image and its sandbox")
-        with tempfile.TemporaryDirectory(prefix="modalrun-source-") as name:
-            folder = Path(name)
-            staged = folder / "source"
-            ignored = dockerignore(job.compiled.deployment.docker)
-            stage(job.source_root, staged, dockerignore=ignored)
-            files = hashes(staged)
-            source = Source(job.source_root, digest(files), hashes_to_store(files), ignored)
+        with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
+            staged = Path(folder) / "source"
+            ignore_file = dockerignore(job.compiled.deployment.docker)
+            source = stage(job.source_root, staged, dockerignore=ignore_file)
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():
@@ -159,60 +148,59 @@ class Submission:
                 observer.say(f"  id       {run.id}")
                 observer.say(f"  stack    {job.compiled.stack.name}")
                 if run.finished:
-                    # Marks the run as one of modalrun's: it has no sandbox to be known by.
-                    self._zenml.publish_metadata(run.id, self._announcement())
+                    # It has no sandbox on record that marks it as a run of modalrun's.
+                    self.zenml.publish_metadata(run.id, self._announcement())
                     return run
-                with cancelled_when_stopped(run.id, self._announcement(), self._zenml):
-                    ready = dispatch(
-                        job,
-                        resolved,
-                        run,
-                        source=source,
-                        folder=folder,
-                        staged=staged,
-                        registry=registry,
-                    )
-                    self._plan = ready.plan
-                    sandbox = job.modal.create_run_sandbox(
-                        job.connection,
-                        ready.plan,
-                        ready.plan.sandbox_of_run(run.id),
-                        ready.secrets,
-                        staged,
-                        manifest=ready.manifest_file,
-                        earlier=self._previous.sandbox_id if self._previous else None,
-                        say=lambda text: observer.say(f"  {text}", "yellow"),
-                    )
-                    sandboxes = job.modal.sandboxes_of(
-                        job.connection, run.id, sandbox.app_id, sandbox.id
-                    )
-                    recording = record_sandbox(
-                        self._zenml,
-                        run.id,
-                        ready.plan,
-                        sandbox,
-                        earlier=all_run_sandboxes(self._previous),
-                        more=ready.metadata,
-                        end_if_stopped=sandboxes,
-                    )
-                    self.handle = RunHandle(
-                        run_id=run.id,
-                        zenml_url=run.url,
-                        plan=ready.plan,
-                        steps=job.steps,
-                        sandbox=sandbox,
-                        sandboxes=sandboxes,
-                        connection=job.connection,
-                        recording=recording,
-                        resumed=self._previous is not None,
-                    )
+                with cancelled_when_stopped(run.id, self._announcement(), self.zenml):
+                    images = job.modal.build_images(job.connection, plan, staged, registry)
+                    self._plan = plan.with_images(images)
+                    self.handle = self._create_sandbox(run, source, staged)
             except BaseException as error:
                 if run is not None:
                     self._abandon(run.id, error)
                 raise
-        observer.say(f"  sandbox  {sandbox.id} ({_describe(self._plan, sandbox)})")
+        observer.say(f"  sandbox  {_describe(self._plan, self.handle.sandbox)}")
         observer.say("")
         return run
+
+    def _create_sandbox(self, run: CreatedRun, source: Source, staged: Path) -> RunHandle:
+        job, plan, previous = self.job, self._plan, self.previous
+        secrets, metadata, file = run.environment, {}, None
+        if plan.settings.mode == "per_step":
+            manifest = make_manifest(job, plan, run, source)
+            secrets = {**secrets, **job.connection.driver_environment()}
+            metadata, file = manifest.to_metadata(), write_manifest(manifest, staged.parent)
+        sandbox = job.modal.create_run_sandbox(
+            job.connection,
+            plan,
+            plan.sandbox_of_run(run.id),
+            secrets,
+            staged,
+            manifest=file,
+            earlier=previous.sandbox_id if previous else None,
+            say=lambda text: self.observer.say(f"  {text}", "yellow"),
+        )
+        sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
+        recording = record_sandbox(
+            self.zenml,
+            run.id,
+            plan,
+            sandbox,
+            earlier=all_run_sandboxes(previous),
+            more=metadata,
+            end_if_stopped=sandboxes,
+        )
+        return RunHandle(
+            run_id=run.id,
+            zenml_url=run.url,
+            plan=plan,
+            steps=job.steps,
+            sandbox=sandbox,
+            sandboxes=sandboxes,
+            connection=job.connection,
+            recording=recording,
+            resumed=previous is not None,
+        )
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""
@@ -228,21 +216,19 @@ class Submission:
             # Modal may have created the sandbox before the interrupt came.
             with contextlib.suppress(ModalrunError):
                 spec = self._plan.sandbox_of_run(run_id)
-                self._job.modal.terminate(self._job.connection, self._plan, spec)
+                self.job.modal.terminate(self.job.connection, self._plan, spec)
         if cancelled:
-            self._zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
+            self.zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
         elif interrupted:
-            self._observer.say(f"Cancelled the run {run_id}; nothing of it is running.", "yellow")
+            self.observer.say(f"Cancelled the run {run_id}; nothing of it is running.", "yellow")
         reason = str(error) or "the submission was interrupted"
-        self._zenml.finalize_run(run_id, f"The run sandbox was not created: {reason}")
+        self.zenml.finalize_run(run_id, f"The run sandbox was not created: {reason}")
 
     def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""
-        plan = self._plan
+        settings = self._plan.settings
         return to_metadata(
-            Announced(
-                plan.target, plan.settings.app_name, plan.settings.modal_environment, withdrawn
-            )
+            Announced(self._plan.target, settings.app_name, settings.modal_environment, withdrawn)
         )
 
 
@@ -258,4 +244,5 @@ def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
         "region": " or ".join(plan.run_sandbox.regions),
         "cloud": plan.run_sandbox.cloud,
     }
-    return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+    values = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+    return f"{sandbox.id} ({values})"

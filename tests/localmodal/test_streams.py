@@ -16,8 +16,8 @@ import pytest
 from modalrun.errors import NotFoundError
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.modal_api.log_buffer import Piece
-from modalrun.modal_api.log_streams import Streams
+from modalrun.modal_api.log_buffer import OutputChunk
+from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.logs import Request, Whereabouts, read
 from modalrun.run.events import StepEvent
@@ -45,11 +45,11 @@ def connection(sdk: Sdk, url: str | None, monkeypatch: pytest.MonkeyPatch) -> Co
     return Connection("modal", credentials=(sdk.info.token_id, sdk.info.token_secret))
 
 
-def collected(streams: Streams) -> dict[tuple[str, str], str]:
+def collected(streams: OutputStreams) -> dict[tuple[str, str], str]:
     texts: dict[tuple[str, str], str] = defaultdict(str)
     for batch in streams:
         for item in batch:
-            if isinstance(item, Piece):
+            if isinstance(item, OutputChunk):
                 assert not item.missing
                 texts[item.sandbox, item.source] += item.text
             else:
@@ -72,7 +72,7 @@ def test_connections_cut_at_random(
         int(sdk.info.url.rpartition(":")[2]), mean_bytes=400_000, mean_seconds=0.1, seed=7
     )
     boxes = [sdk.create(sys.executable, "-c", LINES, f"b{n}", "2000", **backend) for n in range(5)]
-    streams = Streams(connection(sdk, proxy.url, monkeypatch))
+    streams = OutputStreams(connection(sdk, proxy.url, monkeypatch))
     for box in boxes:
         streams.add(box.object_id)
     texts = collected(streams)

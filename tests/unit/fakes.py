@@ -13,8 +13,8 @@ from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import RunSandboxes
-from modalrun.plan.deployment import Deployment, StepView
-from modalrun.plan.stack import StackFacts
+from modalrun.plan.deployment import CompiledStep, Deployment
+from modalrun.plan.stack import StackDescription
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import CreatedRun, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
@@ -288,15 +288,19 @@ class FakeClock:
         self.now += seconds
 
 
-def compiled(*steps: StepView, stack: StackFacts | None = None, **settings: Any) -> Compiled:
+def compiled(
+    *steps: PlannedStep, stack: StackDescription | None = None, **settings: Any
+) -> Compiled:
     """A compiled pipeline without ZenML's part, with orchestrator settings in its code."""
     layers = {Origin.CODE_PIPELINE: SettingsLayer(settings)}
-    deployment = Deployment("training", steps or (StepView(PlannedStep("train")),), layers)
+    deployment = Deployment(
+        "training", tuple(CompiledStep(step) for step in steps or (PlannedStep("train"),)), layers
+    )
     parts = {
         "deployment": deployment,
         "snapshot": None,
         "stack": SimpleNamespace(name="default"),
-        "facts": stack or StackFacts("st-1", "default"),
+        "stack_description": stack or StackDescription("st-1", "default"),
         "credentials": None,
     }
     return cast("Compiled", SimpleNamespace(**parts))

@@ -18,9 +18,8 @@ from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
-from modalrun.plan.docker_files import read_requirements, resolve
-from modalrun.plan.docker_settings import GATHERED
-from modalrun.plan.requirement_lines import logical_lines
+from modalrun.plan.image_layers import GATHERED
+from modalrun.plan.requirements import logical_lines, read_requirements, resolve_path
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import first_line
 
@@ -89,10 +88,12 @@ def gather(
     changes: dict[str, Any] = {}
     if isinstance(settings.requirements, str):
         # Read here, since ZenML doesn't follow the '-r' lines of a requirements file.
-        path = resolve(settings.requirements, source_root)
+        path = resolve_path(settings.requirements, source_root)
         changes["requirements"] = list(read_requirements(path))
     if settings.pyproject_path:
-        changes["pyproject_path"] = str(resolve(settings.pyproject_path, source_root).absolute())
+        changes["pyproject_path"] = str(
+            resolve_path(settings.pyproject_path, source_root).absolute()
+        )
     if not run_commands:
         changes |= {
             "replicate_local_python_environment": None,

@@ -27,7 +27,7 @@ from modalrun.zenml_api.execution.single_step import Word, word
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import runs, step_records
-from modalrun.zenml_api.retry import outlast_the_server
+from modalrun.zenml_api.retry import wait_for_server
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
@@ -77,7 +77,7 @@ class DynamicRun:
             isolated: Where isolated steps run; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
-        outlast_the_server(log_line)
+        wait_for_server(log_line)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:

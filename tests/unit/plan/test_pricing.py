@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from modalrun.errors import CostLimitError
 from modalrun.plan.catalog import GPUS_PER_SANDBOX
-from modalrun.plan.prices import LIST_PRICES
-from modalrun.plan.pricing import check_limit, cost, dollars
+from modalrun.plan.pricing import LIST_PRICES, check_limit, cost, dollars
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 

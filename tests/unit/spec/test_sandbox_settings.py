@@ -1,4 +1,4 @@
-"""The run spec: the settings for sandboxes in it, and the key `modal`."""
+"""Settings of sandboxes in a run spec, and the key `modal`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -64,12 +64,12 @@ def test_the_table_has_every_setting() -> None:
 
 
 @pytest.mark.parametrize("key", ["orchestrator", "orchestrator.modalrun"])
-@pytest.mark.parametrize(("text", "words"), ORCHESTRATOR)
-def test_wrong_orchestrator_setting(tmp_path: Path, key: str, text: str, words: str) -> None:
+@pytest.mark.parametrize(("text", "message"), ORCHESTRATOR)
+def test_wrong_orchestrator_setting(tmp_path: Path, key: str, text: str, message: str) -> None:
     error = mistake(tmp_path, f"{PIPELINE}settings:\n  {key}:\n    {text}\n")
     assert line_of(error, tmp_path) == 4
     assert f"'settings.{key}.{text.partition(':')[0]}" in error.message
-    assert words in error.message
+    assert message in error.message
 
 
 def test_wrong_orchestrator_setting_of_a_step(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_wrong_orchestrator_setting_of_a_step(tmp_path: Path) -> None:
     assert "'steps.a.settings.orchestrator.timeout'" in error.message
 
 
-def test_wrong_item_of_a_list_is_named_itself(tmp_path: Path) -> None:
+def test_wrong_item_of_a_list_is_named(tmp_path: Path) -> None:
     error = mistake(
         tmp_path, PIPELINE + "settings:\n  orchestrator:\n    gpu:\n      - T4\n      - 5\n"
     )
@@ -155,7 +155,7 @@ def test_environment_becomes_an_orchestrator_setting(load: Load) -> None:
     assert spec.layers[Origin.SPEC_PIPELINE].settings == {"modal_environment": "staging"}
 
 
-def test_environment_joins_the_settings_that_are_there(load: Load) -> None:
+def test_environment_is_added_to_existing_settings(load: Load) -> None:
     text = "modal: {environment: staging}\nsettings:\n  orchestrator.modalrun: {gpu: T4}\n"
     settings = load(PIPELINE + text).layers[Origin.SPEC_PIPELINE].settings
     assert settings == {"gpu": "T4", "modal_environment": "staging"}
@@ -183,6 +183,6 @@ def test_environment_with_characters_that_modal_refuses(tmp_path: Path, name: st
     assert "'modal.environment'" in error.message
 
 
-def test_environment_message_is_in_words(tmp_path: Path) -> None:
+def test_environment_message_shows_no_pattern(tmp_path: Path) -> None:
     error = mistake(tmp_path, f"{PIPELINE}modal:\n  environment: 'a b'\n")
     assert "^[" not in error.message

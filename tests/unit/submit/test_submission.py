@@ -90,7 +90,6 @@ def test_the_record_comes_before_the_sandbox_and_its_metadata_after(spec: RunSpe
     assert "sb-new (app zenml-pipeline-training, target local" in bench.observer.lines[3]
 
 
-@pytest.mark.skip(reason="dispatch still reads ZenML")
 def test_per_step_sends_a_manifest_and_a_token_to_the_driver(spec: RunSpec) -> None:
     bench = Bench(spec, mode="per_step")
     bench.create()

@@ -7,9 +7,11 @@ from modalrun.util.nearest import misspelling_of, nearest
 KNOWN = ["delay", "parent_image", "python_package_installer", "name"]
 
 
-def test_nearest() -> None:
-    assert nearest("parent", KNOWN) == "parent_image"
-    assert nearest("zzzzz", KNOWN) is None
+@pytest.mark.parametrize(
+    ("word", "expected"), [("gppu", "gpu"), ("timeot", "timeout"), ("zzz", None), ("", None)]
+)
+def test_nearest(word: str, expected: str | None) -> None:
+    assert nearest(word, ["gpu", "timeout", "region"]) == expected
 
 
 @pytest.mark.parametrize(
