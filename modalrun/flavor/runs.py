@@ -23,7 +23,9 @@ from modalrun.control import stop as stopping
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe import status as runs
-from modalrun.observe.attach import OnInterrupt, RunHandle
+from modalrun.observe.handle import RunHandle
+from modalrun.observe.interrupt_prompt import OnInterrupt
+from modalrun.observe.outcome import accepted
 from modalrun.output import reporter
 from modalrun.output.reporter import Reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
@@ -114,7 +116,7 @@ def submit(
         assert submitted is not None
         if not job.plan.settings.synchronous:
             with interrupts.deferred():
-                shown.summary(attach.accepted(submitted))
+                shown.summary(accepted(submitted))
             return None
         until_its_end = stack.pop_all()
 
@@ -142,10 +144,8 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    from modalrun.zenml_api.records import queries
-
     with _worded(), _same_variables():
-        view = runs.look(queries.run_record(run))
+        view = runs.read_status(str(run.id))
         if view.state == LOST and view.over:
             view = reconcile.reconcile(view).status
         for note in view.notes:
