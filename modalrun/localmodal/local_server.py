@@ -20,7 +20,7 @@ from modalrun.localmodal.server import http
 from modalrun.localmodal.server.activity import Activity
 from modalrun.localmodal.server.auth import Guard, Identity
 from modalrun.localmodal.server.faults import Faults
-from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Call, Dispatcher, RpcError
+from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher, RpcError
 from modalrun.localmodal.server.transport import TwoProtocolServer
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CommandRouter
@@ -115,16 +115,15 @@ class LocalServer:
     def _build(self, clock: Clock) -> None:
         store, guard, sandboxes = self._store, self._guard, self.sandboxes
         environments = Environments(store, clock)
-        self._mounts = Mounts(self._state, store, clock, guard, environments)
-        apps = Apps(store, clock, environments, sandboxes, self._logs.changed.fire)
-        images = Images(store, clock, environments, self._mounts, self._faults.failing_build)
-        secrets = Secrets(store, clock, environments)
-        volumes = Volumes(self._state, store, clock, environments)
+        self._mounts = Mounts(self._state, store, clock, guard)
+        apps = Apps(store, clock, sandboxes, self._logs.changed.fire)
+        images = Images(store, clock, self._mounts, self._faults.failing_build)
+        secrets = Secrets(store, clock)
+        volumes = Volumes(self._state, store, clock)
         self._rpcs = SandboxRpcs(
             store=store,
             clock=clock,
             guard=guard,
-            environments=environments,
             apps=apps,
             images=images,
             mounts=self._mounts,
@@ -151,12 +150,12 @@ class LocalServer:
         self._routes = {**self._admin.routes, ("PUT", "blob"): self._mounts.put_blob}
         self._server = TwoProtocolServer([dispatcher], self._serve_http)
 
-    def _authorise(self, service: str, call: Call, request: Any) -> None:
+    def _authorise(self, service: str, metadata: Mapping[str, Any], request: Any) -> None:
         if service == COMMAND_ROUTER:
-            bearer = str(call.metadata.get("authorization", "")).removeprefix("Bearer ")
+            bearer = str(metadata.get("authorization", "")).removeprefix("Bearer ")
             if not self._guard.allows_signed(bearer, getattr(request, "task_id", "")):
                 raise RpcError(Status.UNAUTHENTICATED, "The command router's token is not valid")
-        elif not self._guard.allows_token(call.metadata):
+        elif not self._guard.allows_token(metadata):
             raise RpcError(
                 Status.UNAUTHENTICATED,
                 "The token is not that of this local Modal server; `modalrun local env` prints it",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grpclib.const import Status
-from modal_proto import api_pb2
+from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.process import Command, Exit, Nursery, SandboxProcess
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 KEEP_ROOTS_VARIABLE = "MODALRUN_LOCAL_KEEP_ROOTS"
 
-_Result = api_pb2.GenericResult
+_Result = api.GenericResult
 SUCCESS = _Result.GENERIC_STATUS_SUCCESS
 FAILURE = _Result.GENERIC_STATUS_FAILURE
 TERMINATED = _Result.GENERIC_STATUS_TERMINATED
@@ -43,7 +43,7 @@ _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Launch:
     """What to run in a sandbox. It holds the values of secrets, so it is never written down."""
 
     argv: list[str]
@@ -101,7 +101,7 @@ class Sandboxes:
         self._closed = False
         self.open_files = 0
 
-    def create(self, record: SandboxRecord, plan: Plan) -> None:
+    def create(self, record: SandboxRecord, launch: Launch) -> None:
         """Record a sandbox and start it. Raises RpcError when its name is taken in its app."""
         if self._closed:
             raise RpcError(Status.UNAVAILABLE, "The local Modal server is ending")
@@ -118,24 +118,24 @@ class Sandboxes:
         self._store.put_sandbox(record)
         self._logs.create(record.id)
         sandbox = self._live[record.id] = LiveSandbox(record)
-        task = asyncio.get_running_loop().create_task(self._run(sandbox, plan))
+        task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._on_change()
 
-    async def _run(self, sandbox: LiveSandbox, plan: Plan) -> None:
+    async def _run(self, sandbox: LiveSandbox, launch: Launch) -> None:
         folder = self._state.sandbox(sandbox.record.id)
         exit_ = Exit(code=None, killed=False)
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                what = (folder / "root", plan.files, plan.volumes, plan.workdir)
-                if plan.files:
+                what = (folder / "root", launch.files, launch.volumes, launch.workdir)
+                if launch.files:
                     await asyncio.to_thread(rootfs.build, *what)
                 else:
                     rootfs.build(*what)
             if not sandbox.must_end.is_set():
-                exit_ = await self._execute(sandbox, plan, folder / "root")
+                exit_ = await self._execute(sandbox, launch, folder / "root")
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", sandbox.record.id, error)
             sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {error}")
@@ -151,7 +151,7 @@ class Sandboxes:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(sandbox.must_end.wait(), delay)
 
-    async def _execute(self, sandbox: LiveSandbox, plan: Plan, root: Path) -> Exit:
+    async def _execute(self, sandbox: LiveSandbox, launch: Launch, root: Path) -> Exit:
         record = sandbox.record
         who = {
             "MODAL_SANDBOX_ID": record.id,
@@ -159,9 +159,9 @@ class Sandboxes:
             "MODAL_ENVIRONMENT": record.environment,
         }
         command = Command(
-            argv=rootfs.arguments(plan.argv, root),
-            env=rootfs.environment(root, plan.recipe, plan.variables, who),
-            cwd=rootfs.inside(root, plan.workdir),
+            argv=rootfs.arguments(launch.argv, root),
+            env=rootfs.environment(root, launch.recipe, launch.variables, who),
+            cwd=rootfs.inside(root, launch.workdir),
             open_files=self.open_files,
         )
         nursery = await self.warm.suiting(command, sandbox.must_end)
