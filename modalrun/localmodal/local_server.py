@@ -14,6 +14,7 @@ from typing import Any
 
 from grpclib.const import Status
 
+from modalrun import __version__
 from modalrun.localmodal.admin import Admin
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server import http
@@ -60,21 +61,17 @@ class _Notifier(logging.Handler):
 class LocalServer:
     """A server on a state folder."""
 
-    def __init__(
-        self, state: StateDir, *, idle_timeout: float, retention: float, version: str
-    ) -> None:
+    def __init__(self, state: StateDir, *, idle_timeout: float, retention: float) -> None:
         """
         Args:
             state: The state folder; the caller holds its server lock.
             idle_timeout: Seconds without a running sandbox and without a call after which the
-                server ends by itself; 0 for never.
-            retention: Seconds after which a finished sandbox is forgotten.
-            version: Of modalrun, for the info file.
+                server ends; 0 for never.
+            retention: Seconds after which a finished sandbox is deleted.
         """
         self._state = state
         self._idle_timeout = idle_timeout
         self._retention = retention
-        self._version = version
         self._started_at = time.time()
         self._identity = Identity.load(state.identity_file)
         self._guard = Guard(self._identity)
@@ -174,7 +171,7 @@ class LocalServer:
         return {
             "url": self.url,
             "pid": os.getpid(),
-            "version": self._version,
+            "version": __version__,
             "python": sys.prefix,
             "state_dir": str(self._state.root),
             "started_at": self._started_at,
@@ -218,7 +215,7 @@ class LocalServer:
             "token_id": self._identity.token_id,
             "token_secret": self._identity.token_secret,
             "pid": os.getpid(),
-            "version": self._version,
+            "version": __version__,
             "started_at": self._started_at,
         }
 

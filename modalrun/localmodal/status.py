@@ -1,4 +1,4 @@
-"""What is shown of a sandbox: everything that was requested, and nothing that is secret."""
+"""Summarize a sandbox for `modalrun local status`, without secret values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from modalrun.localmodal.storage.store import SandboxRecord
 
 
 def sandbox_summary(record: SandboxRecord) -> dict[str, Any]:
-    """A sandbox for `modalrun local status`. Requested resources are not enforced."""
+    """Return a sandbox's summary. Requested resources are not enforced."""
     gpu = f"{record.gpu}:{record.gpu_count}" if record.gpu_count > 1 else record.gpu
     return {
         "id": record.id,

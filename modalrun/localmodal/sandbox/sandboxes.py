@@ -1,4 +1,4 @@
-"""The life of a sandbox: created, running, finished; and what is remembered of it."""
+"""Create, run and finish sandboxes, and record them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 
 
 @dataclass(frozen=True)
 class Launch:
-    """What to run in a sandbox. It holds the values of secrets, so it is never written down."""
+    """A sandbox's command, files and variables. It has secret values, so it is never stored."""
 
     argv: list[str]
     recipe: rootfs.Recipe
@@ -86,7 +86,7 @@ class Sandboxes:
         """
         Args:
             boot_delay: Seconds to wait before a process is started.
-            on_change: Called when a sandbox was created or has finished.
+            on_change: Called when a sandbox is created or finishes.
         """
         self._state = state
         self._store = store
@@ -102,7 +102,7 @@ class Sandboxes:
         self.open_files = 0
 
     def create(self, record: SandboxRecord, launch: Launch) -> None:
-        """Record a sandbox and start it. Raises RpcError when its name is taken in its app."""
+        """Record and start a sandbox. Raises RpcError if its name is taken in its app."""
         if self._closed:
             raise RpcError(Status.UNAVAILABLE, "The local Modal server is ending")
         for other in self._live.values():
@@ -129,11 +129,11 @@ class Sandboxes:
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                what = (folder / "root", launch.files, launch.volumes, launch.workdir)
+                parts = (folder / "root", launch.files, launch.volumes, launch.workdir)
                 if launch.files:
-                    await asyncio.to_thread(rootfs.build, *what)
+                    await asyncio.to_thread(rootfs.build, *parts)
                 else:
-                    rootfs.build(*what)
+                    rootfs.build(*parts)
             if not sandbox.must_end.is_set():
                 exit_ = await self._execute(sandbox, launch, folder / "root")
         except (OSError, ValueError) as error:
@@ -153,18 +153,18 @@ class Sandboxes:
 
     async def _execute(self, sandbox: LiveSandbox, launch: Launch, root: Path) -> Exit:
         record = sandbox.record
-        who = {
+        identity = {
             "MODAL_SANDBOX_ID": record.id,
             "MODAL_TASK_ID": record.task_id,
             "MODAL_ENVIRONMENT": record.environment,
         }
         command = Command(
             argv=rootfs.arguments(launch.argv, root),
-            env=rootfs.environment(root, launch.recipe, launch.variables, who),
+            env=rootfs.environment(root, launch.recipe, launch.variables, identity),
             cwd=rootfs.inside(root, launch.workdir),
             open_files=self.open_files,
         )
-        nursery = await self.warm.suiting(command, sandbox.must_end)
+        nursery = await self.warm.nursery_for(command, sandbox.must_end)
         if sandbox.must_end.is_set():
             return Exit(code=None, killed=False)
         process = SandboxProcess(lambda fd, data: self._logs.append(record.id, fd, data))
@@ -193,9 +193,9 @@ class Sandboxes:
                 f"The sandbox's output could not be stored: {process.error}",
             )
         elif exit_.code is None and sandbox.end is None:
-            sandbox.end = (INTERNAL_FAILURE, "Somebody killed the keeper of this sandbox.")
+            sandbox.end = (INTERNAL_FAILURE, "The keeper of this sandbox was killed.")
         elif exit_.code is not None and not exit_.killed:
-            # It ended by itself just before it was to be killed.
+            # It ended by itself just before the kill.
             sandbox.end = None
         return exit_
 
@@ -221,7 +221,7 @@ class Sandboxes:
             self._logs.finish(record.id)
             self._store.put_sandbox(record)
         except (OSError, sqlite3.Error):
-            # A full disk must not keep anyone waiting for the end.
+            # Waiting callers must get the end even if the disk is full.
             log.exception("the end of %s could not be recorded", record.id)
         del self._live[record.id]
         if not sandbox.started.done():
@@ -230,13 +230,13 @@ class Sandboxes:
         self._on_change()
 
     def terminate(self, sandbox_id: str, exception: str = "The sandbox was terminated.") -> None:
-        """Have a sandbox killed; nothing to do when it has finished. Returns at once."""
+        """Kill a sandbox unless it has finished; do not wait."""
         sandbox = self._live.get(sandbox_id)
         if sandbox is not None:
             self._end(sandbox, TERMINATED, exception)
 
     def find(self, sandbox_id: str) -> SandboxRecord:
-        """A sandbox by its id. Raises RpcError (NOT_FOUND)."""
+        """Return a sandbox by its id. Raises RpcError (NOT_FOUND)."""
         live = self._live.get(sandbox_id)
         record = live.record if live else self._store.sandbox(sandbox_id)
         if record is None:
@@ -244,24 +244,24 @@ class Sandboxes:
         return record
 
     def of_task(self, task_id: str) -> SandboxRecord:
-        """A sandbox by its task id. Raises RpcError (NOT_FOUND)."""
+        """Return a sandbox by its task id. Raises RpcError (NOT_FOUND)."""
         record = self._store.sandbox_of_task(task_id)
         if record is None:
             raise not_found("Task", task_id)
         return self.find(record.id)
 
     def live(self, sandbox_id: str) -> LiveSandbox | None:
-        """A sandbox that has not finished."""
+        """Return a sandbox that has not finished."""
         return self._live.get(sandbox_id)
 
     def running(self, app_ids: list[str] | None = None) -> list[SandboxRecord]:
-        """Sandboxes that have not finished, newest first; of some apps, or of all (None)."""
+        """Return running sandboxes, newest first; of some apps or of all (None)."""
         records = [sandbox.record for sandbox in self._live.values()]
         chosen = [record for record in records if app_ids is None or record.app_id in app_ids]
         return sorted(chosen, key=lambda record: record.created_at, reverse=True)
 
     async def wait(self, sandbox_id: str, timeout: float) -> SandboxRecord:
-        """A sandbox when it has finished, or as it is after `timeout` seconds."""
+        """Wait at most `timeout` seconds for a sandbox's end; return its record."""
         record = self.find(sandbox_id)
         live = self._live.get(sandbox_id)
         if live is not None and timeout > 0:
@@ -277,14 +277,14 @@ class Sandboxes:
         index: int | None = None,
         eof: bool,
     ) -> None:
-        """Give a sandbox input; what a repeated call gives again is dropped.
+        """Send input to a sandbox; drop the input that a repeated call sends again.
 
         Args:
             offset: Position of `data` in the input as a whole (V2).
             index: Number of the call, from 1 (V1).
 
         Raises:
-            RpcError: NOT_FOUND; FAILED_PRECONDITION when its input is closed.
+            RpcError: NOT_FOUND; FAILED_PRECONDITION if the input is closed.
         """
         self.find(sandbox_id)
         closed = RpcError(
@@ -308,7 +308,7 @@ class Sandboxes:
                 raise closed from None
 
     async def shut_down(self) -> None:
-        """Terminate every sandbox, and wait until all are gone; no new ones are taken."""
+        """Refuse new sandboxes, terminate all and wait for their end."""
         self._closed = True
         for sandbox in self._live.values():
             self._end(sandbox, TERMINATED, "The local Modal server was stopped.")
@@ -318,11 +318,11 @@ class Sandboxes:
         self.warm.close()
 
     def start_nursery(self) -> None:
-        """Be ready to start processes."""
+        """Start the nursery of keepers."""
         self._nursery.start()
 
     def recover(self) -> None:
-        """At the start: what is recorded as running was killed with the server that ran it."""
+        """Record the end of sandboxes that were killed with the last server."""
         for record in self._store.unfinished():
             self._logs.recover(record.id)
             finished = replace(
@@ -336,7 +336,7 @@ class Sandboxes:
             log.warning("%s ran when the last server was killed", record.id)
 
     def forget(self, before: float) -> None:
-        """Drop sandboxes that ended before a time (seconds since 1970), with their logs."""
+        """Delete the sandboxes and logs that ended before a time (seconds since 1970)."""
         for record in self._store.finished_before(before):
             self._logs.remove(record.id)
             self._store.delete_sandbox(record.id)

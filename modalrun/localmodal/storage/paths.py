@@ -1,4 +1,4 @@
-"""Where the local Modal server keeps what it has to remember."""
+"""Locate the files of a local Modal server's state folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STATE_VARIABLE = "MODALRUN_LOCAL_STATE"
 
 
 def default_state_dir() -> Path:
-    """`$MODALRUN_LOCAL_STATE`, else the folder for state that platformdirs names for the user."""
+    """Return `$MODALRUN_LOCAL_STATE`, or else the user's state folder of platformdirs."""
     if chosen := os.environ.get(STATE_VARIABLE):
         return Path(chosen).expanduser().absolute()
     import platformdirs
@@ -26,12 +26,12 @@ class StateDir:
 
     @property
     def info_file(self) -> Path:
-        """How to reach the running server, written when it is ready and removed when it ends."""
+        """The address of the running server: written when it is ready, removed when it ends."""
         return self.root / "server.json"
 
     @property
     def identity_file(self) -> Path:
-        """Token, signing key and last port: kept, so that exported variables outlive a restart."""
+        """Token, signing key and last port; exported variables so stay valid after a restart."""
         return self.root / "identity.json"
 
     @property
@@ -46,7 +46,7 @@ class StateDir:
 
     @property
     def server_log(self) -> Path:
-        """What the server itself has to say: never the output of a sandbox."""
+        """The server's own log, without the output of sandboxes."""
         return self.root / "server.log"
 
     @property
@@ -56,12 +56,12 @@ class StateDir:
 
     @property
     def faults_file(self) -> Path:
-        """Scripted faults, see `faults`."""
+        """The rules of the fault injection (see `faults`)."""
         return self.root / "faults.json"
 
     @property
     def modal_config(self) -> Path:
-        """An empty Modal configuration, so that no profile of the user's leaks into a client."""
+        """An empty Modal configuration that hides the user's profiles from clients."""
         return self.root / "modal.toml"
 
     @property
@@ -71,7 +71,7 @@ class StateDir:
 
     @property
     def uploads(self) -> Path:
-        """Blobs on their way in."""
+        """Unfinished uploads."""
         return self.root / "uploads"
 
     @property
@@ -84,11 +84,11 @@ class StateDir:
         return self.root / "logs" / sandbox_id
 
     def sandbox(self, sandbox_id: str) -> Path:
-        """The folder of a running sandbox; `root` in it stands for the `/` of the image."""
+        """The folder of a running sandbox; its `root` stands for the image's `/`."""
         return self.root / "sandboxes" / sandbox_id
 
     def create(self) -> None:
-        """Make the folders, with mode 0700. Raises OSError where that is impossible."""
+        """Create the folders with mode 0700. Raises OSError."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root.chmod(0o700)
         for folder in ("blobs", "uploads", "volumes", "logs", "sandboxes"):
