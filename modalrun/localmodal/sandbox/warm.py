@@ -1,12 +1,9 @@
 """Import modules once and fork sandboxes that have them in memory.
 
 `python warm.py SOCKET STATE REQUEST`, where REQUEST is a `preload.Preload` as JSON, imports the
-modules, reports on the socket (one line of JSON, see `main`) and forks keepers as `keeper` does.
+modules, reports on the socket (one line of JSON, see `load`) and forks keepers as `keeper` does.
 Their processes do not execute a command; they become `python -m MODULE` as the interpreter would
 have run it. Such a program can start another one in the same way with `sys._modalrun_warm`.
-
-If SOCKET listens, the process forks a nursery for each server that connects (`shared_nursery`), and
-ends with its standard input.
 
 An import may depend on the environment. So the process records which variables the imports read,
 and does not serve a command whose environment differs in one of them. Only the standard library is
@@ -31,7 +28,6 @@ import json
 import operator
 import os
 import runpy
-import select
 import shutil
 import signal
 import socket
@@ -139,8 +135,7 @@ class Warm:
         os.environ.clear()
         os.environ.update({name: value for name, value in changed.items() if value is not None})
         time.tzset()
-        # `ps` shows the command, cut to the length of the first one.
-        _show(_ARGUMENTS, argv)
+        show_arguments(argv)
         sys.executable = shutil.which(argv[0]) or self.python
         sys.orig_argv = list(argv)
         sys.argv = list(argv[1:2] + argv[3:])
@@ -181,6 +176,11 @@ def _show(field: int, texts: Sequence[str]) -> None:
         line = b"\0".join(map(os.fsencode, texts))[: end - start - 1]
         if start:
             ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
+
+
+def show_arguments(argv: Sequence[str]) -> None:
+    """Have `ps` show a command, cut to the length of the original one."""
+    _show(_ARGUMENTS, argv)
 
 
 def own_environment() -> None:
@@ -224,8 +224,8 @@ class _EnvironmentReads:
             kind.__getitem__, kind.__iter__ = get, iterate  # type: ignore[method-assign]
 
 
-def _directories() -> dict[str, int]:
-    """Where packages are installed, and when something was last installed or removed there."""
+def package_folders() -> dict[str, int]:
+    """Return the folders of installed packages and the times of their last changes."""
     folders = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}}
     return {path: changed_at(path) for path in folders}
 
@@ -252,7 +252,7 @@ def _import(name: str) -> None:
         operator.attrgetter(function)(module)()
 
 
-def _environment_of_exec() -> dict[str, str]:
+def environment_of_exec() -> dict[str, str]:
     """Read the environment that this process started with; `os.environ` may have changed."""
     pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
     return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
@@ -264,7 +264,7 @@ def preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
     Args:
         request: A `preload.Preload` as JSON, and `python`: the interpreter, as commands name it.
     """
-    before = _environment_of_exec()
+    before = environment_of_exec()
     path = tuple(sys.path)
     reads = _EnvironmentReads()
     problem = None
@@ -299,78 +299,28 @@ def preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
     return warm, problem
 
 
-def _for_each_server(
-    listener: socket.socket, request: Mapping[str, Any], report: Mapping[str, Any]
-) -> tuple[socket.socket, dict[str, Any]]:
-    """Fork a nursery for each server that connects, until the standard input ends.
-
-    Returns:
-        In each nursery: its socket and its report for the server.
-    """
-    # The kernel reaps ended nurseries.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        if 0 in select.select([listener.fileno(), 0], [], [])[0]:
-            os._exit(0)
-        if report["directories"] != _directories():
-            # Import again; servers that connect wait meanwhile.
-            listener.set_inheritable(True)
-            os.execve(sys.executable, sys.orig_argv, _environment_of_exec())
-        channel, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            return channel, {**report, **_belong_to(channel, request)}
-        channel.close()
+def load(request: Mapping[str, Any]) -> tuple[Warm, dict[str, Any]]:
+    """Preload the modules of a request; return the result and the report for the server."""
+    # Before the imports, so that a change during them counts.
+    folders = package_folders()
+    began = time.monotonic()
+    warm, problem = preload(request)
+    return warm, {
+        "problem": problem,
+        "seconds": round(time.monotonic() - began, 3),
+        "values": dict(warm.values),
+        "directories": folders,
+    }
 
 
-def _belong_to(channel: socket.socket, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a forked nursery look as if the server at the other end had started it.
-
-    The server sends the descriptors of the standard streams and a line of JSON with the arguments,
-    the environment and the request.
-    """
-    os.setsid()
-    text, streams, *_ = socket.recv_fds(channel, 65536, 3)
-    while text and not text.endswith(b"\n"):
-        text += channel.recv(65536)
-    if not text or len(streams) < 3:
-        os._exit(0)
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    server = json.loads(text)
-    own_environment()
-    # These identify the process, and those that it forks, as the server's.
-    _show(_ARGUMENTS, server["argv"])
-    show_environment(server["env"])
-    if server["request"] != request:
-        return {"pid": os.getpid(), "problem": "it was started for another request"}
-    return {"pid": os.getpid()}
-
-
-def main() -> None:
-    """Preload, report and fork keepers until the server closes the socket."""
-    descriptor, _, text = sys.argv[1:]
-    channel = socket.socket(fileno=int(descriptor))
+def serve(channel: socket.socket, warm: Warm, report: Mapping[str, Any]) -> NoReturn:
+    """Send the report, then fork keepers until the server closes the socket."""
     spec = importlib.util.spec_from_file_location(
         "_modalrun_keeper", Path(__file__).with_name("keeper.py")
     )
     assert spec is not None and spec.loader is not None
     keeper = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(keeper)
-    directories = _directories()
-    request = json.loads(text)
-    began = time.monotonic()
-    warm, problem = preload(request)
-    report: dict[str, Any] = {
-        "problem": problem,
-        "seconds": round(time.monotonic() - began, 3),
-        "values": dict(warm.values),
-        "directories": directories,
-    }
-    if channel.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        channel, report = _for_each_server(channel, request, report)
     with contextlib.suppress(OSError):
         channel.sendall(json.dumps(report).encode() + b"\n")
     if report["problem"] is None:
@@ -381,4 +331,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(socket.socket(fileno=int(sys.argv[1])), *load(json.loads(sys.argv[3])))

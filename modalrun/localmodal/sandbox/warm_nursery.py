@@ -163,7 +163,7 @@ class _Process(Nursery):
         self._loop.add_reader(channel, self._receive)
 
     def _receive(self) -> None:
-        """Read its report, one line of JSON (`warm.main`), or the end of a dead process."""
+        """Read its report, one line of JSON (`warm.load`), or the end of a dead process."""
         assert self._socket is not None
         try:
             data = self._socket.recv(65536, socket.MSG_DONTWAIT)
