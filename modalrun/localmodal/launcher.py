@@ -4,6 +4,8 @@ Two locks in the state folder prevent races. A server holds the server lock whil
 stale info file or a reused pid does no harm. A command holds the start lock while it looks for or
 starts a server, and so does a server that ends because it is idle. Each request resets the server's
 idle timer.
+
+Each function takes a state folder; None means `default_state_dir()`.
 """
 
 from __future__ import annotations
@@ -109,11 +111,7 @@ def _query(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
 
 
 def running(state_dir: Path | None = None) -> ServerInfo | None:
-    """Return the server of a state folder if it runs and answers; never start it.
-
-    Args:
-        state_dir: The state folder; None for `default_state_dir()`.
-    """
+    """Return the server of a state folder if it runs and answers; never start it."""
     found = _query(_state(state_dir))
     return found[0] if found else None
 
@@ -146,8 +144,6 @@ def stored(
     """Yield the stored output of a sandbox, or the server's own log (None), without a server.
 
     Args:
-        sandbox_id: Modal's id.
-        state_dir: The state folder; None for `default_state_dir()`.
         timestamps: Whether each line of a sandbox begins with its local time.
 
     Raises:
@@ -176,10 +172,6 @@ def stored(
 
 def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
     """Terminate a sandbox and wait until it has ended.
-
-    Args:
-        sandbox_id: Modal's id.
-        state_dir: The state folder; None for `default_state_dir()`.
 
     Returns:
         Whether it was running.
@@ -211,7 +203,6 @@ def ensure_running(
     replaced, because sandboxes run the Python of their server.
 
     Args:
-        state_dir: The state folder; None for `default_state_dir()`.
         idle_timeout: Seconds without a sandbox and without a call after which a new server ends;
             0 for never; None for $MODALRUN_LOCAL_IDLE_TIMEOUT or 900.
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from modalrun import __version__
 from modalrun.localmodal.admin import Admin
@@ -21,7 +22,7 @@ from modalrun.localmodal.server import http
 from modalrun.localmodal.server.activity import Activity
 from modalrun.localmodal.server.auth import Guard, Identity
 from modalrun.localmodal.server.faults import Faults
-from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher, RpcError
+from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher
 from modalrun.localmodal.server.transport import TwoProtocolServer
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CommandRouter
@@ -33,7 +34,6 @@ from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
-from modalrun.localmodal.status import sandbox_summary
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir, write_private
@@ -151,9 +151,9 @@ class LocalServer:
         if service == COMMAND_ROUTER:
             bearer = str(metadata.get("authorization", "")).removeprefix("Bearer ")
             if not self._guard.allows_signed(bearer, getattr(request, "task_id", "")):
-                raise RpcError(Status.UNAUTHENTICATED, "The command router's token is not valid")
+                raise GRPCError(Status.UNAUTHENTICATED, "The command router's token is not valid")
         elif not self._guard.allows_token(metadata):
-            raise RpcError(
+            raise GRPCError(
                 Status.UNAUTHENTICATED,
                 "The token is not that of this local Modal server; `modalrun local env` prints it",
             )
@@ -180,7 +180,7 @@ class LocalServer:
             "preload": self.sandboxes.warm.status(),
             "apps": self._store.count("app"),
             "sandboxes": self._store.count_sandboxes(),
-            "running": [sandbox_summary(record) for record in self.sandboxes.running()],
+            "running": [record.summary() for record in self.sandboxes.running()],
         }
 
     def _end_of_idleness(self) -> None:

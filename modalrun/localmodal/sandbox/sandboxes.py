@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.process import Command, Exit, Nursery, SandboxProcess
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
-from modalrun.localmodal.server.rpc import RpcError, not_found
+from modalrun.localmodal.server.rpc import not_found
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir
@@ -44,11 +45,9 @@ _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 
 
 @dataclass(frozen=True)
 class Launch:
-    """A sandbox's command, files and variables. It has secret values, so it is never stored."""
+    """The files and variables of a sandbox. They include secrets, so they are never stored."""
 
-    argv: list[str]
     recipe: rootfs.Recipe
-    workdir: str
     files: list[rootfs.File] = field(default_factory=list)
     volumes: Mapping[str, Path] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -102,15 +101,15 @@ class Sandboxes:
         self.open_files = 0
 
     def create(self, record: SandboxRecord, launch: Launch) -> None:
-        """Record and start a sandbox. Raises RpcError if its name is taken in its app."""
+        """Record and start a sandbox. Raises GRPCError if its name is taken in its app."""
         if self._closed:
-            raise RpcError(Status.UNAVAILABLE, "The local Modal server is ending")
+            raise GRPCError(Status.UNAVAILABLE, "The local Modal server is ending")
         for other in self._live.values():
             if record.name and (other.record.app_id, other.record.name) == (
                 record.app_id,
                 record.name,
             ):
-                raise RpcError(
+                raise GRPCError(
                     Status.ALREADY_EXISTS,
                     f"A sandbox named '{record.name}' is running in app '{record.app_name}' "
                     f"({other.record.id})",
@@ -124,12 +123,13 @@ class Sandboxes:
         self._on_change()
 
     async def _run(self, sandbox: LiveSandbox, launch: Launch) -> None:
-        folder = self._state.sandbox(sandbox.record.id)
+        record = sandbox.record
+        folder = self._state.sandbox(record.id)
         exit_ = Exit(code=None, killed=False)
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                parts = (folder / "root", launch.files, launch.volumes, launch.workdir)
+                parts = (folder / "root", launch.files, launch.volumes, record.workdir)
                 if launch.files:
                     await asyncio.to_thread(rootfs.build, *parts)
                 else:
@@ -137,10 +137,10 @@ class Sandboxes:
             if not sandbox.must_end.is_set():
                 exit_ = await self._execute(sandbox, launch, folder / "root")
         except (OSError, ValueError) as error:
-            log.warning("%s could not be started: %s", sandbox.record.id, error)
+            log.warning("%s could not be started: %s", record.id, error)
             sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {error}")
         except Exception:
-            log.exception("%s failed", sandbox.record.id)
+            log.exception("%s failed", record.id)
             sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         self._finish(sandbox, exit_)
         if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
@@ -159,9 +159,9 @@ class Sandboxes:
             "MODAL_ENVIRONMENT": record.environment,
         }
         command = Command(
-            argv=rootfs.arguments(launch.argv, root),
+            argv=rootfs.arguments(record.command, root),
             env=rootfs.environment(root, launch.recipe, launch.variables, identity),
-            cwd=rootfs.inside(root, launch.workdir),
+            cwd=rootfs.inside(root, record.workdir),
             open_files=self.open_files,
         )
         nursery = await self.warm.nursery_for(command, sandbox.must_end)
@@ -236,7 +236,7 @@ class Sandboxes:
             self._end(sandbox, TERMINATED, exception)
 
     def find(self, sandbox_id: str) -> SandboxRecord:
-        """Return a sandbox by its id. Raises RpcError (NOT_FOUND)."""
+        """Return a sandbox by its id. Raises GRPCError (NOT_FOUND)."""
         live = self._live.get(sandbox_id)
         record = live.record if live else self._store.sandbox(sandbox_id)
         if record is None:
@@ -244,7 +244,7 @@ class Sandboxes:
         return record
 
     def of_task(self, task_id: str) -> SandboxRecord:
-        """Return a sandbox by its task id. Raises RpcError (NOT_FOUND)."""
+        """Return a sandbox by its task id. Raises GRPCError (NOT_FOUND)."""
         record = self._store.sandbox_of_task(task_id)
         if record is None:
             raise not_found("Task", task_id)
@@ -284,10 +284,10 @@ class Sandboxes:
             index: Number of the call, from 1 (V1).
 
         Raises:
-            RpcError: NOT_FOUND; FAILED_PRECONDITION if the input is closed.
+            GRPCError: NOT_FOUND; FAILED_PRECONDITION if the input is closed.
         """
         self.find(sandbox_id)
-        closed = RpcError(
+        closed = GRPCError(
             Status.FAILED_PRECONDITION, f"The input of sandbox '{sandbox_id}' is closed"
         )
         sandbox = self._live.get(sandbox_id)

@@ -33,21 +33,12 @@ idempotency_key: ContextVar[str] = ContextVar("idempotency_key")
 _REMEMBERED_ANSWERS = 4096
 
 
-class RpcError(Exception):
-    """The error that a call returns to the client."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+def not_found(kind: str, name: str) -> GRPCError:
+    return GRPCError(Status.NOT_FOUND, f"{kind} '{name}' not found on the local Modal server")
 
 
-def not_found(kind: str, name: str) -> RpcError:
-    return RpcError(Status.NOT_FOUND, f"{kind} '{name}' not found on the local Modal server")
-
-
-def invalid(message: str) -> RpcError:
-    return RpcError(Status.INVALID_ARGUMENT, message)
+def invalid(message: str) -> GRPCError:
+    return GRPCError(Status.INVALID_ARGUMENT, message)
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -108,7 +99,7 @@ class Dispatcher:
         """
         Args:
             authorise: Called with the service's name, the call's metadata and its request; raises
-                RpcError when the call is not allowed.
+                GRPCError when the call is not allowed.
             before: Called with the RPC's name before each handler; injects a fault, or returns a
                 fault that cuts the connection later.
             active: Called with +1 and -1 around each call.
@@ -146,21 +137,19 @@ class Dispatcher:
             try:
                 request = await stream.recv_message()
                 if request is None:
-                    raise RpcError(Status.CANCELLED, f"{name} came without a request")
+                    raise GRPCError(Status.CANCELLED, f"{name} came without a request")
                 self._authorise(service, stream.metadata, request)
                 fault = await self._before(name)
                 if fault is not None and fault.messages == 0 and not fault.perform:
                     _drop(stream)
                 elif name not in self._handlers:
-                    raise RpcError(
+                    raise GRPCError(
                         Status.UNIMPLEMENTED, f"The local Modal server does not have {name}"
                     )
                 elif method.server_streaming:
                     await self._stream(stream, request, name, fault)
                 else:
                     await self._answer(stream, request, name, fault)
-            except RpcError as error:
-                raise GRPCError(error.status, error.message) from None
             except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
                 raise
             except Exception as error:

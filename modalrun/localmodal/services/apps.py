@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
-from modalrun.localmodal.server.rpc import RpcError, not_found, rpc
+from modalrun.localmodal.server.rpc import not_found, rpc
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
@@ -40,10 +41,10 @@ class Apps(Service):
                 self._finish(app)
 
     def get_active(self, app_id: str) -> Stored:
-        """Return an app that is not stopped. Raises RpcError (NOT_FOUND, FAILED_PRECONDITION)."""
+        """Return an app that is not stopped. Raises GRPCError (NOT_FOUND, FAILED_PRECONDITION)."""
         app = self.get(app_id)
         if self.is_stopped(app):
-            raise RpcError(Status.FAILED_PRECONDITION, f"App '{app_id}' is stopped")
+            raise GRPCError(Status.FAILED_PRECONDITION, f"App '{app_id}' is stopped")
         return app
 
     @staticmethod
@@ -57,7 +58,7 @@ class Apps(Service):
         return None
 
     def deployed(self, environment: str, name: str) -> Stored:
-        """Return the deployed app with a name. Raises RpcError (NOT_FOUND)."""
+        """Return the deployed app with a name. Raises GRPCError (NOT_FOUND)."""
         app = self._deployed(environment, name)
         if app is None:
             raise not_found("App", name)
@@ -190,7 +191,7 @@ class Apps(Service):
     async def publish(self, request: api.AppPublishRequest) -> api.AppPublishResponse:
         app = self.get(request.app_id)
         if request.function_ids or request.class_ids:
-            raise RpcError(
+            raise GRPCError(
                 Status.UNIMPLEMENTED,
                 "AppPublish: the local Modal server runs sandboxes, not Functions or classes",
             )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.server.auth import Guard
-from modalrun.localmodal.server.rpc import RpcError, rpc
+from modalrun.localmodal.server.rpc import rpc
 from modalrun.localmodal.services.service import DEFAULT_ENVIRONMENT, Service
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
@@ -49,7 +50,7 @@ class Environments(Service):
     @rpc("EnvironmentCreate", create=True)
     async def create(self, request: api.EnvironmentCreateRequest) -> Empty:
         if self.named("", request.name):
-            raise RpcError(Status.ALREADY_EXISTS, f"Environment '{request.name}' already exists")
+            raise GRPCError(Status.ALREADY_EXISTS, f"Environment '{request.name}' already exists")
         self.add("", request.name)
         return Empty()
 
@@ -71,7 +72,7 @@ class Environments(Service):
     async def delete(self, request: api.EnvironmentDeleteRequest) -> Empty:
         item = self._find(request.name)
         if item.name == DEFAULT_ENVIRONMENT:
-            raise RpcError(
+            raise GRPCError(
                 Status.FAILED_PRECONDITION,
                 f"The environment '{DEFAULT_ENVIRONMENT}' cannot be deleted",
             )

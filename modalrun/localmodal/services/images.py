@@ -56,7 +56,7 @@ class Images(Service):
         return layers
 
     def recipe(self, image_id: str) -> tuple[Recipe, list[File]]:
-        """Return an image's recipe and copied files. Raises RpcError (NOT_FOUND)."""
+        """Return an image's recipe and copied files. Raises GRPCError (NOT_FOUND)."""
         env: list[tuple[str, str]] = []
         files: list[File] = []
         workdir = ""
@@ -181,7 +181,7 @@ class Images(Service):
         return api.ImageGetByTagResponse(image_id=published.document["image_id"])
 
     def _tag(self, tag: str) -> tuple[str, str]:
-        """Split "environment/name:tag" at the slash. Raises RpcError (NOT_FOUND)."""
+        """Split "environment/name:tag" at the slash. Raises GRPCError (NOT_FOUND)."""
         environment, _, name = tag.rpartition("/")
         return self.resolve(environment), name
 

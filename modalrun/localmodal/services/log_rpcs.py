@@ -132,7 +132,7 @@ class LogRpcs:
             self._logs.release(record.id)
 
     def _records(self, request: _Request, since_ns: int, until: float) -> list[SandboxRecord]:
-        """Return the sandboxes that a request names. Raises RpcError (NOT_FOUND)."""
+        """Return the sandboxes that a request names. Raises GRPCError (NOT_FOUND)."""
         if request.sandbox_id:
             return [self._sandboxes.find(request.sandbox_id)]
         if request.task_id:

@@ -54,7 +54,7 @@ class Mounts(Service):
         return self._state.uploads / blob_id
 
     def files(self, mount_id: str) -> list[File]:
-        """Return the files of a mount. Raises RpcError (NOT_FOUND)."""
+        """Return the files of a mount. Raises GRPCError (NOT_FOUND)."""
         mount = self.get(mount_id)
         return [
             File(path, self._state.blobs / sha256_hex, mode)

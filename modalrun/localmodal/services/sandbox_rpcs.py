@@ -6,11 +6,12 @@ from typing import cast
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.sandboxes import Launch, Sandboxes
 from modalrun.localmodal.server.auth import Guard
-from modalrun.localmodal.server.rpc import RpcError, idempotency_key, not_found, rpc
+from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.mounts import Mounts
@@ -84,11 +85,11 @@ class SandboxRpcs:
         app = self._apps.get_active(request.app_id)
         definition = request.definition
         if definition.HasField("open_ports") and definition.open_ports.ports:
-            raise RpcError(
+            raise GRPCError(
                 Status.UNIMPLEMENTED, "The local Modal server does not have tunnels (open ports)"
             )
         if definition.cloud_bucket_mounts or definition.nfs_mounts:
-            raise RpcError(
+            raise GRPCError(
                 Status.UNIMPLEMENTED,
                 "The local Modal server does not have CloudBucketMount and NetworkFileSystem",
             )
@@ -125,9 +126,7 @@ class SandboxRpcs:
             idempotency_key=key,
         )
         launch = Launch(
-            argv=record.command,
             recipe=recipe,
-            workdir=record.workdir,
             files=files,
             volumes=self._volumes.folders(definition.volume_mounts),
             variables=variables,

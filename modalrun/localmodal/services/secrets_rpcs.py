@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.server.rpc import RpcError, not_found, rpc
+from modalrun.localmodal.server.rpc import not_found, rpc
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock, new_id
 from modalrun.localmodal.storage.store import Store, Stored
@@ -28,7 +29,7 @@ class Secrets(Service):
         self._anonymous: OrderedDict[str, dict[str, str]] = OrderedDict()
 
     def values(self, secret_ids: Iterable[str]) -> dict[str, str]:
-        """Return the variables of secrets; the last one wins. Raises RpcError (NOT_FOUND)."""
+        """Return the variables of secrets; the last one wins. Raises GRPCError (NOT_FOUND)."""
         variables: dict[str, str] = {}
         for secret_id in secret_ids:
             if secret_id in self._anonymous:
@@ -66,7 +67,7 @@ class Secrets(Service):
         environment = self.resolve(request.environment_name)
         found = self.named(environment, request.deployment_name)
         if found and creation == api.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS:
-            raise RpcError(
+            raise GRPCError(
                 Status.ALREADY_EXISTS, f"Secret '{request.deployment_name}' already exists"
             )
         if found and creation != api.OBJECT_CREATION_TYPE_CREATE_OVERWRITE_IF_EXISTS:

@@ -27,7 +27,7 @@ class Service:
         self._clock = clock
 
     def get(self, object_id: str) -> Stored:
-        """Return the object with an id. Raises RpcError (NOT_FOUND)."""
+        """Return the object with an id. Raises GRPCError (NOT_FOUND)."""
         found = self._store.get(self.kind, object_id)
         if found is None:
             raise not_found(self.kind.capitalize(), object_id)
@@ -46,7 +46,7 @@ class Service:
         return item
 
     def resolve(self, environment: str) -> str:
-        """Return an environment's name, the default for "". Raises RpcError (NOT_FOUND)."""
+        """Return an environment's name, the default for "". Raises GRPCError (NOT_FOUND)."""
         if not self._store.named("environment", "", environment or DEFAULT_ENVIRONMENT):
             raise not_found("Environment", environment)
         return environment or DEFAULT_ENVIRONMENT

@@ -30,11 +30,11 @@ class Volumes(Service):
         self._state = state
 
     def names(self, mounts: Iterable[api.VolumeMount]) -> dict[str, str]:
-        """Return the names of volumes by mount path. Raises RpcError."""
+        """Return the names of volumes by mount path. Raises GRPCError."""
         return {mount.mount_path: self.get(mount.volume_id).name for mount in mounts}
 
     def folders(self, mounts: Iterable[api.VolumeMount]) -> dict[str, Path]:
-        """Create the folders of volumes; return them by mount path. Raises RpcError."""
+        """Create the folders of volumes; return them by mount path. Raises GRPCError."""
         found: dict[str, Path] = {}
         for mount in mounts:
             folder = self._state.volumes / self.get(mount.volume_id).id

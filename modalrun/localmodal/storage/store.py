@@ -78,6 +78,31 @@ class SandboxRecord:
     exitcode: int = 0
     exception: str = ""
 
+    def summary(self) -> dict[str, Any]:
+        """Summarize the sandbox for `modalrun local status`, without secret values."""
+        gpu = f"{self.gpu}:{self.gpu_count}" if self.gpu_count > 1 else self.gpu
+        return {
+            "id": self.id,
+            "task_id": self.task_id,
+            "name": self.name or None,
+            "app_id": self.app_id,
+            "app": self.app_name,
+            "environment": self.environment,
+            "tags": self.tags,
+            "created_at": self.created_at,
+            "started_at": self.started_at or None,
+            "timeout_seconds": self.timeout_secs,
+            "requested": {
+                "cpu": self.milli_cpu / 1000 or None,
+                "cpu_limit": self.milli_cpu_max / 1000 or None,
+                "memory_mib": self.memory_mb or None,
+                "memory_limit_mib": self.memory_mb_max or None,
+                "gpu": gpu or None,
+                "cloud": self.cloud or None,
+                "regions": self.regions,
+            },
+        }
+
 
 class Store:
     """All records of a state folder. Every write is on disk when the method returns."""
