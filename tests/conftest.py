@@ -28,10 +28,7 @@ pytest_plugins = ["servers.option"]
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What sandboxes import, imported once for the servers of all tests: twice ZenML's time.
-
-    It is a process of the session, not of a test: each server has its own forked from it.
-    """
+    """Import the modules of sandboxes once for the session; each server forks from the process."""
     path = tmp_path_factory.mktemp("nursery") / "socket"
     if sys.platform != "linux":
         yield path
@@ -46,14 +43,14 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         start_new_session=True,
     )
     yield path
-    # It ends with its input.
+    # It ends when its input is closed.
     output, _ = process.communicate(timeout=DEADLINE)
     assert (process.returncode, output) == (0, b"")
 
 
 @pytest.fixture(scope="session")
 def forge(request: pytest.FixtureRequest) -> Iterator[Forge | None]:
-    """What starts modalrun's commands with ZenML in memory; see `forking`."""
+    """Start modalrun's commands with ZenML in memory (see `forking`)."""
     if sys.platform != "linux" or request.config.getoption("--cold-commands"):
         yield None
         return
@@ -64,7 +61,7 @@ def forge(request: pytest.FixtureRequest) -> Iterator[Forge | None]:
 
 @pytest.fixture(scope="session")
 def zenml_template(tmp_path_factory: pytest.TempPathFactory, forge: Forge | None) -> Path:
-    """A ZenML configuration folder with a fresh SQLite database, made once because it takes 5 s."""
+    """Create a ZenML configuration with a fresh SQLite database once, because it takes 5 s."""
     base = tmp_path_factory.getbasetemp()
     # The workers of pytest-xdist share the folder above.
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zenml-template"
@@ -85,7 +82,7 @@ def _make_zenml(root: Path, forge: Forge | None) -> None:
     script = root / "ask_zenml.py"
     script.write_text("from zenml.client import Client; Client().active_stack_model")
     command = [sys.executable, "-m", script.stem]
-    # Twice: the first use still writes which stack and project are active.
+    # Twice: the first use writes the active stack and project.
     for _ in range(2):
         with (root / "output").open("w+b") as output:
             file = output.fileno()
@@ -93,16 +90,16 @@ def _make_zenml(root: Path, forge: Forge | None) -> None:
             assert done.wait(DEADLINE) == 0, (root / "output").read_text()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """A shell starts background jobs with Ctrl-C ignored, and children would inherit that."""
+    """Accept SIGINT, which a shell's background jobs ignore; child processes inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest) -> Servers:
-    """The ZenML server, its database and the S3 store that all tests share."""
+    """Provide the ZenML server, its database and the S3 store that all tests share."""
     return sharing.acquire(request.config)
 
 
@@ -113,9 +110,8 @@ def server_world(
     nursery: Path,
     forge: Forge | None,
     servers: Servers,
-    _interruptible: None,
 ) -> Iterator[World]:
-    """A world on a real ZenML server: a project, a stack and an API key of its own."""
+    """Create a world on a real ZenML server, with its own project, stack and API key."""
     # Only tests that compare the user's configuration with what it was need one.
     option = request.config.getoption("--zenml-server")
     template = request.getfixturevalue("zenml_template") if option else None
@@ -134,9 +130,8 @@ def local_world(
     nursery: Path,
     forge: Forge | None,
     zenml_template: Path,
-    _interruptible: None,
 ) -> Iterator[World]:
-    """A world with ZenML's local SQLite store."""
+    """Create a world with ZenML's local SQLite store."""
     made = World(tmp_path, zenml_template, nursery, forge)
     yield made
     made.close()
@@ -144,10 +139,7 @@ def local_world(
 
 @pytest.fixture
 def world(request: pytest.FixtureRequest) -> World:
-    """A home, a ZenML, a local Modal server and a project for one test; nothing is left running.
-
-    On a real ZenML server with `--zenml-server`, else with a local store.
-    """
+    """Create a world: on a real ZenML server with `--zenml-server`, else with a local store."""
     if not request.config.getoption("--zenml-server"):
         return cast("World", request.getfixturevalue("local_world"))
     reason = request.node.get_closest_marker("local_store")

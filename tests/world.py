@@ -39,14 +39,14 @@ from modalrun.localmodal import launcher
 
 PIPELINES = Path(__file__).parent / "e2e" / "pipelines"
 FINISHED = {"completed", "cached", "failed", "stopped", "skipped", "retried"}
-"""ZenML's words for steps and runs that are over."""
+"""ZenML's statuses of finished steps and runs."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One attempt at a step, as ZenML's database has it."""
+    """One attempt at a step in ZenML's database."""
 
     name: str
     status: str
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as ZenML's database has it, with its step attempts in the order they were created."""
+    """A run in ZenML's database, with its step attempts in order of creation."""
 
     id: str
     name: str
@@ -74,15 +74,15 @@ class Run:
 
 
 class World:
-    """What one test has to itself.
+    """The isolated surroundings of one test.
 
     Args:
         root: Its folder.
-        zenml_template: The ZenML configuration that it begins with; an empty one without it.
-        nursery: Where the local Modal server finds the process that has ZenML in memory.
-        forge: What starts commands with ZenML in memory; without it, they are started cold.
-        place: Where it is on a ZenML server; it has a local SQLite store without it.
-        servers: The servers that `place` is on.
+        zenml_template: The initial ZenML configuration; None for an empty one.
+        nursery: The socket of the process that has ZenML in memory, for the local Modal server.
+        forge: Starts commands with ZenML in memory; None to start them cold.
+        place: The workspace on a ZenML server; None for a local SQLite store.
+        servers: The servers of `place`.
     """
 
     def __init__(
@@ -142,12 +142,12 @@ class World:
         terminal: bool = False,
         **environment: str,
     ) -> Command:
-        """Start `modalrun submit`, from a folder that has nothing to do with the project.
+        """Start `modalrun submit` outside the project folder.
 
         Args:
-            spec: The run spec, as text or as a file; on the local Modal server if it says nothing.
+            spec: The run spec, as text or as a file.
             arguments: More arguments.
-            cwd: Where to start it instead.
+            cwd: The folder to start it in instead.
             terminal: Whether it has a terminal instead of pipes.
             environment: More environment variables.
         """
@@ -197,7 +197,7 @@ class World:
         return started
 
     def zenml(self, code: str) -> Any:
-        """Run Python code with this world's ZenML; what it assigns to `result` comes back."""
+        """Run Python code with this world's ZenML; return the value of its `result`."""
         script, answer = self.root / "ask_zenml.py", self.root / "answer.json"
         ending = "import json, sys\njson.dump(result, open(sys.argv[1], 'w'), default=str)"
         script.write_text(f"{code}\n{ending}\n")
@@ -207,7 +207,7 @@ class World:
         return json.loads(answer.read_text())
 
     def modalrun(self, *arguments: str, **environment: str) -> Command:
-        """Start any command of modalrun's, as from another machine: its home is another one."""
+        """Start a modalrun command with another home, as from another machine."""
         home = self.root / "another-home"
         home.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "modalrun", *arguments]
@@ -219,7 +219,7 @@ class World:
         return self.start(command, **self.server()).finish()
 
     def server(self) -> dict[str, str]:
-        """The variables that lead to this world's server, which is started if need be."""
+        """Start this world's server if needed; return the variables that point to it."""
         if launcher.running(self.state) is None:
             done = self.start([sys.executable, "-m", "modalrun", "local", "start"]).finish()
             assert done.exit_code == 0, done.stderr
@@ -229,28 +229,28 @@ class World:
 
     @property
     def stack(self) -> str:
-        """The name of the stack that runs use unless they say otherwise."""
+        """The name of the default stack of runs."""
         return "default" if self.place is None else self.place.name
 
     @property
     def user(self) -> str:
-        """The name of ZenML's user whose credentials the world has."""
+        """The name of the world's ZenML user."""
         return "default" if self.place is None else self.place.name
 
     @property
     def project_name(self) -> str:
-        """The name of ZenML's project that runs are in."""
+        """The name of the runs' ZenML project."""
         return "default" if self.place is None else self.place.name
 
     @property
     def records(self) -> SQLiteRecords | ServerRecords:
-        """ZenML's database, wherever it is."""
+        """ZenML's database, local or on a server."""
         if self.place is None or self.servers is None:
             return SQLiteRecords(self.zenml_config / "local_stores/default_zen_store/zenml.db")
         return ServerRecords(self.servers.backend, self.place.project)
 
     def runs(self) -> list[Run]:
-        """The runs in ZenML, oldest first."""
+        """Return the runs in ZenML, oldest first."""
         runs = self.records.rows(
             "SELECT run.id, run.name, run.status, run.status_reason, stack.name"
             " FROM pipeline_run AS run"
@@ -280,30 +280,30 @@ class World:
         ]
 
     def only_run(self) -> Run:
-        """The one run in ZenML."""
+        """Return the only run in ZenML."""
         (run,) = self.runs()
         return run
 
     def sandboxes(self) -> list[Any]:
-        """What this world's server has recorded of sandboxes, oldest first."""
+        """Return the sandbox records of this world's server, oldest first."""
         rows = self._server("SELECT document FROM sandboxes ORDER BY created_at")
         return [SimpleNamespace(**json.loads(document)) for (document,) in rows]
 
     def log_files(self) -> list[Path]:
-        """What the server has kept of the sandboxes' output."""
+        """Return the server's log files of sandboxes."""
         return [path for path in (self.state / "logs").rglob("*") if path.is_file()]
 
     def apps(self) -> list[str]:
-        """The names of the server's apps."""
+        """Return the names of the server's apps."""
         rows = self._server("SELECT name FROM objects WHERE kind = 'app' ORDER BY created_at")
         return [name for (name,) in rows]
 
     def gate(self, name: str = "gate") -> Gate:
-        """A gate at which a step can be made to wait."""
+        """Create a gate at which a step can wait."""
         return Gate(self.root / name)
 
     def wait_until(self, true: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
-        """Look again and again until `true()` is; fail when the deadline passes."""
+        """Poll until `true()` is true; fail when the deadline passes."""
         deadline = time.monotonic() + seconds
         while True:
             value = true()
@@ -313,7 +313,7 @@ class World:
             time.sleep(0.02)
 
     def processes(self) -> dict[int, str]:
-        """The running processes of this world: pid -> command line."""
+        """Return the running processes of this world: pid -> command line."""
         marks = [str(self.root).encode(), *(box.id.encode() for box in self.sandboxes())]
         found = {}
         for folder in Path("/proc").iterdir():
@@ -327,7 +327,7 @@ class World:
         return found
 
     def close(self) -> None:
-        """End what the test left running, and fail if the server or a sandbox can't be ended."""
+        """Stop all processes of the test; fail if the server or a sandbox does not end."""
         for command in self._commands:
             if command.process.poll() is None:
                 command.process.kill()
@@ -349,7 +349,7 @@ class World:
         try:
             return sqlite_rows(database, query)
         except sqlite3.OperationalError as error:
-            # It was ended while it started.
+            # The server was stopped while it started.
             if "no such table" not in str(error):
                 raise
             return []
@@ -366,22 +366,22 @@ class Gate:
         return str(self.path)
 
     def open(self) -> None:
-        """Let the step go on; waits until it has arrived."""
+        """Wait until the step has arrived, then let it continue."""
         with self.path.open("wb"):
             pass
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what could lead to an account of the host, or to its settings."""
-    wanted = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-    kept = {name: os.environ[name] for name in wanted if name in os.environ}
+    """Return the environment without the host's accounts and settings."""
+    names = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     programs = str(Path(sys.executable).parent)
     kept["PATH"] = os.pathsep.join([programs, kept.get("PATH", os.defpath)])
     return kept | {"ZENML_ANALYTICS_OPT_IN": "false", "MODALRUN_LOCAL_IDLE_TIMEOUT": "0"}
 
 
 def copy_zenml(template: Path, destination: Path) -> None:
-    """A ZenML configuration folder of one's own, made from `zenml_template`."""
+    """Copy the ZenML configuration folder of `zenml_template`."""
     shutil.copytree(template, destination)
     config = destination / "config.yaml"
     config.write_text(config.read_text().replace(str(template), str(destination)))
