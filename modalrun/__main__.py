@@ -16,10 +16,10 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
-        # The reader of a pipe has left (`| head`); that is its right.
+        # The reader of a pipe has gone (`| head`).
         code = 141
     except KeyboardInterrupt:
-        # It came before there was anything that could be interrupted, as in a completion.
+        # Ctrl-C while the command line is imported or completes.
         code = 130
     # Tearing ZenML and its database pool down takes about a second and changes nothing.
     os._exit(code)
