@@ -36,11 +36,11 @@ def list_(
     The cost is an estimate: the time of each sandbox at Modal's list prices for its request.
     """
     from modalrun.observe import list_runs
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
     states = list_runs.check_states(state or ())
     begin = moment_option(since, "--since")
-    with Spinner("Reading runs", quiet=output == "json"), session.zenml_session():
+    with Spinner("Reading runs", quiet=output == "json"), process.zenml_session():
         found = list_runs.listing(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )

@@ -25,12 +25,13 @@ def reconcile(
     run. A run that still runs, or has ended already, is left as it is.
     """
     from modalrun.control import reconcile as reconciling
+    from modalrun.observe import status
 
     with resolved(run) as (found, spinner):
-        done = reconciling.reconcile(found, force=force)
+        done = reconciling.reconcile(status.look(found), force=force)
         spinner.end()
 
         from modalrun.output.status_text import print_status
 
-        print_status(done.view)
+        print_status(done.status)
     typer.echo(done.text, err=True)

@@ -44,13 +44,13 @@ def resume(
     from modalrun.observe import attach, status
     from modalrun.output import reporter
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
-    text = records.wanted(run, interactive=interactive())
+    text = records.run_argument(run, interactive=interactive())
     with reporter() as shown, contextlib.ExitStack() as zenml:
         # ZenML takes seconds to import.
         shown.phase("Reading the run")
-        zenml.enter_context(session.zenml_session())
+        zenml.enter_context(process.zenml_session())
         found = status.resolve(text, interactive=False)
         resumed = resuming.resume(found.id, shown, source_root=source_root)
         if isinstance(resumed, str):

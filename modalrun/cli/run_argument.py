@@ -13,7 +13,7 @@ from modalrun.output.sanitize import harmless
 from modalrun.output.spinner import Spinner
 
 if TYPE_CHECKING:
-    from modalrun.run.records import KnownRun
+    from modalrun.run.records import RunRecord
 
 
 def complete(incomplete: str) -> list[tuple[str, str]]:
@@ -52,7 +52,7 @@ def interactive() -> bool:
 
 
 @contextlib.contextmanager
-def resolved(run: str | None, *, quiet: bool = False) -> Iterator[tuple[KnownRun, Spinner]]:
+def resolved(run: str | None, *, quiet: bool = False) -> Iterator[tuple[RunRecord, Spinner]]:
     """Find the run that RUN means, in a session with ZenML and with a spinner.
 
     Raises:
@@ -60,8 +60,8 @@ def resolved(run: str | None, *, quiet: bool = False) -> Iterator[tuple[KnownRun
     """
     from modalrun.observe import status
     from modalrun.run import records
-    from modalrun.zenml_api import session
+    from modalrun.zenml_api import process
 
-    text = records.wanted(run, interactive=interactive())
-    with Spinner("Reading the run", quiet=quiet) as spinner, session.zenml_session():
+    text = records.run_argument(run, interactive=interactive())
+    with Spinner("Reading the run", quiet=quiet) as spinner, process.zenml_session():
         yield status.resolve(text, interactive=False), spinner

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
 from modalrun.observe import status
 from modalrun.run.outcome import PAUSED
-from modalrun.run.records import KnownRun
+from modalrun.run.records import RunRecord
 from modalrun.run.status import LOST, WAITS, RunStatus
 
 
@@ -26,7 +26,7 @@ class Reconciled:
     text: str
 
 
-def reconcile(run: KnownRun, *, force: bool = False) -> Reconciled:
+def reconcile(run: RunRecord, *, force: bool = False) -> Reconciled:
     """Record the end of a run whose sandbox is gone, with all its steps.
 
     Args:
@@ -71,9 +71,9 @@ def reconcile(run: KnownRun, *, force: bool = False) -> Reconciled:
 def _refuse(view: RunStatus) -> None:
     hint = "'--force' settles it all the same; nothing must run of it any more."
     text = f"{view.notes[0].text} Nothing was changed."
-    if view.run.facts is None:
+    if view.run.metadata is None:
         raise UsageError(text, hint=hint)
-    if view.modal.unheard_of:
+    if view.modal.not_found:
         raise NotFoundError(text, hint=hint)
     raise ConnectionLostError(text, hint=hint)
 

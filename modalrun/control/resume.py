@@ -113,7 +113,7 @@ def _earlier(run: ResumableRun, last: str | None) -> tuple[str, ...]:
     The last one is not on record where whoever created it was interrupted; only Modal's second
     backend can tell of it once it has ended.
     """
-    recorded = all_run_sandboxes(run.facts)
+    recorded = all_run_sandboxes(run.metadata)
     return recorded if last is None or last in recorded else (*recorded, last)
 
 

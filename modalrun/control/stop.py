@@ -65,17 +65,17 @@ def stop(run_id: str, *, force: bool, wait: bool, say: Callable[[str], None]) ->
         from modalrun.zenml_api.records import run_access
 
         run = run_access.read_stoppable(run_id)
-    if run.finished and not (force and run.facts):
+    if run.finished and not (force and run.metadata):
         return Stopped(run.id, run.status, _already(run))
-    if run.facts is None:
+    if run.metadata is None:
         with redirect_stdout(stderr):
             withdrawn = _while_submitted(run, wait=wait, say=say)
             if withdrawn is not None:
                 return withdrawn
             run = run_access.read_stoppable(run_id)
-    assert run.facts is not None
-    connection = Connection(cast("Target", run.facts.target), credentials=run.credentials)
-    sandboxes = RunSandboxes(connection, run.id, run.facts.app_id, run.facts.sandbox_id)
+    assert run.metadata is not None
+    connection = Connection(cast("Target", run.metadata.target), credentials=run.credentials)
+    sandboxes = RunSandboxes(connection, run.id, run.metadata.app_id, run.metadata.sandbox_id)
     if run.finished:
         ended = sandboxes.end(wait=wait)
         more = f" {_count(ended)} that still ran {_were(ended)} told to end." if ended else ""
@@ -97,7 +97,7 @@ def _while_submitted(
     from modalrun.zenml_api.records import run_access, runs
 
     until = time.monotonic() + ANNOUNCED_SECONDS
-    while run.facts is None and run.announced is None and not run.finished:
+    while run.metadata is None and run.announced is None and not run.finished:
         if time.monotonic() > until:
             raise NotFoundError(
                 f"ZenML has no sandbox on record for the run {run.id} ({run.status}).",
@@ -106,7 +106,7 @@ def _while_submitted(
             )
         time.sleep(LOOK_SECONDS)
         run = run_access.read_stoppable(run.id)
-    if run.facts is not None:
+    if run.metadata is not None:
         return None
     if run.finished:
         return Stopped(run.id, run.status, _already(run))
@@ -118,7 +118,7 @@ def _while_submitted(
     while not (run.announced and run.announced.withdrawn) and time.monotonic() < until:
         time.sleep(LOOK_SECONDS)
         run = run_access.read_stoppable(run.id)
-        if run.facts is not None:
+        if run.metadata is not None:
             return None
     assert run.announced is not None
     connection = Connection(cast("Target", run.announced.target), credentials=run.credentials)

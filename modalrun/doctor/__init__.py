@@ -1,1 +1,5 @@
-"""Check everything that a run needs before it is submitted."""
+"""Check everything that a run needs before it is submitted.
+
+`examination` runs all checks side by side and returns a report; `zenml_checks` has those of ZenML,
+the stack, the images and the run spec; `findings` collects the result of each.
+"""

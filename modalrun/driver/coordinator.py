@@ -22,13 +22,13 @@ from modalrun.run import events, sandbox_exit
 from modalrun.run.events import StepEvent, StepState
 from modalrun.run.manifest import RunManifest, StepOrder
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
     from modalrun.zenml_api.execution.recorder import RunRecorder
-    from modalrun.zenml_api.records.step_records import StepState as StepRecordState
 
 STOP_REASON = "ZenML was asked to stop the run"
 
@@ -71,7 +71,7 @@ class Coordinator:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._members: dict[str, StepSandbox] = {}
         self._last: dict[str, str | None] = dict.fromkeys(self._steps)
-        self._states: Mapping[str, StepRecordState] = {}
+        self._states: Mapping[str, StepRecord] = {}
         self._failed: list[str] = []
         # Where Modal doesn't tell us our sandbox, it doesn't tell the steps theirs.
         self._ids_untold = not os.environ.get("MODAL_SANDBOX_ID")
@@ -215,7 +215,9 @@ class Coordinator:
         for name, state in taken.states.items():
             if name in self._tries:
                 tries = self._tries[name]
-                again = state.facts.infrastructure_retries if state.facts is not None else None
+                again = (
+                    state.metadata.infrastructure_retries if state.metadata is not None else None
+                )
                 # A try for infrastructure has a sandbox, and so a name, of its own.
                 tries.sandboxes = max(tries.sandboxes, state.attempt + (again or 0))
                 # Of "retrying" the last attempt has failed as well.
@@ -442,7 +444,7 @@ class Coordinator:
         await self._records.ask(lambda recorder: recorder.fail_step(step, reason, final=final))
 
     def _may_retry(
-        self, step: StepOrder, tries: _Tries, end: SandboxExit, state: StepRecordState | None
+        self, step: StepOrder, tries: _Tries, end: SandboxExit, state: StepRecord | None
     ) -> str | None:
         """What will be done about a bad end, in words; None for nothing."""
         if end.is_infrastructure and not _has_failed(state, tries):
@@ -500,13 +502,13 @@ class Coordinator:
         sys.stdout.flush()
 
 
-def _has_failed(state: StepRecordState | None, tries: _Tries) -> bool:
+def _has_failed(state: StepRecord | None, tries: _Tries) -> bool:
     """Whether ZenML has the failure of this try, and not only of those before it."""
     if state is None or _is_running(state):
         return False
     return state.status != "retrying" or state.attempt > tries.failures
 
 
-def _is_running(state: StepRecordState) -> bool:
+def _is_running(state: StepRecord) -> bool:
     """Whether a record waits for an end. "retrying" doesn't: that try has failed."""
     return not state.finished and state.status not in {"retrying", "stopping"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modalrun.run.events import StepEvent
+from modalrun.run.records import StepRecord
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox
-    from modalrun.zenml_api.records.step_records import StepState as StepRecordState
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Takeover:
     """
 
     members: Sequence[StepSandbox]
-    states: Mapping[str, StepRecordState]
+    states: Mapping[str, StepRecord]
 
 
 def told_again(
-    states: Mapping[str, StepRecordState], steps: Collection[str], now: float
+    states: Mapping[str, StepRecord], steps: Collection[str], now: float
 ) -> Iterator[StepEvent]:
     """The ends of steps that are done: who reads only this driver's journal needs them too.
 
@@ -40,7 +40,7 @@ def told_again(
         if name not in steps or not state.successful:
             continue
         # The sandbox of a cached step belongs to another run.
-        facts = None if state.status == "cached" else state.facts
+        facts = None if state.status == "cached" else state.metadata
         again = facts.infrastructure_retries if facts is not None else None
         yield StepEvent(
             name,

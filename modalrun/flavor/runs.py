@@ -145,7 +145,7 @@ def status(
     from modalrun.zenml_api.records import queries
 
     with _worded(), _same_variables():
-        view = runs.look(queries.known(run))
+        view = runs.look(queries.run_record(run))
         if view.state == LOST and view.over:
             view = reconcile.reconcile(view.run).view
         for note in view.notes:

@@ -12,11 +12,11 @@ from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.sandbox_exit import read_exit
-from modalrun.run.status import ModalView
+from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
 
-def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> ModalView:
+def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> SandboxState:
     """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
 
     Args:
@@ -37,10 +37,10 @@ def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> 
     except NotFoundError:
         return _unknown(facts)
     except ModalrunError as error:
-        return ModalView("unknown", problem=error.problem)
+        return SandboxState("unknown", problem=error.problem)
     if code is None:
-        return ModalView("running", step_sandboxes=steps)
-    return ModalView("ended", read_exit(code), steps)
+        return SandboxState("running", step_sandboxes=steps)
+    return SandboxState("ended", read_exit(code), steps)
 
 
 def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> frozenset[str]:
@@ -107,7 +107,7 @@ def run_sandbox(connection: Connection, facts: RunMetadata) -> RunningSandbox:
     )
 
 
-def _unknown(facts: RunMetadata) -> ModalView:
+def _unknown(facts: RunMetadata) -> SandboxState:
     where = (
         "the local Modal server of this user and machine"
         if facts.target == "local"
@@ -115,4 +115,4 @@ def _unknown(facts: RunMetadata) -> ModalView:
     )
     wanted = f"; the run went to the workspace '{facts.workspace}'" if facts.workspace else ""
     problem = f"{where} knows no sandbox {facts.sandbox_id}{wanted}."
-    return ModalView("unknown", unheard_of=True, problem=problem)
+    return SandboxState("unknown", not_found=True, problem=problem)

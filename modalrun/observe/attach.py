@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
 from modalrun.modal_api import Connection, RunningSandbox
@@ -24,17 +24,13 @@ from modalrun.run.log_lines import Item, LogLine
 from modalrun.run.outcome import (
     PAUSED,
     Outcome,
-    StepRecord,
     answers,
     verdict,
-    with_exact_times,
 )
 from modalrun.run.progress import RunProgress, StepProgress
+from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 from modalrun.util import interrupts
-
-if TYPE_CHECKING:
-    from modalrun.zenml_api.records.runs import RunRecord
 
 OnInterrupt = Literal["ask", "stop", "detach"]
 """What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
@@ -393,16 +389,16 @@ def _links(run: RunHandle) -> list[tuple[str, str]]:
 
 def _outcome(run: RunHandle, board: RunProgress, end: SandboxExit, began: float) -> Outcome:
     """How the run ended, by ZenML's record, which is settled here where nobody else could."""
-    from modalrun.zenml_api.records import runs
+    from modalrun.zenml_api.records import queries, runs
 
     try:
-        if _is_orphaned(run, end) and _may_go_on(runs.read_run(run.run_id)):
+        if _is_orphaned(run, end) and _may_go_on(queries.by_id(run.run_id)):
             return _without_driver(run, board)
         # A sandbox that was killed as a whole could not record its own end.
         runs.finalize_run(
             run.run_id, f"The run sandbox ended ({end.kind.label}, exit code {end.exit_code})."
         )
-        record = runs.read_run(run.run_id)
+        record, steps = queries.read(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
             f"The run sandbox ended ({end.kind.label}), but ZenML can't be asked how:"
@@ -415,7 +411,7 @@ def _outcome(run: RunHandle, board: RunProgress, end: SandboxExit, began: float)
             hint=f"{error.hint} Then 'modalrun status {run.run_id}' tells how the run ended, and"
             f" 'modalrun reconcile {run.run_id}' sets its record right if need be.",
         ) from error
-    failed = [step.name for step in record.steps if step.status == "failed"]
+    failed = [step.name for step in steps if step.status == "failed"]
     timeout = run.plan.run_sandbox.timeout
     code, headline = verdict(end, record.status, failed, timeout)
     details = [*_links(run), *commands(run.run_id)[:1]]
@@ -425,7 +421,7 @@ def _outcome(run: RunHandle, board: RunProgress, end: SandboxExit, began: float)
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     if record.status == PAUSED:
         details += zip(("answer", "resume"), answers(run.run_id, run.plan.mode), strict=True)
-    recorded = {step.name: step for step in record.steps}
+    recorded = {step.name: step for step in steps}
     return Outcome(
         code, headline, tuple(details), _steps(run.steps, recorded, board), run_id=run.run_id
     )
@@ -468,14 +464,10 @@ def _without_driver(run: RunHandle, board: RunProgress) -> Outcome:
 
 def _steps(
     names: Iterable[str], recorded: dict[str, StepRecord], board: RunProgress
-) -> tuple[StepRecord, ...]:
+) -> tuple[StepProgress, ...]:
     """Each step by ZenML's record; by the driver's word where there is none."""
-    steps = []
     # Which steps a dynamic pipeline has, only the record of its run says.
-    for name in dict.fromkeys((*names, *recorded)):
-        row = board.rows.get(name) or StepProgress(name)
-        told = "not run" if row.state == "waiting" else row.state
-        step = recorded.get(name) or StepRecord(name, told, attempt=row.attempt)
-        step = with_exact_times(step, row.started, row.ended)
-        steps.append(replace(step, gpu=row.gpu, reason=step.reason or row.reason))
-    return tuple(steps)
+    return tuple(
+        board.rows.get(name, StepProgress(name)).recorded_as(recorded.get(name))
+        for name in dict.fromkeys((*names, *recorded))
+    )

@@ -11,7 +11,7 @@ from modalrun.errors import UsageError
 from modalrun.plan import pricing
 from modalrun.plan.prices import LIST_PRICES, PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.records import RunRecord, StepRecord
 
 STATES = (
     "initializing",
@@ -35,7 +35,7 @@ class ListedRun:
             known. Nothing for a run on the local Modal server.
     """
 
-    run: KnownRun
+    run: RunRecord
     cost: Decimal | None
 
 
@@ -64,11 +64,11 @@ def listing(
     found = queries.listed(
         limit=limit, states=states, pipeline=pipeline, since=since, everybodys=everybodys
     )
-    priced = [r for r in found if r.facts and r.facts.target == "modal"]
+    priced = [r for r in found if r.metadata and r.metadata.target == "modal"]
     attempts = queries.sandbox_seconds(
-        [r for r in priced if r.facts and r.facts.mode == "per_step"]
+        [r for r in priced if r.metadata and r.metadata.mode == "per_step"]
     )
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now(timezone.utc)
     return [ListedRun(r, estimate(r, attempts.get(r.id, []), now, LIST_PRICES)) for r in found]
 
 
@@ -88,7 +88,7 @@ def check_states(states: Iterable[str]) -> list[str]:
 
 
 def estimate(
-    run: KnownRun, attempts: Sequence[KnownStep], now: datetime, table: PriceTable
+    run: RunRecord, attempts: Sequence[StepRecord], now: datetime, table: PriceTable
 ) -> Decimal | None:
     """About what a run has cost: for each sandbox, its time by what it asked for. Pure.
 
@@ -100,12 +100,12 @@ def estimate(
         now: The present (UTC), until when what has not ended has run.
         table: The prices.
     """
-    if run.facts is None:
+    if run.metadata is None:
         return None
-    if run.facts.target == "local":
+    if run.metadata.target == "local":
         return Decimal(0)
-    parts = [_cost(run.facts, run.start, run.end, now, table)]
-    parts += [_cost(a.facts, a.start, a.end, now, table) for a in attempts if a.facts]
+    parts = [_cost(run.metadata, run.start, run.end, now, table)]
+    parts += [_cost(a.metadata, a.start, a.end, now, table) for a in attempts if a.metadata]
     known = [part for part in parts if part is not None]
     return sum(known, Decimal(0)) if len(known) == len(parts) else None
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from modalrun.errors import NotFoundError
-from modalrun.run.records import KnownStep
+from modalrun.run.records import StepRecord
 
 _SHOWN = 20
 """Steps that are named at most."""
@@ -38,7 +38,7 @@ def unknown(names: Sequence[str], steps: Sequence[str]) -> NotFoundError | None:
 
 def silent(
     names: Sequence[str],
-    steps: Sequence[KnownStep],
+    steps: Sequence[StepRecord],
     told: Mapping[str, str],
     *,
     over: bool,
@@ -58,7 +58,7 @@ def silent(
     return NotFoundError("\n".join(lines))
 
 
-def _why(step: KnownStep, told: str | None, *, over: bool) -> str:
+def _why(step: StepRecord, told: str | None, *, over: bool) -> str:
     name = f"Step '{step.name}'"
     if step.status == "cached":
         return f"{name} has not run in this run: its result comes from ZenML's cache."

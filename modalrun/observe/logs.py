@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modalrun.modal_api import Connection
     from modalrun.modal_api.log_history import History
     from modalrun.modal_api.stdio import Source
-    from modalrun.run.records import KnownRun
+    from modalrun.run.records import RunRecord
     from modalrun.spec.run_spec import Target
 
 _LEEWAY = 120.0
@@ -140,8 +140,8 @@ def _find_running(run_id: str) -> Whereabouts | None:
     return None
 
 
-def _whereabouts(run: KnownRun) -> Whereabouts:
-    if run.facts is None:
+def _whereabouts(run: RunRecord) -> Whereabouts:
+    if run.metadata is None:
         _refuse_cached(run)
         raise NotFoundError(
             f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of.",
@@ -149,29 +149,29 @@ def _whereabouts(run: KnownRun) -> Whereabouts:
         )
     connection, problem = None, None
     try:
-        connection = reaching.connection(run.id, run.facts)
+        connection = reaching.connection(run.id, run.metadata)
     except ModalrunError as error:
         if not run.finished:
             raise
         problem = error.problem
     return Whereabouts(
         run.id,
-        run.facts.sandbox_id,
+        run.metadata.sandbox_id,
         connection,
         running=not run.finished,
         since=_seconds(run.created, -_LEEWAY),
         until=_seconds(run.end, _LEEWAY),
         problem=problem,
-        earlier=run.facts.earlier_sandboxes,
+        earlier=run.metadata.earlier_sandboxes,
     )
 
 
-def _refuse_cached(run: KnownRun) -> None:
+def _refuse_cached(run: RunRecord) -> None:
     if run.status != "completed":
         return
     from modalrun.zenml_api.records import queries as history
 
-    _, steps = history.read(run)
+    _, steps = history.read(run.id)
     if all(step.status == "cached" for step in steps):
         raise NotFoundError(
             f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached, so it"
@@ -236,7 +236,7 @@ def _nothing_of(names: Sequence[str], place: Whereabouts, choice: Choice) -> Not
     place.use_zenml()
     from modalrun.zenml_api.records import queries as history
 
-    run, steps = history.read(history.by_id(place.run_id))
+    run, steps = history.read(place.run_id)
     return log_filter.unknown(names, [step.name for step in steps]) or log_filter.silent(
         names, steps, choice.told, over=run.finished
     )
@@ -303,10 +303,10 @@ def _successor(
     found = resumption.next_driver(
         place.run_id, place.connection, gone, lambda _: not left.wait(resumption.PAUSE)
     )
-    if found is None or found.facts is None:
+    if found is None or found.metadata is None:
         return None
     say("Another driver has taken over.")
-    return found.facts.sandbox_id
+    return found.metadata.sandbox_id
 
 
 def _stored(

@@ -11,7 +11,7 @@ from modalrun.run.contract import EXIT_KILLED
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
-    from modalrun.run.records import KnownRun
+    from modalrun.run.records import RunRecord
 
 PATIENCE = 60.0
 """Seconds for which another driver is waited for once nothing of the run runs any more."""
@@ -20,14 +20,14 @@ PAUSE = 1.0
 """Seconds between two looks: nobody tells onlookers that a run was resumed."""
 
 
-def may_follow(run: KnownRun, exit_code: int | None) -> bool:
+def may_follow(run: RunRecord, exit_code: int | None) -> bool:
     """Whether another driver may go on with a run whose run sandbox has ended.
 
     Args:
         run: The run.
         exit_code: Of its run sandbox. A driver that ends by itself settles the run's record.
     """
-    resumable = run.facts is not None and run.facts.mode == "per_step"
+    resumable = run.metadata is not None and run.metadata.mode == "per_step"
     return resumable and not run.finished and exit_code == EXIT_KILLED
 
 
@@ -37,7 +37,7 @@ def next_driver(
     gone: str,
     pause: Callable[[frozenset[str]], bool],
     patience: float = PATIENCE,
-) -> KnownRun | None:
+) -> RunRecord | None:
     """Wait for the next driver of a run. To be called where ZenML is used.
 
     Args:
@@ -61,7 +61,7 @@ def next_driver(
     while time.monotonic() < until:
         try:
             run = queries.by_id(run_id)
-            facts = run.facts
+            facts = run.metadata
             # First: the next driver may have brought the run to its end already.
             if facts is not None and facts.sandbox_id != gone:
                 return run

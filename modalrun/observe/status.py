@@ -8,14 +8,14 @@ from __future__ import annotations
 from modalrun.errors import NotFoundError
 from modalrun.observe import reaching
 from modalrun.run import records, status
-from modalrun.run.records import LATEST, KnownRun
-from modalrun.run.status import NOT_ASKED, ModalView, RunStatus
+from modalrun.run.records import LATEST, RunRecord
+from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState
 
 _CANDIDATES = 50
 """How many recent runs are compared with a text that means none of them."""
 
 
-def resolve(text: str | None, *, interactive: bool) -> KnownRun:
+def resolve(text: str | None, *, interactive: bool) -> RunRecord:
     """The run that a command's RUN means.
 
     Args:
@@ -27,7 +27,7 @@ def resolve(text: str | None, *, interactive: bool) -> KnownRun:
         NotFoundError: It means no run, or several.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    meant = records.wanted(text, interactive=interactive)
+    meant = records.run_argument(text, interactive=interactive)
 
     from modalrun.zenml_api.records import queries as zenml_history
 
@@ -41,10 +41,10 @@ def resolve(text: str | None, *, interactive: bool) -> KnownRun:
         return newest[0]
     matches = zenml_history.matching(meant)
     known = [] if matches else zenml_history.listed(limit=_CANDIDATES)
-    return records.choose(meant, matches, known)
+    return records.select(meant, matches, known)
 
 
-def look(run: KnownRun, *, exit_wanted: bool = False) -> RunStatus:
+def look(run: RunRecord, *, exit_wanted: bool = False) -> RunStatus:
     """What is true of a run now, from ZenML's record and, where it matters, from Modal.
 
     Args:
@@ -58,12 +58,12 @@ def look(run: KnownRun, *, exit_wanted: bool = False) -> RunStatus:
     """
     from modalrun.zenml_api.records import queries as zenml_history
 
-    fresh, steps = zenml_history.read(run)
+    fresh, steps = zenml_history.read(run.id)
     modal = _ask_modal(fresh, exit_wanted=exit_wanted)
     if not fresh.finished and modal.sandbox == "ended":
         # It may have recorded its end after we asked ZenML and before we asked Modal.
-        fresh, steps = zenml_history.read(run)
-    return status.judge(fresh, steps, modal, url=zenml_history.dashboard_url(fresh))
+        fresh, steps = zenml_history.read(run.id)
+    return status.derive_status(fresh, steps, modal)
 
 
 def reread(view: RunStatus) -> RunStatus:
@@ -74,14 +74,14 @@ def reread(view: RunStatus) -> RunStatus:
     """
     from modalrun.zenml_api.records import queries as zenml_history
 
-    fresh, steps = zenml_history.read(view.run)
-    return status.judge(fresh, steps, view.modal, url=view.url)
+    fresh, steps = zenml_history.read(view.run.id)
+    return status.derive_status(fresh, steps, view.modal)
 
 
-def _ask_modal(run: KnownRun, *, exit_wanted: bool) -> ModalView:
-    if run.facts is None or not status.needs_modal(run, exit_wanted=exit_wanted):
+def _ask_modal(run: RunRecord, *, exit_wanted: bool) -> SandboxState:
+    if run.metadata is None or not status.needs_modal(run, exit_wanted=exit_wanted):
         return NOT_ASKED
     from modalrun.modal_api import lookup
 
-    facts = run.facts
+    facts = run.metadata
     return lookup.view(run.id, facts, lambda: reaching.connection(run.id, facts))

@@ -20,7 +20,7 @@ from modalrun.observe import reaching, resumption
 from modalrun.observe import status as runs
 from modalrun.run import events, status
 from modalrun.run.events import Event, StepEvent
-from modalrun.run.records import KnownRun
+from modalrun.run.records import RunRecord
 from modalrun.run.status import RunStatus
 from modalrun.util.line_assembler import LineAssembler
 
@@ -32,7 +32,7 @@ SETTLE = 0.2
 
 
 def watch(
-    run: KnownRun, show: Callable[[RunStatus], None], *, exit_wanted: bool = False
+    run: RunRecord, show: Callable[[RunStatus], None], *, exit_wanted: bool = False
 ) -> RunStatus:
     """Look at a run until it is over.
 
@@ -59,10 +59,10 @@ def watch(
         run = followed
 
 
-def _next_driver(view: RunStatus, show: Callable[[RunStatus], None]) -> KnownRun | None:
+def _next_driver(view: RunStatus, show: Callable[[RunStatus], None]) -> RunRecord | None:
     """Wait for another driver of a run that has lost its own, while its steps may go on."""
-    assert view.run.facts is not None
-    gone = view.run.facts.sandbox_id
+    assert view.run.metadata is not None
+    gone = view.run.metadata.sandbox_id
 
     def pause(living: frozenset[str]) -> bool:
         seen = replace(view, modal=replace(view.modal, step_sandboxes=living))
@@ -71,7 +71,7 @@ def _next_driver(view: RunStatus, show: Callable[[RunStatus], None]) -> KnownRun
         return True
 
     try:
-        connection = reaching.connection(view.run.id, view.run.facts)
+        connection = reaching.connection(view.run.id, view.run.metadata)
         return resumption.next_driver(view.run.id, connection, gone, pause)
     except ModalrunError:
         # The last look says what can't be checked.
@@ -79,7 +79,7 @@ def _next_driver(view: RunStatus, show: Callable[[RunStatus], None]) -> KnownRun
 
 
 def _until_it_ends(
-    run: KnownRun, show: Callable[[RunStatus], None], *, exit_wanted: bool
+    run: RunRecord, show: Callable[[RunStatus], None], *, exit_wanted: bool
 ) -> RunStatus:
     """Look at a run until it is over, or its run sandbox has ended."""
     view = runs.look(run, exit_wanted=exit_wanted)
@@ -132,10 +132,10 @@ def _listen(view: RunStatus, news: queue.SimpleQueue[Event | None]) -> None:
                 news.put(event)
 
     # A run without facts has no sandbox that could be "running".
-    assert view.run.facts is not None
+    assert view.run.metadata is not None
     try:
-        connection = reaching.connection(view.run.id, view.run.facts)
-        sandbox: RunningSandbox = lookup.run_sandbox(connection, view.run.facts)
+        connection = reaching.connection(view.run.id, view.run.metadata)
+        sandbox: RunningSandbox = lookup.run_sandbox(connection, view.run.metadata)
         sandbox.watch(hear)
     except ModalrunError:
         # The net below still tells of ZenML's record; the last look says what can't be checked.

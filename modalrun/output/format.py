@@ -24,7 +24,7 @@ def with_attempt(state: str, attempt: int) -> str:
     return state if attempt == 1 else f"{state} (try {attempt})"
 
 
-def duration(start: datetime | None, end: datetime | None) -> str:
+def duration(start: datetime | float | None, end: datetime | float | None) -> str:
     """Format the time between two moments; empty if one of them is None.
 
     The time is in whole seconds if one of the moments is: a ZenML server on MariaDB or MySQL
@@ -32,8 +32,8 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     """
     if start is None or end is None:
         return ""
-    whole = not (start.microsecond and end.microsecond)
-    return duration_of((end - start).total_seconds(), whole=whole)
+    began, ended = (m.timestamp() if isinstance(m, datetime) else m for m in (start, end))
+    return duration_of(ended - began, whole=began.is_integer() or ended.is_integer())
 
 
 def duration_of(seconds: float, *, whole: bool = False) -> str:

@@ -17,8 +17,8 @@ from modalrun.output.sanitize import harmless, without_commands
 from modalrun.output.summary import first_line
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import LogLine
-from modalrun.run.outcome import Outcome, StepRecord
-from modalrun.run.progress import RunProgress
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import RunProgress, StepProgress
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable that names the file whose Markdown the page of a job shows."""
@@ -143,7 +143,7 @@ class GitHubReporter(Reporter):
         """Annotate the job with errors, and print the steps to the log and the job's page."""
         outcome = replace(outcome, steps=tuple(map(_without_commands, outcome.steps)))
         self.close()
-        failed = [step for step in outcome.steps if step.status == "failed"]
+        failed = [step for step in outcome.steps if step.state == "failed"]
         for step in failed:
             message = step.reason or "Its log says why."
             self._write(command("error", message, title=f"Step {step.name} failed"))
@@ -163,7 +163,7 @@ class GitHubReporter(Reporter):
         sys.stdout.flush()
 
 
-def _without_commands(step: StepRecord) -> StepRecord:
+def _without_commands(step: StepProgress) -> StepProgress:
     """Reduce a step's reason to one line that the runner doesn't take for a command."""
     reason = without_commands(first_line(step.reason)) if step.reason else step.reason
     return replace(step, reason=reason)
@@ -187,8 +187,8 @@ def markdown(outcome: Outcome) -> str:
         for step in outcome.steps:
             cells = (
                 step.name,
-                with_attempt(step.status, step.attempt),
-                duration(step.start, step.end),
+                with_attempt(step.state, step.attempt),
+                duration(step.started, step.ended),
                 step.gpu or "",
                 step.reason or "",
             )

@@ -185,7 +185,7 @@ def progress_table(steps: Iterable[StepProgress], now: float, width: int) -> lis
     steps = list(steps)
     rows = [
         {
-            "step": Text(step.step),
+            "step": Text(step.name),
             "state": state_cell(step.state, step.attempt),
             "time": Text("" if seconds is None else duration_of(seconds)),
             "gpu": Text(step.gpu or "-"),

@@ -52,7 +52,7 @@ def as_json(found: Sequence[ListedRun]) -> str:
 def print_list(found: Sequence[ListedRun]) -> None:
     """Print a line for each run to stdout; one run or more."""
     shown = make_console(stderr=False)
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now(timezone.utc)
     rows = [_row(listed, now) for listed in found]
     lines = table(rows, width_of(shown), cut={"name": _NAME}, optional=_OPTIONAL)
     print_lines(shown, lines)
@@ -61,15 +61,15 @@ def print_list(found: Sequence[ListedRun]) -> None:
 def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
     run = listed.run
     started = run.start or run.created
-    here = started.replace(tzinfo=timezone.utc).astimezone()
+    here = started.astimezone()
     this_year = here.year == datetime.now().year
     values = {
         "run": run.id[:SHORT_ID],
         "name": run.name,
         "pipeline": run.pipeline,
         "state": run.status,
-        "mode": run.facts.mode if run.facts else "-",
-        "target": run.facts.target if run.facts else "-",
+        "mode": run.metadata.mode if run.metadata else "-",
+        "target": run.metadata.target if run.metadata else "-",
         "started": here.strftime("%m-%d %H:%M" if this_year else "%Y-%m-%d"),
         "time": duration(started, run.end or (None if run.finished else now)),
         "cost": _cost(listed.cost),

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.status import RunStatus
 
 VERSION = 1
@@ -14,7 +14,7 @@ VERSION = 1
 
 def as_json(view: RunStatus) -> str:
     """A run for programs: times in UTC (RFC 3339), durations in seconds, memory in MiB."""
-    run, facts, modal = view.run, view.run.facts, view.modal
+    run, facts, modal = view.run, view.run.metadata, view.modal
     document = {
         "format": "modalrun-status",
         "version": VERSION,
@@ -23,7 +23,7 @@ def as_json(view: RunStatus) -> str:
         "over": view.over,
         "exit_code": view.exit_code,
         "headline": view.headline,
-        "zenml": {"status": run.status, "reason": run.reason, "url": view.url},
+        "zenml": {"status": run.status, "reason": run.reason, "url": run.url},
         "app": {"name": facts.app, "id": facts.app_id, "url": app_url(run)} if facts else None,
         "sandbox": {
             "id": facts.sandbox_id,
@@ -43,9 +43,9 @@ def as_json(view: RunStatus) -> str:
     return json.dumps(document, indent=2)
 
 
-def run_fields(run: KnownRun) -> dict[str, Any]:
+def run_fields(run: RunRecord) -> dict[str, Any]:
     """What 'status' and 'list' say of a run in the same words."""
-    facts = run.facts
+    facts = run.metadata
     return {
         "id": run.id,
         "name": run.name,
@@ -61,14 +61,14 @@ def run_fields(run: KnownRun) -> dict[str, Any]:
     }
 
 
-def app_url(run: KnownRun) -> str | None:
+def app_url(run: RunRecord) -> str | None:
     """The app's page on Modal's dashboard (`modal/app.py:487`, 1.6.4); None on the local server."""
-    facts = run.facts
+    facts = run.metadata
     return f"https://modal.com/id/{facts.app_id}" if facts and facts.target == "modal" else None
 
 
-def _step(step: KnownStep, run: KnownRun) -> dict[str, Any]:
-    facts = step.facts or run.facts
+def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
+    facts = step.metadata or run.metadata
     ran = step.status != "not run"
     return {
         "name": step.name,
@@ -81,15 +81,15 @@ def _step(step: KnownStep, run: KnownRun) -> dict[str, Any]:
         "cpu": facts.cpu if facts else None,
         "memory_mib": facts.memory if facts else None,
         "sandbox": (facts.sandbox_id or None) if facts and ran else None,
-        "exit_code": step.facts.exit_code if step.facts else None,
+        "exit_code": step.metadata.exit_code if step.metadata else None,
         "exit_reason": exit_reason(step),
-        "infrastructure_retries": step.facts.infrastructure_retries if step.facts else None,
+        "infrastructure_retries": step.metadata.infrastructure_retries if step.metadata else None,
     }
 
 
-def exit_reason(step: KnownStep) -> str | None:
+def exit_reason(step: StepRecord) -> str | None:
     """Why a step ended as it did, where that is not "completed"."""
-    return (step.facts.exit_reason if step.facts else None) or step.reason
+    return (step.metadata.exit_reason if step.metadata else None) or step.reason
 
 
 def moment(at: datetime | None) -> str | None:

@@ -15,7 +15,7 @@ from modalrun.output.live import ResizableLive
 from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.table import SHORT_NAME, state_cell, table
-from modalrun.run.records import KnownStep
+from modalrun.run.records import StepRecord
 from modalrun.run.status import LOST, RunStatus
 
 _LABELS = 10
@@ -23,6 +23,8 @@ _LABELS = 10
 
 _OTHER_ROWS = 18
 """Rows of a live picture that are not steps."""
+
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 _QUIET = ("completed", "cached", "not run")
 """States of steps that are shown last where there is no room for all."""
@@ -72,7 +74,7 @@ class LiveStatus:
         now = _now()
         news: list[tuple[datetime, _Change]] = []
         for change in _changes(view):
-            before, text = self._printed.get(change.subject, (datetime.min, ""))
+            before, text = self._printed.get(change.subject, (_NEVER, ""))
             if text != change.text:
                 # A run that was lost and continues has not begun a second time.
                 at = change.at if change.at and change.at > before else now
@@ -141,9 +143,9 @@ def render(
     return lines
 
 
-def _reason(step: KnownStep, width: int | None) -> list[Text]:
+def _reason(step: StepRecord, width: int | None) -> list[Text]:
     """Render why a step, or the sandbox that it had before, ended as it did."""
-    replaced = step.facts.infrastructure_retries if step.facts else None
+    replaced = step.metadata.infrastructure_retries if step.metadata else None
     text, style = f"  {step.name}: {exit_reason(step)}", "red"
     if replaced and step.status in {"running", "completed"}:
         times = "" if replaced == 1 else f", {replaced} times"
@@ -152,7 +154,7 @@ def _reason(step: KnownStep, width: int | None) -> list[Text]:
 
 
 def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
-    run, facts = view.run, view.run.facts
+    run, facts = view.run, view.run.metadata
     started = run.start or run.created
     values: dict[str, str | None] = {
         "id": run.id,
@@ -166,7 +168,7 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
         "duration": duration(started, run.end or (None if view.over else now)),
         "app": _with_url(facts.app, app_url(run)) if facts else None,
         "sandbox": _sandbox(view),
-        "zenml": view.url,
+        "zenml": run.url,
     }
     lines: list[Text] = [Text(harmless(f"Run {run.name}", colours=False), style="bold")]
     for label, value in values.items():
@@ -186,14 +188,14 @@ def _described_state(view: RunStatus) -> str:
 
 
 def _target(view: RunStatus) -> str | None:
-    facts = view.run.facts
+    facts = view.run.metadata
     if facts is None:
         return None
     return facts.target + (f", environment {facts.environment}" if facts.environment else "")
 
 
 def _sandbox(view: RunStatus) -> str | None:
-    facts = view.run.facts
+    facts = view.run.metadata
     if facts is None:
         return None
     presence = {
@@ -209,8 +211,8 @@ def _with_url(name: str, url: str | None) -> str:
 
 
 def foremost(
-    steps: Sequence[KnownStep], rows: int | None
-) -> tuple[Sequence[KnownStep], Sequence[KnownStep]]:
+    steps: Sequence[StepRecord], rows: int | None
+) -> tuple[Sequence[StepRecord], Sequence[StepRecord]]:
     """Split steps into those to show, where there is no room for all, and the rest.
 
     Steps that run come first, then those that ended badly; the order stays the graph's.
@@ -218,7 +220,7 @@ def foremost(
     if rows is None or len(steps) <= rows:
         return steps, ()
 
-    def rank(step: KnownStep) -> int:
+    def rank(step: StepRecord) -> int:
         if step.status in _QUIET:
             return _QUIET.index(step.status) + 2
         return 1 if step.end is not None else 0
@@ -231,9 +233,9 @@ def foremost(
 
 
 def _steps(
-    view: RunStatus, steps: Sequence[KnownStep], now: datetime, width: int | None
+    view: RunStatus, steps: Sequence[StepRecord], now: datetime, width: int | None
 ) -> list[Text]:
-    per_step = view.run.facts is not None and view.run.facts.mode == "per_step"
+    per_step = view.run.metadata is not None and view.run.metadata.mode == "per_step"
     rows = [
         {
             "step": Text(harmless(step.name, colours=False)),
@@ -241,7 +243,11 @@ def _steps(
             "start": Text(_local(step.start, now) if step.start else ""),
             "time": Text(duration(step.start, step.end or (None if view.over else now))),
             "resources": Text(_resources(step, view)),
-            **({"sandbox": Text(step.facts.sandbox_id if step.facts else "")} if per_step else {}),
+            **(
+                {"sandbox": Text(step.metadata.sandbox_id if step.metadata else "")}
+                if per_step
+                else {}
+            ),
         }
         for step in steps
     ]
@@ -250,8 +256,8 @@ def _steps(
     )
 
 
-def _resources(step: KnownStep, view: RunStatus) -> str:
-    facts = step.facts or view.run.facts
+def _resources(step: StepRecord, view: RunStatus) -> str:
+    facts = step.metadata or view.run.metadata
     if facts is None or step.status == "not run":
         return ""
     parts = [facts.gpu] if facts.gpu else []
@@ -262,8 +268,8 @@ def _resources(step: KnownStep, view: RunStatus) -> str:
 
 def _local(at: datetime, now: datetime, *, whole: bool = False) -> str:
     """Format a moment in UTC as local time, with its day unless that is today."""
-    here = at.replace(tzinfo=timezone.utc).astimezone()
-    today = now.replace(tzinfo=timezone.utc).astimezone().date()
+    here = at.astimezone()
+    today = now.astimezone().date()
     if whole or here.date() != today:
         return here.strftime("%Y-%m-%d %H:%M:%S")
     return here.strftime("%H:%M:%S")
@@ -277,4 +283,4 @@ def _ago(at: datetime, now: datetime) -> str:
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(tzinfo=None)
+    return datetime.now(timezone.utc)

@@ -21,8 +21,8 @@ def print_summary(console: Console, outcome: Outcome) -> None:
         rows = [
             {
                 "step": Text(step.name),
-                "state": state_cell(step.status, step.attempt),
-                "time": Text(duration(step.start, step.end)),
+                "state": state_cell(step.state, step.attempt),
+                "time": Text(duration(step.started, step.ended)),
                 **({"gpu": Text(step.gpu or "-")} if has_gpu else {}),
             }
             for step in outcome.steps
@@ -30,7 +30,7 @@ def print_summary(console: Console, outcome: Outcome) -> None:
         lines = [Text(), *table(rows, width, cut={"step": SHORT_NAME}), Text()]
     lines += fitted(outcome.headline, width, "bold red" if outcome.exit_code else "bold green")
     for step in outcome.steps:
-        if step.status == "failed" and step.reason:
+        if step.state == "failed" and step.reason:
             lines += fitted(f"  {step.name}: {first_line(step.reason)}", width, indent=4)
     for label, value in outcome.details:
         lines += labelled(label, value, width, room=8)

@@ -3,61 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
+from modalrun.run.progress import StepProgress
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One step of a run as ZenML records it.
-
-    Attributes:
-        name: Invocation id.
-        status: ZenML's word: "completed", "failed", "cached", "running", ...; "not run" for a step
-            that ZenML has no record of.
-        start: When it started (UTC), where it did.
-        end: When it ended (UTC), where it has.
-        attempt: Which try this was, from 1.
-        gpu: The GPU of its own sandbox, where it had one with a GPU.
-        reason: Why it ended as it did, where that is known and not a matter of course.
-    """
-
-    name: str
-    status: str
-    start: datetime | None = None
-    end: datetime | None = None
-    attempt: int = 1
-    gpu: str | None = None
-    reason: str | None = None
-
-
-def with_exact_times(step: StepRecord, began: float | None, ended: float | None) -> StepRecord:
-    """A record whose times are whole seconds with those that the run itself has told.
-
-    A ZenML server on MariaDB or MySQL keeps no fractions.
-
-    Args:
-        step: The record.
-        began: When the same attempt began, in seconds since the epoch; None where it is not known.
-        ended: When it ended.
-    """
-    if step.start is None or step.end is None or began is None or ended is None:
-        return step
-    if step.start.microsecond or step.end.microsecond:
-        return step
-    start, end = (datetime.fromtimestamp(at, timezone.utc) for at in (began, ended))
-    same = all(
-        abs(told - kept.replace(tzinfo=timezone.utc)) < _SAME
-        for told, kept in ((start, step.start), (end, step.end))
-    )
-    return replace(step, start=start, end=end) if same and end >= start else step
-
-
-_SAME = timedelta(seconds=2)
-"""Moments of a record and of a run's word that are not further apart are the same."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +26,7 @@ class Outcome:
     exit_code: int
     headline: str
     details: tuple[tuple[str, str], ...]
-    steps: tuple[StepRecord, ...]
+    steps: tuple[StepProgress, ...]
     run_id: str = ""
     accepted: bool = False
 
@@ -88,7 +38,7 @@ def all_cached(run_id: str, url: str | None, steps: Sequence[str]) -> Outcome:
         0,
         "Run completed: all steps cached; no sandbox was needed.",
         tuple(details),
-        tuple(StepRecord(name, "cached") for name in steps),
+        tuple(StepProgress(name, "cached") for name in steps),
     )
 
 

@@ -1,31 +1,32 @@
-"""How each step of a run stands, from what the run says of itself. Pure."""
+"""Derive the progress of each step from a run's events. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.records import NOT_RUN, StepRecord
 
 
 @dataclass
 class StepProgress:
-    """One step.
+    """A step as it is shown. Times are in seconds since the epoch.
 
     Attributes:
-        step: Its invocation id.
-        state: `StepState`, or "waiting" before the first word of it.
-        started: When its present attempt began, as ZenML records it; in seconds since the epoch.
-        ended: When it came to its final state.
-        attempt: Which sandbox, or which try, this is, from 1.
+        name: Its invocation id.
+        state: `StepState`, "waiting" before its first event, or ZenML's status once it is recorded.
+        started: When its last attempt began.
+        ended: When that came to its final state.
+        attempt: Number of the attempt, from 1.
         sandbox: Its sandbox, where it has one of its own.
         gpu: That sandbox's GPU.
-        exit_code: That sandbox's, once it has ended.
+        exit_code: That sandbox's exit code.
         reason: Why it ended as it did.
     """
 
-    step: str
+    name: str
     state: str = "waiting"
     started: float | None = None
     ended: float | None = None
@@ -37,25 +38,52 @@ class StepProgress:
 
     @property
     def final(self) -> bool:
-        """Whether nothing more will come of this step."""
+        """Whether the step has ended for good."""
         return self.state in FINAL
 
     def seconds(self, now: float) -> float | None:
-        """How long it has run, or ran; None where it has not."""
+        """Return the seconds that its last attempt has taken so far; None before it began."""
         if self.started is None:
             return None
         return max(0.0, (self.ended or now) - self.started)
 
+    def recorded_as(self, record: StepRecord | None) -> StepProgress:
+        """Return the step with the status, attempt and times that ZenML records.
+
+        A ZenML server on MariaDB or MySQL stores whole seconds; the run's own times of the same
+        attempt stay then.
+        """
+        if record is None or record.status == NOT_RUN:
+            return replace(self, state="not run" if self.state == "waiting" else self.state)
+        step = replace(
+            self,
+            state=record.status,
+            attempt=record.attempt,
+            reason=record.reason or self.reason,
+        )
+        if not self._is_more_exact(record):
+            step.started, step.ended = record.began, record.ended
+        return step
+
+    def _is_more_exact(self, record: StepRecord) -> bool:
+        if self.started is None or self.ended is None or self.ended < self.started:
+            return False
+        pairs = ((self.started, record.began), (self.ended, record.ended))
+        return all(
+            stored is not None and stored.is_integer() and abs(own - stored) < 2
+            for own, stored in pairs
+        )
+
 
 @dataclass
 class Usage:
-    """One sandbox of a step and its time, for what it costs.
+    """The time of one step sandbox, from which its cost is computed.
 
     Attributes:
-        step: The step.
+        step: The step's invocation id.
         gpu: As Modal writes it; None for a CPU sandbox.
         started: In seconds since the epoch.
-        ended: None while it runs.
+        ended: In seconds since the epoch; None while it runs.
     """
 
     step: str
@@ -65,12 +93,12 @@ class Usage:
 
 
 class RunProgress:
-    """All steps of a run.
+    """The progress of all steps of a run.
 
     Attributes:
         rows: By step, in the graph's order.
-        usage: The steps' own sandboxes, by their id.
-        wasted: Seconds for which sandboxes that were created early have waited.
+        usage: The step sandboxes, by their id.
+        wasted: Seconds that sandboxes created early have waited.
     """
 
     def __init__(self, steps: Iterable[str]) -> None:
@@ -79,7 +107,7 @@ class RunProgress:
         self.wasted = 0.0
 
     def apply(self, event: StepEvent) -> None:
-        """Note what an event says; a driver that takes over may say it again."""
+        """Update a step by an event; a replacement driver may repeat events."""
         self._note_usage(event)
         row = self.rows.setdefault(event.step, StepProgress(event.step))
         if event.attempt < row.attempt:
@@ -89,7 +117,7 @@ class RunProgress:
         again = row.state == "running" and event.attempt == row.attempt
         state = event.state
         if state == "running" and not event.begun and not again:
-            # Its sandbox is there, and has yet to start Python and ZenML.
+            # The sandbox has yet to start Python and ZenML.
             state = "starting"
         row.attempt = event.attempt
         row.sandbox = event.sandbox or row.sandbox
@@ -118,14 +146,13 @@ class RunProgress:
             self.usage[event.sandbox].ended = event.at
 
     def counts(self) -> Counter[str]:
-        """How many steps there are in each state."""
+        """Count the steps in each state."""
         return Counter(row.state for row in self.rows.values())
 
     def chosen(self, limit: int) -> list[StepProgress]:
-        """The rows that matter most, at most `limit`, in the graph's order.
+        """Choose at most `limit` steps to show, in the graph's order.
 
-        What runs, or is about to, comes first, then what failed, then what ended last, then what
-        has not begun.
+        Active steps take precedence, then failed ones, then those that ended last, then the rest.
         """
         rows = list(self.rows.values())
         if len(rows) <= limit:

@@ -1,4 +1,4 @@
-"""Runs that exist, as modalrun sees them, and which of them somebody means. Pure."""
+"""A run and its steps as ZenML records them, and how a RUN argument selects a run. Pure."""
 
 from __future__ import annotations
 
@@ -14,70 +14,78 @@ from modalrun.run.metadata import RunMetadata, StepMetadata
 
 LATEST = "latest"
 MIN_PREFIX = 4
-"""Hex digits that the beginning of a run id needs to be taken for one."""
+"""Hex digits that a prefix of a run id needs at least."""
+
+NOT_RUN = "not run"
+"""The status of a step that ZenML has no record of."""
+
+SUCCESSFUL = frozenset({"completed", "cached", "skipped"})
+FINISHED = SUCCESSFUL | {"failed", "retried", "stopped", "cancelled"}
+"""ZenML's final statuses (`zenml/enums.py:83`, 0.98.0). "retrying" is none: an attempt follows."""
 
 _SHOWN = 10
 _DIGITS = re.compile(r"[0-9a-f]{4,32}")
 
 
 @dataclass(frozen=True)
-class KnownStack:
-    """A stack as ZenML records it.
-
-    Attributes:
-        id: ZenML's id.
-        name: Its name.
-    """
+class StackRecord:
+    """Identify the stack of a run."""
 
     id: str
     name: str
 
 
 @dataclass(frozen=True)
-class KnownRun:
-    """A run as ZenML records it.
+class RunRecord:
+    """A run as ZenML records it. All times are in UTC.
 
     Attributes:
         id: ZenML's run id.
         name: Its name.
         pipeline: The name of its pipeline.
-        status: ZenML's word for its state.
-        finished: Whether that state is final.
-        created: When its record was made (UTC).
-        start: When it started (UTC), where it has.
-        end: When it ended (UTC), where it has.
-        reason: Why it is in that state, where somebody said so.
-        facts: What modalrun stored with it; None for a run that it didn't start, or whose
-            submission has not come to that yet.
-        stack: The stack that it runs on; None where ZenML has that no longer.
+        status: ZenML's status.
+        created: When its record was created.
+        start: When it started.
+        end: When it ended.
+        reason: ZenML's reason for the status.
+        metadata: What modalrun stored with it; None for a run that modalrun did not start, or
+            that has no sandbox yet.
+        stack: Its stack; None where that was deleted.
+        url: Its page on ZenML's dashboard, where there is one.
     """
 
     id: str
     name: str
     pipeline: str
     status: str
-    finished: bool
     created: datetime
     start: datetime | None = None
     end: datetime | None = None
     reason: str | None = None
-    facts: RunMetadata | None = None
-    stack: KnownStack | None = None
+    metadata: RunMetadata | None = None
+    stack: StackRecord | None = None
+    url: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is final."""
+        return self.status in FINISHED
 
 
 @dataclass(frozen=True)
-class KnownStep:
-    """The last attempt of a step as ZenML records it.
+class StepRecord:
+    """The last attempt of a step as ZenML records it. All times are in UTC.
 
     Attributes:
         name: Invocation id.
-        status: ZenML's word; "not run" for a step that ZenML has no record of.
-        attempt: Which try this was, from 1.
-        start: When it started (UTC), where it did.
-        end: When it ended (UTC), where it has.
-        reason: Why it failed, where it has; the last line of its exception.
-        facts: What modalrun stored with it, in `per_step` mode.
-        since: When it came to this state (UTC), where that is neither its start nor its end.
+        status: ZenML's status, or `NOT_RUN`.
+        attempt: Number of the attempt, from 1; infrastructure retries don't count.
+        start: When the attempt started.
+        end: When it ended.
+        reason: Why it failed, in one line.
+        metadata: What modalrun stored with it, in `per_step` mode.
+        since: When it reached this status, where that is neither its start nor its end.
+        id: ZenML's step run id; empty where there is no record.
     """
 
     name: str
@@ -86,16 +94,37 @@ class KnownStep:
     start: datetime | None = None
     end: datetime | None = None
     reason: str | None = None
-    facts: StepMetadata | None = None
+    metadata: StepMetadata | None = None
     since: datetime | None = None
+    id: str = ""
+
+    @property
+    def successful(self) -> bool:
+        """Whether the step is done."""
+        return self.status in SUCCESSFUL
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is final."""
+        return self.status in FINISHED
+
+    @property
+    def began(self) -> float | None:
+        """The start in seconds since the epoch, as events give times."""
+        return self.start.timestamp() if self.start else None
+
+    @property
+    def ended(self) -> float | None:
+        """The end in seconds since the epoch."""
+        return self.end.timestamp() if self.end else None
 
 
-def wanted(text: str | None, *, interactive: bool) -> str:
-    """What a command's RUN means; left out on a terminal, the latest run.
+def run_argument(text: str | None, *, interactive: bool) -> str:
+    """Return the RUN argument of a command; on a terminal it defaults to the latest run.
 
     Raises:
-        UsageError: It is left out and there is no terminal, where the latest run may be somebody
-            else's by the time the command gets to it.
+        UsageError: It is missing and there is no terminal: in a script, the latest run may be
+            another one by then.
     """
     if text is not None and text.strip():
         return text.strip()
@@ -108,7 +137,7 @@ def wanted(text: str | None, *, interactive: bool) -> str:
 
 
 def id_prefix(text: str) -> str | None:
-    """The hex digits of what may be a run id or the beginning of one; None for anything else."""
+    """Return the hex digits of a run id or of a prefix of one; None for any other text."""
     text = text.lower()
     digits = text.replace("-", "")
     if not _DIGITS.fullmatch(digits):
@@ -117,47 +146,46 @@ def id_prefix(text: str) -> str | None:
     return digits if text == digits or whole.startswith(text) else None
 
 
-def choose(text: str, matches: Sequence[KnownRun], known: Iterable[KnownRun] = ()) -> KnownRun:
-    """The one run that a text means: by its whole id, by its name, or by how its id begins.
+def select(text: str, matches: Sequence[RunRecord], recent: Iterable[RunRecord] = ()) -> RunRecord:
+    """Select the run with this id, else with this name, else with an id that starts like this.
 
     Args:
-        text: What was given.
-        matches: The runs that it can mean.
-        known: Other runs, to name the nearest where it means none.
+        text: RUN as it was given.
+        matches: The runs that match it in any of these ways.
+        recent: Other runs, from which the error suggests the nearest.
 
     Raises:
-        NotFoundError: It means no run or several; the message lists which it may have been.
+        NotFoundError: It matches no run or several; the message lists the candidates.
     """
     digits = id_prefix(text)
     hexes = {run.id: run.id.replace("-", "") for run in matches}
-    for meant in (
+    for found in (
         [run for run in matches if hexes[run.id] == digits],
         [run for run in matches if run.name == text],
         [run for run in matches if digits and hexes[run.id].startswith(digits)],
     ):
-        if len(meant) == 1:
-            return meant[0]
-        if meant:
+        if len(found) == 1:
+            return found[0]
+        if found:
             raise NotFoundError(
-                f"'{text}' is the beginning of {len(meant)} run ids:\n{_listed(meant)}",
+                f"'{text}' is the beginning of {len(found)} run ids:\n{_listed(found)}",
                 hint="Give more of the id, or the run's name.",
             )
-    others = list(known)
+    others = list(recent)
     near = _nearest(text, others)
-    # Something was typed wrong, or nothing like it is there: then the newest may be what is meant.
-    what, shown = ("nearest", near) if near else ("newest", others[:_SHOWN])
+    kind, shown = ("nearest", near) if near else ("newest", others[:_SHOWN])
     raise NotFoundError(
-        f"There is no run '{text}'." + (f" The {what} are:\n{_listed(shown)}" if shown else ""),
-        hint=f"'modalrun list' shows what there is; RUN is a run id, the first {MIN_PREFIX} or more"
+        f"There is no run '{text}'." + (f" The {kind} are:\n{_listed(shown)}" if shown else ""),
+        hint=f"'modalrun list' shows the runs; RUN is a run id, the first {MIN_PREFIX} or more"
         f" digits of one, a run's name, or '{LATEST}'.",
     )
 
 
-def _nearest(text: str, runs: list[KnownRun]) -> list[KnownRun]:
+def _nearest(text: str, runs: list[RunRecord]) -> list[RunRecord]:
     if id_prefix(text):
-        keys = {run.id: run for run in runs}
-        close = difflib.get_close_matches(text.lower(), [run_id[: len(text)] for run_id in keys])
-        found = [run for run_id, run in keys.items() if run_id[: len(text)] in close]
+        starts = {run.id[: len(text)]: None for run in runs}
+        close = difflib.get_close_matches(text.lower(), list(starts))
+        found = [run for run in runs if run.id[: len(text)] in close]
     else:
         names = {run.name: run for run in runs}
         found = [run for name, run in names.items() if text.lower() in name.lower()]
@@ -167,7 +195,7 @@ def _nearest(text: str, runs: list[KnownRun]) -> list[KnownRun]:
     return found[:_SHOWN]
 
 
-def _listed(runs: Sequence[KnownRun]) -> str:
+def _listed(runs: Sequence[RunRecord]) -> str:
     lines = [f"{run.id}  {run.status:<12}  {run.name}" for run in runs[:_SHOWN]]
     if len(runs) > _SHOWN:
         lines.append(f"and {len(runs) - _SHOWN} more")

@@ -1,6 +1,6 @@
-"""What ZenML records of a run beside what Modal knows of its sandboxes: what is true. Pure.
+"""Derive the status of a run from ZenML's record and Modal's sandboxes. Pure.
 
-ZenML never notices that a process is gone, so its record alone may say `running` for ever.
+ZenML does not notice that a process has ended: its record alone may say "running" forever.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.outcome import PAUSED, answers, verdict
-from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
 LOST = "lost"
-"""The state of a run that ZenML records as going on, and whose sandbox has ended."""
+"""The state of a run that ZenML records as unfinished and whose sandbox has ended."""
 
 WAITS = "The run waits for somebody's answer, in no sandbox."
 
 STILL_GOING = ConnectionLostError.exit_code
-"""The exit code for a run that is not over: design.md's "the run may still be going"."""
+"""The exit code for an unfinished run (design.md: "the run may still be going")."""
 
 Presence = Literal["running", "ended", "unknown", "not asked"]
 
 
 @dataclass(frozen=True)
-class ModalView:
-    """What Modal knows of a run's sandboxes.
+class SandboxState:
+    """The state of a run's sandboxes by Modal.
 
     Attributes:
-        sandbox: Of the run sandbox. "unknown": Modal could not be asked, or doesn't know it.
-        end: How the run sandbox ended, where it has.
-        step_sandboxes: The ids of the step sandboxes that run; `per_step` mode only.
-        problem: Why it is unknown; a sentence.
-        unheard_of: Whether Modal was asked and doesn't know the run sandbox.
+        sandbox: State of the run sandbox. "unknown": Modal could not be asked, or has no such
+            sandbox.
+        end: How the run sandbox ended.
+        step_sandboxes: The ids of the running step sandboxes; `per_step` mode only.
+        problem: Why the state is unknown; a sentence.
+        not_found: Whether Modal has no such sandbox.
     """
 
     sandbox: Presence
     end: SandboxExit | None = None
     step_sandboxes: frozenset[str] = frozenset()
     problem: str | None = None
-    unheard_of: bool = False
+    not_found: bool = False
 
     @property
     def exit_code(self) -> int | None:
@@ -53,17 +54,12 @@ class ModalView:
         return self.end.exit_code if self.end else None
 
 
-NOT_ASKED = ModalView("not asked")
+NOT_ASKED = SandboxState("not asked")
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something that whoever looks should know.
-
-    Attributes:
-        text: What is the case; a sentence.
-        commands: What can be done about it.
-    """
+    """A remark about a run, and the commands that help."""
 
     text: str
     commands: tuple[str, ...] = ()
@@ -71,102 +67,96 @@ class Note:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run, from everything that is known of it at one moment.
+    """A run by everything that is known of it at one moment.
 
     Attributes:
         run: ZenML's record.
         steps: All of its steps, parents before children.
-        modal: What Modal says.
-        state: ZenML's word for the run's state, or `LOST`.
-        over: Whether nothing will happen to it any more by itself.
-        exit_code: What `submit` would have ended with (design.md, section 5); None where it is
-            not over, or where only Modal knows and was not asked.
+        modal: The state of its sandboxes.
+        state: ZenML's status of the run, or `LOST`.
+        over: Whether nothing more happens to it by itself.
+        exit_code: The exit code that `submit` would end with (design.md, section 5); None where
+            the run is not over, or Modal was not asked.
         headline: How it ended, in a sentence; None where it is not over.
-        notes: Where ZenML and Modal disagree, and what could not be found out.
-        url: The run's page on ZenML's dashboard, where there is one.
+        notes: Where ZenML and Modal disagree, and what could not be checked.
     """
 
-    run: KnownRun
-    steps: tuple[KnownStep, ...]
-    modal: ModalView
+    run: RunRecord
+    steps: tuple[StepRecord, ...]
+    modal: SandboxState
     state: str
     over: bool
     exit_code: int | None = None
     headline: str | None = None
     notes: tuple[Note, ...] = ()
-    url: str | None = None
 
 
-def needs_modal(run: KnownRun, *, exit_wanted: bool) -> bool:
-    """Whether Modal has to be asked to know what is true.
+def needs_modal(run: RunRecord, *, exit_wanted: bool) -> bool:
+    """Return whether Modal has to be asked for the status.
 
-    ZenML's record of a finished run is final. What it doesn't say is how one that failed ended:
-    by an error, by its timeout or by somebody who terminated the sandbox.
+    ZenML's record of a finished run is final, but does not distinguish an error from a timeout or
+    a termination.
     """
-    if run.facts is None:
+    if run.metadata is None:
         return False
     return not run.finished or (exit_wanted and run.status == "failed")
 
 
-def judge(
-    run: KnownRun, steps: Sequence[KnownStep], modal: ModalView, *, url: str | None = None
-) -> RunStatus:
-    """Put ZenML's record and Modal's word together."""
-    exit_code, headline = _end(run, steps, modal)
+def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState) -> RunStatus:
+    """Derive a run's status from ZenML's record and Modal's."""
     state, over = run.status, run.finished
     notes: tuple[Note, ...] = ()
     if not run.finished:
         state, over, notes = _unfinished(run, modal)
-        if run.facts and run.facts.stop_requested and not over and run.status != "stopping":
-            notes = (_asked_to_stop(steps), *notes)
-    if run.finished and modal.problem:
+        if run.metadata and run.metadata.stop_requested and not over and run.status != "stopping":
+            notes = (_stop_requested(steps), *notes)
+    elif modal.problem:
         notes = (Note(f"How the sandbox ended could not be found out: {modal.problem}"),)
-    return RunStatus(
-        run=run,
-        steps=tuple(steps),
-        modal=modal,
-        state=state,
-        over=over,
-        exit_code=exit_code if over else None,
-        headline=headline if over else None,
-        notes=notes,
-        url=url,
-    )
+    status = RunStatus(run, tuple(steps), modal, state, over, notes=notes)
+    if not over:
+        return status
+    exit_code, headline = _end(run, steps, modal)
+    return replace(status, exit_code=exit_code, headline=headline)
 
 
-def _asked_to_stop(steps: Sequence[KnownStep]) -> Note:
+def _stop_requested(steps: Sequence[StepRecord]) -> Note:
     running = [step.name for step in steps if step.status == "running"]
-    finishing = f"what runs may finish: {', '.join(running)}" if running else "nothing new starts"
+    finishing = (
+        f"running steps may finish: {', '.join(running)}" if running else "nothing new starts"
+    )
     return Note(f"It was asked to stop; {finishing}.")
 
 
-def _unfinished(run: KnownRun, modal: ModalView) -> tuple[str, bool, tuple[Note, ...]]:
-    if run.facts is None:
+def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[Note, ...]]:
+    """Return the state of an unfinished run, whether it is over, and notes."""
+    if run.metadata is None:
         text = (
             f"ZenML says '{run.status}', and no sandbox is recorded with the run: either it is"
             " just being submitted, or modalrun did not start it."
         )
         return run.status, False, (Note(text),)
     if run.status == PAUSED and modal.sandbox != "running":
-        return run.status, True, (Note(WAITS, answers(run.id, run.facts.mode)),)
+        return run.status, True, (Note(WAITS, answers(run.id, run.metadata.mode)),)
     if modal.sandbox == "unknown":
         text = f"Whether the run sandbox still runs could not be checked: {modal.problem}"
         return run.status, False, (Note(text),)
     if modal.sandbox != "ended":
         return run.status, False, ()
     claim = f"ZenML says '{run.status}', but the run sandbox {_ended(modal)}"
-    reconcile = f"modalrun reconcile {run.id}"
+    resume = f"modalrun resume {run.id}"
     if modal.step_sandboxes:
         count = len(modal.step_sandboxes)
         sandboxes = "step sandbox still runs" if count == 1 else "step sandboxes still run"
         text = f"{claim}; {count} {sandboxes}, and no step will follow."
-        return LOST, False, (Note(text, (f"modalrun resume {run.id}", f"modalrun stop {run.id}")),)
-    text = f"{claim}; nothing of it runs any more."
-    again = (f"modalrun resume {run.id}",) if run.facts.mode == "per_step" else ()
-    return LOST, True, (Note(text, (*again, reconcile)),)
+        return LOST, False, (Note(text, (resume, f"modalrun stop {run.id}")),)
+    resumable = (resume,) if run.metadata.mode == "per_step" else ()
+    note = Note(
+        f"{claim}; nothing of it runs any more.", (*resumable, f"modalrun reconcile {run.id}")
+    )
+    return LOST, True, (note,)
 
 
-def _ended(modal: ModalView) -> str:
+def _ended(modal: SandboxState) -> str:
     if modal.end is not None and modal.end.kind is ExitKind.TIMED_OUT:
         return "has reached its timeout"
     if modal.end is not None and modal.end.kind.error is RunStoppedError:
@@ -175,10 +165,11 @@ def _ended(modal: ModalView) -> str:
 
 
 def _end(
-    run: KnownRun, steps: Sequence[KnownStep], modal: ModalView
+    run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState
 ) -> tuple[int | None, str | None]:
+    """Return the exit code and the headline of a run that is over."""
     failed = [step.name for step in steps if step.status == "failed"]
-    timeout = run.facts.timeout if run.facts else 0
+    timeout = run.metadata.timeout if run.metadata else 0
     if modal.end is not None:
         return verdict(modal.end, run.status, failed, timeout)
     if run.status in {"completed", PAUSED}:
@@ -187,70 +178,62 @@ def _end(
         return verdict(read_exit(EXIT_TERMINATED), run.status, failed, timeout)
     code, headline = verdict(read_exit(EXIT_FAILED), run.status, failed, timeout)
     # Without Modal's word, a failure may as well have been a timeout or a termination.
-    return (None if modal.sandbox == "not asked" and run.facts else code), headline
+    return (None if modal.sandbox == "not asked" and run.metadata else code), headline
 
 
-def with_events(view: RunStatus, events: Mapping[str, StepEvent]) -> RunStatus:
-    """A view brought up to date with the driver's last word on each step.
+def with_events(status: RunStatus, events: Mapping[str, StepEvent]) -> RunStatus:
+    """Update a status by the driver's last event of each step.
 
-    ZenML's record of a step that has ended stays, unless the driver has begun a new attempt since.
+    ZenML's record of a step that has ended stays, unless a new attempt has begun since.
     """
-    if not events or view.over:
-        return view
+    if status.over:
+        return status
     return replace(
-        view,
+        status,
         steps=tuple(
             _with_event(step, events[step.name]) if step.name in events else step
-            for step in view.steps
+            for step in status.steps
         ),
     )
 
 
-_ENDED = frozenset({"completed", "cached", "failed", "stopped", "skipped", "retried"})
-
-
-def _with_event(step: KnownStep, event: StepEvent) -> KnownStep:
-    at = _moment(event.at)
-    held = step.facts
-    facts = StepMetadata(
-        sandbox_id=event.sandbox or (held.sandbox_id if held else ""),
-        gpu=event.gpu or (held.gpu if held else None),
-        cpu=event.cpu or (held.cpu if held else None),
-        memory=event.memory or (held.memory if held else None),
-        regions=held.regions if held else None,
+def _with_event(step: StepRecord, event: StepEvent) -> StepRecord:
+    at = _utc(event.at)
+    recorded = step.metadata or StepMetadata("")
+    metadata = replace(
+        recorded,
+        sandbox_id=event.sandbox or recorded.sandbox_id,
+        gpu=event.gpu or recorded.gpu,
+        cpu=event.cpu or recorded.cpu,
+        memory=event.memory or recorded.memory,
         exit_code=event.exit_code,
         exit_reason=event.reason,
-        infrastructure_retries=held.infrastructure_retries if held else None,
     )
+    if step.finished and (event.state in FINAL or step.end is None or step.end >= at):
+        return replace(step, metadata=step.metadata or metadata, reason=step.reason or event.reason)
     state = event.state
-    if state == "running" and not event.begun:
-        # Its sandbox is there; that the step has begun, ZenML says.
-        state = "running" if step.status == "running" else "starting"
-    recorded_end = step.status in _ENDED and (
-        event.state in FINAL or step.end is None or step.end >= at
-    )
-    if recorded_end:
-        return replace(step, facts=held or facts, reason=step.reason or event.reason)
+    if state == "running" and not event.begun and step.status != "running":
+        # The sandbox exists; ZenML records when the step begins.
+        state = "starting"
     return replace(
         step,
         status=state,
         attempt=max(event.attempt, step.attempt),
-        start=_start(step, event, state),
+        start=None if state == "starting" else _start(step, event),
         end=at if event.state in FINAL else None,
         reason=event.reason,
-        facts=facts,
+        metadata=metadata,
         since=at,
     )
 
 
-def _start(step: KnownStep, event: StepEvent, state: str) -> datetime | None:
-    """When what an event is about has begun; None where it has not."""
-    if state == "starting":
-        return None
-    told = _moment(event.began or event.at) if event.begun else None
-    return (told if event.attempt > step.attempt else None) or step.start or told
+def _start(step: StepRecord, event: StepEvent) -> datetime | None:
+    """Return when the attempt of an event began; a recorded start of the same attempt wins."""
+    began = _utc(event.began or event.at) if event.begun else None
+    if event.attempt > step.attempt:
+        return began or step.start
+    return step.start or began
 
 
-def _moment(seconds: float) -> datetime:
-    """A moment as ZenML gives it: in UTC, without a zone."""
-    return datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)

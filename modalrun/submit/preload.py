@@ -1,13 +1,12 @@
-"""What the local Modal server is asked to have in memory before a sandbox of ours starts."""
+"""Define the modules that the local Modal server imports before a sandbox of modalrun starts."""
 
 from __future__ import annotations
 
 from modalrun.localmodal.preload import Preload
 
 PRELOAD = Preload(
-    # What `modalrun.zenml_api` imports, and what ZenML 0.98.0 imports when it opens its store,
-    # makes a stack of components and runs a step (the modules that a run has in the end).
-    # Nothing of modalrun and nothing of the user: both may change while the server runs.
+    # The imports of `modalrun.zenml_api`, and those of ZenML 0.98.0 when it opens its store, loads
+    # a stack and runs a step. No module of modalrun or the user: they may change meanwhile.
     modules=(
         "zenml.client",
         "zenml.execution.step.utils",
@@ -16,7 +15,7 @@ PRELOAD = Preload(
         "zenml.pipelines.pipeline_definition",
         "zenml.pipelines.run_utils",
         "zenml.zen_stores.sql_zen_store",
-        # As the first query does: half a second.
+        # The first query calls it; it takes half a second.
         "sqlalchemy.orm:configure_mappers",
         "zenml.zen_stores.rest_zen_store",
         "zenml.zen_stores.migrations.backup.sqlalchemy",
@@ -35,17 +34,16 @@ PRELOAD = Preload(
         "zenml.model_registries",
         "zenml.sandboxes",
         "zenml.step_operators",
-        # Imports the description of each integration.
+        # It imports the description of each integration.
         "zenml.integrations.registry:integration_registry.get_installed_integrations",
         "packaging.requirements",
-        # For the driver.
+        # The driver's SDK.
         "modal",
     ),
     programs=("modalrun.driver",),
-    # As the plan sets it in every sandbox (`modalrun/plan.py`).
+    # The planner sets it in every sandbox.
     env={"PYTHONUNBUFFERED": "1"},
-    # The home folder is looked at for where a user's own packages would be. `modalrun.zenml_api`
-    # sees to the source root.
+    # Python looks for a user's own packages in HOME. `modalrun.zenml_api` sets the source root.
     late=("HOME", "ZENML_CUSTOM_SOURCE_ROOT"),
 )
-"""The imports of a step's process, which are most of its time."""
+"""The imports of a step's process, which take most of its time."""

@@ -1,4 +1,4 @@
-"""What a sandbox's image needs of this installation, at the versions in use here."""
+"""List the packages that a sandbox's image needs, at the versions that are installed here."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from urllib.parse import urlsplit
 from modalrun.errors import UsageError
 
 ENGINE = ("zenml", "modal", "pydantic", "uv")
-"""What modalrun runs with inside a sandbox. `pydantic` since ZenML stores its models with it; `uv`
-since ZenML lists the installed packages with every run: 0.1 s with uv, 0.9 s with pip."""
+"""The packages that modalrun needs inside a sandbox. `pydantic`: ZenML stores its models with it.
+`uv`: ZenML lists the installed packages of every run, in 0.1 s with uv and in 0.9 s with pip."""
 
 
 def engine_packages(*, built: bool = True) -> tuple[str, ...]:
-    """Requirement lines for `ENGINE`, at exactly the versions that are installed here.
+    """Return requirement lines for `ENGINE`, at exactly the installed versions.
 
-    modalrun itself is not among them: its source is mounted, so that an unreleased one works.
+    modalrun itself is not among them: its source is mounted, so that unreleased versions work.
 
     Args:
         built: Whether an image is built from them. The local Modal server only records them.
 
     Raises:
-        UsageError: One of them is installed from a folder of this machine, which no image can
-            install.
+        UsageError: A package is installed from a folder of this machine, which an image can't use.
     """
     return tuple(_requirement(name, built) for name in ENGINE)
 
@@ -38,8 +37,8 @@ def _requirement(name: str, built: bool) -> str:
         return f"{name} @ {origin['url']}"
     if origin and built:
         raise UsageError(
-            f"{name} {distribution.version} is installed from {origin['url']}, a place that only"
-            " this machine has; the image of a sandbox has to install the same version.",
+            f"{name} {distribution.version} is installed from {origin['url']}, which only this"
+            " machine has; the image of a sandbox must install the same version.",
             hint=f"Install {name} from PyPI or from a Git URL.",
         )
     return f"{name}=={distribution.version}"

@@ -1,4 +1,4 @@
-"""How a source tree differs from what a run was submitted with. Pure."""
+"""Compare a source tree with the files that a run was submitted with. Pure."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 MOST_FILES = 2_000
-"""Files whose hashes are kept one by one with a run; of more only the hash of all is kept."""
+"""Up to this many hashes of single files are stored with a run; of more, only the total hash."""
 
 MOST_NAMED = 5
 """Files that a message names."""
 
-_KEPT = 12
-"""Characters of a file's hash that are kept: 48 bits, for changes, not for attacks."""
+_DIGITS = 12
+"""Characters of a file's hash that are stored: 48 bits, for changes, not against attacks."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The files that differ, by their paths, sorted.
+    """List the files that differ, by path, sorted.
 
     Attributes:
-        changed: Those with another content, or which can be executed now and could not before.
-        missing: Those that are no longer there.
-        new: Those that were not there.
+        changed: Files with another content or another executable bit.
+        missing: Files that are no longer there.
+        new: Files that were not there.
     """
 
     changed: tuple[str, ...] = ()
@@ -30,53 +30,43 @@ class Changes:
     new: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The files with what has become of them, the first few by name."""
-        all_ = [
-            f"{path} ({what})"
-            for what, paths in (
-                ("changed", self.changed),
-                ("missing", self.missing),
-                ("new", self.new),
-            )
-            for path in paths
-        ]
-        return listing(all_)
+        """Name the first few files, each with its change."""
+        kinds = {"changed": self.changed, "missing": self.missing, "new": self.new}
+        return listing([f"{path} ({kind})" for kind, paths in kinds.items() for path in paths])
 
 
-def kept(hashes: Mapping[str, str]) -> dict[str, str]:
-    """What is kept with a run of the hashes of its files; nothing where they are too many."""
+def hashes_to_store(hashes: Mapping[str, str]) -> dict[str, str]:
+    """Shorten the hashes of a run's files; return none if there are too many."""
     if len(hashes) > MOST_FILES:
         return {}
-    return {path: short(text) for path, text in hashes.items()}
-
-
-def short(text: str) -> str:
-    """The part of a file's hash that is kept."""
-    content, plus, mode = text.partition("+")
-    return f"{content[:_KEPT]}{plus}{mode}"
+    return {path: _short(text) for path, text in hashes.items()}
 
 
 def compare(
     submitted: Mapping[str, str], found: Mapping[str, str], present: Collection[str] = ()
 ) -> Changes:
-    """What has become of the files that a run was submitted with.
+    """Compare the files that a run was submitted with to those that are there now.
 
     Args:
-        submitted: Their hashes as they were kept, by path.
-        found: The hashes of those that are there now, by path.
+        submitted: The stored hashes, by path.
+        found: The full hashes of those of these files that are there now.
         present: The paths of all files that would be submitted now.
     """
+    changed = [p for p, stored in submitted.items() if p in found and _short(found[p]) != stored]
     return Changes(
-        changed=tuple(
-            sorted(p for p, kept in submitted.items() if p in found and short(found[p]) != kept)
-        ),
+        changed=tuple(sorted(changed)),
         missing=tuple(sorted(submitted.keys() - found.keys())),
         new=tuple(sorted(set(present) - submitted.keys())),
     )
 
 
 def listing(names: Collection[str]) -> str:
-    """The first few of some names, and how many there are besides."""
+    """Name the first few of some names, and count the others."""
     first = ", ".join(list(names)[:MOST_NAMED])
     more = len(names) - MOST_NAMED
     return f"{first} and {more:,} more" if more > 0 else first
+
+
+def _short(text: str) -> str:
+    content, plus, mode = text.partition("+")
+    return f"{content[:_DIGITS]}{plus}{mode}"

@@ -1,4 +1,4 @@
-"""Which files of the source root go to a sandbox, and a still copy of them."""
+"""Select the files of the source root that go to a sandbox, and copy them."""
 
 from __future__ import annotations
 
@@ -41,26 +41,24 @@ NEVER = frozenset(
 _GIT_REPOSITORY = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"})
 
 MAX_BYTES = 500_000_000
-"""Above this a source root is taken for a mistake: it holds data, or it is the home folder."""
+"""A larger source root is an error: it holds data, or it is the home folder."""
 
 
 def source_files(
     root: Path, *, dockerignore: str | None = None, bounded: bool = True
 ) -> list[Path]:
-    """The files of a source tree that a sandbox gets, relative to `root` and sorted.
+    """List the files of a source tree that a sandbox gets, relative to `root` and sorted.
 
-    In a Git work tree these are the files that Git tracks or would track; elsewhere all files but
-    those that a `.gitignore` names. Of both, what `.dockerignore` names stays behind, and so do
-    the folders in `NEVER` and virtual environments.
+    In a Git work tree these are the files that Git tracks or would track; elsewhere all files that
+    no `.gitignore` excludes. `.dockerignore`, `NEVER` and virtual environments exclude more.
 
     Args:
         root: The source root.
-        dockerignore: Another file to read than `.dockerignore` in the root, relative to it.
-        bounded: Whether they may not be larger than `MAX_BYTES` together.
+        dockerignore: The file to read instead of `.dockerignore`, relative to `root`.
+        bounded: Whether more than `MAX_BYTES` are an error.
 
     Raises:
-        UsageError: The files are larger than `MAX_BYTES` together, or the .dockerignore file is
-            not there or not one.
+        UsageError: The files are too large, or the .dockerignore file is missing or invalid.
     """
     ignored = _dockerignore(root, dockerignore)
     files = sorted(
@@ -79,18 +77,13 @@ def source_files(
 
 
 def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> int:
-    """Copy the files of a source tree to `folder`, so that edits during a submission do no harm.
-
-    Args:
-        root: The source root.
-        folder: Where the copies go.
-        dockerignore: As for `source_files`.
+    """Copy the files of a source tree, so that edits during a submission have no effect.
 
     Returns:
         The number of files.
 
     Raises:
-        UsageError: There is nothing to copy, it is too large, or a file can't be read.
+        UsageError: As for `source_files`; or there is no file, or one can't be read.
     """
     files = source_files(root, dockerignore=dockerignore)
     if not files:
@@ -103,15 +96,10 @@ def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> int:
 
 
 def copy(root: Path, folder: Path, files: Iterable[Path]) -> None:
-    """Copy some files of a source tree to `folder`, with their modes and times.
-
-    Args:
-        root: The source root.
-        folder: Where the copies go.
-        files: Relative to the root.
+    """Copy files from `root` to `folder`, with their modes and times. Paths are relative.
 
     Raises:
-        UsageError: One of them can't be read.
+        UsageError: A file can't be read.
     """
     for relative in files:
         destination = folder / relative
@@ -126,7 +114,7 @@ def copy(root: Path, folder: Path, files: Iterable[Path]) -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """The hash of each file in a staged source tree by its path, sorted; "+x" if executable."""
+    """Hash each file of a staged source tree, by its path, sorted; "+x" marks executables."""
     return {
         path.relative_to(folder).as_posix(): _hash(path)
         for path in sorted(p for p in folder.rglob("*") if p.is_file())
@@ -139,17 +127,17 @@ def _hash(path: Path) -> str:
 
 
 def digest(files: Mapping[str, str]) -> str:
-    """The hash of a whole source tree from the hashes of its files."""
+    """Hash a whole source tree from the hashes of its files."""
     total = hashlib.sha256()
     for path, text in files.items():
         content, executable, _ = text.partition("+x")
-        # A path may hold bytes that are no text.
+        # A path may hold bytes that are not UTF-8.
         total.update(os.fsencode(f"{path}\0{bool(executable)}\0{content}\n"))
     return total.hexdigest()
 
 
 def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
-    """Whether the .dockerignore file of a source root leaves a file out."""
+    """Return a function that is true for the paths that the .dockerignore file excludes."""
     path = root / (name or ".dockerignore")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -161,19 +149,16 @@ def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The file {path} can't be read: {error}.") from error
-    # Only here: the matcher is the SDK's, which takes 0.7 s to import.
+    # The matcher is the SDK's, which takes 0.7 s to import.
     from modalrun.modal_api.images import ignore_matcher
 
     return ignore_matcher(lines, str(path))
 
 
 def _tree(root: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """What a source tree consists of, relative to `root`.
+    """List a tree's entries relative to `root`; `above` has the real paths of the folders passed.
 
-    Args:
-        root: The folder.
-        above: The real paths of this folder and of those that have led here, for links that
-            lead back.
+    A link to one of those is not followed.
     """
     listed = _git_files(root)
     entries = _walk(root) if listed is None else (p for p in listed if not NEVER & set(p.parts))
@@ -182,7 +167,7 @@ def _tree(root: Path, above: tuple[Path, ...]) -> Iterator[Path]:
         if not folder.is_dir():
             yield entry
             continue
-        # A submodule, a repository inside this one, or a link to a folder: a tree of its own.
+        # A submodule, a nested repository or a link to a folder is a tree of its own.
         real = folder.resolve()
         if not any(one.is_relative_to(real) for one in above) and not _is_environment(folder):
             yield from (entry / inner for inner in _tree(folder, (*above, real)))
@@ -194,7 +179,7 @@ def _is_environment(folder: Path) -> bool:
 
 def _git_files(root: Path) -> list[Path] | None:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    # Inside a Git hook Git's own variables name the hook's repository, not this one.
+    # Inside a Git hook, Git's own variables name the hook's repository, not this one.
     environment = {k: v for k, v in os.environ.items() if k not in _GIT_REPOSITORY}
     try:
         result = subprocess.run(
@@ -204,13 +189,13 @@ def _git_files(root: Path) -> list[Path] | None:
         return None
     if result.returncode != 0:
         return None
-    # An ignored folder inside a repository lists nothing: it is a tree of its own.
+    # Git lists nothing in an ignored folder of a repository: that is a tree of its own.
     return [Path(os.fsdecode(name)) for name in result.stdout.split(b"\0") if name] or None
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """The files below a folder that isn't a Git work tree, with `.gitignore` read as Git does."""
-    # The rules of each folder on the way, the root's first.
+    """List the files below a folder outside of Git work trees; read `.gitignore` as Git does."""
+    # For each folder, its own and its parents' rules, the root's first.
     rules: dict[Path, list[tuple[Path, GitIgnoreSpec]]] = {}
     for folder, folders, files in os.walk(root):
         here = Path(folder)
@@ -236,22 +221,21 @@ def _gitignore(folder: Path) -> list[tuple[Path, GitIgnoreSpec]]:
         return []
     from pathspec import GitIgnoreSpec
 
-    # For pathspec 1.1 "a/**" also names the folder a itself; for Git only what is in it.
+    # For pathspec 1.1, "a/**" also matches the folder a itself; for Git only its content.
     lines = [f"{line.rstrip()}/*" if line.rstrip().endswith("/**") else line for line in lines]
     return [(folder, GitIgnoreSpec.from_lines(lines))]
 
 
 def _is_ignored(path: Path, slash: str, rules: list[tuple[Path, GitIgnoreSpec]]) -> bool:
-    """Whether Git would ignore a file or folder: the nearest `.gitignore` that names it decides.
+    """Return whether Git ignores a path: the nearest `.gitignore` that matches decides.
 
-    Folders that are ignored aren't looked into, so no rule inside one can bring a file back; that
-    is Git's behaviour too (gitignore(5)).
+    As in gitignore(5), nothing inside an ignored folder can be included again.
     """
     for folder, spec in reversed(rules):
         text = f"{path.relative_to(folder).as_posix()}{slash}"
         for pattern in reversed(list(spec.patterns)):
             found = pattern.match_file(text)
-            # pathspec also lets a pattern name what is below a folder; those are asked for alone.
+            # pathspec also matches paths below a folder; here each path is matched on its own.
             if found is not None and found.match.end() == len(text):
                 return bool(pattern.include)
     return False

@@ -28,7 +28,7 @@ from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.per_step import dispatch
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
-from modalrun.submit.source_changes import kept
+from modalrun.submit.source_changes import hashes_to_store
 from modalrun.submit.source_tree import digest, hashes, stage
 from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
@@ -149,7 +149,7 @@ class Submission:
             ignored = dockerignore(job.compiled.deployment.docker)
             stage(job.source_root, staged, dockerignore=ignored)
             files = hashes(staged)
-            source = Source(job.source_root, digest(files), kept(files), ignored)
+            source = Source(job.source_root, digest(files), hashes_to_store(files), ignored)
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():

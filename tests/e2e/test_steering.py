@@ -47,7 +47,7 @@ def test_a_run_that_nobody_waits_for_is_stopped_gracefully_from_elsewhere(world:
     stop.stderr.wait_for("waiting for what runs to finish: wait")
     assert (stop.process.poll(), world.sandboxes()[0].finished_at) == (None, 0)
     asked = world.modalrun("status", run_id).finish()
-    assert "It was asked to stop; what runs may finish: wait." in asked.stdout
+    assert "It was asked to stop; running steps may finish: wait." in asked.stdout
     gate.open()
     stopped = stop.finish()
     assert stopped.exit_code == 0, stopped.stderr

@@ -127,7 +127,7 @@ def _tell_what_was_done(run_id: str) -> None:
     """
     for name, state in step_records.step_states(run_id, detailed=True).items():
         if state.status in _DONE:
-            sandbox = state.facts.sandbox_id if state.facts else None
+            sandbox = state.metadata.sandbox_id if state.metadata else None
             emit_step_event(
                 name,
                 _DONE[state.status],

@@ -10,11 +10,11 @@ from zenml.enums import ExecutionStatus
 from zenml.orchestrators.step_launcher import StepLauncher
 
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records import runs, step_records
 from modalrun.zenml_api.records.cache import Cache
-from modalrun.zenml_api.records.step_records import StepState
 
 RUNS_COMPARED = 5
 """How many earlier runs tell how long a step takes."""
@@ -45,7 +45,7 @@ class RunRecorder:
             launcher = StepLauncher(snapshot, step, self._loaded.orchestrator_run_id)
             self._loaded.run, _ = launcher._create_or_reuse_run()
 
-    def states(self) -> dict[str, StepState]:
+    def states(self) -> dict[str, StepRecord]:
         """The last record of each step with its facts; steps that have none are left out."""
         return step_records.step_states(self.run_id, detailed=True)
 
@@ -53,7 +53,7 @@ class RunRecorder:
         """The steps that have succeeded."""
         return {name for name, state in self.states().items() if state.successful}
 
-    def step_state(self, step: str) -> StepState | None:
+    def step_state(self, step: str) -> StepRecord | None:
         """The last record of one step; None where there is none."""
         return step_records.step_state(self.run_id, step)
 
@@ -65,24 +65,24 @@ class RunRecorder:
         with translated():
             return Cache(self._loaded.snapshot, self._loaded.run, self._loaded.stack).record(step)
 
-    def fail_step(self, step: str, reason: str, *, final: bool = False) -> StepState | None:
+    def fail_step(self, step: str, reason: str, *, final: bool = False) -> StepRecord | None:
         """Record a step's failure; see `step_records.fail_step`."""
         return step_records.fail_step(self.run_id, step, reason, final=final)
 
-    def stop_step(self, step: str, reason: str) -> StepState | None:
+    def stop_step(self, step: str, reason: str) -> StepRecord | None:
         """Record that a running step was ended; see `step_records.stop_step`."""
         return step_records.stop_step(self.run_id, step, reason)
 
-    def record_exit(self, step_run: str, facts: StepMetadata) -> None:
+    def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
         """Store what is known of a sandbox that has ended with the record of its step.
 
         A failure to do so is only logged.
 
         Args:
             step_run: ZenML's step run id.
-            facts: Fields that are None are left as they are stored.
+            metadata: Fields that are None are left as they are stored.
         """
-        step_records.record_facts(step_run, facts)
+        step_records.record_metadata(step_run, metadata)
 
     def stop_requested(self) -> bool:
         """Whether somebody has asked ZenML to stop the run."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any, overload
 from uuid import UUID
 
 from zenml.client import Client
@@ -15,15 +15,17 @@ from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
 from modalrun.run.metadata import PREFIX, RunMetadata, StepMetadata, from_metadata
-from modalrun.run.records import KnownRun, KnownStack, KnownStep, id_prefix
+from modalrun.run.records import NOT_RUN, RunRecord, StackRecord, StepRecord, id_prefix
 from modalrun.zenml_api.errors import translated
 
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
 _OURS = f"{PREFIX}target:contains:al"
 _PAGE = 100
+_STEP_PAGE = 1000
+"""Step runs in one request; with ZenML's default of 20, a large run takes many."""
 
 
-def matching(text: str) -> list[KnownRun]:
+def matching(text: str) -> list[RunRecord]:
     """The runs that a text can mean: of that name, or with an id that is or begins like it.
 
     Any run counts, not only those that modalrun started.
@@ -37,15 +39,15 @@ def matching(text: str) -> list[KnownRun]:
         if digits is not None and len(digits) == 32:
             # Also finds a run of another project than the active one.
             with contextlib.suppress(KeyError):
-                return [known(client.zen_store.get_run(UUID(digits)))]
+                return [run_record(client.zen_store.get_run(UUID(digits)))]
         filters: dict[str, Any] = {"name": f"equals:{text}"}
         if digits is not None:
             filters |= {"id": f"startswith:{digits}", "logical_operator": "or"}
         found = client.list_pipeline_runs(size=_PAGE, hydrate=True, **filters)
-        return [known(run) for run in found.items]
+        return [run_record(run) for run in found.items]
 
 
-def by_id(run_id: str) -> KnownRun:
+def by_id(run_id: str) -> RunRecord:
     """The run of a whole id.
 
     Raises:
@@ -53,10 +55,7 @@ def by_id(run_id: str) -> KnownRun:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        try:
-            return known(Client().zen_store.get_run(UUID(run_id)))
-        except KeyError as error:
-            raise NotFoundError(f"ZenML has no run {run_id}.") from error
+        return run_record(get_run(run_id))
 
 
 def listed(
@@ -66,7 +65,7 @@ def listed(
     pipeline: str | None = None,
     since: datetime | None = None,
     everybodys: bool = False,
-) -> list[KnownRun]:
+) -> list[RunRecord]:
     """The newest runs of the active project, newest first, in one query per hundred.
 
     Args:
@@ -88,19 +87,19 @@ def listed(
         filters["created"] = f"gte:{since:%Y-%m-%d %H:%M:%S}"
     if not everybodys:
         filters["run_metadata"] = _OURS
-    found: list[KnownRun] = []
+    found: list[RunRecord] = []
     with translated():
         client = Client()
         size = min(limit, _PAGE)
         for page in range(1, -(-limit // size) + 1):
             answer = client.list_pipeline_runs(page=page, size=size, hydrate=True, **filters)
-            found += [known(run) for run in answer.items]
+            found += [run_record(run) for run in answer.items]
             if page >= answer.total_pages:
                 break
     return found[:limit]
 
 
-def read(run: KnownRun) -> tuple[KnownRun, tuple[KnownStep, ...]]:
+def read(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
     """A run and all steps of its pipeline as they are now, parents before children.
 
     Raises:
@@ -109,22 +108,21 @@ def read(run: KnownRun) -> tuple[KnownRun, tuple[KnownStep, ...]]:
     """
     with translated():
         client = Client()
-        response = client.zen_store.get_run(UUID(run.id))
-        fresh = known(response)
+        response = get_run(run_id)
+        record = run_record(response)
         # What modalrun stores with a step costs a query more per page; one sandbox has nothing.
-        per_step = fresh.facts is not None and fresh.facts.mode == "per_step"
-        recorded: dict[str, StepRunResponse] = {}
-        for step in _step_runs(client, response, hydrate=per_step):
-            recorded[step.name] = step
+        per_step = record.metadata is not None and record.metadata.mode == "per_step"
+        project = response.project_id
+        recorded = {s.name: s for s in step_runs(run_id, project=project, hydrate=per_step)}
         failed = {name for name, step in recorded.items() if step.status.value == "failed"}
         if failed and not per_step:
-            for step in _step_runs(client, response, hydrate=True, status="failed"):
+            for step in step_runs(run_id, project=project, hydrate=True, status="failed"):
                 if step.name in recorded and recorded[step.name].id == step.id:
                     recorded[step.name] = step
-        return fresh, tuple(
-            _known_step(recorded[name], detailed=per_step or name in failed)
+        return record, tuple(
+            step_record(recorded[name], detailed=per_step or name in failed)
             if name in recorded
-            else KnownStep(name, "not run")
+            else StepRecord(name, NOT_RUN)
             for name in _invocations(client, response, list(recorded))
         )
 
@@ -138,79 +136,99 @@ def step_names(run_id: str) -> tuple[str, ...] | None:
     """
     with translated():
         client = Client()
-        try:
-            run = client.zen_store.get_run(UUID(run_id))
-        except KeyError as error:
-            raise NotFoundError(f"ZenML has no run {run_id}.") from error
+        run = get_run(run_id)
         # Without a snapshot there is nothing that would name those to come.
         return tuple(_invocations(client, run, [])) or None
 
 
-def sandbox_seconds(runs: Sequence[KnownRun]) -> dict[str, list[KnownStep]]:
-    """Every attempt of the steps of several runs, by run id; in one query per hundred attempts.
+def sandbox_seconds(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
+    """Every attempt of the steps of several runs, by run id; in one query per thousand attempts.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    attempts: dict[str, list[KnownStep]] = {run.id: [] for run in runs}
+    attempts: dict[str, list[StepRecord]] = {run.id: [] for run in runs}
     if not runs:
         return attempts
     with translated():
-        client = Client()
         ids = json.dumps([run.id for run in runs])
-        for step in _pages(client, pipeline_run_id=f"oneof:{ids}", hydrate=True):
-            attempts[str(step.pipeline_run_id)].append(_known_step(step, detailed=True))
+        for step in step_runs(f"oneof:{ids}", hydrate=True):
+            attempts[str(step.pipeline_run_id)].append(step_record(step, detailed=True))
     return attempts
 
 
-def dashboard_url(run: KnownRun) -> str | None:
-    """The run's page on ZenML's dashboard; None where there is no dashboard."""
-    with translated():
-        client = Client()
-        if client.zen_store.type.value == "sql":
-            return None
-        return get_run_url(client.zen_store.get_run(UUID(run.id), hydrate=False)) or None
-
-
-def known(run: PipelineRunResponse) -> KnownRun:
-    """A run as ZenML gave it."""
+def run_record(run: PipelineRunResponse) -> RunRecord:
+    """Convert ZenML's response to a run record."""
     pipeline, stack = run.pipeline, run.stack
-    return KnownRun(
+    return RunRecord(
         id=str(run.id),
         name=run.name,
         pipeline=pipeline.name if pipeline is not None else "",
         status=run.status.value,
-        finished=run.status.is_finished,
-        created=run.created,
-        start=run.start_time,
-        end=run.end_time,
+        created=_utc(run.created),
+        start=_utc(run.start_time),
+        end=_utc(run.end_time),
         reason=run.get_body().status_reason,
-        facts=from_metadata(RunMetadata, run.run_metadata),
-        stack=None if stack is None else KnownStack(str(stack.id), stack.name),
+        metadata=from_metadata(RunMetadata, run.run_metadata),
+        stack=None if stack is None else StackRecord(str(stack.id), stack.name),
+        url=run_url(run),
     )
 
 
-def _known_step(step: StepRunResponse, *, detailed: bool) -> KnownStep:
-    reason, facts = None, None
-    if detailed:
-        facts = from_metadata(StepMetadata, step.run_metadata)
-        exception = step.get_metadata().exception_info
-        if exception is not None and step.status.value == "failed":
-            reason = _last_line(exception.traceback)
-    return KnownStep(
+def step_record(step: StepRunResponse, *, detailed: bool = False) -> StepRecord:
+    """Convert ZenML's response to a step record.
+
+    Args:
+        step: The response.
+        detailed: Whether to include reason and metadata, which take a hydrated response.
+    """
+    return StepRecord(
         name=step.name,
         status=step.status.value,
         attempt=step.version,
-        start=step.start_time,
-        end=step.end_time,
-        reason=reason,
-        facts=facts,
+        start=_utc(step.start_time),
+        end=_utc(step.end_time),
+        reason=_reason(step) if detailed and step.status.value == "failed" else None,
+        metadata=from_metadata(StepMetadata, step.run_metadata) if detailed else None,
+        id=str(step.id),
     )
 
 
-def _last_line(text: str) -> str | None:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else None
+def _reason(step: StepRunResponse) -> str | None:
+    """Return why a step failed, in one line: its exception, or the sentence stored for it."""
+    info = step.get_metadata().exception_info
+    if info is None:
+        return None
+    if info.source and info.message:
+        return f"{info.source.rpartition('.')[2]}: {info.message.strip().splitlines()[0]}"
+    lines = info.traceback.strip().splitlines()
+    return lines[-1].strip() if lines else None
+
+
+@overload
+def _utc(moment: datetime) -> datetime: ...
+@overload
+def _utc(moment: datetime | None) -> datetime | None: ...
+def _utc(moment: datetime | None) -> datetime | None:
+    """Add the time zone that ZenML leaves out."""
+    return None if moment is None else moment.replace(tzinfo=timezone.utc)
+
+
+def get_run(run_id: str) -> PipelineRunResponse:
+    """Return ZenML's response for a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
+    try:
+        return Client().zen_store.get_run(UUID(run_id))
+    except KeyError as error:
+        raise NotFoundError(f"ZenML has no run {run_id}.") from error
+
+
+def run_url(run: PipelineRunResponse) -> str | None:
+    """Return the run's page on ZenML's dashboard; None if there is no dashboard."""
+    return get_run_url(run) or None
 
 
 def _invocations(client: Client, run: PipelineRunResponse, recorded: list[str]) -> list[str]:
@@ -230,19 +248,19 @@ def _invocations(client: Client, run: PipelineRunResponse, recorded: list[str]) 
     return [*names, *(name for name in recorded if name not in set(names))]
 
 
-def _step_runs(
-    client: Client, run: PipelineRunResponse, *, hydrate: bool, **filters: Any
-) -> Iterator[StepRunResponse]:
-    """The attempts of a run's steps, of each step the last one last."""
-    found = _pages(
-        client, pipeline_run_id=run.id, project=run.project_id, hydrate=hydrate, **filters
-    )
-    return iter(sorted(found, key=lambda step: (step.created, step.version)))
+def step_runs(run_id: str, **filters: Any) -> list[StepRunResponse]:
+    """Return ZenML's responses for the attempts of a run's steps, of each step the last one last.
 
-
-def _pages(client: Client, **filters: Any) -> Iterator[StepRunResponse]:
+    Args:
+        run_id: ZenML's run id, or a filter that means several.
+        filters: As for `Client.list_run_steps`; the project is the active one unless given.
+    """
+    client = Client()
+    filters = {"project": client.active_project.id, "size": _STEP_PAGE, **filters}
+    found: list[StepRunResponse] = []
     page, pages = 1, 1
     while page <= pages:
-        answer = client.list_run_steps(page=page, size=_PAGE, **filters)
-        yield from answer.items
+        answer = client.list_run_steps(page=page, pipeline_run_id=run_id, **filters)
+        found += answer.items
         page, pages = page + 1, answer.total_pages
+    return sorted(found, key=lambda step: (step.created, step.version))

@@ -15,13 +15,8 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import PREFIX, Announced, RunMetadata, from_metadata
 from modalrun.zenml_api.compiling.code_settings import component_config, credentials
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.records.runs import (
-    environment,
-    get_run,
-    publish_metadata,
-    run_url,
-    step_runs,
-)
+from modalrun.zenml_api.records.queries import get_run, run_url, step_runs
+from modalrun.zenml_api.records.runs import environment, publish_metadata
 from modalrun.zenml_api.stacks import load_stack, orchestrator_of
 
 
@@ -35,7 +30,7 @@ class StoppableRun:
         status: ZenML's status of it.
         finished: Whether that status is final.
         running: Steps that ZenML records as unfinished.
-        facts: Where its sandboxes are; None if modalrun has stored nothing (yet).
+        metadata: Where its sandboxes are; None if modalrun has stored nothing (yet).
         announced: Where they will be, once that is known.
         credentials: The Modal token of its stack's orchestrator, if it has one. Never printed.
     """
@@ -45,7 +40,7 @@ class StoppableRun:
     status: str
     finished: bool
     running: tuple[str, ...]
-    facts: RunMetadata | None
+    metadata: RunMetadata | None
     announced: Announced | None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
@@ -60,7 +55,7 @@ class ResumableRun:
         url: Its page on ZenML's dashboard, if there is one.
         status: ZenML's status of it.
         finished: Whether that status is final.
-        facts: The metadata of its run sandbox, if it has got one.
+        metadata: The metadata of its run sandbox, if it has got one.
         order: The driver's manifest; None for a run without a driver.
         environment: Variables for the driver. They hold ZenML's credentials.
         credentials: The Modal token of the stack's orchestrator. Never printed.
@@ -71,7 +66,7 @@ class ResumableRun:
     url: str | None
     status: str
     finished: bool
-    facts: RunMetadata | None
+    metadata: RunMetadata | None
     order: RunManifest | None
     environment: Mapping[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
@@ -94,7 +89,7 @@ def read_stoppable(run_id: str) -> StoppableRun:
             status=run.status.value,
             finished=run.status.is_finished,
             running=tuple(dict.fromkeys(running)),
-            facts=from_metadata(RunMetadata, run.run_metadata),
+            metadata=from_metadata(RunMetadata, run.run_metadata),
             announced=announced,
             credentials=_token(run, announced.target if announced is not None else "local"),
         )
@@ -131,7 +126,7 @@ def read_resumable(run_id: str) -> ResumableRun:
             url=run_url(run),
             status=run.status.value,
             finished=run.status.is_finished,
-            facts=from_metadata(RunMetadata, run.run_metadata),
+            metadata=from_metadata(RunMetadata, run.run_metadata),
             order=manifest,
             environment=variables,
             credentials=token,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,7 +26,6 @@ from zenml.models import (
     PipelineRunResponse,
     PipelineRunUpdate,
     PipelineSnapshotRequest,
-    StepRunResponse,
     StepRunUpdate,
 )
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
@@ -35,38 +33,16 @@ from zenml.orchestrators.utils import get_config_environment_vars
 from zenml.pipelines.run_utils import create_placeholder_run
 from zenml.stack import Stack
 from zenml.utils import pagination_utils
-from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.time_utils import utc_now
 
-from modalrun.errors import NotFoundError, UsageError
+from modalrun.errors import UsageError
 from modalrun.run.metadata import PREFIX
-from modalrun.run.outcome import StepRecord
 from modalrun.run.records import CreatedRun
 from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """A run as ZenML records it.
-
-    Attributes:
-        id: ZenML's run id.
-        name: Its name.
-        status: ZenML's word for its state.
-        finished: Whether that state is final.
-        steps: Its steps, in the order they were created, the last attempt of each.
-        url: Its page on the ZenML dashboard, where there is one.
-    """
-
-    id: str
-    name: str
-    status: str
-    finished: bool
-    steps: tuple[StepRecord, ...]
-    url: str | None
+from modalrun.zenml_api.records.queries import get_run, run_url, step_runs
 
 
 def create_run(compiled: Compiled) -> CreatedRun:
@@ -193,51 +169,6 @@ def publish_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
         publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: dict(metadata)})
 
 
-def read_run(run_id: str) -> RunRecord:
-    """The run and its steps as ZenML records them now.
-
-    Raises:
-        NotFoundError: There is no such run.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
-    """
-    with translated():
-        run = get_run(run_id)
-        last = {
-            step.name: step
-            for step in sorted(step_runs(run_id), key=lambda s: (s.created, s.version))
-        }
-        steps = {
-            step.name: StepRecord(
-                name=step.name,
-                status=step.status.value,
-                start=step.start_time,
-                end=step.end_time,
-                attempt=step.version,
-                reason=_reason(step) if step.status == ExecutionStatus.FAILED else None,
-            )
-            for step in last.values()
-        }
-        return RunRecord(
-            id=str(run.id),
-            name=run.name,
-            status=run.status.value,
-            finished=run.status.is_finished,
-            steps=tuple(steps.values()),
-            url=run_url(run),
-        )
-
-
-def _reason(step: StepRunResponse) -> str | None:
-    """Why a step failed, in one line: its exception, or the sentence that was stored for it."""
-    info = step.get_hydrated_version().exception_info
-    if info is None:
-        return None
-    if info.source and info.message:
-        return f"{info.source.rpartition('.')[2]}: {info.message.strip().splitlines()[0]}"
-    lines = info.traceback.strip().splitlines()
-    return lines[-1] if lines else None
-
-
 def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     """Record the end of a run whose process can't do it any more.
 
@@ -347,26 +278,6 @@ def _register_pipeline(client: Client, name: str) -> PipelineResponse:
         return client.list_pipelines(name=f"equals:{name}", size=1).items[0]
 
 
-def get_run(run_id: str) -> PipelineRunResponse:
-    """Return ZenML's record of a run.
-
-    Raises:
-        NotFoundError: There is no such run.
-    """
-    try:
-        return Client().zen_store.get_run(UUID(run_id))
-    except KeyError as error:
-        raise NotFoundError(f"ZenML has no run {run_id}.") from error
-
-
-def step_runs(run_id: str) -> list[StepRunResponse]:
-    """Return ZenML's records of all attempts of a run's steps."""
-    client = Client()
-    return pagination_utils.depaginate(
-        client.list_run_steps, pipeline_run_id=UUID(run_id), project=client.active_project.id
-    )
-
-
 def _children(client: Client, run: PipelineRunResponse) -> list[str]:
     """The runs of child pipelines that are not finished."""
     if run.snapshot is None or not run.snapshot.is_dynamic:
@@ -375,8 +286,3 @@ def _children(client: Client, run: PipelineRunResponse) -> list[str]:
         client.list_pipeline_runs, parent_run_id=run.id, project=client.active_project.id
     )
     return [str(child.id) for child in found if not child.status.is_finished]
-
-
-def run_url(run: PipelineRunResponse) -> str | None:
-    """Return the run's page on ZenML's dashboard; None if there is no dashboard."""
-    return get_run_url(run) or None

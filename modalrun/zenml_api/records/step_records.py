@@ -3,76 +3,49 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.exceptions import EntityExistsError, IllegalOperationError
-from zenml.models import ExceptionInfo, StepRunRequest, StepRunResponse, StepRunUpdate
+from zenml.models import ExceptionInfo, StepRunRequest, StepRunUpdate
 from zenml.orchestrators.publish_utils import publish_step_run_metadata
 from zenml.utils.time_utils import utc_now
 
-from modalrun.run.metadata import StepMetadata, from_metadata, to_metadata
+from modalrun.run.metadata import StepMetadata, to_metadata
+from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import translated
-
-PAGE = 1000
-"""How many records are asked for at once; ZenML's default of 20 makes many requests of a run."""
+from modalrun.zenml_api.records.queries import step_record, step_runs
 
 
-@dataclass(frozen=True)
-class StepState:
-    """The last record of a step.
-
-    Attributes:
-        id: ZenML's step run id.
-        status: ZenML's word: "running", "completed", "cached", "failed", "retrying", ...
-        attempt: Which try it is, from 1; retries for infrastructure don't count.
-        successful: Whether the step is done.
-        finished: Whether the state is final. "retrying" is not: another try is awaited.
-        began: When it began, in seconds since the epoch, where that is recorded.
-        ended: The same, of its end.
-        facts: Of its sandbox, where they are stored and were asked for.
-    """
-
-    id: str
-    status: str
-    attempt: int
-    successful: bool
-    finished: bool
-    began: float | None = None
-    ended: float | None = None
-    facts: StepMetadata | None = None
-
-
-def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepState]:
+def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]:
     """The last record of each step of a run; steps that have none are left out.
 
     Args:
         run_id: ZenML's run id.
-        detailed: Whether to ask for facts too, which costs a query more per page.
+        detailed: Whether to read reason and metadata too, which costs a query more per page.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        records = _records(pipeline_run_id=UUID(run_id), hydrate=detailed)
-        return _last(records, detailed=detailed)
+        found = step_runs(run_id, hydrate=detailed)
+        return {step.name: step_record(step, detailed=detailed) for step in found}
 
 
-def step_state(run_id: str, step: str) -> StepState | None:
+def step_state(run_id: str, step: str) -> StepRecord | None:
     """The last record of one step; None where there is none.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        return _last(_records(pipeline_run_id=UUID(run_id), name=f"equals:{step}")).get(step)
+        found = step_runs(run_id, name=f"equals:{step}")
+        return step_record(found[-1]) if found else None
 
 
-def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> StepState | None:
+def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> StepRecord | None:
     """Record that a step has failed, and why; a record is made where there is none.
 
     What is finished stays as it is: ZenML's record always wins. While the user's retries last ZenML
@@ -107,7 +80,7 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
         return state
 
 
-def stop_step(run_id: str, step: str, reason: str) -> StepState | None:
+def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
     """Record that a step was ended before its end; what is finished stays as it is.
 
     To be used on a run that is stopping or has failed: of any other run ZenML makes one that is
@@ -126,8 +99,8 @@ def stop_step(run_id: str, step: str, reason: str) -> StepState | None:
             return step_state(run_id, step)
 
 
-def _end(step_run_id: str, status: ExecutionStatus, reason: str) -> StepState:
-    return _state(
+def _end(step_run_id: str, status: ExecutionStatus, reason: str) -> StepRecord:
+    return step_record(
         Client().zen_store.update_run_step(
             UUID(step_run_id),
             StepRunUpdate(
@@ -137,9 +110,9 @@ def _end(step_run_id: str, status: ExecutionStatus, reason: str) -> StepState:
     )
 
 
-def _create_failed(run_id: str, step: str, reason: str) -> StepState:
+def _create_failed(run_id: str, step: str, reason: str) -> StepRecord:
     now, client = utc_now(), Client()
-    return _state(
+    return step_record(
         client.zen_store.create_run_step(
             StepRunRequest(
                 name=step,
@@ -159,56 +132,16 @@ def seconds_of_steps(run_id: str) -> dict[str, float]:
     with translated():
         return {
             record.name: (record.end_time - record.start_time).total_seconds()
-            for record in _records(pipeline_run_id=UUID(run_id), status="completed")
+            for record in step_runs(run_id, status="completed")
             if record.start_time is not None and record.end_time is not None
         }
 
 
-def record_facts(step_run_id: str, facts: StepMetadata) -> None:
-    """Store facts about a step's sandbox with a record; a failure to do so is only logged."""
+def record_metadata(step_run_id: str, metadata: StepMetadata) -> None:
+    """Store what is known of a step's sandbox with a record; a failure to do so is only logged."""
     try:
         orchestrator_id = Client().active_stack.orchestrator.id
-        metadata: dict[str, Any] = to_metadata(facts)
-        publish_step_run_metadata(UUID(step_run_id), {orchestrator_id: metadata})
+        stored: dict[str, Any] = to_metadata(metadata)
+        publish_step_run_metadata(UUID(step_run_id), {orchestrator_id: stored})
     except Exception:
         logging.getLogger(__name__).warning("The step's metadata was not stored.", exc_info=True)
-
-
-def _records(**filters: Any) -> list[StepRunResponse]:
-    client = Client()
-    found: list[StepRunResponse] = []
-    page = 1
-    while True:
-        answer = client.list_run_steps(
-            project=client.active_project.id, size=PAGE, page=page, **filters
-        )
-        found += answer.items
-        if page >= answer.total_pages:
-            return found
-        page += 1
-
-
-def _last(records: list[StepRunResponse], *, detailed: bool = False) -> dict[str, StepState]:
-    found: dict[str, StepRunResponse] = {}
-    for record in records:
-        if record.name not in found or found[record.name].version < record.version:
-            found[record.name] = record
-    return {name: _state(record, detailed=detailed) for name, record in found.items()}
-
-
-def _state(record: StepRunResponse, *, detailed: bool = False) -> StepState:
-    return StepState(
-        id=str(record.id),
-        status=record.status.value,
-        attempt=record.version,
-        successful=record.status.is_successful,
-        finished=record.status.is_finished,
-        began=_seconds(record.start_time),
-        ended=_seconds(record.end_time),
-        facts=from_metadata(StepMetadata, record.run_metadata) if detailed else None,
-    )
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    """ZenML's times are UTC without saying so."""
-    return None if moment is None else moment.replace(tzinfo=timezone.utc).timestamp()

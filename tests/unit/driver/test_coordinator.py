@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from datetime import datetime, timezone
 from typing import Any, cast
 
 import pytest
@@ -15,9 +16,9 @@ from modalrun.run import events
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.tags import TAG_EARLY
-from modalrun.zenml_api.records.step_records import StepState
 
 DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
 FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
@@ -95,12 +96,12 @@ class Recorder:
     """What is asked of `RunRecorder` here."""
 
     def __init__(self) -> None:
-        self.states: dict[str, StepState] = {}
+        self.states: dict[str, StepRecord] = {}
         self.stopping = False
         self.exits: list[tuple[str, str]] = []
         self.failures: list[tuple[str, bool]] = []
 
-    def step_state(self, step: str) -> StepState | None:
+    def step_state(self, step: str) -> StepRecord | None:
         return self.states.get(step)
 
     def stop_requested(self) -> bool:
@@ -109,8 +110,8 @@ class Recorder:
     def cached(self, step: str) -> bool:
         raise LookupError("of ZenML's")
 
-    def record_exit(self, step_run: str, facts: StepMetadata) -> None:
-        self.exits.append((step_run, facts.sandbox_id))
+    def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
+        self.exits.append((step_run, metadata.sandbox_id))
 
     def fail_step(self, step: str, reason: str, *, final: bool = False) -> None:
         self.failures.append((reason, final))
@@ -132,12 +133,11 @@ class Records:
         return question(self.recorder)
 
 
-def state(step: str, status: str, attempt: int = 1, facts: StepMetadata | None = None) -> StepState:
-    successful = status in {"completed", "cached"}
-    finished = successful or status in {"failed", "stopped"}
-    return StepState(
-        f"record-{step}", status, attempt, successful, finished, began=1.0, facts=facts
-    )
+def state(
+    step: str, status: str, attempt: int = 1, metadata: StepMetadata | None = None
+) -> StepRecord:
+    start = datetime.fromtimestamp(1, timezone.utc)
+    return StepRecord(step, status, attempt, start, metadata=metadata, id=f"record-{step}")
 
 
 class Bench:

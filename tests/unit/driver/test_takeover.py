@@ -11,7 +11,7 @@ from modalrun.run.metadata import StepMetadata
 
 
 def state(status: str, **more: Any) -> Any:
-    values: dict[str, Any] = {"attempt": 1, "began": None, "ended": None, "facts": None, **more}
+    values: dict[str, Any] = {"attempt": 1, "began": None, "ended": None, "metadata": None, **more}
     return SimpleNamespace(status=status, successful=status in {"completed", "cached"}, **values)
 
 
@@ -20,8 +20,8 @@ def told(**states: Any) -> list[StepEvent]:
 
 
 def test_a_step_that_was_done_with_its_sandbox_and_its_times() -> None:
-    facts = StepMetadata("sb-1", gpu="T4", cpu=2.0, memory=512, infrastructure_retries=1)
-    done = state("completed", attempt=2, began=10.0, ended=15.0, facts=facts)
+    metadata = StepMetadata("sb-1", gpu="T4", cpu=2.0, memory=512, infrastructure_retries=1)
+    done = state("completed", attempt=2, began=10.0, ended=15.0, metadata=metadata)
     assert told(train=done) == [
         StepEvent(
             "train",
@@ -38,8 +38,8 @@ def test_a_step_that_was_done_with_its_sandbox_and_its_times() -> None:
 
 
 def test_a_cached_step_has_no_sandbox() -> None:
-    facts = StepMetadata("sb-of-another-run")
-    assert told(load=state("cached", began=1.0, ended=2.0, facts=facts)) == [
+    metadata = StepMetadata("sb-of-another-run")
+    assert told(load=state("cached", began=1.0, ended=2.0, metadata=metadata)) == [
         StepEvent("load", "cached", at=2)
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
@@ -12,9 +12,9 @@ from modalrun.errors import UsageError
 from modalrun.observe.list_runs import check_states, estimate
 from modalrun.plan.prices import PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import KnownRun, KnownStep
+from modalrun.run.records import RunRecord, StepRecord
 
-NOON = datetime(2026, 11, 23, 12)
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
 TABLE = PriceTable(
     as_of="2026-01-01",
@@ -25,35 +25,35 @@ TABLE = PriceTable(
     regions={"us": Decimal(2)},
 )
 FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600, cpu=2, memory=1024)
-RUN = KnownRun("id", "name", "training", "completed", True, NOON, NOON, NOON + HOUR, facts=FACTS)
+RUN = RunRecord("id", "name", "training", "completed", NOON, NOON, NOON + HOUR, metadata=FACTS)
 PER_SECOND = Decimal("0.0021")
 
 
-def cost(run: KnownRun, *attempts: KnownStep) -> Decimal | None:
+def cost(run: RunRecord, *attempts: StepRecord) -> Decimal | None:
     return estimate(run, attempts, NOON + 2 * HOUR, TABLE)
 
 
 def test_a_sandbox_costs_its_time_by_what_it_asked_for() -> None:
     assert cost(RUN) == 3600 * PER_SECOND
-    assert cost(replace(RUN, end=None, finished=False)) == 7200 * PER_SECOND
-    with_gpu = replace(RUN, facts=replace(FACTS, gpu="T4:2", regions="us"))
+    assert cost(replace(RUN, end=None)) == 7200 * PER_SECOND
+    with_gpu = replace(RUN, metadata=replace(FACTS, gpu="T4:2", regions="us"))
     assert cost(with_gpu) == 3600 * (PER_SECOND + Decimal("0.02")) * 2
 
 
 def test_a_local_run_costs_nothing_and_an_unknown_gpu_nobody_knows_what() -> None:
-    assert cost(replace(RUN, facts=replace(FACTS, target="local", gpu="NEW"))) == 0
-    assert cost(replace(RUN, facts=replace(FACTS, gpu="NEW"))) is None
-    assert cost(replace(RUN, facts=None)) is None
+    assert cost(replace(RUN, metadata=replace(FACTS, target="local", gpu="NEW"))) == 0
+    assert cost(replace(RUN, metadata=replace(FACTS, gpu="NEW"))) is None
+    assert cost(replace(RUN, metadata=None)) is None
 
 
 def test_every_attempt_of_a_step_adds_to_the_driver() -> None:
-    attempt = KnownStep(
-        "train", "failed", 1, NOON, NOON + HOUR / 60, facts=StepMetadata("sb", "T4", 2)
+    attempt = StepRecord(
+        "train", "failed", 1, NOON, NOON + HOUR / 60, metadata=StepMetadata("sb", "T4", 2)
     )
-    default_memory = cost(replace(RUN, facts=replace(FACTS, memory=None), end=NOON))
+    default_memory = cost(replace(RUN, metadata=replace(FACTS, memory=None), end=NOON))
     assert default_memory == 0
     one = cost(RUN, attempt)
-    two = cost(RUN, attempt, replace(attempt, attempt=2), KnownStep("load", "cached"))
+    two = cost(RUN, attempt, replace(attempt, attempt=2), StepRecord("load", "cached"))
     assert one is not None and two is not None
     assert two - one == one - 3600 * PER_SECOND > 60 * Decimal("0.012")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 
 import pytest
 
 from modalrun.observe.log_filter import silent, unknown
-from modalrun.run.records import KnownStep
+from modalrun.run.records import StepRecord
 
-NOON = datetime(2026, 11, 23, 12)
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 NAMES = ["load", "train_small", "train_large"]
 
 
@@ -28,21 +28,21 @@ def test_a_step_that_there_is_not() -> None:
 @pytest.mark.parametrize(
     ("step", "over", "says"),
     [
-        (KnownStep("load", "not run"), False, "Step 'load' has not run yet."),
-        (KnownStep("load", "not run"), True, "Step 'load' has not run: the run ended before."),
-        (KnownStep("load", "cached"), True, "its result comes from ZenML's cache."),
-        (KnownStep("load", "skipped"), True, "ZenML has skipped it."),
-        (KnownStep("load", "running", 1, NOON), False, "(running) has printed nothing so far."),
-        (KnownStep("load", "completed", 1, NOON, NOON), True, "(completed) has printed nothing."),
+        (StepRecord("load", "not run"), False, "Step 'load' has not run yet."),
+        (StepRecord("load", "not run"), True, "Step 'load' has not run: the run ended before."),
+        (StepRecord("load", "cached"), True, "its result comes from ZenML's cache."),
+        (StepRecord("load", "skipped"), True, "ZenML has skipped it."),
+        (StepRecord("load", "running", 1, NOON), False, "(running) has printed nothing so far."),
+        (StepRecord("load", "completed", 1, NOON, NOON), True, "(completed) has printed nothing."),
     ],
 )
-def test_a_step_without_lines(step: KnownStep, over: bool, says: str) -> None:
-    error = silent(["lo*"], [step, KnownStep("other", "not run")], {}, over=over)
+def test_a_step_without_lines(step: StepRecord, over: bool, says: str) -> None:
+    error = silent(["lo*"], [step, StepRecord("other", "not run")], {}, over=over)
     assert error.exit_code == 4
     assert error.message.startswith("Step 'load' ") and error.message.endswith(says)
 
 
 def test_a_step_without_lines_says_what_the_run_has_said_of_it() -> None:
     told = {"load": "Step `load` is not run: `fetch` did not succeed."}
-    error = silent(["load"], [KnownStep("load", "not run")], told, over=True)
+    error = silent(["load"], [StepRecord("load", "not run")], told, over=True)
     assert error.message == "Step 'load' has not run: `fetch` did not succeed."

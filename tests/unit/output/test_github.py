@@ -3,16 +3,16 @@
 import os
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from modalrun.output.github import Groups, command, markdown
 from modalrun.output.sanitize import without_commands
-from modalrun.run.outcome import Outcome, StepRecord
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import StepProgress
 
-START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)
+START = 1_767_225_600.123457
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ OUTCOME = Outcome(
     headline="Run failed: train.",
     details=(("run", "id`1"), ("zenml", "https://zenml.example/run")),
     steps=(
-        StepRecord("load_it", "completed", START, START + timedelta(seconds=2)),
-        StepRecord("train", "failed", attempt=2, gpu="H100", reason="a | b <script>"),
+        StepProgress("load_it", "completed", START, START + 2),
+        StepProgress("train", "failed", attempt=2, gpu="H100", reason="a | b <script>"),
     ),
 )
 
@@ -108,7 +108,8 @@ def test_a_job_from_its_first_line_to_its_summary(tmp_path: Path) -> None:
 from modalrun.run.progress import RunProgress
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
-from modalrun.run.outcome import Outcome, StepRecord
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import StepProgress
 from modalrun.output import reporter
 with reporter() as shown:
     shown.say("Run x\\n ::error::talk")
@@ -116,7 +117,7 @@ with reporter() as shown:
     shown.line(LogLine("load", "stdout", "::error::owned \\x1b[31mred", None, 'sb-1'))
     shown.line(LogLine("load", "stderr", "##[error]owned", None, 'sb-1'))
     shown.event(StepEvent("load", "failed", at=1.0))
-    step = StepRecord("load", "failed", reason="ValueError: 50 % ##[x\\n::x")
+    step = StepProgress("load", "failed", reason="ValueError: 50 % ##[x\\n::x")
     shown.summary(Outcome(1, "Run failed: load.", (), (step,)))
 """
     environment = {**os.environ, "GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)}

@@ -17,10 +17,11 @@ from rich.console import Console
 from modalrun.output.format import duration
 from modalrun.output.reporter import Reporter
 from modalrun.run.log_lines import LogLine
-from modalrun.run.outcome import Outcome, StepRecord
-from modalrun.run.progress import RunProgress
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import RunProgress, StepProgress
 
 START = datetime(2026, 1, 1, 0, 0, 0, 123_457, tzinfo=timezone.utc)
+BEGAN = START.timestamp()
 
 
 @pytest.mark.parametrize(
@@ -123,9 +124,9 @@ OUTCOME = Outcome(
     headline="Run failed: [b]train[/b].",
     details=(("run", "some-id"), ("logs", "modalrun local logs sb-1")),
     steps=(
-        StepRecord("load", "completed", START, START + timedelta(seconds=2)),
-        StepRecord("[red]train[/red]", "failed", START, START + timedelta(seconds=75)),
-        StepRecord("evaluate", "not run"),
+        StepProgress("load", "completed", BEGAN, BEGAN + 2),
+        StepProgress("[red]train[/red]", "failed", BEGAN, BEGAN + 75),
+        StepProgress("evaluate", "not run"),
     ),
 )
 
@@ -166,7 +167,7 @@ def test_summary_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_summary_in_a_pipe_keeps_long_names(capsys: pytest.CaptureFixture[str]) -> None:
     name = "step_" * 30
-    Reporter().summary(replace(OUTCOME, steps=(StepRecord(name, "completed"),)))
+    Reporter().summary(replace(OUTCOME, steps=(StepProgress(name, "completed"),)))
     assert f"{name}  completed\n" in capsys.readouterr().err
 
 
@@ -184,7 +185,7 @@ def test_talk_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     reporter.say("  sandbox  sb-ZHEARH06R8S20GFQ2F0QP3FXGM (app one, target local)")
     command = "modalrun status 95e54789-2cf3-4454-b6a5-ba596d19ba10"
     cost = "nothing here; on Modal about $0.0039 (list prices)"
-    steps = (StepRecord("name" * 10, "failed", START, START + timedelta(seconds=75)),)
+    steps = (StepProgress("name" * 10, "failed", BEGAN, BEGAN + 75),)
     details = (("status", command), ("cost", cost))
     reporter.summary(replace(OUTCOME, steps=steps, details=details))
 
@@ -202,7 +203,7 @@ def test_talk_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_long_names_are_cut_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"preprocess_{'customer_' * 8}transactions_{n}_of_europe" for n in (1, 2)]
-    steps = tuple(StepRecord(name, "completed", START, START) for name in names)
+    steps = tuple(StepProgress(name, "completed", BEGAN, BEGAN) for name in names)
     Reporter().summary(replace(OUTCOME, steps=steps))
     said = capsys.readouterr().err
     assert all(re.search(rf"^{name}  completed  0.0 s$", said, re.M) for name in names)

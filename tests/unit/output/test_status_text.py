@@ -14,41 +14,43 @@ from modalrun.output import status_text
 from modalrun.output.console import print_lines
 from modalrun.output.status_text import foremost
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import KnownRun, KnownStack, KnownStep
+from modalrun.run.records import RunRecord, StackRecord, StepRecord
 from modalrun.run.sandbox_exit import read_exit
-from modalrun.run.status import NOT_ASKED, ModalView, judge
+from modalrun.run.status import NOT_ASKED, SandboxState, derive_status
 
-NOON = datetime(2026, 11, 23, 12)
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 FACTS = RunMetadata(
     "modal", "per_step", "zenml-pipeline-training", "ap-" + "1" * 22, "sb-" + "A" * 26, 600, "dev"
 )
 STEP_FACTS = StepMetadata("sb-" + "B" * 26, gpu="H100:2", cpu=8, memory=32768, exit_reason="OOM.")
 STEPS = [
-    KnownStep("load_the_data", "completed", 1, NOON, NOON + timedelta(seconds=4)),
-    KnownStep("train\x1b[2J", "failed", 2, NOON, NOON + timedelta(hours=2), facts=STEP_FACTS),
-    KnownStep("report", "not run"),
+    StepRecord("load_the_data", "completed", 1, NOON, NOON + timedelta(seconds=4)),
+    StepRecord("train\x1b[2J", "failed", 2, NOON, NOON + timedelta(hours=2), metadata=STEP_FACTS),
+    StepRecord("report", "not run"),
 ]
-RUN = KnownRun(
+RUN = RunRecord(
     "0d1f5b62-7c1c-4f1e-9d5a-2f4f6f1a9b7e",
     "training-2026_11_23-12_00_00_000000",
     "training",
     "failed",
-    True,
     NOON,
     NOON,
     NOON + timedelta(hours=2),
     reason="Steps failed.\nAll of them.",
-    facts=FACTS,
-    stack=KnownStack("a-stack-id", "our-stack"),
+    metadata=FACTS,
+    stack=StackRecord("a-stack-id", "our-stack"),
 )
 
 
 def rendered(
-    width: int, run: KnownRun = RUN, modal: ModalView = NOT_ASKED, steps: list[KnownStep] = STEPS
+    width: int,
+    run: RunRecord = RUN,
+    modal: SandboxState = NOT_ASKED,
+    steps: list[StepRecord] = STEPS,
 ) -> str:
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, markup=False, emoji=False)
-    view = judge(run, steps, modal)
+    view = derive_status(run, steps, modal)
     print_lines(console, status_text.render(view, NOON + timedelta(hours=3), width))
     return text.getvalue()
 
@@ -72,23 +74,23 @@ def test_everything_is_said_at_any_width(width: int) -> None:
 
 def test_a_step_that_was_started_again_says_why() -> None:
     facts = StepMetadata("sb-2", exit_reason="It was killed.", infrastructure_retries=1)
-    steps = [KnownStep("train", "completed", 1, NOON, NOON, facts=facts)]
+    steps = [StepRecord("train", "completed", 1, NOON, NOON, metadata=facts)]
     text = rendered(120, replace(RUN, status="completed", reason=None), steps=steps)
     assert "  train: It was killed. It was started again, without using up a retry.\n" in text
 
 
 def test_a_lost_run_says_what_to_do() -> None:
-    lost = replace(RUN, status="running", finished=False, end=None)
-    text = rendered(80, lost, ModalView("ended", read_exit(137)))
+    lost = replace(RUN, status="running", end=None)
+    text = rendered(80, lost, SandboxState("ended", read_exit(137)))
     assert "lost (ZenML says 'running')" in text
     assert f"  modalrun resume {RUN.id}\n" in text
     assert f"  modalrun reconcile {RUN.id}\n" in text
 
 
 def test_steps_that_move_come_first_where_there_is_no_room_for_all() -> None:
-    many = [KnownStep(f"done_{n}", "completed", 1, NOON, NOON) for n in range(50)]
-    many += [KnownStep("busy", "running", 1, NOON), KnownStep("broken", "failed", 1, NOON, NOON)]
-    many += [KnownStep(f"later_{n}", "not run") for n in range(50)]
+    many = [StepRecord(f"done_{n}", "completed", 1, NOON, NOON) for n in range(50)]
+    many += [StepRecord("busy", "running", 1, NOON), StepRecord("broken", "failed", 1, NOON, NOON)]
+    many += [StepRecord(f"later_{n}", "not run") for n in range(50)]
     shown, rest = foremost(many, 3)
     assert [step.name for step in shown] == ["done_0", "busy", "broken"]
     assert len(rest) == len(many) - 3
@@ -99,14 +101,14 @@ def test_steps_that_move_come_first_where_there_is_no_room_for_all() -> None:
 def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now(timezone.utc)
     began = now.replace(microsecond=0) - timedelta(seconds=30)
-    done = KnownStep("done", "completed", 1, began, began + timedelta(seconds=4))
-    busy = KnownStep("busy", "running", 1, began + timedelta(seconds=5))
-    early = KnownStep("early", "starting", since=began + timedelta(seconds=1))
-    run = replace(RUN, status="running", finished=False, start=began, end=None)
+    done = StepRecord("done", "completed", 1, began, began + timedelta(seconds=4))
+    busy = StepRecord("busy", "running", 1, began + timedelta(seconds=5))
+    early = StepRecord("early", "starting", since=began + timedelta(seconds=1))
+    run = replace(RUN, status="running", start=began, end=None)
     live = status_text.LiveStatus()
-    view = judge(run, [done, busy, early, KnownStep("later", "not run")], NOT_ASKED)
+    view = derive_status(run, [done, busy, early, StepRecord("later", "not run")], NOT_ASKED)
 
     live.show(view)
     live.show(view)
@@ -122,7 +124,7 @@ def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
         )
     ]
 
-    live.show(judge(run, [], ModalView("ended", read_exit(137))))
+    live.show(derive_status(run, [], SandboxState("ended", read_exit(137))))
     live.show(view)
 
     # A run that was lost and goes on has not begun a second time.

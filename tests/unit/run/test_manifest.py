@@ -83,7 +83,7 @@ def test_two_thousand_files_fit_into_one_value_of_metadata() -> None:
         f"package/of_{n % 40}/module_{n}.py": hashlib.sha256(str(n).encode()).hexdigest()
         for n in range(2000)
     }
-    made = replace(order(), source_files=source_changes.kept(files))
+    made = replace(order(), source_files=source_changes.hashes_to_store(files))
     stored = orders.to_metadata(made)
     assert list(stored) == ["modalrun_order_0"]
     assert orders.from_metadata(stored) == made

@@ -1,11 +1,8 @@
 """How a run ended: every pair of the sandbox's end and ZenML's status."""
 
-from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-
 import pytest
 
-from modalrun.run.outcome import StepRecord, verdict, with_exact_times
+from modalrun.run.outcome import verdict
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 FAILED = "Run failed: train."
@@ -46,32 +43,3 @@ def test_not_completed_in_zenml(end: ExitKind, status: str, code: int, headline:
 )
 def test_failed_steps_are_named(steps: list[str], headline: str) -> None:
     assert verdict(SandboxExit(FAILURE, 1, ""), "failed", steps, 60) == (1, headline)
-
-
-NOON = datetime(2026, 11, 23, 12)
-EPOCH = NOON.replace(tzinfo=timezone.utc).timestamp()
-KEPT = StepRecord("train", "completed", NOON, NOON + timedelta(seconds=4))
-
-
-def test_whole_seconds_of_a_record_give_way_to_what_the_run_has_told() -> None:
-    exact = with_exact_times(KEPT, EPOCH + 0.4, EPOCH + 3.65)
-    assert exact.start is not None and exact.end is not None
-    assert (exact.end - exact.start).total_seconds() == pytest.approx(3.25)
-
-
-@pytest.mark.parametrize(
-    ("step", "began", "ended"),
-    [
-        (KEPT, None, EPOCH + 4),
-        # Of another attempt, or by another clock.
-        (KEPT, EPOCH - 60, EPOCH + 3.6),
-        (KEPT, EPOCH + 0.4, EPOCH + 60),
-        # The record says it better itself.
-        (replace(KEPT, start=NOON + timedelta(seconds=0.25)), EPOCH + 0.4, EPOCH + 3.6),
-        (replace(KEPT, end=None), EPOCH + 0.4, EPOCH + 3.6),
-    ],
-)
-def test_a_record_stays_what_it_is(
-    step: StepRecord, began: float | None, ended: float | None
-) -> None:
-    assert with_exact_times(step, began, ended) == step

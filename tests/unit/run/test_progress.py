@@ -1,7 +1,17 @@
 """How steps stand, from events."""
 
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
 from modalrun.run.events import StepEvent
-from modalrun.run.progress import RunProgress
+from modalrun.run.progress import RunProgress, StepProgress
+from modalrun.run.records import NOT_RUN, StepRecord
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+EPOCH = NOON.timestamp()
+RECORDED = StepRecord("train", "completed", 1, NOON, NOON + timedelta(seconds=4))
 
 
 def test_a_step_from_its_start_to_its_end() -> None:
@@ -81,8 +91,8 @@ def test_of_many_steps_those_that_matter_are_chosen() -> None:
         board.apply(StepEvent(f"s{i}", "failed" if i == 3 else "completed", at=i + 1))
     for i in (30, 40):
         board.apply(StepEvent(f"s{i}", "running", at=50))
-    assert [row.step for row in board.chosen(3)] == ["s3", "s30", "s40"]
-    assert [row.step for row in board.chosen(5)] == ["s3", "s18", "s19", "s30", "s40"]
+    assert [row.name for row in board.chosen(3)] == ["s3", "s30", "s40"]
+    assert [row.name for row in board.chosen(5)] == ["s3", "s18", "s19", "s30", "s40"]
     assert len(board.chosen(99)) == 50
     assert board.chosen(0) == []
 
@@ -99,3 +109,43 @@ def test_a_sandbox_that_was_created_early() -> None:
     assert board.wasted == 7
     assert board.usage["sb-1"].started == 10
     assert (board.usage["sb-2"].started, board.usage["sb-2"].ended) == (15, 18)
+
+
+def test_a_servers_whole_seconds_give_way_to_the_runs_own_times() -> None:
+    step = StepProgress("train", "running", EPOCH + 0.4, EPOCH + 3.65).recorded_as(RECORDED)
+    assert (step.state, step.seconds(0)) == ("completed", pytest.approx(3.25))
+
+
+@pytest.mark.parametrize(
+    ("record", "started", "ended"),
+    [
+        (RECORDED, None, EPOCH + 4),
+        # Of another attempt, or by another clock.
+        (RECORDED, EPOCH - 60, EPOCH + 3.6),
+        (RECORDED, EPOCH + 0.4, EPOCH + 60),
+        # The record is more exact itself.
+        (replace(RECORDED, start=NOON + timedelta(seconds=0.25)), EPOCH + 0.4, EPOCH + 3.6),
+        (replace(RECORDED, end=None), EPOCH + 0.4, EPOCH + 3.6),
+    ],
+)
+def test_else_a_steps_times_are_those_of_its_record(
+    record: StepRecord, started: float | None, ended: float | None
+) -> None:
+    step = StepProgress("train", "running", started, ended).recorded_as(record)
+    assert (step.started, step.ended) == (record.began, record.ended)
+
+
+def test_a_record_wins_over_events_and_lacks_the_gpu() -> None:
+    shown = StepProgress("train", "running", 1, attempt=1, gpu="T4", reason="It was killed.")
+    step = shown.recorded_as(replace(RECORDED, status="failed", attempt=2))
+    assert (step.state, step.attempt, step.gpu) == ("failed", 2, "T4")
+    assert step.reason == "It was killed."
+    assert shown.recorded_as(replace(RECORDED, reason="ValueError: no")).reason == "ValueError: no"
+
+
+@pytest.mark.parametrize("record", [None, StepRecord("train", NOT_RUN)])
+@pytest.mark.parametrize(("state", "shown"), [("waiting", "not run"), ("starting", "starting")])
+def test_events_count_where_zenml_has_no_record(
+    record: StepRecord | None, state: str, shown: str
+) -> None:
+    assert StepProgress("train", state).recorded_as(record).state == shown

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 
 import pytest
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.run.records import KnownRun, choose, id_prefix, wanted
+from modalrun.run.records import RunRecord, id_prefix, run_argument, select
 
 
-def run(digits: str, name: str) -> KnownRun:
+def run(digits: str, name: str) -> RunRecord:
     run_id = f"{digits}-0000-4000-8000-000000000000"
-    return KnownRun(run_id, name, "training", "completed", True, datetime(2026, 11, 23))
+    return RunRecord(
+        run_id, name, "training", "completed", datetime(2026, 11, 23, tzinfo=timezone.utc)
+    )
 
 
 ONE, TWO, THREE = run("abcd1111", "first"), run("abcd2222", "second"), run("12345678", "abcd")
@@ -41,19 +43,19 @@ def test_what_may_be_the_beginning_of_an_id(text: str, digits: str | None) -> No
 
 
 def test_a_whole_id_a_name_and_a_unique_beginning_mean_one_run() -> None:
-    assert choose(ONE.id, RUNS) is ONE
-    assert choose(ONE.id.replace("-", "").upper(), RUNS) is ONE
-    assert choose("second", RUNS) is TWO
-    assert choose("abcd1", RUNS) is ONE
+    assert select(ONE.id, RUNS) is ONE
+    assert select(ONE.id.replace("-", "").upper(), RUNS) is ONE
+    assert select("second", RUNS) is TWO
+    assert select("abcd1", RUNS) is ONE
 
 
 def test_a_name_wins_over_the_beginning_of_an_id() -> None:
-    assert choose("abcd", RUNS) is THREE
+    assert select("abcd", RUNS) is THREE
 
 
 def test_an_ambiguous_beginning_lists_the_candidates() -> None:
     with pytest.raises(NotFoundError) as raised:
-        choose("abcd", [ONE, TWO])
+        select("abcd", [ONE, TWO])
     assert "2 run ids" in raised.value.message
     assert ONE.id in raised.value.message and "second" in raised.value.message
     assert raised.value.exit_code == 4
@@ -62,27 +64,27 @@ def test_an_ambiguous_beginning_lists_the_candidates() -> None:
 @pytest.mark.parametrize(
     ("text", "near"), [("secnd", TWO), ("irs", ONE), ("12355678", THREE), ("12345", THREE)]
 )
-def test_an_unknown_run_names_the_nearest(text: str, near: KnownRun) -> None:
+def test_an_unknown_run_names_the_nearest(text: str, near: RunRecord) -> None:
     with pytest.raises(NotFoundError) as raised:
-        choose(text, [], RUNS)
+        select(text, [], RUNS)
     assert near.name in raised.value.message
     assert len(raised.value.message.splitlines()) == 2
 
 
 def test_where_nothing_is_like_it_the_newest_are_listed() -> None:
     with pytest.raises(NotFoundError, match="The newest are:") as raised:
-        choose("zzz", [], RUNS)
+        select("zzz", [], RUNS)
     assert len(raised.value.message.splitlines()) == 1 + len(RUNS)
 
 
 def test_nothing_is_near_where_there_are_no_runs() -> None:
     with pytest.raises(NotFoundError, match=r"^There is no run 'x'\.$"):
-        choose("x", [])
+        select("x", [])
 
 
 def test_run_may_be_left_out_on_a_terminal_only() -> None:
-    assert wanted(None, interactive=True) == "latest"
-    assert wanted(" latest ", interactive=False) == "latest"
+    assert run_argument(None, interactive=True) == "latest"
+    assert run_argument(" latest ", interactive=False) == "latest"
     for text, interactive in ((None, False), ("", True), (" ", False)):
         with pytest.raises(UsageError, match="RUN is missing"):
-            wanted(text, interactive=interactive)
+            run_argument(text, interactive=interactive)

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from modalrun.submit import source_changes
-from modalrun.submit.source_changes import Changes, compare, kept, listing
+from modalrun.submit.source_changes import Changes, compare, hashes_to_store, listing
 
 A, B = "a" * 64, "b" * 64
 SUBMITTED = {"a.py": A, "b.py": B, "run.sh": f"{A}+x"}
 
 
 def test_nothing_has_changed() -> None:
-    assert compare(kept(SUBMITTED), SUBMITTED, SUBMITTED) == Changes()
+    assert compare(hashes_to_store(SUBMITTED), SUBMITTED, SUBMITTED) == Changes()
 
 
 def test_what_is_new_is_neither_changed_nor_missing() -> None:
-    found = compare(kept(SUBMITTED), SUBMITTED, [*SUBMITTED, "resume.out"])
+    found = compare(hashes_to_store(SUBMITTED), SUBMITTED, [*SUBMITTED, "resume.out"])
     assert found == Changes(new=("resume.out",))
 
 
 def test_changed_and_missing_files() -> None:
     now = {"a.py": B, "run.sh": A}
-    found = compare(kept(SUBMITTED), now, [*now, "new.py"])
+    found = compare(hashes_to_store(SUBMITTED), now, [*now, "new.py"])
     assert found == Changes(changed=("a.py", "run.sh"), missing=("b.py",), new=("new.py",))
     assert str(found) == "a.py (changed), run.sh (changed), b.py (missing), new.py (new)"
 
 
 def test_a_file_that_would_no_longer_be_submitted_is_still_there() -> None:
-    assert compare(kept(SUBMITTED), SUBMITTED, ["a.py"]) == Changes()
+    assert compare(hashes_to_store(SUBMITTED), SUBMITTED, ["a.py"]) == Changes()
 
 
 def test_five_are_named() -> None:
@@ -36,10 +36,14 @@ def test_five_are_named() -> None:
 
 
 def test_what_is_kept_is_short() -> None:
-    assert kept(SUBMITTED) == {"a.py": "a" * 12, "b.py": "b" * 12, "run.sh": "a" * 12 + "+x"}
+    assert hashes_to_store(SUBMITTED) == {
+        "a.py": "a" * 12,
+        "b.py": "b" * 12,
+        "run.sh": "a" * 12 + "+x",
+    }
 
 
-def test_of_very_many_files_nothing_is_kept() -> None:
+def test_of_very_many_files_nothing_is_hashes_to_store() -> None:
     most = source_changes.MOST_FILES
-    assert len(kept({str(n): A for n in range(most)})) == most
-    assert kept({str(n): A for n in range(most + 1)}) == {}
+    assert len(hashes_to_store({str(n): A for n in range(most)})) == most
+    assert hashes_to_store({str(n): A for n in range(most + 1)}) == {}
