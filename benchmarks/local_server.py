@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.localmodal import launcher
-from modalrun.localmodal.launcher import ServerInfo
+from modalrun.localmodal.server_info import ServerInfo
 
 PRINT_TIMES = "import time\nfor _ in range(100): print(time.time(), flush=True); time.sleep(0.01)"
 PRINT_SLOWLY = "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 0.5; done"

@@ -10,6 +10,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -20,8 +21,10 @@ from pydantic import BaseModel
 from modalrun import errors
 from modalrun.cli import app, options
 from modalrun.plan.deployment import Deployment, StepView
-from modalrun.plan.planner import RUN_FIELDS, Plan, app_name, make_plan
+from modalrun.plan.model import RUN_SANDBOX, Plan
+from modalrun.plan.planner import app_name, make_plan
 from modalrun.plan.resources import DRIVER_CORES, DRIVER_MEMORY_MIB, MIN_CORES, MIN_MEMORY_MIB
+from modalrun.run.run_plan import PlannedStep, RunSettings
 from modalrun.spec.fields import ImageSetting, ResourceFields, SettingFields
 from modalrun.spec.precedence import Origin
 from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, STEP_KEYS, ModalSection, OurKeys
@@ -107,11 +110,12 @@ def zenml_keys() -> str:
 def settings() -> str:
     """List the settings of the orchestrator."""
     defaults, meanings = _defaults(), _meanings(SettingFields)
+    of_run = {field.name for field in fields(RunSettings)}
     rows = []
     for name, field in SettingFields.model_fields.items():
         value = defaults.get(name)
         default = _ABSENT[name] if value is None else f"`{_yaml(value)}`"
-        where = "yes" if name in _ON_BOTH else "no" if name in RUN_FIELDS else "`per_step`"
+        where = "yes" if name in _ON_BOTH else "no" if name in of_run else "`per_step`"
         rows.append((f"`{name}`", _type(field), default, where, meanings[name]))
     return _table(("setting", "type", "default", "on a step", "meaning"), rows)
 
@@ -215,14 +219,14 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
 def _defaults() -> dict[str, Any]:
     """Return the value of each setting that no place sets."""
     plan: Plan = make_plan(
-        Deployment("x", (StepView("train"),)),
+        Deployment("x", (StepView(PlannedStep("train")),)),
         target="modal",
         source_root=FOLDER,
         python="python",
         python_version="3.11",
         engine_packages=(),
     )
-    found = {**plan.run_sandbox.origins, **plan.origins}
+    found = {**plan.sandbox_origins[RUN_SANDBOX], **plan.origins}
     values = {name: value.value for name, value in found.items()}
     return {**values, "app_name": app_name("x").replace("-x", "-<pipeline>")}
 

@@ -1,4 +1,4 @@
-"""`python -m modalrun` and the console script."""
+"""Run modalrun as `python -m modalrun` and as the console script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     try:
         from modalrun.cli import run
 
@@ -16,12 +16,12 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
-        # The reader of a pipe has gone (`| head`).
+        # The reader of the output has gone (`| head`).
         code = 141
     except KeyboardInterrupt:
-        # Ctrl-C while the command line is imported or completes.
+        # It arrived before the handlers were installed.
         code = 130
-    # Tearing ZenML and its database pool down takes about a second and changes nothing.
+    # The regular teardown of ZenML and its database pool takes about a second, for nothing.
     os._exit(code)
 
 

@@ -28,13 +28,14 @@ from uuid import UUID
 
 import forking
 import pytest
+import shared_nursery
 from commands import DEADLINE, Command, Result, Stream
 from forking import Forge, Forked
 from servers import sharing, workspace
 from servers.records import ServerRecords, SQLiteRecords, sqlite_rows
 from servers.together import Servers
 
-from modalrun.localmodal import launcher, shared_nursery
+from modalrun.localmodal import launcher
 from modalrun.submit.preload import PRELOAD
 
 pytest_plugins = ["servers.option"]
@@ -392,7 +393,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if sys.platform != "linux":
         yield path
         return
-    program = [sys.executable, "-m", "modalrun.localmodal.shared_nursery", str(path)]
+    program = [sys.executable, shared_nursery.__file__, str(path)]
     process = subprocess.Popen(
         [*program, json.dumps(PRELOAD.to_json())],
         stdin=subprocess.PIPE,

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from modalrun.spec.overrides import Override, param_option, set_option
-
 if TYPE_CHECKING:
     from modalrun.observe.attach import OnInterrupt
     from modalrun.run.outcome import Outcome
+    from modalrun.spec.overrides import Override
     from modalrun.spec.run_spec import RunSpec
 
 ORCHESTRATOR = ("settings", "orchestrator")
@@ -157,6 +156,9 @@ def _given(
     no_cache: NoCache = False,
     set_: Set = None,
 ) -> Given:
+    # PyYAML takes a fifth of the time of `--help`.
+    from modalrun.spec.overrides import Override, param_option, set_option
+
     flags: list[tuple[str, tuple[str, ...], Any]] = [
         ("--mode", (*ORCHESTRATOR, "mode"), mode),
         ("--gpu", (*ORCHESTRATOR, "gpu"), _one_or_more(gpu)),

@@ -1,82 +1,78 @@
-"""`modalrun reconcile`: a record in ZenML that says otherwise than what is true is set right."""
+"""Record the end of a run whose sandbox has ended without recording it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
-from modalrun.observe import status
 from modalrun.run.outcome import PAUSED
-from modalrun.run.records import RunRecord
-from modalrun.run.status import LOST, WAITS, RunStatus
+from modalrun.run.status import LOST, WAITS, RunStatus, derive_status
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What was done about a run's record.
+    """The result of reconciling a run.
 
     Attributes:
-        view: The run afterwards.
-        changed: Whether there was anything to set right.
+        status: The run's status afterwards.
+        changed: Whether its record was changed.
         text: What was found and done; a sentence.
     """
 
-    view: RunStatus
+    status: RunStatus
     changed: bool
     text: str
 
 
-def reconcile(run: RunRecord, *, force: bool = False) -> Reconciled:
-    """Record the end of a run whose sandbox is gone, with all its steps.
+def reconcile(
+    status: RunStatus, *, force: bool = False, zenml: ZenMLGateway | None = None
+) -> Reconciled:
+    """Record the end of a run whose sandbox has ended, and of its unfinished steps.
 
     Args:
-        run: The run.
-        force: Settle it even where it can't be found out whether its sandbox still runs.
+        status: The run's status now.
+        force: Whether to record it even if Modal's state of the sandbox is unknown.
+        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
-        UsageError: Step sandboxes of it still run, or modalrun did not start it. Nothing changed.
-        NotFoundError, ConnectionLostError: What is true could not be found out. Nothing changed.
-        AuthenticationError: ZenML refuses.
+        UsageError: Step sandboxes still run, or modalrun did not start the run. Nothing changed.
+        NotFoundError, ConnectionLostError: The state of the sandbox is unknown. Nothing changed.
+        AuthenticationError: ZenML refuses the credentials.
     """
-    view = status.look(run)
-    if view.run.finished:
-        return Reconciled(view, False, f"The run is recorded as '{view.state}' already.")
-    if view.run.status == PAUSED and view.over:
-        return Reconciled(view, False, f"The run is paused: the record is right. {WAITS}")
-    if view.modal.sandbox == "running":
+    state = status.state
+    if status.run.finished:
+        return Reconciled(status, False, f"The run is recorded as '{state}' already.")
+    if status.run.status == PAUSED and status.over:
+        return Reconciled(status, False, f"The run is paused: the record is right. {WAITS}")
+    if status.modal.sandbox == "running":
         return Reconciled(
-            view, False, f"The run is '{view.state}' and its sandbox runs: the record is right."
+            status, False, f"The run is '{state}' and its sandbox runs: the record is right."
         )
-    if view.state == LOST and not view.over:
-        # Only what is certain is settled: these steps may yet end well, and be resumed.
-        note = view.notes[0]
-        raise UsageError(f"{note.text} Nothing was changed.", hint=f"Use {_either(note.commands)}.")
-    if view.state != LOST and not force:
-        _refuse(view)
-    end = "ended" if view.state == LOST else "could not be found"
-    if view.modal.exit_code is not None:
-        end = f"ended with exit code {view.modal.exit_code}"
-
-    from modalrun.zenml_api.records import runs as records
-
-    changed = records.finalize_run(
-        run.id, f"The run sandbox {end}; recorded by 'modalrun reconcile'."
-    )
-    after = status.reread(view)
+    if state == LOST and not status.over:
+        # The steps that still run may complete, and the run can be resumed.
+        note = status.notes[0]
+        commands = " or ".join(f"'{command}'" for command in note.commands)
+        raise UsageError(f"{note.text} Nothing was changed.", hint=f"Use {commands}.")
+    if state != LOST and not force:
+        raise _unknown(status)
+    end = "ended" if state == LOST else "could not be found"
+    if status.modal.exit_code is not None:
+        end = f"ended with exit code {status.modal.exit_code}"
+    zenml = zenml or zenml_gateway()
+    reason = f"The run sandbox {end}; recorded by 'modalrun reconcile'."
+    changed = zenml.finalize_run(status.run.id, reason)
+    after = derive_status(*zenml.read_run_and_steps(status.run.id), status.modal)
     return Reconciled(
         after, changed, f"The run's sandbox {end}: the run is now recorded as '{after.run.status}'."
     )
 
 
-def _refuse(view: RunStatus) -> None:
-    hint = "'--force' settles it all the same; nothing must run of it any more."
-    text = f"{view.notes[0].text} Nothing was changed."
-    if view.run.metadata is None:
-        raise UsageError(text, hint=hint)
-    if view.modal.not_found:
-        raise NotFoundError(text, hint=hint)
-    raise ConnectionLostError(text, hint=hint)
-
-
-def _either(commands: tuple[str, ...]) -> str:
-    return " or ".join(f"'{command}'" for command in commands)
+def _unknown(status: RunStatus) -> UsageError | NotFoundError | ConnectionLostError:
+    text = f"{status.notes[0].text} Nothing was changed."
+    hint = "'--force' records its end all the same; make sure that nothing of it runs any more."
+    if status.run.metadata is None:
+        return UsageError(text, hint=hint)
+    if status.modal.not_found:
+        return NotFoundError(text, hint=hint)
+    return ConnectionLostError(text, hint=hint)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -30,7 +29,7 @@ from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
 from modalrun.submit import prepare
 from modalrun.util import check, compatibility, garbage_collection
 from modalrun.util.check import LABELS, Finding
-from modalrun.zenml_api import config_files
+from modalrun.zenml_api import config_files, process
 
 LIMIT_SECONDS = 30.0
 """How long a check may take, counted from the import of ZenML."""
@@ -132,12 +131,8 @@ def _zenml_unchanged(scratch: Path) -> Iterator[None]:
         yield
         return
     os.environ[config_files.DISABLE_MIGRATION] = "true"
-    copy = config_files.protect()
-    try:
+    with process.protected_configuration():
         yield
-    finally:
-        if copy is not None:
-            shutil.rmtree(copy, ignore_errors=True)
 
 
 @contextlib.contextmanager

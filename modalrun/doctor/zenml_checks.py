@@ -18,7 +18,7 @@ from modalrun.doctor.findings import Findings
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.plan.image_recipe import ImageRecipe
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
 from modalrun.plan.stack import StackFacts, problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.submit import prepare
@@ -226,15 +226,14 @@ def _database(url: str, client: str) -> Finding:
 def _pipeline(plan: Plan) -> Finding:
     count = len(plan.steps)
     steps = f"{count} step{'s' if count != 1 else ''}"
-    return Finding("pipeline", "ok", f"'{plan.pipeline}', {steps}, mode {plan.mode}")
+    return Finding("pipeline", "ok", f"'{plan.pipeline}', {steps}, mode {plan.settings.mode}")
 
 
 def _images(zenml: ZenML, plan: Plan, stack: Stack) -> Finding:
     """Check the images of a plan; the first problem or warning counts."""
     docker = any(shutil.which(command) for command in ("docker", "podman"))
-    recipes = dict.fromkeys(sandbox.image for sandbox in plan.sandboxes)
     try:
-        found = [zenml.check_image(recipe, stack, docker=docker) for recipe in recipes]
+        found = [zenml.check_image(recipe, stack, docker=docker) for recipe in plan.images.values()]
     except Exception as error:
         return zenml.problem_of("image", error)
     messages = dict.fromkeys(finding.message for finding in found)

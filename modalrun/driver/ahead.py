@@ -1,4 +1,4 @@
-"""Sandboxes that are created before their step's turn, so that they have started when it comes."""
+"""Create sandboxes before their step's turn, so that they have started when it comes."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from modalrun.driver.foresight import Foresight
 from modalrun.driver.scheduler import State
 from modalrun.errors import ModalrunError
 from modalrun.run.contract import GO
-from modalrun.run.manifest import RunManifest, StepOrder
+from modalrun.run.reporting import emit_step_event
+from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_exit import SandboxExit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox
 
 LONGEST_WAIT = 60.0
-"""Seconds after which a sandbox that waits ends by itself: its turn doesn't come soon at all."""
+"""Seconds after which a waiting sandbox ends: its step's turn is not near."""
 
 
 def longest_wait(timeout: float) -> float:
-    """How long a sandbox with a timeout may wait: a tenth of it, which its step may then lack."""
+    """Return how many seconds a sandbox may wait: at most a tenth of its timeout."""
     return min(LONGEST_WAIT, timeout / 10)
 
 
 @dataclass(eq=False)
 class _Early:
-    """One sandbox that was created early.
+    """A sandbox that was created early.
 
     Attributes:
-        given_up: Set when it isn't wanted any more.
-        created: Set when it was created, or was given up.
-        member: The sandbox, while it can be used.
+        cancelled: Set when it is not needed any more.
+        created: Set when it was created, or was cancelled.
+        sandbox: The sandbox, while it can be used.
         since: When it was created.
     """
 
-    given_up: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     created: asyncio.Event = field(default_factory=asyncio.Event)
-    member: StepSandbox | None = None
+    sandbox: StepSandbox | None = None
     since: float = 0.0
 
     @property
@@ -49,69 +51,81 @@ class _Early:
 
 
 class Ahead:
-    """Looks ahead, and keeps the sandboxes that wait."""
+    """Create early sandboxes when they are due, and keep them until they are used.
+
+    Attributes:
+        enabled: Whether any step's sandbox may be created early.
+        foresight: Predicts whose turn is near.
+    """
 
     def __init__(
         self,
-        order: RunManifest,
+        plan: RunPlan,
+        states: Mapping[str, State],
         *,
-        create: Callable[[StepOrder, asyncio.Event], Awaitable[StepSandbox]],
-        tell: Callable[..., None],
-        beside: Callable[[Coroutine[Any, Any, Any]], None],
+        create: Callable[[str, asyncio.Event], Awaitable[StepSandbox | SandboxExit | None]],
+        start_background: Callable[[Coroutine[Any, Any, Any]], object],
     ) -> None:
-        """
+        """Prepare for a run.
+
         Args:
-            order: The run.
-            create: Creates a sandbox that waits.
-            tell: Writes an event of a step.
-            beside: Has something done that nothing waits for.
+            plan: The run.
+            states: The state of each step, kept up to date.
+            create: Creates a step's waiting sandbox, as `StepAttempts.create`.
+            start_background: Starts a task that nothing waits for.
         """
-        self._steps = {step.name: step for step in order.steps}
+        self._states = states
         self._create = create
-        self._tell = tell
-        self._beside = beside
+        self._start_background = start_background
         self._early: dict[str, _Early] = {}
         self._tried: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        prewarm = plan.settings.prewarm
         suited = [
             step.name
-            for step in order.steps
-            if order.prewarm == "all"
-            or (order.prewarm == "cpu" and not order.sandboxes[step.sandbox].gpus)
+            for step in plan.steps
+            if step.sandbox is not None
+            and (prewarm == "all" or (prewarm == "cpu" and not step.sandbox.resources.gpus))
         ]
-        self.wanted = bool(suited)
+        self.enabled = bool(suited)
         self.foresight = Foresight(
-            {step.name: step.upstream for step in order.steps},
+            {step.name: step.upstream for step in plan.steps},
             suited=suited,
-            most=order.max_parallelism or len(order.steps),
+            most=plan.settings.max_parallelism or len(plan.steps),
         )
 
-    def look(self, states: Mapping[str, State]) -> None:
-        """Create what is due, and look again when the next one is.
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Set how long each step takes; sandboxes may be created early from now on."""
+        self.foresight.expected = seconds
+        self.look()
 
-        Args:
-            states: Where each step stands; looked at again then.
-        """
+    def begin(self, step: str, at: float, *, early: bool) -> None:
+        """Note that a step's sandbox was created, or was created early and is now used."""
+        self.foresight.began(step, at, early=early)
+        self.look()
+
+    def look(self) -> None:
+        """Create the sandboxes that are due, and look again when the next one is."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self.wanted or not self.foresight.expected:
+        if not self.enabled or not self.foresight.expected:
             return
         now = time.time()
-        due = self.foresight.due(states, len(self._early), now, tried=self._tried)
+        due = self.foresight.due(self._states, len(self._early), now, tried=self._tried)
         for name in due.steps:
             self._tried.add(name)
             early = self._early[name] = _Early()
-            self._beside(self._see_through(self._steps[name], early))
+            self._start_background(self._supervise(name, early))
         if due.look_again is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(due.look_again - now, self.look, states)
+            self._timer = loop.call_later(due.look_again - now, self.look)
 
     async def take(self, step: str) -> tuple[StepSandbox, float] | None:
-        """A step's turn has come: have its sandbox go on.
+        """Have a step's waiting sandbox begin the step.
 
         Returns:
-            The sandbox and how many seconds it has waited; None where there is none to be had.
+            The sandbox and how many seconds it has waited; None if there is no usable one.
         """
         early = self._early.get(step)
         if early is None:
@@ -119,20 +133,20 @@ class Ahead:
         await early.created.wait()
         # From now on it is the step's: it is neither discarded nor missed when it ends.
         self._early.pop(step, None)
-        member, early.member = early.member, None
-        if member is None:
+        sandbox, early.sandbox = early.sandbox, None
+        if sandbox is None:
             return None
         waited = early.waited
-        if await self._go(member):
-            return member, waited
-        self._tell_waiting(step, member, wasted=waited)
+        if await self._release(sandbox):
+            return sandbox, waited
+        _emit_waiting(step, sandbox, wasted=waited)
         return None
 
-    async def _go(self, member: StepSandbox) -> bool:
-        """Tell a sandbox to go on; returns whether it has heard it, as far as can be known."""
-        writing = asyncio.ensure_future(member.write(f"{GO}\n"))
-        ending = asyncio.ensure_future(member.ended())
-        # Where its worker is gone the writing has no end.
+    async def _release(self, sandbox: StepSandbox) -> bool:
+        """Have a sandbox begin its step; return whether it did, as far as can be known."""
+        writing = asyncio.ensure_future(sandbox.write(f"{GO}\n"))
+        ending = asyncio.ensure_future(sandbox.ended())
+        # Writing never ends if the sandbox's worker is gone.
         await asyncio.wait({writing, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not writing.done():
             writing.cancel()
@@ -142,58 +156,54 @@ class Ahead:
         try:
             writing.result()
         except ModalrunError:
-            # It has ended, or is of no use.
-            await member.terminate()
+            # It has ended, or can't be used.
+            await sandbox.terminate()
             return False
         return True
 
     def discard(self, step: str) -> None:
-        """A step's turn doesn't come: end its sandbox, if it has one."""
+        """Terminate a step's waiting sandbox, if there is one."""
         early = self._early.pop(step, None)
         if early is None:
             return
-        early.given_up.set()
-        member, early.member = early.member, None
-        if member is not None:
-            self._tell_waiting(step, member, wasted=early.waited)
-            self._beside(member.terminate())
+        early.cancelled.set()
+        sandbox, early.sandbox = early.sandbox, None
+        if sandbox is not None:
+            _emit_waiting(step, sandbox, wasted=early.waited)
+            self._start_background(sandbox.terminate())
 
     def discard_all(self) -> None:
-        """End all that wait."""
+        """Terminate all waiting sandboxes."""
         for step in list(self._early):
             self.discard(step)
 
-    async def _see_through(self, step: StepOrder, early: _Early) -> None:
+    async def _supervise(self, step: str, early: _Early) -> None:
         """Create a sandbox and watch it until it has ended or is used."""
-        from modalrun.modal_api.step_sandboxes import GivenUp, Refused
-
         try:
-            member = early.member = await self._create(step, early.given_up)
-        except (GivenUp, Refused):
-            # At its turn it is asked for again, and then the answer counts.
-            self._early.pop(step.name, None)
-            return
+            sandbox = await self._create(step, early.cancelled)
+            if sandbox is None or isinstance(sandbox, SandboxExit):
+                # It is created again at the step's turn, and then a refusal counts.
+                self._early.pop(step, None)
+                return
+            early.sandbox = sandbox
         finally:
             early.since = time.time()
             early.created.set()
-        if early.given_up.is_set():
-            early.member = None
-            await member.terminate()
+        if early.cancelled.is_set():
+            early.sandbox = None
+            await sandbox.terminate()
             return
-        self._tell_waiting(step.name, member, gpu=member.gpu)
-        end = await member.ended()
-        if early.member is member:
-            # Nobody has used it: it counts as if it had never been.
-            early.member = None
-            self._early.pop(step.name, None)
-            self._tell_waiting(
-                step.name,
-                member,
-                wasted=early.waited,
-                exit_code=end.exit_code,
-                reason=end.reason,
+        _emit_waiting(step, sandbox, gpu=sandbox.gpu)
+        end = await sandbox.ended()
+        if early.sandbox is sandbox:
+            # It ended unused: it counts as if it had never been.
+            early.sandbox = None
+            self._early.pop(step, None)
+            _emit_waiting(
+                step, sandbox, wasted=early.waited, exit_code=end.exit_code, reason=end.reason
             )
 
-    def _tell_waiting(self, step: str, member: StepSandbox, **more: Any) -> None:
-        # The step may be at a later attempt already.
-        self._tell(step, "waiting", attempt=member.attempt, sandbox=member.id, **more)
+
+def _emit_waiting(step: str, sandbox: StepSandbox, **fields: Any) -> None:
+    # The step may be at a later attempt already.
+    emit_step_event(step, "waiting", attempt=sandbox.attempt, sandbox=sandbox.id, **fields)

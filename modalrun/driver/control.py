@@ -19,7 +19,7 @@ from pathlib import Path
 from modalrun.run.contract import CONTROL, GO, STOP, STOP_FILE
 
 
-def listen(on_stop: Callable[[], None]) -> None:
+def listen(on_stop: Callable[[], object]) -> None:
     """Call `on_stop` from a thread of its own when somebody asks for a graceful stop.
 
     It is called at once where an earlier process of this sandbox was asked. Nothing happens where

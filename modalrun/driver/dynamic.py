@@ -1,8 +1,8 @@
 """Runs a dynamic pipeline: its function decides, while it runs, which steps there are.
 
-`python -m modalrun.driver.dynamic [ORDER]` runs under the supervisor in the run sandbox. Inline
-steps run here, in threads. With an order (`per_step` mode) ZenML's isolated steps get sandboxes of
-their own; without one, all steps run here.
+`python -m modalrun.driver.dynamic [MANIFEST]` runs under the supervisor in the run sandbox.
+Inline steps run here, in threads. With a manifest (`per_step` mode) ZenML's isolated steps get
+sandboxes of their own; without one, all steps run here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NoReturn
 from modalrun.driver import control
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.driver.process import buffer_lines, leave, print_traceback, supervisors_reason
-from modalrun.run import manifest, output_tagging
+from modalrun.run import output_tagging
 from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
@@ -28,6 +28,7 @@ from modalrun.run.contract import (
     RUN_ID,
     TERMINATED_REASON,
 )
+from modalrun.run.manifest import RunManifest
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
@@ -50,8 +51,9 @@ def main() -> NoReturn:
     try:
         with garbage_collection.paused():
             if len(sys.argv) > 1:
-                held = manifest.read(Path(sys.argv[1]).read_text(encoding="utf-8"))
-                isolated = IsolatedSteps(held)
+                text = Path(sys.argv[1]).read_text(encoding="utf-8")
+                manifest = RunManifest.from_json(text)
+                isolated = IsolatedSteps(manifest)
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
             run = DynamicRun(os.environ[RUN_ID], isolated)
@@ -66,7 +68,7 @@ def main() -> NoReturn:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if isolated is not None:
-        isolated.end_all()
+        isolated.terminate_all()
     leave(code)
 
 
@@ -75,7 +77,7 @@ def _end(isolated: IsolatedSteps | None) -> NoReturn:
     code = EXIT_UNRECORDED
     try:
         if isolated is not None:
-            isolated.end_all()
+            isolated.terminate_all()
         from modalrun.zenml_api.records.runs import finalize_run
 
         finalize_run(os.environ[RUN_ID], supervisors_reason() or TERMINATED_REASON)

@@ -18,7 +18,7 @@ def main() -> int:
     """Record that the run failed, for the reason given as the first argument.
 
     In a step sandbox it is the step: what becomes of the run is the driver's to decide. The second
-    argument is the order of a `per_step` run, whose step sandboxes are ended first.
+    argument is the manifest of a `per_step` run, whose step sandboxes are ended first.
     """
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
     if STEP in os.environ:
@@ -37,10 +37,10 @@ def main() -> int:
 def _end_steps(file: Path) -> None:
     """End the step sandboxes of a run whose driver is dead."""
     from modalrun.modal_api.step_sandboxes import StepSandboxes
-    from modalrun.run import manifest
+    from modalrun.run.manifest import RunManifest
 
-    held = manifest.read(file.read_text(encoding="utf-8"))
-    fleet = StepSandboxes(held, {}, Path.cwd(), log_line)
+    manifest = RunManifest.from_json(file.read_text(encoding="utf-8"))
+    fleet = StepSandboxes(manifest, {}, Path.cwd(), log_line)
 
     async def end() -> None:
         await fleet.open()

@@ -1,4 +1,4 @@
-"""The sandboxes of a dynamic pipeline's isolated steps, for the threads of ZenML's runner."""
+"""Run the isolated steps of a dynamic pipeline in sandboxes, for the threads of ZenML's runner."""
 
 from __future__ import annotations
 
@@ -12,72 +12,81 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver.sandbox_request import build_request
+from modalrun.driver.step_attempts import StepAttempts
 from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
-from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import emit_step_event, log_line
+from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import SandboxRequest, StepSandbox, StepSandboxes
+    from modalrun.modal_api.step_sandboxes import StepSandboxes
 
-END_SECONDS = 20.0
+TERMINATE_SECONDS = 20.0
 """How long the end of all sandboxes is waited for."""
+
+ENDING = "The run is being ended."
 
 T = TypeVar("T")
 
 
 @dataclass
-class _Going:
-    """A step that was submitted, until it has ended for good."""
+class _Step:
+    """A submitted step.
+
+    Attributes:
+        step: As planned.
+        attempts: Its sandboxes.
+        over: Set when it has ended for good.
+        end: How it has ended for good.
+        has_slot: Whether it occupies one of the `max_parallelism` slots.
+        cancelled: Whether ZenML has asked to stop it.
+    """
 
     step: IsolatedStep
+    attempts: StepAttempts
     over: threading.Event = field(default_factory=threading.Event)
-    member: StepSandbox | None = None
     end: SandboxExit | None = None
-    sandboxes: int = 0
-    restarts: int = 0
-    placed: bool = False
-    unwanted: bool = False
+    has_slot: bool = False
+    cancelled: bool = False
 
 
 class IsolatedSteps:
-    """Creates sandboxes and sees them through to their ends, in a loop of its own.
+    """Create sandboxes and supervise them until they end, in an event loop of its own.
 
-    A sandbox that is lost is replaced, for the same record, as often as the order allows.
+    A sandbox that is lost is replaced, for the same record, as often as the settings allow.
 
     Attributes:
-        order: The run.
-        on_end: Called from a thread of ours whenever a step has ended for good.
-        may_go_on: Called from a thread of ours: whether ZenML would have a step executed (again),
-            by the id of its record; False where the record has an end.
+        manifest: The run.
+        on_end: Called from another thread whenever a step has ended for good.
+        is_awaited: Called from another thread with the id of a step's record: whether ZenML still
+            waits for its end.
     """
 
-    def __init__(self, order: RunManifest, fleet: StepSandboxes | None = None) -> None:
+    def __init__(self, manifest: RunManifest, sandboxes: StepSandboxes | None = None) -> None:
         """Connect.
 
         Args:
-            order: The run; its variables are in the environment.
-            fleet: Where the sandboxes come from; Modal, by the order, without it.
+            manifest: The run; its variables are in the environment.
+            sandboxes: Creates the sandboxes; None for Modal, as the manifest says.
 
         Raises:
             ModalrunError: The token is not accepted.
         """
-        self.order = order
+        self.manifest = manifest
         self.on_end: Callable[[], None] = lambda: None
-        self.may_go_on: Callable[[str], bool] = lambda step_run: True
-        self._going: dict[str, _Going] = {}
-        self._sandboxes: dict[tuple[str, str], int] = {}
-        self._closed: set[str] = set()
+        self.is_awaited: Callable[[str], bool] = lambda step_run: True
+        self._steps: dict[str, _Step] = {}
+        # Of each step of each run, over all of its records.
+        self._counts: dict[tuple[str, str], int] = {}
+        self._closed_runs: set[str] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="sandboxes", daemon=True).start()
-        self._fleet = fleet or _fleet(order)
-        self._given_up = asyncio.Event()
-        self._room = asyncio.Semaphore(order.max_parallelism or sys.maxsize)
-        self._ask(self._fleet.open())
+        self._sandboxes = sandboxes or _sandboxes(manifest)
+        self._ending = asyncio.Event()
+        self._slots = asyncio.Semaphore(manifest.plan.settings.max_parallelism or sys.maxsize)
+        self._wait_for(self._sandboxes.open())
 
     def submit(self, step: IsolatedStep) -> None:
         """Create the sandbox of a step, as soon as `max_parallelism` allows it.
@@ -85,187 +94,159 @@ class IsolatedSteps:
         Raises:
             RunFailedError: Modal refuses it, or the run is being ended.
         """
-        going = self._going[step.step_run] = _Going(step)
-        self._ask(self._start(going))
-        self._in_background(self._see_through(going))
+        submitted = self._add(step)
+        self._wait_for(self._start(submitted))
+        self._start_background(self._supervise(submitted))
 
     def take_over(self, step: IsolatedStep) -> None:
-        """See a step through that an earlier process of this run has submitted."""
-        going = self._going[step.step_run] = _Going(step)
-        self._ask(self._find(going))
-        self._in_background(self._see_through(going))
+        """Supervise a step that an earlier process of this run has submitted."""
+        submitted = self._add(step)
+        self._wait_for(self._find(submitted))
+        self._start_background(self._supervise(submitted))
 
-    def end_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
-        """How a step has ended for good; None while it has not.
+    def exit_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
+        """Return how a step has ended for good; None while it has not.
 
         Raises:
-            KeyError: Neither submitted nor taken over by this process.
+            KeyError: This process has neither submitted nor taken over the step.
         """
-        going = self._going[step_run]
+        submitted = self._steps[step_run]
         if wait:
-            going.over.wait()
-        return going.end
+            submitted.over.wait()
+        return submitted.end
 
     def stop(self, step_run: str) -> None:
-        """End the sandbox of a step now; nothing happens if it has ended, or is not known."""
-        if (going := self._going.get(step_run)) is not None:
-            going.unwanted = True
-            if going.member is not None:
-                self._ask(going.member.terminate())
+        """Terminate a step's sandbox; nothing happens if it has ended or is not known."""
+        if (submitted := self._steps.get(step_run)) is not None:
+            submitted.cancelled = True
+            if (sandbox := submitted.attempts.sandbox) is not None:
+                self._wait_for(sandbox.terminate())
 
-    def start_nothing(self, run_id: str) -> None:
-        """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
-        self._closed.add(run_id)
+    def close_run(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run, or of a child pipeline's run."""
+        self._closed_runs.add(run_id)
 
-    def end_all(self) -> None:
-        """End every sandbox of the run, also those that are being created."""
-        self._loop.call_soon_threadsafe(self._given_up.set)
+    def terminate_all(self) -> None:
+        """Terminate every sandbox of the run, also those that are being created."""
+        self._loop.call_soon_threadsafe(self._ending.set)
         try:
-            self._ask(asyncio.wait_for(self._fleet.terminate_all(), END_SECONDS))
+            self._wait_for(asyncio.wait_for(self._sandboxes.terminate_all(), TERMINATE_SECONDS))
         except Exception as error:
             log_line(f"The step sandboxes may still run: {type(error).__name__}: {error}")
 
-    async def _start(self, going: _Going) -> None:
-        """Wait for a place, and create the first sandbox of a step.
+    def _add(self, step: IsolatedStep) -> _Step:
+        attempts = StepAttempts(
+            self.manifest, step.name, step.sandbox, record=step.step_run, dynamic_run=step.run_id
+        )
+        submitted = self._steps[step.step_run] = _Step(step, attempts)
+        return submitted
+
+    async def _start(self, submitted: _Step) -> None:
+        """Wait for a slot, and create the first sandbox of a step.
 
         Raises:
-            RunFailedError: There will be none.
+            RunFailedError: No sandbox will be created.
         """
-        waiting = asyncio.create_task(self._given_up.wait())
-        place = asyncio.create_task(self._room.acquire())
-        await asyncio.wait({waiting, place}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        going.placed = not place.cancel()
+        ending = asyncio.create_task(self._ending.wait())
+        slot = asyncio.create_task(self._slots.acquire())
+        await asyncio.wait({ending, slot}, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        submitted.has_slot = not slot.cancel()
         try:
-            if self._is_unwanted(going):
+            if self._is_cancelled(submitted):
                 reason = "The step was not started: the run is being ended."
-                self._tell(going, "not run", reason=reason)
+                submitted.attempts.emit("not run", reason=reason)
                 raise RunFailedError(reason)
-            await self._create(going)
+            await self._create(submitted)
         except BaseException:
-            self._leave(going)
+            self._release_slot(submitted)
             raise
 
-    async def _create(self, going: _Going) -> None:
+    async def _create(self, submitted: _Step) -> None:
         """Create a sandbox for a step.
 
         Raises:
             RunFailedError: Modal refuses it, or the run is being ended.
         """
-        from modalrun.modal_api.step_sandboxes import GivenUp, Refused
-
-        step = going.step
+        step, attempts = submitted.step, submitted.attempts
         key = (step.run_id, step.name)
-        self._sandboxes[key] = max(self._sandboxes.get(key, 0), going.sandboxes, step.attempt - 1)
-        self._sandboxes[key] += 1
-        going.sandboxes = self._sandboxes[key]
-        self._tell(going, "starting")
-        try:
-            going.member = await self._fleet.create(self._wanted(going), self._given_up)
-        except Refused as error:
-            self._tell(going, "failed", reason=str(error))
-            raise RunFailedError(f"Modal refuses the sandbox of '{step.name}': {error}") from error
-        except GivenUp as error:
-            self._tell(going, "stopped")
-            raise RunFailedError("The run is being ended.") from error
-        self._tell_running(going)
-        if going.unwanted:
-            await going.member.terminate()
+        attempts.count = max(self._counts.get(key, 0), attempts.count, step.attempt - 1)
+        self._counts[key] = attempts.count + 1
+        sandbox = await attempts.create(self._sandboxes, self._ending)
+        if sandbox is None:
+            attempts.emit("stopped")
+            raise RunFailedError(ENDING)
+        if isinstance(sandbox, SandboxExit):
+            attempts.emit_end("failed", sandbox)
+            raise RunFailedError(sandbox.reason)
+        attempts.begin(sandbox)
+        if submitted.cancelled:
+            await sandbox.terminate()
 
-    async def _find(self, going: _Going) -> None:
-        """Find the sandbox of a step that somebody else has created, if it runs."""
-        if not self._room.locked():
-            going.placed = await self._room.acquire()
-        for member in await self._fleet.running():
-            if member.record == going.step.step_run:
-                going.member, going.sandboxes = member, member.attempt
-                self._tell_running(going)
+    async def _find(self, submitted: _Step) -> None:
+        """Find the running sandbox of a step that another process has created."""
+        if not self._slots.locked():
+            submitted.has_slot = await self._slots.acquire()
+        for sandbox in await self._sandboxes.running():
+            if sandbox.record == submitted.step.step_run:
+                submitted.attempts.count = sandbox.attempt
+                submitted.attempts.begin(sandbox)
 
-    async def _see_through(self, going: _Going) -> None:
+    async def _supervise(self, submitted: _Step) -> None:
         """Wait for the end of a step, with as many sandboxes as that takes."""
+        attempts = submitted.attempts
         try:
             while True:
-                end = sandbox_exit.LOST if going.member is None else await going.member.ended()
-                if not await self._is_restarted(going, end):
+                end = await attempts.wait() if attempts.sandbox else sandbox_exit.LOST
+                if not await self._is_restarted(submitted, end):
                     break
         except RunFailedError as error:
             end = sandbox_exit.refused(error.message)
         except Exception as error:
-            # A fault of ours must neither hang the run nor pass for a success.
+            # A bug of modalrun must neither hang the run nor pass for a success.
             log_line("".join(traceback.format_exception(error)).rstrip())
-            end = sandbox_exit.refused(f"a fault of modalrun's own: {error}")
-        going.end = end
-        state: StepState = "completed" if end.kind is ExitKind.COMPLETED else "failed"
-        reason = None if end.kind is ExitKind.COMPLETED else end.reason
-        self._tell(going, state, exit_code=end.exit_code, reason=reason)
-        self._leave(going)
-        going.over.set()
+            end = sandbox_exit.refused(f"Internal error of modalrun: {error}")
+        submitted.end = end
+        attempts.emit_end("completed" if end.kind is ExitKind.COMPLETED else "failed", end)
+        self._release_slot(submitted)
+        submitted.over.set()
         await asyncio.to_thread(self.on_end)
 
-    async def _is_restarted(self, going: _Going, end: SandboxExit) -> bool:
-        """Replace a sandbox whose end was nobody's fault; ZenML's record stays the same.
+    async def _is_restarted(self, submitted: _Step, end: SandboxExit) -> bool:
+        """Replace a sandbox that the infrastructure has lost; ZenML's record stays the same.
 
         Raises:
-            RunFailedError: Modal refuses another.
+            RunFailedError: Modal refuses another sandbox.
         """
-        most = self.order.infrastructure_retries
-        if not end.is_infrastructure or going.restarts >= most or self._is_unwanted(going):
+        if not end.is_infrastructure or self._is_cancelled(submitted):
             return False
-        if not await asyncio.to_thread(self.may_go_on, going.step.step_run):
+        if not await asyncio.to_thread(self.is_awaited, submitted.step.step_run):
             return False
-        going.restarts += 1
-        again = f"It is started again ({going.restarts} of {most}), at no retry's cost."
-        self._tell(going, "retrying", exit_code=end.exit_code, reason=f"{end.reason} {again}")
-        await self._create(going)
+        next_action = submitted.attempts.restart()
+        if next_action is None:
+            return False
+        submitted.attempts.emit_end("retrying", end, next_action)
+        await self._create(submitted)
         return True
 
-    def _is_unwanted(self, going: _Going) -> bool:
-        ending = self._given_up.is_set() or going.step.run_id in self._closed
-        return ending or going.unwanted
+    def _is_cancelled(self, submitted: _Step) -> bool:
+        ending = self._ending.is_set() or submitted.step.run_id in self._closed_runs
+        return ending or submitted.cancelled
 
-    def _leave(self, going: _Going) -> None:
-        """Make room for the next step."""
-        if going.placed:
-            going.placed = False
-            self._room.release()
+    def _release_slot(self, submitted: _Step) -> None:
+        if submitted.has_slot:
+            submitted.has_slot = False
+            self._slots.release()
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_background(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def _ask(self, question: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(question, self._loop).result()
-
-    def _wanted(self, going: _Going) -> SandboxRequest:
-        step = going.step
-        return build_request(
-            self.order,
-            step.name,
-            step.sandbox,
-            attempt=going.sandboxes,
-            retries=going.restarts,
-            record=step.step_run,
-            dynamic_run=step.run_id,
-        )
-
-    def _tell_running(self, going: _Going) -> None:
-        assert going.member is not None
-        asked = going.step.sandbox
-        self._tell(
-            going,
-            "running",
-            sandbox=going.member.id,
-            gpu=going.member.gpu or next(iter(asked.gpus), None),
-            cpu=asked.cpu,
-            memory=asked.memory,
-        )
-
-    def _tell(self, going: _Going, state: StepState, **more: Any) -> None:
-        emit_step_event(going.step.name, state, attempt=max(going.sandboxes, 1), **more)
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-def _fleet(order: RunManifest) -> StepSandboxes:
+def _sandboxes(manifest: RunManifest) -> StepSandboxes:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
-    return StepSandboxes(
-        order, {name: os.environ[name] for name in order.variables}, Path.cwd(), log_line
-    )
+    variables = {name: os.environ[name] for name in manifest.variables}
+    return StepSandboxes(manifest, variables, Path.cwd(), log_line)

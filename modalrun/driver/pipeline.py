@@ -103,8 +103,8 @@ def run(runner: StepRunner, stop: threading.Event | None = None) -> bool:
         runner.graph,
         mode=FailureMode(runner.failure_mode),
         max_parallelism=limit,
-        done=runner.done,
     )
+    scheduler.restore(runner.done)
     for step in runner.done:
         emit_step_event(step, "cached")
     walk = _one_by_one if limit == 1 else _side_by_side

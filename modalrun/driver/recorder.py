@@ -1,4 +1,4 @@
-"""What the driver asks ZenML, from one thread, so that its loop never waits for it."""
+"""Call ZenML from one thread, so that the driver's event loop never waits for it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds between two tries while ZenML can't be asked, growing."""
+"""Seconds between two calls while ZenML can't be reached, growing."""
 
 TROUBLED_TRIES = 8
-"""How often a question is put to a server that answers with an error of its own: a minute or so."""
+"""How often a call is made that a server answers with an error of its own: for about a minute."""
 
 
-class Records:
-    """The records of one run in ZenML. While ZenML can't be reached, it is asked again."""
+class AsyncRecorder:
+    """Call a run's `RunRecorder`, again and again while ZenML can't be reached."""
 
-    def __init__(self, run_id: str, say: Callable[[str], None]) -> None:
-        """
+    def __init__(self, run_id: str, log: Callable[[str], None]) -> None:
+        """Prepare for a run; ZenML is imported with the first call.
+
         Args:
             run_id: ZenML's run id.
-            say: Is told when ZenML can't be reached.
+            log: Gets a line whenever ZenML can't be reached.
         """
         self._run_id = run_id
-        self._say = say
+        self._log = log
         self._recorder: RunRecorder | None = None
-        # ZenML's store is not made for several threads, and SQLite would make them wait anyway.
+        # ZenML's store is not thread-safe, and SQLite would serialize the calls anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="zenml")
 
-    async def ask(self, question: Callable[[RunRecorder], T]) -> T:
-        """What ZenML answers, asked until it does.
+    async def call(self, question: Callable[[RunRecorder], T]) -> T:
+        """Call a function with the recorder until ZenML answers; return its result.
 
         Raises:
-            Exception: ZenML refuses, or has had trouble of its own for a while.
+            Exception: ZenML refuses, or answers with errors of its own for too long.
         """
         loop = asyncio.get_running_loop()
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
@@ -52,11 +53,11 @@ class Records:
             try:
                 return await loop.run_in_executor(self._thread, lambda: question(self._loaded()))
             except ConnectionLostError as error:
-                self._say(f"{error.message}; trying again")
+                self._log(f"{error.message}; trying again")
             except Exception as error:
                 if not _is_trouble(error) or tries >= TROUBLED_TRIES:
                     raise
-                self._say(f"ZenML has trouble: {type(error).__name__}: {error}; trying again")
+                self._log(f"ZenML has trouble: {type(error).__name__}: {error}; trying again")
             await asyncio.sleep(next(waits))
 
     def _loaded(self) -> RunRecorder:
@@ -69,7 +70,7 @@ class Records:
 
 
 def _is_trouble(error: Exception) -> bool:
-    """Whether asking again may help: a server's status 500, a request or database that broke.
+    """Return whether a further call may help: status 500, a broken request or database.
 
     The first is a RuntimeError (`zen_server/exceptions.py:100`, ZenML 0.98.0), those of `requests`
     are OSErrors, and SQLAlchemy has its own.

@@ -1,4 +1,4 @@
-"""Which step may start when. Pure: events in, actions out, no clock and no I/O."""
+"""Decide which step may start when. Pure: events in, actions out, no clock and no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class FailureMode(str, Enum):
-    """What a failed step means for the others; the values are ZenML's `ExecutionMode`."""
+    """Tell what a failed step means for the others; the values are ZenML's `ExecutionMode`."""
 
     FAIL_FAST = "fail_fast"
     STOP_ON_FAILURE = "stop_on_failure"
@@ -16,7 +16,7 @@ class FailureMode(str, Enum):
 
 
 class State(str, Enum):
-    """Where a step stands. The last three are final."""
+    """Tell the state of a step. The last three are final."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -34,7 +34,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Skip:
-    """This step will not run; `reason` is a sentence for the log."""
+    """Do not run this step; `reason` is a sentence for the log."""
 
     step: str
     reason: str
@@ -44,12 +44,12 @@ Action = Start | Skip
 
 
 class Scheduler:
-    """Walks a graph of steps: starts each as soon as its parents and `max_parallelism` let it.
+    """Walk a graph of steps: start each as soon as its parents and `max_parallelism` let it.
 
     Steps that could start at the same time start in the graph's order.
 
     Attributes:
-        states: Where each step stands.
+        states: The state of each step.
     """
 
     def __init__(
@@ -58,20 +58,16 @@ class Scheduler:
         *,
         mode: FailureMode = FailureMode.CONTINUE_ON_FAILURE,
         max_parallelism: int | None = None,
-        done: Collection[str] = (),
-        running: Collection[str] = (),
     ) -> None:
-        """Set up; nothing starts before `start`.
+        """Check the graph; nothing starts before `start`.
 
         Args:
             graph: Each step -> the steps it waits for.
             mode: What a failure means for steps that don't depend on it.
             max_parallelism: How many steps may run at once; None for no bound.
-            done: Steps that have succeeded earlier and don't run again.
-            running: Steps that were started by somebody else; their end is still to be told.
 
         Raises:
-            ValueError: A step waits for one that is not there, for itself, or in a circle.
+            ValueError: A step waits for one that doesn't exist, for itself, or in a circle.
         """
         for step, parents in graph.items():
             for parent in parents:
@@ -83,14 +79,8 @@ class Scheduler:
         self._mode = mode
         self._limit = max_parallelism or len(graph)
         self._stopping: str | None = None
-        self.states = {
-            step: State.SUCCEEDED
-            if step in done
-            else State.RUNNING
-            if step in running
-            else State.WAITING
-            for step in graph
-        }
+        self._started = False
+        self.states = dict.fromkeys(graph, State.WAITING)
 
     @property
     def finished(self) -> bool:
@@ -102,12 +92,26 @@ class Scheduler:
         """Whether every step has succeeded."""
         return all(s is State.SUCCEEDED for s in self.states.values())
 
+    def restore(self, done: Collection[str], running: Collection[str] = ()) -> None:
+        """Set the states of steps that succeeded or were started before; call it before `start`.
+
+        Args:
+            done: Steps that have succeeded and don't run again.
+            running: Steps that run already; `ended` is called for them later.
+        """
+        for step in self.states:
+            if step in done:
+                self.states[step] = State.SUCCEEDED
+            elif step in running:
+                self.states[step] = State.RUNNING
+
     def start(self) -> list[Action]:
-        """The first actions."""
+        """Return the first actions."""
+        self._started = True
         return self._advance()
 
     def ended(self, step: str, *, succeeded: bool) -> list[Action]:
-        """A running step has ended; returns what follows from it.
+        """Return the actions that follow from the end of a running step.
 
         Raises:
             ValueError: The step isn't running.
@@ -120,14 +124,14 @@ class Scheduler:
         return self._advance()
 
     def stop(self, reason: str) -> list[Action]:
-        """Start nothing any more; what runs may end by itself."""
+        """Start nothing any more; running steps may finish."""
         self._stopping = self._stopping or reason
-        return self._advance()
+        return self._advance() if self._started else []
 
     def _advance(self) -> list[Action]:
         actions: list[Action] = []
         running = sum(state is State.RUNNING for state in self.states.values())
-        # Parents may stand after their children in the mapping: go on until nothing changes.
+        # A parent may follow its child in the mapping: repeat until nothing changes.
         changed = True
         while changed:
             changed = False
@@ -158,7 +162,7 @@ class Scheduler:
 
 
 def _circle(graph: Mapping[str, Collection[str]]) -> list[str] | None:
-    """Steps that wait for one another, the first one again at the end; None if there are none."""
+    """Return steps that wait for one another, the first one again at the end; None without any."""
     waiting = {step: set(parents) for step, parents in graph.items()}
     while free := [step for step, parents in waiting.items() if not parents]:
         for step in free:

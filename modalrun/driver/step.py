@@ -32,6 +32,7 @@ from modalrun.run.contract import (
     EXIT_FAILED,
     EXIT_TERMINATED,
     EXIT_UNRECORDED,
+    GPU,
     RUN_ID,
     STEP,
     STEP_METADATA,
@@ -142,7 +143,7 @@ def end(code: int) -> NoReturn:
 def _facts() -> StepMetadata | None:
     text = os.environ.get(STEP_METADATA)
     # The driver can't know the id of a sandbox that it is about to create.
-    here = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID")}
+    here = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID"), "gpu": os.environ.get(GPU)}
     return metadata.from_json(StepMetadata, {**here, **json.loads(text)}) if text else None
 
 

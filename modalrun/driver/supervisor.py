@@ -139,7 +139,7 @@ def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thr
 
 
 def _is_driver() -> bool:
-    """Whether the child has step sandboxes: it drives a `per_step` run, by its order."""
+    """Whether the child has step sandboxes: it drives a `per_step` run, by its manifest."""
     return sys.argv[1] == DRIVER_MODULE or (sys.argv[1] == DYNAMIC_MODULE and len(sys.argv) > 2)
 
 
@@ -231,9 +231,9 @@ def _dead_child(
         # The driver judges it: it may have the step executed again, for the same record.
         return EXIT_UNRECORDED if unrecorded else result
     if RUN_ID in environment:
-        # A driver has step sandboxes to end, which its order leads to.
-        order = sys.argv[2:]
-        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *order]
+        # A driver has step sandboxes to end, which its manifest leads to.
+        manifest = sys.argv[2:]
+        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
         subprocess.run(command, env=environment, check=False)
     return result
 

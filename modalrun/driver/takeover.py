@@ -1,4 +1,4 @@
-"""What a driver finds that takes over from another one, and what it tells of it. Pure."""
+"""Restore the state that an earlier driver of a run has left, for the driver that replaces it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modalrun.driver.static_step import StaticStep, is_running
 from modalrun.run.events import StepEvent
 from modalrun.run.records import StepRecord
+from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox
@@ -15,42 +17,87 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Takeover:
-    """What an earlier driver of the run has left behind.
+    """Hold what an earlier driver of the run has left.
 
     Attributes:
-        members: The sandboxes that run.
-        states: ZenML's record of each step that has one.
+        sandboxes: The step sandboxes that run.
+        records: ZenML's last record of each step that has one.
     """
 
-    members: Sequence[StepSandbox]
-    states: Mapping[str, StepRecord]
+    sandboxes: Sequence[StepSandbox]
+    records: Mapping[str, StepRecord]
+
+    @property
+    def successful(self) -> set[str]:
+        """The steps that have succeeded."""
+        return {name for name, record in self.records.items() if record.successful}
+
+    def restore(
+        self, steps: Mapping[str, StaticStep], done: Collection[str]
+    ) -> Iterator[StepSandbox]:
+        """Restore attempts, records and running sandboxes of the steps.
+
+        Args:
+            steps: The steps of the run by name.
+            done: The steps that have succeeded.
+
+        Yields:
+            Running sandboxes that no step needs.
+        """
+        by_tag = {fit(name, MAX_TAG): step for name, step in steps.items()}
+        for sandbox in sorted(self.sandboxes, key=lambda sandbox: sandbox.attempt):
+            step = by_tag.get(sandbox.step)
+            if step is None or step.attempts.name in done:
+                continue
+            step.attempts.count = sandbox.attempt
+            if step.attempts.sandbox is not None:
+                # It was given up when the later one was created.
+                yield step.attempts.sandbox
+                step.attempts.sandbox = None
+            if sandbox.early and step.attempts.name not in self.records:
+                # Whether it may begin is unknown; it has not begun its step.
+                yield sandbox
+            else:
+                step.attempts.sandbox = sandbox
+        for name, record in self.records.items():
+            if name not in steps:
+                continue
+            steps[name].recorded = record
+            attempts = steps[name].attempts
+            metadata = record.metadata
+            restarts = metadata.infrastructure_retries if metadata is not None else None
+            # A restart has a sandbox of its own, and so a name, but no record.
+            attempts.count = max(attempts.count, record.attempt + (restarts or 0))
+            # The last attempt of a "retrying" record has failed as well.
+            attempts.failures = record.attempt - (0 if record.status == "retrying" else 1)
+            attempts.record = record.id if is_running(record) else None
 
 
-def told_again(
-    states: Mapping[str, StepRecord], steps: Collection[str], now: float
+def finished_steps(
+    records: Mapping[str, StepRecord], steps: Collection[str], now: float
 ) -> Iterator[StepEvent]:
-    """The ends of steps that are done: who reads only this driver's journal needs them too.
+    """Yield the ends of successful steps again, for readers of only this driver's journal.
 
     Args:
-        states: ZenML's record of each step that has one.
-        steps: The steps of the run whose ends nobody has told yet.
+        records: ZenML's last record of each step that has one.
+        steps: The steps whose ends this driver has not emitted.
         now: In seconds since the epoch; for records without an end.
     """
-    for name, state in states.items():
-        if name not in steps or not state.successful:
+    for name, record in records.items():
+        if name not in steps or not record.successful:
             continue
+        cached = record.status == "cached"
         # The sandbox of a cached step belongs to another run.
-        facts = None if state.status == "cached" else state.metadata
-        again = facts.infrastructure_retries if facts is not None else None
+        metadata = None if cached else record.metadata
+        restarts = metadata.infrastructure_retries if metadata is not None else None
         yield StepEvent(
             name,
-            "cached" if state.status == "cached" else "completed",
-            at=state.ended or now,
-            # A try for infrastructure has a sandbox of its own, but no record.
-            attempt=state.attempt + (again or 0),
-            sandbox=facts.sandbox_id if facts is not None else None,
-            gpu=facts.gpu if facts is not None else None,
-            cpu=facts.cpu if facts is not None else None,
-            memory=facts.memory if facts is not None else None,
-            began=None if state.status == "cached" else state.began,
+            "cached" if cached else "completed",
+            at=record.ended or now,
+            attempt=record.attempt + (restarts or 0),
+            sandbox=metadata.sandbox_id if metadata is not None else None,
+            gpu=metadata.gpu if metadata is not None else None,
+            cpu=metadata.cpu if metadata is not None else None,
+            memory=metadata.memory if metadata is not None else None,
+            began=None if cached else record.began,
         )

@@ -27,8 +27,8 @@ from modalrun.observe.attach import OnInterrupt, RunHandle
 from modalrun.output import reporter
 from modalrun.output.reporter import Reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
-from modalrun.run import manifest as orders
 from modalrun.run import sandbox_exit
+from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
 from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
@@ -112,7 +112,7 @@ def submit(
         submitted = submission.handle
         # Only `create_run` returns a finished run, which needs no sandbox.
         assert submitted is not None
-        if not job.plan.synchronous:
+        if not job.plan.settings.synchronous:
             with interrupts.deferred():
                 shown.summary(attach.accepted(submitted))
             return None
@@ -147,7 +147,7 @@ def status(
     with _worded(), _same_variables():
         view = runs.look(queries.run_record(run))
         if view.state == LOST and view.over:
-            view = reconcile.reconcile(view.run).view
+            view = reconcile.reconcile(view).status
         for note in view.notes:
             logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
         known = {status.value for status in ExecutionStatus}
@@ -181,9 +181,9 @@ def _source_root(run: PipelineRunResponse) -> Path:
         return Path(source_utils.get_source_root()).resolve()
     root = Path(Client.find_repository() or Path.cwd()).resolve()
     with contextlib.suppress(ValueError):
-        order = orders.from_metadata(run.run_metadata)
-        if order is not None and Path(order.source_root).is_dir():
-            root = Path(order.source_root)
+        manifest = RunManifest.from_metadata(run.run_metadata)
+        if manifest is not None and manifest.source.root.is_dir():
+            root = manifest.source.root
     source_utils.set_custom_source_root(str(root))
     return root
 
@@ -195,7 +195,7 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
     spec = bare_spec(target, source_root)
-    return preflight.check(spec, snapshots.stored(snapshot_id, spec), shown)
+    return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 
 def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:

@@ -69,7 +69,7 @@ def main() -> int:
     logging.getLogger("grpclib").setLevel(logging.ERROR)
 
     from modalrun import __version__
-    from modalrun.localmodal.server.server import LocalServer
+    from modalrun.localmodal.local_server import LocalServer
 
     open_files = _raise_open_files()
 

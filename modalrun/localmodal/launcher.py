@@ -15,17 +15,24 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from modalrun.errors import InternalError, ModalrunError, NotFoundError
 from modalrun.localmodal.preload import Preload
+from modalrun.localmodal.server_info import (
+    VARIABLES,
+    NoAnswerError,
+    ServerInfo,
+    ask,
+    ask_parts,
+    read_info,
+)
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import SandboxLog
 from modalrun.localmodal.storage.paths import STATE_VARIABLE, StateDir, default_state_dir
@@ -47,16 +54,6 @@ __all__ = [
     "stored",
 ]
 
-# What `ServerInfo.environ` sets.
-VARIABLES = (
-    "MODAL_SERVER_URL",
-    "MODAL_TOKEN_ID",
-    "MODAL_TOKEN_SECRET",
-    "MODAL_ENVIRONMENT",
-    "MODAL_CONFIG_PATH",
-    "NO_PROXY",
-    "no_proxy",
-)
 
 IDLE_TIMEOUT_VARIABLE = "MODALRUN_LOCAL_IDLE_TIMEOUT"
 PRELOAD_VARIABLE = "MODALRUN_LOCAL_PRELOAD"
@@ -66,96 +63,7 @@ DEFAULT_RETENTION_DAYS = 30.0
 
 _START_LIMIT = 30.0
 _STOP_LIMIT = 30.0
-_ANSWER_LIMIT = 5.0
 _LOG_TAIL = 2000
-
-
-@dataclass(frozen=True)
-class ServerInfo:
-    """A running server. `started_at` is in seconds since 1970."""
-
-    url: str
-    token_id: str
-    token_secret: str
-    pid: int
-    state_dir: Path
-    version: str
-    started_at: float
-
-    def __repr__(self) -> str:
-        return f"ServerInfo(url={self.url!r}, pid={self.pid}, state_dir={str(self.state_dir)!r})"
-
-    def environ(self) -> dict[str, str]:
-        """The variables that point the Modal SDK and CLI to this server, and to nothing else.
-
-        They also keep the profiles of the user's ~/.modal.toml and a proxy out of the way (the SDK
-        honours HTTP_PROXY, also for 127.0.0.1).
-        """
-        local = ["127.0.0.1", "localhost"]
-        current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
-        kept = [host for host in current.split(",") if host and host not in local]
-        no_proxy = ",".join([*kept, *local])
-        config = str(StateDir(self.state_dir).modal_config)
-        values = (self.url, self.token_id, self.token_secret, "main", config, no_proxy, no_proxy)
-        return dict(zip(VARIABLES, values, strict=True))
-
-
-class _NoAnswerError(Exception):
-    """Nobody, or somebody else, answers where the server should be."""
-
-
-def _ask_parts(
-    info: ServerInfo, method: str, path: str, limit: float | None, body: bytes = b""
-) -> Iterator[bytes]:
-    """One HTTP request to the server; the body of its answer as it comes.
-
-    Args:
-        limit: Seconds to wait for each part; None to wait for as long as it takes.
-
-    Raises:
-        _NoAnswerError: Nobody answers, or not with 200.
-    """
-    host, _, port = info.url.removeprefix("http://").partition(":")
-    request = (
-        f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
-        f"Authorization: Bearer {info.token_secret}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    answer = b""
-    try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWER_LIMIT) as connection:
-            connection.sendall(request.encode() + body)
-            connection.settimeout(limit)
-            while b"\r\n\r\n" not in answer and (part := connection.recv(65536)):
-                answer += part
-            head, _, body = answer.partition(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200 "):
-                raise _NoAnswerError(head.split(b"\r\n")[0].decode("latin-1"))
-            yield body
-            while part := connection.recv(65536):
-                yield part
-    except (OSError, ValueError) as error:
-        raise _NoAnswerError(str(error)) from error
-
-
-def _ask(info: ServerInfo, method: str, path: str, body: bytes = b"") -> bytes:
-    """One HTTP request to the server; the body of its answer. Raises _NoAnswerError."""
-    return b"".join(_ask_parts(info, method, path, _ANSWER_LIMIT, body))
-
-
-def _read_info(state: StateDir) -> ServerInfo | None:
-    try:
-        values: dict[str, Any] = json.loads(state.info_file.read_text(encoding="utf-8"))
-        return ServerInfo(
-            url=values["url"],
-            token_id=values["token_id"],
-            token_secret=values["token_secret"],
-            pid=values["pid"],
-            state_dir=state.root,
-            version=values["version"],
-            started_at=values["started_at"],
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _holder(state: StateDir) -> int | None:
@@ -190,12 +98,12 @@ def _state(state_dir: Path | None) -> StateDir:
 
 def _look(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
     """The server that the info file names, and what it says of itself; None if it is silent."""
-    info = _read_info(state)
+    info = read_info(state)
     if info is None:
         return None
     try:
-        answer: dict[str, Any] = json.loads(_ask(info, "GET", "/status"))
-    except (_NoAnswerError, ValueError):
+        answer: dict[str, Any] = json.loads(ask(info, "GET", "/status"))
+    except (NoAnswerError, ValueError):
         return None
     return (info, answer) if answer.get("pid") == info.pid else None
 
@@ -225,10 +133,10 @@ def follow(sandbox_id: str | None, state_dir: Path | None = None) -> Iterator[by
     info = running(state_dir)
     try:
         if info is None:
-            raise _NoAnswerError("no server runs")
+            raise NoAnswerError("no server runs")
         path = f"/log/{sandbox_id}" if sandbox_id else "/log"
-        yield from _ask_parts(info, "GET", path, None)
-    except _NoAnswerError as error:
+        yield from ask_parts(info, "GET", path, None)
+    except NoAnswerError as error:
         raise NotFoundError(f"No output of '{sandbox_id}' to follow: {error}") from None
 
 
@@ -285,9 +193,9 @@ def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
             "The local Modal server does not run.", hint="Without it no sandbox runs."
         )
     try:
-        parts = _ask_parts(info, "POST", f"/kill/{sandbox_id}", _STOP_LIMIT)
+        parts = ask_parts(info, "POST", f"/kill/{sandbox_id}", _STOP_LIMIT)
         answer = json.loads(b"".join(parts))
-    except (_NoAnswerError, ValueError) as error:
+    except (NoAnswerError, ValueError) as error:
         raise NotFoundError(
             f"The local Modal server knows no sandbox '{sandbox_id}' ({error}).",
             hint="`modalrun local status` shows those that run.",
@@ -343,8 +251,8 @@ def preload(info: ServerInfo, wanted: Preload) -> None:
     chosen = os.environ.get(PRELOAD_VARIABLE)
     if chosen is not None:
         wanted = replace(wanted, modules=tuple(chosen.replace(",", " ").split()))
-    with contextlib.suppress(_NoAnswerError):
-        _ask(info, "POST", "/preload", json.dumps(wanted.to_json()).encode())
+    with contextlib.suppress(NoAnswerError):
+        ask(info, "POST", "/preload", json.dumps(wanted.to_json()).encode())
 
 
 def _seconds(idle_timeout: float | None) -> float:
@@ -396,7 +304,7 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
         for descriptor in (ready, log, theirs):
             if descriptor >= 0:
                 os.close(descriptor)
-    info = _read_info(state) if said else None
+    info = read_info(state) if said else None
     if info is None:
         with state.server_log.open("rb") as file:
             file.seek(max(before, state.server_log.stat().st_size - _LOG_TAIL))
@@ -450,12 +358,12 @@ def stop(state_dir: Path | None = None) -> bool:
     holder = _holder(state)
     if holder is None:
         return False
-    info = _read_info(state)
+    info = read_info(state)
     try:
         if info is None or info.pid != holder:
-            raise _NoAnswerError
-        _ask(info, "POST", "/stop")
-    except _NoAnswerError:
+            raise NoAnswerError
+        ask(info, "POST", "/stop")
+    except NoAnswerError:
         with contextlib.suppress(ProcessLookupError):
             if holder:
                 os.kill(holder, signal.SIGTERM)

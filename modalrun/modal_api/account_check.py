@@ -13,7 +13,7 @@ from modalrun.errors import AuthenticationError, ConnectionLostError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import Named
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
 from modalrun.spec.run_spec import Target
 from modalrun.util.reachability import ask
 
@@ -47,10 +47,11 @@ class AccountNeeds:
     @classmethod
     def of(cls, plan: Plan) -> AccountNeeds:
         """Collect the names in a plan, each once."""
-        bases = [sandbox.image.base for sandbox in plan.sandboxes]
+        origin = plan.origins["workspace"]
+        bases = [recipe.base for recipe in plan.images.values()]
         return cls(
-            plan.environment,
-            (plan.workspace, plan.origins["workspace"].source) if plan.workspace else None,
+            plan.settings.modal_environment,
+            (origin.value, origin.source) if origin.value else None,
             tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)),
             tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)),
             tuple(dict.fromkeys(b.name for b in bases if isinstance(b, Named) and not b.is_id)),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, UsageError
 from modalrun.localmodal import launcher
 from modalrun.modal_api.errors import translated
-from modalrun.spec.run_spec import Target
+from modalrun.run.run_plan import Target
 from modalrun.util.reachability import CONNECT_SECONDS, connection_problem
 
 if TYPE_CHECKING:
@@ -99,18 +98,6 @@ class Connection:
 
         with translated():
             return modal.Sandbox.from_id(sandbox_id, client=self.client)
-
-    def rates(self) -> dict[str, Decimal] | None:
-        """The account's own prices; None where Modal doesn't give them."""
-        import modal
-
-        try:
-            rates = modal.Workspace.from_context(client=self.client).billing.rates()
-            return dict(rates.items())
-        except Exception:
-            # A price list is not worth failing for: UNIMPLEMENTED on the local Modal server,
-            # PERMISSION_DENIED for some members of a workspace.
-            return None
 
     def driver_environment(self) -> dict[str, str]:
         """Return the variables that the driver of a `per_step` run connects with. Never shown.

@@ -16,6 +16,7 @@ from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import (
     CODE_FOLDER,
+    PACKAGE_FOLDER,
     BuiltByZenML,
     FromDockerfile,
     FromRegistry,
@@ -25,15 +26,12 @@ from modalrun.plan.image_recipe import (
     RegistryCredentials,
     Slim,
 )
-from modalrun.plan.planner import Plan
-from modalrun.plan.requirement_lines import is_plain
-from modalrun.run.manifest import ORDER_FILE
+from modalrun.plan.model import Plan
+from modalrun.plan.requirements import is_plain
+from modalrun.run.manifest import MANIFEST_FILE
 
 if TYPE_CHECKING:
     import modal
-
-PACKAGE_FOLDER = "/opt/modalrun"
-"""Where modalrun's own source is mounted. Not /root, which another user may not read."""
 
 APP_FOLDER = "/app"
 """What `DockerSettings.user` owns, as in images that ZenML builds."""
@@ -168,19 +166,24 @@ class Builder:
 
 def build_images(
     connection: Connection, plan: Plan, source: Path, registry: RegistryCredentials | None = None
-) -> dict[ImageRecipe, str]:
-    """Have Modal build the images of all sandboxes side by side; return Modal's ids of them.
+) -> dict[str, str]:
+    """Have Modal build the images of all sandboxes side by side.
+
+    Returns:
+        Each key of `plan.images` -> Modal's id of the built image.
 
     Raises:
         ModalrunError: As for `Builder.build`.
     """
-    app = connection.app(plan.app_name, plan.environment)
-    builder = Builder(connection.client, app, plan.environment, registry)
-    return builder.build_all([sandbox.image for sandbox in plan.sandboxes], source)
+    environment = plan.settings.modal_environment
+    app = connection.app(plan.settings.app_name, environment)
+    builder = Builder(connection.client, app, environment, registry)
+    built = builder.build_all(plan.images.values(), source)
+    return {key: built[recipe] for key, recipe in plan.images.items()}
 
 
 def with_files(
-    image: modal.Image, source: Path, *, package: bool, order: Path | None = None
+    image: modal.Image, source: Path, *, package: bool, manifest: Path | None = None
 ) -> modal.Image:
     """An image with the source tree at `CODE_FOLDER`, mounted: no layer, so nothing is rebuilt.
 
@@ -188,22 +191,16 @@ def with_files(
         image: A finished image.
         source: The folder with the source tree.
         package: Whether modalrun's own source is mounted too, at `PACKAGE_FOLDER`.
-        order: The order for a driver, a file.
+        manifest: The file with the manifest for a driver.
     """
-    if order is not None:
-        image = image.add_local_file(order, ORDER_FILE)
+    if manifest is not None:
+        image = image.add_local_file(manifest, MANIFEST_FILE)
     if package:
         image = image.add_local_dir(
             Path(modalrun.__file__).parent, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_no_source
         )
     # A driver adds its own folder, in which Python may have left what it compiled.
     return image.add_local_dir(source, CODE_FOLDER, ignore=["**/__pycache__"])
-
-
-def python_path(recipe: ImageRecipe) -> str:
-    """The PYTHONPATH of a sandbox with modalrun's source: before what the image sets."""
-    own = recipe.variable("PYTHONPATH")
-    return f"{PACKAGE_FOLDER}:{own}" if own else PACKAGE_FOLDER
 
 
 def ignore_matcher(lines: Iterable[str], where: str) -> Callable[[Path], bool]:

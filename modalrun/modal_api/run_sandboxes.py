@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ from modalrun.modal_api import images
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
-from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.planner import Plan, SandboxSpec
-from modalrun.plan.resources import limited
+from modalrun.modal_api.sandbox_arguments import SandboxArguments
+from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import TAG_AFTER
 
 if TYPE_CHECKING:
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
 
 def create(
     connection: Connection,
-    plan: Plan,
+    plan: RunPlan,
     spec: SandboxSpec,
     secrets: Mapping[str, str],
     source: Path,
     *,
     say: Callable[[str], None] = lambda _: None,
-    registry: RegistryCredentials | None = None,
-    order: Path | None = None,
+    manifest: Path | None = None,
     earlier: str | None = None,
 ) -> RunningSandbox:
     """Create the run sandbox, or find it if an earlier call has created it.
@@ -44,35 +44,36 @@ def create(
     Args:
         connection: To Modal.
         plan: For the app and environment.
-        spec: The sandbox, with its name.
+        spec: The sandbox, with its name; its image is built.
         secrets: Environment variables that travel as a Modal secret.
         source: The folder that is mounted at `CODE_FOLDER` in the sandbox.
         say: Called with a message when another GPU is requested.
-        registry: For an image in a private registry.
-        order: The file with the run manifest, of a `per_step` run.
+        manifest: The file with the run manifest, of a `per_step` run.
         earlier: The id of a sandbox of this name that has ended and must not be returned.
 
     Raises:
         UsageError: Modal refuses an argument.
-        AuthenticationError, NotFoundError, CapacityError, RunFailedError: The token, the
-            environment, a secret or volume, capacity, or the image build; nothing was created.
+        AuthenticationError, NotFoundError, CapacityError: The token, the environment, a secret or
+            volume, or capacity; nothing was created.
         UnknownOutcomeError: Modal's answer was lost, and Modal can't be asked again.
     """
-    app = connection.app(plan.app_name, plan.environment)
-    builder = images.Builder(connection.client, app, plan.environment, registry)
-    image = images.with_files(
-        builder.build(spec.image, source),
-        source,
-        package=connection.target == "modal",
-        order=order,
-    )
-    arguments = {**_arguments(connection, plan, spec, secrets), "app": app, "image": image}
-    if earlier is not None:
-        arguments["tags"] = {**spec.tags, TAG_AFTER: earlier}
+    import modal
 
-    def create(gpu: str | None, *others: str) -> RunningSandbox:
+    client = connection.client
+    app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
+    built = modal.Image.from_id(spec.image, client=client)
+    image = images.with_files(
+        built, source, package=connection.target == "modal", manifest=manifest
+    )
+    if earlier is not None:
+        spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
+    sandbox_arguments = SandboxArguments(plan, secrets, client)
+
+    def create(gpu: str | None, *others: str | None) -> RunningSandbox:
+        arguments = {"app": app, "image": image, "client": client}
+        arguments |= sandbox_arguments.of(spec, gpu)
         try:
-            sandbox = _create_or_find(connection, plan, spec, {**arguments, "gpu": gpu}, earlier)
+            sandbox = _create_or_find(connection, plan, spec, arguments, earlier)
         except CapacityError as error:
             if not others or error.rate_limited:
                 raise
@@ -80,10 +81,10 @@ def create(
             return create(*others)
         return RunningSandbox(connection, sandbox, app_id=str(app.app_id), gpu=gpu)
 
-    return create(spec.resources.gpu, *spec.resources.other_gpus)
+    return create(*(spec.resources.gpus or (None,)))
 
 
-def find_running(connection: Connection, plan: Plan, spec: SandboxSpec) -> str | None:
+def find_running(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
     """Return Modal's id of the running sandbox with the name of a spec; None if there is none.
 
     Raises:
@@ -95,7 +96,7 @@ def find_running(connection: Connection, plan: Plan, spec: SandboxSpec) -> str |
         return None
 
 
-def find_last(connection: Connection, plan: Plan, spec: SandboxSpec) -> str | None:
+def find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
     """Return Modal's id of the last sandbox with the name of a spec, running or ended.
 
     Raises:
@@ -107,7 +108,7 @@ def find_last(connection: Connection, plan: Plan, spec: SandboxSpec) -> str | No
         return None
 
 
-def terminate(connection: Connection, plan: Plan, spec: SandboxSpec) -> None:
+def terminate(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> None:
     """Terminate a sandbox that may or may not have been created.
 
     Raises:
@@ -117,49 +118,9 @@ def terminate(connection: Connection, plan: Plan, spec: SandboxSpec) -> None:
         _find_last(connection, plan, spec).terminate()
 
 
-def _arguments(
-    connection: Connection, plan: Plan, spec: SandboxSpec, secrets: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the keyword arguments of `modal.Sandbox.create`, except app, image and GPU."""
-    import modal
-
-    client, local = connection.client, connection.target == "local"
-    env: dict[str, str | None] = dict(spec.env)
-    if not local:
-        # A driver's image is named by its id, which does not tell what variables it sets.
-        env.setdefault("PYTHONPATH", images.python_path(spec.image))
-    asked = spec.resources
-    cpu, memory = limited(asked.cpu, asked.cpu_limit, asked.memory, asked.memory_limit)
-    named = [
-        modal.Secret.from_name(name, environment_name=plan.environment, client=client)
-        for name in spec.secrets
-    ]
-    volumes = {
-        path: modal.Volume.from_name(
-            name, environment_name=plan.environment, create_if_missing=local, client=client
-        )
-        for name, path in spec.volumes.items()
-    }
-    return {
-        "name": spec.name,
-        "tags": dict(spec.tags),
-        "env": env,
-        # Ours last: a named secret must not replace what the run needs to reach ZenML.
-        "secrets": [*named, modal.Secret.from_dict(dict(secrets))],
-        "volumes": volumes,
-        "timeout": spec.timeout,
-        "workdir": spec.workdir,
-        "cpu": cpu,
-        "memory": memory,
-        "cloud": spec.cloud,
-        "region": list(spec.regions) or None,
-        "client": client,
-    }
-
-
 def _create_or_find(
     connection: Connection,
-    plan: Plan,
+    plan: RunPlan,
     spec: SandboxSpec,
     arguments: dict[str, Any],
     earlier: str | None,
@@ -180,7 +141,7 @@ def _create_or_find(
             raise UnknownOutcomeError(
                 "The connection to Modal was lost while the run sandbox was being created;"
                 " whether it runs is unknown.",
-                hint=f"Look for the sandbox '{spec.name}' in the app '{plan.app_name}'"
+                hint=f"Look for the sandbox '{spec.name}' in the app '{plan.settings.app_name}'"
                 " before you submit again.",
             ) from second
         if found.object_id == earlier:
@@ -188,7 +149,7 @@ def _create_or_find(
         return found
 
 
-def _find_last(connection: Connection, plan: Plan, spec: SandboxSpec) -> modal.Sandbox:
+def _find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> modal.Sandbox:
     try:
         return _find(connection, plan, spec, include_terminated=True)
     except NotFoundError:
@@ -197,15 +158,15 @@ def _find_last(connection: Connection, plan: Plan, spec: SandboxSpec) -> modal.S
 
 
 def _find(
-    connection: Connection, plan: Plan, spec: SandboxSpec, *, include_terminated: bool
+    connection: Connection, plan: RunPlan, spec: SandboxSpec, *, include_terminated: bool
 ) -> modal.Sandbox:
     import modal
 
     with translated():
         return modal.Sandbox.from_name(
-            plan.app_name,
+            plan.settings.app_name,
             str(spec.name),
-            environment_name=plan.environment,
+            environment_name=plan.settings.modal_environment,
             include_terminated=include_terminated,
             client=connection.client,
         )

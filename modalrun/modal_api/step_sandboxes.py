@@ -9,17 +9,17 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import images, sdk_internals
 from modalrun.modal_api.errors import translated
-from modalrun.plan.resources import limited
+from modalrun.modal_api.sandbox_arguments import SandboxArguments
 from modalrun.run import sandbox_exit
-from modalrun.run.manifest import RunManifest, SandboxOrder
+from modalrun.run.manifest import RunManifest
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.util.backoff import pauses
 from modalrun.util.rate_limit import Pace
@@ -43,23 +43,6 @@ class Refused(Exception):
     """Modal doesn't take what is asked for, and asking again would not change that."""
 
 
-@dataclass(frozen=True)
-class SandboxRequest:
-    """A step sandbox to be created.
-
-    Attributes:
-        sandbox: What it is like.
-        name: Unique among the running sandboxes of the app, so that it can't exist twice.
-        tags: What it is found by.
-        env: The variables for the GPU that it gets in the end.
-    """
-
-    sandbox: SandboxOrder
-    name: str
-    tags: Mapping[str, str]
-    env: Callable[[str | None], Mapping[str, str]]
-
-
 class _Line:
     """One connection, and how many sandboxes are waited for on it."""
 
@@ -73,29 +56,30 @@ class StepSandboxes:
 
     def __init__(
         self,
-        order: RunManifest,
+        manifest: RunManifest,
         variables: Mapping[str, str],
         source: Path,
         say: Callable[[str], None],
     ) -> None:
         """
         Args:
-            order: The run.
+            manifest: The run.
             variables: Environment variables that travel to the steps as a Modal secret.
             source: The folder with the source tree.
             say: Is told when something takes longer than it should.
         """
-        self._order = order
+        self._run_id = manifest.run_id
+        self._plan = manifest.plan
+        self._settings = manifest.plan.settings
         self._source = source
         self._say = say
         self._secret_values = dict(variables)
-        self._pace = Pace(order.creation_rate)
+        self._pace = Pace(self._settings.creation_rate)
         self._lines: list[_Line] = []
         self._connecting = asyncio.Lock()
         self._images: dict[str, asyncio.Task[modal.Image]] = {}
-        self._named: dict[str, Any] = {}
         self._app: modal.App
-        self._variables: modal.Secret
+        self._arguments: SandboxArguments
 
     async def open(self) -> None:
         """Connect; tried again for as long as it takes.
@@ -108,18 +92,18 @@ class StepSandboxes:
         async def look_up() -> modal.App:
             line = await self._line()
             return await modal.App.lookup.aio(
-                self._order.app,
+                self._settings.app_name,
                 create_if_missing=True,
-                environment_name=self._order.environment,
+                environment_name=self._settings.modal_environment,
                 client=line.client,
             )
 
         self._app = await self._asked(look_up)
-        self._variables = modal.Secret.from_dict(dict(self._secret_values))
+        self._arguments = SandboxArguments(self._plan, self._secret_values)
 
     async def create(
         self,
-        wanted: SandboxRequest,
+        spec: SandboxSpec,
         given_up: asyncio.Event,
         *,
         no_room: Callable[[], None] | None = None,
@@ -129,7 +113,7 @@ class StepSandboxes:
         While Modal has no room, limits the rate or can't be reached, it is asked again.
 
         Args:
-            wanted: The sandbox.
+            spec: The sandbox, with its name and tags.
             given_up: When this is set, no further try is made.
             no_room: Is called when Modal has none for it.
 
@@ -139,18 +123,18 @@ class StepSandboxes:
         """
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
-            for gpu in wanted.sandbox.gpus or (None,):
+            for gpu in spec.resources.gpus or (None,):
                 await _sleep(self._pace.wait(asyncio.get_running_loop().time()), given_up)
                 try:
-                    return await self._create_or_find(wanted, gpu)
+                    return await self._create_or_find(spec, gpu)
                 except CapacityError as error:
-                    self._say(f"{wanted.name}: {error.message}")
+                    self._say(f"{spec.name}: {error.message}")
                     if error.rate_limited:
                         break
                     if no_room is not None:
                         no_room()
                 except ConnectionLostError as error:
-                    self._say(f"{wanted.name}: {error.message}")
+                    self._say(f"{spec.name}: {error.message}")
                     break
                 except ModalrunError as error:
                     raise Refused(error.message) from error
@@ -174,7 +158,7 @@ class StepSandboxes:
         import modal
 
         line = await self._line()
-        tags = {TAG_RUN: self._order.run_id, TAG_ROLE: "step"}
+        tags = {TAG_RUN: self._run_id, TAG_ROLE: "step"}
         listed = modal.Sandbox.list.aio(app_id=str(self._app.app_id), tags=tags, client=line.client)
         found = [sandbox async for sandbox in listed]
         held = await asyncio.gather(*(_tags(sandbox) for sandbox in found))
@@ -184,32 +168,31 @@ class StepSandboxes:
             if tags is not None
         ]
 
-    async def _create_or_find(self, wanted: SandboxRequest, gpu: str | None) -> StepSandbox:
+    async def _create_or_find(self, spec: SandboxSpec, gpu: str | None) -> StepSandbox:
         line = await self._line()
         # From now on: many are created at once, and only then waited for.
         line.load += 1
         try:
-            sandbox = await self._created_or_found(wanted, gpu, line)
+            sandbox = await self._created_or_found(spec, gpu, line)
         except BaseException:
             line.load -= 1
             raise
-        return StepSandbox(self, line, sandbox, gpu=gpu, tags=wanted.tags, counted=True)
+        return StepSandbox(self, line, sandbox, gpu=gpu, tags=spec.tags, counted=True)
 
     async def _created_or_found(
-        self, wanted: SandboxRequest, gpu: str | None, line: _Line
+        self, spec: SandboxSpec, gpu: str | None, line: _Line
     ) -> modal.Sandbox:
         import modal
 
-        image = await self._image(wanted.sandbox.image)
-        arguments = self._arguments(wanted, gpu)
+        image = await self._image(spec.image)
         try:
             with translated():
                 return await modal.Sandbox.create.aio(
-                    *wanted.sandbox.command,
+                    *spec.command,
                     app=self._app,
                     image=image,
                     client=line.client,
-                    **arguments,
+                    **self._arguments.of(spec, gpu),
                 )
         except modal.exception.AlreadyExistsError as error:
             # It may end before it is found; then its name is free again.
@@ -218,7 +201,7 @@ class StepSandboxes:
             # Whether it was created is unknown: its name tells.
             lost = error
         try:
-            found: modal.Sandbox = await self._asked(lambda: self._find(wanted.name))
+            found: modal.Sandbox = await self._asked(lambda: self._find(str(spec.name)))
         except NotFoundError:
             raise lost from None
         return found
@@ -228,9 +211,9 @@ class StepSandboxes:
 
         async def find(*, include_terminated: bool) -> modal.Sandbox:
             return await modal.Sandbox.from_name.aio(
-                self._order.app,
+                self._settings.app_name,
                 name,
-                environment_name=self._order.environment,
+                environment_name=self._settings.modal_environment,
                 include_terminated=include_terminated,
                 client=self._lines[0].client,
             )
@@ -240,48 +223,6 @@ class StepSandboxes:
             return await find(include_terminated=True)
         except modal.exception.NotFoundError:
             return await find(include_terminated=False)
-
-    def _arguments(self, wanted: SandboxRequest, gpu: str | None) -> dict[str, Any]:
-        """The keyword arguments of `modal.Sandbox.create`, all but app, image and client."""
-        import modal
-
-        asked, environment = wanted.sandbox, self._order.environment
-        secrets = [
-            self._once(modal.Secret.from_name, name, environment_name=environment)
-            for name in asked.secrets
-        ]
-        volumes = {
-            path: self._once(
-                modal.Volume.from_name,
-                name,
-                environment_name=environment,
-                create_if_missing=self._order.target == "local",
-            )
-            for name, path in asked.volumes.items()
-        }
-        cpu, memory = limited(asked.cpu, asked.cpu_limit, asked.memory, asked.memory_limit)
-        return {
-            "name": wanted.name,
-            "tags": dict(wanted.tags),
-            "env": {**asked.env, **wanted.env(gpu)},
-            # Ours last: a named secret must not replace what the step needs to reach ZenML.
-            "secrets": [*secrets, self._variables],
-            "volumes": volumes,
-            "timeout": asked.timeout,
-            "workdir": asked.workdir,
-            "gpu": gpu,
-            "cpu": cpu,
-            "memory": memory,
-            "cloud": asked.cloud,
-            "region": list(asked.regions) or None,
-        }
-
-    def _once(self, look_up: Callable[..., Any], name: str, **how: Any) -> Any:
-        """The same object for the same name: the SDK looks each one up once."""
-        key = f"{look_up.__qualname__} {name}"
-        if key not in self._named:
-            self._named[key] = look_up(name, **how)
-        return self._named[key]
 
     async def _image(self, image_id: str) -> modal.Image:
         """An image with the source tree, which is read and sent once, however many ask."""
@@ -297,7 +238,7 @@ class StepSandboxes:
         import modal
 
         bare = modal.Image.from_id(image_id, client=self._lines[0].client)
-        image = images.with_files(bare, self._source, package=self._order.target == "modal")
+        image = images.with_files(bare, self._source, package=self._plan.target == "modal")
         with translated():
             await image.build.aio(self._app)
         return image

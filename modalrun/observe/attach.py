@@ -17,7 +17,6 @@ from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.termination import RunSandboxes
 from modalrun.observe.cost import spending
 from modalrun.observe.log_stream import LogStream
-from modalrun.plan.planner import Plan
 from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine
@@ -29,6 +28,7 @@ from modalrun.run.outcome import (
 )
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 from modalrun.util import interrupts
 
@@ -89,7 +89,7 @@ class RunHandle:
 
     run_id: str
     zenml_url: str | None
-    plan: Plan
+    plan: RunPlan
     steps: tuple[str, ...]
     sandbox: RunningSandbox
     sandboxes: RunSandboxes
@@ -420,7 +420,9 @@ def _outcome(run: RunHandle, board: RunProgress, end: SandboxExit, began: float)
     if end.kind is ExitKind.TIMED_OUT:
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     if record.status == PAUSED:
-        details += zip(("answer", "resume"), answers(run.run_id, run.plan.mode), strict=True)
+        details += zip(
+            ("answer", "resume"), answers(run.run_id, run.plan.settings.mode), strict=True
+        )
     recorded = {step.name: step for step in steps}
     return Outcome(
         code, headline, tuple(details), _steps(run.steps, recorded, board), run_id=run.run_id
@@ -429,7 +431,7 @@ def _outcome(run: RunHandle, board: RunProgress, end: SandboxExit, began: float)
 
 def _is_orphaned(run: RunHandle, end: SandboxExit) -> bool:
     """Whether the driver was ended from outside, so that another one can take over."""
-    return run.plan.mode == "per_step" and end.exit_code == EXIT_KILLED
+    return run.plan.settings.mode == "per_step" and end.exit_code == EXIT_KILLED
 
 
 def _may_go_on(record: RunRecord) -> bool:

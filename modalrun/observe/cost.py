@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from modalrun.plan.planner import Plan
-from modalrun.plan.prices import LIST_PRICES
-from modalrun.plan.pricing import dollars, spent
+from modalrun.plan.pricing import LIST_PRICES, dollars, spent
 from modalrun.run.progress import RunProgress
+from modalrun.run.run_plan import RunPlan
 
 
 def spending(
-    plan: Plan,
+    plan: RunPlan,
     board: RunProgress,
     gpu: str | None,
     began: float,

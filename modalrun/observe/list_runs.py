@@ -9,9 +9,10 @@ from decimal import Decimal
 
 from modalrun.errors import UsageError
 from modalrun.plan import pricing
-from modalrun.plan.prices import LIST_PRICES, PriceTable
+from modalrun.plan.pricing import LIST_PRICES, PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.sandbox_spec import Resources
 
 STATES = (
     "initializing",
@@ -120,7 +121,7 @@ def _cost(
     if start is None:
         return Decimal(0)
     regions = facts.regions.split(",") if facts.regions else []
-    gpus = [facts.gpu] if facts.gpu else []
-    rate = pricing.per_second(gpus, facts.cpu, facts.memory, regions, table)
+    gpus = (facts.gpu,) if facts.gpu else ()
+    rate = pricing.per_second(Resources(gpus, facts.cpu, facts.memory), regions, table)
     seconds = Decimal(str(max(0.0, ((end or now) - start).total_seconds())))
     return None if rate is None else rate * seconds

@@ -19,14 +19,14 @@ from modalrun.observe import log_filter, reaching, resumption
 from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.events import MARK, StepEvent
 from modalrun.run.log_lines import Choice, Item, LogLine, RunLines, Wanted
-from modalrun.zenml_api import session
+from modalrun.zenml_api import process
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
     from modalrun.modal_api.log_history import History
     from modalrun.modal_api.stdio import Source
     from modalrun.run.records import RunRecord
-    from modalrun.spec.run_spec import Target
+    from modalrun.run.run_plan import Target
 
 _LEEWAY = 120.0
 """Seconds before and after a run's own times in which its sandboxes may print."""
@@ -97,12 +97,12 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> Whereabout
             return replace(found, use_zenml=functools.cache(lambda: _use_zenml(zenml)))
     from modalrun.observe import status as runs
 
-    zenml.enter_context(session.zenml_session())
+    zenml.enter_context(process.zenml_session())
     return _whereabouts(runs.resolve(text, interactive=interactive))
 
 
 def _use_zenml(zenml: ExitStack) -> None:
-    zenml.enter_context(session.zenml_session())
+    zenml.enter_context(process.zenml_session())
 
 
 def _whole_id(text: str) -> str | None:

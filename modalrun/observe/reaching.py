@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from modalrun.run.metadata import RunMetadata
 
 if TYPE_CHECKING:
     from modalrun.modal_api import Connection
-    from modalrun.spec.run_spec import Target
 
 
 def connection(run_id: str, facts: RunMetadata) -> Connection:
@@ -27,4 +26,4 @@ def connection(run_id: str, facts: RunMetadata) -> Connection:
     from modalrun.zenml_api.records.run_access import credentials_of
 
     credentials = credentials_of(run_id, facts.target)
-    return Connection(cast("Target", facts.target), credentials=credentials)
+    return Connection(facts.target, credentials=credentials)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
 from modalrun.output.sanitize import without_credentials
-from modalrun.plan.docker_settings import ImageRecipe
-from modalrun.plan.planner import SandboxSpec
+from modalrun.plan.image_recipe import ImageRecipe
+from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import SandboxCost
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
 from modalrun.submit.prepare import PricedPlan
 
@@ -24,23 +26,17 @@ def as_json(found: PricedPlan) -> str:
         "version": VERSION,
         "pipeline": plan.pipeline,
         "target": plan.target,
-        "mode": plan.mode,
-        "app_name": plan.app_name,
-        "modal_environment": plan.environment,
-        "workspace": plan.workspace,
-        "max_parallelism": plan.max_parallelism,
-        "synchronous": plan.synchronous,
-        "infrastructure_retries": plan.infrastructure_retries,
-        "prewarm": plan.prewarm,
-        "creation_rate": plan.creation_rate,
+        **asdict(plan.settings),
         "origins": _origins(plan.origins),
-        "run_sandbox": _sandbox(plan.run_sandbox, cost.run),
+        "run_sandbox": _sandbox(plan, RUN_SANDBOX, plan.run_sandbox, cost.run),
         "steps": [
             {
                 "name": step.name,
                 "upstream": list(step.upstream),
                 "retries": step.retries,
-                "sandbox": _sandbox(step.sandbox, cost.steps[step.name]) if step.sandbox else None,
+                "sandbox": _sandbox(plan, step.name, step.sandbox, cost.steps[step.name])
+                if step.sandbox
+                else None,
             }
             for step in plan.steps
         ],
@@ -60,11 +56,11 @@ def as_json(found: PricedPlan) -> str:
     return json.dumps(document, indent=2)
 
 
-def _sandbox(sandbox: SandboxSpec, cost: SandboxCost) -> dict[str, Any]:
+def _sandbox(plan: Plan, name: str, sandbox: SandboxSpec, cost: SandboxCost) -> dict[str, Any]:
     asked = sandbox.resources
     return {
         "gpu": asked.gpu,
-        "other_gpus": list(asked.other_gpus),
+        "other_gpus": list(asked.gpus[1:]),
         "cpu": asked.cpu,
         "cpu_limit": asked.cpu_limit,
         "memory_mib": asked.memory,
@@ -74,8 +70,8 @@ def _sandbox(sandbox: SandboxSpec, cost: SandboxCost) -> dict[str, Any]:
         "timeout": sandbox.timeout,
         "secrets": list(sandbox.secrets),
         "volumes": dict(sandbox.volumes),
-        "image": _image(sandbox.image),
-        "origins": _origins(sandbox.origins),
+        "image": _image(plan.images[sandbox.image]),
+        "origins": _origins(plan.sandbox_origins[name]),
         "price_per_hour": _amount(cost.per_hour),
         "longest_seconds": cost.seconds,
         "ceiling": _amount(cost.ceiling),

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from modalrun.output.sanitize import harmless
 from modalrun.output.wrapping import NO_BREAK, wrapped
-from modalrun.plan.docker_settings import ImageRecipe
-from modalrun.plan.planner import Plan, SandboxSpec
+from modalrun.plan.image_recipe import ImageRecipe
+from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
 from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
 from modalrun.submit.prepare import PricedPlan
 
@@ -38,9 +39,9 @@ def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list
 
 def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
     plan, cost = found.plan, found.cost
-    rows = [_row(_RUN_SANDBOX[plan.mode], plan.run_sandbox, cost.run)]
+    rows = [_row(plan, _RUN_SANDBOX[plan.settings.mode], plan.run_sandbox, cost.run)]
     rows += [
-        _row(step.name, step.sandbox, cost.steps[step.name])
+        _row(plan, step.name, step.sandbox, cost.steps[step.name])
         for step in plan.steps
         if step.sandbox is not None
     ]
@@ -72,23 +73,24 @@ _PREWARMED = {
 
 def _run_lines(plan: Plan, stack: str) -> list[str]:
     volumes = {f"{name} at {path}" for s in plan.sandboxes for name, path in s.volumes.items()}
+    settings = plan.settings
     values = {
-        "mode": f"{plan.mode} ({_MODES[plan.mode]})",
+        "mode": f"{settings.mode} ({_MODES[settings.mode]})",
         "target": plan.target,
         "stack": stack,
-        "app": plan.app_name,
-        "environment": plan.environment,
-        "workspace": plan.workspace,
-        "at once": f"{plan.max_parallelism} steps" if plan.max_parallelism else None,
-        "waiting": None if plan.synchronous else "no: submit returns when the run is accepted",
-        "prewarm": _PREWARMED[plan.prewarm] if plan.mode == "per_step" else None,
+        "app": settings.app_name,
+        "environment": settings.modal_environment,
+        "workspace": settings.workspace,
+        "at once": f"{settings.max_parallelism} steps" if settings.max_parallelism else None,
+        "waiting": None if settings.synchronous else "no: submit returns when the run is accepted",
+        "prewarm": _PREWARMED[settings.prewarm] if settings.mode == "per_step" else None,
         "secrets": ", ".join(sorted({n for s in plan.sandboxes for n in s.secrets})),
         "volumes": ", ".join(sorted(volumes)),
     }
     return [f"  {name:<12} {value}" for name, value in values.items() if value]
 
 
-def _row(name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
+def _row(plan: Plan, name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
     asked = sandbox.resources
     return (
         name,
@@ -98,7 +100,7 @@ def _row(name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
         + (f" (max {asked.memory_limit})" if asked.memory_limit else ""),
         ", ".join((*sandbox.regions, *([sandbox.cloud] if sandbox.cloud else []))) or "any",
         f"{sandbox.timeout} s",
-        _image(sandbox.image),
+        _image(plan.images[sandbox.image]),
         "?" if cost.per_hour is None else dollars(cost.per_hour),
         "?" if cost.ceiling is None else dollars(cost.ceiling),
     )
@@ -139,7 +141,7 @@ def _graph(plan: Plan) -> list[str]:
     layers = plan.layers
     if not layers:
         return ["Order: the pipeline has no steps"]
-    one_by_one = plan.mode == "pipeline" and plan.max_parallelism in {None, 1}
+    one_by_one = plan.settings.mode == "pipeline" and plan.settings.max_parallelism in {None, 1}
     how = (
         "one step at a time; 'max_parallelism' lets the steps of a line run side by side"
         if one_by_one
@@ -153,11 +155,10 @@ def _graph(plan: Plan) -> list[str]:
 def _origins(plan: Plan, width: int | None) -> list[str]:
     sandboxes = {
         "run": plan.origins,
-        _RUN_SANDBOX[plan.mode]: plan.run_sandbox.origins,
-        **{step.name: step.sandbox.origins for step in plan.steps if step.sandbox is not None},
+        **{name or "driver": origins for name, origins in plan.sandbox_origins.items()},
     }
-    if plan.mode == "pipeline":
-        sandboxes["run"] = {**plan.origins, **plan.run_sandbox.origins}
+    if plan.settings.mode == "pipeline":
+        sandboxes = {"run": {**plan.origins, **plan.sandbox_origins[RUN_SANDBOX]}}
     rows = [
         (sandbox, setting, _shown(value), value.source)
         for sandbox, origins in sandboxes.items()

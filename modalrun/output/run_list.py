@@ -15,8 +15,7 @@ from modalrun.output.format import duration
 from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import run_fields
 from modalrun.output.table import state_cell, table
-from modalrun.plan.prices import LIST_PRICES
-from modalrun.plan.pricing import dollars
+from modalrun.plan.pricing import LIST_PRICES, dollars
 
 VERSION = 1
 SHORT_ID = 8

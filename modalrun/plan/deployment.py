@@ -6,27 +6,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modalrun.plan.docker_settings import GATHERED
+from modalrun.plan.image_layers import GATHERED
+from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 
 
 @dataclass(frozen=True)
 class StepView:
-    """One step of a deployment.
+    """Hold one step of a deployment.
 
     Attributes:
-        name: The step's invocation id, unique in the pipeline.
-        upstream: The names of the steps that it waits for.
-        written: What is written about the step itself, by place.
+        planned: Its name, upstream steps, retries and caching; its sandbox is not planned yet.
+        written: The settings that are written about the step itself, by place.
         docker: Its `DockerSettings` fields, the pipeline's merged in; None where it has no others.
-        retries: How often ZenML tries the step again after a failure.
     """
 
-    name: str
-    upstream: tuple[str, ...] = ()
+    planned: PlannedStep
     written: Layers = field(default_factory=dict)
     docker: Mapping[str, Any] | None = None
-    retries: int = 0
+
+    @property
+    def name(self) -> str:
+        """The step's invocation id, unique in the pipeline."""
+        return self.planned.name
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class Deployment:
         steps: Its steps, parents before children.
         written: What is written about the pipeline, by place.
         docker: `DockerSettings` fields of the pipeline.
-        notes: What a user should know about how it was read.
+        notes: Remarks for the user about how it was read.
         dynamic: Whether its function decides while it runs which steps there are; `steps` are then
             those that it has announced.
+        failure_mode: The value of ZenML's `ExecutionMode`.
     """
 
     pipeline: str
@@ -49,6 +52,12 @@ class Deployment:
     docker: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dynamic: bool = False
+    failure_mode: str = "continue_on_failure"
+
+    def with_caching(self, enabled: bool) -> Deployment:
+        """Return the deployment with ZenML's cache on or off for every step."""
+        steps = (replace(s, planned=replace(s.planned, caches=enabled)) for s in self.steps)
+        return replace(self, steps=tuple(steps))
 
     def with_layers(self, pipeline: Layers, steps: Mapping[str, Layers]) -> Deployment:
         """The same deployment with more written about it: a run spec, a command line.
@@ -128,13 +137,20 @@ def read_snapshot(
         own = step["step_config_overrides"]["settings"]
         merged_docker = dict(step["config"]["settings"].get("docker") or {})
         retry = step["config"].get("retry") or {}
+        # As `is_setting_enabled` (`zenml/orchestrators/utils.py`, 0.98.0).
+        caching = (step["config"].get("enable_cache"), configuration.get("enable_cache"), True)
         steps.append(
             StepView(
-                name=name,
-                upstream=tuple(step["spec"]["upstream_steps"]),
+                PlannedStep(
+                    name=name,
+                    upstream=tuple(step["spec"]["upstream_steps"]),
+                    retries=retry.get("max_retries", 0),
+                    delay=retry.get("delay", 0),
+                    backoff=retry.get("backoff", 1),
+                    caches=next(enabled for enabled in caching if enabled is not None),
+                ),
                 written={Origin.CODE_STEP: written(own, name)},
                 docker=merged_docker if merged_docker != docker else None,
-                retries=int(retry.get("max_retries") or 0),
             )
         )
     return Deployment(
@@ -143,4 +159,5 @@ def read_snapshot(
         written={Origin.CODE_PIPELINE: written(configuration["settings"], "")},
         docker=docker,
         dynamic=bool(snapshot.get("is_dynamic")),
+        failure_mode=configuration["execution_mode"],
     )

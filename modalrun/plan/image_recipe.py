@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 CODE_FOLDER = "/app/code"
-"""Where the source tree stands inside a sandbox."""
+"""Where the source tree is inside a sandbox."""
+
+PACKAGE_FOLDER = "/opt/modalrun"
+"""Where modalrun's own source is mounted on Modal. Not /root, which another user may not read."""
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -152,18 +155,7 @@ class ImageRecipe:
     force_build: bool = False
 
     @property
-    def summary(self) -> str:
-        """The recipe in a few words, without anything that could be a secret."""
-        parts = [str(self.base)]
-        if self.apt_packages:
-            parts.append(f"apt: {', '.join(self.apt_packages)}")
-        count = sum(not line.startswith("-") for group in self.packages for line in group.lines)
-        if count:
-            parts.append(f"{count} Python requirement{'s' if count > 1 else ''}")
-        if self.project_install:
-            parts.append(f"then '{self.project_install}'")
-        return "; ".join(parts)
-
-    def variable(self, name: str) -> str | None:
-        """The value of an environment variable that the recipe sets; None if it sets none."""
-        return {**dict(self.environment), **dict(self.runtime_environment)}.get(name)
+    def python_path(self) -> str:
+        """The PYTHONPATH of its sandboxes on Modal: modalrun's source, then the image's own."""
+        own = dict((*self.environment, *self.runtime_environment)).get("PYTHONPATH")
+        return f"{PACKAGE_FOLDER}:{own}" if own else PACKAGE_FOLDER

@@ -1,4 +1,4 @@
-"""The sandbox of a dynamic pipeline's isolated step, known only while the run goes. Pure."""
+"""Plan the sandbox of a dynamic pipeline's isolated step, known only while the run goes. Pure."""
 
 from __future__ import annotations
 
@@ -9,92 +9,22 @@ from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, StepView
-from modalrun.plan.manifest_builder import sandbox_order
 from modalrun.plan.planner import make_plan
-from modalrun.run.manifest import RunManifest, SandboxOrder
+from modalrun.run.manifest import RunManifest
+from modalrun.run.run_plan import PlannedStep
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
-
-
-def as_plain(places: Layers) -> dict[str, dict[str, Any]]:
-    """What is written about a pipeline, by the name of its place, for the order.
-
-    The code's own settings are left out: ZenML merges them into those of each step.
-    """
-    return {
-        origin.name: {"settings": dict(written.settings), "resources": dict(written.resources)}
-        for origin, written in places.items()
-        if origin is not Origin.CODE_PIPELINE and (written.settings or written.resources)
-    }
-
-
-def sandbox_for(
-    order: RunManifest,
-    step: str,
-    settings: Mapping[str, Any],
-    *,
-    template: str | None,
-    python: str,
-    source_root: Path,
-) -> SandboxOrder:
-    """The sandbox that a step gets.
-
-    Args:
-        order: The run.
-        step: The step's invocation id.
-        settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
-        template: The step of the order that this one is made from, where there is one.
-        python: The interpreter inside a sandbox of the local Modal server.
-        source_root: The source tree.
-
-    Raises:
-        UsageError: A setting is not supported, settings contradict one another, or the step needs
-            an image that the run doesn't have.
-    """
-    known = {one.name for one in order.steps}
-    if template not in known and _docker(settings) != order.docker:
-        raise UsageError(
-            f"The step '{step}' has Docker settings of its own, and its image was not built when"
-            " the run was submitted.",
-            hint="Name the step in '@pipeline(dynamic=True, depends_on=[...])'.",
-        )
-    image_of = order.sandbox_of(template) if template in known else order.driver
-    merged: dict[str, Any] = {}
-    for key, values in settings.items():
-        if key.partition(":")[0].partition(".")[0] == "orchestrator":
-            merged.update(values)
-    own = SettingsLayer(merged, dict(settings.get("resources") or {}))
-    places: Layers = {
-        **{Origin[name]: SettingsLayer(**values) for name, values in order.written.items()},
-        Origin.CODE_PIPELINE: SettingsLayer({"mode": "per_step"}),
-    }
-    plan = make_plan(
-        Deployment(order.pipeline, (StepView(step, written={Origin.CODE_STEP: own}),), places),
-        target="local" if order.target == "local" else "modal",
-        source_root=source_root,
-        python=python if order.target == "local" else "python",
-        python_version="3",
-        engine_packages=(),
-    )
-    sandbox = plan.steps[0].sandbox
-    assert sandbox is not None
-    made = sandbox_order(sandbox, {sandbox.image: image_of.image}, {})
-    path = image_of.env.get("PYTHONPATH")
-    return replace(made, env={**made.env, **({"PYTHONPATH": path} if path else {})})
-
-
-def _docker(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(settings.get("docker") or {})
 
 
 @dataclass(frozen=True)
 class IsolatedStep:
-    """An isolated step whose record ZenML has made.
+    """Hold an isolated step whose record ZenML has made.
 
     Attributes:
         name: Its invocation id.
         step_run: The id of its record.
-        run_id: Of the run it belongs to: that of the order, or of a child pipeline.
-        attempt: Which try it is, from 1.
+        run_id: The run it belongs to: that of the manifest, or of a child pipeline.
+        attempt: The number of the attempt, from 1.
         sandbox: The sandbox that it gets.
     """
 
@@ -102,4 +32,73 @@ class IsolatedStep:
     step_run: str
     run_id: str
     attempt: int
-    sandbox: SandboxOrder
+    sandbox: SandboxSpec
+
+
+def layers_as_json(layers: Layers) -> dict[str, dict[str, Any]]:
+    """Return the settings of a pipeline by the name of their place, for the manifest.
+
+    The code's own settings are left out: ZenML merges them into those of each step.
+    """
+    return {
+        origin.name: {"settings": dict(layer.settings), "resources": dict(layer.resources)}
+        for origin, layer in layers.items()
+        if origin is not Origin.CODE_PIPELINE and (layer.settings or layer.resources)
+    }
+
+
+def plan_isolated_step(
+    manifest: RunManifest,
+    step: str,
+    settings: Mapping[str, Any],
+    *,
+    template: str | None,
+    python: str,
+    source_root: Path,
+) -> SandboxSpec:
+    """Plan the sandbox of an isolated step.
+
+    Args:
+        manifest: The run.
+        step: The step's invocation id.
+        settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
+        template: The planned step that this one is made from, where there is one.
+        python: The interpreter inside a sandbox of the local Modal server.
+        source_root: The source tree.
+
+    Raises:
+        UsageError: A setting is not supported, settings contradict one another, or the step needs
+            an image that the run doesn't have.
+    """
+    planned = manifest.sandbox_of(template) if template is not None else None
+    if planned is None and (settings.get("docker") or {}) != manifest.docker:
+        raise UsageError(
+            f"The step '{step}' has Docker settings of its own, and its image was not built when"
+            " the run was submitted.",
+            hint="Name the step in '@pipeline(dynamic=True, depends_on=[...])'.",
+        )
+    image_of = planned or manifest.plan.run_sandbox
+    merged: dict[str, Any] = {}
+    for key, values in settings.items():
+        if key.partition(":")[0].partition(".")[0] == "orchestrator":
+            merged.update(values)
+    own = SettingsLayer(merged, dict(settings.get("resources") or {}))
+    layers: Layers = {
+        **{Origin[name]: SettingsLayer(**values) for name, values in manifest.layers.items()},
+        Origin.CODE_PIPELINE: SettingsLayer({"mode": "per_step"}),
+    }
+    pipeline, target = manifest.plan.pipeline, manifest.plan.target
+    view = StepView(PlannedStep(step), {Origin.CODE_STEP: own})
+    plan = make_plan(
+        Deployment(pipeline, (view,), layers),
+        target=target,
+        source_root=source_root,
+        python=python if target == "local" else "python",
+        python_version="3",
+        engine_packages=(),
+    )
+    sandbox = plan.steps[0].sandbox
+    assert sandbox is not None
+    # The image is built already, and its recipe is not known here.
+    path = {n: value for n, value in image_of.env.items() if n == "PYTHONPATH"}
+    return replace(sandbox, image=image_of.image, env={**sandbox.env, **path})

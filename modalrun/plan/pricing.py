@@ -1,29 +1,81 @@
-"""Plan -> money. Pure, and exact: every amount is a Decimal."""
+"""Price a plan by Modal's list prices. Pure, and exact: every amount is a Decimal."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
 
 from modalrun.errors import CostLimitError
 from modalrun.plan.catalog import gpu_name
-from modalrun.plan.planner import Plan, SandboxSpec
-from modalrun.plan.prices import PriceTable
 from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.fields import split_gpu
 
 HOUR = 3600
 
 
 @dataclass(frozen=True)
-class SandboxCost:
-    """What one sandbox costs.
+class PriceTable:
+    """Hold what a sandbox costs, in USD.
 
     Attributes:
-        per_hour: USD for an hour of the dearest GPU that it may get; None where the price of that
-            GPU type is not known.
+        as_of: The date of the prices.
+        source: Where they were read.
+        cpu: One physical core for a second.
+        memory: One GiB for a second.
+        gpus: One GPU of a type for a second.
+        regions: The factor on the whole bill for a region that is requested.
+        other_region: The factor for a region that is not in `regions`.
+    """
+
+    as_of: str
+    source: str
+    cpu: Decimal
+    memory: Decimal
+    gpus: Mapping[str, Decimal]
+    regions: Mapping[str, Decimal] = field(default_factory=dict)
+    other_region: Decimal = Decimal(1)
+
+
+# To change a price, change it here, and the date.
+LIST_PRICES = PriceTable(
+    as_of="2026-09-01",
+    source="modal.com/pricing (sandbox rates)",
+    cpu=Decimal("0.00003942"),
+    memory=Decimal("0.00000667"),
+    gpus={
+        "T4": Decimal("0.000164"),
+        "L4": Decimal("0.000222"),
+        "A10": Decimal("0.000306"),
+        "L40S": Decimal("0.000542"),
+        "A100": Decimal("0.000583"),
+        "A100-40GB": Decimal("0.000583"),
+        "A100-80GB": Decimal("0.000694"),
+        "RTX-PRO-6000": Decimal("0.000842"),
+        "H100": Decimal("0.001097"),
+        "H100!": Decimal("0.001097"),
+        "H200": Decimal("0.001261"),
+        "B200": Decimal("0.001736"),
+        "B200+": Decimal("0.001736"),
+        "B300": Decimal("0.001972"),
+        # Modal chooses the type; a ceiling has to hold for the dearest.
+        "ANY": Decimal("0.001972"),
+    },
+    # Modal has changed these factors twice in a year; later quotes are lower (1.15 for "us").
+    regions=dict.fromkeys(("us", "eu", "uk", "ap"), Decimal("1.5")),
+    other_region=Decimal("1.75"),
+)
+
+
+@dataclass(frozen=True)
+class SandboxCost:
+    """Hold the most that one sandbox can cost.
+
+    Attributes:
+        per_hour: USD for an hour of the dearest GPU that it may get; None if the price of that GPU
+            type is not known.
         seconds: How long it can run at most, its retries included.
         ceiling: `per_hour` for all of these seconds.
     """
@@ -35,12 +87,12 @@ class SandboxCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run costs at most.
+    """Hold the most that a run can cost.
 
     Attributes:
         run: The run sandbox.
         steps: The steps' sandboxes, by step (`per_step` mode).
-        ceiling: All of them together; None where one has no known price.
+        ceiling: All of them together; None if one has no known price.
         unpriced: GPU types without a price.
         has_limits: Whether every sandbox has limits on CPU and memory, so that the ceiling holds
             even for a run that uses more than it requests.
@@ -55,8 +107,8 @@ class Cost:
     table: PriceTable
 
 
-def cost(plan: Plan, table: PriceTable) -> Cost:
-    """The price of a plan: for each sandbox an hour's price and timeout times price.
+def cost(plan: RunPlan, table: PriceTable = LIST_PRICES) -> Cost:
+    """Price a plan: for each sandbox an hour's price, and timeout times price.
 
     A run can't outlast its run sandbox, and no more steps than `max_parallelism` run at once; the
     ceiling takes both into account.
@@ -70,33 +122,24 @@ def cost(plan: Plan, table: PriceTable) -> Cost:
         for step in plan.steps
         if step.sandbox is not None
     }
-    every = [run, *steps.values()]
-    unpriced = tuple(
-        dict.fromkeys(
-            split_gpu(gpu)[0]
-            for sandbox in plan.sandboxes
-            for gpu in sandbox.resources.gpus
-            if gpu_name(gpu) not in table.gpus
-        )
-    )
+    resources = [sandbox.resources for sandbox in plan.sandboxes]
+    gpus = dict.fromkeys(gpu for asked in resources for gpu in asked.gpus)
+    unpriced = dict.fromkeys(split_gpu(gpu)[0] for gpu in gpus if gpu_name(gpu) not in table.gpus)
+    total = _total(run, list(steps.values()), plan.settings.max_parallelism)
     return Cost(
         run=run,
         steps=steps,
-        ceiling=None if unpriced else _total(run, list(steps.values()), plan.max_parallelism),
-        unpriced=unpriced,
-        has_limits=all(
-            s.resources.cpu_limit is not None and s.resources.memory_limit is not None
-            for s in plan.sandboxes
-        )
-        and bool(every),
+        ceiling=None if unpriced else total,
+        unpriced=tuple(unpriced),
+        has_limits=all(None not in (asked.cpu_limit, asked.memory_limit) for asked in resources),
         table=table,
     )
 
 
 def spent(
-    sandbox: SandboxSpec, gpu: str | None, seconds: float, table: PriceTable
+    sandbox: SandboxSpec, gpu: str | None, seconds: float, table: PriceTable = LIST_PRICES
 ) -> Decimal | None:
-    """What a sandbox cost that ran for so long; None where its GPU has no known price.
+    """Return the cost of a sandbox that has run; None if its GPU has no known price.
 
     Modal bills the higher of what was requested and what was used; only the request is known here.
 
@@ -106,27 +149,28 @@ def spent(
         seconds: How long it was there.
         table: The prices.
     """
-    asked = replace(sandbox.resources, gpu=gpu, other_gpus=(), cpu_limit=None, memory_limit=None)
-    rate = _per_second(replace(sandbox, resources=asked), table)
+    gpus = (gpu,) if gpu else ()
+    asked = replace(sandbox.resources, gpus=gpus, cpu_limit=None, memory_limit=None)
+    rate = per_second(asked, sandbox.regions, table)
     return None if rate is None else rate * Decimal(str(seconds))
 
 
-def check_limit(found: Cost, limit: Decimal) -> None:
-    """Refuse a run that can cost more than its user allows.
+def check_limit(cost: Cost, limit: Decimal) -> None:
+    """Refuse a run that can cost more than the limit.
 
     Raises:
         CostLimitError: The ceiling is higher than the limit, or not known.
     """
-    if found.ceiling is None:
+    if cost.ceiling is None:
         raise CostLimitError(
-            f"The price of the GPU type {', '.join(found.unpriced)} is not known, so the limit of"
+            f"The price of the GPU type {', '.join(cost.unpriced)} is not known, so the limit of"
             f" {dollars(limit)} can't be kept.",
             effect="Nothing was created.",
             hint="Name a type that has a price ('modalrun plan' shows them), or remove the limit.",
         )
-    if found.ceiling > limit:
+    if cost.ceiling > limit:
         raise CostLimitError(
-            f"The run can cost up to {dollars(found.ceiling)} (timeout x price), the limit is"
+            f"The run can cost up to {dollars(cost.ceiling)} (timeout x price), the limit is"
             f" {dollars(limit)}.",
             effect="Nothing was created.",
             hint="Lower 'timeout' or the resources, or raise the limit. 'modalrun plan' shows what"
@@ -135,87 +179,40 @@ def check_limit(found: Cost, limit: Decimal) -> None:
 
 
 def dollars(amount: Decimal) -> str:
-    """An amount as people read it, rounded up to a cent; tiny ones to a thousandth of one."""
+    """Format an amount, rounded up to a cent, or to a hundredth of one below a dollar."""
     places = Decimal("0.01") if amount >= 1 else Decimal("0.0001")
     return f"${amount.quantize(places, ROUND_CEILING):,}"
 
 
-def account_rates(rates: Mapping[str, Decimal], table: PriceTable, today: str) -> PriceTable | None:
-    """A price table with the rates of a Modal account, or None where they can't be understood.
-
-    Modal doesn't document the names and units of the rates, so a rate counts only where its name
-    says what it is for and its size is that of a price per second or per hour: between a fifth and
-    five times the list price. CPU and memory of sandboxes and every GPU type that is in the list
-    have to be found; what is not found keeps its list price.
-    """
-
-    def pick(words: set[str], unwanted: set[str], listed: Decimal) -> Decimal | None:
-        found = set()
-        for name, rate in rates.items():
-            parts = set(re.split(r"[^a-z0-9]+", name.lower()))
-            if words <= parts and not unwanted & parts:
-                found |= {r for r in (rate, rate / HOUR) if listed / 5 <= r <= listed * 5}
-        return found.pop() if len(found) == 1 else None
-
-    cpu = pick({"sandbox", "cpu"}, set(), table.cpu)
-    memory = pick({"sandbox", "memory"}, set(), table.memory)
-    if cpu is None or memory is None:
-        return None
-    gpus = {}
-    names = {part for gpu in table.gpus for part in gpu.lower().rstrip("!+").split("-")}
-    for gpu, listed in table.gpus.items():
-        words = set(gpu.lower().rstrip("!+").split("-"))
-        gpus[gpu] = pick(words, names - words, listed) or listed
-    return replace(
-        table, cpu=cpu, memory=memory, gpus=gpus, as_of=today, source="the account's own rates"
-    )
-
-
-def _sandbox_cost(sandbox: SandboxSpec, seconds: int, table: PriceTable) -> SandboxCost:
-    rate = _per_second(sandbox, table)
-    if rate is None:
-        return SandboxCost(None, seconds, None)
-    return SandboxCost(rate * HOUR, seconds, rate * seconds)
-
-
-def _per_second(sandbox: SandboxSpec, table: PriceTable) -> Decimal | None:
-    asked = sandbox.resources
-    return per_second(
-        asked.gpus,
-        asked.cpu_limit or asked.cpu,
-        asked.memory_limit or asked.memory,
-        sandbox.regions,
-        table,
-    )
-
-
 def per_second(
-    gpus: Sequence[str],
-    cores: float | None,
-    mib: int | None,
-    regions: Sequence[str],
-    table: PriceTable,
+    asked: Resources, regions: Sequence[str], table: PriceTable = LIST_PRICES
 ) -> Decimal | None:
-    """The price of a sandbox in USD per second; None where a GPU type's price is not known.
+    """Return the price of a sandbox in USD per second; None if a GPU has no known price.
 
     Args:
-        gpus: The GPUs that it may get; the dearest counts.
-        cores: Its CPU cores; None for Modal's default.
-        mib: Its memory; None for Modal's default.
+        asked: Its resources. The dearest GPU counts, and limits instead of requests.
         regions: Where it may run; the cheapest counts.
         table: The prices.
     """
-    total = Decimal(str(cores or MIN_CORES)) * table.cpu
-    total += Decimal(mib or MIN_MEMORY_MIB) / 1024 * table.memory
+    cores = asked.cpu_limit or asked.cpu or MIN_CORES
+    mib = asked.memory_limit or asked.memory or MIN_MEMORY_MIB
+    total = Decimal(str(cores)) * table.cpu + Decimal(mib) / 1024 * table.memory
     prices = []
-    for gpu in gpus:
+    for gpu in asked.gpus:
         price = table.gpus.get(gpu_name(gpu))
         if price is None:
             return None
         prices.append(price * (split_gpu(gpu)[1] or 1))
     total += max(prices, default=Decimal(0))
-    factors = [table.regions.get(r.lower(), table.other_region) for r in regions]
+    factors = [table.regions.get(region.lower(), table.other_region) for region in regions]
     return total * min(factors, default=Decimal(1))
+
+
+def _sandbox_cost(sandbox: SandboxSpec, seconds: int, table: PriceTable) -> SandboxCost:
+    rate = per_second(sandbox.resources, sandbox.regions, table)
+    if rate is None:
+        return SandboxCost(None, seconds, None)
+    return SandboxCost(rate * HOUR, seconds, rate * seconds)
 
 
 def _total(run: SandboxCost, steps: list[SandboxCost], at_once: int | None) -> Decimal:

@@ -8,6 +8,7 @@ from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.plan import catalog
+from modalrun.run.sandbox_spec import Resources
 from modalrun.spec.fields import MEMORY, QUANTITIES, split_gpu
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, resolve
 
@@ -27,43 +28,7 @@ _UNITS: dict[str, int] = {"B": 1} | {
 }
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What one sandbox asks for.
-
-    Attributes:
-        gpu: Type and count as Modal writes them ("A100", "A100:2"); None for a CPU sandbox.
-        cpu: Physical cores; None for Modal's default.
-        memory: MiB; None for Modal's default.
-        cpu_limit: The most cores that it may use; None for Modal's own limit.
-        memory_limit: The most MiB that it may use; None for Modal's own limit.
-        other_gpus: What to ask for instead of `gpu`, in this order, when there is none of it.
-    """
-
-    gpu: str | None = None
-    cpu: float | None = None
-    memory: int | None = None
-    cpu_limit: float | None = None
-    memory_limit: int | None = None
-    other_gpus: tuple[str, ...] = ()
-
-    @property
-    def gpus(self) -> tuple[str, ...]:
-        """Every GPU that it may get, the preferred one first; empty for a CPU sandbox."""
-        return () if self.gpu is None else (self.gpu, *self.other_gpus)
-
-
 DRIVER = Resources(cpu=DRIVER_CORES, memory=DRIVER_MEMORY_MIB)
-
-
-def limited(
-    cpu: float | None, cpu_limit: float | None, memory: int | None, memory_limit: int | None
-) -> tuple[float | tuple[float, float] | None, int | tuple[int, int] | None]:
-    """Cores and MiB as `modal.Sandbox.create` takes them: with a limit, a pair of both."""
-    return (
-        cpu if cpu_limit is None else (cpu or MIN_CORES, cpu_limit),
-        memory if memory_limit is None else (memory or MIN_MEMORY_MIB, memory_limit),
-    )
 
 
 @dataclass(frozen=True)
@@ -208,14 +173,7 @@ def _resolve(
         "memory_limit": memory_limit,
     }
     return Resolved(
-        Resources(
-            gpu=gpus[0] if gpus else None,
-            cpu=cores,
-            memory=mib,
-            cpu_limit=most_cores,
-            memory_limit=most_mib,
-            other_gpus=gpus[1:],
-        ),
+        Resources(gpus=gpus, cpu=cores, memory=mib, cpu_limit=most_cores, memory_limit=most_mib),
         {name: value for name, value in written.items() if value is not None},
         tuple(notes),
     )

@@ -16,6 +16,8 @@ RUN_ID = "MODALRUN_RUN_ID"
 """ZenML's run id."""
 TIMEOUT = "MODALRUN_TIMEOUT"
 """The sandbox's timeout in seconds."""
+GPU = "MODALRUN_GPU"
+"""The GPU that the sandbox was created with; unset for a CPU sandbox."""
 
 # Variables of the run sandbox.
 MAX_PARALLELISM = "MODALRUN_MAX_PARALLELISM"

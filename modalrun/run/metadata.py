@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from modalrun.run.run_plan import Target
+
 PREFIX = "modalrun_"
 """Before the name of each field, as the key of ZenML's metadata."""
 
@@ -35,7 +37,7 @@ class RunMetadata:
             commas; None where this is the first.
     """
 
-    target: str
+    target: Target
     mode: str
     app: str
     app_id: str
@@ -68,7 +70,7 @@ class Announced:
         withdrawn: Whether the process that submitted the run has given it up, with all it created.
     """
 
-    target: str
+    target: Target
     app: str
     environment: str | None = None
     withdrawn: bool = False

@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 
 LATEST = "latest"
 MIN_PREFIX = 4
@@ -50,6 +50,7 @@ class RunRecord:
         reason: ZenML's reason for the status.
         metadata: What modalrun stored with it; None for a run that modalrun did not start, or
             that has no sandbox yet.
+        announced: Where its sandbox will be, while that is being created.
         stack: Its stack; None where that was deleted.
         url: Its page on ZenML's dashboard, where there is one.
     """
@@ -63,6 +64,7 @@ class RunRecord:
     end: datetime | None = None
     reason: str | None = None
     metadata: RunMetadata | None = None
+    announced: Announced | None = None
     stack: StackRecord | None = None
     url: str | None = None
 

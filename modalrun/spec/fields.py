@@ -1,7 +1,6 @@
-"""The fields of `ModalOrchestratorSettings` as plain pydantic, importable without ZenML.
+"""Define the fields of `ModalOrchestratorSettings` in plain pydantic, importable without ZenML.
 
-`modalrun.settings` puts them on ZenML's settings base class; the plan reads them back from a
-compiled deployment. Both see the same names, types and bounds because they are written here once.
+`modalrun.settings` adds ZenML's base class; the plan reads the fields from a compiled deployment.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,36 +21,67 @@ from pydantic import (
     model_validator,
 )
 
+from modalrun.run.run_plan import Mode, Prewarm
+
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
 
-INFRASTRUCTURE_RETRIES = 2
-CREATION_RATE = 5.0
-"""Defaults of the settings. A Modal workspace may create 5 sandboxes a second, and 150 at once
-(Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639)."""
-
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
-"""What Modal takes as the name of an app or environment (`modal/_utils/name_utils.py`, 1.6.4)."""
+"""The names that Modal accepts for apps and environments (`modal/_utils/name_utils.py`, 1.6.4)."""
 
 MEMORY = re.compile(r"([0-9]+)([KMGTP]i?B|B)")
-"""An amount of memory as ZenML writes it (`zenml/config/resource_settings.py`, 0.98.0)."""
+"""An amount of memory in ZenML's notation (`zenml/config/resource_settings.py`, 0.98.0)."""
+
+
+def _modal_name(value: str) -> str:
+    if not MODAL_NAME.fullmatch(value):
+        raise ValueError(
+            "Modal takes 1 to 64 letters, digits, dashes, underscores and dots as a name"
+            f" (it is {value!r})"
+        )
+    return value
+
+
+def _memory(value: str) -> str:
+    if not MEMORY.fullmatch(value):
+        raise ValueError(
+            f"'{value}' is not an amount of memory; write a whole number and a unit, such as '16GB'"
+            " (10^9 bytes) or '16GiB' (2^30)"
+        )
+    return value
+
+
+def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:
+    for name, path in volumes.items():
+        if not MODAL_NAME.fullmatch(name):
+            raise ValueError(f"'{name}' is not the name of a Modal volume")
+        if not path.startswith("/") or path.strip("/") == "" or ".." in path.split("/"):
+            raise ValueError(
+                f"the volume '{name}' must be mounted at an absolute path below '/', such as"
+                f" '/data', not at '{path}'"
+            )
+    if len({path.rstrip("/") for path in volumes.values()}) < len(volumes):
+        raise ValueError("two volumes are mounted at the same path")
+    return volumes
+
 
 Name = Annotated[StrictStr, Field(min_length=1)]
+ModalName = Annotated[Name, AfterValidator(_modal_name)]
+Memory = Annotated[Name, AfterValidator(_memory)]
+Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
 Cores = Annotated[float, Field(gt=0, strict=True)]
-Prewarm = Literal["off", "cpu", "all"]
-
 
 _IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
 
 
 class ImageSetting(BaseModel):
-    """The setting `image`: an image other than the one made from the Docker settings.
+    """Name an image other than the one made from the Docker settings.
 
     Attributes:
         source: "registry" for the image that ZenML builds, with Docker, and pushes to the
             container registry of the stack.
-        name: An image that was published in Modal under this name ("my-image", "my-image:v2",
-            "environment/my-image"), or the id of one ("im-...").
+        name: The name of an image published in Modal ("my-image", "my-image:v2",
+            "environment/my-image"), or its id ("im-...").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,44 +104,43 @@ class ImageSetting(BaseModel):
 
 
 class SettingFields(BaseModel):
-    """What a user can set under `settings: {orchestrator: ...}`, on a pipeline or a step.
+    """List the settings under `settings: {orchestrator: ...}`, of a pipeline or a step.
 
     Every field is None until it is set: ZenML stores settings with their defaults filled in, so
-    a default here could not be told from a value that the user wrote.
+    a default here would look like a value that the user set.
 
     Attributes:
-        gpu: A GPU type such as "A100" or "A100:2", or an ordered list of types to fall back
-            through: when Modal has none of the first, the next is asked for. How many is
-            `ResourceSettings.gpu_count`.
+        gpu: A GPU type such as "A100" or "A100:2", or a list of types: when Modal has none of
+            the first, the next is requested. The count is `ResourceSettings.gpu_count`.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
         modal_environment: The Modal environment of the app, its secrets and its volumes.
-        workspace: The Modal workspace that the token has to belong to; another one is refused
-            (exit code 3).
+        workspace: The Modal workspace that the token must belong to; with a token of another
+            one the run is refused (exit code 3).
         app_name: The name of the Modal app.
         mode: "pipeline" runs all steps in one sandbox; "per_step" runs a sandbox per step.
-        max_parallelism: How many steps may run at the same time. Without it one in `pipeline`
+        max_parallelism: How many steps may run at the same time: by default one in `pipeline`
             mode, and any number in `per_step` mode.
-        timeout: Seconds until the run is ended; on a step, until its sandbox is, which can only be
-            earlier.
+        timeout: Seconds until the run is terminated; on a step, until its sandbox is, which can
+            only be earlier.
         synchronous: Whether `submit` waits for the end of the run.
         secrets: Names of Modal secrets whose keys become environment variables.
         volumes: Modal volumes to mount: name -> absolute path.
-        image: Another image than the one made from the Docker settings (images.md).
-        infrastructure_retries: How often a step whose sandbox is lost, through no fault of its
-            own (preempted, killed from outside, could not start), is executed again in another
-            one, for the same ZenML record. The retries of the step (`retry:`) are not used up.
-            For `per_step` mode.
-        prewarm: Which step sandboxes are created before their turn, so that they have started when
-            it comes: "off", "cpu" for those without a GPU, or "all". Modal bills the waiting, and
-            the summary says how long it was (per_step.md). For `per_step` mode.
-        creation_rate: How many sandboxes a second are created at most. For `per_step` mode.
+        image: An image other than the one made from the Docker settings (images.md).
+        infrastructure_retries: How often a step is executed again after its sandbox was lost
+            through no fault of the step (preempted, killed from outside, could not start). It
+            keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
+            mode.
+        prewarm: Which step sandboxes are created before their turn, so that they have started by
+            then: "off", "cpu" for those without a GPU, or "all". Modal bills the waiting time,
+            which the summary shows (per_step.md). For `per_step` mode.
+        creation_rate: The most sandboxes created a second. For `per_step` mode.
         cpu_limit: A hard limit on CPU cores, above the requested `cpu_count`.
         memory_limit: A hard limit on memory, such as "32GB".
     """
 
-    # A credential written in the wrong place must not come back in the error text. And a step's
-    # process, which checks nothing with it, needn't take the time to build the validator.
+    # A credential in the wrong field must not appear in the error. Processes that validate
+    # nothing save the time to build the validator.
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True
     )
@@ -118,26 +148,21 @@ class SettingFields(BaseModel):
     gpu: Name | list[Name] | None = None
     region: Name | list[Name] | None = None
     cloud: Name | None = None
-    modal_environment: Name | None = None
+    modal_environment: ModalName | None = None
     workspace: Name | None = None
-    app_name: Name | None = None
-    mode: Literal["pipeline", "per_step"] | None = None
+    app_name: ModalName | None = None
+    mode: Mode | None = None
     max_parallelism: Annotated[StrictInt, Field(ge=1)] | None = None
     timeout: Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
     synchronous: StrictBool | None = None
     secrets: list[Name] | None = None
-    volumes: dict[Name, Name] | None = None
+    volumes: Volumes | None = None
     image: ImageSetting | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0)] | None = None
     prewarm: Prewarm | None = None
     creation_rate: Annotated[float, Field(gt=0, strict=True)] | None = None
     cpu_limit: Cores | None = None
-    memory_limit: Name | None = None
-
-    @field_validator("app_name", "modal_environment")
-    @classmethod
-    def _fits_modal(cls, value: str | None) -> str | None:
-        return modal_name(value)
+    memory_limit: Memory | None = None
 
     @field_validator("gpu", "region")
     @classmethod
@@ -155,55 +180,30 @@ class SettingFields(BaseModel):
 
     @field_validator("prewarm", mode="before")
     @classmethod
-    def _off_is_a_word(cls, value: Any) -> Any:
-        """YAML reads a bare `off` as false."""
+    def _bare_off(cls, value: Any) -> Any:
+        """Accept a bare `off`, which YAML reads as false."""
         return "off" if value is False else value
-
-    @field_validator("memory_limit")
-    @classmethod
-    def _amount_of_memory(cls, value: str | None) -> str | None:
-        return _memory(value)
-
-    @field_validator("volumes")
-    @classmethod
-    def _mount_paths(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        for name, path in (value or {}).items():
-            if not MODAL_NAME.fullmatch(name):
-                raise ValueError(f"'{name}' is not the name of a Modal volume")
-            if not path.startswith("/") or path.strip("/") == "" or ".." in path.split("/"):
-                raise ValueError(
-                    f"the volume '{name}' has to be mounted at an absolute path below '/', such as"
-                    f" '/data', not at '{path}'"
-                )
-        if len({p.rstrip("/") for p in (value or {}).values()}) < len(value or {}):
-            raise ValueError("two volumes are mounted at the same path")
-        return value
 
 
 class ResourceFields(BaseModel):
-    """The fields of ZenML's `ResourceSettings` that a sandbox is made from, read strictly.
+    """List the fields of ZenML's `ResourceSettings` that shape a sandbox, read strictly.
 
     Attributes:
-        cpu_count: Physical cores. Below 0.125 it is raised, and said.
-        gpu_count: How many GPUs; 0 for a CPU sandbox. A count without a type is an error, and so
-            is more than Modal gives one sandbox.
-        memory: An amount such as "16GB" (10^9 bytes) or "16GiB" (2^30), rounded up to MiB. Below
-            128 MiB it is raised, and said.
+        cpu_count: Physical cores. Less than 0.125 is raised to it, with a note.
+        gpu_count: The number of GPUs; 0 for a CPU sandbox. A count without a type is an error, and
+            so is more than Modal gives one sandbox.
+        memory: An amount such as "16GB" (10^9 bytes) or "16GiB" (2^30), rounded up to MiB. Less
+            than 128 MiB is raised to it, with a note.
     """
 
-    # ZenML's other fields are ZenML's to check.
+    # ZenML checks its other fields.
     model_config = ConfigDict(
         frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True
     )
 
     cpu_count: Cores | None = None
     gpu_count: Annotated[StrictInt, Field(ge=0)] | None = None
-    memory: Name | None = None
-
-    @field_validator("memory")
-    @classmethod
-    def _amount_of_memory(cls, value: str | None) -> str | None:
-        return _memory(value)
+    memory: Memory | None = None
 
 
 FIELD_NAMES = frozenset(SettingFields.model_fields)
@@ -233,22 +233,8 @@ ZENML_FLAVOR_KEYS = ("orchestrator.modal", "step_operator.modal")
 """Settings keys of ZenML's own Modal flavors. Their fields have ours' names and meaning."""
 
 
-def modal_name(value: str | None) -> str | None:
-    """The name of an app or environment.
-
-    Raises:
-        ValueError: Modal doesn't take it.
-    """
-    if value is not None and not MODAL_NAME.fullmatch(value):
-        raise ValueError(
-            "Modal takes 1 to 64 letters, digits, dashes, underscores and dots as a name"
-            f" (it is {value!r})"
-        )
-    return value
-
-
 def split_gpu(text: str) -> tuple[str, int | None]:
-    """A GPU as Modal writes it, in type and count: "A100:2" -> ("A100", 2), "T4" -> ("T4", None).
+    """Split Modal's notation of a GPU: "A100:2" -> ("A100", 2), "T4" -> ("T4", None).
 
     Raises:
         ValueError: The text is not a type, or its count is not a whole number above zero.
@@ -257,12 +243,3 @@ def split_gpu(text: str) -> tuple[str, int | None]:
     if not name.strip() or (colon and not (count.isascii() and count.isdigit() and int(count))):
         raise ValueError(f"'{text}' is not a GPU type; write 'A100', or 'A100:2' for two")
     return name, int(count) if colon else None
-
-
-def _memory(value: str | None) -> str | None:
-    if value is not None and not MEMORY.fullmatch(value):
-        raise ValueError(
-            f"'{value}' is not an amount of memory; write a whole number and a unit, such as '16GB'"
-            " (10^9 bytes) or '16GiB' (2^30)"
-        )
-    return value

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in YAML's words: not in pydantic's. Pure."""
+"""Describe pydantic's errors in the terms of YAML. Pure."""
 
 from __future__ import annotations
 
@@ -9,54 +9,47 @@ from pydantic_core import ErrorDetails
 
 from modalrun.spec.yaml_source import KeyPath
 
-_MAPPING = "a mapping (key: value)"
 _KINDS = {
-    "string": "a text",
-    "bytes": "a text",
+    "string": "a string",
+    "bytes": "a string",
     "int": "a whole number",
     "float": "a number",
     "decimal": "a number",
     "finite": "a finite number",
     "bool": "true or false",
-    "dict": _MAPPING,
-    "mapping": _MAPPING,
-    "model": _MAPPING,
-    "dataclass": _MAPPING,
-    "list": "a list",
-    "tuple": "a list",
-    "set": "a list",
-    "frozen": "a list",
-    "iterable": "a list",
+    **dict.fromkeys(("dict", "mapping", "model", "dataclass"), "a mapping (key: value)"),
+    **dict.fromkeys(("list", "tuple", "set", "frozen", "iterable"), "a list"),
     "uuid": "an id (a UUID)",
     "date": "a date",
     "datetime": "a date and time",
 }
-"""The first word of pydantic's error types -> what it wants."""
+"""The first word of pydantic's error types -> the expected value."""
 
-_ABOUT_KIND = ("_type", "_parsing", "_from_float", "_number", "_attributes_type", "_set_type")
+_KIND_ERRORS = ("_type", "_parsing", "_from_float", "_number", "_attributes_type", "_set_type")
+"""The ends of pydantic's error types for a value of the wrong kind."""
 
 _BOUNDS = {
     "greater_than": ("gt", "above {}"),
     "greater_than_equal": ("ge", "{} or more"),
     "less_than": ("lt", "below {}"),
     "less_than_equal": ("le", "{} or less"),
-    "string_pattern_mismatch": ("pattern", "a text that matches {}"),
+    "string_pattern_mismatch": ("pattern", "a string that matches {}"),
     "literal_error": ("expected", "{}"),
     "enum": ("expected", "{}"),
 }
 
 _LABELS = frozenset({"str", "int", "float", "bool", "uuid", "dict", "list", "none"})
-"""What pydantic calls the branches of a union, in the location of an error."""
+"""Pydantic's names for the branches of a union, in the location of an error."""
 
 _HOLD_SECRETS = frozenset({"environment", "runtime_environment", "secrets"})
 _SECRETS = frozenset({"token_id", "token_secret"})
-"""What is below the first, and the second themselves, is never repeated in a message."""
+"""Values below the first keys, and of the second, never appear in a message."""
 
 _LONGEST = 60
 
 
 def path_name(path: KeyPath) -> str:
-    """A key's path as a person writes it: `settings.orchestrator.gpu[1]`."""
+    """Format the path of a key: `settings.orchestrator.gpu[1]`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -64,58 +57,56 @@ def path_name(path: KeyPath) -> str:
 
 
 def by_key(errors: Sequence[ErrorDetails], root: Any = None) -> list[list[ErrorDetails]]:
-    """Errors of pydantic's, put together for each key; a list counts as one, with its items.
+    """Group pydantic's errors by key; the items of a list belong to the list's key.
 
     Args:
-        errors: Everything that is wrong with a value.
-        root: The whole value, as for `described`.
+        errors: All errors of one value.
+        root: The value, as for `described`.
     """
-    keys = [_to_list(_place(error, root)) for error in errors]
+    keys = [_without_items(_path(error, root)) for error in errors]
     groups: dict[KeyPath, list[ErrorDetails]] = {}
     for key, error in zip(keys, errors, strict=True):
-        # Of a union, one branch complains about the value, another about a key in it.
+        # One branch of a union reports the value, another a key in it.
         deeper = [k for k in keys if key and len(k) > len(key) and k[: len(key)] == key]
         groups.setdefault(deeper[0] if deeper else key, []).append(error)
     return list(groups.values())
 
 
-def _to_list(place: KeyPath) -> KeyPath:
-    numbers = [i for i, part in enumerate(place) if isinstance(part, int)]
-    return place[: numbers[0]] if numbers else place
+def _without_items(path: KeyPath) -> KeyPath:
+    return next((path[:i] for i, part in enumerate(path) if isinstance(part, int)), path)
 
 
 def described(errors: Sequence[ErrorDetails], root: Any = None) -> tuple[KeyPath, str]:
-    """What is wrong with one field.
+    """Describe the errors of one field.
 
     Args:
-        errors: All that pydantic says of it; of a union, that of every branch.
-        root: The whole value that was checked, where there is one: it tells a key from the name
-            that pydantic gives to a union's branch.
+        errors: Pydantic's errors; of a union, those of every branch.
+        root: The whole value, if known: it distinguishes a key from the name of a union's branch.
 
     Returns:
-        The path of the wrong key, and what comes behind its name in a message: " has to be a
-        number, not 'many'.".
+        The path of the wrong key, and the text after its name in a message: " must be a number,
+        not 'many'.".
     """
-    places = [_place(error, root) for error in errors]
-    # A union's branches are all reported; the one that goes into the value knows more.
-    where = max(places, key=len)
-    of_place = [error for error, place in zip(errors, places, strict=True) if place == where]
-    # The branch that takes the value's kind, and finds it too small or short, knows more as well.
-    of_place = [e for e in of_place if not e["type"].endswith(_ABOUT_KIND)] or of_place
-    first = of_place[0]
+    paths = [_path(error, root) for error in errors]
+    # Of a union's branches, the one that looks into the value knows most,
+    where = max(paths, key=len)
+    at_path = [error for error, path in zip(errors, paths, strict=True) if path == where]
+    # and then one that accepts the kind of value, but not the value.
+    at_path = [e for e in at_path if not e["type"].endswith(_KIND_ERRORS)] or at_path
+    first = at_path[0]
     if first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
         return where, " is missing."
-    expected = [_expected(error) for error in of_place]
+    expected = [_expected(error) for error in at_path]
     if None in expected:
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
         return where, f": {message[:1].lower()}{message[1:]}."
     choice = " or ".join(dict.fromkeys(map(str, expected)))
     given = "" if _is_secret(where) else f", not {given_value(first.get('input'))}"
-    return where, f" has to be {choice}{given}."
+    return where, f" must be {choice}{given}."
 
 
 def given_value(value: Any) -> str:
-    """A value as YAML has it; of what holds others, only its kind, for a secret may be in it."""
+    """Format a value for a message; of a collection only its kind, as it may hold a secret."""
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, list | tuple | set):
@@ -130,8 +121,8 @@ def _is_secret(where: KeyPath) -> bool:
     return bool(_HOLD_SECRETS & {str(part) for part in where[:-1]} or _SECRETS & set(where[-1:]))
 
 
-def _place(error: ErrorDetails, root: Any) -> KeyPath:
-    """The location of an error without the names of a union's branches (`list[str]`, `Tag`)."""
+def _path(error: ErrorDetails, root: Any) -> KeyPath:
+    """Return an error's location without the names of a union's branches (`list[str]`, `Tag`)."""
     where: list[int | str] = []
     here = root
     for number, part in enumerate(error["loc"]):
@@ -165,7 +156,11 @@ def _expected(error: ErrorDetails) -> str | None:
         return words.format(f"{bound:g}" if isinstance(bound, float) else bound)
     if kind == "string_too_short":
         least = context["min_length"]
-        return "a text that is not empty" if least == 1 else f"a text of {least} characters or more"
-    if kind.endswith(_ABOUT_KIND):
+        return (
+            "a string that is not empty"
+            if least == 1
+            else f"a string of {least} characters or more"
+        )
+    if kind.endswith(_KIND_ERRORS):
         return _KINDS.get(kind.partition("_")[0])
     return None

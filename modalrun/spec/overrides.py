@@ -1,6 +1,6 @@
-"""What the command line says about a run spec: `--gpu H100`, `--set steps.train.settings...=...`.
+"""Read the keys that the command line sets: `--gpu H100`, `--set steps.train.enable_cache=false`.
 
-Each override is a value at a key path of the run spec, with the flag to name in messages. Pure.
+Pure.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import yaml
 from modalrun.errors import UsageError
 from modalrun.spec.yaml_source import KeyPath, YamlSource
 
-_FLAVORED = {"orchestrator": ("modalrun", "modal"), "step_operator": ("modal",)}
+_FLAVORS = {"orchestrator": ("modalrun", "modal"), "step_operator": ("modal",)}
 
 
 @dataclass(frozen=True)
 class Override:
-    """A value for one key of a run spec.
+    """Set one key of a run spec.
 
     Attributes:
-        flag: As the user wrote it, for messages: "--gpu".
+        flag: The user's flag, for messages: "--gpu".
         path: The key's path from the top.
-        value: The value, as YAML would give it.
+        value: The value, as YAML gives it.
     """
 
     flag: str
@@ -35,12 +35,12 @@ class Override:
 
 @dataclass(frozen=True)
 class CommandLineSource(YamlSource):
-    """The overrides of a command line, read like a run spec: places are flags, not lines."""
+    """Hold the overrides of a command line like a run spec, with flags in place of lines."""
 
     flags: Mapping[KeyPath, str]
 
     def where(self, key_path: Iterable[str | int]) -> str:
-        """The flag that set a key, or one above or below it."""
+        """Return the flag that set a key, or a key above or below it."""
         parts = tuple(key_path)
         known = [p for p in self.flags if p[: len(parts)] == parts or parts[: len(p)] == p]
         return self.flags[known[0]] if known else "the command line"
@@ -53,16 +53,23 @@ def set_option(text: str) -> Override:
         UsageError: There is no `=`, the path has an empty part, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
+    hint = "As in '--set settings.orchestrator.gpu=H100'."
     if not equals:
-        raise UsageError(
-            f"--set {text}: there is no '='.",
-            hint="As in '--set settings.orchestrator.gpu=H100'.",
-        )
-    return Override(f"--set {key}", _path(key, text), _yaml(value, f"--set {text}"))
+        raise UsageError(f"--set {text}: there is no '='.", hint=hint)
+    if not all(key.split(".")):
+        raise UsageError(f"--set {text}: '{key}' is not the path of a key.", hint=hint)
+    path: list[str] = []
+    for part in key.split("."):
+        # The settings key "orchestrator.modal" has a dot of its own.
+        if path and part in _FLAVORS.get(path[-1], ()) and "settings" in path[-2:-1]:
+            path[-1] = f"{path[-1]}.{part}"
+        else:
+            path.append(part)
+    return Override(f"--set {key}", tuple(path), _yaml(value, f"--set {text}"))
 
 
 def param_option(text: str) -> Override:
-    """Read `--param NAME=VALUE`, an argument of the pipeline function; the value is YAML.
+    """Read `--param NAME=VALUE`, a parameter of the pipeline; the value is YAML.
 
     Raises:
         UsageError: As for `set_option`.
@@ -76,7 +83,7 @@ def param_option(text: str) -> Override:
 
 
 def command_line(overrides: Iterable[Override]) -> CommandLineSource:
-    """All overrides as one nested mapping.
+    """Nest all overrides in one mapping.
 
     Raises:
         UsageError: Two flags set the same key, or one sets a key inside another's value.
@@ -100,7 +107,7 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested mappings as one; where both have a value that is not a mapping, `above` wins."""
+    """Merge two nested mappings; `above` overrides what is not a mapping in both."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
@@ -109,23 +116,6 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         else:
             result[key] = value
     return result
-
-
-def _path(key: str, text: str) -> tuple[str, ...]:
-    parts = key.split(".")
-    if not all(parts):
-        raise UsageError(
-            f"--set {text}: '{key}' is not the path of a key.",
-            hint="As in '--set settings.orchestrator.gpu=H100'.",
-        )
-    path: list[str] = []
-    for part in parts:
-        # The settings key "orchestrator.modal" has a dot of its own.
-        if path and part in _FLAVORED.get(path[-1], ()) and "settings" in path[-2:-1]:
-            path[-1] = f"{path[-1]}.{part}"
-        else:
-            path.append(part)
-    return tuple(path)
 
 
 def _yaml(text: str, what: str) -> Any:

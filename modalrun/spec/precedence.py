@@ -15,38 +15,28 @@ class Origin(enum.IntEnum):
     """The places that a value can be set in, the strongest first.
 
     This order is the precedence rule; `docs/configuration.md` prints it.
+
+    Attributes:
+        label: The place, as `modalrun plan` shows it.
     """
 
-    COMMAND_LINE_STEP = 0
-    COMMAND_LINE = 1
-    SPEC_STEP = 2
-    SPEC_PIPELINE = 3
-    CODE_STEP = 4
-    CODE_PIPELINE = 5
-    COMPONENT = 6
-    DEFAULT = 7
+    label: str
 
-    @property
-    def label(self) -> str:
-        """The place, as `modalrun plan` shows it."""
-        return _LABELS[self]
+    def __new__(cls, rank: int, label: str) -> Origin:
+        """Make a member that compares by its rank."""
+        member = int.__new__(cls, rank)
+        member._value_ = rank
+        member.label = label
+        return member
 
-    @property
-    def of_a_step(self) -> bool:
-        """Whether the value is set on a step."""
-        return self in {Origin.COMMAND_LINE_STEP, Origin.SPEC_STEP, Origin.CODE_STEP}
-
-
-_LABELS = {
-    Origin.COMMAND_LINE_STEP: "command line, step",
-    Origin.COMMAND_LINE: "command line",
-    Origin.SPEC_STEP: "run spec, step",
-    Origin.SPEC_PIPELINE: "run spec, pipeline",
-    Origin.CODE_STEP: "step in code",
-    Origin.CODE_PIPELINE: "pipeline in code",
-    Origin.COMPONENT: "component",
-    Origin.DEFAULT: "default",
-}
+    COMMAND_LINE_STEP = 0, "command line, step"
+    COMMAND_LINE = 1, "command line"
+    SPEC_STEP = 2, "run spec, step"
+    SPEC_PIPELINE = 3, "run spec, pipeline"
+    CODE_STEP = 4, "step in code"
+    CODE_PIPELINE = 5, "pipeline in code"
+    COMPONENT = 6, "component"
+    DEFAULT = 7, "default"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The run spec: a ZenML run configuration plus a few keys of ours, in one YAML file.
+"""Read a run spec: a ZenML run configuration plus a few keys of modalrun's, in one YAML file.
 
-Reading a spec needs neither ZenML nor Modal, so that a misspelt key is reported at once. What
-ZenML has to say about the values comes later, in `modalrun.zenml_api`.
+Reading needs neither ZenML nor Modal, so that a mistake is reported at once. ZenML checks the
+values again when it compiles the pipeline (`modalrun.zenml_api.compiling`).
 """
 
 from __future__ import annotations
@@ -13,50 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.spec import zenml_keys
-from modalrun.spec.mistakes import Mistakes
+from modalrun.run.run_plan import Target
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
 from modalrun.spec.precedence import Layers, Origin
-from modalrun.spec.sandbox_settings import Sandboxes, read_sandboxes
-from modalrun.spec.schema import (
-    COMPILED_KEYS,
-    REFUSED,
-    RUN_KEYS,
-    STEP_KEYS,
-    ModalSection,
-    OurKeys,
-    Target,
-)
-from modalrun.spec.validation import check, refuse_unknown
+from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
+from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, OurKeys
+from modalrun.spec.validation import Checker, Mistakes
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
 
-__all__ = [
-    "RUN_KEYS",
-    "STEP_KEYS",
-    "RunSpec",
-    "Target",
-    "load_spec",
-]
+__all__ = ["RunSpec", "Target", "load_spec"]
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A checked run spec, with the command line's overrides.
+    """Hold a checked run spec, with the command line's overrides.
 
     Attributes:
         pipeline: The pipeline's source below the source root, such as
-            `my_project.pipelines.training`; "" where a deployment is given.
+            `my_project.pipelines.training`; "" if a deployment is given.
         stack: Name or id of the ZenML stack to compile for; None for the active one.
         target: Where the sandboxes run.
-        source_root: The folder that the pipeline is imported from and that goes to the sandbox.
-        run_configuration: What ZenML reads, as plain values: without what is said about sandboxes.
-        source: The file, to point at the line of a value that turns out to be wrong.
+        source_root: The folder that the pipeline is imported from and that the sandbox gets.
+        run_configuration: The part for ZenML, as plain values: without settings of sandboxes.
+        source: The file, to name the line of a value that turns out to be wrong.
         deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
         has_source_root: Whether the spec names its source root.
-        places: What is said about the pipeline's sandboxes, by place.
-        step_layers: What is said about single steps' sandboxes, by step and place.
-        notes: What a user should know about how it was read.
+        layers: The settings of the pipeline's sandboxes, by origin.
+        step_layers: The settings of single steps' sandboxes, by step and origin.
+        notes: What a user should know about how the spec was read.
         command_line: The overrides, to name the flag of a value that turns out to be wrong.
     """
 
@@ -78,7 +63,7 @@ class RunSpec:
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None
     ) -> UsageError:
-        """An error that points at a key of the file, or at the flag that set it."""
+        """Make an error that names the line of a key, or the flag that set it."""
         path = tuple(key_path)
         from_flag = any(p[: len(path)] == path or path[: len(p)] == p for p in self.flags)
         source = self.command_line if from_flag else self.source
@@ -86,11 +71,11 @@ class RunSpec:
 
     @property
     def flags(self) -> Mapping[tuple[str | int, ...], str]:
-        """The keys that the command line sets, and its flags for them."""
+        """The flags of the command line, by the key that they set."""
         return self.command_line.flags
 
     def check_steps(self, known: Iterable[str], pipeline: str) -> None:
-        """Check that every step that the spec names exists.
+        """Check that every step named in the spec exists.
 
         Raises:
             UsageError: One doesn't.
@@ -112,12 +97,12 @@ class RunSpec:
 
 
 def written_target(path: Path | None) -> Target:
-    """The target that a spec which can't be used has, or none at all; "modal" where it has none."""
-    word = None
+    """Return the target of a spec that may be wrong; "modal" if it names none."""
+    name = None
     if path is not None:
         with contextlib.suppress(UsageError):
-            word = nearest(str(read_yaml(path).data.get("target")), ("modal", "local"))
-    return "local" if word == "local" else "modal"
+            name = nearest(str(read_yaml(path).data.get("target")), ("modal", "local"))
+    return "local" if name == "local" else "modal"
 
 
 def load_spec(
@@ -126,13 +111,13 @@ def load_spec(
     """Read and check a run spec.
 
     Args:
-        path: The YAML file, or a deployment file (`.json`) that stands for a spec naming it.
-        target: Where to run, above what the file says.
-        overrides: What the command line says, above the file.
+        path: The YAML file, or a deployment file (`.json`) instead of a spec that names it.
+        target: Where to run; it overrides the file.
+        overrides: Keys that the command line sets; they override the file.
 
     Raises:
-        UsageError: The file, a key in it or an override is wrong; the message says where, of
-            several mistakes for each in a line of its own.
+        UsageError: The file, a key in it or an override is wrong; the message names the place,
+            with a line for each mistake.
     """
     if path.suffix == ".py":
         raise UsageError(
@@ -145,20 +130,18 @@ def load_spec(
         source = read_yaml(path)
     flags = command_line(overrides)
     mistakes = Mistakes()
-    file_keys, flag_keys = _our_keys(source, mistakes), _our_keys(flags, mistakes)
+    in_file, in_flags = Checker(source, mistakes), Checker(flags, mistakes)
+    file_keys, flag_keys = _our_keys(in_file), _our_keys(in_flags)
     ours = OurKeys.model_validate(
         merged(file_keys.model_dump(exclude_unset=True), flag_keys.model_dump(exclude_unset=True))
     )
     if not mistakes.found:
-        # A key that is wrong itself would be reported as missing, too.
-        with mistakes.collecting():
-            _check_what_runs(path, source, ours)
+        # A key with a wrong value would be reported as missing, too.
+        _check_pipeline(in_file, ours)
     compiled = ours.deployment is not None
-    of_file = _sandboxes(source, file_keys, mistakes, compiled=compiled)
-    of_flags = _sandboxes(flags, flag_keys, mistakes, compiled=compiled)
-    source_root = source.path.parent
-    with mistakes.collecting():
-        source_root = _source_root(source, ours.source_root)
+    of_file = _sandboxes(in_file, file_keys, compiled=compiled)
+    of_flags = _sandboxes(in_flags, flag_keys, compiled=compiled)
+    source_root = _source_root(in_file, ours.source_root)
     mistakes.raise_all()
     return RunSpec(
         pipeline=ours.pipeline or "",
@@ -172,111 +155,83 @@ def load_spec(
         layers={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
         step_layers={
             name: {
-                origin: said.steps[name]
-                for origin, said in (
+                origin: settings.steps[name]
+                for origin, settings in (
                     (Origin.SPEC_STEP, of_file),
                     (Origin.COMMAND_LINE_STEP, of_flags),
                 )
-                if name in said.steps
+                if name in settings.steps
             }
             for name in {**of_file.steps, **of_flags.steps}
         },
-        notes=(*of_file.notes, *of_flags.notes),
+        notes=tuple(mistakes.notes),
         command_line=flags,
     )
 
 
-def _our_keys(source: YamlSource, mistakes: Mistakes) -> OurKeys:
-    with mistakes.collecting():
-        refuse_unknown(source, (), source.data, set(OurKeys.model_fields) | RUN_KEYS)
-    given = {k: v for k, v in source.data.items() if k in OurKeys.model_fields and v is not None}
-    modal = given.get("modal")
-    if isinstance(modal, dict):
-        # By itself, so that a misspelt key is compared with the keys of this section.
-        del given["modal"]
-        with mistakes.collecting():
-            check(source, ("modal",), ModalSection, modal)
-            given["modal"] = modal
-    right: dict[str, Any] = {}
-    for key, value in given.items():
-        with mistakes.collecting():
-            check(source, (), OurKeys, {key: value})
-            right[key] = value
-    for key, why in REFUSED.items():
-        if source.data.get(key) is not None:
-            mistakes.found.append(UsageError(f"{source.where((key,))}: {why}"))
+def _our_keys(checker: Checker) -> OurKeys:
+    """Return modalrun's own keys of a source, those with right values."""
+    data = checker.source.data
+    checker.zenml_names((), data, {*OurKeys.model_fields, *RUN_KEYS})
+    given = {key: data[key] for key in OurKeys.model_fields if data.get(key) is not None}
+    right = {k: v for k, v in given.items() if checker.values((), OurKeys, {k: v})}
+    for key, problem in REFUSED.items():
+        if data.get(key) is not None:
+            checker.error((key,), problem)
     return OurKeys.model_validate(right)
 
 
-def _check_what_runs(path: Path, source: YamlSource, ours: OurKeys) -> None:
+def _check_pipeline(checker: Checker, ours: OurKeys) -> None:
     if ours.pipeline is None and ours.deployment is None:
-        raise UsageError(
-            f"{path}: the key 'pipeline' is missing.",
-            hint="Name the pipeline by its source, as in 'pipeline: my_project.training.pipeline'.",
-        )
-    if ours.pipeline is not None and ours.deployment is not None:
-        raise UsageError(
-            f"{source.where(('deployment',))}: both 'pipeline' and 'deployment' are given.",
-            hint="Keep 'pipeline' to compile it, or 'deployment' to use what is compiled.",
-        )
-    if ours.deployment is not None and ours.stack is not None:
-        raise UsageError(
-            f"{source.where(('stack',))}: a deployment is compiled for its stack; 'stack' can't"
-            " change it.",
-            hint="Remove 'stack', or compile the pipeline for another stack.",
-        )
-    if ours.pipeline is not None and (
+        hint = "Name the pipeline by its source, as in 'pipeline: my_project.training.pipeline'."
+        checker.error((), "the key 'pipeline' is missing.", hint)
+    elif ours.pipeline is not None and ours.deployment is not None:
+        hint = "Keep 'pipeline' to compile it, or 'deployment' to use what is compiled."
+        checker.error(("deployment",), "both 'pipeline' and 'deployment' are given.", hint)
+    elif ours.deployment is not None and ours.stack is not None:
+        problem = "a deployment is compiled for its stack; 'stack' can't change it."
+        hint = "Remove 'stack', or compile the pipeline for another stack."
+        checker.error(("stack",), problem, hint)
+    elif ours.pipeline is not None and (
         "." not in ours.pipeline
         or ours.pipeline.endswith(".py")
-        or not all(p.isidentifier() for p in ours.pipeline.split("."))
+        or not all(part.isidentifier() for part in ours.pipeline.split("."))
     ):
-        raise UsageError(
-            f"{source.where(('pipeline',))}: '{ours.pipeline}' is not a source (module.function).",
-            hint="As in 'pipeline: my_project.training.pipeline', without '.py' or slashes.",
-        )
+        problem = f"'{ours.pipeline}' is not a source (module.function)."
+        hint = "As in 'pipeline: my_project.training.pipeline', without '.py' or slashes."
+        checker.error(("pipeline",), problem, hint)
 
 
-def _sandboxes(
-    source: YamlSource, ours: OurKeys, mistakes: Mistakes, *, compiled: bool
-) -> Sandboxes:
-    configuration = {k: v for k, v in source.data.items() if k in RUN_KEYS and v is not None}
-    said = read_sandboxes(
-        source, ours.modal, configuration, mistakes, compiled=compiled, image=ours.image
-    )
-    zenml_keys.check_keys(source, said.rest, mistakes)
+def _sandboxes(checker: Checker, ours: OurKeys, *, compiled: bool) -> SandboxSettings:
+    configuration = {
+        str(key): value
+        for key, value in checker.source.data.items()
+        if key not in OurKeys.model_fields and value is not None
+    }
+    settings = read_sandboxes(checker, ours, configuration, compiled=compiled)
+    rest = settings.rest
+    checker.zenml_values(rest)
     if compiled:
-        wrong: list[tuple[str, ...]] = [(key,) for key in said.rest if key not in COMPILED_KEYS]
-        wrong += [("settings", key) for key in said.rest.get("settings", {})]
-        wrong += [
-            ("steps", name, key)
-            for name, step in said.rest.get("steps", {}).items()
-            for key in step
-        ]
-        mistakes.found += [
-            UsageError(
-                f"{source.where(one)}: '{'.'.join(one)}' is compiled into the deployment"
-                " and can't be changed.",
-                hint="Compile the pipeline again with it, or remove it.",
-            )
-            for one in wrong
-        ]
-    return said
+        fixed: list[tuple[str, ...]] = [(key,) for key in rest if key not in COMPILED_KEYS]
+        fixed += [("settings", key) for key in rest.get("settings", {})]
+        steps = rest.get("steps", {}).items()
+        fixed += [("steps", name, key) for name, step in steps for key in step]
+        for at in fixed:
+            problem = f"'{'.'.join(at)}' is compiled into the deployment and can't be changed."
+            checker.error(at, problem, "Compile the pipeline again with it, or remove it.")
+    return settings
 
 
-def _source_root(source: YamlSource, given: str | None) -> Path:
-    spec_folder = source.path.resolve().parent
-    if given is not None:
-        with contextlib.suppress(RuntimeError):
-            # There is no such user; the path is then taken as it is, and not found.
-            given = str(Path(given).expanduser())
-        root = (spec_folder / given).resolve()
-        if not root.is_dir():
-            raise UsageError(
-                f"{source.where(('source_root',))}: there is no folder {root}.",
-                hint="'source_root' is read relative to the run spec.",
-            )
-        return root
-    for folder in (spec_folder, *spec_folder.parents):
-        if (folder / ".zen").is_dir():
-            return folder
-    return spec_folder
+def _source_root(checker: Checker, given: str | None) -> Path:
+    spec_folder = checker.source.path.resolve().parent
+    if given is None:
+        folders = (spec_folder, *spec_folder.parents)
+        return next((folder for folder in folders if (folder / ".zen").is_dir()), spec_folder)
+    # Without such a user the path stays as it is, and is not found.
+    with contextlib.suppress(RuntimeError):
+        given = str(Path(given).expanduser())
+    root = (spec_folder / given).resolve()
+    if not root.is_dir():
+        hint = "'source_root' is read relative to the run spec."
+        checker.error(("source_root",), f"there is no folder {root}.", hint)
+    return root

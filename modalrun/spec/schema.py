@@ -1,83 +1,154 @@
-"""The keys of a run spec. Those that are ZenML's are listed here, so that a misspelt key is
-reported without importing ZenML; a test compares them with the installed ZenML."""
+"""List the keys of a run spec: modalrun's own, and ZenML's with the types of their values.
+
+ZenML's are listed so that a mistake is reported without importing ZenML. Tests compare them with
+the installed ZenML; their types refuse only what ZenML refuses.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 
-from modalrun.spec.fields import ImageSetting, Name
+from modalrun.run.run_plan import Target
+from modalrun.spec.fields import ImageSetting, ModalName, Name, Volumes
 
-Target = Literal["modal", "local"]
+ZENML_VERSION = "0.98.0"
+"""The ZenML that the lists below are from. A newer one may have more keys."""
 
-RUN_KEYS = frozenset(
-    {
-        "run_name",
-        "enable_cache",
-        "enable_artifact_metadata",
-        "enable_artifact_visualization",
-        "enable_step_logs",
-        "enable_pipeline_logs",
-        "enable_heartbeat",
-        "schedule",
-        "build",
-        "steps",
-        "settings",
-        "environment",
-        "secrets",
-        "tags",
-        "extra",
-        "model",
-        "parameters",
-        "retry",
-        "init_hook_source",
-        "init_hook_kwargs",
-        "cleanup_hook_source",
-        "failure_hook_source",
-        "success_hook_source",
-        "start_hook_source",
-        "end_hook_source",
-        "pause_hook_source",
-        "resume_hook_source",
-        "substitutions",
-        "cache_policy",
-        "execution_mode",
-    }
-)
-"""The keys of `zenml.config.pipeline_run_configuration.PipelineRunConfiguration`, 0.98.0."""
+Named = str | dict[str, Any]
+"""A name, or the object itself: a source, a tag, a cache policy, a group."""
 
-STEP_KEYS = frozenset(
-    {
-        "enable_cache",
-        "enable_artifact_metadata",
-        "enable_artifact_visualization",
-        "enable_step_logs",
-        "step_operator",
-        "experiment_tracker",
-        "parameters",
-        "settings",
-        "environment",
-        "secrets",
-        "extra",
-        "failure_hook_source",
-        "success_hook_source",
-        "start_hook_source",
-        "end_hook_source",
-        "model",
-        "retry",
-        "substitutions",
-        "cache_policy",
-        "runtime",
-        "heartbeat_healthy_threshold",
-        "group",
-        "outputs",
-    }
-)
-"""The keys of `zenml.config.step_configurations.StepConfigurationUpdate`, 0.98.0."""
+
+class _Keys(BaseModel):
+    """Check values only: other keys are checked separately, and ZenML checks every value."""
+
+    # Few specs have all of them: build a validator only when it is used.
+    model_config = ConfigDict(defer_build=True, protected_namespaces=())
+
+
+class RetryKeys(_Keys):
+    """`zenml.config.retry_config.StepRetryConfig`."""
+
+    max_retries: Annotated[int, Field(gt=0)] = 1
+    delay: Annotated[int, Field(ge=0)] = 0
+    backoff: Annotated[int, Field(ge=0)] = 0
+
+
+class ModelKeys(_Keys):
+    """`zenml.model.model.Model`."""
+
+    name: str
+    license: str | None = None
+    description: str | None = None
+    audience: str | None = None
+    use_cases: str | None = None
+    limitations: str | None = None
+    trade_offs: str | None = None
+    ethics: str | None = None
+    tags: list[str] | None = None
+    version: int | str | None = None
+    save_models_to_registry: bool = True
+    model_version_id: UUID | None = None
+    suppress_class_validation_warnings: Any = None
+
+
+class DockerKeys(_Keys):
+    """`zenml.config.docker_settings.DockerSettings`."""
+
+    parent_image: str | None = None
+    image_tag: str | None = None
+    dockerfile: str | None = None
+    build_context_root: str | None = None
+    parent_image_build_config: dict[str, Any] | None = None
+    skip_build: bool = False
+    prevent_build_reuse: bool = False
+    target_repository: str | None = None
+    python_package_installer: Literal["pip", "uv"] = "uv"
+    python_package_installer_cache_mount: str | None = None
+    python_package_installer_args: dict[str, Any] = {}
+    disable_automatic_requirements_detection: bool = True
+    replicate_local_python_environment: (
+        list[str] | Literal["pip_freeze", "uv_freeze", "poetry_export"] | bool | None
+    ) = None
+    pyproject_path: str | None = None
+    pyproject_export_command: list[str] | None = None
+    requirements: str | list[str] | None = None
+    required_integrations: list[str] = []
+    install_stack_requirements: bool = True
+    install_deployment_requirements: bool = True
+    local_project_install_command: str | None = None
+    apt_packages: list[str] = []
+    environment: dict[str, Any] = {}
+    runtime_environment: dict[str, Any] = {}
+    user: str | None = None
+    build_config: dict[str, Any] | None = None
+    allow_including_files_in_images: bool = True
+    allow_download_from_code_repository: bool = True
+    allow_download_from_artifact_store: bool = True
+    build_options: dict[str, Any] = {}
+    dockerignore: str | None = None
+    copy_files: bool = True
+    copy_global_config: bool = True
+    source_files: str | None = None
+    required_hub_plugins: list[str] = []
+
+
+class _CommonKeys(_Keys):
+    enable_cache: bool | None = None
+    enable_artifact_metadata: bool | None = None
+    enable_artifact_visualization: bool | None = None
+    enable_step_logs: bool | None = None
+    secrets: list[str] | None = None
+    extra: dict[str, Any] | None = None
+    model: ModelKeys | None = None
+    parameters: dict[str, Any] | None = None
+    retry: RetryKeys | None = None
+    failure_hook_source: Named | None = None
+    success_hook_source: Named | None = None
+    start_hook_source: Named | None = None
+    end_hook_source: Named | None = None
+    substitutions: dict[str, str] | None = None
+    cache_policy: Named | None = None
+
+
+class RunKeys(_CommonKeys):
+    """`zenml.config.pipeline_run_configuration.PipelineRunConfiguration`, in part."""
+
+    run_name: str | None = None
+    enable_pipeline_logs: bool | None = None
+    enable_heartbeat: bool | None = None
+    environment: dict[str, Any] | None = None
+    tags: list[Named] | None = None
+    init_hook_source: Named | None = None
+    init_hook_kwargs: dict[str, Any] | None = None
+    cleanup_hook_source: Named | None = None
+    pause_hook_source: Named | None = None
+    resume_hook_source: Named | None = None
+    execution_mode: Literal["fail_fast", "stop_on_failure", "continue_on_failure"] | None = None
+
+
+class StepKeys(_CommonKeys):
+    """`zenml.config.step_configurations.StepConfigurationUpdate`, in part."""
+
+    step_operator: bool | str | None = None
+    experiment_tracker: bool | str | None = None
+    environment: dict[str, str] | None = None
+    runtime: Literal["inline", "isolated"] | None = None
+    heartbeat_healthy_threshold: Annotated[int, Field(ge=10, le=60)] = 30
+    group: Named | None = None
+    outputs: dict[str, Any] = {}
+
+
+RUN_KEYS = frozenset(RunKeys.model_fields) | {"schedule", "build", "steps", "settings"}
+"""The keys of ZenML's run configuration."""
+
+STEP_KEYS = frozenset(StepKeys.model_fields) | {"settings"}
+"""The keys of a step in it."""
 
 COMPILED_KEYS = frozenset({"settings", "steps", "run_name", "enable_cache"})
-"""The keys of a run configuration that can be set on a compiled deployment."""
+"""The keys of ZenML's run configuration that can be set on a compiled deployment."""
 
 GENERAL_SETTINGS = frozenset({"resources", "docker", "deployment"})
 COMPONENTS = frozenset(
@@ -99,7 +170,7 @@ COMPONENTS = frozenset(
         "log_store",
     }
 )
-"""Kinds of stack components; settings are for 'kind', 'kind.flavor' or 'kind:name'."""
+"""Kinds of stack components; a settings key is 'kind', 'kind.flavor' or 'kind:name'."""
 
 REFUSED = {
     "schedule": "Scheduled pipelines are not supported. Let a scheduler (cron, CI) call submit.",
@@ -108,7 +179,7 @@ REFUSED = {
 
 
 class ModalSection(BaseModel):
-    """The key `modal` of a run spec: a shorter way to write four settings.
+    """List the keys below `modal`, a shorter way to write four settings.
 
     Attributes:
         environment: As `settings.orchestrator.modal_environment`.
@@ -119,23 +190,23 @@ class ModalSection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    environment: Name | None = None
+    environment: ModalName | None = None
     workspace: Name | None = None
     secrets: list[Name] | None = None
-    volumes: dict[Name, Name] | None = None
+    volumes: Volumes | None = None
 
 
 class OurKeys(BaseModel):
-    """The keys that modalrun adds to ZenML's run configuration.
+    """List the keys that modalrun adds to ZenML's run configuration.
 
     Attributes:
         pipeline: The pipeline as `module.function`, below the source root. This or `deployment`.
         deployment: A compiled pipeline: a file that `modalrun compile` wrote, relative to the spec,
             or a ZenML snapshot's id or name.
-        stack: The ZenML stack to compile for, by name or id; the active one without it.
+        stack: The ZenML stack to compile for, by name or id; by default the active one.
         target: Where sandboxes run: Modal's cloud, or the local Modal server.
         source_root: The folder that the pipeline is imported from and that the sandbox gets,
-            relative to the spec. Without it the nearest folder with a `.zen`, from the spec's own
+            relative to the spec. By default the nearest folder with a `.zen`, from the spec's own
             upwards, else the spec's own.
         modal: A shorter way to write settings, see below.
         image: As `settings.orchestrator.image`: `{name: ...}` or `{source: registry}`.
@@ -143,7 +214,7 @@ class OurKeys(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pipeline: Annotated[StrictStr, Field(min_length=1)] | None = None
+    pipeline: Name | None = None
     deployment: Name | None = None
     stack: Name | None = None
     target: Target = "modal"

@@ -1,61 +1,183 @@
-"""Checks of a run spec's keys and values; every mistake becomes one message with its place."""
+"""Check a run spec's keys and values; every mistake names its line. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from modalrun.errors import UsageError
 from modalrun.spec.messages import by_key, described, given_value, path_name
-from modalrun.spec.mistakes import together
+from modalrun.spec.schema import (
+    ZENML_VERSION,
+    DockerKeys,
+    ModelKeys,
+    RetryKeys,
+    RunKeys,
+    StepKeys,
+)
 from modalrun.spec.yaml_source import KeyPath, YamlSource
-from modalrun.util.nearest import nearest
+from modalrun.util.nearest import misspelling_of, nearest
+
+
+class Mistakes:
+    """Collect the mistakes in a spec, so that all of them are reported at once.
+
+    Attributes:
+        found: One error per mistake, in the order in which they were found.
+        notes: What is no mistake, but worth showing with the plan.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[UsageError] = []
+        self.notes: list[str] = []
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collect a UsageError of the block, and go on behind it."""
+        try:
+            yield
+        except UsageError as error:
+            self.found.append(error)
+
+    def raise_all(self) -> None:
+        """Raise one UsageError for all mistakes; do nothing without any."""
+        if self.found:
+            raise together(self.found)
+
+
+def together(errors: Sequence[UsageError]) -> UsageError:
+    """Join errors into one, in the order of the file: a line each, with its hint."""
+    if len(errors) == 1:
+        return errors[0]
+    numbers: dict[str, int] = {}
+    for error in errors:
+        number = 0
+        text = f"{error.message} {error.hint}" if error.hint else error.message
+        for line in text.split("\n"):
+            # A line that names no place belongs to the one before it.
+            found = re.match(r".*?:(\d+): ", line)
+            number = int(found[1]) if found else number
+            numbers.setdefault(line, number)
+    return UsageError("\n".join(sorted(numbers, key=numbers.__getitem__)))
 
 
 def validation_message(error: ValidationError, root: Any = None) -> tuple[KeyPath, str]:
-    """The first problem of a pydantic error: the path of its key, and what comes behind its name.
+    """Describe the first problem of a pydantic error: the path of the key, and the text after it.
 
     Args:
-        error: What pydantic raised.
-        root: The whole value that it was raised for, where that is known.
+        error: The error.
+        root: The whole value that was validated, if it is known.
     """
     return validation_messages(error, root)[0]
 
 
 def validation_messages(error: ValidationError, root: Any = None) -> list[tuple[KeyPath, str]]:
-    """The problems of a pydantic error: of each key, and of each list, the first one."""
+    """Describe the problems of a pydantic error, one for each key and each list."""
     return [described(errors, root) for errors in by_key(error.errors(include_url=False), root)]
 
 
-def check(source: YamlSource, at: KeyPath, model: type[BaseModel], value: Any) -> Any:
-    """A value as a pydantic model.
+@dataclass(frozen=True)
+class Checker:
+    """Check what one source sets, and collect the mistakes.
 
-    Raises:
-        UsageError: It doesn't fit; the message names the place of each field that is wrong.
+    Attributes:
+        source: The run spec's file, or the command line.
+        mistakes: Collects the mistakes and notes.
     """
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        grouped = by_key(error.errors(include_url=False), value)
-        found = [_mistake(source, at, model, errors, value) for errors in grouped]
-        raise together(found) from None
 
+    source: YamlSource
+    mistakes: Mistakes
 
-def _mistake(
-    source: YamlSource, at: KeyPath, model: type[BaseModel], errors: list[ErrorDetails], root: Any
-) -> UsageError:
-    where, problem = described(errors, root)
-    full = (*at, *where)
-    if errors[0]["type"] == "extra_forbidden":
-        return unknown_key(source, full, _fields_at(model, where[:-1]))
-    return UsageError(f"{source.where(full)}: '{path_name(full) or 'run spec'}'{problem}")
+    def error(self, at: KeyPath, problem: str, hint: str | None = None) -> None:
+        """Collect a mistake at a key."""
+        self.mistakes.found.append(UsageError(f"{self.source.where(at)}: {problem}", hint=hint))
+
+    def values(self, at: KeyPath, model: type[BaseModel], value: Any) -> bool:
+        """Check a value against a pydantic model; return whether it fits."""
+        try:
+            model.model_validate(value)
+        except ValidationError as error:
+            for errors in by_key(error.errors(include_url=False), value):
+                where, problem = described(errors, value)
+                if errors[0]["type"] == "extra_forbidden":
+                    self._unknown((*at, *where), _fields_at(model, where[:-1]))
+                else:
+                    full = (*at, *where)
+                    self.error(full, f"'{path_name(full)}'{problem}")
+            return False
+        return True
+
+    def names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
+        """Check that modalrun has the keys."""
+        known = set(known)
+        for key in keys:
+            if key not in known:
+                self._unknown((*at, str(key)), known)
+
+    def zenml_names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
+        """Check that ZenML has the keys.
+
+        ZenML drops an unknown key silently, so it is an error. A ZenML newer than the list may
+        have more keys: then only a misspelt key is an error, and another one gets a note.
+        """
+        known = set(known)
+        unknown = [str(key) for key in keys if key not in known]
+        newer = _newer_zenml() if unknown else None
+        for key in unknown:
+            path = (*at, key)
+            # The kind of a settings key "kind.flavor" or "kind:name" is what can be misspelt.
+            if newer is None or misspelling_of(re.split("[.:]", key)[0], known):
+                self._unknown(path, known)
+            else:
+                self.mistakes.notes.append(
+                    f"{self.source.where(path)}: ZenML {ZENML_VERSION} has no key"
+                    f" '{path_name(path)}'; ZenML {newer} gets it unchecked"
+                )
+
+    def mapping(self, at: KeyPath, value: Any) -> dict[str, Any]:
+        """Return a copy of a value that must be a mapping; an empty one for None or a mistake."""
+        if isinstance(value, dict):
+            return dict(value)
+        if value is not None:
+            problem = f"must be a mapping (key: value), not {given_value(value)}."
+            self.error(at, f"'{path_name(at)}' {problem}")
+        return {}
+
+    def zenml_values(self, configuration: Mapping[str, Any]) -> None:
+        """Check the values of ZenML's keys, of the pipeline and its steps."""
+        self._owner((), RunKeys, configuration)
+        for name, step in (configuration.get("steps") or {}).items():
+            self._owner(("steps", name), StepKeys, step)
+
+    def _owner(self, at: KeyPath, model: type[BaseModel], owner: Mapping[str, Any]) -> None:
+        self.values(at, model, owner)
+        docker = (owner.get("settings") or {}).get("docker")
+        for path, value, keys in (
+            (("retry",), owner.get("retry"), RetryKeys),
+            (("model",), owner.get("model"), ModelKeys),
+            (("settings", "docker"), docker, DockerKeys),
+        ):
+            if isinstance(value, Mapping):
+                self.zenml_names((*at, *path), value, keys.model_fields)
+        if docker is not None:
+            self.values((*at, "settings", "docker"), DockerKeys, docker)
+
+    def _unknown(self, at: KeyPath, known: Iterable[str]) -> None:
+        key, parent = str(at[-1]), ".".join(map(str, at[:-1]))
+        close = nearest(key, known)
+        valid = f"Valid keys: {', '.join(sorted(known))}."
+        inside = f" under '{parent}'" if parent else ""
+        hint = f"Did you mean '{close}'?" if close else valid
+        self.error(at, f"unknown key '{key}'{inside}.", hint)
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
-    """The fields of the model that stands at a place inside another one."""
+    """Return the fields of the model at a path inside another one."""
     for part in path:
         field = model.model_fields.get(str(part))
         inner = list(get_args(field.annotation) or (field.annotation,)) if field else []
@@ -65,36 +187,14 @@ def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
     return model.model_fields
 
 
-def unknown_key(source: YamlSource, at: KeyPath, known: Iterable[str]) -> UsageError:
-    """The error for a key that doesn't exist, with the nearest one that does."""
-    key, parent = str(at[-1]), ".".join(str(p) for p in at[:-1])
-    close = nearest(key, known)
-    inside = f" under '{parent}'" if parent else ""
-    return UsageError(
-        f"{source.where(at)}: unknown key '{key}'{inside}.",
-        hint=f"Did you mean '{close}'?" if close else f"Valid keys: {', '.join(sorted(known))}.",
-    )
+def _newer_zenml() -> str | None:
+    """Return the installed ZenML's version if it is newer than the lists of keys."""
+    from importlib import metadata
 
+    from packaging.version import Version
 
-def refuse_unknown(
-    source: YamlSource, at: KeyPath, data: Mapping[Any, Any], known: Iterable[str]
-) -> None:
-    """Raise a UsageError for the keys that are not among the known ones."""
-    known = set(known)
-    wrong = [unknown_key(source, (*at, str(key)), known) for key in data if key not in known]
-    if wrong:
-        raise together(wrong)
-
-
-def mapping(source: YamlSource, at: KeyPath, value: Any) -> dict[str, Any]:
-    """A value that has to be a mapping.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if isinstance(value, dict):
-        return value
-    raise UsageError(
-        f"{source.where(at)}: '{path_name(at)}' has to be a mapping (key: value), not"
-        f" {given_value(value)}."
-    )
+    try:
+        version = metadata.version("zenml")
+    except metadata.PackageNotFoundError:
+        return None
+    return version if Version(version) > Version(ZENML_VERSION) else None

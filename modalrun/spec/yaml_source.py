@@ -1,4 +1,4 @@
-"""YAML with positions: the data of a file, and the line that each value stands on."""
+"""Read YAML with the line of each key. Pure but for reading the file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import yaml
 from modalrun.errors import UsageError
 
 MAX_KEYS = 100_000
-"""Above this a file is taken for one that is made to blow up."""
+"""More keys, once aliases are followed, are taken for an attack ("billion laughs")."""
 
 KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class YamlSource:
-    """A parsed YAML mapping that still knows where its keys stand.
+    """Hold a parsed YAML mapping and the lines of its keys.
 
     Attributes:
         path: The file that was read.
@@ -33,7 +33,7 @@ class YamlSource:
     lines: Mapping[KeyPath, int] = field(repr=False)
 
     def where(self, key_path: Iterable[str | int]) -> str:
-        """The place of a key as `file:line`, or of its nearest parent that is in the file."""
+        """Return `file:line` of a key, or of its nearest parent that is in the file."""
         parts = tuple(key_path)
         while parts and parts not in self.lines:
             parts = parts[:-1]
@@ -58,14 +58,12 @@ def read_yaml(path: Path) -> YamlSource:
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}.") from error
 
-    loader = None
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
-            raise UsageError(
-                f"{path} is empty.", hint="A run spec needs at least the key 'pipeline'."
-            )
+            hint = "A run spec needs at least the key 'pipeline'."
+            raise UsageError(f"{path} is empty.", hint=hint)
         if not isinstance(node, yaml.MappingNode):
             kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
             raise UsageError(
@@ -88,9 +86,6 @@ def read_yaml(path: Path) -> YamlSource:
         raise UsageError(f"{path} is nested too deeply.") from error
     except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
     return YamlSource(path, data, lines)
 
 
@@ -111,18 +106,19 @@ def _collect_lines(
         for key_node, value_node in node.value:
             key = _key_text(key_node)
             line = key_node.start_mark.line + 1
-            if key in seen and key != "<<":
+            if key == "<<":
+                # A key of the mapping itself overrides one that is merged into it.
+                lines.setdefault(at, line)
+                _collect_lines(path, value_node, at, lines, open_nodes)
+                continue
+            if key in seen:
                 raise UsageError(
-                    f"{path}:{line}: the key '{key}' stands here a second time.",
+                    f"{path}:{line}: the key '{key}' is given a second time.",
                     hint="YAML would silently keep only the last one; remove one of them.",
                 )
             seen.add(key)
-            child = at if key == "<<" else (*at, key)
-            # A key of the mapping itself overrides one that is merged into it.
-            if key == "<<":
-                lines.setdefault(child, line)
-            else:
-                lines[child] = line
+            child = (*at, key)
+            lines[child] = line
             _collect_lines(path, value_node, child, lines, open_nodes)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
@@ -132,11 +128,7 @@ def _collect_lines(
 
 
 def _key_text(node: yaml.Node) -> str:
-    """A key as the text of its value: `1.50` is the number 1.5, `~` is None."""
+    """Return a key's value as a string: `1.50` is "1.5", `~` is "None"."""
     if not isinstance(node, yaml.ScalarNode) or node.value == "<<":
         return str(node.value)
-    loader = yaml.SafeLoader("")
-    try:
-        return str(loader.construct_object(node))
-    finally:
-        loader.dispose()
+    return str(yaml.SafeLoader("").construct_object(node))

@@ -16,7 +16,7 @@ from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.attach import RunObserver
 from modalrun.plan import pricing
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
 from modalrun.plan.stack import wrong_stack
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD

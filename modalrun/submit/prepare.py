@@ -14,9 +14,9 @@ from modalrun.errors import UsageError
 from modalrun.plan import deployment_file, pricing
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
-from modalrun.plan.planner import Plan, make_plan
-from modalrun.plan.prices import LIST_PRICES
-from modalrun.plan.pricing import Cost
+from modalrun.plan.model import Plan
+from modalrun.plan.planner import make_plan
+from modalrun.plan.pricing import LIST_PRICES, Cost
 from modalrun.plan.stack import StackFacts, problems_on_modal
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
@@ -108,7 +108,7 @@ def load_deployment(spec: RunSpec) -> Compiled:
         if path is not None:
             return snapshots.from_file(deployment_file.read(path), spec)
         if spec.deployment is not None:
-            return snapshots.stored(spec.deployment, spec)
+            return snapshots.from_zenml(spec.deployment, spec)
         return compile.compile_spec(spec)
 
 

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from modalrun.errors import ModalrunError
 from modalrun.modal_api import RunningSandbox
 from modalrun.modal_api.termination import RunSandboxes
-from modalrun.plan.planner import Plan
 from modalrun.run.metadata import RunMetadata, to_metadata
+from modalrun.run.run_plan import RunPlan
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 
 def record_sandbox(
     zenml: ZenMLGateway,
     run_id: str,
-    plan: Plan,
+    plan: RunPlan,
     sandbox: RunningSandbox,
     *,
     earlier: Sequence[str] = (),
@@ -42,18 +42,18 @@ def record_sandbox(
     spec = plan.run_sandbox
     metadata = RunMetadata(
         target=plan.target,
-        mode=plan.mode,
-        app=plan.app_name,
+        mode=plan.settings.mode,
+        app=plan.settings.app_name,
         app_id=sandbox.app_id,
         sandbox_id=sandbox.id,
         timeout=spec.timeout,
-        environment=plan.environment,
+        environment=plan.settings.modal_environment,
         sandbox_url=sandbox.url,
         gpu=sandbox.gpu,
         cpu=spec.resources.cpu,
         memory=spec.resources.memory,
         regions=",".join(spec.regions) or None,
-        workspace=plan.workspace,
+        workspace=plan.settings.workspace,
         earlier=",".join(one for one in earlier if one != sandbox.id) or None,
     )
 

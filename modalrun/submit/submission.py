@@ -16,20 +16,18 @@ from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, Unknown
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
-from modalrun.plan.docker_settings import dockerignore
-from modalrun.plan.manifest_builder import Source
-from modalrun.plan.planner import Plan, for_run
+from modalrun.run.manifest import Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
 from modalrun.run.records import CreatedRun
+from modalrun.run.run_plan import RunPlan
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight, prepare
 from modalrun.submit.cancellation import cancelled_when_stopped
-from modalrun.submit.per_step import dispatch
+from modalrun.submit.per_step import make_manifest, write_manifest
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
-from modalrun.submit.source_changes import hashes_to_store
-from modalrun.submit.source_tree import digest, hashes, stage
+from modalrun.submit.staging import stage_for_run
 from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
@@ -84,7 +82,7 @@ def submit(
         handle = submission.handle
         if handle is None:
             return all_cached(created.id, created.url, job.steps)
-        if job.plan.synchronous or signal_number is not None:
+        if job.plan.settings.synchronous or signal_number is not None:
             return attach.follow(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
@@ -125,7 +123,7 @@ class Submission:
         """
         self.handle: RunHandle | None = None
         self._job = job
-        self._plan = job.plan
+        self._plan: RunPlan = job.plan
         self._observer = observer
         self._zenml = zenml
         self._previous = previous
@@ -141,15 +139,12 @@ class Submission:
                 perhaps its sandbox exist.
         """
         job, observer = self._job, self._observer
-        self._plan, registry = self._zenml.resolve_images(job.plan, job.compiled)
+        plan, registry = self._zenml.resolve_images(job.plan, job.compiled)
+        self._plan = plan
         observer.phase("Creating the run, its image and its sandbox")
-        with tempfile.TemporaryDirectory(prefix="modalrun-source-") as name:
-            folder = Path(name)
-            staged = folder / "source"
-            ignored = dockerignore(job.compiled.deployment.docker)
-            stage(job.source_root, staged, dockerignore=ignored)
-            files = hashes(staged)
-            source = Source(job.source_root, digest(files), hashes_to_store(files), ignored)
+        with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
+            staged = Path(folder) / "source"
+            source = stage_for_run(job.source_root, staged, job.compiled.deployment.docker)
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():
@@ -158,61 +153,59 @@ class Submission:
                 observer.say(f"  id       {run.id}")
                 observer.say(f"  stack    {job.compiled.stack.name}")
                 if run.finished:
-                    # Marks the run as one of modalrun's: it has no sandbox to be known by.
+                    # It has no sandbox on record that marks it as a run of modalrun's.
                     self._zenml.publish_metadata(run.id, self._announcement())
                     return run
                 with cancelled_when_stopped(run.id, self._announcement(), self._zenml):
-                    ready = dispatch(
-                        job,
-                        self._plan,
-                        run,
-                        source=source,
-                        folder=folder,
-                        staged=staged,
-                        registry=registry,
-                    )
-                    self._plan = ready.plan
-                    sandbox = job.modal.create_run_sandbox(
-                        job.connection,
-                        ready.plan,
-                        for_run(ready.plan.run_sandbox, run.id),
-                        ready.secrets,
-                        staged,
-                        registry=registry,
-                        order=ready.order_file,
-                        earlier=self._previous.sandbox_id if self._previous else None,
-                        say=lambda text: observer.say(f"  {text}", "yellow"),
-                    )
-                    sandboxes = job.modal.sandboxes_of(
-                        job.connection, run.id, sandbox.app_id, sandbox.id
-                    )
-                    recording = record_sandbox(
-                        self._zenml,
-                        run.id,
-                        ready.plan,
-                        sandbox,
-                        earlier=all_run_sandboxes(self._previous),
-                        more=ready.metadata,
-                        end_if_stopped=sandboxes,
-                    )
-                    self.handle = RunHandle(
-                        run_id=run.id,
-                        zenml_url=run.url,
-                        plan=ready.plan,
-                        steps=job.steps,
-                        sandbox=sandbox,
-                        sandboxes=sandboxes,
-                        connection=job.connection,
-                        recording=recording,
-                        resumed=self._previous is not None,
-                    )
+                    images = job.modal.build_images(job.connection, plan, staged, registry)
+                    self._plan = plan.with_images(images)
+                    self.handle = self._create_sandbox(run, source, staged)
             except BaseException as error:
                 if run is not None:
                     self._abandon(run.id, error)
                 raise
-        observer.say(f"  sandbox  {sandbox.id} ({_describe(self._plan, sandbox)})")
+        observer.say(f"  sandbox  {_describe(self._plan, self.handle.sandbox)}")
         observer.say("")
         return run
+
+    def _create_sandbox(self, run: CreatedRun, source: Source, staged: Path) -> RunHandle:
+        job, plan, previous = self._job, self._plan, self._previous
+        secrets, metadata, file = run.environment, {}, None
+        if plan.settings.mode == "per_step":
+            manifest = make_manifest(job, plan, run, source)
+            secrets = {**secrets, **job.connection.driver_environment()}
+            metadata, file = manifest.to_metadata(), write_manifest(manifest, staged.parent)
+        sandbox = job.modal.create_run_sandbox(
+            job.connection,
+            plan,
+            plan.sandbox_of_run(run.id),
+            secrets,
+            staged,
+            manifest=file,
+            earlier=previous.sandbox_id if previous else None,
+            say=lambda text: self._observer.say(f"  {text}", "yellow"),
+        )
+        sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
+        recording = record_sandbox(
+            self._zenml,
+            run.id,
+            plan,
+            sandbox,
+            earlier=all_run_sandboxes(previous),
+            more=metadata,
+            end_if_stopped=sandboxes,
+        )
+        return RunHandle(
+            run_id=run.id,
+            zenml_url=run.url,
+            plan=plan,
+            steps=job.steps,
+            sandbox=sandbox,
+            sandboxes=sandboxes,
+            connection=job.connection,
+            recording=recording,
+            resumed=previous is not None,
+        )
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""
@@ -227,7 +220,7 @@ class Submission:
         if cancelled or interrupted:
             # Modal may have created the sandbox before the interrupt came.
             with contextlib.suppress(ModalrunError):
-                spec = for_run(self._plan.run_sandbox, run_id)
+                spec = self._plan.sandbox_of_run(run_id)
                 self._job.modal.terminate(self._job.connection, self._plan, spec)
         if cancelled:
             self._zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
@@ -238,20 +231,23 @@ class Submission:
 
     def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""
-        plan = self._plan
-        return to_metadata(Announced(plan.target, plan.app_name, plan.environment, withdrawn))
+        settings = self._plan.settings
+        return to_metadata(
+            Announced(self._plan.target, settings.app_name, settings.modal_environment, withdrawn)
+        )
 
 
-def _describe(plan: Plan, sandbox: RunningSandbox) -> str:
+def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
     resources = plan.run_sandbox.resources
     parts = {
-        "app": plan.app_name,
+        "app": plan.settings.app_name,
         "target": plan.target,
-        "environment": plan.environment,
+        "environment": plan.settings.modal_environment,
         "gpu": sandbox.gpu,
         "cpu": f"{resources.cpu:g}" if resources.cpu else None,
         "memory": f"{resources.memory} MiB" if resources.memory else None,
         "region": " or ".join(plan.run_sandbox.regions),
         "cloud": plan.run_sandbox.cloud,
     }
-    return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+    values = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+    return f"{sandbox.id} ({values})"

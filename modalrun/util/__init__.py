@@ -1,1 +1,9 @@
-"""Small tools of no domain."""
+"""Small tools of no domain.
+
+backoff, rate_limit          when to try again, when to start the next
+check, compatibility         findings of checks; the installed versions
+garbage_collection           pause it while much is imported
+interrupts                   SIGINT, SIGTERM and single keys
+line_assembler, nearest, timeparse    lines from pieces, misspelt words, points in time
+reachability                 whether a server answers
+"""

@@ -1,9 +1,10 @@
-"""What `modalrun doctor` finds: one finding per check, and what they mean together. Pure."""
+"""Describe what `modalrun doctor` found: one finding for each check. Pure."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from packaging.specifiers import SpecifierSet
@@ -29,26 +30,26 @@ LABELS = {
     "spec": "run spec",
     "pipeline": "pipeline",
 }
-"""The checks by name, in the order in which they are shown, and as a person reads them."""
+"""The checks in the order in which they are shown, each with its title."""
 
 CLOCK_WARNING_SECONDS = 10.0
-"""How far a ZenML server lets clocks be apart (`jwt_token_leeway_seconds`, ZenML 0.98.0)."""
+"""The difference that a ZenML server allows (`jwt_token_leeway_seconds`, ZenML 0.98.0)."""
 
 CLOCK_LIMIT_SECONDS = 900.0
-"""How far S3 lets them be apart (`RequestTimeTooSkewed`, AWS's S3 API reference)."""
+"""The difference that S3 allows (`RequestTimeTooSkewed`, AWS's S3 API reference)."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check has found.
+    """Hold the result of one check.
 
     Attributes:
-        check: One of `LABELS`.
-        state: "ok", "warning" (a run may work), "problem" (it can't), or "skipped" (what the check
-            needs is a problem itself).
-        message: What was found.
-        hint: What to do next; None where nothing is to do.
-        exit_code: What a command would end with for it; 0 unless it is a problem.
+        check: A key of `LABELS`.
+        state: "ok", "warning" (a run may work), "problem" (it can't), or "skipped" (another
+            problem makes the check impossible).
+        message: The result.
+        hint: What to do next, if anything.
+        exit_code: The exit code of a command that has the problem; 0 if it is none.
     """
 
     check: str
@@ -67,56 +68,50 @@ class Finding:
         return cls(check, "problem", error.problem, error.hint, error.exit_code)
 
     def as_json(self) -> dict[str, Any]:
-        """The finding as plain values."""
-        return {
-            "name": self.check,
-            "state": self.state,
-            "message": self.message,
-            "hint": self.hint,
-            "exit_code": self.exit_code,
-        }
+        """Return the finding as plain values."""
+        values = asdict(self)
+        return {"name": values.pop("check"), **values}
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings in the order of `LABELS`."""
+    """Sort findings in the order of `LABELS`."""
     order = list(LABELS)
     return sorted(findings, key=lambda finding: order.index(finding.check))
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """The exit code of the first problem in the order of `LABELS`; 0 without one."""
+    """Return the exit code of the first problem in the order of `LABELS`; 0 if there is none."""
     return next((f.exit_code for f in in_order(findings) if f.state == "problem"), 0)
 
 
 def version(check: str, found: str | None, supported: str) -> Finding:
-    """Whether a version is one that modalrun works with.
+    """Check that modalrun supports an installed version.
 
     Args:
         check: "python", "modal" or "zenml".
-        found: The installed version; None where there is none.
-        supported: The versions that modalrun's package asks for, ">=1.6,<2"; "" for any.
+        found: The installed version; None if there is none.
+        supported: The versions that modalrun's package requires, ">=1.6,<2"; "" for any.
     """
-    what = LABELS[check]
-    fitting = SpecifierSet(supported)
-    shown = ",".join(sorted((str(one) for one in fitting), reverse=True))
     if found is None:
-        hint = "Install modalrun again, with what it depends on."
+        hint = "Install modalrun again, with its dependencies."
         return Finding(check, "problem", "is not installed", hint, UsageError.exit_code)
-    if fitting.contains(found, prereleases=True):
+    bounds = SpecifierSet(supported)
+    if bounds.contains(found, prereleases=True):
         return Finding(check, "ok", found)
-    hint = f"Use {what} {shown}, or another version of modalrun."
-    if check != "python":
-        hint = f"Install one that is: pip install '{check}{shown}'. Or use another modalrun."
+    shown = ",".join(sorted(map(str, bounds), reverse=True))
+    hint = f"Install one that is: pip install '{check}{shown}'. Or use another modalrun."
+    if check == "python":
+        hint = f"Use Python {shown}, or another version of modalrun."
     message = f"{found} is not supported; {shown} is"
     return Finding(check, "problem", message, hint, UsageError.exit_code)
 
 
 def server_version(address: str, found: str | None, client: str, supported: str = "") -> Finding:
-    """Whether a ZenML server and the client speak the same version.
+    """Check that a ZenML server and the client have the same version.
 
     Args:
         address: The server's URL.
-        found: Its version; None where it is not known.
+        found: Its version; None if it is not known.
         client: The version of ZenML that is installed here.
         supported: As for `version`.
     """
@@ -125,38 +120,27 @@ def server_version(address: str, found: str | None, client: str, supported: str 
     message = f"{address}, version {found}"
     if found == client:
         return Finding("zenml_server", "ok", message)
-    return Finding(
-        "zenml_server",
-        "warning",
-        f"{message}; the client here has {client}. Calls may fail in ways that are hard to read",
-        _same_version(found, supported),
-    )
-
-
-def _same_version(server: str, supported: str) -> str:
-    """How a client and a server come to the same version."""
-    try:
-        fits = SpecifierSet(supported).contains(server, prereleases=True)
-    except InvalidVersion:
-        fits = False
-    if not fits:
-        return f"modalrun works with ZenML {supported}: run a server of such a version."
-    return f"Install the server's version: pip install 'zenml=={server}'."
+    hint = f"modalrun works with ZenML {supported}: run a server of such a version."
+    with contextlib.suppress(InvalidVersion):
+        if SpecifierSet(supported).contains(found, prereleases=True):
+            hint = f"Install the server's version: pip install 'zenml=={found}'."
+    message += f"; the client here has {client}. Calls may fail in ways that are hard to read"
+    return Finding("zenml_server", "warning", message, hint)
 
 
 def clock(ahead: Mapping[str, float]) -> Finding:
-    """Whether this machine's clock and those of the servers agree.
+    """Check that this machine's clock and those of the servers agree.
 
     Args:
-        ahead: By server in words, the seconds that this machine's clock is ahead of it.
+        ahead: By name of the server, the seconds that this machine's clock is ahead of it.
     """
     if not ahead:
         return Finding("clock", "ok", "no server to compare it with")
-    who, seconds = max(ahead.items(), key=lambda one: abs(one[1]))
+    server, seconds = max(ahead.items(), key=lambda one: abs(one[1]))
     if abs(seconds) <= CLOCK_WARNING_SECONDS:
-        others = " and ".join(ahead)
-        return Finding("clock", "ok", f"within {CLOCK_WARNING_SECONDS:g} s of {others}")
-    message = f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} {who}"
+        servers = " and ".join(ahead)
+        return Finding("clock", "ok", f"within {CLOCK_WARNING_SECONDS:g} s of {servers}")
+    message = f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} {server}"
     hint = "Set the clock (NTP): tokens and signed requests carry the time, and are refused."
     if abs(seconds) > CLOCK_LIMIT_SECONDS:
         return Finding("clock", "problem", message, hint, AuthenticationError.exit_code)

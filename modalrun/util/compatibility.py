@@ -1,7 +1,7 @@
-"""Which versions of Python, modal and ZenML modalrun works with, and which are here.
+"""Check the installed versions of Python, modal and ZenML.
 
-What is supported is said once, by the project's package metadata. Run from its bare source, as
-inside a sandbox, modalrun has none and takes what there is: its image was made for it.
+The supported versions are those of modalrun's package metadata. Inside a sandbox modalrun runs from
+bare source, without metadata: there every version is accepted, since the image was made for it.
 """
 
 from __future__ import annotations
@@ -13,54 +13,49 @@ from packaging.requirements import Requirement
 
 from modalrun import __version__
 from modalrun.errors import UsageError
-from modalrun.util import check as findings
-from modalrun.util.check import LABELS, Finding
+from modalrun.util.check import LABELS, Finding, version
 
 PACKAGES = ("modal", "zenml")
 
 
 def versions_of(package: str) -> str:
-    """The versions of a package that modalrun asks for, ">=1.6.4,<2"; "" where nothing says so."""
+    """Return the versions of a package that modalrun requires, ">=1.6.4,<2"; "" if not known."""
     try:
         lines = metadata.requires("modalrun") or []
     except metadata.PackageNotFoundError:
         return ""
-    needed = {one.name: one for one in map(Requirement, lines)}
-    return str(needed[package].specifier) if package in needed else ""
-
-
-def check(package: str) -> Finding:
-    """Whether the installed version of "modal" or "zenml" is one that modalrun works with."""
-    return findings.version(package, _version(package), versions_of(package))
+    required = {one.name: one for one in map(Requirement, lines)}
+    return str(required[package].specifier) if package in required else ""
 
 
 def installed() -> list[Finding]:
-    """Python, modalrun, modal and ZenML, each by what modalrun's own package asks for."""
+    """Check Python, modalrun, modal and ZenML against modalrun's requirements."""
     try:
         (python,) = metadata.metadata("modalrun").get_all("Requires-Python") or [""]
     except metadata.PackageNotFoundError:
         python = ""
     return [
-        findings.version("python", platform.python_version(), python),
+        version("python", platform.python_version(), python),
         Finding("modalrun", "ok", __version__),
-        *map(check, PACKAGES),
+        *map(_check, PACKAGES),
     ]
 
 
 def require() -> None:
-    """Go on only with versions of modal and ZenML that modalrun works with.
+    """Check that modalrun supports the installed versions of modal and ZenML.
 
     Raises:
-        UsageError: Another one is installed, or none.
+        UsageError: It doesn't, or one is not installed.
     """
     for package in PACKAGES:
-        finding = check(package)
+        finding = _check(package)
         if finding.state != "ok":
             raise UsageError(f"{LABELS[package]} {finding.message}.", hint=finding.hint)
 
 
-def _version(package: str) -> str | None:
+def _check(package: str) -> Finding:
     try:
-        return metadata.version(package)
+        found = metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
+        found = None
+    return version(package, found, versions_of(package))

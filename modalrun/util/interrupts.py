@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: never lost, and never between two things that belong together."""
+"""Handle SIGINT and SIGTERM so that none is lost, and none splits what belongs together."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import select
 import signal
 import termios
 import threading
+import tty
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -19,9 +20,9 @@ _listeners: list[Callable[[int], None]] = []
 
 
 def install() -> None:
-    """Raise KeyboardInterrupt on SIGINT and `Interrupted` on SIGTERM, and remember that it came.
+    """Raise KeyboardInterrupt on SIGINT and `Interrupted` on SIGTERM, and record the signal.
 
-    A SIGINT that the parent process has set to be ignored (`nohup`, `&` in a script) stays so.
+    A signal that the parent process ignores (`nohup`, `&` in a script) stays ignored.
     """
     _arrived.clear()
     for number in _HANDLED:
@@ -31,8 +32,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """`install` for a block, in a program that isn't ours; in another thread than its main one,
-    where Python has no signals, nothing."""
+    """Install the handlers for a block of another program; do nothing outside its main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -46,33 +46,33 @@ def installed() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise for a signal that arrived and whose exception got lost.
+    """Raise for a signal whose exception was lost.
 
-    Modal's SDK drops a KeyboardInterrupt that comes while its coroutine ends (1.6.4).
+    Modal's SDK drops a KeyboardInterrupt that arrives while its coroutine ends (1.6.4).
     """
     if _arrived:
         raise exception(_arrived[-1])
 
 
 def interrupt() -> None:
-    """Have the main thread leave what it waits for, as SIGTERM does, if `install` was called."""
+    """Interrupt the main thread as SIGTERM does, if the handlers are installed."""
     if signal.getsignal(signal.SIGTERM) is _arrive:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def forget() -> None:
-    """Take what has arrived for dealt with."""
+    """Forget the recorded signals: they are handled."""
     _arrived.clear()
 
 
 def exception(number: int) -> BaseException:
-    """What stands for a signal as an exception."""
+    """Return the exception for a signal."""
     return Interrupted() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Keep both signals waiting until the block has ended; for short blocks only."""
+    """Delay both signals until the block has ended; for short blocks only."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         yield
@@ -82,11 +82,11 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def listening(listener: Callable[[int], None]) -> Iterator[None]:
-    """Hand signals to `listener` instead of raising, also one that has arrived before.
+    """Pass signals to `listener` instead of raising, recorded ones too.
 
     Args:
-        listener: Called with the signal's number, in the main thread between any two steps of it:
-            it must be reentrant, as `queue.SimpleQueue.put` is.
+        listener: Called with the signal's number, in the main thread at any point: it must be
+            reentrant, as `queue.SimpleQueue.put` is.
     """
     _listeners.append(listener)
     try:
@@ -99,17 +99,15 @@ def listening(listener: Callable[[int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keys(terminal: int, listener: Callable[[str], None]) -> Iterator[None]:
-    """Hand each key pressed to `listener`, from a thread, without waiting for Enter.
+    """Pass each key to `listener`, from a thread, without waiting for Enter.
 
     Args:
         terminal: The descriptor of a terminal.
         listener: Called with each key; with "" when the terminal is gone.
     """
     before = termios.tcgetattr(terminal)
-    wanted = termios.tcgetattr(terminal)
-    # Ctrl-C stays a signal, and output is processed as ever.
-    wanted[3] &= ~(termios.ICANON | termios.ECHO)
-    termios.tcsetattr(terminal, termios.TCSANOW, wanted)
+    # Ctrl-C stays a signal, and output is processed as usual.
+    tty.setcbreak(terminal, termios.TCSANOW)
     end_read, end_write = os.pipe()
 
     def read() -> None:

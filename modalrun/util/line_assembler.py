@@ -4,17 +4,14 @@ from __future__ import annotations
 
 
 class LineAssembler:
-    """Makes whole lines out of pieces of text, in bounded memory.
-
-    A line longer than `limit` characters is passed on in parts.
-    """
+    """Assemble lines in bounded memory: a line over `limit` characters comes in parts."""
 
     def __init__(self, limit: int = 65_536) -> None:
         self._limit = limit
         self._rest = ""
 
     def feed(self, text: str) -> list[str]:
-        """The lines that `text` completes, without their line feeds."""
+        """Return the lines that `text` completes, without their line feeds."""
         *lines, self._rest = (self._rest + text).split("\n")
         if len(self._rest) <= self._limit and all(len(line) <= self._limit for line in lines):
             return lines
@@ -26,6 +23,6 @@ class LineAssembler:
         return [line[i : i + self._limit] for i in range(0, len(line), self._limit)] or [""]
 
     def flush(self) -> list[str]:
-        """What is left at the end, where the last line has no line feed."""
+        """Return the last line, if it has no line feed."""
         rest, self._rest = self._rest, ""
         return [rest] if rest else []

@@ -1,4 +1,4 @@
-"""Suggest the known word that a misspelt one most likely means."""
+"""Find the known word that a misspelt one most likely means."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, or None where none is alike."""
+    """Return the known word most like `word`; None if none is alike."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def misspelling_of(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that `word` is within two typing mistakes of; None if there is none."""
+    close = nearest(word, known)
+    if close is None:
+        return None
+    matcher = difflib.SequenceMatcher(None, word, close, autojunk=False)
+    edits = sum(
+        max(end - begin, other_end - other_begin)
+        for operation, begin, end, other_begin, other_end in matcher.get_opcodes()
+        if operation != "equal"
+    )
+    return close if edits <= 2 and 2 * edits < len(word) else None

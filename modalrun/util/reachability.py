@@ -1,4 +1,4 @@
-"""Whether a server is there, found out in seconds: the SDKs try an absent one for half a minute."""
+"""Find out within seconds whether a server answers; the SDKs try for half a minute."""
 
 from __future__ import annotations
 
@@ -21,13 +21,9 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def connection_problem(url: str, seconds: float = CONNECT_SECONDS) -> Exception | None:
-    """Why nothing can be reached at an http(s) address; None if something answers.
+    """Return why nothing answers at an http(s) address; None if something does.
 
-    Args:
-        url: The address.
-        seconds: How long to try.
-
-    Behind a proxy only the SDKs know the way, so nothing is tried then.
+    Behind a proxy only the SDKs can connect, so nothing is tried.
     """
     if any(os.environ.get(name) or os.environ.get(name.lower()) for name in _PROXIES):
         return None
@@ -42,12 +38,11 @@ def connection_problem(url: str, seconds: float = CONNECT_SECONDS) -> Exception 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to a plain HTTP request, whatever its status.
+    """Hold the answer to a plain HTTP request, with any status.
 
     Attributes:
         body: Its first 64 KiB.
-        ahead: Seconds that this machine's clock is ahead of the server's; None where the answer
-            has no date.
+        ahead: Seconds that this machine's clock is ahead of the server's; None without a date.
     """
 
     body: bytes
@@ -55,7 +50,7 @@ class Answer:
 
 
 def ask(url: str, *, method: str = "GET", seconds: float = CONNECT_SECONDS) -> Answer:
-    """Ask an http(s) address once, by the way that the environment's proxies name.
+    """Send one request to an http(s) address, through the environment's proxies.
 
     Raises:
         OSError, ValueError: There is no answer in time, or none that is HTTP.
@@ -71,6 +66,6 @@ def ask(url: str, *, method: str = "GET", seconds: float = CONNECT_SECONDS) -> A
         middle = (began + time.time()) / 2
         body = response.read(65_536)
         date = response.headers.get("Date")
-    # The header is cut to whole seconds: half of one is what is missing on average.
+    # The header is cut to whole seconds: on average half a second is missing.
     ahead = middle - parsedate_to_datetime(date).timestamp() - 0.5 if date else None
     return Answer(body, ahead)

@@ -1,4 +1,4 @@
-"""What ZenML raises -> our errors."""
+"""Translate ZenML's exceptions to modalrun's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundEr
 
 _PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIVE_PROJECT_ID."
 
+# A server that goes away after it has been reached (`rest_zen_store.py:5193`, 0.98.0).
+_UNREACHABLE = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError)
+
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turn what ZenML raises about its server and its records into our errors."""
+    """Translate what ZenML raises about its server and its records.
+
+    Raises:
+        AuthenticationError: ZenML's server refuses the credentials.
+        NotFoundError: A record that was asked for does not exist.
+        ConnectionLostError: ZenML's server can't be reached.
+    """
     try:
         yield
     except AuthorizationException as error:
@@ -27,22 +36,12 @@ def translated() -> Iterator[None]:
         raise NotFoundError(first_line(error)) from error
     except KeyError as error:
         text = first_line(error).strip('"')
-        # ZenML raises Python's own for an id that it doesn't know; so may a fault of ours.
+        # ZenML raises the built-in KeyError for an unknown id; a bug may raise another one.
         if not text.startswith("Unable to get"):
             raise
         raise NotFoundError(text, hint=_PROJECT_HINT if "project" in text else None) from error
-    except (
-        # Of a server that goes away once it has been reached (`rest_zen_store.py:5193`, 0.98.0).
-        requests.ConnectionError,
-        requests.Timeout,
-        requests.exceptions.RetryError,
-    ) as error:
-        raise ConnectionLostError(
-            f"The ZenML server can't be reached: {first_line(error)}",
-            hint="Check the network and 'zenml status'.",
-        ) from error
-    except RuntimeError as error:
-        if "connecting to URL" not in str(error):
+    except (*_UNREACHABLE, RuntimeError) as error:
+        if not isinstance(error, _UNREACHABLE) and "connecting to URL" not in str(error):
             raise
         raise ConnectionLostError(
             f"The ZenML server can't be reached: {first_line(error)}",
@@ -51,6 +50,6 @@ def translated() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; a KeyError's without the quotes that str() adds."""
-    text = str(error.args[0]) if error.args else type(error).__name__
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    """Return the first line of an error's message, without the quotes of a KeyError."""
+    text = str(error.args[0]).strip() if error.args else ""
+    return text.splitlines()[0] if text else type(error).__name__

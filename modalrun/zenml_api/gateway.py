@@ -11,7 +11,9 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.planner import Plan
+from modalrun.plan.model import Plan
+from modalrun.run.manifest import RunManifest
+from modalrun.run.records import RunRecord, StepRecord
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -33,6 +35,27 @@ class ZenMLGateway(Protocol):
 
     def record_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:
         """Store where the run sandbox is; return whether the run was stopped meanwhile."""
+
+    def read_run(self, run_id: str) -> RunRecord:
+        """Read the run's record."""
+
+    def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
+        """Read the run's record and those of all steps, parents before children."""
+
+    def unfinished_steps(self, run_id: str) -> tuple[str, ...]:
+        """Return the names of the steps that are recorded as unfinished."""
+
+    def credentials_of(self, run_id: str, target: str) -> tuple[str, str] | None:
+        """Return the Modal token of the run's orchestrator; None for Modal's configuration."""
+
+    def read_manifest(self, run_id: str) -> RunManifest | None:
+        """Read the manifest of the run's driver; None for a run without a driver."""
+
+    def driver_environment(self, run_id: str) -> dict[str, str]:
+        """Return the variables by which a driver reaches ZenML; they hold its credentials."""
+
+    def record_stop_request(self, run_id: str) -> None:
+        """Record that the run's driver was asked to stop."""
 
     def mark_stopping(self, run_id: str, reason: str) -> bool:
         """Record that the run is to stop; return whether it was unfinished."""

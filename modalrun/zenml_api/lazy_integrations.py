@@ -1,10 +1,10 @@
-"""ZenML's integrations, activated when they are needed instead of all at the start.
+"""Activate ZenML's integrations when they are needed, instead of all at the start.
 
 ZenML activates every installed integration before it compiles or runs anything, which imports
-scikit-learn, SciPy, torch and the like: above a second for a pipeline that uses none of them.
-What activation gives a pipeline is materializers for the types of those packages. Here an
-integration is activated when the materializer of a type of its package is asked for; an object of
-such a type can't exist before its package is imported, so the answer is the same.
+scikit-learn, SciPy, torch and the like: above a second for a pipeline that uses none of them. A
+pipeline needs the activation for the materializers of these packages' types. Here an integration is
+activated when the materializer of a type of its package is looked up. An object of such a type
+can't exist before its package is imported, so the result is the same.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
-    """ZenML's materializers by type; a missing type first activates the integrations behind it.
+    """Map types to materializers; look-up of a missing type activates its integrations.
 
     It takes the place of `MaterializerRegistry.materializer_types`, a plain dict (ZenML 0.98.0).
     """
@@ -49,24 +49,23 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
         self._waiting = waiting
 
     def get(self, key: type, default: Any = None) -> Any:
-        """The materializer of a type, after activating the integrations of its package."""
+        """Return the materializer of a type, after activating the integrations of its package."""
         if not super().__contains__(key) and self._waiting:
             self._activate_for(key)
         return super().get(key, default)
 
-    # These return views of the same dict; only the order of activation is added to them.
     def keys(self) -> Any:
-        """All types that have a materializer, those of every installed integration included."""
+        """Return the types of all materializers, those of every installed integration included."""
         self._activate(list(self._waiting))
         return super().keys()
 
     def items(self) -> Any:
-        """As `keys`."""
+        """Do as `keys`."""
         self._activate(list(self._waiting))
         return super().items()
 
     def values(self) -> Any:
-        """As `keys`."""
+        """Do as `keys`."""
         self._activate(list(self._waiting))
         return super().values()
 
@@ -80,14 +79,14 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
             return
         distributions = {_normal(d) for d in packages_distributions().get(package, ())}
         if not distributions:
-            # The user's own module: its base classes are asked for one by one.
+            # The user's own module: ZenML looks its base classes up one by one.
             return
         matching = [
             name
             for name, integration in self._waiting.items()
             if distributions & {_normal(_name(r)) for r in integration.REQUIREMENTS}
         ]
-        # A package that no integration names may still be one's dependency, as keras is.
+        # A package that no integration names may be a dependency of one, as keras is.
         self._activate(matching or list(self._waiting))
 
     def _activate(self, names: list[str]) -> None:
@@ -97,23 +96,23 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
 
 @functools.cache
 def packages_distributions() -> dict[str, list[str]]:
-    """The distributions that each importable package comes from; a quarter of a second to find."""
+    """Return the distributions of each importable package, found once: it takes 0.25 s."""
     return dict(_find_packages_distributions())
 
 
 def activate_lazily() -> None:
-    """Do what `integration_registry.activate_integrations()` does, each part when it is needed.
+    """Activate each integration when it is needed, not all at once as ZenML does.
 
     Integrations without materializers are activated at once: they register service connectors.
     """
     if isinstance(materializer_registry.materializer_types, _LazyMaterializers):
         return
-    # ZenML asks for this table with every artifact it stores (`utils/source_utils.py:716`).
+    # ZenML computes this table for every artifact it stores (`utils/source_utils.py:716`).
     importlib.metadata.packages_distributions = packages_distributions
     waiting: dict[str, type[Integration]] = {}
     for name, integration in integration_registry.integrations.items():
         if integration.activate.__func__ is Integration.activate.__func__:  # type: ignore[attr-defined]
-            # It does nothing, so it needn't be known whether all that it needs is installed.
+            # Its activation does nothing.
             continue
         if importlib.util.find_spec(f"{integration.__module__}.materializers"):
             waiting[name] = integration
@@ -130,7 +129,7 @@ def _activate(name: str, integration: type[Integration]) -> None:
     try:
         integration.activate()
     except Exception:
-        # As ZenML does: a broken installation of one package must not stop the others.
+        # As in ZenML, a broken installation of one package must not stop the others.
         logger.exception("The integration %s could not be activated.", name)
 
 

@@ -1,7 +1,8 @@
-"""Lines that ZenML logs while a step runs and that tell its user nothing. Importing this does not
-import ZenML. Read from ZenML 0.98.0; where another version words a line otherwise, it is shown.
+"""Hide lines that ZenML logs while a step runs and that are of no use to its user.
 
-In the logs that ZenML keeps of a step they stay: a step that prints nothing would have none."""
+In the step logs that ZenML stores they stay: a step that prints nothing would have none. Read from
+ZenML 0.98.0. Importing this module does not import ZenML.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import logging
 import os
 
 NOISE = {
-    # A thread of ZenML's own begins; the line before says that the step has started.
+    # A thread of ZenML's own begins; the line before reports the step's start.
     "zenml.orchestrators.step_runner": "Initiating heartbeat for step",
     # An advertisement, once for each model.
     "zenml.orchestrators.step_run_utils": "Models can be viewed in the dashboard using ZenML Pro",
@@ -18,31 +19,24 @@ NOISE = {
 
 
 def hide() -> None:
-    """Keep these lines from this process's output, unless it is to log for debugging.
+    """Keep these lines from this process's output, unless it logs for debugging.
 
-    At their source, where they can't be taken for a line of the user's. Warnings and errors pass.
+    They are filtered where they are logged: there they can't be confused with a line of the user's.
     """
     debugging = os.environ.get("ZENML_LOGGING_VERBOSITY", "").upper() in {"DEBUG", "NOTSET"}
     if debugging or os.environ.get("ZENML_DEBUG", "").lower() in {"1", "y", "yes", "true"}:
         return
     for name in NOISE:
-        logging.getLogger(name).addFilter(_is_worth_it)
+        logging.getLogger(name).addFilter(_is_useful)
 
 
-def _is_worth_it(record: logging.LogRecord) -> bool:
+def _is_useful(record: logging.LogRecord) -> bool:
     begin = NOISE.get(record.name)
-    if (
-        begin is None
-        or record.levelno > logging.INFO
-        or not record.getMessage().lstrip().startswith(begin)
-    ):
+    message = record.getMessage().lstrip()
+    if begin is None or record.levelno > logging.INFO or not message.startswith(begin):
         return True
-    # What prints is a StreamHandler, and what keeps the logs is none (`zenml.logger`).
-    keeping = [
-        handler
-        for handler in logging.getLogger().handlers
-        if not isinstance(handler, logging.StreamHandler)
-    ]
-    for handler in keeping:
+    # The handlers that print are StreamHandlers; the one that stores logs is not (`zenml.logger`).
+    storing = [h for h in logging.getLogger().handlers if not isinstance(h, logging.StreamHandler)]
+    for handler in storing:
         handler.handle(record)
-    return not keeping
+    return not storing

@@ -1,4 +1,4 @@
-"""The ZenML orchestrator that stands for modalrun in a stack."""
+"""Define the ZenML orchestrator that represents modalrun in a stack."""
 
 from __future__ import annotations
 
@@ -41,25 +41,22 @@ class Isolation(Protocol):
     def stop(self, step_run: StepRunResponse) -> None:
         """Terminate a step's sandbox."""
 
-    def start_nothing(self, run_id: str) -> None:
+    def close_run(self, run_id: str) -> None:
         """Create no more sandboxes for the steps of a run or of a child pipeline."""
 
 
 class ModalOrchestrator(BaseOrchestrator):
     """Base of the orchestrator: configuration, settings class, isolation and run id.
 
-    In memory it replaces the orchestrator of any stack while a pipeline is compiled by `modalrun
-    submit`, and while it runs in a sandbox. It gives ZenML the settings class to check
-    `orchestrator` settings with, and says how steps behave inside a sandbox: every execution mode
-    works, and hooks run once per run where all steps share one process, as with ZenML's own `local`
-    orchestrator, or with each step.
-
-    `modalrun.flavor.orchestrator` adds what a registered component does: submit, inspect, stop.
+    In memory it replaces the orchestrator of any stack while `modalrun submit` compiles a pipeline,
+    and while the pipeline runs in a sandbox. `modalrun.flavor.orchestrator` adds what a registered
+    component does: submit, inspect, stop.
 
     Attributes:
-        wants_images: Whether ZenML is to build images for it, as for ZenML's own orchestrators
-            that run in containers. Only while `compiling.image_builds` asks it to.
-        isolation: Runs a dynamic pipeline's isolated steps; only in a run sandbox that can.
+        wants_images: Whether ZenML builds images for it, as for its own orchestrators that run in
+            containers. Set only while `compiling.image_builds` builds.
+        isolation: Runs a dynamic pipeline's isolated steps; set in the run sandbox of a `per_step`
+            run.
     """
 
     wants_images = False
@@ -80,8 +77,7 @@ class ModalOrchestrator(BaseOrchestrator):
 
         Args:
             step_run_info: The step and its record.
-            environment: Not used: the sandbox reaches ZenML as this one does, and makes the step's
-                own environment itself.
+            environment: Not used: the sandbox gets this one's variables, and sets the step's own.
 
         Raises:
             ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
@@ -89,15 +85,15 @@ class ModalOrchestrator(BaseOrchestrator):
         self._isolation.submit(step_run_info)
 
     def get_isolated_step_status(self, step_run: StepRunResponse) -> ExecutionStatus:
-        """Whether the sandbox of a step runs, and how it ended."""
+        """Return the status of a step's sandbox."""
         return self._isolation.status(step_run)
 
     def wait_for_isolated_step(self, step_run: StepRunResponse) -> ExecutionStatus:
-        """Wait for the end of a step's sandbox. (ZenML's own would ask again and again.)"""
+        """Wait for the end of a step's sandbox. (ZenML's own method would poll.)"""
         return self._isolation.status(step_run, wait=True)
 
     def stop_isolated_step(self, step_run: StepRunResponse) -> None:
-        """End a step's sandbox now."""
+        """Terminate a step's sandbox."""
         self._isolation.stop(step_run)
 
     @property
@@ -107,7 +103,7 @@ class ModalOrchestrator(BaseOrchestrator):
         return self.isolation
 
     def get_docker_builds(self, snapshot: PipelineSnapshotBase) -> list[BuildConfiguration]:
-        """The images that ZenML builds: none, since Modal does, unless `wants_images`."""
+        """Return the images that ZenML builds: none unless `wants_images`; Modal builds them."""
         if not self.wants_images:
             return []
         # One for the pipeline and one for each step with Docker settings of its own.
@@ -118,16 +114,16 @@ class ModalOrchestrator(BaseOrchestrator):
         return builds
 
     def should_build_pipeline_image(self, snapshot: PipelineSnapshotBase) -> bool:
-        """True: the run sandbox has the pipeline's image, also where every step has its own."""
+        """Always true: the run sandbox uses the pipeline's image even if every step has its own."""
         return True
 
     @property
     def settings_class(self) -> type[BaseSettings]:
-        """The class that ZenML validates `orchestrator` settings with."""
+        """Return the class that ZenML validates `orchestrator` settings with."""
         return ModalOrchestratorSettings
 
     def get_orchestrator_run_id(self) -> str:
-        """The id that ties the steps in a sandbox to their run.
+        """Return the id that ties the steps in a sandbox to their run.
 
         Raises:
             RuntimeError: Not inside a sandbox of a run.
@@ -139,13 +135,13 @@ class ModalOrchestrator(BaseOrchestrator):
 
     @property
     def run_init_cleanup_at_step_level(self) -> bool:
-        """Whether ZenML calls the init and cleanup hooks with each step.
+        """Whether ZenML calls the init and cleanup hooks with each step: in a step sandbox.
 
-        It does in a step sandbox. Where all steps share a process the runner calls them, once.
+        If all steps share a process, the runner calls them once.
         """
         return STEP in os.environ
 
     @property
     def supported_execution_modes(self) -> list[ExecutionMode]:
-        """All of ZenML's failure modes."""
+        """Return all of ZenML's failure modes."""
         return list(ExecutionMode)

@@ -1,4 +1,4 @@
-"""The configuration of the orchestrator component that stands for modalrun in a stack."""
+"""Define the configuration of the orchestrator component that represents modalrun in a stack."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _TEXTS = frozenset(
 class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
     """Configuration of the orchestrator component.
 
-    Every setting can be given a default here. Of all places it is the weakest.
+    Every setting can have a default here; all other layers override it.
 
     Attributes:
-        token_id: A Modal token's id; without one, Modal's own configuration counts.
+        token_id: A Modal token's id; without one, Modal's own configuration is used.
         token_secret: Its secret. Both or neither.
         target: Where the runs of its stack go: Modal's cloud, or the local Modal server.
     """
@@ -39,7 +39,7 @@ class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, values: Any) -> Any:
-        """`zenml orchestrator register --timeout=60 --gpu='[H100, A100]'` passes texts."""
+        """Parse the strings of `zenml orchestrator register --timeout=60 --gpu='[H100, A100]'`."""
         if not isinstance(values, dict):
             return values
         parsed = dict(values)
@@ -55,7 +55,7 @@ class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
 
     @model_validator(mode="after")
     def _whole_token(self) -> ModalOrchestratorConfig:
-        # Looking at the dict doesn't ask ZenML's secret store for what is referred to.
+        # Attribute access would read a referenced secret from ZenML's secret store.
         given = [name for name in ("token_id", "token_secret") if self.__dict__.get(name)]
         if len(given) == 1:
             missing = "token_secret" if given[0] == "token_id" else "token_id"
@@ -63,13 +63,13 @@ class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
         return self
 
     def __repr_args__(self) -> Any:
-        """Without the token, wherever the configuration is shown."""
+        """Hide the token wherever the configuration is shown."""
         hidden = {"token_id", "token_secret"}
         return [(n, "***" if n in hidden and v else v) for n, v in super().__repr_args__()]
 
     @property
     def is_remote(self) -> bool:
-        """Whether its sandboxes are elsewhere: ZenML then wants a server that they can reach."""
+        """Whether ZenML requires a server that sandboxes elsewhere can reach."""
         return self.target == "modal"
 
     @property
@@ -79,10 +79,10 @@ class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
 
     @property
     def supports_client_side_caching(self) -> bool:
-        """The runner and the driver leave out what `submit` found in ZenML's cache."""
+        """Always true: runner and driver skip the steps that `submit` found in the cache."""
         return True
 
     @property
     def handles_step_retries(self) -> bool:
-        """The runner and the driver try failed steps again: a termination is not a failure."""
+        """Always true: the runner and the driver retry; for them a termination is no failure."""
         return True

@@ -1,48 +1,116 @@
-"""Prepare a process for ZenML before ZenML is imported."""
+"""Prepare this process for ZenML before ZenML is imported."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from modalrun.util import compatibility
+from modalrun.errors import ConnectionLostError
+from modalrun.util import compatibility, garbage_collection
+from modalrun.util.reachability import connection_problem
 from modalrun.zenml_api import config_files
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextlib.contextmanager
 def zenml_process(source_root: Path) -> Iterator[None]:
-    """Where ZenML is used: on a copy of its configuration where it would change the user's.
+    """Prepare this process to use ZenML for a project, until the context ends.
+
+    Args:
+        source_root: The project's folder.
 
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
         UsageError: modalrun doesn't work with the version of ZenML or modal that is installed.
     """
     compatibility.require()
-    copy = config_files.protect()
-    try:
+    with protected_configuration():
         prepare_process(source_root)
         yield
-    finally:
-        if copy is not None:
-            shutil.rmtree(copy, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def zenml_session() -> Iterator[None]:
+    """Prepare this process to read runs from ZenML, and open ZenML's store.
+
+    Raises:
+        ConnectionLostError, UsageError: As for `zenml_process`.
+        AuthenticationError: ZenML's server refuses the credentials.
+    """
+    with zenml_process(Path.cwd()):
+        # The revision of a database that is up to date is the version of ZenML
+        # (`zen_stores/migrations/versions`, 0.98.0); ZenML's own check takes 0.2 s.
+        if config_files.database_version() == version("zenml"):
+            os.environ.setdefault(config_files.DISABLE_MIGRATION, "true")
+        # ZenML prints to stdout while it is imported; stdout is for data.
+        with garbage_collection.paused(), redirect_stdout(sys.stderr):
+            from zenml.client import Client
+
+            from modalrun.zenml_api.errors import translated
+
+            with translated():
+                # The store's own imports are half of all.
+                _ = Client().zen_store
+        yield
 
 
 def prepare_process(source_root: Path) -> None:
     """Set what ZenML reads from the environment when it is imported. For this process only.
 
+    Args:
+        source_root: The project's folder.
+
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
     """
-    config_files.require_server()
+    require_server()
     os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
     os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     if (source_root / ".zen").is_dir():
-        # The project and stack that are active in the pipeline's repository, wherever we stand.
+        # The active project and stack are those of the repository, whatever the current folder.
         os.environ.setdefault("ZENML_REPOSITORY_PATH", str(source_root))
+
+
+def require_server() -> None:
+    """Check within seconds that the ZenML server answers, if there is one.
+
+    Raises:
+        ConnectionLostError: Nothing answers at its address.
+    """
+    url = config_files.store_url()
+    if urlsplit(url).scheme not in {"http", "https"}:
+        return
+    problem = connection_problem(url)
+    if problem is not None:
+        raise ConnectionLostError(
+            f"The ZenML server at {url} can't be reached: {problem}.",
+            effect="Nothing was created.",
+            hint="Check the network and 'zenml status'.",
+        ) from problem
+
+
+@contextlib.contextmanager
+def protected_configuration() -> Iterator[None]:
+    """Let this process use a copy of the user's ZenML configuration if ZenML would change it.
+
+    With `ZENML_STORE_URL` set, ZenML stores that address in `config.yaml` and switches the user's
+    own `zenml` command to it (facts: ZenML 0.98.0).
+    """
+    if not any(name.startswith(config_files.STORE_PREFIX) for name in os.environ):
+        yield
+        return
+    original = config_files.folder()
+    with tempfile.TemporaryDirectory(prefix="modalrun-zenml-", ignore_cleanup_errors=True) as copy:
+        for name in ("config.yaml", "credentials.yaml"):
+            if (original / name).is_file():
+                shutil.copy2(original / name, Path(copy) / name)
+        os.environ.setdefault(config_files.LOCAL_STORES_PATH, str(original / "local_stores"))
+        os.environ[config_files.CONFIG_PATH] = copy
+        yield

@@ -1,7 +1,16 @@
 """The functions of `ZenMLGateway`. Importing this module imports ZenML."""
 
 from modalrun.zenml_api.compiling.image_builds import resolve_images
-from modalrun.zenml_api.records.run_access import stop_requested
+from modalrun.zenml_api.records.queries import by_id as read_run
+from modalrun.zenml_api.records.queries import read as read_run_and_steps
+from modalrun.zenml_api.records.run_access import (
+    credentials_of,
+    driver_environment,
+    read_manifest,
+    record_stop_request,
+    stop_requested,
+    unfinished_steps,
+)
 from modalrun.zenml_api.records.runs import (
     finalize_run,
     mark_stopping,
@@ -10,10 +19,17 @@ from modalrun.zenml_api.records.runs import (
 )
 
 __all__ = [
+    "credentials_of",
+    "driver_environment",
     "finalize_run",
     "mark_stopping",
     "publish_metadata",
+    "read_manifest",
+    "read_run",
+    "read_run_and_steps",
     "record_metadata",
+    "record_stop_request",
     "resolve_images",
     "stop_requested",
+    "unfinished_steps",
 ]

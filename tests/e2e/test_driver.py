@@ -100,7 +100,7 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
 
     over = resume(world, run_id)
     assert over.exit_code == 0
-    assert "is over" in over.stderr
+    assert "has ended: completed" in over.stderr
 
 
 def assert_the_rest_is_all_that_is_new(world: World, resumed: Result, run_id: str) -> None:

@@ -75,7 +75,7 @@ def test_a_lost_step_sandbox_and_a_lost_driver(world: World) -> None:
     (first,) = boxes(world, "square")
     kill(world, first)
 
-    command.stderr.wait_for("It is started again (1 of 2), at no retry's cost.")
+    command.stderr.wait_for("It is started again (1 of 2), without using up a retry.")
     world.wait_until(lambda: len(boxes(world, "square")) == 2, "another sandbox")
     world.wait_until(lambda: command.stdout.text.count("squaring 0") == 2, "the step runs again")
     (driver,) = boxes(world)
@@ -163,7 +163,7 @@ def test_stop(world: World, graceful: bool) -> None:
 
     stop = world.modalrun("stop", run_id, *([] if graceful else ["--force"]))
     if graceful:
-        stop.stderr.wait_for("waiting for what runs to finish")
+        stop.stderr.wait_for("waiting for the running steps to finish")
         gate.open()
     stopped = stop.finish(LONG)
     done = command.finish(LONG)

@@ -19,7 +19,7 @@ from modalrun.errors import NotFoundError, RunFailedError, UsageError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store
-from modalrun.modal_api.images import Builder, python_path, with_files
+from modalrun.modal_api.images import Builder, with_files
 from modalrun.plan.image_recipe import (
     FromDockerfile,
     FromRegistry,
@@ -261,5 +261,5 @@ def test_argument_that_modal_refuses(server: Server, builder: Builder, tree: Pat
 
 def test_python_path() -> None:
     recipe = ImageRecipe(Slim("3.11"), environment=(("PYTHONPATH", "/lib"),))
-    assert python_path(recipe) == "/opt/modalrun:/lib"
-    assert python_path(ImageRecipe(Slim("3.11"))) == "/opt/modalrun"
+    assert recipe.python_path == "/opt/modalrun:/lib"
+    assert ImageRecipe(Slim("3.11")).python_path == "/opt/modalrun"

@@ -198,7 +198,7 @@ def resolved(spec):
         compiled.deployment, target="modal", source_root=spec.source_root, python="python",
         python_version="3.11", engine_packages=(),
     )
-    recipe = made.run_sandbox.image
+    recipe = made.images[made.run_sandbox.image]
     assert recipe.base == BuiltByZenML(), recipe
     recipe, credentials = image_builds.resolved(recipe, compiled.snapshot, compiled.stack)
     return [recipe.base.image, recipe.base.private, credentials.username]

@@ -171,7 +171,7 @@ def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
         ("wait", "completed", 1),
         ("afterwards", "completed", 1),
     ]
-    again = "It is started again (1 of 2), at no retry's cost."
+    again = "It is started again (1 of 2), without using up a retry."
     said = f"wait | modalrun: The sandbox was terminated from outside. {again}"
     assert done.stderr.count(again) == 1 and said in done.stderr.splitlines()
     assert_all_over(world)

@@ -39,8 +39,8 @@ def assert_nothing_created(world: World, done: Result) -> None:
         ("pipelin: a.b\n", 1, r"unknown key 'pipelin'.*\n.*'pipeline'"),
         ("target: local\n", None, r"'pipeline' is missing"),
         ("pipeline: refused/training.py\n", 1, r"not a source"),
-        ("pipeline: [refused.training]\n", 1, r"'pipeline' has to be a text, not a list"),
-        (f"{START}target: moon\n", 3, r"'target' stands here a second time"),
+        ("pipeline: [refused.training]\n", 1, r"'pipeline' must be a string, not a list"),
+        (f"{START}target: moon\n", 3, r"'target' is given a second time"),
         ("pipeline: a.b\ntarget: moon\n", 2, r"'target'.*'modal' or 'local'.*'moon'"),
         (f"{START}settings:\n  orchestrator:\n    gpuu: T4\n", 5, r"'gpuu'.*\n.*'gpu'"),
         (
@@ -53,7 +53,7 @@ def assert_nothing_created(world: World, done: Result) -> None:
         (f"{START}settings:\n  orchestrator.kubeflow:\n    a: 1\n", 4, r"'kubeflow'.*no effect"),
         (f"{START}settings:\n  resource:\n    a: 1\n", 4, r"'resource'.*\n.*'resources'"),
         (f"{START}steps:\n  train:\n    parameter: {{}}\n", 5, r"'parameter'.*\n.*'parameters'"),
-        (f"{START}steps: [train]\n", 3, r"'steps' has to be a mapping"),
+        (f"{START}steps: [train]\n", 3, r"'steps' must be a mapping"),
         (f"{START}modal:\n  enviroment: dev\n", 4, r"'enviroment'.*\n.*'environment'"),
         (f"{START}source_root: nowhere\n", 3, r"no folder .*nowhere"),
         (f"{START}settings: {{\n", 4, r"not YAML"),
@@ -134,7 +134,7 @@ def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], sai
                     4,
                     r"memory",
                 ),
-                ("pipeline: refused.training\nmodel: tiny\n", 2, r"'model' has to be a mapping"),
+                ("pipeline: refused.training\nmodel: tiny\n", 2, r"'model' must be a mapping"),
                 (
                     "pipeline: refused.training\nsteps:\n  train:\n    parameters: {rat: 1}\n",
                     4,
@@ -144,7 +144,7 @@ def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], sai
                     "pipeline: refused.training\nenable_cache: true\ncache_policy: none-such\n"
                     "parameters: {rate: fast, rat: 1}\n",
                     3,
-                    r"cache_policy'.*\n.*:4: .*no parameter 'rat'.*\n.*:4: .*rate' has to be",
+                    r"cache_policy'.*\n.*:4: .*no parameter 'rat'.*\n.*:4: .*rate' must be",
                 ),
             )
         ),

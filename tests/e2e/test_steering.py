@@ -44,7 +44,7 @@ def test_a_run_that_nobody_waits_for_is_stopped_gracefully_from_elsewhere(world:
 
     stop = world.modalrun("stop", run_id)
 
-    stop.stderr.wait_for("waiting for what runs to finish: wait")
+    stop.stderr.wait_for("waiting for the running steps to finish: wait")
     assert (stop.process.poll(), world.sandboxes()[0].finished_at) == (None, 0)
     asked = world.modalrun("status", run_id).finish()
     assert "It was asked to stop; running steps may finish: wait." in asked.stdout

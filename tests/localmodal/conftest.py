@@ -11,7 +11,7 @@ import modal
 import pytest
 
 from modalrun.localmodal import launcher
-from modalrun.localmodal.launcher import ServerInfo
+from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
 
 from .support import Sdk, close, processes_of

@@ -16,7 +16,7 @@ import modal
 import psutil
 
 from modalrun.localmodal import launcher
-from modalrun.localmodal.launcher import ServerInfo
+from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 

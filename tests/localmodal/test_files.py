@@ -12,7 +12,7 @@ import modal
 import pytest
 
 from modalrun.localmodal import launcher
-from modalrun.localmodal.launcher import ServerInfo
+from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store
 

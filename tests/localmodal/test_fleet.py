@@ -13,9 +13,11 @@ import pytest
 
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import step_sandboxes as modal_fleet
-from modalrun.modal_api.step_sandboxes import SHARE, SandboxRequest, StepSandbox, StepSandboxes
-from modalrun.run.manifest import RunManifest, SandboxOrder
+from modalrun.modal_api.step_sandboxes import SHARE, StepSandbox, StepSandboxes
+from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_ATTEMPT, TAG_ROLE, TAG_RUN, TAG_STEP
 
 from .support import PATIENCE, Sdk
@@ -35,24 +37,13 @@ def play(sdk: Sdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         said: list[str] = []
         app = sdk.app()
         image = modal.Image.debian_slim().build(app)
-        sandbox = SandboxOrder(("true",), image.object_id, PATIENCE, "/app/code")
-        order = RunManifest(
-            run_id="run",
-            pipeline="p",
-            target="local",
-            app="tests",
-            failure_mode="continue_on_failure",
-            driver=sandbox,
-            sandboxes=(sandbox,),
-            steps=(),
-            variables=(),
-            source_root="/s",
-            source_hash="h",
-            creation_rate=100.0,
-        )
+        sandbox = SandboxSpec(("true",), image.object_id, Resources(), PATIENCE)
+        settings = RunSettings(app_name="tests", mode="per_step", creation_rate=100.0)
+        plan = RunPlan("local", "p", settings, sandbox)
+        manifest = RunManifest("run", plan, "continue_on_failure", Source(Path("/s"), "h"))
 
         async def act() -> None:
-            fleet = StepSandboxes(order, {}, source, said.append)
+            fleet = StepSandboxes(manifest, {}, source, said.append)
             await fleet.open()
             await scene(fleet)
 
@@ -67,14 +58,15 @@ def fail(sdk: Sdk, *rules: dict[str, Any]) -> None:
 
 
 async def create(fleet: StepSandboxes, *command: str, step: str = "a") -> StepSandbox:
-    image = fleet._order.driver.image
-    wanted = SandboxRequest(
-        SandboxOrder(command, image, PATIENCE, "/app/code"),
-        f"modalrun-run-{step}-1",
-        {TAG_RUN: "run", TAG_ROLE: "step", TAG_STEP: step, TAG_ATTEMPT: "1"},
-        lambda gpu: {},
+    spec = SandboxSpec(
+        command,
+        fleet._plan.run_sandbox.image,
+        Resources(),
+        PATIENCE,
+        name=f"modalrun-run-{step}-1",
+        tags={TAG_RUN: "run", TAG_ROLE: "step", TAG_STEP: step, TAG_ATTEMPT: "1"},
     )
-    return await fleet.create(wanted, asyncio.Event())
+    return await fleet.create(spec, asyncio.Event())
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from modal_proto.api_pb2 import GenericResult
 
 from modalrun.errors import ModalrunError
 from modalrun.localmodal import launcher
-from modalrun.localmodal.launcher import ServerInfo, StateDir
+from modalrun.localmodal.launcher import StateDir
+from modalrun.localmodal.server_info import ServerInfo
 from tests import folders
 
 from .support import (

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.localmodal.sandbox import keeper, rootfs
-from modalrun.localmodal.sandbox.process import STDERR, STDOUT
 from modalrun.localmodal.server.auth import Guard, Identity
 from modalrun.localmodal.storage.ids import Clock, new_id, new_sandbox_ids
-from modalrun.localmodal.storage.logstore import SandboxLog, whole_characters
+from modalrun.localmodal.storage.logstore import STDERR, STDOUT, SandboxLog, whole_characters
 
 
 @given(st.text(), st.integers(0, 50))

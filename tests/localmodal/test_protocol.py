@@ -13,7 +13,8 @@ import modal
 import pytest
 from modal.exception import AuthError, NotFoundError, ServiceError, UnimplementedError
 
-from modalrun.localmodal.launcher import ServerInfo, StateDir
+from modalrun.localmodal.launcher import StateDir
+from modalrun.localmodal.server_info import ServerInfo
 
 from .support import TREE, Sdk, close
 
@@ -23,8 +24,7 @@ V2_ID = "sb-" + "A" * 26
 
 def test_importing_the_server_imports_no_sdk() -> None:
     code = (
-        "import sys, modalrun.localmodal.server.server;"
-        " print({'modal', 'zenml'} & set(sys.modules))"
+        "import sys, modalrun.localmodal.local_server; print({'modal', 'zenml'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": TREE}, capture_output=True, text=True,

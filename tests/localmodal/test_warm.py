@@ -18,11 +18,13 @@ from typing import Any
 import modal
 import psutil
 import pytest
+import shared_nursery
 from modal_proto.api_pb2 import GenericResult
 
-from modalrun.localmodal import launcher, shared_nursery
-from modalrun.localmodal.launcher import Preload, ServerInfo
+from modalrun.localmodal import launcher
+from modalrun.localmodal.launcher import Preload
 from modalrun.localmodal.sandbox.warm import Warm
+from modalrun.localmodal.server_info import ServerInfo
 
 from .support import (
     PATIENCE,
@@ -299,7 +301,7 @@ def site(state: Path) -> Iterator[Path]:
 def shared(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
     """A nursery for the servers that are started from now on."""
     path = state.with_name("shared")
-    program = [sys.executable, "-m", "modalrun.localmodal.shared_nursery", str(path)]
+    program = [sys.executable, shared_nursery.__file__, str(path)]
     process = psutil.Popen(
         [*program, json.dumps(PRELOAD.to_json())],
         stdin=subprocess.PIPE,

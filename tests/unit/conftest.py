@@ -1,4 +1,4 @@
-"""What holds for all unit tests."""
+"""Fixtures for all unit tests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +15,14 @@ settings.load_profile("unit")
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's or CI's environment changes how things look."""
+    """Keep the developer's or CI's environment from changing the output."""
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "MODALRUN_DEBUG", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[[str], RunSpec]:
-    """Reads a text as a run spec."""
+    """Load a run spec from a string."""
 
     def write_and_load(text: str) -> RunSpec:
         path = tmp_path / "run.yaml"

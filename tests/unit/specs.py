@@ -1,4 +1,4 @@
-"""What the tests of the run spec share."""
+"""Helpers for tests of the run spec."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ PIPELINE = "pipeline: project.training.pipeline\n"
 
 
 def mistakes(tmp_path: Path, text: str) -> UsageError:
-    """The error of a wrong spec, checked for what every such error must be."""
+    """Return the error of a wrong spec, after the checks that hold for every such error."""
     path = tmp_path / "run.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
@@ -19,19 +19,19 @@ def mistakes(tmp_path: Path, text: str) -> UsageError:
     error = caught.value
     assert error.exit_code == 2
     for line in error.message.split("\n"):
-        assert line.startswith(str(path)), "each line begins with its place"
+        assert line.startswith(str(path)), "each line begins with the file"
     assert "pydantic" not in error.message.lower()
     return error
 
 
 def mistake(tmp_path: Path, text: str) -> UsageError:
-    """The error of a spec with one mistake."""
+    """Return the error of a spec with one mistake."""
     error = mistakes(tmp_path, text)
     assert "\n" not in error.message, "one mistake is one line"
     return error
 
 
 def line_of(error: UsageError, tmp_path: Path) -> int:
-    """The line of the file that an error names."""
+    """Return the line of the file that an error names."""
     rest = error.message.removeprefix(f"{tmp_path / 'run.yaml'}:")
     return int(rest.partition(":")[0])

@@ -57,6 +57,6 @@ def test_a_rate_limit_is_an_attribute() -> None:
     assert not errors.CapacityError("no GPU").rate_limited
 
 
-def test_an_interruption_is_no_error_that_something_catches_by_chance() -> None:
+def test_except_exception_does_not_catch_an_interruption() -> None:
     assert errors.Interrupted.exit_code == 143
     assert not issubclass(errors.Interrupted, Exception)

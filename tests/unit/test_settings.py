@@ -1,4 +1,4 @@
-"""ModalOrchestratorSettings is SettingFields on ZenML's base class, nothing more or less."""
+"""ModalOrchestratorSettings: exactly SettingFields, on ZenML's base class."""
 
 import pytest
 from pydantic import ValidationError

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from modalrun.localmodal.sandbox import keeper
+from modalrun.localmodal.storage.logstore import STDERR, STDOUT
 
-STDOUT = 1
-STDERR = 2
 _READ_SIZE = 64 * 1024
 _STDIN_LIMIT = 1024 * 1024
 

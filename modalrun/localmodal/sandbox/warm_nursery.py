@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modalrun.localmodal import shared_nursery
 from modalrun.localmodal.preload import Preload
-from modalrun.localmodal.sandbox import rootfs, warm
+from modalrun.localmodal.sandbox import rootfs, shared_nursery, warm
 from modalrun.localmodal.sandbox.process import Command, Nursery
 
 log = logging.getLogger(__name__)
@@ -186,7 +185,7 @@ class _Process(Nursery):
                 self._close_output()
                 self._start_own()
                 return
-            self._forked.told(self._found["pid"])
+            self._forked.attach(self._found["pid"])
         if self._found["problem"] is None:
             values, programs = self._found["values"], self._request.programs
             self._warm = warm.Warm(sys.executable, programs, (), values)

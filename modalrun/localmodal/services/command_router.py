@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Callable
 
 from modal_proto import task_command_router_pb2 as router_pb2
 
-from modalrun.localmodal.sandbox.process import STDERR, STDOUT
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import Call, invalid, rpc
-from modalrun.localmodal.storage.logstore import LogStore
+from modalrun.localmodal.storage.logstore import STDERR, STDOUT, LogStore
 
 CHUNK = 128 * 1024
 

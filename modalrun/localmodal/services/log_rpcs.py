@@ -16,13 +16,19 @@ from collections.abc import AsyncIterator, Iterator
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2
 
-from modalrun.localmodal.sandbox.process import STDERR, STDOUT
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import Call, invalid, rpc
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CHUNK
 from modalrun.localmodal.services.images import BUILD_TASK, Images
-from modalrun.localmodal.storage.logstore import LogStore, SandboxLog, Span, whole_characters
+from modalrun.localmodal.storage.logstore import (
+    STDERR,
+    STDOUT,
+    LogStore,
+    SandboxLog,
+    Span,
+    whole_characters,
+)
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 _DESCRIPTORS = {

@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modalrun.localmodal.sandbox.process import STDERR, STDOUT
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.ids import Clock
 
 _RECORD = struct.Struct("<QQQIB3x")
+STDOUT = 1
+STDERR = 2
 _FILES = {STDOUT: "stdout", STDERR: "stderr"}
 _LONGEST_LINE = 256 * 1024
 _BLOCK = 512

@@ -1,8 +1,8 @@
-"""What the code and the stack's orchestrator say about sandboxes, before ZenML compiles.
+"""Read the sandbox settings of the code and of the stack's orchestrator before ZenML compiles.
 
-ZenML drops settings of flavors that the stack doesn't have, and merges what the code, the run
-configuration and the component say into one. Here they are read apart, while that is possible, and
-the result is put back for ZenML to store with the deployment.
+ZenML drops settings of flavors that the stack doesn't have, and merges those of code, run
+configuration and component. They are read here while they are still apart; the resolved settings
+are put back for ZenML to store with the deployment.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ OUR_FLAVORS = ("modalrun", "modal")
 def read_code(
     settings: Mapping[str, BaseSettings], owner: str, orchestrator: str
 ) -> tuple[SettingsLayer, list[str]]:
-    """What the settings of a pipeline or step, as written in the code, say about sandboxes.
+    """Read the sandbox settings that the code gives to a pipeline or step.
 
     Args:
         settings: Its `configuration.settings`, before anything is merged into them.
-        owner: The pipeline or step in words.
+        owner: Description of the pipeline or step, for messages.
         orchestrator: The name of the stack's orchestrator; `orchestrator:<name>` is for it.
 
     Returns:
-        What they say, and notes on how it was read.
+        The settings, and notes on how they were read.
 
     Raises:
         UsageError: A setting doesn't exist, or its value is wrong.
@@ -76,46 +76,36 @@ def read_code(
     return SettingsLayer(ours, resources), notes
 
 
-def put_back(
-    settings: Mapping[str, BaseSettings], flat: SettingsLayer, orchestrator: str
-) -> dict[str, BaseSettings]:
-    """Settings for ZenML to compile, with what is said about sandboxes as it was resolved."""
-    taken = {
-        *OUR_FLAVOR_KEYS,
-        *ZENML_FLAVOR_KEYS,
-        "resources",
-        f"orchestrator:{orchestrator}",
-    }
-    result = {key: value for key, value in settings.items() if key not in taken}
-    for key, values in (("orchestrator", flat.settings), ("resources", flat.resources)):
-        if values:
-            result[key] = BaseSettings(**values)
-    return result
-
-
 def set_settings(
-    pipeline: Pipeline, flat: SettingsLayer, steps: Mapping[str, SettingsLayer], name: str
+    pipeline: Pipeline, resolved: SettingsLayer, steps: Mapping[str, SettingsLayer], name: str
 ) -> None:
-    """Replace what a pipeline and its steps say about sandboxes.
+    """Replace the sandbox settings of a pipeline and its steps by resolved ones.
 
     Args:
         pipeline: A prepared pipeline, a copy of the user's.
-        flat: What the pipeline says now.
-        steps: What each step says now.
+        resolved: The settings of the pipeline.
+        steps: The settings of each step.
         name: The name of the stack's orchestrator.
     """
+    replaced = {*OUR_FLAVOR_KEYS, *ZENML_FLAVOR_KEYS, "resources", f"orchestrator:{name}"}
+
+    def merged(old: Mapping[str, BaseSettings], layer: SettingsLayer) -> dict[str, BaseSettings]:
+        result = {key: value for key, value in old.items() if key not in replaced}
+        for key, values in (("orchestrator", layer.settings), ("resources", layer.resources)):
+            if values:
+                result[key] = BaseSettings(**values)
+        return result
+
     with pipeline.__suppress_configure_warnings__():
-        pipeline.configure(
-            settings=put_back(pipeline.configuration.settings, flat, name), merge=False
-        )
-    for invocation_id, invocation in pipeline.invocations.items():
+        pipeline.configure(settings=merged(pipeline.configuration.settings, resolved), merge=False)
+    for step, invocation in pipeline.invocations.items():
         invocation.step = invocation.step.copy()
-        own = put_back(invocation.step.configuration.settings, steps[invocation_id], name)
+        own = merged(invocation.step.configuration.settings, steps[step])
         invocation.step.configure(settings=own, merge=False)
 
 
 def component_config(component: ComponentResponse) -> ModalOrchestratorConfig:
-    """The configuration of a stack's orchestrator, where it is one for Modal.
+    """Return the configuration of a stack's orchestrator; an empty one if it isn't for Modal.
 
     Raises:
         UsageError: Its values are wrong, or half a token pair.
@@ -141,13 +131,13 @@ def component_config(component: ComponentResponse) -> ModalOrchestratorConfig:
 
 
 def component_defaults(config: ModalOrchestratorConfig) -> SettingsLayer:
-    """The settings that a component gives as defaults."""
+    """Return the settings that a component gives as defaults."""
     values = config.model_dump(include=set(FIELD_NAMES), exclude_unset=True, exclude_none=True)
     return SettingsLayer(values)
 
 
 def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
-    """The Modal token of a component, looked up in ZenML's secret store where it refers to it.
+    """Return the Modal token of a component, read from ZenML's secret store if it refers to that.
 
     Raises:
         UsageError: The secret, or its key, doesn't exist.
@@ -173,9 +163,9 @@ def _dump(settings: BaseSettings) -> dict[str, Any]:
     return dump
 
 
-def _check(model: type[Any], values: dict[str, Any], what: str) -> None:
+def _check(model: type[Any], values: dict[str, Any], at: str) -> None:
     try:
         model.model_validate(values)
     except ValidationError as error:
         where, problem = validation_message(error, values)
-        raise UsageError(f"{what}.{path_name(where)}'{problem}") from None
+        raise UsageError(f"{at}.{path_name(where)}'{problem}") from None

@@ -8,6 +8,7 @@ import sys
 import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import zenml
@@ -31,10 +32,9 @@ from modalrun.errors import Interrupted, ModalrunError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.stack import StackFacts
 from modalrun.spec.messages import path_name
-from modalrun.spec.mistakes import Mistakes
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.validation import validation_message
+from modalrun.spec.validation import Mistakes, validation_message
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.compiling.code_settings import (
     component_config,
@@ -94,6 +94,12 @@ class Compiled:
     source_code: str | None = None
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def pipeline_docker(self) -> dict[str, Any]:
+        """The Docker settings of the pipeline as ZenML stores them."""
+        configuration = self.snapshot.pipeline_configuration.model_dump(mode="json")
+        return dict(configuration["settings"].get("docker") or {})
 
 
 def compile_spec(spec: RunSpec) -> Compiled:

@@ -14,7 +14,8 @@ from zenml.stack import Stack
 
 from modalrun.errors import ModalrunError, RunFailedError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe, RegistryCredentials
-from modalrun.plan.planner import Plan, SandboxSpec
+from modalrun.plan.model import Plan
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
@@ -70,25 +71,28 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
         UsageError, RunFailedError: As for `resolved`.
     """
     snapshot, stack = compiled.snapshot, compiled.stack
-    built = any(isinstance(sandbox.image.base, BuiltByZenML) for sandbox in plan.sandboxes)
+    built = any(isinstance(recipe.base, BuiltByZenML) for recipe in plan.images.values())
     build = _build(snapshot, stack) if built else None
-    known: dict[tuple[ImageRecipe, str | None], ImageRecipe] = {}
+    images: dict[str, ImageRecipe] = {}
     credentials: RegistryCredentials | None = None
 
     def complete(sandbox: SandboxSpec, step: str | None = None) -> SandboxSpec:
         nonlocal credentials
-        # Only of ZenML's own build the steps have different images by the same recipe.
-        key = (sandbox.image, step if isinstance(sandbox.image.base, BuiltByZenML) else None)
-        if key not in known:
-            known[key], needed = resolved(sandbox.image, snapshot, stack, step=step, build=build)
+        key, recipe = sandbox.image, plan.images[sandbox.image]
+        if step is not None and isinstance(recipe.base, BuiltByZenML):
+            # Only of ZenML's own build the steps have different images by the same recipe.
+            key = f"{key} of {step}"
+        if key not in images:
+            images[key], needed = resolved(recipe, snapshot, stack, step=step, build=build)
             credentials = credentials or needed
-        return replace(sandbox, image=known[key])
+        return replace(sandbox, image=key)
 
     steps = tuple(
         step if step.sandbox is None else replace(step, sandbox=complete(step.sandbox, step.name))
         for step in plan.steps
     )
-    return replace(plan, run_sandbox=complete(plan.run_sandbox), steps=steps), credentials
+    run_sandbox = complete(plan.run_sandbox)
+    return replace(plan, run_sandbox=run_sandbox, steps=steps, images=images), credentials
 
 
 def _build(snapshot: PipelineSnapshotBase, stack: Stack) -> PipelineBuildResponse:

@@ -14,9 +14,8 @@ from zenml.utils.pydantic_utils import validate_function_args
 
 from modalrun.errors import UsageError
 from modalrun.spec.messages import path_name
-from modalrun.spec.mistakes import Mistakes, together
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.validation import validation_messages
+from modalrun.spec.validation import Mistakes, together, validation_messages
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import first_line
 

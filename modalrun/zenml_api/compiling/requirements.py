@@ -1,7 +1,7 @@
-"""What Docker settings stand for on this machine and this stack, gathered with ZenML's own code.
+"""Gather the packages that Docker settings ask for on this machine and this stack.
 
-Written against `zenml/utils/pipeline_docker_image_builder.py`, ZenML 0.98.0. What comes out is
-plain and goes with the deployment, so that a plan needs neither ZenML nor this machine.
+Written against `zenml/utils/pipeline_docker_image_builder.py`, ZenML 0.98.0. The result is plain
+values that are stored with the deployment, so that a plan needs neither ZenML nor this machine.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
-from modalrun.plan.docker_files import read_requirements, resolve
-from modalrun.plan.docker_settings import GATHERED
-from modalrun.plan.requirement_lines import logical_lines
+from modalrun.plan.image_layers import GATHERED
+from modalrun.plan.requirements import logical_lines, read_requirements, resolve_path
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import first_line
 
@@ -31,68 +30,50 @@ _ORIGINS = {
     ".zenml_pyproject_requirements": "pyproject",
     ".zenml_user_requirements": "requirements",
 }
-"""ZenML's names for the requirements files that it makes, and what a user calls their origin."""
-
-
-def with_gathered(
-    written: Mapping[str, Any],
-    settings: DockerSettings,
-    stack: Stack,
-    source_root: Path,
-    *,
-    built: bool,
-) -> dict[str, Any]:
-    """Docker settings as a deployment carries them: what was written, and what it stands for.
-
-    Args:
-        written: The fields that were set, as plain values.
-        settings: The same as ZenML reads them; for a step, with the pipeline's merged in.
-        stack: The stack that the pipeline is compiled for.
-        source_root: What relative paths are relative to.
-        built: Whether an image is built from them; the local Modal server only records them.
-
-    Raises:
-        UsageError: As for `gathered`.
-    """
-    if settings.skip_build:
-        return dict(written)
-    found = gathered(settings, stack, source_root, run_commands=built)
-    return {**written, GATHERED: found}
+"""ZenML's names for the requirements files that it makes -> the settings they come from."""
 
 
 def with_packages(
     deployment: Deployment, stack: Stack, source_root: Path, *, built: bool
 ) -> Deployment:
-    """A deployment whose Docker settings carry what they stand for, its steps' too.
+    """Add the packages that they ask for to the Docker settings of a deployment and its steps.
+
+    Args:
+        deployment: The compiled pipeline.
+        stack: The stack that it is compiled for.
+        source_root: What relative paths are relative to.
+        built: Whether images are built from it; the local Modal server only records the packages.
 
     Raises:
-        UsageError: As for `gathered`.
+        UsageError: As for `gather`.
     """
 
-    def found(docker: Mapping[str, Any]) -> dict[str, Any]:
-        written = {name: value for name, value in docker.items() if name != GATHERED}
-        settings = DockerSettings.model_validate(written)
-        return with_gathered(written, settings, stack, source_root, built=built)
+    def complete(docker: Mapping[str, Any]) -> dict[str, Any]:
+        own = {name: value for name, value in docker.items() if name != GATHERED}
+        settings = DockerSettings.model_validate(own)
+        if settings.skip_build:
+            return own
+        return {**own, GATHERED: gather(settings, stack, source_root, run_commands=built)}
 
     return replace(
         deployment,
-        docker=found(deployment.docker),
+        docker=complete(deployment.docker),
         steps=tuple(
-            step if step.docker is None else replace(step, docker=found(step.docker))
+            step if step.docker is None else replace(step, docker=complete(step.docker))
             for step in deployment.steps
         ),
     )
 
 
-def gathered(
+def gather(
     settings: DockerSettings, stack: Stack, source_root: Path, *, run_commands: bool
 ) -> dict[str, Any]:
-    """The Python and Debian packages that Docker settings ask for, in ZenML's order.
+    """Return the Python and Debian packages that Docker settings ask for, in ZenML's order.
 
     Args:
         settings: Of the pipeline, or of a step with the pipeline's merged in.
         stack: Its components' requirements count unless `install_stack_requirements` is off.
-        source_root: What relative paths are relative to; it becomes ZenML's source root before.
+        source_root: What relative paths are relative to. ZenML's source root must be the same.
         run_commands: Whether commands are run that list the local environment or export a
             pyproject.toml. They take seconds, and a run on the local Modal server needs neither.
 
@@ -107,15 +88,17 @@ def gathered(
     changes: dict[str, Any] = {}
     if isinstance(settings.requirements, str):
         # Read here, since ZenML doesn't follow the '-r' lines of a requirements file.
-        path = resolve(settings.requirements, source_root)
+        path = resolve_path(settings.requirements, source_root)
         changes["requirements"] = list(read_requirements(path))
     if settings.pyproject_path:
-        changes["pyproject_path"] = str(resolve(settings.pyproject_path, source_root).absolute())
+        changes["pyproject_path"] = str(
+            resolve_path(settings.pyproject_path, source_root).absolute()
+        )
     if not run_commands:
         changes |= {
             "replicate_local_python_environment": None,
             "pyproject_path": None,
-            # A pyproject.toml that nobody names would be exported too.
+            # It would also export a pyproject.toml that is not named.
             "disable_automatic_requirements_detection": True,
         }
     try:

@@ -1,9 +1,8 @@
-"""Compiled deployments that are not compiled now: from a file, or stored in ZenML."""
+"""Load a deployment that was compiled before: from a file, or a snapshot in ZenML."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,6 @@ from uuid import UUID
 import zenml
 from pydantic import ValidationError
 from zenml.client import Client
-from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
 from zenml.models import (
     PipelineSnapshotBase,
     PipelineSnapshotResponse,
@@ -27,49 +25,47 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
 from modalrun.zenml_api.compiling.code_settings import (
     OUR_FLAVORS,
-    component_config,
     component_defaults,
-    credentials,
 )
-from modalrun.zenml_api.compiling.compile import Compiled
-from modalrun.zenml_api.compiling.requirements import with_packages
+from modalrun.zenml_api.compiling.compile import Compiled, assemble, use_stack
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.stacks import load_stack, orchestrator_of, stack_facts
+from modalrun.zenml_api.stacks import orchestrator_of
 
 
-def from_file(held: DeploymentFile, spec: RunSpec) -> Compiled:
-    """The deployment of a file, ready to be stored in ZenML and run.
+def from_file(file: DeploymentFile, spec: RunSpec) -> Compiled:
+    """Load the deployment of a file for the stack that it was compiled for.
 
     Raises:
         UsageError: This ZenML can't read it.
         NotFoundError: ZenML has no stack of that id or name.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    snapshot = _changed(held.snapshot, spec)
+    snapshot = _changed(file.snapshot, spec)
     try:
         parsed = PipelineSnapshotBase.model_validate(snapshot)
     except ValidationError as error:
         raise UsageError(
-            f"The deployment was compiled by ZenML {held.zenml_version}; this ZenML"
+            f"The deployment was compiled by ZenML {file.zenml_version}; this ZenML"
             f" ({zenml.__version__}) can't read it: {error.error_count()} fields don't fit.",
             hint=AGAIN,
         ) from error
     with translated():
-        model = _stack_of(held)
-        return _compiled(held.deployment, parsed, model, spec, source_code=held.source_code)
+        model = _stack_of(file)
+        deployment = file.deployment
+        if (cache := spec.run_configuration.get("enable_cache")) is not None:
+            deployment = deployment.with_caching(bool(cache))
+        return _compiled(deployment, parsed, model, spec, source_code=file.source_code)
 
 
-def stored(name_or_id: str, spec: RunSpec) -> Compiled:
-    """A snapshot that is stored in ZenML.
+def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
+    """Load a snapshot that is stored in ZenML.
 
     Args:
-        name_or_id: Its id, or its name where only one pipeline has a snapshot of that name.
+        name_or_id: Its id, or its name if only one pipeline has a snapshot of that name.
         spec: The run spec; its `run_name` and `enable_cache` make a new snapshot of it.
 
     Raises:
         NotFoundError: ZenML has no such snapshot.
         UsageError: Several pipelines have one of that name, or its stack is gone.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
         response = _find(name_or_id, spec)
@@ -79,23 +75,23 @@ def stored(name_or_id: str, spec: RunSpec) -> Compiled:
         plain = PipelineSnapshotBase(**values).model_dump(mode="json")
         snapshot = _changed(plain, spec)
         orchestrator = orchestrator_of(response.stack)
-        ours = orchestrator.flavor_name in OUR_FLAVORS or _has_our_settings(plain)
-        keys = {key for settings in _all_settings(plain) for key in settings}
-        ignored = set() if ours else {k for k in keys if k.startswith("orchestrator")}
-        deployment = read_snapshot(snapshot, ignored_settings=ignored)
-        notes = []
+        settings = _orchestrator_settings(plain)
+        ignored: set[str] = set()
+        notes: tuple[str, ...] = ()
+        if orchestrator.flavor_name not in OUR_FLAVORS and not _are_ours(settings):
+            ignored = set(settings)
         if ignored:
-            notes.append(
+            notes = (
                 f"the snapshot's settings for the orchestrator flavor '{orchestrator.flavor_name}'"
-                " have no effect on Modal"
+                " have no effect on Modal",
             )
-        elif not keys & {f"orchestrator:{orchestrator.name}"}:
-            notes.append(
+        elif f"orchestrator:{orchestrator.name}" not in settings:
+            notes = (
                 "the snapshot holds no orchestrator settings; ZenML keeps those of the code only"
-                " where the stack's orchestrator has some"
+                " where the stack's orchestrator has some",
             )
         return _compiled(
-            replace(deployment, notes=tuple(notes)),
+            replace(read_snapshot(snapshot, ignored_settings=ignored), notes=notes),
             PipelineSnapshotBase.model_validate(snapshot),
             response.stack,
             spec,
@@ -110,42 +106,35 @@ def _compiled(
     model: StackResponse,
     spec: RunSpec,
     *,
+    source_code: str | None,
     stored_id: UUID | None = None,
-    source_code: str | None = None,
 ) -> Compiled:
     spec.check_steps(snapshot.step_configurations, snapshot.pipeline_configuration.name)
-    stack = load_stack(model)
-    os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
-    config = component_config(orchestrator_of(model))
-    written = deployment.written
-    if Origin.COMPONENT not in written:
-        written = _with_component(written, component_defaults(config))
-    complete = with_packages(
-        replace(deployment, written=written).with_layers(spec.layers, spec.step_layers),
-        stack,
-        spec.source_root,
-        built=spec.target == "modal",
-    )
-    return Compiled(
-        replace(complete, notes=(*deployment.notes, *spec.notes)),
+    stack, config = use_stack(model)
+    layers = deployment.written
+    if Origin.COMPONENT not in layers:
+        layers = _with_component(layers, component_defaults(config))
+    complete = replace(deployment, written=layers, notes=(*deployment.notes, *spec.notes))
+    return assemble(
+        complete.with_layers(spec.layers, spec.step_layers),
         snapshot,
         stack,
-        stack_facts(stack),
+        config,
+        spec,
         source_code=source_code,
         stored_id=stored_id,
-        credentials=credentials(config) if spec.target == "modal" else None,
     )
 
 
-def _with_component(written: Layers, component: SettingsLayer) -> Layers:
-    """What a deployment says, with the component's values in their own place.
+def _with_component(layers: Layers, component: SettingsLayer) -> Layers:
+    """Move the component's values out of the pipeline's settings, where ZenML compiles them to.
 
-    ZenML compiles them into the pipeline's settings (`config/compiler.py:252`).
+    Read from `config/compiler.py:252`, ZenML 0.98.0.
     """
-    pipeline = written.get(Origin.CODE_PIPELINE, SettingsLayer())
+    pipeline = layers.get(Origin.CODE_PIPELINE, SettingsLayer())
     own = {k: v for k, v in pipeline.settings.items() if component.settings.get(k) != v}
     return {
-        **written,
+        **layers,
         Origin.CODE_PIPELINE: replace(pipeline, settings=own),
         Origin.COMPONENT: component,
     }
@@ -175,20 +164,20 @@ def _find(name_or_id: str, spec: RunSpec) -> PipelineSnapshotResponse:
     return client.zen_store.get_snapshot(found.items[0].id)
 
 
-def _stack_of(held: DeploymentFile) -> StackResponse:
+def _stack_of(file: DeploymentFile) -> StackResponse:
     client = Client()
-    for name_or_id in (held.stack.id, held.stack.name):
+    for name_or_id in (file.stack.id, file.stack.name):
         with contextlib.suppress(KeyError):
             return client.get_stack(name_or_id, allow_name_prefix_match=False)
     raise NotFoundError(
-        f"The deployment was compiled for the stack '{held.stack.name}' ({held.stack.id}), and this"
+        f"The deployment was compiled for the stack '{file.stack.name}' ({file.stack.id}), and this"
         " ZenML has none of that id or name.",
         hint="Log in to the ZenML server that has it, or compile the pipeline again.",
     )
 
 
 def _changed(snapshot: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
-    """A snapshot with the run name and caching of the spec, which need no compiling."""
+    """Return a snapshot with the run name and caching of the spec, which need no compiling."""
     changed = dict(snapshot)
     name, cache = (spec.run_configuration.get(key) for key in ("run_name", "enable_cache"))
     if name is not None:
@@ -203,21 +192,20 @@ def _changed(snapshot: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
     return changed
 
 
-def _all_settings(snapshot: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    steps = snapshot["step_configurations"].values()
-    return [
+def _orchestrator_settings(snapshot: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the keys of a snapshot's orchestrator settings, each with the names set below it."""
+    found: dict[str, set[str]] = {}
+    for settings in (
         snapshot["pipeline_configuration"]["settings"],
-        *(step["step_config_overrides"]["settings"] for step in steps),
-    ]
+        *(s["step_config_overrides"]["settings"] for s in snapshot["step_configurations"].values()),
+    ):
+        for key, values in settings.items():
+            if key.startswith("orchestrator"):
+                found.setdefault(key, set()).update(values)
+    return found
 
 
-def _has_our_settings(snapshot: Mapping[str, Any]) -> bool:
-    """Whether its orchestrator settings were compiled by modalrun, for a stack of any flavor."""
-    given = {
-        name
-        for settings in _all_settings(snapshot)
-        for key, values in settings.items()
-        if key.startswith("orchestrator")
-        for name in values
-    }
-    return bool(given) and given <= FIELD_NAMES
+def _are_ours(settings: Mapping[str, set[str]]) -> bool:
+    """Return whether modalrun compiled these orchestrator settings, for a stack of any flavor."""
+    names = set[str]().union(*settings.values())
+    return bool(names) and names <= FIELD_NAMES

@@ -17,7 +17,7 @@ from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.steps import StepHeartBeatTerminationException
 
-from modalrun.plan.isolated_step import IsolatedStep, sandbox_for
+from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
@@ -27,7 +27,7 @@ from modalrun.zenml_api.execution.single_step import Word, word
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import runs, step_records
-from modalrun.zenml_api.retry import outlast_the_server
+from modalrun.zenml_api.retry import wait_for_server
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
@@ -41,14 +41,14 @@ class IsolatedSandboxes(Protocol):
     """Run isolated steps in sandboxes, by the id of their record in ZenML.
 
     Attributes:
-        order: The run.
+        manifest: The run.
         on_end: Called from another thread when a step has ended for good.
-        may_go_on: Called from another thread with a record's id: whether ZenML still waits for it.
+        is_awaited: Called from another thread with a record's id: whether ZenML still waits for it.
     """
 
-    order: RunManifest
+    manifest: RunManifest
     on_end: Callable[[], None]
-    may_go_on: Callable[[str], bool]
+    is_awaited: Callable[[str], bool]
 
     def submit(self, step: IsolatedStep) -> None:
         """Create the sandbox of a step."""
@@ -56,13 +56,13 @@ class IsolatedSandboxes(Protocol):
     def take_over(self, step: IsolatedStep) -> None:
         """Supervise a step that an earlier process of the run has submitted."""
 
-    def end_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
+    def exit_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
         """Return how a step ended; None while it runs. Raises KeyError for an unknown one."""
 
     def stop(self, step_run: str) -> None:
         """Terminate a step's sandbox."""
 
-    def start_nothing(self, run_id: str) -> None:
+    def close_run(self, run_id: str) -> None:
         """Create no more sandboxes for the steps of a run."""
 
 
@@ -77,7 +77,7 @@ class DynamicRun:
             isolated: Where isolated steps run; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
-        outlast_the_server(log_line)
+        wait_for_server(log_line)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:
@@ -181,7 +181,7 @@ class _Runner(DynamicPipelineRunner):
     def _on_failure_detected(self, exception: BaseException) -> None:
         # ZenML's queue is empty, but steps may wait for a place among `max_parallelism`.
         if isinstance(self._orchestrator, ModalOrchestrator) and self._orchestrator.isolation:
-            self._orchestrator.isolation.start_nothing(str(self._run.id))
+            self._orchestrator.isolation.close_run(str(self._run.id))
         super()._on_failure_detected(exception=exception)
 
     def _run_sync_step(self, step: Step, remaining_retries: int | None = None) -> StepRunResponse:
@@ -248,7 +248,7 @@ class Isolation:
 
     def __init__(self, steps: IsolatedSandboxes) -> None:
         self._steps = steps
-        steps.may_go_on = _may_go_on
+        steps.is_awaited = _is_awaited
 
     def submit(self, info: StepRunInfo) -> None:
         """Create the sandbox of a step.
@@ -266,18 +266,18 @@ class Isolation:
         """
         name = str(step_run.id)
         try:
-            end = self._steps.end_of(name, wait=wait)
+            end = self._steps.exit_of(name, wait=wait)
         except KeyError:
             if (recorded := _recorded(step_run.id)) not in _UNFINISHED:
                 return recorded
             self._steps.take_over(self._isolated(step_run, step_run.config))
-            end = self._steps.end_of(name, wait=wait)
+            end = self._steps.exit_of(name, wait=wait)
         if end is None:
             return ExecutionStatus.RUNNING
         if end.kind is ExitKind.COMPLETED:
             return ExecutionStatus.COMPLETED
         # The record wins: outputs are stored, or the server wants it to be tried again.
-        if _may_go_on(name):
+        if _is_awaited(name):
             step_records.fail_step(str(step_run.pipeline_run_id), step_run.name, end.reason)
         recorded = _recorded(step_run.id)
         return ExecutionStatus.FAILED if recorded in _UNFINISHED else recorded
@@ -286,15 +286,15 @@ class Isolation:
         """End a step's sandbox now."""
         self._steps.stop(str(step_run.id))
 
-    def start_nothing(self, run_id: str) -> None:
+    def close_run(self, run_id: str) -> None:
         """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
-        self._steps.start_nothing(run_id)
+        self._steps.close_run(run_id)
 
     def _isolated(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
         settings = config.model_dump(mode="json")["settings"]
-        order = self._steps.order
-        sandbox = sandbox_for(
-            replace(order, docker=_without_defaults(order.docker)),
+        manifest = self._steps.manifest
+        sandbox = plan_isolated_step(
+            replace(manifest, docker=_without_defaults(manifest.docker)),
             step_run.name,
             {**settings, "docker": _without_defaults(settings.get("docker") or {})},
             template=config.template,
@@ -323,7 +323,7 @@ _UNFINISHED = {
 }
 
 
-def _may_go_on(step_run: str) -> bool:
+def _is_awaited(step_run: str) -> bool:
     """Whether a record waits for its end, in a run that nobody has stopped."""
     record = Client().zen_store.get_run_step(UUID(step_run), hydrate=False)
     if record.status not in _UNFINISHED:

@@ -40,7 +40,7 @@ from zenml.utils.time_utils import utc_now
 from modalrun.run.metadata import StepMetadata, to_metadata
 from modalrun.run.reporting import log_line
 from modalrun.zenml_api.execution.steps import LoadedRun
-from modalrun.zenml_api.retry import outlast_the_server
+from modalrun.zenml_api.retry import wait_for_server
 
 Word = Literal["completed", "failed", "stopped", "running"]
 """What ZenML's record says of the step in the end. "running": nothing final."""
@@ -95,7 +95,7 @@ class OneStep:
             facts: What is known of this sandbox; stored with the record as soon as there is one.
         """
         self._loaded = LoadedRun(run_id, only=[name])
-        outlast_the_server(log_line)
+        wait_for_server(log_line)
         self._again = UUID(step_run) if step_run else None
         self._step = self._configuration(name)
         self._launcher = _Launcher(

@@ -18,7 +18,7 @@ from modalrun.errors import RunStopped
 from modalrun.run.reporting import log_line
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
-from modalrun.zenml_api.retry import outlast_the_server
+from modalrun.zenml_api.retry import wait_for_server
 from modalrun.zenml_api.stacks import load_stack
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
@@ -83,7 +83,7 @@ class StepRunner:
             RunStopped: Somebody has stopped the run already.
         """
         self._loaded = LoadedRun(run_id)
-        outlast_the_server(log_line)
+        wait_for_server(log_line)
         if self._loaded.run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
             # Nobody could end this sandbox when they stopped the run: it was not there yet.
             raise RunStopped
@@ -121,7 +121,7 @@ class StepRunner:
                 )
         except (RunStoppedException, StepHeartBeatTerminationException) as error:
             raise RunStopped from error
-        return compat.as_recorded(step_run).status.is_successful
+        return compat.final_record(step_run).status.is_successful
 
     def cleanup(self) -> None:
         """Call the pipeline's cleanup hook."""

@@ -1,6 +1,6 @@
-"""The names of recent runs for shell completion, which has no two seconds to import ZenML.
+"""Read the names of recent runs for shell completion, which has no time to import ZenML.
 
-So this reads what ZenML stores without ZenML: its SQLite file, or its server's own HTTP interface.
+The source is ZenML's SQLite file, or its server's HTTP interface.
 Written against ZenML 0.98.0 (`zen_stores/schemas`, `zen_server/routers/runs_endpoints.py`).
 """
 
@@ -13,16 +13,16 @@ import sqlite3
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from modalrun.run.metadata import PREFIX
 from modalrun.zenml_api import config_files
 
-ENOUGH = 30
-SECONDS = 2.0
-"""How long a server may take for an answer; nobody waits longer for a completion."""
+LIMIT = 30
+TIMEOUT_SECONDS = 2.0
+"""A completion that takes longer is of no use."""
 
 _QUERY = """
 SELECT run.id, run.name, run.status FROM pipeline_run AS run
@@ -30,13 +30,12 @@ WHERE (:project IS NULL OR run.project_id = :project) AND EXISTS (
     SELECT 1 FROM run_metadata_resource AS held
     JOIN run_metadata AS fact ON fact.id = held.run_metadata_id
     WHERE held.resource_id = run.id AND fact.key = :key
-) ORDER BY run.created DESC LIMIT :enough
+) ORDER BY run.created DESC LIMIT :limit
 """
 
 
-@dataclass(frozen=True)
-class RecentRun:
-    """A run that modalrun has started: its id, its name, and ZenML's word for its state."""
+class RecentRun(NamedTuple):
+    """Identify a run that modalrun has started, with ZenML's status."""
 
     id: str
     name: str
@@ -44,26 +43,23 @@ class RecentRun:
 
 
 def recent_runs() -> list[RecentRun]:
-    """The newest runs that modalrun has started, newest first; empty where they can't be read."""
+    """Return the newest runs that modalrun has started, newest first; [] if they can't be read."""
     with contextlib.suppress(Exception):
-        if config_files.database() is not None:
-            return _from_database()
-        return _from_server()
+        database = config_files.database()
+        return _from_server() if database is None else _from_database(database)
     return []
 
 
-def _from_database() -> list[RecentRun]:
-    path = config_files.database()
-    assert path is not None
+def _from_database(path: Path) -> list[RecentRun]:
     project = config_files.active_project()
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=SECONDS)) as held:
-        rows = held.execute(
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=TIMEOUT_SECONDS)) as connection:
+        rows = connection.execute(
             _QUERY,
             {
                 "project": project.replace("-", "") if project else None,
                 "key": f"{PREFIX}sandbox_id",
-                "enough": ENOUGH,
+                "limit": LIMIT,
             },
         )
         return [RecentRun(str(UUID(run_id)), name, status) for run_id, name, status in rows]
@@ -73,7 +69,7 @@ def _from_server() -> list[RecentRun]:
     url = config_files.store_url().rstrip("/")
     query = {
         "sort_by": "desc:created",
-        "size": str(ENOUGH),
+        "size": str(LIMIT),
         "run_metadata": f"{PREFIX}sandbox_id:contains:sb-",
     }
     project = config_files.active_project()
@@ -87,8 +83,9 @@ def _from_server() -> list[RecentRun]:
 
 
 def _token(url: str) -> str:
-    key = os.environ.get("ZENML_STORE_API_KEY") or config_files.stored_api_key(url)
-    token = os.environ.get("ZENML_STORE_API_TOKEN") or config_files.stored_token(url)
+    stored_token, stored_key = config_files.stored_credentials(url)
+    token = os.environ.get("ZENML_STORE_API_TOKEN") or stored_token
+    key = os.environ.get("ZENML_STORE_API_KEY") or stored_key
     if token or not key:
         return token or ""
     answer = _ask(f"{url}/api/v1/login", data={"password": key})
@@ -102,5 +99,5 @@ def _ask(
         raise ValueError(url)
     body = urllib.parse.urlencode(data).encode() if data else None
     request = urllib.request.Request(url, data=body, headers=dict(headers or {}))
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
         return json.load(answer)

@@ -14,7 +14,7 @@ from zenml.models import PipelineRunResponse, StepRunResponse
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
-from modalrun.run.metadata import PREFIX, RunMetadata, StepMetadata, from_metadata
+from modalrun.run.metadata import PREFIX, Announced, RunMetadata, StepMetadata, from_metadata
 from modalrun.run.records import NOT_RUN, RunRecord, StackRecord, StepRecord, id_prefix
 from modalrun.zenml_api.errors import translated
 
@@ -170,6 +170,7 @@ def run_record(run: PipelineRunResponse) -> RunRecord:
         end=_utc(run.end_time),
         reason=run.get_body().status_reason,
         metadata=from_metadata(RunMetadata, run.run_metadata),
+        announced=from_metadata(Announced, run.run_metadata),
         stack=None if stack is None else StackRecord(str(stack.id), stack.name),
         url=run_url(run),
     )

@@ -17,7 +17,7 @@ import pytest
         (["status", " "], "RUN is missing"),
         (["reconcile"], "RUN is missing"),
         (["list", "--state", "broken"], "there is no such state"),
-        (["list", "--since", "yesterday"], "this is no moment"),
+        (["list", "--since", "yesterday"], "this is not a time"),
         (["list", "--limit", "0"], "--limit"),
         (["status", "latest", "--output", "yaml"], "--output"),
     ],

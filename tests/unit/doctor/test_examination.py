@@ -23,12 +23,16 @@ from modalrun.errors import (
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.stack import Component, StackFacts
+from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.util.check import LABELS, Finding
 
 TOKEN = ("ak-1", "as-1")
 REMOTE = StackFacts("1", "prod", (Component("artifact_store", "s3", "s3"),), "https://zenml.test")
-DEPLOYMENT = Deployment(pipeline="training", steps=(StepView("load"), StepView("train", ("load",))))
+DEPLOYMENT = Deployment(
+    pipeline="training",
+    steps=(StepView(PlannedStep("load")), StepView(PlannedStep("train", ("load",)))),
+)
 
 
 class FakeZenML:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from modalrun.driver.coordinator import Coordinator
 from modalrun.driver.takeover import Takeover
-from modalrun.modal_api.step_sandboxes import GivenUp, SandboxRequest
+from modalrun.modal_api.step_sandboxes import GivenUp
 from modalrun.run import events
 from modalrun.run.events import StepEvent
-from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
+from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
+from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_EARLY
 
 DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
@@ -69,15 +73,15 @@ class Boxes:
 
     def __init__(self) -> None:
         self.created: dict[str, Box] = {}
-        self.asked: list[SandboxRequest] = []
+        self.asked: list[SandboxSpec] = []
         self.news = asyncio.Event()
 
-    async def create(self, wanted: SandboxRequest, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
         await asyncio.sleep(0)
         if given_up.is_set():
             raise GivenUp
-        self.asked.append(wanted)
-        tags = wanted.tags
+        self.asked.append(spec)
+        tags = spec.tags
         attempt = int(tags["modalrun-attempt"])
         box = Box(tags["modalrun-step"], attempt, early=TAG_EARLY in tags)
         self.created[box.id] = box
@@ -122,13 +126,13 @@ class Recorder:
         self.states[step] = state(step, "stopped")
 
 
-class Records:
-    """As `modalrun.driver.recorder.Records`."""
+class AsyncRecorder:
+    """As `modalrun.driver.recorder.AsyncRecorder`."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()
 
-    async def ask(self, question: Callable[[Recorder], Any]) -> Any:
+    async def call(self, question: Callable[[Recorder], Any]) -> Any:
         await asyncio.sleep(0)
         return question(self.recorder)
 
@@ -140,36 +144,50 @@ def state(
     return StepRecord(step, status, attempt, start, metadata=metadata, id=f"record-{step}")
 
 
+STEP = PlannedStep("")
+
+
+def _tagged(sandbox: SandboxSpec, step: str) -> SandboxSpec:
+    return replace(sandbox, tags={"modalrun-role": "step", "modalrun-step": step})
+
+
 class Bench:
     """A walk with what it works on."""
 
-    def __init__(self, graph: dict[str, Collection[str]], **order: Any) -> None:
-        sandbox = SandboxOrder(("python",), "im-1", 300, "/app/code")
-        values: dict[str, Any] = {
-            "run_id": "run",
-            "pipeline": "p",
-            "target": "local",
-            "app": "a",
-            "failure_mode": "continue_on_failure",
-            "driver": sandbox,
-            "sandboxes": (sandbox,),
-            "steps": tuple(StepOrder(name, 0, tuple(up)) for name, up in graph.items()),
-            "variables": (),
-            "source_root": "/s",
-            "source_hash": "h",
-        }
+    def __init__(
+        self,
+        graph: dict[str, Collection[str]],
+        *,
+        step: PlannedStep = STEP,
+        failure_mode: str = "continue_on_failure",
+        cached: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> None:
+        """Make a walk through a graph; `step` has what its steps have in common."""
+        sandbox = SandboxSpec(("python",), "im-1", Resources(), 300)
+        plan = RunPlan(
+            "local",
+            "p",
+            RunSettings(app_name="a", mode="per_step", **settings),
+            sandbox,
+            tuple(
+                replace(step, name=name, upstream=tuple(up), sandbox=_tagged(sandbox, name))
+                for name, up in graph.items()
+            ),
+        )
+        source = Source(Path("/s"), "h")
         self.boxes = Boxes()
-        self.records = Records()
+        self.records = AsyncRecorder()
         self.said: list[str] = []
-        self.walk = Coordinator(
-            RunManifest(**{**values, **order}),
+        self.coordinator = Coordinator(
+            RunManifest("run", plan, failure_mode, source, cached=cached),
             cast("Any", self.boxes),
             cast("Any", self.records),
             self.said.append,
         )
 
     def begin(self, taken: Takeover | None = None) -> asyncio.Task[None]:
-        return asyncio.create_task(self.walk.run(taken))
+        return asyncio.create_task(self.coordinator.run(taken))
 
 
 def taken_over(*members: Box, **states: str) -> Takeover:
@@ -194,7 +212,7 @@ def test_a_fault_of_ours_leaves_no_sandbox_running() -> None:
         box = await bench.boxes.wait("sb-a-1")
         box.end(RuntimeError("of ours"))
         await run
-        assert bench.walk.failed == ["a"]
+        assert bench.coordinator.failed == ["a"]
         assert box.terminated
 
     play(scene)
@@ -211,7 +229,7 @@ def test_a_failure_before_the_takeover_lets_nothing_start(mode: str) -> None:
         assert running.terminated == (mode == "fail_fast")
         running.end(DONE)
         await run
-        assert bench.walk.failed == ["broken"]
+        assert bench.coordinator.failed == ["broken"]
 
     play(scene)
 
@@ -222,7 +240,7 @@ def test_a_failure_before_the_takeover_lets_the_others_go_on() -> None:
         run = bench.begin(taken_over(broken="failed"))
         (await bench.boxes.wait("sb-other-1")).end(DONE)
         await run
-        assert (bench.walk.failed, len(bench.boxes.asked)) == (["broken"], 1)
+        assert (bench.coordinator.failed, len(bench.boxes.asked)) == (["broken"], 1)
 
     play(scene)
 
@@ -237,7 +255,7 @@ def test_of_two_sandboxes_of_a_step_the_last_one_is_adopted(order: int) -> None:
         assert (early.terminated, later.terminated) == (True, False)
         later.end(DONE)
         await run
-        assert bench.walk.succeeded
+        assert bench.coordinator.succeeded
         assert bench.boxes.asked == []
 
     play(scene)
@@ -266,8 +284,8 @@ def test_a_sandbox_that_was_ended_because_the_run_is_stopped_is_not_replaced(
         bench.records.recorder.stopping = True
         box.end(KILLED)
         await run
-        assert bench.walk.failed == []
-        assert bench.walk.asked_to_stop
+        assert bench.coordinator.failed == []
+        assert bench.coordinator.early_end.requested
         assert len(bench.boxes.asked) == 1
         assert bench.records.recorder.states["a"].status == "stopped"
 
@@ -277,23 +295,19 @@ def test_a_sandbox_that_was_ended_because_the_run_is_stopped_is_not_replaced(
 
 def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
     async def scene() -> None:
-        bench = Bench({}, steps=(StepOrder("a", 0, look_up=True),))
+        bench = Bench({"a": [], "b": ["a"]}, step=PlannedStep("", caches=True))
         run = bench.begin()
         (await bench.boxes.wait("sb-a-1")).end(DONE)
+        (await bench.boxes.wait("sb-b-1")).end(DONE)
         await run
-        assert bench.walk.succeeded
+        assert bench.coordinator.succeeded
 
     play(scene)
 
 
-def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Sandboxes know their ids.
-    monkeypatch.setenv("MODAL_SANDBOX_ID", "sb-driver")
-
+def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed() -> None:
     async def scene() -> None:
-        bench = Bench({}, steps=(StepOrder("a", 0, retries=1),))
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1))
         run = bench.begin()
         first = await bench.boxes.wait("sb-a-1")
         bench.records.recorder.states["a"] = state("a", "retrying")
@@ -309,7 +323,7 @@ def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed(
 
 def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() -> None:
     async def scene() -> None:
-        bench = Bench({}, steps=(StepOrder("a", 0, retries=1),))
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1))
         run = bench.begin()
         first = await bench.boxes.wait("sb-a-1")
         bench.records.recorder.states["a"] = state("a", "running")
@@ -317,7 +331,7 @@ def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() ->
         first.end(SandboxExit(ExitKind.TIMED_OUT, 124, "The sandbox reached its timeout."))
         second = await bench.boxes.wait("sb-a-2")
         assert bench.records.recorder.failures == [("The sandbox reached its timeout.", False)]
-        assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env(None)
+        assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env
         second.end(DONE)
         await run
 
@@ -332,12 +346,12 @@ def test_a_sandbox_that_is_lost_during_a_graceful_stop_is_no_failure(
         run = bench.begin()
         lost, kept = [await bench.boxes.wait(f"sb-{name}-1") for name in "ab"]
         bench.records.recorder.states["a"] = state("a", "running")
-        bench.walk.stop("the run was asked to stop")
+        bench.coordinator.stop("the run was asked to stop")
         lost.end(KILLED)
         kept.end(DONE)
         await run
-        assert bench.walk.failed == []
-        assert bench.walk.asked_to_stop
+        assert bench.coordinator.failed == []
+        assert bench.coordinator.early_end.requested
         # ZenML would interrupt the other steps; the end of the run settles it.
         assert bench.records.recorder.states["a"].status == "running"
 
@@ -352,7 +366,7 @@ async def with_one_that_waits(bench: Bench) -> tuple[asyncio.Task[None], Box, Bo
     """A walk in which step b's sandbox waits while a runs."""
     run = bench.begin()
     first = await bench.boxes.wait("sb-a-1")
-    bench.walk.expect({"a": 0.0})
+    bench.coordinator.expect({"a": 0.0})
     early = await bench.boxes.wait("sb-b-1")
     assert early.early
     return run, first, early
@@ -375,7 +389,7 @@ def test_a_sandbox_that_ends_before_it_can_be_told_to_go_is_replaced() -> None:
         early.end(KILLED)
         (await bench.boxes.wait("sb-b-2")).end(DONE)
         await run
-        assert bench.walk.succeeded
+        assert bench.coordinator.succeeded
 
     play(scene)
 
@@ -395,7 +409,7 @@ def test_a_sandbox_that_was_told_to_go_and_ended_at_once_was_used(
         early.reads = slow_answer
         first.end(DONE)
         await run
-        assert bench.walk.failed == ["b"]
+        assert bench.coordinator.failed == ["b"]
         assert len(bench.boxes.asked) == 2
 
     play(scene)
@@ -408,7 +422,7 @@ def test_a_sandbox_that_was_told_to_go_is_not_discarded() -> None:
         run, first, early = await with_one_that_waits(bench)
 
         async def meanwhile(_: Box) -> None:
-            bench.walk._ahead.discard_all()
+            bench.coordinator._context.ahead.discard_all()
             await asyncio.sleep(0)
 
         early.reads = meanwhile
@@ -417,6 +431,6 @@ def test_a_sandbox_that_was_told_to_go_is_not_discarded() -> None:
         assert not early.terminated
         early.end(DONE)
         await run
-        assert bench.walk.succeeded
+        assert bench.coordinator.succeeded
 
     play(scene)

@@ -6,22 +6,25 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.step_sandboxes import GivenUp, Refused, SandboxRequest
+from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 from modalrun.plan.isolated_step import IsolatedStep
-from modalrun.run.manifest import RunManifest, SandboxOrder
+from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_RECORD
 
 if TYPE_CHECKING:
     pass
 
-SANDBOX = SandboxOrder(("python",), "im-1", 300, "/app/code")
+SANDBOX = SandboxSpec(("python",), "im-1", Resources(), 300)
 DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
 KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
 FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
@@ -31,12 +34,12 @@ SECONDS = 10.0
 class Box:
     """A sandbox that ends when the test says so."""
 
-    def __init__(self, wanted: SandboxRequest) -> None:
-        self.id = f"sb-{wanted.name}"
-        self.name = wanted.name
+    def __init__(self, spec: SandboxSpec) -> None:
+        self.id = f"sb-{spec.name}"
+        self.name = spec.name
         self.gpu = None
-        self.record = wanted.tags[TAG_RECORD]
-        self.attempt = int(wanted.tags["modalrun-attempt"])
+        self.record = spec.tags[TAG_RECORD]
+        self.attempt = int(spec.tags["modalrun-attempt"])
         self._end: Future[SandboxExit] = Future()
 
     def end(self, end: SandboxExit) -> None:
@@ -62,12 +65,12 @@ class Boxes:
     async def open(self) -> None:
         """Nothing to connect to."""
 
-    async def create(self, wanted: SandboxRequest, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
         if given_up.is_set():
             raise GivenUp
         if self.refuses:
             raise Refused("no such secret")
-        box = Box(wanted)
+        box = Box(spec)
         with self._news:
             self.created.append(box)
             self._news.notify_all()
@@ -95,21 +98,10 @@ def boxes() -> Iterator[Boxes]:
         box.end(FAILED)
 
 
-def steps(boxes: Boxes, **order: Any) -> IsolatedSteps:
-    values = {
-        "run_id": "run",
-        "pipeline": "p",
-        "target": "local",
-        "app": "a",
-        "failure_mode": "stop_on_failure",
-        "driver": SANDBOX,
-        "sandboxes": (),
-        "steps": (),
-        "variables": (),
-        "source_root": "/s",
-        "source_hash": "h",
-    }
-    return IsolatedSteps(RunManifest(**{**values, **order}), cast("Any", boxes))
+def steps(boxes: Boxes, **settings: Any) -> IsolatedSteps:
+    plan = RunPlan("local", "p", RunSettings(app_name="a", mode="per_step", **settings), SANDBOX)
+    manifest = RunManifest("run", plan, "stop_on_failure", Source(Path("/s"), "h"))
+    return IsolatedSteps(manifest, cast("Any", boxes))
 
 
 def step(name: str, attempt: int = 1) -> IsolatedStep:
@@ -141,7 +133,7 @@ def test_max_parallelism_bounds_the_sandboxes(boxes: Boxes) -> None:
     boxes.created[0].end(DONE)
     boxes.wait(2).end(DONE)
     second.join(SECONDS)
-    assert isolated.end_of("record-two", wait=True) == DONE
+    assert isolated.exit_of("record-two", wait=True) == DONE
     assert not errors
 
 
@@ -149,10 +141,10 @@ def test_a_step_that_waits_for_its_place_is_not_started_when_the_run_fails(boxes
     isolated = steps(boxes, max_parallelism=1)
     isolated.submit(step("one"))
     second, errors = in_thread(lambda: isolated.submit(step("two")))
-    isolated.start_nothing("run")
+    isolated.close_run("run")
     boxes.created[0].end(FAILED)
     second.join(SECONDS)
-    assert isolated.end_of("record-one", wait=True) == FAILED
+    assert isolated.exit_of("record-one", wait=True) == FAILED
     assert isinstance(errors[0], RunFailedError)
     assert len(boxes.created) == 1
 
@@ -165,7 +157,7 @@ def test_a_refused_sandbox_leaves_its_place_to_the_next(boxes: Boxes) -> None:
     boxes.refuses = False
     isolated.submit(step("two"))
     boxes.created[0].end(DONE)
-    assert isolated.end_of("record-two", wait=True) == DONE
+    assert isolated.exit_of("record-two", wait=True) == DONE
 
 
 def test_a_lost_sandbox_is_replaced_for_the_same_record(
@@ -178,10 +170,10 @@ def test_a_lost_sandbox_is_replaced_for_the_same_record(
     assert second.record == boxes.created[0].record
     assert second.name != boxes.created[0].name
     second.end(KILLED)
-    # Once, as the order says.
-    assert isolated.end_of("record-train", wait=True) == KILLED
+    # Once, as the settings say.
+    assert isolated.exit_of("record-train", wait=True) == KILLED
     assert len(boxes.created) == 2
-    assert "It is started again (1 of 1), at no retry's cost." in capsys.readouterr().out
+    assert "It is started again (1 of 1), without using up a retry." in capsys.readouterr().out
 
 
 def test_what_is_not_lost_or_not_wanted_any_more_is_not_replaced(boxes: Boxes) -> None:
@@ -191,11 +183,11 @@ def test_what_is_not_lost_or_not_wanted_any_more_is_not_replaced(boxes: Boxes) -
     failed, _stopped, recorded = boxes.created
     failed.end(FAILED)
     isolated.stop("record-stopped")
-    isolated.may_go_on = lambda record: record != "record-recorded"
+    isolated.is_awaited = lambda record: record != "record-recorded"
     recorded.end(KILLED)
-    assert isolated.end_of("record-failed", wait=True) == FAILED
-    assert isolated.end_of("record-stopped", wait=True) == KILLED
-    assert isolated.end_of("record-recorded", wait=True) == KILLED
+    assert isolated.exit_of("record-failed", wait=True) == FAILED
+    assert isolated.exit_of("record-stopped", wait=True) == KILLED
+    assert isolated.exit_of("record-recorded", wait=True) == KILLED
     assert len(boxes.created) == 3
 
 
@@ -204,7 +196,7 @@ def test_a_retry_of_the_users_gets_a_sandbox_of_another_name(boxes: Boxes) -> No
     isolated.submit(step("train"))
     boxes.created[0].end(KILLED)
     boxes.wait(2).end(FAILED)
-    isolated.end_of("record-train", wait=True)
+    isolated.exit_of("record-train", wait=True)
     isolated.submit(IsolatedStep("train", "record-2", "run", 2, SANDBOX))
     assert [box.attempt for box in boxes.created] == [1, 2, 3]
     assert len({box.name for box in boxes.created}) == 3
@@ -221,18 +213,18 @@ def test_another_driver_sees_through_what_it_finds_and_replaces_what_it_does_not
     isolated.take_over(step("found"))
     isolated.take_over(step("lost"))
     boxes.wait(1).end(DONE)
-    assert isolated.end_of("record-lost", wait=True) == DONE
-    assert isolated.end_of("record-found") is None
+    assert isolated.exit_of("record-lost", wait=True) == DONE
+    assert isolated.exit_of("record-found") is None
     found.end(DONE)
-    assert isolated.end_of("record-found", wait=True) == DONE
+    assert isolated.exit_of("record-found", wait=True) == DONE
     assert len(boxes.created) == 1
 
 
 def test_nothing_is_created_once_all_have_been_ended(boxes: Boxes) -> None:
     isolated = steps(boxes)
     isolated.submit(step("one"))
-    isolated.end_all()
-    assert isolated.end_of("record-one", wait=True) == KILLED
+    isolated.terminate_all()
+    assert isolated.exit_of("record-one", wait=True) == KILLED
     with pytest.raises(RunFailedError):
         isolated.submit(step("two"))
     assert len(boxes.created) == 1

@@ -22,7 +22,7 @@ class Watched:
     async def first_created(self, _: float) -> None:
         """At once."""
 
-    async def ask(self, _: Callable[[Any], Any]) -> Any:
+    async def call(self, _: Callable[[Any], Any]) -> Any:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -53,7 +53,7 @@ class TakenOver(Watched):
 
     def __init__(self, *, stopping: bool) -> None:
         super().__init__({}, stopping)
-        self.fleet = self
+        self.sandboxes = self
 
     async def running(self) -> list[Any]:
         return []

@@ -11,14 +11,14 @@ import requests
 from zenml.exceptions import IllegalOperationError
 
 from modalrun.driver import recorder
-from modalrun.driver.recorder import Records
+from modalrun.driver.recorder import AsyncRecorder
 from modalrun.errors import AuthenticationError, ConnectionLostError
 
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(recorder, "FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(Records, "_loaded", lambda self: None)
+    monkeypatch.setattr(AsyncRecorder, "_loaded", lambda self: None)
     yield []
 
 
@@ -33,7 +33,7 @@ def ask(said: list[str], *raised: Exception, then: str = "done") -> tuple[str, i
             raise left.pop(0)
         return then
 
-    return asyncio.run(Records("run", said.append).ask(question)), asked
+    return asyncio.run(AsyncRecorder("run", said.append).call(question)), asked
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def test_any_run_keeps_the_rules_and_ends(graph, mode, limit, data) -> None:
     done = some_of(data, graph)
     # What an earlier driver has started; that may be more than is allowed now.
     running = some_of(data, graph.keys() - done)
-    scheduler = Scheduler(graph, mode=mode, max_parallelism=limit, done=done, running=running)
+    scheduler = Scheduler(graph, mode=mode, max_parallelism=limit)
+    scheduler.restore(done, running)
     seen = done | running
     ended_well = set(done)
     failed = stopped = False
@@ -144,7 +145,8 @@ def test_what_will_not_run_is_told_once() -> None:
 
 def test_steps_that_somebody_else_started_count() -> None:
     graph = {"a": (), "b": (), "c": ("a",)}
-    scheduler = Scheduler(graph, max_parallelism=1, running=["a"])
+    scheduler = Scheduler(graph, max_parallelism=1)
+    scheduler.restore(done=[], running=["a"])
     assert scheduler.start() == []
     assert scheduler.ended("a", succeeded=True) == [Start("b")]
     assert scheduler.ended("b", succeeded=True) == [Start("c")]

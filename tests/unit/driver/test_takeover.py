@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from modalrun.driver.takeover import told_again
+from modalrun.driver.takeover import finished_steps
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
 
@@ -16,7 +16,7 @@ def state(status: str, **more: Any) -> Any:
 
 
 def told(**states: Any) -> list[StepEvent]:
-    return list(told_again(states, {"load", "train"}, now=99))
+    return list(finished_steps(states, {"load", "train"}, now=99))
 
 
 def test_a_step_that_was_done_with_its_sandbox_and_its_times() -> None:

@@ -3,24 +3,20 @@
 from decimal import Decimal
 
 from modalrun.observe.cost import spending
-from modalrun.plan.docker_settings import ImageRecipe
-from modalrun.plan.planner import Plan, SandboxSpec, StepPlan
 from modalrun.plan.pricing import dollars
-from modalrun.plan.resources import Resources
 from modalrun.run.events import StepEvent
 from modalrun.run.progress import RunProgress
+from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 
-IMAGE = ImageRecipe("3.11")
-CPU = SandboxSpec(("x",), IMAGE, Resources(cpu=1.0, memory=1024), 60)
-GPU = SandboxSpec(
-    ("x",), IMAGE, Resources(gpu="H100", cpu=1.0, memory=1024, other_gpus=("T4",)), 60
-)
+CPU = SandboxSpec(("x",), "im-1", Resources(cpu=1.0, memory=1024), 60)
+GPU = SandboxSpec(("x",), "im-1", Resources(gpus=("H100", "T4"), cpu=1.0, memory=1024), 60)
 SECOND = Decimal("0.00003942") + Decimal("0.00000667")
 
 
-def planned(target: str) -> Plan:
-    steps = (StepPlan("train", sandbox=GPU),) if target == "modal" else ()
-    return Plan(target, None, "app", "p", CPU, steps=steps)  # type: ignore[arg-type]
+def planned(target: str) -> RunPlan:
+    steps = (PlannedStep("train", sandbox=GPU),) if target == "modal" else ()
+    return RunPlan(target, "p", RunSettings(app_name="app"), CPU, steps)  # type: ignore[arg-type]
 
 
 def test_every_sandbox_counts_with_the_gpu_that_it_got() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.observe.list_runs import check_states, estimate
-from modalrun.plan.prices import PriceTable
+from modalrun.plan.pricing import PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
 

@@ -10,8 +10,9 @@ from modalrun.output.plan_text import lines
 from modalrun.plan import pricing
 from modalrun.plan.deployment import Deployment, StepView
 from modalrun.plan.planner import make_plan
-from modalrun.plan.prices import LIST_PRICES
+from modalrun.plan.pricing import LIST_PRICES
 from modalrun.plan.stack import StackFacts
+from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.submit.prepare import PricedPlan
 
@@ -19,7 +20,7 @@ LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 
 
 def step(name: str, upstream: tuple[str, ...] = (), **resources: Any) -> StepView:
-    return StepView(name, upstream, written={Origin.CODE_STEP: SettingsLayer({}, resources)})
+    return StepView(PlannedStep(name, upstream), {Origin.CODE_STEP: SettingsLayer({}, resources)})
 
 
 def priced(settings: Mapping[str, Any]) -> PricedPlan:

@@ -13,7 +13,8 @@ from modalrun.errors import UsageError
 from modalrun.plan import deployment_file
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.deployment_file import DeploymentFile
-from modalrun.plan.docker_settings import GATHERED
+from modalrun.plan.image_layers import GATHERED
+from modalrun.plan.model import RUN_SANDBOX
 from modalrun.plan.stack import Component, StackFacts
 from modalrun.spec.precedence import Origin, SettingsLayer
 
@@ -34,6 +35,7 @@ def snapshot(steps: int = 2) -> dict[str, Any]:
     return {
         "pipeline_configuration": {
             "name": "p",
+            "execution_mode": "stop_on_failure",
             "settings": {
                 "orchestrator:default": {"timeout": 60},
                 "resources": {"cpu_count": 2.0},
@@ -186,8 +188,8 @@ def test_settings_of_the_spec_are_above_those_of_the_file(file: Path, tmp_path: 
     assert plan.run_sandbox.resources.cpu == 2
     assert plan.run_sandbox.resources.gpu == "T4"
     assert plan.run_sandbox.cloud == "aws"
-    assert plan.run_sandbox.origins["timeout"].source == "run spec, pipeline"
-    assert plan.run_sandbox.origins["cloud"].source == "deployment file: component"
+    assert plan.sandbox_origins[RUN_SANDBOX]["timeout"].source == "run spec, pipeline"
+    assert plan.sandbox_origins[RUN_SANDBOX]["cloud"].source == "deployment file: component"
 
 
 @pytest.mark.parametrize(
@@ -224,8 +226,10 @@ def test_docker_settings_of_the_spec_replace_what_was_gathered(file: Path, tmp_p
     path = tmp_path / "run.yaml"
     text = "deployment: deployment.json\ntarget: local\n"
     path.write_text(text)
-    assert plan_spec(load_spec(path)).plan.run_sandbox.image.apt_packages == ("git", "curl")
+    plan = plan_spec(load_spec(path)).plan
+    assert plan.images[plan.run_sandbox.image].apt_packages == ("git", "curl")
     path.write_text(f"{text}settings: {{docker: {{requirements: [numpy]}}}}\n")
-    image = plan_spec(load_spec(path)).plan.run_sandbox.image
+    plan = plan_spec(load_spec(path)).plan
+    image = plan.images[plan.run_sandbox.image]
     assert image.apt_packages == ("git",)
     assert any("numpy" in group.lines for group in image.packages)

@@ -8,35 +8,35 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
-from modalrun.plan.isolated_step import as_plain, sandbox_for
+from modalrun.plan.isolated_step import layers_as_json, plan_isolated_step
 from modalrun.plan.planner import make_plan
-from modalrun.run import manifest as orders
-from modalrun.run.manifest import RunManifest, SandboxOrder, StepOrder
+from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.precedence import Origin, SettingsLayer
 
-DRIVER = SandboxOrder(("python",), "im-pipeline", 300, "/app/code", env={"PYTHONPATH": "/x"})
-ORDER = RunManifest(
+DRIVER = SandboxSpec(("python",), "im-pipeline", Resources(), 300, env={"PYTHONPATH": "/x"})
+MANIFEST = RunManifest(
     run_id="r",
-    pipeline="growing",
-    target="local",
-    app="a",
+    plan=RunPlan(
+        "local",
+        "growing",
+        RunSettings(app_name="a", mode="per_step"),
+        DRIVER,
+        (PlannedStep("train", sandbox=replace(DRIVER, image="im-train", env={})),),
+    ),
     failure_mode="stop_on_failure",
-    driver=DRIVER,
-    sandboxes=(replace(DRIVER, image="im-train", env={}),),
-    steps=(StepOrder("train", 0),),
-    variables=(),
-    source_root="/s",
-    source_hash="h",
+    source=Source(Path("/s"), "h"),
     docker={"requirements": ["numpy"]},
 )
 
 
 def sandbox(
-    order: RunManifest = ORDER, template: str | None = None, **settings: Any
-) -> SandboxOrder:
+    manifest: RunManifest = MANIFEST, template: str | None = None, **settings: Any
+) -> SandboxSpec:
     settings.setdefault("docker", {"requirements": ["numpy"]})
-    return sandbox_for(
-        order, "square_2", settings, template=template, python="/py", source_root=Path("/s")
+    return plan_isolated_step(
+        manifest, "square_2", settings, template=template, python="/py", source_root=Path("/s")
     )
 
 
@@ -48,7 +48,7 @@ def test_a_step_gets_what_its_settings_say_and_the_pipelines_image() -> None:
         }
     )
     assert made.command == ("/py", "-m", "modalrun.driver.supervisor", "modalrun.driver.step")
-    assert (made.gpus, made.memory, made.cpu) == (("T4:2",), 2048, 4)
+    assert made.resources == Resources(("T4:2",), cpu=4, memory=2048)
     assert (made.timeout, made.regions) == (200, ("us-east",))
     assert (made.image, made.env["PYTHONPATH"]) == ("im-pipeline", "/x")
 
@@ -71,10 +71,10 @@ def test_the_command_line_is_above_the_code_and_the_component_below_it() -> None
         Origin.CODE_PIPELINE: SettingsLayer({"gpu": "A100"}),
         Origin.COMPONENT: SettingsLayer({"gpu": "T4", "timeout": 100}),
     }
-    held = orders.read(orders.write(replace(ORDER, written=as_plain(places))))
+    held = RunManifest.from_json(replace(MANIFEST, layers=layers_as_json(places)).to_json())
     made = sandbox(held, orchestrator={"gpu": "L4"}, resources={"gpu_count": 1, "memory": "1GiB"})
-    assert (made.gpus, made.memory, made.timeout) == (("L4",), 8192, 100)
-    assert sandbox(held, resources={"gpu_count": 1}).gpus == ("T4",)
+    assert (made.resources.gpus, made.resources.memory, made.timeout) == (("L4",), 8192, 100)
+    assert sandbox(held, resources={"gpu_count": 1}).resources.gpus == ("T4",)
 
 
 @pytest.mark.parametrize("mode", ["pipeline", "per_step"])

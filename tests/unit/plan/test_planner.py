@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.plan import planner as planning
 from modalrun.plan.deployment import Deployment, StepView
-from modalrun.plan.planner import Plan, app_name, for_run, make_plan
+from modalrun.plan.image_recipe import ImageRecipe
+from modalrun.plan.model import Plan
+from modalrun.plan.planner import app_name, make_plan
+from modalrun.run.run_plan import PlannedStep, Target
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import MAX_NAME, MAX_TAG, fit
 from modalrun.spec.precedence import Origin, SettingsLayer
-from modalrun.spec.run_spec import Target
 
 RUN_ID = "0b0e7a52-6b43-4c32-a2b0-1f6d4cb30b52"
 TEXTS = st.text(min_size=1, max_size=200)
@@ -32,7 +34,7 @@ def view(
 ) -> StepView:
     """A step that says this itself, in code."""
     own = SettingsLayer(settings or {}, resources or {})
-    return StepView(name, upstream, {Origin.CODE_STEP: own}, docker)
+    return StepView(PlannedStep(name, upstream), {Origin.CODE_STEP: own}, docker)
 
 
 def plan(
@@ -53,6 +55,10 @@ def plan(
         python_version="3.11",
         engine_packages=("zenml==0.98.0",),
     )
+
+
+def image(made: Plan, sandbox: SandboxSpec | None = None) -> ImageRecipe:
+    return made.images[(sandbox or made.run_sandbox).image]
 
 
 # Names.
@@ -102,12 +108,12 @@ def test_fit_is_the_same_in_every_process() -> None:
 
 def test_app_name() -> None:
     assert app_name("training") == "zenml-pipeline-training"
-    assert plan(pipeline="training").app_name == "zenml-pipeline-training"
+    assert plan(pipeline="training").settings.app_name == "zenml-pipeline-training"
     assert re.fullmatch(r"zenml-pipeline-my-pipeline-[0-9a-f]{8}", app_name("my pipeline"))
 
 
 def test_app_name_of_the_settings_wins() -> None:
-    assert plan(settings={"app_name": "mine"}).app_name == "mine"
+    assert plan(settings={"app_name": "mine"}).settings.app_name == "mine"
 
 
 # The run sandbox.
@@ -116,7 +122,7 @@ def test_app_name_of_the_settings_wins() -> None:
 def test_defaults() -> None:
     made = plan(view("load"))
     assert made.target == "modal"
-    assert made.environment is None
+    assert made.settings.modal_environment is None
     assert made.pipeline == "training"
     assert made.notes == ()
     sandbox = made.run_sandbox
@@ -129,17 +135,20 @@ def test_defaults() -> None:
     assert sandbox.timeout == 86_400
     assert sandbox.regions == ()
     assert sandbox.cloud is None
-    assert sandbox.workdir == "/app/code"
     assert sandbox.name is None
-    assert sandbox.env == {"MODALRUN_TIMEOUT": "86400", "PYTHONUNBUFFERED": "1"}
+    assert sandbox.env == {
+        "MODALRUN_TIMEOUT": "86400",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": "/opt/modalrun",
+    }
     assert sandbox.tags == {"modalrun-role": "run", "modalrun-pipeline": "training"}
-    assert [group.lines for group in sandbox.image.packages] == [("zenml==0.98.0",)]
+    assert [group.lines for group in image(made).packages] == [("zenml==0.98.0",)]
 
 
 def test_the_variables_are_those_that_the_driver_reads() -> None:
     from modalrun.run import contract
 
-    sandbox = for_run(plan(settings={"timeout": 60}).run_sandbox, RUN_ID)
+    sandbox = plan(settings={"timeout": 60}).sandbox_of_run(RUN_ID)
     assert sandbox.env[contract.TIMEOUT] == "60"
     assert sandbox.env[contract.RUN_ID] == RUN_ID
 
@@ -159,13 +168,13 @@ def test_settings_arrive(tmp_path: Path) -> None:
         docker={"apt_packages": ["git"]},
     )
     assert made.target == "local"
-    assert made.environment == "staging"
+    assert made.settings.modal_environment == "staging"
     sandbox = made.run_sandbox
     assert sandbox.timeout == 60
     assert sandbox.cloud == "aws"
     assert sandbox.regions == ("us-east", "eu")
-    assert sandbox.resources == planning.Resources("A100:2", 4, 8192)
-    assert sandbox.image.apt_packages == ("git",)
+    assert sandbox.resources == Resources(("A100:2",), 4, 8192)
+    assert image(made).apt_packages == ("git",)
     assert any("not built" in note for note in made.notes)
 
 
@@ -173,21 +182,21 @@ def test_one_region() -> None:
     assert plan(settings={"region": "us-east"}).run_sandbox.regions == ("us-east",)
 
 
-def test_for_run() -> None:
-    before = plan(pipeline="my pipeline").run_sandbox
-    sandbox = for_run(before, RUN_ID)
+def test_the_run_sandbox_of_a_run() -> None:
+    made = plan(pipeline="my pipeline")
+    sandbox = made.sandbox_of_run(RUN_ID)
     assert sandbox.name == f"modalrun-{RUN_ID}"
     assert sandbox.tags["modalrun-run"] == RUN_ID
     assert sandbox.tags["modalrun-role"] == "run"
     assert sandbox.tags["modalrun-pipeline"] == fit("my pipeline", MAX_TAG)
-    assert sandbox == for_run(before, RUN_ID), "the same run gives the same sandbox"
-    assert before.name is None
+    assert sandbox == made.sandbox_of_run(RUN_ID), "the same run gives the same sandbox"
+    assert made.run_sandbox.name is None
 
 
 def test_names_and_tags_of_a_run_pass_the_sdk_checks() -> None:
     from modal._utils.name_utils import check_object_name, check_tag_dict
 
-    sandbox = for_run(plan(pipeline="ein sehr langer Name " * 9).run_sandbox, RUN_ID)
+    sandbox = plan(pipeline="ein sehr langer Name " * 9).sandbox_of_run(RUN_ID)
     check_object_name(str(sandbox.name), "Sandbox")
     check_tag_dict(dict(sandbox.tags))
 
@@ -200,7 +209,7 @@ def test_resources_of_the_steps_are_joined() -> None:
         view("load", resources={"cpu_count": 8}),
         view("train", ("load",), {"gpu": "A100"}, {"memory": "16GiB", "gpu_count": 2}),
     )
-    assert made.run_sandbox.resources == planning.Resources("A100:2", 8, 16384)
+    assert made.run_sandbox.resources == Resources(("A100:2",), 8, 16384)
     text = "\n".join(made.notes)
     assert "cpu_count 8 is the highest of steps: load" in text
     assert "memory 16GiB is the highest of steps: train" in text
@@ -236,7 +245,7 @@ def test_each_step_has_its_own_image_in_per_step_mode() -> None:
     made = plan(
         view("a", docker={"apt_packages": ["git"]}), view("b"), settings={"mode": "per_step"}
     )
-    images = [step.sandbox.image.apt_packages for step in made.steps if step.sandbox]
+    images = [image(made, step.sandbox).apt_packages for step in made.steps]
     assert images == [("git",), ()]
 
 
@@ -248,7 +257,7 @@ def test_unknown_docker_settings_are_refused_on_modal() -> None:
 
 def test_image_of_the_settings() -> None:
     made = plan(settings={"image": {"name": "mine"}})
-    assert str(made.run_sandbox.image.base) == "Modal image mine"
+    assert str(image(made).base) == "Modal image mine"
 
 
 def test_gpu_count_without_a_type_names_the_step() -> None:

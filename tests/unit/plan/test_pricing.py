@@ -10,25 +10,21 @@ from hypothesis import strategies as st
 
 from modalrun.errors import CostLimitError
 from modalrun.plan.catalog import GPUS_PER_SANDBOX
-from modalrun.plan.docker_settings import ImageRecipe
-from modalrun.plan.planner import Plan, SandboxSpec, StepPlan
-from modalrun.plan.prices import LIST_PRICES
-from modalrun.plan.pricing import account_rates, check_limit, cost, dollars
-from modalrun.plan.resources import Resources
-
-IMAGE = ImageRecipe("3.11")
+from modalrun.plan.pricing import LIST_PRICES, check_limit, cost, dollars
+from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 
 
 def sandbox(timeout: int = 3600, regions: tuple[str, ...] = (), **asked: Any) -> SandboxSpec:
-    return SandboxSpec(("x",), IMAGE, Resources(**asked), timeout, regions=regions)
+    return SandboxSpec(("x",), "im-1", Resources(**asked), timeout, regions=regions)
 
 
-def plan(run: SandboxSpec, *steps: StepPlan, at_once: int | None = None) -> Plan:
-    return Plan("local", None, "app", "p", run, steps=steps, max_parallelism=at_once)
+def plan(run: SandboxSpec, *steps: PlannedStep, at_once: int | None = None) -> RunPlan:
+    return RunPlan("local", "p", RunSettings(app_name="app", max_parallelism=at_once), run, steps)
 
 
 def test_an_hour_of_a_sandbox() -> None:
-    found = cost(plan(sandbox(gpu="A100:2", cpu=4.0, memory=2048)), LIST_PRICES)
+    found = cost(plan(sandbox(gpus=("A100:2",), cpu=4.0, memory=2048)), LIST_PRICES)
     per_second = 2 * Decimal("0.000583") + 4 * Decimal("0.00003942") + 2 * Decimal("0.00000667")
     assert found.run.per_hour == per_second * 3600
     assert found.ceiling == per_second * 3600
@@ -41,8 +37,8 @@ def test_modals_defaults_cost_too() -> None:
 
 
 def test_a_ceiling_holds_for_the_dearest_gpu() -> None:
-    dear = cost(plan(sandbox(gpu="H100")), LIST_PRICES).ceiling
-    assert cost(plan(sandbox(gpu="T4", other_gpus=("H100",))), LIST_PRICES).ceiling == dear
+    dear = cost(plan(sandbox(gpus=("H100",))), LIST_PRICES).ceiling
+    assert cost(plan(sandbox(gpus=("T4", "H100"))), LIST_PRICES).ceiling == dear
 
 
 def test_limits_are_what_it_can_cost() -> None:
@@ -63,7 +59,7 @@ def test_regions() -> None:
 
 @pytest.mark.parametrize("gpu", ["A10G", "a10", "A100-40GB", "H100!", "any"])
 def test_names_of_gpus(gpu: str) -> None:
-    assert cost(plan(sandbox(gpu=gpu)), LIST_PRICES).unpriced == ()
+    assert cost(plan(sandbox(gpus=(gpu,) if gpu else ())), LIST_PRICES).unpriced == ()
 
 
 def test_every_known_gpu_has_a_price() -> None:
@@ -71,7 +67,7 @@ def test_every_known_gpu_has_a_price() -> None:
 
 
 def test_a_gpu_without_a_price() -> None:
-    found = cost(plan(sandbox(gpu="Z900:2")), LIST_PRICES)
+    found = cost(plan(sandbox(gpus=("Z900:2",))), LIST_PRICES)
     assert (found.ceiling, found.unpriced) == (None, ("Z900",))
     with pytest.raises(CostLimitError, match="Z900"):
         check_limit(found, Decimal(10**9))
@@ -79,8 +75,8 @@ def test_a_gpu_without_a_price() -> None:
 
 def test_steps_cost_their_retries_but_not_more_than_the_run() -> None:
     steps = [
-        StepPlan("a", retries=2, sandbox=sandbox(1000)),
-        StepPlan("b", ("a",), retries=9, sandbox=sandbox(1000)),
+        PlannedStep("a", retries=2, sandbox=sandbox(1000)),
+        PlannedStep("b", ("a",), retries=9, sandbox=sandbox(1000)),
     ]
     found = cost(plan(sandbox(5000), *steps), LIST_PRICES)
     assert found.steps["a"].seconds == 3000
@@ -89,7 +85,7 @@ def test_steps_cost_their_retries_but_not_more_than_the_run() -> None:
 
 
 def test_no_more_steps_than_allowed_cost_at_once() -> None:
-    steps = [StepPlan(f"s{i}", sandbox=sandbox(1000, gpu="T4")) for i in range(10)]
+    steps = [PlannedStep(f"s{i}", sandbox=sandbox(1000, gpus=("T4",))) for i in range(10)]
     wide = cost(plan(sandbox(1000), *steps), LIST_PRICES)
     narrow = cost(plan(sandbox(1000), *steps, at_once=2), LIST_PRICES)
     assert wide.ceiling is not None
@@ -99,7 +95,7 @@ def test_no_more_steps_than_allowed_cost_at_once() -> None:
 
 
 def test_the_limit() -> None:
-    found = cost(plan(sandbox(gpu="A100")), LIST_PRICES)
+    found = cost(plan(sandbox(gpus=("A100",))), LIST_PRICES)
     assert found.ceiling is not None
     check_limit(found, found.ceiling)
     with pytest.raises(CostLimitError) as caught:
@@ -117,7 +113,7 @@ def test_the_limit() -> None:
 def test_money_is_exact_and_grows_with_the_timeout(
     timeout: int, cpu: float, memory: int, gpu: str | None
 ) -> None:
-    spec = sandbox(timeout, cpu=cpu, memory=memory, gpu=gpu)
+    spec = sandbox(timeout, cpu=cpu, memory=memory, gpus=(gpu,) if gpu else ())
     one = cost(plan(dataclasses.replace(spec, timeout=1)), LIST_PRICES).ceiling
     assert one is not None
     assert cost(plan(spec), LIST_PRICES).ceiling == one * timeout
@@ -129,38 +125,3 @@ def test_money_is_exact_and_grows_with_the_timeout(
 )
 def test_dollars(amount: str, shown: str) -> None:
     assert dollars(Decimal(amount)) == shown
-
-
-# The account's own rates. Modal doesn't document their names.
-
-
-def test_rates_that_are_understood() -> None:
-    rates = {
-        "sandbox_cpu_core": Decimal("0.00002"),
-        "sandbox_memory_gib": Decimal("0.000003"),
-        "function_cpu_core": Decimal("0.00001"),
-        "gpu_a100_80gb": Decimal("0.0005"),
-        "gpu_a100": Decimal("0.0004"),
-        "gpu_h100": Decimal("1.8"),
-    }
-    table = account_rates(rates, LIST_PRICES, "2026-11-23")
-    assert table is not None
-    assert (table.cpu, table.memory) == (Decimal("0.00002"), Decimal("0.000003"))
-    assert table.gpus["A100"] == Decimal("0.0004")
-    assert table.gpus["A100-80GB"] == Decimal("0.0005")
-    assert table.gpus["H100"] == Decimal("1.8") / 3600
-    assert table.gpus["T4"] == LIST_PRICES.gpus["T4"]
-    assert table.as_of == "2026-11-23"
-
-
-@pytest.mark.parametrize(
-    "rates",
-    [
-        {},
-        {"sandbox_cpu": Decimal(3)},
-        {"sandbox_cpu": Decimal("0.00003"), "sandbox_cpu_b": Decimal("0.00004")},
-        {"cpu": Decimal("0.00003"), "memory": Decimal("0.000006")},
-    ],
-)
-def test_rates_that_are_not_understood(rates: dict[str, Decimal]) -> None:
-    assert account_rates(rates, LIST_PRICES, "2026-11-23") is None

@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.plan.docker_files import read_requirements, resolve
-from modalrun.plan.requirement_lines import (
+from modalrun.plan.requirements import (
     contradictions,
     has_hashes,
     is_plain,
     local_path,
     logical_lines,
     project,
+    read_requirements,
+    resolve_path,
 )
 from modalrun.submit import runtime_packages
 
@@ -87,8 +88,8 @@ def test_contradictions() -> None:
         "other==1",
         "modal===1 ; sys_platform=='x'",
     ]
-    found = list(contradictions(lines, ["zenml==0.98.0", "modal==1.6.4"]))
-    assert found == [("modal>=2", "modal==1.6.4")]
+    found = contradictions(lines, ["zenml==0.98.0", "modal==1.6.4"])
+    assert found == {"modal>=2": "modal==1.6.4"}
 
 
 def test_requirements_files_include_others(tmp_path: Path) -> None:
@@ -119,11 +120,11 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     root.mkdir()
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    assert resolve("a.txt", root) == root / "a.txt"
+    assert resolve_path("a.txt", root) == root / "a.txt"
     (elsewhere / "a.txt").touch()
-    assert resolve("a.txt", root) == elsewhere / "a.txt"
+    assert resolve_path("a.txt", root) == elsewhere / "a.txt"
     (root / "a.txt").touch()
-    assert resolve("a.txt", root) == root / "a.txt"
+    assert resolve_path("a.txt", root) == root / "a.txt"
 
 
 class _Distribution:

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, StepView
-from modalrun.plan.planner import Plan, make_plan
+from modalrun.plan.model import RUN_SANDBOX, Plan
+from modalrun.plan.planner import make_plan
+from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve
 
@@ -64,7 +66,7 @@ def deployment(pipeline: Layers, *own: Layers, mode: str = "per_step") -> Deploy
         Origin.CODE_PIPELINE: SettingsLayer({**top.settings, "mode": mode}, top.resources),
     }
     return Deployment(
-        "p", tuple(StepView(f"s{i}", written=places) for i, places in enumerate(own)), pipeline
+        "p", tuple(StepView(PlannedStep(f"s{i}"), places) for i, places in enumerate(own)), pipeline
     )
 
 
@@ -103,8 +105,8 @@ def test_the_strongest_place_wins(name: str) -> None:
     }
     for strongest in places:
         left = {p: w for p, w in said.items() if p >= strongest}
-        pipeline = {p: w for p, w in left.items() if not p.of_a_step}
-        own = {p: w for p, w in left.items() if p.of_a_step}
+        pipeline = {p: w for p, w in left.items() if p not in STEP_PLACES}
+        own = {p: w for p, w in left.items() if p in STEP_PLACES}
         made = plan(deployment({**pipeline}, own))
         sandbox = made.steps[0].sandbox
         assert sandbox is not None
@@ -113,7 +115,7 @@ def test_the_strongest_place_wins(name: str) -> None:
         if name == "timeout":
             expected = min(expected, made.run_sandbox.timeout)
         assert getattr(sandbox, name) == expected
-        assert sandbox.origins[name].source == strongest.label
+        assert made.sandbox_origins["s0"][name].source == strongest.label
 
 
 def test_volumes_join_by_name_and_the_stronger_path_wins() -> None:
@@ -193,7 +195,7 @@ def test_a_stored_deployment_plans_the_same(pipeline: Layers, own: list[Layers],
         stored = Deployment(
             "p",
             tuple(
-                StepView(s.name, written={Origin.CODE_STEP: flatten(above, s.written)})
+                StepView(s.planned, {Origin.CODE_STEP: flatten(above, s.written)})
                 for s in direct.steps
             ),
             {
@@ -239,11 +241,13 @@ def test_every_value_says_where_it_came_from(
         made = plan(deployment(pipeline, *own, mode=mode))
     except UsageError:
         return
-    for sandbox in made.sandboxes:
+    names = [RUN_SANDBOX, *(step.name for step in made.steps if step.sandbox)]
+    for sandbox, key in zip(made.sandboxes, names, strict=True):
+        origins = made.sandbox_origins[key]
         for name in ("timeout", "cloud", "region", "secrets", "volumes"):
-            assert sandbox.origins[name].source
+            assert origins[name].source
         for value, name in ((sandbox.resources.cpu, "cpu_count"), (sandbox.resources.gpu, "gpu")):
-            assert value is None or sandbox.origins[name].source
+            assert value is None or origins[name].source
 
 
 def test_every_setting_reaches_the_plan() -> None:
@@ -255,14 +259,14 @@ def test_every_setting_reaches_the_plan() -> None:
     assert run | sandbox | in_resources | {"image"} == set(FIELD_NAMES)
     made = plan(deployment({}))
     assert set(made.origins) == run
-    assert sandbox <= set(made.run_sandbox.origins)
+    assert sandbox <= set(made.sandbox_origins[RUN_SANDBOX])
 
 
 def test_a_step_cant_have_run_settings_of_its_own() -> None:
     made = plan(
         deployment({}, {Origin.CODE_STEP: SettingsLayer({"app_name": "mine", "mode": "pipeline"})})
     )
-    assert made.app_name == "zenml-pipeline-p"
+    assert made.settings.app_name == "zenml-pipeline-p"
     assert any("app_name, mode: no effect on a step" in note for note in made.notes)
 
 
@@ -308,6 +312,7 @@ def test_unknown_names_are_passed_on_with_a_warning() -> None:
 
 
 def test_layers() -> None:
-    views = [StepView("a"), StepView("b", ("a",)), StepView("c", ("a",)), StepView("d", ("b", "c"))]
+    graph = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
+    views = [StepView(PlannedStep(name, upstream)) for name, upstream in graph.items()]
     made = plan(Deployment("p", tuple(views)))
     assert made.layers == (("a",), ("b", "c"), ("d",))

@@ -155,7 +155,7 @@ def test_what_the_pipeline_writes_counts() -> None:
         {"gpu": "T4", "gpu_count": 1, "cpu_count": 2.0, "memory": "1GiB"},
         {"gpu": "A100", "gpu_count": 4, "cpu_count": 8.0, "memory": "64GiB"},
     )
-    assert found.resources == Resources("T4", 2.0, 1024)
+    assert found.resources == Resources(("T4",), 2.0, 1024)
     assert found.notes == ()
 
 
@@ -168,7 +168,7 @@ def test_each_quantity_is_the_highest_on_its_own() -> None:
         {"gpu": "A100", "gpu_count": 4},
         {"gpu": "a100", "gpu_count": 1},
     )
-    assert found.resources == Resources("A100:4", 8.0, 1024)
+    assert found.resources == Resources(("A100:4",), 8.0, 1024)
     assert found.origins["cpu_count"].source == "highest of steps: s1"
     assert found.origins["memory"].source == "highest of steps: s2"
     assert found.origins["gpu_count"].source == "highest of steps: s3"

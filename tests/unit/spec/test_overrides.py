@@ -1,4 +1,4 @@
-"""What the command line says about a run spec."""
+"""Keys that the command line sets."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_every_flag() -> None:
     assert _given().overrides == ()
 
 
-def test_overrides_are_a_place_of_their_own(tmp_path: Path) -> None:
+def test_overrides_have_an_origin_of_their_own(tmp_path: Path) -> None:
     spec = load(
         tmp_path,
         set_option("settings.orchestrator.gpu=H100"),
@@ -107,16 +107,16 @@ def test_overrides_are_a_place_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("settings.orchestrator.gqu=1", "--set settings.orchestrator.gqu: unknown key 'gqu'"),
         ("pipelin=a.b", "--set pipelin: unknown key 'pipelin'"),
         ("steps.a.setings=1", "--set steps.a.setings: unknown key 'setings'"),
         ("settings.resources.gpu_count=-1", "--set settings.resources.gpu_count: 'settings.resour"),
-        ("settings.orchestrator=T4", "--set settings.orchestrator: 'settings.orchestrator' has to"),
+        ("settings.orchestrator=T4", "--set settings.orchestrator: 'settings.orchestrator' must"),
     ],
 )
-def test_a_wrong_override_names_its_flag(tmp_path: Path, text: str, words: str) -> None:
+def test_a_wrong_override_names_its_flag(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(tmp_path, set_option(text))
-    assert caught.value.message.startswith(words)
+    assert caught.value.message.startswith(message)

@@ -1,4 +1,4 @@
-"""The run spec: what is accepted, its pipeline and its source root."""
+"""Run specs that are accepted; the pipeline and the source root."""
 
 import contextlib
 import dataclasses
@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from modalrun.spec.precedence import Origin
-from modalrun.spec.run_spec import RUN_KEYS, STEP_KEYS, RunSpec, load_spec, written_target
-from modalrun.spec.zenml_keys import RunKeys, StepKeys
+from modalrun.spec.run_spec import RunSpec, load_spec, written_target
+from modalrun.spec.schema import RUN_KEYS, STEP_KEYS, RunKeys, StepKeys
 from unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]
@@ -27,7 +27,7 @@ def test_minimal(load: Load, tmp_path: Path) -> None:
     assert spec.run_configuration == {}
 
 
-def test_everything_of_ours(load: Load, tmp_path: Path) -> None:
+def test_keys_of_modalrun(load: Load, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     spec = load(PIPELINE + "stack: prod\ntarget: local\nsource_root: code\nenable_cache: false\n")
     assert spec.stack == "prod"
@@ -56,7 +56,7 @@ def test_step_keys_are_those_of_the_installed_zenml() -> None:
 
 
 def sample(keys: type[BaseModel], key: str) -> Any:
-    """A value that a key takes."""
+    """Return a value that a key accepts."""
     special = {"model": {"name": "b"}, "retry": {"delay": 3}}
     for value in (special.get(key, {"a": "b"}), ["a"], True, 30, "a", "inline", "fail_fast"):
         with contextlib.suppress(ValidationError):
@@ -66,19 +66,19 @@ def sample(keys: type[BaseModel], key: str) -> Any:
 
 
 @pytest.mark.parametrize("key", sorted(RUN_KEYS - {"schedule", "build", "steps", "settings"}))
-def test_run_keys_go_to_zenml_as_they_are(load: Load, key: str) -> None:
+def test_run_keys_reach_zenml_unchanged(load: Load, key: str) -> None:
     value = sample(RunKeys, key)
     assert load(f"{PIPELINE}{key}: {json.dumps(value)}\n").run_configuration == {key: value}
 
 
 @pytest.mark.parametrize("key", sorted(STEP_KEYS - {"settings"}))
-def test_step_keys_go_to_zenml_as_they_are(load: Load, key: str) -> None:
+def test_step_keys_reach_zenml_unchanged(load: Load, key: str) -> None:
     value = sample(StepKeys, key)
     text = f"{PIPELINE}steps:\n  train:\n    {key}: {json.dumps(value)}\n"
     assert load(text).run_configuration == {"steps": {"train": {key: value}}}
 
 
-def test_empty_sections_say_nothing(load: Load) -> None:
+def test_empty_sections_set_nothing(load: Load) -> None:
     spec = load(PIPELINE + "settings:\nsteps:\n  train:\nparameters:\ntags:\n")
     assert spec.run_configuration == {"steps": {"train": {}}}
 
@@ -152,7 +152,7 @@ def test_pipeline_that_is_a_file(tmp_path: Path) -> None:
 
 def test_pipeline_that_is_a_number(tmp_path: Path) -> None:
     error = mistake(tmp_path, "pipeline: 5\n")
-    assert "'pipeline' has to be a text, not 5" in error.message
+    assert "'pipeline' must be a string, not 5" in error.message
 
 
 # The source root.
@@ -212,7 +212,7 @@ def test_spec_is_frozen(load: Load) -> None:
         ("", "modal"),
     ],
 )
-def test_the_target_of_a_spec_that_is_wrong(tmp_path: Path, text: str, target: str) -> None:
+def test_target_of_a_wrong_spec(tmp_path: Path, text: str, target: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
     assert written_target(path) == target

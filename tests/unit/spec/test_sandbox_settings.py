@@ -1,4 +1,4 @@
-"""The run spec: the settings for sandboxes in it, and the key `modal`."""
+"""Settings of sandboxes in a run spec, and the key `modal`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,48 +14,48 @@ Load = Callable[[str], RunSpec]
 
 
 ORCHESTRATOR = [
-    ("timeout: '60'", "has to be a whole number, not '60'"),
-    ("timeout: 0", "has to be 1 or more, not 0"),
-    ("timeout: -5", "has to be 1 or more, not -5"),
-    ("timeout: 86401", "has to be 86400 or less, not 86401"),
-    ("timeout: true", "has to be a whole number, not true"),
-    ("timeout: 60.5", "has to be a whole number, not 60.5"),
-    ("timeout: [60]", "has to be a whole number, not a list"),
-    ("gpu: 5", "has to be a text or a list, not 5"),
-    ("gpu: ''", "has to be a text that is not empty, not ''"),
-    ("gpu: {type: T4}", "has to be a text or a list, not a mapping"),
-    ("gpu: [1, 2]", "gpu[0]' has to be a text, not 1"),
+    ("timeout: '60'", "must be a whole number, not '60'"),
+    ("timeout: 0", "must be 1 or more, not 0"),
+    ("timeout: -5", "must be 1 or more, not -5"),
+    ("timeout: 86401", "must be 86400 or less, not 86401"),
+    ("timeout: true", "must be a whole number, not true"),
+    ("timeout: 60.5", "must be a whole number, not 60.5"),
+    ("timeout: [60]", "must be a whole number, not a list"),
+    ("gpu: 5", "must be a string or a list, not 5"),
+    ("gpu: ''", "must be a string that is not empty, not ''"),
+    ("gpu: {type: T4}", "must be a string or a list, not a mapping"),
+    ("gpu: [1, 2]", "gpu[0]' must be a string, not 1"),
     ("gpu: []", "an empty list; leave the setting out instead"),
-    ("region: 5", "has to be a text or a list, not 5"),
+    ("region: 5", "must be a string or a list, not 5"),
     ("region: []", "an empty list; leave the setting out instead"),
-    ("cloud: [aws]", "has to be a text, not a list"),
-    ("synchronous: 'yes'", "has to be true or false, not 'yes'"),
-    ("synchronous: 1", "has to be true or false, not 1"),
-    ("mode: perstep", "has to be 'pipeline' or 'per_step', not 'perstep'"),
-    ("mode: 1", "has to be 'pipeline' or 'per_step', not 1"),
-    ("modal_environment: 5", "has to be a text, not 5"),
+    ("cloud: [aws]", "must be a string, not a list"),
+    ("synchronous: 'yes'", "must be true or false, not 'yes'"),
+    ("synchronous: 1", "must be true or false, not 1"),
+    ("mode: perstep", "must be 'pipeline' or 'per_step', not 'perstep'"),
+    ("mode: 1", "must be 'pipeline' or 'per_step', not 1"),
+    ("modal_environment: 5", "must be a string, not 5"),
     ("modal_environment: 'a b'", "letters, digits, dashes, underscores and dots"),
-    ("app_name: 5", "has to be a text, not 5"),
+    ("app_name: 5", "must be a string, not 5"),
     ("app_name: my app", "letters, digits, dashes, underscores and dots"),
     (f"app_name: {'a' * 65}", "1 to 64 letters"),
-    ("workspace: ''", "has to be a text that is not empty, not ''"),
-    ("max_parallelism: 0", "has to be 1 or more, not 0"),
-    ("max_parallelism: true", "has to be a whole number, not true"),
-    ("secrets: wandb", "has to be a list, not 'wandb'"),
-    ("secrets: [1]", "secrets[0]' has to be a text."),
-    ("volumes: [a]", "has to be a mapping (key: value), not a list"),
-    ("volumes: {data: 1}", "volumes.data' has to be a text, not 1"),
+    ("workspace: ''", "must be a string that is not empty, not ''"),
+    ("max_parallelism: 0", "must be 1 or more, not 0"),
+    ("max_parallelism: true", "must be a whole number, not true"),
+    ("secrets: wandb", "must be a list, not 'wandb'"),
+    ("secrets: [1]", "secrets[0]' must be a string."),
+    ("volumes: [a]", "must be a mapping (key: value), not a list"),
+    ("volumes: {data: 1}", "volumes.data' must be a string, not 1"),
     (
         "image: slim",
         "write either {source: registry} or {name: <a Modal image>}.",
     ),
-    ("infrastructure_retries: -1", "has to be 0 or more, not -1"),
-    ("prewarm: on", "has to be 'off', 'cpu' or 'all', not true"),
-    ("prewarm: gpu", "has to be 'off', 'cpu' or 'all', not 'gpu'"),
-    ("creation_rate: 0", "has to be above 0, not 0"),
-    ("cpu_limit: 0", "has to be above 0, not 0"),
-    ("cpu_limit: much", "has to be a number, not 'much'"),
-    ("memory_limit: 32", "has to be a text, not 32"),
+    ("infrastructure_retries: -1", "must be 0 or more, not -1"),
+    ("prewarm: on", "must be 'off', 'cpu' or 'all', not true"),
+    ("prewarm: gpu", "must be 'off', 'cpu' or 'all', not 'gpu'"),
+    ("creation_rate: 0", "must be above 0, not 0"),
+    ("cpu_limit: 0", "must be above 0, not 0"),
+    ("cpu_limit: much", "must be a number, not 'much'"),
+    ("memory_limit: 32", "must be a string, not 32"),
 ]
 
 
@@ -64,12 +64,12 @@ def test_the_table_has_every_setting() -> None:
 
 
 @pytest.mark.parametrize("key", ["orchestrator", "orchestrator.modalrun"])
-@pytest.mark.parametrize(("text", "words"), ORCHESTRATOR)
-def test_wrong_orchestrator_setting(tmp_path: Path, key: str, text: str, words: str) -> None:
+@pytest.mark.parametrize(("text", "message"), ORCHESTRATOR)
+def test_wrong_orchestrator_setting(tmp_path: Path, key: str, text: str, message: str) -> None:
     error = mistake(tmp_path, f"{PIPELINE}settings:\n  {key}:\n    {text}\n")
     assert line_of(error, tmp_path) == 4
     assert f"'settings.{key}.{text.partition(':')[0]}" in error.message
-    assert words in error.message
+    assert message in error.message
 
 
 def test_wrong_orchestrator_setting_of_a_step(tmp_path: Path) -> None:
@@ -79,12 +79,12 @@ def test_wrong_orchestrator_setting_of_a_step(tmp_path: Path) -> None:
     assert "'steps.a.settings.orchestrator.timeout'" in error.message
 
 
-def test_wrong_item_of_a_list_is_named_itself(tmp_path: Path) -> None:
+def test_wrong_item_of_a_list_is_named(tmp_path: Path) -> None:
     error = mistake(
         tmp_path, PIPELINE + "settings:\n  orchestrator:\n    gpu:\n      - T4\n      - 5\n"
     )
     assert line_of(error, tmp_path) == 6
-    assert "'settings.orchestrator.gpu[1]' has to be a text, not 5." in error.message
+    assert "'settings.orchestrator.gpu[1]' must be a string, not 5." in error.message
 
 
 @pytest.mark.parametrize("key", ["app_name", "modal_environment"])
@@ -155,7 +155,7 @@ def test_environment_becomes_an_orchestrator_setting(load: Load) -> None:
     assert spec.layers[Origin.SPEC_PIPELINE].settings == {"modal_environment": "staging"}
 
 
-def test_environment_joins_the_settings_that_are_there(load: Load) -> None:
+def test_environment_is_added_to_existing_settings(load: Load) -> None:
     text = "modal: {environment: staging}\nsettings:\n  orchestrator.modalrun: {gpu: T4}\n"
     settings = load(PIPELINE + text).layers[Origin.SPEC_PIPELINE].settings
     assert settings == {"gpu": "T4", "modal_environment": "staging"}
@@ -183,6 +183,6 @@ def test_environment_with_characters_that_modal_refuses(tmp_path: Path, name: st
     assert "'modal.environment'" in error.message
 
 
-def test_environment_message_is_in_words(tmp_path: Path) -> None:
+def test_environment_message_shows_no_pattern(tmp_path: Path) -> None:
     error = mistake(tmp_path, f"{PIPELINE}modal:\n  environment: 'a b'\n")
     assert "^[" not in error.message

@@ -1,4 +1,4 @@
-"""How long to wait before another try."""
+"""Growing pauses between attempts."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""What the checks of `modalrun doctor` mean, without making them."""
+"""Findings of `modalrun doctor`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_server_of_another_version_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize("server", ["0.94.6", "a build of our own"])
-def test_a_server_that_modalrun_doesnt_work_with_is_not_to_be_installed_here(server: str) -> None:
+def test_the_version_of_an_unsupported_server_is_not_recommended(server: str) -> None:
     finding = check.server_version("https://z", server, "0.98.0", ">=0.95,<1")
     assert finding.state == "warning"
     assert ">=0.95,<1" in str(finding.hint)
@@ -46,7 +46,7 @@ def test_a_server_that_modalrun_doesnt_work_with_is_not_to_be_installed_here(ser
 
 
 @pytest.mark.parametrize(
-    ("ahead", "state", "code", "said"),
+    ("ahead", "state", "code", "message"),
     [
         ({}, "ok", 0, "no server"),
         ({"ZenML": 0.4, "Modal": -9.0}, "ok", 0, "ZenML and Modal"),
@@ -54,10 +54,10 @@ def test_a_server_that_modalrun_doesnt_work_with_is_not_to_be_installed_here(ser
         ({"ZenML": 4000.0}, "problem", 3, "4000 s ahead of ZenML"),
     ],
 )
-def test_clock(ahead: dict[str, float], state: str, code: int, said: str) -> None:
+def test_clock(ahead: dict[str, float], state: str, code: int, message: str) -> None:
     finding = check.clock(ahead)
     assert (finding.state, finding.exit_code) == (state, code)
-    assert said in finding.message
+    assert message in finding.message
 
 
 def test_the_first_problem_in_order_gives_the_exit_code() -> None:
@@ -78,7 +78,7 @@ def test_the_first_problem_in_order_gives_the_exit_code() -> None:
     ]
 
 
-def test_what_nobody_foresaw_is_a_problem_too() -> None:
+def test_an_unforeseen_error_is_a_problem() -> None:
     finding = Finding.of_error("artifact_store", OSError("disk\nand more"))
     assert (finding.state, finding.message, finding.exit_code) == ("problem", "OSError: disk", 1)
     assert set(finding.as_json()) == {"name", "state", "message", "hint", "exit_code"}

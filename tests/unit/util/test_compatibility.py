@@ -1,4 +1,4 @@
-"""The versions that modalrun works with, as its package says and as the pages say."""
+"""Supported versions, in the package's metadata and in the documentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose packages are found before those that are installed."""
+    """Make a folder whose packages are found before the installed ones."""
     monkeypatch.syspath_prepend(str(tmp_path))
     package(tmp_path, "modalrun", "0.1.0", "modal>=1.6.4,<2", "zenml[local]>=0.95,<1")
     package(tmp_path, "modal", "1.6.4")
@@ -27,7 +27,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def package(folder: Path, name: str, version: str, *requirements: str) -> None:
-    """Write what pip notes of an installed package."""
+    """Write the metadata of an installed package."""
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Dist: {one}" for one in requirements]
     for old in folder.glob(f"{name}-*.dist-info"):
@@ -38,7 +38,7 @@ def package(folder: Path, name: str, version: str, *requirements: str) -> None:
     (info / "METADATA").write_text("\n".join(lines) + "\n")
 
 
-def test_the_bounds_belong_to_what_works(packages: Path) -> None:
+def test_the_bounds_themselves_are_supported(packages: Path) -> None:
     compatibility.require()
     assert [finding.state for finding in compatibility.installed()] == ["ok"] * 4
     package(packages, "modal", "1.99.0")
@@ -47,24 +47,24 @@ def test_the_bounds_belong_to_what_works(packages: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "said"),
+    ("name", "version", "message"),
     [
         ("modal", "1.6.3", "Modal SDK 1.6.3 is not supported; >=1.6.4,<2 is."),
         ("modal", "2.0.0", "Modal SDK 2.0.0 is not supported; >=1.6.4,<2 is."),
         ("zenml", "0.94.6", "ZenML 0.94.6 is not supported; >=0.95,<1 is."),
     ],
 )
-def test_another_version_is_refused(packages: Path, name: str, version: str, said: str) -> None:
+def test_another_version_is_refused(packages: Path, name: str, version: str, message: str) -> None:
     package(packages, name, version)
     with pytest.raises(UsageError) as caught:
         compatibility.require()
-    assert caught.value.message == said
+    assert caught.value.message == message
     assert f"pip install '{name}>=" in str(caught.value.hint)
     (finding,) = [one for one in compatibility.installed() if one.check == name]
     assert (finding.state, finding.exit_code) == ("problem", 2)
 
 
-def test_without_metadata_everything_is_taken(
+def test_without_metadata_every_version_is_accepted(
     packages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(packages)])
@@ -89,14 +89,14 @@ def test_a_command_ends_with_2_before_zenml_is_imported(packages: Path, tmp_path
         text=True,
         check=False,
     )
-    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert done.returncode == 2, said
-    assert said[0] == "Error: ZenML 0.94.6 is not supported; >=0.95,<1 is."
-    assert "pip install 'zenml>=0.95,<1'" in said[1]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 2, lines
+    assert lines[0] == "Error: ZenML 0.94.6 is not supported; >=0.95,<1 is."
+    assert "pip install 'zenml>=0.95,<1'" in lines[1]
     assert "| zenml\n" not in done.stderr
 
 
-def test_the_readme_says_the_versions_of_the_package() -> None:
+def test_the_readme_names_the_versions_of_the_package() -> None:
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
     named = {}
     for line in lines:

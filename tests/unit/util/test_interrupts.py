@@ -35,7 +35,7 @@ os.kill(os.getpid(), signal.SIGINT)
         ("try: os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException: pass", "pass"),
     ],
 )
-def test_a_signal_is_handed_over_and_later_ones_are_raised_again(before: str, inside: str) -> None:
+def test_a_listener_gets_signals_and_later_ones_are_raised_again(before: str, inside: str) -> None:
     code = LISTENING.format(before=before, inside=inside)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == f"{int(signal.SIGTERM)}\n"

@@ -1,4 +1,4 @@
-"""How fast sandboxes are created."""
+"""The rate at which sandboxes are created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moments as people write them."""
+"""Times as people write them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ NOW = datetime(2026, 11, 23, 18, 0, tzinfo=HERE)
         ("2026-11-23T17:50:00.250+01:00", "2026-11-23T16:50:00.250000+00:00"),
     ],
 )
-def test_ways_to_write_a_moment(text: str, expected: str) -> None:
+def test_times(text: str, expected: str) -> None:
     assert moment(text, option="--since", now=NOW).isoformat() == expected
 
 
 @pytest.mark.parametrize("text", ["", "10", "-5m", "m", "yesterday", "2026-13-01", "9999999w"])
-def test_what_is_no_moment_is_refused(text: str) -> None:
+def test_no_time(text: str) -> None:
     with pytest.raises(UsageError, match="--since"):
         moment(text, option="--since", now=NOW)

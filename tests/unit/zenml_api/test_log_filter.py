@@ -1,4 +1,4 @@
-"""Which of ZenML's lines are kept from a step's output."""
+"""Hide some of ZenML's lines from a step's output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEGUN = "Initiating heartbeat for step: %s (%s)"
 
 
 class Kept(logging.Handler):
-    """What keeps the logs, as ZenML's handler does."""
+    """Store the logs, as ZenML's handler does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_heartbeat_is_nobodys_business(
+def test_a_heartbeat_is_hidden(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kept: list[str]
 ) -> None:
     monkeypatch.delenv("ZENML_LOGGING_VERBOSITY", raising=False)
@@ -63,7 +63,7 @@ def test_a_heartbeat_is_nobodys_business(
     assert kept == [f"{begin} (id)", *shown]
 
 
-def test_what_nobody_keeps_is_shown(
+def test_a_line_that_is_not_stored_is_shown(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kept: list[str]
 ) -> None:
     monkeypatch.delenv("ZENML_LOGGING_VERBOSITY", raising=False)
@@ -77,7 +77,7 @@ def test_what_nobody_keeps_is_shown(
 @pytest.mark.parametrize(
     "variable", [("ZENML_LOGGING_VERBOSITY", "debug"), ("ZENML_DEBUG", "true")], ids=lambda v: v[0]
 )
-def test_who_debugs_sees_all_of_it(
+def test_debugging_shows_all_lines(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
 ) -> None:
     monkeypatch.setenv(*variable)

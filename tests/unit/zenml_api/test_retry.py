@@ -1,4 +1,4 @@
-"""Requests that outlast a server's absence."""
+"""Repeat requests while a server is away."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from modalrun.zenml_api.retry import patient
+from modalrun.zenml_api.retry import retry_policy
 
 ZENML_GIVES_UP_AFTER = 10
-"""Tries (`rest_zen_store.py`, property `session`, ZenML 0.98.0)."""
+"""Attempts (`rest_zen_store.py`, property `session`, ZenML 0.98.0)."""
 
 
 class Scripted(ThreadingHTTPServer):
@@ -38,12 +38,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def server() -> Iterator[Scripted]:
-    """A server that is bound, but doesn't listen before it is told to."""
+    """A server that is bound, but doesn't listen before the test starts it."""
     made = Scripted(("127.0.0.1", 0), _Handler, bind_and_activate=False)
     made.server_bind()
     made.script = []
@@ -61,7 +61,7 @@ def put(server: Scripted, said: list[str], heard: threading.Event | None = None)
         if heard is not None:
             heard.set()
 
-    session.mount(address, HTTPAdapter(max_retries=patient(say, pause=0)))
+    session.mount(address, HTTPAdapter(max_retries=retry_policy(say, pause=0)))
     return session.put(f"{address}api/v1/steps", timeout=30).status_code
 
 
@@ -92,7 +92,7 @@ def test_a_proxy_that_answers_for_a_server_that_starts(server: Scripted) -> None
     assert said == ["The ZenML server doesn't answer (status 503); trying again."]
 
 
-def test_a_request_that_the_server_never_gets_to_answer_fails(server: Scripted) -> None:
+def test_a_request_that_is_never_answered_fails(server: Scripted) -> None:
     serve(server)
     server.script = [0] * 100
     with pytest.raises(requests.ConnectionError):

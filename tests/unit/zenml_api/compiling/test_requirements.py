@@ -1,4 +1,4 @@
-"""What Docker settings stand for, gathered with ZenML's own code."""
+"""Gather the packages of Docker settings with ZenML's own code."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -9,9 +9,12 @@ from zenml.stack import Stack
 from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
-from modalrun.plan.docker_settings import GATHERED
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.image_layers import GATHERED
+from modalrun.run.run_plan import PlannedStep
 from modalrun.zenml_api.compiling.image_builds import _is_in
-from modalrun.zenml_api.compiling.requirements import gathered, with_gathered
+from modalrun.zenml_api.compiling.requirements import gather as gather_packages
+from modalrun.zenml_api.compiling.requirements import with_packages
 
 
 class _Stack:
@@ -33,7 +36,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def gather(root: Path, *, run_commands: bool = True, **settings: Any) -> dict[str, Any]:
-    return gathered(DockerSettings(**settings), STACK, root, run_commands=run_commands)
+    return gather_packages(DockerSettings(**settings), STACK, root, run_commands=run_commands)
 
 
 def test_nothing_but_the_stack(root: Path) -> None:
@@ -111,10 +114,12 @@ def test_wrong(root: Path, settings: dict[str, Any], said: str) -> None:
 
 
 def test_a_finished_image_needs_nothing(root: Path) -> None:
-    settings = DockerSettings(skip_build=True, parent_image="x", requirements="absent.txt")
-    assert with_gathered({"a": 1}, settings, STACK, root, built=True) == {"a": 1}
-    found = with_gathered({"a": 1}, DockerSettings(), STACK, root, built=True)
-    assert set(found) == {"a", GATHERED}
+    finished = {"skip_build": True, "parent_image": "x", "requirements": "absent.txt"}
+    steps = (StepView(PlannedStep("a"), docker=finished), StepView(PlannedStep("b")))
+    deployment = Deployment("p", steps, docker={"user": "x"})
+    found = with_packages(deployment, STACK, root, built=True)
+    assert found.steps == steps
+    assert found.docker == {"user": "x", GATHERED: gather(root)}
 
 
 @pytest.mark.parametrize(
@@ -128,5 +133,5 @@ def test_a_finished_image_needs_nothing(root: Path) -> None:
         ("python:3.11", "docker.io/me", False),
     ],
 )
-def test_whose_credentials_an_image_needs(image: str, uri: str, inside: bool) -> None:
+def test_an_image_of_the_registry_needs_its_credentials(image: str, uri: str, inside: bool) -> None:
     assert _is_in(image, uri) is inside

@@ -1,4 +1,4 @@
-"""The run spec: every mistake gets a line that says where it is, and all are said at once."""
+"""Mistakes in a run spec: each names its line, and all are reported together."""
 
 import json
 import subprocess
@@ -66,7 +66,7 @@ def test_unknown_key(  # noqa: PLR0917
     assert error.hint == f"Did you mean '{close}'?"
 
 
-def test_unknown_key_like_no_other_lists_what_is_valid(tmp_path: Path) -> None:
+def test_unknown_key_without_a_similar_one_lists_the_valid_keys(tmp_path: Path) -> None:
     error = mistake(tmp_path, PIPELINE + "zzzzzz: 1\n")
     assert str(error.hint).startswith("Valid keys: ")
     assert "pipeline" in str(error.hint)
@@ -79,7 +79,7 @@ def test_key_that_is_not_a_string(tmp_path: Path, key: str) -> None:
     assert line_of(error, tmp_path) == 2
 
 
-def test_numbers_as_step_names_are_taken_as_names(tmp_path: Path) -> None:
+def test_a_number_is_a_valid_step_name(tmp_path: Path) -> None:
     error = mistake(tmp_path, PIPELINE + "steps:\n  a: {}\n  7:\n    setings: {}\n")
     assert "'steps.7'" in error.message
     assert line_of(error, tmp_path) == 5
@@ -89,40 +89,40 @@ def test_numbers_as_step_names_are_taken_as_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "words"),
+    ("text", "line", "problem"),
     [
-        ("settings: []\n", 2, "'settings' has to be a mapping (key: value), not a list"),
-        ("settings: 3\n", 2, "'settings' has to be a mapping (key: value), not 3"),
-        ("steps: [a]\n", 2, "'steps' has to be a mapping (key: value), not a list"),
-        ("steps: all\n", 2, "'steps' has to be a mapping (key: value), not 'all'"),
-        ("steps:\n  a: fast\n", 3, "'steps.a' has to be a mapping (key: value), not 'fast'"),
+        ("settings: []\n", 2, "'settings' must be a mapping (key: value), not a list"),
+        ("settings: 3\n", 2, "'settings' must be a mapping (key: value), not 3"),
+        ("steps: [a]\n", 2, "'steps' must be a mapping (key: value), not a list"),
+        ("steps: all\n", 2, "'steps' must be a mapping (key: value), not 'all'"),
+        ("steps:\n  a: fast\n", 3, "'steps.a' must be a mapping (key: value), not 'fast'"),
         (
             "steps:\n  a:\n    settings: [1]\n",
             4,
-            "'steps.a.settings' has to be a mapping (key: value), not a list",
+            "'steps.a.settings' must be a mapping (key: value), not a list",
         ),
         (
             "settings:\n  orchestrator: T4\n",
             3,
-            "'settings.orchestrator' has to be a mapping (key: value), not 'T4'",
+            "'settings.orchestrator' must be a mapping (key: value), not 'T4'",
         ),
-        ("target: cloud\n", 2, "'target' has to be 'modal' or 'local', not 'cloud'"),
-        ("target: true\n", 2, "'target' has to be 'modal' or 'local', not true"),
-        ("stack: 5\n", 2, "'stack' has to be a text, not 5"),
-        ("stack: ''\n", 2, "'stack' has to be a text that is not empty, not ''"),
-        ("source_root: 5\n", 2, "'source_root' has to be a text, not 5"),
+        ("target: cloud\n", 2, "'target' must be 'modal' or 'local', not 'cloud'"),
+        ("target: true\n", 2, "'target' must be 'modal' or 'local', not true"),
+        ("stack: 5\n", 2, "'stack' must be a string, not 5"),
+        ("stack: ''\n", 2, "'stack' must be a string that is not empty, not ''"),
+        ("source_root: 5\n", 2, "'source_root' must be a string, not 5"),
         ("modal: [a]\n", 2, "'modal'"),
         ("modal:\n  environment: 5\n", 3, "'modal.environment'"),
     ],
 )
-def test_wrong_type(tmp_path: Path, text: str, line: int, words: str) -> None:
+def test_wrong_type(tmp_path: Path, text: str, line: int, problem: str) -> None:
     error = mistake(tmp_path, PIPELINE + text)
     assert line_of(error, tmp_path) == line
-    assert words in error.message
+    assert problem in error.message
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "problem"),
     [
         ("image: {from: x}\n", "unknown key 'from' under 'image'"),
         ("deployment: some-id\n", "both 'pipeline' and 'deployment'"),
@@ -130,10 +130,10 @@ def test_wrong_type(tmp_path: Path, text: str, line: int, words: str) -> None:
         ("build: some-id\n", "image builds are not used"),
     ],
 )
-def test_top_level_key_that_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_top_level_key_that_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     error = mistake(tmp_path, PIPELINE + text)
     assert line_of(error, tmp_path) == 2
-    assert words in error.message
+    assert problem in error.message
 
 
 def test_a_wrong_spec_imports_neither_sdk(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_wrong_spec_imports_neither_sdk(tmp_path: Path) -> None:
     assert done.stderr == (f"Error: {path}:1: unknown key 'pipline'.\n  Did you mean 'pipeline'?\n")
 
 
-def test_all_mistakes_are_said_in_one_go(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
     text = """\
 target: cloud
 stak: prod
@@ -169,8 +169,8 @@ steps:
 source_root: nowhere
 """
     error = mistakes(tmp_path, text)
-    told = [line.removeprefix(f"{tmp_path / 'run.yaml'}:") for line in error.message.split("\n")]
-    assert sorted({int(line.partition(":")[0]) for line in told}) == [1, 2, 3, 6, 7, 9, 10, 11]
-    assert len(told) == 13, error.message
-    assert "2: unknown key 'stak'. Did you mean 'stack'?" in told
-    assert "6: 'settings.orchestrator.cloud' has to be a text, not 7." in told
+    lines = [line.removeprefix(f"{tmp_path / 'run.yaml'}:") for line in error.message.split("\n")]
+    assert sorted({int(line.partition(":")[0]) for line in lines}) == [1, 2, 3, 6, 7, 9, 10, 11]
+    assert len(lines) == 13, error.message
+    assert "2: unknown key 'stak'. Did you mean 'stack'?" in lines
+    assert "6: 'settings.orchestrator.cloud' must be a string, not 7." in lines

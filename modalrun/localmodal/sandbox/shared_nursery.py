@@ -1,12 +1,7 @@
-"""A warm nursery for several servers: each finds the modules in memory, none imports them.
+"""Fork a server's warm nursery from a process that several servers share.
 
-`python -m modalrun.localmodal.shared_nursery SOCKET PRELOAD`, with a `preload.Preload` as JSON,
-imports its modules, and ends when its standard input does. Its standard streams have to be pipes,
-as those of a sandbox are: Python looks at them only once, when it starts.
-
-A local Modal server that finds SOCKET in $MODALRUN_LOCAL_NURSERY has its nursery forked there if
-that is what it was asked to preload. It is for a test suite that starts a server for each test.
-For Linux only.
+A server that finds a socket in $MODALRUN_LOCAL_NURSERY connects to it. `tests/shared_nursery.py`
+starts such a process for a test suite. For Linux only.
 """
 
 from __future__ import annotations
@@ -29,38 +24,38 @@ VARIABLE = "MODALRUN_LOCAL_NURSERY"
 
 
 def arguments(socket_: int, shown: Path, request: Preload) -> list[str]:
-    """The command of a warm nursery.
+    """Return the command of a warm nursery.
 
     Args:
         socket_: The descriptor of its socket.
-        shown: A path for the eyes of `ps`.
-        request: What is to be imported.
+        shown: A path that `ps` shows.
+        request: The modules to import.
     """
     asked = {**request.to_json(), "python": sys.executable}
     return [sys.executable, warm.__file__, str(socket_), str(shown), json.dumps(asked)]
 
 
 def environment(home: Path, request: Preload) -> dict[str, str]:
-    """The variables of a warm nursery: those of a sandbox."""
+    """Return the environment of a warm nursery: that of a sandbox."""
     return rootfs.environment(home, rootfs.Recipe(), request.env, {})
 
 
 class Forked:
-    """A nursery that was forked from the shared one, at the other end of a socket."""
+    """Handle of a nursery that was forked from the shared one."""
 
     def __init__(self) -> None:
         self._end: int | None = None
 
-    def told(self, pid: int) -> None:
-        """Be told its process id, while it runs."""
+    def attach(self, pid: int) -> None:
+        """Take its process id, while it runs."""
         self._end = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
-        """As `subprocess.Popen.poll`, but what the exit code was is not known."""
+        """As `subprocess.Popen.poll`, but without the real exit code."""
         return None if self._end is None or not _is_over(self._end, 0) else 0
 
     def wait(self) -> int:
-        """As `subprocess.Popen.wait`; no wait where it has not been told its process id yet."""
+        """As `subprocess.Popen.wait`; return at once if the process id is not known yet."""
         if self._end is not None:
             _is_over(self._end, None)
             os.close(self._end)
@@ -68,7 +63,7 @@ class Forked:
         return 0
 
     def kill(self) -> None:
-        """As `subprocess.Popen.kill`; it ends with its socket where its id is not known yet."""
+        """As `subprocess.Popen.kill`. Before its id is known, it ends with its socket."""
         if self._end is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._end, signal.SIGKILL)
@@ -77,19 +72,19 @@ class Forked:
 def join(
     path: str, argv: Sequence[str], env: Mapping[str, str], streams: tuple[int, int, int]
 ) -> socket.socket | None:
-    """Have a nursery forked from the shared one.
+    """Ask the shared process to fork a nursery.
 
     Args:
-        path: Where the shared one listens.
-        argv: What it would be started with by `arguments`.
-        env: What it would be started with by `environment`.
+        path: The socket of the shared process.
+        argv: Its command, from `arguments`.
+        env: Its environment, from `environment`.
         streams: Its standard streams.
 
     Returns:
-        Its socket; None where nobody listens.
+        Its socket; None if nothing listens at `path`.
     """
     channel = socket.socket(socket.AF_UNIX)
-    # What tells whose it is comes first: the end is cut where the shared one had a smaller one.
+    # The root comes first: `ps` cuts the end where the shared process had less room.
     env = {rootfs.ROOT_VARIABLE: env[rootfs.ROOT_VARIABLE], **env}
     request: dict[str, Any] = {"argv": argv, "env": env, "request": json.loads(argv[-1])}
     try:
@@ -107,22 +102,3 @@ def _is_over(process: int, milliseconds: int | None) -> bool:
     poll = select.poll()
     poll.register(process, select.POLLIN)
     return bool(poll.poll(milliseconds))
-
-
-def main() -> None:
-    """Turn into the process that preloads."""
-    path, text = Path(sys.argv[1]), sys.argv[2]
-    request = Preload.from_json(json.loads(text))
-    os.umask(0o077)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    # Servers that come while it imports wait here.
-    listener.listen(128)
-    listener.set_inheritable(True)
-    os.chdir("/")
-    argv = arguments(listener.fileno(), path, request)
-    os.execve(argv[0], argv, environment(path.parent / "preload", request))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""What the records of ZenML say about a try that ended badly."""
+"""Tell from ZenML's records whether a lost sandbox hides a failure of its step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver.coordinator import _has_failed, _Tries
+from modalrun.driver.static_step import has_failed
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_whether_a_lost_sandbox_hides_a_failure(
     status: str, attempt: int, finished: bool, failures: int, failed: bool
 ) -> None:
     state: Any = SimpleNamespace(status=status, attempt=attempt, finished=finished)
-    assert _has_failed(state, _Tries(failures=failures)) is failed
+    assert has_failed(state, failures) is failed
 
 
 def test_a_sandbox_that_was_lost_before_its_step_began() -> None:
-    assert not _has_failed(None, _Tries())
+    assert not has_failed(None, 0)

@@ -1,0 +1,327 @@
+"""Run one step of a static pipeline to its end: attempt it, judge each attempt, retry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from modalrun.driver.ahead import Ahead
+from modalrun.driver.recorder import AsyncRecorder
+from modalrun.driver.step_attempts import StepAttempts
+from modalrun.errors import ModalrunError
+from modalrun.run import sandbox_exit
+from modalrun.run.events import StepState
+from modalrun.run.manifest import RunManifest
+from modalrun.run.metadata import StepMetadata
+from modalrun.run.records import StepRecord
+from modalrun.run.run_plan import PlannedStep
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+
+if TYPE_CHECKING:
+    from modalrun.modal_api.step_sandboxes import StepSandboxes
+    from modalrun.zenml_api.execution.recorder import RunRecorder
+
+T = TypeVar("T")
+
+STOP_REASON = "ZenML was asked to stop the run"
+
+
+@dataclass
+class EarlyEnd:
+    """Hold whether, why and how a run ends before all of its steps have run.
+
+    Attributes:
+        reason: Why nothing new starts, as a part of a sentence; None while steps start.
+        requested: Whether somebody asked for it; else a step has failed.
+        gave_up: Whether running steps are terminated because the whole run must end now.
+        timed_out: Whether the run's timeout is the cause: running steps have failed then.
+        termination: Why running steps are terminated, a sentence; empty while they may finish.
+        event: Set when nothing new may start: no step, no retry, no creation that awaits capacity.
+    """
+
+    reason: str | None = None
+    requested: bool = False
+    gave_up: bool = False
+    timed_out: bool = False
+    termination: str = ""
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Background:
+    """Run tasks that only the end of the run waits for."""
+
+    def __init__(self) -> None:
+        # asyncio itself keeps only weak references.
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def wait(self) -> None:
+        """Wait for all tasks; their errors are ignored."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@dataclass
+class RunContext:
+    """Hold what all steps of a run share.
+
+    Attributes:
+        manifest: The run.
+        sandboxes: Creates sandboxes.
+        recorder: Reads and writes ZenML's records.
+        log: Writes a log line.
+        background: Tasks that no step waits for.
+        early_end: Whether the run ends early.
+        ahead: Sandboxes that were created before their step's turn.
+        stop: Stops the run gracefully, for a reason.
+    """
+
+    manifest: RunManifest
+    sandboxes: StepSandboxes
+    recorder: AsyncRecorder
+    log: Callable[[str], None]
+    background: Background
+    early_end: EarlyEnd
+    ahead: Ahead
+    stop: Callable[[str], None]
+
+
+class StaticStep:
+    """Run one step, with as many sandboxes as that takes.
+
+    Attributes:
+        attempts: Its sandboxes.
+        recorded: ZenML's record that an earlier driver left; None if there is none.
+        created: Set when the first sandbox was created, or none will be.
+        failed: Whether the step has failed for good.
+    """
+
+    def __init__(self, step: PlannedStep, context: RunContext) -> None:
+        # Every step of a `per_step` run has one.
+        assert step.sandbox is not None
+        self.attempts = StepAttempts(context.manifest, step.name, step.sandbox)
+        self.recorded: StepRecord | None = None
+        self.created = asyncio.Event()
+        self.failed = False
+        self._step = step
+        self._context = context
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether it had failed for good before this driver took over."""
+        recorded = self.recorded is not None and self.recorded.status == "failed"
+        return recorded and self.attempts.sandbox is None
+
+    async def run(self) -> bool:
+        """Attempt the step until it may not be retried; return whether it succeeded."""
+        try:
+            return await self._run()
+        except Exception as error:
+            # A bug of modalrun must neither hang the run nor pass for a success.
+            self._context.log("".join(traceback.format_exception(error)).rstrip())
+            self.terminate()
+            self._fail(f"Internal error of modalrun: {error}")
+            return False
+        finally:
+            self.created.set()
+
+    def terminate(self) -> None:
+        """Terminate the running sandbox in the background, if there is one."""
+        if self.attempts.sandbox is not None:
+            self._context.background.start(self.attempts.sandbox.terminate())
+
+    async def _run(self) -> bool:
+        attempts, context = self.attempts, self._context
+        if self.failed_before:
+            self._fail("It failed before.")
+            return False
+        adopted = attempts.sandbox is not None
+        new = not adopted and self.recorded is None
+        # ZenML's cache was asked about the first steps when the run was submitted.
+        ask_cache = new and self._step.caches and self._step.upstream
+        if ask_cache and await self._is_cached():
+            context.ahead.discard(attempts.name)
+            attempts.emit("cached")
+            return True
+        delay = self._step.delay
+        while adopted or not context.early_end.event.is_set():
+            end = await self._attempt(adopted=adopted)
+            adopted = False
+            if end is None:
+                break
+            succeeded = await self._judge(end)
+            if succeeded is not None:
+                return succeeded
+            if not end.is_infrastructure:
+                await self._pause(delay)
+                delay *= self._step.backoff
+        attempts.emit("stopped", reason=context.early_end.reason)
+        return False
+
+    async def _attempt(self, *, adopted: bool) -> SandboxExit | None:
+        """Run one sandbox to its end; return None if nothing new may start."""
+        attempts, context = self.attempts, self._context
+        waited, began = None, None
+        sandbox = attempts.sandbox
+        if sandbox is None and (early := await context.ahead.take(attempts.name)) is not None:
+            sandbox, waited = early
+        if sandbox is None:
+            created = await attempts.create(
+                context.sandboxes,
+                context.early_end.event,
+                # A waiting sandbox must not take the capacity of one that could run.
+                no_room=context.ahead.discard_all,
+            )
+            if created is None or isinstance(created, SandboxExit):
+                return created
+            sandbox = created
+        self.created.set()
+        if adopted and self.recorded is not None and is_running(self.recorded):
+            began = self.recorded.began
+        created_at = time.time()
+        attempts.begin(sandbox, wasted=waited, began=began)
+        if context.early_end.termination:
+            # It was being created when all running sandboxes were terminated.
+            await sandbox.terminate()
+        context.ahead.begin(attempts.name, created_at, early=waited is not None)
+        end = await attempts.wait()
+        if context.early_end.termination:
+            end = sandbox_exit.ended_by_driver(end, context.early_end.termination)
+        if context.ahead.enabled and waited is None and end.kind is ExitKind.COMPLETED:
+            context.background.start(self._measure_startup(created_at))
+        return end
+
+    async def _judge(self, end: SandboxExit) -> bool | None:
+        """Return whether the step has succeeded; None to attempt it again."""
+        attempts, early_end = self.attempts, self._context.early_end
+        if end.kind is ExitKind.COMPLETED:
+            return self._ended("completed", end)
+        record = await self._call(lambda recorder: recorder.step_state(attempts.name))
+        # ZenML's record wins: the outputs are stored, whatever happened to the sandbox.
+        if record is not None and record.successful:
+            return self._ended("completed", end)
+        running = record is not None and is_running(record)
+        failed = has_failed(record, attempts.failures)
+        if record is not None and (running or failed) and attempts.sandbox_id:
+            # Else the record is that of an earlier attempt.
+            self._record_exit(record.id, attempts.sandbox_id, end)
+        stopped = record is not None and record.status in {"stopping", "stopped"}
+        if end.is_infrastructure and not stopped and not early_end.termination:
+            # The stop itself may have ended the sandbox, or kept the step from beginning.
+            stopped = await self._call(lambda recorder: recorder.stop_requested())
+        if stopped and not early_end.termination:
+            # The step has noticed the stop before the driver.
+            self._context.stop(STOP_REASON)
+        if early_end.termination or stopped:
+            if not early_end.gave_up and running:
+                reason = early_end.termination or end.reason
+                await self._call(lambda recorder: recorder.stop_step(attempts.name, reason))
+            # As the end of the run records it in ZenML.
+            timed_out = early_end.timed_out and not stopped
+            return self._ended("failed" if timed_out else "stopped", end)
+        infrastructure = end.is_infrastructure and not failed
+        if not early_end.event.is_set() and (next_action := self._retry(end, infrastructure)):
+            if infrastructure:
+                # ZenML counts records as attempts: a new one would use up a retry of the user's.
+                attempts.record = record.id if record is not None and running else None
+            elif running and not end.is_infrastructure:
+                # The step's process could not record it; ZenML sets the record to "retrying".
+                await self._record_failure(end.reason, final=False)
+            attempts.emit_end("retrying", end, next_action)
+            return None
+        if early_end.requested and infrastructure:
+            # Without the stop it would have been restarted. The end of the run settles its record.
+            return self._ended("stopped", end)
+        await self._record_failure(end.reason, final=True)
+        self.failed = True
+        return self._ended("failed", end)
+
+    def _retry(self, end: SandboxExit, infrastructure: bool) -> str | None:
+        """Count a further attempt; return a sentence that announces it, None if there is none."""
+        attempts, retries = self.attempts, self._step.retries
+        if infrastructure:
+            return attempts.restart()
+        if end.kind is ExitKind.REFUSED or attempts.failures >= retries:
+            return None
+        attempts.failures += 1
+        attempts.record = None
+        return f"Retry {attempts.failures} of {retries}."
+
+    async def _is_cached(self) -> bool:
+        try:
+            return await self._call(lambda recorder: recorder.cached(self.attempts.name))
+        except ModalrunError:
+            raise
+        except Exception as error:
+            # A step that can't be looked up is run.
+            text = f"Step `{self.attempts.name}` was not found in the cache"
+            self._context.log(f"{text}: {type(error).__name__}: {error}")
+            return False
+
+    def _record_exit(self, record: str, sandbox: str, end: SandboxExit) -> None:
+        """Store with the step's record how its sandbox ended, in the background."""
+        metadata = StepMetadata(
+            sandbox_id=sandbox,
+            exit_code=end.exit_code,
+            exit_reason=end.reason,
+            infrastructure_retries=self.attempts.restarts or None,
+        )
+        self._context.background.start(
+            self._call(lambda recorder: recorder.record_exit(record, metadata))
+        )
+
+    async def _record_failure(self, reason: str, *, final: bool) -> None:
+        name = self.attempts.name
+        await self._call(lambda recorder: recorder.fail_step(name, reason, final=final))
+
+    async def _measure_startup(self, created_at: float) -> None:
+        name = self.attempts.name
+        state = await self._call(lambda recorder: recorder.step_state(name))
+        if state is not None and state.began is not None and state.attempt == 1:
+            self._context.ahead.foresight.saw_startup(state.began - created_at)
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._context.early_end.event.wait(), seconds)
+
+    async def _call(self, question: Callable[[RunRecorder], T]) -> T:
+        return await self._context.recorder.call(question)
+
+    def _fail(self, reason: str) -> None:
+        self.failed = True
+        self.attempts.emit("failed", reason=reason)
+
+    def _ended(self, state: StepState, end: SandboxExit) -> bool:
+        """Report the end of the last attempt; return whether the step succeeded."""
+        self.attempts.emit_end(state, end)
+        if state != "completed":
+            self._context.log(f"Step `{self.attempts.name}` {state}: {end.reason}")
+        return state == "completed"
+
+
+def has_failed(record: StepRecord | None, failures: int) -> bool:
+    """Return whether ZenML has recorded the failure of the last attempt.
+
+    Args:
+        record: The step's last record.
+        failures: How many failures are known from earlier attempts.
+    """
+    if record is None or is_running(record):
+        return False
+    return record.status != "retrying" or record.attempt > failures
+
+
+def is_running(record: StepRecord) -> bool:
+    """Return whether a record has no end yet. A "retrying" one has: its attempt has failed."""
+    return not record.finished and record.status not in {"retrying", "stopping"}

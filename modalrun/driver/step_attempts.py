@@ -1,0 +1,181 @@
+"""Run one step in sandboxes of its own, one attempt after the other.
+
+Steps of static pipelines (`static_step`) and of dynamic ones (`isolated_steps`) share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from modalrun.driver.ahead import longest_wait
+from modalrun.run import sandbox_exit
+from modalrun.run.contract import RUN_ID, STEP, STEP_METADATA, STEP_RUN, WAIT
+from modalrun.run.events import StepState
+from modalrun.run.manifest import RunManifest
+from modalrun.run.reporting import emit_step_event
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.tags import MAX_NAME, TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_RUN, fit
+
+if TYPE_CHECKING:
+    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
+
+
+class StepAttempts:
+    """Create a step's sandboxes, wait for their ends and count them.
+
+    Attributes:
+        name: The step's invocation id.
+        sandbox: The sandbox that runs; None between attempts.
+        sandbox_id: Modal's id of the last sandbox.
+        count: How many sandboxes were created.
+        failures: How many failures used up one of the user's retries.
+        restarts: How often the step was started again after the infrastructure had failed.
+        record: ZenML's step run id that the next sandbox executes; None to make a new record.
+    """
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        name: str,
+        spec: SandboxSpec,
+        *,
+        record: str | None = None,
+        dynamic_run: str | None = None,
+    ) -> None:
+        """Prepare the first attempt.
+
+        Args:
+            manifest: The run.
+            name: The step's invocation id.
+            spec: The sandbox that it gets, as planned.
+            record: As the attribute.
+            dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to:
+                the manifest's, or that of a child pipeline.
+        """
+        self.name = name
+        self.sandbox: StepSandbox | None = None
+        self.sandbox_id: str | None = None
+        self.count = 0
+        self.failures = 0
+        self.restarts = 0
+        self.record = record
+        self._manifest = manifest
+        self._spec = spec
+        self._dynamic_run = dynamic_run
+
+    async def create(
+        self,
+        sandboxes: StepSandboxes,
+        cancelled: asyncio.Event,
+        *,
+        early: bool = False,
+        no_room: Callable[[], None] | None = None,
+    ) -> StepSandbox | SandboxExit | None:
+        """Create the next sandbox.
+
+        Args:
+            sandboxes: The sandboxes of the run.
+            cancelled: Ends the attempts to create it when it is set.
+            early: Whether it is created before the step's turn, and waits.
+            no_room: Called when Modal has no capacity for it.
+
+        Returns:
+            The sandbox; its exit if Modal refuses to create it; None if it was cancelled.
+        """
+        from modalrun.modal_api.step_sandboxes import GivenUp, Refused
+
+        self.count += 1
+        if not early:
+            self.emit("starting")
+        try:
+            return await sandboxes.create(self._next_spec(early=early), cancelled, no_room=no_room)
+        except GivenUp:
+            return None
+        except Refused as error:
+            return sandbox_exit.refused(f"Modal refuses the sandbox of '{self.name}': {error}")
+
+    def begin(
+        self, sandbox: StepSandbox, *, wasted: float | None = None, began: float | None = None
+    ) -> None:
+        """Attempt the step in a sandbox, and emit that it runs.
+
+        Args:
+            sandbox: The sandbox.
+            wasted: How many seconds it has waited, if it was created early.
+            began: When the step began (seconds since the epoch), if another driver began it.
+        """
+        self.sandbox, self.sandbox_id = sandbox, sandbox.id
+        self.emit(
+            "running",
+            sandbox=sandbox.id,
+            # Only the first choice is known of a sandbox that another driver created.
+            gpu=sandbox.gpu or self._spec.resources.gpu,
+            cpu=self._spec.resources.cpu,
+            memory=self._spec.resources.memory,
+            wasted=wasted,
+            began=began,
+        )
+
+    async def wait(self) -> SandboxExit:
+        """Wait for the end of the running sandbox."""
+        assert self.sandbox is not None
+        end = await self.sandbox.ended()
+        self.sandbox = None
+        return end
+
+    def restart(self) -> str | None:
+        """Count a restart for the infrastructure's fault; return a sentence, None if refused."""
+        limit = self._manifest.plan.settings.infrastructure_retries
+        if self.restarts >= limit:
+            return None
+        self.restarts += 1
+        return f"It is started again ({self.restarts} of {limit}), without using up a retry."
+
+    def emit(self, state: StepState, **fields: Any) -> None:
+        """Emit the step's new state, with further fields of `StepEvent`."""
+        emit_step_event(self.name, state, attempt=max(self.count, 1), **fields)
+
+    def emit_end(self, state: StepState, end: SandboxExit, next_action: str = "") -> None:
+        """Emit the end of an attempt, and a sentence on what follows."""
+        reason = f"{end.reason} {next_action}".strip()
+        completed = end.kind is ExitKind.COMPLETED
+        self.emit(state, exit_code=end.exit_code, reason=None if completed else reason)
+
+    def _next_spec(self, *, early: bool) -> SandboxSpec:
+        """Return the spec of the next sandbox: the planned one, with what is this attempt's own."""
+        run_id = self._manifest.run_id
+        # The steps of a child pipeline may be named like its parent's.
+        unique = f"{self._dynamic_run} {self.name}" if self._dynamic_run else self.name
+        digest = hashlib.sha256(unique.encode()).hexdigest()[:8]
+        env = {
+            **self._spec.env,
+            RUN_ID: self._dynamic_run or run_id,
+            STEP: self.name,
+            STEP_METADATA: self._metadata(),
+        }
+        tags = {**self._spec.tags, TAG_RUN: run_id, TAG_ATTEMPT: str(self.count)}
+        if self.record is not None:
+            env[STEP_RUN] = self.record
+        if self.record is not None and self._dynamic_run:
+            tags[TAG_RECORD] = self.record
+        if early:
+            env[WAIT] = str(longest_wait(self._spec.timeout))
+            tags[TAG_EARLY] = "1"
+        name = fit(f"modalrun-{run_id}-{digest}-{self.count}", MAX_NAME)
+        return replace(self._spec, name=name, tags=tags, env=env)
+
+    def _metadata(self) -> str:
+        """Return the fields of `StepMetadata` that are known before the sandbox exists."""
+        metadata = {
+            "cpu": self._spec.resources.cpu,
+            "memory": self._spec.resources.memory,
+            "regions": ",".join(self._spec.regions) or None,
+            "infrastructure_retries": self.restarts or None,
+        }
+        return json.dumps({name: value for name, value in metadata.items() if value is not None})

@@ -1,0 +1,120 @@
+"""Answer the launcher's HTTP requests: status, stop, preload, kill, logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from modalrun.localmodal.preload import Preload
+from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.server.auth import Guard
+from modalrun.localmodal.server.http import Request, Response, Route
+from modalrun.localmodal.signals import Signal
+from modalrun.localmodal.storage.logstore import LogStore
+from modalrun.localmodal.storage.paths import StateDir
+from modalrun.localmodal.storage.store import Store
+
+_KILL_SECONDS = 1.0
+"""How long the end of a killed sandbox is awaited."""
+
+
+class Admin:
+    """Routes for the launcher. Each requires the server's secret.
+
+    Attributes:
+        ending: Whether the server is about to end.
+        log_changed: Fires when the server's own log has grown.
+    """
+
+    def __init__(
+        self,
+        state: StateDir,
+        store: Store,
+        logs: LogStore,
+        sandboxes: Sandboxes,
+        guard: Guard,
+        *,
+        status: Callable[[], Mapping[str, Any]],
+        stop: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            status: Returns what `GET /status` shows.
+            stop: Ends the server, for a reason.
+        """
+        self._state = state
+        self._store = store
+        self._logs = logs
+        self._sandboxes = sandboxes
+        self._guard = guard
+        self._status = status
+        self._stop = stop
+        self.ending = False
+        self.log_changed = Signal()
+
+    @property
+    def routes(self) -> dict[tuple[str, str], Route]:
+        """The routes, by method and first part of the path."""
+        return {
+            ("GET", "status"): self._guarded(self._get_status),
+            ("POST", "stop"): self._guarded(self._post_stop),
+            ("POST", "preload"): self._guarded(self._post_preload),
+            ("POST", "kill"): self._guarded(self._post_kill),
+            ("GET", "log"): self._guarded(self._get_log),
+        }
+
+    def _guarded(self, route: Route) -> Route:
+        async def checked(request: Request) -> Response:
+            secret = request.headers.get("authorization", "").removeprefix("Bearer ")
+            return await route(request) if self._guard.allows_secret(secret) else Response(403)
+
+        return checked
+
+    async def _get_status(self, request: Request) -> Response:
+        if self.ending:
+            return Response(503)
+        return Response(200, json.dumps(self._status()).encode())
+
+    async def _post_stop(self, request: Request) -> Response:
+        self._stop("it was asked to stop")
+        return Response(200)
+
+    async def _post_preload(self, request: Request) -> Response:
+        try:
+            body = b"".join([part async for part in request.body])
+            preload = Preload.from_json(json.loads(body))
+        except ValueError:
+            return Response(400)
+        if not self.ending:
+            self._sandboxes.warm.ask(preload)
+        return Response(200)
+
+    async def _post_kill(self, request: Request) -> Response:
+        """Terminate the sandbox of `POST /kill/SANDBOX`; return whether it was running."""
+        sandbox_id = request.path.partition("/kill/")[2]
+        if self._store.sandbox(sandbox_id) is None:
+            return Response(404)
+        was_running = self._sandboxes.live(sandbox_id) is not None
+        self._sandboxes.terminate(sandbox_id)
+        await self._sandboxes.wait(sandbox_id, _KILL_SECONDS)
+        return Response(200, json.dumps({"was_running": was_running}).encode())
+
+    async def _get_log(self, request: Request) -> Response:
+        """Stream the output of `GET /log/SANDBOX`, or the server's own log of `GET /log`."""
+        sandbox_id = request.path.partition("/log/")[2]
+        if not sandbox_id:
+            return Response(200, stream=self._follow_server_log())
+        if self._store.sandbox(sandbox_id) is None or not self._logs.has(sandbox_id):
+            return Response(404)
+        return Response(200, stream=self._logs.follow(sandbox_id))
+
+    async def _follow_server_log(self) -> AsyncIterator[bytes]:
+        with self._state.server_log.open("rb") as file:
+            while True:
+                if data := file.read(65536):
+                    yield data
+                elif self.ending:
+                    return
+                else:
+                    await self.log_changed.wait()

@@ -1,0 +1,115 @@
+"""Read the address of a running server and send it HTTP requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modalrun.localmodal.storage.paths import StateDir
+
+VARIABLES = (
+    "MODAL_SERVER_URL",
+    "MODAL_TOKEN_ID",
+    "MODAL_TOKEN_SECRET",
+    "MODAL_ENVIRONMENT",
+    "MODAL_CONFIG_PATH",
+    "NO_PROXY",
+    "no_proxy",
+)
+"""The variables that `ServerInfo.environ` sets."""
+
+
+_ANSWER_LIMIT = 5.0
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """A running server. `started_at` is in seconds since 1970."""
+
+    url: str
+    token_id: str
+    token_secret: str
+    pid: int
+    state_dir: Path
+    version: str
+    started_at: float
+
+    def __repr__(self) -> str:
+        return f"ServerInfo(url={self.url!r}, pid={self.pid}, state_dir={str(self.state_dir)!r})"
+
+    def environ(self) -> dict[str, str]:
+        """The variables that point the Modal SDK and CLI to this server, and to nothing else.
+
+        They also keep the profiles of the user's ~/.modal.toml and a proxy out of the way (the SDK
+        honours HTTP_PROXY, also for 127.0.0.1).
+        """
+        local = ["127.0.0.1", "localhost"]
+        current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+        kept = [host for host in current.split(",") if host and host not in local]
+        no_proxy = ",".join([*kept, *local])
+        config = str(StateDir(self.state_dir).modal_config)
+        values = (self.url, self.token_id, self.token_secret, "main", config, no_proxy, no_proxy)
+        return dict(zip(VARIABLES, values, strict=True))
+
+
+class NoAnswerError(Exception):
+    """The server does not answer at its address."""
+
+
+def ask_parts(
+    info: ServerInfo, method: str, path: str, limit: float | None, body: bytes = b""
+) -> Iterator[bytes]:
+    """One HTTP request to the server; the body of its answer as it comes.
+
+    Args:
+        limit: Seconds to wait for each part; None to wait for as long as it takes.
+
+    Raises:
+        NoAnswerError: Nobody answers, or not with 200.
+    """
+    host, _, port = info.url.removeprefix("http://").partition(":")
+    request = (
+        f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
+        f"Authorization: Bearer {info.token_secret}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    answer = b""
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_LIMIT) as connection:
+            connection.sendall(request.encode() + body)
+            connection.settimeout(limit)
+            while b"\r\n\r\n" not in answer and (part := connection.recv(65536)):
+                answer += part
+            head, _, body = answer.partition(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise NoAnswerError(head.split(b"\r\n")[0].decode("latin-1"))
+            yield body
+            while part := connection.recv(65536):
+                yield part
+    except (OSError, ValueError) as error:
+        raise NoAnswerError(str(error)) from error
+
+
+def ask(info: ServerInfo, method: str, path: str, body: bytes = b"") -> bytes:
+    """One HTTP request to the server; the body of its answer. Raises NoAnswerError."""
+    return b"".join(ask_parts(info, method, path, _ANSWER_LIMIT, body))
+
+
+def read_info(state: StateDir) -> ServerInfo | None:
+    try:
+        values: dict[str, Any] = json.loads(state.info_file.read_text(encoding="utf-8"))
+        return ServerInfo(
+            url=values["url"],
+            token_id=values["token_id"],
+            token_secret=values["token_secret"],
+            pid=values["pid"],
+            state_dir=state.root,
+            version=values["version"],
+            started_at=values["started_at"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

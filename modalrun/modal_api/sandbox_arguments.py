@@ -1,0 +1,86 @@
+"""Turn sandbox specs into the arguments of `modal.Sandbox.create`, for run and step sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from modalrun.plan.image_recipe import CODE_FOLDER
+from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
+from modalrun.run.contract import GPU
+from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
+
+if TYPE_CHECKING:
+    import modal
+
+
+class SandboxArguments:
+    """Make the arguments for the sandboxes of one run."""
+
+    def __init__(
+        self, plan: RunPlan, secrets: Mapping[str, str], client: modal.Client | None = None
+    ) -> None:
+        """
+        Args:
+            plan: The run.
+            secrets: Environment variables that travel to every sandbox as a Modal secret.
+            client: The connection that secrets and volumes are looked up with; None for that of
+                the creation.
+        """
+        import modal
+
+        self._environment = plan.settings.modal_environment
+        self._makes_volumes = plan.target == "local"
+        self._client = client
+        self._own_secret = modal.Secret.from_dict(dict(secrets))
+        self._named: dict[str, Any] = {}
+
+    def of(self, spec: SandboxSpec, gpu: str | None) -> dict[str, Any]:
+        """Return the keyword arguments for a spec, all but app, image and client.
+
+        Args:
+            spec: The sandbox.
+            gpu: The one of its GPUs that is requested now.
+        """
+        import modal
+
+        secrets = [self._once(modal.Secret.from_name, name) for name in spec.secrets]
+        make = {"create_if_missing": self._makes_volumes}
+        volumes = {
+            path: self._once(modal.Volume.from_name, name, **make)
+            for name, path in spec.volumes.items()
+        }
+        return {
+            "name": spec.name,
+            "tags": dict(spec.tags),
+            "env": {**spec.env, **({GPU: gpu} if gpu else {})},
+            # Ours last: a named secret must not replace what the run needs to reach ZenML.
+            "secrets": [*secrets, self._own_secret],
+            "volumes": volumes,
+            "timeout": spec.timeout,
+            "workdir": CODE_FOLDER,
+            "gpu": gpu,
+            **_limited(spec.resources),
+            "cloud": spec.cloud,
+            "region": list(spec.regions) or None,
+        }
+
+    def _once(self, look_up: Callable[..., Any], name: str, **options: Any) -> Any:
+        """Return the same object for the same name: the SDK looks each object up once."""
+        key = f"{look_up.__qualname__} {name}"
+        if key not in self._named:
+            options |= {"environment_name": self._environment, "client": self._client}
+            self._named[key] = look_up(name, **options)
+        return self._named[key]
+
+
+def _limited(asked: Resources) -> dict[str, Any]:
+    """Return cores and MiB; with a limit, a pair of request and limit."""
+    cpu: Any = asked.cpu
+    memory: Any = asked.memory
+    if asked.cpu_limit is not None:
+        cpu = (cpu or MIN_CORES, asked.cpu_limit)
+    if asked.memory_limit is not None:
+        memory = (memory or MIN_MEMORY_MIB, asked.memory_limit)
+    return {"cpu": cpu, "memory": memory}

@@ -1,0 +1,41 @@
+"""Define the plan of a run: its sandboxes, and the origin of each of their values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from modalrun.plan.image_recipe import ImageRecipe
+from modalrun.run.run_plan import RunPlan
+from modalrun.spec.precedence import Value
+
+RUN_SANDBOX = ""
+"""The key of the run sandbox beside the names of steps."""
+
+
+@dataclass(frozen=True)
+class Plan(RunPlan):
+    """Hold a run's sandboxes before their images are built, and explain them.
+
+    Attributes:
+        images: Image recipes by the key that stands in `SandboxSpec.image`.
+        origins: The origin of each setting of the run as a whole.
+        sandbox_origins: By step, and under `RUN_SANDBOX`, the origin of each setting of a sandbox.
+        notes: Remarks for the user before the run.
+    """
+
+    images: Mapping[str, ImageRecipe] = field(default_factory=dict)
+    origins: Mapping[str, Value] = field(default_factory=dict)
+    sandbox_origins: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """The steps in the order they can run; the steps of one layer can run side by side."""
+        depth: dict[str, int] = {}
+        for step in self.steps:
+            depth[step.name] = 1 + max((depth[name] for name in step.upstream), default=-1)
+        rows: list[list[str]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
+        for name, row in depth.items():
+            rows[row].append(name)
+        return tuple(tuple(row) for row in rows)

@@ -1,0 +1,67 @@
+"""Plan a run in `per_step` mode: one sandbox for each step, and one for the driver. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from modalrun.plan import resources
+from modalrun.plan.deployment import StepView
+from modalrun.plan.model import RUN_SANDBOX
+from modalrun.plan.resources import Resolved
+from modalrun.plan.sandbox_planner import SandboxPlanner
+from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
+from modalrun.run.manifest import MANIFEST_FILE
+from modalrun.run.run_plan import PlannedStep, RunSettings
+from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.spec.precedence import Origin, Value
+
+_DRIVER = Resolved(
+    resources.DRIVER,
+    {
+        "cpu_count": Value.at(resources.DRIVER_CORES, Origin.DEFAULT, "driver"),
+        "memory": Value.at(f"{resources.DRIVER_MEMORY_MIB}MiB", Origin.DEFAULT, "driver"),
+    },
+)
+
+
+def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[PlannedStep, ...]]:
+    """Plan a small CPU sandbox for the driver, and one with its own values for each step.
+
+    Raises:
+        UsageError: The resources of a step can't be resolved.
+    """
+    deployment = planner.deployment
+    driver = planner.sandbox(
+        RUN_SANDBOX,
+        DYNAMIC_MODULE if deployment.dynamic else DRIVER_MODULE,
+        MANIFEST_FILE,
+        resolved=_DRIVER,
+        docker=deployment.docker,
+        layers=planner.layers,
+    )
+    if not deployment.dynamic:
+        # The inline steps of a dynamic pipeline run there and use both.
+        driver = replace(driver, secrets=(), volumes={})
+    return driver, tuple(_planned(planner, step, driver.timeout) for step in deployment.steps)
+
+
+def _planned(planner: SandboxPlanner, step: StepView, run_timeout: int) -> PlannedStep:
+    layer = planner.step_layer(step)
+    resolved = resources.of_step(step.name, planner.layers, layer, local=planner.local)
+    planner.note_step(step.name, resolved.notes)
+    ignored = sorted(one.name for one in fields(RunSettings) if layer.get(one.name) is not None)
+    if ignored:
+        text = f"{', '.join(ignored)}: no effect on a step, set it on the pipeline"
+        planner.note_step(step.name, [text])
+    sandbox = planner.sandbox(
+        step.name,
+        "modalrun.driver.step",
+        resolved=resolved,
+        docker=planner.deployment.docker if step.docker is None else step.docker,
+        layers={Origin.CODE_STEP: layer, **planner.layers},
+        longest=run_timeout,
+    )
+    timeout = planner.origins[step.name]["timeout"].value
+    if timeout > run_timeout:
+        planner.note_step(step.name, [f"timeout {timeout} is cut to the run's, {run_timeout} s"])
+    return replace(step.planned, sandbox=sandbox)

@@ -1,0 +1,140 @@
+"""Resolve the settings of sandboxes: the part of planning that both modes share. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.image_recipe import ImageRecipe
+from modalrun.plan.resources import Resolved
+from modalrun.run.contract import TIMEOUT
+from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
+from modalrun.spec.fields import MAX_TIMEOUT_SECONDS
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve_or
+
+BuildRecipe = Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]]
+"""Docker settings and the setting `image` -> a recipe, and notes for the user."""
+
+
+class SandboxPlanner:
+    """Make the sandbox specs of one plan, and collect what explains them.
+
+    Attributes:
+        deployment: The compiled pipeline.
+        layers: The settings of the pipeline, flat, and the component's defaults.
+        local: Whether the run is for the local Modal server.
+        images: The recipes of all images so far, by key.
+        origins: By step, and under `RUN_SANDBOX`, the origin of each setting.
+    """
+
+    def __init__(
+        self, deployment: Deployment, *, python: str, build_recipe: BuildRecipe, local: bool
+    ) -> None:
+        self.deployment = deployment
+        self.layers: Layers = {
+            Origin.CODE_PIPELINE: flatten(_without_component(deployment.written)),
+            Origin.COMPONENT: deployment.written.get(Origin.COMPONENT, SettingsLayer()),
+        }
+        self.local = local
+        self.images: dict[str, ImageRecipe] = {}
+        self.origins: dict[str, Mapping[str, Value]] = {}
+        self._python = python
+        self._build_recipe = build_recipe
+        self._made: list[tuple[tuple[Mapping[str, Any], Any], str]] = []
+        self._notes: list[str] = []
+        self._step_notes: dict[str, list[str]] = {}
+
+    def step_layer(self, step: StepView) -> SettingsLayer:
+        """Return the settings of a step itself, as if they were written in one place."""
+        return flatten(_without_component(self.deployment.written), step.written)
+
+    def sandbox(
+        self,
+        name: str,
+        module: str,
+        *arguments: str,
+        resolved: Resolved,
+        docker: Mapping[str, Any],
+        layers: Layers,
+        longest: int = MAX_TIMEOUT_SECONDS,
+    ) -> SandboxSpec:
+        """Resolve the spec of one sandbox.
+
+        Args:
+            name: The step's name, or `RUN_SANDBOX`.
+            module: The module that runs in it, under the supervisor.
+            arguments: The module's arguments.
+            resolved: Its resources.
+            docker: The Docker settings of its image.
+            layers: Its settings, by place.
+            longest: The bound on its timeout, in seconds.
+        """
+        values = {
+            "timeout": resolve_or("timeout", MAX_TIMEOUT_SECONDS, layers),
+            **{
+                setting: resolve_or(setting, None, layers)
+                for setting in ("cloud", "region", "secrets", "volumes", "image")
+            },
+        }
+        self.origins[name] = {**resolved.origins, **values}
+        timeout = min(values["timeout"].value, longest)
+        region = values["region"].value
+        image = self._image(docker, values["image"].value)
+        env = {"PYTHONUNBUFFERED": "1", TIMEOUT: str(timeout)}
+        if not self.local:
+            env["PYTHONPATH"] = self.images[image].python_path
+        return SandboxSpec(
+            command=(self._python, "-m", "modalrun.driver.supervisor", module, *arguments),
+            image=image,
+            resources=resolved.resources,
+            timeout=timeout,
+            cloud=values["cloud"].value,
+            regions=(region,) if isinstance(region, str) else tuple(region or ()),
+            env=env,
+            secrets=tuple(dict.fromkeys(values["secrets"].value or ())),
+            volumes=values["volumes"].value or {},
+            tags={
+                TAG_ROLE: "step" if name else "run",
+                **({TAG_STEP: fit(name, MAX_TAG)} if name else {}),
+                TAG_PIPELINE: fit(self.deployment.pipeline, MAX_TAG),
+            },
+        )
+
+    def note(self, *texts: str) -> None:
+        """Add notes about the run as a whole."""
+        self._notes += texts
+
+    def note_step(self, step: str, texts: Iterable[str]) -> None:
+        """Add notes about a step."""
+        for text in texts:
+            self._step_notes.setdefault(text, []).append(step)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return all notes; the same note about many steps comes once."""
+        grouped = (f"{some_steps(names)}: {text}" for text, names in self._step_notes.items())
+        return (*dict.fromkeys(self._notes), *grouped)
+
+    def _image(self, docker: Mapping[str, Any], image: Any) -> str:
+        for made, key in self._made:
+            if made == (docker, image):
+                return key
+        recipe, notes = self._build_recipe(docker, image)
+        self.note(*notes)
+        keys = {known: key for key, known in self.images.items()}
+        key = keys.get(recipe, f"image-{len(keys)}")
+        self.images[key] = recipe
+        self._made.append(((docker, image), key))
+        return key
+
+
+def some_steps(names: Sequence[str]) -> str:
+    """Return the names of some steps as text, at most five of them."""
+    shown = ", ".join(f"'{name}'" for name in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"step{'s' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _without_component(layers: Layers) -> Layers:
+    return {origin: layer for origin, layer in layers.items() if origin is not Origin.COMPONENT}

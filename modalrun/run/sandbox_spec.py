@@ -1,0 +1,62 @@
+"""Define a sandbox as it is planned, carried in the manifest and created. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Hold the GPU, CPU and memory that one sandbox requests.
+
+    Attributes:
+        gpus: GPU types with their count as Modal writes them ("A100", "A100:2"), the preferred one
+            first: where Modal has none of it, the next is requested. Empty for a CPU sandbox.
+        cpu: Physical cores; None for Modal's default.
+        memory: MiB; None for Modal's default.
+        cpu_limit: The most cores that it may use; None for Modal's own limit.
+        memory_limit: The most MiB that it may use; None for Modal's own limit.
+    """
+
+    gpus: tuple[str, ...] = ()
+    cpu: float | None = None
+    memory: int | None = None
+    cpu_limit: float | None = None
+    memory_limit: int | None = None
+
+    @property
+    def gpu(self) -> str | None:
+        """The preferred GPU; None for a CPU sandbox."""
+        return next(iter(self.gpus), None)
+
+
+@dataclass(frozen=True)
+class SandboxSpec:
+    """Hold everything that `modal.Sandbox.create` needs for one sandbox, except secret values.
+
+    Attributes:
+        command: Program and arguments.
+        image: Its image: a key of `Plan.images` until that is built, then Modal's id ("im-...").
+        resources: GPU, CPU and memory.
+        timeout: Seconds until Modal ends it.
+        cloud: Cloud provider; None lets Modal choose.
+        regions: Regions to choose from; empty lets Modal choose.
+        env: Plain environment variables; never secrets.
+        secrets: The names of Modal secrets.
+        volumes: Modal volumes: name -> absolute path.
+        name: Unique among the running sandboxes of its app; set once the run exists.
+        tags: Tags that `status` and `stop` find it by; complete once the run exists.
+    """
+
+    command: tuple[str, ...]
+    image: str
+    resources: Resources
+    timeout: int
+    cloud: str | None = None
+    regions: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,108 @@
+"""Record the end of a run whose sandbox has ended: lost, paused, alive, unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from modalrun.control.reconcile import Reconciled, reconcile
+from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
+from modalrun.run.metadata import RunMetadata
+from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.status import RunStatus, SandboxState, derive_status
+from tests.unit.fakes import Effects, FakeZenML
+
+PIPELINE = RunMetadata("modal", "pipeline", "an-app", "ap-1", "sb-1", 600)
+PER_STEP = replace(PIPELINE, mode="per_step")
+KILLED = SandboxState("ended", read_exit(137))
+UNKNOWN = SandboxState("unknown", problem="Modal can't be reached.")
+
+
+class Bench:
+    """A run's record, and the state of its sandboxes."""
+
+    def __init__(
+        self, modal: SandboxState, metadata: RunMetadata | None = PIPELINE, status: str = "running"
+    ) -> None:
+        self.effects = Effects()
+        self.zenml = FakeZenML(self.effects, status)
+        self.zenml.run = replace(self.zenml.run, metadata=metadata)
+        self.modal = modal
+
+    @property
+    def status(self) -> RunStatus:
+        return derive_status(self.zenml.run, (), self.modal)
+
+    def reconcile(self, *, force: bool = False) -> Reconciled:
+        return reconcile(self.status, force=force, zenml=self.zenml)
+
+
+def test_a_lost_run_is_recorded_as_failed() -> None:
+    bench = Bench(KILLED)
+    done = bench.reconcile()
+    assert done.changed
+    assert done.status.run.status == "failed"
+    assert done.text == (
+        "The run's sandbox ended with exit code 137: the run is now recorded as 'failed'."
+    )
+    assert bench.zenml.reasons == [
+        "The run sandbox ended with exit code 137; recorded by 'modalrun reconcile'."
+    ]
+
+
+def test_a_lost_run_that_was_stopping_is_recorded_as_stopped() -> None:
+    assert Bench(KILLED, status="stopping").reconcile().status.run.status == "stopped"
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "stopped"])
+def test_a_finished_run_is_left_as_it_is(status: str) -> None:
+    bench = Bench(KILLED, status=status)
+    done = bench.reconcile(force=True)
+    assert not done.changed
+    assert done.text == f"The run is recorded as '{status}' already."
+    assert not bench.effects
+
+
+def test_a_run_that_is_alive_is_left_as_it_is() -> None:
+    bench = Bench(SandboxState("running"))
+    done = bench.reconcile(force=True)
+    assert (done.changed, bench.effects) == (False, [])
+    assert "its sandbox runs" in done.text
+
+
+def test_a_paused_run_is_left_as_it_is() -> None:
+    bench = Bench(SandboxState("ended", read_exit(0)), status="paused")
+    done = bench.reconcile(force=True)
+    assert (done.changed, bench.effects) == (False, [])
+    assert "paused" in done.text
+
+
+def test_a_run_without_a_driver_whose_steps_run_is_refused() -> None:
+    state = SandboxState("ended", read_exit(137), step_sandboxes=frozenset({"sb-2"}))
+    bench = Bench(state, PER_STEP)
+    with pytest.raises(UsageError) as caught:
+        bench.reconcile(force=True)
+    assert caught.value.message.endswith("Nothing was changed.")
+    assert "modalrun resume" in str(caught.value.hint)
+    assert not bench.effects
+
+
+@pytest.mark.parametrize(
+    ("modal", "metadata", "error"),
+    [
+        (UNKNOWN, PIPELINE, ConnectionLostError),
+        (replace(UNKNOWN, not_found=True), PIPELINE, NotFoundError),
+        (SandboxState("not asked"), None, UsageError),
+    ],
+)
+def test_an_unknown_state_is_recorded_only_by_force(
+    modal: SandboxState, metadata: RunMetadata | None, error: type[Exception]
+) -> None:
+    bench = Bench(modal, metadata)
+    with pytest.raises(error, match="Nothing was changed"):
+        bench.reconcile()
+    assert not bench.effects
+    done = bench.reconcile(force=True)
+    assert done.changed
+    assert done.text.startswith("The run's sandbox could not be found")

@@ -1,0 +1,168 @@
+"""Start another driver for a run whose driver has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modalrun.control.resume import resume
+from modalrun.errors import ConnectionLostError, UsageError
+from modalrun.observe.attach import RunHandle
+from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.metadata import RunMetadata
+from modalrun.run.run_plan import PlannedStep
+from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.preflight import check
+from modalrun.submit.source_changes import hashes_to_store
+from modalrun.submit.source_tree import digest, hashes
+from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeZenML, compiled
+
+METADATA = RunMetadata("local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
+
+
+class Bench:
+    """A `per_step` run on fakes, and its source tree of two files."""
+
+    def __init__(self, spec: RunSpec, root: Path) -> None:
+        self.effects = Effects()
+        self.zenml = FakeZenML(self.effects)
+        self.modal = FakeModal(self.effects)
+        self.observer = FakeObserver()
+        self.root = root
+        steps = (PlannedStep("load"), PlannedStep("train", ("load",)))
+        job = check(spec, compiled(*steps, mode="per_step"), FakeObserver(), modal=self.modal)
+        self.effects.clear()
+        files = hashes(root)
+        source = Source(root, digest(files), hashes_to_store(files))
+        plan = job.plan.with_images({one.image: "im-1" for one in job.plan.sandboxes})
+        self.zenml.manifest = RunManifest(RUN_ID, plan, "fail_fast", source)
+        self.zenml.run = replace(self.zenml.run, metadata=METADATA)
+
+    def resume(self, source_root: Path | None = None) -> RunHandle | str:
+        return resume(
+            RUN_ID, self.observer, source_root=source_root, zenml=self.zenml, modal=self.modal
+        )
+
+    def resumed(self, source_root: Path | None = None) -> RunHandle:
+        handle = self.resume(source_root)
+        assert isinstance(handle, RunHandle)
+        handle.recording.join()
+        return handle
+
+
+@pytest.fixture
+def bench(tmp_path: Path, load: Callable[[str], RunSpec]) -> Bench:
+    root = tmp_path / "src"
+    root.mkdir()
+    (root / "training.py").write_text("1")
+    (root / "data.py").write_text("2")
+    spec = load("pipeline: training.pipeline\ntarget: local\nsource_root: src\n")
+    return Bench(spec, root)
+
+
+def test_another_driver_takes_over(bench: Bench) -> None:
+    handle = bench.resumed()
+    assert bench.effects == ["connect local", "create sandbox", "record sandbox"]
+    assert handle.resumed
+    assert (handle.run_id, handle.sandbox.id, handle.steps) == (RUN_ID, "sb-new", ("load", "train"))
+    request = bench.modal.request
+    assert request["spec"].name == f"modalrun-{RUN_ID}"
+    assert request["spec"].env["MODALRUN_TAKE_OVER"] == "1"
+    assert request["spec"].image == "im-1"
+    assert request["earlier"] == "sb-2"
+    assert request["files"] == ["data.py", "training.py"]
+    assert request["secrets"]["ZENML_STORE_API_TOKEN"] == "secret"
+    assert request["secrets"]["MODAL_TOKEN_SECRET"] == "as-1"
+    assert bench.zenml.metadata["modalrun_sandbox_id"] == "sb-new"
+    assert bench.zenml.metadata["modalrun_earlier"] == "sb-1,sb-2"
+
+
+def test_a_run_sandbox_that_was_never_recorded_counts_as_earlier(bench: Bench) -> None:
+    bench.modal.last = "sb-3"
+    bench.resumed()
+    assert bench.modal.request["earlier"] == "sb-3"
+    assert bench.zenml.metadata["modalrun_earlier"] == "sb-1,sb-2,sb-3"
+
+
+def test_a_stop_request_does_not_end_the_new_driver(bench: Bench) -> None:
+    bench.zenml.stopping = True
+    bench.resumed()
+    assert "end sandboxes" not in bench.effects
+
+
+def test_a_finished_run_is_left_as_it_is(bench: Bench) -> None:
+    bench.zenml.run = replace(bench.zenml.run, status="completed")
+    assert bench.resume() == (f"The run {RUN_ID} has ended: completed. There is nothing to resume.")
+    assert not bench.effects
+
+
+def test_a_run_whose_driver_runs_is_left_as_it_is(bench: Bench) -> None:
+    bench.modal.existing = "sb-2"
+    answer = bench.resume()
+    assert isinstance(answer, str)
+    assert "sb-2" in answer
+    assert bench.effects == ["connect local"]
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "hint"),
+    [("running", "no driver", "mode: per_step"), ("paused", "somebody's answer", "resume")],
+)
+def test_a_run_without_a_driver_is_refused(bench: Bench, status: str, text: str, hint: str) -> None:
+    bench.zenml.manifest = None
+    bench.zenml.run = replace(bench.zenml.run, status=status)
+    with pytest.raises(UsageError, match=text) as caught:
+        bench.resume()
+    assert hint in str(caught.value.hint)
+    assert not bench.effects
+
+
+def test_a_changed_source_tree_is_refused(bench: Bench) -> None:
+    (bench.root / "training.py").write_text("changed")
+    (bench.root / "data.py").unlink()
+    with pytest.raises(UsageError, match=r"training\.py \(changed\), data\.py \(missing\)"):
+        bench.resume()
+    assert bench.effects == ["connect local"]
+
+
+def test_a_source_tree_that_is_not_here_is_refused(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not on this machine"):
+        bench.resume(tmp_path / "elsewhere")
+    assert bench.effects == ["connect local"]
+
+
+def test_new_files_are_left_out_and_named(bench: Bench) -> None:
+    (bench.root / "notes.py").write_text("3")
+    bench.resumed()
+    assert bench.modal.request["files"] == ["data.py", "training.py"]
+    assert bench.observer.lines[0] == "note: not submitted with the run, left out: notes.py"
+
+
+def test_the_tree_at_another_place(bench: Bench, tmp_path: Path) -> None:
+    bench.root.rename(tmp_path / "moved")
+    bench.resumed(tmp_path / "moved")
+    assert bench.modal.request["files"] == ["data.py", "training.py"]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_large_tree_is_compared_as_a_whole(bench: Bench, changed: bool) -> None:
+    assert bench.zenml.manifest is not None
+    source = replace(bench.zenml.manifest.source, files={})
+    bench.zenml.manifest = replace(bench.zenml.manifest, source=source)
+    if changed:
+        (bench.root / "notes.py").write_text("3")
+        with pytest.raises(UsageError, match="only the total hash is stored"):
+            bench.resume()
+    else:
+        bench.resumed()
+
+
+def test_a_failed_creation_leaves_the_record_open(bench: Bench) -> None:
+    bench.effects.errors["create sandbox"] = ConnectionLostError("Modal does not answer.")
+    with pytest.raises(ConnectionLostError):
+        bench.resume()
+    assert bench.effects[-1] == "create sandbox"
+    assert bench.zenml.run.status == "running"

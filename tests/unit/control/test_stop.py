@@ -1,0 +1,235 @@
+"""Stop a run: gracefully, by force, while it is submitted, and after its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from modalrun.control import stop as stopping
+from modalrun.control.stop import Stopped, by_force
+from modalrun.errors import ConnectionLostError, NotFoundError
+from modalrun.run.metadata import Announced, RunMetadata
+from tests.unit.fakes import RUN_ID, Effects, FakeClock, FakeModal, FakeZenML
+
+METADATA = RunMetadata("modal", "per_step", "an-app", "ap-1", "sb-1", 600)
+
+
+class Bench:
+    """A run and everything that `stop` uses."""
+
+    def __init__(self, status: str = "running", *, started: bool = True) -> None:
+        self.effects = Effects()
+        self.zenml = FakeZenML(self.effects, status)
+        self.modal = FakeModal(self.effects)
+        self.clock = FakeClock()
+        self.messages: list[str] = []
+        if started:
+            self.zenml.run = replace(self.zenml.run, metadata=METADATA)
+
+    def stop(self, *, force: bool = False, wait: bool = True) -> Stopped:
+        return stopping.stop(
+            RUN_ID,
+            force=force,
+            wait=wait,
+            say=self.messages.append,
+            zenml=self.zenml,
+            modal=self.modal,
+            clock=self.clock,
+        )
+
+    def announce(self, *, withdrawn: bool = False) -> None:
+        announced = Announced("modal", "an-app", None, withdrawn)
+        self.zenml.run = replace(self.zenml.run, announced=announced)
+
+
+def test_graceful_waits_for_the_driver_and_records_the_end() -> None:
+    bench = Bench()
+    bench.zenml.unfinished = ("train", "test")
+    stopped = bench.stop()
+    assert stopped == Stopped(RUN_ID, "stopped", f"The run {RUN_ID} is stopped.")
+    assert bench.effects == [
+        "connect modal",
+        "ask to stop",
+        "record stop request",
+        "wait for the run sandbox",
+        "finalize run",
+    ]
+    assert bench.messages == [
+        "The run was asked to stop; waiting for the running steps to finish: train, test.",
+        "Ctrl-C detaches; --force ends it now.",
+    ]
+
+
+def test_graceful_without_waiting() -> None:
+    bench = Bench()
+    assert bench.stop(wait=False).headline == f"The run {RUN_ID} was asked to stop."
+    assert bench.effects == ["connect modal", "ask to stop", "record stop request"]
+    assert not bench.messages
+
+
+def test_graceful_without_a_driver_waits_for_its_steps() -> None:
+    bench = Bench()
+    bench.modal.sandboxes.run, bench.modal.sandboxes.steps = 0, 2
+    assert bench.stop().status == "stopped"
+    assert bench.effects == ["connect modal", "ask to stop", "wait for steps", "finalize run"]
+    assert bench.messages == [
+        "The run has no driver any more; step sandboxes that still run: 2. Waiting for them to"
+        " finish."
+    ]
+
+
+def test_graceful_without_a_driver_and_without_waiting_changes_nothing() -> None:
+    bench = Bench()
+    bench.modal.sandboxes.run, bench.modal.sandboxes.steps = 0, 2
+    stopped = bench.stop(wait=False)
+    assert stopped.status == "running"
+    assert "step sandboxes that still run: 2" in stopped.headline
+    assert f"modalrun stop {RUN_ID}" in stopped.headline
+    assert bench.effects == ["connect modal", "ask to stop"]
+
+
+def test_a_run_that_completes_before_it_stops() -> None:
+    bench = Bench()
+
+    def complete() -> None:
+        if "finalize run" in bench.effects:
+            bench.zenml.run = replace(bench.zenml.run, status="completed")
+
+    bench.zenml.on_read = complete
+    headline = f"The run {RUN_ID} ended before it stopped: completed."
+    assert bench.stop() == Stopped(RUN_ID, "completed", headline)
+
+
+def test_by_force_ends_sandboxes_between_two_records() -> None:
+    bench = Bench()
+    assert bench.stop(force=True).headline == f"The run {RUN_ID} is stopped."
+    assert bench.effects == [
+        "connect modal",
+        "mark stopping",
+        "end sandboxes",
+        "finalize run",
+        "end sandboxes",
+    ]
+    assert bench.zenml.reasons == ["The run was stopped by force."]
+
+
+def test_by_force_without_waiting_ends_sandboxes_once() -> None:
+    bench = Bench()
+    bench.stop(force=True, wait=False)
+    assert bench.effects.count("end sandboxes") == 1
+
+
+def test_by_force_ends_sandboxes_while_zenml_is_away() -> None:
+    bench = Bench()
+    bench.effects.errors["mark stopping"] = ConnectionLostError("ZenML does not answer.")
+    with pytest.raises(ConnectionLostError) as caught:
+        by_force(RUN_ID, bench.modal.sandboxes, zenml=bench.zenml)
+    assert bench.effects == ["mark stopping", "end sandboxes"]
+    assert "have ended" in caught.value.message
+    assert "ZenML does not answer." in caught.value.message
+    assert f"modalrun stop {RUN_ID}" in str(caught.value.hint)
+
+
+def test_sandboxes_that_may_still_run_leave_the_record_open() -> None:
+    bench = Bench()
+    bench.effects.errors["end sandboxes"] = ConnectionLostError("Modal does not answer.")
+    with pytest.raises(ConnectionLostError, match="Modal does not answer"):
+        bench.stop(force=True)
+    assert "finalize run" not in bench.effects
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_finished_run_is_left_as_it_is(force: bool) -> None:
+    bench = Bench("completed", started=force)
+    bench.modal.sandboxes.run = 0
+    stopped = bench.stop(force=force)
+    assert stopped.headline == f"The run {RUN_ID} has ended already: completed."
+    assert not {"mark stopping", "finalize run"} & set(bench.effects)
+
+
+@pytest.mark.parametrize(("left", "text"), [(1, "one sandbox"), (3, "3 sandboxes")])
+def test_force_ends_what_a_finished_run_left_running(left: int, text: str) -> None:
+    bench = Bench("failed")
+    bench.modal.sandboxes.run, bench.modal.sandboxes.steps = 0, left
+    assert f"Terminated {text} that still ran." in bench.stop(force=True).headline
+
+
+def test_the_token_of_the_stack_is_used() -> None:
+    bench = Bench()
+    bench.zenml.credentials = ("ak-1", "as-1")
+    bench.stop()
+    assert bench.modal.credentials == ("ak-1", "as-1")
+
+
+def test_a_submission_is_cancelled_by_its_own_process() -> None:
+    bench = Bench(started=False)
+    bench.announce()
+
+    def withdraw() -> None:
+        if "mark stopping" in bench.effects:
+            bench.announce(withdrawn=True)
+
+    bench.zenml.on_read = withdraw
+    assert bench.stop().status == "stopped"
+    assert bench.effects == ["mark stopping", "connect modal", "end sandboxes", "finalize run"]
+    assert bench.clock.now < stopping.CANCEL_SECONDS
+    assert bench.messages == ["The run is still being submitted; waiting until that is cancelled."]
+
+
+def test_a_submission_whose_process_is_gone_is_ended_here() -> None:
+    bench = Bench(started=False)
+    bench.announce()
+    assert bench.stop().status == "stopped"
+    assert bench.clock.now >= stopping.CANCEL_SECONDS
+    assert bench.effects[-2:] == ["end sandboxes", "finalize run"]
+
+
+def test_a_submission_whose_app_was_not_created_yet() -> None:
+    bench = Bench(started=False)
+    bench.announce(withdrawn=True)
+    bench.modal.app = None
+    assert bench.stop().status == "stopped"
+    assert "end sandboxes" not in bench.effects
+
+
+def test_a_submission_is_not_waited_for() -> None:
+    bench = Bench(started=False)
+    bench.announce()
+    assert bench.stop(wait=False).headline == f"The run {RUN_ID} was asked to stop."
+    assert bench.effects == ["mark stopping"]
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_a_submission_that_gets_its_sandbox_meanwhile_is_stopped(announced: bool) -> None:
+    bench = Bench(started=False)
+    if announced:
+        bench.announce()
+
+    def start() -> None:
+        if bench.clock.now > 1:
+            bench.zenml.run = replace(bench.zenml.run, metadata=METADATA)
+
+    bench.zenml.on_read = start
+    assert bench.stop().status == "stopped"
+    assert "ask to stop" in bench.effects
+
+
+def test_a_submission_that_fails_meanwhile() -> None:
+    bench = Bench(started=False)
+
+    def fail() -> None:
+        if bench.clock.now:
+            bench.zenml.run = replace(bench.zenml.run, status="failed")
+
+    bench.zenml.on_read = fail
+    assert bench.stop().headline == f"The run {RUN_ID} has ended already: failed."
+    assert not bench.effects
+
+
+def test_a_run_that_has_no_sandbox_on_record() -> None:
+    bench = Bench(started=False)
+    with pytest.raises(NotFoundError, match="no sandbox on record"):
+        bench.stop()
+    assert bench.clock.now > stopping.ANNOUNCE_SECONDS
+    assert not bench.effects

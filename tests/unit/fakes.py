@@ -1,0 +1,304 @@
+"""Fakes of the two gateways: they hold a run's state and log every effect in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.termination import RunSandboxes
+from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.stack import StackFacts
+from modalrun.run.manifest import RunManifest
+from modalrun.run.records import CreatedRun, RunRecord, StepRecord
+from modalrun.run.run_plan import PlannedStep
+from modalrun.spec.precedence import Origin, SettingsLayer
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling.compile import Compiled
+
+NOW = datetime(2026, 11, 28, tzinfo=timezone.utc)
+RUN_ID = "11111111-2222-3333-4444-555555555555"
+
+
+class Effects(list[str]):
+    """What the fakes were asked to do, in order; an effect can be made to fail.
+
+    Attributes:
+        errors: The effect -> the error that it raises, after it is logged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[str, BaseException] = {}
+
+    def add(self, effect: str) -> None:
+        self.append(effect)
+        if effect in self.errors:
+            raise self.errors[effect]
+
+
+class FakeObserver:
+    """A `RunObserver` that keeps what it receives."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.phases: list[str] = []
+        self.on_line: Callable[[str], None] = lambda _: None
+
+    def phase(self, text: str) -> None:
+        self.phases.append(text)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        self.lines.append(text)
+        self.on_line(text)
+
+    def begin(self, *_: Any) -> None: ...
+
+    def event(self, *_: Any) -> None: ...
+
+    def line(self, *_: Any) -> None: ...
+
+    def question(self, text: str | None) -> None: ...
+
+
+class FakeConnection(Connection):
+    """A connection to nothing."""
+
+    def __init__(self, credentials: tuple[str, str] | None = None) -> None:
+        self.credentials = credentials
+
+    def driver_environment(self) -> dict[str, str]:
+        return {"MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}
+
+
+class FakeSandbox(RunningSandbox):
+    """A run sandbox that exists as far as its id is known."""
+
+    def __init__(self, sandbox_id: str, gpu: str | None = None) -> None:
+        self.id = sandbox_id
+        self.app_id = "ap-1"
+        self.gpu = gpu
+
+    @property
+    def url(self) -> str | None:
+        return None
+
+
+class FakeSandboxes(RunSandboxes):
+    """All sandboxes of a run: counts of those that are still running."""
+
+    def __init__(self, effects: Effects, run: int = 1, steps: int = 0) -> None:
+        self.effects = effects
+        self.run = run
+        self.steps = steps
+
+    def end(self, *, wait: bool = True, seconds: float = 0) -> int:
+        self.effects.add("end sandboxes")
+        ended, self.run, self.steps = self.run + self.steps, 0, 0
+        return ended
+
+    def ask_to_stop(self) -> bool:
+        self.effects.add("ask to stop")
+        return bool(self.run)
+
+    def wait(self) -> None:
+        self.effects.add("wait for the run sandbox")
+        self.run = 0
+
+    def wait_for_steps(self) -> None:
+        self.effects.add("wait for steps")
+        self.steps = 0
+
+    def running(self, role: str | None = None) -> list[Any]:
+        count = {"step": self.steps, "run": self.run}.get(role or "", self.steps + self.run)
+        return [SimpleNamespace(object_id=f"sb-{n}") for n in range(count)]
+
+
+class FakeModal(ModalGateway):
+    """Modal with at most one run.
+
+    Attributes:
+        sandbox: The sandbox that a creation returns.
+        existing: The id of a run sandbox that runs already.
+        last: The id of the last run sandbox, which may have ended.
+        sandboxes: All sandboxes of the run.
+        request: The arguments of the last creation.
+        on_create: Called with the keyword arguments of each creation.
+        app: The id of the app that `app_id` finds.
+    """
+
+    def __init__(self, effects: Effects) -> None:
+        self.effects = effects
+        self.sandbox = FakeSandbox("sb-new")
+        self.existing: str | None = None
+        self.last: str | None = None
+        self.sandboxes = FakeSandboxes(effects)
+        self.request: dict[str, Any] = {}
+        self.on_create: Callable[[dict[str, Any]], None] = lambda _: None
+        self.app: str | None = "ap-1"
+        self.needs: AccountNeeds | None = None
+        self.credentials: tuple[str, str] | None = None
+
+    def connect(self, target: str, *, credentials: tuple[str, str] | None = None) -> Connection:
+        self.effects.add(f"connect {target}")
+        self.credentials = credentials
+        return FakeConnection(credentials)
+
+    def check_names(self, connection: Connection, needs: AccountNeeds) -> None:
+        self.effects.add("check names")
+        self.needs = needs
+
+    def check_workspace(self, connection: Connection, needs: AccountNeeds) -> None:
+        self.effects.add("check workspace")
+
+    def build_images(self, connection: Connection, plan: Any, *_: Any) -> dict[Any, str]:
+        self.effects.add("build images")
+        return {sandbox.image: "im-1" for sandbox in plan.sandboxes}
+
+    def create_run_sandbox(
+        self,
+        connection: Connection,
+        plan: Any,
+        spec: Any,
+        secrets: Mapping[str, str],
+        source: Path,
+        **options: Any,
+    ) -> RunningSandbox:
+        self.request = {"spec": spec, "secrets": dict(secrets), **options}
+        self.request["files"] = sorted(p.name for p in source.rglob("*") if p.is_file())
+        self.on_create(options)
+        self.effects.add("create sandbox")
+        return self.sandbox
+
+    def find_running(self, connection: Connection, plan: Any, spec: Any) -> str | None:
+        return self.existing
+
+    def find_last(self, connection: Connection, plan: Any, spec: Any) -> str | None:
+        return self.last
+
+    def terminate(self, connection: Connection, plan: Any, spec: Any) -> None:
+        self.effects.add(f"terminate {spec.name}")
+
+    def sandboxes_of(self, *_: Any) -> RunSandboxes:
+        return self.sandboxes
+
+    def app_id(self, connection: Connection, name: str, environment: str | None) -> str | None:
+        return self.app
+
+
+class FakeZenML:
+    """ZenML with one run: a `ZenMLGateway`.
+
+    Attributes:
+        run: The run's record; `read_run` returns it.
+        on_read: Called at each `read_run`, before it returns.
+        metadata: What was stored with the run.
+        created: The placeholder run.
+        stopping: Whether somebody has stopped the run.
+        unfinished: The steps that are unfinished.
+        credentials: The token of the stack's orchestrator.
+        reasons: Why the run was finalized, each time.
+    """
+
+    def __init__(self, effects: Effects, status: str = "running") -> None:
+        self.effects = effects
+        self.run = RunRecord(RUN_ID, "a-run", "training", status, NOW)
+        self.on_read: Callable[[], None] = lambda: None
+        self.metadata: dict[str, Any] = {}
+        self.created = CreatedRun(RUN_ID, "a-run", None, {"ZENML_STORE_API_TOKEN": "secret"})
+        self.stopping = False
+        self.unfinished: tuple[str, ...] = ()
+        self.credentials: tuple[str, str] | None = None
+        self.manifest: RunManifest | None = None
+        self.reasons: list[str] = []
+
+    def create_run(self) -> CreatedRun:
+        self.effects.add("create run")
+        return self.created
+
+    def resolve_images(self, plan: Any, compiled: Any) -> tuple[Any, None]:
+        return plan, None
+
+    def publish_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> None:
+        self.effects.add("publish metadata")
+        self.metadata |= metadata
+
+    def record_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:
+        self.effects.add("record sandbox")
+        self.metadata |= metadata
+        return self.stopping
+
+    def stop_requested(self, run_id: str) -> bool:
+        return self.stopping
+
+    def record_stop_request(self, run_id: str) -> None:
+        self.effects.add("record stop request")
+
+    def mark_stopping(self, run_id: str, reason: str) -> bool:
+        self.effects.add("mark stopping")
+        self.run = replace(self.run, status="stopping")
+        return True
+
+    def finalize_run(self, run_id: str, reason: str, *, stopped: bool = False) -> bool:
+        self.effects.add("finalize run")
+        self.reasons.append(reason)
+        if self.run.finished:
+            return False
+        ends_stopped = stopped or self.run.status == "stopping"
+        self.run = replace(self.run, status="stopped" if ends_stopped else "failed")
+        return True
+
+    def read_run(self, run_id: str) -> RunRecord:
+        self.on_read()
+        return self.run
+
+    def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
+        return self.run, ()
+
+    def read_manifest(self, run_id: str) -> RunManifest | None:
+        return self.manifest
+
+    def driver_environment(self, run_id: str) -> dict[str, str]:
+        return {"ZENML_STORE_API_TOKEN": "secret"}
+
+    def unfinished_steps(self, run_id: str) -> tuple[str, ...]:
+        return self.unfinished
+
+    def credentials_of(self, run_id: str, target: str) -> tuple[str, str] | None:
+        return self.credentials
+
+
+class FakeClock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float, /) -> None:
+        self.now += seconds
+
+
+def compiled(*steps: PlannedStep, stack: StackFacts | None = None, **settings: Any) -> Compiled:
+    """A compiled pipeline without ZenML's part, with orchestrator settings in its code."""
+    layers = {Origin.CODE_PIPELINE: SettingsLayer(settings)}
+    deployment = Deployment(
+        "training", tuple(StepView(step) for step in steps or (PlannedStep("train"),)), layers
+    )
+    parts = {
+        "deployment": deployment,
+        "snapshot": None,
+        "stack": SimpleNamespace(name="default"),
+        "facts": stack or StackFacts("st-1", "default"),
+        "credentials": None,
+    }
+    return cast("Compiled", SimpleNamespace(**parts))

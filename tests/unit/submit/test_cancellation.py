@@ -1,0 +1,72 @@
+"""Cancel a submission when somebody stops its run."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from modalrun.errors import CapacityError, ConnectionLostError, RunStoppedError
+from modalrun.submit.cancellation import cancelled_when_stopped
+from modalrun.util import interrupts
+from tests.unit.fakes import RUN_ID, Effects, FakeZenML
+
+ANNOUNCEMENT = {"modalrun_target": "modal"}
+
+
+@pytest.fixture
+def zenml() -> FakeZenML:
+    return FakeZenML(Effects())
+
+
+def test_a_short_submission_costs_no_request(zenml: FakeZenML) -> None:
+    with cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml):
+        pass
+    assert not zenml.effects
+
+
+def test_a_long_submission_is_interrupted(zenml: FakeZenML) -> None:
+    zenml.stopping = True
+    with (
+        interrupts.installed(),
+        pytest.raises(RunStoppedError, match=RUN_ID),
+        cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml, announce_after=0, poll_every=0),
+    ):
+        threading.Event().wait(10)
+    assert zenml.effects == ["publish metadata"]
+    assert zenml.metadata == ANNOUNCEMENT
+
+
+def test_an_interrupt_by_the_user_stays_one(zenml: FakeZenML) -> None:
+    with pytest.raises(KeyboardInterrupt), cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml):
+        raise KeyboardInterrupt
+
+
+def test_an_error_of_a_run_that_nobody_stopped_stays_one(zenml: FakeZenML) -> None:
+    with (
+        pytest.raises(CapacityError, match="Modal is full"),
+        cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml),
+    ):
+        raise CapacityError("Modal is full.")
+
+
+def test_an_error_that_stop_caused(zenml: FakeZenML) -> None:
+    zenml.stopping = True
+    with (
+        pytest.raises(RunStoppedError) as caught,
+        cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml),
+    ):
+        raise CapacityError("The sandbox was terminated.")
+    assert isinstance(caught.value.__cause__, CapacityError)
+
+
+def test_an_error_while_zenml_is_away_stays_one(zenml: FakeZenML) -> None:
+    def refuse(run_id: str) -> bool:
+        raise ConnectionLostError("ZenML does not answer.")
+
+    zenml.stop_requested = refuse  # type: ignore[method-assign]
+    with (
+        pytest.raises(CapacityError, match="Modal is full"),
+        cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml),
+    ):
+        raise CapacityError("Modal is full.")

@@ -1,0 +1,90 @@
+"""Check a run before anything is created."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from modalrun.errors import AuthenticationError, CostLimitError, NotFoundError, UsageError
+from modalrun.plan.stack import Component, StackFacts
+from modalrun.run.run_plan import PlannedStep
+from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.preflight import Job, check
+from tests.unit.fakes import Effects, FakeModal, FakeObserver, compiled
+
+Load = Callable[[str], RunSpec]
+LOCAL = "pipeline: project.training\ntarget: local\n"
+MODAL = "pipeline: project.training\ntarget: modal\n"
+REMOTE = StackFacts("st-1", "remote", server="https://zenml.example.org")
+ON_THIS_MACHINE = StackFacts(
+    "st-2",
+    "laptop",
+    (Component("artifact_store", "files", "local", local_path="/home/me"),),
+    server="https://zenml.example.org",
+)
+
+
+@pytest.fixture
+def modal() -> FakeModal:
+    return FakeModal(Effects())
+
+
+def test_a_run_that_can_be_created(load: Load, modal: FakeModal) -> None:
+    observer = FakeObserver()
+    pipeline = compiled(PlannedStep("load"), PlannedStep("train", ("load",)), cloud="nebula")
+    job = check(load(LOCAL), pipeline, observer, modal=modal)
+    assert modal.effects == ["connect local", "check names", "check workspace"]
+    assert job.steps == ("load", "train")
+    assert [line for line in observer.lines if line.startswith("note: ") and "nebula" in line]
+
+
+def test_names_and_workspace_that_the_plan_uses(load: Load, modal: FakeModal) -> None:
+    pipeline = compiled(
+        stack=REMOTE, secrets=["token"], volumes={"data": "/data"}, workspace="acme"
+    )
+    check(load(MODAL), pipeline, FakeObserver(), modal=modal)
+    assert modal.needs is not None
+    assert modal.needs.secrets == ("token",)
+    assert modal.needs.volumes == ("data",)
+    assert modal.needs.workspace == ("acme", "pipeline in code")
+
+
+@pytest.mark.parametrize("target", [LOCAL, MODAL])
+def test_a_run_above_the_cost_limit_never_connects(
+    load: Load, modal: FakeModal, target: str
+) -> None:
+    pipeline = compiled(stack=REMOTE, gpu="H100")
+    with pytest.raises(CostLimitError, match="Nothing was created"):
+        check(load(target), pipeline, FakeObserver(), Decimal("0.01"), modal=modal)
+    assert not modal.effects
+
+
+def test_a_run_below_the_cost_limit(load: Load, modal: FakeModal) -> None:
+    job = check(load(LOCAL), compiled(), FakeObserver(), Decimal(100), modal=modal)
+    assert isinstance(job, Job)
+
+
+def test_a_stack_that_modal_cant_use(load: Load, modal: FakeModal) -> None:
+    with pytest.raises(UsageError) as caught:
+        check(load(MODAL), compiled(stack=ON_THIS_MACHINE), FakeObserver(), modal=modal)
+    assert "'laptop'" in caught.value.message
+    assert "/home/me" in caught.value.message
+    assert modal.effects == ["connect modal"]
+
+
+def test_the_same_stack_on_the_local_server(load: Load, modal: FakeModal) -> None:
+    check(load(LOCAL), compiled(stack=ON_THIS_MACHINE), FakeObserver(), modal=modal)
+
+
+def test_a_missing_token_comes_before_the_stack(load: Load, modal: FakeModal) -> None:
+    modal.effects.errors["connect modal"] = AuthenticationError("There is no Modal token.")
+    with pytest.raises(AuthenticationError):
+        check(load(MODAL), compiled(stack=ON_THIS_MACHINE), FakeObserver(), modal=modal)
+
+
+def test_a_secret_that_does_not_exist(load: Load, modal: FakeModal) -> None:
+    modal.effects.errors["check names"] = NotFoundError("There is no secret 'token'.")
+    with pytest.raises(NotFoundError, match="token"):
+        check(load(LOCAL), compiled(secrets=["token"]), FakeObserver(), modal=modal)

@@ -1,0 +1,207 @@
+"""Create a run and its sandbox; on a failure, leave neither of them behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modalrun.errors import (
+    CapacityError,
+    ConnectionLostError,
+    Interrupted,
+    RunStoppedError,
+    UnknownOutcomeError,
+)
+from modalrun.run.metadata import RunMetadata
+from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.preflight import check
+from modalrun.submit.submission import Submission
+from tests.unit.fakes import (
+    RUN_ID,
+    Effects,
+    FakeModal,
+    FakeObserver,
+    FakeSandbox,
+    FakeZenML,
+    compiled,
+)
+
+TERMINATE = f"terminate modalrun-{RUN_ID}"
+
+
+class Bench:
+    """A submission on fakes.
+
+    Attributes:
+        submission: The submission.
+        effects: What it has done to ZenML and to Modal, in order.
+    """
+
+    def __init__(self, spec: RunSpec, *, previous: RunMetadata | None = None, **settings: object):
+        self.effects = Effects()
+        self.zenml = FakeZenML(self.effects, "initializing")
+        self.modal = FakeModal(self.effects)
+        self.observer = FakeObserver()
+        job = check(spec, compiled(**settings), FakeObserver(), modal=self.modal)
+        self.effects.clear()
+        self.submission = Submission(job, self.observer, self.zenml, previous=previous)
+
+    def create(self) -> None:
+        self.submission.create(self.zenml.create_run)
+        if self.submission.handle is not None:
+            self.submission.handle.recording.join()
+
+    def fail(self, effect: str, error: BaseException) -> None:
+        """Make an effect fail, and check that the submission fails with its error."""
+        self.effects.errors[effect] = error
+        with pytest.raises(type(error)):
+            self.create()
+
+
+@pytest.fixture
+def spec(tmp_path: Path, load: Callable[[str], RunSpec]) -> RunSpec:
+    """A run spec beside a source tree of one module."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "training.py").write_text("")
+    return load("pipeline: training.pipeline\ntarget: local\nsource_root: src\n")
+
+
+def test_the_record_comes_before_the_sandbox_and_its_metadata_after(spec: RunSpec) -> None:
+    bench = Bench(spec, timeout=600, cpu_count=2)
+    bench.create()
+    handle = bench.submission.handle
+    assert handle is not None
+    assert [e for e in bench.effects if e != "build images"] == [
+        "create run",
+        "create sandbox",
+        "record sandbox",
+    ]
+    assert (handle.run_id, handle.sandbox.id, handle.steps) == (RUN_ID, "sb-new", ("train",))
+    assert not handle.resumed
+    assert bench.zenml.metadata["modalrun_sandbox_id"] == "sb-new"
+    assert bench.zenml.metadata["modalrun_timeout"] == 600
+    assert bench.modal.request["spec"].name == f"modalrun-{RUN_ID}"
+    assert bench.modal.request["secrets"] == {"ZENML_STORE_API_TOKEN": "secret"}
+    assert bench.modal.request["files"] == ["training.py"]
+    assert bench.observer.lines[:3] == ["Run a-run", f"  id       {RUN_ID}", "  stack    default"]
+    assert "sb-new (app zenml-pipeline-training, target local" in bench.observer.lines[3]
+
+
+def test_per_step_sends_a_manifest_and_a_token_to_the_driver(spec: RunSpec) -> None:
+    bench = Bench(spec, mode="per_step")
+    bench.create()
+    assert bench.modal.request["secrets"]["MODAL_TOKEN_ID"] == "ak-1"
+    assert bench.modal.request["secrets"]["ZENML_STORE_API_TOKEN"] == "secret"
+    assert any(name.startswith("modalrun_manifest_") for name in bench.zenml.metadata)
+    assert bench.effects[:3] == ["create run", "build images", "create sandbox"]
+
+
+def test_a_run_that_the_cache_completes_gets_no_sandbox(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.zenml.created = replace(bench.zenml.created, finished=True)
+    bench.create()
+    assert bench.submission.handle is None
+    assert bench.effects == ["create run", "publish metadata"]
+    assert bench.zenml.metadata["modalrun_target"] == "local"
+
+
+def test_another_gpu_is_reported(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.modal.sandbox = FakeSandbox("sb-new", "L4")
+    bench.modal.on_create = lambda options: options["say"]("asking for L4 instead")
+    bench.create()
+    assert "  asking for L4 instead" in bench.observer.lines
+    assert "gpu L4" in bench.observer.lines[-2]
+    assert bench.zenml.metadata["modalrun_gpu"] == "L4"
+
+
+def test_a_failure_in_zenml_creates_nothing(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.fail("create run", ConnectionLostError("ZenML does not answer."))
+    assert bench.effects == ["create run"]
+
+
+@pytest.mark.parametrize("error", [CapacityError("Modal is full."), ConnectionLostError("Gone.")])
+def test_a_failed_creation_ends_the_record(spec: RunSpec, error: Exception) -> None:
+    bench = Bench(spec)
+    bench.fail("create sandbox", error)
+    assert bench.submission.handle is None
+    assert bench.effects[-2:] == ["create sandbox", "finalize run"]
+    assert bench.zenml.run.status == "failed"
+    assert bench.zenml.reasons == [f"The run sandbox was not created: {error}"]
+
+
+def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.fail("create sandbox", UnknownOutcomeError("The answer was lost."))
+    assert bench.effects[-1] == "create sandbox"
+    assert not bench.zenml.run.finished
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt(), Interrupted()])
+def test_an_interrupt_before_the_answer_ends_the_sandbox_and_the_record(
+    spec: RunSpec, signal: BaseException
+) -> None:
+    bench = Bench(spec)
+    bench.fail("create sandbox", signal)
+    assert bench.submission.handle is None
+    assert bench.effects[-3:] == ["create sandbox", TERMINATE, "finalize run"]
+    assert bench.zenml.reasons == [
+        "The run sandbox was not created: the submission was interrupted"
+    ]
+    assert bench.observer.lines[-1] == f"Cancelled the run {RUN_ID}; nothing of it is running."
+
+
+def test_an_interrupt_while_modal_is_away_still_ends_the_record(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.effects.errors[TERMINATE] = ConnectionLostError("Modal does not answer.")
+    bench.fail("create sandbox", KeyboardInterrupt())
+    assert bench.zenml.run.status == "failed"
+
+
+def test_an_interrupt_after_the_creation_leaves_the_run_alone(spec: RunSpec) -> None:
+    bench = Bench(spec)
+
+    def interrupt(line: str) -> None:
+        if "sb-new" in line:
+            raise KeyboardInterrupt
+
+    bench.observer.on_line = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        bench.create()
+    assert bench.submission.handle is not None
+    bench.submission.handle.recording.join()
+    assert bench.effects[-2:] == ["create sandbox", "record sandbox"]
+    assert not bench.zenml.run.finished
+
+
+def test_a_run_that_is_stopped_while_modal_creates_its_sandbox(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.zenml.stopping = True
+    bench.zenml.run = replace(bench.zenml.run, status="stopping")
+    bench.effects.errors["create sandbox"] = ConnectionLostError("The sandbox has ended.")
+    with pytest.raises(RunStoppedError, match="stopped by somebody"):
+        bench.create()
+    assert bench.effects[-3:] == [TERMINATE, "publish metadata", "finalize run"]
+    assert bench.zenml.metadata["modalrun_withdrawn"] is True
+    assert bench.zenml.run.status == "stopped"
+
+
+def test_a_run_that_is_stopped_before_its_sandbox_is_recorded(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.zenml.stopping = True
+    bench.create()
+    assert bench.effects[-2:] == ["record sandbox", "end sandboxes"]
+
+
+def test_a_run_that_continues_in_another_sandbox(spec: RunSpec) -> None:
+    previous = RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
+    bench = Bench(spec, previous=previous)
+    bench.create()
+    assert bench.submission.handle is not None
+    assert bench.submission.handle.resumed
+    assert bench.modal.request["earlier"] == "sb-2"
+    assert bench.zenml.metadata["modalrun_earlier"] == "sb-1,sb-2"
