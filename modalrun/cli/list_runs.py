@@ -41,7 +41,7 @@ def list_(
     states = list_runs.check_states(state or ())
     begin = moment_option(since, "--since")
     with Spinner("Reading runs", quiet=output == "json"), process.zenml_session():
-        found = list_runs.listing(
+        found = list_runs.list_runs(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )
 

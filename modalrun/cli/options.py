@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from modalrun.observe.attach import OnInterrupt
+    from modalrun.observe.interrupt_prompt import OnInterrupt
     from modalrun.run.outcome import Outcome
     from modalrun.spec.overrides import Override
     from modalrun.spec.run_spec import RunSpec

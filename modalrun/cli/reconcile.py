@@ -28,7 +28,7 @@ def reconcile(
     from modalrun.observe import status
 
     with resolved(run) as (found, spinner):
-        done = reconciling.reconcile(status.look(found), force=force)
+        done = reconciling.reconcile(status.read_status(found.id), force=force)
         spinner.end()
 
         from modalrun.output.status_text import print_status

@@ -42,6 +42,7 @@ def resume(
     from modalrun.control import resume as resuming
     from modalrun.control.stop import by_force
     from modalrun.observe import attach, status
+    from modalrun.observe.outcome import accepted
     from modalrun.output import reporter
     from modalrun.run import records
     from modalrun.zenml_api import process
@@ -51,7 +52,7 @@ def resume(
         # ZenML takes seconds to import.
         shown.phase("Reading the run")
         zenml.enter_context(process.zenml_session())
-        found = status.resolve(text, interactive=False)
+        found = status.resolve(text)
         resumed = resuming.resume(found.id, shown, source_root=source_root)
         if isinstance(resumed, str):
             shown.say(resumed)
@@ -59,6 +60,6 @@ def resume(
         if sync:
             outcome = attach.follow(resumed, shown, on_interrupt(interrupt), stop=by_force)
         else:
-            outcome = attach.accepted(resumed)
+            outcome = accepted(resumed)
         shown.summary(outcome)
     exit_with(outcome)

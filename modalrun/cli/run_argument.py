@@ -64,4 +64,4 @@ def resolved(run: str | None, *, quiet: bool = False) -> Iterator[tuple[RunRecor
 
     text = records.run_argument(run, interactive=interactive())
     with Spinner("Reading the run", quiet=quiet) as spinner, process.zenml_session():
-        yield status.resolve(text, interactive=False), spinner
+        yield status.resolve(text), spinner

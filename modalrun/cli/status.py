@@ -45,7 +45,7 @@ def status(
     as_text = output == "text"
     with resolved(run, quiet=not as_text) as (found, spinner):
         if not watch:
-            view = runs.look(found, exit_wanted=exit_status)
+            view = runs.read_status(found.id, exit_wanted=exit_status)
         elif as_text:
             from modalrun.output.status_text import LiveStatus
 

@@ -25,7 +25,7 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import STATE_VARIABLE
 from modalrun.modal_api import account_check
 from modalrun.modal_api.account_check import AccountNeeds
-from modalrun.spec.run_spec import RunSpec, Target, load_spec, written_target
+from modalrun.spec.run_spec import RunSpec, Target, load_spec, target_of_spec
 from modalrun.submit import prepare
 from modalrun.util import check, compatibility, garbage_collection
 from modalrun.util.check import LABELS, Finding
@@ -82,7 +82,7 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
             spec_finding = Finding("spec", "ok", str(spec_path))
         except ModalrunError as error:
             spec_finding = Finding.of_error("spec", error)
-    target = target or (spec.target if spec else written_target(spec_path))
+    target = target or (spec.target if spec else target_of_spec(spec_path))
     omitted = {"local_server" if target == "modal" else "modal_account"}
     omitted |= {name for name, given in (("spec", spec_path), ("pipeline", spec)) if given is None}
     findings = Findings(name for name in LABELS if name not in omitted)

@@ -56,12 +56,12 @@ def path_name(path: KeyPath) -> str:
     return text
 
 
-def by_key(errors: Sequence[ErrorDetails], root: Any = None) -> list[list[ErrorDetails]]:
+def group_by_key(errors: Sequence[ErrorDetails], root: Any = None) -> list[list[ErrorDetails]]:
     """Group pydantic's errors by key; the items of a list belong to the list's key.
 
     Args:
         errors: All errors of one value.
-        root: The value, as for `described`.
+        root: The value, as for `describe`.
     """
     keys = [_without_items(_path(error, root)) for error in errors]
     groups: dict[KeyPath, list[ErrorDetails]] = {}
@@ -76,7 +76,7 @@ def _without_items(path: KeyPath) -> KeyPath:
     return next((path[:i] for i, part in enumerate(path) if isinstance(part, int)), path)
 
 
-def described(errors: Sequence[ErrorDetails], root: Any = None) -> tuple[KeyPath, str]:
+def describe(errors: Sequence[ErrorDetails], root: Any = None) -> tuple[KeyPath, str]:
     """Describe the errors of one field.
 
     Args:
@@ -101,11 +101,11 @@ def described(errors: Sequence[ErrorDetails], root: Any = None) -> tuple[KeyPath
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
         return where, f": {message[:1].lower()}{message[1:]}."
     choice = " or ".join(dict.fromkeys(map(str, expected)))
-    given = "" if _is_secret(where) else f", not {given_value(first.get('input'))}"
+    given = "" if _is_secret(where) else f", not {format_value(first.get('input'))}"
     return where, f" must be {choice}{given}."
 
 
-def given_value(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Format a value for a message; of a collection only its kind, as it may hold a secret."""
     if isinstance(value, Mapping):
         return "a mapping"

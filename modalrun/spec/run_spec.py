@@ -96,7 +96,7 @@ class RunSpec:
         mistakes.raise_all()
 
 
-def written_target(path: Path | None) -> Target:
+def target_of_spec(path: Path | None) -> Target:
     """Return the target of a spec that may be wrong; "modal" if it names none."""
     name = None
     if path is not None:

@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modalrun.spec.fields import (
-    FIELD_NAMES,
     OUR_FLAVOR_KEYS,
-    QUANTITIES,
     RESOURCE_KEYS,
     ZENML_FLAVOR_KEYS,
     ResourceFields,
@@ -39,7 +37,7 @@ class SandboxSettings:
     rest: dict[str, Any]
 
 
-def foreign_note(where: str, key: str) -> str:
+def other_flavor_note(where: str, key: str) -> str:
     """Note that settings of ZenML's own Modal flavors are used."""
     return f"{where}: '{key}', written for ZenML's own Modal flavor, is read as 'orchestrator'"
 
@@ -65,13 +63,13 @@ def read_sandboxes(
     if given_steps is not None:
         rest["steps"] = {}
         for name, step in checker.mapping(("steps",), given_steps).items():
-            at = ("steps", str(name))
+            at = ("steps", name)
             # `steps: {train: }` sets nothing; ZenML would refuse the null.
             left = checker.mapping(at, step)
             checker.zenml_names(at, left, STEP_KEYS)
             own = left.pop("settings", None)
-            steps[str(name)], settings = _layer(checker, (*at, "settings"), own, compiled)
-            rest["steps"][str(name)] = {**left, "settings": settings} if settings else left
+            steps[name], settings = _layer(checker, (*at, "settings"), own, compiled)
+            rest["steps"][name] = {**left, "settings": settings} if settings else left
     pipeline = replace(pipeline, settings=_with_short_forms(checker, ours, pipeline.settings))
     return SandboxSettings(pipeline, steps, rest)
 
@@ -89,16 +87,14 @@ def _layer(
             continue
         here = (*at, key)
         values = checker.mapping(here, value)
-        checker.names(here, values, FIELD_NAMES)
-        known = {name: v for name, v in values.items() if name in FIELD_NAMES}
-        checker.values(here, SettingFields, known)
+        checker.values(here, SettingFields, values)
         ours.update({name: v for name, v in values.items() if v is not None})
         if key in ZENML_FLAVOR_KEYS:
-            checker.mistakes.notes.append(foreign_note(checker.source.where(here), key))
+            checker.mistakes.notes.append(other_flavor_note(checker.source.where(here), key))
     here = (*at, "resources")
     resources = checker.mapping(here, rest.pop("resources", None))
     checker.zenml_names(here, resources, RESOURCE_KEYS)
-    checker.values(here, ResourceFields, {k: v for k, v in resources.items() if k in QUANTITIES})
+    checker.values(here, ResourceFields, resources)
     docker = checker.mapping((*at, "docker"), rest.pop("docker", None)) if compiled else {}
     return SettingsLayer(ours, resources, docker), rest
 
@@ -111,7 +107,7 @@ def _check_keys(checker: Checker, at: KeyPath, settings: Mapping[str, Any]) -> N
             f"settings for the orchestrator are given twice, as '{given[0]}' and as '{given[1]}'.",
             "Keep 'orchestrator'.",
         )
-    for key in map(str, settings):
+    for key in settings:
         separator = next((one for one in ":." if one in key), "")
         kind, _, selector = key.partition(separator) if separator else (key, "", "")
         if key not in GENERAL_SETTINGS and kind not in COMPONENTS:

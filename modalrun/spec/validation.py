@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from modalrun.errors import UsageError
-from modalrun.spec.messages import by_key, described, given_value, path_name
+from modalrun.spec.messages import describe, format_value, group_by_key, path_name
 from modalrun.spec.schema import (
     ZENML_VERSION,
     DockerKeys,
@@ -47,10 +47,10 @@ class Mistakes:
     def raise_all(self) -> None:
         """Raise one UsageError for all mistakes; do nothing without any."""
         if self.found:
-            raise together(self.found)
+            raise one_error(self.found)
 
 
-def together(errors: Sequence[UsageError]) -> UsageError:
+def one_error(errors: Sequence[UsageError]) -> UsageError:
     """Join errors into one, in the order of the file: a line each, with its hint."""
     if len(errors) == 1:
         return errors[0]
@@ -78,7 +78,9 @@ def validation_message(error: ValidationError, root: Any = None) -> tuple[KeyPat
 
 def validation_messages(error: ValidationError, root: Any = None) -> list[tuple[KeyPath, str]]:
     """Describe the problems of a pydantic error, one for each key and each list."""
-    return [described(errors, root) for errors in by_key(error.errors(include_url=False), root)]
+    return [
+        describe(errors, root) for errors in group_by_key(error.errors(include_url=False), root)
+    ]
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Checker:
         try:
             model.model_validate(value)
         except ValidationError as error:
-            for errors in by_key(error.errors(include_url=False), value):
-                where, problem = described(errors, value)
+            for errors in group_by_key(error.errors(include_url=False), value):
+                where, problem = describe(errors, value)
                 if errors[0]["type"] == "extra_forbidden":
                     self._unknown((*at, *where), _fields_at(model, where[:-1]))
                 else:
@@ -111,13 +113,6 @@ class Checker:
                     self.error(full, f"'{path_name(full)}'{problem}")
             return False
         return True
-
-    def names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
-        """Check that modalrun has the keys."""
-        known = set(known)
-        for key in keys:
-            if key not in known:
-                self._unknown((*at, str(key)), known)
 
     def zenml_names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
         """Check that ZenML has the keys.
@@ -136,15 +131,15 @@ class Checker:
             else:
                 self.mistakes.notes.append(
                     f"{self.source.where(path)}: ZenML {ZENML_VERSION} has no key"
-                    f" '{path_name(path)}'; ZenML {newer} gets it unchecked"
+                    f" '{path_name(path)}'; it is passed to ZenML {newer} unchecked"
                 )
 
     def mapping(self, at: KeyPath, value: Any) -> dict[str, Any]:
         """Return a copy of a value that must be a mapping; an empty one for None or a mistake."""
         if isinstance(value, dict):
-            return dict(value)
+            return {str(key): inner for key, inner in value.items()}
         if value is not None:
-            problem = f"must be a mapping (key: value), not {given_value(value)}."
+            problem = f"must be a mapping (key: value), not {format_value(value)}."
             self.error(at, f"'{path_name(at)}' {problem}")
         return {}
 

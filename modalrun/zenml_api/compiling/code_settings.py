@@ -26,7 +26,7 @@ from modalrun.spec.fields import (
 )
 from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
-from modalrun.spec.sandbox_settings import foreign_note
+from modalrun.spec.sandbox_settings import other_flavor_note
 from modalrun.spec.validation import validation_message
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
@@ -70,7 +70,7 @@ def read_code(
         _check(SettingFields, values, f"{owner}: 'settings.{key}")
         ours.update(values)
         if key in ZENML_FLAVOR_KEYS:
-            notes.append(foreign_note(owner, key))
+            notes.append(other_flavor_note(owner, key))
     resources = _dump(settings["resources"]) if "resources" in settings else {}
     _check(ResourceFields, resources, f"{owner}: 'settings.resources")
     return SettingsLayer(ours, resources), notes

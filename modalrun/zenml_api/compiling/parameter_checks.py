@@ -15,7 +15,7 @@ from zenml.utils.pydantic_utils import validate_function_args
 from modalrun.errors import UsageError
 from modalrun.spec.messages import path_name
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.validation import Mistakes, together, validation_messages
+from modalrun.spec.validation import Mistakes, one_error, validation_messages
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import first_line
 
@@ -35,7 +35,7 @@ def read_run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
             spec.error(where, f"'{path_name(where)}'{problem}")
             for where, problem in validation_messages(error, given)
         ]
-        raise together(found) from error
+        raise one_error(found) from error
     except KeyError as error:
         raise UsageError(
             f"{spec.source.path}: {error.args[0]}", hint="Set the environment variable."

@@ -25,7 +25,7 @@ _STEP_PAGE = 1000
 """Step runs in one request; with ZenML's default of 20, a large run takes many."""
 
 
-def matching(text: str) -> list[RunRecord]:
+def matching_runs(text: str) -> list[RunRecord]:
     """The runs that a text can mean: of that name, or with an id that is or begins like it.
 
     Any run counts, not only those that modalrun started.
@@ -47,7 +47,7 @@ def matching(text: str) -> list[RunRecord]:
         return [run_record(run) for run in found.items]
 
 
-def by_id(run_id: str) -> RunRecord:
+def read_run(run_id: str) -> RunRecord:
     """The run of a whole id.
 
     Raises:
@@ -58,7 +58,7 @@ def by_id(run_id: str) -> RunRecord:
         return run_record(get_run(run_id))
 
 
-def listed(
+def newest_runs(
     *,
     limit: int,
     states: Sequence[str] = (),
@@ -99,7 +99,7 @@ def listed(
     return found[:limit]
 
 
-def read(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
+def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
     """A run and all steps of its pipeline as they are now, parents before children.
 
     Raises:
@@ -141,7 +141,7 @@ def step_names(run_id: str) -> tuple[str, ...] | None:
         return tuple(_invocations(client, run, [])) or None
 
 
-def sandbox_seconds(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
+def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
     """Every attempt of the steps of several runs, by run id; in one query per thousand attempts.
 
     Raises:

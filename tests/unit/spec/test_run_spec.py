@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from modalrun.spec.precedence import Origin
-from modalrun.spec.run_spec import RunSpec, load_spec, written_target
+from modalrun.spec.run_spec import RunSpec, load_spec, target_of_spec
 from modalrun.spec.schema import RUN_KEYS, STEP_KEYS, RunKeys, StepKeys
 from unit.specs import PIPELINE, line_of, mistake
 
@@ -215,5 +215,5 @@ def test_spec_is_frozen(load: Load) -> None:
 def test_target_of_a_wrong_spec(tmp_path: Path, text: str, target: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    assert written_target(path) == target
-    assert written_target(None) == "modal"
+    assert target_of_spec(path) == target
+    assert target_of_spec(None) == "modal"

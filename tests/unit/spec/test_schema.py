@@ -148,7 +148,7 @@ def test_an_unknown_key_goes_to_a_newer_zenml_with_a_note(
     zenml_version("0.99.1")
     (note,) = load(PIPELINE + text).notes
     assert f"ZenML 0.98.0 has no key '{key}'" in note
-    assert "ZenML 0.99.1 gets it unchecked" in note
+    assert "passed to ZenML 0.99.1 unchecked" in note
 
 
 def test_a_key_of_a_newer_zenml_reaches_zenml(
