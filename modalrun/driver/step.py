@@ -105,13 +105,13 @@ def main() -> NoReturn:
     code = EXIT_UNRECORDED
     try:
         with garbage_collection.paused():
-            from modalrun.zenml_api.execution.single_step import OneStep
+            from modalrun.zenml_api.execution.single_step import SingleStep
 
-            step = OneStep(
+            step = SingleStep(
                 os.environ[RUN_ID],
                 os.environ[STEP],
                 step_run=os.environ.get(STEP_RUN),
-                facts=_facts(),
+                metadata=_metadata(),
             )
             wait = os.environ.pop(WAIT, None)
             if wait is not None:
@@ -140,7 +140,7 @@ def end(code: int) -> NoReturn:
     leave(code)
 
 
-def _facts() -> StepMetadata | None:
+def _metadata() -> StepMetadata | None:
     text = os.environ.get(STEP_METADATA)
     # The driver can't know the id of a sandbox that it is about to create.
     here = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID"), "gpu": os.environ.get(GPU)}
