@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from modalrun import errors
 from modalrun.cli import app, options
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.planner import app_name, make_plan
 from modalrun.plan.resources import DRIVER_CORES, DRIVER_MEMORY_MIB, MIN_CORES, MIN_MEMORY_MIB
@@ -220,7 +220,7 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
 def _defaults() -> dict[str, Any]:
     """Return the value of each setting that no place sets."""
     plan: Plan = make_plan(
-        Deployment("x", (StepView(PlannedStep("train")),)),
+        Deployment("x", (CompiledStep(PlannedStep("train")),)),
         target="modal",
         source_root=FOLDER,
         python="python",

@@ -19,7 +19,7 @@ from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import Plan
-from modalrun.plan.stack import StackFacts, problems_on_modal, wrong_stack
+from modalrun.plan.stack import StackDescription, problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.submit import prepare
 from modalrun.submit.runtime_packages import engine_packages
@@ -42,7 +42,7 @@ class ZenML(Protocol):
 
     def login(self) -> str: ...
     def stack_of(self, spec: RunSpec | None) -> tuple[Stack, tuple[str, str] | None]: ...
-    def stack_facts(self, stack: Stack) -> StackFacts: ...
+    def describe_stack(self, stack: Stack) -> StackDescription: ...
     def round_trip(self, stack: Stack) -> str: ...
     def check_image(self, recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding: ...
     def problem_of(self, check: str, error: Exception) -> Finding: ...
@@ -113,7 +113,9 @@ class ZenMLChecks:
                 first, stack, credentials = stack is None, compiled.stack, compiled.credentials
                 if first:
                     self._check_stack(zenml, stack)
-                plan = prepare.plan_deployment(compiled.deployment, compiled.facts, self._spec).plan
+                plan = prepare.plan_deployment(
+                    compiled.deployment, compiled.stack_description, self._spec
+                ).plan
                 self._findings.put(_pipeline(plan))
             except Exception as error:
                 self._report_pipeline(zenml.problem_of("pipeline", error))
@@ -144,13 +146,15 @@ class ZenMLChecks:
             self._findings.put(_finding("artifact_store", lambda: zenml.round_trip(stack), zenml))
 
         threading.Thread(target=check_store, daemon=True).start()
-        facts = zenml.stack_facts(stack)
-        problems = problems_on_modal(facts) if self.target == "modal" else []
+        described = zenml.describe_stack(stack)
+        problems = problems_on_modal(described) if self.target == "modal" else []
         if problems:
-            self._findings.put(Finding.of_error("stack", wrong_stack(facts, problems)))
+            self._findings.put(Finding.of_error("stack", wrong_stack(described, problems)))
             return
-        parts = ", ".join(f"{one.kind.replace('_', ' ')} {one.name}" for one in facts.components)
-        self._findings.put(Finding("stack", "ok", f"'{facts.name}': {parts}"))
+        parts = ", ".join(
+            f"{one.kind.replace('_', ' ')} {one.name}" for one in described.components
+        )
+        self._findings.put(Finding("stack", "ok", f"'{described.name}': {parts}"))
 
     def _report_pipeline(self, problem: Finding) -> None:
         """Report why the pipeline can't be planned, unless the stack's finding says it already."""

@@ -62,7 +62,7 @@ async def drive(manifest: RunManifest) -> int:
     recorder = AsyncRecorder(manifest.run_id, log_line)
     variables = {name: os.environ[name] for name in manifest.variables}
     sandboxes = StepSandboxes(manifest, variables, Path.cwd(), log_line)
-    coordinator = Coordinator(manifest, sandboxes, recorder, log_line)
+    coordinator = Coordinator(manifest, sandboxes, recorder)
     loop.add_signal_handler(signal.SIGTERM, _give_up, coordinator)
     control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, "the run was asked to stop"))
     with garbage_collection.paused():

@@ -23,7 +23,9 @@ from modalrun.control import stop as stopping
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe import status as runs
-from modalrun.observe.attach import OnInterrupt, RunHandle
+from modalrun.observe.handle import RunHandle
+from modalrun.observe.interrupt_prompt import OnInterrupt
+from modalrun.observe.outcome import accepted
 from modalrun.output import reporter
 from modalrun.output.reporter import Reporter
 from modalrun.plan.stack import problems_on_modal, wrong_stack
@@ -50,13 +52,13 @@ logger = logging.getLogger(__name__)
 
 def validate(stack: Stack) -> tuple[bool, str]:
     """Whether a stack can be used on Modal's cloud, and everything that is in the way."""
-    from modalrun.zenml_api.stacks import stack_facts
+    from modalrun.zenml_api.stacks import describe_stack
 
-    facts = stack_facts(stack)
-    problems = problems_on_modal(facts)
+    described = describe_stack(stack)
+    problems = problems_on_modal(described)
     if not problems:
         return True, ""
-    error = wrong_stack(facts, problems)
+    error = wrong_stack(described, problems)
     command = f"zenml orchestrator update {stack.orchestrator.name} --target=local"
     return False, (
         f"{error.message}\nUse remote components; or, for the local Modal server, an orchestrator"
@@ -114,7 +116,7 @@ def submit(
         assert submitted is not None
         if not job.plan.settings.synchronous:
             with interrupts.deferred():
-                shown.summary(attach.accepted(submitted))
+                shown.summary(accepted(submitted))
             return None
         until_its_end = stack.pop_all()
 
@@ -142,10 +144,8 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    from modalrun.zenml_api.records import queries
-
     with _worded(), _same_variables():
-        view = runs.look(queries.run_record(run))
+        view = runs.read_status(str(run.id))
         if view.state == LOST and view.over:
             view = reconcile.reconcile(view).status
         for note in view.notes:

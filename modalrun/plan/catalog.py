@@ -1,16 +1,17 @@
-"""What Modal offers, as far as it is known: GPU types, clouds, regions. Pure data and lookups.
+"""List the GPU types, clouds and regions that Modal is known to offer. Pure.
 
-Modal adds new ones, so a name that is not here is passed on with a warning, never refused.
+Modal adds new ones, so another name is passed on with a warning, never refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.util.nearest import nearest
 
 AS_OF = "2026-09-01"
-"""The date of the copies of Modal's documentation that the tables below were read from."""
+"""The date of the copies of Modal's documentation that the tables are from."""
 
 GPUS_PER_SANDBOX: dict[str, int] = {
     "T4": 8,
@@ -54,25 +55,26 @@ NARROW_REGIONS = (
 
 
 def gpu_name(gpu_type: str) -> str:
-    """The name that Modal knows a GPU type by: without its count, in capitals, aliases resolved."""
+    """Return Modal's name of a GPU type: without its count, in capitals, aliases resolved."""
     name = gpu_type.partition(":")[0].strip().upper()
     return _GPU_ALIASES.get(name, name)
 
 
 def most_gpus(gpu_type: str) -> int | None:
-    """How many GPUs of a type one sandbox can hold; None for a type that is not known."""
+    """Return how many GPUs of a type one sandbox can hold; None for an unknown type."""
     return GPUS_PER_SANDBOX.get(gpu_name(gpu_type))
 
 
-def unknown_names(
-    gpus: Iterable[str], regions: Iterable[str], clouds: Iterable[str | None]
-) -> list[str]:
-    """A warning for each name that Modal is not known to offer, with the nearest one it does."""
+def unknown_names(sandboxes: Sequence[SandboxSpec]) -> list[str]:
+    """Return a warning for each name that Modal is not known to offer, with the nearest known."""
+    gpus = [gpu.partition(":")[0] for sandbox in sandboxes for gpu in sandbox.resources.gpus]
+    regions = [region for sandbox in sandboxes for region in sandbox.regions]
+    clouds = [sandbox.cloud for sandbox in sandboxes if sandbox.cloud is not None]
     warnings = []
     for kind, names, known in (
-        ("GPU type", [g.partition(":")[0] for g in gpus], list(GPUS_PER_SANDBOX)),
-        ("region", list(regions), [*BROAD_REGIONS, *NARROW_REGIONS]),
-        ("cloud", [c for c in clouds if c is not None], list(CLOUDS)),
+        ("GPU type", gpus, list(GPUS_PER_SANDBOX)),
+        ("region", regions, [*BROAD_REGIONS, *NARROW_REGIONS]),
+        ("cloud", clouds, list(CLOUDS)),
     ):
         for name in dict.fromkeys(names):
             candidate = gpu_name(name) if kind == "GPU type" else name.lower()

@@ -1,4 +1,4 @@
-"""The compiled pipeline as modalrun sees it: plain values, no ZenML classes. Pure."""
+"""Hold a compiled pipeline as plain values, without ZenML's classes. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 
 
 @dataclass(frozen=True)
-class StepView:
+class CompiledStep:
     """Hold one step of a deployment.
 
     Attributes:
         planned: Its name, upstream steps, retries and caching; its sandbox is not planned yet.
-        written: The settings that are written about the step itself, by place.
-        docker: Its `DockerSettings` fields, the pipeline's merged in; None where it has no others.
+        layers: The settings of the step itself, by place.
+        docker: Its `DockerSettings` fields, the pipeline's merged in; None if it has no others.
     """
 
     planned: PlannedStep
-    written: Layers = field(default_factory=dict)
+    layers: Layers = field(default_factory=dict)
     docker: Mapping[str, Any] | None = None
 
     @property
@@ -33,12 +33,12 @@ class StepView:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A compiled pipeline.
+    """Hold a compiled pipeline.
 
     Attributes:
         pipeline: The pipeline's name.
         steps: Its steps, parents before children.
-        written: What is written about the pipeline, by place.
+        layers: The settings of the pipeline, by place.
         docker: `DockerSettings` fields of the pipeline.
         notes: Remarks for the user about how it was read.
         dynamic: Whether its function decides while it runs which steps there are; `steps` are then
@@ -47,8 +47,8 @@ class Deployment:
     """
 
     pipeline: str
-    steps: tuple[StepView, ...]
-    written: Layers = field(default_factory=dict)
+    steps: tuple[CompiledStep, ...]
+    layers: Layers = field(default_factory=dict)
     docker: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dynamic: bool = False
@@ -60,42 +60,51 @@ class Deployment:
         return replace(self, steps=tuple(steps))
 
     def with_layers(self, pipeline: Layers, steps: Mapping[str, Layers]) -> Deployment:
-        """The same deployment with more written about it: a run spec, a command line.
+        """Return the deployment with further settings, of a run spec or a command line.
 
-        Docker settings in these places override those of the deployment, field by field.
+        Their Docker settings override those of the deployment, field by field.
         """
-        docker = _docker(self.docker, pipeline)
+
+        def complete(step: CompiledStep) -> CompiledStep:
+            own = steps.get(step.name, {})
+            docker = step.docker
+            if docker is not None or any(layer.docker for layer in own.values()):
+                docker = _docker(docker or {}, pipeline, own)
+            return replace(step, layers={**step.layers, **own}, docker=docker)
+
         return replace(
             self,
-            written={**self.written, **pipeline},
-            docker=docker,
-            steps=tuple(
-                replace(
-                    step,
-                    written={**step.written, **steps.get(step.name, {})},
-                    docker=_step_docker(step, pipeline, steps.get(step.name, {})),
-                )
-                for step in self.steps
-            ),
+            layers={**self.layers, **pipeline},
+            docker=_docker(self.docker, pipeline),
+            steps=tuple(complete(step) for step in self.steps),
         )
 
 
-def _docker(base: Mapping[str, Any], *places: Layers) -> dict[str, Any]:
+def _docker(base: Mapping[str, Any], *layers: Layers) -> dict[str, Any]:
     docker = dict(base)
-    for one in places:
-        for _, written in sorted(one.items(), reverse=True):
-            if written.docker:
-                # What was gathered for the settings below doesn't hold for these.
+    for one in layers:
+        for _, layer in sorted(one.items(), reverse=True):
+            if layer.docker:
+                # The gathered packages are those of the settings below.
                 docker.pop(GATHERED, None)
-            docker.update(written.docker)
+            docker.update(layer.docker)
     return docker
 
 
-def _step_docker(step: StepView, pipeline: Layers, own: Layers) -> Mapping[str, Any] | None:
-    has_own = any(written.docker for written in own.values())
-    if step.docker is None and not has_own:
-        return None
-    return _docker(step.docker or {}, pipeline, own)
+def merged_orchestrator_settings(
+    settings: Mapping[str, Any], ignored: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return the orchestrator settings of all flavors in ZenML's settings, as one.
+
+    Args:
+        settings: ZenML's settings by key, such as "orchestrator:modal".
+        ignored: Keys to leave out.
+    """
+    merged: dict[str, Any] = {}
+    for key, values in settings.items():
+        if key.partition(":")[0].partition(".")[0] == "orchestrator" and key not in ignored:
+            merged.update(values)
+    return merged
 
 
 def read_snapshot(
@@ -110,7 +119,7 @@ def read_snapshot(
 
     Args:
         snapshot: `PipelineSnapshotBase` as JSON.
-        labels: Where the settings of the pipeline ("") and of the steps came from, by field.
+        labels: The origins of the settings of the pipeline ("") and of the steps, by field.
         ignored_settings: Keys of orchestrator settings that are of another flavor.
 
     Raises:
@@ -119,45 +128,40 @@ def read_snapshot(
     labels = labels or {}
     ignored = set(ignored_settings)
 
-    def written(settings: Mapping[str, Any], owner: str) -> SettingsLayer:
-        merged: dict[str, Any] = {}
-        for key, value in settings.items():
-            if key.partition(":")[0].partition(".")[0] == "orchestrator" and key not in ignored:
-                merged.update(value)
+    def layer(settings: Mapping[str, Any], owner: str) -> SettingsLayer:
         return SettingsLayer(
-            settings=merged,
-            resources=dict(settings.get("resources") or {}),
+            merged_orchestrator_settings(settings, ignored),
+            dict(settings.get("resources") or {}),
             labels=labels.get(owner, {}),
         )
 
-    configuration = snapshot["pipeline_configuration"]
-    docker = dict(configuration["settings"].get("docker") or {})
-    steps = []
-    for name, step in snapshot["step_configurations"].items():
-        own = step["step_config_overrides"]["settings"]
-        merged_docker = dict(step["config"]["settings"].get("docker") or {})
-        retry = step["config"].get("retry") or {}
+    pipeline = snapshot["pipeline_configuration"]
+    docker = dict(pipeline["settings"].get("docker") or {})
+
+    def read_step(name: str, step: Mapping[str, Any]) -> CompiledStep:
+        config = step["config"]
+        step_docker = dict(config["settings"].get("docker") or {})
+        retry = config.get("retry") or {}
         # As `is_setting_enabled` (`zenml/orchestrators/utils.py`, 0.98.0).
-        caching = (step["config"].get("enable_cache"), configuration.get("enable_cache"), True)
-        steps.append(
-            StepView(
-                PlannedStep(
-                    name=name,
-                    upstream=tuple(step["spec"]["upstream_steps"]),
-                    retries=retry.get("max_retries", 0),
-                    delay=retry.get("delay", 0),
-                    backoff=retry.get("backoff", 1),
-                    caches=next(enabled for enabled in caching if enabled is not None),
-                ),
-                written={Origin.CODE_STEP: written(own, name)},
-                docker=merged_docker if merged_docker != docker else None,
-            )
+        caching = (config.get("enable_cache"), pipeline.get("enable_cache"), True)
+        return CompiledStep(
+            PlannedStep(
+                name=name,
+                upstream=tuple(step["spec"]["upstream_steps"]),
+                retries=retry.get("max_retries", 0),
+                delay=retry.get("delay", 0),
+                backoff=retry.get("backoff", 1),
+                caches=next(enabled for enabled in caching if enabled is not None),
+            ),
+            layers={Origin.CODE_STEP: layer(step["step_config_overrides"]["settings"], name)},
+            docker=step_docker if step_docker != docker else None,
         )
+
     return Deployment(
-        pipeline=configuration["name"],
-        steps=tuple(steps),
-        written={Origin.CODE_PIPELINE: written(configuration["settings"], "")},
+        pipeline=pipeline["name"],
+        steps=tuple(read_step(*item) for item in snapshot["step_configurations"].items()),
+        layers={Origin.CODE_PIPELINE: layer(pipeline["settings"], "")},
         docker=docker,
         dynamic=bool(snapshot.get("is_dynamic")),
-        failure_mode=configuration["execution_mode"],
+        failure_mode=pipeline["execution_mode"],
     )

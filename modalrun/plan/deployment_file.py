@@ -1,8 +1,8 @@
-"""The file that `modalrun compile` writes: a compiled deployment that needs no ZenML to be planned.
+"""Write and read deployment files: compiled deployments that are planned without ZenML.
 
-One JSON object: the format's name and version, the versions it was made with, a checksum, and the
-content. The content holds ZenML's snapshot as it is, and beside it what the snapshot can't say:
-where each setting came from, the component's defaults, and what matters about the stack.
+A file is one JSON object: the format's name and version, the versions it was made with, a checksum,
+and the content. The content holds ZenML's snapshot as it is, and beside it what the snapshot lacks:
+the origin of each setting, the component's defaults, and a description of the stack.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from modalrun import __version__
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
-from modalrun.plan.stack import StackFacts
+from modalrun.plan.stack import StackDescription
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 FORMAT = "modalrun-deployment"
 VERSION = 1
 _CONTENT = b' "content": '
-"""What the checksum begins after. The header before it can be read by eye."""
+"""The checksum is that of everything after this."""
 
 AGAIN = "Compile the pipeline again with 'modalrun compile'."
 
 
 @dataclass(frozen=True)
 class DeploymentFile:
-    """What a deployment file holds.
+    """Hold a compiled deployment.
 
     Attributes:
-        deployment: The pipeline as modalrun sees it.
-        snapshot: As ZenML sees it, as plain values.
+        deployment: The pipeline in modalrun's form.
+        snapshot: The pipeline in ZenML's form, as plain values.
         stack: The stack that it was compiled for.
         zenml_version: The ZenML that compiled it.
         python_version: The Python that compiled it, "3.11".
@@ -45,55 +45,58 @@ class DeploymentFile:
 
     deployment: Deployment
     snapshot: Mapping[str, Any]
-    stack: StackFacts
+    stack: StackDescription
     zenml_version: str
     python_version: str
     source_root: str
     source_code: str | None = None
 
 
-def write(path: Path, held: DeploymentFile) -> None:
+def write(path: Path, file: DeploymentFile) -> None:
     """Write a deployment file, readable by its owner alone: it holds environment variables.
 
     Raises:
         UsageError: It can't be written.
     """
-    places = {"": held.deployment.written, **{s.name: s.written for s in held.deployment.steps}}
+    deployment = file.deployment
+    owners = {"": deployment.layers, **{step.name: step.layers for step in deployment.steps}}
     content = {
-        "snapshot": held.snapshot,
-        "stack": held.stack.as_json(),
+        "snapshot": file.snapshot,
+        "stack": asdict(file.stack),
         "labels": {
-            owner: dict(written.labels)
-            for owner, by_place in places.items()
-            for origin, written in by_place.items()
-            if origin is not Origin.COMPONENT and written.labels
+            owner: dict(layer.labels)
+            for owner, layers in owners.items()
+            for origin, layer in layers.items()
+            if origin is not Origin.COMPONENT and layer.labels
         },
-        # With what ZenML gathered for them, which takes ZenML and the stack.
+        # With the gathered packages, which need ZenML and the stack.
         "docker": {
-            "": dict(held.deployment.docker),
-            **{s.name: dict(s.docker) for s in held.deployment.steps if s.docker is not None},
+            "": dict(deployment.docker),
+            **{
+                step.name: dict(step.docker) for step in deployment.steps if step.docker is not None
+            },
         },
-        "component": dict(held.deployment.written.get(Origin.COMPONENT, SettingsLayer()).settings),
-        "notes": list(held.deployment.notes),
-        "source_root": held.source_root,
-        "source_code": held.source_code,
+        "component": dict(deployment.layers.get(Origin.COMPONENT, SettingsLayer()).settings),
+        "notes": list(deployment.notes),
+        "source_root": file.source_root,
+        "source_code": file.source_code,
     }
     text = json.dumps(content, separators=(",", ":"))
     header = {
         "format": FORMAT,
         "version": VERSION,
         "modalrun": __version__,
-        "zenml": held.zenml_version,
-        "python": held.python_version,
+        "zenml": file.zenml_version,
+        "python": file.python_version,
         "checksum": _checksum(text.encode()),
     }
     whole = f"{json.dumps(header, indent=1)[:-2]},\n{_CONTENT.decode()}{text}\n}}\n"
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            file.write(whole)
-        Path(file.name).replace(path)
+        ) as temporary:
+            temporary.write(whole)
+        Path(temporary.name).replace(path)
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}.") from error
 
@@ -107,33 +110,24 @@ def read(path: Path) -> DeploymentFile:
     envelope = _envelope(path)
     try:
         content = envelope["content"]
-        deployment = read_snapshot(
-            content["snapshot"],
-            labels={
-                owner: {name: f"deployment file: {label}" for name, label in labels.items()}
-                for owner, labels in content["labels"].items()
-            },
-        )
-        written = {
-            **deployment.written,
-            Origin.COMPONENT: SettingsLayer(
-                content["component"],
-                labels=dict.fromkeys(content["component"], "deployment file: component"),
-            ),
+        labels = {
+            owner: {name: f"deployment file: {label}" for name, label in of_owner.items()}
+            for owner, of_owner in content["labels"].items()
         }
+        deployment = read_snapshot(content["snapshot"], labels=labels)
+        component, docker = content["component"], content["docker"]
+        component_labels = dict.fromkeys(component, "deployment file: component")
+        component_layer = SettingsLayer(component, labels=component_labels)
         return DeploymentFile(
             deployment=replace(
                 deployment,
-                written=written,
+                layers={**deployment.layers, Origin.COMPONENT: component_layer},
                 notes=tuple(content["notes"]),
-                docker=content["docker"][""],
-                steps=tuple(
-                    replace(step, docker=content["docker"].get(step.name))
-                    for step in deployment.steps
-                ),
+                docker=docker[""],
+                steps=tuple(replace(s, docker=docker.get(s.name)) for s in deployment.steps),
             ),
             snapshot=content["snapshot"],
-            stack=StackFacts.from_json(content["stack"]),
+            stack=StackDescription.from_json(content["stack"]),
             zenml_version=envelope["zenml"],
             python_version=envelope["python"],
             source_root=content["source_root"],

@@ -1,8 +1,4 @@
-"""What an image is made of: a frozen value that can be compared, printed and tested. Pure.
-
-`docker_settings` makes recipes of ZenML's `DockerSettings`; `modal_api.images` makes images of
-recipes.
-"""
+"""Define image recipes: frozen values that `modal_api.images` builds images from. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Slim:
-    """A slim Debian with Python, as Modal provides it.
+    """Stand for Modal's slim Debian with Python.
 
     Attributes:
         python_version: "3.11".
@@ -35,7 +31,7 @@ class Slim:
 
 @dataclass(frozen=True)
 class RegistryCredentials:
-    """What a private registry asks for. Not part of a recipe; travels as a Modal secret."""
+    """Hold the login of a private registry. Not part of a recipe; travels as a Modal secret."""
 
     username: str = field(repr=False)
     password: str = field(repr=False)
@@ -43,7 +39,7 @@ class RegistryCredentials:
 
 @dataclass(frozen=True)
 class FromRegistry:
-    """An image from a registry. It has to be for linux/amd64 and to have Python on its PATH.
+    """Stand for an image in a registry, for linux/amd64 and with Python on its PATH.
 
     Attributes:
         image: Its name, with tag or digest.
@@ -59,11 +55,11 @@ class FromRegistry:
 
 @dataclass(frozen=True)
 class FromDockerfile:
-    """What Modal builds from a Dockerfile of the user's.
+    """Stand for an image that Modal builds from a Dockerfile of the user's.
 
     Attributes:
         path: The Dockerfile on this machine.
-        context: The folder that `COPY` copies from; None where nothing is copied.
+        context: The folder that `COPY` copies from; None if nothing is copied.
         ignore: The .dockerignore file for the context; None for the usual one.
         build_args: Values for its `ARG` lines, by name. May hold secrets: never shown.
     """
@@ -79,7 +75,7 @@ class FromDockerfile:
 
 @dataclass(frozen=True)
 class Named:
-    """An image that is in Modal already.
+    """Stand for an image that is in Modal already.
 
     Attributes:
         name: The name it was published under, with or without a tag, or its id ("im-...").
@@ -98,7 +94,7 @@ class Named:
 
 @dataclass(frozen=True)
 class BuiltByZenML:
-    """What ZenML builds and pushes to the stack's container registry, when the run is submitted."""
+    """Stand for the image that ZenML builds and pushes when the run is submitted."""
 
     def __str__(self) -> str:
         return "built and pushed by ZenML"
@@ -109,12 +105,12 @@ Base = Slim | FromRegistry | FromDockerfile | Named | BuiltByZenML
 
 @dataclass(frozen=True)
 class Packages:
-    """Requirements that are installed in one go, and so in one layer.
+    """Hold requirements that are installed in one layer.
 
     Attributes:
-        origin: Where they come from, in words.
+        origin: The setting that they come from, for messages.
         lines: Lines of a requirements file. May hold the credentials of an index: never shown.
-        pins: Requirements of the engine that must not change meanwhile, installed along with them.
+        pins: The engine's requirements, installed along so that they keep their versions.
     """
 
     origin: str
@@ -124,17 +120,17 @@ class Packages:
 
 @dataclass(frozen=True)
 class ImageRecipe:
-    """What a sandbox's image is made of, in the order of its layers: rarely changed first.
+    """Hold everything that a sandbox's image is built from, the rarely changed first.
 
-    The source tree is not part of it: it is mounted over the finished image, so a change of code
-    rebuilds nothing. Only `project_install` needs a copy of the tree in a layer.
+    The source tree is mounted over the finished image, so a change of code rebuilds nothing. Only
+    `project_install` needs a copy of the tree in a layer.
 
     Attributes:
-        base: What the layers stand on.
-        environment: Environment variables for the build and for what runs, sorted by name.
+        base: The image that the layers are on.
+        environment: Environment variables for the build and the sandbox, sorted by name.
         apt_packages: Debian packages.
         packages: Python packages, in the order in which they are installed.
-        installer: What installs them.
+        installer: The tool that installs them.
         installer_args: Arguments for it, such as "--index-url=https://...".
         project_install: A shell command that installs the user's project, run in a copy of the
             source tree at `CODE_FOLDER`.

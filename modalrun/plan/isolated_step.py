@@ -1,4 +1,4 @@
-"""Plan the sandbox of a dynamic pipeline's isolated step, known only while the run goes. Pure."""
+"""Plan the sandbox of a dynamic pipeline's isolated step, during the run. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment, merged_orchestrator_settings
 from modalrun.plan.planner import make_plan
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep
@@ -62,7 +62,7 @@ def plan_isolated_step(
         manifest: The run.
         step: The step's invocation id.
         settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
-        template: The planned step that this one is made from, where there is one.
+        template: The planned step that this one is made from, if there is one.
         python: The interpreter inside a sandbox of the local Modal server.
         source_root: The source tree.
 
@@ -78,17 +78,15 @@ def plan_isolated_step(
             hint="Name the step in '@pipeline(dynamic=True, depends_on=[...])'.",
         )
     image_of = planned or manifest.plan.run_sandbox
-    merged: dict[str, Any] = {}
-    for key, values in settings.items():
-        if key.partition(":")[0].partition(".")[0] == "orchestrator":
-            merged.update(values)
-    own = SettingsLayer(merged, dict(settings.get("resources") or {}))
+    own = SettingsLayer(
+        merged_orchestrator_settings(settings), dict(settings.get("resources") or {})
+    )
     layers: Layers = {
         **{Origin[name]: SettingsLayer(**values) for name, values in manifest.layers.items()},
         Origin.CODE_PIPELINE: SettingsLayer({"mode": "per_step"}),
     }
     pipeline, target = manifest.plan.pipeline, manifest.plan.target
-    view = StepView(PlannedStep(step), {Origin.CODE_STEP: own})
+    view = CompiledStep(PlannedStep(step), {Origin.CODE_STEP: own})
     plan = make_plan(
         Deployment(pipeline, (view,), layers),
         target=target,

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from modalrun.plan import resources
-from modalrun.plan.deployment import StepView
+from modalrun.plan.deployment import CompiledStep
 from modalrun.plan.model import RUN_SANDBOX
 from modalrun.plan.resources import Resolved
 from modalrun.plan.sandbox_planner import SandboxPlanner
 from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.run_plan import PlannedStep, RunSettings
-from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.precedence import Origin, Value
 
 _DRIVER = Resolved(
-    resources.DRIVER,
+    Resources(cpu=resources.DRIVER_CORES, memory=resources.DRIVER_MEMORY_MIB),
     {
         "cpu_count": Value.at(resources.DRIVER_CORES, Origin.DEFAULT, "driver"),
         "memory": Value.at(f"{resources.DRIVER_MEMORY_MIB}MiB", Origin.DEFAULT, "driver"),
@@ -45,7 +45,7 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
     return driver, tuple(_planned(planner, step, driver.timeout) for step in deployment.steps)
 
 
-def _planned(planner: SandboxPlanner, step: StepView, run_timeout: int) -> PlannedStep:
+def _planned(planner: SandboxPlanner, step: CompiledStep, run_timeout: int) -> PlannedStep:
     layer = planner.step_layer(step)
     resolved = resources.of_step(step.name, planner.layers, layer, local=planner.local)
     planner.note_step(step.name, resolved.notes)

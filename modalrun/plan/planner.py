@@ -63,12 +63,7 @@ def make_plan(
     settings = RunSettings(**{name: value.value for name, value in origins.items()})
     plan_mode = plan_per_step_mode if settings.mode == "per_step" else plan_pipeline_mode
     run_sandbox, steps = plan_mode(planner)
-    every = [run_sandbox, *(step.sandbox for step in steps if step.sandbox is not None)]
-    unknown = catalog.unknown_names(
-        [gpu for sandbox in every for gpu in sandbox.resources.gpus],
-        [region for sandbox in every for region in sandbox.regions],
-        [sandbox.cloud for sandbox in every],
-    )
+    sandboxes = [run_sandbox, *(step.sandbox for step in steps if step.sandbox is not None)]
     return Plan(
         target=target,
         pipeline=deployment.pipeline,
@@ -79,7 +74,7 @@ def make_plan(
         images=planner.images,
         origins=origins,
         sandbox_origins=planner.origins,
-        notes=(*deployment.notes, *planner.notes(), *unknown),
+        notes=(*deployment.notes, *planner.notes(), *catalog.unknown_names(sandboxes)),
     )
 
 

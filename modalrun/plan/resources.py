@@ -1,8 +1,8 @@
-"""`ResourceSettings` and orchestrator settings -> the gpu, cpu and memory of a sandbox. Pure."""
+"""Resolve the GPU, CPU and memory of a sandbox from resource and orchestrator settings. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,12 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, resol
 
 MIN_CORES = 0.125
 MIN_MEMORY_MIB = 128
-"""Modal's smallest request, and what it gives when none is made
+"""Modal's smallest request, and its default
 (modal.com/docs/guide/resources, read 2026-10-09)."""
 
 DRIVER_CORES = 0.5
 DRIVER_MEMORY_MIB = 1024
-"""What the driver of `per_step` mode gets: ZenML's client and the Modal SDK take about 400 MB."""
+"""The driver of `per_step` mode: ZenML's client and the Modal SDK take about 400 MB."""
 
 _UNITS: dict[str, int] = {"B": 1} | {
     f"{prefix}{suffix}": base**power
@@ -27,13 +27,13 @@ _UNITS: dict[str, int] = {"B": 1} | {
     for suffix, base in (("B", 1000), ("iB", 1024))
 }
 
-
-DRIVER = Resources(cpu=DRIVER_CORES, memory=DRIVER_MEMORY_MIB)
+_Values = dict[str, Value | None]
+"""The values of `gpu`, `gpu_count`, `cpu_count`, `memory`, `cpu_limit` and `memory_limit`."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """The resources of one sandbox, where each of them came from, and what to say about them."""
+    """Hold the resources of one sandbox, the origin of each of them, and notes for the user."""
 
     resources: Resources
     origins: Mapping[str, Value]
@@ -41,7 +41,7 @@ class Resolved:
 
 
 def memory_mib(text: str) -> int:
-    """ZenML's memory notation in MiB, exact and rounded up: "32GB" -> 30518, "32GiB" -> 32768.
+    """Convert ZenML's memory notation to MiB, rounded up: "32GB" -> 30518, "32GiB" -> 32768.
 
     Raises:
         UsageError: The text is not a whole number with a unit from B to PiB.
@@ -59,138 +59,111 @@ def memory_mib(text: str) -> int:
 def of_pipeline(
     pipeline: Layers, steps: Mapping[str, SettingsLayer], *, local: bool = False
 ) -> Resolved:
-    """The resources of the one sandbox that runs all steps.
+    """Resolve the resources of the one sandbox that runs all steps.
 
-    What the pipeline writes counts. A quantity that it leaves open takes the highest that any
-    step asks for, each quantity on its own.
+    The pipeline's values count. A quantity that it leaves open takes the highest of the steps',
+    each quantity on its own.
 
     Args:
-        pipeline: What is written about the pipeline, flat, and the component's defaults.
-        steps: What each step says itself, flat.
+        pipeline: The settings of the pipeline, flat, and the component's defaults.
+        steps: The settings of each step itself, flat.
         local: Whether the sandbox is the local Modal server's, for messages.
 
     Raises:
-        UsageError: Steps ask for different GPU types, a count stands without a type, a type can't
-            be had that often, or a limit is below its request.
+        UsageError: Steps need different GPU types, a count has no type, Modal doesn't give that
+            many GPUs of a type, or a limit is below its request.
     """
-    own = {origin: w for origin, w in pipeline.items() if origin < Origin.COMPONENT}
-    notes: list[str] = []
+    own = {origin: layer for origin, layer in pipeline.items() if origin < Origin.COMPONENT}
     gpu = resolve("gpu", own) or _common_type(steps) or resolve("gpu", pipeline)
-    count = resolve("gpu_count", own) or _highest_count(steps, gpu)
-    cpu = resolve("cpu_count", own) or _highest("cpu_count", steps, float)
-    memory = resolve("memory", own) or _highest("memory", steps, memory_mib)
-    for name, value in (("gpu_count", count), ("cpu_count", cpu), ("memory", memory)):
-        if value is not None and value.origin is Origin.CODE_STEP:
-            notes.append(f"{name} {value.value} is the {value.source}; the pipeline sets none")
-    return _resolve(
-        gpu,
-        count,
-        cpu,
-        memory,
-        cpu_limit=resolve("cpu_limit", pipeline),
-        memory_limit=resolve("memory_limit", pipeline),
-        owner="the pipeline",
-        local=local,
-        notes=notes,
-    )
+    values = {
+        "gpu": gpu,
+        "gpu_count": resolve("gpu_count", own) or _highest_count(steps, gpu),
+        "cpu_count": resolve("cpu_count", own) or _highest("cpu_count", steps, float),
+        "memory": resolve("memory", own) or _highest("memory", steps, memory_mib),
+        "cpu_limit": resolve("cpu_limit", pipeline),
+        "memory_limit": resolve("memory_limit", pipeline),
+    }
+    notes = [
+        f"{name} {value.value} is the {value.source}; the pipeline sets none"
+        for name in ("gpu_count", "cpu_count", "memory")
+        if (value := values[name]) is not None and value.origin is Origin.CODE_STEP
+    ]
+    return _resolve(values, "the pipeline", notes, local=local)
 
 
 def of_step(name: str, pipeline: Layers, step: SettingsLayer, *, local: bool = False) -> Resolved:
-    """The resources of one step's sandbox in `per_step` mode.
+    """Resolve the resources of one step's sandbox in `per_step` mode.
 
     A step that has resources of its own but no `gpu_count`, or one of 0, is a CPU step. A GPU type
-    written on the step asks for a GPU. Everything that the step leaves open is the pipeline's.
+    written on the step requests a GPU. Everything that the step leaves open is the pipeline's.
 
     Args:
         name: The step's name, for messages.
-        pipeline: What is written about the pipeline, flat, and the component's defaults.
-        step: What the step says itself, flat.
+        pipeline: The settings of the pipeline, flat, and the component's defaults.
+        step: The settings of the step itself, flat.
         local: Whether the sandbox is the local Modal server's, for messages.
 
     Raises:
-        UsageError: A GPU count stands without a type, a type can't be had that often, or a limit
+        UsageError: A GPU count has no type, Modal doesn't give that many GPUs of a type, or a limit
             is below its request.
     """
     notes: list[str] = []
     own: Layers = {Origin.CODE_STEP: step}
     own_type, own_count = resolve("gpu", own), resolve("gpu_count", own)
-    has_resources = any(step.get(quantity) is not None for quantity in QUANTITIES)
     gpu, count = resolve("gpu", own, pipeline), resolve("gpu_count", own, pipeline)
+    has_resources = any(step.get(quantity) is not None for quantity in QUANTITIES)
     if own_type is not None and own_count is None:
-        if _counts_inside(own_type) or (count is not None and count.value == 0):
-            # The pipeline's 0 is for steps that don't ask for a GPU; this one does.
+        inside = any(split_gpu(text)[1] for text in _listed(own_type.value))
+        if inside or (count is not None and count.value == 0):
+            # The pipeline's 0 is for steps that don't request a GPU; this one does.
             count = None
     elif own_type is None and own_count is None and has_resources:
         if gpu is not None or (count is not None and count.value):
             notes.append("no GPU: it has resources of its own without a gpu_count")
         gpu, count = None, Value.at(0, Origin.CODE_STEP, "resources of its own, no gpu_count")
-    return _resolve(
-        gpu,
-        count,
-        resolve("cpu_count", own, pipeline),
-        resolve("memory", own, pipeline),
-        cpu_limit=resolve("cpu_limit", own, pipeline),
-        memory_limit=resolve("memory_limit", own, pipeline),
-        owner=f"step '{name}'",
-        local=local,
-        notes=notes,
-    )
+    others = ("cpu_count", "memory", "cpu_limit", "memory_limit")
+    values = {"gpu": gpu, "gpu_count": count, **{n: resolve(n, own, pipeline) for n in others}}
+    return _resolve(values, f"step '{name}'", notes, local=local)
 
 
-def _resolve(
-    gpu: Value | None,
-    count: Value | None,
-    cpu: Value | None,
-    memory: Value | None,
-    *,
-    cpu_limit: Value | None,
-    memory_limit: Value | None,
-    owner: str,
-    local: bool,
-    notes: list[str],
-) -> Resolved:
+def _resolve(values: _Values, owner: str, notes: list[str], *, local: bool) -> Resolved:
+    gpu, count = values["gpu"], values["gpu_count"]
     gpus = _gpus(gpu, count, owner, local=local)
+    if not gpus:
+        values["gpu"] = None
     if count is not None and count.value == 0 and gpu is not None:
         notes.append(f"no GPU: gpu_count is 0 ({count.source})")
-    cores = None if cpu is None else float(cpu.value)
-    mib = None if memory is None else memory_mib(memory.value)
+    cores = _converted(values["cpu_count"], float)
     if cores is not None and cores < MIN_CORES:
         notes.append(f"cpu {cores:g} is raised to Modal's minimum of {MIN_CORES} cores")
         cores = MIN_CORES
+    mib, memory = _converted(values["memory"], memory_mib), values["memory"]
     if mib is not None and memory is not None and mib < MIN_MEMORY_MIB:
         notes.append(f"memory {memory.value} is raised to Modal's minimum of {MIN_MEMORY_MIB} MiB")
         mib = MIN_MEMORY_MIB
-    most_cores = None if cpu_limit is None else float(cpu_limit.value)
-    most_mib = None if memory_limit is None else memory_mib(memory_limit.value)
-    _check_limit("cpu_limit", most_cores, cpu_limit, cores or MIN_CORES, cpu, owner=owner)
-    _check_limit("memory_limit", most_mib, memory_limit, mib or MIN_MEMORY_MIB, memory, owner=owner)
-    written = {
-        "gpu": gpu if gpus else None,
-        "gpu_count": count,
-        "cpu_count": cpu,
-        "memory": memory,
-        "cpu_limit": cpu_limit,
-        "memory_limit": memory_limit,
-    }
-    return Resolved(
-        Resources(gpus=gpus, cpu=cores, memory=mib, cpu_limit=most_cores, memory_limit=most_mib),
-        {name: value for name, value in written.items() if value is not None},
-        tuple(notes),
+    asked = Resources(
+        gpus=gpus,
+        cpu=cores,
+        memory=mib,
+        cpu_limit=_converted(values["cpu_limit"], float),
+        memory_limit=_converted(values["memory_limit"], memory_mib),
     )
+    for limit, most, name, least in (
+        ("cpu_limit", asked.cpu_limit, "cpu_count", cores or MIN_CORES),
+        ("memory_limit", asked.memory_limit, "memory", mib or MIN_MEMORY_MIB),
+    ):
+        if most is not None and most < least:
+            raise _limit_error(owner, limit, values[limit], values[name], least)
+    origins = {name: value for name, value in values.items() if value is not None}
+    return Resolved(asked, origins, tuple(notes))
 
 
-def _ways_out(owner: str, *, local: bool) -> str:
-    """How a spec mends a GPU count without a type, at one step where one step has it."""
-    step = f"steps: {owner[6:-1]}: " if owner.startswith("step '") else ""
-    where = f"under '{step}settings: orchestrator:'"
-    none = f"or, to run without a GPU, 'gpu_count: 0' under '{step}settings: resources:'."
-    # Modal can't be asked for a GPU of no type, and a rehearsal of it has to say so, too.
-    same = " The local Modal server needs no GPU: it records the type." if local else ""
-    return f"Write the type, such as 'gpu: T4', {where}, {none}{same}"
+def _converted(value: Value | None, convert: Callable[[Any], Any]) -> Any:
+    return None if value is None else convert(value.value)
 
 
 def _gpus(gpu: Value | None, count: Value | None, owner: str, *, local: bool) -> tuple[str, ...]:
-    """Each type with its count, as Modal writes them: ("A100", 2) -> "A100:2"."""
+    """Return each type with its count, as Modal writes them: ("A100", 2) -> "A100:2"."""
     if count is not None and count.value == 0:
         return ()
     if gpu is None:
@@ -199,11 +172,10 @@ def _gpus(gpu: Value | None, count: Value | None, owner: str, *, local: bool) ->
         raise UsageError(
             f"{owner} asks for {count.value} GPU{'s' if count.value > 1 else ''} (gpu_count,"
             f" {count.source}) but no type is set.",
-            hint=_ways_out(owner, local=local),
+            hint=_type_hint(owner, local=local),
         )
-    listed = [gpu.value] if isinstance(gpu.value, str) else gpu.value
     found = []
-    for text in listed:
+    for text in _listed(gpu.value):
         name, inside = split_gpu(text)
         number = count.value if count is not None else inside or 1
         most = catalog.most_gpus(name)
@@ -217,29 +189,28 @@ def _gpus(gpu: Value | None, count: Value | None, owner: str, *, local: bool) ->
     return tuple(dict.fromkeys(found))
 
 
-def _check_limit(
-    name: str,
-    limit: float | None,
-    limit_from: Value | None,
-    request: float,
-    request_from: Value | None,
-    *,
-    owner: str,
-) -> None:
-    if limit is None or limit_from is None or limit >= request:
-        return
-    source = request_from.source if request_from else "Modal's minimum"
-    shown = request_from.value if request_from else f"{request:g}"
-    raise UsageError(
-        f"{owner}: {name} {limit_from.value} ({limit_from.source}) is below what is requested,"
-        f" {shown} ({source}).",
-        hint=f"Raise '{name}', or lower the request.",
+def _type_hint(owner: str, *, local: bool) -> str:
+    """Return how to correct a GPU count without a type, at the step that has it."""
+    step = f"steps: {owner[6:-1]}: " if owner.startswith("step '") else ""
+    # A local run rehearses one on Modal, which can't be asked for a GPU of no type.
+    same = " The local Modal server needs no GPU: it records the type." if local else ""
+    return (
+        f"Write the type, such as 'gpu: T4', under '{step}settings: orchestrator:', or, to run"
+        f" without a GPU, 'gpu_count: 0' under '{step}settings: resources:'.{same}"
     )
 
 
-def _counts_inside(gpu: Value) -> bool:
-    listed = [gpu.value] if isinstance(gpu.value, str) else gpu.value
-    return any(split_gpu(text)[1] for text in listed)
+def _limit_error(
+    owner: str, name: str, limit: Value | None, request: Value | None, least: float
+) -> UsageError:
+    assert limit is not None
+    source = request.source if request else "Modal's minimum"
+    shown = request.value if request else f"{least:g}"
+    return UsageError(
+        f"{owner}: {name} {limit.value} ({limit.source}) is below what is requested,"
+        f" {shown} ({source}).",
+        hint=f"Raise '{name}', or lower the request.",
+    )
 
 
 def _highest(name: str, steps: Mapping[str, SettingsLayer], size: Any) -> Value | None:
@@ -251,7 +222,7 @@ def _highest(name: str, steps: Mapping[str, SettingsLayer], size: Any) -> Value 
 
 
 def _highest_count(steps: Mapping[str, SettingsLayer], gpu: Value | None) -> Value | None:
-    """A type alone, on the pipeline or a step, means one; a higher count of a step counts."""
+    """Return the highest count; a type alone, on the pipeline or a step, means one GPU."""
     highest = _highest("gpu_count", steps, int)
     return highest if gpu is None or (highest is not None and highest.value) else None
 
@@ -259,23 +230,24 @@ def _highest_count(steps: Mapping[str, SettingsLayer], gpu: Value | None) -> Val
 def _common_type(steps: Mapping[str, SettingsLayer]) -> Value | None:
     """Return the GPU type that the steps agree on; CPU steps have none."""
     gpu_steps = {name: step for name, step in steps.items() if step.get("gpu_count") != 0}
-    typed = {name: w.get("gpu") for name, w in gpu_steps.items() if w.get("gpu") is not None}
-    names = list(typed)
-    for name in names[1:]:
-        if _same_types(typed[name]) != _same_types(typed[names[0]]):
+    typed = {
+        name: _listed(step.get("gpu"))
+        for name, step in gpu_steps.items()
+        if step.get("gpu") is not None
+    }
+    if not typed:
+        return None
+    first, types = next(iter(typed.items()))
+    for name, others in typed.items():
+        if [catalog.gpu_name(gpu) for gpu in others] != [catalog.gpu_name(gpu) for gpu in types]:
             raise UsageError(
-                f"step '{names[0]}' asks for the GPU type {_words(typed[names[0]])} and step"
-                f" '{name}' for {_words(typed[name])}, but in pipeline mode all steps share one"
-                " sandbox.",
+                f"step '{first}' asks for the GPU type {', '.join(types)} and step '{name}' for"
+                f" {', '.join(others)}, but in pipeline mode all steps share one sandbox.",
                 hint="Set one type on the pipeline, or 'mode: per_step' to give each step its own"
                 " sandbox.",
             )
-    return Value(typed[names[0]], Origin.CODE_STEP, f"of step {names[0]}") if names else None
+    return Value(gpu_steps[first].get("gpu"), Origin.CODE_STEP, f"of step {first}")
 
 
-def _same_types(gpu: str | list[str]) -> list[str]:
-    return [catalog.gpu_name(text) for text in ([gpu] if isinstance(gpu, str) else gpu)]
-
-
-def _words(gpu: str | list[str]) -> str:
-    return gpu if isinstance(gpu, str) else ", ".join(gpu)
+def _listed(gpu: str | list[str]) -> list[str]:
+    return [gpu] if isinstance(gpu, str) else gpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.resources import Resolved
 from modalrun.run.contract import TIMEOUT
@@ -19,7 +19,7 @@ BuildRecipe = Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]]
 
 
 class SandboxPlanner:
-    """Make the sandbox specs of one plan, and collect what explains them.
+    """Make the sandbox specs of one plan, and collect origins and notes.
 
     Attributes:
         deployment: The compiled pipeline.
@@ -34,8 +34,8 @@ class SandboxPlanner:
     ) -> None:
         self.deployment = deployment
         self.layers: Layers = {
-            Origin.CODE_PIPELINE: flatten(_without_component(deployment.written)),
-            Origin.COMPONENT: deployment.written.get(Origin.COMPONENT, SettingsLayer()),
+            Origin.CODE_PIPELINE: flatten(_without_component(deployment.layers)),
+            Origin.COMPONENT: deployment.layers.get(Origin.COMPONENT, SettingsLayer()),
         }
         self.local = local
         self.images: dict[str, ImageRecipe] = {}
@@ -46,9 +46,9 @@ class SandboxPlanner:
         self._notes: list[str] = []
         self._step_notes: dict[str, list[str]] = {}
 
-    def step_layer(self, step: StepView) -> SettingsLayer:
+    def step_layer(self, step: CompiledStep) -> SettingsLayer:
         """Return the settings of a step itself, as if they were written in one place."""
-        return flatten(_without_component(self.deployment.written), step.written)
+        return flatten(_without_component(self.deployment.layers), step.layers)
 
     def sandbox(
         self,

@@ -1,10 +1,10 @@
-"""What matters about a ZenML stack, as plain values, and what keeps it from working with Modal."""
+"""Describe a ZenML stack as plain values, and check whether it works with Modal. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,14 +13,14 @@ from modalrun.errors import UsageError
 
 @dataclass(frozen=True)
 class Component:
-    """One component of a stack.
+    """Describe one component of a stack.
 
     Attributes:
-        kind: ZenML's word: "artifact_store", "orchestrator", ...
+        kind: ZenML's type of it: "artifact_store", "orchestrator", ...
         name: Its name.
         flavor: Its flavor.
-        is_local: Whether it relies on this machine.
-        local_path: The folder on this machine that it keeps its state in, where it does.
+        is_local: Whether it depends on this machine.
+        local_path: The folder on this machine that it keeps its state in, if it does.
     """
 
     kind: str
@@ -31,13 +31,13 @@ class Component:
 
 
 @dataclass(frozen=True)
-class StackFacts:
-    """A stack and the ZenML server it belongs to.
+class StackDescription:
+    """Describe a stack and the ZenML server that it belongs to.
 
     Attributes:
         id: The stack's id.
         name: Its name.
-        components: Its components but the orchestrator, which modalrun stands in for.
+        components: Its components except the orchestrator, which modalrun replaces.
         server: The URL of the ZenML server; None for a database on this machine.
     """
 
@@ -46,23 +46,19 @@ class StackFacts:
     components: tuple[Component, ...] = ()
     server: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The facts as plain values."""
-        return asdict(self)
-
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> StackFacts:
-        """The facts from plain values.
+    def from_json(cls, values: Mapping[str, Any]) -> StackDescription:
+        """Read a description from the plain values of `dataclasses.asdict`.
 
         Raises:
-            KeyError, TypeError: They are not what `as_json` makes.
+            KeyError, TypeError: They are others.
         """
         components = tuple(Component(**one) for one in values["components"])
         return cls(values["id"], values["name"], components, values["server"])
 
 
-def problems_on_modal(stack: StackFacts) -> list[str]:
-    """Why a run on Modal could not work with this stack; each reason is one sentence."""
+def problems_on_modal(stack: StackDescription) -> list[str]:
+    """Return why a run on Modal can't work with this stack; each reason is one sentence."""
     found = []
     if stack.server is None:
         found.append(
@@ -75,19 +71,20 @@ def problems_on_modal(stack: StackFacts) -> list[str]:
             " it."
         )
     for component in stack.components:
-        what = f"The {component.kind.replace('_', ' ')} '{component.name}' ({component.flavor})"
+        kind = component.kind.replace("_", " ")
+        subject = f"The {kind} '{component.name}' ({component.flavor})"
         if component.local_path is not None:
             found.append(
-                f"{what} keeps its files on this machine, in {component.local_path}; a sandbox on"
-                " Modal needs a remote one."
+                f"{subject} keeps its files on this machine, in {component.local_path}; a sandbox"
+                " on Modal needs a remote one."
             )
         elif component.is_local and component.kind != "deployer":
-            found.append(f"{what} runs on this machine; a sandbox on Modal can't reach it.")
+            found.append(f"{subject} runs on this machine; a sandbox on Modal can't reach it.")
     return found
 
 
-def wrong_stack(stack: StackFacts, problems: Iterable[str]) -> UsageError:
-    """All problems of a stack in one error."""
+def wrong_stack(stack: StackDescription, problems: Iterable[str]) -> UsageError:
+    """Return one error with all problems of a stack."""
     listed = "".join(f"\n  - {problem}" for problem in problems)
     return UsageError(
         f"The stack '{stack.name}' can't be used with target 'modal':{listed}",

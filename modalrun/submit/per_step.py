@@ -29,7 +29,7 @@ def make_manifest(job: Job, plan: RunPlan, run: CreatedRun, source: Source) -> R
         variables=tuple(sorted(run.environment)),
         cached=tuple(run.cached),
         docker=compiled.pipeline_docker if plan.dynamic else {},
-        layers=layers_as_json(compiled.deployment.written) if plan.dynamic else {},
+        layers=layers_as_json(compiled.deployment.layers) if plan.dynamic else {},
     )
 
 

@@ -14,7 +14,7 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.observe.attach import RunObserver
+from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
 from modalrun.plan.model import Plan
 from modalrun.plan.stack import wrong_stack
@@ -72,7 +72,7 @@ def check(
     Raises:
         ModalrunError: The class names the check that failed. Nothing was created.
     """
-    priced = plan_deployment(compiled.deployment, compiled.facts, spec)
+    priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     plan = priced.plan
     for note in plan.notes:
         observer.say(f"note: {note}", "yellow")

@@ -17,7 +17,7 @@ from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.model import Plan
 from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES, Cost
-from modalrun.plan.stack import StackFacts, problems_on_modal
+from modalrun.plan.stack import StackDescription, problems_on_modal
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.util import garbage_collection
@@ -40,7 +40,7 @@ class PricedPlan:
 
     plan: Plan
     cost: Cost
-    stack: StackFacts
+    stack: StackDescription
     problems: tuple[str, ...] = ()
 
 
@@ -55,7 +55,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     if path is None:
         with zenml_process(spec.source_root):
             compiled = load_deployment(spec)
-            return plan_deployment(compiled.deployment, compiled.facts, spec)
+            return plan_deployment(compiled.deployment, compiled.stack_description, spec)
     with garbage_collection.paused():
         file = deployment_file.read(path)
         spec = _with_source_root_of(spec, path, file)
@@ -66,7 +66,10 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
 
 
 def plan_deployment(
-    deployment: Deployment, stack: StackFacts, spec: RunSpec, python_version: str | None = None
+    deployment: Deployment,
+    stack: StackDescription,
+    spec: RunSpec,
+    python_version: str | None = None,
 ) -> PricedPlan:
     """Plan a compiled deployment and price the plan.
 
@@ -130,7 +133,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> None:
     with zenml_process(spec.source_root):
         compiled = load_deployment(spec)
         # A setting that can't be planned is an error now, not at the first use of the file.
-        plan_deployment(compiled.deployment, compiled.facts, spec)
+        plan_deployment(compiled.deployment, compiled.stack_description, spec)
         from modalrun.zenml_api.compiling.compile import VERSION
 
         deployment_file.write(
@@ -138,7 +141,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> None:
             DeploymentFile(
                 deployment=compiled.deployment,
                 snapshot=compiled.snapshot.model_dump(mode="json"),
-                stack=compiled.facts,
+                stack=compiled.stack_description,
                 zenml_version=VERSION,
                 python_version=_python_version(),
                 source_root=os.path.relpath(spec.source_root, folder),

@@ -1,12 +1,10 @@
-"""Select the files of the source root that go to a sandbox, and copy them."""
+"""Select the files of the source root that go to a sandbox."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,66 +72,6 @@ def source_files(
             " .dockerignore.",
         )
     return files
-
-
-def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> int:
-    """Copy the files of a source tree, so that edits during a submission have no effect.
-
-    Returns:
-        The number of files.
-
-    Raises:
-        UsageError: As for `source_files`; or there is no file, or one can't be read.
-    """
-    files = source_files(root, dockerignore=dockerignore)
-    if not files:
-        raise UsageError(
-            f"The source root {root} holds no files.",
-            hint="Look at 'source_root:', .gitignore and .dockerignore.",
-        )
-    copy(root, folder, files)
-    return len(files)
-
-
-def copy(root: Path, folder: Path, files: Iterable[Path]) -> None:
-    """Copy files from `root` to `folder`, with their modes and times. Paths are relative.
-
-    Raises:
-        UsageError: A file can't be read.
-    """
-    for relative in files:
-        destination = folder / relative
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copy2(root / relative, destination)
-        except OSError as error:
-            raise UsageError(
-                f"The file {root / relative} can't be copied for the sandbox: {error.strerror}.",
-                hint="If the pipeline doesn't need it, list it in .dockerignore.",
-            ) from error
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Hash each file of a staged source tree, by its path, sorted; "+x" marks executables."""
-    return {
-        path.relative_to(folder).as_posix(): _hash(path)
-        for path in sorted(p for p in folder.rglob("*") if p.is_file())
-    }
-
-
-def _hash(path: Path) -> str:
-    content = hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{content}+x" if path.stat().st_mode & 0o100 else content
-
-
-def digest(files: Mapping[str, str]) -> str:
-    """Hash a whole source tree from the hashes of its files."""
-    total = hashlib.sha256()
-    for path, text in files.items():
-        content, executable, _ = text.partition("+x")
-        # A path may hold bytes that are not UTF-8.
-        total.update(os.fsencode(f"{path}\0{bool(executable)}\0{content}\n"))
-    return total.hexdigest()
 
 
 def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:

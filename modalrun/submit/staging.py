@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.plan.docker_settings import dockerignore
 from modalrun.run.manifest import Source
 from modalrun.submit.source_changes import MOST_FILES, compare, hashes_to_store
-from modalrun.submit.source_tree import copy, digest, hashes, source_files, stage
+from modalrun.submit.source_tree import source_files
 
 
-def stage_for_run(root: Path, folder: Path, docker: Mapping[str, Any]) -> Source:
-    """Stage the source tree of a new run.
+def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> Source:
+    """Copy the files of a source tree, so that edits during a submission have no effect.
 
     Args:
         root: The source root.
         folder: Where the copy goes.
-        docker: The pipeline's Docker settings.
+        dockerignore: As for `source_files`.
 
     Raises:
-        UsageError: As for `stage`.
+        UsageError: As for `source_files`; or there is no file, or one can't be read.
     """
-    ignore_file = dockerignore(docker)
-    stage(root, folder, dockerignore=ignore_file)
-    files = hashes(folder)
-    return Source(root, digest(files), hashes_to_store(files), ignore_file)
+    files = source_files(root, dockerignore=dockerignore)
+    if not files:
+        raise UsageError(
+            f"The source root {root} holds no files.",
+            hint="Look at 'source_root:', .gitignore and .dockerignore.",
+        )
+    _copy(root, folder, files)
+    hashes = hash_files(folder)
+    return Source(root, hash_tree(hashes), hashes_to_store(hashes), dockerignore)
 
 
 def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
-    """Stage the files that a run was submitted with, which must not have changed.
+    """Copy the files that a run was submitted with, which must not have changed.
 
     Args:
         source: The source tree as it was submitted.
@@ -50,30 +56,66 @@ def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
             f"The run's source tree {root} is not on this machine.",
             hint="Check out what was submitted, and name its folder with '--source-root'.",
         )
+    changed = f"The source tree {root} has changed since the run was submitted"
+    mismatch = "The rest of the run would not match the finished steps."
     if not source.files:
-        stage(root, folder, dockerignore=source.dockerignore)
-        if digest(hashes(folder)) != source.digest:
-            raise UsageError(
-                f"The source tree {root} has changed since the run was submitted; the rest of the"
-                " run would not match the finished steps. Which files differ is not known: of more"
-                f" than {MOST_FILES:,} files only the total hash is stored.",
-                hint="Restore the files and remove new ones ('git status' lists them), or check"
-                " out what was submitted and name its folder with '--source-root'.",
-            )
-        return ()
-    copy(root, folder, (Path(path) for path in source.files if (root / path).is_file()))
-    found = hashes(folder) if folder.is_dir() else {}
+        if stage(root, folder, dockerignore=source.dockerignore).digest == source.digest:
+            return ()
+        raise UsageError(
+            f"{changed}. {mismatch} Which files differ is not known: of more than {MOST_FILES:,}"
+            " files only the total hash is stored.",
+            hint="Restore the files and remove new ones ('git status' lists them), or check out"
+            " what was submitted and name its folder with '--source-root'.",
+        )
+    _copy(root, folder, (Path(path) for path in source.files if (root / path).is_file()))
     present: list[str] = []
     # New files are only reported, so an error about them must not stop the run.
     with contextlib.suppress(UsageError):
         files = source_files(root, dockerignore=source.dockerignore, bounded=False)
         present = [path.as_posix() for path in files]
-    changes = compare(source.files, found, present)
+    changes = compare(source.files, hash_files(folder), present)
     if changes.changed or changes.missing:
         raise UsageError(
-            f"The source tree {root} has changed since the run was submitted: {changes}. The rest"
-            " of the run would not match the finished steps.",
+            f"{changed}: {changes}. {mismatch}",
             hint="Restore the changed and missing files, or check out what was submitted and name"
             " its folder with '--source-root'. New files are no obstacle.",
         )
     return changes.new
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Hash each file of a staged source tree, by its path, sorted; "+x" marks executables."""
+    return {
+        path.relative_to(folder).as_posix(): _hash(path)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file())
+    }
+
+
+def _hash(path: Path) -> str:
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{content}+x" if path.stat().st_mode & 0o100 else content
+
+
+def hash_tree(files: Mapping[str, str]) -> str:
+    """Hash a whole source tree from the hashes of its files."""
+    total = hashlib.sha256()
+    for path, text in files.items():
+        content, executable, _ = text.partition("+x")
+        # A path may hold bytes that are not UTF-8.
+        total.update(os.fsencode(f"{path}\0{bool(executable)}\0{content}\n"))
+    return total.hexdigest()
+
+
+def _copy(root: Path, folder: Path, files: Iterable[Path]) -> None:
+    """Copy files, whose paths are relative, with their modes and times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for relative in files:
+        destination = folder / relative
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copy2(root / relative, destination)
+        except OSError as error:
+            raise UsageError(
+                f"The file {root / relative} can't be copied for the sandbox: {error.strerror}.",
+                hint="If the pipeline doesn't need it, list it in .dockerignore.",
+            ) from error

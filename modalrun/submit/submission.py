@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from typing import Any
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
-from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
+from modalrun.observe.attach import StopRun
+from modalrun.observe.handle import RunHandle, RunObserver
+from modalrun.observe.interrupt_prompt import OnInterrupt
+from modalrun.observe.outcome import accepted
+from modalrun.plan.docker_settings import dockerignore
 from modalrun.run.manifest import Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
@@ -27,7 +32,7 @@ from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.per_step import make_manifest, write_manifest
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
-from modalrun.submit.staging import stage_for_run
+from modalrun.submit.staging import stage
 from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
@@ -87,7 +92,7 @@ def submit(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
         with interrupts.deferred(), redirect_stdout(sys.stderr):
-            return attach.accepted(handle)
+            return accepted(handle)
 
 
 def _prepare(spec: RunSpec, observer: RunObserver, max_cost: Decimal | None) -> Job:
@@ -97,36 +102,28 @@ def _prepare(spec: RunSpec, observer: RunObserver, max_cost: Decimal | None) -> 
     return preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
 
 
+@dataclass
 class Submission:
     """Create a run and its run sandbox; on a failure, leave neither of them behind.
 
     Attributes:
+        job: The run.
+        observer: Receives progress.
+        zenml: Access to ZenML's records.
+        previous: What is recorded of the run's last sandbox, which has ended.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        observer: RunObserver,
-        zenml: ZenMLGateway,
-        *,
-        previous: RunMetadata | None = None,
-    ) -> None:
-        """Prepare to create a run.
+    job: Job
+    observer: RunObserver
+    zenml: ZenMLGateway
+    previous: RunMetadata | None = None
+    handle: RunHandle | None = field(default=None, init=False)
+    _plan: RunPlan = field(init=False)
 
-        Args:
-            job: The run.
-            observer: Receives progress.
-            zenml: Access to ZenML's records.
-            previous: What is recorded of the run's last sandbox, which has ended.
-        """
-        self.handle: RunHandle | None = None
-        self._job = job
-        self._plan: RunPlan = job.plan
-        self._observer = observer
-        self._zenml = zenml
-        self._previous = previous
+    def __post_init__(self) -> None:
+        self._plan = self.job.plan
 
     def create(self, create_run: Callable[[], CreatedRun]) -> CreatedRun:
         """Create the record in ZenML first, so that the run id exists, then the sandbox.
@@ -138,13 +135,14 @@ class Submission:
             ModalrunError: The run was not created. After an `UnknownOutcomeError` its record and
                 perhaps its sandbox exist.
         """
-        job, observer = self._job, self._observer
-        plan, registry = self._zenml.resolve_images(job.plan, job.compiled)
+        job, observer = self.job, self.observer
+        plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
         self._plan = plan
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = Path(folder) / "source"
-            source = stage_for_run(job.source_root, staged, job.compiled.deployment.docker)
+            ignore_file = dockerignore(job.compiled.deployment.docker)
+            source = stage(job.source_root, staged, dockerignore=ignore_file)
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():
@@ -154,9 +152,9 @@ class Submission:
                 observer.say(f"  stack    {job.compiled.stack.name}")
                 if run.finished:
                     # It has no sandbox on record that marks it as a run of modalrun's.
-                    self._zenml.publish_metadata(run.id, self._announcement())
+                    self.zenml.publish_metadata(run.id, self._announcement())
                     return run
-                with cancelled_when_stopped(run.id, self._announcement(), self._zenml):
+                with cancelled_when_stopped(run.id, self._announcement(), self.zenml):
                     images = job.modal.build_images(job.connection, plan, staged, registry)
                     self._plan = plan.with_images(images)
                     self.handle = self._create_sandbox(run, source, staged)
@@ -169,7 +167,7 @@ class Submission:
         return run
 
     def _create_sandbox(self, run: CreatedRun, source: Source, staged: Path) -> RunHandle:
-        job, plan, previous = self._job, self._plan, self._previous
+        job, plan, previous = self.job, self._plan, self.previous
         secrets, metadata, file = run.environment, {}, None
         if plan.settings.mode == "per_step":
             manifest = make_manifest(job, plan, run, source)
@@ -183,11 +181,11 @@ class Submission:
             staged,
             manifest=file,
             earlier=previous.sandbox_id if previous else None,
-            say=lambda text: self._observer.say(f"  {text}", "yellow"),
+            say=lambda text: self.observer.say(f"  {text}", "yellow"),
         )
         sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
         recording = record_sandbox(
-            self._zenml,
+            self.zenml,
             run.id,
             plan,
             sandbox,
@@ -221,13 +219,13 @@ class Submission:
             # Modal may have created the sandbox before the interrupt came.
             with contextlib.suppress(ModalrunError):
                 spec = self._plan.sandbox_of_run(run_id)
-                self._job.modal.terminate(self._job.connection, self._plan, spec)
+                self.job.modal.terminate(self.job.connection, self._plan, spec)
         if cancelled:
-            self._zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
+            self.zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
         elif interrupted:
-            self._observer.say(f"Cancelled the run {run_id}; nothing of it is running.", "yellow")
+            self.observer.say(f"Cancelled the run {run_id}; nothing of it is running.", "yellow")
         reason = str(error) or "the submission was interrupted"
-        self._zenml.finalize_run(run_id, f"The run sandbox was not created: {reason}")
+        self.zenml.finalize_run(run_id, f"The run sandbox was not created: {reason}")
 
     def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""

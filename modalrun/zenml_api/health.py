@@ -15,15 +15,15 @@ from modalrun.util.check import Finding
 from modalrun.zenml_api.compiling.code_settings import component_config, credentials
 from modalrun.zenml_api.compiling.image_builds import credentials_for
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of, stack_facts
+from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
 
 __all__ = [
     "Stack",
     "check_image",
+    "describe_stack",
     "login",
     "problem_of",
     "round_trip",
-    "stack_facts",
     "stack_of",
 ]
 

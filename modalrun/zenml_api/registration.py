@@ -12,11 +12,11 @@ from zenml.models import ComponentResponse, StackResponse
 from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
-from modalrun.plan.stack import StackFacts
+from modalrun.plan.stack import StackDescription
 from modalrun.spec.run_spec import Target
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import FLAVOR
-from modalrun.zenml_api.stacks import find_stack, load_stack, stack_facts
+from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack
 
 SOURCE = "modalrun.flavor.ModalrunOrchestratorFlavor"
 
@@ -36,7 +36,7 @@ class Registered:
     active: bool = False
 
 
-def base_stack(name_or_id: str | None, source_root: Path) -> StackFacts:
+def base_stack(name_or_id: str | None, source_root: Path) -> StackDescription:
     """Read the stack that a new one takes its components from.
 
     Args:
@@ -48,10 +48,10 @@ def base_stack(name_or_id: str | None, source_root: Path) -> StackFacts:
     """
     source_utils.set_custom_source_root(str(source_root))
     with translated():
-        return stack_facts(load_stack(find_stack(name_or_id)))
+        return describe_stack(load_stack(find_stack(name_or_id)))
 
 
-def register(base: StackFacts, name: str, target: Target) -> Registered:
+def register(base: StackDescription, name: str, target: Target) -> Registered:
     """Register the flavor, and an orchestrator and a stack of one name, if they don't exist yet.
 
     Args:

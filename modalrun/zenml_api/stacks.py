@@ -11,7 +11,7 @@ from zenml.stack import stack as stack_module
 from zenml.utils import pagination_utils
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.plan.stack import Component, StackFacts
+from modalrun.plan.stack import Component, StackDescription
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.errors import first_line
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
@@ -106,7 +106,7 @@ def orchestrator_of(model: StackResponse) -> ComponentResponse:
     )
 
 
-def stack_facts(stack: Stack) -> StackFacts:
+def describe_stack(stack: Stack) -> StackDescription:
     """Return the properties of a stack that decide whether it works with Modal."""
     store = GlobalConfiguration().store_configuration
     components = [
@@ -120,7 +120,7 @@ def stack_facts(stack: Stack) -> StackFacts:
         for component in stack.all_components
         if component.type != StackComponentType.ORCHESTRATOR
     ]
-    return StackFacts(
+    return StackDescription(
         id=str(stack.id),
         name=stack.name,
         components=tuple(components),

@@ -30,7 +30,7 @@ from zenml.utils import env_utils, source_utils
 
 from modalrun.errors import Interrupted, ModalrunError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
-from modalrun.plan.stack import StackFacts
+from modalrun.plan.stack import StackDescription
 from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
@@ -52,7 +52,7 @@ from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
-from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of, stack_facts
+from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
 
 VERSION: str = zenml.__version__
 
@@ -81,7 +81,7 @@ class Compiled:
         deployment: The pipeline in modalrun's own types, with its sandbox settings.
         snapshot: The pipeline in ZenML's types.
         stack: The stack it is compiled for, with our orchestrator in it.
-        facts: The stack's properties that decide whether it works with Modal.
+        stack_description: The stack's properties that decide whether it works with Modal.
         source_code: The code of the pipeline function, which ZenML shows.
         stored_id: The id of the snapshot if ZenML has it stored unchanged.
         credentials: The Modal token of the stack's orchestrator. Never printed.
@@ -90,7 +90,7 @@ class Compiled:
     deployment: Deployment
     snapshot: PipelineSnapshotBase
     stack: Stack
-    facts: StackFacts
+    stack_description: StackDescription
     source_code: str | None = None
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
@@ -133,7 +133,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         return assemble(
             replace(
                 deployment,
-                written={**deployment.written, Origin.COMPONENT: component_defaults(config)},
+                layers={**deployment.layers, Origin.COMPONENT: component_defaults(config)},
                 notes=(*spec.notes, *notes),
             ),
             snapshot,
@@ -178,7 +178,7 @@ def assemble(
         with_packages(deployment, stack, spec.source_root, built=on_modal),
         snapshot,
         stack,
-        stack_facts(stack),
+        describe_stack(stack),
         source_code=source_code,
         stored_id=stored_id,
         credentials=credentials(config) if on_modal else None,

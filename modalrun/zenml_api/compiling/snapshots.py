@@ -111,10 +111,10 @@ def _compiled(
 ) -> Compiled:
     spec.check_steps(snapshot.step_configurations, snapshot.pipeline_configuration.name)
     stack, config = use_stack(model)
-    layers = deployment.written
+    layers = deployment.layers
     if Origin.COMPONENT not in layers:
         layers = _with_component(layers, component_defaults(config))
-    complete = replace(deployment, written=layers, notes=(*deployment.notes, *spec.notes))
+    complete = replace(deployment, layers=layers, notes=(*deployment.notes, *spec.notes))
     return assemble(
         complete.with_layers(spec.layers, spec.step_layers),
         snapshot,

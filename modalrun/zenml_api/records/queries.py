@@ -30,7 +30,7 @@ _STEP_PAGE = 1000
 """Step runs in one request; with ZenML's default of 20, a large run takes many."""
 
 
-def matching(text: str) -> list[RunRecord]:
+def matching_runs(text: str) -> list[RunRecord]:
     """Return the runs of a name, an id or a prefix of an id; not only those of modalrun."""
     digits = id_prefix(text)
     with translated():
@@ -46,7 +46,7 @@ def matching(text: str) -> list[RunRecord]:
         return [run_record(run) for run in found.items]
 
 
-def by_id(run_id: str) -> RunRecord:
+def read_run(run_id: str) -> RunRecord:
     """Return the run of a whole id.
 
     Raises:
@@ -56,7 +56,7 @@ def by_id(run_id: str) -> RunRecord:
         return run_record(get_run(run_id))
 
 
-def listed(
+def newest_runs(
     *,
     limit: int,
     states: Sequence[str] = (),
@@ -94,7 +94,7 @@ def listed(
     return found[:limit]
 
 
-def read(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
+def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
     """Return a run and all steps of its pipeline, parents before children.
 
     Raises:
@@ -133,7 +133,7 @@ def step_names(run_id: str) -> tuple[str, ...] | None:
         return tuple(_invocations(client, run, [])) or None
 
 
-def sandbox_seconds(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
+def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
     """Return every attempt of the steps of several runs, by run id; one query per thousand."""
     attempts: dict[str, list[StepRecord]] = {run.id: [] for run in runs}
     if not runs:

@@ -17,7 +17,7 @@ from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preflight import check
 from modalrun.submit.source_changes import hashes_to_store
-from modalrun.submit.source_tree import digest, hashes
+from modalrun.submit.staging import hash_files, hash_tree
 from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeZenML, compiled
 
 METADATA = RunMetadata("local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
@@ -35,8 +35,8 @@ class Bench:
         steps = (PlannedStep("load"), PlannedStep("train", ("load",)))
         job = check(spec, compiled(*steps, mode="per_step"), FakeObserver(), modal=self.modal)
         self.effects.clear()
-        files = hashes(root)
-        source = Source(root, digest(files), hashes_to_store(files))
+        files = hash_files(root)
+        source = Source(root, hash_tree(files), hashes_to_store(files))
         plan = job.plan.with_images({one.image: "im-1" for one in job.plan.sandboxes})
         self.zenml.manifest = RunManifest(RUN_ID, plan, "fail_fast", source)
         self.zenml.run = replace(self.zenml.run, metadata=METADATA)

@@ -21,17 +21,19 @@ from modalrun.errors import (
     UsageError,
 )
 from modalrun.modal_api.account_check import AccountNeeds
-from modalrun.plan.deployment import Deployment, StepView
-from modalrun.plan.stack import Component, StackFacts
+from modalrun.plan.deployment import CompiledStep, Deployment
+from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.util.check import LABELS, Finding
 
 TOKEN = ("ak-1", "as-1")
-REMOTE = StackFacts("1", "prod", (Component("artifact_store", "s3", "s3"),), "https://zenml.test")
+REMOTE = StackDescription(
+    "1", "prod", (Component("artifact_store", "s3", "s3"),), "https://zenml.test"
+)
 DEPLOYMENT = Deployment(
     pipeline="training",
-    steps=(StepView(PlannedStep("load")), StepView(PlannedStep("train", ("load",)))),
+    steps=(CompiledStep(PlannedStep("load")), CompiledStep(PlannedStep("train", ("load",)))),
 )
 
 
@@ -42,7 +44,7 @@ class FakeZenML:
         self.answers: dict[str, Any] = {
             "login": "user 'me', project 'default'",
             "stack_of": ("stack", TOKEN),
-            "stack_facts": REMOTE,
+            "describe_stack": REMOTE,
             "round_trip": "s3 (s3, s3://bucket)",
             "check_image": Finding("image", "ok", "python:3.11"),
             **answers,
@@ -109,7 +111,7 @@ def run(
         if isinstance(compiled, Exception):
             raise compiled
         return SimpleNamespace(
-            deployment=compiled, facts=REMOTE, stack="its own stack", credentials=TOKEN
+            deployment=compiled, stack_description=REMOTE, stack="its own stack", credentials=TOKEN
         )
 
     checks = ZenMLChecks(findings, spec, target, open_zenml=open_zenml, load=load)
@@ -174,12 +176,14 @@ def test_any_error_of_the_sdk_is_a_finding() -> None:
 
 
 def test_a_stack_that_does_not_fit_the_target() -> None:
-    local = StackFacts("1", "laptop", (Component("artifact_store", "a", "local", True, "/here"),))
-    found = run(zenml=FakeZenML(stack_facts=local))
+    local = StackDescription(
+        "1", "laptop", (Component("artifact_store", "a", "local", True, "/here"),)
+    )
+    found = run(zenml=FakeZenML(describe_stack=local))
     assert (found["stack"].state, found["stack"].exit_code) == ("problem", 2)
     assert "/here" in found["stack"].message
     assert found["artifact_store"].state == "ok"
-    assert run(zenml=FakeZenML(stack_facts=local), target="local")["stack"].state == "ok"
+    assert run(zenml=FakeZenML(describe_stack=local), target="local")["stack"].state == "ok"
 
 
 def test_no_stack() -> None:

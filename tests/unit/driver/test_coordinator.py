@@ -178,12 +178,10 @@ class Bench:
         source = Source(Path("/s"), "h")
         self.boxes = Boxes()
         self.records = AsyncRecorder()
-        self.said: list[str] = []
         self.coordinator = Coordinator(
             RunManifest("run", plan, failure_mode, source, cached=cached),
             cast("Any", self.boxes),
             cast("Any", self.records),
-            self.said.append,
         )
 
     def begin(self, taken: Takeover | None = None) -> asyncio.Task[None]:

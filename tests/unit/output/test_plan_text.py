@@ -8,10 +8,10 @@ import pytest
 
 from modalrun.output.plan_text import lines
 from modalrun.plan import pricing
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES
-from modalrun.plan.stack import StackFacts
+from modalrun.plan.stack import StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.submit.prepare import PricedPlan
@@ -19,15 +19,17 @@ from modalrun.submit.prepare import PricedPlan
 LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 
 
-def step(name: str, upstream: tuple[str, ...] = (), **resources: Any) -> StepView:
-    return StepView(PlannedStep(name, upstream), {Origin.CODE_STEP: SettingsLayer({}, resources)})
+def step(name: str, upstream: tuple[str, ...] = (), **resources: Any) -> CompiledStep:
+    return CompiledStep(
+        PlannedStep(name, upstream), {Origin.CODE_STEP: SettingsLayer({}, resources)}
+    )
 
 
 def priced(settings: Mapping[str, Any]) -> PricedPlan:
     deployment = Deployment(
         pipeline="training",
         steps=(step("load", cpu_count=2, memory="4GiB"), step(LONG, ("load",), gpu_count=2)),
-        written={Origin.CODE_PIPELINE: SettingsLayer(settings)},
+        layers={Origin.CODE_PIPELINE: SettingsLayer(settings)},
         docker={"requirements": ["numpy"]},
     )
     plan = make_plan(
@@ -39,7 +41,7 @@ def priced(settings: Mapping[str, Any]) -> PricedPlan:
         engine_packages=("zenml",),
     )
     cost = pricing.cost(plan, LIST_PRICES)
-    return PricedPlan(plan, cost, StackFacts("an-id", "our-stack"), ())
+    return PricedPlan(plan, cost, StackDescription("an-id", "our-stack"), ())
 
 
 PER_STEP = {

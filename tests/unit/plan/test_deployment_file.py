@@ -15,7 +15,7 @@ from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.model import RUN_SANDBOX
-from modalrun.plan.stack import Component, StackFacts
+from modalrun.plan.stack import Component, StackDescription
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 DOCKER = {"apt_packages": ["git"], GATHERED: {"packages": [], "apt": ["git", "curl"]}}
@@ -49,11 +49,13 @@ def snapshot(steps: int = 2) -> dict[str, Any]:
 @pytest.fixture
 def held() -> DeploymentFile:
     made = read_snapshot(snapshot(), labels={"": {"timeout": "run spec, pipeline"}})
-    written = {**made.written, Origin.COMPONENT: SettingsLayer({"cloud": "aws"})}
+    written = {**made.layers, Origin.COMPONENT: SettingsLayer({"cloud": "aws"})}
     return DeploymentFile(
         deployment=Deployment(made.pipeline, made.steps, written, DOCKER, ("a note",)),
         snapshot=snapshot(),
-        stack=StackFacts("id", "prod", (Component("artifact_store", "s3", "s3"),), "https://z"),
+        stack=StackDescription(
+            "id", "prod", (Component("artifact_store", "s3", "s3"),), "https://z"
+        ),
         zenml_version="0.98.0",
         python_version="3.11",
         source_root="..",
@@ -81,10 +83,10 @@ def test_what_is_written_is_read(file: Path, held: DeploymentFile) -> None:
     assert found.deployment.steps == held.deployment.steps
     assert found.deployment.docker == DOCKER
     assert found.deployment.notes == ("a note",)
-    top = found.deployment.written[Origin.CODE_PIPELINE]
+    top = found.deployment.layers[Origin.CODE_PIPELINE]
     assert (top.get("timeout"), top.get("cpu_count")) == (60, 2.0)
     assert top.labels == {"timeout": "deployment file: run spec, pipeline"}
-    assert found.deployment.written[Origin.COMPONENT].get("cloud") == "aws"
+    assert found.deployment.layers[Origin.COMPONENT].get("cloud") == "aws"
 
 
 def test_only_its_owner_can_read_it(file: Path) -> None:

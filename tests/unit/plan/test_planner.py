@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import Plan
 from modalrun.plan.planner import app_name, make_plan
@@ -31,14 +31,14 @@ def view(
     settings: dict[str, Any] | None = None,
     resources: dict[str, Any] | None = None,
     docker: dict[str, Any] | None = None,
-) -> StepView:
+) -> CompiledStep:
     """A step that says this itself, in code."""
     own = SettingsLayer(settings or {}, resources or {})
-    return StepView(PlannedStep(name, upstream), {Origin.CODE_STEP: own}, docker)
+    return CompiledStep(PlannedStep(name, upstream), {Origin.CODE_STEP: own}, docker)
 
 
 def plan(
-    *steps: StepView,
+    *steps: CompiledStep,
     target: Target = "modal",
     root: Path = Path("/nowhere"),
     pipeline: str = "training",
@@ -48,7 +48,7 @@ def plan(
 ) -> Plan:
     written = {Origin.CODE_PIPELINE: SettingsLayer(settings or {}, resources or {})}
     return make_plan(
-        Deployment(pipeline=pipeline, steps=steps, written=written, docker=docker or {}),
+        Deployment(pipeline=pipeline, steps=steps, layers=written, docker=docker or {}),
         target=target,
         source_root=root,
         python="python",

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.planner import make_plan
 from modalrun.run.run_plan import PlannedStep
@@ -66,7 +66,9 @@ def deployment(pipeline: Layers, *own: Layers, mode: str = "per_step") -> Deploy
         Origin.CODE_PIPELINE: SettingsLayer({**top.settings, "mode": mode}, top.resources),
     }
     return Deployment(
-        "p", tuple(StepView(PlannedStep(f"s{i}"), places) for i, places in enumerate(own)), pipeline
+        "p",
+        tuple(CompiledStep(PlannedStep(f"s{i}"), places) for i, places in enumerate(own)),
+        pipeline,
     )
 
 
@@ -186,7 +188,7 @@ def test_the_command_line_can_make_every_step_a_cpu_step() -> None:
 def test_a_stored_deployment_plans_the_same(pipeline: Layers, own: list[Layers], mode: str) -> None:
     """ZenML stores what the places come to, not the places."""
     direct = deployment(pipeline, *own, mode=mode)
-    above = {o: w for o, w in direct.written.items() if o is not Origin.COMPONENT}
+    above = {o: w for o, w in direct.layers.items() if o is not Origin.COMPONENT}
     try:
         expected = plan(direct)
     except UsageError:
@@ -195,12 +197,12 @@ def test_a_stored_deployment_plans_the_same(pipeline: Layers, own: list[Layers],
         stored = Deployment(
             "p",
             tuple(
-                StepView(s.planned, {Origin.CODE_STEP: flatten(above, s.written)})
+                CompiledStep(s.planned, {Origin.CODE_STEP: flatten(above, s.layers)})
                 for s in direct.steps
             ),
             {
                 Origin.CODE_PIPELINE: flatten(above),
-                Origin.COMPONENT: direct.written.get(Origin.COMPONENT, SettingsLayer()),
+                Origin.COMPONENT: direct.layers.get(Origin.COMPONENT, SettingsLayer()),
             },
         )
         made = plan(stored)
@@ -313,6 +315,6 @@ def test_unknown_names_are_passed_on_with_a_warning() -> None:
 
 def test_layers() -> None:
     graph = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
-    views = [StepView(PlannedStep(name, upstream)) for name, upstream in graph.items()]
+    views = [CompiledStep(PlannedStep(name, upstream)) for name, upstream in graph.items()]
     made = plan(Deployment("p", tuple(views)))
     assert made.layers == (("a",), ("b", "c"), ("d",))

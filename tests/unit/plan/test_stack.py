@@ -1,10 +1,12 @@
 """What keeps a stack from working with Modal."""
 
+from dataclasses import asdict
+
 import pytest
 
 from modalrun.plan.stack import (
     Component,
-    StackFacts,
+    StackDescription,
     is_on_this_machine,
     problems_on_modal,
     wrong_stack,
@@ -16,12 +18,14 @@ LOCAL = Component("artifact_store", "default", "local", is_local=True, local_pat
 
 def test_a_remote_stack_has_no_problems() -> None:
     deployer = Component("deployer", "default", "local", is_local=True)
-    assert problems_on_modal(StackFacts("i", "n", (REMOTE, deployer), "https://zenml.io")) == []
+    assert (
+        problems_on_modal(StackDescription("i", "n", (REMOTE, deployer), "https://zenml.io")) == []
+    )
 
 
 def test_every_problem_is_named_in_one_message() -> None:
     tracker = Component("experiment_tracker", "mlflow", "mlflow", is_local=True)
-    stack = StackFacts("i", "mine", (LOCAL, tracker))
+    stack = StackDescription("i", "mine", (LOCAL, tracker))
     problems = problems_on_modal(stack)
     assert len(problems) == 3
     error = wrong_stack(stack, problems)
@@ -45,9 +49,9 @@ def test_every_problem_is_named_in_one_message() -> None:
 )
 def test_on_this_machine(url: str, expected: bool) -> None:
     assert is_on_this_machine(url) is expected
-    assert bool(problems_on_modal(StackFacts("i", "n", (REMOTE,), url))) is expected
+    assert bool(problems_on_modal(StackDescription("i", "n", (REMOTE,), url))) is expected
 
 
 def test_as_json_and_back() -> None:
-    stack = StackFacts("i", "n", (LOCAL, REMOTE), "https://z")
-    assert StackFacts.from_json(stack.as_json()) == stack
+    stack = StackDescription("i", "n", (LOCAL, REMOTE), "https://z")
+    assert StackDescription.from_json(asdict(stack)) == stack

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
 from modalrun.modal_api.images import ignore_matcher
-from modalrun.submit.source_tree import source_files, stage
+from modalrun.submit.source_tree import source_files
+from modalrun.submit.staging import stage
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from modalrun.errors import AuthenticationError, CostLimitError, NotFoundError, UsageError
-from modalrun.plan.stack import Component, StackFacts
+from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preflight import Job, check
@@ -17,8 +17,8 @@ from tests.unit.fakes import Effects, FakeModal, FakeObserver, compiled
 Load = Callable[[str], RunSpec]
 LOCAL = "pipeline: project.training\ntarget: local\n"
 MODAL = "pipeline: project.training\ntarget: modal\n"
-REMOTE = StackFacts("st-1", "remote", server="https://zenml.example.org")
-ON_THIS_MACHINE = StackFacts(
+REMOTE = StackDescription("st-1", "remote", server="https://zenml.example.org")
+ON_THIS_MACHINE = StackDescription(
     "st-2",
     "laptop",
     (Component("artifact_store", "files", "local", local_path="/home/me"),),

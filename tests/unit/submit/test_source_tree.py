@@ -10,7 +10,8 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.submit import source_tree
-from modalrun.submit.source_tree import NEVER, digest, hashes, source_files, stage
+from modalrun.submit.source_tree import NEVER, source_files
+from modalrun.submit.staging import hash_files, hash_tree, stage
 
 
 def make(root: Path, *names: str, text: str = "x") -> None:
@@ -182,7 +183,7 @@ def test_names_of_any_bytes(tmp_path: Path, in_git: bool) -> None:
         (root / os.fsdecode(name)).write_bytes(name)
     assert sorted(os.fsencode(path) for path in source_files(root)) == sorted(NAMES)
     copy = tmp_path / "copy"
-    assert stage(root, copy) == len(NAMES)
+    assert len(stage(root, copy).files) == len(NAMES)
     for name in NAMES:
         assert (copy / os.fsdecode(name)).read_bytes() == name
 
@@ -267,7 +268,7 @@ def test_staged_copies_keep_mode_and_time(tmp_path: Path) -> None:
     os.utime(root / "run.sh", (1_000_000_000, 1_000_000_001))
     copy = tmp_path / "copy"
     copy.mkdir()
-    assert stage(root, copy) == 2
+    assert len(stage(root, copy).files) == 2
     for name, mode in (("run.sh", 0o750), ("sub/plain.py", 0o600)):
         assert (copy / name).read_text(encoding="utf-8") == "content"
         assert (copy / name).stat().st_mode & 0o777 == mode
@@ -299,17 +300,17 @@ def test_file_that_can_not_be_read(tmp_path: Path) -> None:
 def test_hashes_of_staged_files(tmp_path: Path) -> None:
     make(tmp_path, "b.py", "sub/a.py", "same.py")
     (tmp_path / "same.py").chmod(0o755)
-    found = hashes(tmp_path)
+    found = hash_files(tmp_path)
     assert list(found) == ["b.py", "same.py", "sub/a.py"]
     assert found["b.py"] == found["sub/a.py"]
     assert found["same.py"] == f"{found['b.py']}+x"
-    total = digest(found)
-    assert total != digest({**found, "b.py": found["same.py"]})
-    assert total != digest({**found, "new.py": found["b.py"]})
+    total = hash_tree(found)
+    assert total != hash_tree({**found, "b.py": found["same.py"]})
+    assert total != hash_tree({**found, "new.py": found["b.py"]})
 
 
 def test_hash_of_a_file_whose_name_is_no_text() -> None:
-    assert digest({os.fsdecode(b"\xff.py"): "0"}) != digest({"": "0"})
+    assert hash_tree({os.fsdecode(b"\xff.py"): "0"}) != hash_tree({"": "0"})
 
 
 def test_git_is_there() -> None:

@@ -9,7 +9,7 @@ from zenml.stack import Stack
 from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
-from modalrun.plan.deployment import Deployment, StepView
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.image_layers import GATHERED
 from modalrun.run.run_plan import PlannedStep
 from modalrun.zenml_api.compiling.image_builds import _is_in
@@ -115,7 +115,7 @@ def test_wrong(root: Path, settings: dict[str, Any], said: str) -> None:
 
 def test_a_finished_image_needs_nothing(root: Path) -> None:
     finished = {"skip_build": True, "parent_image": "x", "requirements": "absent.txt"}
-    steps = (StepView(PlannedStep("a"), docker=finished), StepView(PlannedStep("b")))
+    steps = (CompiledStep(PlannedStep("a"), docker=finished), CompiledStep(PlannedStep("b")))
     deployment = Deployment("p", steps, docker={"user": "x"})
     found = with_packages(deployment, STACK, root, built=True)
     assert found.steps == steps
