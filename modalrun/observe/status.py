@@ -22,7 +22,6 @@ def resolve(argument: str, *, zenml: ZenMLGateway | None = None) -> RunRecord:
 
     Args:
         argument: A run id, the beginning of one, a run's name, or "latest".
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         NotFoundError: It matches no run, or several.
@@ -53,8 +52,6 @@ def read_status(
     Args:
         run_id: ZenML's run id.
         exit_wanted: Whether to find out the exit code of a failed run, which takes Modal.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: Access to Modal; None for the real one.
 
     Raises:
         NotFoundError: ZenML has no such run.
@@ -92,8 +89,6 @@ def connect(
     Args:
         run_id: ZenML's run id.
         metadata: What modalrun stored with the run.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: Access to Modal; None for the real one.
 
     Raises:
         AuthenticationError: Modal or ZenML refuses the credentials.

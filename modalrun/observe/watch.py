@@ -47,8 +47,6 @@ def watch(
         run: The run.
         show: Receives the status now and whenever it may have changed.
         exit_wanted: Whether to find out the exit code of a failed run, which takes Modal.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: Access to Modal; None for the real one.
 
     Returns:
         The last status.
