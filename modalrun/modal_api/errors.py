@@ -1,4 +1,4 @@
-"""What the Modal SDK raises -> our errors."""
+"""Translate the errors of the Modal SDK into our own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modalrun.errors import (
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turn what the SDK raises into our errors.
+    """Translate the errors that the SDK raises in the block.
 
     `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
     """
@@ -66,20 +66,14 @@ def translated() -> Iterator[None]:
         builtins.TimeoutError,
         asyncio.TimeoutError,
         socket.gaierror,
-        # Of a connection that breaks before the answer (SDK 1.6.4 passes it on from grpclib).
+        # From grpclib, for a connection that breaks before the answer (SDK 1.6.4).
         StreamTerminatedError,
         ProtocolError,
     ) as error:
         raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
     except AttributeError as error:
-        if not breaks_off(error):
+        # grpclib has dropped the transport of a connection that breaks while a call begins
+        # (`grpclib/protocol.py:236`, 0.4.9).
+        if error.name != "_transport":
             raise
         raise ConnectionLostError("The connection to Modal broke.") from error
-
-
-def breaks_off(error: AttributeError) -> bool:
-    """Whether this is what grpclib says of a connection that breaks while a call begins.
-
-    It has given its transport away by then, and looks for it (`grpclib/protocol.py:236`, 0.4.9).
-    """
-    return error.name == "_transport"

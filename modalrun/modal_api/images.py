@@ -102,6 +102,9 @@ class Builder:
             ModalrunError: As for `build`; of the first one that failed.
         """
         distinct = list(dict.fromkeys(recipes))
+        if len(distinct) == 1:
+            # In this thread, where Ctrl-C interrupts it.
+            return {distinct[0]: self.build(distinct[0], source).object_id}
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
             built = pool.map(lambda recipe: self.build(recipe, source), distinct)
             return {recipe: image.object_id for recipe, image in zip(distinct, built, strict=True)}

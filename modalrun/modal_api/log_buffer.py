@@ -5,30 +5,33 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from modalrun.errors import ModalrunError
 
 T = TypeVar("T")
 
+StreamName = Literal["stdout", "stderr"]
+STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")
+
 LIMIT = 4 * 1024 * 1024
-"""Characters that may wait for the reader before those who write have to wait."""
+"""Characters that may wait for the reader before the writers have to wait."""
 
 _OVERHEAD = 200
-"""What an item costs besides its text."""
+"""The size of an item besides its text."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of a stream.
+class OutputChunk:
+    """A chunk of a sandbox's output.
 
     Attributes:
         sandbox: Modal's id of the sandbox.
-        source: Which stream, or "system" for Modal's own word (in the history only).
+        source: The stream, or "system" for Modal's own messages (in the history only).
         text: Text; not necessarily whole lines.
-        time: When it was written, in seconds since the epoch; None where only its arrival is known.
+        time: When it was written, in seconds since the epoch; None if only its arrival is known.
         missing: Bytes that the live stream no longer holds, after this text.
-        lost: Of those, what the history doesn't hold either.
+        lost: Of those, the bytes that the history does not hold either.
     """
 
     sandbox: str
@@ -40,8 +43,8 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """Nothing more comes of a stream. With an error, it is not known how it went on."""
+class StreamEnd:
+    """The end of a stream; with an error, of what can be read of it."""
 
     sandbox: str
     source: str
@@ -49,7 +52,7 @@ class Ended:
 
 
 class Buffer(Generic[T]):
-    """Items in order, many writers in one event loop, one reader in another thread."""
+    """Items in order, from many writers in one event loop to one reader in another thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int = LIMIT) -> None:
         self._loop = loop
@@ -57,24 +60,24 @@ class Buffer(Generic[T]):
         self._items: list[T] = []
         self._size = 0
         self._closed = False
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._room = asyncio.Event()
 
     async def put(self, item: T, size: int) -> None:
-        """Add an item of `size` characters, when there is room; call it in the event loop."""
+        """Add an item of `size` characters as soon as there is room; for the event loop."""
         while self._size >= self._limit:
             self._room.clear()
             await self._room.wait()
-        with self._news:
+        with self._changed:
             self._items.append(item)
             self._size += size + _OVERHEAD
-            self._news.notify()
+            self._changed.notify()
 
     def take(self) -> list[T]:
-        """Wait until there is something, and take all of it; empty once it is closed."""
-        with self._news:
+        """Wait for items, and return all of them; none once the buffer is closed."""
+        with self._changed:
             while not self._items and not self._closed:
-                self._news.wait()
+                self._changed.wait()
             items, self._items = self._items, []
             full, self._size = self._size >= self._limit, 0
         if full:
@@ -82,7 +85,7 @@ class Buffer(Generic[T]):
         return items if not self._closed else []
 
     def close(self) -> None:
-        """End the reader's waiting; what has not been taken is dropped."""
-        with self._news:
+        """Release the reader; drop the items that it has not taken."""
+        with self._changed:
             self._closed = True
-            self._news.notify_all()
+            self._changed.notify_all()

@@ -1,8 +1,8 @@
-"""What Modal has stored of a sandbox's output, in order of time and in bounded memory.
+"""Read the output of sandboxes that Modal has stored, in order of time and in bounded memory.
 
 `sb.logs.fetch` (modal 1.6.4, `modal/_logs.py`) refuses a range in which more than 20,000 entries
-fall into two seconds, and holds all of a range in memory; so it is asked for one stretch of time
-after the other, as long as there is little in them and shorter where there is much.
+fall into two seconds, and holds all of a range in memory. So it is called for one period of time
+after the other: longer ones while they hold little, and shorter ones where they hold much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.log_buffer import Buffer, Piece
+from modalrun.modal_api.log_buffer import Buffer, OutputChunk
 from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
 
 if TYPE_CHECKING:
@@ -26,36 +26,39 @@ if TYPE_CHECKING:
 LONGEST_LIFE = 24 * 3600.0 + 600
 """Seconds that a sandbox can last at most (Modal's limit), and a little more."""
 
-_FIRST_STRETCH = 300.0
-_SHORTEST_STRETCH = 0.001
-_LONGEST_STRETCH = 30 * 24 * 3600.0
+_FIRST_PERIOD = 300.0
+_SHORTEST_PERIOD = 0.001
+_LONGEST_PERIOD = 30 * 24 * 3600.0
 _FEW = 2_000
 _MANY = 20_000
 _ROUNDING = timedelta(microseconds=3)
 
+_BATCH = 500
+"""Entries that are passed to the reader's thread at a time."""
 
-async def slices(
+
+async def fetch_entries(
     sandbox: Any, since: float | None, until: float | None = None, *, source: str | None = None
 ) -> AsyncGenerator[list[LogEntry], None]:
-    """The stored entries of a sandbox between two moments, oldest first.
+    """Yield the stored entries of a sandbox between two moments, oldest first, in batches.
 
     Args:
         sandbox: The SDK's inner sandbox; call this in the SDK's event loop.
-        since: Seconds since the epoch; None for as long ago as it can have begun if it still runs.
-        until: The same; None for now.
+        since: Seconds since the epoch; None for the earliest start of a sandbox that still runs.
+        until: Seconds since the epoch; None for now.
         source: "stdout", "stderr" or "system"; None for all.
 
     Raises:
         ModalrunError: Modal can't be asked.
-        modal.exception.LogsFetchError: More entries at one moment than Modal gives.
+        modal.exception.LogsFetchError: One moment has more entries than Modal returns.
     """
     from modal.exception import LogsFetchError
 
     end = time.time() + 1 if until is None else until
     begin = time.time() - LONGEST_LIFE if since is None else since
-    stretch = _FIRST_STRETCH if since is not None else end - begin
+    period = _FIRST_PERIOD if since is not None else end - begin
     while begin < end:
-        stop = min(end, begin + stretch)
+        stop = min(end, begin + period)
         entries: list[LogEntry] = []
         try:
             with translated():
@@ -69,90 +72,86 @@ async def slices(
                             break
                         entries.append(entry)
         except LogsFetchError:
-            if stretch <= _SHORTEST_STRETCH:
+            if period <= _SHORTEST_PERIOD:
                 raise
-            stretch /= 8
+            period /= 8
             continue
         begin = stop
         if len(entries) < _FEW:
-            stretch = min(_LONGEST_STRETCH, stretch * 4)
+            period = min(_LONGEST_PERIOD, period * 4)
         if entries:
             yield entries
 
 
 def _between(earlier: LogEntry, later: LogEntry) -> float | None:
-    """A moment that parts two entries for certain: the SDK rounds Modal's nanoseconds."""
-    apart = (later.timestamp - earlier.timestamp) / 2
-    if apart < _ROUNDING:
+    """Return a moment between two entries; None if they are too close: the SDK rounds times."""
+    half = (later.timestamp - earlier.timestamp) / 2
+    if half < _ROUNDING:
         return None
-    return (earlier.timestamp + apart).timestamp()
+    return (earlier.timestamp + half).timestamp()
 
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
-_BATCH = 500
-"""Entries that cross into the reader's thread at a time."""
-
-
-class _Reel:
-    """The stored entries of one sandbox, read one stretch ahead of those who merge them."""
+class _SandboxHistory:
+    """The stored entries of one sandbox, fetched one period ahead of the merge."""
 
     def __init__(self, number: int, sandbox: str) -> None:
         self.number = number
         self.sandbox = sandbox
         self.error: Exception | None = None
-        self._stretches: asyncio.Queue[list[LogEntry] | None] = asyncio.Queue(maxsize=1)
-        self._now: Iterator[LogEntry] = iter(())
+        self.fetched: asyncio.Queue[list[LogEntry] | None] = asyncio.Queue(maxsize=1)
+        self._current: Iterator[LogEntry] = iter(())
 
-    async def put(self, entries: list[LogEntry] | None) -> None:
-        await self._stretches.put(entries)
-
-    async def next(self) -> LogEntry | None:
-        """The next entry; None at the end."""
+    async def next(self) -> tuple[float, int, LogEntry] | None:
+        """Return the next entry with its sort key; None at the end."""
         while True:
-            for entry in self._now:
-                return entry
-            stretch = await self._stretches.get()
-            if stretch is None:
+            for entry in self._current:
+                return entry.timestamp.timestamp(), self.number, entry
+            entries = await self.fetched.get()
+            if entries is None:
                 return None
-            self._now = iter(stretch)
+            self._current = iter(entries)
 
 
 class History:
-    """What Modal has stored of several sandboxes, merged in order of time. Iterate over it once."""
+    """The stored output of several sandboxes, merged in order of time. Iterate over it once.
+
+    Attributes:
+        errors: What can't be read: the error, by the sandbox's id.
+        sizes: The bytes of each stream that were read, by the sandbox's id.
+    """
 
     def __init__(
         self, connection: Connection, discover: Callable[[str, str], Iterable[tuple[str, float]]]
     ) -> None:
         """
         Args:
-            connection: Where the sandboxes are.
-            discover: Is given each stored text with its sandbox, in the SDK's thread and ahead of
-                the reader, and names the sandboxes that the text adds, with their first moment.
+            connection: To the sandboxes.
+            discover: Called with a sandbox and each of its stored texts, in the SDK's thread and
+                ahead of the reader. Returns the sandboxes that the text adds, with their start.
         """
+        self.errors: dict[str, Exception] = {}
+        self.sizes: dict[str, dict[str, int]] = {}
         self._connection = connection
         self._discover = discover
         self._loop = sdk_loop()
-        self._buffer: Buffer[list[Piece] | None] = Buffer(self._loop)
-        self._reels: list[_Reel] = []
-        self._fresh: list[_Reel] = []
+        self._buffer: Buffer[list[OutputChunk] | None] = Buffer(self._loop)
+        self._histories: list[_SandboxHistory] = []
+        self._added: list[_SandboxHistory] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self.errors: dict[str, Exception] = {}
-        self.sizes: dict[str, dict[str, int]] = {}
 
     def read(
         self, sandboxes: Iterable[str], since: float | None, until: float | None
-    ) -> Iterator[list[Piece]]:
-        """All pieces of some sandboxes and of those that they lead to, in batches.
-
-        What can't be read of a sandbox stands in `errors`; `sizes` has the bytes of each stream.
+    ) -> Iterator[list[OutputChunk]]:
+        """Yield the output of some sandboxes, and of those that it adds, in batches.
 
         Args:
             sandboxes: Modal's ids of the first ones.
-            since: Seconds since the epoch, from where on; None for a day ago.
-            until: The same, up to where; None for now.
+            since: Seconds since the epoch; None for a day ago.
+            until: Seconds since the epoch; None for now.
         """
         merging = asyncio.run_coroutine_threadsafe(self._merge(sandboxes, since, until), self._loop)
         try:
@@ -173,56 +172,55 @@ class History:
             for sandbox in sandboxes:
                 self._add(sandbox, since, until)
             heap: list[tuple[float, int, LogEntry]] = []
-            batch: list[Piece] = []
+            batch: list[OutputChunk] = []
             size = 0
             while True:
-                while self._fresh:
-                    reel = self._fresh.pop()
-                    if (entry := await reel.next()) is not None:
-                        heapq.heappush(heap, (entry.timestamp.timestamp(), reel.number, entry))
+                while self._added:
+                    if (first := await self._added.pop().next()) is not None:
+                        heapq.heappush(heap, first)
                 if not heap:
                     break
                 moment, number, entry = heap[0]
-                reel = self._reels[number]
-                sizes = self.sizes.setdefault(reel.sandbox, {})
+                history = self._histories[number]
+                sizes = self.sizes.setdefault(history.sandbox, {})
                 sizes[entry.source] = sizes.get(entry.source, 0) + len(entry.message.encode())
-                batch.append(Piece(reel.sandbox, entry.source, entry.message, time=moment))
+                batch.append(OutputChunk(history.sandbox, entry.source, entry.message, time=moment))
                 size += len(entry.message)
                 if len(batch) >= _BATCH or size > _BATCH * 200:
                     await self._buffer.put(batch, size)
                     batch, size = [], 0
-                following = await reel.next()
-                if following is None:
+                if (following := await history.next()) is None:
                     heapq.heappop(heap)
                 else:
-                    later = (following.timestamp.timestamp(), number, following)
-                    heapq.heapreplace(heap, later)
+                    heapq.heapreplace(heap, following)
             if batch:
                 await self._buffer.put(batch, size)
-            self.errors = {r.sandbox: r.error for r in self._reels if r.error is not None}
+            self.errors = {h.sandbox: h.error for h in self._histories if h.error is not None}
         finally:
             for task in self._tasks:
                 task.cancel()
             await self._buffer.put(None, 0)
 
     def _add(self, sandbox: str, since: float | None, until: float | None) -> None:
-        if any(reel.sandbox == sandbox for reel in self._reels):
+        if any(history.sandbox == sandbox for history in self._histories):
             return
-        reel = _Reel(len(self._reels), sandbox)
-        self._reels.append(reel)
-        self._fresh.append(reel)
-        self._tasks.add(asyncio.ensure_future(self._fill(reel, since, until)))
+        history = _SandboxHistory(len(self._histories), sandbox)
+        self._histories.append(history)
+        self._added.append(history)
+        self._tasks.add(asyncio.ensure_future(self._fetch(history, since, until)))
 
-    async def _fill(self, reel: _Reel, since: float | None, until: float | None) -> None:
+    async def _fetch(
+        self, history: _SandboxHistory, since: float | None, until: float | None
+    ) -> None:
         try:
             with translated():
-                sandbox = await sandbox_from_id(reel.sandbox, inner(self._connection.client))
-            async with aclosing(slices(sandbox, since, until)) as stretches:
-                async for entries in stretches:
+                sandbox = await sandbox_from_id(history.sandbox, inner(self._connection.client))
+            async with aclosing(fetch_entries(sandbox, since, until)) as batches:
+                async for entries in batches:
                     for entry in entries:
-                        for other, begin in self._discover(reel.sandbox, entry.message):
+                        for other, begin in self._discover(history.sandbox, entry.message):
                             self._add(other, begin, until)
-                    await reel.put(entries)
+                    await history.fetched.put(entries)
         except Exception as error:
-            reel.error = error
-        await reel.put(None)
+            history.error = error
+        await history.fetched.put(None)

@@ -1,7 +1,7 @@
-"""The output of many sandboxes as it comes: every piece once, in bounded memory.
+"""Stream the output of many sandboxes as it is written: every byte once, in bounded memory.
 
-All streams are read in the SDK's own event loop, and cross into the reader's thread in batches: the
-more there is, the larger. A stream whose connection breaks goes on at the very byte where it was.
+All streams are read in the SDK's own event loop and passed to the reader's thread in batches, which
+grow with the amount of output. A stream whose connection breaks continues at the next byte.
 """
 
 from __future__ import annotations
@@ -17,27 +17,33 @@ from typing import Any
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import log_history
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.errors import breaks_off, translated
-from modalrun.modal_api.log_buffer import Buffer, Ended, Piece
-from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
-from modalrun.modal_api.stdio import SOURCES, Gap, Place, Source, read
+from modalrun.modal_api.errors import translated
+from modalrun.modal_api.log_buffer import STREAMS, Buffer, OutputChunk, StreamEnd, StreamName
+from modalrun.modal_api.sdk_internals import (
+    MissingBytes,
+    StreamPosition,
+    inner,
+    read,
+    sandbox_from_id,
+    sdk_loop,
+)
 from modalrun.util.backoff import pauses
 
 RECONNECT_SECONDS = 60.0
 """How long a lost connection to a running sandbox is tried again before giving up."""
 
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
 SANDBOXES_PER_CLIENT = 40
-"""One connection carries about 100 streams (HTTP/2's usual limit), of which a sandbox takes two."""
+"""One connection carries about 100 streams (HTTP/2's usual limit), and a sandbox has two."""
+
+_RELEASED = StreamEnd("", "")
+"""Stands for the end of a stream in the buffer when a hold is released."""
+
+OutputBuffer = Buffer["OutputChunk | StreamEnd"]
 
 
-_RELEASED = Ended("", "")
-"""Takes the place of a stream's end where nothing was read."""
-
-
-class Streams:
+class OutputStreams:
     """The live streams of any number of sandboxes, as one.
 
     Iterate over it in any thread; `add` and `close` may be called from any other.
@@ -46,11 +52,10 @@ class Streams:
     def __init__(self, connection: Connection) -> None:
         """
         Args:
-            connection: Is also what is connected anew when it breaks.
+            connection: To the sandboxes; renewed when it breaks.
         """
-        self._connection = connection
         self._loop = sdk_loop()
-        self._buffer: Buffer[Piece | Ended] = Buffer(self._loop)
+        self._buffer: OutputBuffer = Buffer(self._loop)
         self._handles = _Handles(connection)
         self._open = 0
         self._lock = threading.Lock()
@@ -59,28 +64,27 @@ class Streams:
     def add(
         self,
         sandbox: str,
-        sources: Sequence[Source] = SOURCES,
+        streams: Sequence[StreamName] = STREAMS,
         *,
-        skip: Mapping[Source, int] | None = None,
+        skip: Mapping[StreamName, int] | None = None,
     ) -> None:
-        """Begin to read a sandbox, running or finished, from its first byte on.
+        """Start to read a sandbox, running or finished, from its first byte on.
 
         Args:
             sandbox: Modal's id.
-            sources: Which of its streams.
-            skip: Bytes of each that are known already and not to come again.
+            streams: Which of its streams.
+            skip: The number of bytes of each stream to leave out.
         """
-        for source in sources:
-            known = (skip or {}).get(source, 0)
+        for stream in streams:
             with self._lock:
                 self._open += 1
-            future = asyncio.run_coroutine_threadsafe(
-                self._follow(sandbox, source, known), self._loop
+            reader = _StreamReader(
+                self._handles, self._buffer, sandbox, stream, (skip or {}).get(stream, 0)
             )
-            self._futures.add(future)
+            self._futures.add(asyncio.run_coroutine_threadsafe(reader.run(), self._loop))
 
-    def __iter__(self) -> Iterator[list[Piece | Ended]]:
-        """Batches of what has come, until every stream that was added has ended.
+    def __iter__(self) -> Iterator[list[OutputChunk | StreamEnd]]:
+        """Yield batches of output until every stream that was added has ended.
 
         A stream that can't be read for `RECONNECT_SECONDS` ends with an error.
         """
@@ -93,135 +97,133 @@ class Streams:
                 return
             if items := [item for item in batch if item is not _RELEASED]:
                 yield items
-            # After the reader has had its turn: it may have added more in answer to the last one.
+            # Not before the reader has seen the batch: it may add streams because of it.
             with self._lock:
-                self._open -= sum(isinstance(item, Ended) for item in batch)
+                self._open -= sum(isinstance(item, StreamEnd) for item in batch)
 
     def hold(self) -> None:
-        """Keep the iteration waiting until `release`, also when all streams have ended."""
+        """Keep the iteration waiting until `release`, even if all streams have ended."""
         with self._lock:
             self._open += 1
 
     def release(self) -> None:
-        """Take back a `hold`."""
+        """Undo a `hold`."""
         asyncio.run_coroutine_threadsafe(self._buffer.put(_RELEASED, 0), self._loop)
 
     def close(self) -> None:
-        """Read nothing more; the iteration ends."""
+        """Stop reading; the iteration ends."""
         self._buffer.close()
         for future in list(self._futures):
             future.cancel()
 
-    async def _follow(self, sandbox_id: str, source: Source, known: int) -> None:
-        place = Place(offset=known, skip=known)
+
+class _StreamReader:
+    """Reads one stream of a sandbox to its end; used in the SDK's event loop."""
+
+    def __init__(
+        self, handles: _Handles, buffer: OutputBuffer, sandbox: str, stream: StreamName, skip: int
+    ) -> None:
+        self._handles = handles
+        self._buffer = buffer
+        self._sandbox = sandbox
+        self._stream = stream
+        self._position = StreamPosition(offset=skip, skip=skip)
+
+    async def run(self) -> None:
+        """Put all chunks into the buffer, then the end of the stream."""
         error: ModalrunError | None = None
         try:
-            await self._read_to_the_end(sandbox_id, source, place)
-            if rest := place.decoder.decode(b"", True):
-                await self._buffer.put(Piece(sandbox_id, source, rest), len(rest))
+            await self._read_to_end()
+            await self._put(self._position.decoder.decode(b"", True))
         except ModalrunError as caught:
             error = caught
         except Exception as caught:
-            error = ConnectionLostError(f"The output of {sandbox_id} can't be read: {caught!r}")
+            error = ConnectionLostError(f"The output of {self._sandbox} can't be read: {caught!r}")
             error.__cause__ = caught
-        await self._buffer.put(Ended(sandbox_id, source, error), 0)
+        await self._buffer.put(StreamEnd(self._sandbox, self._stream, error), 0)
 
-    async def _read_to_the_end(self, sandbox_id: str, source: Source, place: Place) -> None:
+    async def _put(self, text: str, *, missing: int = 0, lost: int = 0) -> None:
+        if text or missing or lost:
+            chunk = OutputChunk(self._sandbox, self._stream, text, missing=missing, lost=lost)
+            await self._buffer.put(chunk, len(text))
+
+    async def _read_to_end(self) -> None:
+        position = self._position
         failing_since: float | None = None
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        while not place.ended:
-            before, handle = (place.offset, place.entry), None
+        while not position.ended:
+            before, handle = (position.offset, position.entry), None
             try:
-                handle = await self._handles.get(sandbox_id)
-                await self._read_on(handle, sandbox_id, source, place)
+                handle = await self._handles.get(self._sandbox)
+                await self._read(handle)
                 failing_since = None
-                if place.ended or (place.offset, place.entry) != before:
+                if position.ended or (position.offset, position.entry) != before:
                     # The SDK's stream on the V1 backend may end before the sandbox's does.
                     waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
                     continue
             except ConnectionLostError:
                 now = time.monotonic()
-                if (place.offset, place.entry) != before or failing_since is None:
+                if (position.offset, position.entry) != before or failing_since is None:
                     failing_since, waits = now, pauses(FIRST_PAUSE, LONGEST_PAUSE)
                 elif now - failing_since > RECONNECT_SECONDS:
                     raise
-            except (NotFoundError, UnicodeDecodeError, _GoneError):
-                # Modal has put its worker's data away, or `sb.stdout` can't read on.
+            except (NotFoundError, UnicodeDecodeError, _WorkerGoneError):
+                # Modal has removed the data from its worker, or `sb.stdout` can't read on.
                 if handle is None:
                     raise
-                await self._restore(handle, sandbox_id, source, place, None)
-                place.ended = True
+                await self._read_history(handle, None)
+                position.ended = True
                 return
             await asyncio.sleep(next(waits))
-            await self._handles.renew(sandbox_id, handle)
+            await self._handles.renew(self._sandbox, handle)
 
-    async def _read_on(self, handle: Any, sandbox_id: str, source: Source, place: Place) -> None:
-        with translated(), _lost():
-            async with aclosing(read(handle, source, place)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Gap):
-                        await self._restore(handle, sandbox_id, source, place, piece.end)
-                        continue
-                    text = place.decoder.decode(piece)
-                    if text:
-                        await self._buffer.put(Piece(sandbox_id, source, text), len(text))
+    async def _read(self, handle: Any) -> None:
+        with _stream_errors():
+            async with aclosing(read(handle, self._stream, self._position)) as chunks:
+                async for chunk in chunks:
+                    if isinstance(chunk, MissingBytes):
+                        await self._read_history(handle, chunk.end)
+                    else:
+                        await self._put(self._position.decoder.decode(chunk))
 
-    async def _restore(
-        self, handle: Any, sandbox_id: str, source: Source, place: Place, end: int | None
-    ) -> None:
-        """Fill a gap from the history, as far as that has it. `end` is None for "to the end"."""
-        rest = place.decoder.decode(b"", True)
-        place.decoder.reset()
-        missing = 0 if end is None else end - place.offset
-        await self._buffer.put(Piece(sandbox_id, source, rest, missing=missing), len(rest))
-        start = place.offset
-        position = 0
-        async with aclosing(log_history.slices(handle, None, source=source)) as entries:
-            async for batch in entries:
+    async def _read_history(self, handle: Any, end: int | None) -> None:
+        """Read from the position up to a byte, or to the end, in the history instead."""
+        start, decoder = self._position.offset, self._position.decoder
+        await self._put(decoder.decode(b"", True), missing=0 if end is None else end - start)
+        decoder.reset()
+        offset = 0
+        batches = log_history.fetch_entries(handle, None, source=self._stream)
+        async with aclosing(batches):
+            async for batch in batches:
                 for entry in batch:
                     data = entry.message.encode()
-                    fresh = data[max(0, start - position) :]
-                    position += len(data)
-                    if end is not None and position > end:
-                        fresh = fresh[: max(0, len(fresh) - (position - end))]
-                    if fresh:
-                        text = fresh.decode("utf-8", "replace")
-                        await self._buffer.put(Piece(sandbox_id, source, text), len(text))
-                    if end is not None and position >= end:
+                    stop = len(data) if end is None else max(0, end - offset)
+                    fresh = data[max(0, start - offset) : stop]
+                    offset += len(data)
+                    await self._put(fresh.decode("utf-8", "replace"))
+                    if end is not None and offset >= end:
                         return
         if end is not None:
-            await self._buffer.put(Piece(sandbox_id, source, lost=end - max(start, position)), 0)
+            await self._put("", lost=end - max(start, offset))
 
 
-class _GoneError(Exception):
+class _WorkerGoneError(Exception):
     """The worker that held a stream is gone."""
 
 
 @contextmanager
-def _lost() -> Iterator[None]:
-    """Raise what a broken connection looks like beneath the SDK's surface as an OSError.
-
-    `ConflictError` is the answer about a worker that a finished sandbox has left.
-    """
-    from grpclib.exceptions import ProtocolError, StreamTerminatedError
+def _stream_errors() -> Iterator[None]:
+    """Translate the errors of calls beneath the SDK's public surface."""
     from modal import exception as modal_errors
 
-    try:
-        yield
-    except modal_errors.ConflictError as error:
-        raise _GoneError(str(error)) from error
-    except (
-        StreamTerminatedError,
-        ProtocolError,
-        asyncio.TimeoutError,
-        modal_errors.TimeoutError,
-        OSError,
-    ) as error:
-        raise ConnectionResetError(str(error)) from error
-    except AttributeError as error:
-        if not breaks_off(error):
-            raise
-        raise ConnectionResetError("the connection broke") from error
+    with translated():
+        try:
+            yield
+        except modal_errors.ConflictError as error:
+            # The answer about a worker that a finished sandbox has left.
+            raise _WorkerGoneError(str(error)) from error
+        except (modal_errors.TimeoutError, OSError) as error:
+            raise ConnectionResetError(str(error)) from error
 
 
 class _Handles:
@@ -236,12 +238,12 @@ class _Handles:
         self._renewing = asyncio.Lock()
 
     async def get(self, sandbox_id: str) -> Any:
-        """The handle of a sandbox, made if there is none. Raises ModalrunError."""
+        """Return the handle of a sandbox. Raises ModalrunError."""
         number = self._numbers.setdefault(sandbox_id, len(self._numbers) // SANDBOXES_PER_CLIENT)
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
             if sandbox_id not in self._sandboxes:
                 client = await self._client(number)
-                with translated(), _lost():
+                with _stream_errors():
                     self._sandboxes[sandbox_id] = await sandbox_from_id(sandbox_id, client)
             return self._sandboxes[sandbox_id]
 
@@ -254,14 +256,14 @@ class _Handles:
             return self._clients[number]
 
     async def renew(self, sandbox_id: str, failed: Any) -> None:
-        """Forget a handle that failed; where there was not even one, connect anew."""
+        """Forget a handle that failed; if there was none, connect again."""
         if failed is not None:
             if self._sandboxes.get(sandbox_id) is failed:
                 del self._sandboxes[sandbox_id]
             return
         stale = list(self._clients)
         async with self._renewing:
-            # Many streams lose the connection at the same moment; one of them makes the new one.
+            # Many streams lose the connection at the same moment; one of them connects again.
             if stale and self._clients == stale:
                 try:
                     await asyncio.to_thread(self._connection.reconnect)

@@ -16,26 +16,28 @@ from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
 
-def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> SandboxState:
+def sandbox_state(
+    run_id: str, metadata: RunMetadata, connect: Callable[[], Connection]
+) -> SandboxState:
     """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
 
     Args:
         run_id: ZenML's run id.
-        facts: What is recorded of the run's sandboxes.
+        metadata: What is recorded of the run's sandboxes.
         connect: Connects to where they are, or raises a ModalrunError.
     """
-    if facts.target == "local" and not launcher.default_state_dir().exists():
+    if metadata.target == "local" and not launcher.default_state_dir().exists():
         # To start a server only to hear that it knows nothing would be no use.
-        return _unknown(facts)
+        return _unknown(metadata)
     try:
         connection = connect()
         # This asks for the sandbox's state too, so there is no second call.
-        code = connection.attach(facts.sandbox_id).returncode
+        code = connection.attach(metadata.sandbox_id).returncode
         steps: frozenset[str] = frozenset()
-        if facts.mode == "per_step":
-            steps = running_steps(connection, run_id, facts)
+        if metadata.mode == "per_step":
+            steps = running_steps(connection, run_id, metadata)
     except NotFoundError:
-        return _unknown(facts)
+        return _unknown(metadata)
     except ModalrunError as error:
         return SandboxState("unknown", problem=error.problem)
     if code is None:
@@ -43,7 +45,7 @@ def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> 
     return SandboxState("ended", read_exit(code), steps)
 
 
-def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> frozenset[str]:
+def running_steps(connection: Connection, run_id: str, metadata: RunMetadata) -> frozenset[str]:
     """The ids of the step sandboxes of a run that run now.
 
     Raises:
@@ -54,7 +56,7 @@ def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> fr
 
     tags = {TAG_RUN: run_id, TAG_ROLE: "step"}
     with translated():
-        found = modal.Sandbox.list(app_id=facts.app_id, tags=tags, client=connection.client)
+        found = modal.Sandbox.list(app_id=metadata.app_id, tags=tags, client=connection.client)
         return frozenset(sandbox.object_id for sandbox in found)
 
 
@@ -95,7 +97,7 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         return sandbox.object_id
 
 
-def run_sandbox(connection: Connection, facts: RunMetadata) -> RunningSandbox:
+def run_sandbox(connection: Connection, metadata: RunMetadata) -> RunningSandbox:
     """A run sandbox, to be watched.
 
     Raises:
@@ -103,16 +105,16 @@ def run_sandbox(connection: Connection, facts: RunMetadata) -> RunningSandbox:
             can't be reached.
     """
     return RunningSandbox(
-        connection, connection.attach(facts.sandbox_id), app_id=facts.app_id, gpu=facts.gpu
+        connection, connection.attach(metadata.sandbox_id), app_id=metadata.app_id, gpu=metadata.gpu
     )
 
 
-def _unknown(facts: RunMetadata) -> SandboxState:
+def _unknown(metadata: RunMetadata) -> SandboxState:
     where = (
         "the local Modal server of this user and machine"
-        if facts.target == "local"
+        if metadata.target == "local"
         else "the Modal workspace that the token belongs to"
     )
-    wanted = f"; the run went to the workspace '{facts.workspace}'" if facts.workspace else ""
-    problem = f"{where} knows no sandbox {facts.sandbox_id}{wanted}."
+    wanted = f"; the run went to the workspace '{metadata.workspace}'" if metadata.workspace else ""
+    problem = f"{where} knows no sandbox {metadata.sandbox_id}{wanted}."
     return SandboxState("unknown", not_found=True, problem=problem)

@@ -1,4 +1,4 @@
-"""A run sandbox as those see it who wait for its end."""
+"""Wait for the end of a run sandbox and pass on its output, through lost connections."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.log_buffer import Piece
-from modalrun.modal_api.log_streams import RECONNECT_SECONDS, Streams
-from modalrun.modal_api.stdio import Source
+from modalrun.modal_api.log_buffer import OutputChunk, StreamName
+from modalrun.modal_api.log_streams import RECONNECT_SECONDS, OutputStreams
 from modalrun.run.contract import EXIT_TIMED_OUT
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.util.backoff import pauses
@@ -21,16 +20,14 @@ from modalrun.util.backoff import pauses
 if TYPE_CHECKING:
     import modal
 
-T = TypeVar("T")
-
 
 class RunningSandbox:
-    """A sandbox that was created, to be watched.
+    """A run sandbox that was created.
 
     Attributes:
         id: Modal's id of the sandbox.
         app_id: Modal's id of its app.
-        gpu: The GPU that it was asked for in the end.
+        gpu: The GPU that was requested in the end.
     """
 
     def __init__(
@@ -47,25 +44,25 @@ class RunningSandbox:
         """The sandbox's page on Modal's dashboard; None on the local Modal server."""
         return f"https://modal.com/id/{self.id}" if self._connection.target == "modal" else None
 
-    def watch(self, on_output: Callable[[Source, str], None]) -> SandboxExit:
+    def watch(self, on_output: Callable[[StreamName, str], None]) -> SandboxExit:
         """Pass on the output as it comes, until the sandbox has ended and all of it has arrived.
 
-        A lost connection is tried again for `RECONNECT_SECONDS`; output goes on where it stopped.
+        A lost connection is tried again for `RECONNECT_SECONDS`; output continues where it stopped.
 
         Args:
-            on_output: Called with pieces of text, from one thread.
+            on_output: Called with chunks of text, from one thread.
 
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
-        output = Streams(self._connection)
+        output = OutputStreams(self._connection)
         output.add(self.id)
 
         def pass_on() -> None:
             for batch in output:
                 for item in batch:
-                    if isinstance(item, Piece) and item.text:
-                        on_output(cast(Source, item.source), item.text)
+                    if isinstance(item, OutputChunk) and item.text:
+                        on_output(cast(StreamName, item.source), item.text)
 
         reader = threading.Thread(target=pass_on, daemon=True)
         reader.start()
@@ -82,35 +79,12 @@ class RunningSandbox:
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
-        return self._retrying(self._wait)
-
-    def terminate(self) -> None:
-        """End the sandbox now; nothing happens if it has ended."""
-        with translated():
-            self._sandbox.terminate()
-
-    def _wait(self, sandbox: modal.Sandbox) -> SandboxExit:
-        import modal
-
-        try:
-            with translated():
-                sandbox.wait(raise_on_termination=False)
-        except modal.exception.SandboxTimeoutError:
-            return read_exit(EXIT_TIMED_OUT)
-        code = sandbox.returncode
-        # The SDK has waited for the end, so there is a code.
-        assert code is not None
-        return read_exit(code)
-
-    def _retrying(self, action: Callable[[modal.Sandbox], T]) -> T:
-        """Call `action` with a handle, and again with a fresh one after a lost connection."""
-        sandbox = self._sandbox
         failing_since: float | None = None
         waits = pauses()
         while True:
             began = time.monotonic()
             try:
-                return action(sandbox)
+                return self._wait()
             except ConnectionLostError:
                 now = time.monotonic()
                 if failing_since is None or now - began > RECONNECT_SECONDS:
@@ -119,10 +93,18 @@ class RunningSandbox:
                     raise
             time.sleep(next(waits))
             with contextlib.suppress(ConnectionLostError):
-                sandbox = self._fresh_handle(sandbox)
+                self._connection.reconnect()
+                self._sandbox = self._connection.attach(self.id)
 
-    def _fresh_handle(self, stale: modal.Sandbox) -> modal.Sandbox:
-        if self._sandbox is stale:
-            self._connection.reconnect()
-        self._sandbox = self._connection.attach(self.id)
-        return self._sandbox
+    def _wait(self) -> SandboxExit:
+        import modal
+
+        try:
+            with translated():
+                self._sandbox.wait(raise_on_termination=False)
+        except modal.exception.SandboxTimeoutError:
+            return read_exit(EXIT_TIMED_OUT)
+        code = self._sandbox.returncode
+        # The SDK has waited for the end, so there is a code.
+        assert code is not None
+        return read_exit(code)

@@ -1,25 +1,32 @@
-"""Reach the parts of the Modal SDK beneath its public sandbox.
+"""Use the private parts of the Modal SDK: its event loop, and the streams beneath `sb.stdout`.
 
-Read from modal 1.6.4. Where a later version has moved a part, `backend` and `result` return None,
-and their callers do without it.
+`sb.stdout` gives single lines, each through another thread (13,000 a second), always from the
+beginning, and stops at a byte that is not UTF-8. Beneath it, in the SDK's own event loop, are whole
+chunks from any position. Read from modal 1.6.4 (`modal/io_streams.py`, `modal/sandbox/`). If a
+later version has moved a part, `read` uses `sb.stdout`, and `result` returns None.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import codecs
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from modalrun.modal_api.log_buffer import StreamName
 
 
 def sdk_loop() -> asyncio.AbstractEventLoop:
-    """The event loop that all of the SDK's objects belong to; it runs in a thread of its own."""
+    """Return the event loop of all SDK objects, which runs in a thread of its own."""
     from modal._utils.async_utils import synchronizer
 
     return synchronizer._get_loop(start=True)
 
 
 def inner(wrapped: object) -> Any:
-    """The SDK's own object behind one of its public ones, for use in its event loop."""
+    """Return the private object behind one of the SDK's public ones, for use in its event loop."""
     from modal._utils.async_utils import synchronizer
 
     translate: Callable[[object], Any] = synchronizer._translate_in
@@ -27,7 +34,7 @@ def inner(wrapped: object) -> Any:
 
 
 async def sandbox_from_id(sandbox: str, client: Any) -> Any:
-    """The inner sandbox of an id; call this in the SDK's event loop.
+    """Return the inner sandbox of an id; call this in the SDK's event loop.
 
     Args:
         sandbox: Modal's id.
@@ -38,46 +45,124 @@ async def sandbox_from_id(sandbox: str, client: Any) -> Any:
     return await _Sandbox.from_id(sandbox, client=client)
 
 
-def backend(sandbox: Any) -> Literal[1, 2] | None:
-    """Which of Modal's two sandbox backends an inner sandbox is on.
-
-    None where this version of the SDK doesn't say so, or has not got what `modal_api.raw` reads
-    the streams of that backend with.
-    """
-    try:
-        from modal import io_streams
-        from modal.sandbox._task_command_router_client import TaskCommandRouterClient
-
-        if _is_v2(sandbox):
-            assert callable(TaskCommandRouterClient.sandbox_stdio_read)
-            return 2
-        assert callable(io_streams._sandbox_logs_iterator)
-        return 1
-    except (ImportError, AttributeError):
-        return None
-
-
-def _is_v2(sandbox: Any) -> bool:
-    from modal.sandbox import _common, _impl_v1, _impl_v2
-
-    assert callable(_common.command_router)
-    if isinstance(sandbox._impl, _impl_v2.SandboxImplV2):
-        return True
-    if isinstance(sandbox._impl, _impl_v1.SandboxImplV1):
-        return False
-    raise AttributeError("neither of the backends that are known here")
-
-
-async def command_router(sandbox: Any) -> tuple[str, Any]:
-    """The task of an inner sandbox on the V2 backend, and the SDK's client of its worker."""
-    from modal.sandbox import _common
-
-    return await _common.command_router(sandbox._impl)
-
-
 def result(sandbox: Any) -> Any:
-    """The SDK's `GenericResult` of a public sandbox that has ended; None where it has none."""
+    """Return the SDK's `GenericResult` of a public sandbox that has ended; None if it has none."""
     try:
         return inner(sandbox)._impl.result
     except (ImportError, AttributeError):
         return None
+
+
+@dataclass
+class StreamPosition:
+    """How far a stream has been read.
+
+    Attributes:
+        offset: Bytes from its beginning.
+        entry: The same position as an id of Modal's, on the backend without offsets (V1).
+        skip: Bytes that come again from there, and are not to be read again.
+        ended: Whether all of it has been read.
+        decoder: Keeps the bytes of a character that has not come as a whole.
+    """
+
+    offset: int = 0
+    entry: str = ""
+    skip: int = 0
+    ended: bool = False
+    decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
+    )
+
+    def advance(self, data: bytes) -> bytes:
+        """Move over data that has come; return the part that was not read before."""
+        fresh = data[self.skip :]
+        self.skip -= len(data) - len(fresh)
+        self.offset += len(fresh)
+        return fresh
+
+
+@dataclass(frozen=True)
+class MissingBytes:
+    """Bytes that Modal no longer holds, from the position read so far up to `end`."""
+
+    end: int
+
+
+Chunks = AsyncGenerator["bytes | MissingBytes", None]
+
+
+def read(sandbox: Any, stream: StreamName, position: StreamPosition) -> Chunks:
+    """Read a stream from a position on, and move the position.
+
+    Args:
+        sandbox: The SDK's inner sandbox.
+        stream: Which of its streams.
+        position: Where to begin. Unless `position.ended` is set afterwards, there is more to read.
+    """
+    reader = {1: _read_v1, 2: _read_v2, None: _read_lines}[_backend(sandbox)]
+    return reader(sandbox, stream, position)
+
+
+def _backend(sandbox: Any) -> Literal[1, 2] | None:
+    """Return the backend of a sandbox; None if this SDK lacks what its streams are read with."""
+    try:
+        from modal import io_streams
+        from modal.sandbox import _common, _impl_v1, _impl_v2
+        from modal.sandbox._task_command_router_client import TaskCommandRouterClient
+
+        if isinstance(sandbox._impl, _impl_v2.SandboxImplV2):
+            needed: tuple[object, ...] = (
+                _common.command_router,
+                TaskCommandRouterClient.sandbox_stdio_read,
+            )
+            return 2 if all(map(callable, needed)) else None
+        if isinstance(sandbox._impl, _impl_v1.SandboxImplV1):
+            return 1 if callable(io_streams._sandbox_logs_iterator) else None
+    except (ImportError, AttributeError):
+        pass
+    return None
+
+
+async def _read_v2(sandbox: Any, stream: StreamName, position: StreamPosition) -> Chunks:
+    from modal.sandbox import _common
+
+    task_id, router = await _common.command_router(sandbox._impl)
+    items = router.sandbox_stdio_read(task_id, _descriptor(stream), start_offset=position.offset)
+    async with aclosing(items):
+        async for item in items:
+            if item.starting_offset > position.offset:
+                yield MissingBytes(item.starting_offset)
+                position.offset = item.starting_offset
+            position.offset += len(item.data)
+            yield item.data
+    position.ended = True
+
+
+async def _read_v1(sandbox: Any, stream: StreamName, position: StreamPosition) -> Chunks:
+    from modal.io_streams import _sandbox_logs_iterator
+
+    items = _sandbox_logs_iterator(
+        sandbox.object_id, _descriptor(stream), position.entry, sandbox._client
+    )
+    async with aclosing(items):
+        async for data, entry in items:
+            position.entry = entry
+            if data is None:
+                position.ended = True
+                return
+            if fresh := position.advance(data):
+                yield fresh
+
+
+async def _read_lines(sandbox: Any, stream: StreamName, position: StreamPosition) -> Chunks:
+    position.skip = position.offset
+    async for text in getattr(sandbox, stream):
+        if fresh := position.advance(text.encode()):
+            yield fresh
+    position.ended = True
+
+
+def _descriptor(stream: StreamName) -> Any:
+    from modal_proto import api_pb2
+
+    return api_pb2.FileDescriptor.Value(f"FILE_DESCRIPTOR_{stream.upper()}")

@@ -62,7 +62,7 @@ def plan_isolated_step(
         manifest: The run.
         step: The step's invocation id.
         settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
-        template: The planned step that this one is made from, where there is one.
+        template: The planned step that this one is made from, if there is one.
         python: The interpreter inside a sandbox of the local Modal server.
         source_root: The source tree.
 

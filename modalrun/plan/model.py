@@ -18,7 +18,7 @@ class Plan(RunPlan):
     """Hold a run's sandboxes before their images are built, and explain them.
 
     Attributes:
-        images: Image recipes by the key that stands in `SandboxSpec.image`.
+        images: Image recipes by key, which `SandboxSpec.image` refers to.
         origins: The origin of each setting of the run as a whole.
         sandbox_origins: By step, and under `RUN_SANDBOX`, the origin of each setting of a sandbox.
         notes: Remarks for the user before the run.

@@ -18,7 +18,7 @@ HOUR = 3600
 
 @dataclass(frozen=True)
 class PriceTable:
-    """Hold what a sandbox costs, in USD.
+    """Hold the prices of a sandbox's parts, in USD.
 
     Attributes:
         as_of: The date of the prices.

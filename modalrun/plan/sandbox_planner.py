@@ -19,7 +19,7 @@ BuildRecipe = Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]]
 
 
 class SandboxPlanner:
-    """Make the sandbox specs of one plan, and collect what explains them.
+    """Make the sandbox specs of one plan, and collect origins and notes.
 
     Attributes:
         deployment: The compiled pipeline.

@@ -1,4 +1,4 @@
-"""Describe a ZenML stack as plain values, and find what keeps it from working with Modal. Pure."""
+"""Describe a ZenML stack as plain values, and check whether it works with Modal. Pure."""
 
 from __future__ import annotations
 

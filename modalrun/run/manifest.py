@@ -40,7 +40,7 @@ class Source:
         root: The folder on the submitting machine.
         digest: The hash of its content.
         files: The hash of each file by its path (`source_changes.kept`); empty for very many.
-        dockerignore: The file that lists what of it is left out, where it is not the usual one.
+        dockerignore: The file with patterns of what was left out, if it is not the usual one.
     """
 
     root: Path
