@@ -45,7 +45,7 @@ def status(
     as_text = output == "text"
     with resolved(run, quiet=not as_text) as (found, spinner):
         if not watch:
-            view = runs.read_status(found.id, exit_wanted=exit_status)
+            view = runs.read_status(found.id, with_exit_code=exit_status)
         elif as_text:
             from modalrun.output.status_text import LiveStatus
 
@@ -55,9 +55,9 @@ def status(
                     spinner.end()
                     live.show(view)
 
-                view = follow(found, show, exit_wanted=exit_status)
+                view = follow(found, show, with_exit_code=exit_status)
         else:
-            view = follow(found, lambda _: None, exit_wanted=exit_status)
+            view = follow(found, lambda _: None, with_exit_code=exit_status)
         spinner.end()
         if as_text and not watch:
             from modalrun.output.status_text import print_status
