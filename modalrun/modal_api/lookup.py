@@ -1,4 +1,4 @@
-"""What Modal knows of the sandboxes of a run that somebody else has started."""
+"""Look up the sandboxes of runs that another process has started."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
 
-def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> SandboxState:
-    """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
+def view(run_id: str, metadata: RunMetadata, connect: Callable[[], Connection]) -> SandboxState:
+    """Return the state of a run's sandboxes; an error becomes the state "unknown".
 
     Args:
         run_id: ZenML's run id.
-        facts: What is recorded of the run's sandboxes.
-        connect: Connects to where they are, or raises a ModalrunError.
+        metadata: What is recorded of the run's sandboxes.
+        connect: Connects to their server, or raises a ModalrunError.
     """
-    if facts.target == "local" and not launcher.default_state_dir().exists():
-        # To start a server only to hear that it knows nothing would be no use.
-        return _unknown(facts)
+    if metadata.target == "local" and not launcher.default_state_dir().exists():
+        # A server that was started for the question would know no sandbox.
+        return _unknown(metadata)
     try:
         connection = connect()
-        # This asks for the sandbox's state too, so there is no second call.
-        code = connection.attach(facts.sandbox_id).returncode
+        # To attach asks for the sandbox's state too.
+        code = connection.attach(metadata.sandbox_id).returncode
         steps: frozenset[str] = frozenset()
-        if facts.mode == "per_step":
-            steps = running_steps(connection, run_id, facts)
+        if metadata.mode == "per_step":
+            steps = running_steps(connection, run_id, metadata)
     except NotFoundError:
-        return _unknown(facts)
+        return _unknown(metadata)
     except ModalrunError as error:
         return SandboxState("unknown", problem=error.problem)
     if code is None:
@@ -43,26 +43,26 @@ def view(run_id: str, facts: RunMetadata, connect: Callable[[], Connection]) -> 
     return SandboxState("ended", read_exit(code), steps)
 
 
-def running_steps(connection: Connection, run_id: str, facts: RunMetadata) -> frozenset[str]:
-    """The ids of the step sandboxes of a run that run now.
+def running_steps(connection: Connection, run_id: str, metadata: RunMetadata) -> frozenset[str]:
+    """Return the ids of the running step sandboxes of a run.
 
     Raises:
-        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses, doesn't know the
-            app any more, or can't be reached.
+        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, does not
+            know the app any more, or can't be reached.
     """
     import modal
 
     tags = {TAG_RUN: run_id, TAG_ROLE: "step"}
     with translated():
-        found = modal.Sandbox.list(app_id=facts.app_id, tags=tags, client=connection.client)
+        found = modal.Sandbox.list(app_id=metadata.app_id, tags=tags, client=connection.client)
         return frozenset(sandbox.object_id for sandbox in found)
 
 
 def app_id(connection: Connection, name: str, environment: str | None) -> str | None:
-    """Modal's id of an app; None where there is none of that name.
+    """Return Modal's id of an app; None if there is none of that name.
 
     Raises:
-        AuthenticationError, ConnectionLostError: Modal refuses or can't be reached.
+        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
     """
     import modal
 
@@ -75,17 +75,19 @@ def app_id(connection: Connection, name: str, environment: str | None) -> str | 
 
 
 def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
-    """The id of a run's only sandbox if it runs, by its tags alone: in which app is not known.
+    """Find the running sandbox of a run by its tags alone, when its app is not known.
 
-    None for a run that was resumed: which sandboxes it had before, ZenML's record says.
+    Returns:
+        Modal's id; None also for a run that was resumed, whose earlier sandboxes only ZenML's
+        record names.
 
     Raises:
-        AuthenticationError, ConnectionLostError: Modal refuses or can't be reached.
+        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
     """
     import modal
 
     with translated(), warnings.catch_warnings():
-        # Listing without an app is deprecated, since it looks at every sandbox of the environment.
+        # A list without an app is deprecated: it covers every sandbox of the environment.
         warnings.simplefilter("ignore")
         tags = {TAG_RUN: run_id, TAG_ROLE: "run"}
         found = modal.Sandbox.list(tags=tags, client=connection.client)
@@ -95,24 +97,23 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         return sandbox.object_id
 
 
-def run_sandbox(connection: Connection, facts: RunMetadata) -> RunningSandbox:
-    """A run sandbox, to be watched.
+def run_sandbox(connection: Connection, metadata: RunMetadata) -> RunningSandbox:
+    """Attach to the run sandbox of a run.
 
     Raises:
-        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses, doesn't know it, or
-            can't be reached.
+        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, does not
+            know the sandbox, or can't be reached.
     """
-    return RunningSandbox(
-        connection, connection.attach(facts.sandbox_id), app_id=facts.app_id, gpu=facts.gpu
-    )
+    sandbox = connection.attach(metadata.sandbox_id)
+    return RunningSandbox(connection, sandbox, app_id=metadata.app_id, gpu=metadata.gpu)
 
 
-def _unknown(facts: RunMetadata) -> SandboxState:
-    where = (
+def _unknown(metadata: RunMetadata) -> SandboxState:
+    server = (
         "the local Modal server of this user and machine"
-        if facts.target == "local"
+        if metadata.target == "local"
         else "the Modal workspace that the token belongs to"
     )
-    wanted = f"; the run went to the workspace '{facts.workspace}'" if facts.workspace else ""
-    problem = f"{where} knows no sandbox {facts.sandbox_id}{wanted}."
+    origin = f"; the run went to the workspace '{metadata.workspace}'" if metadata.workspace else ""
+    problem = f"{server} knows no sandbox {metadata.sandbox_id}{origin}."
     return SandboxState("unknown", not_found=True, problem=problem)
