@@ -43,7 +43,7 @@ def list_(
     states = list_runs.check_states(state or ())
     begin = moment(since, option="--since", now=datetime.now().astimezone()) if since else None
     with Spinner("Reading runs", quiet=output is OutputOption.json), process.zenml_session():
-        found = list_runs.listing(
+        found = list_runs.list_runs(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )
 

@@ -81,10 +81,11 @@ def logs(
     """
     if driver and step:
         raise UsageError("--driver and --step exclude each other.")
-    from modalrun.observe.logs import Request, find, read
-    from modalrun.run.log_lines import Wanted
+    from modalrun.observe.log_source import find
+    from modalrun.observe.logs import LogRequest, read
+    from modalrun.run.log_lines import LineFilter
 
-    wanted = Wanted(
+    line_filter = LineFilter(
         steps=tuple(step or ()),
         sources=tuple(one.value for one in source or ()),
         since=_moment(since, "--since"),
@@ -93,10 +94,10 @@ def logs(
         driver=driver,
     )
     needs_times = timestamps or since is not None or until is not None
-    request = Request(wanted, follow=follow, tail=tail, times=needs_times)
+    request = LogRequest(line_filter, follow=follow, tail=tail, times=needs_times)
     jsonl = output is LogOutputOption.jsonl
     with ExitStack() as zenml, Spinner("Looking for the run", quiet=jsonl) as spinner:
-        place = find(run, interactive=interactive(), zenml=zenml)
+        found = find(run, interactive=interactive(), zenml=zenml)
         spinner.end()
         from modalrun.output.log_text import printer
 
@@ -108,13 +109,13 @@ def logs(
             _say(text)
 
         try:
-            for batch in read(place, request, say):
+            for batch in read(found, request, say):
                 if batch:
                     spinner.end()
                     write(batch)
         except KeyboardInterrupt:
             if follow:
-                say(f"Detached. Go on with 'modalrun logs --follow {place.run_id}'.")
+                say(f"Detached. Go on with 'modalrun logs --follow {found.run_id}'.")
             raise
 
 

@@ -33,8 +33,8 @@ def reconcile(
 
     wanted = records.run_argument(run, interactive=interactive())
     with Spinner("Reading the run") as spinner, process.zenml_session():
-        found = status.resolve(wanted, interactive=False)
-        done = record_end(status.look(found), force=force)
+        found = status.resolve(wanted)
+        done = record_end(status.read_status(found.id), force=force)
         spinner.end()
 
         from modalrun.output.status_text import print_status

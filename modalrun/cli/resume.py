@@ -42,6 +42,7 @@ def resume(
     from modalrun.control.resume import resume as give_another_driver
     from modalrun.control.stop import by_force
     from modalrun.observe import attach, status
+    from modalrun.observe.outcome import accepted
     from modalrun.output import reporter
     from modalrun.run import records
     from modalrun.zenml_api import process
@@ -51,7 +52,7 @@ def resume(
         # ZenML takes seconds to import.
         shown.phase("Reading the run")
         zenml.enter_context(process.zenml_session())
-        found = status.resolve(wanted, interactive=False)
+        found = status.resolve(wanted)
         resumed = give_another_driver(found.id, shown, source_root=source_root)
         if isinstance(resumed, str):
             shown.say(resumed)
@@ -61,7 +62,7 @@ def resume(
                 resumed, shown, on_interrupt_option(on_interrupt), stop=by_force
             )
         else:
-            outcome = attach.accepted(resumed)
+            outcome = accepted(resumed)
         shown.summary(outcome)
     if outcome.accepted:
         typer.echo(outcome.run_id)

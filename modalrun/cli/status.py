@@ -48,11 +48,11 @@ def status(
     wanted = records.run_argument(run, interactive=interactive())
     quiet = output is OutputOption.json
     with Spinner("Reading the run", quiet=quiet) as spinner, process.zenml_session():
-        found = runs.resolve(wanted, interactive=False)
+        found = runs.resolve(wanted)
         if watch:
             view = _watch(found, output, spinner, exit_wanted=exit_status)
         else:
-            view = runs.look(found, exit_wanted=exit_status)
+            view = runs.read_status(found.id, exit_wanted=exit_status)
             spinner.end()
             if output is OutputOption.text:
                 from modalrun.output.status_text import print_status

@@ -37,7 +37,7 @@ def stop(
 
     wanted = records.run_argument(run, interactive=interactive())
     with Spinner("Reading the run") as spinner, process.zenml_session():
-        found = status.resolve(wanted, interactive=False)
+        found = status.resolve(wanted)
         spinner.show("Stopping the run")
 
         def say(text: str) -> None:

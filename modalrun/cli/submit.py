@@ -13,7 +13,7 @@ from modalrun.cli.options import Given, Spec, shared
 from modalrun.errors import UsageError
 
 if TYPE_CHECKING:
-    from modalrun.observe.attach import OnInterrupt
+    from modalrun.observe.interrupt_prompt import OnInterrupt
 
 
 class InterruptOption(str, Enum):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from modalrun.errors import UsageError
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.observe.attach import RunHandle, RunObserver
+from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.run.contract import TAKE_OVER
-from modalrun.run.outcome import PAUSED, answers
+from modalrun.run.outcome import PAUSED, answer_commands
 from modalrun.submit.per_step import write_manifest
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
 from modalrun.submit.source_changes import listing
@@ -54,7 +54,7 @@ def resume(
         return f"The run {run.id} has ended: {run.status}. There is nothing to resume."
     manifest = zenml.read_manifest(run.id)
     if manifest is None and run.status == PAUSED:
-        answer, resume_it = answers(run.id, "pipeline")
+        answer, resume_it = answer_commands(run.id, "pipeline")
         raise UsageError(
             f"The run {run.id} is paused: it waits for somebody's answer.",
             hint=f"Answer it with '{answer}', then '{resume_it}'.",

@@ -70,9 +70,9 @@ class Ahead:
 
         Args:
             plan: The run.
-            states: The state of each step, kept up to date.
+            states: The state of each step, which the scheduler changes.
             create: Creates a step's waiting sandbox, as `StepAttempts.create`.
-            start_background: Starts a task that nothing waits for.
+            start_background: Starts a task.
         """
         self._states = states
         self._create = create
@@ -112,14 +112,13 @@ class Ahead:
         if not self.enabled or not self.foresight.expected:
             return
         now = time.time()
-        due = self.foresight.due(self._states, len(self._early), now, tried=self._tried)
-        for name in due.steps:
+        due, look_again = self.foresight.due(self._states, len(self._early), now, tried=self._tried)
+        for name in due:
             self._tried.add(name)
             early = self._early[name] = _Early()
             self._start_background(self._supervise(name, early))
-        if due.look_again is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(due.look_again - now, self.look)
+        if look_again is not None:
+            self._timer = asyncio.get_running_loop().call_later(look_again - now, self.look)
 
     async def take(self, step: str) -> tuple[StepSandbox, float] | None:
         """Have a step's waiting sandbox begin the step.

@@ -1,9 +1,8 @@
-"""What others may say to a run while it goes: lines on the standard input of its run sandbox.
+"""Read control lines from the standard input of a run sandbox or step sandbox.
 
-The supervisor passes its own standard input on to its child as a descriptor that `CONTROL` names,
-so that the user's code has an empty one. A driver understands `stop`, a graceful stop; a step whose
-sandbox was created before its turn waits for `go`. What is not understood is passed over: a newer
-modalrun may say more.
+The supervisor passes its standard input on to its child as the descriptor that `CONTROL` names, so
+that the user's code has an empty one. A driver reads `stop`, a graceful stop; a step whose sandbox
+was created before its turn waits for `go`.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ from modalrun.run.contract import CONTROL, GO, STOP, STOP_FILE
 
 
 def listen(on_stop: Callable[[], object]) -> None:
-    """Call `on_stop` from a thread of its own when somebody asks for a graceful stop.
+    """Call `on_stop` from another thread when a graceful stop is requested.
 
-    It is called at once where an earlier process of this sandbox was asked. Nothing happens where
-    there is no control descriptor, as in a sandbox of an older supervisor.
+    It is called at once if an earlier process of this sandbox has read the request.
     """
-    asked = Path(os.environ[STOP_FILE]) if STOP_FILE in os.environ else None
-    if asked is not None and asked.exists():
+    requested = Path(os.environ[STOP_FILE]) if STOP_FILE in os.environ else None
+    if requested is not None and requested.exists():
         on_stop()
     descriptor = _descriptor()
     if descriptor is None:
@@ -36,43 +34,38 @@ def listen(on_stop: Callable[[], object]) -> None:
         with contextlib.suppress(OSError), os.fdopen(descriptor, encoding="utf-8") as lines:
             for line in lines:
                 if line.strip() == STOP:
-                    if asked is not None:
+                    if requested is not None:
                         # First: this process may die before it has stopped anything.
-                        asked.touch()
+                        requested.touch()
                     on_stop()
 
     threading.Thread(target=read, name="control", daemon=True).start()
 
 
 def wait_for_go(seconds: float) -> bool:
-    """Wait until it is a step's turn; returns whether it is.
-
-    Args:
-        seconds: How long to wait at most.
-    """
+    """Wait for the turn of this sandbox's step, for `seconds` at most; return whether it came."""
     descriptor = _descriptor()
     if descriptor is None:
         return False
-    deadline, held = time.monotonic() + seconds, b""
+    deadline, pending = time.monotonic() + seconds, b""
     with contextlib.suppress(OSError), os.fdopen(descriptor, "rb", 0) as source:
         while (left := deadline - time.monotonic()) > 0:
             if not select.select([source], [], [], left)[0]:
                 break
-            if not (piece := source.read(1024)):
-                # Whoever could say it is gone.
+            if not (chunk := source.read(1024)):
+                # The driver that could write it has gone.
                 break
-            held += piece
-            *lines, held = held.split(b"\n")
+            *lines, pending = (pending + chunk).split(b"\n")
             if GO.encode() in map(bytes.strip, lines):
                 return True
     return False
 
 
 def _descriptor() -> int | None:
-    """The descriptor that control lines are read from; None where there is none."""
+    """Return the descriptor of the control lines; None if there is none."""
     try:
         descriptor = int(os.environ.pop(CONTROL))
-        # What the user's code starts must not read our lines.
+        # Programs that the user's code starts must not read them.
         os.set_inheritable(descriptor, False)
     except (KeyError, ValueError, OSError):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from modalrun.driver.ahead import Ahead
@@ -14,7 +14,7 @@ from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, Stat
 from modalrun.driver.static_step import Background, EarlyEnd, RunContext, StaticStep
 from modalrun.driver.takeover import Takeover, finished_steps
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import emit_step_event, write_event
+from modalrun.run.reporting import emit_step_event, log_line, write_event
 from modalrun.run.sandbox_exit import SandboxExit
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ class Coordinator:
         manifest: RunManifest,
         sandboxes: StepSandboxes,
         recorder: AsyncRecorder,
-        log: Callable[[str], None],
     ) -> None:
         self.sandboxes = sandboxes
         self.failed: list[str] = []
@@ -52,7 +51,6 @@ class Coordinator:
             manifest=manifest,
             sandboxes=sandboxes,
             recorder=recorder,
-            log=log,
             background=self._background,
             early_end=self.early_end,
             ahead=Ahead(
@@ -141,7 +139,7 @@ class Coordinator:
     def _start_nothing(self, reason: str) -> None:
         if self.early_end.reason is None:
             self.early_end.reason = reason
-            self._context.log(f"Nothing more is started: {reason}.")
+            log_line(f"Nothing more is started: {reason}.")
         self.early_end.event.set()
         self._context.ahead.discard_all()
         self._apply(self._scheduler.stop(reason))
@@ -155,7 +153,7 @@ class Coordinator:
     def _apply(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Skip):
-                self._context.log(action.reason)
+                log_line(action.reason)
                 self._context.ahead.discard(action.step)
                 emit_step_event(action.step, "not run", reason=action.reason)
             else:

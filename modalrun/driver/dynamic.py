@@ -1,8 +1,8 @@
-"""Runs a dynamic pipeline: its function decides, while it runs, which steps there are.
+"""Run a dynamic pipeline, whose function decides while it runs which steps there are.
 
-`python -m modalrun.driver.dynamic [MANIFEST]` runs under the supervisor in the run sandbox.
-Inline steps run here, in threads. With a manifest (`per_step` mode) ZenML's isolated steps get
-sandboxes of their own; without one, all steps run here.
+`python -m modalrun.driver.dynamic [MANIFEST]` runs under the supervisor in the run sandbox. Inline
+steps run here, in threads. With a manifest (`per_step` mode) ZenML's isolated steps get sandboxes
+of their own; without one, all steps run here.
 """
 
 from __future__ import annotations
@@ -18,52 +18,44 @@ from typing import NoReturn
 
 from modalrun.driver import control
 from modalrun.driver.isolated_steps import IsolatedSteps
-from modalrun.driver.process import buffer_lines, leave, print_traceback, supervisors_reason
-from modalrun.run import output_tagging
-from modalrun.run.contract import (
-    EXIT_COMPLETED,
-    EXIT_FAILED,
-    EXIT_TERMINATED,
-    EXIT_UNRECORDED,
-    RUN_ID,
-    TERMINATED_REASON,
+from modalrun.driver.process import (
+    EXIT_CODES,
+    buffer_lines,
+    leave,
+    print_traceback,
+    supervisors_reason,
 )
+from modalrun.run import contract, output_tagging
 from modalrun.run.manifest import RunManifest
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 
 def main() -> NoReturn:
-    """Run the pipeline of the run that the environment names, and leave with its outcome."""
+    """Run the pipeline of the run that the environment names, and exit with its outcome."""
     isolated: IsolatedSteps | None = None
 
     def end(_signum: int, _frame: FrameType | None) -> None:
-        # Not here: the main thread may be in the middle of a call that this would need.
+        # In a thread: the main thread may hold locks that the end needs.
         threading.Thread(target=_end, args=(isolated,), daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
     buffer_lines()
     log_filter.hide()
     output_tagging.install()
-    # The function's own lines, also while a step runs beside it.
+    # The function's own lines belong to no step, even while one runs.
     output_tagging.untag_thread()
-    code = EXIT_UNRECORDED
+    code = contract.EXIT_UNRECORDED
     try:
         with garbage_collection.paused():
             if len(sys.argv) > 1:
                 text = Path(sys.argv[1]).read_text(encoding="utf-8")
-                manifest = RunManifest.from_json(text)
-                isolated = IsolatedSteps(manifest)
+                isolated = IsolatedSteps(RunManifest.from_json(text))
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
-            run = DynamicRun(os.environ[RUN_ID], isolated)
+            run = DynamicRun(os.environ[contract.RUN_ID], isolated)
         control.listen(run.stop)
-        code = {
-            "completed": EXIT_COMPLETED,
-            "failed": EXIT_FAILED,
-            "stopped": EXIT_TERMINATED,
-            "running": EXIT_UNRECORDED,
-        }[run.run(print_traceback)]
+        code = EXIT_CODES[run.run(print_traceback)]
     except BaseException:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -73,15 +65,16 @@ def main() -> NoReturn:
 
 
 def _end(isolated: IsolatedSteps | None) -> NoReturn:
-    """The sandbox was told to end: end what runs elsewhere, record it, and leave."""
-    code = EXIT_UNRECORDED
+    """Terminate the step sandboxes, record the end of the run, and exit."""
+    code = contract.EXIT_UNRECORDED
     try:
         if isolated is not None:
             isolated.terminate_all()
         from modalrun.zenml_api.records.runs import finalize_run
 
-        finalize_run(os.environ[RUN_ID], supervisors_reason() or TERMINATED_REASON)
-        code = EXIT_TERMINATED
+        reason = supervisors_reason() or contract.TERMINATED_REASON
+        finalize_run(os.environ[contract.RUN_ID], reason)
+        code = contract.EXIT_TERMINATED
     except BaseException:
         traceback.print_exc()
     leave(code)

@@ -1,4 +1,4 @@
-"""Records the end of a process that died without a word. Called by the supervisor."""
+"""Record the end of a process that died without recording it. The supervisor runs this."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from modalrun.run.contract import RUN_ID, STEP
 from modalrun.run.reporting import log_line
 
-END_SECONDS = 20.0
-"""How long it is tried to end the step sandboxes of a dead driver."""
+TERMINATE_SECONDS = 20.0
+"""How long to try to terminate the step sandboxes of a dead driver."""
 
 
 def main() -> int:
     """Record that the run failed, for the reason given as the first argument.
 
-    In a step sandbox it is the step: what becomes of the run is the driver's to decide. The second
-    argument is the manifest of a `per_step` run, whose step sandboxes are ended first.
+    In a step sandbox only the step's failure is recorded: the driver decides about the run. The
+    second argument is the manifest of a `per_step` run, whose step sandboxes are terminated first.
     """
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
     if STEP in os.environ:
@@ -27,29 +27,28 @@ def main() -> int:
         fail_step(run_id, os.environ[STEP], reason)
     else:
         if len(sys.argv) > 2:
-            _end_steps(Path(sys.argv[2]))
+            _terminate_steps(Path(sys.argv[2]))
         from modalrun.zenml_api.records.runs import finalize_run
 
         finalize_run(run_id, reason)
     return 0
 
 
-def _end_steps(file: Path) -> None:
-    """End the step sandboxes of a run whose driver is dead."""
+def _terminate_steps(file: Path) -> None:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
     from modalrun.run.manifest import RunManifest
 
     manifest = RunManifest.from_json(file.read_text(encoding="utf-8"))
-    fleet = StepSandboxes(manifest, {}, Path.cwd(), log_line)
+    sandboxes = StepSandboxes(manifest, {}, Path.cwd(), log_line)
 
-    async def end() -> None:
-        await fleet.open()
-        await fleet.terminate_all()
+    async def terminate() -> None:
+        await sandboxes.open()
+        await sandboxes.terminate_all()
 
     try:
-        asyncio.run(asyncio.wait_for(end(), END_SECONDS))
+        asyncio.run(asyncio.wait_for(terminate(), TERMINATE_SECONDS))
     except Exception as error:
-        # The record is settled all the same: nobody comes after this.
+        # The record is settled all the same: this is the last process of the run.
         log_line(f"The step sandboxes may still run: {type(error).__name__}: {error}")
 
 

@@ -1,32 +1,18 @@
-"""Whose turn comes soon, by what earlier runs took. Pure: the caller has the clock."""
+"""Predict from earlier runs whose turn comes soon. Pure: the caller has the clock."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from modalrun.driver.scheduler import State
 
 USUAL_LEAD = 5.0
-"""Seconds that a sandbox is taken to need until its step begins, before one has been seen."""
-
-
-@dataclass(frozen=True)
-class Due:
-    """What is to be done now.
-
-    Attributes:
-        steps: The steps whose sandboxes are to be created now, in the graph's order.
-        look_again: When the next one is due if nothing happens; None where nobody knows.
-    """
-
-    steps: tuple[str, ...]
-    look_again: float | None = None
+"""Assumed seconds from the creation of a sandbox to its step's begin, before one was measured."""
 
 
 class Foresight:
-    """Expects when running steps end, and so whose turn comes next.
+    """Predict when running steps end, and so whose turn comes next.
 
     Attributes:
         expected: How many seconds each step takes, from earlier runs; steps may lack.
@@ -35,12 +21,7 @@ class Foresight:
     def __init__(
         self, graph: Mapping[str, Collection[str]], *, suited: Collection[str], most: int
     ) -> None:
-        """
-        Args:
-            graph: Each step -> the steps it waits for.
-            suited: The steps whose sandboxes may be created early.
-            most: How many sandboxes may wait at once.
-        """
+        """Set the graph, the steps whose sandboxes may be created early, and how many may wait."""
         self._graph = graph
         self._suited = frozenset(suited)
         self._most = most
@@ -50,16 +31,16 @@ class Foresight:
 
     @property
     def lead(self) -> float:
-        """Seconds from the creation of a sandbox until its step begins: the median of this run."""
+        """Median seconds from the creation of a sandbox to its step's begin in this run."""
         return statistics.median(self._startups) if self._startups else USUAL_LEAD
 
     def saw_startup(self, seconds: float) -> None:
-        """A sandbox needed so long until its step began."""
-        # Clocks of two machines are compared for it.
+        """Add the seconds that a sandbox took until its step began."""
+        # They compare the clocks of two machines.
         self._startups.append(max(0.0, seconds))
 
     def began(self, step: str, at: float, *, early: bool) -> None:
-        """A step's sandbox was created, or, where it had been created early, told to go."""
+        """Note when a step's sandbox was created, or when a waiting one began the step."""
         self._began[step] = (at, early)
 
     def due(
@@ -69,17 +50,17 @@ class Foresight:
         now: float,
         *,
         tried: Collection[str] = (),
-    ) -> Due:
-        """Whose sandbox is to be created now.
+    ) -> tuple[list[str], float | None]:
+        """Return the steps whose sandboxes are due, and when the next one will be if it is known.
 
-        A step's turn comes soon when all steps that it waits for are done or running, and the last
-        of them is expected to end within the time that a sandbox needs.
+        A step's turn comes soon if all steps that it waits for are done or running, and the last
+        of them is expected to end within the time that a sandbox needs to start.
 
         Args:
-            states: Where each step stands.
+            states: The state of each step.
             waiting: How many sandboxes wait already.
             now: On the clock of `began`.
-            tried: The steps whose sandboxes were created early before: once is enough.
+            tried: Steps whose sandboxes were created early before, which is not repeated.
         """
         moments = {
             step: moment
@@ -90,30 +71,23 @@ class Foresight:
             and (moment := self._moment(step, states)) is not None
         }
         due = [step for step, moment in moments.items() if moment <= now]
-        chosen = due[: max(0, self._most - waiting)]
         later = [moment for moment in moments.values() if moment > now]
-        return Due(tuple(chosen), min(later, default=None))
+        return due[: max(0, self._most - waiting)], min(later, default=None)
 
     def _moment(self, step: str, states: Mapping[str, State]) -> float | None:
-        """When a step's sandbox has to be created to be ready in time; None if unknown."""
-        ends = [self._end(parent) for parent in self._graph[step] if not _done(states[parent])]
-        running = all(
-            states[parent] is State.RUNNING or _done(states[parent]) for parent in self._graph[step]
-        )
+        """Return when a step's sandbox must be created to be ready in time; None if unknown."""
+        parents = [p for p in self._graph[step] if states[p] is not State.SUCCEEDED]
+        ends = [self._end(p) for p in parents if states[p] is State.RUNNING]
         known = [end for end in ends if end is not None]
-        if not ends or not running or len(known) < len(ends):
+        if not parents or len(known) < len(parents):
             return None
         return max(known) - self.lead
 
     def _end(self, step: str) -> float | None:
-        """When a running step is expected to end."""
+        """Return when a running step is expected to end; None if unknown."""
         seconds = self.expected.get(step)
         began = self._began.get(step)
         if seconds is None or began is None:
             return None
         at, early = began
         return at + (0.0 if early else self.lead) + seconds
-
-
-def _done(state: State) -> bool:
-    return state is State.SUCCEEDED

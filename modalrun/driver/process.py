@@ -1,4 +1,4 @@
-"""What the processes that run steps have in common: how they begin, speak and end."""
+"""Share how the processes that run steps begin, print and end."""
 
 from __future__ import annotations
 
@@ -9,35 +9,43 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from modalrun.run.contract import END_REASON_FILE
+from modalrun.run import contract
+
+EXIT_CODES = {
+    "completed": contract.EXIT_COMPLETED,
+    "failed": contract.EXIT_FAILED,
+    "stopped": contract.EXIT_TERMINATED,
+    "running": contract.EXIT_UNRECORDED,
+}
+"""The exit code that reports what ZenML has recorded of a step or a dynamic run."""
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception, so that neither a retry nor user code takes it for one."""
+    """Signal that SIGTERM arrived. No Exception, so that no retry and no user code catches it."""
 
 
 def buffer_lines() -> None:
-    """Line buffering: a line is one write, and leaves when it is complete."""
+    """Buffer output by line, so that each line is one write."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
 
 
 def print_traceback(error: BaseException) -> None:
-    """Print a step's exception from the user's own first line on; whole where there is none."""
+    """Print a step's exception from the user's own first line on, or whole if there is none."""
     root = str(Path.cwd())
     trace = error.__traceback__
     while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(root):
         trace = trace.tb_next
-    # One write, so that it stays together among what else is printed.
+    # One write, so that nothing else is printed in between.
     lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
     sys.stderr.write("".join(lines))
     sys.stderr.flush()
 
 
 def supervisors_reason() -> str | None:
-    """Why the supervisor ends this process; None where it isn't the one who does."""
+    """Return why the supervisor ends this process; None if it does not."""
     with contextlib.suppress(OSError, KeyError):
-        return Path(os.environ[END_REASON_FILE]).read_text(encoding="utf-8")
+        return Path(os.environ[contract.END_REASON_FILE]).read_text(encoding="utf-8")
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from graphlib import CycleError, TopologicalSorter
 
 
 class FailureMode(str, Enum):
@@ -73,8 +74,11 @@ class Scheduler:
             for parent in parents:
                 if parent not in graph:
                     raise ValueError(f"Step '{step}' waits for '{parent}', which doesn't exist.")
-        if circle := _circle(graph):
-            raise ValueError(f"Steps wait for one another in a circle: {' -> '.join(circle)}.")
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            circle = " -> ".join(reversed(error.args[1]))
+            raise ValueError(f"Steps wait for one another in a circle: {circle}.") from None
         self._graph = graph
         self._mode = mode
         self._limit = max_parallelism or len(graph)
@@ -159,19 +163,3 @@ class Scheduler:
             return None
         names = ", ".join(f"`{p}`" for p in sorted(blocked))
         return f"{names} did not succeed"
-
-
-def _circle(graph: Mapping[str, Collection[str]]) -> list[str] | None:
-    """Return steps that wait for one another, the first one again at the end; None without any."""
-    waiting = {step: set(parents) for step, parents in graph.items()}
-    while free := [step for step, parents in waiting.items() if not parents]:
-        for step in free:
-            del waiting[step]
-        for parents in waiting.values():
-            parents.difference_update(free)
-    if not waiting:
-        return None
-    path = [next(iter(waiting))]
-    while path[-1] not in path[:-1]:
-        path.append(sorted(waiting[path[-1]])[0])
-    return path[path.index(path[-1]) :]

@@ -1,8 +1,8 @@
-"""Starting another Python program from a sandbox's first process: forked where that is possible.
+"""Start another Python program from a sandbox's first process, by a fork if possible.
 
-On the local Modal server a sandbox may have been forked from a process that has ZenML in memory
-already (`modalrun/localmodal/warm.py`). Such a process can become another program as well, which
-saves that program its imports. Everywhere else the program is started as usual.
+On the local Modal server a sandbox may have been forked from a warm process, which has ZenML in
+memory (`modalrun/localmodal/sandbox/warm.py`). A fork of it saves a program its imports. Anywhere
+else the program is started as usual.
 """
 
 from __future__ import annotations
@@ -15,42 +15,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 MARK = "_modalrun_warm"
-"""The attribute of `sys` by which a warm process is known."""
-
-
-class Child(Protocol):
-    """What a program that was started can be asked; as `subprocess.Popen`."""
-
-    pid: int
-    stdout: IO[bytes] | None
-    stderr: IO[bytes] | None
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, below 0 for a signal. Raises subprocess.TimeoutExpired."""
-
-    def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
-
-    def terminate(self) -> None:
-        """SIGTERM; nothing if it has ended."""
-
-    def kill(self) -> None:
-        """SIGKILL; nothing if it has ended."""
+"""The attribute of `sys` that a warm process has."""
 
 
 def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> Child:
-    """Start `[sys.executable, "-m", MODULE, ...]` with empty input, and output to be read.
+    """Start `[sys.executable, "-m", MODULE, ...]` with empty input and pipes for its output.
 
     Args:
         command: The program.
         env: Its environment.
-        pass_fds: Descriptors that it gets too, under the same numbers.
+        pass_fds: Descriptors that it inherits under the same numbers.
     """
     warm = getattr(sys, MARK, None)
-    # A forked process would have the locks of other threads, but not the threads to open them.
+    # A fork inherits the locks that other threads hold, and nothing would release them.
     if warm is not None and threading.active_count() == 1 and warm.suits(command, env):
         return Forked(warm, command, env, pass_fds)
     return subprocess.Popen(
@@ -65,7 +45,7 @@ def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int
 
 
 class Forked:
-    """A program that a fork of this process became."""
+    """Run a program in a fork of this process, with a part of the surface of `subprocess.Popen`."""
 
     def __init__(
         self, warm: Any, command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int]
@@ -77,8 +57,8 @@ class Forked:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                nothing = os.open(os.devnull, os.O_RDONLY)
-                for number, descriptor in enumerate((nothing, their_out, their_err)):
+                empty = os.open(os.devnull, os.O_RDONLY)
+                for number, descriptor in enumerate((empty, their_out, their_err)):
                     os.dup2(descriptor, number)
                 for descriptor in pass_fds:
                     os.set_inheritable(descriptor, True)
@@ -94,8 +74,8 @@ class Forked:
         self._end = os.pidfd_open(self.pid)
 
     def wait(self, timeout: float | None = None) -> int:
-        """As `subprocess.Popen.wait`."""
-        # Not `waitpid`, which has no time limit.
+        """Wait for its end; return its exit code, below 0 for a signal."""
+        # `waitpid` has no time limit.
         if not select.select([self._end], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired("a forked program", timeout or 0.0)
         code = self.poll()
@@ -103,7 +83,7 @@ class Forked:
         return code
 
     def poll(self) -> int | None:
-        """As `subprocess.Popen.poll`."""
+        """Return its exit code; None while it runs."""
         with self._lock:
             if self.returncode is None:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -112,14 +92,17 @@ class Forked:
             return self.returncode
 
     def terminate(self) -> None:
-        """As `subprocess.Popen.terminate`."""
+        """Send SIGTERM; nothing happens if it has ended."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """As `subprocess.Popen.kill`."""
+        """Send SIGKILL; nothing happens if it has ended."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        # Not `os.kill`: the process may be gone, and its number another one's.
+        # Not `os.kill`: the process may be gone, and its id reused.
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._end, number)
+
+
+Child = Forked | subprocess.Popen[bytes]

@@ -19,6 +19,7 @@ from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
+from modalrun.run.reporting import log_line
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
@@ -73,23 +74,11 @@ class Background:
 
 @dataclass
 class RunContext:
-    """Hold what all steps of a run share.
-
-    Attributes:
-        manifest: The run.
-        sandboxes: Creates sandboxes.
-        recorder: Reads and writes ZenML's records.
-        log: Writes a log line.
-        background: Tasks that no step waits for.
-        early_end: Whether the run ends early.
-        ahead: Sandboxes that were created before their step's turn.
-        stop: Stops the run gracefully, for a reason.
-    """
+    """Hold what all steps of a run share; `stop` stops the run gracefully, for a reason."""
 
     manifest: RunManifest
     sandboxes: StepSandboxes
     recorder: AsyncRecorder
-    log: Callable[[str], None]
     background: Background
     early_end: EarlyEnd
     ahead: Ahead
@@ -128,7 +117,7 @@ class StaticStep:
             return await self._run()
         except Exception as error:
             # A bug of modalrun must neither hang the run nor pass for a success.
-            self._context.log("".join(traceback.format_exception(error)).rstrip())
+            log_line("".join(traceback.format_exception(error)).rstrip())
             self.terminate()
             self._fail(f"Internal error of modalrun: {error}")
             return False
@@ -265,7 +254,7 @@ class StaticStep:
         except Exception as error:
             # A step that can't be looked up is run.
             text = f"Step `{self.attempts.name}` was not found in the cache"
-            self._context.log(f"{text}: {type(error).__name__}: {error}")
+            log_line(f"{text}: {type(error).__name__}: {error}")
             return False
 
     def _record_exit(self, record: str, sandbox: str, end: SandboxExit) -> None:
@@ -306,7 +295,7 @@ class StaticStep:
         """Report the end of the last attempt; return whether the step succeeded."""
         self.attempts.emit_end(state, end)
         if state != "completed":
-            self._context.log(f"Step `{self.attempts.name}` {state}: {end.reason}")
+            log_line(f"Step `{self.attempts.name}` {state}: {end.reason}")
         return state == "completed"
 
 

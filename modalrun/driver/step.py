@@ -1,6 +1,6 @@
-"""Runs the one step of a step sandbox: `per_step` mode.
+"""Run the one step of a step sandbox: `per_step` mode.
 
-How it ends, the driver learns from the exit code (`modalrun.run.contract`) and from ZenML.
+The driver learns from the exit code (`modalrun.run.sandbox_exit`) and from ZenML how it ended.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -19,45 +18,26 @@ from typing import NoReturn
 
 from modalrun.driver import control
 from modalrun.driver.process import (
+    EXIT_CODES,
     Terminated,
     buffer_lines,
     leave,
     print_traceback,
     supervisors_reason,
 )
-from modalrun.run import events, metadata
-from modalrun.run.contract import (
-    EXIT_CODE_FILE,
-    EXIT_COMPLETED,
-    EXIT_FAILED,
-    EXIT_TERMINATED,
-    EXIT_UNRECORDED,
-    GPU,
-    RUN_ID,
-    STEP,
-    STEP_METADATA,
-    STEP_RUN,
-    WAIT,
-)
+from modalrun.run import contract, metadata
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.reporting import write_event
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
-_EXIT_CODES = {
-    "completed": EXIT_COMPLETED,
-    "failed": EXIT_FAILED,
-    "stopped": EXIT_TERMINATED,
-    "running": EXIT_UNRECORDED,
-}
-"""What is recorded of the step -> the exit code that says so."""
-
 
 class Signals:
-    """SIGTERM lets the user's code unwind; anywhere else it ends the process as it is.
+    """Handle SIGTERM: unwind the user's code; anywhere else end the process at once.
 
-    The record of the step then still says `running`: the driver decides what becomes of it. Only
-    at the sandbox's deadline it is the step that has failed.
+    The step's record then still says `running`, and the driver decides what follows. Only at the
+    sandbox's deadline it is the step that has failed.
 
     Attributes:
         came: Whether SIGTERM came.
@@ -73,14 +53,12 @@ class Signals:
         self.came = True
         if self._unwinds:
             raise Terminated(signal.Signals(signum).name)
-        if self.reason() is not None:
-            # Not to be recorded from here, in the middle of anything: the supervisor does it.
-            end(EXIT_UNRECORDED)
-        end(EXIT_TERMINATED)
+        # At the deadline the supervisor records the failure; a signal handler can't safely do it.
+        end(contract.EXIT_UNRECORDED if self.reason() is not None else contract.EXIT_TERMINATED)
 
     @contextlib.contextmanager
     def in_user_code(self) -> Iterator[None]:
-        """Inside, SIGTERM raises `Terminated` in the main thread."""
+        """Raise `Terminated` in the main thread if SIGTERM comes during the block."""
         self._unwinds = True
         try:
             yield
@@ -88,63 +66,62 @@ class Signals:
             self._unwinds = False
 
     def reason(self) -> str | None:
-        """Why the supervisor says that the step has failed; None where it doesn't."""
+        """Return why the step has failed according to the supervisor; None if it has not."""
         return supervisors_reason()
 
     def leave(self) -> NoReturn:
         """End the process for the signal."""
-        end(EXIT_TERMINATED)
+        end(contract.EXIT_TERMINATED)
 
 
 def main() -> NoReturn:
-    """Run the step that the environment names, and leave with what is recorded of it."""
+    """Run the step that the environment names, and exit with what is recorded of it."""
     signals = Signals()
     signal.signal(signal.SIGTERM, signals)
     buffer_lines()
     log_filter.hide()
-    code = EXIT_UNRECORDED
+    code = contract.EXIT_UNRECORDED
     try:
         with garbage_collection.paused():
-            from modalrun.zenml_api.execution.single_step import OneStep
+            from modalrun.zenml_api.execution.single_step import SingleStep
 
-            step = OneStep(
-                os.environ[RUN_ID],
-                os.environ[STEP],
-                step_run=os.environ.get(STEP_RUN),
-                facts=_facts(),
+            name = os.environ[contract.STEP]
+            step = SingleStep(
+                os.environ[contract.RUN_ID],
+                name,
+                step_run=os.environ.get(contract.STEP_RUN),
+                metadata=_metadata(),
             )
-            wait = os.environ.pop(WAIT, None)
+            wait = os.environ.pop(contract.WAIT, None)
             if wait is not None:
                 step.prepare()
         if wait is not None and not control.wait_for_go(float(wait)):
-            # It has begun nothing: the driver takes another sandbox when the turn comes.
-            end(EXIT_TERMINATED)
-        _tell_begun(os.environ[STEP])
-        code = _EXIT_CODES[step.run(signals, print_traceback)]
+            # It has begun nothing, so the driver creates another sandbox at the step's turn.
+            end(contract.EXIT_TERMINATED)
+        # Without a sandbox: the step itself begins.
+        write_event(StepEvent(name, "running", at=time.time()))
+        code = EXIT_CODES[step.run(signals, print_traceback)]
     except BaseException:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end(code)
 
 
-def _tell_begun(step: str) -> None:
-    """Say that the step begins; its sandbox has been there for a while."""
-    sys.stdout.write(events.line(StepEvent(step, "running", at=time.time())))
-    sys.stdout.flush()
-
-
 def end(code: int) -> NoReturn:
-    """Leave with an exit code, and let the supervisor know that it is meant."""
+    """Exit with a code, and write it to a file that proves to the supervisor that it is meant."""
     with contextlib.suppress(KeyError, OSError):
-        Path(os.environ[EXIT_CODE_FILE]).write_text(str(code), encoding="ascii")
+        Path(os.environ[contract.EXIT_CODE_FILE]).write_text(str(code), encoding="ascii")
     leave(code)
 
 
-def _facts() -> StepMetadata | None:
-    text = os.environ.get(STEP_METADATA)
-    # The driver can't know the id of a sandbox that it is about to create.
-    here = {"sandbox_id": os.environ.get("MODAL_SANDBOX_ID"), "gpu": os.environ.get(GPU)}
-    return metadata.from_json(StepMetadata, {**here, **json.loads(text)}) if text else None
+def _metadata() -> StepMetadata | None:
+    text = os.environ.get(contract.STEP_METADATA)
+    # The driver can't know the id of a sandbox before it creates it.
+    own = {
+        "sandbox_id": os.environ.get("MODAL_SANDBOX_ID"),
+        "gpu": os.environ.get(contract.GPU),
+    }
+    return metadata.from_json(StepMetadata, {**own, **json.loads(text)}) if text else None
 
 
 if __name__ == "__main__":

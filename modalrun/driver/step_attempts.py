@@ -13,14 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import longest_wait
-from modalrun.run import sandbox_exit
-from modalrun.run.contract import RUN_ID, STEP, STEP_METADATA, STEP_RUN, WAIT
+from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.tags import MAX_NAME, TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_RUN, fit
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
@@ -37,6 +35,8 @@ class StepAttempts:
         failures: How many failures used up one of the user's retries.
         restarts: How often the step was started again after the infrastructure had failed.
         record: ZenML's step run id that the next sandbox executes; None to make a new record.
+        dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to: the
+            manifest's, or that of a child pipeline.
     """
 
     def __init__(
@@ -48,16 +48,6 @@ class StepAttempts:
         record: str | None = None,
         dynamic_run: str | None = None,
     ) -> None:
-        """Prepare the first attempt.
-
-        Args:
-            manifest: The run.
-            name: The step's invocation id.
-            spec: The sandbox that it gets, as planned.
-            record: As the attribute.
-            dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to:
-                the manifest's, or that of a child pipeline.
-        """
         self.name = name
         self.sandbox: StepSandbox | None = None
         self.sandbox_id: str | None = None
@@ -67,7 +57,7 @@ class StepAttempts:
         self.record = record
         self._manifest = manifest
         self._spec = spec
-        self._dynamic_run = dynamic_run
+        self.dynamic_run = dynamic_run
 
     async def create(
         self,
@@ -148,34 +138,30 @@ class StepAttempts:
         self.emit(state, exit_code=end.exit_code, reason=None if completed else reason)
 
     def _next_spec(self, *, early: bool) -> SandboxSpec:
-        """Return the spec of the next sandbox: the planned one, with what is this attempt's own."""
-        run_id = self._manifest.run_id
+        """Return the spec of the next sandbox: the planned one with this attempt's values."""
+        run_id, spec = self._manifest.run_id, self._spec
         # The steps of a child pipeline may be named like its parent's.
-        unique = f"{self._dynamic_run} {self.name}" if self._dynamic_run else self.name
+        unique = f"{self.dynamic_run} {self.name}" if self.dynamic_run else self.name
         digest = hashlib.sha256(unique.encode()).hexdigest()[:8]
-        env = {
-            **self._spec.env,
-            RUN_ID: self._dynamic_run or run_id,
-            STEP: self.name,
-            STEP_METADATA: self._metadata(),
-        }
-        tags = {**self._spec.tags, TAG_RUN: run_id, TAG_ATTEMPT: str(self.count)}
-        if self.record is not None:
-            env[STEP_RUN] = self.record
-        if self.record is not None and self._dynamic_run:
-            tags[TAG_RECORD] = self.record
-        if early:
-            env[WAIT] = str(longest_wait(self._spec.timeout))
-            tags[TAG_EARLY] = "1"
-        name = fit(f"modalrun-{run_id}-{digest}-{self.count}", MAX_NAME)
-        return replace(self._spec, name=name, tags=tags, env=env)
-
-    def _metadata(self) -> str:
-        """Return the fields of `StepMetadata` that are known before the sandbox exists."""
         metadata = {
-            "cpu": self._spec.resources.cpu,
-            "memory": self._spec.resources.memory,
-            "regions": ",".join(self._spec.regions) or None,
+            "cpu": spec.resources.cpu,
+            "memory": spec.resources.memory,
+            "regions": ",".join(spec.regions) or None,
             "infrastructure_retries": self.restarts or None,
         }
-        return json.dumps({name: value for name, value in metadata.items() if value is not None})
+        env = {
+            **spec.env,
+            contract.RUN_ID: self.dynamic_run or run_id,
+            contract.STEP: self.name,
+            contract.STEP_METADATA: json.dumps(metadata),
+        }
+        labels = {**spec.tags, tags.TAG_RUN: run_id, tags.TAG_ATTEMPT: str(self.count)}
+        if self.record is not None:
+            env[contract.STEP_RUN] = self.record
+        if self.record is not None and self.dynamic_run:
+            labels[tags.TAG_RECORD] = self.record
+        if early:
+            env[contract.WAIT] = str(longest_wait(spec.timeout))
+            labels[tags.TAG_EARLY] = "1"
+        name = tags.fit(f"modalrun-{run_id}-{digest}-{self.count}", tags.MAX_NAME)
+        return replace(spec, name=name, tags=labels, env=env)

@@ -1,9 +1,10 @@
-"""The first process of every sandbox. It imports neither SDK and so starts at once.
+"""Supervise the process that does a sandbox's work, as the first process of every sandbox.
 
-It starts the runner as its child, passes signals on, ends it at the deadline, and when the child
-dies without a word (out of memory, a segfault) has the end recorded in ZenML. What the child
-prints passes through it and leaves as valid UTF-8: one stray byte would otherwise end Modal's own
-stream reader (`modal/io_streams.py:214`, 1.6.4).
+The supervisor imports neither SDK, so it starts at once. It starts the runner as its child, passes
+signals on and ends the child at the deadline. If the child dies without recording its end (out of
+memory, a segfault), the supervisor has the end recorded in ZenML. The child's output passes
+through it and leaves as valid UTF-8: one invalid byte would end Modal's own stream reader
+(`modal/io_streams.py:214`, 1.6.4).
 """
 
 from __future__ import annotations
@@ -16,118 +17,100 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 from modalrun.driver import spawn
-from modalrun.run.contract import (
-    CONTROL,
-    DRIVER_MODULE,
-    DYNAMIC_MODULE,
-    END_REASON_FILE,
-    EXIT_CODE_FILE,
-    EXIT_COMPLETED,
-    EXIT_FAILED,
-    EXIT_KILLED,
-    EXIT_OUT_OF_MEMORY,
-    EXIT_TERMINATED,
-    EXIT_TIMED_OUT,
-    EXIT_UNRECORDED,
-    RUN_ID,
-    STEP,
-    STOP_FILE,
-    TAKE_OVER,
-    TERMINATED_REASON,
-    TIMEOUT,
-)
+from modalrun.run import contract
 
 CHUNK = 65_536
 DRAIN_SECONDS = 2.0
-"""How long output that a dead child left in its pipes is waited for."""
+"""How long to wait for output that a dead child has left in its pipes."""
 
 TERMINATE_GRACE_SECONDS = 10.0
-"""How long a runner that was told to end may take for it."""
+"""How long a runner may take to end after a signal."""
 
-_WORDS_SAID = (EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED)
-"""Exit codes by which the runner says that it has recorded its end."""
+_RECORDED = (contract.EXIT_COMPLETED, contract.EXIT_FAILED, contract.EXIT_TERMINATED)
+"""Exit codes of a runner that has recorded its end."""
 
 
 def margin(timeout: float) -> float:
-    """Seconds before the sandbox's own timeout at which the runner is told to end.
+    """Return how many seconds before the sandbox's own timeout the runner is ended.
 
-    A tenth of the timeout, between 0.5 and 30 s: time to record the end, for about the price of
-    starting ZenML once more.
+    A tenth of the timeout, between 0.5 and 30 s: recording the end may take another start of ZenML.
     """
     return min(30.0, max(0.5, timeout * 0.1))
 
 
 def main() -> int:
-    """Run `python -m <arguments>` under supervision; returns the sandbox's exit code."""
-    timeout = float(os.environ[TIMEOUT])
+    """Run `python -m <arguments>` under supervision; return the sandbox's exit code."""
+    timeout = float(os.environ[contract.TIMEOUT])
     deadline = time.monotonic() + timeout - margin(timeout)
     earlier_kills = _out_of_memory_kills()
-    home = Path(tempfile.mkdtemp(prefix="modalrun-"))
-    environment = _child_environment(home)
+    environment = _child_environment()
     terminated = threading.Event()
-    running: list[spawn.Child] = []
+    children: list[spawn.Child] = []
+    pumps: list[threading.Thread] = []
 
     def kill() -> None:
-        for child in running[-1:]:
+        for child in children[-1:]:
             child.kill()
 
     def pass_on(_signum: int, _frame: object) -> None:
         if not terminated.is_set():
             terminated.set()
-            for child in running[-1:]:
+            for child in children[-1:]:
                 child.terminate()
             killer = threading.Timer(TERMINATE_GRACE_SECONDS, kill)
             killer.daemon = True
             killer.start()
 
-    # Before there is a child: a signal that comes while it starts is passed on when it has.
+    def run() -> int:
+        child, more = _start(environment)
+        children.append(child)
+        pumps.extend(more)
+        if terminated.is_set():
+            child.terminate()
+        return child.wait(max(0.0, deadline - time.monotonic()))
+
+    # Before there is a child: a signal that arrives while it starts is passed on afterwards.
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, pass_on)
-    child, pumps = _start(environment)
-    running.append(child)
-    if terminated.is_set():
-        child.terminate()
-
     timed_out = False
     try:
-        code = child.wait(max(0.0, deadline - time.monotonic()))
-        if _is_driver() and code not in _WORDS_SAID and not terminated.is_set():
-            # The steps are in sandboxes of their own and go on: another driver can take over.
-            _say(f"The driver ended with {code}; another one takes over.")
-            environment[TAKE_OVER] = "1"
-            child, more = _start(environment)
-            running.append(child)
-            pumps += more
-            if terminated.is_set():
-                child.terminate()
-            code = child.wait(max(0.0, deadline - time.monotonic()))
+        code = run()
+        if _is_driver() and code not in _RECORDED and not terminated.is_set():
+            # The steps run in sandboxes of their own, so another driver can take over.
+            _log(f"The driver ended with {code}; another one takes over.")
+            environment[contract.TAKE_OVER] = "1"
+            code = run()
     except subprocess.TimeoutExpired:
         timed_out = True
-        reason = f"The {_whose()} took longer than its timeout of {timeout:g} s."
-        Path(environment[END_REASON_FILE]).write_text(reason, encoding="utf-8")
-        _say(reason)
-        code = _end(child, margin(timeout) / 2)
-    drained = time.monotonic() + DRAIN_SECONDS
-    for pump in pumps:
-        pump.join(max(0.0, drained - time.monotonic()))
-    if _is_recorded(code, environment):
-        return EXIT_TIMED_OUT if timed_out else code
-    return _dead_child(
-        code,
-        environment,
-        timed_out=timed_out,
-        terminated=terminated.is_set(),
-        out_of_memory=_out_of_memory_kills() > earlier_kills,
-    )
+        reason = f"The {_subject()} took longer than its timeout of {timeout:g} s."
+        Path(environment[contract.END_REASON_FILE]).write_text(reason, encoding="utf-8")
+        _log(reason)
+        code = _end(children[-1], margin(timeout) / 2)
+    _drain(pumps)
+    out_of_memory = _out_of_memory_kills() > earlier_kills
+    written = _written_exit_code(environment)
+    # In a step sandbox user code may have ended the process with `os._exit`.
+    if code in _RECORDED and (contract.STEP not in environment or written == code):
+        return contract.EXIT_TIMED_OUT if timed_out else code
+    if timed_out:
+        reason = f"The {_subject()} took longer than its timeout."
+        return _record(reason, contract.EXIT_TIMED_OUT, environment)
+    if terminated.is_set():
+        reason, result = contract.TERMINATED_REASON, contract.EXIT_TERMINATED
+    else:
+        reason, result = _death(code, environment, out_of_memory=out_of_memory)
+    _log(reason)
+    if contract.STEP in environment and code == contract.EXIT_UNRECORDED == written:
+        return contract.EXIT_UNRECORDED
+    return _record(reason, result, environment)
 
 
 def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:
-    """Start the child; returns it and the threads that pass its output on."""
+    """Start the child; return it and the threads that pass its output on."""
     control = _control(environment)
     child = spawn.start([sys.executable, "-m", *sys.argv[1:]], environment, control)
     for descriptor in control:
@@ -139,14 +122,21 @@ def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thr
 
 
 def _is_driver() -> bool:
-    """Whether the child has step sandboxes: it drives a `per_step` run, by its manifest."""
-    return sys.argv[1] == DRIVER_MODULE or (sys.argv[1] == DYNAMIC_MODULE and len(sys.argv) > 2)
+    """Return whether the child drives step sandboxes; a dynamic run then has a manifest."""
+    module = sys.argv[1]
+    return module == contract.DRIVER_MODULE or (
+        module == contract.DYNAMIC_MODULE and len(sys.argv) > 2
+    )
 
 
-def _child_environment(home: Path) -> dict[str, str]:
-    """A private home and ZenML configuration: processes that share one crash each other."""
+def _subject() -> str:
+    return "step" if contract.STEP in os.environ else "run"
+
+
+def _child_environment() -> dict[str, str]:
+    """Give the child a home and a ZenML configuration of its own; sharing one causes crashes."""
+    home = Path(tempfile.mkdtemp(prefix="modalrun-"))
     binaries = str(Path(sys.executable).parent)
-    reason_file = home / "end-reason"
     config = home / "zenml"
     config.mkdir()
     return {
@@ -155,19 +145,19 @@ def _child_environment(home: Path) -> dict[str, str]:
         "ZENML_CONFIG_PATH": str(config),
         "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
-        END_REASON_FILE: str(reason_file),
-        STOP_FILE: str(home / "stop"),
-        EXIT_CODE_FILE: str(home / "word"),
+        contract.END_REASON_FILE: str(home / "end-reason"),
+        contract.STOP_FILE: str(home / "stop"),
+        contract.EXIT_CODE_FILE: str(home / "exit-code"),
     }
 
 
 def _control(environment: dict[str, str]) -> tuple[int, ...]:
-    """Our standard input as another descriptor for the child, whose own one is empty."""
+    """Duplicate the standard input for the child, whose own one is empty."""
     try:
         descriptor = os.dup(0)
     except OSError:
         return ()
-    environment[CONTROL] = str(descriptor)
+    environment[contract.CONTROL] = str(descriptor)
     return (descriptor,)
 
 
@@ -188,8 +178,14 @@ def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
     return thread
 
 
+def _drain(pumps: list[threading.Thread]) -> None:
+    until = time.monotonic() + DRAIN_SECONDS
+    for pump in pumps:
+        pump.join(max(0.0, until - time.monotonic()))
+
+
 def _end(child: spawn.Child, grace: float) -> int:
-    """SIGTERM, then after `grace` seconds SIGKILL; returns the exit code."""
+    """Send SIGTERM, and SIGKILL after `grace` seconds; return the exit code."""
     child.terminate()
     try:
         return child.wait(grace)
@@ -198,68 +194,37 @@ def _end(child: spawn.Child, grace: float) -> int:
         return child.wait()
 
 
-def _dead_child(
-    code: int,
-    environment: dict[str, str],
-    *,
-    timed_out: bool,
-    terminated: bool,
-    out_of_memory: bool,
-) -> int:
-    """Have the end of a child that could not record it recorded; returns the exit code."""
-    child = "step's process" if STEP in environment else "driver" if _is_driver() else "runner"
-    if timed_out:
-        reason, result = f"The {_whose()} took longer than its timeout.", EXIT_TIMED_OUT
-    elif terminated:
-        reason, result = TERMINATED_REASON, EXIT_TERMINATED
-    elif code == -signal.SIGKILL:
-        reason = (
-            f"The {child} was killed because the sandbox ran out of memory."
-            if out_of_memory
-            else f"The {child} was killed (SIGKILL)."
-        )
-        result = _out_of_memory_code() if out_of_memory else EXIT_KILLED
-    elif code < 0:
-        reason = f"The {child} died of {_signal_name(-code)}."
-        result = EXIT_FAILED
-    else:
-        reason, result = f"The {child} ended with exit code {code}.", EXIT_FAILED
-    if not timed_out:
-        _say(reason)
-    unrecorded = not timed_out and code == EXIT_UNRECORDED == _said(environment)
-    if STEP in environment and (unrecorded or result in {EXIT_KILLED, EXIT_TERMINATED}):
-        # The driver judges it: it may have the step executed again, for the same record.
-        return EXIT_UNRECORDED if unrecorded else result
-    if RUN_ID in environment:
-        # A driver has step sandboxes to end, which its manifest leads to.
-        manifest = sys.argv[2:]
-        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
+def _death(code: int, environment: dict[str, str], *, out_of_memory: bool) -> tuple[str, int]:
+    """Return why a child has died that nobody ended, and the sandbox's exit code."""
+    in_step = contract.STEP in environment
+    child = "step's process" if in_step else "driver" if _is_driver() else "runner"
+    if code >= 0:
+        return f"The {child} ended with exit code {code}.", contract.EXIT_FAILED
+    if code != -signal.SIGKILL:
+        return f"The {child} died of {_signal_name(-code)}.", contract.EXIT_FAILED
+    if not out_of_memory:
+        return f"The {child} was killed (SIGKILL).", contract.EXIT_KILLED
+    reason = f"The {child} was killed because the sandbox ran out of memory."
+    return reason, contract.EXIT_OUT_OF_MEMORY if in_step else contract.EXIT_FAILED
+
+
+def _record(reason: str, result: int, environment: dict[str, str]) -> int:
+    """Have the end of the child recorded in ZenML; return the sandbox's exit code."""
+    from_outside = result in {contract.EXIT_KILLED, contract.EXIT_TERMINATED}
+    # The driver judges such an end of a step: it may execute the same record again.
+    if contract.RUN_ID in environment and not (contract.STEP in environment and from_outside):
+        # With the manifest, if there is one, finalize terminates the step sandboxes.
+        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *sys.argv[2:]]
         subprocess.run(command, env=environment, check=False)
     return result
 
 
-def _is_recorded(code: int, environment: Mapping[str, str]) -> bool:
-    """Whether the child has recorded in ZenML what its exit code says."""
-    if STEP in environment and _said(environment) != code:
-        # It ended with `os._exit` in the user's code.
-        return False
-    return code in _WORDS_SAID
-
-
-def _said(environment: Mapping[str, str]) -> int | None:
-    """The exit code that a step's process meant to end with."""
+def _written_exit_code(environment: dict[str, str]) -> int | None:
+    """Return the exit code that a step's process meant to end with."""
     try:
-        return int(Path(environment[EXIT_CODE_FILE]).read_text(encoding="ascii"))
+        return int(Path(environment[contract.EXIT_CODE_FILE]).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-
-
-def _whose() -> str:
-    return "step" if STEP in os.environ else "run"
-
-
-def _out_of_memory_code() -> int:
-    return EXIT_OUT_OF_MEMORY if STEP in os.environ else EXIT_FAILED
 
 
 def _signal_name(number: int) -> str:
@@ -271,7 +236,7 @@ def _signal_name(number: int) -> str:
 
 
 def _out_of_memory_kills() -> int:
-    """How many processes of this cgroup the kernel killed for want of memory; 0 if unknown."""
+    """Return how many processes of this cgroup the kernel killed to free memory; 0 if unknown."""
     try:
         lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -279,7 +244,7 @@ def _out_of_memory_kills() -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     sys.stderr.write(f"modalrun: {text}\n")
     sys.stderr.flush()
 
@@ -288,5 +253,5 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Pumps may still sit in a pipe that a grandchild holds open; nothing waits for them.
+    # Pumps may still read a pipe that a grandchild holds open; nothing waits for them.
     os._exit(status)

@@ -35,15 +35,7 @@ class Takeover:
     def restore(
         self, steps: Mapping[str, StaticStep], done: Collection[str]
     ) -> Iterator[StepSandbox]:
-        """Restore attempts, records and running sandboxes of the steps.
-
-        Args:
-            steps: The steps of the run by name.
-            done: The steps that have succeeded.
-
-        Yields:
-            Running sandboxes that no step needs.
-        """
+        """Restore the steps' attempts, records and running sandboxes; yield superfluous ones."""
         by_tag = {fit(name, MAX_TAG): step for name, step in steps.items()}
         for sandbox in sorted(self.sandboxes, key=lambda sandbox: sandbox.attempt):
             step = by_tag.get(sandbox.step)
@@ -76,12 +68,12 @@ class Takeover:
 def finished_steps(
     records: Mapping[str, StepRecord], steps: Collection[str], now: float
 ) -> Iterator[StepEvent]:
-    """Yield the ends of successful steps again, for readers of only this driver's journal.
+    """Yield the ends of successful steps again, for readers of this driver's output alone.
 
     Args:
         records: ZenML's last record of each step that has one.
         steps: The steps whose ends this driver has not emitted.
-        now: In seconds since the epoch; for records without an end.
+        now: In seconds since the epoch; the time of a record without an end.
     """
     for name, record in records.items():
         if name not in steps or not record.successful:

@@ -1,14 +1,16 @@
-"""Collect the functions on Modal that submit and control call, so that tests can replace them."""
+"""Collect the functions on Modal that other packages call, so that tests can replace them."""
 
 from __future__ import annotations
 
 from modalrun.modal_api import account_check, images, lookup, run_sandboxes
 from modalrun.modal_api.client import Connection
+from modalrun.modal_api.log_history import History
+from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.modal_api.termination import RunSandboxes
 
 
 class ModalGateway:
-    """Create, find and end the sandboxes of runs on Modal. Tests override what they replace."""
+    """Create, find, read and end the sandboxes of runs on Modal. Tests override methods."""
 
     connect = staticmethod(Connection)
     check_names = staticmethod(account_check.check_names)
@@ -20,3 +22,9 @@ class ModalGateway:
     terminate = staticmethod(run_sandboxes.terminate)
     sandboxes_of = staticmethod(RunSandboxes)
     app_id = staticmethod(lookup.app_id)
+    sandbox_state = staticmethod(lookup.sandbox_state)
+    run_sandbox = staticmethod(lookup.run_sandbox)
+    running_steps = staticmethod(lookup.running_steps)
+    running_run_sandbox = staticmethod(lookup.running_run_sandbox)
+    log_streams = staticmethod(OutputStreams)
+    log_history = staticmethod(History)

@@ -153,6 +153,9 @@ def build_images(
     environment = plan.settings.modal_environment
     app = connection.app(plan.settings.app_name, environment)
     builder = Builder(connection.client, app, environment, registry)
+    if len(plan.images) == 1:
+        # In this thread, where Ctrl-C interrupts it.
+        return {key: builder.build(recipe, source).object_id for key, recipe in plan.images.items()}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
         built = pool.map(lambda recipe: builder.build(recipe, source), plan.images.values())
         return {key: image.object_id for key, image in zip(plan.images, built, strict=True)}

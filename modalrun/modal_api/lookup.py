@@ -16,7 +16,9 @@ from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 
 
-def view(run_id: str, metadata: RunMetadata, connect: Callable[[], Connection]) -> SandboxState:
+def sandbox_state(
+    run_id: str, metadata: RunMetadata, connect: Callable[[], Connection]
+) -> SandboxState:
     """Return the state of a run's sandboxes; an error becomes the state "unknown".
 
     Args:

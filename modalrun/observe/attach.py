@@ -1,39 +1,39 @@
-"""A run that goes -> its outcome, while somebody looks on who may leave, or end it."""
+"""Attach to a run: show its output until it ends, or the user stops it or detaches."""
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Literal, Protocol
+from typing import Protocol
 
-from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.errors import ConnectionLostError, ModalrunError
+from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import RunSandboxes
-from modalrun.observe.cost import spending
+from modalrun.observe.handle import RunHandle, RunObserver
+from modalrun.observe.interrupt_prompt import (
+    InterruptPrompt,
+    OnInterrupt,
+    ReadKeys,
+    terminal_keys,
+)
 from modalrun.observe.log_stream import LogStream
+from modalrun.observe.outcome import derive_outcome, driver_was_killed, running_steps
 from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine
-from modalrun.run.outcome import (
-    PAUSED,
-    Outcome,
-    answers,
-    verdict,
-)
-from modalrun.run.progress import RunProgress, StepProgress
-from modalrun.run.records import RunRecord, StepRecord
-from modalrun.run.run_plan import RunPlan
-from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import RunProgress
+from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.util import interrupts
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
-OnInterrupt = Literal["ask", "stop", "detach"]
-"""What Ctrl-C and SIGTERM do: ask on the terminal, end the run, or leave it to itself."""
+STOP_SECONDS = 7.0
+"""How long a stop after a signal may take. CI systems kill 7.5 to 10 s after their signal."""
 
 
 class StopRun(Protocol):
@@ -41,61 +41,6 @@ class StopRun(Protocol):
 
     def __call__(self, run_id: str, sandboxes: RunSandboxes, *, seconds: float) -> object:
         """Terminate every sandbox within `seconds` and record the run as stopped."""
-
-
-STOP_SECONDS = 7.0
-"""How long the end of a run is waited for after a signal. CI systems kill after 7.5 to 10 s."""
-
-QUESTION = "s: stop the run   d: detach, it goes on   g: go on"
-
-
-class RunObserver(Protocol):
-    """Who looks on while a run goes."""
-
-    def phase(self, text: str) -> None:
-        """What is being waited for now, until something else is shown."""
-
-    def say(self, text: str, style: str | None = None) -> None:
-        """A line of talk."""
-
-    def begin(self, board: RunProgress) -> None:
-        """The run's output follows; `board` says from now on how its steps stand."""
-
-    def event(self, event: StepEvent) -> None:
-        """The board has changed by this event."""
-
-    def line(self, line: LogLine) -> None:
-        """A line of the run's output. Raises BrokenPipeError when nobody reads it any more."""
-
-    def question(self, text: str | None) -> None:
-        """A question to be answered by a key, until it is None again."""
-
-
-@dataclass(frozen=True)
-class RunHandle:
-    """A run whose run sandbox Modal has accepted.
-
-    Attributes:
-        run_id: ZenML's run id.
-        zenml_url: Its page on ZenML's dashboard, where there is one.
-        plan: Its sandboxes.
-        steps: All steps of the pipeline, parents before children.
-        sandbox: The run sandbox.
-        sandboxes: All sandboxes of the run.
-        connection: The connection to Modal.
-        recording: Stores in ZenML where the sandbox is; others find the run by it.
-        resumed: Whether an earlier driver has run a part of it, which isn't shown again.
-    """
-
-    run_id: str
-    zenml_url: str | None
-    plan: RunPlan
-    steps: tuple[str, ...]
-    sandbox: RunningSandbox
-    sandboxes: RunSandboxes
-    connection: Connection
-    recording: threading.Thread
-    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,368 +53,212 @@ class _Key:
     key: str
 
 
-_Message = _Signal | _Key | SandboxExit | BaseException
-"""What following waits for: all of it comes through one queue."""
+class _Stopped:
+    """The run was stopped, as a signal asked for."""
 
 
-def accepted(run: RunHandle) -> Outcome:
-    """What there is to say of a run that nobody waits for. Returns when others can find it."""
-    run.recording.join()
-    return Outcome(
-        exit_code=0,
-        headline="Run accepted; it goes on by itself.",
-        details=(*_links(run), *commands(run.run_id)),
-        steps=(),
-        run_id=run.run_id,
-        accepted=True,
-    )
+_Message = _Signal | _Key | _Stopped | SandboxExit | BaseException
 
 
 def follow(
     run: RunHandle,
-    watcher: RunObserver,
+    observer: RunObserver,
     on_interrupt: OnInterrupt,
     *,
     stop: StopRun,
     interrupted: int | None = None,
+    zenml: ZenMLGateway | None = None,
+    modal: ModalGateway | None = None,
+    read_keys: ReadKeys = terminal_keys,
 ) -> Outcome:
-    """Show a run's output until it has ended, and settle its record.
+    """Attach to a run and return its outcome; record its end where it could not itself.
 
     Args:
         run: The run.
-        watcher: Gets its output.
-        on_interrupt: What signals do. A second one always leaves at once.
-        stop: Ends the run by force.
-        interrupted: A signal that has come already.
+        observer: Receives its output.
+        on_interrupt: What signals do. A second one always detaches at once.
+        stop: Stops the run by force.
+        interrupted: A signal that has arrived before.
+        read_keys: Reads the keys that answer a question.
 
     Raises:
-        KeyboardInterrupt, Interrupted: Somebody chose to leave; what becomes of the run was said.
-        BrokenPipeError: Nobody reads the output any more; the run goes on.
+        KeyboardInterrupt, Interrupted: The user has detached; the observer has got the commands
+            that go on with the run.
+        BrokenPipeError: The reader of the output has gone; the run goes on.
         ModalrunError: The run's end is not known.
     """
-    board = RunProgress(run.steps)
-    inbox: SimpleQueue[_Message] = SimpleQueue()
+    attachment = _Attachment(run, observer, stop)
     began = time.time()
-    with interrupts.listening(lambda number: inbox.put(_Signal(number))):
+    with interrupts.listening(attachment.receive_signal):
         if interrupted is not None:
-            inbox.put(_Signal(interrupted))
-        watcher.begin(board)
-        output = _Output(board, watcher, inbox)
-        since = began if run.resumed else 0.0
-        _in_background(lambda: output.all_of(run, since), inbox)
-        watcher.phase("Waiting for the first step")
-        end = _until_the_end(run, watcher, inbox, on_interrupt, stop)
+            attachment.receive_signal(interrupted)
+        observer.begin(attachment.progress)
+        attachment.start(modal or ModalGateway(), since=began if run.resumed else 0.0)
+        observer.phase("Waiting for the first step")
+        end = attachment.wait(on_interrupt, read_keys)
     with redirect_stdout(sys.stderr):
-        if isinstance(end, _Signal):
-            return replace(
-                _outcome(run, board, read_exit(EXIT_KILLED), began),
-                exit_code=128 + end.number,
-                headline="Run stopped, as the interrupt asked for.",
-            )
-        return _outcome(run, board, end, began)
+        zenml = zenml or zenml_gateway()
+        progress = attachment.progress
+        if isinstance(end, SandboxExit):
+            return derive_outcome(run, progress, end, began, zenml)
+        return replace(
+            derive_outcome(run, progress, read_exit(EXIT_KILLED), began, zenml),
+            exit_code=128 + end.number,
+            headline="Run stopped, as the interrupt asked for.",
+        )
 
 
-class _Output:
-    """The output of a run's sandboxes on its way to the board and the watcher."""
+class _Attachment:
+    """Pass the output of a run on from other threads; wait for its end in the main thread.
 
-    def __init__(
-        self, board: RunProgress, watcher: RunObserver, inbox: SimpleQueue[_Message]
-    ) -> None:
-        self._board = board
-        self._watcher = watcher
-        self._inbox = inbox
-        self._left = False
+    All calls to Modal are in other threads: the SDK swallows signals in its own calls, or turns
+    them into errors.
+    """
 
-    def all_of(self, run: RunHandle, since: float) -> SandboxExit:
-        """Pass everything on until the run sandbox has ended; returns how.
+    def __init__(self, run: RunHandle, observer: RunObserver, stop: StopRun) -> None:
+        self.progress = RunProgress(run.steps)
+        self._run = run
+        self._observer = observer
+        self._stop_run = stop
+        self._inbox: SimpleQueue[_Message] = SimpleQueue()
+        self._reader_gone = False
 
-        Args:
-            run: The run.
-            since: Steps that had ended before, in seconds since the epoch, are not shown again.
+    def receive_signal(self, number: int) -> None:
+        """Queue a signal; reentrant, as it is called in signal handlers."""
+        self._inbox.put(_Signal(number))
 
-        Raises:
-            ConnectionLostError: The connection is lost for good; the run may still be going.
-        """
-        follower = LogStream(run.connection, run.sandbox.id, since=since)
-        reader = threading.Thread(target=self._read, args=(follower,), daemon=True)
-        reader.start()
+    def start(self, modal: ModalGateway, *, since: float) -> None:
+        """Start to pass on the output of all steps that had not ended before `since`."""
+        streams = modal.log_streams(self._run.connection)
+        stream = LogStream(streams, self._run.sandbox.id, since=since)
+        reader = self._start_background(lambda: self._read(stream))
+
+        def wait() -> SandboxExit:
+            try:
+                end = self._run.sandbox.wait()
+                if not (driver_was_killed(self._run, end) and running_steps(self._run)):
+                    reader.join()
+                return end
+            finally:
+                stream.close()
+
+        self._start_background(wait)
+
+    def wait(self, on_interrupt: OnInterrupt, read_keys: ReadKeys) -> SandboxExit | _Signal:
+        """Wait for the end of the run; return the signal if one has stopped it."""
+        prompt = InterruptPrompt(
+            on_interrupt,
+            show=self._observer.question,
+            on_key=lambda key: self._inbox.put(_Key(key)),
+            read_keys=read_keys,
+        )
         try:
-            end = run.sandbox.wait()
-            if not (_is_orphaned(run, end) and _living_steps(run)):
-                reader.join()
+            while True:
+                message = self._inbox.get()
+                if isinstance(message, SandboxExit):
+                    return message
+                if isinstance(message, BaseException):
+                    raise self._connection_error(message)
+                decision = None
+                if isinstance(message, _Signal):
+                    decision = prompt.signal(message.number)
+                elif isinstance(message, _Key):
+                    decision = prompt.key(message.key)
+                if decision == "stop":
+                    self._stop(prompt.number)
+                    return _Signal(prompt.number)
+                if decision is not None:
+                    self._report_detached("Detached." if decision == "detach" else "Left at once.")
+                    raise interrupts.exception(prompt.number)
         finally:
-            follower.close()
-        return end
+            prompt.close()
 
-    def _read(self, follower: LogStream) -> None:
-        try:
-            for batch in follower:
-                self._pass(batch)
-        except BaseException as error:
-            self._inbox.put(error)
+    def _start_background(self, action: Callable[[], _Message | None]) -> threading.Thread:
+        """Run an action in a background thread; queue what it returns or raises."""
 
-    def _pass(self, items: Iterable[Item]) -> None:
+        def act() -> None:
+            try:
+                message = action()
+            except BaseException as error:
+                message = error
+            if message is not None:
+                self._inbox.put(message)
+
+        thread = threading.Thread(target=act, daemon=True)
+        thread.start()
+        return thread
+
+    def _read(self, stream: LogStream) -> None:
+        for batch in stream:
+            self._show(batch)
+
+    def _show(self, items: Iterable[Item]) -> None:
         for item in items:
             if isinstance(item, StepEvent):
-                self._board.apply(item)
-                self._watcher.event(item)
-            elif isinstance(item, LogLine) and not self._left:
+                self.progress.apply(item)
+                self._observer.event(item)
+            elif isinstance(item, LogLine) and not self._reader_gone:
                 try:
-                    self._watcher.line(item)
+                    self._observer.line(item)
                 except BrokenPipeError as error:
-                    self._left = True
+                    self._reader_gone = True
                     self._inbox.put(error)
 
+    def _stop(self, number: int) -> None:
+        """Stop the run by force, within the grace period of the signal's sender.
 
-def _in_background(action: Callable[[], SandboxExit], inbox: SimpleQueue[_Message]) -> None:
-    """Do something in a thread that nothing waits for; its result or its error goes to the inbox.
+        Raises:
+            KeyboardInterrupt, Interrupted: A second signal came, or the time was up.
+        """
+        self._observer.say("Stopping the run ...", "yellow")
 
-    All that talks to Modal happens there: the main thread is free for signals, which the SDK would
-    otherwise swallow or turn into an end of its own.
-    """
+        def act() -> _Stopped:
+            with redirect_stdout(sys.stderr):
+                self._run.recording.join()
+                self._stop_run(self._run.run_id, self._run.sandboxes, seconds=STOP_SECONDS)
+            return _Stopped()
 
-    def act() -> None:
-        try:
-            inbox.put(action())
-        except BaseException as error:
-            inbox.put(error)
-
-    threading.Thread(target=act, daemon=True).start()
-
-
-def _until_the_end(
-    run: RunHandle,
-    watcher: RunObserver,
-    inbox: SimpleQueue[_Message],
-    on_interrupt: OnInterrupt,
-    stop: StopRun,
-) -> SandboxExit | _Signal:
-    """Wait for the end; a signal instead of it where that has ended the run."""
-    asking = ExitStack()
-    asked: _Signal | None = None
-    with asking:
+        self._start_background(act)
+        timer = threading.Timer(STOP_SECONDS, lambda: self._inbox.put(TimeoutError()))
+        timer.daemon = True
+        timer.start()
         while True:
-            message = inbox.get()
-            if isinstance(message, SandboxExit):
-                return message
-            if isinstance(message, BrokenPipeError):
-                _say_detached(run, watcher, "Nobody reads the output any more.")
-                raise message
-            if isinstance(message, BaseException):
-                raise _lost(message, run)
-            if isinstance(message, _Signal):
-                choice = _choice(on_interrupt, message.number)
-                if asked is not None:
-                    asking.close()
-                    _say_detached(run, watcher, "Left at once.")
-                    raise interrupts.exception(message.number)
-                if choice == "ask":
-                    asked = message
-                    watcher.question(QUESTION)
-                    asking.callback(watcher.question, None)
-                    asking.enter_context(
-                        interrupts.keys(sys.stdin.fileno(), lambda key: inbox.put(_Key(key)))
-                    )
-                    continue
+            message = self._inbox.get()
+            if isinstance(message, _Stopped):
+                timer.cancel()
+                return
+            if isinstance(message, _Signal | TimeoutError):
+                text = "The end of the run is not confirmed yet."
+            elif isinstance(message, ModalrunError):
+                text = f"The run may not have ended: {message.message}"
             else:
-                answers: dict[str, str] = {
-                    **dict.fromkeys("sS", "stop"),
-                    **dict.fromkeys(("d", "D", ""), "detach"),
-                    **dict.fromkeys("gG\n\r\x1b", "go on"),
-                }
-                choice = answers.get(message.key, "ask")
-                if choice == "ask" or asked is None:
-                    continue
-                asking.close()
-                message, asked = asked, None
-                if choice == "go on":
-                    continue
-            if choice == "detach":
-                _say_detached(run, watcher, "Detached.")
-                raise interrupts.exception(message.number)
-            _stop(run, watcher, inbox, message.number, stop)
-            return message
+                # The output has ended, as it should.
+                continue
+            self._report(text)
+            raise interrupts.exception(number)
 
+    def _report_detached(self, text: str) -> None:
+        """Report that the run goes on; return when other processes can find it."""
+        try:
+            self._observer.say("")
+            self._report(f"{text} The run {self._run.run_id} goes on in its sandbox.")
+        except BrokenPipeError:
+            # The reader of stderr has gone, too.
+            pass
+        self._run.recording.join(STOP_SECONDS)
 
-def _choice(on_interrupt: OnInterrupt, number: int) -> str:
-    """What a signal means. Nobody is there to answer a SIGTERM; it is no wish to end the run."""
-    if on_interrupt == "ask" and number != signal.SIGINT:
-        return "detach"
-    return on_interrupt
+    def _report(self, text: str) -> None:
+        self._observer.say(text, "yellow")
+        for label, command in self._run.commands:
+            self._observer.say(f"  {label:<8} {command}")
 
-
-def _stop(
-    run: RunHandle,
-    watcher: RunObserver,
-    inbox: SimpleQueue[_Message],
-    number: int,
-    stop: StopRun,
-) -> None:
-    """End the run by force, within the grace time of whoever sent the signal.
-
-    Raises:
-        KeyboardInterrupt, Interrupted: A second signal came, or the time was up.
-    """
-    watcher.say("Stopping the run ...", "yellow")
-    done: SimpleQueue[_Message] = inbox
-
-    def act() -> SandboxExit:
-        with redirect_stdout(sys.stderr):
-            run.recording.join()
-            stop(run.run_id, run.sandboxes, seconds=STOP_SECONDS)
-        return _STOPPED
-
-    _in_background(act, done)
-    timer = threading.Timer(STOP_SECONDS, lambda: inbox.put(TimeoutError()))
-    timer.daemon = True
-    timer.start()
-    while True:
-        message = inbox.get()
-        if message is _STOPPED:
-            timer.cancel()
-            return
-        if isinstance(message, _Signal | TimeoutError):
-            why = "The end of the run is not confirmed yet."
-        elif isinstance(message, ModalrunError):
-            why = f"The run may not have ended: {message.message}"
-        else:
-            # The watching has ended, as it should.
-            continue
-        watcher.say(why, "yellow")
-        for label, command in commands(run.run_id):
-            watcher.say(f"  {label:<8} {command}")
-        raise interrupts.exception(number)
-
-
-_STOPPED = read_exit(EXIT_KILLED)
-
-
-def _say_detached(run: RunHandle, watcher: RunObserver, why: str) -> None:
-    """Say that the run goes on and how to look; returns when others can find it."""
-    try:
-        watcher.say("")
-        watcher.say(f"{why} The run {run.run_id} goes on in its sandbox.", "yellow")
-        for label, command in commands(run.run_id):
-            watcher.say(f"  {label:<8} {command}")
-    except BrokenPipeError:
-        # Not even stderr is read any more.
-        pass
-    run.recording.join(STOP_SECONDS)
-
-
-def _lost(error: BaseException, run: RunHandle) -> BaseException:
-    if isinstance(error, ConnectionLostError):
+    def _connection_error(self, error: BaseException) -> BaseException:
+        if isinstance(error, BrokenPipeError):
+            self._report_detached("The reader of the output has gone.")
+        if not isinstance(error, ConnectionLostError):
+            return error
+        run_id = self._run.run_id
         return ConnectionLostError(
-            f"{error.message} The run {run.run_id} may still be going.",
-            hint=f"Look with 'modalrun status {run.run_id}'.",
+            f"{error.message} The run {run_id} may still be going.",
+            hint=f"Look with 'modalrun status {run_id}'.",
         )
-    return error
-
-
-def commands(run_id: str) -> list[tuple[str, str]]:
-    """The commands that matter for a run that goes on."""
-    return [
-        ("status", f"modalrun status {run_id}"),
-        ("logs", f"modalrun logs --follow {run_id}"),
-        ("stop", f"modalrun stop {run_id}"),
-    ]
-
-
-def _links(run: RunHandle) -> list[tuple[str, str]]:
-    links = [("run", run.run_id)]
-    if run.zenml_url:
-        links.append(("zenml", run.zenml_url))
-    if run.sandbox.url:
-        links += [
-            ("app", f"https://modal.com/id/{run.sandbox.app_id}"),
-            ("sandbox", run.sandbox.url),
-        ]
-    return links
-
-
-def _outcome(run: RunHandle, board: RunProgress, end: SandboxExit, began: float) -> Outcome:
-    """How the run ended, by ZenML's record, which is settled here where nobody else could."""
-    from modalrun.zenml_api.records import queries, runs
-
-    try:
-        if _is_orphaned(run, end) and _may_go_on(queries.by_id(run.run_id)):
-            return _without_driver(run, board)
-        # A sandbox that was killed as a whole could not record its own end.
-        runs.finalize_run(
-            run.run_id, f"The run sandbox ended ({end.kind.label}, exit code {end.exit_code})."
-        )
-        record, steps = queries.read(run.run_id)
-    except ConnectionLostError as error:
-        raise ConnectionLostError(
-            f"The run sandbox ended ({end.kind.label}), but ZenML can't be asked how:"
-            f" {error.message}",
-            hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
-        ) from error
-    except AuthenticationError as error:
-        raise AuthenticationError(
-            f"The run sandbox ended ({end.kind.label}), but ZenML doesn't say how: {error.message}",
-            hint=f"{error.hint} Then 'modalrun status {run.run_id}' tells how the run ended, and"
-            f" 'modalrun reconcile {run.run_id}' sets its record right if need be.",
-        ) from error
-    failed = [step.name for step in steps if step.status == "failed"]
-    timeout = run.plan.run_sandbox.timeout
-    code, headline = verdict(end, record.status, failed, timeout)
-    details = [*_links(run), *commands(run.run_id)[:1]]
-    details.append(("logs", f"modalrun logs {run.run_id}"))
-    details += spending(run.plan, board, run.sandbox.gpu, began, time.time(), resumed=run.resumed)
-    if end.kind is ExitKind.TIMED_OUT:
-        details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
-    if record.status == PAUSED:
-        details += zip(
-            ("answer", "resume"), answers(run.run_id, run.plan.settings.mode), strict=True
-        )
-    recorded = {step.name: step for step in steps}
-    return Outcome(
-        code, headline, tuple(details), _steps(run.steps, recorded, board), run_id=run.run_id
-    )
-
-
-def _is_orphaned(run: RunHandle, end: SandboxExit) -> bool:
-    """Whether the driver was ended from outside, so that another one can take over."""
-    return run.plan.settings.mode == "per_step" and end.exit_code == EXIT_KILLED
-
-
-def _may_go_on(record: RunRecord) -> bool:
-    """Whether a run is not over; one that somebody is ending by force is, in a moment."""
-    return not record.finished and record.status != "stopping"
-
-
-def _living_steps(run: RunHandle) -> int:
-    """How many step sandboxes run; 0 where Modal can't be asked."""
-    try:
-        return len(run.sandboxes.running("step"))
-    except ModalrunError:
-        return 0
-
-
-def _without_driver(run: RunHandle, board: RunProgress) -> Outcome:
-    """The run sandbox was killed from outside: its steps may live, and a new driver can go on."""
-    living = _living_steps(run)
-    what = f" (step sandboxes that still run: {living})" if living else ""
-    return Outcome(
-        exit_code=RunStoppedError.exit_code,
-        headline=f"The run's driver was ended from outside{what}. The run is not over.",
-        details=(
-            *_links(run),
-            ("resume", f"modalrun resume {run.run_id}"),
-            *commands(run.run_id),
-        ),
-        steps=_steps(run.steps, {}, board),
-        run_id=run.run_id,
-    )
-
-
-def _steps(
-    names: Iterable[str], recorded: dict[str, StepRecord], board: RunProgress
-) -> tuple[StepProgress, ...]:
-    """Each step by ZenML's record; by the driver's word where there is none."""
-    # Which steps a dynamic pipeline has, only the record of its run says.
-    return tuple(
-        board.rows.get(name, StepProgress(name)).recorded_as(recorded.get(name))
-        for name in dict.fromkeys((*names, *recorded))
-    )

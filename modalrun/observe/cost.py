@@ -1,51 +1,97 @@
-"""What a run has cost, from the time that its sandboxes were there. Pure."""
+"""Estimate what a run has cost: for each sandbox, its time by what it requested. Pure.
+
+A sandbox exists a little longer than its step, and may use more than it requested.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 
-from modalrun.plan.pricing import LIST_PRICES, dollars, spent
+from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second, spent
+from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.progress import RunProgress
+from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import RunPlan
+from modalrun.run.sandbox_spec import Resources
 
 
-def spending(
+def cost_details(
     plan: RunPlan,
-    board: RunProgress,
+    progress: RunProgress,
     gpu: str | None,
     began: float,
     now: float,
     *,
     resumed: bool = False,
 ) -> list[tuple[str, str]]:
-    """Labels and values for a summary: the cost by list prices, and seconds of waiting.
+    """Return labels and values for a summary: the cost by list prices, and seconds of waiting.
 
     Args:
-        plan: What was asked for.
-        board: With the times of the steps' own sandboxes.
+        plan: The run's plan.
+        progress: The times of the step sandboxes.
         gpu: The run sandbox's GPU.
-        began: When the run sandbox came, in seconds since the epoch.
+        began: When the run sandbox was created, in seconds since the epoch.
         now: When it ended.
-        resumed: Whether an earlier driver has run a part of it, which isn't counted here.
+        resumed: Whether an earlier driver has run a part of it, which is not counted.
     """
     sandboxes = {step.name: step.sandbox for step in plan.steps}
     amounts = [spent(plan.run_sandbox, gpu, now - began, LIST_PRICES)]
-    for used in board.usage.values():
-        sandbox = sandboxes.get(used.step)
-        if sandbox is not None:
-            amounts.append(
-                spent(sandbox, used.gpu, (used.ended or now) - used.started, LIST_PRICES)
-            )
-    known = [amount for amount in amounts if amount is not None]
-    lines = []
-    if len(known) == len(amounts):
-        about = f"about {dollars(sum(known, Decimal(0)))}"
-        about += " since the resume" if resumed else ""
+    amounts += [
+        spent(sandbox, used.gpu, (used.ended or now) - used.started, LIST_PRICES)
+        for used in progress.usage.values()
+        if (sandbox := sandboxes.get(used.step)) is not None
+    ]
+    details = []
+    if (total := _total(amounts)) is not None:
+        about = f"about {dollars(total)}" + (" since the resume" if resumed else "")
         prices = f"list prices of {LIST_PRICES.as_of}"
         if plan.target == "local":
-            lines.append(("cost", f"nothing here; on Modal {about} ({prices})"))
+            details.append(("cost", f"nothing here; on Modal {about} ({prices})"))
         else:
-            lines.append(("cost", f"{about} ({prices}, by what was requested)"))
-    if board.wasted:
-        lines.append(("waited", f"{board.wasted:.1f} s in sandboxes that were created early"))
-    return lines
+            details.append(("cost", f"{about} ({prices}, by what was requested)"))
+    if progress.wasted:
+        details.append(("waited", f"{progress.wasted:.1f} s in sandboxes that were created early"))
+    return details
+
+
+def estimate(
+    run: RunRecord, attempts: Sequence[StepRecord], now: datetime, table: PriceTable
+) -> Decimal | None:
+    """Estimate the cost of a recorded run in USD; None where it is not known.
+
+    Args:
+        run: The run.
+        attempts: All attempts of its steps, in `per_step` mode.
+        now: The present, at which sandboxes without an end are counted.
+        table: The prices.
+    """
+    if run.metadata is None:
+        return None
+    if run.metadata.target == "local":
+        return Decimal(0)
+    amounts = [_amount(run.metadata, run.start, run.end, now, table)]
+    amounts += [_amount(a.metadata, a.start, a.end, now, table) for a in attempts if a.metadata]
+    return _total(amounts)
+
+
+def _amount(
+    metadata: RunMetadata | StepMetadata,
+    start: datetime | None,
+    end: datetime | None,
+    now: datetime,
+    table: PriceTable,
+) -> Decimal | None:
+    if start is None:
+        return Decimal(0)
+    regions = metadata.regions.split(",") if metadata.regions else []
+    gpus = (metadata.gpu,) if metadata.gpu else ()
+    rate = per_second(Resources(gpus, metadata.cpu, metadata.memory), regions, table)
+    seconds = Decimal(str(max(0.0, ((end or now) - start).total_seconds())))
+    return None if rate is None else rate * seconds
+
+
+def _total(amounts: Sequence[Decimal | None]) -> Decimal | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known, Decimal(0)) if len(known) == len(amounts) else None

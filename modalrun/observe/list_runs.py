@@ -1,4 +1,4 @@
-"""`modalrun list`: the runs there are, and what they have cost."""
+"""List runs and what they have cost."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from datetime import datetime, timezone
 from decimal import Decimal
 
 from modalrun.errors import UsageError
-from modalrun.plan import pricing
-from modalrun.plan.pricing import LIST_PRICES, PriceTable
-from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import RunRecord, StepRecord
-from modalrun.run.sandbox_spec import Resources
+from modalrun.observe.cost import estimate
+from modalrun.plan.pricing import LIST_PRICES
+from modalrun.run.records import RunRecord
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 STATES = (
     "initializing",
@@ -23,7 +22,7 @@ STATES = (
     "failed",
     "stopped",
 )
-"""ZenML's words for the states of a run that can be asked for (`ExecutionStatus`, 0.98.0)."""
+"""ZenML's statuses of a run to filter by (`ExecutionStatus`, 0.98.0)."""
 
 
 @dataclass(frozen=True)
@@ -32,49 +31,53 @@ class ListedRun:
 
     Attributes:
         run: ZenML's record.
-        cost: About what it has cost so far in USD, by Modal's list prices; None where that is not
-            known. Nothing for a run on the local Modal server.
+        cost: Its estimated cost so far in USD by Modal's list prices; None where it is not known,
+            0 on the local Modal server.
     """
 
     run: RunRecord
     cost: Decimal | None
 
 
-def listing(
+def list_runs(
     *,
     limit: int,
     states: Sequence[str] = (),
     pipeline: str | None = None,
     since: datetime | None = None,
     everybodys: bool = False,
+    zenml: ZenMLGateway | None = None,
 ) -> list[ListedRun]:
-    """The newest runs, newest first. To be called inside `zenml_session`.
+    """List the newest runs, newest first.
 
     Args:
         limit: How many at most.
-        states: Only runs in one of these states, as ZenML calls them; empty for all.
+        states: Only runs in one of these of ZenML's statuses; empty for all.
         pipeline: Only runs of this pipeline.
-        since: Only runs created at this moment (UTC) or later.
-        everybodys: Whether runs count that modalrun did not start.
+        since: Only runs created at this moment or later.
+        everybodys: Whether to include runs that modalrun did not start.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    from modalrun.zenml_api.records import queries
-
-    found = queries.listed(
+    zenml = zenml or zenml_gateway()
+    found = zenml.newest_runs(
         limit=limit, states=states, pipeline=pipeline, since=since, everybodys=everybodys
     )
-    priced = [r for r in found if r.metadata and r.metadata.target == "modal"]
-    attempts = queries.sandbox_seconds(
-        [r for r in priced if r.metadata and r.metadata.mode == "per_step"]
-    )
+    priced = [
+        run
+        for run in found
+        if run.metadata and (run.metadata.target, run.metadata.mode) == ("modal", "per_step")
+    ]
+    attempts = zenml.step_attempts(priced)
     now = datetime.now(timezone.utc)
-    return [ListedRun(r, estimate(r, attempts.get(r.id, []), now, LIST_PRICES)) for r in found]
+    return [
+        ListedRun(run, estimate(run, attempts.get(run.id, []), now, LIST_PRICES)) for run in found
+    ]
 
 
 def check_states(states: Iterable[str]) -> list[str]:
-    """States to filter by, as ZenML calls them.
+    """Normalize states to filter by.
 
     Raises:
         UsageError: One of them is no state.
@@ -86,42 +89,3 @@ def check_states(states: Iterable[str]) -> list[str]:
                 f"--state {state}: there is no such state.", hint=f"One of {', '.join(STATES)}."
             )
     return checked
-
-
-def estimate(
-    run: RunRecord, attempts: Sequence[StepRecord], now: datetime, table: PriceTable
-) -> Decimal | None:
-    """About what a run has cost: for each sandbox, its time by what it asked for. Pure.
-
-    A sandbox is a little older than the step in it, and may use more than it asked for.
-
-    Args:
-        run: The run.
-        attempts: All attempts of its steps, in `per_step` mode.
-        now: The present (UTC), until when what has not ended has run.
-        table: The prices.
-    """
-    if run.metadata is None:
-        return None
-    if run.metadata.target == "local":
-        return Decimal(0)
-    parts = [_cost(run.metadata, run.start, run.end, now, table)]
-    parts += [_cost(a.metadata, a.start, a.end, now, table) for a in attempts if a.metadata]
-    known = [part for part in parts if part is not None]
-    return sum(known, Decimal(0)) if len(known) == len(parts) else None
-
-
-def _cost(
-    facts: RunMetadata | StepMetadata,
-    start: datetime | None,
-    end: datetime | None,
-    now: datetime,
-    table: PriceTable,
-) -> Decimal | None:
-    if start is None:
-        return Decimal(0)
-    regions = facts.regions.split(",") if facts.regions else []
-    gpus = (facts.gpu,) if facts.gpu else ()
-    rate = pricing.per_second(Resources(gpus, facts.cpu, facts.memory), regions, table)
-    seconds = Decimal(str(max(0.0, ((end or now) - start).total_seconds())))
-    return None if rate is None else rate * seconds

@@ -1,4 +1,4 @@
-"""Steps whose lines were asked for, and that have none: what is said of them. Pure."""
+"""Explain why requested steps have no log lines. Pure."""
 
 from __future__ import annotations
 
@@ -7,72 +7,67 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from modalrun.errors import NotFoundError
-from modalrun.run.records import StepRecord
+from modalrun.run.records import NOT_RUN, StepRecord
 
 _SHOWN = 20
-"""Steps that are named at most."""
+"""Steps that a message names at most."""
 
 
-def matched(name: str, steps: Collection[str]) -> bool:
-    """Whether a name or pattern means one of some steps."""
-    return any(fnmatchcase(step, name) for step in steps)
+def matches_any(pattern: str, steps: Collection[str]) -> bool:
+    """Return whether a name or pattern matches one of some steps."""
+    return any(fnmatchcase(step, pattern) for step in steps)
 
 
-def unknown(names: Sequence[str], steps: Sequence[str]) -> NotFoundError | None:
-    """The error for names and patterns that mean no step; None where each means one.
+def unknown_steps(patterns: Sequence[str], steps: Sequence[str]) -> NotFoundError | None:
+    """Return the error for names and patterns that match no step; None if each matches one.
 
     Args:
-        names: As they were given.
+        patterns: As they were given.
         steps: The names of all steps of the run.
     """
-    wrong = [name for name in names if not matched(name, steps)]
+    wrong = [pattern for pattern in patterns if not matches_any(pattern, steps)]
     if not wrong:
         return None
-    quoted = " or ".join(repr(name) for name in wrong)
+    quoted = " or ".join(repr(pattern) for pattern in wrong)
     close = [near for name in wrong for near in difflib.get_close_matches(name, steps, n=1)]
     guess = f"Did you mean {' and '.join(repr(near) for near in close)}? " if close else ""
-    return NotFoundError(
-        f"The run has no step named {quoted}.", hint=f"{guess}Its steps: {_listed(steps)}."
-    )
+    more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
+    known = ", ".join(steps[:_SHOWN]) + more if steps else "none so far"
+    return NotFoundError(f"The run has no step named {quoted}.", hint=f"{guess}Its steps: {known}.")
 
 
-def silent(
-    names: Sequence[str],
+def silent_steps(
+    patterns: Sequence[str],
     steps: Sequence[StepRecord],
-    told: Mapping[str, str],
+    not_run: Mapping[str, str],
     *,
     over: bool,
 ) -> NotFoundError:
-    """The error for names and patterns that mean only steps without lines.
+    """Return the error for names and patterns that match only steps without lines.
 
     Args:
-        names: As they were given; each means at least one of the steps.
+        patterns: As they were given; each matches at least one of the steps.
         steps: All steps of the run.
-        told: Why a step is not run, where the run has said so; sentences.
+        not_run: Why steps are not run, by step; sentences.
         over: Whether the run is over.
     """
-    meant = [step for step in steps if any(fnmatchcase(step.name, name) for name in names)]
-    lines = [_why(step, told.get(step.name), over=over) for step in meant[:_SHOWN]]
-    if len(meant) > _SHOWN:
-        lines.append(f"and {len(meant) - _SHOWN} more without lines")
+    silent = [step for step in steps if any(fnmatchcase(step.name, name) for name in patterns)]
+    lines = [_why_silent(step, not_run.get(step.name, ""), over=over) for step in silent[:_SHOWN]]
+    if len(silent) > _SHOWN:
+        lines.append(f"and {len(silent) - _SHOWN} more without lines")
     return NotFoundError("\n".join(lines))
 
 
-def _why(step: StepRecord, told: str | None, *, over: bool) -> str:
+def _why_silent(step: StepRecord, not_run: str, *, over: bool) -> str:
     name = f"Step '{step.name}'"
     if step.status == "cached":
         return f"{name} has not run in this run: its result comes from ZenML's cache."
     if step.status == "skipped":
         return f"{name} has not run: ZenML has skipped it."
-    if step.status == "not run":
-        reason = (told or "").partition(": ")[2]
+    if step.status == NOT_RUN:
+        reason = not_run.partition(": ")[2]
         if reason:
             return f"{name} has not run: {reason}"
         return f"{name} has not run: the run ended before." if over else f"{name} has not run yet."
     so_far = "" if step.end is not None else " so far"
-    return f"Step '{step.name}' ({step.status}) has printed nothing{so_far}."
-
-
-def _listed(steps: Sequence[str]) -> str:
-    more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
-    return ", ".join(steps[:_SHOWN]) + more if steps else "none so far"
+    return f"{name} ({step.status}) has printed nothing{so_far}."

@@ -1,51 +1,54 @@
-"""A `per_step` run whose driver is gone: those who look on wait for another one to take over."""
+"""Wait for the replacement of a `per_step` run's driver."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
 from modalrun.errors import ConnectionLostError
+from modalrun.modal_api import Connection
+from modalrun.modal_api.gateway import ModalGateway
 from modalrun.run.contract import EXIT_KILLED
-
-if TYPE_CHECKING:
-    from modalrun.modal_api import Connection
-    from modalrun.run.records import RunRecord
+from modalrun.run.records import RunRecord
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 PATIENCE = 60.0
-"""Seconds for which another driver is waited for once nothing of the run runs any more."""
+"""Seconds to wait for another driver once nothing of the run runs any more."""
 
 PAUSE = 1.0
-"""Seconds between two looks: nobody tells onlookers that a run was resumed."""
+"""Seconds between two reads: a resumption is not announced to observers."""
 
 
-def may_follow(run: RunRecord, exit_code: int | None) -> bool:
-    """Whether another driver may go on with a run whose run sandbox has ended.
+def may_be_resumed(run: RunRecord, exit_code: int | None) -> bool:
+    """Return whether another driver may take over a run whose run sandbox has ended.
 
     Args:
         run: The run.
-        exit_code: Of its run sandbox. A driver that ends by itself settles the run's record.
+        exit_code: Of its run sandbox. A driver that was not killed records the run's end itself.
     """
-    resumable = run.metadata is not None and run.metadata.mode == "per_step"
-    return resumable and not run.finished and exit_code == EXIT_KILLED
+    per_step = run.metadata is not None and run.metadata.mode == "per_step"
+    return per_step and not run.finished and exit_code == EXIT_KILLED
 
 
-def next_driver(
+def wait_for_driver(
     run_id: str,
     connection: Connection,
-    gone: str,
+    ended: str,
     pause: Callable[[frozenset[str]], bool],
+    *,
     patience: float = PATIENCE,
+    zenml: ZenMLGateway | None = None,
+    modal: ModalGateway | None = None,
 ) -> RunRecord | None:
-    """Wait for the next driver of a run. To be called where ZenML is used.
+    """Wait for the next driver of a run.
 
     Args:
         run_id: ZenML's run id.
-        connection: To where its sandboxes are.
-        gone: Modal's id of the run sandbox that has ended.
-        pause: Waits a little, and returns whether to go on; is given the step sandboxes that run.
-        patience: How long to wait when none of them runs any more, in seconds.
+        connection: The connection to its sandboxes.
+        ended: Modal's id of the run sandbox that has ended.
+        pause: Waits a moment and returns whether to go on; receives the running step sandboxes.
+        patience: Seconds to wait when none of them runs any more.
 
     Returns:
         The run with its new run sandbox; None where it is over, or no driver has come.
@@ -54,25 +57,21 @@ def next_driver(
         NotFoundError: ZenML has the run no longer, or Modal its app.
         AuthenticationError: ZenML or Modal refuses.
     """
-    from modalrun.modal_api import lookup
-    from modalrun.zenml_api.records import queries
-
+    zenml, modal = zenml or zenml_gateway(), modal or ModalGateway()
     until = time.monotonic() + patience
     while time.monotonic() < until:
-        try:
-            run = queries.by_id(run_id)
-            facts = run.metadata
-            # First: the next driver may have brought the run to its end already.
-            if facts is not None and facts.sandbox_id != gone:
+        running: frozenset[str] = frozenset()
+        # After a lost connection the next read may succeed.
+        with suppress(ConnectionLostError):
+            run = zenml.read_run(run_id)
+            # First: the next driver may have finished the run already.
+            if run.metadata is not None and run.metadata.sandbox_id != ended:
                 return run
-            if facts is None or run.finished:
+            if run.metadata is None or run.finished:
                 return None
-            living = lookup.running_steps(connection, run_id, facts)
-        except ConnectionLostError:
-            # Whoever looks on loses nothing by asking again.
-            living = frozenset()
-        if living:
+            running = modal.running_steps(connection, run_id, run.metadata)
+        if running:
             until = time.monotonic() + patience
-        if not pause(living):
+        if not pause(running):
             return None
     return None

@@ -1,87 +1,111 @@
-"""Looking at runs: which one is meant, and what ZenML and Modal, read together, say about it.
+"""Select a run and read its status from ZenML and Modal.
 
-Nothing is kept on disk: whoever has the credentials sees the same from any machine.
+Nothing is kept on disk: with the credentials, any machine reads the same.
 """
 
 from __future__ import annotations
 
 from modalrun.errors import NotFoundError
-from modalrun.observe import reaching
-from modalrun.run import records, status
-from modalrun.run.records import LATEST, RunRecord
-from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState
+from modalrun.modal_api import Connection
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.run.metadata import RunMetadata
+from modalrun.run.records import LATEST, RunRecord, select
+from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState, derive_status, needs_modal
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 _CANDIDATES = 50
-"""How many recent runs are compared with a text that means none of them."""
+"""Recent runs that are compared with a RUN argument that matches none."""
 
 
-def resolve(text: str | None, *, interactive: bool) -> RunRecord:
-    """The run that a command's RUN means.
+def resolve(argument: str, *, zenml: ZenMLGateway | None = None) -> RunRecord:
+    """Return the run that a RUN argument selects.
 
     Args:
-        text: A run id, the beginning of one, a run's name, or "latest"; None where it was left out.
-        interactive: Whether a person sits at a terminal: then left out means "latest".
+        argument: A run id, the beginning of one, a run's name, or "latest".
 
     Raises:
-        UsageError: It was left out, and there is no terminal.
-        NotFoundError: It means no run, or several.
+        NotFoundError: It matches no run, or several.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    meant = records.run_argument(text, interactive=interactive)
-
-    from modalrun.zenml_api.records import queries as zenml_history
-
-    if meant == LATEST:
-        newest = zenml_history.listed(limit=1)
+    zenml = zenml or zenml_gateway()
+    if argument == LATEST:
+        newest = zenml.newest_runs(limit=1)
         if not newest:
             raise NotFoundError(
                 "ZenML knows of no run that modalrun has started.",
                 hint="Check the active project and server with 'zenml status'.",
             )
         return newest[0]
-    matches = zenml_history.matching(meant)
-    known = [] if matches else zenml_history.listed(limit=_CANDIDATES)
-    return records.select(meant, matches, known)
+    matches = zenml.matching_runs(argument)
+    return select(argument, matches, [] if matches else zenml.newest_runs(limit=_CANDIDATES))
 
 
-def look(run: RunRecord, *, exit_wanted: bool = False) -> RunStatus:
-    """What is true of a run now, from ZenML's record and, where it matters, from Modal.
+def read_status(
+    run_id: str,
+    *,
+    exit_wanted: bool = False,
+    zenml: ZenMLGateway | None = None,
+    modal: ModalGateway | None = None,
+) -> RunStatus:
+    """Read the status of a run from ZenML and, where ZenML's record is not enough, from Modal.
 
     Args:
-        run: The run.
-        exit_wanted: Whether to find out the exit code of a run that failed, which takes Modal.
+        run_id: ZenML's run id.
+        exit_wanted: Whether to find out the exit code of a failed run, which takes Modal.
 
     Raises:
-        NotFoundError: ZenML has the run no longer.
+        NotFoundError: ZenML has no such run.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there. That
-            Modal doesn't answer is no error: the view says what could not be checked.
+            Modal does not answer is no error: a note of the status says so.
     """
-    from modalrun.zenml_api.records import queries as zenml_history
+    zenml = zenml or zenml_gateway()
+    run, steps = zenml.read_run_and_steps(run_id)
+    state = _sandbox_state(run, zenml, modal, exit_wanted=exit_wanted)
+    if not run.finished and state.sandbox == "ended":
+        # The run may have recorded its end between the two reads.
+        run, steps = zenml.read_run_and_steps(run_id)
+    return derive_status(run, steps, state)
 
-    fresh, steps = zenml_history.read(run.id)
-    modal = _ask_modal(fresh, exit_wanted=exit_wanted)
-    if not fresh.finished and modal.sandbox == "ended":
-        # It may have recorded its end after we asked ZenML and before we asked Modal.
-        fresh, steps = zenml_history.read(run.id)
-    return status.derive_status(fresh, steps, modal)
 
-
-def reread(view: RunStatus) -> RunStatus:
-    """A view with ZenML's record as it is now; Modal is not asked again.
+def refresh(status: RunStatus, *, zenml: ZenMLGateway | None = None) -> RunStatus:
+    """Read ZenML's record again, and keep Modal's state.
 
     Raises:
-        NotFoundError, AuthenticationError, ConnectionLostError: As for `look`.
+        NotFoundError, AuthenticationError, ConnectionLostError: As for `read_status`.
     """
-    from modalrun.zenml_api.records import queries as zenml_history
-
-    fresh, steps = zenml_history.read(view.run.id)
-    return status.derive_status(fresh, steps, view.modal)
+    run, steps = (zenml or zenml_gateway()).read_run_and_steps(status.run.id)
+    return derive_status(run, steps, status.modal)
 
 
-def _ask_modal(run: RunRecord, *, exit_wanted: bool) -> SandboxState:
-    if run.metadata is None or not status.needs_modal(run, exit_wanted=exit_wanted):
+def connect(
+    run_id: str,
+    metadata: RunMetadata,
+    *,
+    zenml: ZenMLGateway | None = None,
+    modal: ModalGateway | None = None,
+) -> Connection:
+    """Connect to Modal with the token of the run's orchestrator, else with Modal's own settings.
+
+    Args:
+        run_id: ZenML's run id.
+        metadata: What modalrun stored with the run.
+
+    Raises:
+        AuthenticationError: Modal or ZenML refuses the credentials.
+        UsageError: The token is incomplete, or names a secret that ZenML does not have.
+        ConnectionLostError: Modal or ZenML can't be reached.
+    """
+    credentials = (zenml or zenml_gateway()).credentials_of(run_id, metadata.target)
+    return (modal or ModalGateway()).connect(metadata.target, credentials=credentials)
+
+
+def _sandbox_state(
+    run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway | None, *, exit_wanted: bool
+) -> SandboxState:
+    metadata = run.metadata
+    if metadata is None or not needs_modal(run, exit_wanted=exit_wanted):
         return NOT_ASKED
-    from modalrun.modal_api import lookup
-
-    facts = run.metadata
-    return lookup.view(run.id, facts, lambda: reaching.connection(run.id, facts))
+    modal = modal or ModalGateway()
+    return modal.sandbox_state(
+        run.id, metadata, lambda: connect(run.id, metadata, zenml=zenml, modal=modal)
+    )

@@ -1,143 +1,159 @@
-"""`modalrun status --watch`: a run as it changes, until it is over.
+"""Watch the status of a run until it is over.
 
-Nothing is asked again and again: the run sandbox's output says when something has changed (the
-driver's events, or whose lines follow), and Modal says when the sandbox ends. Reading ZenML's
-record every few seconds is only a net below that.
+Nothing polls Modal: an event in the run sandbox's output announces each change, and Modal reports
+the sandbox's end. ZenML's record is read every few seconds only in case an event is missed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 
 from modalrun.errors import ModalrunError
-from modalrun.modal_api import RunningSandbox
-from modalrun.observe import reaching, resumption
-from modalrun.observe import status as runs
-from modalrun.run import events, status
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.observe import resumption
+from modalrun.observe.status import connect, read_status, refresh
+from modalrun.run import events
 from modalrun.run.events import Event, StepEvent
 from modalrun.run.records import RunRecord
-from modalrun.run.status import RunStatus
+from modalrun.run.status import LOST, RunStatus, with_events
 from modalrun.util.line_assembler import LineAssembler
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 BACKSTOP = 5.0
-"""Seconds after which ZenML's record is read although nothing was heard."""
+"""Seconds after which ZenML's record is read although no event came."""
 
 SETTLE = 0.2
-"""Seconds for which news are collected before the record is read once for all of them."""
+"""Seconds for which events are collected before the record is read once for all of them."""
+
+Show = Callable[[RunStatus], None]
 
 
 def watch(
-    run: RunRecord, show: Callable[[RunStatus], None], *, exit_wanted: bool = False
+    run: RunRecord,
+    show: Show,
+    *,
+    exit_wanted: bool = False,
+    zenml: ZenMLGateway | None = None,
+    modal: ModalGateway | None = None,
 ) -> RunStatus:
-    """Look at a run until it is over.
+    """Show the status of a run at each change until the run is over.
 
     Args:
         run: The run.
-        show: Gets the run as it is now, and each time that it may have changed.
-        exit_wanted: Whether to find out the exit code of a run that failed, which takes Modal.
+        show: Receives the status now and whenever it may have changed.
+        exit_wanted: Whether to find out the exit code of a failed run, which takes Modal.
 
     Returns:
-        The last view.
+        The last status.
 
     Raises:
         NotFoundError, AuthenticationError, ConnectionLostError: ZenML no longer answers.
     """
+    watcher = _Watcher(show, exit_wanted, zenml or zenml_gateway(), modal or ModalGateway())
     while True:
-        view = _until_it_ends(run, show, exit_wanted=exit_wanted)
-        if not resumption.may_follow(view.run, view.modal.exit_code):
-            return view
-        followed = _next_driver(view, show)
-        if followed is None:
-            view = runs.look(run, exit_wanted=exit_wanted)
-            show(view)
-            return view
-        run = followed
+        status = watcher.until_sandbox_ends(run.id)
+        if not resumption.may_be_resumed(status.run, status.modal.exit_code):
+            return status
+        resumed = watcher.wait_for_driver(status)
+        if resumed is None:
+            return watcher.read(run.id)
+        run = resumed
 
 
-def _next_driver(view: RunStatus, show: Callable[[RunStatus], None]) -> RunRecord | None:
-    """Wait for another driver of a run that has lost its own, while its steps may go on."""
-    assert view.run.metadata is not None
-    gone = view.run.metadata.sandbox_id
+class _Watcher:
+    def __init__(
+        self, show: Show, exit_wanted: bool, zenml: ZenMLGateway, modal: ModalGateway
+    ) -> None:
+        self._show = show
+        self._exit_wanted = exit_wanted
+        self._zenml = zenml
+        self._modal = modal
 
-    def pause(living: frozenset[str]) -> bool:
-        seen = replace(view, modal=replace(view.modal, step_sandboxes=living))
-        show(runs.reread(seen))
-        time.sleep(resumption.PAUSE)
-        return True
+    def read(self, run_id: str) -> RunStatus:
+        """Read and show the status."""
+        status = read_status(
+            run_id, exit_wanted=self._exit_wanted, zenml=self._zenml, modal=self._modal
+        )
+        self._show(status)
+        return status
 
-    try:
-        connection = reaching.connection(view.run.id, view.run.metadata)
-        return resumption.next_driver(view.run.id, connection, gone, pause)
-    except ModalrunError:
-        # The last look says what can't be checked.
-        return None
+    def until_sandbox_ends(self, run_id: str) -> RunStatus:
+        """Watch a run until it is over or its run sandbox has ended."""
+        status = self.read(run_id)
+        if status.over or status.state == LOST:
+            return status
+        news: SimpleQueue[Event | None] = SimpleQueue()
+        if status.modal.sandbox == "running":
+            threading.Thread(target=self._listen, args=(status.run, news), daemon=True).start()
+        latest: dict[str, StepEvent] = {}
+        ended = False
+        while not status.over and not ended:
+            for event in _collect(news):
+                ended = ended or event is None
+                if isinstance(event, StepEvent):
+                    latest[event.step] = event
+            status = with_events(refresh(status, zenml=self._zenml), latest)
+            self._show(status)
+        return self.read(run_id)
+
+    def wait_for_driver(self, status: RunStatus) -> RunRecord | None:
+        """Show the running steps of a run without a driver until another driver takes over."""
+        run = status.run
+        assert run.metadata is not None
+
+        def pause(running: frozenset[str]) -> bool:
+            modal = replace(status.modal, step_sandboxes=running)
+            self._show(refresh(replace(status, modal=modal), zenml=self._zenml))
+            time.sleep(resumption.PAUSE)
+            return True
+
+        try:
+            return resumption.wait_for_driver(
+                run.id,
+                connect(run.id, run.metadata, zenml=self._zenml, modal=self._modal),
+                run.metadata.sandbox_id,
+                pause,
+                zenml=self._zenml,
+                modal=self._modal,
+            )
+        except ModalrunError:
+            # The last status notes what can't be checked.
+            return None
+
+    def _listen(self, run: RunRecord, news: SimpleQueue[Event | None]) -> None:
+        """Queue the run sandbox's events, and None when it has ended."""
+        assemblers = {"stdout": LineAssembler(), "stderr": LineAssembler()}
+
+        def receive(source: str, text: str) -> None:
+            for line in assemblers[source].feed(text):
+                if (event := events.read(line)) is not None:
+                    news.put(event)
+
+        assert run.metadata is not None
+        try:
+            connection = connect(run.id, run.metadata, zenml=self._zenml, modal=self._modal)
+            self._modal.run_sandbox(connection, run.metadata).watch(receive)
+        except ModalrunError:
+            # ZenML's record is still read; the last status notes what can't be checked.
+            return
+        news.put(None)
 
 
-def _until_it_ends(
-    run: RunRecord, show: Callable[[RunStatus], None], *, exit_wanted: bool
-) -> RunStatus:
-    """Look at a run until it is over, or its run sandbox has ended."""
-    view = runs.look(run, exit_wanted=exit_wanted)
-    show(view)
-    if view.over or view.state == status.LOST:
-        return view
-    news: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    if view.modal.sandbox == "running":
-        threading.Thread(target=_listen, args=(view, news), daemon=True).start()
-    latest: dict[str, StepEvent] = {}
-    ended = False
-    while not view.over and not ended:
-        for event in _collect(news):
-            ended = ended or event is None
-            if isinstance(event, StepEvent):
-                latest[event.step] = event
-        view = status.with_events(runs.reread(view), latest)
-        show(view)
-    view = runs.look(run, exit_wanted=exit_wanted)
-    show(view)
-    return view
-
-
-def _collect(news: queue.SimpleQueue[Event | None]) -> list[Event | None]:
-    """Wait for news, and for those that come close behind."""
+def _collect(news: SimpleQueue[Event | None]) -> list[Event | None]:
+    """Wait for an event, and for those that follow closely."""
     found: list[Event | None] = []
     left = BACKSTOP
-    with contextlib.suppress(queue.Empty):
+    with contextlib.suppress(Empty):
         while left > 0:
             found.append(news.get(timeout=left))
             if found[-1] is None:
-                # The end of the run is not to be waited for any longer.
                 break
             if len(found) == 1:
                 until = time.monotonic() + SETTLE
             left = until - time.monotonic()
     return found
-
-
-def _listen(view: RunStatus, news: queue.SimpleQueue[Event | None]) -> None:
-    """Pass on the run sandbox's events, and None when it has ended."""
-    from modalrun.modal_api import lookup
-
-    assemblers = {"stdout": LineAssembler(), "stderr": LineAssembler()}
-
-    def hear(source: str, text: str) -> None:
-        for line in assemblers[source].feed(text):
-            event = events.read(line)
-            if event is not None:
-                news.put(event)
-
-    # A run without facts has no sandbox that could be "running".
-    assert view.run.metadata is not None
-    try:
-        connection = reaching.connection(view.run.id, view.run.metadata)
-        sandbox: RunningSandbox = lookup.run_sandbox(connection, view.run.metadata)
-        sandbox.watch(hear)
-    except ModalrunError:
-        # The net below still tells of ZenML's record; the last look says what can't be checked.
-        return
-    news.put(None)

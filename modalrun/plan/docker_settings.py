@@ -193,14 +193,15 @@ def _check_fields(docker: Mapping[str, Any], remarks: Remarks) -> None:
             continue
         if name in _NO_EFFECT or name in _ON_BY_DEFAULT:
             reason = _NO_EFFECT.get(name, "the source tree is mounted into the sandbox")
-            remarks.no_effect(name, f": {reason}")
+            remarks.note(f"the Docker setting {name} has no effect: {reason}")
         else:
             reason = _REFUSED.get(name, "this version of modalrun doesn't know it")
             remarks.refuse(f"'{name}': {reason}")
     mount = docker.get("python_package_installer_cache_mount")
     if mount and "type=cache" in mount.replace(" ", "").split(","):
-        remarks.no_effect(
-            "python_package_installer_cache_mount", ": Modal keeps finished layers instead"
+        remarks.note(
+            "the Docker setting python_package_installer_cache_mount has no effect: Modal keeps"
+            " finished layers instead"
         )
     elif mount:
         remarks.refuse(
@@ -217,10 +218,10 @@ def _base(
     if not dockerfile:
         for name in ("build_context_root", "parent_image_build_config"):
             if docker.get(name):
-                remarks.no_effect(name, " without 'dockerfile'")
+                remarks.note(f"the Docker setting {name} has no effect without 'dockerfile'")
         return (FromRegistry(str(parent)) if parent else Slim(python_version)), False
     if parent:
-        remarks.no_effect("parent_image", ": 'dockerfile' has its own FROM")
+        remarks.note("the Docker setting parent_image has no effect: 'dockerfile' has its own FROM")
     path = requirements.resolve_path(str(dockerfile), source_root)
     if remarks.local and not path.is_file():
         remarks.note(f"there is no Dockerfile {path}")
@@ -295,7 +296,8 @@ def _build_options(section: str, config: Mapping[str, Any], remarks: Remarks) ->
         elif value in (None, False) or (name, value) == ("platform", "linux/amd64"):
             continue
         elif name in _HARMLESS_OPTIONS:
-            remarks.no_effect(f"{section}.build_options.{name}", " on Modal")
+            setting = f"{section}.build_options.{name}"
+            remarks.note(f"the Docker setting {setting} has no effect on Modal")
         else:
             remarks.refuse(
                 f"'{section}.build_options.{name}': Modal's builder has no such option; remove"

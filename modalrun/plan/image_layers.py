@@ -29,12 +29,12 @@ _OWN_CHECKOUT = re.compile(r"(-e |--editable).*egg=modalrun")
 
 @dataclass
 class Remarks:
-    """Collect notes for the user, and reasons why Modal can't build an image.
+    """Collect notes for the user, and problems that keep Modal from building an image.
 
     Attributes:
         local: Whether the run is for the local Modal server, which builds no image.
         notes: The notes.
-        problems: The reasons.
+        problems: The problems.
     """
 
     local: bool
@@ -45,12 +45,8 @@ class Remarks:
         """Add a note."""
         self.notes.append(text)
 
-    def no_effect(self, setting: str, reason: str) -> None:
-        """Note that a setting has no effect."""
-        self.note(f"the Docker setting {setting} has no effect{reason}")
-
     def refuse(self, problem: str) -> None:
-        """Add a reason; only a note for the local Modal server."""
+        """Add a problem; it is only a note for the local Modal server."""
         if self.local:
             self.note(f"on Modal this would be refused: {problem}")
         else:

@@ -1,15 +1,15 @@
-"""What the processes of a run tell those who look on, between the lines that users print.
+"""Encode events between the lines of a sandbox's output. Pure.
 
-An event is a line of a sandbox's own output: the ASCII record separator, then a JSON object. So it
-travels with the logs: it comes live, in order, is kept as long as they are, and needs no polling.
-The driver writes the events of its steps to its stdout, and each step's own process that it begins;
-where several steps share one sandbox, the runner says on both streams whose lines follow. Pure.
+An event is a line of output: the ASCII record separator, then a JSON object. So it travels with the
+logs: live, in order, kept as long as they are, without polling. The driver prints the events of its
+steps to its stdout; each step's process prints that it begins; where several steps share one
+sandbox, the runner prints on both streams which step prints next.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 MARK = "\x1e"
@@ -30,25 +30,24 @@ FINAL: frozenset[StepState] = frozenset({"completed", "cached", "failed", "stopp
 
 @dataclass(frozen=True)
 class StepEvent:
-    """The driver's word on one step.
+    """A new state of one step. Times are in seconds since the epoch.
 
     Attributes:
         step: The step's invocation id.
-        state: Its state from now on. "waiting": its sandbox was created before its turn; with
-            `wasted`, that sandbox has ended without having been used. "starting": Modal is being
-            asked for a sandbox. "running" with a sandbox: that is there; see `begun`.
-        at: When, in seconds since the epoch.
-        attempt: Which sandbox of this step it is about, from 1; all retries count.
-        sandbox: Modal's id of that sandbox, once there is one.
+        state: Its new state. "waiting": its sandbox was created early; with `wasted`, that sandbox
+            has ended unused. "starting": Modal is asked for a sandbox. "running" with a sandbox:
+            the sandbox exists; see `begun`.
+        at: When it reached the state.
+        attempt: Number of the attempt, from 1; all retries count.
+        sandbox: Modal's id of the attempt's sandbox.
         gpu: Its GPU as Modal writes it; None for a CPU sandbox.
         cpu: Its CPU cores; None for Modal's default.
         memory: Its memory in MiB; None for Modal's default.
-        exit_code: Of the sandbox, once it has ended.
-        reason: Why it ended as it did, or why it is not run; a sentence. With "retrying" of a step
-            that has sandboxes of its own also what happens next.
-        wasted: Seconds for which a sandbox that was created early waited for its go.
-        began: When its attempt began, where the step's own process says this, or a driver that
-            has come later.
+        exit_code: The sandbox's exit code.
+        reason: Why the attempt ended, or why the step is not run; a sentence. With "retrying" of a
+            step with its own sandbox, also what happens next.
+        wasted: Seconds that a sandbox created early has waited.
+        began: When the attempt began, by the step's process or by a replacement driver.
     """
 
     step: str
@@ -66,18 +65,15 @@ class StepEvent:
 
     @property
     def begun(self) -> bool:
-        """Whether a step that is "running" has begun, so that its time counts.
-
-        A sandbox of a step's own takes seconds to start; ZenML's record begins after that.
-        """
+        """Whether a "running" step has begun; its own sandbox takes seconds to start."""
         return self.state == "running" and (self.sandbox is None or self.began is not None)
 
 
 @dataclass(frozen=True)
 class LinesOf:
-    """What follows on this stream was printed by this step; by no step in particular for None."""
+    """The step that prints the following lines of this stream; None for no step."""
 
-    step: str | None
+    step: str | None = None
 
 
 Event = StepEvent | LinesOf
@@ -85,24 +81,19 @@ _KINDS: dict[str, type[StepEvent] | type[LinesOf]] = {"step": StepEvent, "lines"
 
 
 def line(event: Event) -> str:
-    """An event as a line of output, with its line end."""
-    kind = next(name for name, cls in _KINDS.items() if isinstance(event, cls))
+    """Encode an event as a line of output, with its line feed."""
+    kind = "step" if isinstance(event, StepEvent) else "lines"
     values = {name: value for name, value in asdict(event).items() if value is not None}
     return f"{MARK}{json.dumps({'modalrun': kind, **values})}\n"
 
 
 def read(text: str) -> Event | None:
-    """The event in a line of output; None where a user's program printed the line.
-
-    Fields that a newer modalrun has added are passed over.
-    """
+    """Decode the event in a line of output; None for any other line."""
     if not text.startswith(MARK):
         return None
     try:
-        held: Any = json.loads(text[len(MARK) :])
-        cls = _KINDS[held.pop("modalrun")]
-        known = {f.name for f in fields(cls)}
-        values = {name: value for name, value in held.items() if name in known}
-        return cls(**{"step": None, **values} if cls is LinesOf else values)
+        values: Any = json.loads(text[len(MARK) :])
+        return _KINDS[values.pop("modalrun")](**values)
     except (ValueError, TypeError, KeyError, AttributeError):
+        # A user's program has printed it.
         return None

@@ -1,4 +1,4 @@
-"""Output of a run's sandboxes -> lines, each with the step that printed it. Pure."""
+"""Turn the output of a run's sandboxes into lines, each with the step that printed it. Pure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from modalrun.util.line_assembler import LineAssembler
 
 SYSTEM = "system"
 
+_MAX_HELD = 1_000
+"""Lines that are held back at most until the mode of a run is known."""
+
 
 @dataclass(frozen=True)
 class LogLine:
     """A line that a run printed.
 
     Attributes:
-        step: Whose it is; None for the run's own: the runner's or the driver's.
-        source: "stdout", "stderr", or "system" for Modal's own word and ours.
-        text: As it was printed, without the line feed: nothing in it has been made harmless.
-        time: Seconds since the epoch; None where Modal doesn't say (live streams).
+        step: The step that printed it; None for the runner or the driver.
+        source: "stdout", "stderr", or "system" for lines of Modal's and modalrun's own.
+        text: The raw line without its line feed; nothing in it has been made harmless.
+        time: Seconds since the epoch; None where Modal gives none (live streams).
         sandbox: Modal's id of the sandbox.
-        attempt: Which try of its step, from 1.
+        attempt: Number of the step's attempt, from 1.
     """
 
     step: str | None
@@ -47,33 +50,31 @@ class _Stream:
 
 
 class RunLines:
-    """Puts the streams of a run's sandboxes together; keeps the order within each.
+    """Assemble the streams of a run's sandboxes to lines and events, in order within each stream.
+
+    That a step gets another sandbox is an event, and also a line of source "system".
 
     Attributes:
         run_sandbox: Modal's id of the run sandbox; of several, the last.
-        run_sandboxes: All of them.
-        per_step: Whether each step has a sandbox of its own, and what no step prints is the
-            driver's talk; None until an event says it. Not so where a dynamic pipeline's function
-            prints.
-
-    The run sandbox's streams also carry events (`modalrun.run.events`): those come out as what
-    they are, in their place. That a step gets another sandbox is also a line of source "system".
+        run_sandboxes: The ids of all run sandboxes.
+        per_step: Whether each step has its own sandbox, so that lines of no step are the driver's;
+            None until an event tells. False where a dynamic pipeline's function prints.
     """
 
     def __init__(self, run_sandbox: str, earlier: Sequence[str] = ()) -> None:
         """
         Args:
-            run_sandbox: Modal's id of the run sandbox. Of a step sandbox only the
-                word is believed that its step begins.
-            earlier: Those that a run had before it was resumed.
+            run_sandbox: Modal's id of the run sandbox. Events count only in its output; in a step
+                sandbox's output, only the one that the step begins.
+            earlier: The run sandboxes before the run was resumed.
         """
         self.run_sandbox = run_sandbox
         self.run_sandboxes = {*earlier, run_sandbox}
+        self.per_step: bool | None = None
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
         self._attempts: dict[str, int] = {}
         self._begun_in: set[str] = set()
-        self.per_step: bool | None = None
         self._shared = False
 
     @property
@@ -81,96 +82,87 @@ class RunLines:
         """The ids of the step sandboxes that events have named so far."""
         return list(self._steps)
 
-    def name(self, sandbox: str, step: str, attempt: int) -> None:
-        """From now on, what a sandbox prints belongs to this try of a step."""
+    def assign(self, sandbox: str, step: str, attempt: int) -> None:
+        """Assign the output of a sandbox to an attempt of a step."""
         self.per_step = not self._shared
         self._steps[sandbox] = (step, attempt)
 
-    def succeed(self, run_sandbox: str) -> None:
-        """Another driver has taken over, in a run sandbox of its own."""
+    def add_run_sandbox(self, run_sandbox: str) -> None:
+        """Add the run sandbox of a replacement driver."""
         self.run_sandboxes.add(run_sandbox)
         self.run_sandbox = run_sandbox
 
     def feed(self, sandbox: str, source: str, text: str, time: float | None = None) -> list[Item]:
-        """The lines and events that a piece of a stream completes."""
+        """Return the lines and events that a piece of a stream completes."""
         stream = self._streams.setdefault((sandbox, source), _Stream())
         stream.time = time
-        items: list[Item] = []
-        for line in stream.assembler.feed(text):
-            items += self._items(stream, sandbox, source, line)
-        return items
+        lines = stream.assembler.feed(text)
+        return [item for line in lines for item in self._items(stream, sandbox, source, line)]
 
     def end(self, sandbox: str, source: str) -> list[Item]:
-        """What is left of a stream whose last line has no line feed."""
-        stream = self._streams.pop((sandbox, source), _Stream())
-        return [
-            item
-            for line in stream.assembler.flush()
-            for item in self._items(stream, sandbox, source, line)
-        ]
+        """Return the rest of a stream whose last line has no line feed."""
+        return self._flush(self._streams.pop((sandbox, source), _Stream()), sandbox, source)
 
     def end_all(self) -> list[Item]:
-        """What is left of all streams."""
+        """Return the rest of all streams."""
         return [
             item for sandbox, source in list(self._streams) for item in self.end(sandbox, source)
         ]
 
     def note(self, sandbox: str, source: str, text: str) -> list[Item]:
-        """A line of our own about a stream, after what that stream has left unfinished."""
+        """Return the rest of a stream, then a line of our own about it."""
         stream = self._streams.setdefault((sandbox, source), _Stream())
-        items = [
-            item
-            for line in stream.assembler.flush()
-            for item in self._items(stream, sandbox, source, line)
-        ]
-        return [*items, self._line(stream, sandbox, SYSTEM, text)]
+        rest = self._flush(stream, sandbox, source)
+        return [*rest, self._line(stream, sandbox, SYSTEM, text)]
+
+    def _flush(self, stream: _Stream, sandbox: str, source: str) -> list[Item]:
+        lines = stream.assembler.flush()
+        return [item for line in lines for item in self._items(stream, sandbox, source, line)]
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
         if events.MARK in text and (begun := self._begun(sandbox, text)):
             return [begun]
-        if sandbox not in self.run_sandboxes or events.MARK not in text:
-            return [self._line(stream, sandbox, source, text)]
-        before, event = _event_in(text)
+        before, event = text, None
+        if sandbox in self.run_sandboxes:
+            before, event = _split_event(text)
         if event is None:
             return [self._line(stream, sandbox, source, text)]
         items: list[Item] = [self._line(stream, sandbox, source, before)] if before else []
         if isinstance(event, LinesOf):
             # The run sandbox runs steps itself.
             stream.step, self.per_step, self._shared = event.step, False, True
-        elif event.sandbox is not None:
-            self.name(event.sandbox, event.step, event.attempt)
+            return [*items, event]
+        if event.sandbox is not None:
+            self.assign(event.sandbox, event.step, event.attempt)
         elif event.state == "starting":
             self.per_step = not self._shared
         elif event.state == "running":
-            # The run sandbox runs this step itself.
             self.per_step = False
             self._attempts[event.step] = event.attempt
-        # What the runner retries in its own process it says itself.
-        if isinstance(event, StepEvent) and event.state == "retrying" and self._is_apart(event):
-            items.append(self._told(stream, event))
+        if event.state == "retrying" and (retry := self._retry_line(stream, event)):
+            items.append(retry)
         return [*items, event]
 
-    def _is_apart(self, event: StepEvent) -> bool:
-        return bool(self.per_step) or (event.step, event.attempt) in self._steps.values()
-
     def _begun(self, sandbox: str, text: str) -> StepEvent | None:
-        """A step's own word that it begins, which its process says before the user's code runs."""
+        """Return the event that a step's process prints before the user's code runs."""
         step, attempt = self._steps.get(sandbox, (None, 1))
         event = events.read(text) if step is not None and sandbox not in self._begun_in else None
         if not isinstance(event, StepEvent) or (event.step, event.state) != (step, "running"):
             return None
         self._begun_in.add(sandbox)
-        # No more of it is believed than whose it is: the user's code can print such a line too.
+        # The user's code can print such a line too, so only the time is taken from it.
         return StepEvent(event.step, "running", event.at, attempt, sandbox=sandbox, began=event.at)
 
-    def _told(self, stream: _Stream, event: StepEvent) -> LogLine:
-        """The driver's word on a step, as a line of that step."""
+    def _retry_line(self, stream: _Stream, event: StepEvent) -> LogLine | None:
+        """Return a line about a retry; None in a shared sandbox, whose runner prints its own."""
+        attempt = (event.step, event.attempt)
+        sandbox = next((box for box, of in self._steps.items() if of == attempt), None)
+        if sandbox is None and not self.per_step:
+            return None
         text = f"modalrun: {event.reason or 'It is started again.'}"
-        sandbox = next(
-            (s for s, of in self._steps.items() if of == (event.step, event.attempt)),
-            self.run_sandbox,
+        return LogLine(
+            event.step, SYSTEM, text, stream.time, sandbox or self.run_sandbox, event.attempt
         )
-        return LogLine(event.step, SYSTEM, text, stream.time, sandbox, event.attempt)
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
         step, attempt = self._steps.get(sandbox, (stream.step, 1))
@@ -179,8 +171,8 @@ class RunLines:
         return LogLine(step, source, text, stream.time, sandbox, attempt)
 
 
-def _event_in(text: str) -> tuple[str, events.Event | None]:
-    """The event that a line ends with, and what was printed before it without a line feed."""
+def _split_event(text: str) -> tuple[str, events.Event | None]:
+    """Split off the event that a line ends with; a print without a line feed may precede it."""
     at = text.find(events.MARK)
     while at >= 0:
         event = events.read(text[at:])
@@ -191,15 +183,15 @@ def _event_in(text: str) -> tuple[str, events.Event | None]:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which lines are to be shown.
+class LineFilter:
+    """Which lines are shown.
 
     Attributes:
         steps: Names of steps, with `*`, `?` and `[...]`; empty for all.
         sources: Of "stdout", "stderr" and "system"; empty for all.
-        since: Seconds since the epoch; lines whose time is not known pass.
+        since: Seconds since the epoch; lines without a time pass.
         until: The same.
-        search: A text that the line holds.
+        search: A text that the line contains.
         driver: The driver's own lines instead of the steps'.
     """
 
@@ -210,68 +202,60 @@ class Wanted:
     search: str = ""
     driver: bool = False
 
-    def takes(self, line: LogLine, *, per_step: bool) -> bool:
-        """Whether a line is to be shown.
+    def accepts(self, line: LogLine, *, per_step: bool) -> bool:
+        """Return whether a line is shown.
 
-        In `per_step` mode what the driver says is for `driver` only; in `pipeline` mode what no
-        step printed may be why none ran, and is shown.
+        In `per_step` mode, lines of no step are the driver's and need `driver`. In `pipeline` mode
+        they may explain why no step ran, and are shown.
         """
         return (
-            self._takes_step(line, per_step=per_step)
+            self._accepts_step(line, per_step=per_step)
             and (not self.sources or line.source in self.sources)
-            and self._takes_time(line.time)
+            and (line.time is None or self.since is None or line.time >= self.since)
+            and (line.time is None or self.until is None or line.time < self.until)
             and self.search in line.text
         )
 
-    def _takes_step(self, line: LogLine, *, per_step: bool) -> bool:
+    def _accepts_step(self, line: LogLine, *, per_step: bool) -> bool:
         if line.step is None:
             return self.driver or (not self.steps and (not per_step or line.source == SYSTEM))
         if self.driver:
-            # That a step is started again is the driver's word, too.
+            # The driver's line about a retry.
             return line.source == SYSTEM
         return any(fnmatchcase(line.step, name) for name in self.steps or ("*",))
 
-    def _takes_time(self, moment: float | None) -> bool:
-        if moment is None:
-            return True
-        after = self.since is None or moment >= self.since
-        return after and (self.until is None or moment < self.until)
 
-
-class Choice:
-    """Picks the wanted lines; holds back what no step printed until the mode is known.
+class LineSelection:
+    """Apply a filter; hold lines of no step back until the mode of the run is known.
 
     Attributes:
-        spoken: The steps that have printed something so far, wanted or not.
-        told: Why steps are not run, as events say; sentences.
+        printed: The steps that have printed anything so far.
+        not_run: Why steps are not run, by step; sentences.
     """
 
-    def __init__(self, wanted: Wanted, lines: RunLines) -> None:
-        self.spoken: set[str] = set()
-        self.told: dict[str, str] = {}
-        self._wanted = wanted
+    def __init__(self, line_filter: LineFilter, lines: RunLines) -> None:
+        self.printed: set[str] = set()
+        self.not_run: dict[str, str] = {}
+        self._filter = line_filter
         self._lines = lines
         self._held: list[LogLine] = []
 
-    def of(self, items: Sequence[Item]) -> list[LogLine]:
-        """Those among these items, and those held back, that are to be shown now."""
+    def select(self, items: Sequence[Item]) -> list[LogLine]:
+        """Return the lines to show now, of these items and of those held back."""
         for item in items:
             if isinstance(item, LogLine):
                 self._held.append(item)
                 if item.step is not None:
-                    self.spoken.add(item.step)
+                    self.printed.add(item.step)
             elif isinstance(item, StepEvent) and item.reason and item.state == "not run":
-                self.told[item.step] = item.reason
-        # A run whose start goes wrong says much before its first event, if there is one.
-        if self._lines.per_step is None and len(self._held) < _MOST_HELD:
+                self.not_run[item.step] = item.reason
+        # A run that fails to start may print much and never an event.
+        if self._lines.per_step is None and len(self._held) < _MAX_HELD:
             return []
         return self.rest()
 
     def rest(self) -> list[LogLine]:
-        """What is left to be shown when nothing more comes."""
+        """Return the lines to show when nothing more comes."""
         held, self._held = self._held, []
         per_step = bool(self._lines.per_step)
-        return [line for line in held if self._wanted.takes(line, per_step=per_step)]
-
-
-_MOST_HELD = 1_000
+        return [line for line in held if self._filter.accepts(line, per_step=per_step)]

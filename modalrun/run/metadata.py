@@ -1,4 +1,4 @@
-"""What ZenML keeps with a run and its steps, so that others find their sandboxes. Pure."""
+"""Encode what ZenML stores with a run and its steps, so that others find their sandboxes. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from modalrun.run.run_plan import Target
 
 PREFIX = "modalrun_"
-"""Before the name of each field, as the key of ZenML's metadata."""
+"""Prefix of each field in the keys of ZenML's metadata."""
 
-F = TypeVar("F", "RunMetadata", "StepMetadata", "Announced")
+M = TypeVar("M", "RunMetadata", "StepMetadata", "Announced")
 
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """Stored with a run as soon as its run sandbox exists.
+    """Metadata of a run, stored as soon as its run sandbox exists.
 
     Attributes:
         target: "modal" or "local".
@@ -30,11 +30,10 @@ class RunMetadata:
         gpu: The run sandbox's GPU; None for a CPU sandbox.
         cpu: Its CPU cores; None for Modal's default.
         memory: Its memory in MiB; None for Modal's default.
-        regions: The regions it was asked for, separated by commas; None for any.
-        workspace: The Modal workspace that its settings name; None where they name none.
-        stop_requested: Whether somebody has asked its driver to stop: what runs may finish.
-        earlier: The run sandboxes that it has had before this one, oldest first, separated by
-            commas; None where this is the first.
+        regions: The regions requested, separated by commas; None for any.
+        workspace: The Modal workspace that the settings name, if any.
+        stop_requested: Whether the driver was asked to stop; running steps may finish.
+        earlier: The run sandboxes before this one, oldest first, separated by commas.
     """
 
     target: Target
@@ -61,13 +60,13 @@ class RunMetadata:
 
 @dataclass(frozen=True)
 class Announced:
-    """Stored with a run whose run sandbox is long in coming, before there are `RunMetadata`.
+    """Metadata of a run whose run sandbox takes long to create, stored before `RunMetadata`.
 
     Attributes:
         target: "modal" or "local".
         app: The name of the Modal app.
         environment: The Modal environment; None for the default one.
-        withdrawn: Whether the process that submitted the run has given it up, with all it created.
+        withdrawn: Whether the submitting process has cancelled the run and all it created.
     """
 
     target: Target
@@ -78,17 +77,17 @@ class Announced:
 
 @dataclass(frozen=True)
 class StepMetadata:
-    """Stored with each attempt of a step in `per_step` mode.
+    """Metadata of a step's attempt in `per_step` mode.
 
     Attributes:
         sandbox_id: Its sandbox.
         gpu: The sandbox's GPU; None for a CPU sandbox.
         cpu: Its CPU cores; None for Modal's default.
         memory: Its memory in MiB; None for Modal's default.
-        regions: The regions it was asked for, separated by commas; None for any.
-        exit_code: Of the sandbox, where the driver saw its end.
-        exit_reason: Why it ended as it did, where that is not "completed".
-        infrastructure_retries: How often it was started again for reasons that are not the user's.
+        regions: The regions requested, separated by commas; None for any.
+        exit_code: The sandbox's exit code, if the driver saw its end.
+        exit_reason: Why it ended, if not "completed".
+        infrastructure_retries: How often infrastructure failures have restarted it.
     """
 
     sandbox_id: str
@@ -101,29 +100,20 @@ class StepMetadata:
     infrastructure_retries: int | None = None
 
 
-def to_metadata(facts: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:
-    """Facts as ZenML's metadata; what is None is left out, since ZenML has no such value."""
-    values = {f.name: getattr(facts, f.name) for f in fields(facts)}
+def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:
+    """Encode metadata for ZenML; None values are left out, since ZenML has none."""
+    values = {f.name: getattr(metadata, f.name) for f in fields(metadata)}
     return {f"{PREFIX}{name}": value for name, value in values.items() if value is not None}
 
 
-def from_metadata(cls: type[F], metadata: Mapping[str, Any]) -> F | None:
-    """The facts in a run's or a step's metadata; None where modalrun stored none.
-
-    Facts that a newer modalrun has added are passed over.
-    """
-    return from_json(
-        cls,
-        {
-            name.removeprefix(PREFIX): value
-            for name, value in metadata.items()
-            if name.startswith(PREFIX)
-        },
-    )
+def from_metadata(cls: type[M], metadata: Mapping[str, Any]) -> M | None:
+    """Decode ZenML's metadata; None where modalrun stored none of this kind."""
+    own = {k.removeprefix(PREFIX): v for k, v in metadata.items() if k.startswith(PREFIX)}
+    return from_json(cls, own)
 
 
-def from_json(cls: type[F], values: Mapping[str, Any]) -> F | None:
-    """Facts from their fields by name, as `dataclasses.asdict` gives them; None if some lack."""
+def from_json(cls: type[M], values: Mapping[str, Any]) -> M | None:
+    """Decode metadata from its fields by name; None if a required one is missing."""
     known = {f.name for f in fields(cls)}
     try:
         return cls(**{name: value for name, value in values.items() if name in known})

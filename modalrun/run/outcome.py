@@ -1,4 +1,4 @@
-"""How a run ended, from what Modal and ZenML say. Pure."""
+"""Describe the outcome of a run: its exit code, headline and steps. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
 from modalrun.run.progress import StepProgress
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
+PAUSED = "paused"
+"""ZenML's status of a dynamic pipeline's run that waits for an answer, without a sandbox."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run as a user sees it.
+    """The outcome of a run for a user.
 
     Attributes:
-        exit_code: design.md, section 5.
+        exit_code: See design.md, section 5.
         headline: One sentence.
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
         run_id: ZenML's run id.
-        accepted: Whether this is not an end: the run goes on and nobody waits for it.
+        accepted: Whether the run goes on and the command does not wait for it.
     """
 
     exit_code: int
@@ -32,7 +35,7 @@ class Outcome:
 
 
 def all_cached(run_id: str, url: str | None, steps: Sequence[str]) -> Outcome:
-    """The end of a run whose steps were all in ZenML's cache."""
+    """Return the outcome of a run whose steps were all in ZenML's cache."""
     details = [("run", run_id), *([("zenml", url)] if url else [])]
     return Outcome(
         0,
@@ -42,15 +45,11 @@ def all_cached(run_id: str, url: str | None, steps: Sequence[str]) -> Outcome:
     )
 
 
-PAUSED = "paused"
-"""ZenML's word for a dynamic pipeline's run that waits for somebody, and needs no sandbox."""
+def answer_commands(run_id: str, mode: str) -> tuple[str, str]:
+    """Return the commands that answer a paused run and resume it.
 
-
-def answers(run_id: str, mode: str) -> tuple[str, str]:
-    """The commands by which somebody answers what a paused run asks, and goes on with it.
-
-    ZenML's own goes on with the stack's orchestrator, whichever that is. modalrun can where it has
-    kept how: in `per_step` mode.
+    Only in `per_step` mode does modalrun keep what it needs to resume a run; ZenML resumes any
+    run with its stack's orchestrator.
     """
     resume = "modalrun" if mode == "per_step" else "zenml pipeline runs"
     return (
@@ -59,13 +58,13 @@ def answers(run_id: str, mode: str) -> tuple[str, str]:
     )
 
 
-def verdict(
+def exit_code_and_headline(
     end: SandboxExit, status: str, failed_steps: list[str], timeout: int
 ) -> tuple[int, str]:
-    """The exit code and the sentence for the end of a run.
+    """Return the exit code and the headline of a run that has ended.
 
-    ZenML's record wins where it says that the run completed: its steps are done and their
-    artifacts stored, whatever happened to the sandbox afterwards.
+    ZenML's record wins where it is "completed": the steps are done and their artifacts stored,
+    whatever happened to the sandbox afterwards.
 
     Args:
         end: How the run sandbox ended.
@@ -74,9 +73,8 @@ def verdict(
         timeout: The sandbox's timeout in seconds.
     """
     if status == "completed":
-        code = end.exit_code
         completed = end.kind is ExitKind.COMPLETED
-        suffix = "" if completed else f" (its sandbox exited with {code} afterwards)"
+        suffix = "" if completed else f" (its sandbox exited with {end.exit_code} afterwards)"
         return 0, f"Run completed{suffix}."
     if status == PAUSED and end.kind is ExitKind.COMPLETED:
         return 0, "Run paused: it waits for somebody's answer."

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Literal
 
-from modalrun.errors import ConnectionLostError, RunStoppedError
+from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.outcome import PAUSED, answers, verdict
+from modalrun.run.outcome import PAUSED, answer_commands, exit_code_and_headline
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
@@ -136,7 +136,7 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
         )
         return run.status, False, (Note(text),)
     if run.status == PAUSED and modal.sandbox != "running":
-        return run.status, True, (Note(WAITS, answers(run.id, run.metadata.mode)),)
+        return run.status, True, (Note(WAITS, answer_commands(run.id, run.metadata.mode)),)
     if modal.sandbox == "unknown":
         text = f"Whether the run sandbox still runs could not be checked: {modal.problem}"
         return run.status, False, (Note(text),)
@@ -166,19 +166,17 @@ def _ended(modal: SandboxState) -> str:
 
 def _end(
     run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState
-) -> tuple[int | None, str | None]:
+) -> tuple[int | None, str]:
     """Return the exit code and the headline of a run that is over."""
     failed = [step.name for step in steps if step.status == "failed"]
     timeout = run.metadata.timeout if run.metadata else 0
-    if modal.end is not None:
-        return verdict(modal.end, run.status, failed, timeout)
-    if run.status in {"completed", PAUSED}:
-        return verdict(read_exit(EXIT_COMPLETED), run.status, failed, timeout)
-    if run.status == "stopped":
-        return verdict(read_exit(EXIT_TERMINATED), run.status, failed, timeout)
-    code, headline = verdict(read_exit(EXIT_FAILED), run.status, failed, timeout)
-    # Without Modal's word, a failure may as well have been a timeout or a termination.
-    return (None if modal.sandbox == "not asked" and run.metadata else code), headline
+    recorded = {"completed": EXIT_COMPLETED, PAUSED: EXIT_COMPLETED, "stopped": EXIT_TERMINATED}
+    end = modal.end or read_exit(recorded.get(run.status, EXIT_FAILED))
+    code, headline = exit_code_and_headline(end, run.status, failed, timeout)
+    if code == RunFailedError.exit_code and modal.sandbox == "not asked" and run.metadata:
+        # Only Modal knows whether a failure was a timeout or a termination.
+        return None, headline
+    return code, headline
 
 
 def with_events(status: RunStatus, events: Mapping[str, StepEvent]) -> RunStatus:

@@ -14,7 +14,7 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.observe.attach import RunObserver
+from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
 from modalrun.plan.model import Plan
 from modalrun.plan.stack import wrong_stack

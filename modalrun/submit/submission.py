@@ -16,7 +16,10 @@ from typing import Any
 from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
-from modalrun.observe.attach import OnInterrupt, RunHandle, RunObserver, StopRun
+from modalrun.observe.attach import StopRun
+from modalrun.observe.handle import RunHandle, RunObserver
+from modalrun.observe.interrupt_prompt import OnInterrupt
+from modalrun.observe.outcome import accepted
 from modalrun.plan.docker_settings import dockerignore
 from modalrun.run.manifest import Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
@@ -55,8 +58,7 @@ def submit(
     Raises:
         ModalrunError: The run was not created, or its end is not known. A run that fails is an
             outcome, not an error.
-        KeyboardInterrupt, Interrupted: A signal ended the submission; the observer has got what
-            became of the run.
+        KeyboardInterrupt, Interrupted: A signal ended the submission or the following.
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
     spec = prepare.with_source_root(spec)
@@ -89,7 +91,7 @@ def submit(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
         with interrupts.deferred(), redirect_stdout(sys.stderr):
-            return attach.accepted(handle)
+            return accepted(handle)
 
 
 def _prepare(spec: RunSpec, observer: RunObserver, max_cost: Decimal | None) -> Job:

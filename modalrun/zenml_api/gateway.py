@@ -1,4 +1,4 @@
-"""Describe the functions on ZenML that submit and control call, so that tests can pass a fake.
+"""Describe the functions on ZenML that other packages call, so that tests can pass a fake.
 
 Importing this module does not import ZenML; `zenml_gateway` does.
 """
@@ -6,8 +6,9 @@ Importing this module does not import ZenML; `zenml_gateway` does.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modalrun.plan.image_recipe import RegistryCredentials
@@ -41,6 +42,26 @@ class ZenMLGateway(Protocol):
 
     def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         """Read the run's record and those of all steps, parents before children."""
+
+    def matching_runs(self, text: str) -> list[RunRecord]:
+        """Return the runs with this name, or with an id that is or starts like this."""
+
+    def newest_runs(
+        self,
+        *,
+        limit: int,
+        states: Sequence[str] = (),
+        pipeline: str | None = None,
+        since: datetime | None = None,
+        everybodys: bool = False,
+    ) -> list[RunRecord]:
+        """Return the newest runs of the active project, newest first."""
+
+    def step_names(self, run_id: str) -> tuple[str, ...] | None:
+        """Return the names of all steps; None for a dynamic pipeline, which may add some."""
+
+    def step_attempts(self, runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
+        """Return every attempt of the steps of several runs, by run id."""
 
     def unfinished_steps(self, run_id: str) -> tuple[str, ...]:
         """Return the names of the steps that are recorded as unfinished."""

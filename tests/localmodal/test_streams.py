@@ -18,10 +18,11 @@ from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.log_buffer import OutputChunk
 from modalrun.modal_api.log_streams import OutputStreams
+from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream
-from modalrun.observe.logs import Request, Whereabouts, read
+from modalrun.observe.logs import LogRequest, read
 from modalrun.run.events import StepEvent
-from modalrun.run.log_lines import Item, LogLine, Wanted
+from modalrun.run.log_lines import Item, LineFilter, LogLine
 from modalrun.run.sandbox_exit import read_exit
 
 from .proxy import CuttingProxy
@@ -110,7 +111,9 @@ def test_what_the_next_driver_tells_is_read_on_without_what_was_read_before(
         assert resumed.wait(60)
         return second.object_id
 
-    follower = LogStream(connection(sdk, None, monkeypatch), first.object_id, successor=successor)
+    follower = LogStream(
+        OutputStreams(connection(sdk, None, monkeypatch)), first.object_id, successor=successor
+    )
     seen: list[Item] = []
     items = iter(follower)
     first.stdin.write(f"load {old.object_id}\n")
@@ -139,7 +142,7 @@ def test_step_sandboxes_join_as_the_driver_names_them(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = sdk.create(sys.executable, "-c", DRIVER)
-    follower = LogStream(connection(sdk, None, monkeypatch), run.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), run.object_id)
     items = iter(follower)
     seen: list[Item] = []
     for step, gpu in (("load", None), ("train", "T4")):
@@ -178,7 +181,7 @@ out.write(b"no line feed \xe2\x82")
 
 def test_any_bytes(sdk: Sdk, backend: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create(sys.executable, "-c", ANYTHING, **backend)
-    follower = LogStream(connection(sdk, None, monkeypatch), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
     first, *lines = [i.text for batch in follower for i in batch if isinstance(i, LogLine)]
     assert first == "nul \0 and \ufffd\ufffd broken\r10%\r20%"
     start = lines.index("0")
@@ -197,7 +200,7 @@ def test_a_server_that_dies_and_comes_back(
 ) -> None:
     monkeypatch.setenv("MODALRUN_LOCAL_STATE", str(sdk.info.state_dir))
     box = sdk.create("sh", "-c", "echo one; read x; echo two", gpu=gpu)
-    follower = LogStream(Connection("local"), box.object_id)
+    follower = LogStream(OutputStreams(Connection("local")), box.object_id)
     items = iter(follower)
     assert [item.text for item in next(items) if isinstance(item, LogLine)] == ["one"]
     os.kill(sdk.info.pid, signal.SIGKILL)
@@ -220,7 +223,7 @@ def test_watch_to_the_end(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_closing_while_nothing_comes(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create("sh", "-c", "echo here; read x")
-    follower = LogStream(connection(sdk, None, monkeypatch), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
     items = iter(follower)
     assert next(items)
     threading.Timer(0.1, follower.close).start()
@@ -228,7 +231,9 @@ def test_closing_while_nothing_comes(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_sandbox_that_nobody_knows(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
-    follower = LogStream(connection(sdk, None, monkeypatch), "sb-0123456789012345678901")
+    follower = LogStream(
+        OutputStreams(connection(sdk, None, monkeypatch)), "sb-0123456789012345678901"
+    )
     (line, *_) = [item for batch in follower for item in batch]
     assert isinstance(line, LogLine) and line.source == "system"
     assert {type(error) for error in follower.errors} == {NotFoundError}
@@ -249,7 +254,9 @@ def test_what_the_worker_no_longer_has_comes_from_the_history(
     box.wait()
     # The worker still has "6\nline 7\nline 8\nline 9\n".
     script(sdk, retained=23)
-    note, *lines = lines_of(LogStream(connection(sdk, None, monkeypatch), box.object_id))
+    note, *lines = lines_of(
+        LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+    )
     assert note.startswith("[modalrun: 40 bytes of stdout are no longer in Modal's live stream")
     assert lines == [f"line {n}" for n in range(1, 10)]
 
@@ -257,7 +264,7 @@ def test_what_the_worker_no_longer_has_comes_from_the_history(
 @pytest.mark.parametrize("status", ["NOT_FOUND", "FAILED_PRECONDITION"])
 def test_a_worker_that_is_gone(sdk: Sdk, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create("sh", "-c", "echo one; read x; echo two; printf three")
-    follower = LogStream(connection(sdk, None, monkeypatch), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
     items = iter(follower)
     assert [i.text for i in next(items) if isinstance(i, LogLine)] == ["one"]
     rule = {"rpc": "SandboxStdioReadV2", "times": None}
@@ -266,7 +273,9 @@ def test_a_worker_that_is_gone(sdk: Sdk, status: str, monkeypatch: pytest.Monkey
     box.stdin.drain()
     assert [i.text for b in items for i in b if isinstance(i, LogLine)] == ["two", "three"]
     # And for somebody who only comes now.
-    assert lines_of(LogStream(connection(sdk, None, monkeypatch), box.object_id)) == [
+    assert lines_of(
+        LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+    ) == [
         "one",
         "two",
         "three",
@@ -285,19 +294,19 @@ def test_the_history_of_a_run_in_order_of_time(sdk: Sdk, monkeypatch: pytest.Mon
     run.stdin.write_eof()
     run.stdin.drain()
     run.wait()
-    place = Whereabouts(
+    place = LogSource(
         "run",
         run.object_id,
         connection(sdk, None, monkeypatch),
         running=False,
         since=time.time() - 60,
     )
-    lines = [line for batch in read(place, Request(Wanted()), print) for line in batch]
+    lines = [line for batch in read(place, LogRequest(LineFilter()), print) for line in batch]
     for name in names:
         assert [i.text for i in lines if i.step == name] == [f"{name} {n}" for n in range(30_000)]
     times = [line.time for line in lines if line.time is not None]
     assert len(times) == len(lines) == 60_000 and times == sorted(times)
-    newest = read(place, Request(Wanted(steps=("tr*",)), tail=2), print)
+    newest = read(place, LogRequest(LineFilter(steps=("tr*",)), tail=2), print)
     assert [line.text for batch in newest for line in batch] == ["train 29998", "train 29999"]
-    driver = read(place, Request(Wanted(driver=True)), print)
+    driver = read(place, LogRequest(LineFilter(driver=True)), print)
     assert [line.text for batch in driver for line in batch] == ["talk"] * 2

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from modalrun.errors import ModalrunError
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd
 from modalrun.modal_api.termination import RunSandboxes
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
+from modalrun.run.log_lines import LogLine
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import CreatedRun, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
+from modalrun.run.sandbox_exit import SandboxExit, read_exit
+from modalrun.run.status import SandboxState
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 if TYPE_CHECKING:
@@ -51,6 +57,9 @@ class FakeObserver:
         self.lines: list[str] = []
         self.phases: list[str] = []
         self.on_line: Callable[[str], None] = lambda _: None
+        self.output: list[str] = []
+        self.questions: list[str | None] = []
+        self.reader_gone = False
 
     def phase(self, text: str) -> None:
         self.phases.append(text)
@@ -63,9 +72,13 @@ class FakeObserver:
 
     def event(self, *_: Any) -> None: ...
 
-    def line(self, *_: Any) -> None: ...
+    def line(self, line: LogLine) -> None:
+        if self.reader_gone:
+            raise BrokenPipeError
+        self.output.append(line.text)
 
-    def question(self, text: str | None) -> None: ...
+    def question(self, text: str | None) -> None:
+        self.questions.append(text)
 
 
 class FakeConnection(Connection):
@@ -86,9 +99,59 @@ class FakeSandbox(RunningSandbox):
         self.app_id = "ap-1"
         self.gpu = gpu
 
+        self._end: SimpleQueue[SandboxExit | ModalrunError] = SimpleQueue()
+
     @property
     def url(self) -> str | None:
         return None
+
+    def finish(self, end: int | ModalrunError) -> None:
+        """End with an exit code, or with an error of those who wait."""
+        self._end.put(read_exit(end) if isinstance(end, int) else end)
+
+    def wait(self) -> SandboxExit:
+        end = self._end.get()
+        if isinstance(end, ModalrunError):
+            raise end
+        return end
+
+
+class FakeStreams:
+    """Live streams of sandboxes: what was fed to them, until each sandbox that was added ends."""
+
+    def __init__(self) -> None:
+        self.added: list[str] = []
+        self._open = 0
+        self._items: SimpleQueue[OutputChunk | StreamEnd | None] = SimpleQueue()
+
+    def feed(self, sandbox: str, text: str, source: str = "stdout", **more: Any) -> None:
+        self._items.put(OutputChunk(sandbox, source, text, **more))
+
+    def end(self, sandbox: str, error: ModalrunError | None = None) -> None:
+        for source in ("stdout", "stderr"):
+            self._items.put(StreamEnd(sandbox, source, error))
+
+    def add(self, sandbox: str, *, skip: Mapping[Any, int] | None = None) -> None:
+        self.added.append(sandbox)
+        self._open += 2
+
+    def hold(self) -> None:
+        self._open += 1
+
+    def release(self) -> None:
+        self._items.put(StreamEnd("", ""))
+
+    def close(self) -> None:
+        self._items.put(None)
+
+    def __iter__(self) -> Iterator[list[OutputChunk | StreamEnd]]:
+        while self._open:
+            item = self._items.get()
+            if item is None:
+                return
+            if item.sandbox:
+                yield [item]
+            self._open -= isinstance(item, StreamEnd)
 
 
 class FakeSandboxes(RunSandboxes):
@@ -143,6 +206,8 @@ class FakeModal(ModalGateway):
         self.request: dict[str, Any] = {}
         self.on_create: Callable[[dict[str, Any]], None] = lambda _: None
         self.app: str | None = "ap-1"
+        self.streams = FakeStreams()
+        self.state = SandboxState("running")
         self.needs: AccountNeeds | None = None
         self.credentials: tuple[str, str] | None = None
 
@@ -192,12 +257,21 @@ class FakeModal(ModalGateway):
     def app_id(self, connection: Connection, name: str, environment: str | None) -> str | None:
         return self.app
 
+    def log_streams(self, connection: Connection) -> Any:
+        return self.streams
+
+    def sandbox_state(self, run_id: str, metadata: Any, connect: Callable[[], Connection]) -> Any:
+        self.effects.add("ask Modal")
+        return self.state
+
 
 class FakeZenML:
     """ZenML with one run: a `ZenMLGateway`.
 
     Attributes:
         run: The run's record; `read_run` returns it.
+        steps: The records of its steps.
+        others: Other runs, newest first.
         on_read: Called at each `read_run`, before it returns.
         metadata: What was stored with the run.
         created: The placeholder run.
@@ -210,6 +284,8 @@ class FakeZenML:
     def __init__(self, effects: Effects, status: str = "running") -> None:
         self.effects = effects
         self.run = RunRecord(RUN_ID, "a-run", "training", status, NOW)
+        self.steps: tuple[StepRecord, ...] = ()
+        self.others: list[RunRecord] = []
         self.on_read: Callable[[], None] = lambda: None
         self.metadata: dict[str, Any] = {}
         self.created = CreatedRun(RUN_ID, "a-run", None, {"ZENML_STORE_API_TOKEN": "secret"})
@@ -249,7 +325,7 @@ class FakeZenML:
     def finalize_run(self, run_id: str, reason: str, *, stopped: bool = False) -> bool:
         self.effects.add("finalize run")
         self.reasons.append(reason)
-        if self.run.finished:
+        if self.run.finished or (self.run.status == "paused" and not stopped):
             return False
         ends_stopped = stopped or self.run.status == "stopping"
         self.run = replace(self.run, status="stopped" if ends_stopped else "failed")
@@ -260,7 +336,14 @@ class FakeZenML:
         return self.run
 
     def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
-        return self.run, ()
+        self.effects.add("read run and steps")
+        return self.run, self.steps
+
+    def matching_runs(self, text: str) -> list[RunRecord]:
+        return [run for run in (self.run, *self.others) if run.id.startswith(text)]
+
+    def newest_runs(self, *, limit: int, **_: Any) -> list[RunRecord]:
+        return [self.run, *self.others][:limit]
 
     def read_manifest(self, run_id: str) -> RunManifest | None:
         return self.manifest

@@ -111,17 +111,17 @@ def test_what_can_be_done_with_the_run_spec_that_is_there(
     path = tmp_path / "a b.yaml"
     path.write_text(spec)
 
-    there = init_project._there(path)
+    existing = init_project._read_spec(path)
 
-    assert there is not None
+    assert existing is not None
     words, command = following
-    assert init_project._to_run(there, Path("a b.yaml")) == [
+    assert init_project._to_run(existing, Path("a b.yaml")) == [
         (words, f"modalrun {command} 'a b.yaml'")
     ]
     # As who stands in the folder would type it.
-    found = init_project._script(there, tmp_path / "below")
+    found = init_project._script(existing, tmp_path / "below")
     assert found == ("../mine.py" if script else None)
 
 
 def test_there_is_no_run_spec_yet(tmp_path: Path) -> None:
-    assert init_project._there(tmp_path / "modalrun.yaml") is None
+    assert init_project._read_spec(tmp_path / "modalrun.yaml") is None

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from modalrun.observe.cost import spending
+from modalrun.observe.cost import cost_details
 from modalrun.plan.pricing import dollars
 from modalrun.run.events import StepEvent
 from modalrun.run.progress import RunProgress
@@ -23,7 +23,7 @@ def test_every_sandbox_counts_with_the_gpu_that_it_got() -> None:
     board = RunProgress(["train"])
     board.apply(StepEvent("train", "running", at=10, sandbox="sb-1", gpu="T4", wasted=2.0))
     board.apply(StepEvent("train", "completed", at=1008, sandbox="sb-1"))
-    lines = dict(spending(planned("modal"), board, None, 0, 2000))
+    lines = dict(cost_details(planned("modal"), board, None, 0, 2000))
     # 2000 s of the driver, 1000 s of the step: about $0.30, rounded up.
     amount = 2000 * SECOND + 1000 * (SECOND + Decimal("0.000164"))
     assert lines["cost"].startswith(f"about {dollars(amount)} (")
@@ -31,14 +31,14 @@ def test_every_sandbox_counts_with_the_gpu_that_it_got() -> None:
 
 
 def test_here_it_costs_nothing() -> None:
-    ((label, text),) = spending(planned("local"), RunProgress([]), None, 0, 3600)
+    ((label, text),) = cost_details(planned("local"), RunProgress([]), None, 0, 3600)
     assert (label, text[:39]) == ("cost", "nothing here; on Modal about $0.1660 (l")
 
 
 def test_after_a_resume_it_says_that_only_a_part_is_counted() -> None:
-    ((_, text),) = spending(planned("local"), RunProgress([]), None, 0, 3600, resumed=True)
+    ((_, text),) = cost_details(planned("local"), RunProgress([]), None, 0, 3600, resumed=True)
     assert "on Modal about $0.1660 since the resume (list prices" in text
 
 
 def test_no_price_no_figure() -> None:
-    assert spending(planned("modal"), RunProgress([]), "Z9000", 0, 10) == []
+    assert cost_details(planned("modal"), RunProgress([]), "Z9000", 0, 10) == []

@@ -38,16 +38,12 @@ def test_whose_lines_follow(step: str | None) -> None:
         events.MARK + '{"modalrun": "weather"}',
         events.MARK + '{"modalrun": []}',
         events.MARK + '{"modalrun": "step", "step": "a"}',
+        events.MARK + '{"modalrun": "step", "step": "a", "state": "failed", "at": 1, "new": 2}',
         '{"modalrun": "lines", "step": "a"}',
     ],
 )
 def test_what_a_program_prints_is_no_event(text: str) -> None:
     assert events.read(text) is None
-
-
-def test_fields_of_a_newer_version_are_passed_over() -> None:
-    text = events.MARK + '{"modalrun": "step", "step": "a", "state": "running", "at": 1, "new": 2}'
-    assert events.read(text) == StepEvent("a", "running", at=1)
 
 
 def test_facts_come_back_from_metadata() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modalrun.run import events
 from modalrun.run.events import LinesOf, StepEvent
-from modalrun.run.log_lines import Choice, Item, LogLine, RunLines, Wanted
+from modalrun.run.log_lines import Item, LineFilter, LineSelection, LogLine, RunLines
 
 RUN = "sb-run"
 TEXT = st.text(st.characters(exclude_characters="\n\x1e", exclude_categories=["Cs"]), max_size=20)
@@ -86,15 +86,15 @@ def test_a_step_that_gets_another_sandbox_says_so(per_step: bool) -> None:
 
 def test_what_a_dynamic_pipelines_function_prints_is_shown_beside_steps_with_sandboxes() -> None:
     lines = RunLines(RUN)
-    choice = Choice(Wanted(), lines)
+    selection = LineSelection(LineFilter(), lines)
     running = StepEvent("train", "running", 2.0, sandbox="sb-step")
     retrying = StepEvent("train", "retrying", 3.0, reason="It was lost.")
     text = f"{events.line(LinesOf(None))}before\n{events.line(StepEvent('train', 'starting', 1.0))}"
-    shown = choice.of(lines.feed(RUN, "stdout", text))
-    shown += choice.of(lines.feed(RUN, "stdout", f"{events.line(running)}function\n"))
-    shown += choice.of(lines.feed("sb-step", "stdout", "epoch\n"))
-    shown += choice.of(lines.feed(RUN, "stdout", f"{events.line(retrying)}after\n"))
-    assert [(line.step, line.text) for line in [*shown, *choice.rest()]] == [
+    shown = selection.select(lines.feed(RUN, "stdout", text))
+    shown += selection.select(lines.feed(RUN, "stdout", f"{events.line(running)}function\n"))
+    shown += selection.select(lines.feed("sb-step", "stdout", "epoch\n"))
+    shown += selection.select(lines.feed(RUN, "stdout", f"{events.line(retrying)}after\n"))
+    assert [(line.step, line.text) for line in [*shown, *selection.rest()]] == [
         (None, "before"),
         (None, "function"),
         ("train", "epoch"),
@@ -127,19 +127,19 @@ def test_a_note_stands_after_what_was_unfinished() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "per_step", "texts"),
+    ("line_filter", "per_step", "texts"),
     [
-        (Wanted(), False, "own train old eval again"),
-        (Wanted(), True, "train old eval again"),
-        (Wanted(driver=True), True, "own again"),
-        (Wanted(steps=["tr*", "no"]), False, "train old"),
-        (Wanted(sources=["stderr"]), False, "eval"),
-        (Wanted(since=10.0), False, "own train eval"),
-        (Wanted(until=10.0), False, "own old again"),
-        (Wanted(search="ra"), False, "train"),
+        (LineFilter(), False, "own train old eval again"),
+        (LineFilter(), True, "train old eval again"),
+        (LineFilter(driver=True), True, "own again"),
+        (LineFilter(steps=["tr*", "no"]), False, "train old"),
+        (LineFilter(sources=["stderr"]), False, "eval"),
+        (LineFilter(since=10.0), False, "own train eval"),
+        (LineFilter(until=10.0), False, "own old again"),
+        (LineFilter(search="ra"), False, "train"),
     ],
 )
-def test_wanted(wanted: Wanted, per_step: bool, texts: str) -> None:
+def test_line_filter(line_filter: LineFilter, per_step: bool, texts: str) -> None:
     lines = [
         LogLine(None, "stdout", "own", None, RUN),
         LogLine("train", "stdout", "train", 10.0, RUN),
@@ -147,19 +147,19 @@ def test_wanted(wanted: Wanted, per_step: bool, texts: str) -> None:
         LogLine("eval", "stderr", "eval", 11.0, RUN),
         LogLine("other", "system", "again", 9.0, RUN),
     ]
-    taken = [line.text for line in lines if wanted.takes(line, per_step=per_step)]
+    taken = [line.text for line in lines if line_filter.accepts(line, per_step=per_step)]
     assert taken == texts.split()
 
 
 def test_which_steps_have_printed_something_is_known_whatever_is_wanted() -> None:
     lines = RunLines(RUN)
-    choice = Choice(Wanted(steps=("tr*", "load"), search="epoch"), lines)
+    selection = LineSelection(LineFilter(steps=("tr*", "load"), search="epoch"), lines)
     ended = events.line(StepEvent("report", "not run", 1.0, reason="It is not run: why."))
     printed = f"{events.line(LinesOf('load'))}loaded\n{events.line(LinesOf('train'))}epoch 1\n"
-    shown = choice.of(lines.feed(RUN, "stdout", printed + ended))
+    shown = selection.select(lines.feed(RUN, "stdout", printed + ended))
     assert [line.text for line in shown] == ["epoch 1"]
-    assert choice.spoken == {"load", "train"}
-    assert choice.told == {"report": "It is not run: why."}
+    assert selection.printed == {"load", "train"}
+    assert selection.not_run == {"report": "It is not run: why."}
 
 
 def test_of_a_step_sandbox_only_the_word_is_believed_that_its_step_begins() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modalrun.run.outcome import verdict
+from modalrun.run.outcome import exit_code_and_headline
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 FAILED = "Run failed: train."
@@ -17,7 +17,7 @@ UNDECIDED = ["failed", "running", "provisioning", "initializing", "stopping"]
 
 @pytest.mark.parametrize("end", [COMPLETED, FAILURE, TIMEOUT, TERMINATED])
 def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
-    code, headline = verdict(SandboxExit(end, 137, ""), "completed", [], 60)
+    code, headline = exit_code_and_headline(SandboxExit(end, 137, ""), "completed", [], 60)
     assert code == 0
     said = " (its sandbox exited with 137 afterwards)" if end is not COMPLETED else ""
     assert headline == f"Run completed{said}."
@@ -34,7 +34,10 @@ def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
     ],
 )
 def test_not_completed_in_zenml(end: ExitKind, status: str, code: int, headline: str) -> None:
-    assert verdict(SandboxExit(end, 1, ""), status, ["train"], 60) == (code, headline)
+    assert exit_code_and_headline(SandboxExit(end, 1, ""), status, ["train"], 60) == (
+        code,
+        headline,
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,4 +45,4 @@ def test_not_completed_in_zenml(end: ExitKind, status: str, code: int, headline:
     [([], "Run failed."), (["a"], "Run failed: a."), (["a", "b"], "Run failed: a, b.")],
 )
 def test_failed_steps_are_named(steps: list[str], headline: str) -> None:
-    assert verdict(SandboxExit(FAILURE, 1, ""), "failed", steps, 60) == (1, headline)
+    assert exit_code_and_headline(SandboxExit(FAILURE, 1, ""), "failed", steps, 60) == (1, headline)

@@ -1,0 +1,85 @@
+"""Define a run to attach to, and the observer that its output is shown to."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api.termination import RunSandboxes
+from modalrun.run.events import StepEvent
+from modalrun.run.log_lines import LogLine
+from modalrun.run.progress import RunProgress
+from modalrun.run.run_plan import RunPlan
+
+
+@dataclass(frozen=True)
+class RunHandle:
+    """A run whose run sandbox Modal has accepted.
+
+    Attributes:
+        run_id: ZenML's run id.
+        zenml_url: Its page on ZenML's dashboard, where there is one.
+        plan: Its plan.
+        steps: All steps of the pipeline, parents before children.
+        sandbox: The run sandbox.
+        sandboxes: All sandboxes of the run.
+        connection: The connection to Modal.
+        recording: The thread that stores in ZenML where the sandbox is, so that others find it.
+        resumed: Whether an earlier driver has run a part of it, which is not shown again.
+    """
+
+    run_id: str
+    zenml_url: str | None
+    plan: RunPlan
+    steps: tuple[str, ...]
+    sandbox: RunningSandbox
+    sandboxes: RunSandboxes
+    connection: Connection
+    recording: threading.Thread
+    resumed: bool = False
+
+    @property
+    def links(self) -> list[tuple[str, str]]:
+        """The run's id and pages, with labels."""
+        links = [("run", self.run_id)]
+        if self.zenml_url:
+            links.append(("zenml", self.zenml_url))
+        if self.sandbox.url:
+            links += [
+                ("app", f"https://modal.com/id/{self.sandbox.app_id}"),
+                ("sandbox", self.sandbox.url),
+            ]
+        return links
+
+    @property
+    def commands(self) -> list[tuple[str, str]]:
+        """The commands for a run that goes on, with labels."""
+        return [
+            ("status", f"modalrun status {self.run_id}"),
+            ("logs", f"modalrun logs --follow {self.run_id}"),
+            ("stop", f"modalrun stop {self.run_id}"),
+        ]
+
+
+class RunObserver(Protocol):
+    """Show the submission of a run, its progress and its output."""
+
+    def phase(self, text: str) -> None:
+        """Show the current activity until something else is shown."""
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Show a message."""
+
+    def begin(self, progress: RunProgress) -> None:
+        """Prepare for the run's output; from now on `progress` has the progress of its steps."""
+
+    def event(self, event: StepEvent) -> None:
+        """Show that an event has changed the progress."""
+
+    def line(self, line: LogLine) -> None:
+        """Show a line of the run's output. Raises BrokenPipeError if the reader has gone."""
+
+    def question(self, text: str | None) -> None:
+        """Show a question that a key answers; None removes it."""

@@ -1,0 +1,117 @@
+"""Derive the outcome of a run that has ended, and record its end where it could not itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
+from modalrun.observe.cost import cost_details
+from modalrun.observe.handle import RunHandle
+from modalrun.run.contract import EXIT_KILLED
+from modalrun.run.outcome import PAUSED, Outcome, answer_commands, exit_code_and_headline
+from modalrun.run.progress import RunProgress, StepProgress
+from modalrun.run.records import StepRecord
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.zenml_api.gateway import ZenMLGateway
+
+
+def accepted(run: RunHandle) -> Outcome:
+    """Return the outcome of an asynchronous run, once other processes can find the run."""
+    run.recording.join()
+    return Outcome(
+        exit_code=0,
+        headline="Run accepted; it goes on by itself.",
+        details=(*run.links, *run.commands),
+        steps=(),
+        run_id=run.run_id,
+        accepted=True,
+    )
+
+
+def derive_outcome(
+    run: RunHandle, progress: RunProgress, end: SandboxExit, began: float, zenml: ZenMLGateway
+) -> Outcome:
+    """Derive a run's outcome from ZenML's record and the end of its sandbox.
+
+    Args:
+        run: The run.
+        progress: The progress of its steps.
+        end: How the run sandbox ended.
+        began: When this process attached, in seconds since the epoch.
+
+    Raises:
+        ConnectionLostError, AuthenticationError: ZenML can't be asked.
+    """
+    try:
+        if driver_was_killed(run, end):
+            record = zenml.read_run(run.run_id)
+            if not record.finished and record.status != "stopping":
+                return _orphaned(run, progress)
+        # A sandbox that was killed as a whole could not record its own end.
+        zenml.finalize_run(
+            run.run_id, f"The run sandbox ended ({end.kind.label}, exit code {end.exit_code})."
+        )
+        record, steps = zenml.read_run_and_steps(run.run_id)
+    except ConnectionLostError as error:
+        raise ConnectionLostError(
+            f"The run sandbox ended ({end.kind.label}), but ZenML can't be asked how:"
+            f" {error.message}",
+            hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
+        ) from error
+    except AuthenticationError as error:
+        raise AuthenticationError(
+            f"The run sandbox ended ({end.kind.label}), but ZenML doesn't say how: {error.message}",
+            hint=f"{error.hint} Then 'modalrun status {run.run_id}' shows how the run ended, and"
+            f" 'modalrun reconcile {run.run_id}' records its end if need be.",
+        ) from error
+    failed = [step.name for step in steps if step.status == "failed"]
+    timeout = run.plan.run_sandbox.timeout
+    code, headline = exit_code_and_headline(end, record.status, failed, timeout)
+    details = [*run.links, run.commands[0], ("logs", f"modalrun logs {run.run_id}")]
+    details += cost_details(
+        run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
+    )
+    if end.kind is ExitKind.TIMED_OUT:
+        details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
+    if record.status == PAUSED:
+        commands = answer_commands(run.run_id, run.plan.settings.mode)
+        details += zip(("answer", "resume"), commands, strict=True)
+    shown = _steps(run.steps, steps, progress)
+    return Outcome(code, headline, tuple(details), shown, run_id=run.run_id)
+
+
+def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
+    """Return whether a driver was killed from outside, so that another one can take over."""
+    return run.plan.settings.mode == "per_step" and end.exit_code == EXIT_KILLED
+
+
+def running_steps(run: RunHandle) -> int:
+    """Count the step sandboxes that run; 0 where Modal can't be asked."""
+    try:
+        return len(run.sandboxes.running("step"))
+    except ModalrunError:
+        return 0
+
+
+def _orphaned(run: RunHandle, progress: RunProgress) -> Outcome:
+    count = running_steps(run)
+    running = f" (step sandboxes that still run: {count})" if count else ""
+    return Outcome(
+        exit_code=RunStoppedError.exit_code,
+        headline=f"The run's driver was ended from outside{running}. The run is not over.",
+        details=(*run.links, ("resume", f"modalrun resume {run.run_id}"), *run.commands),
+        steps=_steps(run.steps, (), progress),
+        run_id=run.run_id,
+    )
+
+
+def _steps(
+    names: Sequence[str], records: Sequence[StepRecord], progress: RunProgress
+) -> tuple[StepProgress, ...]:
+    recorded = {step.name: step for step in records}
+    # A dynamic pipeline's steps are known only from their records.
+    return tuple(
+        progress.rows.get(name, StepProgress(name)).recorded_as(recorded.get(name))
+        for name in dict.fromkeys((*names, *recorded))
+    )

@@ -1,0 +1,97 @@
+"""Read the stored log lines of a run from Modal's history, or the step logs that ZenML keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from modalrun.errors import ModalrunError, NotFoundError
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.log_buffer import STREAMS, StreamName
+from modalrun.observe.log_source import LogSource
+from modalrun.run.events import MARK, StepEvent
+from modalrun.run.log_lines import Item, RunLines
+
+_LEEWAY = 120.0
+"""Seconds before the event that names a step sandbox in which it may have printed."""
+
+
+class StoredLogs:
+    """The stored lines of one run.
+
+    Attributes:
+        source: Where they are.
+        lines: Assembles the lines.
+        sizes: How many bytes of each stream were read, by the sandbox's id.
+    """
+
+    def __init__(self, source: LogSource, lines: RunLines) -> None:
+        self.source = source
+        self.lines = lines
+        self.sizes: dict[str, dict[StreamName, int]] = {}
+        self._ahead = RunLines(source.sandbox, source.earlier)
+
+    def read(self, say: Callable[[str], None], *, live: bool) -> Iterator[list[Item]]:
+        """Read all that is stored, in batches in order of time.
+
+        Args:
+            say: Receives a sentence when the lines come from ZenML.
+            live: Whether the live stream follows, so that unfinished lines wait for it.
+
+        Raises:
+            NotFoundError: Neither Modal nor ZenML has lines of the run.
+        """
+        source = self.source
+        if source.connection is not None:
+            history = ModalGateway().log_history(source.connection, self._named_sandboxes)
+            for batch in history.read(source.run_sandboxes, source.since, source.until):
+                yield [
+                    item
+                    for chunk in batch
+                    for item in self.lines.feed(chunk.sandbox, chunk.source, chunk.text, chunk.time)
+                ]
+            for sandbox, sizes in history.sizes.items():
+                self.sizes[sandbox] = {name: sizes.get(name, 0) for name in STREAMS}
+            if not live:
+                yield self.lines.end_all()
+            if history.sizes:
+                # Where nothing at all can be read, ZenML's logs replace it.
+                for sandbox, error in history.errors.items():
+                    text = f"[modalrun: not readable any more: {error}]"
+                    yield self.lines.note(sandbox, "stdout", text)
+            if history.sizes or live or source.running:
+                return
+        yield from self._read_zenml(say)
+
+    def _named_sandboxes(self, sandbox: str, text: str) -> list[tuple[str, float]]:
+        """Return the step sandboxes that a run sandbox's output names, with their first moment."""
+        if sandbox not in self._ahead.run_sandboxes or MARK not in text:
+            return []
+        found = []
+        for item in self._ahead.feed(sandbox, "stdout", text):
+            if isinstance(item, StepEvent) and item.sandbox:
+                # In order of time, a step's first line may precede the event about its sandbox.
+                self.lines.assign(item.sandbox, item.step, item.attempt)
+                found.append((item.sandbox, (item.began or item.at) - _LEEWAY))
+        return found
+
+    def _read_zenml(self, say: Callable[[str], None]) -> Iterator[list[Item]]:
+        from modalrun.zenml_api.records.step_logs import stored_lines
+
+        run_id = self.source.run_id
+        problem = self.source.problem or "Modal has nothing stored of it"
+        say(f"{problem}; these are the step logs that ZenML has stored")
+        found = False
+        try:
+            for line in stored_lines(run_id):
+                found = True
+                yield [line]
+        except ModalrunError:
+            raise
+        except Exception as error:
+            raise NotFoundError(
+                f"ZenML's stored logs of the run {run_id} can't be read: {error}"
+            ) from error
+        if not found:
+            raise NotFoundError(
+                f"There are no lines of the run {run_id}: {problem}, and ZenML has stored none."
+            )
