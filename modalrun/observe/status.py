@@ -43,7 +43,7 @@ def resolve(argument: str, *, zenml: ZenMLGateway | None = None) -> RunRecord:
 def read_status(
     run_id: str,
     *,
-    exit_wanted: bool = False,
+    with_exit_code: bool = False,
     zenml: ZenMLGateway | None = None,
     modal: ModalGateway | None = None,
 ) -> RunStatus:
@@ -51,7 +51,7 @@ def read_status(
 
     Args:
         run_id: ZenML's run id.
-        exit_wanted: Whether to find out the exit code of a failed run, which takes Modal.
+        with_exit_code: Whether to find out the exit code of a failed run, which takes Modal.
 
     Raises:
         NotFoundError: ZenML has no such run.
@@ -60,7 +60,7 @@ def read_status(
     """
     zenml = zenml or zenml_gateway()
     run, steps = zenml.read_run_and_steps(run_id)
-    state = _sandbox_state(run, zenml, modal, exit_wanted=exit_wanted)
+    state = _sandbox_state(run, zenml, modal, with_exit_code=with_exit_code)
     if not run.finished and state.sandbox == "ended":
         # The run may have recorded its end between the two reads.
         run, steps = zenml.read_run_and_steps(run_id)
@@ -100,10 +100,10 @@ def connect(
 
 
 def _sandbox_state(
-    run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway | None, *, exit_wanted: bool
+    run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway | None, *, with_exit_code: bool
 ) -> SandboxState:
     metadata = run.metadata
-    if metadata is None or not needs_modal(run, exit_wanted=exit_wanted):
+    if metadata is None or not needs_modal(run, with_exit_code=with_exit_code):
         return NOT_ASKED
     modal = modal or ModalGateway()
     return modal.sandbox_state(
