@@ -64,7 +64,8 @@ def initialize(
         UsageError: A name is taken by something else, or the stack can't be used with the target.
             Nothing was registered.
         NotFoundError: There is no such stack.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses the credentials, or can't
+            be reached.
     """
     name = name or ("modalrun" if target == "modal" else "modalrun_local")
     root = pipeline_discovery.source_root(folder)
@@ -148,7 +149,7 @@ def _to_run(existing: _ExistingSpec, spec: Path) -> list[tuple[str, str]]:
     """Return the command that runs the pipeline of a run spec, or what to do first."""
     file = shlex.quote(str(spec))
     if existing.error is not None:
-        return [("see what is wrong with it", f"modalrun plan {file}")]
+        return [("see its mistakes", f"modalrun plan {file}")]
     required = existing.pipeline.required if existing.pipeline is not None else ()
     missing = [name for name in required if name not in existing.parameters]
     if missing:

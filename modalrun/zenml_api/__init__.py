@@ -5,7 +5,8 @@ The rest of modalrun may call:
     process              prepare a process for ZenML (does not import ZenML)
     config_files         read ZenML's configuration (does not import ZenML)
     log_filter           hide useless lines of ZenML's (does not import ZenML)
-    gateway              `ZenMLGateway`: the functions that submit and control call
+    gateway              `ZenMLGateway`: the functions on records that submit, control and
+                         observe call, and that tests replace by a fake
     health               checks of `modalrun doctor`
     registration         register flavor, orchestrator and stack for `modalrun init`
     stacks               find, load and describe stacks

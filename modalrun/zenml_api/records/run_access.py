@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from zenml.models import PipelineRunResponse
-
 from modalrun.errors import UsageError
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import PREFIX
@@ -43,7 +41,7 @@ def read_manifest(run_id: str) -> RunManifest | None:
 
 
 def driver_environment(run_id: str) -> dict[str, str]:
-    """Return the variables by which a driver reaches ZenML. They hold its credentials.
+    """Return the variables with which a driver uses ZenML. They hold its credentials.
 
     Raises:
         NotFoundError: There is no such run.
@@ -74,7 +72,9 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
     if target != "modal":
         return None
     with translated():
-        return _token(get_run(run_id), target)
+        run = get_run(run_id)
+        stack = run.snapshot.stack if run.snapshot else None
+        return None if stack is None else credentials(component_config(orchestrator_of(stack)))
 
 
 def stop_requested(run_id: str) -> bool:
@@ -96,10 +96,3 @@ def record_stop_request(run_id: str) -> None:
         publish_metadata(run_id, {f"{PREFIX}stop_requested": True})
     except Exception:
         logging.getLogger(__name__).warning("The request was not stored.", exc_info=True)
-
-
-def _token(run: PipelineRunResponse, target: str) -> tuple[str, str] | None:
-    stack = run.snapshot.stack if run.snapshot else None
-    if target != "modal" or stack is None:
-        return None
-    return credentials(component_config(orchestrator_of(stack)))
