@@ -50,9 +50,9 @@ def status(
     with Spinner("Reading the run", quiet=quiet) as spinner, process.zenml_session():
         found = runs.resolve(wanted)
         if watch:
-            view = _watch(found, output, spinner, exit_wanted=exit_status)
+            view = _watch(found, output, spinner, with_exit_code=exit_status)
         else:
-            view = runs.read_status(found.id, exit_wanted=exit_status)
+            view = runs.read_status(found.id, with_exit_code=exit_status)
             spinner.end()
             if output is OutputOption.text:
                 from modalrun.output.status_text import print_status
@@ -67,12 +67,12 @@ def status(
 
 
 def _watch(
-    found: RunRecord, output: OutputOption, spinner: Spinner, *, exit_wanted: bool
+    found: RunRecord, output: OutputOption, spinner: Spinner, *, with_exit_code: bool
 ) -> RunStatus:
     from modalrun.observe.watch import watch
 
     if output is OutputOption.json:
-        return watch(found, lambda _: None, exit_wanted=exit_wanted)
+        return watch(found, lambda _: None, with_exit_code=with_exit_code)
     from modalrun.output.status_text import LiveStatus
 
     with LiveStatus() as live:
@@ -81,7 +81,7 @@ def _watch(
             spinner.end()
             live.show(view)
 
-        return watch(found, show, exit_wanted=exit_wanted)
+        return watch(found, show, with_exit_code=with_exit_code)
 
 
 def _exit_code(view: RunStatus) -> int:

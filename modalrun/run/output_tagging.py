@@ -61,18 +61,21 @@ class TaggingBuffer(io.BufferedIOBase):
         return self._plain.isatty()
 
     def flush(self) -> None:
-        """Flush what was written, except for unfinished lines that are held back."""
+        """Flush what was written, and the thread's unfinished line if nothing else runs."""
         with _lock:
+            step = _own_step()
+            if step == self._tagged == _only_step() and len(_running) <= 1:
+                self._plain.write(self._pending.pop(step, b""))
             self._plain.flush()
 
     def write(self, data: ReadableBuffer) -> int:
         """Write for the step that the calling thread belongs to."""
         text = bytes(data)
         with _lock:
-            own = _step.get()
-            step = _only_step() if own is None else own or None
-            tagged = step == self._tagged == _only_step() and not self._pending.get(step)
-            if tagged or text.startswith(_MARK):
+            step = _own_step()
+            # Without a step, an event of another thread could follow an unfinished line.
+            tagged = step is not None and step == self._tagged == _only_step()
+            if (tagged and not self._pending.get(step)) or text.startswith(_MARK):
                 self._plain.write(text)
                 if b"\n" in text:
                     self._plain.flush()
@@ -156,6 +159,12 @@ def tagged(step: str) -> Iterator[None]:
             for stream in _streams:
                 stream.update()
         _step.reset(token)
+
+
+def _own_step() -> str | None:
+    """Return the step that the calling thread's output belongs to."""
+    own = _step.get()
+    return _only_step() if own is None else own or None
 
 
 def _only_step() -> str | None:

@@ -1,4 +1,4 @@
-"""Names and tags of sandboxes, within the bounds of Modal."""
+"""Name and tag sandboxes within Modal's limits."""
 
 from __future__ import annotations
 
@@ -7,42 +7,38 @@ import re
 
 MAX_NAME = 64
 MAX_TAG = 63
-"""Modal's bounds on names and tag values (`modal/_utils/name_utils.py`, 1.6.4)."""
+"""Modal's limits for names and tag values (`modal/_utils/name_utils.py`, 1.6.4)."""
 
+# Tags of every sandbox.
 TAG_RUN = "modalrun-run"
 """ZenML's run id."""
-
 TAG_ROLE = "modalrun-role"
 """`run` or `step`."""
-
-TAG_STEP = "modalrun-step"
-"""The step's name, fitted."""
-
 TAG_PIPELINE = "modalrun-pipeline"
 """The pipeline's name, fitted."""
 
+# Tags of a run sandbox.
 TAG_AFTER = "modalrun-after"
-"""On a run sandbox that is not the first one of its run: the one before."""
+"""The earlier run sandbox of a resumed run."""
+
+# Tags of a step sandbox.
+TAG_STEP = "modalrun-step"
+"""The step's name, fitted."""
+TAG_ATTEMPT = "modalrun-attempt"
+"""The number of the step's sandbox, from 1; a driver that takes over continues the count."""
+TAG_RECORD = "modalrun-record"
+"""ZenML's step run id, for a step of a dynamic pipeline."""
+TAG_EARLY = "modalrun-early"
+"""Set if it was created before its step's turn."""
 
 
 def fit(text: str, limit: int) -> str:
-    """Make a name that Modal takes: other characters become dashes, a long one is cut and hashed.
+    """Make a name that Modal accepts: replace other characters by dashes, cut a long text.
 
-    Two different texts never give the same name by being cut or cleaned: a changed one carries a
-    hash of what it was.
+    A changed text gets a hash of the original, so that different texts give different names.
     """
     clean = re.sub(r"[^A-Za-z0-9\-_.]", "-", text)
     if clean == text and len(text) <= limit:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{clean[: limit - 9]}-{digest}"
-
-
-TAG_ATTEMPT = "modalrun-attempt"
-"""Which sandbox of its step it is: so that a driver that takes over counts on."""
-
-TAG_RECORD = "modalrun-record"
-"""The id of the step run record that a dynamic pipeline's step has in ZenML."""
-
-TAG_EARLY = "modalrun-early"
-"""On a sandbox that was created before its step's turn."""

@@ -1,4 +1,4 @@
-"""Walks through a graph with sandboxes that end, fail and are lost as a test says."""
+"""Coordinate static runs with fake sandboxes that complete, fail or are lost as each test says."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Box:
         self.step, self.attempt, self.early = step, attempt, early
         self.gpu: str | None = None
         self.record = ""
-        self.told: list[str] = []
+        self.written: list[str] = []
         self.terminated = False
         self.fault: Exception | None = None
         self.reads: Callable[[Box], Any] | None = None
@@ -60,7 +60,7 @@ class Box:
     async def write(self, text: str) -> None:
         if self.reads is not None:
             await self.reads(self)
-        self.told.append(text)
+        self.written.append(text)
 
     async def terminate(self) -> None:
         self.terminated = True
@@ -69,18 +69,18 @@ class Box:
 
 
 class Boxes:
-    """Creates sandboxes as `StepSandboxes` does."""
+    """Create sandboxes as `StepSandboxes` does."""
 
     def __init__(self) -> None:
         self.created: dict[str, Box] = {}
-        self.asked: list[SandboxSpec] = []
+        self.requested: list[SandboxSpec] = []
         self.news = asyncio.Event()
 
     async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
         await asyncio.sleep(0)
         if given_up.is_set():
             raise GivenUp
-        self.asked.append(spec)
+        self.requested.append(spec)
         tags = spec.tags
         attempt = int(tags["modalrun-attempt"])
         box = Box(tags["modalrun-step"], attempt, early=TAG_EARLY in tags)
@@ -97,7 +97,7 @@ class Boxes:
 
 
 class Recorder:
-    """What is asked of `RunRecorder` here."""
+    """Fake the part of `RunRecorder` that a coordinator calls."""
 
     def __init__(self) -> None:
         self.states: dict[str, StepRecord] = {}
@@ -152,7 +152,7 @@ def _tagged(sandbox: SandboxSpec, step: str) -> SandboxSpec:
 
 
 class Bench:
-    """A walk with what it works on."""
+    """A coordinator with its fakes."""
 
     def __init__(
         self,
@@ -198,12 +198,12 @@ def play(scene: Callable[[], Any]) -> None:
     asyncio.run(asyncio.wait_for(scene(), 10))
 
 
-def told(out: str) -> list[tuple[str, str]]:
+def step_events(out: str) -> list[tuple[str, str]]:
     found = [events.read(line) for line in out.split("\n")]
     return [(event.step, event.state) for event in found if isinstance(event, StepEvent)]
 
 
-def test_a_fault_of_ours_leaves_no_sandbox_running() -> None:
+def test_an_internal_error_leaves_no_sandbox_running() -> None:
     async def scene() -> None:
         bench = Bench({"a": []})
         run = bench.begin()
@@ -217,13 +217,13 @@ def test_a_fault_of_ours_leaves_no_sandbox_running() -> None:
 
 
 @pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
-def test_a_failure_before_the_takeover_lets_nothing_start(mode: str) -> None:
+def test_nothing_starts_after_a_failure_before_the_takeover(mode: str) -> None:
     async def scene() -> None:
         bench = Bench({"other": [], "broken": [], "running": []}, failure_mode=mode)
         running = Box("running")
         run = bench.begin(taken_over(running, broken="failed"))
         await asyncio.sleep(0.05)
-        assert bench.boxes.asked == []
+        assert bench.boxes.requested == []
         assert running.terminated == (mode == "fail_fast")
         running.end(DONE)
         await run
@@ -232,13 +232,13 @@ def test_a_failure_before_the_takeover_lets_nothing_start(mode: str) -> None:
     play(scene)
 
 
-def test_a_failure_before_the_takeover_lets_the_others_go_on() -> None:
+def test_other_steps_run_after_a_failure_before_the_takeover() -> None:
     async def scene() -> None:
         bench = Bench({"broken": [], "other": [], "after": ["broken"]}, max_parallelism=1)
         run = bench.begin(taken_over(broken="failed"))
         (await bench.boxes.wait("sb-other-1")).end(DONE)
         await run
-        assert (bench.coordinator.failed, len(bench.boxes.asked)) == (["broken"], 1)
+        assert (bench.coordinator.failed, len(bench.boxes.requested)) == (["broken"], 1)
 
     play(scene)
 
@@ -254,12 +254,12 @@ def test_of_two_sandboxes_of_a_step_the_last_one_is_adopted(order: int) -> None:
         later.end(DONE)
         await run
         assert bench.coordinator.succeeded
-        assert bench.boxes.asked == []
+        assert bench.boxes.requested == []
 
     play(scene)
 
 
-def test_the_sandboxes_of_an_earlier_driver_are_counted_on() -> None:
+def test_the_count_of_sandboxes_continues_after_a_takeover() -> None:
     async def scene() -> None:
         bench = Bench({"a": []})
         again = state("a", "running", 1, StepMetadata("sb-a-3", infrastructure_retries=2))
@@ -271,7 +271,7 @@ def test_the_sandboxes_of_an_earlier_driver_are_counted_on() -> None:
     play(scene)
 
 
-def test_a_sandbox_that_was_ended_because_the_run_is_stopped_is_not_replaced(
+def test_a_sandbox_that_a_stop_has_ended_is_not_replaced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async def scene() -> None:
@@ -284,14 +284,14 @@ def test_a_sandbox_that_was_ended_because_the_run_is_stopped_is_not_replaced(
         await run
         assert bench.coordinator.failed == []
         assert bench.coordinator.early_end.requested
-        assert len(bench.boxes.asked) == 1
+        assert len(bench.boxes.requested) == 1
         assert bench.records.recorder.states["a"].status == "stopped"
 
     play(scene)
-    assert set(told(capsys.readouterr().out)[-2:]) == {("a", "stopped"), ("b", "not run")}
+    assert set(step_events(capsys.readouterr().out)[-2:]) == {("a", "stopped"), ("b", "not run")}
 
 
-def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
+def test_a_failed_cache_lookup_runs_the_step() -> None:
     async def scene() -> None:
         bench = Bench({"a": [], "b": ["a"]}, step=PlannedStep("", caches=True))
         run = bench.begin()
@@ -303,7 +303,7 @@ def test_a_step_that_can_not_be_looked_up_in_the_cache_is_run() -> None:
     play(scene)
 
 
-def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed() -> None:
+def test_a_sandbox_exit_is_stored_with_the_record_that_it_executed() -> None:
     async def scene() -> None:
         bench = Bench({"a": []}, step=PlannedStep("", retries=1))
         run = bench.begin()
@@ -319,7 +319,7 @@ def test_how_a_sandbox_ended_is_stored_with_the_record_that_it_executed() -> Non
     play(scene)
 
 
-def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() -> None:
+def test_an_unrecorded_failure_is_recorded_before_the_retry() -> None:
     async def scene() -> None:
         bench = Bench({"a": []}, step=PlannedStep("", retries=1))
         run = bench.begin()
@@ -329,14 +329,14 @@ def test_a_failure_that_nobody_could_record_is_recorded_before_the_next_try() ->
         first.end(SandboxExit(ExitKind.TIMED_OUT, 124, "The sandbox reached its timeout."))
         second = await bench.boxes.wait("sb-a-2")
         assert bench.records.recorder.failures == [("The sandbox reached its timeout.", False)]
-        assert "MODALRUN_STEP_RUN" not in bench.boxes.asked[1].env
+        assert "MODALRUN_STEP_RUN" not in bench.boxes.requested[1].env
         second.end(DONE)
         await run
 
     play(scene)
 
 
-def test_a_sandbox_that_is_lost_during_a_graceful_stop_is_no_failure(
+def test_a_sandbox_lost_during_a_graceful_stop_is_no_failure(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async def scene() -> None:
@@ -354,14 +354,14 @@ def test_a_sandbox_that_is_lost_during_a_graceful_stop_is_no_failure(
         assert bench.records.recorder.states["a"].status == "running"
 
     play(scene)
-    assert ("a", "stopped") in told(capsys.readouterr().out)
+    assert ("a", "stopped") in step_events(capsys.readouterr().out)
 
 
 PREWARM: dict[str, Any] = {"prewarm": "cpu"}
 
 
 async def with_one_that_waits(bench: Bench) -> tuple[asyncio.Task[None], Box, Box]:
-    """A walk in which step b's sandbox waits while a runs."""
+    """Start a run in which step b's sandbox waits while step a runs."""
     run = bench.begin()
     first = await bench.boxes.wait("sb-a-1")
     bench.coordinator.expect({"a": 0.0})
@@ -370,7 +370,7 @@ async def with_one_that_waits(bench: Bench) -> tuple[asyncio.Task[None], Box, Bo
     return run, first, early
 
 
-def test_a_sandbox_that_ends_before_it_can_be_told_to_go_is_replaced() -> None:
+def test_an_early_sandbox_that_ends_before_its_turn_is_replaced() -> None:
     async def scene() -> None:
         bench = Bench({"a": [], "b": ["a"]}, **PREWARM)
         run, first, early = await with_one_that_waits(bench)
@@ -392,7 +392,7 @@ def test_a_sandbox_that_ends_before_it_can_be_told_to_go_is_replaced() -> None:
     play(scene)
 
 
-def test_a_sandbox_that_was_told_to_go_and_ended_at_once_was_used(
+def test_an_early_sandbox_that_ends_right_after_its_turn_was_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async def scene() -> None:
@@ -408,13 +408,13 @@ def test_a_sandbox_that_was_told_to_go_and_ended_at_once_was_used(
         first.end(DONE)
         await run
         assert bench.coordinator.failed == ["b"]
-        assert len(bench.boxes.asked) == 2
+        assert len(bench.boxes.requested) == 2
 
     play(scene)
-    assert told(capsys.readouterr().out)[-1] == ("b", "failed")
+    assert step_events(capsys.readouterr().out)[-1] == ("b", "failed")
 
 
-def test_a_sandbox_that_was_told_to_go_is_not_discarded() -> None:
+def test_an_early_sandbox_in_use_is_not_discarded() -> None:
     async def scene() -> None:
         bench = Bench({"a": [], "b": ["a"]}, **PREWARM)
         run, first, early = await with_one_that_waits(bench)

@@ -1,4 +1,4 @@
-"""The last resort of the supervisor."""
+"""Record the end of a dead process."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Whose turn comes soon."""
+"""Predict whose turn comes soon."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def states(load: State, left: State = W, right: State = W, join: State = W) -> d
     return {"load": load, "left": left, "right": right, "join": join}
 
 
-def test_a_turn_comes_soon_when_the_last_parent_is_about_to_end() -> None:
+def test_a_sandbox_is_due_when_the_last_parent_is_about_to_end() -> None:
     seen = foresight(load=10, left=3, right=20)
     # It begins its step at 102 and ends at 112; a sandbox for its children needs 2 s.
     seen.began("load", 100, early=False)
@@ -37,7 +37,7 @@ def test_a_turn_comes_soon_when_the_last_parent_is_about_to_end() -> None:
     assert seen.due(states(S, S, R), 0, 132) == (["join"], None)
 
 
-def test_nothing_is_created_that_may_not_run_soon() -> None:
+def test_no_sandbox_is_due_for_a_step_that_may_not_run_soon() -> None:
     seen = foresight(load=10, left=3)
     seen.began("load", 100, early=False)
     seen.began("left", 100, early=False)
@@ -50,7 +50,7 @@ def test_nothing_is_created_that_may_not_run_soon() -> None:
     assert seen.due(states(S), 0, 1e9) == ([], None)
 
 
-def test_only_what_suits_and_not_too_many_at_once() -> None:
+def test_only_suited_steps_and_a_limited_number_are_due() -> None:
     seen = foresight("right join", load=10)
     seen.began("load", 100, early=False)
     assert seen.due(states(R), 0, 200) == (["right"], None)
@@ -61,7 +61,7 @@ def test_only_what_suits_and_not_too_many_at_once() -> None:
 
 
 @given(st.lists(st.floats(-10, 100), max_size=9))
-def test_the_lead_is_what_this_run_has_seen(startups: list[float]) -> None:
+def test_the_lead_is_within_the_startup_times_of_this_run(startups: list[float]) -> None:
     seen = Foresight(DIAMOND, suited=(), most=1)
     for seconds in startups:
         seen.saw_startup(seconds)

@@ -1,4 +1,4 @@
-"""A dynamic pipeline's isolated steps: how many at once, lost sandboxes, another driver."""
+"""Run isolated steps of a dynamic pipeline: parallelism, lost sandboxes, takeover."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Box:
 
 
 class Boxes:
-    """Creates sandboxes as `StepSandboxes` does."""
+    """Create sandboxes as `StepSandboxes` does."""
 
     def __init__(self) -> None:
         self.created: list[Box] = []
@@ -137,7 +137,7 @@ def test_max_parallelism_bounds_the_sandboxes(boxes: Boxes) -> None:
     assert not errors
 
 
-def test_a_step_that_waits_for_its_place_is_not_started_when_the_run_fails(boxes: Boxes) -> None:
+def test_a_step_that_waits_for_a_slot_is_not_started_when_the_run_fails(boxes: Boxes) -> None:
     isolated = steps(boxes, max_parallelism=1)
     isolated.submit(step("one"))
     second, errors = in_thread(lambda: isolated.submit(step("two")))
@@ -149,7 +149,7 @@ def test_a_step_that_waits_for_its_place_is_not_started_when_the_run_fails(boxes
     assert len(boxes.created) == 1
 
 
-def test_a_refused_sandbox_leaves_its_place_to_the_next(boxes: Boxes) -> None:
+def test_a_refused_sandbox_releases_its_slot(boxes: Boxes) -> None:
     isolated = steps(boxes, max_parallelism=1)
     boxes.refuses = True
     with pytest.raises(RunFailedError, match="no such secret"):
@@ -176,7 +176,7 @@ def test_a_lost_sandbox_is_replaced_for_the_same_record(
     assert "It is started again (1 of 1), without using up a retry." in capsys.readouterr().out
 
 
-def test_what_is_not_lost_or_not_wanted_any_more_is_not_replaced(boxes: Boxes) -> None:
+def test_failed_stopped_and_recorded_steps_are_not_replaced(boxes: Boxes) -> None:
     isolated = steps(boxes)
     for name in ("failed", "stopped", "recorded"):
         isolated.submit(step(name))
@@ -191,7 +191,7 @@ def test_what_is_not_lost_or_not_wanted_any_more_is_not_replaced(boxes: Boxes) -
     assert len(boxes.created) == 3
 
 
-def test_a_retry_of_the_users_gets_a_sandbox_of_another_name(boxes: Boxes) -> None:
+def test_a_retry_of_the_user_gets_a_sandbox_with_another_name(boxes: Boxes) -> None:
     isolated = steps(boxes)
     isolated.submit(step("train"))
     boxes.created[0].end(KILLED)
@@ -202,7 +202,7 @@ def test_a_retry_of_the_users_gets_a_sandbox_of_another_name(boxes: Boxes) -> No
     assert len({box.name for box in boxes.created}) == 3
 
 
-def test_another_driver_sees_through_what_it_finds_and_replaces_what_it_does_not(
+def test_another_driver_adopts_found_sandboxes_and_replaces_lost_ones(
     boxes: Boxes,
 ) -> None:
     first = steps(boxes)
@@ -220,7 +220,7 @@ def test_another_driver_sees_through_what_it_finds_and_replaces_what_it_does_not
     assert len(boxes.created) == 1
 
 
-def test_nothing_is_created_once_all_have_been_ended(boxes: Boxes) -> None:
+def test_no_sandbox_is_created_after_terminate_all(boxes: Boxes) -> None:
     isolated = steps(boxes)
     isolated.submit(step("one"))
     isolated.terminate_all()

@@ -1,4 +1,4 @@
-"""The driver's watch for a stop that ZenML was asked for."""
+"""Watch for a stop that was requested in ZenML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modalrun.errors import AuthenticationError
 
 
 class Watched:
-    """What the watch asks, and what it does then."""
+    """Fake coordinator and recorder in one, with scripted answers."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -32,7 +32,7 @@ class Watched:
         self.reasons.append(reason)
 
 
-def test_the_watch_outlives_what_zenml_refuses(
+def test_the_watch_for_a_stop_survives_errors_of_zenml(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(per_step, "STOP_CHECK_SECONDS", 0.0)
@@ -60,7 +60,7 @@ class TakenOver(Watched):
 
 
 @pytest.mark.parametrize("stopping", [True, False])
-def test_a_run_that_is_being_stopped_is_taken_over_as_such(stopping: bool) -> None:
+def test_a_takeover_keeps_a_requested_stop(stopping: bool) -> None:
     run: Any = TakenOver(stopping=stopping)
 
     asyncio.run(per_step._take_over(run, run))

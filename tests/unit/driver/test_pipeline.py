@@ -1,4 +1,4 @@
-"""Which steps run, in what order, and what a failure does to the others."""
+"""Run the steps of a pipeline in one process: order, failures, retries, stops."""
 
 import contextvars
 import threading
@@ -17,7 +17,7 @@ DIAMOND = {"load": (), "left": ("load",), "right": ("load",), "join": ("left", "
 
 
 class Steps:
-    """Stands in for `StepRunner`: steps that fail as often as they are told to."""
+    """Fake `StepRunner`: each step fails as often as the test says."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ def go(steps: Steps, stop: threading.Event | None = None) -> bool:
     return run(steps, stop)  # type: ignore[arg-type]
 
 
-def told(text: str) -> list[tuple[str, str, int]]:
-    """What was told of steps on stdout: step, state, attempt."""
+def step_events(text: str) -> list[tuple[str, str, int]]:
+    """Return the step events on stdout: step, state, attempt."""
     found = [events.read(line) for line in text.split("\n")]
     return [(e.step, e.state, e.attempt) for e in found if isinstance(e, events.StepEvent)]
 
@@ -79,7 +79,7 @@ def test_all_steps_in_graph_order() -> None:
     assert steps.cleaned_up == 1
 
 
-def test_steps_that_are_done_are_not_run_again() -> None:
+def test_done_steps_are_not_run_again() -> None:
     steps = Steps(DIAMOND, done={"load", "left"})
     assert go(steps)
     assert steps.launched == ["right", "join"]
@@ -99,7 +99,7 @@ def test_nothing_starts_after_a_failure(mode: str, capsys: pytest.CaptureFixture
     ]
 
 
-def test_continuing_leaves_out_only_what_depends_on_the_failure(
+def test_continuing_skips_only_dependents_of_the_failure(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     graph = {**DIAMOND, "after": ("join",), "other": ()}
@@ -120,7 +120,7 @@ def test_retries(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> Non
     assert "Step `load` failed; retry 1 of 3 in 1.5 s.\n" in capsys.readouterr().err
 
 
-def test_retries_come_to_an_end(pauses: list[float]) -> None:
+def test_retries_are_limited(pauses: list[float]) -> None:
     steps = Steps({"load": (), "next": ()}, failures={"load": 9}, retries=(2, 0, 1))
     assert not go(steps)
     assert steps.launched == ["load"] * 3
@@ -128,7 +128,7 @@ def test_retries_come_to_an_end(pauses: list[float]) -> None:
 
 
 @pytest.mark.parametrize("end", [Terminated, RunStopped])
-def test_an_end_from_outside_is_no_failure_and_is_not_retried(
+def test_a_termination_is_no_failure_and_is_not_retried(
     pauses: list[float], end: type[BaseException]
 ) -> None:
     class Ended(Steps):
@@ -168,7 +168,7 @@ def test_after_a_request_to_stop_nothing_starts(
     assert (steps.launched, steps.cleaned_up) == (["load"], 1)
     captured = capsys.readouterr()
     assert "Step `join` is not run: the run was asked to stop." in captured.err
-    assert told(captured.out) == [
+    assert step_events(captured.out) == [
         ("load", "running", 1),
         ("load", "completed", 1),
         *((step, "not run", 1) for step in ("left", "right", "join")),
@@ -194,13 +194,13 @@ def test_a_request_to_stop_ends_retries_and_hides_no_failure(
     steps = Asked(DIAMOND, "left", failures={"left": 9}, retries=(3, 0, 1))
     assert not go(steps, steps.stop)
     assert steps.launched == ["load", "left"]
-    assert ("left", "failed", 1) in told(capsys.readouterr().out)
+    assert ("left", "failed", 1) in step_events(capsys.readouterr().out)
 
 
-def test_what_is_told_of_retries(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_retries_emit_events(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     go(Steps({"load": ()}, failures={"load": 1}, retries=(1, 0, 1)))
     shown = capsys.readouterr().out
-    assert told(shown) == [
+    assert step_events(shown) == [
         ("load", "running", 1),
         ("load", "retrying", 1),
         ("load", "running", 2),
@@ -236,7 +236,7 @@ class Together(Steps):
         return super().launch(name)
 
 
-def test_independent_steps_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_independent_steps_run_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MAX_PARALLELISM, "2")
     steps = Together(DIAMOND, meeting={"left", "right"})
     assert go(steps)
@@ -247,7 +247,7 @@ def test_independent_steps_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None
     assert threading.main_thread().name not in steps.threads
 
 
-def test_a_failure_side_by_side_lets_the_other_end(
+def test_a_failure_lets_a_parallel_step_finish(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(MAX_PARALLELISM, "2")
@@ -257,7 +257,7 @@ def test_a_failure_side_by_side_lets_the_other_end(
     assert "Step `join` is not run: " in capsys.readouterr().err
 
 
-def test_no_more_steps_at_a_time_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_max_parallelism_limits_parallel_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     class Counting(Steps):
         running = most = 0
         lock = threading.Lock()
@@ -278,7 +278,7 @@ def test_no_more_steps_at_a_time_than_allowed(monkeypatch: pytest.MonkeyPatch) -
     assert 1 <= steps.most <= 3
 
 
-def test_each_step_side_by_side_has_a_context_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_parallel_step_has_its_own_context(monkeypatch: pytest.MonkeyPatch) -> None:
     state = contextvars.ContextVar("state", default="nobody")
     state.set("main")
     seen: list[str] = []
@@ -295,7 +295,7 @@ def test_each_step_side_by_side_has_a_context_of_its_own(monkeypatch: pytest.Mon
     assert state.get() == "main"
 
 
-def test_an_end_from_outside_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_termination_of_parallel_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     class Ended(Steps):
         def launch(self, name: str) -> bool:
             super().launch(name)

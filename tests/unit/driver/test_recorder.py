@@ -1,4 +1,4 @@
-"""Asking ZenML while it has trouble."""
+"""Call ZenML while its server has errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def ask(said: list[str], *raised: Exception, then: str = "done") -> tuple[str, int]:
-    """Ask what raises these errors, one after the other, and then answers."""
+    """Call a function that raises these errors one after the other, and then returns."""
     left, asked = list(raised), 0
 
     def question(_: Any) -> str:
@@ -45,17 +45,17 @@ def ask(said: list[str], *raised: Exception, then: str = "done") -> tuple[str, i
         requests.exceptions.RetryError("too many 503 error responses"),
     ],
 )
-def test_trouble_of_the_server_is_asked_again(said: list[str], error: Exception) -> None:
+def test_a_server_error_is_retried(said: list[str], error: Exception) -> None:
     assert ask(said, error, error) == ("done", 3)
     assert str(error) in said[0]
 
 
-def test_an_absent_server_is_asked_for_ever(said: list[str]) -> None:
+def test_an_unreachable_server_is_retried_without_limit(said: list[str]) -> None:
     away = ConnectionLostError("The ZenML server can't be reached")
     assert ask(said, *[away] * (recorder.TROUBLED_TRIES * 3))[0] == "done"
 
 
-def test_trouble_that_does_not_pass_is_passed_on(said: list[str]) -> None:
+def test_a_lasting_server_error_is_raised(said: list[str]) -> None:
     with pytest.raises(RuntimeError, match="for good"):
         ask(said, *[RuntimeError("for good")] * 100)
 
@@ -63,7 +63,7 @@ def test_trouble_that_does_not_pass_is_passed_on(said: list[str]) -> None:
 @pytest.mark.parametrize(
     "error", [AuthenticationError("revoked"), IllegalOperationError("no"), KeyError("ours")]
 )
-def test_an_answer_is_not_asked_for_again(said: list[str], error: Exception) -> None:
+def test_a_refusal_is_not_retried(said: list[str], error: Exception) -> None:
     with pytest.raises(type(error)):
         ask(said, error)
     assert said == []

@@ -40,7 +40,7 @@ def some_of(data: st.DataObject, steps: Collection[str]) -> set[str]:
     limit=st.none() | st.integers(1, 4),
     data=st.data(),
 )
-def test_any_run_keeps_the_rules_and_ends(graph, mode, limit, data) -> None:
+def test_every_schedule_obeys_the_rules_and_ends(graph, mode, limit, data) -> None:
     done = some_of(data, graph)
     # What an earlier driver has started; that may be more than is allowed now.
     running = some_of(data, graph.keys() - done)
@@ -92,7 +92,7 @@ def test_any_run_keeps_the_rules_and_ends(graph, mode, limit, data) -> None:
         assert scheduler.succeeded
 
 
-def test_a_failure_leaves_out_only_what_depends_on_it() -> None:
+def test_a_failure_skips_only_its_dependents() -> None:
     scheduler = Scheduler({"a": [], "b": [], "c": ["a"], "d": ["c"], "e": ["b"]})
     assert scheduler.start() == [Start("a"), Start("b")]
     skips = scheduler.ended("a", succeeded=False)
@@ -134,7 +134,7 @@ def test_a_step_that_is_not_running_cannot_end() -> None:
         scheduler.ended("a", succeeded=False)
 
 
-def test_what_will_not_run_is_told_once() -> None:
+def test_a_skip_is_reported_once() -> None:
     scheduler = Scheduler({"a": [], "b": ["a"]}, mode=FailureMode.FAIL_FAST)
     scheduler.start()
     (skip,) = scheduler.stop("somebody said so")
@@ -143,7 +143,7 @@ def test_what_will_not_run_is_told_once() -> None:
     assert scheduler.stop("somebody else said so") == []
 
 
-def test_steps_that_somebody_else_started_count() -> None:
+def test_restored_running_steps_count() -> None:
     graph = {"a": (), "b": (), "c": ("a",)}
     scheduler = Scheduler(graph, max_parallelism=1)
     scheduler.restore(done=[], running=["a"])

@@ -38,11 +38,11 @@ sys.stdout.flush()
 sys.stderr.flush()
 os._exit(code)
 """
-"""The supervisor's own last lines, with a shorter patience."""
+"""The supervisor's own last lines, with shorter waits."""
 
 
 class Bench:
-    """Runs children under the supervisor."""
+    """Run children under the supervisor."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -108,7 +108,7 @@ class Bench:
             process.wait(30)
 
     def finalized(self) -> str | None:
-        """What finalize was called with; None where it was not called."""
+        """Return what finalize was called with; None if it was not called."""
         return self.finalized_file.read_text("utf-8") if self.finalized_file.exists() else None
 
 
@@ -118,9 +118,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.mark.parametrize("code", [0, 1, 143])
-def test_exit_codes_by_which_the_runner_says_that_it_recorded_its_end(
-    bench: Bench, code: int
-) -> None:
+def test_exit_codes_of_a_runner_that_has_recorded_its_end(bench: Bench, code: int) -> None:
     done = bench.run(f"print('said'); raise SystemExit({code})")
     assert done.returncode == code
     assert done.stdout == b"said\n"
@@ -139,7 +137,9 @@ def test_exit_codes_by_which_the_runner_says_that_it_recorded_its_end(
         ("import ctypes; ctypes.string_at(0)", 1, "The runner died of SIGSEGV."),
     ],
 )
-def test_child_that_dies_without_a_word(bench: Bench, child: str, code: int, reason: str) -> None:
+def test_child_that_dies_without_recording_its_end(
+    bench: Bench, child: str, code: int, reason: str
+) -> None:
     done = bench.run(f"print('last words', flush=True)\n{child}")
     assert done.returncode == code
     assert done.stdout == b"last words\n"
@@ -189,7 +189,7 @@ os._exit(supervisor.main())
 """A signal comes before there is a child."""
 
 
-def test_a_signal_that_comes_before_the_child(bench: Bench) -> None:
+def test_a_signal_that_arrives_before_the_child_starts(bench: Bench) -> None:
     command = bench.command("import signal\nsignal.pause()", quick=False)
     done = subprocess.run(
         [command[0], "-c", EARLY, command[-1]],
@@ -213,7 +213,7 @@ def test_signals_are_passed_on(bench: Bench, signum: signal.Signals) -> None:
     assert bench.finalized() is None
 
 
-def test_child_that_completes_when_it_is_told_to_end(bench: Bench) -> None:
+def test_child_that_completes_after_a_termination_signal(bench: Bench) -> None:
     with bench.started(WAITING.format(code=0)) as process:
         process.terminate()
     assert process.returncode == 0
@@ -291,14 +291,14 @@ SAYING = "from modalrun.driver.step import end\nend({code})"
 
 
 @pytest.mark.parametrize("code", [0, 1, 70, 143])
-def test_exit_codes_that_the_process_of_a_step_means(bench: Bench, code: int) -> None:
+def test_exit_codes_that_a_step_process_has_written(bench: Bench, code: int) -> None:
     done = bench.run(SAYING.format(code=code), step="train")
     assert done.returncode == code
     assert bench.finalized() is None
 
 
 @pytest.mark.parametrize("code", [0, 1, 70, 143])
-def test_exit_codes_that_the_users_code_leaves_with(bench: Bench, code: int) -> None:
+def test_exit_codes_of_user_code_that_calls_os_exit(bench: Bench, code: int) -> None:
     done = bench.run(f"import os; os._exit({code})", step="train")
     assert done.returncode == 1
     assert bench.finalized() == f"some-run: The step's process ended with exit code {code}."
@@ -311,7 +311,7 @@ def test_exit_codes_that_the_users_code_leaves_with(bench: Bench, code: int) -> 
         ("import os; os.abort()", 1, "The step's process died of SIGABRT."),
     ],
 )
-def test_a_step_that_is_killed_is_the_drivers_to_judge(
+def test_a_killed_step_is_left_to_the_driver(
     bench: Bench, child: str, code: int, reason: str | None
 ) -> None:
     done = bench.run(child, step="train")
@@ -363,7 +363,7 @@ def test_flood_on_both_streams(bench: Bench) -> None:
         assert hashlib.sha256(output).digest() == hashlib.sha256(expected).digest()
 
 
-def test_what_is_not_utf_8_is_replaced(bench: Bench) -> None:
+def test_invalid_utf_8_is_replaced(bench: Bench) -> None:
     done = bench.run(
         r"""
         import os

@@ -1,4 +1,4 @@
-"""What a driver tells of steps that were done before it came."""
+"""Emit the ends of steps that were done before a driver took over."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def state(status: str, **more: Any) -> Any:
     return SimpleNamespace(status=status, successful=status in {"completed", "cached"}, **values)
 
 
-def told(**states: Any) -> list[StepEvent]:
+def step_events(**states: Any) -> list[StepEvent]:
     return list(finished_steps(states, {"load", "train"}, now=99))
 
 
-def test_a_step_that_was_done_with_its_sandbox_and_its_times() -> None:
+def test_a_completed_step_with_sandbox_and_times() -> None:
     metadata = StepMetadata("sb-1", gpu="T4", cpu=2.0, memory=512, infrastructure_retries=1)
     done = state("completed", attempt=2, began=10.0, ended=15.0, metadata=metadata)
-    assert told(train=done) == [
+    assert step_events(train=done) == [
         StepEvent(
             "train",
             "completed",
@@ -39,15 +39,15 @@ def test_a_step_that_was_done_with_its_sandbox_and_its_times() -> None:
 
 def test_a_cached_step_has_no_sandbox() -> None:
     metadata = StepMetadata("sb-of-another-run")
-    assert told(load=state("cached", began=1.0, ended=2.0, metadata=metadata)) == [
+    assert step_events(load=state("cached", began=1.0, ended=2.0, metadata=metadata)) == [
         StepEvent("load", "cached", at=2)
     ]
 
 
-def test_what_is_not_known_is_left_out() -> None:
-    assert told(load=state("completed")) == [StepEvent("load", "completed", at=99)]
+def test_unknown_values_are_left_out() -> None:
+    assert step_events(load=state("completed")) == [StepEvent("load", "completed", at=99)]
 
 
-def test_only_what_is_done_and_was_not_told_yet() -> None:
+def test_only_successful_steps_of_this_run_are_emitted() -> None:
     states = {"load": state("running"), "train": state("failed"), "other": state("completed")}
-    assert told(**states) == []
+    assert step_events(**states) == []

@@ -35,7 +35,7 @@ def printed(
     return [(item.step, item.text) for item in items if isinstance(item, LogLine)]
 
 
-def test_one_after_the_other() -> None:
+def test_sequential_steps() -> None:
     code = """
 print("before")
 for name in ("load", "train"):
@@ -63,7 +63,7 @@ print("after")
     ]
 
 
-def test_side_by_side() -> None:
+def test_parallel_steps() -> None:
     code = """
 def step(name):
     with output_tagging.tagged(name):
@@ -86,7 +86,7 @@ for thread in threads: thread.join()
     assert {step for step, _ in lines} == {"a", "b", "c"}
 
 
-def test_a_child_process_beside_another_step_is_nobodys() -> None:
+def test_output_of_a_child_process_during_parallel_steps_has_no_step() -> None:
     code = """
 def other():
     with output_tagging.tagged("other"):
@@ -108,7 +108,7 @@ with output_tagging.tagged("first"):
     ]
 
 
-def test_the_lines_of_a_function_beside_a_step_are_nobodys() -> None:
+def test_output_of_an_untagged_thread_has_no_step() -> None:
     # A dynamic pipeline's function, which starts steps in threads with copies of its context.
     code = """
 import contextvars
@@ -136,7 +136,7 @@ print("function again")
     ]
 
 
-def test_what_somebody_laid_over_write_before_stays() -> None:
+def test_a_replaced_write_method_is_kept() -> None:
     # As ZenML does when it is imported, which in a warm process is before anything else.
     code = """
 inner = sys.stdout.write
@@ -150,3 +150,17 @@ with output_tagging.tagged("one"):
     assert printed(code, prelude=PRELUDE.replace("output_tagging.install()", "")) == [
         ("one", "A B")
     ]
+
+
+def test_an_event_does_not_split_a_line_of_the_function() -> None:
+    # `print` writes a line and its end separately; another thread may emit an event in between.
+    code = """
+from modalrun.run.reporting import emit_step_event
+output_tagging.untag_thread()
+sys.stdout.write("function")
+thread = threading.Thread(target=emit_step_event, args=("one", "starting"))
+thread.start(); thread.join()
+sys.stdout.write(" waits\\n")
+print("unfinished", end="", flush=True)
+"""
+    assert printed(code) == [(None, "function waits"), (None, "unfinished")]

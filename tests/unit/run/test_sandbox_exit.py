@@ -1,4 +1,4 @@
-"""What the end of a step sandbox means."""
+"""Look up what the end of a sandbox means."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from modalrun.run.sandbox_exit import (
         (1, 99, ExitKind.FAILED, False),
     ],
 )
-def test_ends(code: int, status: int | None, kind: ExitKind, infrastructure: bool) -> None:
+def test_exit_kinds(code: int, status: int | None, kind: ExitKind, infrastructure: bool) -> None:
     end = read_exit(code, status)
     assert (end.kind, end.is_infrastructure, end.exit_code) == (kind, infrastructure, code)
     assert end.reason.endswith(".")
 
 
-def test_what_modal_says_is_passed_on() -> None:
+def test_modals_text_is_appended() -> None:
     assert read_exit(1, ModalStatus.INIT_FAILURE, "no such file").reason.endswith("no such file")
 
 
-def test_a_sandbox_that_is_unknown_is_started_again_and_a_refused_one_is_not() -> None:
+def test_a_lost_sandbox_is_infrastructure_and_a_refused_one_is_not() -> None:
     assert LOST.is_infrastructure
     assert not refused("why").is_infrastructure
 
@@ -62,7 +62,7 @@ def test_modals_text_is_left_out_if_it_repeats_the_table() -> None:
 
 
 @pytest.mark.parametrize("kind", ExitKind)
-def test_what_the_driver_has_ended_was_not_ended_from_outside(kind: ExitKind) -> None:
+def test_the_driver_replaces_the_reason_of_exits_that_it_caused(kind: ExitKind) -> None:
     own = kind not in {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.NOT_STARTED, ExitKind.LOST}
     end = ended_by_driver(SandboxExit(kind, 137, "Modal's reason."), "Ours.")
     assert end == SandboxExit(kind, 137, "Modal's reason." if own else "Ours.")
