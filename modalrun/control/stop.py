@@ -130,23 +130,16 @@ def by_force(
     return _result(zenml.read_run(run_id))
 
 
+@dataclass(frozen=True)
 class _Stop:
-    def __init__(
-        self,
-        wait: bool,
-        say: Callable[[str], None],
-        zenml: ZenMLGateway,
-        modal: ModalGateway,
-        clock: Clock,
-    ) -> None:
-        self._wait = wait
-        self._say = say
-        self._zenml = zenml
-        self._modal = modal
-        self._clock = clock
+    wait: bool
+    say: Callable[[str], None]
+    zenml: ZenMLGateway
+    modal: ModalGateway
+    clock: Clock
 
     def run(self, run_id: str, *, force: bool) -> Stopped:
-        run = self._zenml.read_run(run_id)
+        run = self.zenml.read_run(run_id)
         if run.finished and not (force and run.metadata):
             return _already(run)
         if run.metadata is None:
@@ -155,16 +148,16 @@ class _Stop:
                 return cancelled
             run = cancelled
         assert run.metadata is not None
-        sandboxes = self._modal.sandboxes_of(
+        sandboxes = self.modal.sandboxes_of(
             self._connect(run, run.metadata.target),
             run.id,
             run.metadata.app_id,
             run.metadata.sandbox_id,
         )
         if run.finished:
-            return _already(run, ended=sandboxes.end(wait=self._wait))
+            return _already(run, ended=sandboxes.end(wait=self.wait))
         if force:
-            return by_force(run.id, sandboxes, wait=self._wait, zenml=self._zenml)
+            return by_force(run.id, sandboxes, wait=self.wait, zenml=self.zenml)
         return self._gracefully(run, sandboxes)
 
     def _cancel_submission(self, run: RunRecord) -> Stopped | RunRecord:
@@ -173,9 +166,9 @@ class _Stop:
         The submitting process reads in ZenML that it is to stop, ends what it has created, and
         records that. If that process is gone, its sandbox is ended here.
         """
-        until = self._clock.monotonic() + ANNOUNCE_SECONDS
+        until = self.clock.monotonic() + ANNOUNCE_SECONDS
         while not (run.metadata or run.announced or run.finished):
-            if self._clock.monotonic() > until:
+            if self.clock.monotonic() > until:
                 raise NotFoundError(
                     f"ZenML has no sandbox on record for the run {run.id} ({run.status}).",
                     hint="modalrun did not start it, or the process that submitted it was killed"
@@ -186,52 +179,52 @@ class _Stop:
             return run
         if run.finished:
             return _already(run)
-        self._zenml.mark_stopping(run.id, ASKED)
-        if not self._wait:
+        self.zenml.mark_stopping(run.id, ASKED)
+        if not self.wait:
             return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
-        self._say("The run is still being submitted; waiting until that is cancelled.")
-        until = self._clock.monotonic() + CANCEL_SECONDS
-        while not (run.announced and run.announced.withdrawn) and self._clock.monotonic() < until:
+        self.say("The run is still being submitted; waiting until that is cancelled.")
+        until = self.clock.monotonic() + CANCEL_SECONDS
+        while not (run.announced and run.announced.withdrawn) and self.clock.monotonic() < until:
             run = self._next(run)
             if run.metadata:
                 return run
         assert run.announced is not None
         connection = self._connect(run, run.announced.target)
-        app_id = self._modal.app_id(connection, run.announced.app, run.announced.environment)
+        app_id = self.modal.app_id(connection, run.announced.app, run.announced.environment)
         if app_id is not None:
-            self._modal.sandboxes_of(connection, run.id, app_id, "").end()
-        self._zenml.finalize_run(run.id, ASKED, stopped=True)
-        return _result(self._zenml.read_run(run.id))
+            self.modal.sandboxes_of(connection, run.id, app_id, "").end()
+        self.zenml.finalize_run(run.id, ASKED, stopped=True)
+        return _result(self.zenml.read_run(run.id))
 
     def _gracefully(self, run: RunRecord, sandboxes: RunSandboxes) -> Stopped:
         asked = sandboxes.ask_to_stop()
         if asked:
-            self._zenml.record_stop_request(run.id)
-            if not self._wait:
+            self.zenml.record_stop_request(run.id)
+            if not self.wait:
                 return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
-            running = self._zenml.unfinished_steps(run.id)
+            running = self.zenml.unfinished_steps(run.id)
             what = f"the running steps to finish: {', '.join(running)}" if running else "its end"
-            self._say(f"The run was asked to stop; waiting for {what}.")
-            self._say("Ctrl-C detaches; --force ends it now.")
+            self.say(f"The run was asked to stop; waiting for {what}.")
+            self.say("Ctrl-C detaches; --force ends it now.")
             sandboxes.wait()
         if left := sandboxes.running("step"):
             # Without a driver nothing new starts, and running steps may finish.
             text = f"The run has no driver any more; step sandboxes that still run: {len(left)}."
-            if not self._wait:
+            if not self.wait:
                 again = f"'modalrun stop {run.id}' waits for them, with --force it ends them now."
                 return Stopped(run.id, run.status, f"{text} {again}")
-            self._say(f"{text} Waiting for them to finish.")
+            self.say(f"{text} Waiting for them to finish.")
             sandboxes.wait_for_steps()
-        self._zenml.finalize_run(run.id, ASKED, stopped=True)
-        return _result(self._zenml.read_run(run.id))
+        self.zenml.finalize_run(run.id, ASKED, stopped=True)
+        return _result(self.zenml.read_run(run.id))
 
     def _connect(self, run: RunRecord, target: Target) -> Connection:
-        credentials = self._zenml.credentials_of(run.id, target)
-        return self._modal.connect(target, credentials=credentials)
+        credentials = self.zenml.credentials_of(run.id, target)
+        return self.modal.connect(target, credentials=credentials)
 
     def _next(self, run: RunRecord) -> RunRecord:
-        self._clock.sleep(POLL_SECONDS)
-        return self._zenml.read_run(run.id)
+        self.clock.sleep(POLL_SECONDS)
+        return self.zenml.read_run(run.id)
 
 
 def _result(run: RunRecord) -> Stopped:

@@ -21,13 +21,7 @@ from modalrun.driver.process import buffer_lines, leave, supervisors_reason
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.static_step import STOP_REASON
 from modalrun.driver.takeover import Takeover
-from modalrun.run.contract import (
-    EXIT_COMPLETED,
-    EXIT_FAILED,
-    EXIT_TERMINATED,
-    EXIT_UNRECORDED,
-    TAKE_OVER,
-)
+from modalrun.run import contract
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line
 from modalrun.util import garbage_collection
@@ -45,7 +39,7 @@ T = TypeVar("T")
 def main() -> NoReturn:
     """Drive the run whose manifest the command line names, and exit with its outcome."""
     buffer_lines()
-    code = EXIT_UNRECORDED
+    code = contract.EXIT_UNRECORDED
     try:
         manifest = RunManifest.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
         code = asyncio.run(drive(manifest))
@@ -67,7 +61,7 @@ async def drive(manifest: RunManifest) -> int:
     control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, "the run was asked to stop"))
     with garbage_collection.paused():
         await sandboxes.open()
-    taken = await _take_over(coordinator, recorder) if os.environ.get(TAKE_OVER) else None
+    taken = await _take_over(coordinator, recorder) if os.environ.get(contract.TAKE_OVER) else None
     tasks = [asyncio.create_task(_watch_for_stop(coordinator, recorder))]
     if coordinator.creates_early:
         tasks.append(asyncio.create_task(_expect(coordinator, recorder)))
@@ -103,7 +97,7 @@ async def _watch_for_stop(coordinator: Coordinator, recorder: AsyncRecorder) -> 
     """Record that the run has begun, and stop it when ZenML is asked to."""
     logged: set[str] = set()
     await coordinator.first_created(FIRST_SECONDS)
-    new = not os.environ.get(TAKE_OVER)
+    new = not os.environ.get(contract.TAKE_OVER)
     if new and await _answer(recorder.call(lambda recorder: recorder.stop_requested()), logged):
         # The run was stopped before this sandbox existed, so nothing has terminated it.
         coordinator.give_up("the run was stopped before it began")
@@ -143,14 +137,14 @@ async def _settle(coordinator: Coordinator, recorder: AsyncRecorder) -> int:
     if early_end.gave_up:
         await coordinator.sandboxes.terminate_all()
     if coordinator.succeeded:
-        return EXIT_COMPLETED
+        return contract.EXIT_COMPLETED
     if failed and not early_end.gave_up:
         reason = f"Steps failed: {', '.join(failed)}."
     else:
         reason = supervisors_reason() or f"The run ended early: {early_end.reason}."
     stopped = early_end.requested and not failed and not early_end.gave_up
     await recorder.call(lambda recorder: recorder.finalize(reason, stopped=stopped))
-    return EXIT_TERMINATED if stopped or early_end.gave_up else EXIT_FAILED
+    return contract.EXIT_TERMINATED if stopped or early_end.gave_up else contract.EXIT_FAILED
 
 
 if __name__ == "__main__":

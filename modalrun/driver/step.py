@@ -83,14 +83,14 @@ def main() -> NoReturn:
     code = contract.EXIT_UNRECORDED
     try:
         with garbage_collection.paused():
-            from modalrun.zenml_api.execution.single_step import OneStep
+            from modalrun.zenml_api.execution.single_step import SingleStep
 
             name = os.environ[contract.STEP]
-            step = OneStep(
+            step = SingleStep(
                 os.environ[contract.RUN_ID],
                 name,
                 step_run=os.environ.get(contract.STEP_RUN),
-                facts=_metadata(),
+                metadata=_metadata(),
             )
             wait = os.environ.pop(contract.WAIT, None)
             if wait is not None:

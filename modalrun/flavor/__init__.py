@@ -1,6 +1,11 @@
-"""The flavor that makes modalrun an orchestrator of a ZenML stack.
+"""Make modalrun an orchestrator of a ZenML stack, and set a project up for it.
 
 zenml orchestrator flavor register modalrun.flavor.ModalrunOrchestratorFlavor
+
+orchestrator         the orchestrator component of a registered stack
+runs                 submit, inspect and stop its runs
+init_project         `modalrun init`: register flavor and stack, write a run spec
+pipeline_discovery   find the pipelines of a folder without importing them
 """
 
 from __future__ import annotations
@@ -20,17 +25,17 @@ class ModalrunOrchestratorFlavor(BaseOrchestratorFlavor):
 
     @property
     def name(self) -> str:
-        """The name that `--flavor` takes."""
+        """The value of `--flavor`."""
         return FLAVOR
 
     @property
     def config_class(self) -> type[ModalOrchestratorConfig]:
-        """What `zenml orchestrator register` takes."""
+        """The options of `zenml orchestrator register`."""
         return ModalOrchestratorConfig
 
     @property
     def implementation_class(self) -> type[RegisteredOrchestrator]:
-        """The orchestrator; imported when it is first needed."""
+        """The orchestrator, imported when it is first needed."""
         from modalrun.flavor.orchestrator import RegisteredOrchestrator
 
         return RegisteredOrchestrator

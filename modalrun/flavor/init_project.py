@@ -1,4 +1,4 @@
-"""What `modalrun init` does: ZenML gets to know modalrun, and a project gets a run spec."""
+"""Register modalrun in ZenML and write a run spec for a project: `modalrun init`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,7 @@ from modalrun.zenml_api import process
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that was looked at.
-
-    Attributes:
-        text: What it is.
-        new: Whether it was made now.
-    """
+    """One part of the setup, and whether it was created now."""
 
     text: str
     new: bool
@@ -33,12 +28,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Initialized:
-    """What was done.
+    """The result of `initialize`.
 
     Attributes:
-        steps: In order.
-        undo: Commands that take back what was made now, in order.
-        next: What can be done with it: words and a command.
+        steps: The parts of the setup, in order.
+        undo: Commands that delete what was created now, in order.
+        next: What the user can do next: a description and a command.
     """
 
     steps: tuple[Step, ...]
@@ -55,26 +50,27 @@ def initialize(
     name: str | None,
     spec: Path,
 ) -> Initialized:
-    """Register what is missing, and write a run spec where there is none.
+    """Register what is missing, and write a run spec if there is none.
 
     Args:
         folder: The project.
-        pipeline: The pipeline that the run spec is for; None for the only one there is.
-        from_stack: The stack to start from; None for the active one.
+        pipeline: The pipeline of the run spec; None for the only one of the project.
+        from_stack: The stack that the new one takes its components from; None for the active one.
         target: Where the new stack's runs go.
-        name: The name of orchestrator and stack; None for the usual one.
+        name: The name of orchestrator and stack; None for the default.
         spec: The run spec's file, below `folder` unless it is absolute.
 
     Raises:
         UsageError: A name is taken by something else, or the stack can't be used with the target.
             Nothing was registered.
         NotFoundError: There is no such stack.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses the credentials, or can't
+            be reached.
     """
     name = name or ("modalrun" if target == "modal" else "modalrun_local")
     root = pipeline_discovery.source_root(folder)
-    there = _there(folder / spec)
-    found = [] if there is not None else pipeline_discovery.pipelines(root)
+    existing = _read_spec(folder / spec)
+    found = [] if existing is not None else pipeline_discovery.pipelines(root)
     if pipeline is not None:
         if "." not in pipeline or not all(part.isidentifier() for part in pipeline.split(".")):
             raise UsageError(
@@ -99,27 +95,27 @@ def initialize(
     ready = _write_spec(folder / spec, found, name, target, steps)
     if ready and steps[-1].new:
         undo.append(f"rm {shlex.quote(str(spec))}")
-        there = _there(folder / spec)
-    following = _to_run(there, spec) if ready and there is not None else []
+        existing = _read_spec(folder / spec)
+    following = _to_run(existing, spec) if ready and existing is not None else []
     if not made.active:
         following.append(("make the stack the active one", f"zenml stack set {name}"))
-    script = _script(there, folder) if there is not None else None
+    script = _script(existing, folder) if existing is not None else None
     if script is not None:
         following.append(
-            ("run it as ever" if made.active else "then run it as ever", f"python {script}")
+            ("run it as usual" if made.active else "then run it as usual", f"python {script}")
         )
     return Initialized(tuple(steps), tuple(undo), tuple(following))
 
 
 @dataclass(frozen=True)
-class _Spec:
-    """The run spec that is there.
+class _ExistingSpec:
+    """The project's run spec.
 
     Attributes:
-        error: What is wrong with it.
-        pipeline: The pipeline that it names, where that is found below its source root.
+        error: The reason why it can't be read.
+        pipeline: The pipeline that it names, if that is found below its source root.
         root: Its source root.
-        parameters: What it writes under `parameters`.
+        parameters: Its `parameters`.
     """
 
     error: UsageError | None = None
@@ -128,16 +124,16 @@ class _Spec:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
 
-def _there(path: Path) -> _Spec | None:
-    """The run spec of a file; None where there is no such file."""
+def _read_spec(path: Path) -> _ExistingSpec | None:
+    """Read the run spec of a file; None if there is no such file."""
     if not path.exists():
         return None
     try:
         spec = load_spec(path)
     except UsageError as error:
-        return _Spec(error)
+        return _ExistingSpec(error)
     if not spec.pipeline:
-        return _Spec()
+        return _ExistingSpec()
     module = spec.pipeline.rpartition(".")[0]
     file = spec.source_root.joinpath(*module.split(".")).with_suffix(".py")
     named = [
@@ -146,33 +142,33 @@ def _there(path: Path) -> _Spec | None:
         if one.source == spec.pipeline
     ]
     given = spec.run_configuration.get("parameters") or {}
-    return _Spec(None, named[0] if named else None, spec.source_root, given)
+    return _ExistingSpec(None, named[0] if named else None, spec.source_root, given)
 
 
-def _to_run(there: _Spec, spec: Path) -> list[tuple[str, str]]:
-    """How the pipeline of a run spec is run, or what has to be done first."""
+def _to_run(existing: _ExistingSpec, spec: Path) -> list[tuple[str, str]]:
+    """Return the command that runs the pipeline of a run spec, or what to do first."""
     file = shlex.quote(str(spec))
-    if there.error is not None:
-        return [("see what is wrong with it", f"modalrun plan {file}")]
-    required = there.pipeline.required if there.pipeline is not None else ()
-    missing = [name for name in required if name not in there.parameters]
+    if existing.error is not None:
+        return [("see its mistakes", f"modalrun plan {file}")]
+    required = existing.pipeline.required if existing.pipeline is not None else ()
+    missing = [name for name in required if name not in existing.parameters]
     if missing:
         set_first = f"set {', '.join(missing)} in {spec}, then"
         return [(set_first, f"modalrun submit {file}")]
     return [("run the pipeline", f"modalrun submit {file}")]
 
 
-def _script(there: _Spec, folder: Path) -> str | None:
-    """The script of a run spec's pipeline, for who stands in `folder`."""
-    if there.pipeline is None or there.pipeline.script is None:
+def _script(existing: _ExistingSpec, folder: Path) -> str | None:
+    """Return the script of a run spec's pipeline, relative to `folder`."""
+    if existing.pipeline is None or existing.pipeline.script is None:
         return None
-    return shlex.quote(os.path.relpath(there.root / there.pipeline.script, folder))
+    return shlex.quote(os.path.relpath(existing.root / existing.pipeline.script, folder))
 
 
 def _write_spec(
     path: Path, found: Sequence[FoundPipeline], stack: str, target: Target, steps: list[Step]
 ) -> bool:
-    """Write the run spec if it can be; returns whether there is one."""
+    """Write the run spec if possible; return whether there is one."""
     if path.exists():
         steps.append(Step(f"{path.name} is there already and stays as it is", new=False))
         return True
@@ -196,7 +192,7 @@ def _write_spec(
 
 
 def spec_text(pipeline: FoundPipeline, stack: str, target: Target) -> str:
-    """A run spec with comments for who has never seen one."""
+    """Return a run spec with comments for a new user."""
     arguments = "".join(f"#   {name}: {value}\n" for name, value in pipeline.parameters)
     parameters = f"# parameters:\n{arguments}" if arguments else ""
     return f"""\

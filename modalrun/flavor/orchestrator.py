@@ -1,4 +1,4 @@
-"""The orchestrator of a registered stack: ZenML's door to the engine behind `modalrun submit`."""
+"""Define the orchestrator of a registered stack, which runs pipelines as `modalrun submit` does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RegisteredOrchestrator(ModalOrchestrator):
 
     @property
     def validator(self) -> StackValidator | None:
-        """Says everything that keeps a stack from working on Modal's cloud; all of it at once."""
+        """Report all problems that keep a stack from working on Modal's cloud."""
         if self.config.target != "modal":
             return None
         return StackValidator(custom_validation_function=runs.validate)
@@ -34,14 +34,14 @@ class RegisteredOrchestrator(ModalOrchestrator):
         step_environments: dict[str, dict[str, str]],
         placeholder_run: PipelineRunResponse | None = None,
     ) -> SubmissionResult:
-        """Create the run's sandbox; the result's function follows the run to its end.
+        """Create the run's sandbox, and return a function that follows the run to its end.
 
         Args:
             snapshot: The deployment, without the steps that ZenML found in its cache.
             stack: Its stack.
-            base_environment: The variables by which a sandbox reaches ZenML.
-            step_environments: Not used: each step's environment is made where it runs.
-            placeholder_run: The run, where ZenML has made it already.
+            base_environment: The variables with which a sandbox uses ZenML.
+            step_environments: Not used: each step's environment is set where it runs.
+            placeholder_run: The run, if ZenML has created it.
 
         Raises:
             ModalrunError: As for `modalrun submit`.
@@ -65,13 +65,13 @@ class RegisteredOrchestrator(ModalOrchestrator):
     def fetch_status(
         self, run: PipelineRunResponse, include_steps: bool = False
     ) -> tuple[ExecutionStatus | None, dict[str, ExecutionStatus] | None]:
-        """What is true of a run, by ZenML's record and by Modal.
+        """Return the status of a run, derived from ZenML's record and from Modal.
 
-        The record of a run whose sandbox is gone is set right, with all its steps.
+        If the run's sandbox is gone, its record and its steps' are reconciled.
         """
         status, steps = runs.status(run)
         return status, steps if include_steps else None
 
     def _stop_run(self, run: PipelineRunResponse, graceful: bool = False) -> None:
-        """End a run by force, or ask it to end; for ZenML, which has recorded STOPPING already."""
+        """Stop a run by force or gracefully. ZenML has recorded STOPPING before."""
         runs.stop(str(run.id), graceful=graceful)

@@ -1,4 +1,4 @@
-"""Pipelines in a folder of Python files, found without importing anything."""
+"""Find the pipelines in a folder of Python files without importing them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from modalrun.submit.source_tree import source_files
 
 _LARGEST = 1_000_000
-"""Bytes; a larger file is no module that somebody wrote."""
+"""Bytes; a larger module is generated."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class FoundPipeline:
     """A function decorated with `@pipeline`.
 
     Attributes:
-        source: As a run spec names it: `module.function`.
-        parameters: Its arguments, and the text of their defaults; "..." where there is none.
-        script: The file, where it runs something when it is executed; else None.
-        required: The arguments that have no default.
+        source: Its name in a run spec: `module.function`.
+        parameters: Its arguments, and their defaults as YAML; "..." if there is none.
+        script: The file if it can be executed as a script; else None.
+        required: The arguments without a default.
     """
 
     source: str
@@ -30,14 +30,14 @@ class FoundPipeline:
 
 
 def source_root(folder: Path) -> Path:
-    """The folder that sources are relative to: the nearest with `.zen`, else `folder` itself."""
+    """Return the folder that sources are relative to: the nearest with `.zen`, else `folder`."""
     return next((one for one in (folder, *folder.parents) if (one / ".zen").is_dir()), folder)
 
 
 def pipelines(root: Path) -> list[FoundPipeline]:
-    """The pipelines of all modules below a folder, in the order of their sources.
+    """Return the pipelines of all modules below a folder, sorted by source.
 
-    Files that Git or `.dockerignore` leave out are left out here too; so are tests.
+    Tests, and files that Git or `.dockerignore` ignore, are left out.
     """
     found = []
     for file in source_files(root):
@@ -48,7 +48,7 @@ def pipelines(root: Path) -> list[FoundPipeline]:
 
 
 def in_file(path: Path, root: Path) -> list[FoundPipeline]:
-    """The pipelines of one module below a folder; none where it is no module."""
+    """Return the pipelines of one module below a folder; [] if it is no module."""
     parts = path.relative_to(root).with_suffix("").parts
     named = [part for part in parts if part != "__init__"]
     if path.suffix != ".py" or not all(part.isidentifier() for part in named):
@@ -57,7 +57,7 @@ def in_file(path: Path, root: Path) -> list[FoundPipeline]:
 
 
 def parsed(path: Path) -> ast.Module | None:
-    """The syntax tree of a module; None where there is no such file, or nobody has written it."""
+    """Return the syntax tree of a module; None if it is missing, invalid or too large."""
     try:
         return ast.parse(path.read_bytes()) if path.stat().st_size <= _LARGEST else None
     except (OSError, SyntaxError, ValueError):
@@ -84,7 +84,7 @@ def _in_module(path: Path, module: str, script: str) -> list[FoundPipeline]:
 
 
 def is_pipeline(decorator: ast.expr) -> bool:
-    """`@pipeline`, `@pipeline(...)`, `@zenml.pipeline(...)`."""
+    """Return whether it is `@pipeline`, `@pipeline(...)` or `@zenml.pipeline(...)`."""
     named = decorator.func if isinstance(decorator, ast.Call) else decorator
     if isinstance(named, ast.Attribute):
         return named.attr == "pipeline"
@@ -107,7 +107,7 @@ def _parameters(arguments: ast.arguments) -> tuple[tuple[str, str], ...]:
 
 
 def _yaml(default: ast.expr | None) -> str:
-    """A default as YAML reads it, where it is a plain value."""
+    """Return a default as YAML; "..." if it is no plain value."""
     if isinstance(default, ast.Constant):
         value = default.value
         if value is None or isinstance(value, bool):

@@ -1,8 +1,7 @@
-"""Runs that ZenML submits: the door to the engine for a stack with a registered orchestrator.
+"""Submit, inspect and stop the runs of a stack with a registered orchestrator.
 
-`modalrun submit` is the other door. What differs here: ZenML has compiled and stored the deployment
-and made the run, the process is the user's (a script, a notebook, ZenML's own command), and errors
-are raised for whoever called the pipeline.
+Unlike with `modalrun submit`, ZenML has compiled and stored the deployment and created the run, the
+process is the user's (a script, a notebook, ZenML's command), and errors are raised to the caller.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 def validate(stack: Stack) -> tuple[bool, str]:
-    """Whether a stack can be used on Modal's cloud, and everything that is in the way."""
+    """Return whether a stack can be used on Modal's cloud, and all its problems in one message."""
     from modalrun.zenml_api.stacks import describe_stack
 
     described = describe_stack(stack)
@@ -72,19 +71,19 @@ def submit(
     environment: Mapping[str, str],
     run: PipelineRunResponse | None,
 ) -> Callable[[], None] | None:
-    """Create the sandbox of a run that ZenML has made.
+    """Create the sandbox of a run that ZenML has created.
 
     Args:
-        target: Where it goes.
+        target: Where it runs.
         snapshot: The deployment as ZenML stores it.
-        environment: The variables by which a sandbox reaches ZenML.
+        environment: The variables with which a sandbox uses ZenML.
         run: The placeholder run.
 
     Returns:
-        What follows the run to its end; None for a run that nobody is to wait for.
+        A function that follows the run to its end; None for an asynchronous run.
 
     Raises:
-        ModalrunError: As for `submission.submit`; its text says what to do next.
+        ModalrunError: As for `submission.submit`; its message includes the hint.
     """
     compatibility.require()
     if snapshot.schedule is not None or run is None:
@@ -94,20 +93,20 @@ def submit(
         )
     shown = reporter()
     with ExitStack() as stack:
-        stack.enter_context(_same_variables())
-        stack.enter_context(_left_open(run))
-        with _worded(), _shown_until_started(shown), interrupts.installed():
+        stack.enter_context(_environment_restored())
+        stack.enter_context(_unknown_outcome_kept_open(run))
+        with _hint_in_message(), _closed_on_failure(shown), interrupts.installed():
             job = _job(target, str(snapshot.id), _source_root(run), shown)
             from modalrun.zenml_api.records.runs import existing_run
 
             submission = Submission(
-                job, shown, zenml_gateway(), previous=_ended_before(run, job.connection)
+                job, shown, zenml_gateway(), previous=_previous_sandbox(run, job.connection)
             )
             try:
                 submission.create(lambda: existing_run(job.compiled, str(run.id), environment))
                 interrupts.check()
             except (KeyboardInterrupt, errors.Interrupted):
-                # ZenML takes this for a run that was not submitted.
+                # ZenML treats the run as not submitted.
                 if submission.handle is not None:
                     stopping.by_force(str(run.id), submission.handle.sandboxes)
                 raise
@@ -127,8 +126,8 @@ def submit(
             except errors.ModalrunError as error:
                 if not submitted.resumed:
                     raise
-                # It was resumed, and its end is recorded and shown; ZenML would take an error for a
-                # failure to resume it, and change its record.
+                # Its end is recorded and shown. ZenML would take an error for a failure to resume
+                # the run, and change its record.
                 logger.error(error.message)
 
     return wait
@@ -137,42 +136,42 @@ def submit(
 def status(
     run: PipelineRunResponse,
 ) -> tuple[ExecutionStatus, dict[str, ExecutionStatus]]:
-    """What is true of a run and of its steps; a record that says otherwise is set right first.
+    """Return the status of a run and of its steps, after reconciling a lost run.
 
     Raises:
         ModalrunError: ZenML can't be asked.
     """
     from zenml.enums import ExecutionStatus
 
-    with _worded(), _same_variables():
-        view = runs.read_status(str(run.id))
-        if view.state == LOST and view.over:
-            view = reconcile.reconcile(view).status
-        for note in view.notes:
+    with _hint_in_message(), _environment_restored():
+        found = runs.read_status(str(run.id))
+        if found.state == LOST and found.over:
+            found = reconcile.reconcile(found).status
+        for note in found.notes:
             logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
         known = {status.value for status in ExecutionStatus}
-        return ExecutionStatus(view.run.status), {
-            step.name: ExecutionStatus(step.status) for step in view.steps if step.status in known
+        return ExecutionStatus(found.run.status), {
+            step.name: ExecutionStatus(step.status) for step in found.steps if step.status in known
         }
 
 
 def stop(run_id: str, *, graceful: bool) -> None:
-    """End a run by force, or ask it to end.
+    """Stop a run by force or gracefully.
 
     Raises:
-        NotFoundError: modalrun has no sandbox of it on record.
+        NotFoundError: ZenML has no sandbox of it on record.
         ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
     """
-    with _worded(), _same_variables():
+    with _hint_in_message(), _environment_restored():
         stopped = stopping.stop(run_id, force=not graceful, wait=not graceful, say=logger.info)
     logger.info(stopped.headline)
 
 
 def _source_root(run: PipelineRunResponse) -> Path:
-    """The source tree of a run.
+    """Return the source root of a run.
 
-    ZenML's own means the script that runs the pipeline; a run that it resumes from its command line
-    has none, and has to have the tree that it had.
+    ZenML derives it from the script that runs the pipeline. A run that is resumed from ZenML's
+    command line has no script, and gets the source root that it had.
     """
     from zenml.client import Client
     from zenml.utils import source_utils
@@ -198,23 +197,23 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
     return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 
-def _ended_before(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:
-    """The record of a run that ZenML resumes, once its sandbox has ended; None for a new run.
+def _previous_sandbox(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:
+    """Wait for the end of a resumed run's sandbox; return its metadata, or None for a new run.
 
-    The run is recorded as paused or failed a moment before its sandbox ends, and its name is the
-    one that the next gets.
+    The run is recorded as paused or failed a moment before its sandbox ends, and the next sandbox
+    gets the same name.
     """
-    facts = from_metadata(RunMetadata, run.run_metadata)
-    if facts is None:
+    metadata = from_metadata(RunMetadata, run.run_metadata)
+    if metadata is None:
         return None
     with contextlib.suppress(errors.NotFoundError):
-        sandbox = connection.attach(facts.sandbox_id)
-        RunningSandbox(connection, sandbox, app_id=facts.app_id).wait()
-    return facts
+        sandbox = connection.attach(metadata.sandbox_id)
+        RunningSandbox(connection, sandbox, app_id=metadata.app_id).wait()
+    return metadata
 
 
 def bare_spec(target: Target, source_root: Path) -> RunSpec:
-    """A run spec that says nothing: the deployment is taken as it is."""
+    """Return an empty run spec: the deployment is used as it is."""
     return RunSpec(
         pipeline="",
         stack=None,
@@ -229,15 +228,15 @@ def _follow(run: RunHandle, shown: Reporter) -> None:
     """Show a run until its end.
 
     Raises:
-        ModalrunError: It ended badly, or its end is not known.
-        KeyboardInterrupt: Somebody left it to itself.
+        ModalrunError: The run did not complete, or its end is not known.
+        KeyboardInterrupt: The user detached.
     """
     try:
-        with _worded(), shown, interrupts.installed():
+        with _hint_in_message(), shown, interrupts.installed():
             outcome = attach.follow(run, shown, _on_interrupt(), stop=stopping.by_force)
             shown.summary(outcome)
     except errors.Interrupted:
-        # What SIGTERM does to this process is for its program to say, not for us.
+        # The program that this process runs decides how it handles SIGTERM.
         signal.raise_signal(signal.SIGTERM)
         raise
     if outcome.exit_code:
@@ -245,7 +244,7 @@ def _follow(run: RunHandle, shown: Reporter) -> None:
 
 
 def _on_interrupt() -> OnInterrupt:
-    """What Ctrl-C and SIGTERM do: outside of terminals and CI what ZenML's orchestrators do."""
+    """Return the effect of Ctrl-C and SIGTERM; without a terminal or CI as in ZenML."""
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         return "ask"
     return "stop" if os.environ.get("CI") else "detach"
@@ -257,8 +256,8 @@ def _error(outcome: Outcome) -> errors.ModalrunError:
 
 
 @contextlib.contextmanager
-def _worded() -> Iterator[None]:
-    """Put what to do next into the text of an error: nothing else of it is seen in a traceback."""
+def _hint_in_message() -> Iterator[None]:
+    """Append an error's hint to its message, since a traceback shows only the message."""
     try:
         yield
     except errors.ModalrunError as error:
@@ -268,10 +267,10 @@ def _worded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _left_open(run: PipelineRunResponse) -> Iterator[None]:
-    """Keep ZenML from recording a run as failed whose sandbox may have been created.
+def _unknown_outcome_kept_open(run: PipelineRunResponse) -> Iterator[None]:
+    """Keep ZenML from recording a run as failed if its sandbox may exist.
 
-    Of one that it resumes it makes what it was before.
+    ZenML resets a run that it resumes to its former status.
     """
     from zenml.exceptions import RunMonitoringError
 
@@ -284,8 +283,8 @@ def _left_open(run: PipelineRunResponse) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _shown_until_started(shown: Reporter) -> Iterator[None]:
-    """Leave no half-drawn line on the terminal when the submission fails."""
+def _closed_on_failure(shown: Reporter) -> Iterator[None]:
+    """Close the display if the submission fails."""
     try:
         yield
     except BaseException:
@@ -294,8 +293,8 @@ def _shown_until_started(shown: Reporter) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_variables() -> Iterator[None]:
-    """Leave the environment as it was: the process may go on to another stack or Modal server."""
+def _environment_restored() -> Iterator[None]:
+    """Restore the environment: the process may use another stack or Modal server next."""
     before = dict(os.environ)
     try:
         yield

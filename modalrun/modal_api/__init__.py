@@ -1,6 +1,22 @@
-"""The one package that imports `modal`. Written against the Modal SDK 1.6.4.
+"""Everything that modalrun does with Modal; the only package that imports `modal`, 1.6.4 or later.
 
-Importing this module is cheap; the SDK (0.7 s) is imported by `Connection`.
+Importing it is cheap: the SDK is imported when it is used. The rest of modalrun calls only:
+
+    client            Connection: connect, reconnect, app lookup, attach to a sandbox by its id
+    account_check     check the token, workspace, environment, secrets, volumes and images
+    images            build_images; ignore_matcher for .dockerignore files
+    run_sandboxes     create, find or terminate the run sandbox of a run
+    running_sandbox   RunningSandbox: wait for its end, pass on its output
+    step_sandboxes    StepSandboxes of a driver: create, find, await, terminate many at a time
+    lookup            state and ids of the sandboxes of runs that another process started
+    termination       RunSandboxes: stop all sandboxes of a run, gracefully or by force
+    log_streams       OutputStreams: live output of many sandboxes
+    log_history       History: stored output of many sandboxes, in order of time
+    log_buffer        the types of their output: OutputChunk, StreamEnd, StreamName
+    errors            translated: the SDK's errors as modalrun's
+    gateway           ModalGateway: what submit and control call, as one object for tests
+
+Internal: `sandbox_arguments`, `connection_pool` and `sdk_internals` (private parts of the SDK).
 """
 
 from __future__ import annotations

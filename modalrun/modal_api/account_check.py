@@ -17,11 +17,9 @@ from modalrun.plan.model import Plan
 from modalrun.spec.run_spec import Target
 from modalrun.util.reachability import ask
 
-CONNECT_SECONDS = 2.0
-"""How long `check_account` waits for a connection to Modal's server."""
-
-ANSWER_SECONDS = 4.0
-"""How long `check_account` waits until Modal accepts the token; the SDK alone tries for 15 s."""
+CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 4.0
+"""How long `check_account` waits for Modal's server, and until that accepts the token. The SDK
+alone tries for 15 s."""
 
 
 @dataclass(frozen=True)

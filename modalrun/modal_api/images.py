@@ -1,4 +1,4 @@
-"""Recipes -> images that Modal builds. Written against the Modal SDK 1.6.4, `modal/_image.py`."""
+"""Build images on Modal from recipes. Written against the Modal SDK 1.6.4, `modal/_image.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import modalrun
 from modalrun.errors import InternalError, RunFailedError, UsageError
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     import modal
 
 APP_FOLDER = "/app"
-"""What `DockerSettings.user` owns, as in images that ZenML builds."""
+"""Owned by `DockerSettings.user`, as in images that ZenML builds."""
 
 AT_ONCE = 16
-"""How many images are built at the same time."""
+"""Images that are built at the same time."""
 
 LOG_LINES = 40
-"""How much of a failed build's log is shown."""
+"""Lines of a failed build's log that are shown."""
 
 
 class Builder:
-    """Builds images for the sandboxes of one app."""
+    """Builds images in one app and Modal environment, with the credentials of a registry."""
 
     def __init__(
         self,
@@ -53,23 +53,16 @@ class Builder:
         environment: str | None,
         registry: RegistryCredentials | None = None,
     ) -> None:
-        """
-        Args:
-            client: The connection.
-            app: The app that the builds belong to.
-            environment: The Modal environment that named images are looked for in.
-            registry: For images in a private registry.
-        """
         self._client = client
         self._app = app
         self._environment = environment
         self._registry = registry
 
     def build(self, recipe: ImageRecipe, source: Path) -> modal.Image:
-        """Have Modal build what it hasn't built before, layer by layer, and wait for it.
+        """Have Modal build the layers that it has not built before, and wait for them.
 
         Args:
-            recipe: What the image is made of.
+            recipe: The recipe of the image.
             source: The source tree, for a recipe that installs the user's project from it.
 
         Raises:
@@ -87,27 +80,6 @@ class Builder:
             except modal.exception.ImageBuildError as error:
                 raise _failed(image, error) from error
         return image
-
-    def build_all(self, recipes: Iterable[ImageRecipe], source: Path) -> dict[ImageRecipe, str]:
-        """Have Modal build several images side by side.
-
-        Args:
-            recipes: What they are made of; the same one is built once.
-            source: As for `build`.
-
-        Returns:
-            Each recipe -> Modal's id of its image.
-
-        Raises:
-            ModalrunError: As for `build`; of the first one that failed.
-        """
-        distinct = list(dict.fromkeys(recipes))
-        if len(distinct) == 1:
-            # In this thread, where Ctrl-C interrupts it.
-            return {distinct[0]: self.build(distinct[0], source).object_id}
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
-            built = pool.map(lambda recipe: self.build(recipe, source), distinct)
-            return {recipe: image.object_id for recipe, image in zip(distinct, built, strict=True)}
 
     def _layers(self, recipe: ImageRecipe, source: Path, folder: Path) -> modal.Image:
         image = self._base(recipe)
@@ -181,14 +153,18 @@ def build_images(
     environment = plan.settings.modal_environment
     app = connection.app(plan.settings.app_name, environment)
     builder = Builder(connection.client, app, environment, registry)
-    built = builder.build_all(plan.images.values(), source)
-    return {key: built[recipe] for key, recipe in plan.images.items()}
+    if len(plan.images) == 1:
+        # In this thread, where Ctrl-C interrupts it.
+        return {key: builder.build(recipe, source).object_id for key, recipe in plan.images.items()}
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
+        built = pool.map(lambda recipe: builder.build(recipe, source), plan.images.values())
+        return {key: image.object_id for key, image in zip(plan.images, built, strict=True)}
 
 
 def with_files(
     image: modal.Image, source: Path, *, package: bool, manifest: Path | None = None
 ) -> modal.Image:
-    """An image with the source tree at `CODE_FOLDER`, mounted: no layer, so nothing is rebuilt.
+    """Mount the source tree at `CODE_FOLDER`. A mount is no layer, so nothing is rebuilt.
 
     Args:
         image: A finished image.
@@ -200,21 +176,21 @@ def with_files(
         image = image.add_local_file(manifest, MANIFEST_FILE)
     if package:
         image = image.add_local_dir(
-            Path(modalrun.__file__).parent, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_no_source
+            Path(modalrun.__file__).parent, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_not_source
         )
     # A driver adds its own folder, in which Python may have left what it compiled.
     return image.add_local_dir(source, CODE_FOLDER, ignore=["**/__pycache__"])
 
 
 def ignore_matcher(lines: Iterable[str], where: str) -> Callable[[Path], bool]:
-    """What a .dockerignore file leaves out, with the SDK's port of Docker's own matcher.
+    """Make a matcher of a .dockerignore file, with the SDK's port of Docker's own.
 
     Args:
         lines: The lines of the file.
         where: The file, for messages.
 
     Returns:
-        Whether a file is left out, by its path relative to the root.
+        A function that tells by a relative path whether the file is left out.
 
     Raises:
         UsageError: A line is not a pattern.
@@ -255,45 +231,34 @@ def _install(
 def _from_dockerfile(base: FromDockerfile, force: bool) -> modal.Image:
     import modal
 
-    path = base.path
     if base.context is None:
         # Nothing is copied, so any folder will do; the Dockerfile's own always exists.
-        return modal.Image.from_dockerfile(
-            path,
-            context_dir=path.parent,
-            ignore=[],
-            build_args=dict(base.build_args),
-            force_build=force,
-        )
-    if base.ignore is None:
-        return modal.Image.from_dockerfile(
-            path, context_dir=base.context, build_args=dict(base.build_args), force_build=force
-        )
-    lines = base.ignore.read_text(encoding="utf-8").splitlines()
+        options: dict[str, Any] = {"context_dir": base.path.parent, "ignore": []}
+    else:
+        options = {"context_dir": base.context}
+        if base.ignore is not None:
+            lines = base.ignore.read_text(encoding="utf-8").splitlines()
+            options["ignore"] = ignore_matcher(lines, str(base.ignore))
     return modal.Image.from_dockerfile(
-        path,
-        context_dir=base.context,
-        ignore=ignore_matcher(lines, str(base.ignore)),
-        build_args=dict(base.build_args),
-        force_build=force,
+        base.path, build_args=dict(base.build_args), force_build=force, **options
     )
 
 
 def _failed(image: modal.Image, error: modal.exception.ImageBuildError) -> RunFailedError:
-    """What a failed build is reported as. Its log is fetched: the SDK's message has none of it."""
+    """Make the error of a failed build, with the end of its log, which the SDK's error lacks."""
     lines: list[str] = []
-    # The failure is what counts; that its log can't be had must not hide it.
+    # Without its log, the failure must still be reported.
     with contextlib.suppress(Exception):
         text = "".join(entry.message for entry in image.logs.tail(entries=LOG_LINES))
         lines = text.splitlines()[-LOG_LINES:]
-    told = "".join(f"\n  | {line}" for line in lines)
-    log = f"\nThe end of its build log:{told}" if told else f"\n{error}"
+    shown = "".join(f"\n  | {line}" for line in lines)
+    log = f"\nThe end of its build log:{shown}" if shown else f"\n{error}"
     return RunFailedError(
         f"Modal could not build the image {error.image_id}.{log}",
-        hint=f"'modal image logs {error.image_id}' shows the whole log. What an image is made of"
-        " stands under 'settings: docker:'.",
+        hint=f"'modal image logs {error.image_id}' shows the whole log. The image is configured"
+        " under 'settings: docker:'.",
     )
 
 
-def _is_no_source(path: Path) -> bool:
+def _is_not_source(path: Path) -> bool:
     return path.suffix != ".py" and path.name != "py.typed"

@@ -23,7 +23,7 @@ from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
 if TYPE_CHECKING:
     from modal.types import LogEntry
 
-LONGEST_LIFE = 24 * 3600.0 + 600
+_LONGEST_LIFE = 24 * 3600.0 + 600
 """Seconds that a sandbox can last at most (Modal's limit), and a little more."""
 
 _FIRST_PERIOD = 300.0
@@ -55,7 +55,7 @@ async def fetch_entries(
     from modal.exception import LogsFetchError
 
     end = time.time() + 1 if until is None else until
-    begin = time.time() - LONGEST_LIFE if since is None else since
+    begin = time.time() - _LONGEST_LIFE if since is None else since
     period = _FIRST_PERIOD if since is not None else end - begin
     while begin < end:
         stop = min(end, begin + period)

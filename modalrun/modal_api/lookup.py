@@ -1,4 +1,4 @@
-"""What Modal knows of the sandboxes of a run that somebody else has started."""
+"""Look up the sandboxes of runs that another process has started."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
 def sandbox_state(
     run_id: str, metadata: RunMetadata, connect: Callable[[], Connection]
 ) -> SandboxState:
-    """Whether the sandboxes of a run run, and how the run sandbox ended; never an error.
+    """Return the state of a run's sandboxes; an error becomes the state "unknown".
 
     Args:
         run_id: ZenML's run id.
         metadata: What is recorded of the run's sandboxes.
-        connect: Connects to where they are, or raises a ModalrunError.
+        connect: Connects to their server, or raises a ModalrunError.
     """
     if metadata.target == "local" and not launcher.default_state_dir().exists():
-        # To start a server only to hear that it knows nothing would be no use.
+        # A server that was started for the question would know no sandbox.
         return _unknown(metadata)
     try:
         connection = connect()
-        # This asks for the sandbox's state too, so there is no second call.
+        # To attach asks for the sandbox's state too.
         code = connection.attach(metadata.sandbox_id).returncode
         steps: frozenset[str] = frozenset()
         if metadata.mode == "per_step":
@@ -46,11 +46,11 @@ def sandbox_state(
 
 
 def running_steps(connection: Connection, run_id: str, metadata: RunMetadata) -> frozenset[str]:
-    """The ids of the step sandboxes of a run that run now.
+    """Return the ids of the running step sandboxes of a run.
 
     Raises:
-        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses, doesn't know the
-            app any more, or can't be reached.
+        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, does not
+            know the app any more, or can't be reached.
     """
     import modal
 
@@ -61,10 +61,10 @@ def running_steps(connection: Connection, run_id: str, metadata: RunMetadata) ->
 
 
 def app_id(connection: Connection, name: str, environment: str | None) -> str | None:
-    """Modal's id of an app; None where there is none of that name.
+    """Return Modal's id of an app; None if there is none of that name.
 
     Raises:
-        AuthenticationError, ConnectionLostError: Modal refuses or can't be reached.
+        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
     """
     import modal
 
@@ -77,17 +77,19 @@ def app_id(connection: Connection, name: str, environment: str | None) -> str | 
 
 
 def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
-    """The id of a run's only sandbox if it runs, by its tags alone: in which app is not known.
+    """Find the running sandbox of a run by its tags alone, when its app is not known.
 
-    None for a run that was resumed: which sandboxes it had before, ZenML's record says.
+    Returns:
+        Modal's id; None also for a run that was resumed, whose earlier sandboxes only ZenML's
+        record names.
 
     Raises:
-        AuthenticationError, ConnectionLostError: Modal refuses or can't be reached.
+        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
     """
     import modal
 
     with translated(), warnings.catch_warnings():
-        # Listing without an app is deprecated, since it looks at every sandbox of the environment.
+        # A list without an app is deprecated: it covers every sandbox of the environment.
         warnings.simplefilter("ignore")
         tags = {TAG_RUN: run_id, TAG_ROLE: "run"}
         found = modal.Sandbox.list(tags=tags, client=connection.client)
@@ -98,23 +100,22 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
 
 
 def run_sandbox(connection: Connection, metadata: RunMetadata) -> RunningSandbox:
-    """A run sandbox, to be watched.
+    """Attach to the run sandbox of a run.
 
     Raises:
-        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses, doesn't know it, or
-            can't be reached.
+        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, does not
+            know the sandbox, or can't be reached.
     """
-    return RunningSandbox(
-        connection, connection.attach(metadata.sandbox_id), app_id=metadata.app_id, gpu=metadata.gpu
-    )
+    sandbox = connection.attach(metadata.sandbox_id)
+    return RunningSandbox(connection, sandbox, app_id=metadata.app_id, gpu=metadata.gpu)
 
 
 def _unknown(metadata: RunMetadata) -> SandboxState:
-    where = (
+    server = (
         "the local Modal server of this user and machine"
         if metadata.target == "local"
         else "the Modal workspace that the token belongs to"
     )
-    wanted = f"; the run went to the workspace '{metadata.workspace}'" if metadata.workspace else ""
-    problem = f"{where} knows no sandbox {metadata.sandbox_id}{wanted}."
+    origin = f"; the run went to the workspace '{metadata.workspace}'" if metadata.workspace else ""
+    problem = f"{server} knows no sandbox {metadata.sandbox_id}{origin}."
     return SandboxState("unknown", not_found=True, problem=problem)

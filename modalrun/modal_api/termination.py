@@ -1,11 +1,12 @@
-"""Ending the sandboxes of a run: asked to, or by force."""
+"""Stop the sandboxes of a run: gracefully, or by force."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
@@ -20,23 +21,22 @@ if TYPE_CHECKING:
     import modal
 
 END_SECONDS = 60.0
-"""How long sandboxes that were told to end are waited for."""
+"""How long the termination of sandboxes may take."""
 
 _AT_ONCE = 16
-"""Calls at the same time: a hundred sandboxes one by one would take Modal's cloud many seconds."""
+"""Calls at the same time: a hundred sandboxes one by one would take many seconds on Modal."""
 
 
 class RunSandboxes:
-    """All sandboxes of one run, whoever created them."""
+    """All sandboxes of one run, whichever process created them."""
 
     def __init__(self, connection: Connection, run_id: str, app_id: str, sandbox_id: str) -> None:
-        """Nothing is asked yet.
-
+        """
         Args:
-            connection: To where the run runs.
-            run_id: ZenML's run id, which the sandboxes' tags carry.
+            connection: To the server of the sandboxes.
+            run_id: ZenML's run id, a tag of the sandboxes.
             app_id: Modal's id of their app.
-            sandbox_id: The run sandbox.
+            sandbox_id: Modal's id of the run sandbox.
         """
         self._connection = connection
         self._run_id = run_id
@@ -44,9 +44,7 @@ class RunSandboxes:
         self._sandbox_id = sandbox_id
 
     def ask_to_stop(self) -> bool:
-        """Ask the run sandbox for a graceful stop; returns whether it was there to be asked.
-
-        Asking twice does no harm: input is counted by its offset, and the second is the same.
+        """Request a graceful stop; return whether the run sandbox was running.
 
         Raises:
             ModalrunError: Modal can't be asked.
@@ -61,12 +59,12 @@ class RunSandboxes:
         except NotFoundError:
             return False
         except ValueError:
-            # The SDK's word for an input that is closed: the sandbox is about to end.
+            # The SDK raises this for a closed input: the sandbox is about to end.
             return False
         return True
 
     def wait(self) -> SandboxExit | None:
-        """Wait until the run sandbox has ended; None where Modal doesn't know it any more.
+        """Wait until the run sandbox has ended; None if Modal does not know it any more.
 
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
@@ -84,7 +82,7 @@ class RunSandboxes:
                 RunningSandbox(self._connection, sandbox, app_id=self._app_id).wait()
 
     def running(self, role: str | None = None) -> list[modal.Sandbox]:
-        """The sandboxes that run or start, of one role or of both."""
+        """Return the sandboxes that run or start, of one role or of both."""
         import modal
 
         tags = {TAG_RUN: self._run_id} | ({TAG_ROLE: role} if role else {})
@@ -94,66 +92,62 @@ class RunSandboxes:
             )
 
     def end(self, *, wait: bool = True, seconds: float = END_SECONDS) -> int:
-        """End all of them by force, steps first, and those that are created meanwhile.
+        """Terminate all sandboxes, steps first, including those that are created meanwhile.
 
         Args:
             wait: Whether to return only when none is left.
             seconds: How long to try.
 
         Returns:
-            How many were told to end.
+            The number of sandboxes that were terminated.
 
         Raises:
-            ModalrunError: Some may still run; its message has all that went wrong.
+            ModalrunError: Some may still run; the message has every error.
         """
+        import modal
+
         deadline = time.monotonic() + seconds
         errors: list[ModalrunError] = []
-        ended: set[str] = set()
+        terminated: set[str] = set()
 
-        def terminate(sandboxes: Iterable[modal.Sandbox], *, gone: bool) -> None:
-            def one(sandbox: modal.Sandbox) -> None:
-                ended.add(sandbox.object_id)
+        def terminate(sandboxes: Iterable[modal.Sandbox], **options: Any) -> None:
+            def terminate_one(sandbox: modal.Sandbox) -> None:
+                terminated.add(sandbox.object_id)
                 try:
-                    with translated():
-                        if gone:
-                            sandbox.terminate(wait=True)
-                        else:
-                            sandbox.terminate()
-                except NotFoundError:
-                    return
+                    with translated(), contextlib.suppress(modal.exception.NotFoundError):
+                        sandbox.terminate(**options)
                 except ModalrunError as error:
                     errors.append(error)
 
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(one, sandboxes))
+                list(pool.map(terminate_one, sandboxes))
 
         waits = pauses()
         while True:
             errors.clear()
             try:
-                terminate(self.running("step"), gone=False)
-                terminate(self.running("run"), gone=False)
-                left = self.running()
+                terminate(self.running("step"))
+                terminate(self.running("run"))
+                remaining = self.running()
                 if not wait and not errors:
-                    return len(ended)
-                # One that the driver was just creating turns up once the driver is gone.
-                terminate(left, gone=True)
-                if not left and not errors:
-                    return len(ended)
+                    return len(terminated)
+                # A sandbox that the driver was creating turns up once the driver is gone.
+                terminate(remaining, wait=True)
+                if not remaining and not errors:
+                    return len(terminated)
             except (CapacityError, ConnectionLostError) as error:
-                # Also where Modal limits the rate: what still runs is billed.
+                # Also for a rate limit: a sandbox that still runs is billed.
                 errors.append(error)
             if time.monotonic() > deadline:
-                break
+                raise _combined(errors, self._run_id)
             if errors:
                 time.sleep(next(waits))
             else:
                 waits = pauses()
-        raise _together(errors, self._run_id)
 
 
-def _together(errors: list[ModalrunError], run_id: str) -> ModalrunError:
-    """Several errors as one, of the class of the first."""
+def _combined(errors: list[ModalrunError], run_id: str) -> ModalrunError:
+    """Combine errors into one, of the class of the first."""
     hint = f"Run 'modalrun stop --force {run_id}' again."
     if not errors:
         return ConnectionLostError(f"Sandboxes of the run {run_id} don't end.", hint=hint)

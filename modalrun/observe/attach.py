@@ -79,8 +79,6 @@ def follow(
         on_interrupt: What signals do. A second one always detaches at once.
         stop: Stops the run by force.
         interrupted: A signal that has arrived before.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: Access to Modal; None for the real one.
         read_keys: Reads the keys that answer a question.
 
     Raises:
@@ -130,12 +128,7 @@ class _Attachment:
         self._inbox.put(_Signal(number))
 
     def start(self, modal: ModalGateway, *, since: float) -> None:
-        """Start to pass on output.
-
-        Args:
-            modal: Access to Modal.
-            since: Steps that had ended before are not shown; in seconds since the epoch.
-        """
+        """Start to pass on the output of all steps that had not ended before `since`."""
         streams = modal.log_streams(self._run.connection)
         stream = LogStream(streams, self._run.sandbox.id, since=since)
         reader = self._start_background(lambda: self._read(stream))

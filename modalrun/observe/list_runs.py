@@ -56,7 +56,6 @@ def list_runs(
         pipeline: Only runs of this pipeline.
         since: Only runs created at this moment or later.
         everybodys: Whether to include runs that modalrun did not start.
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.

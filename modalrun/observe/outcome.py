@@ -39,7 +39,6 @@ def derive_outcome(
         progress: The progress of its steps.
         end: How the run sandbox ended.
         began: When this process attached, in seconds since the epoch.
-        zenml: Access to ZenML's records.
 
     Raises:
         ConnectionLostError, AuthenticationError: ZenML can't be asked.

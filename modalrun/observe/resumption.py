@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api import Connection
@@ -48,8 +49,6 @@ def wait_for_driver(
         ended: Modal's id of the run sandbox that has ended.
         pause: Waits a moment and returns whether to go on; receives the running step sandboxes.
         patience: Seconds to wait when none of them runs any more.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: Access to Modal; None for the real one.
 
     Returns:
         The run with its new run sandbox; None where it is over, or no driver has come.
@@ -62,7 +61,8 @@ def wait_for_driver(
     until = time.monotonic() + patience
     while time.monotonic() < until:
         running: frozenset[str] = frozenset()
-        try:
+        # After a lost connection the next read may succeed.
+        with suppress(ConnectionLostError):
             run = zenml.read_run(run_id)
             # First: the next driver may have finished the run already.
             if run.metadata is not None and run.metadata.sandbox_id != ended:
@@ -70,9 +70,6 @@ def wait_for_driver(
             if run.metadata is None or run.finished:
                 return None
             running = modal.running_steps(connection, run_id, run.metadata)
-        except ConnectionLostError:
-            # The next read may succeed.
-            pass
         if running:
             until = time.monotonic() + patience
         if not pause(running):

@@ -22,7 +22,6 @@ def resolve(argument: str, *, zenml: ZenMLGateway | None = None) -> RunRecord:
 
     Args:
         argument: A run id, the beginning of one, a run's name, or "latest".
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         NotFoundError: It matches no run, or several.
@@ -44,7 +43,7 @@ def resolve(argument: str, *, zenml: ZenMLGateway | None = None) -> RunRecord:
 def read_status(
     run_id: str,
     *,
-    exit_wanted: bool = False,
+    with_exit_code: bool = False,
     zenml: ZenMLGateway | None = None,
     modal: ModalGateway | None = None,
 ) -> RunStatus:
@@ -52,9 +51,7 @@ def read_status(
 
     Args:
         run_id: ZenML's run id.
-        exit_wanted: Whether to find out the exit code of a failed run, which takes Modal.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: Access to Modal; None for the real one.
+        with_exit_code: Whether to find out the exit code of a failed run, which takes Modal.
 
     Raises:
         NotFoundError: ZenML has no such run.
@@ -63,7 +60,7 @@ def read_status(
     """
     zenml = zenml or zenml_gateway()
     run, steps = zenml.read_run_and_steps(run_id)
-    state = _sandbox_state(run, zenml, modal, exit_wanted=exit_wanted)
+    state = _sandbox_state(run, zenml, modal, with_exit_code=with_exit_code)
     if not run.finished and state.sandbox == "ended":
         # The run may have recorded its end between the two reads.
         run, steps = zenml.read_run_and_steps(run_id)
@@ -92,8 +89,6 @@ def connect(
     Args:
         run_id: ZenML's run id.
         metadata: What modalrun stored with the run.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: Access to Modal; None for the real one.
 
     Raises:
         AuthenticationError: Modal or ZenML refuses the credentials.
@@ -105,10 +100,10 @@ def connect(
 
 
 def _sandbox_state(
-    run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway | None, *, exit_wanted: bool
+    run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway | None, *, with_exit_code: bool
 ) -> SandboxState:
     metadata = run.metadata
-    if metadata is None or not needs_modal(run, exit_wanted=exit_wanted):
+    if metadata is None or not needs_modal(run, with_exit_code=with_exit_code):
         return NOT_ASKED
     modal = modal or ModalGateway()
     return modal.sandbox_state(

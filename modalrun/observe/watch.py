@@ -37,7 +37,7 @@ def watch(
     run: RunRecord,
     show: Show,
     *,
-    exit_wanted: bool = False,
+    with_exit_code: bool = False,
     zenml: ZenMLGateway | None = None,
     modal: ModalGateway | None = None,
 ) -> RunStatus:
@@ -46,9 +46,7 @@ def watch(
     Args:
         run: The run.
         show: Receives the status now and whenever it may have changed.
-        exit_wanted: Whether to find out the exit code of a failed run, which takes Modal.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: Access to Modal; None for the real one.
+        with_exit_code: Whether to find out the exit code of a failed run, which takes Modal.
 
     Returns:
         The last status.
@@ -56,7 +54,7 @@ def watch(
     Raises:
         NotFoundError, AuthenticationError, ConnectionLostError: ZenML no longer answers.
     """
-    watcher = _Watcher(show, exit_wanted, zenml or zenml_gateway(), modal or ModalGateway())
+    watcher = _Watcher(show, with_exit_code, zenml or zenml_gateway(), modal or ModalGateway())
     while True:
         status = watcher.until_sandbox_ends(run.id)
         if not resumption.may_be_resumed(status.run, status.modal.exit_code):
@@ -69,17 +67,17 @@ def watch(
 
 class _Watcher:
     def __init__(
-        self, show: Show, exit_wanted: bool, zenml: ZenMLGateway, modal: ModalGateway
+        self, show: Show, with_exit_code: bool, zenml: ZenMLGateway, modal: ModalGateway
     ) -> None:
         self._show = show
-        self._exit_wanted = exit_wanted
+        self._exit_wanted = with_exit_code
         self._zenml = zenml
         self._modal = modal
 
     def read(self, run_id: str) -> RunStatus:
         """Read and show the status."""
         status = read_status(
-            run_id, exit_wanted=self._exit_wanted, zenml=self._zenml, modal=self._modal
+            run_id, with_exit_code=self._exit_wanted, zenml=self._zenml, modal=self._modal
         )
         self._show(status)
         return status

@@ -1,4 +1,4 @@
-"""What is known of a run as one versioned JSON object."""
+"""Render the status of a run as one versioned JSON object."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ VERSION = 1
 
 
 def as_json(view: RunStatus) -> str:
-    """A run for programs: times in UTC (RFC 3339), durations in seconds, memory in MiB."""
-    run, facts, modal = view.run, view.run.metadata, view.modal
+    """Render a run for programs: times in UTC, durations in seconds, memory in MiB."""
+    run, metadata, modal = view.run, view.run.metadata, view.modal
     document = {
         "format": "modalrun-status",
         "version": VERSION,
@@ -24,18 +24,20 @@ def as_json(view: RunStatus) -> str:
         "exit_code": view.exit_code,
         "headline": view.headline,
         "zenml": {"status": run.status, "reason": run.reason, "url": run.url},
-        "app": {"name": facts.app, "id": facts.app_id, "url": app_url(run)} if facts else None,
+        "app": {"name": metadata.app, "id": metadata.app_id, "url": app_url(run)}
+        if metadata
+        else None,
         "sandbox": {
-            "id": facts.sandbox_id,
-            "url": facts.sandbox_url,
+            "id": metadata.sandbox_id,
+            "url": metadata.sandbox_url,
             "presence": modal.sandbox,
             "exit_code": modal.exit_code,
-            "timeout": facts.timeout,
-            "gpu": facts.gpu,
-            "cpu": facts.cpu,
-            "memory_mib": facts.memory,
+            "timeout": metadata.timeout,
+            "gpu": metadata.gpu,
+            "cpu": metadata.cpu,
+            "memory_mib": metadata.memory,
         }
-        if facts
+        if metadata
         else None,
         "steps": [_step(step, run) for step in view.steps],
         "notes": [{"text": note.text, "commands": list(note.commands)} for note in view.notes],
@@ -44,16 +46,16 @@ def as_json(view: RunStatus) -> str:
 
 
 def run_fields(run: RunRecord) -> dict[str, Any]:
-    """What 'status' and 'list' say of a run in the same words."""
-    facts = run.metadata
+    """Return the fields of a run that 'status' and 'list' share."""
+    metadata = run.metadata
     return {
         "id": run.id,
         "name": run.name,
         "pipeline": run.pipeline,
-        "mode": facts.mode if facts else None,
-        "target": facts.target if facts else None,
+        "mode": metadata.mode if metadata else None,
+        "target": metadata.target if metadata else None,
         "stack": {"id": run.stack.id, "name": run.stack.name} if run.stack else None,
-        "environment": facts.environment if facts else None,
+        "environment": metadata.environment if metadata else None,
         "created": moment(run.created),
         "started": moment(run.start),
         "ended": moment(run.end),
@@ -62,13 +64,17 @@ def run_fields(run: RunRecord) -> dict[str, Any]:
 
 
 def app_url(run: RunRecord) -> str | None:
-    """The app's page on Modal's dashboard (`modal/app.py:487`, 1.6.4); None on the local server."""
-    facts = run.metadata
-    return f"https://modal.com/id/{facts.app_id}" if facts and facts.target == "modal" else None
+    """Return the app's page on Modal's dashboard (`modal/app.py:487`, 1.6.4); None if local."""
+    metadata = run.metadata
+    return (
+        f"https://modal.com/id/{metadata.app_id}"
+        if metadata and metadata.target == "modal"
+        else None
+    )
 
 
 def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
-    facts = step.metadata or run.metadata
+    metadata = step.metadata or run.metadata
     ran = step.status != "not run"
     return {
         "name": step.name,
@@ -77,10 +83,10 @@ def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
         "started": moment(step.start),
         "ended": moment(step.end),
         "duration": seconds(step.start, step.end),
-        "gpu": facts.gpu if facts else None,
-        "cpu": facts.cpu if facts else None,
-        "memory_mib": facts.memory if facts else None,
-        "sandbox": (facts.sandbox_id or None) if facts and ran else None,
+        "gpu": metadata.gpu if metadata else None,
+        "cpu": metadata.cpu if metadata else None,
+        "memory_mib": metadata.memory if metadata else None,
+        "sandbox": (metadata.sandbox_id or None) if metadata and ran else None,
         "exit_code": step.metadata.exit_code if step.metadata else None,
         "exit_reason": exit_reason(step),
         "infrastructure_retries": step.metadata.infrastructure_retries if step.metadata else None,
@@ -88,15 +94,15 @@ def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
 
 
 def exit_reason(step: StepRecord) -> str | None:
-    """Why a step ended as it did, where that is not "completed"."""
+    """Return why a step ended, unless it completed."""
     return (step.metadata.exit_reason if step.metadata else None) or step.reason
 
 
 def moment(at: datetime | None) -> str | None:
-    """A moment of ZenML's, which are in UTC without saying so."""
+    """Format a moment of ZenML, which is in UTC without a zone."""
     return None if at is None else f"{at.replace(tzinfo=None).isoformat()}Z"
 
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:
-    """The time between two moments; None where one of them is not there yet."""
+    """Return the seconds between two moments; None if one of them is None."""
     return None if start is None or end is None else round((end - start).total_seconds(), 3)

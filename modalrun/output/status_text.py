@@ -154,19 +154,19 @@ def _reason(step: StepRecord, width: int | None) -> list[Text]:
 
 
 def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
-    run, facts = view.run, view.run.metadata
+    run, metadata = view.run, view.run.metadata
     started = run.start or run.created
     values: dict[str, str | None] = {
         "id": run.id,
         "state": _described_state(view),
         "reason": run.reason if run.finished else None,
         "pipeline": run.pipeline,
-        "mode": facts.mode if facts else None,
+        "mode": metadata.mode if metadata else None,
         "target": _target(view),
         "stack": run.stack.name if run.stack else None,
         "started": f"{_local(started, now, whole=True)} ({_ago(started, now)})",
         "duration": duration(started, run.end or (None if view.over else now)),
-        "app": _with_url(facts.app, app_url(run)) if facts else None,
+        "app": _with_url(metadata.app, app_url(run)) if metadata else None,
         "sandbox": _sandbox(view),
         "zenml": run.url,
     }
@@ -188,22 +188,24 @@ def _described_state(view: RunStatus) -> str:
 
 
 def _target(view: RunStatus) -> str | None:
-    facts = view.run.metadata
-    if facts is None:
+    metadata = view.run.metadata
+    if metadata is None:
         return None
-    return facts.target + (f", environment {facts.environment}" if facts.environment else "")
+    return metadata.target + (
+        f", environment {metadata.environment}" if metadata.environment else ""
+    )
 
 
 def _sandbox(view: RunStatus) -> str | None:
-    facts = view.run.metadata
-    if facts is None:
+    metadata = view.run.metadata
+    if metadata is None:
         return None
     presence = {
         "running": ", running",
         "unknown": ", not checked",
         "ended": f", ended with exit code {view.modal.exit_code}",
     }.get(view.modal.sandbox, "")
-    return _with_url(facts.sandbox_id + presence, facts.sandbox_url)
+    return _with_url(metadata.sandbox_id + presence, metadata.sandbox_url)
 
 
 def _with_url(name: str, url: str | None) -> str:
@@ -257,12 +259,12 @@ def _steps(
 
 
 def _resources(step: StepRecord, view: RunStatus) -> str:
-    facts = step.metadata or view.run.metadata
-    if facts is None or step.status == "not run":
+    metadata = step.metadata or view.run.metadata
+    if metadata is None or step.status == "not run":
         return ""
-    parts = [facts.gpu] if facts.gpu else []
-    parts += [f"{facts.cpu:g} cpu"] if facts.cpu else []
-    parts += [f"{facts.memory} MiB"] if facts.memory else []
+    parts = [metadata.gpu] if metadata.gpu else []
+    parts += [f"{metadata.cpu:g} cpu"] if metadata.cpu else []
+    parts += [f"{metadata.memory} MiB"] if metadata.memory else []
     return harmless(", ".join(parts), colours=False)
 
 

@@ -22,7 +22,6 @@ class StepProgress:
         attempt: Number of the attempt, from 1.
         sandbox: Its sandbox, where it has one of its own.
         gpu: That sandbox's GPU.
-        exit_code: That sandbox's exit code.
         reason: Why it ended as it did.
     """
 
@@ -33,7 +32,6 @@ class StepProgress:
     attempt: int = 1
     sandbox: str | None = None
     gpu: str | None = None
-    exit_code: int | None = None
     reason: str | None = None
 
     @property
@@ -122,7 +120,7 @@ class RunProgress:
         row.attempt = event.attempt
         row.sandbox = event.sandbox or row.sandbox
         row.gpu = event.gpu or row.gpu
-        row.exit_code, row.reason = event.exit_code, event.reason
+        row.reason = event.reason
         if state == "running" and not again:
             row.started, row.ended = event.began or event.at, None
         if row.started is None:

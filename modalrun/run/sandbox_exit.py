@@ -23,16 +23,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
 from modalrun.errors import ModalrunError, RunFailedError, RunStoppedError, RunTimeoutError
-from modalrun.run.contract import (
-    EXIT_COMPLETED,
-    EXIT_INTERRUPTED,
-    EXIT_KILLED,
-    EXIT_OUT_OF_MEMORY,
-    EXIT_TERMINATED,
-    EXIT_TIMED_OUT,
-    EXIT_UNRECORDED,
-    TERMINATED_REASON,
-)
+from modalrun.run import contract
 
 
 class ModalStatus(IntEnum):
@@ -81,13 +72,16 @@ class ExitKind(Enum):
 _OUT_OF_MEMORY = (ExitKind.OUT_OF_MEMORY, "The sandbox ran out of memory.")
 
 _BY_EXIT_CODE = {
-    EXIT_COMPLETED: (ExitKind.COMPLETED, "The step completed."),
-    EXIT_UNRECORDED: (ExitKind.UNRECORDED, "The step could not record its end in ZenML."),
-    EXIT_OUT_OF_MEMORY: _OUT_OF_MEMORY,
-    EXIT_TIMED_OUT: (ExitKind.TIMED_OUT, "The step took longer than its timeout."),
-    EXIT_INTERRUPTED: (ExitKind.TERMINATED, "The step's process was interrupted from outside."),
-    EXIT_KILLED: (ExitKind.TERMINATED, "The step's process was killed from outside."),
-    EXIT_TERMINATED: (ExitKind.PREEMPTED, TERMINATED_REASON),
+    contract.EXIT_COMPLETED: (ExitKind.COMPLETED, "The step completed."),
+    contract.EXIT_UNRECORDED: (ExitKind.UNRECORDED, "The step could not record its end in ZenML."),
+    contract.EXIT_OUT_OF_MEMORY: _OUT_OF_MEMORY,
+    contract.EXIT_TIMED_OUT: (ExitKind.TIMED_OUT, "The step took longer than its timeout."),
+    contract.EXIT_INTERRUPTED: (
+        ExitKind.TERMINATED,
+        "The step's process was interrupted from outside.",
+    ),
+    contract.EXIT_KILLED: (ExitKind.TERMINATED, "The step's process was killed from outside."),
+    contract.EXIT_TERMINATED: (ExitKind.PREEMPTED, contract.TERMINATED_REASON),
 }
 """Every other exit code means `FAILED`."""
 

@@ -91,7 +91,7 @@ class RunStatus:
     notes: tuple[Note, ...] = ()
 
 
-def needs_modal(run: RunRecord, *, exit_wanted: bool) -> bool:
+def needs_modal(run: RunRecord, *, with_exit_code: bool) -> bool:
     """Return whether Modal has to be asked for the status.
 
     ZenML's record of a finished run is final, but does not distinguish an error from a timeout or
@@ -99,7 +99,7 @@ def needs_modal(run: RunRecord, *, exit_wanted: bool) -> bool:
     """
     if run.metadata is None:
         return False
-    return not run.finished or (exit_wanted and run.status == "failed")
+    return not run.finished or (with_exit_code and run.status == "failed")
 
 
 def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState) -> RunStatus:

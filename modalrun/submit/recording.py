@@ -33,8 +33,7 @@ def record_sandbox(
         sandbox: Its run sandbox.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
         more: Other metadata to store with it.
-        end_if_stopped: The run's sandboxes. They are ended if somebody has stopped the run
-            meanwhile, who could not find them.
+        end_if_stopped: The sandboxes to end if the run was stopped before they were recorded.
 
     Returns:
         The thread. Once it has ended, other processes find the sandbox.

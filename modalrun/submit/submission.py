@@ -58,8 +58,7 @@ def submit(
     Raises:
         ModalrunError: The run was not created, or its end is not known. A run that fails is an
             outcome, not an error.
-        KeyboardInterrupt, Interrupted: A signal ended the submission; the observer has got what
-            became of the run.
+        KeyboardInterrupt, Interrupted: A signal ended the submission or the following.
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
     spec = prepare.with_source_root(spec)

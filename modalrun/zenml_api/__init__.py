@@ -1,13 +1,30 @@
-"""The one place that reaches into ZenML's internals. Written against ZenML 0.98.0.
+"""The one place that reaches into ZenML. Written against ZenML 0.98.0, and 0.95 to 0.97.
 
-    translate   what ZenML raises -> our errors
-    stacks      the stack of a run, with our orchestrator standing in
-    compiling   run spec -> compiled deployment
-    runs        run and step records: create, read, settle
-    steps       running steps inside a sandbox
-    versions    what differs between the versions of ZenML that work
+The rest of modalrun may call:
 
-Each of these imports ZenML (about two seconds); importing this package does not.
+    process              prepare a process for ZenML (does not import ZenML)
+    config_files         read ZenML's configuration (does not import ZenML)
+    log_filter           hide useless lines of ZenML's (does not import ZenML)
+    gateway              `ZenMLGateway`: the functions on records that submit, control and
+                         observe call, and that tests replace by a fake
+    health               checks of `modalrun doctor`
+    registration         register flavor, orchestrator and stack for `modalrun init`
+    stacks               find, load and describe stacks
+    orchestrator         base class of the orchestrator
+    orchestrator_config  its configuration
+    compiling            compile: run spec -> `Compiled`; snapshots: compiled before, in a file or
+                         in ZenML; image_builds: images of the stack's container registry
+    records              runs: create, finalize; queries: read runs and steps; step_records: read
+                         and end steps; run_access: read what stop and resume need; step_logs;
+                         completion (does not import ZenML)
+    execution            in a sandbox. steps: `StepRunner`; single_step: `SingleStep`; dynamic:
+                         `DynamicRun`; recorder: `RunRecorder`, for the driver
+
+For zenml_api alone: errors, compat, retry, lazy_integrations, surface.
+
+Unless its docstring says otherwise, a function that asks ZenML raises `AuthenticationError` if the
+server refuses the credentials, and `ConnectionLostError` if it can't be reached. Importing a module
+imports ZenML (about two seconds) unless it is marked; importing this package does not.
 """
 
 from __future__ import annotations
@@ -17,6 +34,5 @@ import sys
 
 _ROOT = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
 if _ROOT is not None and "zenml.utils.source_utils" in sys.modules:
-    # Imported before this sandbox existed (`submit.preload`), without its source root. In a
-    # process of the user's it may be set already: ZenML's command line does so.
+    # Preloaded before the sandbox existed (`submit.preload`), or set by ZenML's command line.
     sys.modules["zenml.utils.source_utils"].set_custom_source_root(_ROOT)

@@ -229,7 +229,7 @@ with process.zenml_process(Path()):
     recorder.set_running()
     result["prevented"] = sorted(run.cached)
     result["cached"] = [recorder.cached(step) for step in ("patient", "good", "good")]
-    result["done"] = sorted(recorder.done())
+    result["done"] = sorted(n for n, s in recorder.states().items() if s.successful)
     recorder.fail_step("bad", "It is to be tried again.")
     recorder.finalize("Enough.", stopped=True)
 """

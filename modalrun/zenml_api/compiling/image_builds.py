@@ -1,4 +1,4 @@
-"""Images in the stack's container registry: what ZenML builds and pushes there, and its password.
+"""Build images with ZenML, and find the credentials of the stack's container registry.
 
 Written against `zenml/pipelines/build_utils.py`, ZenML 0.98.0.
 """
@@ -34,14 +34,14 @@ def resolved(
     step: str | None = None,
     build: PipelineBuildResponse | None = None,
 ) -> tuple[ImageRecipe, RegistryCredentials | None]:
-    """A recipe with what it needs of the stack's container registry filled in.
+    """Fill in what a recipe needs of the stack's container registry.
 
     Args:
         recipe: The recipe of a sandbox.
         snapshot: The deployment.
-        stack: The stack that it was compiled for, which has to be ZenML's active one.
+        stack: The stack that it was compiled for, which must be ZenML's active one.
         step: The step whose sandbox it is; None for the pipeline's.
-        build: What ZenML has built for the deployment already.
+        build: ZenML's build of the deployment, if there is one already.
 
     Returns:
         The recipe, with the image's name in place of `BuiltByZenML`, and the credentials that
@@ -80,7 +80,7 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
         nonlocal credentials
         key, recipe = sandbox.image, plan.images[sandbox.image]
         if step is not None and isinstance(recipe.base, BuiltByZenML):
-            # Only of ZenML's own build the steps have different images by the same recipe.
+            # ZenML builds different images for steps with the same recipe.
             key = f"{key} of {step}"
         if key not in images:
             images[key], needed = resolved(recipe, snapshot, stack, step=step, build=build)
@@ -96,7 +96,7 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
 
 
 def _build(snapshot: PipelineSnapshotBase, stack: Stack) -> PipelineBuildResponse:
-    """Let ZenML build and push the images of a deployment, or find those it has built before."""
+    """Let ZenML build and push the images of a deployment, or reuse an earlier build."""
     if stack.container_registry is None:
         raise UsageError(
             f"'image: source: registry' needs a container registry, and the stack '{stack.name}'"
@@ -141,7 +141,7 @@ def _image_of(build: PipelineBuildResponse, step: str | None) -> str:
 
 
 def credentials_for(stack: Stack, image: str) -> RegistryCredentials | None:
-    """What the stack's container registry asks for an image; None for one of elsewhere."""
+    """Return the registry's credentials for an image; None if the image is elsewhere."""
     registry = stack.container_registry
     if registry is None or not _is_in(image, registry.config.uri):
         return None
@@ -151,12 +151,12 @@ def credentials_for(stack: Stack, image: str) -> RegistryCredentials | None:
 
 
 def _is_in(image: str, uri: str) -> bool:
-    """Whether an image's name says that it is in a registry."""
+    """Return whether the name of an image is one of a registry."""
     prefix = _without_hub(uri.removeprefix("https://").rstrip("/"))
     name = _without_hub(image)
     return name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in {"/", ":", "@"}
 
 
 def _without_hub(name: str) -> str:
-    """A name without Docker Hub's host, which may be left out."""
+    """Remove Docker Hub's host, which is optional."""
     return name.removeprefix("index.docker.io/").removeprefix("docker.io/")

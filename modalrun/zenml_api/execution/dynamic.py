@@ -1,4 +1,4 @@
-"""Running a dynamic pipeline inside the run sandbox, with ZenML's own runner. ZenML 0.98.0."""
+"""Run a dynamic pipeline inside the run sandbox with ZenML's own runner. Read from ZenML 0.98.0."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event, log_line, one_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
-from modalrun.zenml_api.execution.single_step import Word, word
+from modalrun.zenml_api.execution.single_step import FinalStatus, final_status
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import runs, step_records
+from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.retry import wait_for_server
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo
     from zenml.models import PipelineRunResponse, StepRunResponse
 
-ASKED = "The run was asked to stop."
+STOP_REASON = "The run was asked to stop."
 
 
 class IsolatedSandboxes(Protocol):
@@ -42,8 +43,9 @@ class IsolatedSandboxes(Protocol):
 
     Attributes:
         manifest: The run.
-        on_end: Called from another thread when a step has ended for good.
-        is_awaited: Called from another thread with a record's id: whether ZenML still waits for it.
+        on_end: Called from another thread after the last attempt of a step has ended.
+        is_awaited: Called from another thread with a record's id; returns whether the record is
+            unfinished in a run that is not stopped.
     """
 
     manifest: RunManifest
@@ -74,7 +76,7 @@ class DynamicRun:
 
         Args:
             run_id: ZenML's run id.
-            isolated: Where isolated steps run; None to run every step in this process.
+            isolated: Runs isolated steps; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
         wait_for_server(log_line)
@@ -86,100 +88,96 @@ class DynamicRun:
             snapshot=self._loaded.snapshot, run=self._loaded.run, orchestrator=orchestrator
         )
         if isolated is not None:
-            # ZenML would look every ten seconds.
-            isolated.on_end = self._runner.look_now
+            # ZenML would check every ten seconds.
+            isolated.on_end = self._runner.check_isolated_steps
+        if self._loaded.run.status not in _NOT_BEGUN:
+            _emit_finished_steps(run_id)
 
-        if self._loaded.run.status not in _FRESH:
-            _tell_what_was_done(run_id)
-
-    def run(self, failed: Callable[[BaseException], None]) -> Word:
-        """Run the pipeline to its end; returns what is recorded of it.
+    def run(self, failed: Callable[[BaseException], None]) -> FinalStatus:
+        """Run the pipeline to its end, and return the recorded status of the run.
 
         Args:
-            failed: Is given what the pipeline raised.
+            failed: Gets what the pipeline raised.
         """
         try:
             self._runner.run_pipeline()
-        except _AskedToStop as error:
+        except _StopRequested as error:
             log_line(str(error))
         except Exception as error:
             failed(error)
         run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
         if run.status == ExecutionStatus.PAUSED:
-            # The function waits for somebody; ZenML resumes the run when they have answered.
+            # The function waits for an answer, and ZenML resumes the run after it.
             return "completed"
-        return word(run.status)
+        return final_status(run.status)
 
     def stop(self) -> None:
-        """Start nothing new; when what runs has finished, the run ends as stopped."""
+        """Start nothing new; after the running steps have finished, the run ends as stopped."""
         self._runner.stop()
 
 
-_FRESH = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
+_NOT_BEGUN = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
+_UNFINISHED = _NOT_BEGUN | {ExecutionStatus.RUNNING}
 
 _DONE: dict[str, StepState] = {"completed": "completed", "cached": "cached", "failed": "failed"}
 
 
-def _tell_what_was_done(run_id: str) -> None:
-    """Tell of the steps that an earlier process of the run has seen through.
-
-    So their sandboxes, and what they have printed, are found from this one.
-    """
-    for name, state in step_records.step_states(run_id, detailed=True).items():
-        if state.status in _DONE:
-            sandbox = state.metadata.sandbox_id if state.metadata else None
+def _emit_finished_steps(run_id: str) -> None:
+    """Emit the ends of steps that an earlier process has run, so that their logs are found."""
+    for name, record in step_records.step_states(run_id, detailed=True).items():
+        if record.status in _DONE:
             emit_step_event(
                 name,
-                _DONE[state.status],
-                attempt=state.attempt,
-                sandbox=sandbox or None,
-                began=state.began,
+                _DONE[record.status],
+                attempt=record.attempt,
+                sandbox=record.metadata.sandbox_id if record.metadata else None,
+                began=record.began,
             )
 
 
-class _AskedToStop(RuntimeError):
-    """Somebody asked the run to stop; nothing new starts."""
+class _StopRequested(RuntimeError):
+    """The run was asked to stop; nothing new starts."""
 
 
 class _Runner(DynamicPipelineRunner):
-    """ZenML's runner, whose run can end as stopped, and which says how its steps stand."""
+    """Extend ZenML's runner: its run can end as stopped, and its steps emit events."""
 
-    _asked = False
+    _stop_requested = False
 
     @property
-    def asked_to_stop(self) -> bool:
-        """Whether somebody asked the run to stop, or the one that it is a child of."""
-        above = self._parent_runner
-        return self._asked or (isinstance(above, _Runner) and above.asked_to_stop)
+    def stop_requested(self) -> bool:
+        """Whether this run, or a run that it is a child of, was asked to stop."""
+        parent = self._parent_runner
+        return self._stop_requested or (isinstance(parent, _Runner) and parent.stop_requested)
 
     def stop(self) -> None:
         """Start nothing new, in child pipelines neither."""
-        self._asked = True
+        self._stop_requested = True
         with self._lifecycle_lock:
             children = list(self._child_runners.values())
         for child in children:
-            child.request_shutdown(_AskedToStop(ASKED))
-        self.request_shutdown(_AskedToStop(ASKED))
+            child.request_shutdown(_StopRequested(STOP_REASON))
+        self.request_shutdown(_StopRequested(STOP_REASON))
 
-    def look_now(self) -> None:
-        """Have ZenML look at its isolated steps, those of child pipelines too."""
+    def check_isolated_steps(self) -> None:
+        """Let ZenML check its isolated steps now, also those of child pipelines."""
         self._monitoring_event.set()
         for child in list(self._child_runners.values()):
             if isinstance(child, _Runner):
-                child.look_now()
+                child.check_isolated_steps()
 
     def launch_step(self, *args: Any, **kwargs: Any) -> Any:
         """Start a step, unless the run was asked to stop.
 
         Raises:
-            _AskedToStop: It was. ZenML's own check after a shutdown is only for `step.submit`.
+            _StopRequested: The run was asked to stop. (ZenML checks it only for `step.submit`.)
         """
-        if self.asked_to_stop:
-            raise _AskedToStop(ASKED)
+        if self.stop_requested:
+            raise _StopRequested(STOP_REASON)
         return super().launch_step(*args, **kwargs)
 
     def _on_failure_detected(self, exception: BaseException) -> None:
-        # ZenML's queue is empty, but steps may wait for a place among `max_parallelism`.
+        # ZenML's queue is empty, but steps may wait because of `max_parallelism`.
         if isinstance(self._orchestrator, ModalOrchestrator) and self._orchestrator.isolation:
             self._orchestrator.isolation.close_run(str(self._run.id))
         super()._on_failure_detected(exception=exception)
@@ -187,7 +185,7 @@ class _Runner(DynamicPipelineRunner):
     def _run_sync_step(self, step: Step, remaining_retries: int | None = None) -> StepRunResponse:
         name = step.spec.invocation_id
         if self._is_isolated(step):
-            return _told_if_cached(super()._run_sync_step(step, remaining_retries))
+            return _emit_if_cached(super()._run_sync_step(step, remaining_retries))
         with output_tagging.tagged(name):
             emit_step_event(name, "running")
             try:
@@ -205,7 +203,7 @@ class _Runner(DynamicPipelineRunner):
     def _register_isolated_step_for_monitoring(
         self, invocation_id: str, step_run: StepRunResponse
     ) -> None:
-        _told_if_cached(step_run)
+        _emit_if_cached(step_run)
         super()._register_isolated_step_for_monitoring(invocation_id, step_run)
 
     def _is_isolated(self, step: Step) -> bool:
@@ -229,22 +227,22 @@ class _Runner(DynamicPipelineRunner):
     def _publish_run_status(
         self, return_value: Any = None, exception: BaseException | None = None
     ) -> None:
-        if self.asked_to_stop and exception is not None:
-            # Of a failed run that is stopping ZenML makes a stopped one. Not before the end: the
-            # heartbeat of running steps would interrupt them.
-            runs.mark_stopping(str(self._run.id), ASKED)
+        if self.stop_requested and exception is not None:
+            # ZenML records a stopping run that fails as stopped. Only at the end: the heartbeat
+            # would interrupt running steps.
+            runs.mark_stopping(str(self._run.id), STOP_REASON)
         super()._publish_run_status(return_value=return_value, exception=exception)
 
 
-def _told_if_cached(step_run: StepRunResponse) -> StepRunResponse:
-    """Tell of an isolated step that had no sandbox; the others are told of by theirs."""
+def _emit_if_cached(step_run: StepRunResponse) -> StepRunResponse:
+    """Emit the event of a cached isolated step; the others' sandboxes emit theirs."""
     if step_run.status == ExecutionStatus.CACHED:
         emit_step_event(step_run.name, "cached")
     return step_run
 
 
 class Isolation:
-    """What our orchestrator does for ZenML's isolated steps."""
+    """Run ZenML's isolated steps for our orchestrator."""
 
     def __init__(self, steps: IsolatedSandboxes) -> None:
         self._steps = steps
@@ -256,13 +254,13 @@ class Isolation:
         Raises:
             ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
         """
-        self._steps.submit(self._isolated(info.step_run, info.config))
+        self._steps.submit(self._isolated_step(info.step_run, info.config))
 
     def status(self, step_run: StepRunResponse, *, wait: bool = False) -> ExecutionStatus:
-        """Of a step's sandbox.
+        """Return the status of a step's sandbox, after its end if `wait` is set.
 
-        One that an earlier process of the run has submitted is seen through from now on. A failure
-        that the step itself has not recorded is recorded with its reason.
+        A sandbox that an earlier process of the run has submitted is supervised from now on. A
+        failure that the step itself has not recorded is recorded with its reason.
         """
         name = str(step_run.id)
         try:
@@ -270,27 +268,27 @@ class Isolation:
         except KeyError:
             if (recorded := _recorded(step_run.id)) not in _UNFINISHED:
                 return recorded
-            self._steps.take_over(self._isolated(step_run, step_run.config))
+            self._steps.take_over(self._isolated_step(step_run, step_run.config))
             end = self._steps.exit_of(name, wait=wait)
         if end is None:
             return ExecutionStatus.RUNNING
         if end.kind is ExitKind.COMPLETED:
             return ExecutionStatus.COMPLETED
-        # The record wins: outputs are stored, or the server wants it to be tried again.
+        # The record wins: outputs are stored, or the server awaits another attempt.
         if _is_awaited(name):
             step_records.fail_step(str(step_run.pipeline_run_id), step_run.name, end.reason)
         recorded = _recorded(step_run.id)
         return ExecutionStatus.FAILED if recorded in _UNFINISHED else recorded
 
     def stop(self, step_run: StepRunResponse) -> None:
-        """End a step's sandbox now."""
+        """Terminate a step's sandbox."""
         self._steps.stop(str(step_run.id))
 
     def close_run(self, run_id: str) -> None:
         """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
         self._steps.close_run(run_id)
 
-    def _isolated(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
+    def _isolated_step(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
         settings = config.model_dump(mode="json")["settings"]
         manifest = self._steps.manifest
         sandbox = plan_isolated_step(
@@ -311,25 +309,19 @@ class Isolation:
 
 
 def _without_defaults(docker: Mapping[str, Any]) -> dict[str, Any]:
-    """Docker settings to compare: a child pipeline's are its parent's, all fields filled in."""
+    """Return Docker settings without defaults, which ZenML fills in for child pipelines."""
     defaults = DockerSettings().model_dump(mode="json")
     return {name: value for name, value in docker.items() if value != defaults.get(name)}
 
 
-_UNFINISHED = {
-    ExecutionStatus.INITIALIZING,
-    ExecutionStatus.PROVISIONING,
-    ExecutionStatus.RUNNING,
-}
-
-
 def _is_awaited(step_run: str) -> bool:
-    """Whether a record waits for its end, in a run that nobody has stopped."""
-    record = Client().zen_store.get_run_step(UUID(step_run), hydrate=False)
+    """Return whether a record is unfinished in a run that is not stopped."""
+    client = Client()
+    record = client.zen_store.get_run_step(UUID(step_run), hydrate=False)
     if record.status not in _UNFINISHED:
         return False
-    run = Client().zen_store.get_run(record.pipeline_run_id, hydrate=False)
-    return run.status not in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
+    run = client.zen_store.get_run(record.pipeline_run_id, hydrate=False)
+    return run.status not in STOPPED
 
 
 def _recorded(step_run: UUID) -> ExecutionStatus:

@@ -1,4 +1,4 @@
-"""What the driver asks of ZenML and tells it, for one run. Not for use by several threads."""
+"""Read and write one run's records for its driver. Not for use by several threads."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.execution.steps import LoadedRun
-from modalrun.zenml_api.records import runs, step_records
+from modalrun.zenml_api.records import run_access, runs, step_records
 from modalrun.zenml_api.records.cache import Cache
 
 RUNS_COMPARED = 5
-"""How many earlier runs tell how long a step takes."""
+"""The number of earlier runs that the expected duration of a step is computed from."""
 
 
 class RunRecorder:
-    """One run's records in ZenML, as the driver reads and writes them.
+    """One run's records in ZenML.
 
-    Every method raises `AuthenticationError` or `ConnectionLostError` where ZenML's server refuses
-    or is not there; nothing is half done then, and the call can be made again.
+    A method that raises `AuthenticationError` or `ConnectionLostError` can be called again.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -33,7 +32,7 @@ class RunRecorder:
         Args:
             run_id: ZenML's run id.
         """
-        self.run_id = run_id
+        self._run_id = run_id
         with translated():
             self._loaded = LoadedRun(run_id)
 
@@ -46,58 +45,45 @@ class RunRecorder:
             self._loaded.run, _ = launcher._create_or_reuse_run()
 
     def states(self) -> dict[str, StepRecord]:
-        """The last record of each step with its facts; steps that have none are left out."""
-        return step_records.step_states(self.run_id, detailed=True)
-
-    def done(self) -> set[str]:
-        """The steps that have succeeded."""
-        return {name for name, state in self.states().items() if state.successful}
+        """Return the last record of each step that has one, with its metadata."""
+        return step_records.step_states(self._run_id, detailed=True)
 
     def step_state(self, step: str) -> StepRecord | None:
-        """The last record of one step; None where there is none."""
-        return step_records.step_state(self.run_id, step)
+        """Return the last record of a step; None if there is none."""
+        return step_records.step_state(self._run_id, step)
 
     def cached(self, step: str) -> bool:
-        """Record a step as CACHED if it is in ZenML's cache; returns whether it is.
+        """Record a step as CACHED if it is in ZenML's cache; return whether it is.
 
-        The steps that it waits for have to be done.
+        The steps that it waits for must be done.
         """
         with translated():
             return Cache(self._loaded.snapshot, self._loaded.run, self._loaded.stack).record(step)
 
     def fail_step(self, step: str, reason: str, *, final: bool = False) -> StepRecord | None:
         """Record a step's failure; see `step_records.fail_step`."""
-        return step_records.fail_step(self.run_id, step, reason, final=final)
+        return step_records.fail_step(self._run_id, step, reason, final=final)
 
     def stop_step(self, step: str, reason: str) -> StepRecord | None:
-        """Record that a running step was ended; see `step_records.stop_step`."""
-        return step_records.stop_step(self.run_id, step, reason)
+        """Record that a running step was stopped; see `step_records.stop_step`."""
+        return step_records.stop_step(self._run_id, step, reason)
 
     def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
-        """Store what is known of a sandbox that has ended with the record of its step.
-
-        A failure to do so is only logged.
-
-        Args:
-            step_run: ZenML's step run id.
-            metadata: Fields that are None are left as they are stored.
-        """
+        """Store a sandbox's exit with a step's record; see `step_records.record_metadata`."""
         step_records.record_metadata(step_run, metadata)
 
     def stop_requested(self) -> bool:
-        """Whether somebody has asked ZenML to stop the run."""
-        with translated():
-            run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
-        return run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
+        """Return whether ZenML records that the run is stopping or stopped."""
+        return run_access.stop_requested(self._run_id)
 
     def finalize(self, reason: str, *, stopped: bool = False) -> bool:
         """Record the end of the run; see `runs.finalize_run`."""
-        return runs.finalize_run(self.run_id, reason, stopped=stopped)
+        return runs.finalize_run(self._run_id, reason, stopped=stopped)
 
     def expected_seconds(self) -> dict[str, float]:
-        """How long each step takes: the median of the last few completed runs of this pipeline.
+        """Return the median duration of each step in the last completed runs of this pipeline.
 
-        Steps that have not run lately, or only as cached ones, are left out.
+        Steps that did not run in them, or only as cached ones, are left out.
         """
         if self._loaded.run.pipeline is None:
             return {}
@@ -110,10 +96,12 @@ class RunRecorder:
                 sort_by="desc:created",
                 size=RUNS_COMPARED,
             ).items
-            return median_seconds([step_records.seconds_of_steps(str(run.id)) for run in earlier])
+            return median_seconds([step_records.step_seconds(str(run.id)) for run in earlier])
 
 
-def median_seconds(runs_: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Each step's median over several runs."""
-    names = dict.fromkeys(name for run in runs_ for name in run)
-    return {name: statistics.median(run[name] for run in runs_ if name in run) for name in names}
+def median_seconds(durations: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each step over several runs, in seconds."""
+    names = dict.fromkeys(name for run in durations for name in run)
+    return {
+        name: statistics.median(run[name] for run in durations if name in run) for name in names
+    }

@@ -1,15 +1,14 @@
-"""Running the one step of a step sandbox, for the first time or again for the same record.
+"""Run the one step of a step sandbox, for a new record or again for an existing one.
 
-ZenML has no way to execute a step run record a second time: its server counts the records of a
-step and refuses more than the user's retries allow (`sql_zen_store.py:12350`, ZenML 0.98.0). So
-that a sandbox that was lost doesn't use up one of them, `_Launcher.launch_again` does with the
-record what `StepLauncher.launch` does after having created one (`step_launcher.py:163`).
+ZenML can't execute a step run record a second time: its server counts the records of a step and
+refuses more than the user's retries allow (`sql_zen_store.py:12350`, ZenML 0.98.0). So that a lost
+sandbox doesn't use up a retry, `_Launcher.launch_again` does with the record what
+`StepLauncher.launch` does after creating one (`step_launcher.py:163`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,11 +20,9 @@ from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
 from zenml.exceptions import RunStoppedException
 from zenml.models import (
-    ExceptionInfo,
     PipelineRunResponse,
     PipelineSnapshotResponse,
     StepRunResponse,
-    StepRunUpdate,
 )
 from zenml.orchestrators import publish_utils
 from zenml.orchestrators.signal_handler import SignalHandler
@@ -35,15 +32,16 @@ from zenml.steps import StepHeartBeatTerminationException
 from zenml.steps.base_step import BaseStep
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 from zenml.utils.logging_utils import LoggingContext
-from zenml.utils.time_utils import utc_now
 
-from modalrun.run.metadata import StepMetadata, to_metadata
+from modalrun.run.metadata import StepMetadata
 from modalrun.run.reporting import log_line
 from modalrun.zenml_api.execution.steps import LoadedRun
+from modalrun.zenml_api.records.queries import STOPPED
+from modalrun.zenml_api.records.step_records import end_step, record_metadata
 from modalrun.zenml_api.retry import wait_for_server
 
-Word = Literal["completed", "failed", "stopped", "running"]
-"""What ZenML's record says of the step in the end. "running": nothing final."""
+FinalStatus = Literal["completed", "failed", "stopped", "running"]
+"""ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
 
 _NOT_BEGUN = {
     ExecutionStatus.RETRYING,
@@ -52,30 +50,30 @@ _NOT_BEGUN = {
     ExecutionStatus.PROVISIONING,
 }
 
-FACTS_SECONDS = 10.0
-"""How long the process waits at its end for the sandbox's facts to be stored."""
+METADATA_SECONDS = 10.0
+"""How long the process waits at its end until the sandbox's metadata is stored."""
 
 
 class Signals(Protocol):
-    """What becomes of a termination.
+    """Handle the termination of the process.
 
     Attributes:
-        came: Whether there was one.
+        came: Whether a termination signal came.
     """
 
     came: bool
 
     def in_user_code(self) -> AbstractContextManager[None]:
-        """Inside, a termination raises an exception in the main thread; outside it ends all."""
+        """Let a termination raise an exception in the main thread; outside it ends the process."""
 
     def reason(self) -> str | None:
-        """Why the step has failed, in a sentence; None where that is not the step's doing."""
+        """Return why the step has failed; None if the termination is not the step's fault."""
 
     def leave(self) -> NoReturn:
         """End the process."""
 
 
-class OneStep:
+class SingleStep:
     """The step of a step sandbox."""
 
     def __init__(
@@ -84,50 +82,47 @@ class OneStep:
         name: str,
         *,
         step_run: str | None = None,
-        facts: StepMetadata | None = None,
+        metadata: StepMetadata | None = None,
     ) -> None:
-        """Load the run, and of its deployment what belongs to this step.
+        """Load the run, and the part of its deployment that belongs to this step.
 
         Args:
             run_id: ZenML's run id.
             name: The step's invocation id.
-            step_run: The id of the record to execute again; None for a record of its own.
-            facts: What is known of this sandbox; stored with the record as soon as there is one.
+            step_run: The id of the record to execute again; None for a new record.
+            metadata: Describes this sandbox; stored with the record as soon as there is one.
         """
         self._loaded = LoadedRun(run_id, only=[name])
         wait_for_server(log_line)
         self._again = UUID(step_run) if step_run else None
         self._step = self._configuration(name)
         self._launcher = _Launcher(
-            self._loaded.snapshot, self._step, self._loaded.orchestrator_run_id, facts
+            self._loaded.snapshot, self._step, self._loaded.orchestrator_run_id, metadata
         )
 
     def prepare(self) -> None:
-        """Import the user's code, before it is the step's turn.
-
-        What goes wrong with that goes wrong again, and is recorded, when the step runs.
-        """
+        """Import the user's code ahead of time; an error comes again when the step runs."""
         with contextlib.suppress(Exception):
             BaseStep.load_from_source(self._step.spec.source)
 
     def _configuration(self, name: str) -> Step:
-        """The step's configuration; a dynamic pipeline's is known only with its record."""
+        """Return the step's configuration; in a dynamic pipeline its record holds it."""
         if self._again is None or not self._loaded.snapshot.is_dynamic:
             return self._loaded.snapshot.step_configurations[name]
         record = Client().zen_store.get_run_step(self._again)
-        # What it is isolated from is elsewhere; here it runs in this process.
+        # It is isolated already: in this sandbox it runs in this process.
         config = record.config.model_copy(update={"runtime": StepRuntime.INLINE})
         return Step(spec=record.spec, config=config, step_config_overrides=config)
 
-    def run(self, signals: Signals, failed: Callable[[BaseException], None]) -> Word:
-        """Run the step once; returns what is recorded of it.
+    def run(self, signals: Signals, failed: Callable[[BaseException], None]) -> FinalStatus:
+        """Run the step once and return its recorded status.
 
         Args:
-            signals: What becomes of a termination.
-            failed: Is given what the step raised.
+            signals: Handles a termination.
+            failed: Gets what the step raised.
 
         Raises:
-            Exception: ZenML could not be asked what is recorded.
+            Exception: The record could not be read.
         """
         self._launcher.guarded = lambda call: self._guarded(signals, call)
         environment = get_runtime_environment(config=self._step.config, stack=self._loaded.stack)
@@ -137,23 +132,23 @@ class OneStep:
                     step_run = self._launcher.launch()
                 else:
                     step_run = self._launcher.launch_again(self._again)
-                self._launcher.store_facts(step_run)
+                self._launcher.store_metadata(step_run)
                 if step_run.status.is_finished:
-                    self._launcher.finish_facts()
-                    return word(step_run.status)
+                    self._launcher.wait_for_metadata()
+                    return final_status(step_run.status)
         except BaseException as error:
-            # After a stop ZenML raises all kinds of things.
-            if self._word() != "stopped":
+            # After a stop ZenML raises all kinds of exceptions.
+            if self._recorded_status() != "stopped":
                 failed(error)
                 self._fail(f"{type(error).__name__}: {error}")
-        self._launcher.finish_facts()
-        return self._word()
+        self._launcher.wait_for_metadata()
+        return self._recorded_status()
 
     def _guarded(self, signals: Signals, call: Callable[[], Any]) -> Any:
-        """Call the user's code; does not come back from it after a termination.
+        """Call the user's code; end the process after a termination.
 
-        ZenML records every exception as the step's failure, for good. A sandbox that is taken away
-        is no failure of its step, which is executed again; so ZenML doesn't hear of it.
+        ZenML would record the exception as the step's failure, for good. But the loss of its
+        sandbox is no failure of the step, which is executed again.
         """
         try:
             with signals.in_user_code():
@@ -164,17 +159,15 @@ class OneStep:
             reason = signals.reason()
             if reason is not None:
                 self._fail(reason)
-            self._launcher.finish_facts()
+            self._launcher.wait_for_metadata()
             with contextlib.suppress(Exception):
-                _keep_logs()
+                _flush_logs()
             signals.leave()
 
-    def _word(self) -> Word:
+    def _recorded_status(self) -> FinalStatus:
         client = Client()
-        if self._launcher.record is not None:
-            return word(
-                client.zen_store.get_run_step(self._launcher.record.id, hydrate=False).status
-            )
+        if (record := self._launcher.record) is not None:
+            return final_status(client.zen_store.get_run_step(record.id, hydrate=False).status)
         # It could not be created: an earlier sandbox was quicker, or the run is stopping.
         found = client.list_run_steps(
             pipeline_run_id=self._loaded.run.id,
@@ -183,57 +176,48 @@ class OneStep:
             size=1,
             project=client.active_project.id,
         )
+        if found.total:
+            return final_status(found[0].status)
         run = client.zen_store.get_run(self._loaded.run.id, hydrate=False)
-        if not found.total and run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
-            return "stopped"
-        return word(found[0].status) if found.total else "running"
+        return "stopped" if final_status(run.status) == "stopped" else "running"
 
     def _fail(self, reason: str) -> None:
         """Record a failure that ZenML has not recorded."""
-        if self._launcher.record is not None and self._word() == "running":
-            Client().zen_store.update_run_step(
-                self._launcher.record.id,
-                StepRunUpdate(
-                    status=ExecutionStatus.FAILED,
-                    end_time=utc_now(),
-                    exception_info=ExceptionInfo(traceback=reason),
-                ),
-            )
+        if self._launcher.record is not None and self._recorded_status() == "running":
+            end_step(self._launcher.record.id, ExecutionStatus.FAILED, reason)
 
 
-def word(status: ExecutionStatus) -> Word:
-    """What a status of ZenML's means for the sandbox of the step."""
+def final_status(status: ExecutionStatus) -> FinalStatus:
+    """Return the meaning of ZenML's status for the exit of a sandbox."""
     if status.is_successful:
         return "completed"
     if status.is_failed or status in {ExecutionStatus.RETRYING, ExecutionStatus.RETRIED}:
         return "failed"
-    if status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
-        return "stopped"
-    return "running"
+    return "stopped" if status in STOPPED else "running"
 
 
 class _Launcher(StepLauncher):
-    """ZenML's launcher, which also executes a record again, and says which record there is."""
+    """Extend ZenML's launcher to execute a record again, and to expose the record."""
 
     def __init__(
         self,
         snapshot: PipelineSnapshotResponse,
         step: Step,
         orchestrator_run_id: str,
-        facts: StepMetadata | None,
+        metadata: StepMetadata | None,
     ) -> None:
         super().__init__(snapshot=snapshot, step=step, orchestrator_run_id=orchestrator_run_id)
         self.guarded: Callable[[Callable[[], Any]], Any] = lambda call: call()
-        self._facts = facts
+        self._metadata = metadata
         self._storing: threading.Thread | None = None
 
     @property
     def record(self) -> StepRunResponse | None:
-        """The step run as it was when it was created or found; None where there is none yet."""
+        """The step run as it was created or found; None if there is none yet."""
         return self._step_run
 
     def launch_again(self, step_run_id: UUID) -> StepRunResponse:
-        """Execute the step for a record that is not finished; returns the record as it is then.
+        """Execute the step for an unfinished record, and return the record afterwards.
 
         Raises:
             BaseException: What the step raised; it is recorded.
@@ -270,24 +254,25 @@ class _Launcher(StepLauncher):
         elif status != ExecutionStatus.RETRYING:
             publish_utils.publish_failed_step_run(step_run_id)
 
-    def store_facts(self, step_run: StepRunResponse) -> None:
-        """Store what is known of the sandbox with the record, beside everything else; once."""
-        if self._facts is not None and self._storing is None:
-            metadata = {self._stack.orchestrator.id: to_metadata(self._facts)}
+    def store_metadata(self, step_run: StepRunResponse) -> None:
+        """Store the sandbox's metadata with the record, once, in a thread."""
+        if self._metadata is not None and self._storing is None:
             self._storing = threading.Thread(
-                target=_store, args=(step_run.id, metadata), daemon=True
+                target=record_metadata,
+                args=(str(step_run.id), self._metadata, self._stack.orchestrator.id),
+                daemon=True,
             )
             self._storing.start()
 
-    def finish_facts(self) -> None:
-        """Wait a little for what is being stored."""
+    def wait_for_metadata(self) -> None:
+        """Wait a little until the metadata is stored."""
         if self._storing is not None:
-            self._storing.join(FACTS_SECONDS)
+            self._storing.join(METADATA_SECONDS)
 
     def _create_or_reuse_run(self) -> tuple[PipelineRunResponse, bool]:
         run, created = super()._create_or_reuse_run()
         if run.resources is not None:
-            # For step-level hooks ZenML would load it once more, with all of its steps.
+            # For step-level hooks ZenML would load it again, with all of its steps.
             run.resources.snapshot = self._snapshot
         return run, created
 
@@ -297,12 +282,12 @@ class _Launcher(StepLauncher):
         step_run: StepRunResponse,
         force_write_logs: Callable[..., Any],
     ) -> StepRunResponse | None:
-        self.store_facts(step_run)
+        self.store_metadata(step_run)
 
         def run() -> StepRunResponse | None:
             return super(_Launcher, self)._run_step(pipeline_run, step_run, force_write_logs)
 
-        # A step operator cleans up what it has started elsewhere when it is interrupted.
+        # When it is interrupted, a step operator cleans up what it has started elsewhere.
         return self.guarded(run) if self._step.config.step_operator else run()
 
     def _run_step_in_current_thread(self, *args: Any, **kwargs: Any) -> StepRunResponse:
@@ -312,7 +297,7 @@ class _Launcher(StepLauncher):
 
 
 class _Runner(StepRunner):
-    """ZenML's step runner, with something around the user's code."""
+    """Extend ZenML's step runner to guard the user's code."""
 
     guarded: Callable[[Callable[[], Any]], Any]
 
@@ -328,15 +313,8 @@ class _Runner(StepRunner):
         return step
 
 
-def _keep_logs() -> None:
-    """Store what the step has printed; ending one of two contexts doesn't do it by itself."""
+def _flush_logs() -> None:
+    """Store what the step has printed; the end of one of two logging contexts doesn't do it."""
     if (logs := LoggingContext.get()) is not None:
         logs.end()
         Client().active_stack.log_store.flush(blocking=True)
-
-
-def _store(step_run_id: UUID, metadata: dict[UUID, dict[str, Any]]) -> None:
-    try:
-        publish_utils.publish_step_run_metadata(step_run_id, metadata)
-    except Exception:
-        logging.getLogger(__name__).warning("The step's metadata was not stored.", exc_info=True)

@@ -1,4 +1,4 @@
-"""Running the steps of a run inside a sandbox, with ZenML's own step launcher."""
+"""Run the steps of a run inside a sandbox with ZenML's own step launcher."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from modalrun.errors import RunStopped
 from modalrun.run.reporting import log_line
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
+from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.retry import wait_for_server
 from modalrun.zenml_api.stacks import load_stack
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
-"""The states of a run that its first step still has to set running (`sql_zen_store.py:7329`)."""
+"""The statuses of a run that its first step sets to running (`sql_zen_store.py:7329`)."""
 
 
 class LoadedRun:
@@ -35,11 +36,11 @@ class LoadedRun:
     """
 
     def __init__(self, run_id: str, only: Sequence[str] | None = None) -> None:
-        """Load the run and its deployment, and make this process one that ZenML runs steps in.
+        """Load the run and its deployment, and prepare this process to run steps.
 
         Args:
             run_id: ZenML's run id.
-            only: Leave the configuration of all other steps out; of a large pipeline it is long.
+            only: Load the configuration of these steps only; a large pipeline's is long.
         """
         client = Client()
         self.run = client.zen_store.get_run(UUID(run_id))
@@ -53,14 +54,14 @@ class LoadedRun:
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.
         self._contexts.enter_context(prevent_pipeline_execution())
-        # ZenML would look the run up again for each step, and list this process's packages first.
+        # ZenML would request the run again for each step, and list this process's packages first.
         begun = None if self.run.status in _PLACEHOLDER else self.run
         self._contexts.enter_context(compat.execution_context(begun))
 
     @property
     def orchestrator_run_id(self) -> str:
         """The id that ties the steps in a sandbox to their run."""
-        # A child pipeline's run has one of its own, which the sandbox of its step doesn't name.
+        # A child pipeline's run has one of its own, which the sandbox's environment doesn't name.
         return self.run.orchestrator_run_id or self.stack.orchestrator.get_orchestrator_run_id()
 
 
@@ -80,12 +81,12 @@ class StepRunner:
             run_id: ZenML's run id.
 
         Raises:
-            RunStopped: Somebody has stopped the run already.
+            RunStopped: The run was stopped already.
         """
         self._loaded = LoadedRun(run_id)
         wait_for_server(log_line)
-        if self._loaded.run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
-            # Nobody could end this sandbox when they stopped the run: it was not there yet.
+        if self._loaded.run.status in STOPPED:
+            # It was stopped before this sandbox existed.
             raise RunStopped
         self._snapshot = self._loaded.snapshot
         self._stack = self._loaded.stack
@@ -98,16 +99,16 @@ class StepRunner:
         self._stack.orchestrator.run_init_hook(snapshot=self._snapshot)
 
     def retry_policy(self, name: str) -> tuple[int, float, float]:
-        """How often a failed step is tried again, the first delay in seconds, and its growth."""
+        """Return a step's number of retries, the first delay in seconds, and its growth factor."""
         retry = self._snapshot.step_configurations[name].config.retry
         return (retry.max_retries, retry.delay, retry.backoff) if retry else (0, 0, 1)
 
     def launch(self, name: str) -> bool:
-        """Run one step once; returns whether it succeeded.
+        """Run one step once, and return whether it succeeded.
 
         Raises:
             Exception: What the step raised.
-            RunStopped: Somebody asked ZenML to stop the run.
+            RunStopped: The run was stopped.
         """
         step = self._snapshot.step_configurations[name]
         environment = get_runtime_environment(config=step.config, stack=self._stack)

@@ -1,8 +1,7 @@
-"""ZenML's cache: steps that need not run, because they have run before with the same inputs.
+"""Look steps up in ZenML's cache, and record those that need not run.
 
-The key of a step is ZenML's own, with the path of the artifact store in it (`cache_utils.py:86`,
-ZenML 0.98.0): where the artifacts are kept in a folder, sandboxes are given the path of that folder
-as it is for the one who submits.
+ZenML's key of a step contains the path of the artifact store (`cache_utils.py:86`, ZenML 0.98.0). A
+sandbox therefore gets the path of a local store as it is on the submitting machine.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Cache:
-    """Looks steps of one run up, and records those that are found."""
+    """Look steps of one run up in the cache, and record those that are found."""
 
     def __init__(
         self, snapshot: PipelineSnapshotResponse, run: PipelineRunResponse, stack: Stack
@@ -38,11 +37,10 @@ class Cache:
         self._requests = _Requests(snapshot=snapshot, pipeline_run=run, stack=stack)
 
     def record(self, step: str) -> bool:
-        """Record a step as CACHED if it is in the cache; returns whether it is.
+        """Record a step as CACHED if it is in the cache; return whether it is.
 
-        The steps that it waits for have to be done. A step that can't be looked up here, because
-        its cache function needs packages that are missing, is looked up once more by ZenML where
-        it runs.
+        The steps that it waits for must be done. If its cache function needs packages that are
+        missing here, ZenML looks it up where it runs.
         """
         if not self._requests.has_caching_enabled(step):
             return False
@@ -61,7 +59,7 @@ class Cache:
         return True
 
     def record_all(self) -> frozenset[str]:
-        """Record every step that is in the cache now, parents first; returns their names.
+        """Record every step that is in the cache, parents first; return their names.
 
         This is ZenML's client-side caching (`step_run_utils.create_cached_step_runs`).
         """
@@ -76,11 +74,11 @@ class Cache:
 
 
 class _Requests(StepRunRequestFactory):
-    """ZenML's requests for step runs, made without importing the step's module.
+    """Create ZenML's requests for step runs without importing the step's module.
 
-    The driver's image may lack packages that it needs, and importing takes time. Of a cached step
-    ZenML then takes docstring and source code from the record that it is cached from
-    (`step_run_utils.py:298`); the cache key has a hash of the code, made when it was compiled.
+    The driver's image may lack its packages, and the import takes time. ZenML takes docstring and
+    source code of a cached step from the original record (`step_run_utils.py:298`); the cache key
+    holds a hash of the code, made when it was compiled.
     """
 
     def _get_docstring_and_source_code(self, step: Step) -> tuple[str | None, str | None]:

@@ -27,9 +27,9 @@ TIMEOUT_SECONDS = 2.0
 _QUERY = """
 SELECT run.id, run.name, run.status FROM pipeline_run AS run
 WHERE (:project IS NULL OR run.project_id = :project) AND EXISTS (
-    SELECT 1 FROM run_metadata_resource AS held
-    JOIN run_metadata AS fact ON fact.id = held.run_metadata_id
-    WHERE held.resource_id = run.id AND fact.key = :key
+    SELECT 1 FROM run_metadata_resource AS link
+    JOIN run_metadata AS metadata ON metadata.id = link.run_metadata_id
+    WHERE link.resource_id = run.id AND metadata.key = :key
 ) ORDER BY run.created DESC LIMIT :limit
 """
 

@@ -1,4 +1,4 @@
-"""What ZenML knows of runs and their steps, read in as few queries as there can be."""
+"""Read runs and their steps from ZenML, in as few queries as possible."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, overload
 from uuid import UUID
 
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse, StepRunResponse
 from zenml.utils.dashboard_utils import get_run_url
 
@@ -21,18 +22,16 @@ from modalrun.zenml_api.errors import translated
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
 _OURS = f"{PREFIX}target:contains:al"
 _PAGE = 100
+
+STOPPED = frozenset({ExecutionStatus.STOPPING, ExecutionStatus.STOPPED})
+"""ZenML's statuses of a run that was stopped, whether or not its steps have ended."""
+
 _STEP_PAGE = 1000
 """Step runs in one request; with ZenML's default of 20, a large run takes many."""
 
 
 def matching_runs(text: str) -> list[RunRecord]:
-    """The runs that a text can mean: of that name, or with an id that is or begins like it.
-
-    Any run counts, not only those that modalrun started.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
-    """
+    """Return the runs of a name, an id or a prefix of an id; not only those of modalrun."""
     digits = id_prefix(text)
     with translated():
         client = Client()
@@ -48,11 +47,10 @@ def matching_runs(text: str) -> list[RunRecord]:
 
 
 def read_run(run_id: str) -> RunRecord:
-    """The run of a whole id.
+    """Return the run of a whole id.
 
     Raises:
         NotFoundError: There is no such run.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
         return run_record(get_run(run_id))
@@ -66,17 +64,14 @@ def newest_runs(
     since: datetime | None = None,
     everybodys: bool = False,
 ) -> list[RunRecord]:
-    """The newest runs of the active project, newest first, in one query per hundred.
+    """Return the newest runs of the active project, newest first; one query per hundred.
 
     Args:
-        limit: How many at most.
-        states: ZenML's words for the states that count; empty for all.
+        limit: The maximal number of runs.
+        states: Only runs with one of these ZenML statuses; empty for all.
         pipeline: Only runs of this pipeline.
-        since: Only runs that were created at this moment (UTC) or later.
-        everybodys: Whether runs count that modalrun did not start.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+        since: Only runs that were created at this time (UTC) or later.
+        everybodys: Whether to include runs that modalrun did not start.
     """
     filters: dict[str, Any] = {}
     if states:
@@ -100,17 +95,16 @@ def newest_runs(
 
 
 def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
-    """A run and all steps of its pipeline as they are now, parents before children.
+    """Return a run and all steps of its pipeline, parents before children.
 
     Raises:
         NotFoundError: The run is no longer there.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
         client = Client()
         response = get_run(run_id)
         record = run_record(response)
-        # What modalrun stores with a step costs a query more per page; one sandbox has nothing.
+        # Only steps with sandboxes of their own have metadata, which takes a query more per page.
         per_step = record.metadata is not None and record.metadata.mode == "per_step"
         project = response.project_id
         recorded = {s.name: s for s in step_runs(run_id, project=project, hydrate=per_step)}
@@ -128,25 +122,19 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
 
 
 def step_names(run_id: str) -> tuple[str, ...] | None:
-    """The names of all steps of a run; None where more may come, as its pipeline is dynamic.
+    """Return the names of all steps of a run; None if its pipeline is dynamic: more may come.
 
     Raises:
         NotFoundError: There is no such run.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
         client = Client()
         run = get_run(run_id)
-        # Without a snapshot there is nothing that would name those to come.
         return tuple(_invocations(client, run, [])) or None
 
 
 def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
-    """Every attempt of the steps of several runs, by run id; in one query per thousand attempts.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
-    """
+    """Return every attempt of the steps of several runs, by run id; one query per thousand."""
     attempts: dict[str, list[StepRecord]] = {run.id: [] for run in runs}
     if not runs:
         return attempts
@@ -215,14 +203,14 @@ def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=timezone.utc)
 
 
-def get_run(run_id: str) -> PipelineRunResponse:
+def get_run(run_id: str, *, hydrate: bool = True) -> PipelineRunResponse:
     """Return ZenML's response for a run.
 
     Raises:
         NotFoundError: There is no such run.
     """
     try:
-        return Client().zen_store.get_run(UUID(run_id))
+        return Client().zen_store.get_run(UUID(run_id), hydrate=hydrate)
     except KeyError as error:
         raise NotFoundError(f"ZenML has no run {run_id}.") from error
 
@@ -233,7 +221,7 @@ def run_url(run: PipelineRunResponse) -> str | None:
 
 
 def _invocations(client: Client, run: PipelineRunResponse, recorded: list[str]) -> list[str]:
-    """The names of all steps in graph order, those too that have no record yet."""
+    """Return the names of all steps in graph order, with those that have no record yet."""
     if run.snapshot is None:
         return recorded
     try:
@@ -250,7 +238,7 @@ def _invocations(client: Client, run: PipelineRunResponse, recorded: list[str]) 
 
 
 def step_runs(run_id: str, **filters: Any) -> list[StepRunResponse]:
-    """Return ZenML's responses for the attempts of a run's steps, of each step the last one last.
+    """Return ZenML's responses for the attempts of a run's steps, oldest first.
 
     Args:
         run_id: ZenML's run id, or a filter that means several.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from zenml.enums import ExecutionStatus
-from zenml.models import PipelineRunResponse
-
 from modalrun.errors import UsageError
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import PREFIX
 from modalrun.zenml_api.compiling.code_settings import component_config, credentials
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.records.queries import get_run, step_runs
+from modalrun.zenml_api.records.queries import STOPPED, get_run, step_runs
 from modalrun.zenml_api.records.runs import environment, publish_metadata
 from modalrun.zenml_api.stacks import load_stack, orchestrator_of
 
@@ -22,7 +19,6 @@ def unfinished_steps(run_id: str) -> tuple[str, ...]:
 
     Raises:
         NotFoundError: There is no such run.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
         running = [step.name for step in step_runs(run_id) if not step.status.is_finished]
@@ -35,7 +31,6 @@ def read_manifest(run_id: str) -> RunManifest | None:
     Raises:
         NotFoundError: There is no such run.
         UsageError: The manifest can't be read.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
         run = get_run(run_id)
@@ -46,12 +41,11 @@ def read_manifest(run_id: str) -> RunManifest | None:
 
 
 def driver_environment(run_id: str) -> dict[str, str]:
-    """Return the variables by which a driver reaches ZenML. They hold its credentials.
+    """Return the variables with which a driver uses ZenML. They hold its credentials.
 
     Raises:
         NotFoundError: There is no such run.
         UsageError: Its deployment or its stack was deleted.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
         run = get_run(run_id)
@@ -74,12 +68,13 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
     Raises:
         NotFoundError: There is no such run.
         UsageError: The component's values are wrong, or ZenML's secret store has no such secret.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     if target != "modal":
         return None
     with translated():
-        return _token(get_run(run_id), target)
+        run = get_run(run_id)
+        stack = run.snapshot.stack if run.snapshot else None
+        return None if stack is None else credentials(component_config(orchestrator_of(stack)))
 
 
 def stop_requested(run_id: str) -> bool:
@@ -87,10 +82,9 @@ def stop_requested(run_id: str) -> bool:
 
     Raises:
         NotFoundError: There is no such run.
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
     with translated():
-        return get_run(run_id).status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
+        return get_run(run_id, hydrate=False).status in STOPPED
 
 
 def record_stop_request(run_id: str) -> None:
@@ -102,10 +96,3 @@ def record_stop_request(run_id: str) -> None:
         publish_metadata(run_id, {f"{PREFIX}stop_requested": True})
     except Exception:
         logging.getLogger(__name__).warning("The request was not stored.", exc_info=True)
-
-
-def _token(run: PipelineRunResponse, target: str) -> tuple[str, str] | None:
-    stack = run.snapshot.stack if run.snapshot else None
-    if target != "modal" or stack is None:
-        return None
-    return credentials(component_config(orchestrator_of(stack)))

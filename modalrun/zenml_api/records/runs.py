@@ -1,4 +1,4 @@
-"""Run and step records in ZenML: create, read, settle."""
+"""Create runs in ZenML, store their metadata and record their ends."""
 
 from __future__ import annotations
 
@@ -20,20 +20,17 @@ from zenml.enums import ExecutionStatus, StoreType
 from zenml.exceptions import EntityExistsError, IllegalOperationError
 from zenml.metadata.metadata_types import Uri
 from zenml.models import (
-    ExceptionInfo,
     PipelineRequest,
     PipelineResponse,
     PipelineRunResponse,
     PipelineRunUpdate,
     PipelineSnapshotRequest,
-    StepRunUpdate,
 )
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 from zenml.orchestrators.utils import get_config_environment_vars
 from zenml.pipelines.run_utils import create_placeholder_run
 from zenml.stack import Stack
 from zenml.utils import pagination_utils
-from zenml.utils.time_utils import utc_now
 
 from modalrun.errors import UsageError
 from modalrun.run.metadata import PREFIX
@@ -42,7 +39,8 @@ from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
-from modalrun.zenml_api.records.queries import get_run, run_url, step_runs
+from modalrun.zenml_api.records.queries import STOPPED, get_run, run_url, step_runs
+from modalrun.zenml_api.records.step_records import end_step
 
 
 def create_run(compiled: Compiled) -> CreatedRun:
@@ -51,7 +49,6 @@ def create_run(compiled: Compiled) -> CreatedRun:
     What ZenML's cache has of its steps is recorded at once.
 
     Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
         UsageError: A run of this name exists.
     """
     with translated():
@@ -87,15 +84,14 @@ def create_run(compiled: Compiled) -> CreatedRun:
 
 
 def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
-    """A placeholder run that ZenML has made.
+    """Return a placeholder run that ZenML has created.
 
     Args:
-        compiled: What it is a run of.
+        compiled: Its pipeline.
         run_id: ZenML's run id.
-        variables: How a sandbox reaches ZenML, from ZenML itself.
+        variables: ZenML's own variables for the sandbox.
 
     Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
         NotFoundError: There is no such run.
     """
     with translated():
@@ -118,18 +114,18 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
 
 
 def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
-    """The variables by which a sandbox reaches ZenML. They hold its credentials."""
+    """Return the variables with which a sandbox uses ZenML. They hold credentials."""
     variables, secrets = get_config_environment_vars(pipeline_run_id=run_id)
     return _complete({**variables, **secrets}, stack, orchestrator_run_id)
 
 
 def _complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
-    """What ZenML gives a sandbox, and what else it needs to work on a run."""
+    """Add the variables that a sandbox needs beside ZenML's own."""
     if GlobalConfiguration().store_configuration.type == StoreType.SQL:
-        # The store was migrated just now, by this process; the check costs every sandbox 0.2 s.
+        # This process has migrated the store; the check would take every sandbox 0.2 s.
         variables[ENV_ZENML_DISABLE_DATABASE_MIGRATION] = "true"
     if stack.artifact_store.config.is_local:
-        # A sandbox has a home of its own; the artifacts are the same, and so are cache keys.
+        # A sandbox has its own home folder, but must find the same artifacts and cache keys.
         variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
     variables[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
     variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
@@ -137,10 +133,10 @@ def _complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str)
 
 
 def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
-    """Store facts about a run's sandboxes with the run; a failure to do so is only logged.
+    """Store metadata of the run sandbox with the run; a failure to do so is only logged.
 
     Returns:
-        Whether somebody has stopped the run before it could be known where its sandboxes are.
+        Whether the run was stopped before its sandbox was known.
     """
     stored = dict(metadata)
     if url := stored.get(f"{PREFIX}sandbox_url"):
@@ -148,42 +144,37 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
         stored[METADATA_ORCHESTRATOR_URL] = Uri(url)
     try:
         publish_metadata(run_id, stored)
-        # Ignored where the run has begun, or ended, meanwhile (`pipeline_run_schemas.py:966`).
+        # ZenML ignores it if the run has begun or ended (`pipeline_run_schemas.py:966`).
         run = Client().zen_store.update_run(
             UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
         )
-        return run.status in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}
+        return run.status in STOPPED
     except Exception:
         logging.getLogger(__name__).warning("The run's metadata was not stored.", exc_info=True)
         return False
 
 
 def publish_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
-    """Store metadata with a run.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
-    """
+    """Store metadata with a run."""
     with translated():
         orchestrator_id = Client().active_stack.orchestrator.id
         publish_pipeline_run_metadata(UUID(run_id), {orchestrator_id: dict(metadata)})
 
 
 def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
-    """Record the end of a run whose process can't do it any more.
+    """Record the end of a run whose process has ended.
 
-    Every step that is not finished, and the run itself, become FAILED; STOPPED where somebody had
-    asked ZenML to stop the run. What is finished stays as it is: ZenML's record always wins. A
-    run that has paused stays paused, unless somebody wants its end. The runs of a dynamic
+    The run and its unfinished steps become FAILED, or STOPPED if the run was stopped. Finished
+    records are not changed. A paused run stays paused unless it is stopped. The runs of a dynamic
     pipeline's child pipelines end with it.
 
     Args:
         run_id: ZenML's run id.
-        reason: What happened, in a sentence; stored with each step and the run.
-        stopped: Somebody wanted this end: what is not finished becomes STOPPED.
+        reason: The reason, in a sentence; stored with each step and the run.
+        stopped: Whether the run was stopped on request.
 
     Returns:
-        Whether there was anything to record.
+        Whether any record was unfinished.
     """
     changed = False
     with translated():
@@ -193,10 +184,10 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         recorded = run.status
         if recorded == ExecutionStatus.PAUSED and not stopped:
             return False
-        if recorded in {ExecutionStatus.STOPPING, ExecutionStatus.STOPPED}:
+        if recorded in STOPPED:
             status = ExecutionStatus.STOPPED
         elif stopped:
-            # First, so that ZenML takes no more steps, and knows what to make of the end of these.
+            # First, so that ZenML creates no more steps, and these end as stopped.
             changed = _end_run(client, run_id, status, reason)
         for child in _children(client, run):
             ended = finalize_run(child, reason, stopped=status == ExecutionStatus.STOPPED)
@@ -204,39 +195,31 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         for step in step_runs(run_id):
             if step.status.is_finished:
                 continue
-            # Of a step with retries left ZenML makes RETRYING (`sql_zen_store.py:13129`), but
-            # nobody will retry it: only STOPPED is final then.
+            # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
+            # No retry follows here, and only STOPPED is final then.
             for final in dict.fromkeys((status, ExecutionStatus.STOPPED)):
-                updated = client.zen_store.update_run_step(
-                    step.id,
-                    StepRunUpdate(
-                        status=final,
-                        end_time=utc_now(),
-                        exception_info=ExceptionInfo(traceback=reason),
-                    ),
-                )
-                if updated.status.is_finished:
+                if end_step(step.id, final, reason).finished:
                     break
             changed = True
         return _end_run(client, run_id, status, reason) or changed
 
 
 def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
-    """Give a run a final status; returns whether it had none."""
+    """Give a run a final status; return whether it had none."""
     run = get_run(run_id)
     if run.status.is_finished:
         return False
     if status == ExecutionStatus.STOPPED:
-        # ZenML computes a run's status from its steps; only STOPPING makes STOPPED of a run none of
-        # whose steps was stopped (`pipeline_run_schemas.py:1310`, 0.98.0).
+        # ZenML computes a run's status from its steps. Without a stopped step, only STOPPING leads
+        # to STOPPED (`pipeline_run_schemas.py:1310`, 0.98.0).
         status = ExecutionStatus.STOPPING
-    # Between the look and the update the last step's end may have settled the run.
+    # The end of the last step may have ended the run meanwhile.
     with contextlib.suppress(IllegalOperationError):
         updated = client.zen_store.update_run(
             run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
         )
         if status == ExecutionStatus.STOPPING and run.snapshot and run.snapshot.is_dynamic:
-            # A dynamic pipeline's run has the status that it is given.
+            # ZenML computes no status for the run of a dynamic pipeline.
             client.zen_store.update_run(
                 updated.id, PipelineRunUpdate(status=ExecutionStatus.STOPPED)
             )
@@ -244,9 +227,9 @@ def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) 
 
 
 def mark_stopping(run_id: str, reason: str) -> bool:
-    """Record that somebody wants the run to end; STOPPED at once where no step is unfinished.
+    """Record that the run is stopping; ZenML sets it to STOPPED if no step is unfinished.
 
-    Running steps notice it with their next heartbeat and end; new ones are refused.
+    Running steps end at their next heartbeat; new ones are refused.
 
     Returns:
         Whether the run was still unfinished.
@@ -266,7 +249,7 @@ def mark_stopping(run_id: str, reason: str) -> bool:
 
 
 def _register_pipeline(client: Client, name: str) -> PipelineResponse:
-    """The pipeline of a name as ZenML stores it, stored now if it wasn't."""
+    """Return ZenML's record of a pipeline, created if there is none."""
     found = client.list_pipelines(name=f"equals:{name}", size=1)
     if found.total:
         return found.items[0]
@@ -279,7 +262,7 @@ def _register_pipeline(client: Client, name: str) -> PipelineResponse:
 
 
 def _children(client: Client, run: PipelineRunResponse) -> list[str]:
-    """The runs of child pipelines that are not finished."""
+    """Return the unfinished runs of child pipelines."""
     if run.snapshot is None or not run.snapshot.is_dynamic:
         return []
     found = pagination_utils.depaginate(

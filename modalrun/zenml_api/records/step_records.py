@@ -1,4 +1,4 @@
-"""The records of a run's steps: read, settled and, for steps that were never run, made."""
+"""Read the records of a run's steps, and record their ends."""
 
 from __future__ import annotations
 
@@ -20,14 +20,11 @@ from modalrun.zenml_api.records.queries import step_record, step_runs
 
 
 def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]:
-    """The last record of each step of a run; steps that have none are left out.
+    """Return the last record of each step of a run; steps without one are left out.
 
     Args:
         run_id: ZenML's run id.
-        detailed: Whether to read reason and metadata too, which costs a query more per page.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+        detailed: Whether to read reason and metadata too, which takes a query more per page.
     """
     with translated():
         found = step_runs(run_id, hydrate=detailed)
@@ -35,35 +32,27 @@ def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]
 
 
 def step_state(run_id: str, step: str) -> StepRecord | None:
-    """The last record of one step; None where there is none.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
-    """
+    """Return the last record of a step; None if there is none."""
     with translated():
         found = step_runs(run_id, name=f"equals:{step}")
         return step_record(found[-1]) if found else None
 
 
 def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> StepRecord | None:
-    """Record that a step has failed, and why; a record is made where there is none.
+    """Record that a step has failed; create a record if there is none.
 
-    What is finished stays as it is: ZenML's record always wins. While the user's retries last ZenML
-    makes "retrying" of a failure (`sql_zen_store.py:13129`, 0.98.0), and the next try gets a record
-    of its own.
+    A finished record is not changed. While the step has retries left, ZenML records a failure as
+    "retrying" (`sql_zen_store.py:13129`, 0.98.0), and the next attempt gets a record of its own.
 
     Args:
         run_id: ZenML's run id.
         step: The step's invocation id.
-        reason: What happened, in a sentence; stored with the record.
-        final: Nobody will try again: the tries that are left get failed records as well, since
-            ZenML knows no other way to say so that leaves the rest of the run alone.
+        reason: The reason, in a sentence; stored with the record.
+        final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
+            has no other final status that leaves the rest of the run alone.
 
     Returns:
-        The record as it is then; None where ZenML takes none any more, because the run is over.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+        The record afterwards; None if ZenML creates none any more, because the run is over.
     """
     with translated():
         state = step_state(run_id, step)
@@ -71,38 +60,40 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
             if state is None:
                 state = _create_failed(run_id, step, reason)
             elif not state.finished and state.status != ExecutionStatus.RETRYING.value:
-                state = _end(state.id, ExecutionStatus.FAILED, reason)
+                state = end_step(UUID(state.id), ExecutionStatus.FAILED, reason)
             while final and state.status == ExecutionStatus.RETRYING.value:
                 state = _create_failed(run_id, step, reason)
         except (EntityExistsError, IllegalOperationError):
-            # Somebody else was quicker, or the run is over.
+            # The step was recorded meanwhile, or the run is over.
             return step_state(run_id, step)
         return state
 
 
 def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
-    """Record that a step was ended before its end; what is finished stays as it is.
+    """Record that a running step was stopped; a finished record is not changed.
 
-    To be used on a run that is stopping or has failed: of any other run ZenML makes one that is
-    stopping (`pipeline_run_schemas.py:1320`, 0.98.0).
-
-    Raises:
-        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    Only for a run that is stopping or has failed: ZenML sets any other run to stopping
+    (`pipeline_run_schemas.py:1320`, 0.98.0).
     """
     with translated():
         state = step_state(run_id, step)
         if state is None or state.finished:
             return state
         try:
-            return _end(state.id, ExecutionStatus.STOPPED, reason)
+            return end_step(UUID(state.id), ExecutionStatus.STOPPED, reason)
         except IllegalOperationError:
             return step_state(run_id, step)
 
 
-def _end(step_run_id: str, status: ExecutionStatus, reason: str) -> StepRecord:
+def end_step(step_run_id: UUID, status: ExecutionStatus, reason: str) -> StepRecord:
+    """Record the end of a step, and the reason; return the record.
+
+    Raises:
+        IllegalOperationError: ZenML takes no such status any more.
+    """
     return step_record(
         Client().zen_store.update_run_step(
-            UUID(step_run_id),
+            step_run_id,
             StepRunUpdate(
                 status=status, end_time=utc_now(), exception_info=ExceptionInfo(traceback=reason)
             ),
@@ -127,8 +118,8 @@ def _create_failed(run_id: str, step: str, reason: str) -> StepRecord:
     )
 
 
-def seconds_of_steps(run_id: str) -> dict[str, float]:
-    """How long each step of a run took that was completed in it, and not cached."""
+def step_seconds(run_id: str) -> dict[str, float]:
+    """Return the duration of each completed step of a run, without cached ones, in seconds."""
     with translated():
         return {
             record.name: (record.end_time - record.start_time).total_seconds()
@@ -137,10 +128,18 @@ def seconds_of_steps(run_id: str) -> dict[str, float]:
         }
 
 
-def record_metadata(step_run_id: str, metadata: StepMetadata) -> None:
-    """Store what is known of a step's sandbox with a record; a failure to do so is only logged."""
+def record_metadata(
+    step_run_id: str, metadata: StepMetadata, orchestrator_id: UUID | None = None
+) -> None:
+    """Store the metadata of a step's sandbox with a record; a failure to do so is only logged.
+
+    Args:
+        step_run_id: ZenML's step run id.
+        metadata: Fields that are None stay as they are stored.
+        orchestrator_id: The orchestrator of the active stack; requested if it is None.
+    """
     try:
-        orchestrator_id = Client().active_stack.orchestrator.id
+        orchestrator_id = orchestrator_id or Client().active_stack.orchestrator.id
         stored: dict[str, Any] = to_metadata(metadata)
         publish_step_run_metadata(UUID(step_run_id), {orchestrator_id: stored})
     except Exception:

@@ -100,10 +100,10 @@ if __name__ == "__main__":
         ("pipeline: mine.needs\nparameters: {m: 1}\n", ("set n in a b.yaml, then", "submit"), True),
         ("pipeline: mine.other\n", ("run the pipeline", "submit"), False),
         ("deployment: a-snapshot\n", ("run the pipeline", "submit"), False),
-        ("pipelin: mine.needs\n", ("see what is wrong with it", "plan"), False),
+        ("pipelin: mine.needs\n", ("see its mistakes", "plan"), False),
     ],
 )
-def test_what_can_be_done_with_the_run_spec_that_is_there(
+def test_next_commands_for_an_existing_run_spec(
     tmp_path: Path, spec: str, following: tuple[str, str], script: bool
 ) -> None:
     (tmp_path / "mine.py").write_text(SCRIPT)
@@ -111,17 +111,17 @@ def test_what_can_be_done_with_the_run_spec_that_is_there(
     path = tmp_path / "a b.yaml"
     path.write_text(spec)
 
-    there = init_project._there(path)
+    existing = init_project._read_spec(path)
 
-    assert there is not None
+    assert existing is not None
     words, command = following
-    assert init_project._to_run(there, Path("a b.yaml")) == [
+    assert init_project._to_run(existing, Path("a b.yaml")) == [
         (words, f"modalrun {command} 'a b.yaml'")
     ]
-    # As who stands in the folder would type it.
-    found = init_project._script(there, tmp_path / "below")
+    # Relative to the current folder.
+    found = init_project._script(existing, tmp_path / "below")
     assert found == ("../mine.py" if script else None)
 
 
-def test_there_is_no_run_spec_yet(tmp_path: Path) -> None:
-    assert init_project._there(tmp_path / "modalrun.yaml") is None
+def test_a_missing_run_spec(tmp_path: Path) -> None:
+    assert init_project._read_spec(tmp_path / "modalrun.yaml") is None

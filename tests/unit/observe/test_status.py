@@ -67,7 +67,7 @@ def test_a_finished_run_needs_no_modal(
 def test_the_exit_code_of_a_failed_run_takes_modal(zenml: FakeZenML, modal: FakeModal) -> None:
     zenml.run = replace(zenml.run, status="failed")
     modal.state = SandboxState("ended", read_exit(124))
-    assert read_status(RUN_ID, exit_wanted=True, zenml=zenml, modal=modal).exit_code == 6
+    assert read_status(RUN_ID, with_exit_code=True, zenml=zenml, modal=modal).exit_code == 6
 
 
 def test_a_run_that_runs(zenml: FakeZenML, modal: FakeModal, effects: Effects) -> None:

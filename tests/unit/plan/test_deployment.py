@@ -1,4 +1,4 @@
-"""A snapshot of ZenML as modalrun reads it."""
+"""Snapshots of ZenML are read as deployments."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The file of a compiled deployment: what is written is read, and what is damaged is refused."""
+"""Deployment files: they are read as they were written, and damaged ones are refused."""
 
 import json
 import stat

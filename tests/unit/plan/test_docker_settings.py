@@ -1,4 +1,4 @@
-"""DockerSettings -> image recipe: every field is translated, noted or refused by name."""
+"""Docker settings become image recipes: every field is translated, noted or refused by name."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,7 @@ def refused(docker: dict[str, Any], root: Path = Path("/nowhere")) -> str:
     return caught.value.message
 
 
-# What is translated.
+# Translated settings.
 
 
 def test_nothing_set() -> None:
@@ -111,7 +111,7 @@ def test_the_order_of_settings_does_not_change_the_recipe(order: list[str]) -> N
     assert hash(recipe(docker)[0]) == hash(recipe(turned)[0])
 
 
-def test_requirements_that_nobody_gathered(tmp_path: Path) -> None:
+def test_requirements_without_gathering(tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("scikit-learn\n", encoding="utf-8")
     (tmp_path / "requirements.txt").write_text(
         "# what we need\n\nnumpy>=1.26  # arrays\n-r more.txt\n", encoding="utf-8"
@@ -175,7 +175,7 @@ def test_dockerfile(tmp_path: Path) -> None:
         ("FROM x", {"secret": "id=x"}, "build_options.secret"),
     ],
 )
-def test_dockerfile_that_modal_can_not_build(
+def test_dockerfile_that_modal_cannot_build(
     tmp_path: Path, text: str, options: dict[str, Any], said: str
 ) -> None:
     (tmp_path / "Dockerfile").write_text(text)
@@ -187,7 +187,7 @@ def test_dockerfile_that_modal_can_not_build(
 
 
 @pytest.mark.parametrize("line", ["ADD src /src", "COPY $SRC /src", "COPY ${A}/b /src"])
-def test_copies_that_modal_can_not_do(tmp_path: Path, line: str) -> None:
+def test_copies_that_modal_cannot_do(tmp_path: Path, line: str) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM x\n{line}\n")
     docker = {"dockerfile": "Dockerfile", "build_context_root": "."}
     assert f"'{line}'" in refused(docker, tmp_path)
@@ -229,7 +229,7 @@ def test_image_that_zenml_builds() -> None:
     assert "no effect locally" in notes[0]
 
 
-# What is refused.
+# Refused settings.
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_refused(docker: dict[str, Any], said: str) -> None:
     assert "s3cret" not in message
     made, notes = recipe(docker, local=True)
     assert made
-    assert any(said in note for note in notes), "locally nothing is built, so it is only said"
+    assert any(said in note for note in notes), "locally nothing is built, so it is only noted"
 
 
 def test_all_problems_in_one_message() -> None:
@@ -272,7 +272,7 @@ def test_the_stack_gives_way_to_the_engine() -> None:
     assert notes == ["the stack: 'modal<1' is left out, modal==1.6.4 runs modalrun"]
 
 
-# What has no effect.
+# Settings without effect.
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_the_stack_gives_way_to_the_engine() -> None:
         {"build_config": {"build_options": {"labels": {"a": "b"}}}},
     ],
 )
-def test_no_effect_is_said(docker: dict[str, Any]) -> None:
+def test_settings_without_effect_are_noted(docker: dict[str, Any]) -> None:
     made, notes = recipe(docker)
     assert made == PLAIN
     assert len(notes) == 1
@@ -312,7 +312,7 @@ def test_defaults_written_out_do_no_harm() -> None:
     assert recipe(docker) == recipe({})
 
 
-# What is shown.
+# Output.
 
 
 def test_the_repr_of_a_recipe_shows_no_secret() -> None:

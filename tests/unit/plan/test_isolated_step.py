@@ -1,4 +1,4 @@
-"""The sandbox of a step that is known only while a dynamic pipeline runs."""
+"""The sandbox of a step that a dynamic pipeline adds during the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ def sandbox(
     )
 
 
-def test_a_step_gets_what_its_settings_say_and_the_pipelines_image() -> None:
+def test_a_step_gets_its_settings_and_the_pipelines_image() -> None:
     made = sandbox(
         **{
             "orchestrator:modal_orch": {"gpu": "T4", "timeout": 200, "region": "us-east"},

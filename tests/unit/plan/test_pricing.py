@@ -1,4 +1,4 @@
-"""Plan -> money."""
+"""The price of a plan."""
 
 import dataclasses
 from decimal import Decimal

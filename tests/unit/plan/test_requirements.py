@@ -1,6 +1,5 @@
-"""Lines of requirements files: reading them, and what an image can install of them."""
+"""Requirements files: how they are read, and which lines an image can install."""
 
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from modalrun.plan.requirements import (
     read_requirements,
     resolve_path,
 )
-from modalrun.submit import runtime_packages
 
 
 def test_logical_lines() -> None:
@@ -72,7 +70,7 @@ def test_no_local_path(line: str) -> None:
     assert local_path(line) is None
 
 
-def test_what_can_stand_on_a_command_line() -> None:
+def test_lines_for_a_command_line() -> None:
     assert is_plain(["numpy>=1", "x @ https://h/x"])
     assert not is_plain(["--pre"])
     assert not is_plain(["x==1 --hash=sha256:a"])
@@ -125,42 +123,3 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert resolve_path("a.txt", root) == elsewhere / "a.txt"
     (root / "a.txt").touch()
     assert resolve_path("a.txt", root) == root / "a.txt"
-
-
-class _Distribution:
-    version = "1.2"
-
-    def __init__(self, direct_url: str | None) -> None:
-        self._direct_url = direct_url
-
-    def read_text(self, name: str) -> str | None:
-        assert name == "direct_url.json"
-        return self._direct_url
-
-
-@pytest.mark.parametrize(
-    ("direct_url", "line"),
-    [
-        (None, "zenml==1.2"),
-        (
-            '{"url": "https://h/z", "vcs_info": {"vcs": "git", "commit_id": "abc"}}',
-            "zenml @ git+https://h/z@abc",
-        ),
-        ('{"url": "https://h/z.whl", "archive_info": {}}', "zenml @ https://h/z.whl"),
-    ],
-)
-def test_engine_at_the_versions_in_use(
-    monkeypatch: pytest.MonkeyPatch, direct_url: str | None, line: str
-) -> None:
-    monkeypatch.setattr(runtime_packages, "ENGINE", ("zenml",))
-    monkeypatch.setattr(metadata, "distribution", lambda name: _Distribution(direct_url))
-    assert runtime_packages.engine_packages() == (line,)
-
-
-def test_engine_that_only_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    direct_url = '{"url": "file:///home/me/zenml", "dir_info": {"editable": true}}'
-    monkeypatch.setattr(runtime_packages, "ENGINE", ("zenml",))
-    monkeypatch.setattr(metadata, "distribution", lambda name: _Distribution(direct_url))
-    with pytest.raises(UsageError, match="file:///home/me/zenml"):
-        runtime_packages.engine_packages()
-    assert runtime_packages.engine_packages(built=False) == ("zenml==1.2",)

@@ -1,4 +1,4 @@
-"""Precedence: who wins when several places write a value, and where a value came from."""
+"""Precedence: the strongest place wins, and every value has an origin."""
 
 from dataclasses import replace
 from typing import Any
@@ -236,9 +236,7 @@ def test_driver_and_cpu_steps_hold_no_gpu(pipeline: Layers, own: list[Layers]) -
     own=st.lists(steps, max_size=3),
     mode=st.sampled_from(["pipeline", "per_step"]),
 )
-def test_every_value_says_where_it_came_from(
-    pipeline: Layers, own: list[Layers], mode: str
-) -> None:
+def test_every_value_has_an_origin(pipeline: Layers, own: list[Layers], mode: str) -> None:
     try:
         made = plan(deployment(pipeline, *own, mode=mode))
     except UsageError:

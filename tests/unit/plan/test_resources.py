@@ -1,4 +1,4 @@
-"""What a sandbox asks for."""
+"""The GPU, CPU and memory of a sandbox."""
 
 from fractions import Fraction
 from typing import Any
@@ -145,12 +145,12 @@ def test_not_a_gpu_type(text: str) -> None:
 # One sandbox for all steps.
 
 
-def test_nothing_written() -> None:
+def test_no_settings() -> None:
     found = joined({}, {}, {})
     assert (found.resources, found.notes) == (Resources(), ())
 
 
-def test_what_the_pipeline_writes_counts() -> None:
+def test_the_pipelines_settings_count() -> None:
     found = joined(
         {"gpu": "T4", "gpu_count": 1, "cpu_count": 2.0, "memory": "1GiB"},
         {"gpu": "A100", "gpu_count": 4, "cpu_count": 8.0, "memory": "64GiB"},
@@ -178,7 +178,7 @@ def test_a_count_in_a_steps_type_is_a_count() -> None:
     assert joined({}, {"gpu": "A100"}, {"gpu": "A100:2"}).resources.gpu == "A100:2"
 
 
-def test_a_type_on_the_pipeline_means_one_whatever_cpu_steps_say() -> None:
+def test_a_type_on_the_pipeline_means_one_despite_cpu_steps() -> None:
     assert joined({"gpu": "A100"}, {"gpu_count": 0}).resources.gpu == "A100"
 
 
@@ -230,7 +230,7 @@ def test_the_pipelines_count_is_inherited_too() -> None:
     assert alone({"gpu_count": 0}, {"gpu": "H100"}).resources.gpu == "H100"
 
 
-def test_a_cpu_step_is_said() -> None:
+def test_a_cpu_step_is_noted() -> None:
     (note,) = alone({"gpu": "T4"}, {"memory": "4GB"}).notes
     assert "without a gpu_count" in note
 
@@ -243,7 +243,7 @@ def test_open_quantities_are_inherited() -> None:
 # Bounds.
 
 
-def test_below_the_minimum_is_raised_and_said() -> None:
+def test_below_the_minimum_is_raised_and_noted() -> None:
     found = joined({"cpu_count": 0.01, "memory": "1MB"})
     assert found.resources == Resources(cpu=0.125, memory=128)
     assert len(found.notes) == 2

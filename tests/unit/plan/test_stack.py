@@ -1,4 +1,4 @@
-"""What keeps a stack from working with Modal."""
+"""Problems that keep a stack from working with Modal."""
 
 from dataclasses import asdict
 
@@ -52,6 +52,6 @@ def test_on_this_machine(url: str, expected: bool) -> None:
     assert bool(problems_on_modal(StackDescription("i", "n", (REMOTE,), url))) is expected
 
 
-def test_as_json_and_back() -> None:
+def test_a_description_survives_json() -> None:
     stack = StackDescription("i", "n", (LOCAL, REMOTE), "https://z")
     assert StackDescription.from_json(asdict(stack)) == stack

@@ -130,11 +130,11 @@ def test_the_exit_code_of_a_finished_run(
 
 
 def test_modal_is_asked_only_where_it_matters() -> None:
-    assert needs_modal(RUN, exit_wanted=False)
-    assert not needs_modal(replace(RUN, metadata=None), exit_wanted=True)
+    assert needs_modal(RUN, with_exit_code=False)
+    assert not needs_modal(replace(RUN, metadata=None), with_exit_code=True)
     for status in ("completed", "stopped", "failed"):
-        assert not needs_modal(finished(status), exit_wanted=False)
-        assert needs_modal(finished(status), exit_wanted=True) == (status == "failed")
+        assert not needs_modal(finished(status), with_exit_code=False)
+        assert needs_modal(finished(status), with_exit_code=True) == (status == "failed")
 
 
 WAITING = StepRecord("train", "not run")

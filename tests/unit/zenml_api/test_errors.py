@@ -1,4 +1,4 @@
-"""What ZenML raises -> our errors."""
+"""Translate ZenML's exceptions to modalrun's."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from modalrun.errors import (
 )
 from modalrun.zenml_api.errors import translated
 
-# As ZenML 0.98.0 has it: what comes from a server is quoted.
+# As in ZenML 0.98.0: messages from a server are quoted.
 NO_PROJECT = "\"Unable to get project with name or ID 'x': No project with this ID found.\""
 
 
 @pytest.mark.parametrize(
-    ("raised", "error", "says"),
+    ("raised", "error", "message"),
     [
         (CredentialsNotValid("Invalid API key."), AuthenticationError, "Invalid API key."),
         (ZenKeyError("No run 'x'."), NotFoundError, "No run 'x'."),
@@ -39,8 +39,8 @@ NO_PROJECT = "\"Unable to get project with name or ID 'x': No project with this 
         ),
     ],
 )
-def test_translated(raised: Exception, error: type[ModalrunError], says: str) -> None:
-    with pytest.raises(error, match=says.replace(".", r"\.")), translated():
+def test_translated(raised: Exception, error: type[ModalrunError], message: str) -> None:
+    with pytest.raises(error, match=message.replace(".", r"\.")), translated():
         raise raised
 
 

@@ -46,7 +46,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
         logging.getLogger(RUNNER).info(BEGUN, "train", "id")
         logging.getLogger(RUNNER).warning(BEGUN, "train", "late")
         logging.getLogger(RUNNER).info("Step %s has started.", "train")
-        # A user's own logger may say what it likes.
+        # A user's own logger is not filtered.
         logging.getLogger("mine").info(BEGUN, "train", "mine")
     return [record.getMessage() for record in caplog.records]
 

@@ -52,16 +52,16 @@ def server() -> Iterator[Scripted]:
     made.server_close()
 
 
-def put(server: Scripted, said: list[str], heard: threading.Event | None = None) -> int:
+def put(server: Scripted, logged: list[str], heard: threading.Event | None = None) -> int:
     session = requests.Session()
     address = f"http://127.0.0.1:{server.server_address[1]}/"
 
-    def say(text: str) -> None:
-        said.append(text)
+    def log(text: str) -> None:
+        logged.append(text)
         if heard is not None:
             heard.set()
 
-    session.mount(address, HTTPAdapter(max_retries=retry_policy(say, pause=0)))
+    session.mount(address, HTTPAdapter(max_retries=retry_policy(log, pause=0)))
     return session.put(f"{address}api/v1/steps", timeout=30).status_code
 
 
@@ -78,18 +78,18 @@ def test_a_server_that_is_not_there_yet(server: Scripted) -> None:
         serve(server)
 
     threading.Thread(target=come, daemon=True).start()
-    said: list[str] = []
-    assert put(server, said, missed) == 200
-    assert len(said) == 1
-    assert "The ZenML server doesn't answer (" in said[0]
+    logged: list[str] = []
+    assert put(server, logged, missed) == 200
+    assert len(logged) == 1
+    assert "The ZenML server doesn't answer (" in logged[0]
 
 
 def test_a_proxy_that_answers_for_a_server_that_starts(server: Scripted) -> None:
     serve(server)
     server.script = [503] * (ZENML_GIVES_UP_AFTER * 3)
-    said: list[str] = []
-    assert put(server, said) == 200
-    assert said == ["The ZenML server doesn't answer (status 503); trying again."]
+    logged: list[str] = []
+    assert put(server, logged) == 200
+    assert logged == ["The ZenML server doesn't answer (status 503); trying again."]
 
 
 def test_a_request_that_is_never_answered_fails(server: Scripted) -> None:

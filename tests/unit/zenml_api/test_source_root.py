@@ -1,4 +1,4 @@
-"""Importing what reaches into ZenML changes the source root of sandboxes alone."""
+"""Import zenml_api: only in sandboxes it changes ZenML's source root."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 CODE = """
 import sys, types
-held = types.ModuleType("zenml.utils.source_utils")
-held.root = "set by ZenML's command line"
-held.set_custom_source_root = lambda root: setattr(held, "root", root)
-sys.modules[held.__name__] = held
+module = types.ModuleType("zenml.utils.source_utils")
+module.root = "set by ZenML's command line"
+module.set_custom_source_root = lambda root: setattr(module, "root", root)
+sys.modules[module.__name__] = module
 import modalrun.zenml_api
-print(held.root)
+print(module.root)
 """
 
 

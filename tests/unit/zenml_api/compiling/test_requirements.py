@@ -96,7 +96,7 @@ def test_no_command_is_run_where_nothing_is_built(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"required_integrations": ["sklaern"]}, "'sklaern'"),
         ({"requirements": "absent.txt"}, "absent.txt"),
@@ -105,10 +105,10 @@ def test_no_command_is_run_where_nothing_is_built(root: Path) -> None:
         ({"pyproject_path": ".", "pyproject_export_command": ["false"]}, "Failed to export"),
     ],
 )
-def test_wrong(root: Path, settings: dict[str, Any], said: str) -> None:
+def test_wrong_settings(root: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         gather(root, **settings)
-    assert said in caught.value.message
+    assert message in caught.value.message
     if "required_integrations" in settings:
         assert "sklearn" in str(caught.value.hint)
 

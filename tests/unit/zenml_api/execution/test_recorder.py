@@ -1,9 +1,9 @@
-"""What the driver makes of ZenML's words and figures."""
+"""Interpret ZenML's records for the driver."""
 
 from zenml.enums import ExecutionStatus
 
 from modalrun.zenml_api.execution.recorder import median_seconds
-from modalrun.zenml_api.execution.single_step import word
+from modalrun.zenml_api.execution.single_step import final_status
 
 
 def test_median_of_the_runs_that_have_a_step() -> None:
@@ -12,12 +12,12 @@ def test_median_of_the_runs_that_have_a_step() -> None:
     assert median_seconds([]) == {}
 
 
-def test_every_status_means_something_for_the_sandbox_of_a_step() -> None:
-    meaning = {status: word(status) for status in ExecutionStatus}
+def test_every_status_has_a_meaning_for_the_exit_of_a_sandbox() -> None:
+    meaning = {status: final_status(status) for status in ExecutionStatus}
     final = {status for status in ExecutionStatus if status.is_finished}
     assert {meaning[status] for status in final} == {"completed", "failed", "stopped"}
     assert meaning[ExecutionStatus.CACHED] == "completed"
-    # Another try gets another sandbox; this one's has failed.
+    # Another attempt gets another sandbox; this one's has failed.
     assert meaning[ExecutionStatus.RETRYING] == "failed"
     assert meaning[ExecutionStatus.STOPPING] == "stopped"
     assert meaning[ExecutionStatus.RUNNING] == "running"

@@ -1,0 +1,43 @@
+"""Streams of an SDK whose private parts have moved."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+from modalrun.modal_api import sdk_internals
+from modalrun.modal_api.sdk_internals import StreamPosition
+
+
+async def _lines() -> AsyncIterator[str]:
+    for text in ("one\n", "€\n", "three\n"):
+        yield text
+
+
+def _read(sandbox: Any, position: StreamPosition) -> bytes:
+    async def read() -> bytes:
+        chunks = [chunk async for chunk in sdk_internals.read(sandbox, "stdout", position)]
+        assert all(isinstance(chunk, bytes) for chunk in chunks)
+        return b"".join(chunk for chunk in chunks if isinstance(chunk, bytes))
+
+    return asyncio.run(read())
+
+
+def test_an_unknown_backend_is_read_line_by_line() -> None:
+    sandbox = SimpleNamespace(_impl=object(), stdout=_lines())
+    position = StreamPosition()
+    assert _read(sandbox, position) == "one\n€\nthree\n".encode()
+    assert position.ended and position.offset == 14
+
+
+def test_lines_that_were_read_before_are_left_out() -> None:
+    # In the middle of a character that takes three bytes.
+    position = StreamPosition(offset=5)
+    assert _read(SimpleNamespace(stdout=_lines()), position) == "€".encode()[1:] + b"\nthree\n"
+    assert position.ended and position.offset == 14
+
+
+def test_the_result_of_a_sandbox_that_keeps_it_elsewhere_is_none() -> None:
+    assert sdk_internals.result(object()) is None
