@@ -18,7 +18,7 @@ from typing import Any
 from modalrun import __version__
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
-from modalrun.plan.stack import StackDescription
+from modalrun.plan.stack import Component, StackDescription
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 FORMAT = "modalrun-deployment"
@@ -115,7 +115,8 @@ def read(path: Path) -> DeploymentFile:
             for owner, of_owner in content["labels"].items()
         }
         deployment = read_snapshot(content["snapshot"], labels=labels)
-        component, docker = content["component"], content["docker"]
+        component, docker, stack = content["component"], content["docker"], content["stack"]
+        components = tuple(Component(**values) for values in stack["components"])
         component_labels = dict.fromkeys(component, "deployment file: component")
         component_layer = SettingsLayer(component, labels=component_labels)
         return DeploymentFile(
@@ -127,7 +128,7 @@ def read(path: Path) -> DeploymentFile:
                 steps=tuple(replace(s, docker=docker.get(s.name)) for s in deployment.steps),
             ),
             snapshot=content["snapshot"],
-            stack=StackDescription.from_json(content["stack"]),
+            stack=StackDescription(**{**stack, "components": components}),
             zenml_version=envelope["zenml"],
             python_version=envelope["python"],
             source_root=content["source_root"],

@@ -28,40 +28,20 @@ from modalrun.spec.fields import ImageSetting
 
 _TRANSLATED = frozenset(
     {
-        GATHERED,
-        "parent_image",
-        "dockerfile",
-        "build_context_root",
-        "parent_image_build_config",
-        "build_config",
-        "skip_build",
-        "prevent_build_reuse",
-        "python_package_installer",
-        "python_package_installer_cache_mount",
-        "python_package_installer_args",
-        "disable_automatic_requirements_detection",
-        "replicate_local_python_environment",
-        "pyproject_path",
-        "pyproject_export_command",
-        "requirements",
-        "required_integrations",
-        "install_stack_requirements",
-        "local_project_install_command",
-        "apt_packages",
-        "environment",
-        "runtime_environment",
-        "user",
-        "dockerignore",
+        *("parent_image", "dockerfile", "build_context_root", "parent_image_build_config"),
+        *("build_config", "skip_build", "prevent_build_reuse", "user", "dockerignore"),
+        *("python_package_installer", "python_package_installer_cache_mount"),
+        *("python_package_installer_args", "disable_automatic_requirements_detection"),
+        *("replicate_local_python_environment", "pyproject_path", "pyproject_export_command"),
+        *(GATHERED, "requirements", "required_integrations", "install_stack_requirements"),
+        *("local_project_install_command", "apt_packages", "environment", "runtime_environment"),
     }
 )
 
 _ON_BY_DEFAULT = frozenset(
     {
-        "copy_files",
-        "copy_global_config",
-        "install_deployment_requirements",
-        "allow_including_files_in_images",
-        "allow_download_from_code_repository",
+        *("copy_files", "copy_global_config", "install_deployment_requirements"),
+        *("allow_including_files_in_images", "allow_download_from_code_repository"),
         "allow_download_from_artifact_store",
     }
 )
@@ -77,7 +57,7 @@ _NO_EFFECT = {
 """Settings that don't change the contents of the sandbox: noted, not refused."""
 
 _REFUSED = {
-    "build_options": "ZenML has dropped it; use 'parent_image_build_config' with a 'dockerfile'",
+    "build_options": "ZenML has dropped it; use 'parent_image_build_config' with a 'dockerfile'"
 }
 
 _HARMLESS_OPTIONS = frozenset({"pull", "rm", "forcerm", "labels", "cache_from", "cachefrom"})

@@ -120,7 +120,7 @@ def of_step(name: str, pipeline: Layers, step: SettingsLayer, *, local: bool = F
     elif own_type is None and own_count is None and has_resources:
         if gpu is not None or (count is not None and count.value):
             notes.append("no GPU: it has resources of its own without a gpu_count")
-        gpu, count = None, Value.at(0, Origin.CODE_STEP, "resources of its own, no gpu_count")
+        gpu, count = None, Value(0, Origin.CODE_STEP, "resources of its own, no gpu_count")
     others = ("cpu_count", "memory", "cpu_limit", "memory_limit")
     values = {"gpu": gpu, "gpu_count": count, **{n: resolve(n, own, pipeline) for n in others}}
     return _resolve(values, f"step '{name}'", notes, local=local)

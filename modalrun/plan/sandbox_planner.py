@@ -14,8 +14,8 @@ from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
 from modalrun.spec.fields import MAX_TIMEOUT_SECONDS
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve_or
 
-BuildRecipe = Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]]
-"""Docker settings and the setting `image` -> a recipe, and notes for the user."""
+BuildRecipe = Callable[..., tuple[ImageRecipe, list[str]]]
+"""`docker_settings.image_recipe`, bound to all but the Docker settings and `image`."""
 
 
 class SandboxPlanner:
@@ -47,7 +47,7 @@ class SandboxPlanner:
         self._step_notes: dict[str, list[str]] = {}
 
     def step_layer(self, step: CompiledStep) -> SettingsLayer:
-        """Return the settings of a step itself, as if they were written in one place."""
+        """Return the settings of a step itself, merged into one layer."""
         return flatten(_without_component(self.deployment.layers), step.layers)
 
     def sandbox(
@@ -120,7 +120,7 @@ class SandboxPlanner:
         for made, key in self._made:
             if made == (docker, image):
                 return key
-        recipe, notes = self._build_recipe(docker, image)
+        recipe, notes = self._build_recipe(docker, image=image)
         self.note(*notes)
         keys = {known: key for key, known in self.images.items()}
         key = keys.get(recipe, f"image-{len(keys)}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from modalrun.errors import UsageError
@@ -45,16 +44,6 @@ class StackDescription:
     name: str
     components: tuple[Component, ...] = ()
     server: str | None = None
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> StackDescription:
-        """Read a description from the plain values of `dataclasses.asdict`.
-
-        Raises:
-            KeyError, TypeError: They are others.
-        """
-        components = tuple(Component(**one) for one in values["components"])
-        return cls(values["id"], values["name"], components, values["server"])
 
 
 def problems_on_modal(stack: StackDescription) -> list[str]:
