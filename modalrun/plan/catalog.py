@@ -38,11 +38,6 @@ def gpu_name(gpu_type: str) -> str:
     return _GPU_ALIASES.get(name, name)
 
 
-def most_gpus(gpu_type: str) -> int | None:
-    """Return how many GPUs of a type one sandbox can hold; None for an unknown type."""
-    return GPUS_PER_SANDBOX.get(gpu_name(gpu_type))
-
-
 def unknown_names(sandboxes: Sequence[SandboxSpec]) -> list[str]:
     """Return a warning for each name that Modal is not known to offer, with the nearest known."""
     gpus = [gpu.partition(":")[0] for sandbox in sandboxes for gpu in sandbox.resources.gpus]

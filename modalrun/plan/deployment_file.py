@@ -34,11 +34,9 @@ class DeploymentFile:
     """Hold a compiled deployment.
 
     Attributes:
-        deployment: The pipeline in modalrun's form.
-        snapshot: The pipeline in ZenML's form, as plain values.
+        deployment, snapshot: The pipeline in modalrun's form, and in ZenML's, as plain values.
         stack: The stack that it was compiled for.
-        zenml_version: The ZenML that compiled it.
-        python_version: The Python that compiled it, "3.11".
+        zenml_version, python_version: The versions that compiled it, "0.98.0" and "3.11".
         source_root: The folder that the pipeline was imported from, relative to the file.
         source_code: The code of the pipeline function.
     """
@@ -64,20 +62,18 @@ def write(path: Path, file: DeploymentFile) -> None:
         "snapshot": file.snapshot,
         "stack": asdict(file.stack),
         "labels": {
-            owner: dict(layer.labels)
+            owner: layer.labels
             for owner, layers in owners.items()
             for origin, layer in layers.items()
             if origin is not Origin.COMPONENT and layer.labels
         },
         # With the gathered packages, which need ZenML and the stack.
         "docker": {
-            "": dict(deployment.docker),
-            **{
-                step.name: dict(step.docker) for step in deployment.steps if step.docker is not None
-            },
+            "": deployment.docker,
+            **{step.name: step.docker for step in deployment.steps if step.docker is not None},
         },
-        "component": dict(deployment.layers.get(Origin.COMPONENT, SettingsLayer()).settings),
-        "notes": list(deployment.notes),
+        "component": deployment.layers.get(Origin.COMPONENT, SettingsLayer()).settings,
+        "notes": deployment.notes,
         "source_root": file.source_root,
         "source_code": file.source_code,
     }

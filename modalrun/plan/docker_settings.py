@@ -73,20 +73,16 @@ def image_recipe(
     local: bool,
     image: ImageSetting | Mapping[str, Any] | None = None,
 ) -> tuple[ImageRecipe, list[str]]:
-    """Translate Docker settings into the recipe of one sandbox's image.
+    """Translate Docker settings into the recipe of one sandbox's image, and notes for the user.
 
     Args:
-        docker: The fields of `DockerSettings` that were set, as plain values; for a step in
-            `per_step` mode the pipeline's and the step's merged. The packages that ZenML gathered
-            for them (`modalrun.zenml_api.compiling.requirements.gather`) are under `GATHERED`.
+        docker: The fields of `DockerSettings` that were set, as plain values, and under `GATHERED`
+            the packages that ZenML gathered for them.
         python_version: Major and minor version, "3.11".
         engine_packages: The packages that modalrun needs in the image ("zenml==0.98.0", ...).
         source_root: The folder that relative paths in the settings are relative to.
-        local: Whether the run goes to the local Modal server, which builds no image.
+        local: Whether the run is for the local Modal server, which builds no image.
         image: The setting `image`; None for an image made from the Docker settings.
-
-    Returns:
-        The recipe, and notes for the user.
 
     Raises:
         UsageError: Settings can't be translated (on Modal), a file that they name is missing, or

@@ -22,7 +22,6 @@ class SandboxPlanner:
     """Make the sandbox specs of one plan, and collect origins and notes.
 
     Attributes:
-        deployment: The compiled pipeline.
         layers: The settings of the pipeline, flat, and the component's defaults.
         local: Whether the run is for the local Modal server.
         images: The recipes of all images so far, by key.
@@ -64,11 +63,11 @@ class SandboxPlanner:
 
         Args:
             name: The step's name, or `RUN_SANDBOX`.
-            module: The module that runs in it, under the supervisor.
+            module: The module that runs in it, with `arguments`, under the supervisor.
             arguments: The module's arguments.
             resolved: Its resources.
             docker: The Docker settings of its image.
-            layers: Its settings, by place.
+            layers: Its settings.
             longest: The bound on its timeout, in seconds.
         """
         values = {

@@ -16,8 +16,6 @@ class Component:
 
     Attributes:
         kind: ZenML's type of it: "artifact_store", "orchestrator", ...
-        name: Its name.
-        flavor: Its flavor.
         is_local: Whether it depends on this machine.
         local_path: The folder on this machine that it keeps its state in, if it does.
     """
@@ -34,8 +32,6 @@ class StackDescription:
     """Describe a stack and the ZenML server that it belongs to.
 
     Attributes:
-        id: The stack's id.
-        name: Its name.
         components: Its components except the orchestrator, which modalrun replaces.
         server: The URL of the ZenML server; None for a database on this machine.
     """
