@@ -15,12 +15,7 @@ from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import RunSandboxes
 from modalrun.observe.handle import RunHandle, RunObserver
-from modalrun.observe.interrupt_prompt import (
-    InterruptPrompt,
-    OnInterrupt,
-    ReadKeys,
-    terminal_keys,
-)
+from modalrun.observe.interrupt_prompt import InterruptPrompt, OnInterrupt, ReadKeys, terminal_keys
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.outcome import derive_outcome, driver_was_killed, running_steps
 from modalrun.run.contract import EXIT_KILLED
@@ -83,8 +78,8 @@ def follow(
 
     Raises:
         KeyboardInterrupt, Interrupted: The user has detached; the observer has got the commands
-            that go on with the run.
-        BrokenPipeError: The reader of the output has gone; the run goes on.
+            that continue with the run.
+        BrokenPipeError: The reader of the output has gone; the run continues.
         ModalrunError: The run's end is not known.
     """
     attachment = _Attachment(run, observer, stop)
@@ -238,10 +233,10 @@ class _Attachment:
             raise interrupts.exception(number)
 
     def _report_detached(self, text: str) -> None:
-        """Report that the run goes on; return when other processes can find it."""
+        """Report that the run continues; return when other processes can find it."""
         try:
             self._observer.say("")
-            self._report(f"{text} The run {self._run.run_id} goes on in its sandbox.")
+            self._report(f"{text} The run {self._run.run_id} continues in its sandbox.")
         except BrokenPipeError:
             # The reader of stderr has gone, too.
             pass

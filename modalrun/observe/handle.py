@@ -55,7 +55,7 @@ class RunHandle:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """The commands for a run that goes on, with labels."""
+        """The commands for a run that continues, with labels."""
         return [
             ("status", f"modalrun status {self.run_id}"),
             ("logs", f"modalrun logs --follow {self.run_id}"),

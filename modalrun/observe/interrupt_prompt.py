@@ -18,12 +18,12 @@ Decision = Literal["stop", "detach", "detach at once"]
 ReadKeys = Callable[[Callable[[str], None]], AbstractContextManager[None]]
 """Passes each key to a function while the context is open, "" when the terminal is gone."""
 
-QUESTION = "s: stop the run   d: detach, it goes on   g: go on"
+QUESTION = "s: stop the run   d: detach   g: continue"
 
-_ANSWERS: dict[str, Decision | Literal["go on"]] = {
+_ANSWERS: dict[str, Decision | Literal["continue"]] = {
     **dict.fromkeys("sS", "stop"),
     **dict.fromkeys(("d", "D", ""), "detach"),
-    **dict.fromkeys("gG\n\r\x1b", "go on"),
+    **dict.fromkeys("gG\n\r\x1b", "continue"),
 }
 
 
@@ -80,12 +80,12 @@ class InterruptPrompt:
         return None
 
     def key(self, key: str) -> Decision | None:
-        """Take a key for the answer; None if it is none, or the answer is to go on."""
+        """Take a key for the answer; None if it is none, or the answer is to continue."""
         answer = _ANSWERS.get(key)
         if answer is None or not self._asking:
             return None
         self.close()
-        return None if answer == "go on" else answer
+        return None if answer == "continue" else answer
 
     def close(self) -> None:
         """Remove the question."""

@@ -13,15 +13,7 @@ from modalrun.plan.pricing import LIST_PRICES
 from modalrun.run.records import RunRecord
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
-STATES = (
-    "initializing",
-    "provisioning",
-    "running",
-    "stopping",
-    "completed",
-    "failed",
-    "stopped",
-)
+STATES = ("initializing", "provisioning", "running", "stopping", "completed", "failed", "stopped")
 """ZenML's statuses of a run to filter by (`ExecutionStatus`, 0.98.0)."""
 
 

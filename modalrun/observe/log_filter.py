@@ -37,11 +37,7 @@ def unknown_steps(patterns: Sequence[str], steps: Sequence[str]) -> NotFoundErro
 
 
 def silent_steps(
-    patterns: Sequence[str],
-    steps: Sequence[StepRecord],
-    not_run: Mapping[str, str],
-    *,
-    over: bool,
+    patterns: Sequence[str], steps: Sequence[StepRecord], not_run: Mapping[str, str], *, over: bool
 ) -> NotFoundError:
     """Return the error for names and patterns that match only steps without lines.
 

@@ -64,7 +64,7 @@ class LogStream:
         """Yield batches of lines and events until all sandboxes have ended.
 
         A stream that is lost for good ends with a line of source "system" and an error in
-        `errors`; the run may go on.
+        `errors`; the run may continue.
         """
         for batch in self._streams:
             items = [item for chunk in batch for item in self._items(chunk)]
@@ -77,7 +77,7 @@ class LogStream:
                 yield items
 
     def close(self) -> None:
-        """Stop reading; the run goes on."""
+        """Stop reading; the run continues."""
         self._streams.close()
 
     def _add(self, sandbox: str) -> None:

@@ -47,7 +47,7 @@ def read(source: LogSource, request: LogRequest, say: Say) -> Iterator[list[LogL
         say: Receives a sentence when they come from an unusual place.
 
     Raises:
-        ConnectionLostError: The connection is lost for good; the run may go on.
+        ConnectionLostError: The connection is lost for good; the run may continue.
         NotFoundError: Neither Modal nor ZenML has lines of the run, or of a step that is
             requested; or there is no such step.
     """
@@ -117,7 +117,7 @@ def _follow(
     if stream.errors:
         raise ConnectionLostError(
             f"Not all of the output can be read: {stream.errors[0].message}",
-            hint=f"The run may go on. Try 'modalrun logs {source.run_id}' again.",
+            hint=f"The run may continue. Try 'modalrun logs {source.run_id}' again.",
         )
 
 

@@ -21,7 +21,7 @@ def accepted(run: RunHandle) -> Outcome:
     run.recording.join()
     return Outcome(
         exit_code=0,
-        headline="Run accepted; it goes on by itself.",
+        headline="Run accepted; it continues without this command.",
         details=(*run.links, *run.commands),
         steps=(),
         run_id=run.run_id,

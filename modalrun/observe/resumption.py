@@ -47,7 +47,7 @@ def wait_for_driver(
         run_id: ZenML's run id.
         connection: The connection to its sandboxes.
         ended: Modal's id of the run sandbox that has ended.
-        pause: Waits a moment and returns whether to go on; receives the running step sandboxes.
+        pause: Waits a moment and returns whether to continue; receives the running step sandboxes.
         patience: Seconds to wait when none of them runs any more.
 
     Returns:

@@ -23,7 +23,7 @@ class Outcome:
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
         run_id: ZenML's run id.
-        accepted: Whether the run goes on and the command does not wait for it.
+        accepted: Whether the run continues and the command does not wait for it.
     """
 
     exit_code: int

@@ -54,10 +54,7 @@ class StepProgress:
         if record is None or record.status == NOT_RUN:
             return replace(self, state="not run" if self.state == "waiting" else self.state)
         step = replace(
-            self,
-            state=record.status,
-            attempt=record.attempt,
-            reason=record.reason or self.reason,
+            self, state=record.status, attempt=record.attempt, reason=record.reason or self.reason
         )
         if not self._is_more_exact(record):
             step.started, step.ended = record.began, record.ended

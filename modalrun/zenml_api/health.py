@@ -12,9 +12,9 @@ from modalrun.errors import AuthenticationError, ModalrunError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
-from modalrun.zenml_api.compiling.code_settings import component_config, credentials
 from modalrun.zenml_api.compiling.image_builds import credentials_for
 from modalrun.zenml_api.errors import first_line, translated
+from modalrun.zenml_api.orchestrator_config import component_config, credentials
 from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
 
 __all__ = [

@@ -41,9 +41,7 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
     """
 
     def __init__(
-        self,
-        registered: dict[type, type[BaseMaterializer]],
-        waiting: dict[str, type[Integration]],
+        self, registered: dict[type, type[BaseMaterializer]], waiting: dict[str, type[Integration]]
     ) -> None:
         super().__init__(registered)
         self._waiting = waiting

@@ -6,10 +6,7 @@ import os
 from typing import TYPE_CHECKING, Protocol, cast
 
 from zenml.enums import ExecutionMode
-from zenml.orchestrators import (
-    BaseOrchestrator,
-    ContainerizedOrchestrator,
-)
+from zenml.orchestrators import BaseOrchestrator, ContainerizedOrchestrator
 
 from modalrun.run.contract import STEP
 from modalrun.settings import ModalOrchestratorSettings
@@ -20,10 +17,7 @@ if TYPE_CHECKING:
     from zenml.config.build_configuration import BuildConfiguration
     from zenml.config.step_run_info import StepRunInfo
     from zenml.enums import ExecutionStatus
-    from zenml.models import (
-        PipelineSnapshotBase,
-        StepRunResponse,
-    )
+    from zenml.models import PipelineSnapshotBase, StepRunResponse
 
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""

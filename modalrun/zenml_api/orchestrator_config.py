@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
+from zenml.models import ComponentResponse
 from zenml.orchestrators import BaseOrchestratorConfig
-from zenml.utils.secret_utils import SecretField
+from zenml.utils.secret_utils import SecretField, is_secret_reference
 
+from modalrun.errors import UsageError
 from modalrun.spec.fields import FIELD_NAMES, SettingFields
+from modalrun.spec.messages import path_name
+from modalrun.spec.precedence import SettingsLayer
+from modalrun.spec.validation import validation_message
 
 FLAVOR = "modalrun"
 """The name of the flavor."""
+
+OUR_FLAVORS = (FLAVOR, "modal")
+"""Flavors of orchestrators whose component values are read as defaults."""
 
 _TEXTS = frozenset(
     {"cloud", "modal_environment", "workspace", "app_name", "mode", "memory_limit", "prewarm"}
@@ -86,3 +94,57 @@ class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):
     def handles_step_retries(self) -> bool:
         """Always true: the runner and the driver retry; for them a termination is no failure."""
         return True
+
+
+def component_config(component: ComponentResponse) -> ModalOrchestratorConfig:
+    """Return the configuration of a stack's orchestrator; an empty one if it isn't for Modal.
+
+    Raises:
+        UsageError: Its values are wrong, or half a token pair.
+    """
+    if component.flavor_name not in OUR_FLAVORS:
+        return ModalOrchestratorConfig()
+    known = {
+        name: value
+        for name, value in component.configuration.items()
+        if name in ModalOrchestratorConfig.model_fields and value is not None
+    }
+    try:
+        return ModalOrchestratorConfig(**known)
+    except ValidationError as error:
+        where, problem = validation_message(error, known)
+        at = f": '{path_name(where)}'" if where else ""
+        raise UsageError(
+            f"The orchestrator '{component.name}' of the stack{at}{problem}",
+            hint=f"Change it with 'zenml orchestrator update {component.name} ...'.",
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"The orchestrator '{component.name}' of the stack: {error}") from None
+
+
+def component_defaults(config: ModalOrchestratorConfig) -> SettingsLayer:
+    """Return the settings that a component gives as defaults."""
+    values = config.model_dump(include=set(FIELD_NAMES), exclude_unset=True, exclude_none=True)
+    return SettingsLayer(values)
+
+
+def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
+    """Return the Modal token of a component, read from ZenML's secret store if it refers to that.
+
+    Raises:
+        UsageError: The secret, or its key, doesn't exist.
+    """
+    try:
+        token_id, token_secret = config.token_id, config.token_secret
+    except KeyError:
+        names = " and ".join(
+            text
+            for text in (config.__dict__["token_id"], config.__dict__["token_secret"])
+            if is_secret_reference(text)
+        )
+        raise UsageError(
+            f"The Modal token of the stack's orchestrator refers to {names}, and ZenML has no such"
+            " secret or key.",
+            hint="'zenml secret list' shows what there is.",
+        ) from None
+    return (token_id, token_secret) if token_id and token_secret else None

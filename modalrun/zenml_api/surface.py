@@ -1,6 +1,11 @@
-"""The functions of `ZenMLGateway`. Importing this module imports ZenML."""
+"""The functions of `ZenMLGateway`. Importing this module imports ZenML, but not its compiler."""
 
-from modalrun.zenml_api.compiling.image_builds import resolve_images
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modalrun.plan.image_recipe import RegistryCredentials
+from modalrun.plan.model import Plan
 from modalrun.zenml_api.records.queries import (
     matching_runs,
     newest_runs,
@@ -24,6 +29,9 @@ from modalrun.zenml_api.records.runs import (
     record_metadata,
 )
 
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling.compile import Compiled
+
 __all__ = [
     "credentials_of",
     "driver_environment",
@@ -43,3 +51,10 @@ __all__ = [
     "stop_requested",
     "unfinished_steps",
 ]
+
+
+def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCredentials | None]:
+    """Do as `compiling.image_builds.resolve_images`, which takes long to import."""
+    from modalrun.zenml_api.compiling import image_builds
+
+    return image_builds.resolve_images(plan, compiled)

@@ -1,4 +1,4 @@
-"""The driver of a `per_step` run may die, and Modal may not answer: the run goes on."""
+"""The driver of a `per_step` run may die, and Modal may not answer: the run continues."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_ctrl_c_while_the_sandbox_is_created_leaves_no_run_that_only_looks_alive
     assert done.exit_code == 130, done.stderr
     run = world.only_run()
     running = [sandbox for sandbox in world.sandboxes() if not sandbox.finished_at]
-    if "goes on" in done.stderr:
+    if "continues" in done.stderr:
         # Too late: the sandbox was there, so this was a detachment.
         assert len(running) == 1
         gate.open()

@@ -145,7 +145,7 @@ def test_init_makes_a_stack_whose_runs_zenmls_commands_look_at_and_stop(world: W
     gate = world.gate()
     done = script(world, "flavored.py", "per_step", str(gate), "async").finish()
     assert done.exit_code == 0, done.stderr
-    assert "Run accepted; it goes on by itself.\n" in done.stderr
+    assert "Run accepted; it continues without this command.\n" in done.stderr
     assert not re.search("ended as (completed|failed)", done.stdout)
     world.wait_until(lambda: "double" in world.only_run().statuses, "the second step runs")
     run = world.only_run()
@@ -168,10 +168,10 @@ def test_ctrl_c_leaves_a_run_and_a_refresh_finds_that_its_sandbox_is_gone(world:
     command.stdout.wait_for("doubling in")
     command.signal(signal.SIGINT)
     left = command.finish()
-    # Neither a terminal nor CI: as with ZenML's other orchestrators the run goes on.
+    # Neither a terminal nor CI: as with ZenML's other orchestrators the run continues.
     assert left.exit_code == -signal.SIGINT, left.stderr
     run = world.only_run()
-    assert f"The run {run.id} goes on in its sandbox." in left.stderr
+    assert f"The run {run.id} continues in its sandbox." in left.stderr
     assert f"modalrun stop {run.id}" in left.stderr
 
     (box,) = world.sandboxes()
@@ -197,7 +197,7 @@ def test_a_run_whose_submission_was_not_answered_keeps_its_record(world: World) 
     assert left.exit_code == 1
     told = " ".join((left.stdout + left.stderr).split())
     assert "UnknownOutcomeError: The connection to Modal was lost while" in told
-    # ZenML would have recorded a failure, for good, of a run whose sandbox goes on.
+    # ZenML would have recorded a failure, for good, of a run whose sandbox continues.
     world.wait_until(lambda: world.only_run().status == "completed", "the run completes by itself")
 
 

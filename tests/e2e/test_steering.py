@@ -171,7 +171,7 @@ def test_leaving_does_not_end_the_run(world: World) -> None:
     done = command.finish(10)
     assert done.exit_code == 130
     run = world.only_run()
-    assert f"The run {run.id} goes on" in shown(command)
+    assert f"The run {run.id} continues" in shown(command)
     assert f"modalrun stop {run.id}" in shown(command)
     assert (world.sandboxes()[0].finished_at, run.statuses) == (0, {"wait": "running"})
     gate.open()
@@ -189,7 +189,7 @@ def test_answers_on_a_terminal(world: World, key: str) -> None:
 
     assert command.finish(10).exit_code == 130
     if key == "d":
-        assert "goes on" in shown(command)
+        assert "continues" in shown(command)
         forced = world.modalrun("stop", "--force", world.only_run().id).finish()
         assert forced.exit_code == 0, forced.stderr
     settled(world, {"wait": "stopped"})
@@ -201,7 +201,7 @@ def test_when_nobody_reads_the_output_any_more_the_run_goes_on(world: World) -> 
     pipe = f"set -o pipefail; modalrun submit {script} --on-interrupt stop | head -n 1"
     done = world.start(["bash", "-c", pipe]).finish()
     assert done.exit_code == 141, done.stderr
-    assert "goes on" in done.stderr and "Traceback" not in done.stderr
+    assert "continues" in done.stderr and "Traceback" not in done.stderr
     assert world.modalrun("stop", "--force", world.only_run().id).finish().exit_code == 0
 
 

@@ -1,4 +1,4 @@
-"""Read the sandbox settings of the code and of the stack's orchestrator before ZenML compiles.
+"""Read the sandbox settings of the code before ZenML compiles.
 
 ZenML drops settings of flavors that the stack doesn't have, and merges those of code, run
 configuration and component. They are read here while they are still apart; the resolved settings
@@ -12,9 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from zenml.config.base_settings import BaseSettings
-from zenml.models import ComponentResponse
 from zenml.pipelines.pipeline_definition import Pipeline
-from zenml.utils.secret_utils import is_secret_reference
 
 from modalrun.errors import UsageError
 from modalrun.spec.fields import (
@@ -29,10 +27,6 @@ from modalrun.spec.precedence import SettingsLayer
 from modalrun.spec.sandbox_settings import other_flavor_note
 from modalrun.spec.validation import validation_message
 from modalrun.util.nearest import nearest
-from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
-
-OUR_FLAVORS = ("modalrun", "modal")
-"""Flavors of orchestrators whose component values are read as defaults."""
 
 
 def read_code(
@@ -102,60 +96,6 @@ def set_settings(
         invocation.step = invocation.step.copy()
         own = merged(invocation.step.configuration.settings, steps[step])
         invocation.step.configure(settings=own, merge=False)
-
-
-def component_config(component: ComponentResponse) -> ModalOrchestratorConfig:
-    """Return the configuration of a stack's orchestrator; an empty one if it isn't for Modal.
-
-    Raises:
-        UsageError: Its values are wrong, or half a token pair.
-    """
-    if component.flavor_name not in OUR_FLAVORS:
-        return ModalOrchestratorConfig()
-    known = {
-        name: value
-        for name, value in component.configuration.items()
-        if name in ModalOrchestratorConfig.model_fields and value is not None
-    }
-    try:
-        return ModalOrchestratorConfig(**known)
-    except ValidationError as error:
-        where, problem = validation_message(error, known)
-        at = f": '{path_name(where)}'" if where else ""
-        raise UsageError(
-            f"The orchestrator '{component.name}' of the stack{at}{problem}",
-            hint=f"Change it with 'zenml orchestrator update {component.name} ...'.",
-        ) from None
-    except ValueError as error:
-        raise UsageError(f"The orchestrator '{component.name}' of the stack: {error}") from None
-
-
-def component_defaults(config: ModalOrchestratorConfig) -> SettingsLayer:
-    """Return the settings that a component gives as defaults."""
-    values = config.model_dump(include=set(FIELD_NAMES), exclude_unset=True, exclude_none=True)
-    return SettingsLayer(values)
-
-
-def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
-    """Return the Modal token of a component, read from ZenML's secret store if it refers to that.
-
-    Raises:
-        UsageError: The secret, or its key, doesn't exist.
-    """
-    try:
-        token_id, token_secret = config.token_id, config.token_secret
-    except KeyError:
-        names = " and ".join(
-            text
-            for text in (config.__dict__["token_id"], config.__dict__["token_secret"])
-            if is_secret_reference(text)
-        )
-        raise UsageError(
-            f"The Modal token of the stack's orchestrator refers to {names}, and ZenML has no such"
-            " secret or key.",
-            hint="'zenml secret list' shows what there is.",
-        ) from None
-    return (token_id, token_secret) if token_id and token_secret else None
 
 
 def _dump(settings: BaseSettings) -> dict[str, Any]:

@@ -36,13 +36,7 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import Mistakes, validation_message
 from modalrun.util.nearest import nearest
-from modalrun.zenml_api.compiling.code_settings import (
-    component_config,
-    component_defaults,
-    credentials,
-    read_code,
-    set_settings,
-)
+from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
     check_step_parameters,
@@ -51,7 +45,12 @@ from modalrun.zenml_api.compiling.parameter_checks import (
 from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.lazy_integrations import activate_lazily
-from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
+from modalrun.zenml_api.orchestrator_config import (
+    ModalOrchestratorConfig,
+    component_config,
+    component_defaults,
+    credentials,
+)
 from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
 
 VERSION: str = zenml.__version__

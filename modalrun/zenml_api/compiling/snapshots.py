@@ -11,11 +11,7 @@ from uuid import UUID
 import zenml
 from pydantic import ValidationError
 from zenml.client import Client
-from zenml.models import (
-    PipelineSnapshotBase,
-    PipelineSnapshotResponse,
-    StackResponse,
-)
+from zenml.models import PipelineSnapshotBase, PipelineSnapshotResponse, StackResponse
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
@@ -23,12 +19,9 @@ from modalrun.plan.deployment_file import AGAIN, DeploymentFile
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
-from modalrun.zenml_api.compiling.code_settings import (
-    OUR_FLAVORS,
-    component_defaults,
-)
 from modalrun.zenml_api.compiling.compile import Compiled, assemble, use_stack
 from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.orchestrator_config import OUR_FLAVORS, component_defaults
 from modalrun.zenml_api.stacks import orchestrator_of
 
 

@@ -19,11 +19,7 @@ from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
 from zenml.exceptions import RunStoppedException
-from zenml.models import (
-    PipelineRunResponse,
-    PipelineSnapshotResponse,
-    StepRunResponse,
-)
+from zenml.models import PipelineRunResponse, PipelineSnapshotResponse, StepRunResponse
 from zenml.orchestrators import publish_utils
 from zenml.orchestrators.signal_handler import SignalHandler
 from zenml.orchestrators.step_launcher import StepLauncher

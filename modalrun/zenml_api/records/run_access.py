@@ -7,8 +7,8 @@ import logging
 from modalrun.errors import UsageError
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import PREFIX
-from modalrun.zenml_api.compiling.code_settings import component_config, credentials
 from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.orchestrator_config import component_config, credentials
 from modalrun.zenml_api.records.queries import STOPPED, get_run, step_runs
 from modalrun.zenml_api.records.runs import environment, publish_metadata
 from modalrun.zenml_api.stacks import load_stack, orchestrator_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from zenml.client import Client
@@ -35,12 +35,14 @@ from zenml.utils import pagination_utils
 from modalrun.errors import UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import CreatedRun
-from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import STOPPED, get_run, run_url, step_runs
 from modalrun.zenml_api.records.step_records import end_step
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling.compile import Compiled
 
 
 def create_run(compiled: Compiled) -> CreatedRun:

@@ -161,7 +161,7 @@ def test_a_signal_detaches() -> None:
     bench = Bench()
     with pytest.raises(KeyboardInterrupt):
         bench.follow("detach", interrupted=signal.SIGINT)
-    assert f"Detached. The run {RUN_ID} goes on in its sandbox." in bench.said
+    assert f"Detached. The run {RUN_ID} continues in its sandbox." in bench.said
     assert f"modalrun logs --follow {RUN_ID}" in bench.said
     assert "stop" not in bench.effects
 
@@ -255,7 +255,7 @@ def test_the_reader_of_the_output_has_gone() -> None:
     bench.prints(events.line(StepEvent("train", "running", 10.0)) + "three\n")
     with pytest.raises(BrokenPipeError):
         bench.follow()
-    assert f"The reader of the output has gone. The run {RUN_ID} goes on" in bench.said
+    assert f"The reader of the output has gone. The run {RUN_ID} continues" in bench.said
     assert "stop" not in bench.effects
 
 
