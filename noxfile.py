@@ -8,8 +8,8 @@ nox.options.sessions = ["lint", "types", "tests-3.11"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
 
-# What can differ from one version of zenml or modal to another: both modes of submit, logs, status,
-# stop, resume, the flavor, dynamic pipelines, images, volumes, secrets, and cut connections.
+# The behaviour that can differ between versions of zenml or modal: both modes of submit, logs,
+# status, stop, resume, the flavor, dynamic pipelines, images, volumes, secrets, cut connections.
 VERSION_TESTS = [
     "tests/unit",
     "tests/localmodal",
@@ -36,16 +36,18 @@ VERSION_TESTS = [
 
 
 def _bounded() -> list[Requirement]:
-    """What the project says of its two SDKs."""
+    """Return the requirements of the two SDKs."""
     lines = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
-    return [one for one in map(Requirement, lines) if one.name in {"modal", "zenml"}]
+    return [line for line in map(Requirement, lines) if line.name in {"modal", "zenml"}]
 
 
 def _version_tests(session: nox.Session) -> None:
-    """Run the tests for versions; arguments after `--` go to pytest, files among them instead."""
+    """Run `VERSION_TESTS`, or the files after `--`; other arguments after `--` go to pytest."""
     show = "from importlib.metadata import version; print(version('zenml'), version('modal'))"
     session.run("python", "-c", show)
-    files = [] if any(one.startswith("tests") for one in session.posargs) else VERSION_TESTS
+    files = (
+        [] if any(argument.startswith("tests") for argument in session.posargs) else VERSION_TESTS
+    )
     session.run(*PYTEST, "--cold-commands", *files, *session.posargs)
 
 
@@ -57,28 +59,36 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the unit and local server tests and show the coverage of modalrun."""
+    session.install("-e", ".[dev]")
+    report = ["--cov=modalrun", "--cov-report=term:skip-covered"]
+    session.run(*PYTEST, *report, "tests/unit", "tests/localmodal", *session.posargs)
+
+
+@nox.session
 def exhaustive(session: nox.Session) -> None:
-    """Run every test, also the slow variations that the default suite leaves out."""
+    """Run every test, including the slow variations that the default suite skips."""
     session.install("-e", ".[dev]")
     session.run(*PYTEST, "--cold-commands", "-m", "", *session.posargs)
 
 
 @nox.session(name="real-server")
 def real_server(session: nox.Session) -> None:
-    """Run the end-to-end tests, also the slow variations, on a real ZenML server."""
+    """Run the end-to-end tests, including the slow variations, on a real ZenML server."""
     session.install("-e", ".[dev]")
-    wanted = session.posargs or ["tests/realserver", "tests/e2e"]
-    # By file: tests of one file use the same names for what the server has only once.
-    session.run("pytest", "--zenml-server", "-n", "2", "--dist", "loadfile", "-m", "", *wanted)
+    files = session.posargs or ["tests/realserver", "tests/e2e"]
+    # By file, because tests of one file share global names on the server.
+    session.run("pytest", "--zenml-server", "-n", "2", "--dist", "loadfile", "-m", "", *files)
 
 
 @nox.session(python="3.10")
 def oldest(session: nox.Session) -> None:
     """Test with the oldest zenml and modal that the project allows, on the oldest Python."""
     lowest = [
-        f"{one.name}=={bound.version}"
-        for one in _bounded()
-        for bound in one.specifier
+        f"{requirement.name}=={bound.version}"
+        for requirement in _bounded()
+        for bound in requirement.specifier
         if bound.operator == ">="
     ]
     session.install("-e", ".[dev]", *lowest)
@@ -110,7 +120,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Print the figures that README and CHANGELOG name."""
+    """Print the figures of docs/performance.md."""
     session.install("-e", ".[dev]")
     for name in ("startup", "submit", "plan", "local_server", "logs", "status"):
         session.run("python", f"benchmarks/{name}.py")

@@ -1,10 +1,10 @@
-"""Measure the local Modal server with the real SDK, on a server and a state folder of its own.
+"""Measure a separate local Modal server with the real SDK.
 
     python benchmarks/local_server.py [--sandboxes 100] [--rounds 20]
 
-Prints, in milliseconds: how long the server takes to start; from `Sandbox.create` to its return, to
-the first line, and to the end of `wait`; from `print` in a sandbox to the loop that reads it; and
-how many sandboxes that stream at once are served.
+Prints in milliseconds: the start of the server; the time from `Sandbox.create` to its return, to
+the first line and to the end of `wait`; the time from `print` in a sandbox to its reader. Then
+prints the number of sandboxes that stream at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PRINT_SLOWLY = "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 0.5; done"
 
 
 def show(what: str, seconds: list[float]) -> None:
-    """One line: the median and the 95th percentile."""
+    """Print the median and the 95th percentile."""
     ordered = sorted(seconds)
     high = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
     median = statistics.median(ordered)
@@ -72,7 +72,7 @@ def one_by_one(modal: Any, app: Any, image: Any, gpu: str | None, rounds: int) -
 
 
 def at_once(modal: Any, app: Any, image: Any, gpu: str | None, count: int) -> None:
-    """Every sandbox prints ten lines over five seconds; both its streams are read."""
+    """Read both streams of many sandboxes that print ten lines over five seconds."""
     name = "V1 (gpu)" if gpu else "V2 (cpu)"
 
     def run(_: int) -> tuple[float, int]:

@@ -1,11 +1,10 @@
-"""How soon `modalrun logs` shows its first line, and how many lines a second go through it.
+"""Measure the first line and the throughput of `modalrun logs`.
 
     python benchmarks/logs.py [repetitions]
 
-On a local Modal server and a state folder of its own, without ZenML: the run is a sandbox with a
-run's tags. The first line stands beside twice the time of `import modal` plus one round trip, the
-bound that it is to stay below; all of them alternate, so that a busy machine is busy for all.
-The rates stand beside plain iteration of `sb.stdout`.
+Uses a separate local Modal server and no ZenML: the run is a sandbox with a run's tags. The bound
+for the first line is twice `import modal` plus one round trip; the measurements alternate, so that
+other load affects all alike. The rates are compared with plain iteration of `sb.stdout`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SANDBOXES = 10
 
 
 def first_line(command: list[str], environment: dict[str, str]) -> float:
-    """Seconds from the start of a process to its first output, or its end if it has none."""
+    """Return the seconds from a process's start to its first output or its end."""
     begin = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -46,7 +45,7 @@ def first_line(command: list[str], environment: dict[str, str]) -> float:
 
 
 def rate(read: Callable[[], int]) -> float:
-    """Lines a second."""
+    """Return the lines per second."""
     begin = time.perf_counter()
     lines = read()
     return lines / (time.perf_counter() - begin)
@@ -68,7 +67,7 @@ def ours(connection: Connection, sandbox_ids: list[str]) -> int:
 
 
 def show(what: str, values: list[float], unit: str) -> None:
-    """One line: the median and the extremes."""
+    """Print the median and the extremes."""
     digits = 0 if min(values) > 100 else 2
     middle, low, high = (
         f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
@@ -89,7 +88,7 @@ def main() -> None:
 
 
 def measure(repetitions: int) -> None:
-    """All of it, while the server runs."""
+    """Measure everything while the server runs."""
     connection = Connection("local")
     import modal
 
@@ -132,7 +131,7 @@ def measure(repetitions: int) -> None:
 def throughput(
     modal: Any, connection: Connection, name: str, ids: list[str], few: str, *, repetitions: int
 ) -> None:
-    """Lines a second from finished sandboxes; `few` is one that the SDK alone can read in time."""
+    """Print the lines per second; `few` is a sandbox that the SDK alone can read in time."""
     measured: list[tuple[str, int, Callable[[], int]]] = [
         (f"for line in sb.stdout, {PLAIN_LINES:,} lines", 3, lambda: plain(modal, few)),
         (f"modalrun's engine, {LINES:,} lines", repetitions, lambda: ours(connection, ids[:1])),

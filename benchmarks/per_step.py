@@ -1,4 +1,4 @@
-"""`per_step` mode beside `pipeline` mode, on graphs of trivial steps and the local Modal server.
+"""Compare `per_step` and `pipeline` mode on graphs of trivial steps on the local Modal server.
 
 Usage: python benchmarks/per_step.py [--graphs chain-4,fan-8,...] [--boot 0,2] [--modes ...]
                                      [--rounds 1] [--cold] [--prewarm cpu]
@@ -13,12 +13,12 @@ sandbox, the median over the rounds of:
                 clock: median, 95th percentile
     step        from `SandboxCreate` to the end of the sandbox, median
 
-The mode "upstream" is ZenML's own Modal orchestrator, on the same server and records (`upstream.py`
-says how); it runs `python`, not `modalrun submit`, and prints no line of a step.
+The mode "upstream" is ZenML's own Modal orchestrator on the same server and records (see
+`upstream.py`); it runs `python`, not `modalrun submit`, and prints no line of a step.
 
-Everything happens in a temporary folder, with a ZenML configuration and a server of its own.
-`--cold` has sandboxes start without ZenML in memory. `--prewarm cpu` has those of `per_step` mode
-created before their turn, by the times of a round beforehand that doesn't count.
+Uses a temporary folder with a separate ZenML configuration and server. `--cold` starts sandboxes
+without ZenML in memory. `--prewarm cpu` creates the sandboxes of `per_step` mode before their turn,
+by the times of an extra round that is not measured.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ getattr(upstream, sys.argv[1])(sys.argv[2])
 
 
 def parents_of(graph: str) -> dict[str, list[str]]:
-    """A graph by its name: each step -> the steps that it waits for."""
+    """Build a graph by its name: each step and the steps that it waits for."""
     shape, _, size = graph.partition("-")
     names = [f"s{number:03}" for number in range(int(size))]
     match shape:
@@ -85,7 +85,7 @@ def parents_of(graph: str) -> dict[str, list[str]]:
 
 
 def step_of(record: dict[str, Any]) -> str | None:
-    """The step whose sandbox this is; None for the one that all steps share."""
+    """Return the step of a sandbox; None for the shared sandbox."""
     command, option = record["command"], "--step_name"
     if option in command:
         return str(command[command.index(option) + 1])
@@ -95,7 +95,7 @@ def step_of(record: dict[str, Any]) -> str | None:
 
 
 def python_in(folder: Path) -> str:
-    """A Python of its own with what this one has and `upstream.py`, for sandboxes to run."""
+    """Create a Python environment for sandboxes: this one's packages and `upstream.py`."""
     venv.create(folder, symlinks=True)
     # Also what the .pth files in there say.
     adding = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
@@ -106,14 +106,14 @@ def python_in(folder: Path) -> str:
 
 
 def packages_of(folder: Path) -> Path:
-    """Where the Python in a folder has its packages."""
+    """Return the package folder of a Python environment."""
     (packages,) = folder.glob("lib/python*/site-packages")
     return packages
 
 
 @dataclass
 class Figures:
-    """What one run took, in seconds."""
+    """The times of one run, in seconds."""
 
     total: float
     first_line: float
@@ -144,7 +144,7 @@ class Place:
         self.call("-c", "from zenml.client import Client; Client().active_stack_model")
 
     def call(self, *arguments: str) -> None:
-        """Run Python; its output is shown only if it fails."""
+        """Run Python; print its output only if it fails."""
         done = subprocess.run(
             [self.python, *arguments],
             env=self.environment,
@@ -191,7 +191,7 @@ class Place:
         return figures
 
     def _ours(self, parents: dict[str, list[str]], mode: str, prewarm: str) -> list[str]:
-        """The arguments of `python` for a run of ours."""
+        """Return the arguments of `python` for a run with modalrun."""
         # In `pipeline` mode steps run one after the other, as they do without this setting.
         own = {"max_parallelism": 50, "prewarm": prewarm} if mode == "per_step" else {}
         spec = {
@@ -206,7 +206,7 @@ class Place:
         return ["-m", "modalrun", "submit", str(path)]
 
     def _upstream(self, parents: dict[str, list[str]]) -> tuple[list[str], dict[str, str]]:
-        """The arguments of `python`, and its environment, for a run of ZenML's orchestrator."""
+        """Return the arguments and environment of `python` for ZenML's orchestrator."""
         graph = self.project / "graph.json"
         if not self._has_upstream:
             # ZenML takes the folder of the main module for that of the code.
@@ -261,7 +261,7 @@ class Place:
 
 @contextlib.contextmanager
 def place(*, cold: bool) -> Iterator[Place]:
-    """A place for as long as it is needed."""
+    """Create a place, and stop its server at the end."""
     with tempfile.TemporaryDirectory(prefix="modalrun-benchmark-") as folder:
         made = Place(Path(folder), cold=cold)
         try:
@@ -271,7 +271,7 @@ def place(*, cold: bool) -> Iterator[Place]:
 
 
 def row(graph: str, mode: str, boot: float, rounds: list[Figures]) -> str:
-    """One line of the table."""
+    """Print a line of the table."""
     total = statistics.median(figures.total for figures in rounds)
     first = statistics.median(figures.first_line for figures in rounds)
     gaps = sorted(gap * 1000 for figures in rounds for gap in figures.gaps)
@@ -284,7 +284,7 @@ def row(graph: str, mode: str, boot: float, rounds: list[Figures]) -> str:
 
 
 def main() -> None:
-    """Print one line per graph, mode and boot delay, as soon as it is known."""
+    """Print one line per graph, mode and boot delay as soon as it is measured."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--graphs", default=GRAPHS)
     parser.add_argument("--boot", default="0,2")

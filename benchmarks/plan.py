@@ -1,9 +1,9 @@
-"""How long `modalrun plan` takes on a deployment file of many steps, beside an empty Python.
+"""Measure `modalrun plan` on a deployment file of many steps against an empty Python.
 
 Usage: python benchmarks/plan.py [steps] [repetitions]
 
-The file is made from `configs/diamond.yaml`: compiled once with ZenML, then its steps are repeated
-until there are enough, each copy waiting for the one before. No ZenML server is asked meanwhile.
+The file is `configs/diamond.yaml`, compiled once with ZenML; its steps are repeated in a chain
+until there are enough. The measured commands use no ZenML server.
 """
 
 from __future__ import annotations
@@ -63,17 +63,16 @@ def enlarge(path: Path, count: int) -> None:
     """Repeat the steps of a deployment file until there are `count`."""
     from modalrun.plan import deployment_file
 
-    held = deployment_file.read(path)
-    originals = list(held.snapshot["step_configurations"].items())
+    deployment = deployment_file.read(path)
+    originals = list(deployment.snapshot["step_configurations"].items())
     steps: dict[str, Any] = {}
     while len(steps) < count:
         name, step = originals[len(steps) % len(originals)]
-        made = copy.deepcopy(step)
-        previous = [next(reversed(steps))] if steps else []
-        made["spec"]["upstream_steps"] = previous
-        steps[f"{name}_{len(steps)}"] = made
-    snapshot = {**held.snapshot, "step_configurations": steps}
-    deployment_file.write(path, replace(held, snapshot=snapshot))
+        repeated = copy.deepcopy(step)
+        repeated["spec"]["upstream_steps"] = [next(reversed(steps))] if steps else []
+        steps[f"{name}_{len(steps)}"] = repeated
+    snapshot = {**deployment.snapshot, "step_configurations": steps}
+    deployment_file.write(path, replace(deployment, snapshot=snapshot))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long `modalrun --help` takes, beside an empty Python and what it must not import.
+"""Measure the start of `modalrun --help` against an empty Python and the SDKs.
 
 Usage: python benchmarks/startup.py [repetitions]
 """
@@ -22,16 +22,20 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Print the median and the extremes of each command, in seconds."""
+    """Print each command's median and extremes in seconds, and its multiple of `python -c pass`."""
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    print(f"{'seconds, median (min-max) of ' + str(repetitions):42}")
+    print(f"seconds, median (min-max) of {repetitions}, multiple of `python -c pass`")
+    empty = 0.0
     for name, arguments in COMMANDS.items():
         times = []
         for _ in range(repetitions):
             begin = time.perf_counter()
             subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
             times.append(time.perf_counter() - begin)
-        print(f"{name:42} {statistics.median(times):.3f} ({min(times):.3f}-{max(times):.3f})")
+        median = statistics.median(times)
+        empty = empty or median
+        extremes = f"({min(times):.3f}-{max(times):.3f})"
+        print(f"{name:42} {median:.3f} {extremes} {median / empty:6.1f}x")
 
 
 if __name__ == "__main__":

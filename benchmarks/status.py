@@ -1,7 +1,7 @@
-"""How long `modalrun status` and `list` take for a finished run, beside opening ZenML's client.
+"""Measure `modalrun status` and `list` for a finished run against opening ZenML's client.
 
-Uses the ZenML that is configured here; there has to be a run. `user` is CPU time, which says more
-than the clock does on a machine that others use too.
+Uses the configured ZenML, which must have a run. `user` is CPU time, which is more reliable than
+wall time on a shared machine.
 
 Usage: python benchmarks/status.py [repetitions] [RUN]
 """

@@ -1,10 +1,11 @@
-"""The wall time of a pipeline of four trivial steps: `modalrun submit` on the local Modal server,
-beside the same pipeline on ZenML's `local` orchestrator. Both from a cold process, cache off.
+"""Measure a pipeline of four trivial steps against ZenML's `local` orchestrator.
+
+`modalrun submit` uses the local Modal server. Both start from a cold process, without cache.
 
 Usage: python benchmarks/submit.py [repetitions]
 
-Everything happens in a temporary folder: a ZenML configuration with its database, made before the
-clock starts, and a local Modal server, started before the clock starts and once more with it.
+Uses a temporary folder with a ZenML configuration and a local Modal server, both prepared before
+the clock starts; one more measurement includes the start of the server.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LOCAL_ORCHESTRATOR = (
 
 
 def timed(command: list[str], environment: dict[str, str]) -> float:
-    """Seconds that a command takes; its output is shown only if it fails."""
+    """Return the seconds that a command takes; print its output only if it fails."""
     begin = time.perf_counter()
     result = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def show(times: list[float]) -> str:
-    """Median and extremes."""
+    """Format the median and the extremes."""
     return f"{statistics.median(times):.1f} ({min(times):.1f}-{max(times):.1f})"
 
 

@@ -1,8 +1,8 @@
-"""ZenML's own Modal orchestrator, made to run on the local Modal server, to be measured against.
+"""Run ZenML's own Modal orchestrator on the local Modal server, as a baseline.
 
-It demands a ZenML server, a remote artifact store and a container registry. What is here says that
-a folder is remote and that no server is needed, and changes nothing else about it. The sandboxes
-have to find this module, like ZenML itself, in their Python (`per_step.py` sees to that).
+It requires a ZenML server, a remote artifact store and a container registry. The classes here
+declare a folder as remote and the server as optional, and change nothing else. The sandboxes must
+be able to import this module (`per_step.py` installs it).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SharedFolderConfig(LocalArtifactStoreConfig):
 
     @property
     def is_local(self) -> bool:
-        """Never: sandboxes of the local Modal server see the whole disk."""
+        """Return False: sandboxes of the local Modal server see the whole disk."""
         return False
 
 
@@ -35,7 +35,7 @@ class SharedFolder(LocalArtifactStore):
 
     @property
     def local_path(self) -> str | None:
-        """No path that only one machine would have."""
+        """Return None: no path belongs to one machine."""
         return None
 
 
@@ -44,26 +44,26 @@ class SharedFolderFlavor(LocalArtifactStoreFlavor):
 
     @property
     def name(self) -> str:
-        """The flavor's name."""
+        """Return the flavor's name."""
         return "shared_folder"
 
     @property
     def config_class(self) -> type[SharedFolderConfig]:
-        """The class of its configuration."""
+        """Return the class of its configuration."""
         return SharedFolderConfig
 
     @property
     def implementation_class(self) -> type[SharedFolder]:
-        """The class of its components."""
+        """Return the class of its components."""
         return SharedFolder
 
 
 class NearbyModalConfig(ModalOrchestratorConfig):
-    """Lets ZenML's records be in a SQLite file, which these sandboxes reach as well."""
+    """A configuration that allows ZenML's records in a SQLite file."""
 
     @property
     def is_remote(self) -> bool:
-        """Whether it needs a ZenML server."""
+        """Return whether it needs a ZenML server."""
         return False
 
 
@@ -72,12 +72,12 @@ class NearbyModalFlavor(ModalOrchestratorFlavor):
 
     @property
     def name(self) -> str:
-        """The flavor's name."""
+        """Return the flavor's name."""
         return "nearby_modal"
 
     @property
     def config_class(self) -> type[NearbyModalConfig]:
-        """The class of its configuration."""
+        """Return the class of its configuration."""
         return NearbyModalConfig
 
 

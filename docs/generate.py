@@ -153,8 +153,7 @@ def flags() -> str:
         if parameter.name == "target":
             key = "`target`"
         else:
-            enum = getattr(options, f"{parameter.name.title()}Option", None)
-            sample = next(iter(enum)) if enum else samples.get(parameter.name, "1")
+            sample = samples.get(parameter.name, "1")
             (override,) = options._given(**{parameter.name: sample}).overrides
             key = f"`{'.'.join(map(str, override.path))}`"
         if parameter.name == "set_":

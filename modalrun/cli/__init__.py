@@ -1,4 +1,4 @@
-"""The command line: parse, call the engine, render. No logic.
+"""The command line: one module for each command, which parses, calls and renders.
 
 Importing this imports neither `modal` nor `zenml`; each command imports what it needs.
 """
@@ -34,7 +34,7 @@ DEBUG = "MODALRUN_DEBUG"
 EXIT_BROKEN_PIPE = 141
 
 COMPLETE = "_MODALRUN_COMPLETE"
-"""The variable by which a shell asks for completions (Typer)."""
+"""The variable with which a shell requests completions (Typer)."""
 
 # Newer versions of Typer bring a Click of their own, so the base class is reached through Typer.
 _CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
@@ -84,8 +84,8 @@ def _common(
         os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "INFO")
 
 
-def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind of end)
-    """Run one command; returns its exit code. Every error is turned into words here."""
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each kind of error)
+    """Run one command and return its exit code. Every error is printed here."""
     interrupts.install()
     try:
         result = app(list(arguments), prog_name="modalrun", standalone_mode=False)
@@ -97,9 +97,9 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
         return error.exit_code
     except SystemExit as end:
         if COMPLETE in os.environ and isinstance(end.code, int):
-            # fish asks by the exit code whether there is anything to offer.
+            # For fish, the exit code means whether there are completions.
             return end.code
-        # Typer's own way out when the reader of a pipe has left (`| head`).
+        # Typer exits when the reader of a pipe has gone (`| head`).
         return EXIT_BROKEN_PIPE
     except ModalrunError as error:
         _show(error)
@@ -112,8 +112,8 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return per kind 
         raise
     except Exception as error:
         internal = InternalError(
-            f"This is a fault of modalrun's own: {type(error).__name__}: {error}",
-            hint="Run the command again with --debug and report what it shows.",
+            f"This is an error in modalrun itself: {type(error).__name__}: {error}",
+            hint="Run the command again with --debug and report the output.",
         )
         internal.__cause__ = error
         _show(internal)

@@ -17,14 +17,14 @@ def compile_(
     *,
     given: Given,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The deployment file to write.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Deployment file to write.")
     ],
 ) -> None:
-    """Compile a pipeline to a file that 'plan' and 'submit' take instead of a run spec.
+    """Compile a pipeline to a file for 'plan' and 'submit'.
 
-    'plan' on it needs no ZenML server. Sandbox settings can be overridden without compiling again.
-    The file holds what ZenML stores with a deployment, environment variables of the pipeline
-    included, and is readable by its owner alone.
+    They take the deployment file in place of a run spec. 'plan' then needs no ZenML server, and
+    options override sandbox settings without compiling again. The file contains what ZenML stores
+    with a deployment, including the pipeline's environment variables; only its owner can read it.
     """
     checked = given.load(spec)
 

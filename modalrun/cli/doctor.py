@@ -9,38 +9,38 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import Output, OutputOption, Target
+from modalrun.cli.options import Output, Target
 from modalrun.output.spinner import Spinner
 
 
 def doctor(
     spec: Annotated[
         Path | None,
-        typer.Argument(metavar="[SPEC]", help="A run spec or deployment file, checked as well."),
+        typer.Argument(metavar="SPEC", help="A run spec or deployment file to check as well."),
     ] = None,
     *,
     target: Target = None,
-    output: Output = OutputOption.text,
+    output: Output = "text",
 ) -> None:
-    """Check everything that a run needs: versions, ZenML, the stack, Modal, and a run spec.
+    """Check everything that a run needs.
 
-    Nothing is created but what is removed again. Without a SPEC it is the active stack and, unless
-    --target says otherwise, Modal's cloud that are checked.
+    The checks cover versions, ZenML, the stack, Modal and, with SPEC, a run spec. Without SPEC they
+    use the active stack and, without --target, Modal's cloud. Whatever a check creates, it removes.
 
-    Exit codes: 0 without a problem, else that of the first one: 2 a version, the run spec or the
-    stack is wrong, 3 not authenticated, 4 not found, 8 a server is not there.
+    Exit codes: 0 no problem, else the code of the first problem: 2 a version, the run spec or the
+    stack is wrong, 3 not authenticated, 4 not found, 8 a server can't be reached.
     """
     from modalrun.doctor.examination import examine
 
-    # A check that never ends may still hold what stdout is redirected to.
+    # A check that never ends may keep stdout redirected.
     stdout = sys.stdout
-    with Spinner("Checking", quiet=output is OutputOption.json):
-        report = examine(spec, target.value if target else None)
+    with Spinner("Checking", quiet=output == "json"):
+        report = examine(spec, target)
 
     from modalrun.output.doctor_text import as_json, print_report
 
     with redirect_stdout(stdout):
-        if output is OutputOption.json:
+        if output == "json":
             typer.echo(as_json(report))
         else:
             print_report(report)

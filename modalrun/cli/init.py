@@ -7,44 +7,43 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import TargetOption
+from modalrun.cli.options import TargetName
 
 
 def init(
     pipeline: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PIPELINE]",
-            help="The pipeline that the run spec is for, as module.function. Without it, the one"
-            " below this folder, where there is one.",
+            metavar="PIPELINE",
+            help="Pipeline for the run spec, as module.function. By default the only one below"
+            " this folder.",
         ),
     ] = None,
     *,
     from_stack: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="STACK", help="The stack to start from; the active one without it."
+            "--from", metavar="STACK", help="Stack to start from; by default the active one."
         ),
     ] = None,
-    target: Annotated[
-        TargetOption, typer.Option(help="Where the stack's runs go.")
-    ] = TargetOption.modal,
+    target: Annotated[TargetName, typer.Option(help="Where the runs of the stack go.")] = "modal",
     name: Annotated[
         str | None,
         typer.Option(
             "--name",
-            help="The name of the new orchestrator and stack; 'modalrun' without it, or"
-            " 'modalrun_local' for the target 'local'.",
+            help="Name of the new orchestrator and stack. Default: 'modalrun', or 'modalrun_local'"
+            " for the target 'local'.",
         ),
     ] = None,
-    spec: Annotated[
-        Path, typer.Option("--spec", metavar="FILE", help="Where the run spec is written.")
-    ] = Path("modalrun.yaml"),
+    spec: Annotated[Path, typer.Option("--spec", metavar="FILE", help="Run spec to write.")] = Path(
+        "modalrun.yaml"
+    ),
 ) -> None:
-    """Set modalrun up in ZenML: its flavor, an orchestrator, a stack and a run spec.
+    """Set up modalrun in ZenML and write a run spec.
 
-    What is there is left as it is, so that it can be repeated; no file is overwritten and the
-    active stack stays the active one. 'modalrun submit' needs none of it.
+    Registers the flavor, an orchestrator and a stack. Whatever exists is left as it is, so the
+    command can be repeated: no file is overwritten, and the active stack stays active. 'modalrun
+    submit' needs none of this.
 
     Exit codes: 0 done, 2 a name is taken, or the stack can't be used with the target (nothing was
     registered), 3 not authenticated, 4 no such stack, 8 connection lost.
@@ -55,7 +54,7 @@ def init(
         Path.cwd(),
         pipeline=pipeline,
         from_stack=from_stack,
-        target=target.value,
+        target=target,
         name=name,
         spec=spec,
     )
@@ -66,6 +65,6 @@ def init(
     for label, command in done.next:
         typer.echo(f"  {label:<34} {command}", err=True)
     if done.undo:
-        typer.echo("\nTo undo what was done just now:", err=True)
+        typer.echo("\nTo undo this:", err=True)
     for command in done.undo:
         typer.echo(f"  {command}", err=True)

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from datetime import datetime
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from modalrun.cli.options import moment_option
 from modalrun.cli.run_argument import Run, interactive
 from modalrun.errors import UsageError
+from modalrun.output.sanitize import harmless
 from modalrun.output.spinner import Spinner
 
 
-class SourceOption(str, Enum):
-    """Where a line was printed to."""
+class Source(str, Enum):
+    """Where a line was printed. Typer takes no list of literals."""
 
     stdout = "stdout"
     stderr = "stderr"
     system = "system"
 
 
-class LogOutputOption(str, Enum):
-    """How lines are printed."""
-
-    text = "text"
-    jsonl = "jsonl"
-
-
 def logs(
     run: Run = None,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the run is over.")
+        bool, typer.Option("--follow", "-f", help="Wait for more lines until the run has ended.")
     ] = False,
     step: Annotated[
         list[str] | None,
@@ -42,42 +36,43 @@ def logs(
             "--step",
             "-s",
             metavar="NAME",
-            help="Only this step's lines; '*', '?' and '[abc]' as in file names.",
+            help="Only lines of this step; '*', '?' and '[abc]' match as in file names."
+            " Repeatable.",
         ),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="WHEN", help="Only from then on: '10m' (ago) or RFC 3339."),
+        typer.Option(metavar="WHEN", help="Only lines since then: '10m' (ago) or RFC 3339."),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Only what was printed before then.")
+        str | None, typer.Option(metavar="WHEN", help="Only lines before then.")
     ] = None,
     tail: Annotated[
         int | None,
-        typer.Option(
-            "--tail", "-n", min=0, metavar="N", help="Only the newest lines, so many at most."
-        ),
+        typer.Option("--tail", "-n", min=0, metavar="N", help="Only the newest N lines."),
     ] = None,
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="Begin each line with its time (UTC).")
     ] = False,
     source: Annotated[
-        list[SourceOption] | None, typer.Option(help="Only what was printed there.")
+        list[Source] | None, typer.Option(help="Only lines from this source. Repeatable.")
     ] = None,
     search: Annotated[
-        str, typer.Option(metavar="TEXT", help="Only lines that hold this text.")
+        str, typer.Option(metavar="TEXT", help="Only lines that contain this text.")
     ] = "",
     driver: Annotated[
-        bool, typer.Option("--driver", help="What the run's driver says, instead of the steps.")
+        bool, typer.Option("--driver", help="The output of the run's driver, not of its steps.")
     ] = False,
     output: Annotated[
-        LogOutputOption, typer.Option(help="'jsonl' is one JSON object a line.")
-    ] = LogOutputOption.text,
+        Literal["text", "jsonl"],
+        typer.Option(help="Format of the lines: text, or one JSON object each."),
+    ] = "text",
 ) -> None:
-    """Show what the steps of a run have printed, each line marked with its step.
+    """Show the output of a run's steps.
 
-    A run that is over is read from Modal's history, and where that has passed, from the step logs
-    that ZenML has stored. With --follow, Ctrl-C only ends the looking.
+    Each line is labelled with its step. The lines of a run that has ended come from Modal's history
+    or, once that has expired, from the step logs that ZenML has stored. With --follow, Ctrl-C ends
+    this command, not the run.
     """
     if driver and step:
         raise UsageError("--driver and --step exclude each other.")
@@ -85,17 +80,18 @@ def logs(
     from modalrun.observe.logs import LogRequest, read
     from modalrun.run.log_lines import LineFilter
 
+    begin, end = moment_option(since, "--since"), moment_option(until, "--until")
     line_filter = LineFilter(
         steps=tuple(step or ()),
         sources=tuple(one.value for one in source or ()),
-        since=_moment(since, "--since"),
-        until=_moment(until, "--until"),
+        since=begin.timestamp() if begin else None,
+        until=end.timestamp() if end else None,
         search=search,
         driver=driver,
     )
     needs_times = timestamps or since is not None or until is not None
     request = LogRequest(line_filter, follow=follow, tail=tail, times=needs_times)
-    jsonl = output is LogOutputOption.jsonl
+    jsonl = output == "jsonl"
     with ExitStack() as zenml, Spinner("Looking for the run", quiet=jsonl) as spinner:
         found = find(run, interactive=interactive(), zenml=zenml)
         spinner.end()
@@ -106,7 +102,8 @@ def logs(
 
         def say(text: str) -> None:
             spinner.end()
-            _say(text)
+            sys.stdout.flush()
+            typer.echo(harmless(text, colours=False), err=True)
 
         try:
             for batch in read(found, request, say):
@@ -115,20 +112,5 @@ def logs(
                     write(batch)
         except KeyboardInterrupt:
             if follow:
-                say(f"Detached. Go on with 'modalrun logs --follow {found.run_id}'.")
+                say(f"Detached. To continue: 'modalrun logs --follow {found.run_id}'.")
             raise
-
-
-def _moment(text: str | None, option: str) -> float | None:
-    if text is None:
-        return None
-    from modalrun.util.timeparse import moment
-
-    return moment(text, option=option, now=datetime.now().astimezone()).timestamp()
-
-
-def _say(text: str) -> None:
-    from modalrun.output.sanitize import harmless
-
-    sys.stdout.flush()
-    typer.echo(harmless(text, colours=False), err=True)

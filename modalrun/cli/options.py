@@ -1,114 +1,117 @@
-"""The options that `submit`, `plan` and `compile` share, each declared once."""
+"""Declare options that several commands share, each once."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from modalrun.observe.interrupt_prompt import OnInterrupt
+    from modalrun.run.outcome import Outcome
     from modalrun.spec.overrides import Override
     from modalrun.spec.run_spec import RunSpec
 
 ORCHESTRATOR = ("settings", "orchestrator")
 RESOURCES = ("settings", "resources")
 
-
-class TargetOption(str, Enum):
-    """Where sandboxes run."""
-
-    modal = "modal"
-    local = "local"
-
-
-class ModeOption(str, Enum):
-    """One sandbox for all steps, or one for each."""
-
-    pipeline = "pipeline"
-    per_step = "per_step"
-
-
-class OutputOption(str, Enum):
-    """How a result is printed."""
-
-    text = "text"
-    json = "json"
-
-
-Output = Annotated[OutputOption, typer.Option("--output", "-o", help="How to print it.")]
+Format = Literal["text", "json"]
+Output = Annotated[
+    Format, typer.Option("--output", "-o", help="Format of the result: text, or one JSON object.")
+]
 Spec = Annotated[
     Path,
     typer.Argument(
-        metavar="SPEC", help="The run spec, a YAML file, or a deployment file of 'compile'."
+        metavar="SPEC", help="The run spec, a YAML file, or a deployment file from 'compile'."
     ),
 ]
+TargetName = Literal["modal", "local"]
 Target = Annotated[
-    TargetOption | None,
+    TargetName | None,
     typer.Option(
-        help="Where to run, above what the run spec says: 'modal' is Modal's cloud, 'local' the"
-        " local Modal server."
+        help="Where to run: 'modal' is Modal's cloud, 'local' the local Modal server. Overrides"
+        " the run spec."
     ),
 ]
 Mode = Annotated[
-    ModeOption | None,
+    Literal["pipeline", "per_step"] | None,
     typer.Option(help="One sandbox for all steps ('pipeline'), or one for each ('per_step')."),
 ]
 Gpu = Annotated[
     str | None,
-    typer.Option(help="GPU type, as 'A100' or 'A100:2'; several by comma are tried in order."),
+    typer.Option(
+        help="GPU type, such as 'A100' or 'A100:2'. Several, separated by commas, are tried in"
+        " order."
+    ),
 ]
 Cpu = Annotated[float | None, typer.Option(help="CPU cores.")]
-Memory = Annotated[str | None, typer.Option(help="Memory, as '16GB' or '16GiB'.")]
+Memory = Annotated[str | None, typer.Option(help="Memory, such as '16GB' or '16GiB'.")]
 Timeout = Annotated[
-    int | None, typer.Option(help="Seconds until the run is ended, 1 to 86400.", metavar="SECONDS")
+    int | None,
+    typer.Option(help="Time limit of each sandbox, 1 to 86400 seconds.", metavar="SECONDS"),
 ]
-Region = Annotated[str | None, typer.Option(help="Modal region; several by comma.")]
+Region = Annotated[str | None, typer.Option(help="Modal region; several, separated by commas.")]
 Cloud = Annotated[str | None, typer.Option(help="Cloud provider: aws, gcp, oci or auto.")]
 Env = Annotated[str | None, typer.Option("--env", help="Modal environment.")]
 Sync = Annotated[
-    bool | None, typer.Option("--sync/--async", help="Wait for the end of the run, or don't.")
+    bool | None,
+    typer.Option(
+        "--sync/--async", help="Wait until the run has ended, or return once it is accepted."
+    ),
 ]
 MaxParallelism = Annotated[
-    int | None, typer.Option("--max-parallelism", help="How many steps may run at once.")
+    int | None, typer.Option("--max-parallelism", help="Steps that may run at the same time.")
 ]
 Name = Annotated[
-    str | None, typer.Option("--name", help="The run's name; {date} and {time} are filled in.")
+    str | None,
+    typer.Option("--name", help="Name of the run; '{date}' and '{time}' are replaced."),
 ]
 Param = Annotated[
     list[str] | None,
     typer.Option("--param", metavar="NAME=VALUE", help="An argument of the pipeline. Repeatable."),
 ]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Run every step anew.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Run every step, even if ZenML has cached it.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any key of the run spec, as 'settings.orchestrator.gpu=H100'. Repeatable.",
+        help="Any key of the run spec, such as 'settings.orchestrator.gpu=H100'. Repeatable.",
+    ),
+]
+Interrupt = Annotated[
+    Literal["stop", "detach"] | None,
+    typer.Option(
+        "--on-interrupt",
+        help="What Ctrl-C and SIGTERM do: stop the run by force, or detach from it. By default"
+        " Ctrl-C asks on a terminal; elsewhere both stop the run.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the shared options say.
+    """The values of the shared options.
 
     Attributes:
         target: Where to run.
         overrides: Values for keys of the run spec.
     """
 
-    target: Literal["modal", "local"] | None
+    target: TargetName | None
     overrides: tuple[Override, ...]
 
     def load(self, path: Path) -> RunSpec:
-        """Read a run spec and apply what was given on the command line.
+        """Read a run spec and apply the options.
 
         Raises:
             UsageError: The spec or an option is wrong.
@@ -119,7 +122,7 @@ class Given:
 
 
 def shared(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the shared options to a command; it gets what they say as its argument `given`."""
+    """Add the shared options to a command, which gets their values as its argument `given`."""
     own = inspect.signature(command, eval_str=True).parameters
     common = inspect.signature(_given, eval_str=True).parameters
     parameters = [p for name, p in own.items() if name != "given"]
@@ -157,7 +160,7 @@ def _given(
     from modalrun.spec.overrides import Override, param_option, set_option
 
     flags: list[tuple[str, tuple[str, ...], Any]] = [
-        ("--mode", (*ORCHESTRATOR, "mode"), mode.value if mode else None),
+        ("--mode", (*ORCHESTRATOR, "mode"), mode),
         ("--gpu", (*ORCHESTRATOR, "gpu"), _one_or_more(gpu)),
         ("--region", (*ORCHESTRATOR, "region"), _one_or_more(region)),
         ("--cloud", (*ORCHESTRATOR, "cloud"), cloud),
@@ -171,7 +174,7 @@ def _given(
         ("--no-cache", ("enable_cache",), False if no_cache else None),
     ]
     return Given(
-        target.value if target else None,
+        target,
         (
             *(Override(flag, path, value) for flag, path, value in flags if value is not None),
             *(param_option(text) for text in param or ()),
@@ -184,3 +187,30 @@ def _one_or_more(text: str | None) -> str | list[str] | None:
     if text is None or "," not in text:
         return text
     return [part.strip() for part in text.split(",")]
+
+
+def on_interrupt(option: Literal["stop", "detach"] | None) -> OnInterrupt:
+    """Return what signals do; without the option it depends on where this process runs."""
+    # A question needs somebody who sees it and a keyboard to answer on.
+    is_attended = sys.stdin.isatty() and sys.stderr.isatty()
+    return option or ("ask" if is_attended else "stop")
+
+
+def moment_option(text: str | None, option: str) -> datetime | None:
+    """Parse the value of an option that is a moment.
+
+    Raises:
+        UsageError: It is not a moment.
+    """
+    from modalrun.util.timeparse import moment
+
+    return (
+        moment(text, option=option, now=datetime.now().astimezone()) if text is not None else None
+    )
+
+
+def exit_with(outcome: Outcome) -> None:
+    """Print the run's id, if nobody waits for its end, and exit with the outcome's code."""
+    if outcome.accepted:
+        typer.echo(outcome.run_id)
+    raise typer.Exit(outcome.exit_code)

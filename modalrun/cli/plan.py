@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import Given, Output, OutputOption, Spec, shared
+from modalrun.cli.options import Given, Output, Spec, shared
 from modalrun.output.spinner import Spinner
 
 
@@ -18,9 +18,9 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show where each value comes from.")
     ] = False,
-    output: Output = OutputOption.text,
+    output: Output = "text",
 ) -> None:
-    """Show what 'submit' would run, where each value comes from, and what it can cost.
+    """Show what 'submit' would run and what it can cost.
 
     Nothing is created. A deployment file needs no ZenML server.
     """
@@ -29,9 +29,9 @@ def plan(
     from modalrun.plan.stack import wrong_stack
     from modalrun.submit.prepare import plan_spec
 
-    with Spinner("Compiling", quiet=output is OutputOption.json):
+    with Spinner("Compiling", quiet=output == "json"):
         found = plan_spec(checked)
-    if output is OutputOption.json:
+    if output == "json":
         from modalrun.output.plan_json import as_json
 
         typer.echo(as_json(found))

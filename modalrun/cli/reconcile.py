@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.run_argument import Run, interactive
-from modalrun.output.spinner import Spinner
+from modalrun.cli.run_argument import Run, resolved
 
 
 def reconcile(
@@ -16,25 +15,20 @@ def reconcile(
     force: Annotated[
         bool,
         typer.Option(
-            "--force",
-            help="Settle the record even if it can't be found out whether the sandbox still runs.",
+            "--force", help="Record the end even if Modal can't confirm that the sandbox is gone."
         ),
     ] = False,
 ) -> None:
-    """Record the end of a run in ZenML whose sandbox is gone.
+    """Record in ZenML the end of a run whose sandbox is gone.
 
-    The run and its unfinished steps become 'failed', or 'stopped' if somebody had asked ZenML to
-    stop the run. A run that still runs, or is over already, is left as it is.
+    The run and its unfinished steps become 'failed', or 'stopped' if ZenML was asked to stop the
+    run. A run that still runs, or has ended already, is left as it is.
     """
-    from modalrun.control.reconcile import reconcile as record_end
+    from modalrun.control import reconcile as reconciling
     from modalrun.observe import status
-    from modalrun.run import records
-    from modalrun.zenml_api import process
 
-    wanted = records.run_argument(run, interactive=interactive())
-    with Spinner("Reading the run") as spinner, process.zenml_session():
-        found = status.resolve(wanted)
-        done = record_end(status.read_status(found.id), force=force)
+    with resolved(run) as (found, spinner):
+        done = reconciling.reconcile(status.read_status(found.id), force=force)
         spinner.end()
 
         from modalrun.output.status_text import print_status

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from modalrun.cli.options import Interrupt, exit_with, on_interrupt
 from modalrun.cli.run_argument import Run, interactive
-from modalrun.cli.submit import InterruptOption, on_interrupt_option
 
 
 def resume(
@@ -20,26 +20,26 @@ def resume(
         typer.Option(
             "--source-root",
             metavar="FOLDER",
-            help="Where the pipeline's source tree is, if not where it was. The files that were"
-            " submitted must not have changed; new ones stay behind.",
+            help="Folder of the pipeline's source tree, if it has moved. The submitted files must"
+            " not have changed; new files are left out.",
         ),
     ] = None,
     sync: Annotated[
-        bool, typer.Option("--sync/--async", help="Wait for the end of the run, or don't.")
+        bool,
+        typer.Option(
+            "--sync/--async", help="Wait until the run has ended, or return once it is accepted."
+        ),
     ] = True,
-    on_interrupt: Annotated[
-        InterruptOption | None,
-        typer.Option("--on-interrupt", help="What Ctrl-C and SIGTERM do, as for 'submit'."),
-    ] = None,
+    interrupt: Interrupt = None,
 ) -> None:
-    """Go on with a 'per_step' run whose driver is gone.
+    """Resume a 'per_step' run whose driver is gone.
 
-    Finished steps are not run again, steps that still run are watched on, and the rest is run. A
-    run that is over, or whose driver runs, is left as it is (exit 0).
+    Finished steps are not run again, running steps are followed, and the rest is run. A run that
+    has ended, or whose driver runs, is left as it is (exit code 0).
 
-    Exit codes: as for 'submit'; 2 also where the source tree is not there or has changed.
+    Exit codes: as for 'submit'; 2 also if the source tree is missing or has changed.
     """
-    from modalrun.control.resume import resume as give_another_driver
+    from modalrun.control import resume as resuming
     from modalrun.control.stop import by_force
     from modalrun.observe import attach, status
     from modalrun.observe.outcome import accepted
@@ -47,23 +47,19 @@ def resume(
     from modalrun.run import records
     from modalrun.zenml_api import process
 
-    wanted = records.run_argument(run, interactive=interactive())
+    text = records.run_argument(run, interactive=interactive())
     with reporter() as shown, contextlib.ExitStack() as zenml:
         # ZenML takes seconds to import.
         shown.phase("Reading the run")
         zenml.enter_context(process.zenml_session())
-        found = status.resolve(wanted)
-        resumed = give_another_driver(found.id, shown, source_root=source_root)
+        found = status.resolve(text)
+        resumed = resuming.resume(found.id, shown, source_root=source_root)
         if isinstance(resumed, str):
             shown.say(resumed)
             return
         if sync:
-            outcome = attach.follow(
-                resumed, shown, on_interrupt_option(on_interrupt), stop=by_force
-            )
+            outcome = attach.follow(resumed, shown, on_interrupt(interrupt), stop=by_force)
         else:
             outcome = accepted(resumed)
         shown.summary(outcome)
-    if outcome.accepted:
-        typer.echo(outcome.run_id)
-    raise typer.Exit(outcome.exit_code)
+    exit_with(outcome)

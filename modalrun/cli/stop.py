@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.run_argument import Run, interactive
-from modalrun.output.spinner import Spinner
+from modalrun.cli.run_argument import Run, resolved
 
 
 def stop(
@@ -17,27 +16,28 @@ def stop(
         bool,
         typer.Option(
             "--force/--graceful",
-            help="End its sandboxes now, or (the default) start nothing new and let running steps"
-            " finish.",
+            help="End the sandboxes now, or start no new step and let running steps finish"
+            " (default).",
         ),
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Return when it is true, or at once.")
+        bool,
+        typer.Option(
+            "--wait/--no-wait",
+            help="Wait until the run has stopped (default), or return at once.",
+        ),
     ] = True,
 ) -> None:
-    """Stop a run, from any machine; it ends as 'stopped' in ZenML.
+    """Stop a run, from any machine.
 
-    A run that has ended already is left as it is. Exit codes: 0 stopped or ended already, 3 not
-    authenticated, 4 no such run, 8 connection lost, 130 interrupted while waiting.
+    The run ends as 'stopped' in ZenML. A run that has ended already is left as it is.
+
+    Exit codes: 0 stopped or ended already, 3 not authenticated, 4 no such run, 8 connection lost,
+    130 interrupted while waiting.
     """
     from modalrun.control import stop as stopping
-    from modalrun.observe import status
-    from modalrun.run import records
-    from modalrun.zenml_api import process
 
-    wanted = records.run_argument(run, interactive=interactive())
-    with Spinner("Reading the run") as spinner, process.zenml_session():
-        found = status.resolve(wanted)
+    with resolved(run) as (found, spinner):
         spinner.show("Stopping the run")
 
         def say(text: str) -> None:

@@ -6,10 +6,10 @@ the host's Python runs. Requested cpu, memory, gpu, region and cloud are recorde
     launcher, preload   start, find and stop the server; the only modules that other packages import
     __main__            the server process
     local_server, admin assemble the server; answer the launcher's HTTP requests
-    services/           the RPCs, one module a subject; `command_router` is Modal's second service
+    services/           the RPCs, one module per subject; `command_router` is Modal's second service
     sandbox/            the life of a sandbox: processes, folders, warm starts
     server/             transport, HTTP, RPC dispatch, authentication, fault injection, idle timer
-    storage/            what survives a restart: database, logs, state folder, ids
+    storage/            data that survives a restart: database, logs, state folder, ids
 
 Arrows point down this list. Importing this package imports neither `modal` nor `zenml`.
 """

@@ -1,10 +1,9 @@
-"""The server process, `python -m modalrun.localmodal`. The launcher starts it."""
+"""Run the server process, `python -m modalrun.localmodal`; the launcher starts it."""
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import sys
 from pathlib import Path
@@ -23,16 +22,13 @@ def _lock(path: Path) -> bool:
 
 
 def _raise_open_files() -> int:
-    """Allow as many file descriptors as we may have; returns the soft limit of before.
-
-    A running sandbox takes about a dozen.
-    """
+    """Raise the limit of file descriptors (a sandbox needs a dozen); return the old soft limit."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return 0 if soft == resource.RLIM_INFINITY else soft
 
 
@@ -46,7 +42,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     if arguments.detach and os.fork():
-        # The one who started us waits for this process only, and never for the server.
+        # The launcher waits for this process only.
         os._exit(0)
     os.umask(0o077)
 
@@ -68,23 +64,19 @@ def main() -> int:
     # grpclib reports every cancelled stream there.
     logging.getLogger("grpclib").setLevel(logging.ERROR)
 
-    from modalrun import __version__
     from modalrun.localmodal.local_server import LocalServer
 
     open_files = _raise_open_files()
 
     async def run() -> None:
         server = LocalServer(
-            state,
-            idle_timeout=arguments.idle_timeout,
-            retention=arguments.retention,
-            version=__version__,
+            state, idle_timeout=arguments.idle_timeout, retention=arguments.retention
         )
         server.sandboxes.open_files = open_files
 
         def on_ready() -> None:
             if arguments.ready_fd >= 0:
-                os.write(arguments.ready_fd, json.dumps(dict(server.info())).encode())
+                os.write(arguments.ready_fd, b"1")
                 os.close(arguments.ready_fd)
 
         await server.run(on_ready)

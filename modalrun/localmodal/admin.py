@@ -16,14 +16,14 @@ from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store
 
 _KILL_SECONDS = 1.0
-"""How long the end of a killed sandbox is awaited."""
+"""How long to wait for the end of a killed sandbox."""
 
 
 class Admin:
     """Routes for the launcher. Each requires the server's secret.
 
     Attributes:
-        ending: Whether the server is about to end.
+        ending: Whether the server is ending.
         log_changed: Fires when the server's own log has grown.
     """
 
@@ -55,7 +55,7 @@ class Admin:
 
     @property
     def routes(self) -> dict[tuple[str, str], Route]:
-        """The routes, by method and first part of the path."""
+        """Return the routes by method and first part of the path."""
         return {
             ("GET", "status"): self._guarded(self._get_status),
             ("POST", "stop"): self._guarded(self._post_stop),
@@ -87,7 +87,7 @@ class Admin:
         except ValueError:
             return Response(400)
         if not self.ending:
-            self._sandboxes.warm.ask(preload)
+            self._sandboxes.warm.request(preload)
         return Response(200)
 
     async def _post_kill(self, request: Request) -> Response:

@@ -1,10 +1,11 @@
-"""Finding, starting and stopping the local Modal server. The rest of modalrun uses this alone.
+"""Find, start and stop the local Modal server, and send it requests.
 
-Two locks in the state folder keep commands and servers from tripping over one another. The server
-lock is held by the server for as long as it lives, so a stale info file or a pid that was given to
-another process is no danger: what counts is who holds the lock. The start lock is held by a command
-while it looks for or starts a server, and by a server that ends from idleness; each command's look
-also resets the idle clock, so a server that was found is there for another idle timeout.
+Two locks in the state folder prevent races. A server holds the server lock while it lives, so a
+stale info file or a reused pid does no harm. A command holds the start lock while it looks for or
+starts a server, and so does a server that ends because it is idle. Each request resets the server's
+idle timer.
+
+Each function takes a state folder; None means `default_state_dir()`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -66,8 +68,8 @@ _STOP_LIMIT = 30.0
 _LOG_TAIL = 2000
 
 
-def _holder(state: StateDir) -> int | None:
-    """The pid of the server that holds the server lock; None when nobody does."""
+def _lock_holder(state: StateDir) -> int | None:
+    """Return the pid of the server that holds the server lock; None if the lock is free."""
     try:
         descriptor = os.open(state.server_lock, os.O_RDWR)
     except OSError:
@@ -96,8 +98,8 @@ def _state(state_dir: Path | None) -> StateDir:
     return StateDir((state_dir or default_state_dir()).expanduser().absolute())
 
 
-def _look(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
-    """The server that the info file names, and what it says of itself; None if it is silent."""
+def _query(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
+    """Return the server of the info file and its status; None if it does not answer."""
     info = read_info(state)
     if info is None:
         return None
@@ -109,26 +111,22 @@ def _look(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
 
 
 def running(state_dir: Path | None = None) -> ServerInfo | None:
-    """The server of a state folder, if it runs and answers; it is not started.
-
-    Args:
-        state_dir: The state folder; None for `default_state_dir()`.
-    """
-    found = _look(_state(state_dir))
+    """Return the server of a state folder if it runs and answers; never start it."""
+    found = _query(_state(state_dir))
     return found[0] if found else None
 
 
 def status(state_dir: Path | None = None) -> dict[str, Any] | None:
-    """What the running server says of itself (see `LocalServer.status`); None if none runs."""
-    found = _look(_state(state_dir))
+    """Return the status of the running server (`LocalServer.status`); None if none runs."""
+    found = _query(_state(state_dir))
     return found[1] if found else None
 
 
 def follow(sandbox_id: str | None, state_dir: Path | None = None) -> Iterator[bytes]:
-    """The output of a sandbox, or the server's own log (None), as it comes, until it ends.
+    """Follow the output of a sandbox, or the server's own log (None), until it ends.
 
     Raises:
-        NotFoundError: The server knows no such sandbox, or does not run.
+        NotFoundError: The server has no such sandbox, or does not run.
     """
     info = running(state_dir)
     try:
@@ -146,8 +144,6 @@ def stored(
     """Yield the stored output of a sandbox, or the server's own log (None), without a server.
 
     Args:
-        sandbox_id: Modal's id.
-        state_dir: The state folder; None for `default_state_dir()`.
         timestamps: Whether each line of a sandbox begins with its local time.
 
     Raises:
@@ -171,21 +167,17 @@ def stored(
             head = f"{stamp.isoformat(timespec='milliseconds')} "
             yield "".join(head + line for line in log.lines(span)).encode()
         else:
-            yield log.read(span.descriptor, span.start, span.end - span.start)
+            yield log.read_span(span)
 
 
 def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
-    """End a sandbox at once, as if somebody had terminated it on Modal; waits until it has ended.
-
-    Args:
-        sandbox_id: Modal's id.
-        state_dir: The state folder; None for `default_state_dir()`.
+    """Terminate a sandbox and wait until it has ended.
 
     Returns:
         Whether it was running.
 
     Raises:
-        NotFoundError: The server knows no such sandbox, or does not run, and so nothing of it.
+        NotFoundError: The server has no such sandbox, or does not run.
     """
     info = running(state_dir)
     if info is None:
@@ -193,12 +185,11 @@ def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
             "The local Modal server does not run.", hint="Without it no sandbox runs."
         )
     try:
-        parts = ask_parts(info, "POST", f"/kill/{sandbox_id}", _STOP_LIMIT)
-        answer = json.loads(b"".join(parts))
+        answer = json.loads(ask(info, "POST", f"/kill/{sandbox_id}", limit=_STOP_LIMIT))
     except (NoAnswerError, ValueError) as error:
         raise NotFoundError(
-            f"The local Modal server knows no sandbox '{sandbox_id}' ({error}).",
-            hint="`modalrun local status` shows those that run.",
+            f"The local Modal server has no sandbox '{sandbox_id}' ({error}).",
+            hint="`modalrun local status` shows the running ones.",
         ) from None
     return bool(answer["was_running"])
 
@@ -206,15 +197,14 @@ def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
 def ensure_running(
     state_dir: Path | None = None, *, idle_timeout: float | None = None
 ) -> ServerInfo:
-    """The server of a state folder, started if it does not run. Of several callers, one starts it.
+    """Return the server of a state folder; start it if it does not run.
 
-    A server that was started from another Python environment and has nothing running is replaced,
-    because sandboxes run the Python of their server.
+    Of several concurrent callers, one starts it. An idle server from another Python environment is
+    replaced, because sandboxes run the Python of their server.
 
     Args:
-        state_dir: The state folder; None for `default_state_dir()`.
-        idle_timeout: Seconds without a sandbox and without a call after which a server that is
-            started now ends by itself; 0 for never; None for $MODALRUN_LOCAL_IDLE_TIMEOUT or 900.
+        idle_timeout: Seconds without a sandbox and without a call after which a new server ends;
+            0 for never; None for $MODALRUN_LOCAL_IDLE_TIMEOUT or 900.
 
     Raises:
         ModalrunError: The server could not be started; the message ends with its log's last lines.
@@ -228,37 +218,31 @@ def ensure_running(
             hint="Set MODALRUN_LOCAL_STATE to a folder that you can write to.",
         ) from error
     with _start_lock(state):
-        found = _look(state)
+        found = _query(state)
         if found is not None:
             info, answer = found
-            # Sandboxes run the server's Python: one of another environment gives way, if it can.
-            if answer.get("python") == sys.prefix or answer["running"]:
+            if answer["python"] == sys.prefix or answer["running"]:
                 return info
             stop(state.root)
-        holder = _holder(state)
+        holder = _lock_holder(state)
         if holder is not None:
-            # A server that is ending gives its lock free; one that hangs has to be stopped.
             _wait_for_end(state, holder)
-        return _start(state, _seconds(idle_timeout))
+        if idle_timeout is None:
+            idle_timeout = _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
+        return _start(state, idle_timeout)
 
 
-def preload(info: ServerInfo, wanted: Preload) -> None:
-    """Have modules imported in the background, so that sandboxes start with them in memory.
+def preload(info: ServerInfo, request: Preload) -> None:
+    """Ask the server to import modules in the background, so that sandboxes start with them.
 
-    What $MODALRUN_LOCAL_PRELOAD names counts instead of the modules of `wanted`; if it is set and
-    empty, nothing is preloaded. If the server can't be asked, sandboxes start without.
+    $MODALRUN_LOCAL_PRELOAD replaces the modules of `request`; set and empty, it disables
+    preloading. If the server does not answer, nothing is preloaded.
     """
-    chosen = os.environ.get(PRELOAD_VARIABLE)
-    if chosen is not None:
-        wanted = replace(wanted, modules=tuple(chosen.replace(",", " ").split()))
+    override = os.environ.get(PRELOAD_VARIABLE)
+    if override is not None:
+        request = replace(request, modules=tuple(override.replace(",", " ").split()))
     with contextlib.suppress(NoAnswerError):
-        ask(info, "POST", "/preload", json.dumps(wanted.to_json()).encode())
-
-
-def _seconds(idle_timeout: float | None) -> float:
-    if idle_timeout is not None:
-        return idle_timeout
-    return _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
+        ask(info, "POST", "/preload", json.dumps(request.to_json()).encode())
 
 
 def _number(variable: str, default: float) -> float:
@@ -273,16 +257,16 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
     retention = _number(RETENTION_VARIABLE, DEFAULT_RETENTION_DAYS) * 24 * 3600
     package = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
-    # The server runs in another folder: what this process could import, it can too.
+    # The server runs in another folder and must import what this process can.
     environment["PYTHONPATH"] = os.pathsep.join(
         [package, *filter(None, [environment.get("PYTHONPATH")])]
     )
-    ready, theirs = os.pipe()
+    ready, server_end = os.pipe()
     log = os.open(state.server_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     before = os.fstat(log).st_size
     try:
         command = [sys.executable, "-m", "modalrun.localmodal", "--detach"]
-        command += ["--state-dir", str(state.root), "--ready-fd", str(theirs)]
+        command += ["--state-dir", str(state.root), "--ready-fd", str(server_end)]
         command += ["--idle-timeout", str(idle_timeout), "--retention", str(retention)]
         subprocess.run(
             command,
@@ -292,19 +276,17 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
             cwd="/",
             env=environment,
             start_new_session=True,
-            pass_fds=[theirs],
+            pass_fds=[server_end],
             check=False,
         )
-        os.close(theirs)
-        theirs = -1
-        said = b""
-        while select.select([ready], [], [], _START_LIMIT)[0] and (part := os.read(ready, 65536)):
-            said += part
+        os.close(server_end)
+        server_end = -1
+        is_ready = select.select([ready], [], [], _START_LIMIT)[0] and os.read(ready, 1)
     finally:
-        for descriptor in (ready, log, theirs):
+        for descriptor in (ready, log, server_end):
             if descriptor >= 0:
                 os.close(descriptor)
-    info = read_info(state) if said else None
+    info = read_info(state) if is_ready else None
     if info is None:
         with state.server_log.open("rb") as file:
             file.seek(max(before, state.server_log.stat().st_size - _LOG_TAIL))
@@ -318,35 +300,21 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
 
 
 def _wait_for_end(state: StateDir, pid: int) -> None:
-    """Wait until nobody holds the server lock; kill who still does when the time is over."""
-    for last_resort in (None, signal.SIGKILL):
-        if last_resort is not None and pid:
+    """Wait until the server lock is free; kill a server that does not end in time."""
+    for must_kill in (False, True):
+        if must_kill and pid:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, last_resort)
-        if _lock_becomes_free(state, _STOP_LIMIT):
-            return
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + _STOP_LIMIT
+        while time.monotonic() < deadline:
+            if _lock_holder(state) is None:
+                return
+            time.sleep(0.01)
     raise InternalError(f"The local Modal server (pid {pid}) does not end")
 
 
-def _lock_becomes_free(state: StateDir, limit: float) -> bool:
-    """Wait at most `limit` seconds for the server lock. A child waits: flock has no time limit."""
-    waiter = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WAITER, str(state.server_lock)],
-        stdin=subprocess.DEVNULL,
-    )
-    try:
-        return waiter.wait(limit) == 0
-    except subprocess.TimeoutExpired:
-        waiter.kill()
-        waiter.wait()
-        return False
-
-
-_WAITER = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_SH)"
-
-
 def stop(state_dir: Path | None = None) -> bool:
-    """End the server of a state folder and its sandboxes, and wait until that is true.
+    """Stop the server of a state folder and its sandboxes; wait until all have ended.
 
     Returns:
         Whether a server ran.
@@ -355,7 +323,7 @@ def stop(state_dir: Path | None = None) -> bool:
         InternalError: The server does not end, not even when killed.
     """
     state = _state(state_dir)
-    holder = _holder(state)
+    holder = _lock_holder(state)
     if holder is None:
         return False
     info = read_info(state)

@@ -13,14 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
+from modalrun import __version__
 from modalrun.localmodal.admin import Admin
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server import http
 from modalrun.localmodal.server.activity import Activity
 from modalrun.localmodal.server.auth import Guard, Identity
 from modalrun.localmodal.server.faults import Faults
-from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Call, Dispatcher, RpcError
+from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher
 from modalrun.localmodal.server.transport import TwoProtocolServer
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CommandRouter
@@ -32,7 +34,6 @@ from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
-from modalrun.localmodal.status import sandbox_summary
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir, write_private
@@ -60,21 +61,17 @@ class _Notifier(logging.Handler):
 class LocalServer:
     """A server on a state folder."""
 
-    def __init__(
-        self, state: StateDir, *, idle_timeout: float, retention: float, version: str
-    ) -> None:
+    def __init__(self, state: StateDir, *, idle_timeout: float, retention: float) -> None:
         """
         Args:
             state: The state folder; the caller holds its server lock.
             idle_timeout: Seconds without a running sandbox and without a call after which the
-                server ends by itself; 0 for never.
-            retention: Seconds after which a finished sandbox is forgotten.
-            version: Of modalrun, for the info file.
+                server ends; 0 for never.
+            retention: Seconds after which a finished sandbox is deleted.
         """
         self._state = state
         self._idle_timeout = idle_timeout
         self._retention = retention
-        self._version = version
         self._started_at = time.time()
         self._identity = Identity.load(state.identity_file)
         self._guard = Guard(self._identity)
@@ -115,16 +112,15 @@ class LocalServer:
     def _build(self, clock: Clock) -> None:
         store, guard, sandboxes = self._store, self._guard, self.sandboxes
         environments = Environments(store, clock)
-        self._mounts = Mounts(self._state, store, clock, guard, environments)
-        apps = Apps(store, clock, environments, sandboxes, self._logs.changed.fire)
-        images = Images(store, clock, environments, self._mounts, self._faults.failing_build)
-        secrets = Secrets(store, clock, environments)
-        volumes = Volumes(self._state, store, clock, environments)
+        self._mounts = Mounts(self._state, store, clock, guard)
+        apps = Apps(store, clock, sandboxes, self._logs.changed.fire)
+        images = Images(store, clock, self._mounts, self._faults.failing_build)
+        secrets = Secrets(store, clock)
+        volumes = Volumes(self._state, store, clock)
         self._rpcs = SandboxRpcs(
             store=store,
             clock=clock,
             guard=guard,
-            environments=environments,
             apps=apps,
             images=images,
             mounts=self._mounts,
@@ -151,13 +147,13 @@ class LocalServer:
         self._routes = {**self._admin.routes, ("PUT", "blob"): self._mounts.put_blob}
         self._server = TwoProtocolServer([dispatcher], self._serve_http)
 
-    def _authorise(self, service: str, call: Call, request: Any) -> None:
+    def _authorise(self, service: str, metadata: Mapping[str, Any], request: Any) -> None:
         if service == COMMAND_ROUTER:
-            bearer = str(call.metadata.get("authorization", "")).removeprefix("Bearer ")
+            bearer = str(metadata.get("authorization", "")).removeprefix("Bearer ")
             if not self._guard.allows_signed(bearer, getattr(request, "task_id", "")):
-                raise RpcError(Status.UNAUTHENTICATED, "The command router's token is not valid")
-        elif not self._guard.allows_token(call.metadata):
-            raise RpcError(
+                raise GRPCError(Status.UNAUTHENTICATED, "The command router's token is not valid")
+        elif not self._guard.allows_token(metadata):
+            raise GRPCError(
                 Status.UNAUTHENTICATED,
                 "The token is not that of this local Modal server; `modalrun local env` prints it",
             )
@@ -175,7 +171,7 @@ class LocalServer:
         return {
             "url": self.url,
             "pid": os.getpid(),
-            "version": self._version,
+            "version": __version__,
             "python": sys.prefix,
             "state_dir": str(self._state.root),
             "started_at": self._started_at,
@@ -184,7 +180,7 @@ class LocalServer:
             "preload": self.sandboxes.warm.status(),
             "apps": self._store.count("app"),
             "sandboxes": self._store.count_sandboxes(),
-            "running": [sandbox_summary(record) for record in self.sandboxes.running()],
+            "running": [record.summary() for record in self.sandboxes.running()],
         }
 
     def _end_of_idleness(self) -> None:
@@ -219,7 +215,7 @@ class LocalServer:
             "token_id": self._identity.token_id,
             "token_secret": self._identity.token_secret,
             "pid": os.getpid(),
-            "version": self._version,
+            "version": __version__,
             "started_at": self._started_at,
         }
 

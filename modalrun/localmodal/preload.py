@@ -1,4 +1,4 @@
-"""What a client asks the server to have in memory before a sandbox starts."""
+"""Name the modules that the server imports before a sandbox starts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preload:
-    """What is to be imported beforehand, and for whom.
+    """A request to import modules beforehand.
 
     Attributes:
-        modules: What is imported, in this order; of `module:function` (or `module:object.method`)
-            the function is called too.
-            Modules that don't exist are passed over.
-        programs: Packages and modules whose programs (`python -m`) are then started warm.
-        env: Variables that are set for the imports, beside those that every sandbox has.
-        late: Variables that the imports look at, but that the programs themselves apply later.
+        modules: The modules, in order. `module:function` or `module:object.method` also calls the
+            function. Modules that don't exist are skipped.
+        programs: The packages and modules that `python -m` then starts warm.
+        env: Environment variables for the imports, in addition to those of every sandbox.
+        late: Variables that the imports read, but that the programs themselves apply later.
     """
 
     modules: tuple[str, ...]
@@ -26,12 +25,12 @@ class Preload:
     late: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As `from_json` reads it."""
+        """Convert to JSON, the inverse of `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Any) -> Preload:
-        """The inverse of `to_json`. Raises ValueError when something is missing or wrong."""
+        """Convert from JSON. Raises ValueError when something is missing or wrong."""
         try:
             lists = {
                 key: tuple(str(item) for item in values[key])

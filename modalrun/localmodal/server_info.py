@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modalrun.localmodal.storage.paths import StateDir
 
@@ -22,7 +21,6 @@ VARIABLES = (
     "no_proxy",
 )
 """The variables that `ServerInfo.environ` sets."""
-
 
 _ANSWER_LIMIT = 5.0
 
@@ -43,10 +41,9 @@ class ServerInfo:
         return f"ServerInfo(url={self.url!r}, pid={self.pid}, state_dir={str(self.state_dir)!r})"
 
     def environ(self) -> dict[str, str]:
-        """The variables that point the Modal SDK and CLI to this server, and to nothing else.
+        """Return the variables that point the Modal SDK and CLI to this server.
 
-        They also keep the profiles of the user's ~/.modal.toml and a proxy out of the way (the SDK
-        honours HTTP_PROXY, also for 127.0.0.1).
+        They override ~/.modal.toml, and HTTP_PROXY, which the SDK uses even for 127.0.0.1.
         """
         local = ["127.0.0.1", "localhost"]
         current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
@@ -64,13 +61,13 @@ class NoAnswerError(Exception):
 def ask_parts(
     info: ServerInfo, method: str, path: str, limit: float | None, body: bytes = b""
 ) -> Iterator[bytes]:
-    """One HTTP request to the server; the body of its answer as it comes.
+    """Send an HTTP request to the server and stream the body of its answer.
 
     Args:
-        limit: Seconds to wait for each part; None to wait for as long as it takes.
+        limit: Seconds to wait for each part; None for no limit.
 
     Raises:
-        NoAnswerError: Nobody answers, or not with 200.
+        NoAnswerError: The server does not answer, or not with status 200.
     """
     host, _, port = info.url.removeprefix("http://").partition(":")
     request = (
@@ -94,22 +91,16 @@ def ask_parts(
         raise NoAnswerError(str(error)) from error
 
 
-def ask(info: ServerInfo, method: str, path: str, body: bytes = b"") -> bytes:
-    """One HTTP request to the server; the body of its answer. Raises NoAnswerError."""
-    return b"".join(ask_parts(info, method, path, _ANSWER_LIMIT, body))
+def ask(
+    info: ServerInfo, method: str, path: str, body: bytes = b"", limit: float = _ANSWER_LIMIT
+) -> bytes:
+    """Send an HTTP request to the server; return the body of its answer. Raises NoAnswerError."""
+    return b"".join(ask_parts(info, method, path, limit, body))
 
 
 def read_info(state: StateDir) -> ServerInfo | None:
+    """Read the info file; None if it is missing or not valid."""
     try:
-        values: dict[str, Any] = json.loads(state.info_file.read_text(encoding="utf-8"))
-        return ServerInfo(
-            url=values["url"],
-            token_id=values["token_id"],
-            token_secret=values["token_secret"],
-            pid=values["pid"],
-            state_dir=state.root,
-            version=values["version"],
-            started_at=values["started_at"],
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        return ServerInfo(**json.loads(state.info_file.read_text("utf-8")), state_dir=state.root)
+    except (OSError, ValueError, TypeError):
         return None

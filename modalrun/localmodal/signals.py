@@ -1,4 +1,4 @@
-"""Waking coroutines without polling."""
+"""Wake waiting coroutines without polling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class Signal:
-    """Wakes everyone who waits, each time it fires. `version` counts the firings."""
+    """Wakes every waiting coroutine each time it fires. `version` counts the firings."""
 
     def __init__(self) -> None:
         self._future: asyncio.Future[None] | None = None
@@ -19,7 +19,7 @@ class Signal:
             future.set_result(None)
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the next firing, at most `timeout` seconds; tells whether it fired."""
+        """Wait at most `timeout` seconds for the next firing; return whether it fired."""
         if self._future is None:
             self._future = asyncio.get_running_loop().create_future()
         done, _ = await asyncio.wait({self._future}, timeout=timeout)

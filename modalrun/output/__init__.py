@@ -2,7 +2,8 @@
 
 - `reporter`, `live`, `summary`, `github`: what `submit` and `resume` show of a run;
 - `log_text`: lines of a log, for `submit` and `logs`;
-- `status_text`, `status_json`, `run_list`, `plan_text`, `plan_json`, `doctor_text`: one a command;
+- `status_text`, `status_json`, `run_list`, `plan_text`, `plan_json`, `doctor_text`, `local_text`:
+  one for each command;
 - `console`, `table`, `wrapping`, `spinner`, `step_labels`, `format`, `sanitize`: what these share.
 
 It knows results and creates nothing.

@@ -1,4 +1,4 @@
-"""A plan as one versioned JSON object."""
+"""Render a plan as one versioned JSON object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION = 1
 
 
 def as_json(found: PricedPlan) -> str:
-    """The plan for programs. Values of secrets and of environment variables are not in it."""
+    """Render a plan for programs, without the values of secrets and environment variables."""
     plan, cost = found.plan, found.cost
     document = {
         "format": "modalrun-plan",

@@ -20,13 +20,8 @@ _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/h
 
 
 def print_plan(found: PricedPlan, *, explain: bool) -> None:
-    """Print a plan to stdout.
-
-    Args:
-        found: The plan and its price.
-        explain: Whether to show where each value came from.
-    """
-    # Without Rich: a plan of a deployment file is quick.
+    """Print a plan to stdout; with `explain`, also where each value comes from."""
+    # Rich is slow to import; a plan of a deployment file needs neither it nor an SDK.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print("\n".join(lines(found, explain=explain, width=width)))
 
@@ -107,7 +102,7 @@ def _row(plan: Plan, name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tupl
 
 
 def _sandboxes(rows: list[tuple[str, ...]], width: int | None) -> list[str]:
-    """A row for each sandbox, if need be with the images below, or a paragraph for each."""
+    """Lay out a row for each sandbox; where it is too wide, images below, or paragraphs."""
     wide = _table(_HEADER, *rows)
     if _fits(wide, width):
         return wide

@@ -1,4 +1,4 @@
-"""Log bytes are the user's: what is done to them before they reach a terminal. Pure."""
+"""Remove from text what could control a terminal or CI, or leak credentials. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 _SGR = r"\x1b\[[0-9;:]*m"
 _CONCEAL = re.compile(r"(?:^|;)0*8(?=;|$)")
-"""Inside a colour sequence: what follows is not shown."""
+"""The part of a colour sequence that hides the text after it."""
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # control sequences: colours, cursor movement, erasing
@@ -21,12 +21,12 @@ _URL_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
 
 
 def harmless(line: str, *, colours: bool) -> str:
-    """A line of a log without anything that could move the cursor, lie or hide.
+    """Remove from a line whatever could move the cursor, mislead or hide text.
 
     Args:
         line: One line, without its line feed. Of a progress bar that redraws itself with carriage
             returns, the last state is kept.
-        colours: Whether colours and bold stay in; everything else always goes.
+        colours: Whether to keep colours and bold; all other controls are removed.
     """
     line = line.rstrip("\r").rpartition("\r")[2]
     if line.isprintable():
@@ -36,7 +36,7 @@ def harmless(line: str, *, colours: bool) -> str:
     def replace(match: re.Match[str]) -> str:
         if colours and _COLOUR.fullmatch(match[0]) and not _CONCEAL.search(match[0][2:-1]):
             kept.append(match[0])
-            # A private-use mark keeps the place while control characters are removed.
+            # A private-use character keeps the place while control characters are removed.
             return "\ue000"
         return ""
 
@@ -46,12 +46,12 @@ def harmless(line: str, *, colours: bool) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """A text with the user and password taken out of the URLs in it."""
+    """Replace the user and password in the URLs of a text."""
     return _URL_CREDENTIALS.sub(r"\1***@", text)
 
 
 def without_commands(line: str) -> str:
-    """A line that GitHub's runner takes for text, not for a workflow command.
+    """Change a line so that GitHub's runner takes it for text, not for a workflow command.
 
     It looks for `::` at the start of a line, after blanks, and for `##[` anywhere
     (`ActionCommand.cs` of actions/runner); both get a blank, so that they stay readable.

@@ -1,4 +1,4 @@
-"""What is known of a run as one versioned JSON object."""
+"""Render the status of a run as one versioned JSON object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSION = 1
 
 
 def as_json(view: RunStatus) -> str:
-    """A run for programs: times in UTC (RFC 3339), durations in seconds, memory in MiB."""
+    """Render a run for programs: times in UTC, durations in seconds, memory in MiB."""
     run, metadata, modal = view.run, view.run.metadata, view.modal
     document = {
         "format": "modalrun-status",
@@ -46,7 +46,7 @@ def as_json(view: RunStatus) -> str:
 
 
 def run_fields(run: RunRecord) -> dict[str, Any]:
-    """What 'status' and 'list' say of a run in the same words."""
+    """Return the fields of a run that 'status' and 'list' share."""
     metadata = run.metadata
     return {
         "id": run.id,
@@ -64,7 +64,7 @@ def run_fields(run: RunRecord) -> dict[str, Any]:
 
 
 def app_url(run: RunRecord) -> str | None:
-    """The app's page on Modal's dashboard (`modal/app.py:487`, 1.6.4); None on the local server."""
+    """Return the app's page on Modal's dashboard (`modal/app.py:487`, 1.6.4); None if local."""
     metadata = run.metadata
     return (
         f"https://modal.com/id/{metadata.app_id}"
@@ -94,15 +94,15 @@ def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
 
 
 def exit_reason(step: StepRecord) -> str | None:
-    """Why a step ended as it did, where that is not "completed"."""
+    """Return why a step ended, unless it completed."""
     return (step.metadata.exit_reason if step.metadata else None) or step.reason
 
 
 def moment(at: datetime | None) -> str | None:
-    """A moment of ZenML's, which are in UTC without saying so."""
+    """Format a moment of ZenML, which is in UTC without a zone."""
     return None if at is None else f"{at.replace(tzinfo=None).isoformat()}Z"
 
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:
-    """The time between two moments; None where one of them is not there yet."""
+    """Return the seconds between two moments; None if one of them is None."""
     return None if start is None or end is None else round((end - start).total_seconds(), 3)

@@ -21,6 +21,9 @@ from modalrun.run.status import LOST, RunStatus
 _LABELS = 10
 """Columns for the labels of the metadata."""
 
+_START_WIDTH = 76
+"""Columns of a terminal that shows when steps started."""
+
 _OTHER_ROWS = 18
 """Rows of a live picture that are not steps."""
 
@@ -238,11 +241,12 @@ def _steps(
     view: RunStatus, steps: Sequence[StepRecord], now: datetime, width: int | None
 ) -> list[Text]:
     per_step = view.run.metadata is not None and view.run.metadata.mode == "per_step"
+    roomy = width is None or width >= _START_WIDTH
     rows = [
         {
             "step": Text(harmless(step.name, colours=False)),
             "state": state_cell(step.status, step.attempt),
-            "start": Text(_local(step.start, now) if step.start else ""),
+            **({"start": Text(_local(step.start, now) if step.start else "")} if roomy else {}),
             "time": Text(duration(step.start, step.end or (None if view.over else now))),
             "resources": Text(_resources(step, view)),
             **(

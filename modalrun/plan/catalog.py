@@ -13,22 +13,11 @@ from modalrun.util.nearest import nearest
 AS_OF = "2026-09-01"
 """The date of the copies of Modal's documentation that the tables are from."""
 
-GPUS_PER_SANDBOX: dict[str, int] = {
-    "T4": 8,
-    "L4": 8,
+GPUS_PER_SANDBOX = {
+    **dict.fromkeys(("T4", "L4"), 8),
     "A10": 4,
-    "L40S": 8,
-    "A100": 8,
-    "A100-40GB": 8,
-    "A100-80GB": 8,
-    "RTX-PRO-6000": 8,
-    "H100": 8,
-    "H100!": 8,
-    "H200": 8,
-    "B200": 8,
-    "B200+": 8,
-    "B300": 8,
-    "ANY": 8,
+    **dict.fromkeys(("L40S", "A100", "A100-40GB", "A100-80GB", "RTX-PRO-6000"), 8),
+    **dict.fromkeys(("H100", "H100!", "H200", "B200", "B200+", "B300", "ANY"), 8),
 }
 """How many GPUs of a type one sandbox can hold (modal.com/docs/guide/gpu)."""
 
@@ -36,21 +25,10 @@ _GPU_ALIASES = {"A10G": "A10"}
 
 CLOUDS = ("aws", "gcp", "oci", "auto")
 
-BROAD_REGIONS = ("us", "eu", "ap", "uk", "ca", "me", "sa", "af", "mx")
-NARROW_REGIONS = (
-    "us-east",
-    "us-central",
-    "us-south",
-    "us-west",
-    "eu-west",
-    "eu-north",
-    "eu-south",
-    "ap-northeast",
-    "ap-southeast",
-    "ap-south",
-    "ap-melbourne",
-    "jp",
-    "au",
+REGIONS = (
+    *("us", "eu", "ap", "uk", "ca", "me", "sa", "af", "mx"),
+    *("us-east", "us-central", "us-south", "us-west", "eu-west", "eu-north", "eu-south"),
+    *("ap-northeast", "ap-southeast", "ap-south", "ap-melbourne", "jp", "au"),
 )
 
 
@@ -60,11 +38,6 @@ def gpu_name(gpu_type: str) -> str:
     return _GPU_ALIASES.get(name, name)
 
 
-def most_gpus(gpu_type: str) -> int | None:
-    """Return how many GPUs of a type one sandbox can hold; None for an unknown type."""
-    return GPUS_PER_SANDBOX.get(gpu_name(gpu_type))
-
-
 def unknown_names(sandboxes: Sequence[SandboxSpec]) -> list[str]:
     """Return a warning for each name that Modal is not known to offer, with the nearest known."""
     gpus = [gpu.partition(":")[0] for sandbox in sandboxes for gpu in sandbox.resources.gpus]
@@ -72,9 +45,9 @@ def unknown_names(sandboxes: Sequence[SandboxSpec]) -> list[str]:
     clouds = [sandbox.cloud for sandbox in sandboxes if sandbox.cloud is not None]
     warnings = []
     for kind, names, known in (
-        ("GPU type", gpus, list(GPUS_PER_SANDBOX)),
-        ("region", regions, [*BROAD_REGIONS, *NARROW_REGIONS]),
-        ("cloud", clouds, list(CLOUDS)),
+        ("GPU type", gpus, tuple(GPUS_PER_SANDBOX)),
+        ("region", regions, REGIONS),
+        ("cloud", clouds, CLOUDS),
     ):
         for name in dict.fromkeys(names):
             candidate = gpu_name(name) if kind == "GPU type" else name.lower()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,8 +39,7 @@ class Deployment:
     Attributes:
         pipeline: The pipeline's name.
         steps: Its steps, parents before children.
-        layers: The settings of the pipeline, by place.
-        docker: `DockerSettings` fields of the pipeline.
+        layers, docker: The settings and the `DockerSettings` fields of the pipeline.
         notes: Remarks for the user about how it was read.
         dynamic: Whether its function decides while it runs which steps there are; `steps` are then
             those that it has announced.
@@ -92,17 +92,17 @@ def _docker(base: Mapping[str, Any], *layers: Layers) -> dict[str, Any]:
 
 
 def merged_orchestrator_settings(
-    settings: Mapping[str, Any], ignored: Iterable[str] = ()
+    settings: Mapping[str, Any], ignored: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return the orchestrator settings of all flavors in ZenML's settings, as one.
 
     Args:
         settings: ZenML's settings by key, such as "orchestrator:modal".
-        ignored: Keys to leave out.
+        ignored: Keys to leave out, those of another flavor.
     """
     merged: dict[str, Any] = {}
     for key, values in settings.items():
-        if key.partition(":")[0].partition(".")[0] == "orchestrator" and key not in ignored:
+        if re.split("[:.]", key)[0] == "orchestrator" and key not in ignored:
             merged.update(values)
     return merged
 
@@ -111,7 +111,7 @@ def read_snapshot(
     snapshot: Mapping[str, Any],
     *,
     labels: Mapping[str, Mapping[str, str]] | None = None,
-    ignored_settings: Iterable[str] = (),
+    ignored_settings: Collection[str] = (),
 ) -> Deployment:
     """Read a compiled ZenML snapshot, as the plain values of its JSON.
 
@@ -120,27 +120,25 @@ def read_snapshot(
     Args:
         snapshot: `PipelineSnapshotBase` as JSON.
         labels: The origins of the settings of the pipeline ("") and of the steps, by field.
-        ignored_settings: Keys of orchestrator settings that are of another flavor.
+        ignored_settings: As in `merged_orchestrator_settings`.
 
     Raises:
         KeyError, TypeError, AttributeError: It is not the JSON of a snapshot.
     """
-    labels = labels or {}
-    ignored = set(ignored_settings)
 
     def layer(settings: Mapping[str, Any], owner: str) -> SettingsLayer:
         return SettingsLayer(
-            merged_orchestrator_settings(settings, ignored),
-            dict(settings.get("resources") or {}),
-            labels=labels.get(owner, {}),
+            merged_orchestrator_settings(settings, ignored_settings),
+            settings.get("resources") or {},
+            labels=(labels or {}).get(owner, {}),
         )
 
     pipeline = snapshot["pipeline_configuration"]
-    docker = dict(pipeline["settings"].get("docker") or {})
+    docker = pipeline["settings"].get("docker") or {}
 
     def read_step(name: str, step: Mapping[str, Any]) -> CompiledStep:
         config = step["config"]
-        step_docker = dict(config["settings"].get("docker") or {})
+        step_docker = config["settings"].get("docker") or {}
         retry = config.get("retry") or {}
         # As `is_setting_enabled` (`zenml/orchestrators/utils.py`, 0.98.0).
         caching = (config.get("enable_cache"), pipeline.get("enable_cache"), True)

@@ -18,7 +18,7 @@ from typing import Any
 from modalrun import __version__
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
-from modalrun.plan.stack import StackDescription
+from modalrun.plan.stack import Component, StackDescription
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 FORMAT = "modalrun-deployment"
@@ -34,11 +34,9 @@ class DeploymentFile:
     """Hold a compiled deployment.
 
     Attributes:
-        deployment: The pipeline in modalrun's form.
-        snapshot: The pipeline in ZenML's form, as plain values.
+        deployment, snapshot: The pipeline in modalrun's form, and in ZenML's, as plain values.
         stack: The stack that it was compiled for.
-        zenml_version: The ZenML that compiled it.
-        python_version: The Python that compiled it, "3.11".
+        zenml_version, python_version: The versions that compiled it, "0.98.0" and "3.11".
         source_root: The folder that the pipeline was imported from, relative to the file.
         source_code: The code of the pipeline function.
     """
@@ -64,20 +62,18 @@ def write(path: Path, file: DeploymentFile) -> None:
         "snapshot": file.snapshot,
         "stack": asdict(file.stack),
         "labels": {
-            owner: dict(layer.labels)
+            owner: layer.labels
             for owner, layers in owners.items()
             for origin, layer in layers.items()
             if origin is not Origin.COMPONENT and layer.labels
         },
         # With the gathered packages, which need ZenML and the stack.
         "docker": {
-            "": dict(deployment.docker),
-            **{
-                step.name: dict(step.docker) for step in deployment.steps if step.docker is not None
-            },
+            "": deployment.docker,
+            **{step.name: step.docker for step in deployment.steps if step.docker is not None},
         },
-        "component": dict(deployment.layers.get(Origin.COMPONENT, SettingsLayer()).settings),
-        "notes": list(deployment.notes),
+        "component": deployment.layers.get(Origin.COMPONENT, SettingsLayer()).settings,
+        "notes": deployment.notes,
         "source_root": file.source_root,
         "source_code": file.source_code,
     }
@@ -115,7 +111,8 @@ def read(path: Path) -> DeploymentFile:
             for owner, of_owner in content["labels"].items()
         }
         deployment = read_snapshot(content["snapshot"], labels=labels)
-        component, docker = content["component"], content["docker"]
+        component, docker, stack = content["component"], content["docker"], content["stack"]
+        components = tuple(Component(**values) for values in stack["components"])
         component_labels = dict.fromkeys(component, "deployment file: component")
         component_layer = SettingsLayer(component, labels=component_labels)
         return DeploymentFile(
@@ -127,7 +124,7 @@ def read(path: Path) -> DeploymentFile:
                 steps=tuple(replace(s, docker=docker.get(s.name)) for s in deployment.steps),
             ),
             snapshot=content["snapshot"],
-            stack=StackDescription.from_json(content["stack"]),
+            stack=StackDescription(**{**stack, "components": components}),
             zenml_version=envelope["zenml"],
             python_version=envelope["python"],
             source_root=content["source_root"],

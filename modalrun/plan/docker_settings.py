@@ -28,40 +28,20 @@ from modalrun.spec.fields import ImageSetting
 
 _TRANSLATED = frozenset(
     {
-        GATHERED,
-        "parent_image",
-        "dockerfile",
-        "build_context_root",
-        "parent_image_build_config",
-        "build_config",
-        "skip_build",
-        "prevent_build_reuse",
-        "python_package_installer",
-        "python_package_installer_cache_mount",
-        "python_package_installer_args",
-        "disable_automatic_requirements_detection",
-        "replicate_local_python_environment",
-        "pyproject_path",
-        "pyproject_export_command",
-        "requirements",
-        "required_integrations",
-        "install_stack_requirements",
-        "local_project_install_command",
-        "apt_packages",
-        "environment",
-        "runtime_environment",
-        "user",
-        "dockerignore",
+        *("parent_image", "dockerfile", "build_context_root", "parent_image_build_config"),
+        *("build_config", "skip_build", "prevent_build_reuse", "user", "dockerignore"),
+        *("python_package_installer", "python_package_installer_cache_mount"),
+        *("python_package_installer_args", "disable_automatic_requirements_detection"),
+        *("replicate_local_python_environment", "pyproject_path", "pyproject_export_command"),
+        *(GATHERED, "requirements", "required_integrations", "install_stack_requirements"),
+        *("local_project_install_command", "apt_packages", "environment", "runtime_environment"),
     }
 )
 
 _ON_BY_DEFAULT = frozenset(
     {
-        "copy_files",
-        "copy_global_config",
-        "install_deployment_requirements",
-        "allow_including_files_in_images",
-        "allow_download_from_code_repository",
+        *("copy_files", "copy_global_config", "install_deployment_requirements"),
+        *("allow_including_files_in_images", "allow_download_from_code_repository"),
         "allow_download_from_artifact_store",
     }
 )
@@ -77,7 +57,7 @@ _NO_EFFECT = {
 """Settings that don't change the contents of the sandbox: noted, not refused."""
 
 _REFUSED = {
-    "build_options": "ZenML has dropped it; use 'parent_image_build_config' with a 'dockerfile'",
+    "build_options": "ZenML has dropped it; use 'parent_image_build_config' with a 'dockerfile'"
 }
 
 _HARMLESS_OPTIONS = frozenset({"pull", "rm", "forcerm", "labels", "cache_from", "cachefrom"})
@@ -93,20 +73,16 @@ def image_recipe(
     local: bool,
     image: ImageSetting | Mapping[str, Any] | None = None,
 ) -> tuple[ImageRecipe, list[str]]:
-    """Translate Docker settings into the recipe of one sandbox's image.
+    """Translate Docker settings into the recipe of one sandbox's image, and notes for the user.
 
     Args:
-        docker: The fields of `DockerSettings` that were set, as plain values; for a step in
-            `per_step` mode the pipeline's and the step's merged. The packages that ZenML gathered
-            for them (`modalrun.zenml_api.compiling.requirements.gather`) are under `GATHERED`.
+        docker: The fields of `DockerSettings` that were set, as plain values, and under `GATHERED`
+            the packages that ZenML gathered for them.
         python_version: Major and minor version, "3.11".
         engine_packages: The packages that modalrun needs in the image ("zenml==0.98.0", ...).
         source_root: The folder that relative paths in the settings are relative to.
-        local: Whether the run goes to the local Modal server, which builds no image.
+        local: Whether the run is for the local Modal server, which builds no image.
         image: The setting `image`; None for an image made from the Docker settings.
-
-    Returns:
-        The recipe, and notes for the user.
 
     Raises:
         UsageError: Settings can't be translated (on Modal), a file that they name is missing, or

@@ -17,11 +17,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Slim:
-    """Stand for Modal's slim Debian with Python.
-
-    Attributes:
-        python_version: "3.11".
-    """
+    """Stand for Modal's slim Debian with a version of Python, "3.11"."""
 
     python_version: str
 

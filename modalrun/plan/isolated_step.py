@@ -25,7 +25,6 @@ class IsolatedStep:
         step_run: The id of its record.
         run_id: The run it belongs to: that of the manifest, or of a child pipeline.
         attempt: The number of the attempt, from 1.
-        sandbox: The sandbox that it gets.
     """
 
     name: str
@@ -64,7 +63,7 @@ def plan_isolated_step(
         settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
         template: The planned step that this one is made from, if there is one.
         python: The interpreter inside a sandbox of the local Modal server.
-        source_root: The source tree.
+        source_root: Where files that settings name are looked for.
 
     Raises:
         UsageError: A setting is not supported, settings contradict one another, or the step needs
@@ -78,9 +77,7 @@ def plan_isolated_step(
             hint="Name the step in '@pipeline(dynamic=True, depends_on=[...])'.",
         )
     image_of = planned or manifest.plan.run_sandbox
-    own = SettingsLayer(
-        merged_orchestrator_settings(settings), dict(settings.get("resources") or {})
-    )
+    own = SettingsLayer(merged_orchestrator_settings(settings), settings.get("resources") or {})
     layers: Layers = {
         **{Origin[name]: SettingsLayer(**values) for name, values in manifest.layers.items()},
         Origin.CODE_PIPELINE: SettingsLayer({"mode": "per_step"}),

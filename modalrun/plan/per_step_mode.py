@@ -18,8 +18,8 @@ from modalrun.spec.precedence import Origin, Value
 _DRIVER = Resolved(
     Resources(cpu=resources.DRIVER_CORES, memory=resources.DRIVER_MEMORY_MIB),
     {
-        "cpu_count": Value.at(resources.DRIVER_CORES, Origin.DEFAULT, "driver"),
-        "memory": Value.at(f"{resources.DRIVER_MEMORY_MIB}MiB", Origin.DEFAULT, "driver"),
+        "cpu_count": Value(resources.DRIVER_CORES, Origin.DEFAULT, "driver"),
+        "memory": Value(f"{resources.DRIVER_MEMORY_MIB}MiB", Origin.DEFAULT, "driver"),
     },
 )
 

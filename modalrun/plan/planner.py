@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from modalrun.plan import catalog
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.docker_settings import image_recipe
-from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import Plan
 from modalrun.plan.per_step_mode import plan_per_step_mode
 from modalrun.plan.pipeline_mode import plan_pipeline_mode
@@ -35,28 +33,22 @@ def make_plan(
         deployment: The compiled pipeline, with the settings of the run spec and the command line.
         target: Where the sandboxes run.
         source_root: Where files that settings name (requirements) are looked for.
-        python: The interpreter inside the sandbox: "python", or a path on this machine for the
-            local Modal server.
-        python_version: "3.11"; that of the image.
+        python: The interpreter in the sandbox: "python", or a path for the local Modal server.
+        python_version: That of the image, "3.11".
         engine_packages: The packages that modalrun needs in the image.
 
     Raises:
         UsageError: A setting is not supported, or settings contradict one another.
     """
-
-    def build_recipe(docker: Mapping[str, Any], image: Any) -> tuple[ImageRecipe, list[str]]:
-        return image_recipe(
-            docker,
-            python_version=python_version,
-            engine_packages=engine_packages,
-            source_root=source_root,
-            local=target == "local",
-            image=image,
-        )
-
-    planner = SandboxPlanner(
-        deployment, python=python, build_recipe=build_recipe, local=target == "local"
+    local = target == "local"
+    build_recipe = partial(
+        image_recipe,
+        python_version=python_version,
+        engine_packages=engine_packages,
+        source_root=source_root,
+        local=local,
     )
+    planner = SandboxPlanner(deployment, python=python, build_recipe=build_recipe, local=local)
     defaults = {field.name: field.default for field in fields(RunSettings)}
     defaults["app_name"] = app_name(deployment.pipeline)
     origins = {n: resolve_or(n, default, planner.layers) for n, default in defaults.items()}

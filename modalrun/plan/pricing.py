@@ -18,16 +18,10 @@ HOUR = 3600
 
 @dataclass(frozen=True)
 class PriceTable:
-    """Hold the prices of a sandbox's parts, in USD.
+    """Hold prices in USD for a second: of a physical core, a GiB of memory, a GPU of each type.
 
-    Attributes:
-        as_of: The date of the prices.
-        source: Where they were read.
-        cpu: One physical core for a second.
-        memory: One GiB for a second.
-        gpus: One GPU of a type for a second.
-        regions: The factor on the whole bill for a region that is requested.
-        other_region: The factor for a region that is not in `regions`.
+    `regions` are factors on the whole bill for a region that is requested, `other_region` that of
+    one that is not listed.
     """
 
     as_of: str
@@ -71,11 +65,10 @@ LIST_PRICES = PriceTable(
 
 @dataclass(frozen=True)
 class SandboxCost:
-    """Hold the most that one sandbox can cost.
+    """Hold the most that one sandbox can cost, in USD; None if a GPU has no known price.
 
     Attributes:
-        per_hour: USD for an hour of the dearest GPU that it may get; None if the price of that GPU
-            type is not known.
+        per_hour: An hour with the dearest GPU that it may get.
         seconds: How long it can run at most, its retries included.
         ceiling: `per_hour` for all of these seconds.
     """
@@ -90,13 +83,11 @@ class Cost:
     """Hold the most that a run can cost.
 
     Attributes:
-        run: The run sandbox.
         steps: The steps' sandboxes, by step (`per_step` mode).
-        ceiling: All of them together; None if one has no known price.
+        ceiling: All sandboxes together, in USD; None if one has no known price.
         unpriced: GPU types without a price.
         has_limits: Whether every sandbox has limits on CPU and memory, so that the ceiling holds
             even for a run that uses more than it requests.
-        table: The prices.
     """
 
     run: SandboxCost
@@ -123,7 +114,7 @@ def cost(plan: RunPlan, table: PriceTable = LIST_PRICES) -> Cost:
         if step.sandbox is not None
     }
     resources = [sandbox.resources for sandbox in plan.sandboxes]
-    gpus = dict.fromkeys(gpu for asked in resources for gpu in asked.gpus)
+    gpus = [gpu for asked in resources for gpu in asked.gpus]
     unpriced = dict.fromkeys(split_gpu(gpu)[0] for gpu in gpus if gpu_name(gpu) not in table.gpus)
     total = _total(run, list(steps.values()), plan.settings.max_parallelism)
     return Cost(
@@ -170,10 +161,7 @@ def per_second(
 ) -> Decimal | None:
     """Return the price of a sandbox in USD per second; None if a GPU has no known price.
 
-    Args:
-        asked: Its resources. The dearest GPU counts, and limits instead of requests.
-        regions: Where it may run; the cheapest counts.
-        table: The prices.
+    The dearest GPU and the cheapest region count, and limits instead of requests.
     """
     cores = asked.cpu_limit or asked.cpu or MIN_CORES
     mib = asked.memory_limit or asked.memory or MIN_MEMORY_MIB

@@ -50,12 +50,7 @@ def resolve_path(name: str, source_root: Path) -> Path:
 
 
 def read_text(path: Path, kind: str, setting: str) -> str:
-    """Return the text of a file that a Docker setting names.
-
-    Args:
-        path: The file.
-        kind: What kind of file it is, for the message.
-        setting: The Docker setting that names it.
+    """Return the text of a file, described as a `kind`, that a Docker setting names.
 
     Raises:
         UsageError: It can't be read, or isn't text.
@@ -82,19 +77,14 @@ def logical_lines(text: str) -> tuple[str, ...]:
 
 
 def project(line: str) -> str | None:
-    """Return the normalised project name of a line, "Scikit_Learn[extra]>=1.4" -> "scikit-learn".
+    """Return a line's project name as PEP 503 writes it, "Scikit_Learn[x]>=1.4" -> "scikit-learn".
 
     Options and paths have none.
     """
     match = None if line.startswith("-") or _LOCAL.match(line) else _NAME.match(line)
     if match is None or match[2].startswith(("/", ":")):
         return None
-    return _normal(match[1])
-
-
-def _normal(name: str) -> str:
-    """Normalise a project's name (packaging.python.org, PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return re.sub(r"[-_.]+", "-", match[1]).lower()
 
 
 def local_path(line: str) -> str | None:
@@ -120,12 +110,9 @@ def has_hashes(lines: Iterable[str]) -> bool:
 
 
 def contradictions(lines: Iterable[str], pins: Iterable[str]) -> dict[str, str]:
-    """Return the requirement lines that exclude a pinned version, with the pin.
+    """Return the requirement lines that exclude a pinned version ("name==version"), with the pin.
 
-    Args:
-        lines: Requirement lines. URLs exclude nothing, nor do lines whose marker excludes this
-            platform or Python.
-        pins: Lines of the form "name==version"; others don't count.
+    URLs exclude nothing, nor do lines whose marker excludes this platform or Python.
     """
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -139,7 +126,7 @@ def contradictions(lines: Iterable[str], pins: Iterable[str]) -> dict[str, str]:
             requirement = Requirement(line.split(" --")[0])
         except InvalidRequirement:
             continue
-        if requirement.marker is not None and not requirement.marker.evaluate():
+        if requirement.marker and not requirement.marker.evaluate():
             continue
         name, _, version = pin.partition("==")
         if not requirement.specifier.contains(version.strip(), prereleases=True):

@@ -62,12 +62,7 @@ def of_pipeline(
     """Resolve the resources of the one sandbox that runs all steps.
 
     The pipeline's values count. A quantity that it leaves open takes the highest of the steps',
-    each quantity on its own.
-
-    Args:
-        pipeline: The settings of the pipeline, flat, and the component's defaults.
-        steps: The settings of each step itself, flat.
-        local: Whether the sandbox is the local Modal server's, for messages.
+    each quantity on its own. All layers are flat (`flatten`); the pipeline's include the component.
 
     Raises:
         UsageError: Steps need different GPU types, a count has no type, Modal doesn't give that
@@ -97,12 +92,6 @@ def of_step(name: str, pipeline: Layers, step: SettingsLayer, *, local: bool = F
     A step that has resources of its own but no `gpu_count`, or one of 0, is a CPU step. A GPU type
     written on the step requests a GPU. Everything that the step leaves open is the pipeline's.
 
-    Args:
-        name: The step's name, for messages.
-        pipeline: The settings of the pipeline, flat, and the component's defaults.
-        step: The settings of the step itself, flat.
-        local: Whether the sandbox is the local Modal server's, for messages.
-
     Raises:
         UsageError: A GPU count has no type, Modal doesn't give that many GPUs of a type, or a limit
             is below its request.
@@ -120,7 +109,7 @@ def of_step(name: str, pipeline: Layers, step: SettingsLayer, *, local: bool = F
     elif own_type is None and own_count is None and has_resources:
         if gpu is not None or (count is not None and count.value):
             notes.append("no GPU: it has resources of its own without a gpu_count")
-        gpu, count = None, Value.at(0, Origin.CODE_STEP, "resources of its own, no gpu_count")
+        gpu, count = None, Value(0, Origin.CODE_STEP, "resources of its own, no gpu_count")
     others = ("cpu_count", "memory", "cpu_limit", "memory_limit")
     values = {"gpu": gpu, "gpu_count": count, **{n: resolve(n, own, pipeline) for n in others}}
     return _resolve(values, f"step '{name}'", notes, local=local)
@@ -152,8 +141,14 @@ def _resolve(values: _Values, owner: str, notes: list[str], *, local: bool) -> R
         ("cpu_limit", asked.cpu_limit, "cpu_count", cores or MIN_CORES),
         ("memory_limit", asked.memory_limit, "memory", mib or MIN_MEMORY_MIB),
     ):
-        if most is not None and most < least:
-            raise _limit_error(owner, limit, values[limit], values[name], least)
+        set_to, request = values[limit], values[name]
+        if set_to is not None and most is not None and most < least:
+            asked_by = request or Value(f"{least:g}", Origin.DEFAULT, "Modal's minimum")
+            raise UsageError(
+                f"{owner}: {limit} {set_to.value} ({set_to.source}) is below what is requested,"
+                f" {asked_by.value} ({asked_by.source}).",
+                hint=f"Raise '{limit}', or lower the request.",
+            )
     origins = {name: value for name, value in values.items() if value is not None}
     return Resolved(asked, origins, tuple(notes))
 
@@ -178,7 +173,7 @@ def _gpus(gpu: Value | None, count: Value | None, owner: str, *, local: bool) ->
     for text in _listed(gpu.value):
         name, inside = split_gpu(text)
         number = count.value if count is not None else inside or 1
-        most = catalog.most_gpus(name)
+        most = catalog.GPUS_PER_SANDBOX.get(catalog.gpu_name(name))
         if most is not None and number > most:
             raise UsageError(
                 f"{owner} asks for {number} GPUs of type {name}; Modal gives one sandbox at most"
@@ -197,19 +192,6 @@ def _type_hint(owner: str, *, local: bool) -> str:
     return (
         f"Write the type, such as 'gpu: T4', under '{step}settings: orchestrator:', or, to run"
         f" without a GPU, 'gpu_count: 0' under '{step}settings: resources:'.{same}"
-    )
-
-
-def _limit_error(
-    owner: str, name: str, limit: Value | None, request: Value | None, least: float
-) -> UsageError:
-    assert limit is not None
-    source = request.source if request else "Modal's minimum"
-    shown = request.value if request else f"{least:g}"
-    return UsageError(
-        f"{owner}: {name} {limit.value} ({limit.source}) is below what is requested,"
-        f" {shown} ({source}).",
-        hint=f"Raise '{name}', or lower the request.",
     )
 
 

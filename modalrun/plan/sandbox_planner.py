@@ -14,15 +14,14 @@ from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
 from modalrun.spec.fields import MAX_TIMEOUT_SECONDS
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve_or
 
-BuildRecipe = Callable[[Mapping[str, Any], Any], tuple[ImageRecipe, list[str]]]
-"""Docker settings and the setting `image` -> a recipe, and notes for the user."""
+BuildRecipe = Callable[..., tuple[ImageRecipe, list[str]]]
+"""`docker_settings.image_recipe`, bound to all but the Docker settings and `image`."""
 
 
 class SandboxPlanner:
     """Make the sandbox specs of one plan, and collect origins and notes.
 
     Attributes:
-        deployment: The compiled pipeline.
         layers: The settings of the pipeline, flat, and the component's defaults.
         local: Whether the run is for the local Modal server.
         images: The recipes of all images so far, by key.
@@ -47,7 +46,7 @@ class SandboxPlanner:
         self._step_notes: dict[str, list[str]] = {}
 
     def step_layer(self, step: CompiledStep) -> SettingsLayer:
-        """Return the settings of a step itself, as if they were written in one place."""
+        """Return the settings of a step itself, merged into one layer."""
         return flatten(_without_component(self.deployment.layers), step.layers)
 
     def sandbox(
@@ -64,11 +63,11 @@ class SandboxPlanner:
 
         Args:
             name: The step's name, or `RUN_SANDBOX`.
-            module: The module that runs in it, under the supervisor.
+            module: The module that runs in it, with `arguments`, under the supervisor.
             arguments: The module's arguments.
             resolved: Its resources.
             docker: The Docker settings of its image.
-            layers: Its settings, by place.
+            layers: Its settings.
             longest: The bound on its timeout, in seconds.
         """
         values = {
@@ -120,7 +119,7 @@ class SandboxPlanner:
         for made, key in self._made:
             if made == (docker, image):
                 return key
-        recipe, notes = self._build_recipe(docker, image)
+        recipe, notes = self._build_recipe(docker, image=image)
         self.note(*notes)
         keys = {known: key for key, known in self.images.items()}
         key = keys.get(recipe, f"image-{len(keys)}")

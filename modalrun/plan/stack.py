@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from modalrun.errors import UsageError
@@ -17,8 +16,6 @@ class Component:
 
     Attributes:
         kind: ZenML's type of it: "artifact_store", "orchestrator", ...
-        name: Its name.
-        flavor: Its flavor.
         is_local: Whether it depends on this machine.
         local_path: The folder on this machine that it keeps its state in, if it does.
     """
@@ -35,8 +32,6 @@ class StackDescription:
     """Describe a stack and the ZenML server that it belongs to.
 
     Attributes:
-        id: The stack's id.
-        name: Its name.
         components: Its components except the orchestrator, which modalrun replaces.
         server: The URL of the ZenML server; None for a database on this machine.
     """
@@ -45,16 +40,6 @@ class StackDescription:
     name: str
     components: tuple[Component, ...] = ()
     server: str | None = None
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> StackDescription:
-        """Read a description from the plain values of `dataclasses.asdict`.
-
-        Raises:
-            KeyError, TypeError: They are others.
-        """
-        components = tuple(Component(**one) for one in values["components"])
-        return cls(values["id"], values["name"], components, values["server"])
 
 
 def problems_on_modal(stack: StackDescription) -> list[str]:

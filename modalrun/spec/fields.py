@@ -210,20 +210,10 @@ FIELD_NAMES = frozenset(SettingFields.model_fields)
 QUANTITIES = ("cpu_count", "memory", "gpu_count")
 RESOURCE_KEYS = frozenset(
     {
-        *QUANTITIES,
-        "gpu_class",
-        "resources",
-        "pool_resources",
-        "pool_resource_demands",
-        "preemptible",
-        "reclaim_tolerance",
-        "allocation_wait_timeout_seconds",
-        "initialization_lease_seconds",
-        "min_replicas",
-        "max_replicas",
-        "autoscaling_metric",
-        "autoscaling_target",
-        "max_concurrency",
+        *(*QUANTITIES, "gpu_class", "resources", "pool_resources", "pool_resource_demands"),
+        *("preemptible", "reclaim_tolerance", "allocation_wait_timeout_seconds"),
+        *("initialization_lease_seconds", "min_replicas", "max_replicas", "max_concurrency"),
+        *("autoscaling_metric", "autoscaling_target"),
     }
 )
 """The keys of `zenml.config.resource_settings.ResourceSettings`, 0.98.0."""

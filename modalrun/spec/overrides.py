@@ -39,11 +39,13 @@ class CommandLineSource(YamlSource):
 
     flags: Mapping[KeyPath, str]
 
+    def flag(self, path: KeyPath) -> str | None:
+        """Return the flag that set a key, or a key above or below it; None if none did."""
+        return next((flag for at, flag in self.flags.items() if _overlap(at, path)), None)
+
     def where(self, key_path: Iterable[str | int]) -> str:
-        """Return the flag that set a key, or a key above or below it."""
-        parts = tuple(key_path)
-        known = [p for p in self.flags if p[: len(parts)] == parts or parts[: len(p)] == p]
-        return self.flags[known[0]] if known else "the command line"
+        """Return the flag of a key, for messages."""
+        return self.flag(tuple(key_path)) or "the command line"
 
 
 def set_option(text: str) -> Override:
@@ -92,8 +94,7 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
     flags: dict[KeyPath, str] = {}
     for override in overrides:
         for path, flag in flags.items():
-            shorter = min(len(path), len(override.path))
-            if path[:shorter] == override.path[:shorter]:
+            if _overlap(path, override.path):
                 raise UsageError(
                     f"{flag} and {override.flag} both set '{'.'.join(override.path)}'.",
                     hint="Keep one of them.",
@@ -108,14 +109,16 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two nested mappings; `above` overrides what is not a mapping in both."""
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            result[key] = merged(old, value)
-        else:
-            result[key] = value
+    result = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            result[key] = merged(below[key], above[key])
     return result
+
+
+def _overlap(one: KeyPath, other: KeyPath) -> bool:
+    """Whether one key is the other, or inside it."""
+    return all(a == b for a, b in zip(one, other, strict=False))
 
 
 def _yaml(text: str, what: str) -> Any:

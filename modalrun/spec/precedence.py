@@ -79,11 +79,6 @@ class Value:
     origin: Origin
     source: str
 
-    @classmethod
-    def at(cls, value: Any, origin: Origin, source: str | None = None) -> Value:
-        """Make a value whose source is its origin's label, unless another is given."""
-        return cls(value, origin, source or origin.label)
-
 
 MERGED_FIELDS = frozenset({"volumes"})
 """Fields that hold entries by name: entries of all layers are merged, the strongest wins."""
@@ -113,7 +108,7 @@ def resolve(name: str, *layers: Layers) -> Value | None:
 
 def resolve_or(name: str, default: Any, layers: Layers) -> Value:
     """Return a field's value, or its default with the origin `DEFAULT`."""
-    return resolve(name, layers) or Value.at(default, Origin.DEFAULT)
+    return resolve(name, layers) or Value(default, Origin.DEFAULT, Origin.DEFAULT.label)
 
 
 def flatten(pipeline: Layers, step: Layers | None = None) -> SettingsLayer:

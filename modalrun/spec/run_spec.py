@@ -65,14 +65,8 @@ class RunSpec:
     ) -> UsageError:
         """Make an error that names the line of a key, or the flag that set it."""
         path = tuple(key_path)
-        from_flag = any(p[: len(path)] == path or path[: len(p)] == p for p in self.flags)
-        source = self.command_line if from_flag else self.source
-        return UsageError(f"{source.where(path)}: {problem}", hint=hint)
-
-    @property
-    def flags(self) -> Mapping[tuple[str | int, ...], str]:
-        """The flags of the command line, by the key that they set."""
-        return self.command_line.flags
+        where = self.command_line.flag(path) or self.source.where(path)
+        return UsageError(f"{where}: {problem}", hint=hint)
 
     def check_steps(self, known: Iterable[str], pipeline: str) -> None:
         """Check that every step named in the spec exists.

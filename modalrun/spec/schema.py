@@ -153,21 +153,9 @@ COMPILED_KEYS = frozenset({"settings", "steps", "run_name", "enable_cache"})
 GENERAL_SETTINGS = frozenset({"resources", "docker", "deployment"})
 COMPONENTS = frozenset(
     {
-        "orchestrator",
-        "artifact_store",
-        "container_registry",
-        "step_operator",
-        "experiment_tracker",
-        "sandbox",
-        "image_builder",
-        "deployer",
-        "model_deployer",
-        "model_registry",
-        "feature_store",
-        "data_validator",
-        "alerter",
-        "annotator",
-        "log_store",
+        *("orchestrator", "artifact_store", "container_registry", "step_operator", "sandbox"),
+        *("experiment_tracker", "image_builder", "deployer", "model_deployer", "model_registry"),
+        *("feature_store", "data_validator", "alerter", "annotator", "log_store"),
     }
 )
 """Kinds of stack components; a settings key is 'kind', 'kind.flavor' or 'kind:name'."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import World
+    from tests.world import World
 
 pytestmark = pytest.mark.e2e
 

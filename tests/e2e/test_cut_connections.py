@@ -14,7 +14,7 @@ from tests.e2e.test_per_step import boxes, most_at_once
 from tests.localmodal.proxy import CuttingProxy
 
 if TYPE_CHECKING:
-    from tests.conftest import World
+    from tests.world import World
 
 pytestmark = pytest.mark.e2e
 

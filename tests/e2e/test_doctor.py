@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Result, World
+    from tests.world import Result, World
 
 pytestmark = pytest.mark.e2e
 

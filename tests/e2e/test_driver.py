@@ -16,11 +16,11 @@ import pytest
 
 from modalrun.run import events
 from modalrun.run.events import MARK, StepEvent
-from tests.conftest import FINISHED
 from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate, waiting
+from tests.world import FINISHED
 
 if TYPE_CHECKING:
-    from tests.conftest import Result, World
+    from tests.world import Result, World
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.test_flavor import COMMANDS, REGISTER, commands, script
 
 if TYPE_CHECKING:
-    from tests.conftest import World
+    from tests.world import World
 
 pytestmark = pytest.mark.e2e
 

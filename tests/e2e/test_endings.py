@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, Gate, Result, World
+    from tests.world import Command, Gate, Result, World
 
 pytestmark = pytest.mark.e2e
 

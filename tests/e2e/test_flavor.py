@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, World
+    from tests.world import Command, World
 
 pytestmark = pytest.mark.e2e
 

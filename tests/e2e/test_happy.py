@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Result, Run, World
+    from tests.world import Result, Run, World
 
 pytestmark = pytest.mark.e2e
 

@@ -14,7 +14,7 @@ import pytest
 from modalrun.localmodal import launcher
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, Result, World
+    from tests.world import Command, Result, World
 
 pytestmark = pytest.mark.e2e
 

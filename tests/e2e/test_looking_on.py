@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, Result, World
+    from tests.world import Command, Result, World
 
 pytestmark = pytest.mark.e2e
 

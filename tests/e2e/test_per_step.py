@@ -14,7 +14,7 @@ import pytest
 from modalrun.run.metadata import PREFIX
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, Gate, World
+    from tests.world import Command, Gate, World
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, Gate, World
+    from tests.world import Command, Gate, World
 
 pytestmark = pytest.mark.e2e
 

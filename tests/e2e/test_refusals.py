@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Result, World
+    from tests.world import Result, World
 
 pytestmark = pytest.mark.e2e
 
@@ -91,7 +91,7 @@ def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], sai
 
     assert done.exit_code == 2, done.stderr
     assert said in done.stderr
-    assert "fault of modalrun" not in done.stderr
+    assert "error in modalrun" not in done.stderr
     assert world.runs() == []
 
 
@@ -127,7 +127,7 @@ def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], sai
                 (
                     "pipeline: refused.hasty\n",
                     None,
-                    r"'hasty' in code: .*timeout' has.* whole",
+                    r"'hasty' in code: .*timeout' must be a whole",
                 ),
                 (
                     "pipeline: refused.training\nsettings:\n  resources:\n    memory: 16Gi\n",

@@ -10,7 +10,7 @@ import pytest
 from tests.folders import files_with
 
 if TYPE_CHECKING:
-    from tests.conftest import World
+    from tests.world import World
 
 pytestmark = pytest.mark.e2e
 

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.test_endings import pids, waiting_spec
 
 if TYPE_CHECKING:
-    from tests.conftest import Command, World
+    from tests.world import Command, World
 
 pytestmark = pytest.mark.e2e
 

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Command, Run, World
+    from tests.world import Command, Run, World
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import copy_zenml
+from tests.world import copy_zenml
 
 pytest.importorskip("sklearn")
 

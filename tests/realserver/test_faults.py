@@ -11,7 +11,7 @@ from servers.workspace import Workspace, accepts, login
 from servers.zenml_server import ZenMLServer
 
 if TYPE_CHECKING:
-    from tests.conftest import World
+    from tests.world import World
 
 from tests.realserver.test_runs import PER_STEP, waiting
 

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.test_flavor import commands, script
 
 if TYPE_CHECKING:
-    from tests.conftest import World
+    from tests.world import World
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ import pytest
 from servers.workspace import secret_of
 
 if TYPE_CHECKING:
-    from tests.conftest import Result, World
+    from tests.world import Result, World
 
 pytestmark = pytest.mark.e2e
 

@@ -1,19 +1,16 @@
-"""The parent process of one sandbox's command; it sees to it that nothing survives the sandbox.
+"""Run one sandbox's command as its parent process, and kill every process that it leaves.
 
 `python -I -S keeper.py SOCKET STATE` is the nursery: for each message on the socket, which carries
-the file descriptors of a sandbox, it forks a keeper. To start Python anew would take twenty times
-as long. The nursery ends with its socket, a keeper when its own control socket does. (STATE is the
-state folder, for the eyes of `ps` alone.)
+the file descriptors of a sandbox, it forks a keeper. That is twenty times as fast as a new Python.
+The nursery ends with its socket, a keeper with its control socket. `ps` shows STATE, the state
+folder.
 
-The control socket carries, to the keeper: the length of the command (8 digits), the command, and
-later `k` to kill. The socket's end means that the server has died, and is a kill too. From the
-keeper: `started PID`, then `exit CODE KILLED` when the command and every process that descends from
-it are gone.
+The keeper reads from the control socket: the length of the command (8 digits), the command, and
+later `k` to kill. The end of the socket means that the server has died, and also kills. The keeper
+writes `started PID`, then `exit CODE KILLED` when the command and all its descendants have ended.
 
-On Linux the keeper is a child subreaper, so orphans of the command, also those that called setsid,
-become its children and are found. Elsewhere only the process group is killed.
-
-Only the standard library is used, and as little of it as will do: every sandbox has it in memory.
+On Linux the keeper is a child subreaper and so finds orphans, even after setsid. Elsewhere it kills
+the process group only. Every sandbox has this module in memory, so it imports very little.
 """
 
 # ruff: noqa: PTH208, PTH123, SIM105 - pathlib and contextlib would make it larger.
@@ -37,7 +34,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def pack(argv: list[str], env: dict[str, str], cwd: str, open_files: int) -> bytes:
-    """The command as the keeper reads it: fields between NULs. ValueError for a NUL in one."""
+    """Encode a command for the keeper, with NULs between fields. ValueError for a NUL in one."""
     fields = [cwd, str(open_files), str(len(argv)), *argv]
     fields += [f"{key}={value}" for key, value in env.items()]
     if any("\0" in field for field in fields):
@@ -57,16 +54,16 @@ def _read_exactly(descriptor: int, size: int) -> bytes:
 
 
 def execute(argv: list[str], env: dict[str, str]) -> None:
-    """Turn into the command. Raises OSError."""
+    """Replace this process by the command. Raises OSError."""
     os.execvpe(argv[0], argv, env)
 
 
 Run = Callable[[list[str], dict[str, str]], None]
-"""How a process whose surroundings are those of a command turns into it; it does not return."""
+"""Turns the prepared process into the command and does not return."""
 
 
 def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int, run: Run) -> None:
-    """In the forked child: turn into the command, or say on stderr why not."""
+    """Turn the forked child into the command, or print the reason of a failure."""
     cwd, open_files, count, *rest = [os.fsdecode(field) for field in body.split(b"\0")]
     argv, env = rest[: int(count)], dict(pair.split("=", 1) for pair in rest[int(count) :])
     os.setsid()
@@ -79,7 +76,7 @@ def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int,
         if os.getppid() != keeper:
             os._exit(137)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # Python itself ignores some, which the command would inherit.
+        # The command would inherit the signals that Python ignores.
         if signal.getsignal(number) is not signal.SIG_DFL:
             signal.signal(number, signal.SIG_DFL)
     os.umask(0o022)
@@ -101,7 +98,7 @@ def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int,
 
 
 def _descendants() -> set[int]:
-    """Every process below this one, from /proc."""
+    """Find every process below this one in /proc."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -128,6 +125,8 @@ def _kill(pid: int, *, group: bool = False) -> None:
 
 
 class Keeper:
+    """The keeper of one command. `code` is the command's exit code."""
+
     def __init__(self, control: int, main: int) -> None:
         self.control = control
         self.main = main
@@ -141,7 +140,7 @@ class Keeper:
                 self.code = 128 - self.code
 
     def _reap(self) -> bool:
-        """Take note of the ended children; tells whether any child is left."""
+        """Reap ended children; return whether any child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -152,7 +151,7 @@ class Keeper:
             self._note(pid, status)
 
     def watch(self, wakeup: int) -> None:
-        """Wait until the command has ended, or has to."""
+        """Wait until the command has ended or must be killed."""
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         poll.register(wakeup, select.POLLIN)
@@ -165,11 +164,11 @@ class Keeper:
                     if signal.SIGTERM in os.read(wakeup, 512):
                         self.killed = True
                 else:
-                    # Whatever it says: `k`, or nothing because the server is gone.
+                    # Either `k`, or the end of the socket.
                     self.killed = True
 
     def clean(self) -> None:
-        """Kill until no process is left that descends from the command."""
+        """Kill until no descendant of the command is left."""
         if self.code is None or sys.platform != "linux":
             _kill(self.main, group=True)
         while self._reap():
@@ -181,7 +180,7 @@ class Keeper:
                 left = {self.main}
                 _kill(self.main, group=True)
             if left:
-                # One of those just killed will end, so this returns; then look again.
+                # One of them ends, so this returns; then look for more.
                 try:
                     self._note(*os.waitpid(-1, 0))
                 except ChildProcessError:
@@ -191,7 +190,7 @@ class Keeper:
 
 
 def keep(descriptors: list[int], run: Run) -> None:
-    """Be the keeper of one command, from its start to its end."""
+    """Keep one command from its start to its end."""
     control, *stdio = descriptors
     stdin, stdout, stderr = stdio
     os.setsid()
@@ -227,7 +226,7 @@ def keep(descriptors: list[int], run: Run) -> None:
 def nurse(nursery: socket.socket, run: Run = execute) -> None:
     """Fork a keeper for each message, until the server closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Nobody has to wait for a keeper that has ended.
+    # The kernel reaps ended keepers.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         message, descriptors, _, _ = socket.recv_fds(nursery, 1, 4)
@@ -238,10 +237,10 @@ def nurse(nursery: socket.socket, run: Run = execute) -> None:
                 nursery.close()
                 keep(descriptors, run)
             except (OSError, EOFError):
-                # The server is gone: there is nobody to tell.
+                # The server is gone.
                 pass
             finally:
-                # No interpreter shutdown: the server waits for the end of this process.
+                # Skip the interpreter's shutdown: the server waits for this process.
                 os._exit(0)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The server's end of one keeper: starts it, reads the command's output, learns how it ended."""
+"""Start a sandbox's command through a keeper, read its output and receive its exit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STDIN_LIMIT = 1024 * 1024
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. `open_files` is the soft limit of file descriptors, 0 to leave it."""
+    """A command to run. `open_files` is the soft limit of file descriptors; 0 keeps it."""
 
     argv: list[str]
     env: dict[str, str]
@@ -32,23 +32,23 @@ class Command:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a command ended. `code` is None when its keeper died without a word."""
+    """The end of a command. `code` is None if its keeper was killed."""
 
     code: int | None
     killed: bool
 
 
 class Process(Protocol):
-    """What a nursery's process can be asked; as `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that a nursery uses."""
 
     def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """Return the exit code; None while it runs."""
 
     def wait(self) -> int:
         """Wait for its end."""
 
     def kill(self) -> None:
-        """SIGKILL; nothing if it has ended."""
+        """Send SIGKILL unless it has ended."""
 
 
 class Nursery:
@@ -60,7 +60,7 @@ class Nursery:
         self._process: Process | None = None
 
     def start(self) -> None:
-        """Start it; it is ready some 30 ms later, and until then requests wait."""
+        """Start it. Requests wait until it is ready, some 30 ms later."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -78,7 +78,7 @@ class Nursery:
         self._socket = ours
 
     def fork(self, descriptors: tuple[int, int, int, int]) -> None:
-        """Have a keeper forked. If the nursery was killed, there is a new one. Raises OSError."""
+        """Fork a keeper; restart the nursery first if it was killed. Raises OSError."""
         if self._socket is None or self._process is None or self._process.poll() is not None:
             self.close()
             self.start()
@@ -86,7 +86,7 @@ class Nursery:
         socket.send_fds(self._socket, [b"f"], descriptors)
 
     def close(self) -> None:
-        """End it; keepers live on."""
+        """End it; its keepers continue."""
         if self._socket is not None and self._process is not None:
             self._socket.close()
             self._process.wait()
@@ -94,10 +94,10 @@ class Nursery:
 
 
 class SandboxProcess:
-    """A command, its keeper and its pipes.
+    """A command with its keeper and pipes.
 
-    `on_output(descriptor, data)` gets what the command writes, in the order of arrival; an OSError
-    that it raises (a full disk) kills the command and becomes `error`.
+    `on_output(descriptor, data)` receives the output in order of arrival; if it raises OSError (a
+    full disk), the command is killed and `error` is set.
     """
 
     def __init__(self, on_output: Callable[[int, bytes], None]) -> None:
@@ -110,17 +110,14 @@ class SandboxProcess:
         self._stdin_drained = asyncio.Event()
         self._stdin_drained.set()
         self._stdin_eof = False
-        self._heard = b""
+        self._received = b""
         self._exit = Exit(code=None, killed=False)
         self.pid: int | None = None
         self.error: OSError | None = None
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
     def start(self, nursery: Nursery, command: Command) -> None:
-        """Start the keeper, and through it the command.
-
-        Raises OSError where the machine has no more processes or file descriptors.
-        """
+        """Start the keeper and the command. Raises OSError."""
         with contextlib.ExitStack() as inherited:
             ours, theirs = socket.socketpair()
             inherited.callback(theirs.close)
@@ -136,22 +133,23 @@ class SandboxProcess:
             nursery.fork((theirs.fileno(), stdin_read, writers[0], writers[1]))
         ours.sendall(keeper.pack(command.argv, command.env, str(command.cwd), command.open_files))
         ours.setblocking(False)
-        self._loop.add_reader(ours, self._hear)
+        self._loop.add_reader(ours, self._receive)
         for number, reader in self._pipes.items():
             os.set_blocking(reader, False)
             self._loop.add_reader(reader, self._read, number)
         os.set_blocking(self._stdin, False)
 
     def kill(self) -> None:
-        """Have the keeper kill the command and all that descends from it. Returns at once."""
+        """Ask the keeper to kill the command and its descendants; do not wait."""
         if self._control is not None:
             with contextlib.suppress(OSError):
                 self._control.send(b"k")
 
     async def write_stdin(self, data: bytes, *, eof: bool = False) -> None:
-        """Give the command input; waits while it has more than a megabyte unread.
+        """Send input to the command; wait while more than a megabyte is unread.
 
-        Raises BrokenPipeError when the input was closed or the command has ended.
+        Raises:
+            BrokenPipeError: The input was closed or the command has ended.
         """
         if self._stdin is None or self._stdin_eof:
             raise BrokenPipeError("the input of this sandbox is closed")
@@ -183,7 +181,7 @@ class SandboxProcess:
             self._stdin = None
 
     def _read(self, number: int) -> bool:
-        """Read once, so that a talkative sandbox takes turns; tells whether there was anything."""
+        """Read once, so that sandboxes take turns; return whether there was data."""
         try:
             data = os.read(self._pipes[number], _READ_SIZE)
         except BlockingIOError:
@@ -208,7 +206,7 @@ class SandboxProcess:
             self._loop.remove_reader(reader)
             os.close(reader)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         assert self._control is not None
         try:
             data = self._control.recv(4096)
@@ -216,25 +214,25 @@ class SandboxProcess:
             return
         except OSError:
             data = b""
-        self._heard += data
-        *lines, self._heard = self._heard.split(b"\n")
+        self._received += data
+        *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            word, *numbers = line.split()
-            if word == b"started":
+            event, *numbers = line.split()
+            if event == b"started":
                 self.pid = int(numbers[0])
-            elif word == b"exit":
+            elif event == b"exit":
                 self._exit = Exit(code=int(numbers[0]), killed=numbers[1] == b"1")
         if not data:
             self._finish()
 
     def _finish(self) -> None:
-        """The keeper is gone: take what is left in the pipes, then let go of everything."""
+        """Read the rest of the output and close everything after the keeper's end."""
         assert self._control is not None
         self._loop.remove_reader(self._control)
         self._control.close()
         self._control = None
         if self._exit.code is None and self.pid is not None:
-            # Somebody killed the keeper. Its command died with it; the rest of the group may live.
+            # The keeper was killed. Its command died with it, but its group may live.
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, 9)
         for number in (STDOUT, STDERR):

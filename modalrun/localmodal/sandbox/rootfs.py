@@ -1,8 +1,8 @@
-"""The folder and the environment of a sandbox.
+"""Create the folder and the environment of a sandbox.
 
-`<sandbox>/root` stands for the `/` of the image. Files that were added under `/app` are at
-`<root>/app`, a working directory `/app` is `<root>/app`, and an argument of the command that names
-such a path is changed to the real one. There is no chroot: the rest of the machine is visible.
+`<sandbox>/root` stands for the image's `/`: a file or working directory `/app` is at `<root>/app`,
+and a command argument that names such a path is replaced by the real one. There is no chroot, so
+the rest of the machine is visible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 ROOT_VARIABLE = "MODALRUN_LOCAL_ROOT"
-# A sandbox may name the Python (its `sys.prefix`) that it wants instead of the server's.
+# The `sys.prefix` of a Python that a sandbox uses instead of the server's.
 PYTHON_VARIABLE = "MODALRUN_LOCAL_PYTHON"
 
 _PASSED_ON = (
@@ -41,7 +41,7 @@ _PASSED_ON = (
 
 @dataclass(frozen=True)
 class File:
-    """A file for the sandbox. `path` is absolute in there, `mode` 0 stands for the default."""
+    """A file for a sandbox. `path` is absolute there; `mode` 0 means the default."""
 
     path: str
     content: Path
@@ -50,7 +50,7 @@ class File:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a sandbox takes from its image: `ENV`, `WORKDIR`, `CMD`, and files copied in."""
+    """The parts of an image that a sandbox uses: `ENV`, `WORKDIR`, `CMD` and `COPY`."""
 
     env: list[tuple[str, str]] = field(default_factory=list)
     workdir: str = ""
@@ -59,7 +59,7 @@ class Recipe:
 
 
 def inside(root: Path, path: str) -> Path:
-    """The real place of an absolute path of the sandbox; raises ValueError if it would leave it."""
+    """Map a sandbox's absolute path to the real one. ValueError if it leaves the sandbox."""
     parts = [part for part in PurePosixPath("/", path).parts[1:] if part != "."]
     if ".." in parts:
         raise ValueError(f"'{path}' leaves the sandbox")
@@ -67,7 +67,7 @@ def inside(root: Path, path: str) -> Path:
 
 
 def build(root: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
-    """Make the root folder with its files and volumes. Blocking; raises OSError, ValueError."""
+    """Create the root folder with files and volumes. Blocking. Raises OSError, ValueError."""
     for folder in ("root", "tmp"):
         (root / folder).mkdir(parents=True, mode=0o700)
     made: set[Path] = set()
@@ -90,8 +90,7 @@ def build(root: Path, files: Iterable[File], volumes: Mapping[str, Path], workdi
 
 
 def remove(folder: Path) -> None:
-    """Delete a sandbox's folder, also what the sandbox has made read-only. Blocking."""
-
+    """Delete a sandbox's folder, including read-only parts. Blocking."""
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         for parent, names, _ in os.walk(folder):
@@ -102,7 +101,7 @@ def remove(folder: Path) -> None:
 
 
 def arguments(argv: list[str], root: Path) -> list[str]:
-    """The command with absolute paths that exist in the sandbox's root made real."""
+    """Replace arguments that are paths in the sandbox's root by the real paths."""
     changed = []
     for argument in argv:
         real = argument
@@ -119,13 +118,13 @@ def arguments(argv: list[str], root: Path) -> list[str]:
 def environment(
     root: Path, recipe: Recipe, variables: Mapping[str, str], sandbox: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment of a sandbox's command: nothing of the server's but what Python needs.
+    """Build the environment of a sandbox's command, with little of the server's own.
 
     Args:
         root: The sandbox's root folder.
-        recipe: Of the image; its variables may refer to earlier ones.
-        variables: Of the sandbox's secrets and `env`; these win.
-        sandbox: The MODAL_ variables that tell a sandbox who it is; these always hold.
+        recipe: The image's recipe; its variables may refer to earlier ones.
+        variables: The variables of secrets and `env`; they override those of the image.
+        sandbox: The MODAL_ variables that identify the sandbox; they override all others.
     """
     prefix = variables.get(PYTHON_VARIABLE) or sys.prefix
     programs = str(Path(prefix) / "bin")
@@ -144,7 +143,7 @@ def environment(
     for name, value in recipe.env:
         env[name] = string.Template(value).safe_substitute(env)
     if env["PATH"].split(os.pathsep)[0] != programs:
-        # The image's PATH names folders of the image; Python is the host's all the same.
+        # The image set PATH, but Python is the host's.
         env["PATH"] = os.pathsep.join([programs, env["PATH"]])
     env.update(variables)
     env.update(sandbox)
@@ -153,15 +152,15 @@ def environment(
 
 
 def read_recipe(commands: Iterable[str]) -> Recipe:
-    """The lines of a Dockerfile that matter here: ENV, WORKDIR, COPY from the context, CMD."""
+    """Read the lines of a Dockerfile that sandboxes use: ENV, WORKDIR, COPY, CMD."""
     env: list[tuple[str, str]] = []
     copies: list[tuple[str, str]] = []
     workdir = ""
     command: list[str] = []
     for line in commands:
-        word, _, rest = line.strip().partition(" ")
+        instruction, _, rest = line.strip().partition(" ")
         rest = rest.strip()
-        match word.upper():
+        match instruction.upper():
             case "ENV":
                 env += _assignments(rest)
             case "WORKDIR":

@@ -1,4 +1,4 @@
-"""The life of a sandbox: created, running, finished; and what is remembered of it."""
+"""Create, run and finish sandboxes, and record them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grpclib.const import Status
-from modal_proto import api_pb2
+from grpclib.exceptions import GRPCError
+from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.process import Command, Exit, Nursery, SandboxProcess
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
-from modalrun.localmodal.server.rpc import RpcError, not_found
+from modalrun.localmodal.server.rpc import not_found
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 KEEP_ROOTS_VARIABLE = "MODALRUN_LOCAL_KEEP_ROOTS"
 
-_Result = api_pb2.GenericResult
+_Result = api.GenericResult
 SUCCESS = _Result.GENERIC_STATUS_SUCCESS
 FAILURE = _Result.GENERIC_STATUS_FAILURE
 TERMINATED = _Result.GENERIC_STATUS_TERMINATED
@@ -43,12 +44,10 @@ _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run in a sandbox. It holds the values of secrets, so it is never written down."""
+class Launch:
+    """The files and variables of a sandbox. They include secrets, so they are never stored."""
 
-    argv: list[str]
     recipe: rootfs.Recipe
-    workdir: str
     files: list[rootfs.File] = field(default_factory=list)
     volumes: Mapping[str, Path] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -86,7 +85,7 @@ class Sandboxes:
         """
         Args:
             boot_delay: Seconds to wait before a process is started.
-            on_change: Called when a sandbox was created or has finished.
+            on_change: Called when a sandbox is created or finishes.
         """
         self._state = state
         self._store = store
@@ -101,16 +100,16 @@ class Sandboxes:
         self._closed = False
         self.open_files = 0
 
-    def create(self, record: SandboxRecord, plan: Plan) -> None:
-        """Record a sandbox and start it. Raises RpcError when its name is taken in its app."""
+    def create(self, record: SandboxRecord, launch: Launch) -> None:
+        """Record and start a sandbox. Raises GRPCError if its name is taken in its app."""
         if self._closed:
-            raise RpcError(Status.UNAVAILABLE, "The local Modal server is ending")
+            raise GRPCError(Status.UNAVAILABLE, "The local Modal server is ending")
         for other in self._live.values():
             if record.name and (other.record.app_id, other.record.name) == (
                 record.app_id,
                 record.name,
             ):
-                raise RpcError(
+                raise GRPCError(
                     Status.ALREADY_EXISTS,
                     f"A sandbox named '{record.name}' is running in app '{record.app_name}' "
                     f"({other.record.id})",
@@ -118,29 +117,30 @@ class Sandboxes:
         self._store.put_sandbox(record)
         self._logs.create(record.id)
         sandbox = self._live[record.id] = LiveSandbox(record)
-        task = asyncio.get_running_loop().create_task(self._run(sandbox, plan))
+        task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._on_change()
 
-    async def _run(self, sandbox: LiveSandbox, plan: Plan) -> None:
-        folder = self._state.sandbox(sandbox.record.id)
+    async def _run(self, sandbox: LiveSandbox, launch: Launch) -> None:
+        record = sandbox.record
+        folder = self._state.sandbox(record.id)
         exit_ = Exit(code=None, killed=False)
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                what = (folder / "root", plan.files, plan.volumes, plan.workdir)
-                if plan.files:
-                    await asyncio.to_thread(rootfs.build, *what)
+                parts = (folder / "root", launch.files, launch.volumes, record.workdir)
+                if launch.files:
+                    await asyncio.to_thread(rootfs.build, *parts)
                 else:
-                    rootfs.build(*what)
+                    rootfs.build(*parts)
             if not sandbox.must_end.is_set():
-                exit_ = await self._execute(sandbox, plan, folder / "root")
+                exit_ = await self._execute(sandbox, launch, folder / "root")
         except (OSError, ValueError) as error:
-            log.warning("%s could not be started: %s", sandbox.record.id, error)
+            log.warning("%s could not be started: %s", record.id, error)
             sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {error}")
         except Exception:
-            log.exception("%s failed", sandbox.record.id)
+            log.exception("%s failed", record.id)
             sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         self._finish(sandbox, exit_)
         if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
@@ -151,20 +151,20 @@ class Sandboxes:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(sandbox.must_end.wait(), delay)
 
-    async def _execute(self, sandbox: LiveSandbox, plan: Plan, root: Path) -> Exit:
+    async def _execute(self, sandbox: LiveSandbox, launch: Launch, root: Path) -> Exit:
         record = sandbox.record
-        who = {
+        identity = {
             "MODAL_SANDBOX_ID": record.id,
             "MODAL_TASK_ID": record.task_id,
             "MODAL_ENVIRONMENT": record.environment,
         }
         command = Command(
-            argv=rootfs.arguments(plan.argv, root),
-            env=rootfs.environment(root, plan.recipe, plan.variables, who),
-            cwd=rootfs.inside(root, plan.workdir),
+            argv=rootfs.arguments(record.command, root),
+            env=rootfs.environment(root, launch.recipe, launch.variables, identity),
+            cwd=rootfs.inside(root, record.workdir),
             open_files=self.open_files,
         )
-        nursery = await self.warm.suiting(command, sandbox.must_end)
+        nursery = await self.warm.nursery_for(command, sandbox.must_end)
         if sandbox.must_end.is_set():
             return Exit(code=None, killed=False)
         process = SandboxProcess(lambda fd, data: self._logs.append(record.id, fd, data))
@@ -193,9 +193,9 @@ class Sandboxes:
                 f"The sandbox's output could not be stored: {process.error}",
             )
         elif exit_.code is None and sandbox.end is None:
-            sandbox.end = (INTERNAL_FAILURE, "Somebody killed the keeper of this sandbox.")
+            sandbox.end = (INTERNAL_FAILURE, "The keeper of this sandbox was killed.")
         elif exit_.code is not None and not exit_.killed:
-            # It ended by itself just before it was to be killed.
+            # It ended by itself just before the kill.
             sandbox.end = None
         return exit_
 
@@ -221,7 +221,7 @@ class Sandboxes:
             self._logs.finish(record.id)
             self._store.put_sandbox(record)
         except (OSError, sqlite3.Error):
-            # A full disk must not keep anyone waiting for the end.
+            # Waiting callers must get the end even if the disk is full.
             log.exception("the end of %s could not be recorded", record.id)
         del self._live[record.id]
         if not sandbox.started.done():
@@ -230,13 +230,13 @@ class Sandboxes:
         self._on_change()
 
     def terminate(self, sandbox_id: str, exception: str = "The sandbox was terminated.") -> None:
-        """Have a sandbox killed; nothing to do when it has finished. Returns at once."""
+        """Kill a sandbox unless it has finished; do not wait."""
         sandbox = self._live.get(sandbox_id)
         if sandbox is not None:
             self._end(sandbox, TERMINATED, exception)
 
     def find(self, sandbox_id: str) -> SandboxRecord:
-        """A sandbox by its id. Raises RpcError (NOT_FOUND)."""
+        """Return a sandbox by its id. Raises GRPCError (NOT_FOUND)."""
         live = self._live.get(sandbox_id)
         record = live.record if live else self._store.sandbox(sandbox_id)
         if record is None:
@@ -244,24 +244,24 @@ class Sandboxes:
         return record
 
     def of_task(self, task_id: str) -> SandboxRecord:
-        """A sandbox by its task id. Raises RpcError (NOT_FOUND)."""
+        """Return a sandbox by its task id. Raises GRPCError (NOT_FOUND)."""
         record = self._store.sandbox_of_task(task_id)
         if record is None:
             raise not_found("Task", task_id)
         return self.find(record.id)
 
     def live(self, sandbox_id: str) -> LiveSandbox | None:
-        """A sandbox that has not finished."""
+        """Return a sandbox that has not finished."""
         return self._live.get(sandbox_id)
 
     def running(self, app_ids: list[str] | None = None) -> list[SandboxRecord]:
-        """Sandboxes that have not finished, newest first; of some apps, or of all (None)."""
+        """Return running sandboxes, newest first; of some apps or of all (None)."""
         records = [sandbox.record for sandbox in self._live.values()]
         chosen = [record for record in records if app_ids is None or record.app_id in app_ids]
         return sorted(chosen, key=lambda record: record.created_at, reverse=True)
 
     async def wait(self, sandbox_id: str, timeout: float) -> SandboxRecord:
-        """A sandbox when it has finished, or as it is after `timeout` seconds."""
+        """Wait at most `timeout` seconds for a sandbox's end; return its record."""
         record = self.find(sandbox_id)
         live = self._live.get(sandbox_id)
         if live is not None and timeout > 0:
@@ -277,17 +277,17 @@ class Sandboxes:
         index: int | None = None,
         eof: bool,
     ) -> None:
-        """Give a sandbox input; what a repeated call gives again is dropped.
+        """Send input to a sandbox; drop the input that a repeated call sends again.
 
         Args:
             offset: Position of `data` in the input as a whole (V2).
             index: Number of the call, from 1 (V1).
 
         Raises:
-            RpcError: NOT_FOUND; FAILED_PRECONDITION when its input is closed.
+            GRPCError: NOT_FOUND; FAILED_PRECONDITION if the input is closed.
         """
         self.find(sandbox_id)
-        closed = RpcError(
+        closed = GRPCError(
             Status.FAILED_PRECONDITION, f"The input of sandbox '{sandbox_id}' is closed"
         )
         sandbox = self._live.get(sandbox_id)
@@ -308,7 +308,7 @@ class Sandboxes:
                 raise closed from None
 
     async def shut_down(self) -> None:
-        """Terminate every sandbox, and wait until all are gone; no new ones are taken."""
+        """Refuse new sandboxes, terminate all and wait for their end."""
         self._closed = True
         for sandbox in self._live.values():
             self._end(sandbox, TERMINATED, "The local Modal server was stopped.")
@@ -318,11 +318,11 @@ class Sandboxes:
         self.warm.close()
 
     def start_nursery(self) -> None:
-        """Be ready to start processes."""
+        """Start the nursery of keepers."""
         self._nursery.start()
 
     def recover(self) -> None:
-        """At the start: what is recorded as running was killed with the server that ran it."""
+        """Record the end of sandboxes that were killed with the last server."""
         for record in self._store.unfinished():
             self._logs.recover(record.id)
             finished = replace(
@@ -336,7 +336,7 @@ class Sandboxes:
             log.warning("%s ran when the last server was killed", record.id)
 
     def forget(self, before: float) -> None:
-        """Drop sandboxes that ended before a time (seconds since 1970), with their logs."""
+        """Delete the sandboxes and logs that ended before a time (seconds since 1970)."""
         for record in self._store.finished_before(before):
             self._logs.remove(record.id)
             self._store.delete_sandbox(record.id)

@@ -31,8 +31,8 @@ def arguments(socket_: int, shown: Path, request: Preload) -> list[str]:
         shown: A path that `ps` shows.
         request: The modules to import.
     """
-    asked = {**request.to_json(), "python": sys.executable}
-    return [sys.executable, warm.__file__, str(socket_), str(shown), json.dumps(asked)]
+    text = json.dumps({**request.to_json(), "python": sys.executable})
+    return [sys.executable, warm.__file__, str(socket_), str(shown), text]
 
 
 def environment(home: Path, request: Preload) -> dict[str, str]:
@@ -47,15 +47,15 @@ class Forked:
         self._end: int | None = None
 
     def attach(self, pid: int) -> None:
-        """Take its process id, while it runs."""
+        """Set its process id while it runs."""
         self._end = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
-        """As `subprocess.Popen.poll`, but without the real exit code."""
+        """Poll like `subprocess.Popen.poll`, but without the real exit code."""
         return None if self._end is None or not _is_over(self._end, 0) else 0
 
     def wait(self) -> int:
-        """As `subprocess.Popen.wait`; return at once if the process id is not known yet."""
+        """Wait like `subprocess.Popen.wait`; return at once if the process id is unknown."""
         if self._end is not None:
             _is_over(self._end, None)
             os.close(self._end)
@@ -63,7 +63,7 @@ class Forked:
         return 0
 
     def kill(self) -> None:
-        """As `subprocess.Popen.kill`. Before its id is known, it ends with its socket."""
+        """Kill like `subprocess.Popen.kill`; an unknown process ends with its socket."""
         if self._end is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._end, signal.SIGKILL)

@@ -1,19 +1,13 @@
-"""A nursery whose Python has imported modules beforehand, so that sandboxes needn't.
+"""Import modules once and fork sandboxes that have them in memory.
 
-`python warm.py SOCKET STATE REQUEST`, where REQUEST is a `preload.Preload` as JSON, imports its
-modules, says on the socket what it has found out (one line of JSON, see `main`), and then forks
-keepers as `keeper` does. Their commands are not executed: the forked process *becomes*
-`python -m MODULE`, as the interpreter would have run it.
+`python warm.py SOCKET STATE REQUEST`, where REQUEST is a `preload.Preload` as JSON, imports the
+modules, reports on the socket (one line of JSON, see `load`) and forks keepers as `keeper` does.
+Their processes do not execute a command; they become `python -m MODULE` as the interpreter would
+have run it. Such a program can start another one in the same way with `sys._modalrun_warm`.
 
-Where SOCKET listens, the process serves many servers (`shared_nursery`): for each that connects it
-forks a nursery, which has the modules in memory at once. It ends with its standard input.
-
-A program that is started so may start another one in the same way: it finds this process's `Warm`
-as `sys._modalrun_warm`.
-
-What a module does when it is imported may depend on the environment. So it is written down which
-variables are looked at meanwhile, and a command whose environment differs in one of them is none
-for this process. Only the standard library is used.
+An import may depend on the environment. So the process records which variables the imports read,
+and does not serve a command whose environment differs in one of them. Only the standard library is
+used.
 """
 
 from __future__ import annotations
@@ -21,7 +15,7 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":
-    # The folder of this file, whose modules would hide those of the standard library.
+    # The modules beside this file would hide those of the standard library.
     del sys.path[0]
 
 import atexit
@@ -34,7 +28,6 @@ import json
 import operator
 import os
 import runpy
-import select
 import shutil
 import signal
 import socket
@@ -52,20 +45,20 @@ _START_UP_NAMES = frozenset({"LANG", "LANGUAGE", "TZ"})
 
 
 def matters_at_start(name: str) -> bool:
-    """Whether the interpreter or the C library reads a variable when a process starts."""
+    """Return whether the interpreter or the C library reads a variable at the start."""
     return name.startswith(_START_UP) or name in _START_UP_NAMES
 
 
 def is_program(
     argv: Sequence[str], env: Mapping[str, str], python: str, programs: Sequence[str]
 ) -> bool:
-    """Whether a command is `python -m` with one of some programs, or with what is below it."""
+    """Return whether a command is `python -m` with one of the programs or a submodule."""
     if len(argv) < 3 or argv[1] != "-m":
         return False
     if not any(argv[2] == known or argv[2].startswith(f"{known}.") for known in programs):
         return False
     program = shutil.which(argv[0], path=env.get("PATH"))
-    # The names of one Python lie side by side; another environment's lead to the same file too.
+    # Another environment's `python` may link to the same file, so compare the folders too.
     return (
         program is not None
         and os.path.dirname(program) == os.path.dirname(python)  # noqa: PTH120 - texts.
@@ -75,14 +68,14 @@ def is_program(
 
 @dataclass(frozen=True)
 class Warm:
-    """What a warm process can turn into.
+    """The commands that a warm process can become.
 
     Attributes:
         python: The interpreter, as commands name it.
-        programs: Packages and modules; those and what is below them can be run.
-        path: `sys.path` without the folder of a program.
-        values: The environment variables that mattered so far; None for one that was not set.
-        changes: What the imports have changed in the environment; None for what they removed.
+        programs: The packages and modules that can be run, with their submodules.
+        path: `sys.path` without a program's folder.
+        values: The environment variables that were read so far; None for an unset one.
+        changes: The variables that the imports changed; None for a removed one.
     """
 
     python: str
@@ -92,7 +85,7 @@ class Warm:
     changes: Mapping[str, str | None] = field(default_factory=dict)
 
     def suits(self, argv: Sequence[str], env: Mapping[str, str]) -> bool:
-        """Whether a command run from here behaves as if it were started anew."""
+        """Return whether a command run here behaves like a new process."""
         if not is_program(argv, env, self.python, self.programs):
             return False
         at_start = [name for name in env if matters_at_start(name)]
@@ -101,41 +94,39 @@ class Warm:
     def _is_as_before(self, name: str, value: str | None) -> bool:
         if value == self.values.get(name):
             return True
-        # Python itself sets LC_CTYPE in a C locale (PEP 538), and so passes it on to its children.
+        # In a C locale, Python itself sets LC_CTYPE (PEP 538), which children inherit.
         return matters_at_start(name) and name in self.changes and value == self.changes[name]
 
     def become(self, argv: list[str], env: Mapping[str, str]) -> NoReturn:
-        """Turn into `python -m MODULE ...`. To be called in a process that was just forked.
+        """Turn a forked process into `python -m MODULE ...`.
 
-        Working folder and standard streams are as they are; no other descriptor survives but the
-        inheritable ones, as with exec.
+        Keeps the working folder, the standard streams and inheritable descriptors, like exec.
         """
         try:
             self._clear(argv, env)
-            # What `python -m` itself calls (CPython's Modules/main.c, 3.10 to 3.13).
+            # `python -m` calls this too (CPython's Modules/main.c, 3.10 to 3.13).
             runpy._run_module_as_main(argv[2])  # type: ignore[attr-defined]
             code: object = 0
         except SystemExit as leaving:
             code = leaving.code
         except BaseException as error:
             trace = error.__traceback__
-            # Without this function, which no other process has there.
+            # Hide this function, as in a new process.
             error.__traceback__ = trace and trace.tb_next
             sys.excepthook(type(error), error, error.__traceback__)
             code = 1
         _leave(code)
 
     def _clear(self, argv: list[str], env: Mapping[str, str]) -> None:
-        """Leave nothing of the process that this one was forked from."""
+        """Reset the state that this process inherited."""
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             if signal.getsignal(number) is not signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
-        # Python's own choices at its start.
+        # Python's own settings at its start.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        if hasattr(signal, "SIGXFSZ"):
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no objects for what is closed.
             with contextlib.suppress(OSError):
                 if int(name) > 2 and not os.get_inheritable(int(name)):
@@ -144,7 +135,7 @@ class Warm:
         os.environ.clear()
         os.environ.update({name: value for name, value in changed.items() if value is not None})
         time.tzset()
-        _rename(argv)
+        show_arguments(argv)
         sys.executable = shutil.which(argv[0]) or self.python
         sys.orig_argv = list(argv)
         sys.argv = list(argv[1:2] + argv[3:])
@@ -157,7 +148,7 @@ class Warm:
 
 
 def _leave(code: object) -> NoReturn:
-    """End as the interpreter does, after other threads and with what wants to be called then."""
+    """Exit as the interpreter does: join threads, run exit functions, flush."""
     status = code if isinstance(code, int) else int(code is not None)
     if code is not None and not isinstance(code, int):
         print(code, file=sys.stderr)
@@ -178,11 +169,6 @@ def _leave(code: object) -> NoReturn:
 _ARGUMENTS, _ENVIRONMENT = 45, 47
 
 
-def _rename(argv: Sequence[str]) -> None:
-    """Have `ps` show the command; what is longer than the first command line is cut."""
-    _show(_ARGUMENTS, argv)
-
-
 def _show(field: int, texts: Sequence[str]) -> None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -192,23 +178,25 @@ def _show(field: int, texts: Sequence[str]) -> None:
             ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
 
 
-def own_environment() -> None:
-    """Have the variables elsewhere than where this process began with them.
+def show_arguments(argv: Sequence[str]) -> None:
+    """Have `ps` show a command, cut to the length of the original one."""
+    _show(_ARGUMENTS, argv)
 
-    What is written over by `show_environment` is what they point into until then.
-    """
+
+def own_environment() -> None:
+    """Copy the variables out of the memory that `show_environment` overwrites."""
     variables = dict(os.environ)
     os.environ.clear()
     os.environ.update(variables)
 
 
 def show_environment(env: Mapping[str, str]) -> None:
-    """Have others see an environment as this process's; what is longer than its own is cut."""
+    """Show an environment as this process's in /proc, cut to the original length."""
     _show(_ENVIRONMENT, [f"{name}={value}" for name, value in env.items()])
 
 
-class _LookUps:
-    """Which environment variables were looked at, and whether all of them were at once."""
+class _EnvironmentReads:
+    """The environment variables that were read, and whether all were read at once."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -216,28 +204,28 @@ class _LookUps:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Write down who is looked at from now on."""
+        """Record reads of `os.environ`."""
         kind = type(os.environ)
         get, iterate = kind.__getitem__, kind.__iter__
 
-        def looked_up(environ: Any, name: str) -> str:
+        def get_recorded(environ: Any, name: str) -> str:
             self.names.add(name)
             return get(environ, name)
 
-        def all_looked_up(environ: Any) -> Iterator[str]:
+        def iterate_recorded(environ: Any) -> Iterator[str]:
             self.all = True
             return iterate(environ)
 
-        # On the class: `os.environ` itself has to stay the object that everybody knows.
-        kind.__getitem__, kind.__iter__ = looked_up, all_looked_up  # type: ignore[method-assign]
+        # Patch the class, because modules keep references to `os.environ`.
+        kind.__getitem__, kind.__iter__ = get_recorded, iterate_recorded  # type: ignore[method-assign]
         try:
             yield
         finally:
             kind.__getitem__, kind.__iter__ = get, iterate  # type: ignore[method-assign]
 
 
-def _directories() -> dict[str, int]:
-    """Where packages are installed, and when something was last installed or removed there."""
+def package_folders() -> dict[str, int]:
+    """Return the folders of installed packages and the times of their last changes."""
     folders = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}}
     return {path: changed_at(path) for path in folders}
 
@@ -252,50 +240,50 @@ def changed_at(folder: str) -> int:
 
 def _import(name: str) -> None:
     """Import `module`, and call the function of `module:function` or `module:object.method`."""
-    wanted, _, function = name.partition(":")
+    module_name, _, function = name.partition(":")
     try:
-        module = importlib.import_module(wanted)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Another version of a package may lack a part of it; what the part needs is another matter.
-        if not f"{wanted}.".startswith(f"{error.name}."):
+        # Skip a missing module, but not a missing dependency of it.
+        if not f"{module_name}.".startswith(f"{error.name}."):
             raise
         return
     if function:
         operator.attrgetter(function)(module)()
 
 
-def _environment_of_exec() -> dict[str, str]:
-    """What this process was started with. Python may have changed `os.environ` already."""
+def environment_of_exec() -> dict[str, str]:
+    """Read the environment that this process started with; `os.environ` may have changed."""
     pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
     return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
 
 
 def preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
-    """Import the modules of a request; returns what came of it, and why it is of no use.
+    """Import the modules of a request; return the result and the problem that makes it useless.
 
     Args:
         request: A `preload.Preload` as JSON, and `python`: the interpreter, as commands name it.
     """
-    before = _environment_of_exec()
+    before = environment_of_exec()
     path = tuple(sys.path)
-    look_ups = _LookUps()
+    reads = _EnvironmentReads()
     problem = None
-    # Imports allocate much and free nothing.
+    # Imports allocate much and free little.
     gc.disable()
-    with look_ups.recorded():
+    with reads.recorded():
         try:
             for name in request["modules"]:
                 _import(name)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
     gc.collect()
-    # What was collected once more in a child would be copied for it.
+    # A collection in a child would copy the memory.
     gc.freeze()
-    if look_ups.all:
-        problem = "the imports look at the whole environment"
+    if reads.all:
+        problem = "the imports read the whole environment"
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         problem = "the imports start threads, which a forked process would lack"
-    names = look_ups.names | {name for name in before if matters_at_start(name)}
+    names = reads.names | {name for name in before if matters_at_start(name)}
     after = dict(os.environ)
     warm = Warm(
         python=request["python"],
@@ -311,86 +299,36 @@ def preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
     return warm, problem
 
 
-def _for_each_server(
-    listener: socket.socket, request: Mapping[str, Any], found: Mapping[str, Any]
-) -> tuple[socket.socket, dict[str, Any]]:
-    """Fork a nursery for each server that connects, until the standard input ends.
-
-    Returns:
-        In each of those nurseries: its socket, and what it is to tell its server.
-    """
-    # Nobody has to wait for a nursery that has ended.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        if 0 in select.select([listener.fileno(), 0], [], [])[0]:
-            os._exit(0)
-        if found["directories"] != _directories():
-            # Import it all again; who has come waits meanwhile.
-            listener.set_inheritable(True)
-            os.execve(sys.executable, sys.orig_argv, _environment_of_exec())
-        channel, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            return channel, {**found, **_belong_to(channel, request)}
-        channel.close()
+def load(request: Mapping[str, Any]) -> tuple[Warm, dict[str, Any]]:
+    """Preload the modules of a request; return the result and the report for the server."""
+    # Before the imports, so that a change during them counts.
+    folders = package_folders()
+    began = time.monotonic()
+    warm, problem = preload(request)
+    return warm, {
+        "problem": problem,
+        "seconds": round(time.monotonic() - began, 3),
+        "values": dict(warm.values),
+        "directories": folders,
+    }
 
 
-def _belong_to(channel: socket.socket, request: Mapping[str, Any]) -> dict[str, Any]:
-    """In a forked nursery: be as if the server at the other end had started this process.
-
-    The server sends a line of JSON with the arguments, the environment and the request that it
-    would start one with, and the descriptors of the standard streams.
-    """
-    os.setsid()
-    text, streams, *_ = socket.recv_fds(channel, 65536, 3)
-    while text and not text.endswith(b"\n"):
-        text += channel.recv(65536)
-    if not text or len(streams) < 3:
-        os._exit(0)
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    server = json.loads(text)
-    own_environment()
-    # By these a process is known as that server's, and so are those that are forked from it.
-    _show(_ARGUMENTS, server["argv"])
-    show_environment(server["env"])
-    if server["request"] != request:
-        return {"pid": os.getpid(), "problem": "it was asked for something else"}
-    return {"pid": os.getpid()}
-
-
-def main() -> None:
-    """Preload, tell of it, and be a nursery until the socket's other end is closed."""
-    descriptor, _, text = sys.argv[1:]
-    channel = socket.socket(fileno=int(descriptor))
+def serve(channel: socket.socket, warm: Warm, report: Mapping[str, Any]) -> NoReturn:
+    """Send the report, then fork keepers until the server closes the socket."""
     spec = importlib.util.spec_from_file_location(
         "_modalrun_keeper", Path(__file__).with_name("keeper.py")
     )
     assert spec is not None and spec.loader is not None
     keeper = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(keeper)
-    directories = _directories()
-    request = json.loads(text)
-    began = time.monotonic()
-    warm, problem = preload(request)
-    found: dict[str, Any] = {
-        "problem": problem,
-        "seconds": round(time.monotonic() - began, 3),
-        "values": dict(warm.values),
-        "directories": directories,
-    }
-    if channel.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        channel, found = _for_each_server(channel, request, found)
     with contextlib.suppress(OSError):
-        channel.sendall(json.dumps(found).encode() + b"\n")
-    if found["problem"] is None:
+        channel.sendall(json.dumps(report).encode() + b"\n")
+    if report["problem"] is None:
         setattr(sys, MARK, warm)
         keeper.nurse(channel, warm.become)
-    # Without the teardown of all that was imported.
+    # Skip the teardown of the imported modules.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    serve(socket.socket(fileno=int(sys.argv[1])), *load(json.loads(sys.argv[3])))

@@ -1,4 +1,4 @@
-"""The server's end of the warm nursery: asked for by a client, ready some seconds later."""
+"""Start and use the nursery that has imported modules (`warm`)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ from modalrun.localmodal.sandbox.process import Command, Nursery
 log = logging.getLogger(__name__)
 
 READY_LIMIT = 20.0
-"""Seconds that a sandbox waits at most for a warm nursery to get ready. To start it cold would take
-longer than what is left: it would begin the same imports from their beginning."""
+"""Seconds that a sandbox waits for a loading nursery; a cold start would repeat its imports."""
 
 
 class WarmNursery:
-    """A nursery with modules in memory, for the commands that it suits."""
+    """A nursery with modules in memory, for the commands that fit it."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._request: Preload | None = None
         self._process: _Process | None = None
 
-    def ask(self, request: Preload) -> None:
-        """Preload from now on. Nothing happens if that is done already; no modules: no longer."""
+    def request(self, request: Preload) -> None:
+        """Preload from now on, or stop preloading if the request names no modules."""
         if sys.platform != "linux":
-            # Elsewhere it is not safe to fork a process that has loaded so many libraries.
+            # Elsewhere a fork with so many libraries is not safe.
             return
         if request != self._request:
             self.close()
@@ -44,19 +43,18 @@ class WarmNursery:
         self._renew()
 
     def _renew(self) -> None:
-        """Have a process if one is wanted: a new one if it died, or packages were installed."""
+        """Start a process if there is a request; restart one that died or is outdated."""
         if self._process is not None and self._process.is_stale():
-            log.info("the warm nursery is started anew")
+            log.info("the warm nursery restarts")
             self.close()
         if self._process is None and self._request is not None:
             self._process = _Process(self._state, self._request)
             self._process.start()
 
-    async def suiting(self, command: Command, given_up: asyncio.Event) -> Nursery | None:
-        """The nursery for a command, when it is ready; None for a command that is to start cold.
+    async def nursery_for(self, command: Command, given_up: asyncio.Event) -> Nursery | None:
+        """Wait for the nursery of a command; return None if the command must start cold.
 
         Args:
-            command: What is to be started.
             given_up: Ends the wait.
         """
         env, request = command.env, self._request
@@ -70,7 +68,9 @@ class WarmNursery:
         process = self._process
         assert process is not None
         if not process.ready.is_set():
-            ready, end = (asyncio.ensure_future(what.wait()) for what in (process.ready, given_up))
+            ready, end = (
+                asyncio.ensure_future(event.wait()) for event in (process.ready, given_up)
+            )
             await asyncio.wait(
                 {ready, end}, timeout=READY_LIMIT, return_when=asyncio.FIRST_COMPLETED
             )
@@ -79,11 +79,11 @@ class WarmNursery:
         return process if process.suits(command) else None
 
     def status(self) -> dict[str, Any]:
-        """For `modalrun local status`."""
+        """Return the state for `modalrun local status`."""
         return {"state": "off"} if self._process is None else self._process.status()
 
     def close(self) -> None:
-        """End it; sandboxes live on."""
+        """End it; its sandboxes continue."""
         if self._process is not None:
             self._process.close()
             self._process = None
@@ -96,23 +96,23 @@ class _Process(Nursery):
         super().__init__(state)
         self._loop = asyncio.get_running_loop()
         self._request = request
-        self._heard = b""
-        self._found: dict[str, Any] = {}
+        self._received = b""
+        self._report: dict[str, Any] = {}
         self._warm: warm.Warm | None = None
         self._output = -1
-        # Set where its process is not a child of ours.
+        # Set if its process is not our child.
         self._forked: shared_nursery.Forked | None = None
         self.ready = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to import, or have it done already: `shared_nursery`."""
+        """Start to import, or join the shared nursery."""
         path = os.environ.get(shared_nursery.VARIABLE)
         if path is None or not self._join(path):
             self._start_own()
 
     def _start_own(self) -> None:
         ours, theirs = socket.socketpair()
-        argv, env = self._how_to_start(theirs.fileno())
+        argv, env = self._command(theirs.fileno())
         with theirs, self._streams() as (nothing, output):
             self._process = subprocess.Popen(
                 argv,
@@ -128,7 +128,7 @@ class _Process(Nursery):
 
     def _join(self, path: str) -> bool:
         with self._streams() as (nothing, output):
-            ours = shared_nursery.join(path, *self._how_to_start(0), (nothing, output, output))
+            ours = shared_nursery.join(path, *self._command(0), (nothing, output, output))
         if ours is None:
             self._close_output()
             return False
@@ -136,8 +136,8 @@ class _Process(Nursery):
         self._listen(ours)
         return True
 
-    def _how_to_start(self, descriptor: int) -> tuple[list[str], dict[str, str]]:
-        """Its command and its environment."""
+    def _command(self, descriptor: int) -> tuple[list[str], dict[str, str]]:
+        """Return the command and the environment."""
         return (
             shared_nursery.arguments(descriptor, self._state, self._request),
             shared_nursery.environment(self._state / "preload", self._request),
@@ -145,8 +145,8 @@ class _Process(Nursery):
 
     @contextlib.contextmanager
     def _streams(self) -> Iterator[tuple[int, int]]:
-        """Its input and its output; for the moment in which it inherits them."""
-        # Pipes, because Python looks at its standard streams at the start, and a sandbox has pipes.
+        """Open its input and output until it has inherited them."""
+        # Pipes like those of a sandbox, because Python inspects its streams at the start.
         nothing, end = os.pipe()
         os.close(end)
         self._output, output = os.pipe()
@@ -158,12 +158,12 @@ class _Process(Nursery):
             os.close(output)
 
     def _listen(self, channel: socket.socket) -> None:
-        self._heard = b""
+        self._received = b""
         self._socket = channel
-        self._loop.add_reader(channel, self._hear)
+        self._loop.add_reader(channel, self._receive)
 
-    def _hear(self) -> None:
-        """One line of JSON, see `warm.main`; or nothing when the process has died."""
+    def _receive(self) -> None:
+        """Read its report, one line of JSON (`warm.load`), or the end of a dead process."""
         assert self._socket is not None
         try:
             data = self._socket.recv(65536, socket.MSG_DONTWAIT)
@@ -171,27 +171,27 @@ class _Process(Nursery):
             return
         except OSError:
             data = b""
-        self._heard += data
-        if data and not self._heard.endswith(b"\n"):
+        self._received += data
+        if data and not self._received.endswith(b"\n"):
             return
         self._loop.remove_reader(self._socket)
-        died: dict[str, Any] = {"problem": "it died while it imported", "seconds": 0.0}
-        self._found = json.loads(self._heard) if data else died
+        died: dict[str, Any] = {"problem": "it died during the imports", "seconds": 0.0}
+        self._report = json.loads(self._received) if data else died
         if self._forked is not None:
-            if self._found["problem"] is not None:
-                log.info("the shared nursery is none for us: %s", self._found["problem"])
+            if self._report["problem"] is not None:
+                log.info("the shared nursery cannot be used: %s", self._report["problem"])
                 self._forked = None
                 self._socket.close()
                 self._close_output()
                 self._start_own()
                 return
-            self._forked.attach(self._found["pid"])
-        if self._found["problem"] is None:
-            values, programs = self._found["values"], self._request.programs
+            self._forked.attach(self._report["pid"])
+        if self._report["problem"] is None:
+            values, programs = self._report["values"], self._request.programs
             self._warm = warm.Warm(sys.executable, programs, (), values)
-            log.info("the warm nursery is ready after %s s", self._found["seconds"])
+            log.info("the warm nursery is ready after %s s", self._report["seconds"])
         else:
-            log.warning("there is no warm nursery: %s", self._found["problem"])
+            log.warning("there is no warm nursery: %s", self._report["problem"])
         self.ready.set()
 
     def _print(self) -> None:
@@ -211,17 +211,17 @@ class _Process(Nursery):
             self._output = -1
 
     def is_stale(self) -> bool:
-        """Whether it is ready, but no longer what a cold start would be like."""
+        """Return whether it died, or packages have changed since its imports."""
         if self._warm is None:
             return False
         assert self._process is not None
         changed = any(
-            warm.changed_at(folder) != then for folder, then in self._found["directories"].items()
+            warm.changed_at(folder) != then for folder, then in self._report["directories"].items()
         )
         return changed or self._process.poll() is not None
 
     def suits(self, command: Command) -> bool:
-        """Whether it is ready, and right for this command's environment."""
+        """Return whether it is ready and fits a command's environment."""
         return self._warm is not None and self._warm.suits(command.argv, command.env)
 
     def status(self) -> dict[str, Any]:
@@ -229,11 +229,11 @@ class _Process(Nursery):
             state = "loading"
         else:
             state = "failed" if self._warm is None else "ready"
-        found = {key: self._found.get(key) for key in ("seconds", "problem")}
-        return {"state": state, **found, "modules": list(self._request.modules)}
+        details = {key: self._report.get(key) for key in ("seconds", "problem")}
+        return {"state": state, **details, "modules": list(self._request.modules)}
 
     def close(self) -> None:
-        """End it, also while it imports; its keepers live on."""
+        """End it, even during its imports; its keepers continue."""
         if self._socket is not None and self._process is not None:
             self._loop.remove_reader(self._socket)
             self._process.kill()

@@ -63,7 +63,7 @@ class Activity:
             self._timer = None
 
     def _time_out(self) -> None:
-        # A command that holds this lock has seen the server alive, or is about to: stay alive then.
+        # A command that holds this lock relies on the server: stay alive then.
         lock = os.open(self._start_lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Who may call: the token of the state folder, and what is signed with its key."""
+"""Authenticate calls with the state folder's token, or with tokens signed by its key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOKEN_LIFETIME = 30 * 24 * 3600
 
 @dataclass
 class Identity:
-    """What a state folder keeps between two servers. `port` is the last one used, 0 for none."""
+    """The persistent identity of a state folder. `port` is the last one used, 0 for none."""
 
     token_id: str
     token_secret: str
@@ -28,7 +28,7 @@ class Identity:
 
     @classmethod
     def load(cls, path: Path) -> Identity:
-        """The identity of a state folder; a new one where there is none, or none that is whole."""
+        """Load the identity of a state folder; create one if it is missing or damaged."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -47,7 +47,7 @@ def _base64(data: bytes) -> str:
 
 
 class Guard:
-    """Checks tokens and makes the signed ones."""
+    """Checks tokens and signs new ones."""
 
     def __init__(self, identity: Identity) -> None:
         self._id = identity.token_id.encode()
@@ -58,25 +58,25 @@ class Guard:
         return _base64(hmac.new(self._key, text.encode(), hashlib.sha256).digest())
 
     def allows_token(self, metadata: Mapping[str, object]) -> bool:
-        """Whether a call on the control plane carries the token."""
+        """Return whether a call's metadata has the token."""
         token_id = str(metadata.get("x-modal-token-id", ""))
         secret = str(metadata.get("x-modal-token-secret", ""))
         right_id = hmac.compare_digest(token_id.encode(), self._id)
         return hmac.compare_digest(secret.encode(), self._secret) and right_id
 
     def allows_secret(self, secret: str) -> bool:
-        """Whether an HTTP request carries the token's secret."""
+        """Return whether an HTTP request has the token's secret."""
         return hmac.compare_digest(secret.encode(), self._secret)
 
     def sign(self, subject: str) -> str:
-        """A JWT, because the SDK reads its `exp`; `subject` says what it is good for."""
+        """Sign a token for a subject: a JWT, because the SDK reads its `exp`."""
         payload = {"sub": subject, "exp": int(time.time()) + _TOKEN_LIFETIME}
         header = _base64(b'{"alg":"HS256","typ":"JWT"}')
         body = f"{header}.{_base64(json.dumps(payload).encode())}"
         return f"{body}.{self._signature(body)}"
 
     def allows_signed(self, token: str, subject: str) -> bool:
-        """Whether a token is ours, still good, and for this subject."""
+        """Return whether a token is signed by us, not expired and for this subject."""
         body, _, signature = token.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(body).encode()):
             return False

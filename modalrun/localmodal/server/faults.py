@@ -1,26 +1,24 @@
-"""Faults on order, so that tests can see what a client makes of them.
+"""Inject faults into RPCs, so that tests can see how a client handles them.
 
 `faults.json` in the state folder, or the variable MODALRUN_LOCAL_FAULTS when the server starts,
 holds a list of rules, or `{"rules": [...], "boot_delay": seconds, "builds": [...],
-"retained": bytes}`. A rule:
+"retained": bytes}`. The keys of a rule:
 
     rpc       pattern for the RPC's name, such as "Sandbox*"
-    skip      how many matching calls pass first (default 0)
-    times     how many calls it hits then (default 1; null: every one)
+    skip      number of matching calls that pass first (default 0)
+    times     number of calls that fail then (default 1; null: all)
     action    error        fail with `status` (a gRPC name, default UNAVAILABLE) and `message`
               disconnect   drop the connection before the call, or after `messages` of a stream
               lose_answer  perform the call, then drop the connection without answering
-              delay        wait `seconds`, then go on
+              delay        wait `seconds`, then continue
               hang         never answer
 
-`builds` makes image builds fail: a list of `{"contains": text, "log": [lines]}`. The layer whose
-commands contain the text fails, each time it is built, with that log.
+`builds` makes image builds fail: a list of `{"contains": text, "log": [lines]}`. A layer whose
+commands contain the text fails with that log each time it is built.
 
-`retained` is how much of a stream's past the worker of a V2 sandbox still has for one who comes
-late or comes back, as on Modal's cloud; the history keeps all.
-
-The file is read again when it has changed; its counters then start anew. `boot_delay` is the time
-between the creation of a sandbox and the start of its process.
+`retained` limits the old bytes of a V2 sandbox's stream that a new reader gets, as on Modal's
+cloud; the history keeps all. `boot_delay` is the time from the creation of a sandbox to the start
+of its process. A changed file is read again and resets the counters.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ FAULTS_VARIABLE = "MODALRUN_LOCAL_FAULTS"
 
 @dataclass(frozen=True)
 class Fault:
-    """A break in the connection: after `messages` of a stream, or after the call (`perform`)."""
+    """A cut of the connection: after `messages` of a stream, or after the call (`perform`)."""
 
     messages: int = 0
     perform: bool = False
@@ -63,7 +61,7 @@ class _Rule:
     messages: int = 0
 
     def hits(self, rpc: str) -> bool:
-        """Whether this call is one to fail; counts it."""
+        """Count a call; return whether the rule applies to it."""
         if self.times == 0 or not fnmatchcase(rpc, self.rpc):
             return False
         if self.skip:
@@ -75,11 +73,11 @@ class _Rule:
 
 
 class Faults:
-    """The rules in force."""
+    """The current rules."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int] | None = None
+        self._loaded: tuple[int, int] | None = None
         self._rules: list[_Rule] = []
         self._boot_delay = 0.0
         self._retained: int | None = None
@@ -105,8 +103,8 @@ class Faults:
             stat = self._path.stat()
         except OSError:
             return
-        if self._seen != (stat.st_mtime_ns, stat.st_ino):
-            self._seen = (stat.st_mtime_ns, stat.st_ino)
+        if self._loaded != (stat.st_mtime_ns, stat.st_ino):
+            self._loaded = (stat.st_mtime_ns, stat.st_ino)
             self._load(self._path.read_text(encoding="utf-8"))
 
     @property
@@ -117,20 +115,21 @@ class Faults:
 
     @property
     def retained(self) -> int | None:
-        """Bytes of a stream's past that are still given to a new reader; None for all."""
+        """Old bytes of a stream that a new reader gets; None for all."""
         self._refresh()
         return self._retained
 
     def failing_build(self, commands: Sequence[str]) -> list[str] | None:
-        """The log of a build that is to fail, by the commands of its layer; None if it succeeds."""
+        """Return the log of a build that must fail, by its layer's commands; None otherwise."""
         self._refresh()
         text = "\n".join(commands)
         return next((log for contains, log in self._builds if contains in text), None)
 
     async def before(self, rpc: str) -> Fault | None:
-        """Play the first rule that hits this call.
+        """Apply the first rule that matches a call; return a Fault that cuts the connection.
 
-        Raises GRPCError for an error on order; returns a Fault when the connection is to break.
+        Raises:
+            GRPCError: The rule's action is `error`.
         """
         self._refresh()
         rule = next((rule for rule in self._rules if rule.hits(rpc)), None)

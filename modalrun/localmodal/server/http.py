@@ -1,4 +1,4 @@
-"""The few HTTP/1.1 requests that the server answers: uploads, and the launcher's questions."""
+"""Answer HTTP/1.1 requests: uploads and the requests of the launcher."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncI
 async def serve(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, routes: dict[tuple[str, str], Route]
 ) -> None:
-    """Answer one request, then close. `routes` maps a method and the first part of a path."""
+    """Answer one request and close. `routes` maps a method and the first part of a path."""
     try:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, path, _ = first.split(" ", 2)
@@ -86,7 +86,7 @@ async def serve(
         asyncio.IncompleteReadError,
         asyncio.LimitOverrunError,
     ):
-        # A broken or foreign request: nobody is left to tell.
+        # The request is malformed or the client has disconnected.
         pass
     finally:
         with contextlib.suppress(OSError):

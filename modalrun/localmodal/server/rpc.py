@@ -1,7 +1,7 @@
-"""From the protobuf descriptors to handlers: which RPC is served, by what, and how it can fail.
+"""Dispatch RPCs to the methods that are marked with `rpc`.
 
-The tables are built from the descriptors of the installed modal wheel, so an RPC that a newer SDK
-knows is answered too, with UNIMPLEMENTED and its name.
+The table is built from the descriptors of the installed modal wheel, so any RPC that a newer SDK
+adds is answered with UNIMPLEMENTED and its name.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from google.protobuf import message_factory
@@ -27,40 +27,19 @@ log = logging.getLogger(__name__)
 CONTROL_PLANE = "modal.client.ModalClient"
 COMMAND_ROUTER = "modal.task_command_router.TaskCommandRouter"
 
+idempotency_key: ContextVar[str] = ContextVar("idempotency_key")
+"""The idempotency key of the current call; "" for none."""
+
 _REMEMBERED_ANSWERS = 4096
 
 
-class RpcError(Exception):
-    """A call that fails in a way that the client is told about."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+def not_found(kind: str, name: str) -> GRPCError:
+    return GRPCError(Status.NOT_FOUND, f"{kind} '{name}' not found on the local Modal server")
 
 
-def not_found(what: str, name: str) -> RpcError:
-    return RpcError(Status.NOT_FOUND, f"{what} '{name}' not found on the local Modal server")
+def invalid(message: str) -> GRPCError:
+    return GRPCError(Status.INVALID_ARGUMENT, message)
 
-
-def invalid(message: str) -> RpcError:
-    return RpcError(Status.INVALID_ARGUMENT, message)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call: its RPC, its metadata, and its idempotency key ("" for none)."""
-
-    rpc: str
-    metadata: Mapping[str, Any]
-
-    @property
-    def idempotency_key(self) -> str:
-        return str(self.metadata.get("x-idempotency-key", ""))
-
-
-Unary = Callable[[Any, Call], Awaitable[Message]]
-Streaming = Callable[[Any, Call], AsyncIterator[Message]]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -68,7 +47,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def rpc(*names: str, create: bool = False) -> Callable[[_F], _F]:
     """Mark a method as the handler of RPCs.
 
-    With `create`, a call repeated with the same idempotency key gets the first one's answer.
+    With `create`, a call repeated with the same idempotency key gets the first call's answer.
     """
 
     def mark(function: _F) -> _F:
@@ -84,19 +63,19 @@ def _drop(stream: Any) -> None:
     stream._stream.connection._transport.abort()
 
 
-class Answers:
-    """Answers to calls that create, by idempotency key, so that a retry creates nothing."""
+class _Answers:
+    """The answers to calls that create; a retry gets the same answer and creates nothing."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[str, str], asyncio.Future[Message]] = OrderedDict()
 
-    async def once(self, call: Call, make: Callable[[], Awaitable[Message]]) -> Message:
-        key = (call.rpc, call.idempotency_key)
-        if not call.idempotency_key:
-            return await make()
+    async def once(self, rpc_name: str, create: Callable[[], Awaitable[Message]]) -> Message:
+        key = (rpc_name, idempotency_key.get())
+        if not key[1]:
+            return await create()
         if key not in self._answers:
-            # A task of its own: the first caller may go away while the retry waits.
-            self._answers[key] = asyncio.ensure_future(make())
+            # A separate task: the first caller may disconnect while the retry waits.
+            self._answers[key] = asyncio.ensure_future(create())
             if len(self._answers) > _REMEMBERED_ANSWERS:
                 self._answers.popitem(last=False)
         future = self._answers[key]
@@ -113,22 +92,22 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        authorise: Callable[[str, Call, Any], None],
+        authorise: Callable[[str, Mapping[str, Any], Any], None],
         before: Callable[[str], Awaitable[Fault | None]],
         active: Callable[[int], None],
     ) -> None:
         """
         Args:
-            authorise: Called with the service's name, the call and its request; raises RpcError
-                when the call is not allowed.
-            before: Called with the RPC's name ahead of each handler: plays scripted faults, and
-                returns the one that is to cut the connection later, if any.
+            authorise: Called with the service's name, the call's metadata and its request; raises
+                GRPCError when the call is not allowed.
+            before: Called with the RPC's name before each handler; injects a fault, or returns a
+                fault that cuts the connection later.
             active: Called with +1 and -1 around each call.
         """
         self._authorise = authorise
         self._before = before
         self._active = active
-        self._answers = Answers()
+        self._answers = _Answers()
         self._handlers: dict[str, tuple[Any, bool]] = {}
 
     def add(self, subject: object) -> None:
@@ -139,7 +118,7 @@ class Dispatcher:
                 self._handlers[rpc_name] = (getattr(subject, name), function.__creates__)
 
     def __mapping__(self) -> dict[str, Handler]:
-        """Path to handler, in grpclib's form, for every method of both services."""
+        """Map each path of both services to its handler, as grpclib requires."""
         mapping: dict[str, Handler] = {}
         for module in (api_pb2, task_command_router_pb2):
             for service in module.DESCRIPTOR.services_by_name.values():
@@ -153,26 +132,24 @@ class Dispatcher:
         name = method.name
 
         async def serve(stream: Any) -> None:
-            call = Call(name, stream.metadata)
+            idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
             self._active(+1)
             try:
                 request = await stream.recv_message()
                 if request is None:
-                    raise RpcError(Status.CANCELLED, f"{name} came without a request")
-                self._authorise(service, call, request)
+                    raise GRPCError(Status.CANCELLED, f"{name} came without a request")
+                self._authorise(service, stream.metadata, request)
                 fault = await self._before(name)
                 if fault is not None and fault.messages == 0 and not fault.perform:
                     _drop(stream)
                 elif name not in self._handlers:
-                    raise RpcError(
+                    raise GRPCError(
                         Status.UNIMPLEMENTED, f"The local Modal server does not have {name}"
                     )
                 elif method.server_streaming:
-                    await self._stream(stream, request, call, fault)
+                    await self._stream(stream, request, name, fault)
                 else:
-                    await self._answer(stream, request, call, fault)
-            except RpcError as error:
-                raise GRPCError(error.status, error.message) from None
+                    await self._answer(stream, request, name, fault)
             except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
                 raise
             except Exception as error:
@@ -197,26 +174,26 @@ class Dispatcher:
             message_factory.GetMessageClass(method.output_type),
         )
 
-    async def _answer(self, stream: Any, request: Any, call: Call, fault: Fault | None) -> None:
-        function, creates = self._handlers[call.rpc]
+    async def _answer(self, stream: Any, request: Any, name: str, fault: Fault | None) -> None:
+        function, creates = self._handlers[name]
         if creates:
-            answer = await self._answers.once(call, lambda: function(request, call))
+            answer = await self._answers.once(name, lambda: function(request))
         else:
-            answer = await function(request, call)
+            answer = await function(request)
         if fault is not None:
             _drop(stream)
         else:
             await stream.send_message(answer)
 
-    async def _stream(self, stream: Any, request: Any, call: Call, fault: Fault | None) -> None:
-        function, _ = self._handlers[call.rpc]
+    async def _stream(self, stream: Any, request: Any, name: str, fault: Fault | None) -> None:
+        function, _ = self._handlers[name]
         sent = 0
-        async with aclosing(function(request, call)) as messages:
+        async with aclosing(function(request)) as messages:
             async for message in messages:
                 await stream.send_message(message)
                 sent += 1
                 if fault is not None and sent >= fault.messages:
                     _drop(stream)
                     return
-                # A stream with much to say takes turns with the others.
+                # Give other streams a turn.
                 await asyncio.sleep(0)

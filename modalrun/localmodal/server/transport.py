@@ -1,4 +1,4 @@
-"""gRPC (HTTP/2) and HTTP/1.1 on one port: the first bytes of a connection say which it is."""
+"""Serve gRPC (HTTP/2) and HTTP/1.1 on one port, chosen by a connection's first bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 from h2.settings import SettingCodes
 
-# A V1 client has two streams per sandbox, all on one connection; h2's default of 100 starves it.
+# A V1 client has two streams per sandbox on one connection; h2's default is 100.
 _CONCURRENT_STREAMS = 100_000
 _PREFACE = b"PRI "
 
@@ -27,7 +27,7 @@ class _ManyStreamsProtocol(H2Protocol):
 
 
 class _Sniffer(asyncio.Protocol):
-    """Waits for four bytes, then hands the connection to the protocol that they begin."""
+    """Waits for four bytes, then hands the connection to the matching protocol."""
 
     def __init__(self, make_h2: Callable[[], H2Protocol], on_http: HttpHandler) -> None:
         self._make_h2 = make_h2
@@ -55,7 +55,7 @@ class _Sniffer(asyncio.Protocol):
 
 
 class TwoProtocolServer(Server):
-    """grpclib's server, with room for many streams and a handler for plain HTTP requests."""
+    """A grpclib server with many streams per connection and a handler for HTTP/1.1."""
 
     def __init__(self, handlers: list[Any], on_http: HttpHandler) -> None:
         super().__init__(handlers)

@@ -1,4 +1,4 @@
-"""Apps: deployed ones, which `App.lookup` makes, and those of a `with app.run()`."""
+"""Serve the RPCs about apps: deployed ones (`App.lookup`) and those of a `with app.run()`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
-from modal_proto import api_pb2
+from grpclib.exceptions import GRPCError
+from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
-from modalrun.localmodal.server.rpc import Call, RpcError, not_found, rpc
-from modalrun.localmodal.services.environments import Environments
-from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.server.rpc import not_found, rpc
+from modalrun.localmodal.services.service import Service
+from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
 # The SDK sends a heartbeat every 15 seconds while an ephemeral app runs (modal 1.6.4, runner.py).
@@ -21,61 +22,53 @@ _HEARTBEAT_LIMIT = 120.0
 _RECENT = 24 * 3600
 
 
-class Apps:
+class Apps(Service):
     """The RPCs about apps."""
 
+    kind = "app"
+    prefix = "ap"
+
     def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        environments: Environments,
-        sandboxes: Sandboxes,
-        on_stop: Callable[[], None],
+        self, store: Store, clock: Clock, sandboxes: Sandboxes, on_stop: Callable[[], None]
     ) -> None:
-        """`on_stop` is called when an app has stopped, for those who follow its logs."""
-        self._store = store
-        self._clock = clock
-        self._environments = environments
+        """`on_stop` is called when an app has stopped, so that readers of its logs end."""
+        super().__init__(store, clock)
         self._sandboxes = sandboxes
         self._on_stop = on_stop
         self._heartbeats: dict[str, asyncio.TimerHandle] = {}
         for app in store.all("app"):
-            if app.document["state"] == api_pb2.APP_STATE_EPHEMERAL:
+            if app.document["state"] == api.APP_STATE_EPHEMERAL:
                 self._finish(app)
 
-    def get(self, app_id: str) -> Stored:
-        """An app by its id. Raises RpcError (NOT_FOUND)."""
-        app = self._store.get("app", app_id)
-        if app is None:
-            raise not_found("App", app_id)
-        return app
-
-    def open(self, app_id: str) -> Stored:
-        """An app that takes new sandboxes. Raises RpcError (NOT_FOUND, FAILED_PRECONDITION)."""
+    def get_active(self, app_id: str) -> Stored:
+        """Return an app that is not stopped. Raises GRPCError (NOT_FOUND, FAILED_PRECONDITION)."""
         app = self.get(app_id)
         if self.is_stopped(app):
-            raise RpcError(Status.FAILED_PRECONDITION, f"App '{app_id}' is stopped")
+            raise GRPCError(Status.FAILED_PRECONDITION, f"App '{app_id}' is stopped")
         return app
 
     @staticmethod
     def is_stopped(app: Stored) -> bool:
-        return bool(app.document["state"] == api_pb2.APP_STATE_STOPPED)
+        return bool(app.document["state"] == api.APP_STATE_STOPPED)
 
-    def deployed(self, environment: str, name: str) -> Stored | None:
-        """The deployed app of a name in an environment."""
-        for app in self._store.named("app", environment, name):
-            if app.document["state"] == api_pb2.APP_STATE_DEPLOYED:
+    def _deployed(self, environment: str, name: str) -> Stored | None:
+        for app in self.named(environment, name):
+            if app.document["state"] == api.APP_STATE_DEPLOYED:
                 return app
         return None
 
-    def _add(self, environment: str, name: str, state: int, **document: object) -> Stored:
-        app = Stored("app", new_id("ap"), self._clock.now(), environment, name)
-        app.document = {"state": state, "stopped_at": 0.0, "tags": {}, **document}
-        self._store.put(app)
+    def deployed(self, environment: str, name: str) -> Stored:
+        """Return the deployed app with a name. Raises GRPCError (NOT_FOUND)."""
+        app = self._deployed(environment, name)
+        if app is None:
+            raise not_found("App", name)
         return app
 
+    def _add(self, environment: str, name: str, state: int, tags: dict[str, str]) -> Stored:
+        return self.add(environment, name, state=state, stopped_at=0.0, tags=tags)
+
     def _finish(self, app: Stored) -> None:
-        app.document["state"] = api_pb2.APP_STATE_STOPPED
+        app.document["state"] = api.APP_STATE_STOPPED
         app.document["stopped_at"] = self._clock.now()
         self._store.put(app)
 
@@ -96,8 +89,8 @@ class Apps:
             _HEARTBEAT_LIMIT, lambda: self._stop(self.get(app_id))
         )
 
-    def _lifecycle(self, app: Stored) -> api_pb2.AppLifecycle:
-        return api_pb2.AppLifecycle(
+    def _lifecycle(self, app: Stored) -> api.AppLifecycle:
+        return api.AppLifecycle(
             app_state=app.document["state"],
             created_at=app.created_at,
             created_by="local",
@@ -106,8 +99,8 @@ class Apps:
             stopped_at=app.document["stopped_at"],
         )
 
-    def _metadata(self, app: Stored) -> api_pb2.AppHandleMetadata:
-        return api_pb2.AppHandleMetadata(
+    def _metadata(self, app: Stored) -> api.AppHandleMetadata:
+        return api.AppHandleMetadata(
             description=app.name,
             app_id=app.id,
             environment_name=app.environment,
@@ -115,66 +108,54 @@ class Apps:
         )
 
     @rpc("AppGetOrCreate")
-    async def get_or_create(
-        self, request: api_pb2.AppGetOrCreateRequest, call: Call
-    ) -> api_pb2.AppGetOrCreateResponse:
-        environment = self._environments.resolve(request.environment_name)
-        app = self.deployed(environment, request.app_name)
+    async def get_or_create(self, request: api.AppGetOrCreateRequest) -> api.AppGetOrCreateResponse:
+        environment = self.resolve(request.environment_name)
+        app = self._deployed(environment, request.app_name)
         if app is None:
-            if request.object_creation_type != api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING:
+            if request.object_creation_type != api.OBJECT_CREATION_TYPE_CREATE_IF_MISSING:
                 raise not_found("App", request.app_name)
-            app = self._add(environment, request.app_name, api_pb2.APP_STATE_DEPLOYED)
-        return api_pb2.AppGetOrCreateResponse(app_id=app.id, handle_metadata=self._metadata(app))
+            app = self._add(environment, request.app_name, api.APP_STATE_DEPLOYED, {})
+        return api.AppGetOrCreateResponse(app_id=app.id, handle_metadata=self._metadata(app))
 
     @rpc("AppLookup")
-    async def lookup(
-        self, request: api_pb2.AppLookupRequest, call: Call
-    ) -> api_pb2.AppLookupResponse:
-        environment = self._environments.resolve(request.environment_name)
+    async def lookup(self, request: api.AppLookupRequest) -> api.AppLookupResponse:
+        environment = self.resolve(request.environment_name)
         app = self.deployed(environment, request.app_name)
-        if app is None:
-            raise not_found("App", request.app_name)
-        return api_pb2.AppLookupResponse(app_id=app.id)
+        return api.AppLookupResponse(app_id=app.id)
 
     @rpc("AppGetByDeploymentName")
     async def by_name(
-        self, request: api_pb2.AppGetByDeploymentNameRequest, call: Call
-    ) -> api_pb2.AppGetByDeploymentNameResponse:
-        environment = self._environments.resolve(request.environment_name)
-        answer = api_pb2.AppGetByDeploymentNameResponse(environment_name=environment)
-        if app := self.deployed(environment, request.name):
+        self, request: api.AppGetByDeploymentNameRequest
+    ) -> api.AppGetByDeploymentNameResponse:
+        environment = self.resolve(request.environment_name)
+        answer = api.AppGetByDeploymentNameResponse(environment_name=environment)
+        if app := self._deployed(environment, request.name):
             answer.app_id = app.id
             answer.lifecycle.CopyFrom(self._lifecycle(app))
-        elif stopped := self._store.named("app", environment, request.name):
+        elif stopped := self.named(environment, request.name):
             answer.previous_app_id = stopped[0].id
             answer.lifecycle.CopyFrom(self._lifecycle(stopped[0]))
         return answer
 
     @rpc("AppGetLifecycle")
-    async def lifecycle(
-        self, request: api_pb2.AppGetLifecycleRequest, call: Call
-    ) -> api_pb2.AppGetLifecycleResponse:
-        return api_pb2.AppGetLifecycleResponse(lifecycle=self._lifecycle(self.get(request.app_id)))
+    async def lifecycle(self, request: api.AppGetLifecycleRequest) -> api.AppGetLifecycleResponse:
+        return api.AppGetLifecycleResponse(lifecycle=self._lifecycle(self.get(request.app_id)))
 
     @rpc("AppGetInfo")
-    async def info(
-        self, request: api_pb2.AppGetInfoRequest, call: Call
-    ) -> api_pb2.AppGetInfoResponse:
-        return api_pb2.AppGetInfoResponse(info=self._metadata(self.get(request.app_id)))
+    async def info(self, request: api.AppGetInfoRequest) -> api.AppGetInfoResponse:
+        return api.AppGetInfoResponse(info=self._metadata(self.get(request.app_id)))
 
     @rpc("AppGetLayout")
-    async def layout(
-        self, request: api_pb2.AppGetLayoutRequest, call: Call
-    ) -> api_pb2.AppGetLayoutResponse:
+    async def layout(self, request: api.AppGetLayoutRequest) -> api.AppGetLayoutResponse:
         self.get(request.app_id)
-        return api_pb2.AppGetLayoutResponse(app_layout=api_pb2.AppLayout())
+        return api.AppGetLayoutResponse(app_layout=api.AppLayout())
 
     @rpc("AppList")
-    async def list(self, request: api_pb2.AppListRequest, call: Call) -> api_pb2.AppListResponse:
-        environment = self._environments.resolve(request.environment_name)
+    async def list(self, request: api.AppListRequest) -> api.AppListResponse:
+        environment = self.resolve(request.environment_name)
         recent = self._clock.now() - _RECENT
         items = [
-            api_pb2.AppListResponse.AppListItem(
+            api.AppListResponse.AppListItem(
                 app_id=app.id,
                 description=app.name,
                 name=app.name,
@@ -187,64 +168,58 @@ class Apps:
             for app in self._store.all("app", environment)
             if not self.is_stopped(app) or app.document["stopped_at"] > recent
         ]
-        return api_pb2.AppListResponse(apps=items)
+        return api.AppListResponse(apps=items)
 
     @rpc("AppStop")
-    async def stop(self, request: api_pb2.AppStopRequest, call: Call) -> Empty:
+    async def stop(self, request: api.AppStopRequest) -> Empty:
         self._stop(self.get(request.app_id))
         return Empty()
 
     @rpc("AppCreate", create=True)
-    async def create(
-        self, request: api_pb2.AppCreateRequest, call: Call
-    ) -> api_pb2.AppCreateResponse:
-        environment = self._environments.resolve(request.environment_name)
-        state = request.app_state or api_pb2.APP_STATE_EPHEMERAL
-        if state == api_pb2.APP_STATE_INITIALIZING:
-            state = api_pb2.APP_STATE_EPHEMERAL
-        app = self._add(environment, request.description, state, tags=dict(request.tags))
-        if state == api_pb2.APP_STATE_EPHEMERAL:
+    async def create(self, request: api.AppCreateRequest) -> api.AppCreateResponse:
+        environment = self.resolve(request.environment_name)
+        state = request.app_state or api.APP_STATE_EPHEMERAL
+        if state == api.APP_STATE_INITIALIZING:
+            state = api.APP_STATE_EPHEMERAL
+        app = self._add(environment, request.description, state, dict(request.tags))
+        if state == api.APP_STATE_EPHEMERAL:
             self._expect_heartbeat(app.id)
         page = f"https://modal.com/id/{app.id}"
-        return api_pb2.AppCreateResponse(app_id=app.id, app_page_url=page, app_logs_url=page)
+        return api.AppCreateResponse(app_id=app.id, app_page_url=page, app_logs_url=page)
 
     @rpc("AppPublish")
-    async def publish(
-        self, request: api_pb2.AppPublishRequest, call: Call
-    ) -> api_pb2.AppPublishResponse:
+    async def publish(self, request: api.AppPublishRequest) -> api.AppPublishResponse:
         app = self.get(request.app_id)
         if request.function_ids or request.class_ids:
-            raise RpcError(
+            raise GRPCError(
                 Status.UNIMPLEMENTED,
                 "AppPublish: the local Modal server runs sandboxes, not Functions or classes",
             )
-        return api_pb2.AppPublishResponse(
+        return api.AppPublishResponse(
             url=f"https://modal.com/id/{app.id}", deployed_at=app.created_at
         )
 
     @rpc("AppHeartbeat")
-    async def heartbeat(self, request: api_pb2.AppHeartbeatRequest, call: Call) -> Empty:
+    async def heartbeat(self, request: api.AppHeartbeatRequest) -> Empty:
         app = self.get(request.app_id)
-        if app.document["state"] == api_pb2.APP_STATE_EPHEMERAL:
+        if app.document["state"] == api.APP_STATE_EPHEMERAL:
             self._expect_heartbeat(app.id)
         return Empty()
 
     @rpc("AppClientDisconnect")
-    async def disconnect(self, request: api_pb2.AppClientDisconnectRequest, call: Call) -> Empty:
+    async def disconnect(self, request: api.AppClientDisconnectRequest) -> Empty:
         app = self.get(request.app_id)
-        if app.document["state"] == api_pb2.APP_STATE_EPHEMERAL:
+        if app.document["state"] == api.APP_STATE_EPHEMERAL:
             self._stop(app)
         return Empty()
 
     @rpc("AppSetTags")
-    async def set_tags(self, request: api_pb2.AppSetTagsRequest, call: Call) -> Empty:
+    async def set_tags(self, request: api.AppSetTagsRequest) -> Empty:
         app = self.get(request.app_id)
         app.document["tags"] = dict(request.tags)
         self._store.put(app)
         return Empty()
 
     @rpc("AppGetTags")
-    async def get_tags(
-        self, request: api_pb2.AppGetTagsRequest, call: Call
-    ) -> api_pb2.AppGetTagsResponse:
-        return api_pb2.AppGetTagsResponse(tags=self.get(request.app_id).document["tags"])
+    async def get_tags(self, request: api.AppGetTagsRequest) -> api.AppGetTagsResponse:
+        return api.AppGetTagsResponse(tags=self.get(request.app_id).document["tags"])

@@ -1,6 +1,6 @@
-"""Modal's second service: the standard streams of V2 sandboxes, by byte offset.
+"""Serve the standard streams of V2 sandboxes by byte offset (Modal's second service).
 
-A client authenticates with the signed token that it got for one task.
+A client authenticates with the signed token of one task.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from modal_proto import task_command_router_pb2 as router_pb2
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
-from modalrun.localmodal.server.rpc import Call, invalid, rpc
+from modalrun.localmodal.server.rpc import invalid, rpc
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT, LogStore
 
 CHUNK = 128 * 1024
@@ -24,9 +24,7 @@ class CommandRouter:
     ) -> None:
         """
         Args:
-            logs: What the sandboxes write.
-            sandboxes: The sandboxes.
-            retained: How many bytes of a stream's past a new reader still gets; None for all.
+            retained: Returns how many old bytes a new reader of a stream gets; None for all.
         """
         self._logs = logs
         self._sandboxes = sandboxes
@@ -34,7 +32,7 @@ class CommandRouter:
 
     @rpc("SandboxStdioReadV2")
     async def read_stdio(
-        self, request: router_pb2.SandboxStdioReadV2Request, call: Call
+        self, request: router_pb2.SandboxStdioReadV2Request
     ) -> AsyncIterator[router_pb2.SandboxStdioReadV2Response]:
         if request.file_descriptor == router_pb2.SANDBOX_STDIO_FILE_DESCRIPTOR_STDOUT:
             descriptor = STDOUT
@@ -62,7 +60,7 @@ class CommandRouter:
 
     @rpc("SandboxStdinWriteV2")
     async def write_stdin(
-        self, request: router_pb2.SandboxStdinWriteV2Request, call: Call
+        self, request: router_pb2.SandboxStdinWriteV2Request
     ) -> router_pb2.SandboxStdinWriteV2Response:
         record = self._sandboxes.of_task(request.task_id)
         await self._sandboxes.write_stdin(

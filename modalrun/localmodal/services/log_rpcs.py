@@ -1,7 +1,7 @@
-"""Logs: the live streams of V1 sandboxes, the history of sandboxes and apps, following an app.
+"""Serve the RPCs about logs: V1 streams, the history of sandboxes and apps, following an app.
 
 An entry of the history is a line. V1 entry ids are byte offsets, an app's entry ids are times in
-nanoseconds; both survive a restart of the server, so a client can go on where it was.
+nanoseconds. Both survive a restart of the server, so a client can resume.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from modal_proto import api_pb2
+from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
-from modalrun.localmodal.server.rpc import Call, invalid, rpc
+from modalrun.localmodal.server.rpc import invalid, rpc
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CHUNK
 from modalrun.localmodal.services.images import BUILD_TASK, Images
@@ -31,47 +32,53 @@ from modalrun.localmodal.storage.logstore import (
 )
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
-_DESCRIPTORS = {
-    STDOUT: api_pb2.FILE_DESCRIPTOR_STDOUT,
-    STDERR: api_pb2.FILE_DESCRIPTOR_STDERR,
-}
+_DESCRIPTORS = {STDOUT: api.FILE_DESCRIPTOR_STDOUT, STDERR: api.FILE_DESCRIPTOR_STDERR}
 # More than the SDK ever asks for (modal 1.6.4, `_logs.py` _FETCH_LIMIT).
 _MOST_ENTRIES = 20_000
 
 
-def _nanoseconds(stamp: Timestamp) -> int:
-    return int(stamp.seconds * 10**9 + stamp.nanos)
+_Request = api.AppFetchLogsRequest | api.AppCountLogsRequest | api.AppGetLogsRequest
 
 
-class Filter:
-    """Which entries a request asks for. `descriptor` 0 means both streams."""
+def _entry_number(entry_id: str) -> int:
+    try:
+        return int(entry_id or 0)
+    except ValueError:
+        raise invalid(f"'{entry_id}' is not an entry id") from None
+
+
+class _Filter:
+    """The entries that a request asks for. `descriptor` 0 means both streams."""
 
     def __init__(self, source: int, search_text: str = "") -> None:
         self.descriptor = int(source)
         self.text = search_text
 
-    def takes(self, span: Span) -> bool:
+    def matches(self, span: Span) -> bool:
         return self.descriptor in (0, _DESCRIPTORS[span.descriptor])
 
     def lines(self, log: SandboxLog, span: Span) -> list[str]:
         return [line for line in log.lines(span) if self.text in line]
 
     def first_of_newest(self, log: SandboxLog, first: int, last: int, newest: int) -> int:
-        """Where to begin among the spans `first` to `last` so as to see the newest entries."""
+        """Return the number of the first span to read for the `newest` entries before `last`."""
         if self.text:
             return first
         entries = 0
         while last > first and entries < newest:
             block = max(first, last - 512)
             spans = log.spans(block, last)
-            entries += sum(span.entries for span in spans if self.takes(span))
+            entries += sum(span.entries for span in spans if self.matches(span))
             last = block
         return last
 
 
-def _items(span: Span, lines: list[str]) -> list[api_pb2.TaskLogs]:
-    return [
-        api_pb2.TaskLogs(
+_Logs = list[tuple[SandboxRecord, SandboxLog]]
+
+
+def _batch(record: SandboxRecord, span: Span, lines: list[str]) -> api.TaskLogsBatch:
+    items = [
+        api.TaskLogs(
             data=line,
             file_descriptor=_DESCRIPTORS[span.descriptor],
             timestamp=span.time_ns / 1e9,
@@ -79,6 +86,9 @@ def _items(span: Span, lines: list[str]) -> list[api_pb2.TaskLogs]:
         )
         for line in lines
     ]
+    return api.TaskLogsBatch(
+        task_id=record.task_id, sandbox_id=record.id, items=items, entry_id=str(span.time_ns)
+    )
 
 
 class LogRpcs:
@@ -95,14 +105,11 @@ class LogRpcs:
 
     @rpc("SandboxGetLogs")
     async def stream_sandbox(
-        self, request: api_pb2.SandboxGetLogsRequest, call: Call
-    ) -> AsyncIterator[api_pb2.TaskLogsBatch]:
+        self, request: api.SandboxGetLogsRequest
+    ) -> AsyncIterator[api.TaskLogsBatch]:
         descriptor = STDERR if request.file_descriptor == _DESCRIPTORS[STDERR] else STDOUT
         record = self._sandboxes.find(request.sandbox_id)
-        try:
-            offset = int(request.last_entry_id or 0)
-        except ValueError:
-            raise invalid(f"'{request.last_entry_id}' is not an entry id") from None
+        offset = _entry_number(request.last_entry_id)
         deadline = time.monotonic() + request.timeout
         log = self._logs.acquire(record.id)
         try:
@@ -112,189 +119,132 @@ class LogRpcs:
                 if size:
                     offset += size
                     text = data[:size].decode("utf-8", "replace")
-                    item = api_pb2.TaskLogs(data=text, file_descriptor=_DESCRIPTORS[descriptor])
-                    yield api_pb2.TaskLogsBatch(
+                    item = api.TaskLogs(data=text, file_descriptor=_DESCRIPTORS[descriptor])
+                    yield api.TaskLogsBatch(
                         task_id=record.task_id, items=[item], entry_id=str(offset)
                     )
                 elif log.complete:
-                    yield api_pb2.TaskLogsBatch(
-                        task_id=record.task_id, entry_id=str(offset), eof=True
-                    )
+                    yield api.TaskLogsBatch(task_id=record.task_id, entry_id=str(offset), eof=True)
                     return
                 elif not await log.changed.wait(max(0.0, deadline - time.monotonic())):
                     return
         finally:
             self._logs.release(record.id)
 
-    def _records(
-        self, app_id: str, task_id: str, sandbox_id: str, since: float, until: float
-    ) -> list[SandboxRecord]:
-        """The sandboxes that a request is about. Raises RpcError (NOT_FOUND)."""
-        if sandbox_id:
-            return [self._sandboxes.find(sandbox_id)]
-        if task_id:
-            return [self._sandboxes.of_task(task_id)]
-        self._apps.get(app_id)
-        return self._store.sandboxes_of_app(app_id, since, until)
+    def _records(self, request: _Request, since_ns: int, until: float) -> list[SandboxRecord]:
+        """Return the sandboxes that a request names. Raises GRPCError (NOT_FOUND)."""
+        if request.sandbox_id:
+            return [self._sandboxes.find(request.sandbox_id)]
+        if request.task_id:
+            return [self._sandboxes.of_task(request.task_id)]
+        self._apps.get(request.app_id)
+        return self._store.sandboxes_of_app(request.app_id, since_ns / 1e9, until)
 
+    @contextmanager
+    def _opened(self, records: list[SandboxRecord]) -> Iterator[_Logs]:
+        ids = [record.id for record in records if self._logs.has(record.id)]
+        logs = {sandbox_id: self._logs.acquire(sandbox_id) for sandbox_id in ids}
+        try:
+            yield [(record, logs[record.id]) for record in records if record.id in logs]
+        finally:
+            for sandbox_id in logs:
+                self._logs.release(sandbox_id)
+
+    @staticmethod
     def _spans(
-        self,
-        logs: dict[str, SandboxLog],
-        since_ns: int,
-        until_ns: int,
-        wanted: Filter,
-        newest: int = 0,
-    ) -> Iterator[tuple[Span, str]]:
-        """Spans of several sandboxes between two times, in the order of time.
+        logs: _Logs, since_ns: int, until_ns: int, chosen: _Filter, newest: int = 0
+    ) -> Iterator[tuple[Span, SandboxRecord, SandboxLog]]:
+        """Yield the spans of several sandboxes between two times, oldest first.
 
-        With `newest`, spans may be left out of which it is clear that that many entries come later.
+        With `newest`, spans that precede that many entries may be left out.
         """
 
-        def of(sandbox_id: str, log: SandboxLog) -> Iterator[tuple[int, Span, str]]:
+        def spans(
+            record: SandboxRecord, log: SandboxLog
+        ) -> Iterator[tuple[Span, SandboxRecord, SandboxLog]]:
             first, last = log.first_after(since_ns - 1), log.first_after(until_ns - 1)
             if newest:
-                first = wanted.first_of_newest(log, first, last, newest)
+                first = chosen.first_of_newest(log, first, last, newest)
             for span in log.spans(first, last):
-                if wanted.takes(span):
-                    yield span.time_ns, span, sandbox_id
+                if chosen.matches(span):
+                    yield span, record, log
 
-        merged = heapq.merge(*(of(*pair) for pair in logs.items()), key=lambda entry: entry[0])
-        return ((span, sandbox_id) for _, span, sandbox_id in merged)
+        return heapq.merge(*(spans(*pair) for pair in logs), key=lambda entry: entry[0].time_ns)
 
     @rpc("AppFetchLogs")
-    async def fetch(
-        self, request: api_pb2.AppFetchLogsRequest, call: Call
-    ) -> api_pb2.AppFetchLogsResponse:
+    async def fetch(self, request: api.AppFetchLogsRequest) -> api.AppFetchLogsResponse:
         if request.task_id.startswith(BUILD_TASK):
             newest = request.limit or _MOST_ENTRIES
-            return api_pb2.AppFetchLogsResponse(
-                batches=self._images.build_log(request.task_id, newest)
-            )
-        since, until = _nanoseconds(request.since), _nanoseconds(request.until)
+            return api.AppFetchLogsResponse(batches=self._images.build_log(request.task_id, newest))
+        since, until = request.since.ToNanoseconds(), request.until.ToNanoseconds()
         limit = min(request.limit or _MOST_ENTRIES, _MOST_ENTRIES)
-        wanted = Filter(request.source, request.search_text)
-        records = {
-            record.id: record
-            for record in self._records(
-                request.app_id, request.task_id, request.sandbox_id, since / 1e9, until / 1e9
-            )
-        }
-        logs = self._acquire(records)
-        try:
-            # The newest entries win.
-            spans = list(self._spans(logs, since, until, wanted, newest=limit))
-            batches: list[api_pb2.TaskLogsBatch] = []
-            for span, sandbox_id in reversed(spans):
+        chosen = _Filter(request.source, request.search_text)
+        batches: list[api.TaskLogsBatch] = []
+        with self._opened(self._records(request, since, until / 1e9)) as logs:
+            # The limit keeps the newest entries.
+            spans = list(self._spans(logs, since, until, chosen, newest=limit))
+            for span, record, log in reversed(spans):
                 if limit <= 0:
                     break
-                lines = wanted.lines(logs[sandbox_id], span)[-limit:]
+                lines = chosen.lines(log, span)[-limit:]
                 limit -= len(lines)
                 if lines:
-                    batches.append(self._batch(records[sandbox_id], span, lines))
-        finally:
-            self._release(logs)
-        return api_pb2.AppFetchLogsResponse(batches=reversed(batches))
-
-    def _batch(self, record: SandboxRecord, span: Span, lines: list[str]) -> api_pb2.TaskLogsBatch:
-        return api_pb2.TaskLogsBatch(
-            task_id=record.task_id,
-            sandbox_id=record.id,
-            items=_items(span, lines),
-            entry_id=str(span.time_ns),
-        )
-
-    def _acquire(self, records: dict[str, SandboxRecord]) -> dict[str, SandboxLog]:
-        known = (sandbox_id for sandbox_id in records if self._logs.has(sandbox_id))
-        return {sandbox_id: self._logs.acquire(sandbox_id) for sandbox_id in known}
-
-    def _release(self, logs: dict[str, SandboxLog]) -> None:
-        for sandbox_id in logs:
-            self._logs.release(sandbox_id)
+                    batches.append(_batch(record, span, lines))
+        return api.AppFetchLogsResponse(batches=reversed(batches))
 
     @rpc("AppCountLogs")
-    async def count(
-        self, request: api_pb2.AppCountLogsRequest, call: Call
-    ) -> api_pb2.AppCountLogsResponse:
-        since, until = _nanoseconds(request.since), _nanoseconds(request.until)
+    async def count(self, request: api.AppCountLogsRequest) -> api.AppCountLogsResponse:
+        since, until = request.since.ToNanoseconds(), request.until.ToNanoseconds()
         width = (request.bucket_secs or 60) * 10**9
-        wanted = Filter(request.source, request.search_text)
-        records = {
-            record.id: record
-            for record in self._records(
-                request.app_id, request.task_id, request.sandbox_id, since / 1e9, until / 1e9
-            )
-        }
+        chosen = _Filter(request.source, request.search_text)
         counts: Counter[tuple[int, int]] = Counter()
-        logs = self._acquire(records)
-        try:
-            for number, (span, sandbox_id) in enumerate(self._spans(logs, since, until, wanted)):
+        with self._opened(self._records(request, since, until / 1e9)) as logs:
+            for number, (span, _, log) in enumerate(self._spans(logs, since, until, chosen)):
                 if number % 1000 == 999:
-                    # Others want to go on too.
+                    # Give other calls a turn.
                     await asyncio.sleep(0)
-                entries = span.entries
-                if wanted.text:
-                    entries = len(wanted.lines(logs[sandbox_id], span))
+                entries = len(chosen.lines(log, span)) if chosen.text else span.entries
                 counts[span.time_ns // width, span.descriptor] += entries
-        finally:
-            self._release(logs)
         buckets = [
-            api_pb2.AppCountLogsResponse.LogBucket(
+            api.AppCountLogsResponse.LogBucket(
                 bucket_start_at=Timestamp(seconds=number * width // 10**9),
                 stdout_logs=counts[number, STDOUT],
                 stderr_logs=counts[number, STDERR],
             )
             for number in range(since // width, math.ceil(until / width))
         ]
-        return api_pb2.AppCountLogsResponse(app_id=request.app_id, buckets=buckets)
+        return api.AppCountLogsResponse(app_id=request.app_id, buckets=buckets)
 
     @rpc("AppGetLogs")
-    async def follow(
-        self, request: api_pb2.AppGetLogsRequest, call: Call
-    ) -> AsyncIterator[api_pb2.TaskLogsBatch]:
-        """What running sandboxes have written, then what comes; from an entry id on, all since."""
+    async def follow(self, request: api.AppGetLogsRequest) -> AsyncIterator[api.TaskLogsBatch]:
+        """Stream the output of running sandboxes, or all entries after `last_entry_id`."""
         deadline = time.monotonic() + request.timeout
-        wanted = Filter(request.file_descriptor)
-        try:
-            seen = int(request.last_entry_id or 0)
-        except ValueError:
-            raise invalid(f"'{request.last_entry_id}' is not an entry id") from None
+        chosen = _Filter(request.file_descriptor)
+        seen = _entry_number(request.last_entry_id)
         if not seen:
-            running = self._records(
-                request.app_id, request.task_id, request.sandbox_id, time.time(), math.inf
-            )
+            running = self._records(request, time.time_ns(), math.inf)
             started = [record.created_at for record in running]
             seen = int(min(started, default=time.time()) * 1e9) - 1000
         while True:
             version = self._logs.changed.version
-            # The ids of all sandboxes' entries come from one clock, so one number says it all.
-            records = {
-                record.id: record
-                for record in self._records(
-                    request.app_id, request.task_id, request.sandbox_id, seen / 1e9, math.inf
-                )
-            }
-            logs = self._acquire(records)
-            try:
-                for span, sandbox_id in self._spans(logs, seen + 1, 2**63, wanted):
-                    lines = wanted.lines(logs[sandbox_id], span)
-                    yield self._batch(records[sandbox_id], span, lines)
+            # One clock gives the ids of all entries, so one number is enough to resume.
+            records = self._records(request, seen, math.inf)
+            with self._opened(records) as logs:
+                for span, record, log in self._spans(logs, seen + 1, 2**63, chosen):
+                    yield _batch(record, span, chosen.lines(log, span))
                     seen = span.time_ns
-            finally:
-                self._release(logs)
             if self._logs.changed.version != version:
-                # More came while the last entries were being sent.
+                # More entries arrived while the last ones were sent.
                 continue
             if self._is_over(request, records):
-                yield api_pb2.TaskLogsBatch(app_done=True, entry_id=str(seen))
+                yield api.TaskLogsBatch(app_done=True, entry_id=str(seen))
                 return
             if not await self._logs.changed.wait(max(0.0, deadline - time.monotonic())):
                 return
 
-    def _is_over(
-        self, request: api_pb2.AppGetLogsRequest, records: dict[str, SandboxRecord]
-    ) -> bool:
-        """Whether nothing more can come: the sandbox has finished, or the app and all in it."""
-        if any(self._sandboxes.live(sandbox_id) for sandbox_id in records):
+    def _is_over(self, request: api.AppGetLogsRequest, records: list[SandboxRecord]) -> bool:
+        """Return whether the request's sandbox, or its app with all sandboxes, has finished."""
+        if any(self._sandboxes.live(record.id) for record in records):
             return False
         if request.task_id or request.sandbox_id:
             return True

@@ -1,4 +1,4 @@
-"""Mounts and blobs: files that clients upload, stored once per content."""
+"""Serve the RPCs about mounts and blobs: uploaded files, stored once per content."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import os
 from pathlib import Path, PurePosixPath
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from modal_proto import api_pb2
+from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.rootfs import File
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.http import Request, Response
-from modalrun.localmodal.server.rpc import Call, invalid, not_found, rpc
-from modalrun.localmodal.services.environments import Environments
+from modalrun.localmodal.server.rpc import invalid, not_found, rpc
+from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock, new_id
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store, Stored
@@ -23,17 +23,16 @@ from modalrun.localmodal.storage.store import Store, Stored
 _HEX = frozenset("0123456789abcdef")
 
 
-class Mounts:
-    """The RPCs about mounts and blobs, and the files for whoever starts a sandbox."""
+class Mounts(Service):
+    """The RPCs about mounts and blobs, and the files that sandboxes start with."""
 
-    def __init__(
-        self, state: StateDir, store: Store, clock: Clock, guard: Guard, environments: Environments
-    ) -> None:
+    kind = "mount"
+    prefix = "mo"
+
+    def __init__(self, state: StateDir, store: Store, clock: Clock, guard: Guard) -> None:
+        super().__init__(store, clock)
         self._state = state
-        self._store = store
-        self._clock = clock
         self._guard = guard
-        self._environments = environments
         self.base_url = ""
 
     def _content(self, sha256_hex: str) -> Path:
@@ -43,7 +42,7 @@ class Mounts:
 
     def _have(self, sha256_hex: str) -> bool:
         try:
-            # A content that is asked for is in use: it must not be forgotten soon.
+            # Mark the content as used, so that `forget` keeps it.
             os.utime(self._content(sha256_hex))
         except FileNotFoundError:
             return False
@@ -55,10 +54,8 @@ class Mounts:
         return self._state.uploads / blob_id
 
     def files(self, mount_id: str) -> list[File]:
-        """The files of a mount. Raises RpcError (NOT_FOUND)."""
-        mount = self._store.get("mount", mount_id)
-        if mount is None:
-            raise not_found("Mount", mount_id)
+        """Return the files of a mount. Raises GRPCError (NOT_FOUND)."""
+        mount = self.get(mount_id)
         return [
             File(path, self._state.blobs / sha256_hex, mode)
             for path, sha256_hex, mode in mount.document["files"]
@@ -74,25 +71,23 @@ class Mounts:
 
     @rpc("MountBatchedCheckExistence")
     async def check(
-        self, request: api_pb2.MountBatchedCheckExistenceRequest, call: Call
-    ) -> api_pb2.MountBatchedCheckExistenceResponse:
+        self, request: api.MountBatchedCheckExistenceRequest
+    ) -> api.MountBatchedCheckExistenceResponse:
         missing = [name for name in request.sha256_hex_hashes if not self._have(name)]
         now = Timestamp()
         now.GetCurrentTime()
-        return api_pb2.MountBatchedCheckExistenceResponse(
+        return api.MountBatchedCheckExistenceResponse(
             missing_sha256_hex_hashes=missing, checked_at=now
         )
 
     @rpc("MountPutFile")
-    async def put_file(
-        self, request: api_pb2.MountPutFileRequest, call: Call
-    ) -> api_pb2.MountPutFileResponse:
+    async def put_file(self, request: api.MountPutFileRequest) -> api.MountPutFileResponse:
         target = self._content(request.sha256_hex)
         kind = request.WhichOneof("data_oneof")
         if kind == "data_blob_id":
             upload = self._upload(request.data_blob_id)
             if not upload.exists() and self._have(request.sha256_hex):
-                return api_pb2.MountPutFileResponse(exists=True)
+                return api.MountPutFileResponse(exists=True)
             await asyncio.to_thread(_adopt, upload, target, request.sha256_hex)
         elif kind == "data":
             if hashlib.sha256(request.data).hexdigest() != request.sha256_hex:
@@ -100,19 +95,19 @@ class Mounts:
             temporary = self._state.uploads / new_id("up")
             await asyncio.to_thread(_write, temporary, request.data)
             temporary.replace(target)
-        return api_pb2.MountPutFileResponse(exists=self._have(request.sha256_hex))
+        return api.MountPutFileResponse(exists=self._have(request.sha256_hex))
 
     @rpc("MountGetOrCreate", create=True)
     async def get_or_create(
-        self, request: api_pb2.MountGetOrCreateRequest, call: Call
-    ) -> api_pb2.MountGetOrCreateResponse:
+        self, request: api.MountGetOrCreateRequest
+    ) -> api.MountGetOrCreateResponse:
         name = request.deployment_name
-        environment = self._environments.resolve(request.environment_name)
-        if name and request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:
-            found = self._store.named("mount", environment, name)
-            # Modal's own mounts (its client, a Python build) stand for what the host has anyway.
-            mount_id = found[0].id if found else self._make(environment, name, [])
-            return self._answer(mount_id, [])
+        environment = self.resolve(request.environment_name)
+        if name and request.object_creation_type == api.OBJECT_CREATION_TYPE_UNSPECIFIED:
+            found = self.named(environment, name)
+            # Modal's own mounts (its client, a Python build) are empty: the host has their content.
+            mount = found[0] if found else self.add(environment, name, files=[])
+            return self._answer(mount, [])
         files = []
         for file in request.files:
             path = PurePosixPath("/", file.filename)
@@ -122,38 +117,26 @@ class Mounts:
                 raise not_found("File", f"{file.filename} ({file.sha256_hex})")
             mode = file.mode if file.HasField("mode") else 0
             files.append((str(path), file.sha256_hex, mode))
-        return self._answer(self._make(environment, name, files), files)
+        return self._answer(self.add(environment, name, files=files), files)
 
-    def _make(self, environment: str, name: str, files: list[tuple[str, str, int]]) -> str:
-        mount_id = new_id("mo")
-        self._store.put(
-            Stored("mount", mount_id, self._clock.now(), environment, name, {"files": files})
-        )
-        return mount_id
-
-    def _answer(
-        self, mount_id: str, files: list[tuple[str, str, int]]
-    ) -> api_pb2.MountGetOrCreateResponse:
+    @staticmethod
+    def _answer(mount: Stored, files: list[tuple[str, str, int]]) -> api.MountGetOrCreateResponse:
         checksum = hashlib.sha256(json.dumps(sorted(files)).encode()).hexdigest()
-        return api_pb2.MountGetOrCreateResponse(
-            mount_id=mount_id,
-            handle_metadata=api_pb2.MountHandleMetadata(content_checksum_sha256_hex=checksum),
+        return api.MountGetOrCreateResponse(
+            mount_id=mount.id,
+            handle_metadata=api.MountHandleMetadata(content_checksum_sha256_hex=checksum),
         )
 
     @rpc("BlobCreate", create=True)
-    async def create_blob(
-        self, request: api_pb2.BlobCreateRequest, call: Call
-    ) -> api_pb2.BlobCreateResponse:
+    async def create_blob(self, request: api.BlobCreateRequest) -> api.BlobCreateResponse:
         blob_id = new_id("bl")
         url = f"{self.base_url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
-        return api_pb2.BlobCreateResponse(
-            blob_id=blob_id,
-            blob_ids=[blob_id],
-            upload_urls=api_pb2.UploadUrlList(items=[url]),
+        return api.BlobCreateResponse(
+            blob_id=blob_id, blob_ids=[blob_id], upload_urls=api.UploadUrlList(items=[url])
         )
 
     async def put_blob(self, request: Request) -> Response:
-        """`PUT /blob/ID/TOKEN`: a blob's content. Answers with its md5, which the SDK checks."""
+        """Store the blob of `PUT /blob/ID/TOKEN`; return its md5, which the SDK checks."""
         _, _, blob_id, token = request.path.split("/", 3)
         if not self._guard.allows_signed(token, blob_id):
             return Response(403)
@@ -173,7 +156,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _adopt(upload: Path, target: Path, sha256_hex: str) -> None:
-    """Move an uploaded blob to its content's name, if that is its content."""
+    """Move an uploaded blob to its content's name after checking its sha256."""
     try:
         with upload.open("rb") as file:
             digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The RPCs about sandboxes, for both of the SDK's backends, and those of `modal container`."""
+"""Serve the RPCs about sandboxes, for both backends of the SDK, and those of `modal container`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import cast
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
-from modal_proto import api_pb2
+from grpclib.exceptions import GRPCError
+from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.sandbox.sandboxes import Plan, Sandboxes
+from modalrun.localmodal.sandbox.sandboxes import Launch, Sandboxes
 from modalrun.localmodal.server.auth import Guard
-from modalrun.localmodal.server.rpc import Call, RpcError, not_found, rpc
+from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
 from modalrun.localmodal.services.apps import Apps
-from modalrun.localmodal.services.environments import Environments
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.mounts import Mounts
 from modalrun.localmodal.services.secrets_rpcs import Secrets
@@ -25,23 +25,23 @@ _DEFAULT_COMMAND = ["sleep", "172800"]
 _DEFAULT_WORKDIR = "/root"
 
 
-def result_of(record: SandboxRecord) -> api_pb2.GenericResult:
-    """How a sandbox ended; empty while it runs."""
+def result_of(record: SandboxRecord) -> api.GenericResult:
+    """Return how a sandbox ended; empty while it runs."""
     if not record.status:
-        return api_pb2.GenericResult()
-    return api_pb2.GenericResult(
-        status=cast("api_pb2.GenericResult.GenericStatus.ValueType", record.status),
+        return api.GenericResult()
+    return api.GenericResult(
+        status=cast("api.GenericResult.GenericStatus.ValueType", record.status),
         exitcode=record.exitcode,
         exception=record.exception,
     )
 
 
-def _tags(tags: dict[str, str]) -> list[api_pb2.SandboxTag]:
-    return [api_pb2.SandboxTag(tag_name=name, tag_value=value) for name, value in tags.items()]
+def _tags(tags: dict[str, str]) -> list[api.SandboxTag]:
+    return [api.SandboxTag(tag_name=name, tag_value=value) for name, value in tags.items()]
 
 
 class SandboxRpcs:
-    """Requests in, records and plans out."""
+    """The RPCs about sandboxes."""
 
     def __init__(
         self,
@@ -49,7 +49,6 @@ class SandboxRpcs:
         store: Store,
         clock: Clock,
         guard: Guard,
-        environments: Environments,
         apps: Apps,
         images: Images,
         mounts: Mounts,
@@ -60,7 +59,6 @@ class SandboxRpcs:
         self._store = store
         self._clock = clock
         self._guard = guard
-        self._environments = environments
         self._apps = apps
         self._images = images
         self._mounts = mounts
@@ -69,37 +67,37 @@ class SandboxRpcs:
         self._sandboxes = sandboxes
         self.base_url = ""
 
-    def _access(self, record: SandboxRecord) -> api_pb2.CommandRouterAccess:
-        return api_pb2.CommandRouterAccess(url=self.base_url, jwt=self._guard.sign(record.task_id))
+    def _access(self, record: SandboxRecord) -> api.CommandRouterAccess:
+        return api.CommandRouterAccess(url=self.base_url, jwt=self._guard.sign(record.task_id))
 
-    def _metadata(self, record: SandboxRecord) -> api_pb2.SandboxHandleMetadata:
-        return api_pb2.SandboxHandleMetadata(result=result_of(record), app_id=record.app_id)
+    def _metadata(self, record: SandboxRecord) -> api.SandboxHandleMetadata:
+        return api.SandboxHandleMetadata(result=result_of(record), app_id=record.app_id)
 
     def _create(
         self,
-        request: api_pb2.SandboxCreateRequest | api_pb2.SandboxCreateV2Request,
+        request: api.SandboxCreateRequest | api.SandboxCreateV2Request,
         variables: dict[str, str],
         version: int,
-        call: Call,
     ) -> SandboxRecord:
-        if again := self._store.sandbox_of_key(call.idempotency_key):
-            return again
-        app = self._apps.open(request.app_id)
-        asked = request.definition
-        if asked.HasField("open_ports") and asked.open_ports.ports:
-            raise RpcError(
+        key = idempotency_key.get()
+        if existing := self._store.sandbox_of_key(key):
+            return existing
+        app = self._apps.get_active(request.app_id)
+        definition = request.definition
+        if definition.HasField("open_ports") and definition.open_ports.ports:
+            raise GRPCError(
                 Status.UNIMPLEMENTED, "The local Modal server does not have tunnels (open ports)"
             )
-        if asked.cloud_bucket_mounts or asked.nfs_mounts:
-            raise RpcError(
+        if definition.cloud_bucket_mounts or definition.nfs_mounts:
+            raise GRPCError(
                 Status.UNIMPLEMENTED,
                 "The local Modal server does not have CloudBucketMount and NetworkFileSystem",
             )
-        recipe, files = self._images.recipe(asked.image_id)
-        for mount_id in asked.mount_ids:
+        recipe, files = self._images.recipe(definition.image_id)
+        for mount_id in definition.mount_ids:
             files += self._mounts.files(mount_id)
         sandbox_id, task_id = new_sandbox_ids(version)
-        resources = asked.resources
+        resources = definition.resources
         record = SandboxRecord(
             id=sandbox_id,
             task_id=task_id,
@@ -108,48 +106,42 @@ class SandboxRpcs:
             app_name=app.name,
             environment=app.environment,
             created_at=self._clock.now(),
-            name=asked.name,
+            name=definition.name,
             tags={tag.tag_name: tag.tag_value for tag in request.tags},
-            command=list(asked.entrypoint_args) or recipe.command or _DEFAULT_COMMAND,
-            image_id=asked.image_id,
-            workdir=asked.workdir or recipe.workdir or _DEFAULT_WORKDIR,
+            command=list(definition.entrypoint_args) or recipe.command or _DEFAULT_COMMAND,
+            image_id=definition.image_id,
+            workdir=definition.workdir or recipe.workdir or _DEFAULT_WORKDIR,
             variables=sorted(variables),
-            timeout_secs=asked.timeout_secs,
-            idle_timeout_secs=asked.idle_timeout_secs,
+            timeout_secs=definition.timeout_secs,
+            idle_timeout_secs=definition.idle_timeout_secs,
             milli_cpu=resources.milli_cpu,
             milli_cpu_max=resources.milli_cpu_max,
             memory_mb=resources.memory_mb,
             memory_mb_max=resources.memory_mb_max,
             gpu=resources.gpu_config.gpu_type,
             gpu_count=resources.gpu_config.count,
-            cloud=asked.cloud_provider_str,
-            regions=list(asked.scheduler_placement.regions),
-            volumes=self._volumes.names(asked.volume_mounts),
-            idempotency_key=call.idempotency_key,
+            cloud=definition.cloud_provider_str,
+            regions=list(definition.scheduler_placement.regions),
+            volumes=self._volumes.names(definition.volume_mounts),
+            idempotency_key=key,
         )
-        plan = Plan(
-            argv=record.command,
+        launch = Launch(
             recipe=recipe,
-            workdir=record.workdir,
             files=files,
-            volumes=self._volumes.folders(asked.volume_mounts),
+            volumes=self._volumes.folders(definition.volume_mounts),
             variables=variables,
         )
-        self._sandboxes.create(record, plan)
+        self._sandboxes.create(record, launch)
         return record
 
     @rpc("SandboxCreate", create=True)
-    async def create_v1(
-        self, request: api_pb2.SandboxCreateRequest, call: Call
-    ) -> api_pb2.SandboxCreateResponse:
+    async def create_v1(self, request: api.SandboxCreateRequest) -> api.SandboxCreateResponse:
         variables = self._secrets.values(request.definition.secret_ids)
-        record = self._create(request, variables, 1, call)
-        return api_pb2.SandboxCreateResponse(sandbox_id=record.id, metadata=self._metadata(record))
+        record = self._create(request, variables, 1)
+        return api.SandboxCreateResponse(sandbox_id=record.id, metadata=self._metadata(record))
 
     @rpc("SandboxCreateV2", create=True)
-    async def create_v2(
-        self, request: api_pb2.SandboxCreateV2Request, call: Call
-    ) -> api_pb2.SandboxCreateV2Response:
+    async def create_v2(self, request: api.SandboxCreateV2Request) -> api.SandboxCreateV2Response:
         variables = self._secrets.values(request.definition.secret_ids)
         variables.update(request.ephemeral_secrets.contents)
         for source in request.secret_sources:
@@ -157,8 +149,8 @@ class SandboxRpcs:
                 variables.update(self._secrets.values([source.secret_id]))
             else:
                 variables.update(source.env.contents)
-        record = self._create(request, variables, 2, call)
-        return api_pb2.SandboxCreateV2Response(
+        record = self._create(request, variables, 2)
+        return api.SandboxCreateV2Response(
             sandbox_id=record.id,
             task_id=record.task_id,
             metadata=self._metadata(record),
@@ -166,52 +158,44 @@ class SandboxRpcs:
         )
 
     @rpc("SandboxGetTaskId", "SandboxGetTaskIdV2")
-    async def task_id(
-        self, request: api_pb2.SandboxGetTaskIdRequest, call: Call
-    ) -> api_pb2.SandboxGetTaskIdResponse:
+    async def task_id(self, request: api.SandboxGetTaskIdRequest) -> api.SandboxGetTaskIdResponse:
         record = self._sandboxes.find(request.sandbox_id)
         result = result_of(record) if record.status else None
-        return api_pb2.SandboxGetTaskIdResponse(task_id=record.task_id, task_result=result)
+        return api.SandboxGetTaskIdResponse(task_id=record.task_id, task_result=result)
 
     @rpc("SandboxWait", "SandboxWaitV2")
-    async def wait(
-        self, request: api_pb2.SandboxWaitRequest, call: Call
-    ) -> api_pb2.SandboxWaitResponse:
+    async def wait(self, request: api.SandboxWaitRequest) -> api.SandboxWaitResponse:
         record = await self._sandboxes.wait(request.sandbox_id, request.timeout)
-        return api_pb2.SandboxWaitResponse(
-            result=result_of(record), metadata=self._metadata(record)
-        )
+        return api.SandboxWaitResponse(result=result_of(record), metadata=self._metadata(record))
 
     @rpc("SandboxTerminate", "SandboxTerminateV2")
-    async def terminate(
-        self, request: api_pb2.SandboxTerminateRequest, call: Call
-    ) -> api_pb2.SandboxTerminateResponse:
+    async def terminate(self, request: api.SandboxTerminateRequest) -> api.SandboxTerminateResponse:
         record = self._sandboxes.find(request.sandbox_id)
         self._sandboxes.terminate(record.id)
         existing = result_of(record) if record.status else None
-        return api_pb2.SandboxTerminateResponse(existing_result=existing)
+        return api.SandboxTerminateResponse(existing_result=existing)
 
     @rpc("SandboxGetCommandRouterAccess")
     async def router_access(
-        self, request: api_pb2.SandboxGetCommandRouterAccessRequest, call: Call
-    ) -> api_pb2.SandboxGetCommandRouterAccessResponse:
+        self, request: api.SandboxGetCommandRouterAccessRequest
+    ) -> api.SandboxGetCommandRouterAccessResponse:
         if request.task_id:
             record = self._sandboxes.of_task(request.task_id)
         else:
             record = self._sandboxes.find(request.sandbox_id)
         access = self._access(record)
-        return api_pb2.SandboxGetCommandRouterAccessResponse(jwt=access.jwt, url=access.url)
+        return api.SandboxGetCommandRouterAccessResponse(jwt=access.jwt, url=access.url)
 
     @rpc("TaskGetCommandRouterAccess")
     async def task_router_access(
-        self, request: api_pb2.TaskGetCommandRouterAccessRequest, call: Call
-    ) -> api_pb2.TaskGetCommandRouterAccessResponse:
+        self, request: api.TaskGetCommandRouterAccessRequest
+    ) -> api.TaskGetCommandRouterAccessResponse:
         access = self._access(self._sandboxes.of_task(request.task_id))
-        return api_pb2.TaskGetCommandRouterAccessResponse(jwt=access.jwt, url=access.url)
+        return api.TaskGetCommandRouterAccessResponse(jwt=access.jwt, url=access.url)
 
-    def _info(self, record: SandboxRecord) -> api_pb2.SandboxInfo:
-        value = api_pb2.ResourceInfo.ResourceValue
-        return api_pb2.SandboxInfo(
+    def _info(self, record: SandboxRecord) -> api.SandboxInfo:
+        value = api.ResourceInfo.ResourceValue
+        return api.SandboxInfo(
             id=record.id,
             created_at=record.created_at,
             task_info=self._task_info(record),
@@ -219,7 +203,7 @@ class SandboxRpcs:
             tags=_tags(record.tags),
             name=record.name,
             image_id=record.image_id,
-            resource_info=api_pb2.ResourceInfo(
+            resource_info=api.ResourceInfo(
                 memory_mb=value(value=record.memory_mb, is_default=not record.memory_mb),
                 milli_cpu=value(value=record.milli_cpu, is_default=not record.milli_cpu),
                 gpu_type=record.gpu,
@@ -232,9 +216,9 @@ class SandboxRpcs:
             metadata=self._metadata(record),
         )
 
-    def _task_info(self, record: SandboxRecord) -> api_pb2.TaskInfo:
-        gpu = api_pb2.GPUConfig(gpu_type=record.gpu, count=record.gpu_count)
-        return api_pb2.TaskInfo(
+    def _task_info(self, record: SandboxRecord) -> api.TaskInfo:
+        gpu = api.GPUConfig(gpu_type=record.gpu, count=record.gpu_count)
+        return api.TaskInfo(
             id=record.task_id,
             enqueued_at=record.created_at,
             started_at=record.started_at,
@@ -246,40 +230,34 @@ class SandboxRpcs:
         )
 
     @rpc("SandboxList", "SandboxListV2")
-    async def list(
-        self, request: api_pb2.SandboxListRequest, call: Call
-    ) -> api_pb2.SandboxListResponse:
+    async def list(self, request: api.SandboxListRequest) -> api.SandboxListResponse:
         app_ids = None
         if request.app_id:
             app_ids = [self._apps.get(request.app_id).id]
         elif request.environment_name:
-            environment = self._environments.resolve(request.environment_name)
+            environment = self._apps.resolve(request.environment_name)
             app_ids = [app.id for app in self._store.all("app", environment)]
         before = request.before_timestamp or float("inf")
-        wanted = {tag.tag_name: tag.tag_value for tag in request.tags}.items()
+        tags = {tag.tag_name: tag.tag_value for tag in request.tags}.items()
         chosen: list[SandboxRecord] = []
         if not request.include_finished:
             running = self._sandboxes.running(app_ids)
-            chosen = [r for r in running if r.created_at < before and wanted <= r.tags.items()]
-            return api_pb2.SandboxListResponse(sandboxes=map(self._info, chosen[:_PAGE]))
+            chosen = [r for r in running if r.created_at < before and tags <= r.tags.items()]
+            return api.SandboxListResponse(sandboxes=map(self._info, chosen[:_PAGE]))
         while len(chosen) < _PAGE:
             page = self._store.sandboxes_before(before, app_ids, _PAGE)
             if not page:
                 break
             before = page[-1].created_at
-            chosen += [self._sandboxes.find(r.id) for r in page if wanted <= r.tags.items()]
-        return api_pb2.SandboxListResponse(sandboxes=map(self._info, chosen[:_PAGE]))
+            chosen += [self._sandboxes.find(r.id) for r in page if tags <= r.tags.items()]
+        return api.SandboxListResponse(sandboxes=map(self._info, chosen[:_PAGE]))
 
     @rpc("SandboxTagsGet", "SandboxTagsGetV2")
-    async def get_tags(
-        self, request: api_pb2.SandboxTagsGetRequest, call: Call
-    ) -> api_pb2.SandboxTagsGetResponse:
-        return api_pb2.SandboxTagsGetResponse(
-            tags=_tags(self._sandboxes.find(request.sandbox_id).tags)
-        )
+    async def get_tags(self, request: api.SandboxTagsGetRequest) -> api.SandboxTagsGetResponse:
+        return api.SandboxTagsGetResponse(tags=_tags(self._sandboxes.find(request.sandbox_id).tags))
 
     @rpc("SandboxTagsSet", "SandboxTagsSetV2")
-    async def set_tags(self, request: api_pb2.SandboxTagsSetRequest, call: Call) -> Empty:
+    async def set_tags(self, request: api.SandboxTagsSetRequest) -> Empty:
         record = self._sandboxes.find(request.sandbox_id)
         record.tags = {tag.tag_name: tag.tag_value for tag in request.tags}
         self._store.put_sandbox(record)
@@ -287,40 +265,36 @@ class SandboxRpcs:
 
     @rpc("SandboxGetFromName", "SandboxGetFromNameV2")
     async def from_name(
-        self, request: api_pb2.SandboxGetFromNameRequest, call: Call
-    ) -> api_pb2.SandboxGetFromNameResponse:
-        environment = self._environments.resolve(request.environment_name)
+        self, request: api.SandboxGetFromNameRequest
+    ) -> api.SandboxGetFromNameResponse:
+        environment = self._apps.resolve(request.environment_name)
         app = self._apps.deployed(environment, request.app_name)
-        if app is None:
-            raise not_found("App", request.app_name)
         for record in self._store.sandboxes_named(app.id, request.sandbox_name):
             if request.include_terminated or not record.status:
-                return api_pb2.SandboxGetFromNameResponse(
+                return api.SandboxGetFromNameResponse(
                     sandbox_id=record.id, metadata=self._metadata(self._sandboxes.find(record.id))
                 )
         raise not_found("Sandbox", f"{request.app_name}/{request.sandbox_name}")
 
     @rpc("SandboxStdinWrite")
     async def write_stdin(
-        self, request: api_pb2.SandboxStdinWriteRequest, call: Call
-    ) -> api_pb2.SandboxStdinWriteResponse:
+        self, request: api.SandboxStdinWriteRequest
+    ) -> api.SandboxStdinWriteResponse:
         record = self._sandboxes.find(request.sandbox_id)
         await self._sandboxes.write_stdin(
             record.id, request.input, index=request.index, eof=request.eof
         )
-        return api_pb2.SandboxStdinWriteResponse()
+        return api.SandboxStdinWriteResponse()
 
     @rpc("TaskList")
-    async def list_tasks(
-        self, request: api_pb2.TaskListRequest, call: Call
-    ) -> api_pb2.TaskListResponse:
+    async def list_tasks(self, request: api.TaskListRequest) -> api.TaskListResponse:
         if request.app_id:
             running = self._sandboxes.running([self._apps.get(request.app_id).id])
         else:
-            environment = self._environments.resolve(request.environment_name)
+            environment = self._apps.resolve(request.environment_name)
             running = [r for r in self._sandboxes.running() if r.environment == environment]
         tasks = [
-            api_pb2.TaskStats(
+            api.TaskStats(
                 task_id=record.task_id,
                 app_id=record.app_id,
                 app_description=record.app_name,
@@ -329,18 +303,14 @@ class SandboxRpcs:
             )
             for record in running
         ]
-        return api_pb2.TaskListResponse(tasks=tasks)
+        return api.TaskListResponse(tasks=tasks)
 
     @rpc("TaskGetInfo")
-    async def get_task(
-        self, request: api_pb2.TaskGetInfoRequest, call: Call
-    ) -> api_pb2.TaskGetInfoResponse:
+    async def get_task(self, request: api.TaskGetInfoRequest) -> api.TaskGetInfoResponse:
         record = self._sandboxes.of_task(request.task_id)
-        return api_pb2.TaskGetInfoResponse(app_id=record.app_id, info=self._task_info(record))
+        return api.TaskGetInfoResponse(app_id=record.app_id, info=self._task_info(record))
 
     @rpc("ContainerStop")
-    async def stop_container(
-        self, request: api_pb2.ContainerStopRequest, call: Call
-    ) -> api_pb2.ContainerStopResponse:
+    async def stop_container(self, request: api.ContainerStopRequest) -> api.ContainerStopResponse:
         self._sandboxes.terminate(self._sandboxes.of_task(request.task_id).id)
-        return api_pb2.ContainerStopResponse()
+        return api.ContainerStopResponse()

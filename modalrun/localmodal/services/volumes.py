@@ -1,6 +1,6 @@
-"""Volumes, as far as sandboxes need them: a folder that several sandboxes can mount.
+"""Serve the RPCs about volumes that sandboxes need. A volume is a folder.
 
-Uploading to and reading from a volume with `modal volume` or the SDK is not there.
+`modal volume` and the SDK cannot read or write its files.
 """
 
 from __future__ import annotations
@@ -9,42 +9,35 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
-from modal_proto import api_pb2
+from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.rootfs import inside
-from modalrun.localmodal.server.rpc import Call, invalid, not_found, rpc
-from modalrun.localmodal.services.environments import Environments
-from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.server.rpc import invalid, not_found, rpc
+from modalrun.localmodal.services.service import Service
+from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.paths import StateDir
-from modalrun.localmodal.storage.store import Store, Stored
+from modalrun.localmodal.storage.store import Store
 
 
-class Volumes:
-    """The RPCs about volumes, and their folders for whoever starts a sandbox."""
+class Volumes(Service):
+    """The RPCs about volumes, and the folders that sandboxes mount."""
 
-    def __init__(
-        self, state: StateDir, store: Store, clock: Clock, environments: Environments
-    ) -> None:
+    kind = "volume"
+    prefix = "vo"
+
+    def __init__(self, state: StateDir, store: Store, clock: Clock) -> None:
+        super().__init__(store, clock)
         self._state = state
-        self._store = store
-        self._clock = clock
-        self._environments = environments
 
-    def _get(self, volume_id: str) -> Stored:
-        volume = self._store.get("volume", volume_id)
-        if volume is None:
-            raise not_found("Volume", volume_id)
-        return volume
+    def names(self, mounts: Iterable[api.VolumeMount]) -> dict[str, str]:
+        """Return the names of volumes by mount path. Raises GRPCError."""
+        return {mount.mount_path: self.get(mount.volume_id).name for mount in mounts}
 
-    def names(self, mounts: Iterable[api_pb2.VolumeMount]) -> dict[str, str]:
-        """The volumes' names, by the path that they are mounted at. Raises RpcError."""
-        return {mount.mount_path: self._get(mount.volume_id).name for mount in mounts}
-
-    def folders(self, mounts: Iterable[api_pb2.VolumeMount]) -> dict[str, Path]:
-        """Where each volume is to be seen in the sandbox, and its folder. Raises RpcError."""
+    def folders(self, mounts: Iterable[api.VolumeMount]) -> dict[str, Path]:
+        """Create the folders of volumes; return them by mount path. Raises GRPCError."""
         found: dict[str, Path] = {}
         for mount in mounts:
-            folder = self._state.volumes / self._get(mount.volume_id).id
+            folder = self._state.volumes / self.get(mount.volume_id).id
             try:
                 folder = inside(folder, mount.sub_path)
             except ValueError as error:
@@ -55,33 +48,29 @@ class Volumes:
 
     @rpc("VolumeGetOrCreate", create=True)
     async def get_or_create(
-        self, request: api_pb2.VolumeGetOrCreateRequest, call: Call
-    ) -> api_pb2.VolumeGetOrCreateResponse:
-        environment = self._environments.resolve(request.environment_name)
+        self, request: api.VolumeGetOrCreateRequest
+    ) -> api.VolumeGetOrCreateResponse:
+        environment = self.resolve(request.environment_name)
         name = request.deployment_name
-        found = self._store.named("volume", environment, name) if name else []
+        found = self.named(environment, name) if name else []
         if found:
             volume = found[0]
-        elif request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:
+        elif request.object_creation_type == api.OBJECT_CREATION_TYPE_UNSPECIFIED:
             raise not_found("Volume", name)
         else:
-            volume = Stored("volume", new_id("vo"), self._clock.now(), environment, name)
-            volume.document = {"version": request.version}
-            self._store.put(volume)
+            volume = self.add(environment, name, version=request.version)
         version = volume.document["version"]
-        return api_pb2.VolumeGetOrCreateResponse(
+        return api.VolumeGetOrCreateResponse(
             volume_id=volume.id,
             version=version,
-            metadata=api_pb2.VolumeMetadata(
+            metadata=api.VolumeMetadata(
                 version=version,
                 name=volume.name,
-                creation_info=api_pb2.CreationInfo(
-                    created_at=volume.created_at, created_by="local"
-                ),
+                creation_info=api.CreationInfo(created_at=volume.created_at, created_by="local"),
             ),
         )
 
     @rpc("VolumeHeartbeat")
-    async def heartbeat(self, request: api_pb2.VolumeHeartbeatRequest, call: Call) -> Empty:
-        self._get(request.volume_id)
+    async def heartbeat(self, request: api.VolumeHeartbeatRequest) -> Empty:
+        self.get(request.volume_id)
         return Empty()

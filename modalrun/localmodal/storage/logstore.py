@@ -1,15 +1,15 @@
-"""The output of sandboxes on disk: raw bytes per stream, and an index of entries in time.
+"""Store the output of sandboxes: raw bytes per stream, and an index of lines by time.
 
-Each sandbox has a folder with `stdout`, `stderr` (append-only, exactly the bytes that were written)
-and `index`, whose records of 32 bytes say: at this time, these bytes of this stream were complete
-lines. Reading by byte offset needs the first two alone; history, counts and following an app need
-the index. A line is an entry of its own, with the time at which it was complete; a line that grows
-beyond 256 KiB is cut into several.
+Each sandbox has a folder with `stdout` and `stderr` (the exact bytes, append-only) and `index`. An
+index record of 32 bytes says that a range of a stream became complete lines at a time. Reads by
+byte offset need no index; history, counts and following an app do. Each line is an entry; a line
+beyond 256 KiB becomes several.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 from collections.abc import AsyncIterator, Iterator
@@ -39,7 +39,7 @@ class Span:
 
 
 def whole_characters(data: bytes) -> int:
-    """How many of these bytes come before a UTF-8 sequence that is cut off at the end."""
+    """Count the bytes before a UTF-8 sequence that is cut off at the end."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte & 0xC0 == 0x80:
@@ -50,10 +50,10 @@ def whole_characters(data: bytes) -> int:
 
 
 class SandboxLog:
-    """The stored output of one sandbox. Writing and reading happen in the server's one thread."""
+    """The stored output of one sandbox. Only the server's one thread uses it."""
 
     def __init__(self, folder: Path, clock: Clock, *, writable: bool) -> None:
-        """Open the log; raises FileNotFoundError when there is none and it is not to be written."""
+        """Open the log. Raises FileNotFoundError if it is missing and not `writable`."""
         if writable:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if writable else os.O_RDONLY
@@ -81,7 +81,7 @@ class SandboxLog:
         self.changed.fire()
 
     def finish(self) -> None:
-        """The sandbox has ended: what has no newline yet is an entry too."""
+        """Complete the log; a last line without newline becomes an entry."""
         for descriptor, size in self._sizes.items():
             if size > self._indexed[descriptor]:
                 self._add(descriptor, size, 1)
@@ -89,7 +89,7 @@ class SandboxLog:
         self.changed.fire()
 
     def recover(self) -> None:
-        """After the death of the server that wrote this log: index what it had not, and finish."""
+        """Index the output that a killed server had not indexed, and complete the log."""
         self.count = os.fstat(self._index).st_size // _RECORD.size
         os.truncate(self._index, self.count * _RECORD.size)
         for span in self.spans():
@@ -108,15 +108,19 @@ class SandboxLog:
         self.count += 1
 
     def read(self, descriptor: int, offset: int, limit: int) -> bytes:
-        """Up to `limit` bytes of a stream from an offset on; empty at the end of what there is."""
+        """Read up to `limit` bytes of a stream from an offset; empty at the end."""
         return os.pread(self._files[descriptor], limit, offset)
 
+    def read_span(self, span: Span) -> bytes:
+        """Read the bytes of a span."""
+        return self.read(span.descriptor, span.start, span.end - span.start)
+
     def size(self, descriptor: int) -> int:
-        """Bytes of a stream stored so far."""
+        """Return the stored bytes of a stream."""
         return self._sizes[descriptor]
 
     def spans(self, first: int = 0, last: int | None = None) -> Iterator[Span]:
-        """The spans numbered `first` to `last` (exclusive), oldest first."""
+        """Yield the spans numbered `first` to `last` (exclusive), oldest first."""
         stop = self.count if last is None else min(last, self.count)
         while first < stop:
             size = min(_BLOCK, stop - first) * _RECORD.size
@@ -126,7 +130,7 @@ class SandboxLog:
             first += _BLOCK
 
     def first_after(self, time_ns: int) -> int:
-        """The number of the first span later than `time_ns`."""
+        """Return the number of the first span after `time_ns`."""
         low, high = 0, self.count
         while low < high:
             middle = (low + high) // 2
@@ -138,13 +142,9 @@ class SandboxLog:
         return low
 
     def lines(self, span: Span) -> list[str]:
-        """The entries of a span, with their newlines; what is not UTF-8 becomes U+FFFD."""
-        data = self.read(span.descriptor, span.start, span.end - span.start)
-        parts = data.split(b"\n")
-        lines = [part + b"\n" for part in parts[:-1]]
-        if parts[-1]:
-            lines.append(parts[-1])
-        return [line.decode("utf-8", "replace") for line in lines]
+        """Return the lines of a span with their newlines; invalid UTF-8 becomes U+FFFD."""
+        data = self.read_span(span)
+        return [line.decode("utf-8", "replace") for line in re.findall(rb"[^\n]*\n|[^\n]+", data)]
 
     def close(self) -> None:
         for file in (*self._files.values(), self._index):
@@ -153,7 +153,7 @@ class SandboxLog:
 
 
 class LogStore:
-    """All logs of a state folder, the open ones and those of finished sandboxes."""
+    """The logs of a state folder, of running and finished sandboxes."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
@@ -163,7 +163,7 @@ class LogStore:
         self.changed = Signal()
 
     def create(self, sandbox_id: str) -> SandboxLog:
-        """A log for a new sandbox."""
+        """Create the log of a new sandbox."""
         log = SandboxLog(self._folder / sandbox_id, self._clock, writable=True)
         self._open[sandbox_id] = log
         return log
@@ -173,7 +173,7 @@ class LogStore:
         self.changed.fire()
 
     def finish(self, sandbox_id: str) -> None:
-        """Complete a log. Whoever reads it goes on to; it is closed with the last of them."""
+        """Complete a log. Its last reader closes it."""
         log = self._open.pop(sandbox_id)
         log.finish()
         self.changed.fire()
@@ -182,17 +182,17 @@ class LogStore:
             log.close()
 
     def recover(self, sandbox_id: str) -> None:
-        """Complete the log of a sandbox whose server died."""
+        """Complete the log of a sandbox whose server was killed."""
         log = SandboxLog(self._folder / sandbox_id, self._clock, writable=True)
         log.recover()
         log.close()
 
     def has(self, sandbox_id: str) -> bool:
-        """Whether there is a log."""
+        """Return whether a sandbox has a log."""
         return sandbox_id in self._open or (self._folder / sandbox_id / "index").exists()
 
     def acquire(self, sandbox_id: str) -> SandboxLog:
-        """A log to read from, until `release`. Raises FileNotFoundError."""
+        """Open a log for reading until `release`. Raises FileNotFoundError."""
         users, log = self._readers.get(sandbox_id, (0, self._open.get(sandbox_id)))
         if log is None:
             log = SandboxLog(self._folder / sandbox_id, self._clock, writable=False)
@@ -207,13 +207,13 @@ class LogStore:
             log.close()
 
     async def follow(self, sandbox_id: str) -> AsyncIterator[bytes]:
-        """What a sandbox has written and what it goes on to write, in order, by complete lines."""
+        """Stream a sandbox's past and future output by complete lines."""
         log = self.acquire(sandbox_id)
         try:
             done = 0
             while True:
                 for span in log.spans(done):
-                    yield log.read(span.descriptor, span.start, span.end - span.start)
+                    yield log.read_span(span)
                     done += 1
                 if done < log.count:
                     continue
@@ -224,5 +224,5 @@ class LogStore:
             self.release(sandbox_id)
 
     def remove(self, sandbox_id: str) -> None:
-        """Delete the log of a sandbox that is forgotten."""
+        """Delete a log."""
         shutil.rmtree(self._folder / sandbox_id, ignore_errors=True)

@@ -1,16 +1,15 @@
-"""Where the local Modal server keeps what it has to remember."""
+"""Locate the files of a local Modal server's state folder."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 STATE_VARIABLE = "MODALRUN_LOCAL_STATE"
 
 
 def default_state_dir() -> Path:
-    """`$MODALRUN_LOCAL_STATE`, else the folder for state that platformdirs names for the user."""
+    """Return `$MODALRUN_LOCAL_STATE`, or else the user's state folder of platformdirs."""
     if chosen := os.environ.get(STATE_VARIABLE):
         return Path(chosen).expanduser().absolute()
     import platformdirs
@@ -18,77 +17,48 @@ def default_state_dir() -> Path:
     return Path(platformdirs.user_state_dir("modalrun")) / "local"
 
 
-@dataclass(frozen=True)
 class StateDir:
-    """The files of one state folder. The folder has mode 0700, each file in it 0600."""
+    """The files of a state folder. The folder has mode 0700, each file in it 0600.
 
-    root: Path
+    Attributes:
+        info_file: The address of the running server: written when it is ready, removed at its end.
+        identity_file: Token, signing key and last port, so that exported variables stay valid.
+        start_lock: Held by a command that looks for or starts a server, and by a server that ends
+            because it is idle.
+        server_lock: Held by the server while its process lives; contains its pid.
+        server_log: The server's own log, without the output of sandboxes.
+        database: Records of apps, images, secrets and sandboxes.
+        faults_file: The rules of the fault injection (see `faults`).
+        modal_config: An empty Modal configuration that hides the user's profiles from clients.
+        blobs: Contents of uploaded files, named by their sha256.
+        uploads: Unfinished uploads.
+        volumes: One folder per volume.
+    """
 
-    @property
-    def info_file(self) -> Path:
-        """How to reach the running server, written when it is ready and removed when it ends."""
-        return self.root / "server.json"
-
-    @property
-    def identity_file(self) -> Path:
-        """Token, signing key and last port: kept, so that exported variables outlive a restart."""
-        return self.root / "identity.json"
-
-    @property
-    def start_lock(self) -> Path:
-        """Held while a command looks for or starts a server, and by a server that ends idle."""
-        return self.root / "start.lock"
-
-    @property
-    def server_lock(self) -> Path:
-        """Held by the server for as long as its process lives; contains its pid."""
-        return self.root / "server.lock"
-
-    @property
-    def server_log(self) -> Path:
-        """What the server itself has to say: never the output of a sandbox."""
-        return self.root / "server.log"
-
-    @property
-    def database(self) -> Path:
-        """Records of apps, images, secrets and sandboxes."""
-        return self.root / "state.sqlite3"
-
-    @property
-    def faults_file(self) -> Path:
-        """Scripted faults, see `faults`."""
-        return self.root / "faults.json"
-
-    @property
-    def modal_config(self) -> Path:
-        """An empty Modal configuration, so that no profile of the user's leaks into a client."""
-        return self.root / "modal.toml"
-
-    @property
-    def blobs(self) -> Path:
-        """Contents of uploaded files, named by their sha256."""
-        return self.root / "blobs"
-
-    @property
-    def uploads(self) -> Path:
-        """Blobs on their way in."""
-        return self.root / "uploads"
-
-    @property
-    def volumes(self) -> Path:
-        """One folder per volume."""
-        return self.root / "volumes"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.info_file = root / "server.json"
+        self.identity_file = root / "identity.json"
+        self.start_lock = root / "start.lock"
+        self.server_lock = root / "server.lock"
+        self.server_log = root / "server.log"
+        self.database = root / "state.sqlite3"
+        self.faults_file = root / "faults.json"
+        self.modal_config = root / "modal.toml"
+        self.blobs = root / "blobs"
+        self.uploads = root / "uploads"
+        self.volumes = root / "volumes"
 
     def logs(self, sandbox_id: str) -> Path:
         """The stored output of a sandbox."""
         return self.root / "logs" / sandbox_id
 
     def sandbox(self, sandbox_id: str) -> Path:
-        """The folder of a running sandbox; `root` in it stands for the `/` of the image."""
+        """The folder of a running sandbox; its `root` stands for the image's `/`."""
         return self.root / "sandboxes" / sandbox_id
 
     def create(self) -> None:
-        """Make the folders, with mode 0700. Raises OSError where that is impossible."""
+        """Create the folders with mode 0700. Raises OSError."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root.chmod(0o700)
         for folder in ("blobs", "uploads", "volumes", "logs", "sandboxes"):

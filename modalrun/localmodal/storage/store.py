@@ -1,11 +1,11 @@
-"""What the server remembers: SQLite in WAL mode, one writer, nothing lost by a `kill -9`."""
+"""Store the server's records in SQLite (WAL mode, one writer); a `kill -9` loses nothing."""
 
 from __future__ import annotations
 
 import json
 import os
 import sqlite3
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,11 @@ class Stored:
 
 @dataclass
 class SandboxRecord:
-    """A sandbox as it is remembered: what was asked for, and how it ended.
+    """A sandbox's request and its end.
 
     `status` is a `GenericResult.GenericStatus`, 0 while the sandbox runs. Times are seconds since
-    1970, 0.0 for "not yet". Of secrets only the names of the variables are kept; of volumes their
-    names, by the path that they are mounted at.
+    1970, 0.0 for "not yet". `variables` has the names of environment variables only; `volumes` maps
+    mount paths to names.
     """
 
     id: str
@@ -78,8 +78,30 @@ class SandboxRecord:
     exitcode: int = 0
     exception: str = ""
 
-
-_RECORD_FIELDS = {item.name for item in fields(SandboxRecord)}
+    def summary(self) -> dict[str, Any]:
+        """Summarize the sandbox for `modalrun local status`, without secret values."""
+        gpu = f"{self.gpu}:{self.gpu_count}" if self.gpu_count > 1 else self.gpu
+        return {
+            "id": self.id,
+            "task_id": self.task_id,
+            "name": self.name or None,
+            "app_id": self.app_id,
+            "app": self.app_name,
+            "environment": self.environment,
+            "tags": self.tags,
+            "created_at": self.created_at,
+            "started_at": self.started_at or None,
+            "timeout_seconds": self.timeout_secs,
+            "requested": {
+                "cpu": self.milli_cpu / 1000 or None,
+                "cpu_limit": self.milli_cpu_max / 1000 or None,
+                "memory_mib": self.memory_mb or None,
+                "memory_limit_mib": self.memory_mb_max or None,
+                "gpu": gpu or None,
+                "cloud": self.cloud or None,
+                "regions": self.regions,
+            },
+        }
 
 
 class Store:
@@ -90,7 +112,7 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        # Deleted secrets must not stay readable in free pages.
+        # Otherwise deleted secrets stay readable in free pages.
         self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
 
@@ -120,16 +142,16 @@ class Store:
         return [Stored(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
     def get(self, kind: str, object_id: str) -> Stored | None:
-        """The object with an id."""
+        """Return the object with an id."""
         found = self._objects("kind = ? AND id = ?", kind, object_id)
         return found[0] if found else None
 
     def named(self, kind: str, environment: str, name: str) -> list[Stored]:
-        """Objects of a name, newest first: for apps the stopped ones are among them."""
+        """Return the objects with a name, newest first; apps include stopped ones."""
         return self._objects("kind = ? AND environment = ? AND name = ?", kind, environment, name)
 
     def all(self, kind: str, environment: str | None = None) -> list[Stored]:
-        """All objects of a kind, newest first."""
+        """Return all objects of a kind, newest first."""
         if environment is None:
             return self._objects("kind = ?", kind)
         return self._objects("kind = ? AND environment = ?", kind, environment)
@@ -138,7 +160,7 @@ class Store:
         self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, object_id))
 
     def delete_older(self, kind: str, before: float) -> None:
-        """Forget objects of a kind that were made before a time."""
+        """Delete the objects of a kind that were created before a time."""
         self._db.execute("DELETE FROM objects WHERE kind = ? AND created_at < ?", (kind, before))
 
     def count(self, kind: str) -> int:
@@ -163,36 +185,31 @@ class Store:
 
     def _sandboxes(self, clause: str, *values: object) -> list[SandboxRecord]:
         rows = self._db.execute(f"SELECT document FROM sandboxes WHERE {clause}", values)
-        documents = (json.loads(row[0]) for row in rows)
-        # A record of another version of modalrun may know other fields.
-        return [
-            SandboxRecord(**{k: v for k, v in document.items() if k in _RECORD_FIELDS})
-            for document in documents
-        ]
+        return [SandboxRecord(**json.loads(row[0])) for row in rows]
 
     def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
-        """The sandbox with an id."""
+        """Return the sandbox with an id."""
         found = self._sandboxes("id = ?", sandbox_id)
         return found[0] if found else None
 
     def sandbox_of_task(self, task_id: str) -> SandboxRecord | None:
-        """The sandbox with a task id."""
+        """Return the sandbox with a task id."""
         found = self._sandboxes("task_id = ?", task_id)
         return found[0] if found else None
 
     def sandbox_of_key(self, key: str) -> SandboxRecord | None:
-        """The sandbox that a call with this idempotency key has made."""
+        """Return the sandbox that a call with this idempotency key created."""
         found = self._sandboxes("idempotency_key = ? LIMIT 1", key) if key else []
         return found[0] if found else None
 
     def sandboxes_named(self, app_id: str, name: str) -> list[SandboxRecord]:
-        """Sandboxes of an app that had this name, newest first."""
+        """Return the sandboxes of an app with a name, newest first."""
         return self._sandboxes("app_id = ? AND name = ? ORDER BY created_at DESC", app_id, name)
 
     def sandboxes_before(
         self, created_before: float, app_ids: list[str] | None, limit: int
     ) -> list[SandboxRecord]:
-        """Sandboxes made strictly before a time, newest first; of some apps, or of all (None)."""
+        """Return sandboxes created before a time, newest first; of some apps or of all (None)."""
         if app_ids is None:
             return self._sandboxes(
                 "created_at < ? ORDER BY created_at DESC LIMIT ?", created_before, limit
@@ -206,7 +223,7 @@ class Store:
         )
 
     def sandboxes_of_app(self, app_id: str, since: float, until: float) -> list[SandboxRecord]:
-        """Sandboxes of an app that existed at some time between two, oldest first."""
+        """Return the sandboxes of an app that existed between two times, oldest first."""
         return self._sandboxes(
             "app_id = ? AND created_at <= ? AND (finished_at = 0 OR finished_at >= ?) "
             "ORDER BY created_at",
@@ -216,11 +233,11 @@ class Store:
         )
 
     def unfinished(self) -> list[SandboxRecord]:
-        """Sandboxes that are recorded as running."""
+        """Return the sandboxes that are recorded as running."""
         return self._sandboxes("finished_at = 0")
 
     def finished_before(self, time: float) -> list[SandboxRecord]:
-        """Sandboxes that ended before a time."""
+        """Return the sandboxes that ended before a time."""
         return self._sandboxes("finished_at > 0 AND finished_at < ?", time)
 
     def delete_sandbox(self, sandbox_id: str) -> None:

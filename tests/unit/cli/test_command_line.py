@@ -55,7 +55,7 @@ def test_no_command_shows_the_help(arguments: list[str]) -> None:
     assert done.returncode == 2
     shown = done.stdout + done.stderr
     assert shown.startswith(" ".join(["Usage: modalrun", *arguments, "[OPTIONS] COMMAND"]))
-    assert "fault" not in shown
+    assert "error in modalrun" not in shown
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Problems that keep a stack from working with Modal."""
 
-from dataclasses import asdict
-
 import pytest
 
 from modalrun.plan.stack import (
@@ -50,8 +48,3 @@ def test_every_problem_is_named_in_one_message() -> None:
 def test_on_this_machine(url: str, expected: bool) -> None:
     assert is_on_this_machine(url) is expected
     assert bool(problems_on_modal(StackDescription("i", "n", (REMOTE,), url))) is expected
-
-
-def test_a_description_survives_json() -> None:
-    stack = StackDescription("i", "n", (LOCAL, REMOTE), "https://z")
-    assert StackDescription.from_json(asdict(stack)) == stack

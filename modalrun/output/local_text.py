@@ -1,0 +1,100 @@
+"""Show the local Modal server: its status, variables for a shell, and output of sandboxes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from modalrun.output.format import duration_of
+
+_COLOUR = re.compile(rb"\x1b\[[0-9;:]*m")
+_UNSET = {
+    "sh": "unset {}",
+    "fish": "set -e {}",
+    "powershell": "Remove-Item -ErrorAction SilentlyContinue Env:{}",
+}
+
+
+def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """Render the status of a running server."""
+    idle = status["idle_timeout_seconds"]
+    values = {
+        "url": status["url"],
+        "pid": status["pid"],
+        "version": status["version"],
+        "state folder": status["state_dir"],
+        "up": duration_of(status["uptime_seconds"], whole=True),
+        "idle timeout": duration_of(idle, whole=True) if idle else "never",
+        "preloaded": _preloaded(status["preload"]),
+        "apps": status["apps"],
+        "sandboxes": f"{status['sandboxes']}, {len(status['running'])} running",
+    }
+    for name, value in values.items():
+        yield f"{name:<13} {value}"
+    if status["running"]:
+        yield "\nRunning sandboxes (resources as requested; they are not enforced):"
+    for sandbox in status["running"]:
+        age = duration_of(time.time() - sandbox["created_at"], whole=True)
+        yield f"  {sandbox['id']}  {sandbox['app']}  {sandbox['name'] or '-'}  {age}"
+        requested = dict(sandbox["requested"])
+        requested["region"] = ", ".join(requested["regions"])
+        labels = {"cpu": "cpu", "memory_mib": "memory MiB", "gpu": "gpu", "cloud": "cloud"}
+        labels["region"] = "region"
+        parts = [
+            f"{label} {value:g}" if isinstance(value, float) else f"{label} {value}"
+            for key, label in labels.items()
+            if (value := requested[key])
+        ]
+        if parts:
+            yield f"    {'; '.join(parts)}"
+
+
+def _preloaded(preload: Mapping[str, Any]) -> str:
+    """Render which packages are in memory before a sandbox starts."""
+    packages = ", ".join(sorted({name.partition(".")[0] for name in preload.get("modules", ())}))
+    match preload["state"]:
+        case "ready":
+            return f"{packages}, in {preload['seconds']:.1f} s"
+        case "loading":
+            return f"{packages}, being imported"
+        case "failed":
+            return f"nothing: {preload['problem']}"
+        case _:
+            return "nothing"
+
+
+def export_lines(variables: Mapping[str, str], shell: str) -> Iterator[str]:
+    """Render commands of a shell that set variables."""
+    for name, value in variables.items():
+        if shell == "fish":
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            yield f"set -gx {name} '{quoted}'"
+        elif shell == "powershell":
+            quoted = value.replace("'", "''")
+            yield f"$Env:{name} = '{quoted}'"
+        else:
+            yield f"export {name}={shlex.quote(value)}"
+
+
+def unset_lines(names: Iterable[str], shell: str) -> Iterator[str]:
+    """Render commands of a shell that remove variables."""
+    for name in names:
+        # NO_PROXY may have been the user's own; that this machine stays in it does no harm.
+        if name.lower() != "no_proxy":
+            yield _UNSET[shell].format(name)
+
+
+def write_output(parts: Iterable[bytes]) -> None:
+    """Write output to stdout without colours; on a terminal, show other controls as text."""
+    for part in parts:
+        data = _COLOUR.sub(b"", part)
+        if sys.stdout.isatty():
+            text = data.decode("utf-8", "replace")
+            shown = (c if c in "\n\t\r" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+            data = "".join(shown).encode("utf-8", "replace")
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()

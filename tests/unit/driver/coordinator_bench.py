@@ -1,0 +1,201 @@
+"""Run a coordinator with fake sandboxes and a fake recorder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, cast
+
+from modalrun.driver.coordinator import Coordinator
+from modalrun.driver.takeover import Takeover
+from modalrun.modal_api.step_sandboxes import GivenUp
+from modalrun.run import events
+from modalrun.run.events import StepEvent
+from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.metadata import StepMetadata
+from modalrun.run.records import StepRecord
+from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.tags import TAG_EARLY
+
+DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
+FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
+KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
+
+
+class Box:
+    """A step sandbox that ends when the test says so."""
+
+    def __init__(self, step: str, attempt: int = 1, *, early: bool = False) -> None:
+        self.id = f"sb-{step}-{attempt}"
+        self.step, self.attempt, self.early = step, attempt, early
+        self.gpu: str | None = None
+        self.record = ""
+        self.written: list[str] = []
+        self.terminated = False
+        self.fault: Exception | None = None
+        self.reads: Callable[[Box], Any] | None = None
+        self._over = asyncio.Event()
+        self._end = DONE
+
+    def end(self, end: SandboxExit | Exception) -> None:
+        if isinstance(end, Exception):
+            self.fault = end
+        else:
+            self._end = end
+        self._over.set()
+
+    async def ended(self) -> SandboxExit:
+        await self._over.wait()
+        if self.fault is not None:
+            raise self.fault
+        return self._end
+
+    async def write(self, text: str) -> None:
+        if self.reads is not None:
+            await self.reads(self)
+        self.written.append(text)
+
+    async def terminate(self) -> None:
+        self.terminated = True
+        if not self._over.is_set():
+            self.end(KILLED)
+
+
+class Boxes:
+    """Create sandboxes as `StepSandboxes` does."""
+
+    def __init__(self) -> None:
+        self.created: dict[str, Box] = {}
+        self.requested: list[SandboxSpec] = []
+        self.news = asyncio.Event()
+
+    async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
+        await asyncio.sleep(0)
+        if given_up.is_set():
+            raise GivenUp
+        self.requested.append(spec)
+        tags = spec.tags
+        attempt = int(tags["modalrun-attempt"])
+        box = Box(tags["modalrun-step"], attempt, early=TAG_EARLY in tags)
+        self.created[box.id] = box
+        self.news.set()
+        return box
+
+    async def wait(self, sandbox: str) -> Box:
+        """Wait until a sandbox has been created."""
+        while sandbox not in self.created:
+            self.news.clear()
+            await self.news.wait()
+        return self.created[sandbox]
+
+
+class Recorder:
+    """Fake the part of `RunRecorder` that a coordinator calls."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, StepRecord] = {}
+        self.stopping = False
+        self.exits: list[tuple[str, str]] = []
+        self.failures: list[tuple[str, bool]] = []
+
+    def step_state(self, step: str) -> StepRecord | None:
+        return self.states.get(step)
+
+    def stop_requested(self) -> bool:
+        return self.stopping
+
+    def cached(self, step: str) -> bool:
+        raise LookupError("of ZenML's")
+
+    def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
+        self.exits.append((step_run, metadata.sandbox_id))
+
+    def fail_step(self, step: str, reason: str, *, final: bool = False) -> None:
+        self.failures.append((reason, final))
+        again = not final and self.states[step].status == "running"
+        self.states[step] = state(step, "retrying" if again else "failed")
+
+    def stop_step(self, step: str, reason: str) -> None:
+        self.states[step] = state(step, "stopped")
+
+
+class AsyncRecorder:
+    """As `modalrun.driver.recorder.AsyncRecorder`."""
+
+    def __init__(self) -> None:
+        self.recorder = Recorder()
+
+    async def call(self, question: Callable[[Recorder], Any]) -> Any:
+        await asyncio.sleep(0)
+        return question(self.recorder)
+
+
+def state(
+    step: str, status: str, attempt: int = 1, metadata: StepMetadata | None = None
+) -> StepRecord:
+    start = datetime.fromtimestamp(1, timezone.utc)
+    return StepRecord(step, status, attempt, start, metadata=metadata, id=f"record-{step}")
+
+
+STEP = PlannedStep("")
+
+
+def _tagged(sandbox: SandboxSpec, step: str) -> SandboxSpec:
+    return replace(sandbox, tags={"modalrun-role": "step", "modalrun-step": step})
+
+
+class Bench:
+    """A coordinator with its fakes."""
+
+    def __init__(
+        self,
+        graph: dict[str, Collection[str]],
+        *,
+        step: PlannedStep = STEP,
+        failure_mode: str = "continue_on_failure",
+        cached: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> None:
+        """Make a walk through a graph; `step` has what its steps have in common."""
+        sandbox = SandboxSpec(("python",), "im-1", Resources(), 300)
+        plan = RunPlan(
+            "local",
+            "p",
+            RunSettings(app_name="a", mode="per_step", **settings),
+            sandbox,
+            tuple(
+                replace(step, name=name, upstream=tuple(up), sandbox=_tagged(sandbox, name))
+                for name, up in graph.items()
+            ),
+        )
+        source = Source(Path("/s"), "h")
+        self.boxes = Boxes()
+        self.records = AsyncRecorder()
+        self.coordinator = Coordinator(
+            RunManifest("run", plan, failure_mode, source, cached=cached),
+            cast("Any", self.boxes),
+            cast("Any", self.records),
+        )
+
+    def begin(self, taken: Takeover | None = None) -> asyncio.Task[None]:
+        return asyncio.create_task(self.coordinator.run(taken))
+
+
+def taken_over(*members: Box, **states: str) -> Takeover:
+    return Takeover(
+        cast("Any", members), {name: state(name, status) for name, status in states.items()}
+    )
+
+
+def play(scene: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(scene(), 10))
+
+
+def step_events(out: str) -> list[tuple[str, str]]:
+    found = [events.read(line) for line in out.split("\n")]
+    return [(event.step, event.state) for event in found if isinstance(event, StepEvent)]

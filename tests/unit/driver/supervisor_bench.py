@@ -1,0 +1,117 @@
+"""Run small child processes under the supervisor.
+
+The children are modules in a temporary folder. A `sitecustomize` beside them replaces
+`modalrun.driver.finalize`, which would start ZenML, and records its arguments.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FINALIZE = """
+import os, sys
+if "modalrun.driver.finalize" in sys.orig_argv:
+    with open(os.environ["FINALIZED"], "a") as file:
+        file.write(os.environ["MODALRUN_RUN_ID"] + ": " + sys.orig_argv[-1])
+    os._exit(0)
+"""
+
+QUICK = """
+import os, sys
+from modalrun.driver import supervisor
+supervisor.TERMINATE_GRACE_SECONDS = supervisor.DRAIN_SECONDS = 0.3
+code = supervisor.main()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)
+"""
+"""The supervisor's own last lines, with shorter waits."""
+
+WAITING = """
+import os, signal, time
+def end(signum, frame):
+    # Not print: the signal may come while that is at work.
+    os.write(1, b"told\\n")
+    os._exit({code})
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+# A signal just before `signal.pause` would not end it.
+while True:
+    time.sleep(0.01)
+"""
+"""A child that prints `ready` and exits on SIGTERM."""
+
+
+class Bench:
+    """Run children under the supervisor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.finalized_file = folder / "finalized"
+        (folder / "sitecustomize.py").write_text(FINALIZE, encoding="utf-8")
+        (folder / "tmp").mkdir()
+
+    def command(self, child: str, *, quick: bool) -> list[str]:
+        (self.folder / "child.py").write_text(textwrap.dedent(child), encoding="utf-8")
+        how = ["-c", QUICK] if quick else ["-m", "modalrun.driver.supervisor"]
+        return [sys.executable, *how, "child"]
+
+    def environment(
+        self, timeout: float, run_id: str | None, step: str | None = None
+    ) -> dict[str, str]:
+        environment = {
+            **os.environ,
+            "MODALRUN_TIMEOUT": str(timeout),
+            "FINALIZED": str(self.finalized_file),
+            "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path]),
+        }
+        for name in ("MODALRUN_RUN_ID", "MODALRUN_STEP"):
+            environment.pop(name, None)
+        if step is not None:
+            environment["MODALRUN_STEP"] = step
+        if run_id is not None:
+            environment["MODALRUN_RUN_ID"] = run_id
+        return environment
+
+    def run(
+        self,
+        child: str,
+        *,
+        timeout: float = 100,
+        run_id: str | None = "some-run",
+        step: str | None = None,
+        quick: bool = False,
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            self.command(child, quick=quick),
+            env=self.environment(timeout, run_id, step),
+            cwd=self.folder,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+
+    @contextmanager
+    def started(self, child: str, *, quick: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+        """A supervisor whose child has printed `ready` and sits in what comes after it."""
+        with subprocess.Popen(
+            self.command(child, quick=quick),
+            env=self.environment(100, "some-run"),
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield process
+            process.wait(30)
+
+    def finalized(self) -> str | None:
+        """Return what finalize was called with; None if it was not called."""
+        return self.finalized_file.read_text("utf-8") if self.finalized_file.exists() else None

@@ -1,0 +1,44 @@
+"""Check the size of modules, the imports of pure packages and the layout of the unit tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import modalrun
+
+PACKAGE = Path(modalrun.__file__).parent
+MOST_LINES = 400
+PURE = ("util", "run", "spec", "plan")
+
+_IMPORT_ALL = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(module.name)
+print(sorted({"modal", "zenml", "rich"} & set(sys.modules)))
+"""
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {
+        str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_packages_import_neither_an_sdk_nor_rich(name: str) -> None:
+    command = [sys.executable, "-c", _IMPORT_ALL, f"modalrun.{name}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+
+
+def test_unit_tests_mirror_the_packages() -> None:
+    tests = Path(__file__).parent
+    folders = {path.parent.relative_to(tests) for path in tests.glob("*/**/test_*.py")}
+    assert folders <= {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("__init__.py")}
