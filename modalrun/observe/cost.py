@@ -1,7 +1,7 @@
 """Estimate what a run has cost: for each sandbox, its time by what it requested. Pure.
 
-A sandbox exists a little longer than its step. Modal bills the higher of what was requested and what
-was used; only the request is known here.
+A sandbox exists a little longer than its step. Modal bills the higher of what was requested
+and what was used; only the request is known here.
 """
 
 from __future__ import annotations
