@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from zenml.enums import ExecutionMode
 from zenml.orchestrators import BaseOrchestrator, ContainerizedOrchestrator
@@ -19,10 +19,24 @@ if TYPE_CHECKING:
     from zenml.enums import ExecutionStatus
     from zenml.models import PipelineSnapshotBase, StepRunResponse
 
-    from modalrun.zenml_api.execution.isolation import Isolation
-
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""
+
+
+class Isolation(Protocol):
+    """Run the isolated steps of a dynamic pipeline in sandboxes of their own."""
+
+    def submit(self, info: StepRunInfo) -> None:
+        """Create the sandbox of a step. Raises ModalrunError when it can't be created."""
+
+    def status(self, step_run: StepRunResponse, *, wait: bool = False) -> ExecutionStatus:
+        """Return the status of a step's sandbox, after its end if `wait` is set."""
+
+    def stop(self, step_run: StepRunResponse) -> None:
+        """Terminate a step's sandbox."""
+
+    def close_run(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run or of a child pipeline."""
 
 
 class ModalOrchestrator(BaseOrchestrator):
