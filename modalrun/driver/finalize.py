@@ -7,11 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from modalrun.driver.process import log_failed_termination
 from modalrun.run.contract import RUN_ID, STEP
-from modalrun.run.reporting import log_line
-
-TERMINATE_SECONDS = 20.0
-"""How long to try to terminate the step sandboxes of a dead driver."""
 
 
 def main() -> int:
@@ -39,17 +36,14 @@ def _terminate_steps(file: Path) -> None:
     from modalrun.run.manifest import RunManifest
 
     manifest = RunManifest.from_json(file.read_text(encoding="utf-8"))
-    sandboxes = StepSandboxes(manifest, {}, Path.cwd(), log_line)
 
     async def terminate() -> None:
+        sandboxes = StepSandboxes(manifest)
         await sandboxes.open()
         await sandboxes.terminate_all()
 
-    try:
-        asyncio.run(asyncio.wait_for(terminate(), TERMINATE_SECONDS))
-    except Exception as error:
-        # The record is settled all the same: this is the last process of the run.
-        log_line(f"The step sandboxes may still run: {type(error).__name__}: {error}")
+    # The record is settled even if this fails: this is the last process of the run.
+    asyncio.run(log_failed_termination(terminate()))
 
 
 if __name__ == "__main__":

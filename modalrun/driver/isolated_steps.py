@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from modalrun.driver.process import log_failed_termination
 from modalrun.driver.step_attempts import StepAttempts
 from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
@@ -23,9 +22,6 @@ from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
-TERMINATE_SECONDS = 20.0
-"""How long the end of all sandboxes is waited for."""
-
 ENDING = "The run is being ended."
 
 T = TypeVar("T")
@@ -33,22 +29,15 @@ T = TypeVar("T")
 
 @dataclass
 class _Step:
-    """A submitted step.
-
-    Attributes:
-        step: As planned.
-        attempts: Its sandboxes.
-        over: Set when it has ended for good.
-        end: How it has ended for good.
-        has_slot: Whether it occupies one of the `max_parallelism` slots.
-        cancelled: Whether ZenML has asked to stop it.
-    """
+    """A submitted step; `over` is set when `end`, its final end, is known."""
 
     step: IsolatedStep
     attempts: StepAttempts
     over: threading.Event = field(default_factory=threading.Event)
     end: SandboxExit | None = None
+    # Whether it occupies one of the `max_parallelism` slots.
     has_slot: bool = False
+    # Whether ZenML has asked to stop it.
     cancelled: bool = False
 
 
@@ -83,7 +72,11 @@ class IsolatedSteps:
         self._closed_runs: set[str] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="sandboxes", daemon=True).start()
-        self._sandboxes = sandboxes or _sandboxes(manifest)
+        if sandboxes is None:
+            from modalrun.modal_api.step_sandboxes import StepSandboxes
+
+            sandboxes = StepSandboxes(manifest)
+        self._sandboxes = sandboxes
         self._ending = asyncio.Event()
         self._slots = asyncio.Semaphore(manifest.plan.settings.max_parallelism or sys.maxsize)
         self._wait_for(self._sandboxes.open())
@@ -129,10 +122,7 @@ class IsolatedSteps:
     def terminate_all(self) -> None:
         """Terminate every sandbox of the run, also those that are being created."""
         self._loop.call_soon_threadsafe(self._ending.set)
-        try:
-            self._wait_for(asyncio.wait_for(self._sandboxes.terminate_all(), TERMINATE_SECONDS))
-        except Exception as error:
-            log_line(f"The step sandboxes may still run: {type(error).__name__}: {error}")
+        self._wait_for(log_failed_termination(self._sandboxes.terminate_all()))
 
     def _add(self, step: IsolatedStep) -> _Step:
         attempts = StepAttempts(
@@ -142,11 +132,7 @@ class IsolatedSteps:
         return submitted
 
     async def _start(self, submitted: _Step) -> None:
-        """Wait for a slot, and create the first sandbox of a step.
-
-        Raises:
-            RunFailedError: No sandbox will be created.
-        """
+        """Wait for a slot, and create the first sandbox of a step."""
         ending = asyncio.create_task(self._ending.wait())
         slot = asyncio.create_task(self._slots.acquire())
         await asyncio.wait({ending, slot}, return_when=asyncio.FIRST_COMPLETED)
@@ -163,11 +149,7 @@ class IsolatedSteps:
             raise
 
     async def _create(self, submitted: _Step) -> None:
-        """Create a sandbox for a step.
-
-        Raises:
-            RunFailedError: Modal refuses it, or the run is being ended.
-        """
+        """Create a sandbox for a step, or raise RunFailedError."""
         step, attempts = submitted.step, submitted.attempts
         key = (step.run_id, step.name)
         attempts.count = max(self._counts.get(key, 0), attempts.count, step.attempt - 1)
@@ -213,11 +195,7 @@ class IsolatedSteps:
         await asyncio.to_thread(self.on_end)
 
     async def _is_restarted(self, submitted: _Step, end: SandboxExit) -> bool:
-        """Replace a sandbox that the infrastructure has lost; ZenML's record stays the same.
-
-        Raises:
-            RunFailedError: Modal refuses another sandbox.
-        """
+        """Replace a sandbox that the infrastructure has lost; ZenML's record stays the same."""
         if not end.is_infrastructure or self._is_cancelled(submitted):
             return False
         if not await asyncio.to_thread(self.is_awaited, submitted.step.step_run):
@@ -243,10 +221,3 @@ class IsolatedSteps:
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-def _sandboxes(manifest: RunManifest) -> StepSandboxes:
-    from modalrun.modal_api.step_sandboxes import StepSandboxes
-
-    variables = {name: os.environ[name] for name in manifest.variables}
-    return StepSandboxes(manifest, variables, Path.cwd(), log_line)

@@ -53,9 +53,8 @@ async def drive(manifest: RunManifest) -> int:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
 
     loop = asyncio.get_running_loop()
-    recorder = AsyncRecorder(manifest.run_id, log_line)
-    variables = {name: os.environ[name] for name in manifest.variables}
-    sandboxes = StepSandboxes(manifest, variables, Path.cwd(), log_line)
+    recorder = AsyncRecorder(manifest.run_id)
+    sandboxes = StepSandboxes(manifest)
     coordinator = Coordinator(manifest, sandboxes, recorder)
     loop.add_signal_handler(signal.SIGTERM, _give_up, coordinator)
     control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, "the run was asked to stop"))

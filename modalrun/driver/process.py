@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import NoReturn
 
 from modalrun.run import contract
+from modalrun.run.reporting import log_line
+
+TERMINATE_SECONDS = 20.0
+"""How long the termination of all step sandboxes may take."""
 
 EXIT_CODES = {
     "completed": contract.EXIT_COMPLETED,
@@ -47,6 +53,14 @@ def supervisors_reason() -> str | None:
     with contextlib.suppress(OSError, KeyError):
         return Path(os.environ[contract.END_REASON_FILE]).read_text(encoding="utf-8")
     return None
+
+
+async def log_failed_termination(termination: Awaitable[None]) -> None:
+    """Wait at most `TERMINATE_SECONDS` for a termination; log its failure."""
+    try:
+        await asyncio.wait_for(termination, TERMINATE_SECONDS)
+    except Exception as error:
+        log_line(f"The step sandboxes may still run: {type(error).__name__}: {error}")
 
 
 def leave(code: int) -> NoReturn:

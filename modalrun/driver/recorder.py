@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from modalrun.errors import ConnectionLostError
+from modalrun.run.reporting import log_line
 from modalrun.util import garbage_collection
 from modalrun.util.backoff import pauses
 
@@ -26,13 +27,8 @@ TROUBLED_TRIES = 8
 class AsyncRecorder:
     """Call a run's `RunRecorder`, again and again while ZenML can't be reached."""
 
-    def __init__(self, run_id: str, log: Callable[[str], None]) -> None:
-        """Prepare for a run; ZenML is imported with the first call.
-
-        Args:
-            run_id: ZenML's run id.
-            log: Gets a line whenever ZenML can't be reached.
-        """
+    def __init__(self, run_id: str, log: Callable[[str], None] = log_line) -> None:
+        """Prepare for a run, by ZenML's id; ZenML is imported with the first call."""
         self._run_id = run_id
         self._log = log
         self._recorder: RunRecorder | None = None

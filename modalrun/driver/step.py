@@ -65,9 +65,8 @@ class Signals:
         finally:
             self._unwinds = False
 
-    def reason(self) -> str | None:
-        """Return why the step has failed according to the supervisor; None if it has not."""
-        return supervisors_reason()
+    # Why the step has failed according to the supervisor; None if it has not.
+    reason = staticmethod(supervisors_reason)
 
     def leave(self) -> NoReturn:
         """End the process for the signal."""

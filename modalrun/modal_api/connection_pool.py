@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from modalrun.errors import CapacityError, ConnectionLostError
@@ -23,17 +24,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 """Seconds between two attempts of a call while Modal can't be asked, growing."""
 
 
+@dataclass
 class PooledConnection:
-    """A connection to Modal.
+    """A connection to Modal, and the number of its sandboxes that are created or waited for."""
 
-    Attributes:
-        client: The SDK's client.
-        load: The number of sandboxes on it that are being created or waited for.
-    """
-
-    def __init__(self, client: modal.Client) -> None:
-        self.client = client
-        self.load = 0
+    client: modal.Client
+    load: int = 0
 
 
 async def connect() -> modal.Client:
@@ -47,12 +43,7 @@ async def connect() -> modal.Client:
 
 
 class ConnectionPool:
-    """The connections of one event loop; more are made as more sandboxes need them.
-
-    Attributes:
-        connections: Those that were made.
-        log: Called with a message when a call is repeated.
-    """
+    """The connections of one event loop; more are made as more sandboxes need them."""
 
     def __init__(
         self,
@@ -61,7 +52,7 @@ class ConnectionPool:
     ) -> None:
         """
         Args:
-            log: See the class.
+            log: Called with a message when a call is repeated.
             connect: Makes a connection.
         """
         self.connections: list[PooledConnection] = []

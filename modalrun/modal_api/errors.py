@@ -48,8 +48,6 @@ def translated() -> Iterator[None]:
         raise RunFailedError(
             f"Modal could not build the image{f' {image_id}' if image_id else ''}: {error}"
         ) from error
-    except modal_errors.AlreadyExistsError:
-        raise
     except (
         modal_errors.InvalidError,
         modal_errors.VersionError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modalrun.modal_api import account_check, images, lookup, run_sandboxes
+from modalrun.modal_api import account_check, images, run_sandboxes
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.log_history import History
 from modalrun.modal_api.log_streams import OutputStreams
@@ -21,10 +21,10 @@ class ModalGateway:
     find_last = staticmethod(run_sandboxes.find_last)
     terminate = staticmethod(run_sandboxes.terminate)
     sandboxes_of = staticmethod(RunSandboxes)
-    app_id = staticmethod(lookup.app_id)
-    sandbox_state = staticmethod(lookup.sandbox_state)
-    run_sandbox = staticmethod(lookup.run_sandbox)
-    running_steps = staticmethod(lookup.running_steps)
-    running_run_sandbox = staticmethod(lookup.running_run_sandbox)
+    app_id = staticmethod(run_sandboxes.app_id)
+    sandbox_state = staticmethod(run_sandboxes.sandbox_state)
+    run_sandbox = staticmethod(run_sandboxes.run_sandbox)
+    running_steps = staticmethod(run_sandboxes.running_steps)
+    running_run_sandbox = staticmethod(run_sandboxes.running_run_sandbox)
     log_streams = staticmethod(OutputStreams)
     log_history = staticmethod(History)

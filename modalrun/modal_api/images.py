@@ -7,6 +7,7 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,20 +44,14 @@ LOG_LINES = 40
 """Lines of a failed build's log that are shown."""
 
 
+@dataclass
 class Builder:
     """Builds images in one app and Modal environment, with the credentials of a registry."""
 
-    def __init__(
-        self,
-        client: modal.Client,
-        app: modal.App,
-        environment: str | None,
-        registry: RegistryCredentials | None = None,
-    ) -> None:
-        self._client = client
-        self._app = app
-        self._environment = environment
-        self._registry = registry
+    client: modal.Client
+    app: modal.App
+    environment: str | None
+    registry: RegistryCredentials | None = field(default=None, repr=False)
 
     def build(self, recipe: ImageRecipe, source: Path) -> modal.Image:
         """Have Modal build the layers that it has not built before, and wait for them.
@@ -76,7 +71,7 @@ class Builder:
         with tempfile.TemporaryDirectory(prefix="modalrun-image-") as folder, translated():
             image = self._layers(recipe, source, Path(folder))
             try:
-                image.build(self._app)
+                image.build(self.app)
             except modal.exception.ImageBuildError as error:
                 raise _failed(image, error) from error
         return image
@@ -116,11 +111,11 @@ class Builder:
             return _from_dockerfile(base, force)
         if isinstance(base, Named):
             if base.is_id:
-                return modal.Image.from_id(base.name, client=self._client)
+                return modal.Image.from_id(base.name, client=self.client)
             return modal.Image.from_name(
                 base.name,
-                environment_name=None if "/" in base.name else self._environment,
-                client=self._client,
+                environment_name=None if "/" in base.name else self.environment,
+                client=self.client,
             )
         assert isinstance(base, BuiltByZenML)
         raise InternalError("The image that ZenML builds was not built before it was needed.")
@@ -128,13 +123,13 @@ class Builder:
     def _registry_secret(self) -> modal.Secret | None:
         import modal
 
-        if self._registry is None:
+        if self.registry is None:
             return None
         # These names tell Modal what kind of credentials they are (`modal/_image.py:490`).
         return modal.Secret.from_dict(
             {
-                "REGISTRY_USERNAME": self._registry.username,
-                "REGISTRY_PASSWORD": self._registry.password,
+                "REGISTRY_USERNAME": self.registry.username,
+                "REGISTRY_PASSWORD": self.registry.password,
             }
         )
 
@@ -185,12 +180,11 @@ def with_files(
 def ignore_matcher(lines: Iterable[str], where: str) -> Callable[[Path], bool]:
     """Make a matcher of a .dockerignore file, with the SDK's port of Docker's own.
 
+    It returns for a relative path whether the file is left out.
+
     Args:
         lines: The lines of the file.
         where: The file, for messages.
-
-    Returns:
-        A function that tells by a relative path whether the file is left out.
 
     Raises:
         UsageError: A line is not a pattern.

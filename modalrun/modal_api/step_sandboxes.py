@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from modalrun.modal_api.sandbox_arguments import SandboxArguments
 from modalrun.run import sandbox_exit
 from modalrun.run.contract import EXIT_TIMED_OUT
 from modalrun.run.manifest import RunManifest
+from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
@@ -48,23 +51,21 @@ class StepSandboxes:
     def __init__(
         self,
         manifest: RunManifest,
-        variables: Mapping[str, str],
-        source: Path,
-        log: Callable[[str], None],
+        source: Path | None = None,
+        log: Callable[[str], None] = log_line,
         pool: ConnectionPool | None = None,
     ) -> None:
         """
         Args:
-            manifest: The run.
-            variables: Environment variables that travel to the steps as a Modal secret.
-            source: The folder with the source tree.
+            manifest: The run; its variables are in the environment.
+            source: The folder with the source tree; None for the current one.
             log: Called with a message when Modal has no capacity or can't be reached.
             pool: The connections; without it, made as they are needed.
         """
         self._run_id = manifest.run_id
         self._plan = manifest.plan
-        self._variables = dict(variables)
-        self._source = source
+        self._variables = {name: os.environ[name] for name in manifest.variables}
+        self._source = source or Path.cwd()
         self._log = log
         self._pace = Pace(manifest.plan.settings.creation_rate)
         self._pool = pool or ConnectionPool(log)
@@ -200,20 +201,19 @@ class StepSandboxes:
     async def _find(self, name: str, client: modal.Client) -> modal.Sandbox:
         import modal
 
-        async def find(*, include_terminated: bool) -> modal.Sandbox:
-            return await modal.Sandbox.from_name.aio(
-                self._plan.settings.app_name,
-                name,
-                environment_name=self._plan.settings.modal_environment,
-                include_terminated=include_terminated,
-                client=client,
-            )
-
+        settings = self._plan.settings
+        find = functools.partial(
+            modal.Sandbox.from_name.aio,
+            settings.app_name,
+            name,
+            environment_name=settings.modal_environment,
+            client=client,
+        )
         try:
             return await find(include_terminated=True)
         except modal.exception.NotFoundError:
             # The V1 backend finds only running sandboxes, and only without this flag.
-            return await find(include_terminated=False)
+            return await find()
 
     async def _image(self, image_id: str, client: modal.Client) -> modal.Image:
         """Return an image with the source tree, which is read and sent once for all callers."""
@@ -312,30 +312,27 @@ class StepSandbox:
             await self._pool.call(self._sandbox.terminate.aio)
 
     async def _wait(self) -> SandboxExit:
-        if not self._counted:
-            self._connection.load += 1
-        try:
-            return await self._wait_for_exit()
-        finally:
-            self._connection.load -= 1
-
-    async def _wait_for_exit(self) -> SandboxExit:
         import modal
 
+        if not self._counted:
+            self._connection.load += 1
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        while True:
-            try:
-                with translated():
-                    await self._sandbox.wait.aio(raise_on_termination=False)
-                return self._read_exit()
-            except modal.exception.SandboxTimeoutError:
-                return read_exit(EXIT_TIMED_OUT, ModalStatus.TIMEOUT)
-            except NotFoundError:
-                return sandbox_exit.LOST
-            except (ModalrunError, modal.exception.Error) as error:
-                # No error of a question is an end. The step's deadline is the bound.
-                self._pool.log(f"{self.id}: {error}; asking again")
-            await asyncio.sleep(next(waits))
+        try:
+            while True:
+                try:
+                    with translated():
+                        await self._sandbox.wait.aio(raise_on_termination=False)
+                    return self._read_exit()
+                except modal.exception.SandboxTimeoutError:
+                    return read_exit(EXIT_TIMED_OUT, ModalStatus.TIMEOUT)
+                except NotFoundError:
+                    return sandbox_exit.LOST
+                except (ModalrunError, modal.exception.Error) as error:
+                    # No error of a question is an end. The step's deadline is the bound.
+                    self._pool.log(f"{self.id}: {error}; asking again")
+                await asyncio.sleep(next(waits))
+        finally:
+            self._connection.load -= 1
 
     def _read_exit(self) -> SandboxExit:
         code = self._sandbox.returncode

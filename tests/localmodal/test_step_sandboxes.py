@@ -82,7 +82,7 @@ def play(sdk: Sdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
 
         async def run() -> None:
             pool = ConnectionPool(logged.append, connect_or_fail)
-            sandboxes = StepSandboxes(manifest, {}, source, logged.append, pool)
+            sandboxes = StepSandboxes(manifest, source, logged.append, pool)
             await sandboxes.open()
             await scenario(Driver(sandboxes, pool, image, errors))
 
