@@ -69,7 +69,6 @@ def follow(
     """Attach to a run and return its outcome; record its end where it could not itself.
 
     Args:
-        run: The run.
         observer: Receives its output.
         on_interrupt: What signals do. A second one always detaches at once.
         stop: Stops the run by force.
