@@ -106,8 +106,7 @@ def load_spec(
 
     Args:
         path: The YAML file, or a deployment file (`.json`) instead of a spec that names it.
-        target: Where to run; it overrides the file.
-        overrides: Keys that the command line sets; they override the file.
+        target, overrides: What the command line sets; it overrides the file.
 
     Raises:
         UsageError: The file, a key in it or an override is wrong; the message names the place,

@@ -216,7 +216,7 @@ class Submission:
         cancelled = isinstance(error, RunStoppedError)
         if self.handle is not None:
             if cancelled:
-                self.handle.sandboxes.end()
+                self.handle.sandboxes.terminate()
             return
         if isinstance(error, UnknownOutcomeError):
             return
