@@ -54,15 +54,7 @@ class IsolatedSteps:
     """
 
     def __init__(self, manifest: RunManifest, sandboxes: StepSandboxes | None = None) -> None:
-        """Connect.
-
-        Args:
-            manifest: The run; its variables are in the environment.
-            sandboxes: Creates the sandboxes; None for Modal, as the manifest says.
-
-        Raises:
-            ModalrunError: The token is not accepted.
-        """
+        """Connect to Modal, or to other `sandboxes`; raise ModalrunError for a bad token."""
         self.manifest = manifest
         self.on_end: Callable[[], None] = lambda: None
         self.is_awaited: Callable[[str], bool] = lambda step_run: True

@@ -29,9 +29,7 @@ class AccountNeeds:
     Attributes:
         environment: The Modal environment; None for the profile's.
         workspace: The workspace that the token must belong to, and where that is set.
-        secrets: Named secrets.
-        volumes: Named volumes.
-        images: Published images.
+        secrets, volumes, images: The named secrets and volumes, and the published images.
         credentials: A Modal token, instead of Modal's own configuration. Never printed.
     """
 
@@ -63,7 +61,6 @@ def check_names(connection: Connection, needs: AccountNeeds) -> None:
 
     Raises:
         NotFoundError: One of them does not exist.
-        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
     """
     import modal
 

@@ -62,8 +62,7 @@ class Builder:
 
         Raises:
             RunFailedError: A build failed; the message has the image's id and the end of its log.
-            UsageError, NotFoundError: Modal refuses an argument, or there is no such named image.
-            AuthenticationError, CapacityError, ConnectionLostError: As for every call.
+            ModalrunError: As for `translated`.
         """
         import modal
 
