@@ -42,13 +42,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Stopped:
-    """The result of a request to stop.
-
-    Attributes:
-        run_id: ZenML's run id.
-        status: ZenML's status of the run now.
-        headline: One sentence.
-    """
+    """The result of a request to stop: ZenML's status of the run now, and one sentence."""
 
     run_id: str
     status: str
