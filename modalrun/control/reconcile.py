@@ -12,13 +12,7 @@ from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 @dataclass(frozen=True)
 class Reconciled:
-    """The result of reconciling a run.
-
-    Attributes:
-        status: The run's status afterwards.
-        changed: Whether its record was changed.
-        text: What was found and done; a sentence.
-    """
+    """The result: the status afterwards, whether the record changed, and what was done."""
 
     status: RunStatus
     changed: bool

@@ -11,10 +11,9 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.run.contract import TAKE_OVER
 from modalrun.run.outcome import PAUSED, answer_commands
-from modalrun.submit.per_step import write_manifest
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
 from modalrun.submit.source_changes import listing
-from modalrun.submit.staging import stage_again
+from modalrun.submit.staging import stage_again, write_manifest
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api import Connection
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.modal_api.termination import END_SECONDS, RunSandboxes
+from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
 from modalrun.run.records import RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
@@ -42,13 +42,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Stopped:
-    """The result of a request to stop.
-
-    Attributes:
-        run_id: ZenML's run id.
-        status: ZenML's status of the run now.
-        headline: One sentence.
-    """
+    """The result of a request to stop: ZenML's status of the run now, and one sentence."""
 
     run_id: str
     status: str
@@ -90,7 +84,7 @@ def stop(
 
 def by_force(
     run_id: str,
-    sandboxes: RunSandboxes,
+    sandboxes: SandboxGroup,
     *,
     wait: bool = True,
     seconds: float = END_SECONDS,
@@ -116,7 +110,7 @@ def by_force(
     except ModalrunError as error:
         # Sandboxes cost money, also while ZenML's server can't be reached.
         unrecorded = error
-    sandboxes.end(wait=wait, seconds=seconds)
+    sandboxes.terminate(wait=wait, seconds=seconds)
     if unrecorded is not None:
         raise type(unrecorded)(
             f"The sandboxes of the run {run_id} have ended, but ZenML can't record it:"
@@ -126,7 +120,7 @@ def by_force(
     zenml.finalize_run(run_id, FORCED, stopped=True)
     if wait:
         # The driver may have been creating a sandbox when it ended.
-        sandboxes.end(seconds=seconds)
+        sandboxes.terminate(seconds=seconds)
     return _result(zenml.read_run(run_id))
 
 
@@ -155,7 +149,7 @@ class _Stop:
             run.metadata.sandbox_id,
         )
         if run.finished:
-            return _already(run, ended=sandboxes.end(wait=self.wait))
+            return _already(run, ended=sandboxes.terminate(wait=self.wait))
         if force:
             return by_force(run.id, sandboxes, wait=self.wait, zenml=self.zenml)
         return self._gracefully(run, sandboxes)
@@ -192,12 +186,12 @@ class _Stop:
         connection = self._connect(run, run.announced.target)
         app_id = self.modal.app_id(connection, run.announced.app, run.announced.environment)
         if app_id is not None:
-            self.modal.sandboxes_of(connection, run.id, app_id, "").end()
+            self.modal.sandboxes_of(connection, run.id, app_id, "").terminate()
         self.zenml.finalize_run(run.id, ASKED, stopped=True)
         return _result(self.zenml.read_run(run.id))
 
-    def _gracefully(self, run: RunRecord, sandboxes: RunSandboxes) -> Stopped:
-        asked = sandboxes.ask_to_stop()
+    def _gracefully(self, run: RunRecord, sandboxes: SandboxGroup) -> Stopped:
+        asked = sandboxes.request_stop()
         if asked:
             self.zenml.record_stop_request(run.id)
             if not self.wait:

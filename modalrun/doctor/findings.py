@@ -14,10 +14,7 @@ class Findings:
     """The findings so far, one for each check. Every method may be called from any thread."""
 
     def __init__(self, checks: Iterable[str]) -> None:
-        """
-        Args:
-            checks: Names of the checks that the examination consists of.
-        """
+        """Expect a finding of each of these checks."""
         self._checks = frozenset(checks)
         self._found: dict[str, Finding] = {}
         self._clocks: dict[str, float] = {}
@@ -50,11 +47,7 @@ class Findings:
             self._changed.wait_for(lambda: self._checks - {"clock"} <= self._found.keys(), seconds)
 
     def complete(self, late: ModalrunError) -> tuple[Finding, ...]:
-        """Return one finding for each check, in the order in which they are shown.
-
-        Args:
-            late: The problem of checks that have no finding yet.
-        """
+        """Return one finding for each check, as shown; `late` for those that have none yet."""
         self.put(check.clock(self._clocks))
         for name in self._checks:
             self.put(Finding.of_error(name, late))

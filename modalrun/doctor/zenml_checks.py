@@ -66,13 +66,9 @@ class ZenMLChecks:
         open_zenml: Callable[[Path], ZenML] | None = None,
         load: Callable[[RunSpec], Compiled] = prepare.load_deployment,
     ) -> None:
-        """
-        Args:
-            findings: Where the results go.
-            spec: The run spec; None to check the active stack alone.
-            target: Where a run would go.
-            open_zenml: Imports ZenML for a source root. A test passes a fake.
-            load: Compiles the pipeline of a spec. A test passes a fake.
+        """Prepare the checks of a spec, or of the active stack alone without one.
+
+        Tests pass fakes of `open_zenml`, which imports ZenML for a source root, and of `load`.
         """
         self.target = target
         self.imported = threading.Event()
@@ -205,8 +201,7 @@ def check_server(findings: Findings) -> bool:
         message = f"{url} takes connections, but its version could not be read: {error}"
         findings.put(Finding("zenml_server", "warning", message, "Look at it: zenml status"))
     except (ValueError, AttributeError):
-        # The answer is not one of ZenML's, so the version stays unknown.
-        pass
+        pass  # The answer is not one of ZenML's, so the version stays unknown.
     supported = compatibility.versions_of("zenml")
     findings.put(check.server_version(url, version, client, supported))
     return True

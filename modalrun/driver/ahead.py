@@ -30,16 +30,10 @@ def longest_wait(timeout: float) -> float:
 
 @dataclass(eq=False)
 class _Early:
-    """A sandbox that was created early.
-
-    Attributes:
-        cancelled: Set when it is not needed any more.
-        created: Set when it was created, or was cancelled.
-        sandbox: The sandbox, while it can be used.
-        since: When it was created.
-    """
+    """A sandbox that was created early; `sandbox` is set while it can be used."""
 
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    # Also set once it was cancelled.
     created: asyncio.Event = field(default_factory=asyncio.Event)
     sandbox: StepSandbox | None = None
     since: float = 0.0

@@ -75,11 +75,7 @@ class Coordinator:
         return self._context.ahead.enabled
 
     async def run(self, taken: Takeover | None = None) -> None:
-        """Run until every step is in a final state.
-
-        Args:
-            taken: What an earlier driver of the run has left.
-        """
+        """Run until every step is in a final state, from what an earlier driver has left."""
         done = set(self._manifest.cached)
         for name in sorted(done):
             emit_step_event(name, "cached")
@@ -115,21 +111,12 @@ class Coordinator:
         self._context.ahead.expect(seconds)
 
     def stop(self, reason: str) -> None:
-        """Start nothing new because somebody asked for it; let running steps finish.
-
-        Args:
-            reason: A part of a sentence.
-        """
+        """Start nothing new, as requested for a reason (a part of a sentence)."""
         self.early_end.requested = True
         self._start_nothing(reason)
 
     def give_up(self, reason: str, *, timed_out: bool = False) -> None:
-        """End the run at once: terminate running steps too.
-
-        Args:
-            reason: A part of a sentence.
-            timed_out: Whether the run's timeout is the reason: running steps have failed then.
-        """
+        """End the run at once: terminate running steps too, which fail if `timed_out`."""
         self.early_end.gave_up = True
         # A run that is being stopped ends as stopped, however long that takes.
         self.early_end.timed_out = timed_out and not self.early_end.requested

@@ -24,10 +24,7 @@ MARK = "_modalrun_warm"
 def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> Child:
     """Start `[sys.executable, "-m", MODULE, ...]` with empty input and pipes for its output.
 
-    Args:
-        command: The program.
-        env: Its environment.
-        pass_fds: Descriptors that it inherits under the same numbers.
+    It inherits the descriptors `pass_fds` under the same numbers.
     """
     warm = getattr(sys, MARK, None)
     # A fork inherits the locks that other threads hold, and nothing would release them.

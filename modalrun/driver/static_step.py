@@ -300,12 +300,7 @@ class StaticStep:
 
 
 def has_failed(record: StepRecord | None, failures: int) -> bool:
-    """Return whether ZenML has recorded the failure of the last attempt.
-
-    Args:
-        record: The step's last record.
-        failures: How many failures are known from earlier attempts.
-    """
+    """Return whether the last record is of another failure than those known before."""
     if record is None or is_running(record):
         return False
     return record.status != "retrying" or record.attempt > failures

@@ -109,14 +109,7 @@ def initialize(
 
 @dataclass(frozen=True)
 class _ExistingSpec:
-    """The project's run spec.
-
-    Attributes:
-        error: The reason why it can't be read.
-        pipeline: The pipeline that it names, if that is found below its source root.
-        root: Its source root.
-        parameters: Its `parameters`.
-    """
+    """The project's run spec; `pipeline` only if it is found below the source root."""
 
     error: UsageError | None = None
     pipeline: FoundPipeline | None = None
@@ -136,13 +129,10 @@ def _read_spec(path: Path) -> _ExistingSpec | None:
         return _ExistingSpec()
     module = spec.pipeline.rpartition(".")[0]
     file = spec.source_root.joinpath(*module.split(".")).with_suffix(".py")
-    named = [
-        one
-        for one in pipeline_discovery.in_file(file, spec.source_root)
-        if one.source == spec.pipeline
-    ]
+    found = pipeline_discovery.in_file(file, spec.source_root)
+    named = next((one for one in found if one.source == spec.pipeline), None)
     given = spec.run_configuration.get("parameters") or {}
-    return _ExistingSpec(None, named[0] if named else None, spec.source_root, given)
+    return _ExistingSpec(None, named, spec.source_root, given)
 
 
 def _to_run(existing: _ExistingSpec, spec: Path) -> list[tuple[str, str]]:
@@ -152,10 +142,8 @@ def _to_run(existing: _ExistingSpec, spec: Path) -> list[tuple[str, str]]:
         return [("see its mistakes", f"modalrun plan {file}")]
     required = existing.pipeline.required if existing.pipeline is not None else ()
     missing = [name for name in required if name not in existing.parameters]
-    if missing:
-        set_first = f"set {', '.join(missing)} in {spec}, then"
-        return [(set_first, f"modalrun submit {file}")]
-    return [("run the pipeline", f"modalrun submit {file}")]
+    first = f"set {', '.join(missing)} in {spec}, then" if missing else "run the pipeline"
+    return [(first, f"modalrun submit {file}")]
 
 
 def _script(existing: _ExistingSpec, folder: Path) -> str | None:

@@ -41,9 +41,8 @@ def pipelines(root: Path) -> list[FoundPipeline]:
     """
     found = []
     for file in source_files(root):
-        path = file if file.is_absolute() else root / file
-        if "tests" not in path.relative_to(root).parts:
-            found += in_file(path, root)
+        if "tests" not in file.parts:
+            found += in_file(root / file, root)
     return sorted(found, key=lambda one: one.source)
 
 
@@ -53,37 +52,28 @@ def in_file(path: Path, root: Path) -> list[FoundPipeline]:
     named = [part for part in parts if part != "__init__"]
     if path.suffix != ".py" or not all(part.isidentifier() for part in named):
         return []
-    return _in_module(path, ".".join(named), str(path.relative_to(root)))
-
-
-def parsed(path: Path) -> ast.Module | None:
-    """Return the syntax tree of a module; None if it is missing, invalid or too large."""
     try:
-        return ast.parse(path.read_bytes()) if path.stat().st_size <= _LARGEST else None
+        if path.stat().st_size > _LARGEST:
+            return []
+        tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return None
-
-
-def _in_module(path: Path, module: str, script: str) -> list[FoundPipeline]:
-    tree = parsed(path)
-    if tree is None:
         return []
     runs = any(
         isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body
     )
     return [
         FoundPipeline(
-            f"{module}.{node.name}",
-            _parameters(node.args),
-            script if runs else None,
-            _required(node.args),
+            ".".join([*named, node.name]),
+            tuple((name, _yaml(default)) for name, default in _arguments(node.args)),
+            str(path.relative_to(root)) if runs else None,
+            tuple(name for name, default in _arguments(node.args) if default is None),
         )
         for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any(map(is_pipeline, node.decorator_list))
+        if isinstance(node, ast.FunctionDef) and any(map(_is_pipeline, node.decorator_list))
     ]
 
 
-def is_pipeline(decorator: ast.expr) -> bool:
+def _is_pipeline(decorator: ast.expr) -> bool:
     """Return whether it is `@pipeline`, `@pipeline(...)` or `@zenml.pipeline(...)`."""
     named = decorator.func if isinstance(decorator, ast.Call) else decorator
     if isinstance(named, ast.Attribute):
@@ -91,19 +81,13 @@ def is_pipeline(decorator: ast.expr) -> bool:
     return isinstance(named, ast.Name) and named.id == "pipeline"
 
 
-def _required(arguments: ast.arguments) -> tuple[str, ...]:
-    positional = [*arguments.posonlyargs, *arguments.args]
-    bare = positional[: len(positional) - len(arguments.defaults)]
-    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    return tuple(one.arg for one in (*bare, *(one for one, default in pairs if default is None)))
-
-
-def _parameters(arguments: ast.arguments) -> tuple[tuple[str, str], ...]:
+def _arguments(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:
+    """Return the name and the default of each argument."""
     positional = [*arguments.posonlyargs, *arguments.args]
     bare = len(positional) - len(arguments.defaults)
     defaults = [*[None] * bare, *arguments.defaults, *arguments.kw_defaults]
     names = [one.arg for one in (*positional, *arguments.kwonlyargs)]
-    return tuple((name, _yaml(default)) for name, default in zip(names, defaults, strict=True))
+    return list(zip(names, defaults, strict=True))
 
 
 def _yaml(default: ast.expr | None) -> str:

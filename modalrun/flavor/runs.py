@@ -31,7 +31,6 @@ from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata, from_metadata
-from modalrun.run.outcome import Outcome
 from modalrun.run.status import LOST
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.spec.yaml_source import YamlSource
@@ -95,7 +94,8 @@ def submit(
     with ExitStack() as stack:
         stack.enter_context(_environment_restored())
         stack.enter_context(_unknown_outcome_kept_open(run))
-        with _hint_in_message(), _closed_on_failure(shown), interrupts.installed():
+        with _hint_in_message(), ExitStack() as display, interrupts.installed():
+            display.callback(shown.close)
             job = _job(target, str(snapshot.id), _source_root(run), shown)
             from modalrun.zenml_api.records.runs import existing_run
 
@@ -110,6 +110,7 @@ def submit(
                 if submission.handle is not None:
                     stopping.by_force(str(run.id), submission.handle.sandboxes)
                 raise
+            display.pop_all()
         submitted = submission.handle
         # Only `create_run` returns a finished run, which needs no sandbox.
         assert submitted is not None
@@ -193,7 +194,15 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
     if target == "local":
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
-    spec = bare_spec(target, source_root)
+    # Without settings of its own: the deployment is used as it is.
+    spec = RunSpec(
+        pipeline="",
+        stack=None,
+        target=target,
+        source_root=source_root,
+        run_configuration={},
+        source=YamlSource(source_root, {}, {}),
+    )
     return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 
@@ -212,18 +221,6 @@ def _previous_sandbox(run: PipelineRunResponse, connection: Connection) -> RunMe
     return metadata
 
 
-def bare_spec(target: Target, source_root: Path) -> RunSpec:
-    """Return an empty run spec: the deployment is used as it is."""
-    return RunSpec(
-        pipeline="",
-        stack=None,
-        target=target,
-        source_root=source_root,
-        run_configuration={},
-        source=YamlSource(source_root, {}, {}),
-    )
-
-
 def _follow(run: RunHandle, shown: Reporter) -> None:
     """Show a run until its end.
 
@@ -240,7 +237,8 @@ def _follow(run: RunHandle, shown: Reporter) -> None:
         signal.raise_signal(signal.SIGTERM)
         raise
     if outcome.exit_code:
-        raise _error(outcome)
+        error = sandbox_exit.error_class(outcome.exit_code)
+        raise error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
 
 
 def _on_interrupt() -> OnInterrupt:
@@ -248,11 +246,6 @@ def _on_interrupt() -> OnInterrupt:
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         return "ask"
     return "stop" if os.environ.get("CI") else "detach"
-
-
-def _error(outcome: Outcome) -> errors.ModalrunError:
-    error = sandbox_exit.error_class(outcome.exit_code)
-    return error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
 
 
 @contextlib.contextmanager
@@ -280,16 +273,6 @@ def _unknown_outcome_kept_open(run: PipelineRunResponse) -> Iterator[None]:
         if from_metadata(RunMetadata, run.run_metadata) is not None:
             raise
         raise RunMonitoringError(original_exception=error) from None
-
-
-@contextlib.contextmanager
-def _closed_on_failure(shown: Reporter) -> Iterator[None]:
-    """Close the display if the submission fails."""
-    try:
-        yield
-    except BaseException:
-        shown.close()
-        raise
 
 
 @contextlib.contextmanager

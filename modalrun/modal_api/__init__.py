@@ -8,7 +8,7 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
     run_sandboxes     create, find or terminate the run sandbox of a run; state of its sandboxes
     running_sandbox   RunningSandbox: wait for its end, pass on its output
     step_sandboxes    StepSandboxes of a driver: create, find, await, terminate many at a time
-    termination       RunSandboxes: stop all sandboxes of a run, gracefully or by force
+    termination       SandboxGroup: stop all sandboxes of a run, gracefully or by force
     log_streams       OutputStreams: live output of many sandboxes
     log_history       History: stored output of many sandboxes, in order of time
     log_buffer        the types of their output: OutputChunk, StreamEnd, StreamName

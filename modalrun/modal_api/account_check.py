@@ -29,9 +29,7 @@ class AccountNeeds:
     Attributes:
         environment: The Modal environment; None for the profile's.
         workspace: The workspace that the token must belong to, and where that is set.
-        secrets: Named secrets.
-        volumes: Named volumes.
-        images: Published images.
+        secrets, volumes, images: The named secrets and volumes, and the published images.
         credentials: A Modal token, instead of Modal's own configuration. Never printed.
     """
 
@@ -63,7 +61,6 @@ def check_names(connection: Connection, needs: AccountNeeds) -> None:
 
     Raises:
         NotFoundError: One of them does not exist.
-        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
     """
     import modal
 
@@ -118,10 +115,7 @@ def check_account(
 ) -> str:
     """Connect within seconds and check everything that a plan names; create nothing.
 
-    Args:
-        target: Modal's cloud or the local Modal server.
-        needs: The token and the names to check.
-        record_clock: Called with the seconds that this machine's clock is ahead of Modal's.
+    `record_clock` is called with the seconds that this machine's clock is ahead of Modal's.
 
     Returns:
         What was found, for a message.

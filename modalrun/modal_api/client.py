@@ -43,11 +43,7 @@ class Connection:
         self.reconnect()
 
     def reconnect(self) -> None:
-        """Connect again, to a new local Modal server if the old one is gone.
-
-        Raises:
-            AuthenticationError, ConnectionLostError: As for the constructor.
-        """
+        """Connect again, to a new local Modal server if the old one is gone; as `__init__`."""
         if self.target == "local":
             # The SDK reads these once, when it is imported or a client is made.
             os.environ.update(launcher.ensure_running().environ())
@@ -62,11 +58,7 @@ class Connection:
             self.client.hello()
 
     def new_client(self) -> modal.Client:
-        """Open one more network connection to the same server.
-
-        Raises:
-            AuthenticationError, ConnectionLostError: As for the constructor.
-        """
+        """Open one more network connection to the same server; raise as `translated`."""
         import modal
 
         with translated():
@@ -74,12 +66,7 @@ class Connection:
             return modal.Client.from_credentials(*self._token())
 
     def app(self, name: str, environment: str | None) -> modal.App:
-        """Look up an app, and create it if there is none of that name.
-
-        Raises:
-            AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, there
-                is no such environment, or Modal can't be reached.
-        """
+        """Look up an app, and create it if there is none of that name; raise as `translated`."""
         import modal
 
         with translated():
@@ -88,12 +75,7 @@ class Connection:
             )
 
     def attach(self, sandbox_id: str) -> modal.Sandbox:
-        """Return a fresh handle on a sandbox, running or finished.
-
-        Raises:
-            AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, does
-                not know the sandbox, or can't be reached.
-        """
+        """Return a fresh handle on a sandbox, running or finished; raise as `translated`."""
         import modal
 
         with translated():

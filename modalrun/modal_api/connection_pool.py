@@ -61,11 +61,7 @@ class ConnectionPool:
         self._connecting = asyncio.Lock()
 
     async def get(self) -> PooledConnection:
-        """Return a connection with room for one more sandbox.
-
-        Raises:
-            AuthenticationError, ConnectionLostError: A new one is needed and can't be made.
-        """
+        """Return a connection with room for one more sandbox; raise as `translated`."""
         while True:
             for connection in self.connections:
                 if connection.load < SANDBOXES_PER_CONNECTION:
@@ -80,8 +76,7 @@ class ConnectionPool:
     async def call(self, request: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a request, repeated as long as Modal can't be reached.
 
-        Raises:
-            ModalrunError: Any other error of the request.
+        Other errors are raised as by `translated`.
         """
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:

@@ -23,6 +23,14 @@ def translated() -> Iterator[None]:
     """Translate the errors that the SDK raises in the block.
 
     `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
+
+    Raises:
+        AuthenticationError: Modal refuses the token.
+        NotFoundError: What was named does not exist.
+        CapacityError: Modal has no capacity, or limits the rate.
+        RunFailedError: An image can't be built.
+        UsageError: Modal refuses an argument.
+        ConnectionLostError: Modal can't be reached.
     """
     from grpclib.exceptions import ProtocolError, StreamTerminatedError
     from modal import exception as modal_errors

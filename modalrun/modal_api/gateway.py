@@ -6,7 +6,7 @@ from modalrun.modal_api import account_check, images, run_sandboxes
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.log_history import History
 from modalrun.modal_api.log_streams import OutputStreams
-from modalrun.modal_api.termination import RunSandboxes
+from modalrun.modal_api.termination import SandboxGroup
 
 
 class ModalGateway:
@@ -20,7 +20,7 @@ class ModalGateway:
     find_running = staticmethod(run_sandboxes.find_running)
     find_last = staticmethod(run_sandboxes.find_last)
     terminate = staticmethod(run_sandboxes.terminate)
-    sandboxes_of = staticmethod(RunSandboxes)
+    sandboxes_of = staticmethod(SandboxGroup)
     app_id = staticmethod(run_sandboxes.app_id)
     sandbox_state = staticmethod(run_sandboxes.sandbox_state)
     run_sandbox = staticmethod(run_sandboxes.run_sandbox)

@@ -54,9 +54,8 @@ class StreamEnd:
 class Buffer(Generic[T]):
     """Items in order, from many writers in one event loop to one reader in another thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int = LIMIT) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._limit = limit
         self._items: list[T] = []
         self._size = 0
         self._closed = False
@@ -65,7 +64,7 @@ class Buffer(Generic[T]):
 
     async def put(self, item: T, size: int) -> None:
         """Add an item of `size` characters as soon as there is room; for the event loop."""
-        while self._size >= self._limit:
+        while self._size >= LIMIT:
             self._room.clear()
             await self._room.wait()
         with self._changed:
@@ -79,7 +78,7 @@ class Buffer(Generic[T]):
             while not self._items and not self._closed:
                 self._changed.wait()
             items, self._items = self._items, []
-            full, self._size = self._size >= self._limit, 0
+            full, self._size = self._size >= LIMIT, 0
         if full:
             self._loop.call_soon_threadsafe(self._room.set)
         return items if not self._closed else []

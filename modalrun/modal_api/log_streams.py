@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -50,10 +50,7 @@ class OutputStreams:
     """
 
     def __init__(self, connection: Connection) -> None:
-        """
-        Args:
-            connection: To the sandboxes; renewed when it breaks.
-        """
+        """Prepare for the sandboxes of a connection, which is renewed when it breaks."""
         self._loop = sdk_loop()
         self._buffer: OutputBuffer = Buffer(self._loop)
         self._handles = _Handles(connection)
@@ -64,18 +61,11 @@ class OutputStreams:
     def add(
         self,
         sandbox: str,
-        streams: Sequence[StreamName] = STREAMS,
         *,
         skip: Mapping[StreamName, int] | None = None,
     ) -> None:
-        """Start to read a sandbox, running or finished, from its first byte on.
-
-        Args:
-            sandbox: Modal's id.
-            streams: Which of its streams.
-            skip: The number of bytes of each stream to leave out.
-        """
-        for stream in streams:
+        """Start to read a sandbox, running or finished; leave out the first `skip` bytes."""
+        for stream in STREAMS:
             with self._lock:
                 self._open += 1
             reader = _StreamReader(

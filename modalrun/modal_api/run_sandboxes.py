@@ -1,4 +1,7 @@
-"""Create the run sandbox of a run, and find the sandboxes that other processes created."""
+"""Create the run sandbox of a run, and find the sandboxes that other processes created.
+
+The functions raise the errors of `modalrun.modal_api.errors.translated`.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +61,8 @@ def create(
         earlier: The id of a sandbox of this name that has ended and must not be returned.
 
     Raises:
-        UsageError: Modal refuses an argument.
-        AuthenticationError, NotFoundError, CapacityError: The token, the environment, a secret or
-            volume, or capacity; nothing was created.
-        UnknownOutcomeError: Modal's answer was lost, and Modal can't be asked again.
+        UnknownOutcomeError: Modal's answer was lost, and Modal can't be asked again. After any
+            other error nothing was created.
     """
     import modal
 
@@ -91,11 +92,7 @@ def create(
 
 
 def find_running(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
-    """Return Modal's id of the running sandbox with the name of a spec; None if there is none.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
-    """
+    """Return Modal's id of the running sandbox with the name of a spec; None if there is none."""
     try:
         return _find(connection, plan, spec, include_terminated=False).object_id
     except NotFoundError:
@@ -103,11 +100,7 @@ def find_running(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> st
 
 
 def find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
-    """Return Modal's id of the last sandbox with the name of a spec, running or ended.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
-    """
+    """Return Modal's id of the last sandbox with the name of a spec, running or ended."""
     try:
         return _find_last(connection, plan, spec).object_id
     except NotFoundError:
@@ -115,11 +108,7 @@ def find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str |
 
 
 def terminate(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> None:
-    """Terminate a sandbox that may or may not have been created.
-
-    Raises:
-        ModalrunError: It was not created, or Modal can't be asked.
-    """
+    """Terminate a sandbox; raise NotFoundError if it was not created."""
     with translated():
         _find_last(connection, plan, spec).terminate()
 
@@ -129,10 +118,7 @@ def sandbox_state(
 ) -> SandboxState:
     """Return the state of a run's sandboxes; an error becomes the state "unknown".
 
-    Args:
-        run_id: ZenML's run id.
-        metadata: What is recorded of the run's sandboxes.
-        connect: Connects to their server, or raises a ModalrunError.
+    `connect` connects to their server, or raises a ModalrunError.
     """
     if metadata.target == "local" and not launcher.default_state_dir().exists():
         # A server that was started for the question would know no sandbox.
@@ -154,12 +140,7 @@ def sandbox_state(
 
 
 def running_steps(connection: Connection, run_id: str, metadata: RunMetadata) -> frozenset[str]:
-    """Return the ids of the running step sandboxes of a run.
-
-    Raises:
-        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, does not
-            know the app any more, or can't be reached.
-    """
+    """Return the ids of the running step sandboxes of a run."""
     import modal
 
     tags = {TAG_RUN: run_id, TAG_ROLE: "step"}
@@ -169,11 +150,7 @@ def running_steps(connection: Connection, run_id: str, metadata: RunMetadata) ->
 
 
 def app_id(connection: Connection, name: str, environment: str | None) -> str | None:
-    """Return Modal's id of an app; None if there is none of that name.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
-    """
+    """Return Modal's id of an app; None if there is none of that name."""
     import modal
 
     try:
@@ -190,9 +167,6 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
     Returns:
         Modal's id; None also for a run that was resumed, whose earlier sandboxes only ZenML's
         record names.
-
-    Raises:
-        AuthenticationError, ConnectionLostError: Modal refuses the token or can't be reached.
     """
     import modal
 
@@ -208,12 +182,7 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
 
 
 def run_sandbox(connection: Connection, metadata: RunMetadata) -> RunningSandbox:
-    """Attach to the run sandbox of a run.
-
-    Raises:
-        AuthenticationError, NotFoundError, ConnectionLostError: Modal refuses the token, does not
-            know the sandbox, or can't be reached.
-    """
+    """Attach to the run sandbox of a run."""
     sandbox = connection.attach(metadata.sandbox_id)
     return RunningSandbox(connection, sandbox, app_id=metadata.app_id, gpu=metadata.gpu)
 

@@ -37,12 +37,7 @@ class SandboxArguments:
         self._named: dict[str, Any] = {}
 
     def of(self, spec: SandboxSpec, gpu: str | None) -> dict[str, Any]:
-        """Return the keyword arguments for a spec, all but app, image and client.
-
-        Args:
-            spec: The sandbox.
-            gpu: The one of its GPUs that is requested now.
-        """
+        """Return the keyword arguments for a spec and one of its GPUs, without app and image."""
         import modal
 
         secrets = [self._once(modal.Secret.from_name, name) for name in spec.secrets]

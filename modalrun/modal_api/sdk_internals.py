@@ -34,12 +34,7 @@ def inner(wrapped: object) -> Any:
 
 
 async def sandbox_from_id(sandbox: str, client: Any) -> Any:
-    """Return the inner sandbox of an id; call this in the SDK's event loop.
-
-    Args:
-        sandbox: Modal's id.
-        client: The inner client.
-    """
+    """Return the inner sandbox of an id, with an inner client, in the SDK's event loop."""
     from modal.sandbox._sandbox import _Sandbox
 
     return await _Sandbox.from_id(sandbox, client=client)
@@ -92,12 +87,9 @@ Chunks = AsyncGenerator["bytes | MissingBytes", None]
 
 
 def read(sandbox: Any, stream: StreamName, position: StreamPosition) -> Chunks:
-    """Read a stream from a position on, and move the position.
+    """Read a stream of an inner sandbox from a position on, and move the position.
 
-    Args:
-        sandbox: The SDK's inner sandbox.
-        stream: Which of its streams.
-        position: Where to begin. Unless `position.ended` is set afterwards, there is more to read.
+    Unless `position.ended` is set afterwards, there is more to read.
     """
     reader = {1: _read_v1, 2: _read_v2, None: _read_lines}[_backend(sandbox)]
     return reader(sandbox, stream, position)

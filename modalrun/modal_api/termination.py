@@ -27,28 +27,18 @@ _AT_ONCE = 16
 """Calls at the same time: a hundred sandboxes one by one would take many seconds on Modal."""
 
 
-class RunSandboxes:
+class SandboxGroup:
     """All sandboxes of one run, whichever process created them."""
 
     def __init__(self, connection: Connection, run_id: str, app_id: str, sandbox_id: str) -> None:
-        """
-        Args:
-            connection: To the server of the sandboxes.
-            run_id: ZenML's run id, a tag of the sandboxes.
-            app_id: Modal's id of their app.
-            sandbox_id: Modal's id of the run sandbox.
-        """
+        """Prepare for a run by ZenML's run id, and Modal's ids of its app and run sandbox."""
         self._connection = connection
         self._run_id = run_id
         self._app_id = app_id
         self._sandbox_id = sandbox_id
 
-    def ask_to_stop(self) -> bool:
-        """Request a graceful stop; return whether the run sandbox was running.
-
-        Raises:
-            ModalrunError: Modal can't be asked.
-        """
+    def request_stop(self) -> bool:
+        """Request a graceful stop; return whether the run sandbox was running."""
         try:
             sandbox = self._connection.attach(self._sandbox_id)
             with translated():
@@ -91,7 +81,7 @@ class RunSandboxes:
                 modal.Sandbox.list(app_id=self._app_id, tags=tags, client=self._connection.client)
             )
 
-    def end(self, *, wait: bool = True, seconds: float = END_SECONDS) -> int:
+    def terminate(self, *, wait: bool = True, seconds: float = END_SECONDS) -> int:
         """Terminate all sandboxes, steps first, including those that are created meanwhile.
 
         Args:
@@ -110,7 +100,7 @@ class RunSandboxes:
         errors: list[ModalrunError] = []
         terminated: set[str] = set()
 
-        def terminate(sandboxes: Iterable[modal.Sandbox], **options: Any) -> None:
+        def terminate_each(sandboxes: Iterable[modal.Sandbox], **options: Any) -> None:
             def terminate_one(sandbox: modal.Sandbox) -> None:
                 terminated.add(sandbox.object_id)
                 try:
@@ -126,13 +116,13 @@ class RunSandboxes:
         while True:
             errors.clear()
             try:
-                terminate(self.running("step"))
-                terminate(self.running("run"))
+                terminate_each(self.running("step"))
+                terminate_each(self.running("run"))
                 remaining = self.running()
                 if not wait and not errors:
                     return len(terminated)
                 # A sandbox that the driver was creating turns up once the driver is gone.
-                terminate(remaining, wait=True)
+                terminate_each(remaining, wait=True)
                 if not remaining and not errors:
                     return len(terminated)
             except (CapacityError, ConnectionLostError) as error:

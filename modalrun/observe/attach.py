@@ -13,7 +13,7 @@ from typing import Protocol
 
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.modal_api.termination import RunSandboxes
+from modalrun.modal_api.termination import SandboxGroup
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import InterruptPrompt, OnInterrupt, ReadKeys, terminal_keys
 from modalrun.observe.log_stream import LogStream
@@ -34,7 +34,7 @@ STOP_SECONDS = 7.0
 class StopRun(Protocol):
     """Stop a run by force."""
 
-    def __call__(self, run_id: str, sandboxes: RunSandboxes, *, seconds: float) -> object:
+    def __call__(self, run_id: str, sandboxes: SandboxGroup, *, seconds: float) -> object:
         """Terminate every sandbox within `seconds` and record the run as stopped."""
 
 
@@ -69,7 +69,6 @@ def follow(
     """Attach to a run and return its outcome; record its end where it could not itself.
 
     Args:
-        run: The run.
         observer: Receives its output.
         on_interrupt: What signals do. A second one always detaches at once.
         stop: Stops the run by force.

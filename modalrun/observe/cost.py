@@ -1,6 +1,7 @@
 """Estimate what a run has cost: for each sandbox, its time by what it requested. Pure.
 
-A sandbox exists a little longer than its step, and may use more than it requested.
+A sandbox exists a little longer than its step. Modal bills the higher of what was requested
+and what was used; only the request is known here.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second, spent
+from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.progress import RunProgress
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import RunPlan
-from modalrun.run.sandbox_spec import Resources
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
 
 
 def cost_details(
@@ -29,7 +30,6 @@ def cost_details(
     """Return labels and values for a summary: the cost by list prices, and seconds of waiting.
 
     Args:
-        plan: The run's plan.
         progress: The times of the step sandboxes.
         gpu: The run sandbox's GPU.
         began: When the run sandbox was created, in seconds since the epoch.
@@ -37,9 +37,9 @@ def cost_details(
         resumed: Whether an earlier driver has run a part of it, which is not counted.
     """
     sandboxes = {step.name: step.sandbox for step in plan.steps}
-    amounts = [spent(plan.run_sandbox, gpu, now - began, LIST_PRICES)]
+    amounts = [_spent(plan.run_sandbox, gpu, now - began)]
     amounts += [
-        spent(sandbox, used.gpu, (used.ended or now) - used.started, LIST_PRICES)
+        _spent(sandbox, used.gpu, (used.ended or now) - used.started)
         for used in progress.usage.values()
         if (sandbox := sandboxes.get(used.step)) is not None
     ]
@@ -62,10 +62,8 @@ def estimate(
     """Estimate the cost of a recorded run in USD; None where it is not known.
 
     Args:
-        run: The run.
         attempts: All attempts of its steps, in `per_step` mode.
         now: The present, at which sandboxes without an end are counted.
-        table: The prices.
     """
     if run.metadata is None:
         return None
@@ -74,6 +72,12 @@ def estimate(
     amounts = [_amount(run.metadata, run.start, run.end, now, table)]
     amounts += [_amount(a.metadata, a.start, a.end, now, table) for a in attempts if a.metadata]
     return _total(amounts)
+
+
+def _spent(sandbox: SandboxSpec, gpu: str | None, seconds: float) -> Decimal | None:
+    gpus = (gpu,) if gpu else ()
+    asked = Resources(gpus, sandbox.resources.cpu, sandbox.resources.memory)
+    return _cost(asked, sandbox.regions, seconds, LIST_PRICES)
 
 
 def _amount(
@@ -86,10 +90,17 @@ def _amount(
     if start is None:
         return Decimal(0)
     regions = metadata.regions.split(",") if metadata.regions else []
+    seconds = max(0.0, ((end or now) - start).total_seconds())
     gpus = (metadata.gpu,) if metadata.gpu else ()
-    rate = per_second(Resources(gpus, metadata.cpu, metadata.memory), regions, table)
-    seconds = Decimal(str(max(0.0, ((end or now) - start).total_seconds())))
-    return None if rate is None else rate * seconds
+    return _cost(Resources(gpus, metadata.cpu, metadata.memory), regions, seconds, table)
+
+
+def _cost(
+    asked: Resources, regions: Sequence[str], seconds: float, table: PriceTable
+) -> Decimal | None:
+    """Return the cost of a sandbox by its requests; None if its GPU has no known price."""
+    rate = per_second(asked, regions, table)
+    return None if rate is None else rate * Decimal(str(seconds))
 
 
 def _total(amounts: Sequence[Decimal | None]) -> Decimal | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from modalrun.modal_api import Connection, RunningSandbox
-from modalrun.modal_api.termination import RunSandboxes
+from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.progress import RunProgress
@@ -35,7 +35,7 @@ class RunHandle:
     plan: RunPlan
     steps: tuple[str, ...]
     sandbox: RunningSandbox
-    sandboxes: RunSandboxes
+    sandboxes: SandboxGroup
     connection: Connection
     recording: threading.Thread
     resumed: bool = False

@@ -11,7 +11,7 @@ from modalrun.errors import UsageError
 from modalrun.observe.cost import estimate
 from modalrun.plan.pricing import LIST_PRICES
 from modalrun.run.records import RunRecord
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import zenml_gateway
 
 STATES = ("initializing", "provisioning", "running", "stopping", "completed", "failed", "stopped")
 """ZenML's statuses of a run to filter by (`ExecutionStatus`, 0.98.0)."""
@@ -38,7 +38,6 @@ def list_runs(
     pipeline: str | None = None,
     since: datetime | None = None,
     everybodys: bool = False,
-    zenml: ZenMLGateway | None = None,
 ) -> list[ListedRun]:
     """List the newest runs, newest first.
 
@@ -52,7 +51,7 @@ def list_runs(
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml_gateway()
     found = zenml.newest_runs(
         limit=limit, states=states, pipeline=pipeline, since=since, everybodys=everybodys
     )

@@ -63,7 +63,6 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> LogSource:
     import takes twice as long as all else.
 
     Args:
-        text: RUN as it was given.
         interactive: Whether a person sits at a terminal.
         zenml: Closes the session with ZenML, if one is opened.
 
@@ -120,7 +119,13 @@ def _find_running(run_id: str) -> LogSource | None:
 
 def _source_of(run: RunRecord) -> LogSource:
     if run.metadata is None:
-        _refuse_cached(run)
+        if run.status == "completed":
+            _, steps = zenml_gateway().read_run_and_steps(run.id)
+            if all(step.status == "cached" for step in steps):
+                raise NotFoundError(
+                    f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached,"
+                    " so it needed no sandbox."
+                )
         raise NotFoundError(
             f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of.",
             hint="It was started by other means, or is only just being submitted.",
@@ -142,14 +147,3 @@ def _source_of(run: RunRecord) -> LogSource:
         problem=problem,
         earlier=run.metadata.earlier_sandboxes,
     )
-
-
-def _refuse_cached(run: RunRecord) -> None:
-    if run.status != "completed":
-        return
-    _, steps = zenml_gateway().read_run_and_steps(run.id)
-    if all(step.status == "cached" for step in steps):
-        raise NotFoundError(
-            f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached, so it"
-            " needed no sandbox."
-        )

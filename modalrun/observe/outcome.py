@@ -35,7 +35,6 @@ def derive_outcome(
     """Derive a run's outcome from ZenML's record and the end of its sandbox.
 
     Args:
-        run: The run.
         progress: The progress of its steps.
         end: How the run sandbox ended.
         began: When this process attached, in seconds since the epoch.

@@ -11,7 +11,7 @@ from modalrun.modal_api import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.records import RunRecord
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import zenml_gateway
 
 PATIENCE = 60.0
 """Seconds to wait for another driver once nothing of the run runs any more."""
@@ -24,7 +24,6 @@ def may_be_resumed(run: RunRecord, exit_code: int | None) -> bool:
     """Return whether another driver may take over a run whose run sandbox has ended.
 
     Args:
-        run: The run.
         exit_code: Of its run sandbox. A driver that was not killed records the run's end itself.
     """
     per_step = run.metadata is not None and run.metadata.mode == "per_step"
@@ -36,19 +35,13 @@ def wait_for_driver(
     connection: Connection,
     ended: str,
     pause: Callable[[frozenset[str]], bool],
-    *,
-    patience: float = PATIENCE,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
 ) -> RunRecord | None:
     """Wait for the next driver of a run.
 
     Args:
-        run_id: ZenML's run id.
         connection: The connection to its sandboxes.
         ended: Modal's id of the run sandbox that has ended.
         pause: Waits a moment and returns whether to continue; receives the running step sandboxes.
-        patience: Seconds to wait when none of them runs any more.
 
     Returns:
         The run with its new run sandbox; None where it is over, or no driver has come.
@@ -57,8 +50,8 @@ def wait_for_driver(
         NotFoundError: ZenML has the run no longer, or Modal its app.
         AuthenticationError: ZenML or Modal refuses.
     """
-    zenml, modal = zenml or zenml_gateway(), modal or ModalGateway()
-    until = time.monotonic() + patience
+    zenml, modal = zenml_gateway(), ModalGateway()
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         running: frozenset[str] = frozenset()
         # After a lost connection the next read may succeed.
@@ -71,7 +64,7 @@ def wait_for_driver(
                 return None
             running = modal.running_steps(connection, run_id, run.metadata)
         if running:
-            until = time.monotonic() + patience
+            until = time.monotonic() + PATIENCE
         if not pause(running):
             return None
     return None

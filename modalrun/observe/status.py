@@ -50,7 +50,6 @@ def read_status(
     """Read the status of a run from ZenML and, where ZenML's record is not enough, from Modal.
 
     Args:
-        run_id: ZenML's run id.
         with_exit_code: Whether to find out the exit code of a failed run, which takes Modal.
 
     Raises:
@@ -87,7 +86,6 @@ def connect(
     """Connect to Modal with the token of the run's orchestrator, else with Modal's own settings.
 
     Args:
-        run_id: ZenML's run id.
         metadata: What modalrun stored with the run.
 
     Raises:

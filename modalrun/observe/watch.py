@@ -22,7 +22,6 @@ from modalrun.run.events import Event, StepEvent
 from modalrun.run.records import RunRecord
 from modalrun.run.status import LOST, RunStatus, with_events
 from modalrun.util.line_assembler import LineAssembler
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 BACKSTOP = 5.0
 """Seconds after which ZenML's record is read although no event came."""
@@ -33,18 +32,10 @@ SETTLE = 0.2
 Show = Callable[[RunStatus], None]
 
 
-def watch(
-    run: RunRecord,
-    show: Show,
-    *,
-    with_exit_code: bool = False,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
-) -> RunStatus:
+def watch(run: RunRecord, show: Show, *, with_exit_code: bool = False) -> RunStatus:
     """Show the status of a run at each change until the run is over.
 
     Args:
-        run: The run.
         show: Receives the status now and whenever it may have changed.
         with_exit_code: Whether to find out the exit code of a failed run, which takes Modal.
 
@@ -54,7 +45,7 @@ def watch(
     Raises:
         NotFoundError, AuthenticationError, ConnectionLostError: ZenML no longer answers.
     """
-    watcher = _Watcher(show, with_exit_code, zenml or zenml_gateway(), modal or ModalGateway())
+    watcher = _Watcher(show, with_exit_code)
     while True:
         status = watcher.until_sandbox_ends(run.id)
         if not resumption.may_be_resumed(status.run, status.modal.exit_code):
@@ -66,19 +57,13 @@ def watch(
 
 
 class _Watcher:
-    def __init__(
-        self, show: Show, with_exit_code: bool, zenml: ZenMLGateway, modal: ModalGateway
-    ) -> None:
+    def __init__(self, show: Show, with_exit_code: bool) -> None:
         self._show = show
-        self._exit_wanted = with_exit_code
-        self._zenml = zenml
-        self._modal = modal
+        self._with_exit_code = with_exit_code
 
     def read(self, run_id: str) -> RunStatus:
         """Read and show the status."""
-        status = read_status(
-            run_id, with_exit_code=self._exit_wanted, zenml=self._zenml, modal=self._modal
-        )
+        status = read_status(run_id, with_exit_code=self._with_exit_code)
         self._show(status)
         return status
 
@@ -97,7 +82,7 @@ class _Watcher:
                 ended = ended or event is None
                 if isinstance(event, StepEvent):
                     latest[event.step] = event
-            status = with_events(refresh(status, zenml=self._zenml), latest)
+            status = with_events(refresh(status), latest)
             self._show(status)
         return self.read(run_id)
 
@@ -108,19 +93,13 @@ class _Watcher:
 
         def pause(running: frozenset[str]) -> bool:
             modal = replace(status.modal, step_sandboxes=running)
-            self._show(refresh(replace(status, modal=modal), zenml=self._zenml))
+            self._show(refresh(replace(status, modal=modal)))
             time.sleep(resumption.PAUSE)
             return True
 
         try:
-            return resumption.wait_for_driver(
-                run.id,
-                connect(run.id, run.metadata, zenml=self._zenml, modal=self._modal),
-                run.metadata.sandbox_id,
-                pause,
-                zenml=self._zenml,
-                modal=self._modal,
-            )
+            connection = connect(run.id, run.metadata)
+            return resumption.wait_for_driver(run.id, connection, run.metadata.sandbox_id, pause)
         except ModalrunError:
             # The last status notes what can't be checked.
             return None
@@ -136,8 +115,8 @@ class _Watcher:
 
         assert run.metadata is not None
         try:
-            connection = connect(run.id, run.metadata, zenml=self._zenml, modal=self._modal)
-            self._modal.run_sandbox(connection, run.metadata).watch(receive)
+            connection = connect(run.id, run.metadata)
+            ModalGateway().run_sandbox(connection, run.metadata).watch(receive)
         except ModalrunError:
             # ZenML's record is still read; the last status notes what can't be checked.
             return

@@ -15,11 +15,7 @@ GATHERED = "gathered_requirements"
 """The key under which a deployment carries, next to the Docker settings, the packages that ZenML
 gathered for them at compile time: {"packages": [{"origin": ..., "lines": [...]}], "apt": [...]}."""
 
-_NEEDS_GATHERING = (
-    "required_integrations",
-    "pyproject_path",
-    "replicate_local_python_environment",
-)
+_NEEDS_GATHERING = ("required_integrations", "pyproject_path", "replicate_local_python_environment")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
@@ -31,10 +27,7 @@ _OWN_CHECKOUT = re.compile(r"(-e |--editable).*egg=modalrun")
 class Remarks:
     """Collect notes for the user, and problems that keep Modal from building an image.
 
-    Attributes:
-        local: Whether the run is for the local Modal server, which builds no image.
-        notes: The notes.
-        problems: The problems.
+    The `local` Modal server builds no image.
     """
 
     local: bool

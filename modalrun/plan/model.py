@@ -33,9 +33,8 @@ class Plan(RunPlan):
     def layers(self) -> tuple[tuple[str, ...], ...]:
         """The steps in the order they can run; the steps of one layer can run side by side."""
         depth: dict[str, int] = {}
+        rows: dict[int, list[str]] = {}
         for step in self.steps:
             depth[step.name] = 1 + max((depth[name] for name in step.upstream), default=-1)
-        rows: list[list[str]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
-        for name, row in depth.items():
-            rows[row].append(name)
-        return tuple(tuple(row) for row in rows)
+            rows.setdefault(depth[step.name], []).append(step.name)
+        return tuple(tuple(rows[row]) for row in sorted(rows))

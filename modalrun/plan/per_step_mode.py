@@ -48,11 +48,11 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
 def _planned(planner: SandboxPlanner, step: CompiledStep, run_timeout: int) -> PlannedStep:
     layer = planner.step_layer(step)
     resolved = resources.of_step(step.name, planner.layers, layer, local=planner.local)
-    planner.note_step(step.name, resolved.notes)
+    planner.note_step(step.name, *resolved.notes)
     ignored = sorted(one.name for one in fields(RunSettings) if layer.get(one.name) is not None)
     if ignored:
         text = f"{', '.join(ignored)}: no effect on a step, set it on the pipeline"
-        planner.note_step(step.name, [text])
+        planner.note_step(step.name, text)
     sandbox = planner.sandbox(
         step.name,
         "modalrun.driver.step",
@@ -63,5 +63,5 @@ def _planned(planner: SandboxPlanner, step: CompiledStep, run_timeout: int) -> P
     )
     timeout = planner.origins[step.name]["timeout"].value
     if timeout > run_timeout:
-        planner.note_step(step.name, [f"timeout {timeout} is cut to the run's, {run_timeout} s"])
+        planner.note_step(step.name, f"timeout {timeout} is cut to the run's, {run_timeout} s")
     return replace(step.planned, sandbox=sandbox)

@@ -46,14 +46,13 @@ def plan_pipeline_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
 
 def _check_images(planner: SandboxPlanner) -> None:
     docker = planner.deployment.docker
-    different = [
-        step.name for step in planner.deployment.steps if step.docker not in (None, docker)
-    ]
+    steps = planner.deployment.steps
+    different = [step.name for step in steps if step.docker not in (None, docker)]
     if different:
+        have, their = ("has", "its") if len(different) == 1 else ("have", "their")
         raise UsageError(
-            f"{some_steps(different)} {'has' if len(different) == 1 else 'have'} Docker settings of"
-            f" {'its' if len(different) == 1 else 'their'} own, but in pipeline mode all steps"
-            " share one sandbox and so one image.",
+            f"{some_steps(different)} {have} Docker settings of {their} own, but in pipeline mode"
+            " all steps share one sandbox and so one image.",
             hint="Set 'mode: per_step', where each step has its own image, or move the Docker"
             " settings to the pipeline.",
         )
@@ -66,10 +65,7 @@ def _note_ineffective(planner: SandboxPlanner, name: str, step: SettingsLayer) -
     if pipeline_gpu is not None and step.get("gpu") not in (None, pipeline_gpu):
         ineffective.append("gpu")
     if ineffective:
+        names = ", ".join(sorted(ineffective))
         planner.note_step(
-            name,
-            [
-                f"{', '.join(sorted(ineffective))}: no effect in pipeline mode, where the"
-                " pipeline's value counts"
-            ],
+            name, f"{names}: no effect in pipeline mode, where the pipeline's value counts"
         )

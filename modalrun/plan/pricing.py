@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 
 from modalrun.errors import CostLimitError
@@ -125,20 +125,6 @@ def cost(plan: RunPlan, table: PriceTable = LIST_PRICES) -> Cost:
         has_limits=all(None not in (asked.cpu_limit, asked.memory_limit) for asked in resources),
         table=table,
     )
-
-
-def spent(
-    sandbox: SandboxSpec, gpu: str | None, seconds: float, table: PriceTable = LIST_PRICES
-) -> Decimal | None:
-    """Return the cost in USD of a planned sandbox that got `gpu` and existed for `seconds`.
-
-    Modal bills the higher of what was requested and what was used; only the request is known here.
-    None if the GPU has no known price.
-    """
-    gpus = (gpu,) if gpu else ()
-    asked = replace(sandbox.resources, gpus=gpus, cpu_limit=None, memory_limit=None)
-    rate = per_second(asked, sandbox.regions, table)
-    return None if rate is None else rate * Decimal(str(seconds))
 
 
 def check_limit(cost: Cost, limit: Decimal) -> None:

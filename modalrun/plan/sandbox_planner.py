@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modalrun.plan.deployment import CompiledStep, Deployment
@@ -105,7 +105,7 @@ class SandboxPlanner:
         """Add notes about the run as a whole."""
         self._notes += texts
 
-    def note_step(self, step: str, texts: Iterable[str]) -> None:
+    def note_step(self, step: str, *texts: str) -> None:
         """Add notes about a step."""
         for text in texts:
             self._step_notes.setdefault(text, []).append(step)

@@ -106,16 +106,13 @@ class RunPlan:
         Args:
             images: The reference until now -> the new one, such as Modal's id of the built image.
         """
-        return RunPlan(
-            self.target,
-            self.pipeline,
-            self.settings,
-            replace(self.run_sandbox, image=images[self.run_sandbox.image]),
-            tuple(
-                step
-                if step.sandbox is None
-                else replace(step, sandbox=replace(step.sandbox, image=images[step.sandbox.image]))
-                for step in self.steps
-            ),
-            self.dynamic,
+
+        def changed(sandbox: SandboxSpec) -> SandboxSpec:
+            return replace(sandbox, image=images[sandbox.image])
+
+        steps = tuple(
+            replace(step, sandbox=changed(step.sandbox)) if step.sandbox else step
+            for step in self.steps
         )
+        run_sandbox = changed(self.run_sandbox)
+        return RunPlan(self.target, self.pipeline, self.settings, run_sandbox, steps, self.dynamic)

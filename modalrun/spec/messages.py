@@ -57,12 +57,7 @@ def path_name(path: KeyPath) -> str:
 
 
 def group_by_key(errors: Sequence[ErrorDetails], root: Any = None) -> list[list[ErrorDetails]]:
-    """Group pydantic's errors by key; the items of a list belong to the list's key.
-
-    Args:
-        errors: All errors of one value.
-        root: The value, as for `describe`.
-    """
+    """Group all errors of the value `root` by key; the items of a list belong to the list's key."""
     keys = [_without_items(_path(error, root)) for error in errors]
     groups: dict[KeyPath, list[ErrorDetails]] = {}
     for key, error in zip(keys, errors, strict=True):
@@ -77,15 +72,11 @@ def _without_items(path: KeyPath) -> KeyPath:
 
 
 def describe(errors: Sequence[ErrorDetails], root: Any = None) -> tuple[KeyPath, str]:
-    """Describe the errors of one field.
+    """Return the path of a wrong key, and the text after it: " must be a number, not 'many'.".
 
     Args:
-        errors: Pydantic's errors; of a union, those of every branch.
+        errors: Pydantic's errors of one field; of a union, those of every branch.
         root: The whole value, if known: it distinguishes a key from the name of a union's branch.
-
-    Returns:
-        The path of the wrong key, and the text after its name in a message: " must be a number,
-        not 'many'.".
     """
     paths = [_path(error, root) for error in errors]
     # Of a union's branches, the one that looks into the value knows most,
@@ -156,11 +147,8 @@ def _expected(error: ErrorDetails) -> str | None:
         return words.format(f"{bound:g}" if isinstance(bound, float) else bound)
     if kind == "string_too_short":
         least = context["min_length"]
-        return (
-            "a string that is not empty"
-            if least == 1
-            else f"a string of {least} characters or more"
-        )
+        size = "that is not empty" if least == 1 else f"of {least} characters or more"
+        return f"a string {size}"
     if kind.endswith(_KIND_ERRORS):
         return _KINDS.get(kind.partition("_")[0])
     return None

@@ -20,13 +20,7 @@ _FLAVORS = {"orchestrator": ("modalrun", "modal"), "step_operator": ("modal",)}
 
 @dataclass(frozen=True)
 class Override:
-    """Set one key of a run spec.
-
-    Attributes:
-        flag: The user's flag, for messages: "--gpu".
-        path: The key's path from the top.
-        value: The value, as YAML gives it.
-    """
+    """Set one key of a run spec, by its path, to a plain value; `flag` is the user's: "--gpu"."""
 
     flag: str
     path: tuple[str, ...]
@@ -78,9 +72,8 @@ def param_option(text: str) -> Override:
     """
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UsageError(
-            f"--param {text}: a name and a value are needed.", hint="As in '--param epochs=3'."
-        )
+        hint = "As in '--param epochs=3'."
+        raise UsageError(f"--param {text}: a name and a value are needed.", hint=hint)
     return Override(f"--param {name}", ("parameters", name), _yaml(value, f"--param {text}"))
 
 
@@ -125,7 +118,5 @@ def _yaml(text: str, what: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(
-            f"{what}: the value is not YAML.",
-            hint="Put quotes around text with special characters.",
-        ) from error
+        hint = "Put quotes around text with special characters."
+        raise UsageError(f"{what}: the value is not YAML.", hint=hint) from error

@@ -71,8 +71,7 @@ class Value:
 
     Attributes:
         value: The value; None if Modal decides.
-        origin: Where it was set.
-        source: The same for people, such as "run spec, step" or "highest of steps: train".
+        source: The origin for people, such as "run spec, step" or "highest of steps: train".
     """
 
     value: Any

@@ -24,13 +24,7 @@ from modalrun.spec.yaml_source import KeyPath
 
 @dataclass(frozen=True)
 class SandboxSettings:
-    """Hold the settings of sandboxes that one source sets, and the rest of its configuration.
-
-    Attributes:
-        pipeline: The pipeline's.
-        steps: Single steps'.
-        rest: The run configuration without them.
-    """
+    """Hold the settings of sandboxes that one source sets, and the rest of its configuration."""
 
     pipeline: SettingsLayer
     steps: Mapping[str, SettingsLayer]
@@ -51,8 +45,7 @@ def read_sandboxes(
         checker: Checks the source and collects its mistakes; with any, the result is useless.
         ours: The source's keys that are modalrun's.
         configuration: Its keys that are ZenML's.
-        compiled: Whether the spec is for a compiled deployment, which ZenML won't compile again:
-            Docker settings are then separated too.
+        compiled: Whether the spec is for a compiled deployment: Docker settings are separated too.
     """
     rest = dict(configuration)
     pipeline, settings = _layer(checker, ("settings",), rest.pop("settings", None), compiled)
@@ -131,9 +124,8 @@ def _with_short_forms(
     merged = dict(settings)
     for path, value in given.items():
         key = str(path[-1])
-        what, name = key, key
-        if key == "environment":
-            what, name = "Modal environment", "modal_environment"
+        what = "Modal environment" if key == "environment" else key
+        name = what.lower().replace(" ", "_")
         if merged.get(name) not in (None, value):
             places = f", here and under 'settings.orchestrator.{name}'"
             if isinstance(value, str):

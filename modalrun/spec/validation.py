@@ -25,12 +25,7 @@ from modalrun.util.nearest import misspelling_of, nearest
 
 
 class Mistakes:
-    """Collect the mistakes in a spec, so that all of them are reported at once.
-
-    Attributes:
-        found: One error per mistake, in the order in which they were found.
-        notes: What is no mistake, but worth showing with the plan.
-    """
+    """Collect the mistakes in a spec, to report them at once, and notes to show with the plan."""
 
     def __init__(self) -> None:
         self.found: list[UsageError] = []
@@ -69,9 +64,7 @@ def one_error(errors: Sequence[UsageError]) -> UsageError:
 def validation_message(error: ValidationError, root: Any = None) -> tuple[KeyPath, str]:
     """Describe the first problem of a pydantic error: the path of the key, and the text after it.
 
-    Args:
-        error: The error.
-        root: The whole value that was validated, if it is known.
+    `root` is the whole value that was validated, if it is known.
     """
     return validation_messages(error, root)[0]
 
@@ -85,12 +78,7 @@ def validation_messages(error: ValidationError, root: Any = None) -> list[tuple[
 
 @dataclass(frozen=True)
 class Checker:
-    """Check what one source sets, and collect the mistakes.
-
-    Attributes:
-        source: The run spec's file, or the command line.
-        mistakes: Collects the mistakes and notes.
-    """
+    """Check what one source, the run spec's file or the command line, sets."""
 
     source: YamlSource
     mistakes: Mistakes
@@ -109,8 +97,7 @@ class Checker:
                 if errors[0]["type"] == "extra_forbidden":
                     self._unknown((*at, *where), _fields_at(model, where[:-1]))
                 else:
-                    full = (*at, *where)
-                    self.error(full, f"'{path_name(full)}'{problem}")
+                    self.error((*at, *where), f"'{path_name((*at, *where))}'{problem}")
             return False
         return True
 
@@ -175,10 +162,9 @@ def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
     """Return the fields of the model at a path inside another one."""
     for part in path:
         field = model.model_fields.get(str(part))
-        inner = list(get_args(field.annotation) or (field.annotation,)) if field else []
-        models = [a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)]
-        if models:
-            model = models[0]
+        inner = (get_args(field.annotation) or (field.annotation,)) if field else ()
+        models = (a for a in inner if isinstance(a, type) and issubclass(a, BaseModel))
+        model = next(models, model)
     return model.model_fields
 
 

@@ -19,14 +19,7 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class YamlSource:
-    """Hold a parsed YAML mapping and the lines of its keys.
-
-    Attributes:
-        path: The file that was read.
-        data: Its content, as plain Python values.
-        lines: The line (from 1) of each key, by its path from the top, such as
-            `("steps", "train", "settings")`.
-    """
+    """Hold the mapping of a YAML file, and the line (from 1) of each key by its path."""
 
     path: Path
     data: dict[str, Any]
@@ -90,11 +83,7 @@ def read_yaml(path: Path) -> YamlSource:
 
 
 def _collect_lines(
-    path: Path,
-    node: yaml.Node,
-    at: KeyPath,
-    lines: dict[KeyPath, int],
-    open_nodes: frozenset[int],
+    path: Path, node: yaml.Node, at: KeyPath, lines: dict[KeyPath, int], open_nodes: frozenset[int]
 ) -> None:
     if id(node) in open_nodes:
         raise UsageError(f"{path}:{node.start_mark.line + 1}: this alias contains itself.")

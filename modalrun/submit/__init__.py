@@ -5,9 +5,8 @@ preflight         check cost, stack, credentials and names before anything is cr
 submission        create the record in ZenML and the run sandbox, then follow the run
 cancellation      cancel a submission when somebody stops its run
 recording         record a new run sandbox in ZenML
-per_step          the manifest of a `per_step` run
 source_tree       select the files that go to a sandbox
-staging           copy and hash them
+staging           copy and hash them; write the manifest of a `per_step` run
 source_changes    compare them with those that a run was submitted with
 runtime_packages  the packages that every image needs
 preload           the modules that the local Modal server imports ahead of a sandbox

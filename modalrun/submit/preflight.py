@@ -28,15 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that has passed every check and can be created.
-
-    Attributes:
-        compiled: The pipeline.
-        plan: Its sandboxes.
-        modal: The functions on Modal.
-        connection: The connection to Modal that creates the sandboxes.
-        source_root: The folder with the source tree.
-    """
+    """A run that has passed every check and can be created."""
 
     compiled: Compiled
     plan: Plan

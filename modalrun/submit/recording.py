@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from modalrun.errors import ModalrunError
 from modalrun.modal_api import RunningSandbox
-from modalrun.modal_api.termination import RunSandboxes
+from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.metadata import RunMetadata, to_metadata
 from modalrun.run.run_plan import RunPlan
 from modalrun.zenml_api.gateway import ZenMLGateway
@@ -22,7 +22,7 @@ def record_sandbox(
     *,
     earlier: Sequence[str] = (),
     more: Mapping[str, str] | None = None,
-    end_if_stopped: RunSandboxes | None = None,
+    end_if_stopped: SandboxGroup | None = None,
 ) -> threading.Thread:
     """Store where the run sandbox is, from a background thread.
 
@@ -60,7 +60,7 @@ def record_sandbox(
         stopped = zenml.record_metadata(run_id, {**to_metadata(metadata), **(more or {})})
         if stopped and end_if_stopped is not None:
             with contextlib.suppress(ModalrunError):
-                end_if_stopped.end()
+                end_if_stopped.terminate()
 
     thread = threading.Thread(target=record, name="recording", daemon=True)
     thread.start()

@@ -13,26 +13,10 @@ from modalrun.errors import UsageError
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-NEVER = frozenset(
-    {
-        ".git",
-        ".hg",
-        ".svn",
-        ".zen",
-        ".venv",
-        "venv",
-        ".nox",
-        ".tox",
-        ".mypy_cache",
-        ".pytest_cache",
-        ".ruff_cache",
-        ".hypothesis",
-        ".ipynb_checkpoints",
-        ".idea",
-        ".vscode",
-        "__pycache__",
-        "node_modules",
-    }
+NEVER = (
+    frozenset({".git", ".hg", ".svn", ".zen", ".venv", "venv", ".nox", ".tox", ".idea", ".vscode"})
+    | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".ipynb_checkpoints"}
+    | {"__pycache__", "node_modules"}
 )
 """Folders that no pipeline imports from and that are large, private or made for this machine."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modalrun.errors import UsageError
-from modalrun.run.manifest import Source
+from modalrun.run.manifest import MANIFEST_FILE, RunManifest, Source
 from modalrun.submit.source_changes import MOST_FILES, compare, hashes_to_store
 from modalrun.submit.source_tree import source_files
 
@@ -81,6 +81,13 @@ def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
             " its folder with '--source-root'. New files are no obstacle.",
         )
     return changes.new
+
+
+def write_manifest(manifest: RunManifest, folder: Path) -> Path:
+    """Write a manifest to a folder and return the file."""
+    file = folder / Path(MANIFEST_FILE).name
+    file.write_text(manifest.to_json(), encoding="utf-8")
+    return file
 
 
 def hash_files(folder: Path) -> dict[str, str]:

@@ -21,7 +21,8 @@ from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
 from modalrun.plan.docker_settings import dockerignore
-from modalrun.run.manifest import Source
+from modalrun.plan.isolated_step import layers_as_json
+from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
 from modalrun.run.records import CreatedRun
@@ -29,10 +30,9 @@ from modalrun.run.run_plan import RunPlan
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight, prepare
 from modalrun.submit.cancellation import cancelled_when_stopped
-from modalrun.submit.per_step import make_manifest, write_manifest
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
-from modalrun.submit.staging import stage
+from modalrun.submit.staging import stage, write_manifest
 from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
@@ -64,7 +64,11 @@ def submit(
     spec = prepare.with_source_root(spec)
     with zenml_process(spec.source_root):
         try:
-            job = _prepare(spec, observer, max_cost)
+            text = f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment"
+            observer.phase(text)
+            if spec.target == "local":
+                preflight.warm_up_local_server()
+            job = preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
         except (KeyboardInterrupt, Interrupted):
             observer.say("Interrupted; nothing was submitted.", "yellow")
             raise
@@ -92,13 +96,6 @@ def submit(
             )
         with interrupts.deferred(), redirect_stdout(sys.stderr):
             return accepted(handle)
-
-
-def _prepare(spec: RunSpec, observer: RunObserver, max_cost: Decimal | None) -> Job:
-    observer.phase(f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment")
-    if spec.target == "local":
-        preflight.warm_up_local_server()
-    return preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
 
 
 @dataclass
@@ -169,7 +166,17 @@ class Submission:
         job, plan, previous = self.job, self._plan, self.previous
         secrets, metadata, file = run.environment, {}, None
         if plan.settings.mode == "per_step":
-            manifest = make_manifest(job, plan, run, source)
+            compiled = job.compiled
+            manifest = RunManifest(
+                run_id=run.id,
+                plan=plan,
+                failure_mode=compiled.deployment.failure_mode,
+                source=source,
+                variables=tuple(sorted(run.environment)),
+                cached=tuple(run.cached),
+                docker=compiled.pipeline_docker if plan.dynamic else {},
+                layers=layers_as_json(compiled.deployment.layers) if plan.dynamic else {},
+            )
             secrets = {**secrets, **job.connection.driver_environment()}
             metadata, file = manifest.to_metadata(), write_manifest(manifest, staged.parent)
         sandbox = job.modal.create_run_sandbox(
@@ -209,7 +216,7 @@ class Submission:
         cancelled = isinstance(error, RunStoppedError)
         if self.handle is not None:
             if cancelled:
-                self.handle.sandboxes.end()
+                self.handle.sandboxes.terminate()
             return
         if isinstance(error, UnknownOutcomeError):
             return

@@ -47,7 +47,6 @@ class Finding:
         check: A key of `LABELS`.
         state: "ok", "warning" (a run may work), "problem" (it can't), or "skipped" (another
             problem makes the check impossible).
-        message: The result.
         hint: What to do next, if anything.
         exit_code: The exit code of a command that has the problem; 0 if it is none.
     """
@@ -89,7 +88,7 @@ def version(check: str, found: str | None, supported: str) -> Finding:
 
     Args:
         check: "python", "modal" or "zenml".
-        found: The installed version; None if there is none.
+        found: The installed version, if there is one.
         supported: The versions that modalrun's package requires, ">=1.6,<2"; "" for any.
     """
     if found is None:
@@ -107,14 +106,7 @@ def version(check: str, found: str | None, supported: str) -> Finding:
 
 
 def server_version(address: str, found: str | None, client: str, supported: str = "") -> Finding:
-    """Check that a ZenML server and the client have the same version.
-
-    Args:
-        address: The server's URL.
-        found: Its version; None if it is not known.
-        client: The version of ZenML that is installed here.
-        supported: As for `version`.
-    """
+    """Check that a ZenML server's version, if it is known, is that of the client."""
     if found is None:
         return Finding("zenml_server", "ok", f"{address} answers; its version is not known")
     message = f"{address}, version {found}"
@@ -129,11 +121,7 @@ def server_version(address: str, found: str | None, client: str, supported: str 
 
 
 def clock(ahead: Mapping[str, float]) -> Finding:
-    """Check that this machine's clock and those of the servers agree.
-
-    Args:
-        ahead: By name of the server, the seconds that this machine's clock is ahead of it.
-    """
+    """Check that this machine's clock agrees; `ahead` holds seconds by name of the server."""
     if not ahead:
         return Finding("clock", "ok", "no server to compare it with")
     server, seconds = max(ahead.items(), key=lambda one: abs(one[1]))

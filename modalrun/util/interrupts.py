@@ -82,11 +82,9 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def listening(listener: Callable[[int], None]) -> Iterator[None]:
-    """Pass signals to `listener` instead of raising, recorded ones too.
+    """Pass the numbers of signals to `listener` instead of raising, recorded ones too.
 
-    Args:
-        listener: Called with the signal's number, in the main thread at any point: it must be
-            reentrant, as `queue.SimpleQueue.put` is.
+    It is called in the main thread at any point: it must be reentrant, as `SimpleQueue.put` is.
     """
     _listeners.append(listener)
     try:
@@ -99,11 +97,9 @@ def listening(listener: Callable[[int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keys(terminal: int, listener: Callable[[str], None]) -> Iterator[None]:
-    """Pass each key to `listener`, from a thread, without waiting for Enter.
+    """Pass each key of a terminal (a descriptor) to `listener`, without waiting for Enter.
 
-    Args:
-        terminal: The descriptor of a terminal.
-        listener: Called with each key; with "" when the terminal is gone.
+    It is called from a thread, with "" when the terminal is gone.
     """
     before = termios.tcgetattr(terminal)
     # Ctrl-C stays a signal, and output is processed as usual.

@@ -38,11 +38,9 @@ def connection_problem(url: str, seconds: float = CONNECT_SECONDS) -> Exception 
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold the answer to a plain HTTP request, with any status.
+    """Hold the first 64 KiB of the answer to an HTTP request, with any status.
 
-    Attributes:
-        body: Its first 64 KiB.
-        ahead: Seconds that this machine's clock is ahead of the server's; None without a date.
+    `ahead` is how many seconds this machine's clock is ahead of the server's; None without a date.
     """
 
     body: bytes

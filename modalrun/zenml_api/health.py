@@ -12,7 +12,7 @@ from modalrun.errors import AuthenticationError, ModalrunError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
-from modalrun.zenml_api.compiling.image_builds import credentials_for
+from modalrun.zenml_api.compiling.image_builds import credentials_for, registry_of
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator_config import component_config, credentials
 from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
@@ -100,14 +100,9 @@ def check_image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
     Raises:
         UsageError: The stack has no container registry, which the recipe needs.
     """
-    base, registry = recipe.base, stack.container_registry
+    base = recipe.base
     if isinstance(base, BuiltByZenML):
-        if registry is None:
-            raise UsageError(
-                f"'image: source: registry' needs a container registry, and the stack"
-                f" '{stack.name}' has none.",
-                hint="Add one with 'zenml stack update -c <registry>', or leave the setting out.",
-            )
+        registry = registry_of(stack)
         with translated():
             pair = registry.credentials
         source = f"built by ZenML, pulled from {registry.config.uri}"

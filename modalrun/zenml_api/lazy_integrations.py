@@ -82,7 +82,7 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
         matching = [
             name
             for name, integration in self._waiting.items()
-            if distributions & {_normal(_name(r)) for r in integration.REQUIREMENTS}
+            if distributions & {_normal(r) for r in integration.REQUIREMENTS}
         ]
         # A package that no integration names may be a dependency of one, as keras is.
         self._activate(matching or list(self._waiting))
@@ -131,9 +131,7 @@ def _activate(name: str, integration: type[Integration]) -> None:
         logger.exception("The integration %s could not be activated.", name)
 
 
-def _name(requirement: str) -> str:
-    return re.split(r"[\s\[<>=!~;@]", requirement.strip(), maxsplit=1)[0]
-
-
-def _normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+def _normal(requirement: str) -> str:
+    """Return the normalized name of the distribution that a requirement or a name means."""
+    name = re.split(r"[\s\[<>=!~;@]", requirement.strip(), maxsplit=1)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -15,7 +15,7 @@ from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd
-from modalrun.modal_api.termination import RunSandboxes
+from modalrun.modal_api.termination import SandboxGroup
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
 from modalrun.run.log_lines import LogLine
@@ -154,7 +154,7 @@ class FakeStreams:
             self._open -= isinstance(item, StreamEnd)
 
 
-class FakeSandboxes(RunSandboxes):
+class FakeSandboxes(SandboxGroup):
     """All sandboxes of a run: counts of those that are still running."""
 
     def __init__(self, effects: Effects, run: int = 1, steps: int = 0) -> None:
@@ -162,12 +162,12 @@ class FakeSandboxes(RunSandboxes):
         self.run = run
         self.steps = steps
 
-    def end(self, *, wait: bool = True, seconds: float = 0) -> int:
+    def terminate(self, *, wait: bool = True, seconds: float = 0) -> int:
         self.effects.add("end sandboxes")
         ended, self.run, self.steps = self.run + self.steps, 0, 0
         return ended
 
-    def ask_to_stop(self) -> bool:
+    def request_stop(self) -> bool:
         self.effects.add("ask to stop")
         return bool(self.run)
 
@@ -251,7 +251,7 @@ class FakeModal(ModalGateway):
     def terminate(self, connection: Connection, plan: Any, spec: Any) -> None:
         self.effects.add(f"terminate {spec.name}")
 
-    def sandboxes_of(self, *_: Any) -> RunSandboxes:
+    def sandboxes_of(self, *_: Any) -> SandboxGroup:
         return self.sandboxes
 
     def app_id(self, connection: Connection, name: str, environment: str | None) -> str | None:

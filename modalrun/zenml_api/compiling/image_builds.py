@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zenml.constants import ORCHESTRATOR_DOCKER_IMAGE_KEY
+from zenml.container_registries import BaseContainerRegistry
 from zenml.models import PipelineBuildResponse, PipelineSnapshotBase
 from zenml.pipelines.build_utils import reuse_or_create_pipeline_build
 from zenml.stack import Stack
@@ -38,7 +39,6 @@ def resolved(
 
     Args:
         recipe: The recipe of a sandbox.
-        snapshot: The deployment.
         stack: The stack that it was compiled for, which must be ZenML's active one.
         step: The step whose sandbox it is; None for the pipeline's.
         build: ZenML's build of the deployment, if there is one already.
@@ -97,13 +97,7 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
 
 def _build(snapshot: PipelineSnapshotBase, stack: Stack) -> PipelineBuildResponse:
     """Let ZenML build and push the images of a deployment, or reuse an earlier build."""
-    if stack.container_registry is None:
-        raise UsageError(
-            f"'image: source: registry' needs a container registry, and the stack '{stack.name}'"
-            " has none.",
-            hint="Add one with 'zenml stack update -c <registry>'; or leave the setting out, then"
-            " Modal builds the image and no registry is needed.",
-        )
+    registry = registry_of(stack)
     assert isinstance(stack.orchestrator, ModalOrchestrator)
     stack.orchestrator.wants_images = True
     try:
@@ -119,7 +113,7 @@ def _build(snapshot: PipelineSnapshotBase, stack: Stack) -> PipelineBuildRespons
             ) from error
         raise RunFailedError(
             f"ZenML could not build the image or push it to the container registry"
-            f" '{stack.container_registry.name}': {first_line(error)}",
+            f" '{registry.name}': {first_line(error)}",
             hint="--debug shows the whole traceback.",
         ) from error
     finally:
@@ -127,6 +121,22 @@ def _build(snapshot: PipelineSnapshotBase, stack: Stack) -> PipelineBuildRespons
     # There is a build whenever the orchestrator asks for one.
     assert made is not None
     return made
+
+
+def registry_of(stack: Stack) -> BaseContainerRegistry:
+    """Return the container registry that an image of ZenML's needs.
+
+    Raises:
+        UsageError: The stack has none.
+    """
+    if stack.container_registry is None:
+        raise UsageError(
+            f"'image: source: registry' needs a container registry, and the stack '{stack.name}'"
+            " has none.",
+            hint="Add one with 'zenml stack update -c <registry>'; or leave the setting out, then"
+            " Modal builds the image and no registry is needed.",
+        )
+    return stack.container_registry
 
 
 def _image_of(build: PipelineBuildResponse, step: str | None) -> str:

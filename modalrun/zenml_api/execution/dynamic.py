@@ -75,7 +75,6 @@ class DynamicRun:
         """Load the run.
 
         Args:
-            run_id: ZenML's run id.
             isolated: Runs isolated steps; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)

@@ -27,11 +27,7 @@ class RunRecorder:
     """
 
     def __init__(self, run_id: str) -> None:
-        """Load the run and its deployment.
-
-        Args:
-            run_id: ZenML's run id.
-        """
+        """Load the run and its deployment."""
         self._run_id = run_id
         with translated():
             self._loaded = LoadedRun(run_id)

@@ -83,7 +83,6 @@ class SingleStep:
         """Load the run, and the part of its deployment that belongs to this step.
 
         Args:
-            run_id: ZenML's run id.
             name: The step's invocation id.
             step_run: The id of the record to execute again; None for a new record.
             metadata: Describes this sandbox; stored with the record as soon as there is one.

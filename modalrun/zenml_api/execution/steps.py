@@ -39,7 +39,6 @@ class LoadedRun:
         """Load the run and its deployment, and prepare this process to run steps.
 
         Args:
-            run_id: ZenML's run id.
             only: Load the configuration of these steps only; a large pipeline's is long.
         """
         client = Client()
@@ -76,9 +75,6 @@ class StepRunner:
 
     def __init__(self, run_id: str) -> None:
         """Load the run and its deployment from ZenML, and call the pipeline's init hook.
-
-        Args:
-            run_id: ZenML's run id.
 
         Raises:
             RunStopped: The run was stopped already.

@@ -12,6 +12,7 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse, StepRunResponse
+from zenml.utils import pagination_utils
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
@@ -168,7 +169,6 @@ def step_record(step: StepRunResponse, *, detailed: bool = False) -> StepRecord:
     """Convert ZenML's response to a step record.
 
     Args:
-        step: The response.
         detailed: Whether to include reason and metadata, which take a hydrated response.
     """
     return StepRecord(
@@ -246,10 +246,5 @@ def step_runs(run_id: str, **filters: Any) -> list[StepRunResponse]:
     """
     client = Client()
     filters = {"project": client.active_project.id, "size": _STEP_PAGE, **filters}
-    found: list[StepRunResponse] = []
-    page, pages = 1, 1
-    while page <= pages:
-        answer = client.list_run_steps(page=page, pipeline_run_id=run_id, **filters)
-        found += answer.items
-        page, pages = page + 1, answer.total_pages
+    found = pagination_utils.depaginate(client.list_run_steps, pipeline_run_id=run_id, **filters)
     return sorted(found, key=lambda step: (step.created, step.version))

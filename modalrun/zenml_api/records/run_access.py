@@ -59,7 +59,6 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
     """Read the Modal token of a run's orchestrator component.
 
     Args:
-        run_id: ZenML's run id.
         target: The run's target; the local Modal server has a token of its own.
 
     Returns:

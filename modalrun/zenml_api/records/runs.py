@@ -90,7 +90,6 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
 
     Args:
         compiled: Its pipeline.
-        run_id: ZenML's run id.
         variables: ZenML's own variables for the sandbox.
 
     Raises:
@@ -171,7 +170,6 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     pipeline's child pipelines end with it.
 
     Args:
-        run_id: ZenML's run id.
         reason: The reason, in a sentence; stored with each step and the run.
         stopped: Whether the run was stopped on request.
 

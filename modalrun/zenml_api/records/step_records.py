@@ -23,7 +23,6 @@ def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]
     """Return the last record of each step of a run; steps without one are left out.
 
     Args:
-        run_id: ZenML's run id.
         detailed: Whether to read reason and metadata too, which takes a query more per page.
     """
     with translated():
@@ -45,7 +44,6 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
     "retrying" (`sql_zen_store.py:13129`, 0.98.0), and the next attempt gets a record of its own.
 
     Args:
-        run_id: ZenML's run id.
         step: The step's invocation id.
         reason: The reason, in a sentence; stored with the record.
         final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
