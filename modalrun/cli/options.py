@@ -55,7 +55,7 @@ Cpu = Annotated[float | None, typer.Option(help="CPU cores.")]
 Memory = Annotated[str | None, typer.Option(help="Memory, such as '16GB' or '16GiB'.")]
 Timeout = Annotated[
     int | None,
-    typer.Option(help="Time limit of each sandbox, 1 to 86400 seconds.", metavar="SECONDS"),
+    typer.Option(help="Time limit of the run, 1 to 86400 seconds.", metavar="SECONDS"),
 ]
 Region = Annotated[str | None, typer.Option(help="Modal region; several, separated by commas.")]
 Cloud = Annotated[str | None, typer.Option(help="Cloud provider: aws, gcp, oci or auto.")]

@@ -177,10 +177,10 @@ def test_project_user_and_mounts(server: Server, builder: Builder, tree: Path) -
         "USER me:us",
     ]
     mounted = with_files(image, tree, package=True)
-    app = builder._app
+    app = builder.app
     sandbox = modal.Sandbox.create(
         "sh", "-c", "ls $MODALRUN_LOCAL_ROOT/app/code $MODALRUN_LOCAL_ROOT/opt/modalrun/modalrun",
-        app=app, image=mounted, client=builder._client, timeout=60,
+        app=app, image=mounted, client=builder.client, timeout=60,
     )  # fmt: skip
     listed = sandbox.stdout.read()
     assert "pipes.py" in listed
@@ -226,7 +226,7 @@ def test_dockerfile(server: Server, builder: Builder, tree: Path, tmp_path: Path
 
 def test_named_images(server: Server, builder: Builder, tree: Path) -> None:
     image = builder.build(ImageRecipe(Slim("3.11"), environment=(("N", "1"),)), tree)
-    image.publish("mine:v1", client=builder._client)
+    image.publish("mine:v1", client=builder.client)
     for name in ("mine:v1", "main/mine:v1", image.object_id):
         found = builder.build(ImageRecipe(Named(name)), tree)
         assert found.object_id == image.object_id

@@ -91,7 +91,7 @@ def test_left_alone_followed_and_stopped_from_elsewhere(world: World) -> None:
     follow = world.modalrun("logs", "--follow", run_id)
     follow.stdout.wait_for("wait | waiting in")
     stop = world.modalrun("stop", run_id)
-    stop.stderr.wait_for("waiting for what runs to finish: wait")
+    stop.stderr.wait_for("waiting for the running steps to finish: wait")
     for command in world.processes().values():
         assert "ZENKEY_" not in command and "eyJhbGciOi" not in command
     gate.open()
