@@ -56,11 +56,8 @@ class Foresight:
         A step's turn comes soon if all steps that it waits for are done or running, and the last
         of them is expected to end within the time that a sandbox needs to start.
 
-        Args:
-            states: The state of each step.
-            waiting: How many sandboxes wait already.
-            now: On the clock of `began`.
-            tried: Steps whose sandboxes were created early before, which is not repeated.
+        `waiting` sandboxes wait already. Sandboxes of the steps `tried` were created early before,
+        which is not repeated. `now` is on the clock of `began`.
         """
         moments = {
             step: moment

@@ -79,15 +79,11 @@ class IsolatedSteps:
         Raises:
             RunFailedError: Modal refuses it, or the run is being ended.
         """
-        submitted = self._add(step)
-        self._wait_for(self._start(submitted))
-        self._start_background(self._supervise(submitted))
+        self._begin(step, self._start)
 
     def take_over(self, step: IsolatedStep) -> None:
         """Supervise a step that an earlier process of this run has submitted."""
-        submitted = self._add(step)
-        self._wait_for(self._find(submitted))
-        self._start_background(self._supervise(submitted))
+        self._begin(step, self._find)
 
     def exit_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
         """Return how a step has ended for good; None while it has not.
@@ -116,12 +112,15 @@ class IsolatedSteps:
         self._loop.call_soon_threadsafe(self._ending.set)
         self._wait_for(log_failed_termination(self._sandboxes.terminate_all()))
 
-    def _add(self, step: IsolatedStep) -> _Step:
+    def _begin(
+        self, step: IsolatedStep, begin: Callable[[_Step], Coroutine[Any, Any, None]]
+    ) -> None:
         attempts = StepAttempts(
             self.manifest, step.name, step.sandbox, record=step.step_run, dynamic_run=step.run_id
         )
         submitted = self._steps[step.step_run] = _Step(step, attempts)
-        return submitted
+        self._wait_for(begin(submitted))
+        asyncio.run_coroutine_threadsafe(self._supervise(submitted), self._loop)
 
     async def _start(self, submitted: _Step) -> None:
         """Wait for a slot, and create the first sandbox of a step."""
@@ -207,9 +206,6 @@ class IsolatedSteps:
         if submitted.has_slot:
             submitted.has_slot = False
             self._slots.release()
-
-    def _start_background(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

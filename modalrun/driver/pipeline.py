@@ -73,9 +73,7 @@ def run(runner: StepRunner, stop: threading.Event | None = None) -> bool:
     One at a time runs in the main thread, where ZenML's signal handling works. Several at a time
     run in threads, each with a copy of the context that ZenML keeps its state in.
 
-    Args:
-        runner: The steps.
-        stop: Set from outside if nothing more may start; running steps then finish.
+    Once `stop` is set, nothing more starts; running steps finish.
 
     Raises:
         RunStopped: Steps were left out because of `stop`, and none has failed.

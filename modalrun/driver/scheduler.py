@@ -60,12 +60,7 @@ class Scheduler:
         mode: FailureMode = FailureMode.CONTINUE_ON_FAILURE,
         max_parallelism: int | None = None,
     ) -> None:
-        """Check the graph; nothing starts before `start`.
-
-        Args:
-            graph: Each step -> the steps it waits for.
-            mode: What a failure means for steps that don't depend on it.
-            max_parallelism: How many steps may run at once; None for no bound.
+        """Check the graph (each step -> the steps it waits for); `start` starts the first steps.
 
         Raises:
             ValueError: A step waits for one that doesn't exist, for itself, or in a circle.
@@ -97,12 +92,7 @@ class Scheduler:
         return all(s is State.SUCCEEDED for s in self.states.values())
 
     def restore(self, done: Collection[str], running: Collection[str] = ()) -> None:
-        """Set the states of steps that succeeded or were started before; call it before `start`.
-
-        Args:
-            done: Steps that have succeeded and don't run again.
-            running: Steps that run already; `ended` is called for them later.
-        """
+        """Set which steps have succeeded or run already; call it before `start`."""
         for step in self.states:
             if step in done:
                 self.states[step] = State.SUCCEEDED

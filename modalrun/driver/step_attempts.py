@@ -67,12 +67,11 @@ class StepAttempts:
         early: bool = False,
         no_room: Callable[[], None] | None = None,
     ) -> StepSandbox | SandboxExit | None:
-        """Create the next sandbox.
+        """Create the next sandbox; an `early` one waits for the step's turn.
 
         Args:
             sandboxes: The sandboxes of the run.
             cancelled: Ends the attempts to create it when it is set.
-            early: Whether it is created before the step's turn, and waits.
             no_room: Called when Modal has no capacity for it.
 
         Returns:

@@ -70,10 +70,7 @@ def finished_steps(
 ) -> Iterator[StepEvent]:
     """Yield the ends of successful steps again, for readers of this driver's output alone.
 
-    Args:
-        records: ZenML's last record of each step that has one.
-        steps: The steps whose ends this driver has not emitted.
-        now: In seconds since the epoch; the time of a record without an end.
+    `now`, in seconds since the epoch, is the time of a record without an end.
     """
     for name, record in records.items():
         if name not in steps or not record.successful:

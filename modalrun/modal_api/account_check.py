@@ -115,10 +115,7 @@ def check_account(
 ) -> str:
     """Connect within seconds and check everything that a plan names; create nothing.
 
-    Args:
-        target: Modal's cloud or the local Modal server.
-        needs: The token and the names to check.
-        record_clock: Called with the seconds that this machine's clock is ahead of Modal's.
+    `record_clock` is called with the seconds that this machine's clock is ahead of Modal's.
 
     Returns:
         What was found, for a message.

@@ -54,11 +54,9 @@ class Builder:
     registry: RegistryCredentials | None = field(default=None, repr=False)
 
     def build(self, recipe: ImageRecipe, source: Path) -> modal.Image:
-        """Have Modal build the layers that it has not built before, and wait for them.
+        """Have Modal build the layers of a recipe that it has not built before, and wait for them.
 
-        Args:
-            recipe: The recipe of the image.
-            source: The source tree, for a recipe that installs the user's project from it.
+        A recipe may install the user's project from the source tree.
 
         Raises:
             RunFailedError: A build failed; the message has the image's id and the end of its log.
@@ -160,11 +158,7 @@ def with_files(
 ) -> modal.Image:
     """Mount the source tree at `CODE_FOLDER`. A mount is no layer, so nothing is rebuilt.
 
-    Args:
-        image: A finished image.
-        source: The folder with the source tree.
-        package: Whether modalrun's own source is mounted too, at `PACKAGE_FOLDER`.
-        manifest: The file with the manifest for a driver.
+    With `package`, modalrun's own source is mounted too; a driver also needs the `manifest` file.
     """
     if manifest is not None:
         image = image.add_local_file(manifest, MANIFEST_FILE)

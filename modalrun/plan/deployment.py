@@ -37,7 +37,6 @@ class Deployment:
     """Hold a compiled pipeline.
 
     Attributes:
-        pipeline: The pipeline's name.
         steps: Its steps, parents before children.
         layers, docker: The settings and the `DockerSettings` fields of the pipeline.
         notes: Remarks for the user about how it was read.

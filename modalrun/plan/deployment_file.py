@@ -35,10 +35,8 @@ class DeploymentFile:
 
     Attributes:
         deployment, snapshot: The pipeline in modalrun's form, and in ZenML's, as plain values.
-        stack: The stack that it was compiled for.
         zenml_version, python_version: The versions that compiled it, "0.98.0" and "3.11".
         source_root: The folder that the pipeline was imported from, relative to the file.
-        source_code: The code of the pipeline function.
     """
 
     deployment: Deployment

@@ -117,9 +117,7 @@ def dockerignore(docker: Mapping[str, Any]) -> str | None:
     return None if name is None else str(name)
 
 
-def _note_unused(
-    docker: Mapping[str, Any], reason: str, remarks: Remarks, *, used: str | None = None
-) -> None:
+def _note_unused(docker: Mapping[str, Any], reason: str, remarks: Remarks, used: str = "") -> None:
     """Note the settings that a finished image makes useless."""
     skipped = {GATHERED, "skip_build", used, *_ON_BY_DEFAULT}
     names = sorted(name for name, value in docker.items() if value and name not in skipped)
@@ -134,7 +132,7 @@ def _finished(docker: Mapping[str, Any], remarks: Remarks) -> ImageRecipe:
             "'skip_build' needs a 'parent_image': with it the parent image is used as it is.",
             hint="Name the image, or remove 'skip_build'.",
         )
-    _note_unused(docker, f"'skip_build' uses {parent}", remarks, used="parent_image")
+    _note_unused(docker, f"'skip_build' uses {parent}", remarks, "parent_image")
     return ImageRecipe(FromRegistry(str(parent)))
 
 
@@ -248,8 +246,7 @@ def _copy_instructions(dockerfile: str) -> Iterator[str]:
 
 def _main_build(docker: Mapping[str, Any], remarks: Remarks) -> bool:
     """Return whether `build_config` demands a new build."""
-    config = docker.get("build_config") or {}
-    build_args, force = _build_options("build_config", config, remarks)
+    build_args, force = _build_options("build_config", docker.get("build_config") or {}, remarks)
     if build_args:
         names = ", ".join(name for name, _ in build_args)
         remarks.refuse(

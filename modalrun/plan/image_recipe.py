@@ -38,7 +38,6 @@ class FromRegistry:
     """Stand for an image in a registry, for linux/amd64 and with Python on its PATH.
 
     Attributes:
-        image: Its name, with tag or digest.
         private: Whether the credentials of the stack's container registry are needed to pull it.
     """
 
@@ -54,7 +53,6 @@ class FromDockerfile:
     """Stand for an image that Modal builds from a Dockerfile of the user's.
 
     Attributes:
-        path: The Dockerfile on this machine.
         context: The folder that `COPY` copies from; None if nothing is copied.
         ignore: The .dockerignore file for the context; None for the usual one.
         build_args: Values for its `ARG` lines, by name. May hold secrets: never shown.
@@ -71,11 +69,7 @@ class FromDockerfile:
 
 @dataclass(frozen=True)
 class Named:
-    """Stand for an image that is in Modal already.
-
-    Attributes:
-        name: The name it was published under, with or without a tag, or its id ("im-...").
-    """
+    """Stand for a published Modal image, by name, with or without a tag, or by id ("im-...")."""
 
     name: str
 
@@ -122,12 +116,9 @@ class ImageRecipe:
     `project_install` needs a copy of the tree in a layer.
 
     Attributes:
-        base: The image that the layers are on.
         environment: Environment variables for the build and the sandbox, sorted by name.
-        apt_packages: Debian packages.
         packages: Python packages, in the order in which they are installed.
-        installer: The tool that installs them.
-        installer_args: Arguments for it, such as "--index-url=https://...".
+        installer_args: Arguments for the installer, such as "--index-url=https://...".
         project_install: A shell command that installs the user's project, run in a copy of the
             source tree at `CODE_FOLDER`.
         user: The user that owns /app and runs the sandbox; None for root.

@@ -31,7 +31,7 @@ def make_plan(
 
     Args:
         deployment: The compiled pipeline, with the settings of the run spec and the command line.
-        target: Where the sandboxes run.
+        target: Where the sandboxes run: "modal" or "local".
         source_root: Where files that settings name (requirements) are looked for.
         python: The interpreter in the sandbox: "python", or a path for the local Modal server.
         python_version: That of the image, "3.11".

@@ -164,10 +164,14 @@ def _gpus(gpu: Value | None, count: Value | None, owner: str, *, local: bool) ->
     if gpu is None:
         if count is None:
             return ()
+        step = f"steps: {owner[6:-1]}: " if owner.startswith("step '") else ""
+        same = " The local Modal server needs no GPU: it records the type." if local else ""
         raise UsageError(
             f"{owner} asks for {count.value} GPU{'s' if count.value > 1 else ''} (gpu_count,"
             f" {count.source}) but no type is set.",
-            hint=_type_hint(owner, local=local),
+            # A local run rehearses one on Modal, which needs the type.
+            hint=f"Write the type, such as 'gpu: T4', under '{step}settings: orchestrator:', or, to"
+            f" run without a GPU, 'gpu_count: 0' under '{step}settings: resources:'.{same}",
         )
     found = []
     for text in _listed(gpu.value):
@@ -182,17 +186,6 @@ def _gpus(gpu: Value | None, count: Value | None, owner: str, *, local: bool) ->
             )
         found.append(name if number == 1 else f"{name}:{number}")
     return tuple(dict.fromkeys(found))
-
-
-def _type_hint(owner: str, *, local: bool) -> str:
-    """Return how to correct a GPU count without a type, at the step that has it."""
-    step = f"steps: {owner[6:-1]}: " if owner.startswith("step '") else ""
-    # A local run rehearses one on Modal, which can't be asked for a GPU of no type.
-    same = " The local Modal server needs no GPU: it records the type." if local else ""
-    return (
-        f"Write the type, such as 'gpu: T4', under '{step}settings: orchestrator:', or, to run"
-        f" without a GPU, 'gpu_count: 0' under '{step}settings: resources:'.{same}"
-    )
 
 
 def _highest(name: str, steps: Mapping[str, SettingsLayer], size: Any) -> Value | None:
@@ -212,11 +205,7 @@ def _highest_count(steps: Mapping[str, SettingsLayer], gpu: Value | None) -> Val
 def _common_type(steps: Mapping[str, SettingsLayer]) -> Value | None:
     """Return the GPU type that the steps agree on; CPU steps have none."""
     gpu_steps = {name: step for name, step in steps.items() if step.get("gpu_count") != 0}
-    typed = {
-        name: _listed(step.get("gpu"))
-        for name, step in gpu_steps.items()
-        if step.get("gpu") is not None
-    }
+    typed = {n: _listed(step.get("gpu")) for n, step in gpu_steps.items() if step.get("gpu")}
     if not typed:
         return None
     first, types = next(iter(typed.items()))

@@ -30,19 +30,15 @@ class RunSpec:
     """Hold a checked run spec, with the command line's overrides.
 
     Attributes:
-        pipeline: The pipeline's source below the source root, such as
-            `my_project.pipelines.training`; "" if a deployment is given.
+        pipeline: The pipeline's source, `my_project.pipelines.training`; "" for a deployment.
         stack: Name or id of the ZenML stack to compile for; None for the active one.
-        target: Where the sandboxes run.
         source_root: The folder that the pipeline is imported from and that the sandbox gets.
         run_configuration: The part for ZenML, as plain values: without settings of sandboxes.
-        source: The file, to name the line of a value that turns out to be wrong.
+        source, command_line: The file and the overrides, to name the line or flag of a wrong value.
         deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
         has_source_root: Whether the spec names its source root.
-        layers: The settings of the pipeline's sandboxes, by origin.
-        step_layers: The settings of single steps' sandboxes, by step and origin.
-        notes: What a user should know about how the spec was read.
-        command_line: The overrides, to name the flag of a value that turns out to be wrong.
+        layers, step_layers: The settings of the sandboxes of the pipeline, and of single steps.
+        notes: Remarks for the user about how the spec was read.
     """
 
     pipeline: str

@@ -162,10 +162,9 @@ def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
     """Return the fields of the model at a path inside another one."""
     for part in path:
         field = model.model_fields.get(str(part))
-        inner = list(get_args(field.annotation) or (field.annotation,)) if field else []
-        models = [a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)]
-        if models:
-            model = models[0]
+        inner = (get_args(field.annotation) or (field.annotation,)) if field else ()
+        models = (a for a in inner if isinstance(a, type) and issubclass(a, BaseModel))
+        model = next(models, model)
     return model.model_fields
 
 

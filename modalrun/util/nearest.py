@@ -12,6 +12,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Return a hint with the known word most like `word`; `otherwise` if none is alike."""
+    close = nearest(word, known)
+    return f"Did you mean '{close}'?" if close else otherwise
+
+
 def misspelling_of(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that `word` is within two typing mistakes of; None if there is none."""
     close = nearest(word, known)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from modalrun.errors import UsageError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_AGO = re.compile(r"((?:\d+(?:\.\d+)?[smhdw])+)")
+_AGO = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
@@ -19,7 +19,7 @@ def moment(text: str, *, option: str, now: datetime) -> datetime:
         text: How long ago ("90s", "10m", "1h30m", "2d", "1w"), a date ("2026-11-23", its begin in
             local time), or a date and time (RFC 3339; local time without a zone).
         option: The option's name, for the message: "--since".
-        now: The present, in the local time zone.
+        now: The time now, in the local time zone.
 
     Raises:
         UsageError: It is none of these, or out of range.

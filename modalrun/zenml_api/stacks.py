@@ -12,7 +12,7 @@ from zenml.utils import pagination_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.stack import Component, StackDescription
-from modalrun.util.nearest import nearest
+from modalrun.util.nearest import did_you_mean
 from modalrun.zenml_api.errors import first_line
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
@@ -35,10 +35,9 @@ def find_stack(name_or_id: str | None, *, at: str = "") -> StackResponse:
         return client.get_stack(name_or_id, allow_name_prefix_match=False)
     except KeyError:
         names = [stack.name for stack in client.list_stacks(size=50).items]
-        close = nearest(name_or_id, names)
         raise NotFoundError(
             f"{at}ZenML has no stack '{name_or_id}'.",
-            hint=f"Did you mean '{close}'?" if close else f"There are: {', '.join(names)}.",
+            hint=did_you_mean(name_or_id, names, f"There are: {', '.join(names)}."),
         ) from None
 
 

@@ -26,7 +26,7 @@ from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
 from modalrun.spec.sandbox_settings import other_flavor_note
 from modalrun.spec.validation import validation_message
-from modalrun.util.nearest import nearest
+from modalrun.util.nearest import did_you_mean
 
 
 def read_code(
@@ -54,12 +54,10 @@ def read_code(
         values = _dump(settings[key])
         unknown = [name for name in values if name not in FIELD_NAMES]
         if unknown:
-            close = nearest(unknown[0], FIELD_NAMES)
+            valid = f"Valid settings: {', '.join(sorted(FIELD_NAMES))}."
             raise UsageError(
                 f"{owner}: unknown setting '{unknown[0]}' under '{key}'.",
-                hint=f"Did you mean '{close}'?"
-                if close
-                else f"Valid settings: {', '.join(sorted(FIELD_NAMES))}.",
+                hint=did_you_mean(unknown[0], FIELD_NAMES, valid),
             )
         _check(SettingFields, values, f"{owner}: 'settings.{key}")
         ours.update(values)

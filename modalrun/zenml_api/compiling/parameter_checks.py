@@ -16,7 +16,7 @@ from modalrun.errors import UsageError
 from modalrun.spec.messages import path_name
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import Mistakes, one_error, validation_messages
-from modalrun.util.nearest import nearest
+from modalrun.util.nearest import did_you_mean
 from modalrun.zenml_api.errors import first_line
 
 
@@ -102,8 +102,5 @@ def check_step_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes)
 
 def _unknown_parameter(owner: str, name: str, known: Mapping[str, Any]) -> tuple[str, str]:
     """Describe a parameter that a pipeline or step does not have: the problem, and a hint."""
-    close = nearest(name, known)
-    return (
-        f"{owner} has no parameter '{name}'.",
-        f"Did you mean '{close}'?" if close else f"It has: {', '.join(known) or 'none'}.",
-    )
+    hint = did_you_mean(name, known, f"It has: {', '.join(known) or 'none'}.")
+    return f"{owner} has no parameter '{name}'.", hint

@@ -20,7 +20,7 @@ from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.requirements import logical_lines, read_requirements, resolve_path
-from modalrun.util.nearest import nearest
+from modalrun.util.nearest import did_you_mean
 from modalrun.zenml_api.errors import first_line
 
 _ORIGINS = {
@@ -129,9 +129,8 @@ def _check_integrations(settings: DockerSettings) -> None:
     for name in settings.required_integrations:
         known = integration_registry.integrations
         if name not in known:
-            close = nearest(name, known)
             raise UsageError(
                 f"The Docker setting 'required_integrations' names '{name}', which is no ZenML"
                 " integration.",
-                hint=f"Did you mean '{close}'?" if close else "See 'zenml integration list'.",
+                hint=did_you_mean(name, known, "See 'zenml integration list'."),
             )

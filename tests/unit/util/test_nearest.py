@@ -2,7 +2,7 @@
 
 import pytest
 
-from modalrun.util.nearest import misspelling_of, nearest
+from modalrun.util.nearest import did_you_mean, misspelling_of, nearest
 
 KNOWN = ["delay", "parent_image", "python_package_installer", "name"]
 
@@ -12,6 +12,11 @@ KNOWN = ["delay", "parent_image", "python_package_installer", "name"]
 )
 def test_nearest(word: str, expected: str | None) -> None:
     assert nearest(word, ["gpu", "timeout", "region"]) == expected
+
+
+@pytest.mark.parametrize(("word", "hint"), [("gppu", "Did you mean 'gpu'?"), ("zzz", "See 'x'.")])
+def test_did_you_mean(word: str, hint: str) -> None:
+    assert did_you_mean(word, ["gpu", "timeout"], "See 'x'.") == hint
 
 
 @pytest.mark.parametrize(
