@@ -49,6 +49,8 @@ def check(
     compiled: Compiled,
     observer: RunObserver,
     max_cost: Decimal | None = None,
+    *,
+    modal: ModalGateway | None = None,
 ) -> Job:
     """Plan a compiled pipeline and check cost, stack, credentials and names.
 
@@ -57,6 +59,7 @@ def check(
         compiled: Its pipeline.
         observer: Receives the notes of the plan.
         max_cost: The most that the run may cost in USD; None for no limit.
+        modal: The functions on Modal; None for the real ones.
 
     Raises:
         ModalrunError: The class names the check that failed. Nothing was created.
@@ -67,7 +70,7 @@ def check(
         observer.say(f"note: {note}", "yellow")
     if max_cost is not None:
         pricing.check_limit(priced.cost, max_cost)
-    modal = ModalGateway()
+    modal = modal or ModalGateway()
     connection = modal.connect(spec.target, credentials=compiled.credentials)
     if priced.problems:
         raise wrong_stack(priced.stack, priced.problems)
