@@ -1,4 +1,4 @@
-"""Processes that tests start: what they write as it comes, and how they end."""
+"""Start processes in tests, read their output live and wait for their end."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Stream:
 
 
 class Command:
-    """A process that runs, with what it has written so far. On a terminal, stderr is stdout."""
+    """A running process and its output so far. On a terminal, stderr is stdout."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Command:
 
 
 def after_its_reader_left(code: str) -> Result:
-    """How Python code ends whose standard output nobody reads any more.
+    """Run Python code whose standard output has no reader; return its end.
 
     Args:
         code: It has to read a line before it writes: by then the reader has left.

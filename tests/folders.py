@@ -1,4 +1,4 @@
-"""Looking through a folder in which others are at work, who may take paths away meanwhile."""
+"""Search a folder while other processes change it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """Every path below a folder; unlike `Path.rglob`, it goes on where a folder is gone."""
+    """Yield every path below a folder; unlike `Path.rglob`, skip vanished folders."""
     for parent, folders, files in os.walk(folder):
         yield from (Path(parent, name) for name in folders + files)
 

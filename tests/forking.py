@@ -1,12 +1,11 @@
-"""Commands of modalrun's that needn't import ZenML each: forked from a process that has done so.
+"""Fork modalrun's commands from a process that has imported ZenML.
 
-Most of a command's time is the import of ZenML, some 2.5 s of a processor. So a test session
-imports it once, and commands that would behave the same become such a process's children, as
-sandboxes of the local Modal server do (`localmodal.sandbox.warm`). What has a terminal, what sets
-a variable that the imports look at, and what is no program of modalrun's is started as usual; with
-`--cold-commands` everything is.
+The import takes most of a command's time, some 2.5 s of CPU. So a test session imports ZenML once
+and forks the commands from that process, like sandboxes of the local Modal server
+(`localmodal.sandbox.warm`). Commands with a terminal, with another value of a variable that the
+imports read, or of another program start as usual, and with `--cold-commands` all of them do.
 
-Here is the test session's end; `python forking.py SOCKET REQUEST` is the other one.
+`python forking.py SOCKET REQUEST` is the process; the rest is the test session's side.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":
-    # The folder of this file, which no command has.
+    # Commands do not have the folder of this file.
     del sys.path[0]
 
 import contextlib
@@ -46,7 +45,7 @@ REQUEST = Preload(
 
 
 class Forked:
-    """A process that is not our child, with what tests use of `subprocess.Popen`."""
+    """A process that is not our child, with the part of `subprocess.Popen` that tests use."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control.makefile("r")
@@ -56,11 +55,11 @@ class Forked:
 
     def poll(self) -> int | None:
         """The exit code if it has ended; negative: the signal that ended it."""
-        return self._look(0)
+        return self._wait(0)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end. Raises subprocess.TimeoutExpired."""
-        code = self._look(timeout)
+        code = self._wait(timeout)
         if code is None:
             assert timeout is not None
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
@@ -72,10 +71,10 @@ class Forked:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """As its name says."""
+        """Kill the process."""
         self.send_signal(signal.SIGKILL)
 
-    def _look(self, timeout: float | None) -> int | None:
+    def _wait(self, timeout: float | None) -> int | None:
         if self.returncode is None:
             poll = select.poll()
             poll.register(self._control, select.POLLIN)
@@ -98,7 +97,7 @@ class Forge:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno()), json.dumps(REQUEST.to_json())],
-                # As the commands have them: Python looks at its streams once, when it starts.
+                # Pipes like those of commands, because Python inspects its streams once.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -115,7 +114,7 @@ class Forge:
         cwd: Path,
         streams: tuple[int, int],
     ) -> Forked | None:
-        """Start a command with nothing to read; None for one that has to be started anew.
+        """Start a command without input; return None for one that must start cold.
 
         Args:
             argv: The command.
@@ -153,7 +152,7 @@ def start(
     cwd: Path,
     streams: tuple[int, int],
 ) -> Forked | subprocess.Popen[bytes]:
-    """Start a command with nothing to read: from the forge if it suits, else anew."""
+    """Start a command without input, from the forge if possible."""
     process = forge and forge.start(argv, env, cwd, streams)
     return process or subprocess.Popen(
         argv,
@@ -166,16 +165,16 @@ def start(
     )
 
 
-def _become(wanted: Mapping[str, Any], known: warm.Warm, streams: Sequence[int]) -> NoReturn:
-    """In a forked process: be the command."""
+def _become(command: Mapping[str, Any], known: warm.Warm, streams: Sequence[int]) -> NoReturn:
+    """Turn a forked process into the command."""
     os.setsid()
     for number, descriptor in enumerate(streams, 1):
         os.dup2(descriptor, number)
-    os.chdir(wanted["cwd"])
-    env = wanted["env"]
-    # By its home a test finds a process that was left behind; the end may be cut.
+    os.chdir(command["cwd"])
+    env = command["env"]
+    # Tests find leftover processes by HOME; the end may be cut.
     warm.show_environment({"HOME": env.get("HOME", ""), **env})
-    known.become(wanted["argv"], env)
+    known.become(command["argv"], env)
 
 
 def _read_line(control: socket.socket) -> bytes:
@@ -186,7 +185,7 @@ def _read_line(control: socket.socket) -> bytes:
 
 
 def _serve(channel: socket.socket, known: warm.Warm, wakeup: int) -> None:
-    """Fork a process for each message, and tell of its end, until the channel's other end goes."""
+    """Fork a process per message and report its end, until the channel closes."""
     running: dict[int, socket.socket] = {}
     poll = select.poll()
     poll.register(channel, select.POLLIN)
@@ -203,10 +202,10 @@ def _serve(channel: socket.socket, known: warm.Warm, wakeup: int) -> None:
             if not message:
                 return
             control = socket.socket(fileno=descriptors[0])
-            wanted = json.loads(_read_line(control))
+            command = json.loads(_read_line(control))
             pid = os.fork()
             if pid == 0:
-                _become(wanted, known, descriptors[1:])
+                _become(command, known, descriptors[1:])
             for stream in descriptors[1:]:
                 os.close(stream)
             running[pid] = control
@@ -223,10 +222,10 @@ def _ended() -> Iterator[tuple[int, int]]:
 
 
 def main() -> None:
-    """Import, say what came of it, and serve."""
+    """Import, report the result and serve."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     began = time.monotonic()
-    # As modalrun's commands import it: ZenML takes hold of the streams that it then finds.
+    # Like modalrun's commands, because ZenML keeps the streams of its import.
     with contextlib.redirect_stdout(sys.stderr):
         known, problem = warm.preload({**json.loads(sys.argv[2]), "python": sys.executable})
     found = {"problem": problem, "values": dict(known.values), "seconds": time.monotonic() - began}
@@ -238,7 +237,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warm.own_environment()
     _serve(channel, known, wakeup)
-    # Without the teardown of all that was imported.
+    # Skip the teardown of the imported modules.
     os._exit(0)
 
 

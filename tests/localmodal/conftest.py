@@ -1,4 +1,4 @@
-"""Each test has a server of its own: a state folder, a port, a process."""
+"""Give each test a separate server: a state folder, a port, a process."""
 
 from __future__ import annotations
 

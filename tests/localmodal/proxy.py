@@ -12,7 +12,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class CuttingProxy:
-    """Listens on a port of its own; also leads the SDK's second service through itself.
+    """A proxy with its own port, which the SDK's second service uses too.
 
     Attributes:
         url: What to give the SDK as the server's address.
@@ -47,7 +47,7 @@ class CuttingProxy:
             except OSError:
                 client.close()
                 continue
-            # Whichever comes first; at any byte of whatever is being said.
+            # Whichever comes first, at any byte of the traffic.
             pair = _Pair(
                 self, client, server, 1 + int(self._random.expovariate(1 / self._mean_bytes))
             )
@@ -58,7 +58,7 @@ class CuttingProxy:
             threading.Thread(target=pair.pump, args=(server, client, True), daemon=True).start()
 
     def rewritten(self, data: bytes) -> bytes:
-        """The server names its own address to the SDK: lead that here too. Ports have 5 digits."""
+        """Replace the server's address in its answers by the proxy's. Ports have 5 digits."""
         return data.replace(
             f"127.0.0.1:{self._upstream}".encode(), f"127.0.0.1:{self._port}".encode()
         )
@@ -81,7 +81,7 @@ class _Pair:
     def pump(self, source: socket.socket, sink: socket.socket, downstream: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
-                # Only what the SDK says is cut, not our own question whether a server is there.
+                # Cut the SDK's traffic only, not the launcher's requests.
                 self._spared = self._spared or data.startswith((b"GET ", b"POST "))
                 if downstream:
                     data = self._proxy.rewritten(data)

@@ -57,7 +57,7 @@ def servers_of(state: Path) -> list[psutil.Process]:
 
 
 def wait_for_end(state: Path) -> None:
-    """Wait until no server holds the state folder; the lock is what says so."""
+    """Wait until no server holds the lock of the state folder."""
     with StateDir(state).server_lock.open() as lock:
         # The process that waits can be given up, a blocked flock in this one could not.
         code = "import fcntl, sys; fcntl.flock(int(sys.argv[1]), fcntl.LOCK_SH)"

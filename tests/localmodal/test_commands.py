@@ -72,7 +72,7 @@ def test_kill(sdk: Sdk) -> None:
         done = runner.invoke(local, ["kill", *folder, sandbox.object_id])
         assert (done.exit_code, done.stdout) == (0, "")
         assert done.stderr == f"The sandbox {sandbox.object_id} {word}.\n"
-        # As on Modal when somebody terminates it.
+        # As on Modal after a termination.
         assert sandbox.poll() == 137
     unknown = runner.invoke(local, ["kill", *folder, "sb-unknown"])
     assert isinstance(unknown.exception, NotFoundError)
@@ -151,7 +151,7 @@ def test_the_server_log_ends_with_the_server(sdk: Sdk, follow: bool) -> None:
 
 @pytest.fixture
 def run_modal(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """The real `modal` command line, with the variables of `modalrun local env`: what it prints."""
+    """Run the real `modal` CLI with the variables of `modalrun local env`; return its output."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*commands: str) -> list[str]:

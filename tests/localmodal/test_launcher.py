@@ -127,7 +127,7 @@ def test_a_stale_info_file(start: Callable[..., ServerInfo], state: Path) -> Non
     info = StateDir(state).info_file
     assert info.exists()
     assert launcher.running(state) is None
-    # A pid that now belongs to somebody else is no sign of life.
+    # A reused pid does not mean that the server runs.
     info.write_text(json.dumps({**json.loads(info.read_text()), "pid": os.getpid()}))
     assert launcher.running(state) is None
     assert launcher.stop(state) is False

@@ -1,4 +1,4 @@
-"""Live streams that survive a broken connection, and the history of what was written."""
+"""Live streams that survive a broken connection, and the history of the output."""
 
 from __future__ import annotations
 

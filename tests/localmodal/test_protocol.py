@@ -1,4 +1,4 @@
-"""Who may call what, what is answered to what does not exist, and calls that are repeated."""
+"""Authentication, missing objects, unknown RPCs and repeated calls."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ for n in range(count):
 
 
 def connection(sdk: Sdk, url: str | None, monkeypatch: pytest.MonkeyPatch) -> Connection:
-    """Our own connection to the server, or to what stands before it."""
+    """Connect to the server or to its proxy."""
     monkeypatch.setenv("MODAL_SERVER_URL", url or sdk.info.url)
     return Connection("modal", credentials=(sdk.info.token_id, sdk.info.token_secret))
 
@@ -105,7 +105,7 @@ def test_what_the_next_driver_tells_is_read_on_without_what_was_read_before(
     resumed = threading.Event()
 
     def successor(gone: str) -> str | None:
-        # The second driver ends by itself: nobody takes over from it.
+        # The second driver ends by itself and has no replacement.
         if gone != first.object_id:
             return None
         assert resumed.wait(60)
@@ -121,7 +121,7 @@ def test_what_the_next_driver_tells_is_read_on_without_what_was_read_before(
     while not any(isinstance(item, LogLine) and item.step == "load" for item in seen):
         seen += next(items)
     first.terminate(wait=True)
-    # What the driver that takes over finds done, it tells again.
+    # The replacement driver reports the finished steps again.
     for name, box in (("load", old), ("train", new)):
         second.stdin.write(f"{name} {box.object_id}\n")
     second.stdin.write_eof()
@@ -204,7 +204,7 @@ def test_a_server_that_dies_and_comes_back(
     items = iter(follower)
     assert [item.text for item in next(items) if isinstance(item, LogLine)] == ["one"]
     os.kill(sdk.info.pid, signal.SIGKILL)
-    # Its sandboxes end with it; what they had written is all there is.
+    # Its sandboxes end with it, and so does their output.
     assert [item for batch in items for item in batch] == []
     assert follower.errors == []
 
@@ -272,7 +272,7 @@ def test_a_worker_that_is_gone(sdk: Sdk, status: str, monkeypatch: pytest.Monkey
     box.stdin.write("\n")
     box.stdin.drain()
     assert [i.text for b in items for i in b if isinstance(i, LogLine)] == ["two", "three"]
-    # And for somebody who only comes now.
+    # And for a new reader.
     assert lines_of(
         LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
     ) == [

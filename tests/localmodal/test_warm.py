@@ -121,7 +121,7 @@ Run = Callable[..., modal.Sandbox]
 
 
 def ended(sandbox: modal.Sandbox, text: str | None = None) -> tuple[int | None, str, str]:
-    """How a sandbox ended, and what it wrote; `text` is its input, where it reads one."""
+    """Return the exit code and output of a sandbox; `text` is its input."""
     if text is not None:
         sandbox.stdin.write(text)
         sandbox.stdin.write_eof()
@@ -148,7 +148,7 @@ def nursery_of(sdk: Sdk) -> psutil.Process:
 
 
 def without_ids(text: str) -> str:
-    """What is written without what differs between any two sandboxes."""
+    """Remove the parts of an output that differ between any two sandboxes."""
     return re.sub(r"\b(sb|ta)-\w+", "ID", text)
 
 
@@ -354,7 +354,7 @@ def test_servers_share_a_nursery(
         assert str(folder) in nursery.cmdline()
         assert {process, nursery} <= set(processes_of(folder))
         found.append((sdk, nursery, process))
-        # Before the second one comes, it has to be imported again.
+        # It must be imported again before the second one starts.
         site.touch()
 
     (first, gone_with_it, its_process), (second, killed, lives_on) = found
@@ -362,7 +362,7 @@ def test_servers_share_a_nursery(
     assert all(gone(process.pid) for process in (gone_with_it, its_process))
     assert not gone(lives_on.pid)
 
-    # Without the shared one, and for other modules, a server has one of its own.
+    # Without the shared nursery, or for other modules, a server starts its own.
     launcher.preload(second.info, replace(PRELOAD, modules=("gc",)))
     assert ended(second.create("python", "-m", "probe.leaves", **options))[0] == 3
     assert nursery_of(second).parent().pid == second.info.pid

@@ -231,7 +231,7 @@ def package_folders() -> dict[str, int]:
 
 
 def changed_at(folder: str) -> int:
-    """When something was last added to or removed from a folder, in nanoseconds; 0 if unknown."""
+    """Return a folder's modification time in nanoseconds; 0 if unknown."""
     try:
         return Path(folder).stat().st_mtime_ns
     except OSError:

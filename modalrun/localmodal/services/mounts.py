@@ -62,7 +62,7 @@ class Mounts(Service):
         ]
 
     def forget(self, before: float) -> None:
-        """Drop mounts, uploads and contents that were last used before a time."""
+        """Delete mounts, uploads and contents that were last used before a time."""
         self._store.delete_older("mount", before)
         for folder in (self._state.blobs, self._state.uploads):
             for path in folder.iterdir():

@@ -12,7 +12,7 @@ DEFAULT_ENVIRONMENT = "main"
 
 
 class Service:
-    """The base of a class whose RPCs serve stored objects of one kind.
+    """The base class of services that store objects of one kind.
 
     Attributes:
         kind: The kind in the store, and the noun of error messages.
