@@ -58,8 +58,8 @@ def init(
         name=name,
         spec=spec,
     )
-    for step in done.steps:
-        typer.echo(f"{'+' if step.new else '='} {step.text}", err=True)
+    for text, new in done.steps:
+        typer.echo(f"{'+' if new else '='} {text}", err=True)
     if done.next:
         typer.echo("\nWhat you can do now:", err=True)
     for label, command in done.next:

@@ -19,24 +19,16 @@ from modalrun.zenml_api import process
 
 
 @dataclass(frozen=True)
-class Step:
-    """One part of the setup, and whether it was created now."""
-
-    text: str
-    new: bool
-
-
-@dataclass(frozen=True)
 class Initialized:
     """The result of `initialize`.
 
     Attributes:
-        steps: The parts of the setup, in order.
+        steps: The parts of the setup, in order, each with whether it was created now.
         undo: Commands that delete what was created now, in order.
         next: What the user can do next: a description and a command.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[tuple[str, bool], ...]
     undo: tuple[str, ...]
     next: tuple[tuple[str, str], ...]
 
@@ -90,10 +82,10 @@ def initialize(
                 hint="Name another stack with --from, or use '--target local'.",
             )
         made = registration.register(stack, name, target)
-    steps = [Step(text, new) for text, new in made.steps]
+    steps = list(made.steps)
     undo = list(made.undo)
     ready = _write_spec(folder / spec, found, name, target, steps)
-    if ready and steps[-1].new:
+    if ready and steps[-1][1]:
         undo.append(f"rm {shlex.quote(str(spec))}")
         existing = _read_spec(folder / spec)
     following = _to_run(existing, spec) if ready and existing is not None else []
@@ -154,11 +146,15 @@ def _script(existing: _ExistingSpec, folder: Path) -> str | None:
 
 
 def _write_spec(
-    path: Path, found: Sequence[FoundPipeline], stack: str, target: Target, steps: list[Step]
+    path: Path,
+    found: Sequence[FoundPipeline],
+    stack: str,
+    target: Target,
+    steps: list[tuple[str, bool]],
 ) -> bool:
     """Write the run spec if possible; return whether there is one."""
     if path.exists():
-        steps.append(Step(f"{path.name} is there already and stays as it is", new=False))
+        steps.append((f"{path.name} is there already and stays as it is", False))
         return True
     if len(found) != 1:
         what = (
@@ -166,8 +162,7 @@ def _write_spec(
             if not found
             else f"there are several pipelines: {', '.join(one.source for one in found)}"
         )
-        text = f"no run spec: {what}; name one: 'modalrun init module.function'"
-        steps.append(Step(text, new=False))
+        steps.append((f"no run spec: {what}; name one: 'modalrun init module.function'", False))
         return False
     try:
         # "x": another process may have written it meanwhile.
@@ -175,7 +170,7 @@ def _write_spec(
             file.write(spec_text(found[0], stack, target))
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}.") from error
-    steps.append(Step(f"{path.name}, a run spec for {found[0].source}", new=True))
+    steps.append((f"{path.name}, a run spec for {found[0].source}", True))
     return True
 
 
