@@ -67,8 +67,10 @@ class Deployment:
         def complete(step: CompiledStep) -> CompiledStep:
             own = steps.get(step.name, {})
             docker = step.docker
-            if docker is not None or any(layer.docker for layer in own.values()):
-                docker = _docker(docker or {}, pipeline, own)
+            if docker is None and any(layer.docker for layer in own.values()):
+                docker = self.docker
+            if docker is not None:
+                docker = _docker(docker, pipeline, own)
             return replace(step, layers={**step.layers, **own}, docker=docker)
 
         return replace(

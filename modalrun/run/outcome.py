@@ -18,7 +18,7 @@ class Outcome:
     """The outcome of a run for a user.
 
     Attributes:
-        exit_code: See design.md, section 5.
+        exit_code: See docs/troubleshooting.md.
         headline: One sentence.
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
@@ -78,14 +78,13 @@ def exit_code_and_headline(
         return 0, f"Run completed{suffix}."
     if status == PAUSED and end.kind is ExitKind.COMPLETED:
         return 0, "Run paused: it waits for somebody's answer."
-    if end.kind is ExitKind.TIMED_OUT:
-        return RunTimeoutError.exit_code, f"Run timed out after {timeout} s."
+    error = end.kind.error
+    if error is RunTimeoutError:
+        return error.exit_code, f"Run timed out after {timeout} s."
     if status == "stopped":
         return RunStoppedError.exit_code, "Run stopped."
-    if end.kind.error is RunStoppedError:
-        return (
-            RunStoppedError.exit_code,
-            "Run stopped: its sandbox was terminated or its process killed from outside.",
-        )
+    if error is RunStoppedError:
+        why = "its sandbox was terminated or its process killed from outside"
+        return error.exit_code, f"Run stopped: {why}."
     steps = f": {', '.join(failed_steps)}" if failed_steps else ""
     return RunFailedError.exit_code, f"Run failed{steps}."

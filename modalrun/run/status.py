@@ -24,7 +24,7 @@ LOST = "lost"
 WAITS = "The run waits for somebody's answer, in no sandbox."
 
 STILL_GOING = ConnectionLostError.exit_code
-"""The exit code for an unfinished run (design.md: "the run may still be going")."""
+"""The exit code for an unfinished run (the run may continue)."""
 
 Presence = Literal["running", "ended", "unknown", "not asked"]
 
@@ -75,7 +75,7 @@ class RunStatus:
         modal: The state of its sandboxes.
         state: ZenML's status of the run, or `LOST`.
         over: Whether nothing more happens to it by itself.
-        exit_code: The exit code that `submit` would end with (design.md, section 5); None where
+        exit_code: The exit code that `submit` would end with (docs/troubleshooting.md); None where
             the run is not over, or Modal was not asked.
         headline: How it ended, in a sentence; None where it is not over.
         notes: Where ZenML and Modal disagree, and what could not be checked.

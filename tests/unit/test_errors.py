@@ -1,4 +1,4 @@
-"""The exit codes are a contract with CI jobs (design.md, section 5)."""
+"""The exit codes are a contract with CI jobs (docs/troubleshooting.md)."""
 
 import pytest
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from modalrun.plan.deployment import read_snapshot
+from modalrun.plan.deployment import CompiledStep, Deployment, read_snapshot
+from modalrun.run.run_plan import PlannedStep
+from modalrun.spec.precedence import Origin, SettingsLayer
 
 
 def snapshot(pipeline: dict[str, Any], **config: Any) -> dict[str, Any]:
@@ -49,3 +51,14 @@ def test_caching_is_decided_as_zenml_does(pipeline: bool | None, step: bool | No
 
 def test_failure_mode() -> None:
     assert read_snapshot(snapshot({})).failure_mode == "fail_fast"
+
+
+def test_docker_settings_of_a_step_in_the_spec_keep_those_of_the_pipeline() -> None:
+    compiled = Deployment(
+        "x", (CompiledStep(PlannedStep("train")),), docker={"requirements": ["numpy"]}
+    )
+    layer = SettingsLayer(docker={"apt_packages": ["git"]})
+
+    (step,) = compiled.with_layers({}, {"train": {Origin.SPEC_STEP: layer}}).steps
+
+    assert step.docker == {"requirements": ["numpy"], "apt_packages": ["git"]}
