@@ -14,7 +14,7 @@ The tree has one branch per decision that a caller (a person or a CI job) makes:
         ├── ConnectionLostError  8  the run may still be going
         ├── UnknownOutcomeError  9  the submission may or may not have been accepted
         ├── CostLimitError      10  over the cost limit; nothing was created
-        └── InternalError       70  a fault of modalrun's own
+        └── InternalError       70  an error in modalrun itself
     BaseException
     ├── KeyboardInterrupt      130  Ctrl-C (Python's own class)
     └── Interrupted            143  SIGTERM
@@ -126,7 +126,7 @@ class CostLimitError(ModalrunError):
 
 
 class InternalError(ModalrunError):
-    """A fault of modalrun's own; never the user's."""
+    """An error in modalrun itself; never the user's."""
 
     exit_code = 70
 

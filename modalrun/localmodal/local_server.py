@@ -17,6 +17,7 @@ from grpclib.exceptions import GRPCError
 
 from modalrun import __version__
 from modalrun.localmodal.admin import Admin
+from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server import http
 from modalrun.localmodal.server.activity import Activity
@@ -251,8 +252,6 @@ class LocalServer:
 
     def _tidy_folders(self) -> None:
         """Remove the folders of sandboxes of a killed server. Blocking."""
-        from modalrun.localmodal.sandbox import rootfs
-
         for folder in (self._state.root / "sandboxes").iterdir():
             if self.sandboxes.live(folder.name) is None:
                 rootfs.remove(folder)
