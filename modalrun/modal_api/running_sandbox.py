@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -38,6 +39,7 @@ class RunningSandbox:
         self.gpu = gpu
         self._connection = connection
         self._sandbox = sandbox
+        self._cancel: Callable[[], object] = lambda: None
 
     @property
     def url(self) -> str | None:
@@ -78,6 +80,7 @@ class RunningSandbox:
 
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
+            asyncio.CancelledError: Another thread has called `cancel_wait`.
         """
         failing_since: float | None = None
         waits = pauses()
@@ -101,10 +104,23 @@ class RunningSandbox:
 
         try:
             with translated():
-                self._sandbox.wait(raise_on_termination=False)
+                asyncio.run(self._wait_cancellably())
         except modal.exception.SandboxTimeoutError:
             return read_exit(EXIT_TIMED_OUT)
         code = self._sandbox.returncode
         # The SDK has waited for the end, so there is a code.
         assert code is not None
         return read_exit(code)
+
+    def cancel_wait(self) -> None:
+        """End a `wait` of another thread; the SDK reports a call that outlives its client."""
+        with contextlib.suppress(RuntimeError):
+            # Its loop is closed if it has ended by itself.
+            self._cancel()
+
+    async def _wait_cancellably(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        await self._sandbox.wait.aio(raise_on_termination=False)

@@ -30,6 +30,9 @@ from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 STOP_SECONDS = 7.0
 """How long a stop after a signal may take. CI systems kill 7.5 to 10 s after their signal."""
 
+_CANCEL_SECONDS = 1.0
+"""How long to wait for the end of a cancelled call to Modal."""
+
 
 class StopRun(Protocol):
     """Stop a run by force."""
@@ -136,7 +139,7 @@ class _Attachment:
             finally:
                 stream.close()
 
-        self._start_background(wait)
+        self._waiter = self._start_background(wait)
 
     def wait(self, on_interrupt: OnInterrupt, read_keys: ReadKeys) -> SandboxExit | _Signal:
         """Wait for the end of the run; return the signal if one has stopped it."""
@@ -164,6 +167,10 @@ class _Attachment:
                 if decision is not None:
                     self._report_detached("Detached." if decision == "detach" else "Left at once.")
                     raise interrupts.exception(prompt.number)
+        except BaseException:
+            self._run.sandbox.cancel_wait()
+            self._waiter.join(_CANCEL_SECONDS)
+            raise
         finally:
             prompt.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -219,6 +220,17 @@ def test_watch_to_the_end(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert running.watch(on_output) == read_exit(3)
     assert seen == {"stdout": "out", "stderr": "err"}
+
+
+def test_a_wait_is_cancelled_while_the_sandbox_runs(
+    sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = sdk.create("sh", "-c", "read x")
+    running = RunningSandbox(connection(sdk, None, monkeypatch), box, app_id="ap-1")
+    threading.Timer(0.5, running.cancel_wait).start()
+    with pytest.raises(asyncio.CancelledError):
+        running.wait()
+    assert box.poll() is None
 
 
 def test_closing_while_nothing_comes(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -98,8 +99,8 @@ class FakeSandbox(RunningSandbox):
         self.id = sandbox_id
         self.app_id = "ap-1"
         self.gpu = gpu
-
-        self._end: SimpleQueue[SandboxExit | ModalrunError] = SimpleQueue()
+        self.cancelled = False
+        self._end: SimpleQueue[SandboxExit | BaseException] = SimpleQueue()
 
     @property
     def url(self) -> str | None:
@@ -111,9 +112,13 @@ class FakeSandbox(RunningSandbox):
 
     def wait(self) -> SandboxExit:
         end = self._end.get()
-        if isinstance(end, ModalrunError):
+        if isinstance(end, BaseException):
             raise end
         return end
+
+    def cancel_wait(self) -> None:
+        self.cancelled = True
+        self._end.put(asyncio.CancelledError())
 
 
 class FakeStreams:

@@ -164,6 +164,8 @@ def test_a_signal_detaches() -> None:
     assert f"Detached. The run {RUN_ID} continues in its sandbox." in bench.said
     assert f"modalrun logs --follow {RUN_ID}" in bench.said
     assert "stop" not in bench.effects
+    # A call that outlives the SDK's client would be reported at the end of the process.
+    assert bench.sandbox.cancelled
 
 
 def test_a_signal_stops_the_run() -> None:
