@@ -152,7 +152,7 @@ def logs(
 @app.command()
 def kill(
     sandboxes: Annotated[
-        list[str], typer.Argument(metavar="SANDBOX...", help="Ids of sandboxes (sb-...).")
+        list[str], typer.Argument(metavar="SANDBOX", help="Ids of sandboxes (sb-...).")
     ],
     state_dir: StateDirOption = None,
 ) -> None:

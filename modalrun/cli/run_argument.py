@@ -40,7 +40,7 @@ Run = Annotated[
     typer.Argument(
         metavar="RUN",
         autocompletion=complete,
-        help="A run's id, the beginning of one (4 digits or more), a run's name, or 'latest'."
+        help="A run's id, the beginning of one (4 hex digits or more), a run's name, or 'latest'."
         " On a terminal, 'latest' is the default.",
     ),
 ]

@@ -78,7 +78,7 @@ def resume(
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
         if new := stage_again(manifest.source, source_root or manifest.source.root, staged):
-            observer.say(f"note: not submitted with the run, left out: {listing(new)}", "yellow")
+            observer.say(f"note: new files, which the run does not get: {listing(new)}", "yellow")
         observer.phase("Creating the run sandbox")
         sandbox = modal.create_run_sandbox(
             connection,

@@ -88,7 +88,7 @@ async def _take_over(coordinator: Coordinator, recorder: AsyncRecorder) -> Takeo
     )
     if stopped:
         coordinator.stop(STOP_REASON)
-    log_line(f"Taking over; step sandboxes that are running: {len(sandboxes)}.")
+    log_line(f"This driver takes over; running step sandboxes: {len(sandboxes)}.")
     return Takeover(sandboxes, records)
 
 

@@ -101,7 +101,7 @@ def follow(
         return replace(
             derive_outcome(run, progress, read_exit(EXIT_KILLED), began, zenml),
             exit_code=128 + end.number,
-            headline="Run stopped, as the interrupt asked for.",
+            headline="Run stopped because of the interrupt.",
         )
 
 
@@ -165,7 +165,9 @@ class _Attachment:
                     self._stop(prompt.number)
                     return _Signal(prompt.number)
                 if decision is not None:
-                    self._report_detached("Detached." if decision == "detach" else "Left at once.")
+                    self._report_detached(
+                        "Detached." if decision == "detach" else "Detached at once."
+                    )
                     raise interrupts.exception(prompt.number)
         except BaseException:
             self._run.sandbox.cancel_wait()

@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+from modalrun.run.contract import EXIT_FAILED
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.status import RunStatus
 
@@ -95,7 +96,11 @@ def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
 
 def exit_reason(step: StepRecord) -> str | None:
     """Return why a step ended, unless it completed."""
-    return (step.metadata.exit_reason if step.metadata else None) or step.reason
+    end = step.metadata
+    if end is None or (end.exit_code == EXIT_FAILED and step.reason):
+        # The process has recorded its own failure; the driver only knows the exit code.
+        return step.reason
+    return end.exit_reason or step.reason
 
 
 def moment(at: datetime | None) -> str | None:

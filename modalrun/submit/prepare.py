@@ -124,7 +124,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> None:
     if spec.deployment is not None:
         raise spec.error(
             ("deployment",),
-            "this is compiled already; compile needs a 'pipeline'.",
+            "a deployment file is compiled already; 'compile' needs a 'pipeline'.",
             "Override settings where you plan or submit: '--set', or a run spec with 'deployment'.",
         )
     folder = path.resolve().parent

@@ -50,7 +50,7 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
 
     os.kill(first, signal.SIGKILL)
 
-    command.stderr.wait_for("Taking over; step sandboxes that are running: 1.", LONG)
+    command.stderr.wait_for("This driver takes over; running step sandboxes: 1.", LONG)
     run_id = world.only_run().id
     running = resume(world, run_id)
     assert running.exit_code == 0, running.stderr
@@ -302,7 +302,7 @@ def test_a_graceful_stop(world: World, lost: str | None) -> None:
     if lost == "driver":
         # Whoever asked waits for the run's end and doesn't ask again.
         os.kill(driver_of(world), signal.SIGKILL)
-        command.stderr.wait_for("Taking over; step sandboxes that are running: 1.", LONG)
+        command.stderr.wait_for("This driver takes over; running step sandboxes: 1.", LONG)
 
     if lost == "step":
         terminate(world, boxes(world, "wait")[0].id)

@@ -141,7 +141,7 @@ def test_without_a_terminal_a_signal_stops_the_run(
     assert time.monotonic() - began < 10
     settled(world, {"wait": "stopped"})
     assert re.search(r"^wait +stopped", done.stderr, re.M), done.stderr
-    assert "Run stopped, as the interrupt asked for." in done.stderr
+    assert "Run stopped because of the interrupt." in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -138,7 +138,7 @@ def test_new_files_are_left_out_and_named(bench: Bench) -> None:
     (bench.root / "notes.py").write_text("3")
     bench.resumed()
     assert bench.modal.request["files"] == ["data.py", "training.py"]
-    assert bench.observer.lines[0] == "note: not submitted with the run, left out: notes.py"
+    assert bench.observer.lines[0] == "note: new files, which the run does not get: notes.py"
 
 
 def test_the_tree_at_another_place(bench: Bench, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_signal_stops_the_run() -> None:
     outcome = bench.follow("stop", interrupted=signal.SIGTERM)
     assert (outcome.exit_code, outcome.headline) == (
         143,
-        "Run stopped, as the interrupt asked for.",
+        "Run stopped because of the interrupt.",
     )
     # Others can find the run before it is stopped.
     assert bench.effects.index("recorded") < bench.effects.index("stop")
@@ -221,7 +221,7 @@ def test_a_second_signal_leaves_at_once() -> None:
             interrupted=signal.SIGINT,
             while_asking=lambda: signal.raise_signal(signal.SIGINT),
         )
-    assert "Left at once." in bench.said
+    assert "Detached at once." in bench.said
     assert bench.observer.questions == [QUESTION, None]
     assert "stop" not in bench.effects
 

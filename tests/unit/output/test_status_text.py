@@ -79,6 +79,14 @@ def test_a_step_that_was_started_again_says_why() -> None:
     assert "  train: It was killed. It was started again, without using up a retry.\n" in text
 
 
+def test_a_step_that_recorded_its_failure_shows_its_exception() -> None:
+    end = StepMetadata("sb-2", exit_code=1, exit_reason="The step exited with code 1.")
+    steps = [StepRecord("train", "failed", 1, NOON, NOON, "ValueError: boom", metadata=end)]
+    text = rendered(120, RUN, steps=steps)
+    assert "  train: ValueError: boom\n" in text
+    assert "exited with code" not in text
+
+
 def test_a_lost_run_says_what_to_do() -> None:
     lost = replace(RUN, status="running", end=None)
     text = rendered(80, lost, SandboxState("ended", read_exit(137)))
