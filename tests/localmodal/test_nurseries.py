@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,17 +34,16 @@ def test_a_stopped_nursery(sdk: Sdk, program: str) -> None:
         launcher.preload(sdk.info, PRELOAD)
         command, wanted = ["python", "-m", "calendar", "2026", "1"], "    January 2026\n"
         assert next(iter(sdk.create(*command).stdout)) == wanted
-    earlier = sdk.create("sleep", "1000")
+    earlier = sdk.create("sh", "-c", "echo runs; sleep 1000")
+    assert next(iter(earlier.stdout)) == "runs\n"
     (stopped,) = nurseries(sdk, program)
     stopped.suspend()
     # More than a socket takes that nobody reads.
     large = {f"LARGE_{number}": "x" * 30_000 for number in range(10)}
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(sdk.create, *command, env=large) for _ in range(3)]
-        began = time.monotonic()
         earlier.terminate()
         earlier.wait(raise_on_termination=False)
-        assert time.monotonic() - began < 3, "the server answers meanwhile"
         for created in waiting:
             assert next(iter(created.result().stdout)) == wanted
     assert gone(stopped.pid)
