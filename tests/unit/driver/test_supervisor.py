@@ -14,7 +14,9 @@ from tests.unit.driver.supervisor_bench import WAITING, Bench
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    return Bench(folder)
 
 
 @pytest.mark.parametrize("code", [0, 1, 143])
