@@ -11,7 +11,6 @@ from modalrun.driver.supervisor import margin
 from modalrun.run.contract import EXIT_TERMINATED
 from tests.unit.driver.supervisor_bench import WAITING, Bench
 
-
 SAYING = "from modalrun.driver.process import leave\nleave({code})"
 
 
