@@ -1,4 +1,4 @@
-"""Search a folder while other processes change it."""
+"""Search a folder while other processes change it, and remove those of killed servers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from modalrun.localmodal.sandbox import rootfs
 
 
 def below(folder: Path) -> Iterator[Path]:
@@ -22,3 +24,9 @@ def files_with(folder: Path, text: str) -> list[str]:
             if path.is_file() and not path.is_symlink() and text.encode() in path.read_bytes():
                 found.append(str(path))
     return found
+
+
+def remove_sandboxes(state: Path) -> None:
+    """Remove the folders of sandboxes that a killed server has left, as the next one would."""
+    for folder in (state / "sandboxes").glob("*"):
+        rootfs.remove(folder)

@@ -26,6 +26,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 from uuid import UUID
 
+import folders
 import forking
 import pytest
 import shared_nursery
@@ -333,6 +334,7 @@ class World:
                 command.process.kill()
                 command.process.wait()
         launcher.stop(self.state)
+        folders.remove_sandboxes(self.state)
         try:
             self.wait_until(lambda: not self.processes(), "every process of the test ended", 10)
         except AssertionError:

@@ -133,10 +133,17 @@ def _subject() -> str:
 
 
 def _child_environment() -> dict[str, str]:
-    """Give the child a home and a ZenML configuration of its own; sharing one causes crashes."""
-    home = Path(tempfile.mkdtemp(prefix="modalrun-"))
+    """Give the child a home and a ZenML configuration of its own; sharing one causes crashes.
+
+    They are beside the source tree: a step may empty the temporary folder or its home.
+    """
+    beside = Path.cwd().parent
+    own = Path(
+        tempfile.mkdtemp(prefix=".modalrun-", dir=beside if os.access(beside, os.W_OK) else None)
+    )
     binaries = str(Path(sys.executable).parent)
-    config = home / "zenml"
+    home, config = own / "home", own / "zenml"
+    home.mkdir()
     config.mkdir()
     (home / "exit-code").write_text("none", encoding="ascii")
     return {
@@ -145,9 +152,9 @@ def _child_environment() -> dict[str, str]:
         "ZENML_CONFIG_PATH": str(config),
         "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
-        contract.END_REASON_FILE: str(home / "end-reason"),
-        contract.STOP_FILE: str(home / "stop"),
-        contract.EXIT_CODE_FILE: str(home / "exit-code"),
+        contract.END_REASON_FILE: str(own / "end-reason"),
+        contract.STOP_FILE: str(own / "stop"),
+        contract.EXIT_CODE_FILE: str(own / "exit-code"),
     }
 
 

@@ -99,3 +99,19 @@ def test_two_runs_at_the_same_time_share_nothing_but_the_app(world: World) -> No
     assert world.apps() == ["zenml-pipeline-surroundings"]
     # The spec's own folder is the source root where nothing else is said.
     assert "r.yaml" in one["files"] and "diamond.py" in one["files"]
+
+
+@pytest.mark.parametrize(
+    "mode", ["per_step", pytest.param("pipeline", marks=pytest.mark.exhaustive)]
+)
+def test_a_step_that_empties_its_temporary_folder_and_its_home(world: World, mode: str) -> None:
+    spec = "pipeline: emptying.emptying\ntarget: local\n"
+    spec += f"settings: {{orchestrator: {{mode: {mode}}}}}\n"
+    done = world.submit(spec)
+    # What the next step's process writes last arrives all the same.
+    assert done.exit_code == 1, done.stderr
+    assert "empty | all is empty" in done.stdout and "leave | the next step 1" in done.stdout
+    assert world.only_run().statuses == {"empty": "completed", "leave": "failed"}
+    again = world.submit(spec, "--set", "parameters.whole=true")
+    assert again.exit_code == 1, again.stderr
+    assert world.runs()[-1].statuses == {"empty": "completed", "leave": "failed"}

@@ -13,6 +13,7 @@ import pytest
 from modalrun.localmodal import launcher
 from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
+from tests.folders import remove_sandboxes
 
 from .support import Sdk, close, processes_of
 
@@ -27,6 +28,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     launcher.stop(folder)
     assert processes_of(folder) == []
+    remove_sandboxes(folder)
     log = StateDir(folder).server_log
     if log.exists():
         assert "Traceback" not in log.read_text(), log.read_text()

@@ -105,7 +105,7 @@ def test_folder_and_environment(
     root = Path(variables["MODALRUN_LOCAL_ROOT"])
     assert root.is_relative_to(sdk.info.state_dir)
     assert variables["HOME"] == variables["PWD"] == str(root / "root")
-    assert variables["TMPDIR"] == str(root / "tmp")
+    assert Path(variables["TMPDIR"]).name == sandbox.object_id[:15]
     assert variables["MODAL_SANDBOX_ID"] == sandbox.object_id
     assert variables["MODAL_TASK_ID"] == sandbox._get_task_id()
     unwanted = {"MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_IS_REMOTE", "PYTHONUNBUFFERED"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,17 @@ from modal.exception import AlreadyExistsError, NotFoundError
 from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher
+from modalrun.localmodal.server_info import ServerInfo
 
-from .support import PATIENCE, START_DAEMON, Sdk, gone, processes_of, wait_until_gone
+from .support import (
+    PATIENCE,
+    START_DAEMON,
+    Sdk,
+    gone,
+    processes_of,
+    wait_for_end,
+    wait_until_gone,
+)
 
 Backend = dict[str, Any]
 BOTH = ("T4", None)
@@ -243,3 +254,65 @@ def test_ephemeral_app(sdk: Sdk) -> None:
         sandbox = sdk.create("sleep", "1000", app=app)
     sandbox.wait(raise_on_termination=False)
     assert sandbox.returncode == 137
+
+
+SHORT = """
+import asyncio, multiprocessing, os, socket, sys, tempfile
+from concurrent.futures import ProcessPoolExecutor
+
+def double(number):
+    return 2 * number
+
+if __name__ == "__main__":
+    with multiprocessing.Manager() as manager:
+        assert manager.list([1])[0] == 1
+    for method in ("spawn", "forkserver", "fork"):
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            assert list(pool.map(double, [1])) == [2], method
+    name = os.path.join(tempfile.mkdtemp(), "x" * 40)
+    socket.socket(socket.AF_UNIX).bind(name)
+    print(tempfile.gettempdir(), oct(os.stat(tempfile.gettempdir()).st_mode), flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("length", [20, 200])
+def test_temporary_folders_are_short_and_their_own(
+    tmp_path: Path,
+    connect: Callable[[ServerInfo], Sdk],
+    monkeypatch: pytest.MonkeyPatch,
+    length: int,
+) -> None:
+    long = tmp_path / ("long" * (length // 4))
+    long.mkdir()
+    for name in ("HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(long))
+    state = long / "state"
+    sdk = connect(launcher.ensure_running(state))
+    try:
+        script = long / "script.py"
+        script.write_text(SHORT)
+        both = [sdk.create("python", str(script)) for _ in range(2)]
+        answers = [next(iter(sandbox.stdout)).split() for sandbox in both]
+        assert {mode for _, mode in answers} == {"0o40700"}
+        folders = [Path(folder) for folder, _ in answers]
+        assert len(set(folders)) == 2
+        assert all(len(str(folder)) < 50 for folder in folders)
+        # What an image puts into /tmp is there.
+        put = modal.Image.debian_slim().add_local_file(script, "/tmp/script.py")
+        assert sdk.create("cat", "/tmp/script.py", image=put).stdout.read() == SHORT
+        both[0].stdin.write("\n")
+        both[0].stdin.write_eof()
+        both[0].stdin.drain()
+        both[0].wait()
+        assert both[0].returncode == 0, both[0].stderr.read()
+        # The next server removes what a killed one has left.
+        os.kill(sdk.info.pid, signal.SIGKILL)
+        wait_for_end(state)
+        assert folders[1].exists()
+        launcher.ensure_running(state)
+        assert launcher.stop(state)
+        assert not any(folder.exists() for folder in folders)
+    finally:
+        launcher.stop(state)

@@ -7,7 +7,8 @@ folder.
 
 The keeper reads from the control socket: the length of the command (8 digits), the command, and
 later `k` to kill. The end of the socket means that the server has died, and also kills. The keeper
-writes `started PID`, then `exit CODE KILLED` when the command and all its descendants have ended.
+writes `started PID KEEPER`, the process ids of the command and of itself, then `exit CODE KILLED`
+when the command and all its descendants have ended.
 
 On Linux the keeper is a child subreaper and so finds orphans, even after setsid. Elsewhere it kills
 the process group only. Every sandbox has this module in memory, so it imports very little.
@@ -214,7 +215,7 @@ def keep(descriptors: list[int], run: Run) -> None:
         os.close(descriptor)
     guard = Keeper(control, pid)
     try:
-        os.write(control, b"started %d\n" % pid)
+        os.write(control, b"started %d %d\n" % (pid, keeper))
     except OSError:
         guard.killed = True
     guard.watch(wakeup)
@@ -228,6 +229,9 @@ def nurse(nursery: socket.socket, run: Run = execute) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The kernel reaps ended keepers.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # A stopped nursery would not see the end of its socket.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     while True:
         message, descriptors, _, _ = socket.recv_fds(nursery, 1, 4)
         if not message:

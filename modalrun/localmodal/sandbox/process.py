@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from typing import Protocol
 
 from modalrun.localmodal.sandbox import keeper
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
+
+ANSWER_LIMIT = 3.0
+"""Seconds that a nursery may take to start a command before it is replaced."""
 
 _READ_SIZE = 64 * 1024
 _STDIN_LIMIT = 1024 * 1024
@@ -83,11 +87,18 @@ class Nursery:
             self.close()
             self.start()
         assert self._socket is not None
-        socket.send_fds(self._socket, [b"f"], descriptors)
+        # A stopped nursery may not stop the server.
+        socket.send_fds(self._socket, [b"f"], descriptors, socket.MSG_DONTWAIT)
+
+    def kill(self) -> None:
+        """Kill it; its keepers continue, and what it has not forked yet is cancelled."""
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End it; its keepers continue."""
         if self._socket is not None and self._process is not None:
+            self.kill()
             self._socket.close()
             self._process.wait()
             self._socket = self._process = None
@@ -112,12 +123,24 @@ class SandboxProcess:
         self._stdin_eof = False
         self._received = b""
         self._exit = Exit(code=None, killed=False)
+        self._sending: asyncio.Task[None] | None = None
+        self._sent = self._must_end = False
+        self._keeper: int | None = None
+        self._answered: asyncio.Future[bool] = self._loop.create_future()
         self.pid: int | None = None
         self.error: OSError | None = None
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
-    def start(self, nursery: Nursery, command: Command) -> None:
-        """Start the keeper and the command. Raises OSError."""
+    async def start(self, nursery: Nursery, command: Command) -> bool:
+        """Start the keeper and the command; kill a nursery that does not answer in time.
+
+        Returns:
+            Whether it has started. If not, nothing runs, and another process may be started.
+
+        Raises:
+            OSError: The machine lacks descriptors, memory or processes.
+        """
+        packed = keeper.pack(command.argv, command.env, str(command.cwd), command.open_files)
         with contextlib.ExitStack() as inherited:
             ours, theirs = socket.socketpair()
             inherited.callback(theirs.close)
@@ -130,20 +153,42 @@ class SandboxProcess:
                 inherited.callback(os.close, writer)
                 self._pipes[number] = reader
                 writers.append(writer)
-            nursery.fork((theirs.fileno(), stdin_read, writers[0], writers[1]))
-        ours.sendall(keeper.pack(command.argv, command.env, str(command.cwd), command.open_files))
+            try:
+                nursery.fork((theirs.fileno(), stdin_read, writers[0], writers[1]))
+            except (BlockingIOError, ConnectionError):
+                # It has not answered for long, or it has just died.
+                nursery.kill()
         ours.setblocking(False)
         self._loop.add_reader(ours, self._receive)
         for number, reader in self._pipes.items():
             os.set_blocking(reader, False)
             self._loop.add_reader(reader, self._read, number)
         os.set_blocking(self._stdin, False)
+        self._sending = self._loop.create_task(self._send(ours, packed))
+        await asyncio.wait({self._answered}, timeout=ANSWER_LIMIT)
+        if not self._answered.done():
+            # This ends the control socket, unless a keeper already has it.
+            nursery.kill()
+        return await self._answered
+
+    async def _send(self, control: socket.socket, packed: bytes) -> None:
+        with contextlib.suppress(OSError):
+            await self._loop.sock_sendall(control, packed)
+            self._sent = True
+            if self._must_end:
+                self.kill()
 
     def kill(self) -> None:
         """Ask the keeper to kill the command and its descendants; do not wait."""
-        if self._control is not None:
+        self._must_end = True
+        if self._control is None or not self._sent:
+            return
+        with contextlib.suppress(OSError):
+            self._control.send(b"k")
+        if self._keeper is not None:
             with contextlib.suppress(OSError):
-                self._control.send(b"k")
+                # Someone may have stopped it.
+                os.kill(self._keeper, signal.SIGCONT)
 
     async def write_stdin(self, data: bytes, *, eof: bool = False) -> None:
         """Send input to the command; wait while more than a megabyte is unread.
@@ -219,7 +264,8 @@ class SandboxProcess:
         for line in lines:
             event, *numbers = line.split()
             if event == b"started":
-                self.pid = int(numbers[0])
+                self.pid, self._keeper = int(numbers[0]), int(numbers[1])
+                self._answered.set_result(True)
             elif event == b"exit":
                 self._exit = Exit(code=int(numbers[0]), killed=numbers[1] == b"1")
         if not data:
@@ -229,6 +275,9 @@ class SandboxProcess:
         """Read the rest of the output and close everything after the keeper's end."""
         assert self._control is not None
         self._loop.remove_reader(self._control)
+        if self._sending is not None:
+            self._loop.remove_writer(self._control)
+            self._sending.cancel()
         self._control.close()
         self._control = None
         if self._exit.code is None and self.pid is not None:
@@ -245,5 +294,7 @@ class SandboxProcess:
             self._stdin = None
             self._pending_stdin.clear()
             self._stdin_drained.set()
+        if not self._answered.done():
+            self._answered.set_result(False)
         if not self.exited.done():
             self.exited.set_result(self._exit)

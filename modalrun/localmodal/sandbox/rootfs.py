@@ -3,15 +3,20 @@
 `<sandbox>/root` stands for the image's `/`: a file or working directory `/app` is at `<root>/app`,
 and a command argument that names such a path is replaced by the real one. There is no chroot, so
 the rest of the machine is visible.
+
+The temporary folder is outside, because the path of a socket has 108 bytes at most: `<root>/tmp` is
+a link to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import string
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,6 +24,9 @@ from pathlib import Path, PurePosixPath
 ROOT_VARIABLE = "MODALRUN_LOCAL_ROOT"
 # The `sys.prefix` of a Python that a sandbox uses instead of the server's.
 PYTHON_VARIABLE = "MODALRUN_LOCAL_PYTHON"
+
+_LONGEST_BASE = 32
+"""Characters of a folder for temporary folders; sockets in them need the rest of their 108."""
 
 _PASSED_ON = (
     "LANG",
@@ -66,10 +74,24 @@ def inside(root: Path, path: str) -> Path:
     return root.joinpath(*parts)
 
 
-def build(root: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
-    """Create the root folder with files and volumes. Blocking. Raises OSError, ValueError."""
-    for folder in ("root", "tmp"):
-        (root / folder).mkdir(parents=True, mode=0o700)
+def temporary(sandbox_id: str) -> Path:
+    """Return the temporary folder of a sandbox: short, and outside of its root."""
+    base = Path(tempfile.gettempdir())
+    if len(os.fsencode(base)) > _LONGEST_BASE and os.access("/tmp", os.W_OK):
+        base = Path("/tmp")
+    return base / sandbox_id[:15]
+
+
+def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
+    """Create the folders of a sandbox, with files and volumes.
+
+    Blocking. Raises OSError, ValueError.
+    """
+    root = folder / "root"
+    (root / "root").mkdir(parents=True, mode=0o700)
+    own = temporary(folder.name)
+    own.mkdir(mode=0o700)
+    (root / "tmp").symlink_to(own, target_is_directory=True)
     made: set[Path] = set()
     for file in files:
         target = inside(root, file.path)
@@ -90,14 +112,20 @@ def build(root: Path, files: Iterable[File], volumes: Mapping[str, Path], workdi
 
 
 def remove(folder: Path) -> None:
-    """Delete a sandbox's folder, including read-only parts. Blocking."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        for parent, names, _ in os.walk(folder):
-            for path in (Path(parent, name) for name in names):
-                if not path.is_symlink():
-                    path.chmod(0o700)
-        shutil.rmtree(folder, ignore_errors=True)
+    """Delete the folders of a sandbox, including read-only parts. Blocking."""
+    own = temporary(folder.name)
+    with contextlib.suppress(OSError):
+        # The server that made it may have had another TMPDIR.
+        link = (folder / "root" / "tmp").readlink()
+        own = link if link.name == own.name else own
+    for tree in (own, folder):
+        shutil.rmtree(tree, ignore_errors=True)
+        if tree.exists():
+            for parent, names, _ in os.walk(tree):
+                for path in (Path(parent, name) for name in names):
+                    if not path.is_symlink():
+                        path.chmod(0o700)
+            shutil.rmtree(tree, ignore_errors=True)
 
 
 def arguments(argv: list[str], root: Path) -> list[str]:
@@ -136,7 +164,7 @@ def environment(
     if (Path(prefix) / "pyvenv.cfg").exists():
         env["VIRTUAL_ENV"] = prefix
     env["HOME"] = str(root / "root")
-    env["TMPDIR"] = str(root / "tmp")
+    env["TMPDIR"] = os.path.realpath(root / "tmp")
     local = "127.0.0.1,localhost"
     current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     env["NO_PROXY"] = env["no_proxy"] = f"{current},{local}" if current else local

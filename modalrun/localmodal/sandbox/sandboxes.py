@@ -129,7 +129,7 @@ class Sandboxes:
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                parts = (folder / "root", launch.files, launch.volumes, record.workdir)
+                parts = (folder, launch.files, launch.volumes, record.workdir)
                 if launch.files:
                     await asyncio.to_thread(rootfs.build, *parts)
                 else:
@@ -164,12 +164,9 @@ class Sandboxes:
             cwd=rootfs.inside(root, record.workdir),
             open_files=self.open_files,
         )
-        nursery = await self.warm.nursery_for(command, sandbox.must_end)
-        if sandbox.must_end.is_set():
+        process = await self._start(sandbox, command)
+        if process is None:
             return Exit(code=None, killed=False)
-        process = SandboxProcess(lambda fd, data: self._logs.append(record.id, fd, data))
-        process.start(nursery or self._nursery, command)
-        sandbox.process = process
         sandbox.started.set_result(process)
         record.started_at = self._clock.now()
         self._store.put_sandbox(record)
@@ -198,6 +195,24 @@ class Sandboxes:
             # It ended by itself just before the kill.
             sandbox.end = None
         return exit_
+
+    async def _start(self, sandbox: LiveSandbox, command: Command) -> SandboxProcess | None:
+        """Start a command; return None if the sandbox must end before. Raises OSError."""
+        warm = await self.warm.nursery_for(command, sandbox.must_end)
+        # One that is stopped or hangs is replaced, so the second attempt has a new one.
+        for nursery in (warm, self._nursery, self._nursery):
+            if nursery is None:
+                continue
+            if sandbox.must_end.is_set():
+                return None
+            process = SandboxProcess(
+                lambda fd, data: self._logs.append(sandbox.record.id, fd, data)
+            )
+            sandbox.process = process
+            if await process.start(nursery, command):
+                return process
+            log.warning("the nursery did not start %s", sandbox.record.id)
+        raise OSError("the process that starts sandboxes does not answer")
 
     def _end(self, sandbox: LiveSandbox, status: int, exception: str) -> None:
         if sandbox.end is None:

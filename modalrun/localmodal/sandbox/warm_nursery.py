@@ -76,6 +76,10 @@ class WarmNursery:
             )
             ready.cancel()
             end.cancel()
+            if not (process.ready.is_set() or given_up.is_set()):
+                log.warning("there is no warm nursery: its imports do not end")
+                self.close()
+                self._request = None
         return process if process.suits(command) else None
 
     def status(self) -> dict[str, Any]:

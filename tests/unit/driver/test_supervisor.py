@@ -16,7 +16,9 @@ SAYING = "from modalrun.driver.process import leave\nleave({code})"
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    return Bench(folder)
 
 
 @pytest.mark.parametrize("code", [0, 1, 143])

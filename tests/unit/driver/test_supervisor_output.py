@@ -16,7 +16,9 @@ from tests.unit.driver.supervisor_bench import WAITING, Bench
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    return Bench(folder)
 
 
 def test_flood_on_both_streams(bench: Bench) -> None:
@@ -98,12 +100,16 @@ def test_environment_of_the_child(bench: Bench) -> None:
     )
     environment, folder, stdin = json.loads(done.stdout)
     home = Path(environment["HOME"])
-    assert home.parent == bench.folder / "tmp", "a private home, not the user's"
-    assert home.stat().st_mode & 0o077 == 0
-    assert Path(environment["ZENML_CONFIG_PATH"]).parent == home
+    own = home.parent
+    assert own.parent == bench.folder.parent, "a private home, not the user's"
+    assert own.stat().st_mode & 0o077 == 0
+    assert Path(environment["ZENML_CONFIG_PATH"]).parent == own
     assert Path(environment["ZENML_CONFIG_PATH"]).is_dir()
     assert environment["ZENML_CUSTOM_SOURCE_ROOT"] == folder == str(bench.folder)
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    for name in ("END_REASON_FILE", "STOP_FILE", "EXIT_CODE_FILE"):
+        # Not in the temporary folder or the home, which a step may empty.
+        assert Path(environment[f"MODALRUN_{name}"]).parent == own
     assert environment["MODALRUN_RUN_ID"] == "some-run"
     assert stdin == ""
 

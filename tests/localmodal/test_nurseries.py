@@ -1,0 +1,87 @@
+"""A nursery or a keeper that is stopped stops neither the server nor its sandboxes."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import modal
+import psutil
+import pytest
+
+from modalrun.localmodal import launcher
+from modalrun.localmodal.launcher import Preload
+
+from .support import Sdk, gone, processes_of, wait_for_end, wait_until_gone
+
+PRELOAD = Preload(modules=("colorsys",), programs=("calendar",))
+
+
+def nurseries(sdk: Sdk, program: str) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process(sdk.info.pid).children()
+        if any(argument.endswith(program) for argument in process.cmdline())
+    ]
+
+
+@pytest.mark.parametrize("program", ["keeper.py", "warm.py"])
+def test_a_stopped_nursery(sdk: Sdk, program: str) -> None:
+    command = ["sh", "-c", "echo hello; sleep 1000"]
+    wanted = "hello\n"
+    if program == "warm.py":
+        launcher.preload(sdk.info, PRELOAD)
+        command, wanted = ["python", "-m", "calendar", "2026", "1"], "    January 2026\n"
+        assert next(iter(sdk.create(*command).stdout)) == wanted
+    earlier = sdk.create("sh", "-c", "echo runs; sleep 1000")
+    assert next(iter(earlier.stdout)) == "runs\n"
+    (stopped,) = nurseries(sdk, program)
+    stopped.suspend()
+    # More than a socket takes that nobody reads.
+    large = {f"LARGE_{number}": "x" * 30_000 for number in range(10)}
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(sdk.create, *command, env=large) for _ in range(3)]
+        earlier.terminate()
+        earlier.wait(raise_on_termination=False)
+        for created in waiting:
+            assert next(iter(created.result().stdout)) == wanted
+    assert gone(stopped.pid)
+
+
+def test_terminating_what_a_stopped_nursery_has_not_started(sdk: Sdk) -> None:
+    (stopped,) = nurseries(sdk, "keeper.py")
+    stopped.suspend()
+    sandbox = sdk.create("sleep", "1000")
+    sandbox.terminate()
+    sandbox.wait(raise_on_termination=False)
+    assert sandbox.returncode == 137
+    # The next one starts, and the server ends, with a stopped nursery.
+    assert sdk.create("echo", "hello").stdout.read() == "hello\n"
+    (stopped,) = nurseries(sdk, "keeper.py")
+    stopped.suspend()
+    assert launcher.stop(sdk.info.state_dir)
+    assert gone(stopped.pid)
+
+
+def test_a_stopped_nursery_ends_with_a_killed_server(sdk: Sdk, state: Path) -> None:
+    sdk.create("true").wait()
+    (stopped,) = nurseries(sdk, "keeper.py")
+    stopped.suspend()
+    psutil.Process(sdk.info.pid).kill()
+    wait_for_end(state)
+    wait_until_gone(stopped.pid)
+
+
+def test_a_stopped_keeper(sdk: Sdk, backend: dict[str, str]) -> None:
+    sandbox = sdk.create("sh", "-c", "echo $$; exec sleep 1000", **backend)
+    process = psutil.Process(int(next(iter(sandbox.stdout))))
+    assert os.getsid(process.ppid()) == process.ppid()
+    process.parent().suspend()
+    process.suspend()
+    sandbox.terminate()
+    with pytest.raises(modal.exception.SandboxTerminatedError):
+        sandbox.wait()
+    assert gone(process.pid)
+    left = [p.cmdline() for p in processes_of(sdk.info.state_dir)]
+    assert sandbox.object_id not in str(left)
