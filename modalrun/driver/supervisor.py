@@ -145,7 +145,7 @@ def _child_environment() -> dict[str, str]:
     home, config = own / "home", own / "zenml"
     home.mkdir()
     config.mkdir()
-    (home / "exit-code").write_text("none", encoding="ascii")
+    (own / "exit-code").write_text("none", encoding="ascii")
     return {
         **os.environ,
         "HOME": str(home),
