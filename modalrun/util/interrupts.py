@@ -54,6 +54,11 @@ def check() -> None:
         raise exception(_arrived[-1])
 
 
+def arrived() -> bool:
+    """Return whether a signal has arrived that is not handled yet."""
+    return bool(_arrived)
+
+
 def interrupt() -> None:
     """Interrupt the main thread as SIGTERM does, if the handlers are installed."""
     if signal.getsignal(signal.SIGTERM) is _arrive:

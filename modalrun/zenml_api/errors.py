@@ -50,6 +50,15 @@ def translated() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without the quotes of a KeyError."""
-    text = str(error.args[0]).strip() if error.args else ""
+    """Return the first line of an error's message, or its class if it has none."""
+    text = message(error)
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def message(error: BaseException) -> str:
+    """Return the whole message of an error, without the quotes of a KeyError."""
+    try:
+        return str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
+    except Exception:
+        # A class of the user's may not be printable.
+        return ""

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import inspect
 import os
 import sys
-import traceback
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import zenml
-from pydantic import ValidationError
 from zenml.config.compiler import Compiler
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
-from zenml.exceptions import (
-    AuthorizationException,
-    SettingsResolvingError,
-    ZenKeyError,
-    ZenMLBaseException,
-)
-from zenml.execution.pipeline.utils import prevent_pipeline_execution
 from zenml.models import PipelineSnapshotBase, StackResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
-from zenml.utils import env_utils, source_utils
+from zenml.utils import env_utils, pydantic_utils, source_utils
 
-from modalrun.errors import Interrupted, ModalrunError, UsageError
+from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.stack import StackDescription
-from modalrun.spec.messages import path_name
+from modalrun.spec.overrides import merged
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.validation import Mistakes, validation_message
-from modalrun.util.nearest import nearest
+from modalrun.spec.validation import Mistakes
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
@@ -43,7 +33,8 @@ from modalrun.zenml_api.compiling.parameter_checks import (
     read_run_configuration,
 )
 from modalrun.zenml_api.compiling.requirements import with_packages
-from modalrun.zenml_api.errors import first_line, translated
+from modalrun.zenml_api.compiling.user_code import import_pipeline, user_code
+from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.orchestrator_config import (
     ModalOrchestratorConfig,
@@ -55,7 +46,7 @@ from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, or
 
 VERSION: str = zenml.__version__
 
-_CONFIGURE_ARGUMENTS = {
+_HOOK_ARGUMENTS = {
     "init_hook_source": "on_init",
     "init_hook_kwargs": "on_init_kwargs",
     "cleanup_hook_source": "on_cleanup",
@@ -65,11 +56,9 @@ _CONFIGURE_ARGUMENTS = {
     "end_hook_source": "on_end",
     "pause_hook_source": "on_pause",
     "resume_hook_source": "on_resume",
-    "enable_heartbeat": "enable_heartbeat",
-    "substitutions": "substitutions",
 }
-"""Keys of a run configuration that `Compiler` doesn't apply, and the arguments of
-`Pipeline.configure` that do (`zenml/config/compiler.py:182`)."""
+"""Keys of a run configuration that have another name as arguments of `Pipeline.configure`. ZenML
+ignores them in a file (`config/compiler.py:182`, 0.98.0)."""
 
 
 @dataclass(frozen=True)
@@ -112,20 +101,24 @@ def compile_spec(spec: RunSpec) -> Compiled:
     """
     source_utils.set_custom_source_root(str(spec.source_root))
     sys.path.insert(0, str(spec.source_root))
-    pipeline = _import_pipeline(spec).copy()
     with translated():
+        # Before the import: modules read the active stack's components.
         stack, config = use_stack(find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: "))
+        pipeline = import_pipeline(spec).copy()
+        orchestrator = stack.orchestrator.name
+        # Before the run configuration is merged into it.
+        code = read_code(
+            pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
+        )
         run_configuration = _checked_configuration(pipeline, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
-        layer, steps, notes = _resolve_settings(pipeline, spec, stack.orchestrator.name)
-        try:
+        layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
+        with user_code(spec, f"compiling '{spec.pipeline}'"):
+            # The pipeline has them all. These two would be added to it once more.
+            run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
             snapshot = Compiler().compile(pipeline, stack, run_configuration)
             snapshot = env_utils.substitute_env_variable_placeholders(snapshot)
-        except ModalrunError:
-            raise
-        except Exception as error:
-            raise _compile_error(spec, error) from error
         _refuse_builds(stack, snapshot)
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
@@ -185,13 +178,11 @@ def assemble(
 
 
 def _resolve_settings(
-    pipeline: Pipeline, spec: RunSpec, orchestrator: str
+    pipeline: Pipeline, spec: RunSpec, code: tuple[SettingsLayer, list[str]], orchestrator: str
 ) -> tuple[SettingsLayer, dict[str, SettingsLayer], list[str]]:
     """Resolve the sandbox settings of the code and the spec, and give ZenML the result."""
-    code, notes = read_code(
-        pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
-    )
-    layers: Layers = {Origin.CODE_PIPELINE: code, **spec.layers}
+    of_pipeline, notes = code
+    layers: Layers = {Origin.CODE_PIPELINE: of_pipeline, **spec.layers}
     resolved = flatten(layers)
     steps: dict[str, SettingsLayer] = {}
     for name, invocation in pipeline.invocations.items():
@@ -215,58 +206,6 @@ def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:
         )
 
 
-def _import_pipeline(spec: RunSpec) -> Pipeline:
-    module_name, _, attribute = spec.pipeline.rpartition(".")
-    try:
-        # A script without a main guard would run its pipeline while it is imported.
-        with prevent_pipeline_execution():
-            module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise spec.error(
-                ("pipeline",),
-                f"there is no module '{error.name}' below the source root {spec.source_root}.",
-                "The source root is the nearest folder with '.zen' above the run spec, else the"
-                " run spec's own; 'source_root:' sets another.",
-            ) from error
-        raise _import_failed(spec, module_name, error) from error
-    except (KeyboardInterrupt, Interrupted):
-        raise
-    except BaseException as error:
-        raise _import_failed(spec, module_name, error) from error
-    found = getattr(module, attribute, None)
-    if isinstance(found, Pipeline):
-        return found
-    pipelines = sorted(name for name, value in vars(module).items() if isinstance(value, Pipeline))
-    close = nearest(attribute, pipelines)
-    if close:
-        hint = f"Did you mean '{module_name}.{close}'?"
-    elif pipelines:
-        hint = f"Pipelines in '{module_name}': {', '.join(pipelines)}."
-    else:
-        hint = "A pipeline is a function decorated with '@pipeline' from zenml."
-    if not hasattr(module, attribute):
-        problem = f"the module '{module_name}' has no '{attribute}'."
-    else:
-        problem = (
-            f"'{spec.pipeline}' is not a ZenML pipeline, it is of type '{type(found).__name__}'."
-        )
-    raise spec.error(("pipeline",), problem, hint)
-
-
-def _import_failed(spec: RunSpec, module_name: str, error: BaseException) -> UsageError:
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if Path(f.filename).is_relative_to(spec.source_root)]
-    place = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
-    if isinstance(error, SyntaxError):
-        place = f" ({error.filename}:{error.lineno})"
-    return spec.error(
-        ("pipeline",),
-        f"importing '{module_name}' failed{place}: {type(error).__name__}: {error}",
-        "Fix the import error; --debug shows the whole traceback.",
-    )
-
-
 def _checked_configuration(pipeline: Pipeline, spec: RunSpec) -> PipelineRunConfiguration:
     """Prepare the pipeline with a spec's run configuration, and return that.
 
@@ -276,12 +215,12 @@ def _checked_configuration(pipeline: Pipeline, spec: RunSpec) -> PipelineRunConf
     mistakes = Mistakes()
     configuration: PipelineRunConfiguration | None = None
     with mistakes.collecting():
-        configuration = read_run_configuration(spec)
+        configuration = _with_options_in_code(pipeline, read_run_configuration(spec))
     before = len(mistakes.found)
     check_pipeline_parameters(pipeline, spec, mistakes)
     if len(mistakes.found) == before:
         # The graph, and with it the names of the steps, is known only once the function was called.
-        with mistakes.collecting():
+        with mistakes.collecting() if configuration else contextlib.suppress(UsageError):
             _prepare(pipeline, configuration, spec)
             check_step_parameters(pipeline, spec, mistakes)
     mistakes.raise_all()
@@ -289,20 +228,40 @@ def _checked_configuration(pipeline: Pipeline, spec: RunSpec) -> PipelineRunConf
     return configuration
 
 
+def _with_options_in_code(
+    pipeline: Pipeline, configuration: PipelineRunConfiguration
+) -> PipelineRunConfiguration:
+    """Add what the module gave to `with_options`, which ZenML prefers to the file."""
+    options = {name: pipeline._run_args.get(name) for name in ("run_name", "step_configurations")}
+    options["steps"] = options.pop("step_configurations")
+    given = {key: value for key, value in options.items() if value is not None}
+    return pydantic_utils.update_model(
+        configuration, PipelineRunConfiguration.model_validate(given)
+    )
+
+
 def _prepare(
     pipeline: Pipeline, configuration: PipelineRunConfiguration | None, spec: RunSpec
 ) -> None:
-    """Give the pipeline its parameters and hooks, and call its function."""
-    given = spec.run_configuration.get("parameters")
-    parameters = given if configuration is None else configuration.parameters
-    others = {
-        argument: getattr(configuration, key)
-        for key, argument in _CONFIGURE_ARGUMENTS.items()
-        if getattr(configuration, key, None) is not None
+    """Configure the pipeline as `with_options(config_path=...)` does, and call its function."""
+    if configuration is None:
+        # Only to know the names of the steps: the function may fail without the rest.
+        given = {"parameters": spec.run_configuration.get("parameters")}
+    else:
+        given = {key: getattr(configuration, key) for key in type(configuration).model_fields}
+        # Those of sandboxes, too, which modalrun resolves itself afterwards.
+        written = (one.data.get("settings") or {} for one in (spec.source, spec.command_line))
+        settings = {k: v for k, v in merged(*written).items() if v is not None}
+        given["settings"] = {**settings, **(configuration.settings or {})}
+    known = inspect.signature(pipeline.configure).parameters
+    values = {
+        argument: value
+        for key, value in given.items()
+        if (argument := _HOOK_ARGUMENTS.get(key, key)) in known and value is not None
     }
-    try:
+    with user_code(spec, f"compiling '{spec.pipeline}'"):
         with pipeline.__suppress_configure_warnings__():
-            pipeline.configure(parameters=parameters or None, **others)
+            pipeline.configure(**values)
         missing = pipeline.missing_parameters
         if missing:
             raise spec.error(
@@ -311,36 +270,3 @@ def _prepare(
                 "Write them under 'parameters:'.",
             )
         pipeline.prepare()
-    except ModalrunError:
-        raise
-    except Exception as error:
-        raise _compile_error(spec, error) from error
-
-
-def _compile_error(spec: RunSpec, error: Exception) -> ModalrunError:
-    """Return our error for one of ZenML's compiler; a cause that names the value comes first."""
-    cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
-    if isinstance(cause, ValidationError):
-        where, problem = validation_message(cause)
-        name = path_name(where) or spec.pipeline
-        # ZenML names the field alone; where the file has it once, that is the place.
-        places = [path for path in spec.source.lines if where and path[-len(where) :] == where]
-        if len(places) == 1:
-            return spec.error(places[0], f"'{path_name(places[0])}'{problem}")
-        return UsageError(
-            f"{spec.source.path}: compiling '{spec.pipeline}' failed: '{name}', in the settings or"
-            f" parameters of the code or the run spec{',' if problem.startswith(' ') else ''}"
-            f"{problem}"
-        )
-    if isinstance(error, AuthorizationException | ZenKeyError):
-        with translated():
-            raise error
-    if isinstance(error, SettingsResolvingError | ZenMLBaseException | ValueError | TypeError):
-        return UsageError(
-            f"{spec.source.path}: compiling '{spec.pipeline}' failed: {first_line(error)}"
-        )
-    return UsageError(
-        f"{spec.source.path}: compiling '{spec.pipeline}' failed: {type(error).__name__}:"
-        f" {first_line(error)}",
-        hint="--debug shows the whole traceback.",
-    )

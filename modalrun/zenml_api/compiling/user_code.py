@@ -1,0 +1,178 @@
+"""Run the code of the user's project while its pipeline is imported and compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+from pydantic import ValidationError
+from zenml.exceptions import AuthorizationException, ZenKeyError
+from zenml.execution.pipeline.utils import prevent_pipeline_execution
+from zenml.pipelines.pipeline_definition import Pipeline
+
+from modalrun.errors import Interrupted, ModalrunError, UsageError
+from modalrun.spec.messages import path_name
+from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.validation import validation_message
+from modalrun.util import interrupts
+from modalrun.util.nearest import nearest
+from modalrun.zenml_api.errors import message, translated
+
+_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+
+
+@contextlib.contextmanager
+def user_code(spec: RunSpec, doing: str) -> Iterator[None]:
+    """Run a block that calls the project's code: in the source root, as a sandbox does.
+
+    Whatever that code raises, and an exit that it asks for, becomes an error that names its line.
+
+    Args:
+        spec: The run spec.
+        doing: What the block does, for the error: "importing 'my_module'".
+
+    Raises:
+        UsageError: The code failed, or ended the process.
+        ModalrunError: ZenML refuses the credentials, or can't be reached.
+    """
+    try:
+        with _working_folder(spec.source_root), _exit_raised():
+            yield
+    except (ModalrunError, Interrupted):
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and interrupts.arrived():
+            raise
+        raise _failure(spec, doing, error) from error
+
+
+def import_pipeline(spec: RunSpec) -> Pipeline:
+    """Import the pipeline of a run spec.
+
+    Raises:
+        UsageError: Its module can't be imported, or has no such pipeline.
+    """
+    module_name, _, attribute = spec.pipeline.rpartition(".")
+    # A script without a main guard would run its pipeline while it is imported.
+    with user_code(spec, f"importing '{module_name}'"), prevent_pipeline_execution():
+        module = _import(spec, module_name)
+    found = getattr(module, attribute, None)
+    if isinstance(found, Pipeline):
+        return found
+    pipelines = sorted(name for name, value in vars(module).items() if isinstance(value, Pipeline))
+    close = nearest(attribute, pipelines)
+    if close:
+        hint = f"Did you mean '{module_name}.{close}'?"
+    elif pipelines:
+        hint = f"Pipelines in '{module_name}': {', '.join(pipelines)}."
+    else:
+        hint = "A pipeline is a function decorated with '@pipeline' from zenml."
+    if not hasattr(module, attribute):
+        problem = f"the module '{module_name}' has no '{attribute}'."
+    else:
+        problem = (
+            f"'{spec.pipeline}' is not a ZenML pipeline, it is of type '{type(found).__name__}'."
+        )
+    raise spec.error(("pipeline",), problem, hint)
+
+
+def _import(spec: RunSpec, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise spec.error(
+            ("pipeline",),
+            f"there is no module '{error.name}' below the source root {spec.source_root}.",
+            "The source root is the nearest folder with '.zen' above the run spec, else the"
+            " run spec's own; 'source_root:' sets another.",
+        ) from error
+
+
+def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:
+    """Return our error for one of the project's code or of ZenML's compiler."""
+    if isinstance(error, AuthorizationException | ZenKeyError | RuntimeError):
+        try:
+            with translated():
+                raise error
+        except ModalrunError as known:
+            return known
+        except RuntimeError:
+            pass
+    place = _place(spec, error)
+    # A cause that names the value says more than what ZenML makes of it.
+    cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
+    if isinstance(cause, ValidationError):
+        where, problem = validation_message(cause)
+        # ZenML names the field alone; where the file has it once, that is the place.
+        places = [path for path in spec.source.lines if where and path[-len(where) :] == where]
+        if len(places) == 1:
+            return spec.error(places[0], f"'{path_name(places[0])}'{problem}")
+        name = path_name(where) or spec.pipeline
+        return UsageError(
+            f"{spec.source.path}: {doing} failed{place}: '{name}', in the settings or parameters"
+            f" of the code or the run spec{',' if problem.startswith(' ') else ''}{problem}"
+        )
+    hint = "--debug shows the whole traceback."
+    if isinstance(error, SystemExit):
+        hint = (
+            "Modules are imported to compile and to run steps: keep what a script does below"
+            " 'if __name__ == \"__main__\":'."
+        )
+    elif isinstance(error, ModuleNotFoundError):
+        hint = "Install it on this machine too: pipelines are compiled here. " + hint
+    text = message(error)
+    return spec.error(
+        ("pipeline",),
+        f"{doing} failed{place}: {type(error).__name__}{f': {text}' if text else ''}",
+        hint,
+    )
+
+
+def _place(spec: RunSpec, error: BaseException) -> str:
+    """Return the line of the project's code that an error came from, in parentheses."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.is_relative_to(spec.source_root) and not any(map(file.is_relative_to, _INSTALLED)):
+            return f" ({file}:{frame.lineno})"
+    return ""
+
+
+@contextlib.contextmanager
+def _working_folder(folder: Path) -> Iterator[None]:
+    # The folder that is left may have been deleted: it has no path then.
+    before = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(folder)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+@contextlib.contextmanager
+def _exit_raised() -> Iterator[None]:
+    """Let `os._exit` raise SystemExit: it would end the command with the code of a success."""
+    process, leave = os.getpid(), os._exit
+
+    def exit_process(status: int) -> NoReturn:
+        if os.getpid() != process:
+            # A worker that the code has forked.
+            leave(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = exit_process
+    try:
+        yield
+    finally:
+        os._exit = leave
