@@ -230,16 +230,15 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
     return result
 
 
-<<<<<<< HEAD
 def _write(path: str, text: str) -> None:
     """Write a file, unless the disk is full."""
     with contextlib.suppress(OSError):
         Path(path).write_text(text, encoding="utf-8")
-=======
+
+
 def _is_meant(code: int, environment: dict[str, str]) -> bool:
     """Return whether the child has recorded its end; user code may have called `os._exit`."""
     return code in _RECORDED and _written_exit_code(environment) == code
->>>>>>> main
 
 
 def _written_exit_code(environment: dict[str, str]) -> int | None:

@@ -15,6 +15,7 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
+from modalrun.localmodal.launcher import DISK_FULL
 from modalrun.modal_api import client, translated
 
 
