@@ -17,6 +17,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+_OWN_SESSION = sys.platform == "linux"
+"""Elsewhere the local Modal server ends a sandbox by its process group (`sandbox/keeper.py`)."""
+
 MARK = "_modalrun_warm"
 """The attribute of `sys` that a warm process has."""
 
@@ -38,6 +41,8 @@ def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int
         stderr=subprocess.PIPE,
         bufsize=0,
         pass_fds=pass_fds,
+        # A signal that user code sends to its process group must not reach the supervisor.
+        start_new_session=_OWN_SESSION,
     )
 
 
@@ -54,6 +59,7 @@ class Forked:
         self.pid = os.fork()
         if self.pid == 0:
             try:
+                os.setsid()
                 empty = os.open(os.devnull, os.O_RDONLY)
                 for number, descriptor in enumerate((empty, their_out, their_err)):
                     os.dup2(descriptor, number)

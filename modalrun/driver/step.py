@@ -12,7 +12,6 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -21,6 +20,7 @@ from modalrun.driver.process import (
     EXIT_CODES,
     Terminated,
     buffer_lines,
+    die,
     leave,
     print_traceback,
     supervisors_reason,
@@ -53,8 +53,10 @@ class Signals:
         self.came = True
         if self._unwinds:
             raise Terminated(signal.Signals(signum).name)
-        # At the deadline the supervisor records the failure; a signal handler can't safely do it.
-        end(contract.EXIT_UNRECORDED if self.reason() is not None else contract.EXIT_TERMINATED)
+        if self.reason() is not None:
+            # The supervisor records the failure; a signal handler can't safely do it.
+            leave(contract.EXIT_UNRECORDED)
+        die(signal.SIGTERM)
 
     @contextlib.contextmanager
     def in_user_code(self) -> Iterator[None]:
@@ -69,8 +71,10 @@ class Signals:
     reason = staticmethod(supervisors_reason)
 
     def leave(self) -> NoReturn:
-        """End the process for the signal."""
-        end(contract.EXIT_TERMINATED)
+        """End the process for the signal; the supervisor knows whether somebody asked for it."""
+        if self.reason() is not None:
+            leave(contract.EXIT_TERMINATED)
+        die(signal.SIGTERM)
 
 
 def main() -> NoReturn:
@@ -96,20 +100,13 @@ def main() -> NoReturn:
                 step.prepare()
         if wait is not None and not control.wait_for_go(float(wait)):
             # It has begun nothing, so the driver creates another sandbox at the step's turn.
-            end(contract.EXIT_TERMINATED)
+            leave(contract.EXIT_TERMINATED)
         # Without a sandbox: the step itself begins.
         write_event(StepEvent(name, "running", at=time.time()))
         code = EXIT_CODES[step.run(signals, print_traceback)]
     except BaseException:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    end(code)
-
-
-def end(code: int) -> NoReturn:
-    """Exit with a code, and write it to a file that proves to the supervisor that it is meant."""
-    with contextlib.suppress(KeyError, OSError):
-        Path(os.environ[contract.EXIT_CODE_FILE]).write_text(str(code), encoding="ascii")
     leave(code)
 
 

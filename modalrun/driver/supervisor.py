@@ -10,6 +10,7 @@ through it and leaves as valid UTF-8: one invalid byte would end Modal's own str
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from modalrun.driver import spawn
+from modalrun.driver import death, spawn
 from modalrun.run import contract
 
 CHUNK = 65_536
@@ -46,7 +47,7 @@ def main() -> int:
     """Run `python -m <arguments>` under supervision; return the sandbox's exit code."""
     timeout = float(os.environ[contract.TIMEOUT])
     deadline = time.monotonic() + timeout - margin(timeout)
-    earlier_kills = _out_of_memory_kills()
+    earlier_kills = death.out_of_memory_kills()
     environment = _child_environment()
     terminated = threading.Event()
     children: list[spawn.Child] = []
@@ -79,7 +80,7 @@ def main() -> int:
     timed_out = False
     try:
         code = run()
-        if _is_driver() and code not in _RECORDED and not terminated.is_set():
+        if _is_driver() and not _is_meant(code, environment) and not terminated.is_set():
             # The steps run in sandboxes of their own, so another driver can take over.
             _log(f"The driver ended with {code}; another one takes over.")
             environment[contract.TAKE_OVER] = "1"
@@ -87,14 +88,12 @@ def main() -> int:
     except subprocess.TimeoutExpired:
         timed_out = True
         reason = f"The {_subject()} took longer than its timeout of {timeout:g} s."
-        Path(environment[contract.END_REASON_FILE]).write_text(reason, encoding="utf-8")
+        _write(environment[contract.END_REASON_FILE], reason)
         _log(reason)
         code = _end(children[-1], margin(timeout) / 2)
     _drain(pumps)
-    out_of_memory = _out_of_memory_kills() > earlier_kills
-    written = _written_exit_code(environment)
-    # In a step sandbox user code may have ended the process with `os._exit`.
-    if code in _RECORDED and (contract.STEP not in environment or written == code):
+    out_of_memory = death.out_of_memory_kills() > earlier_kills
+    if _is_meant(code, environment):
         return contract.EXIT_TIMED_OUT if timed_out else code
     if timed_out:
         reason = f"The {_subject()} took longer than its timeout."
@@ -104,7 +103,8 @@ def main() -> int:
     else:
         reason, result = _death(code, environment, out_of_memory=out_of_memory)
     _log(reason)
-    if contract.STEP in environment and code == contract.EXIT_UNRECORDED == written:
+    if contract.STEP in environment and _written_exit_code(environment) == code:
+        # The driver asks ZenML again.
         return contract.EXIT_UNRECORDED
     return _record(reason, result, environment)
 
@@ -139,13 +139,17 @@ def _child_environment() -> dict[str, str]:
     They are beside the source tree: a step may empty the temporary folder or its home.
     """
     beside = Path.cwd().parent
-    own = Path(
-        tempfile.mkdtemp(prefix=".modalrun-", dir=beside if os.access(beside, os.W_OK) else None)
-    )
+    where = beside if os.access(beside, os.W_OK) else None
+    try:
+        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=where))
+        home, config = own / "home", own / "zenml"
+        home.mkdir()
+        config.mkdir()
+        (own / "exit-code").write_text("none", encoding="ascii")
+    except OSError as error:
+        _log(f"The {_subject()} can't start: {error}.")
+        raise SystemExit(contract.EXIT_UNRECORDED) from None
     binaries = str(Path(sys.executable).parent)
-    home, config = own / "home", own / "zenml"
-    home.mkdir()
-    config.mkdir()
     return {
         **os.environ,
         "HOME": str(home),
@@ -205,14 +209,14 @@ def _death(code: int, environment: dict[str, str], *, out_of_memory: bool) -> tu
     """Return why a child has died that nobody ended, and the sandbox's exit code."""
     in_step = contract.STEP in environment
     child = "step's process" if in_step else "driver" if _is_driver() else "runner"
-    if code >= 0:
-        return f"The {child} ended with exit code {code}.", contract.EXIT_FAILED
+    reason = death.describe(child, code, out_of_memory=out_of_memory)
     if code != -signal.SIGKILL:
-        return f"The {child} died of {_signal_name(-code)}.", contract.EXIT_FAILED
-    if not out_of_memory:
-        return f"The {child} was killed (SIGKILL).", contract.EXIT_KILLED
-    reason = f"The {child} was killed because the sandbox ran out of memory."
-    return reason, contract.EXIT_OUT_OF_MEMORY if in_step else contract.EXIT_FAILED
+        return reason, contract.EXIT_FAILED
+    if out_of_memory:
+        return reason, contract.EXIT_OUT_OF_MEMORY if in_step else contract.EXIT_FAILED
+    # Where user code runs it may have done it; no other process of ours kills itself.
+    own = in_step or sys.argv[1] == contract.DYNAMIC_MODULE
+    return reason, contract.EXIT_FAILED if own else contract.EXIT_KILLED
 
 
 def _record(reason: str, result: int, environment: dict[str, str]) -> int:
@@ -226,29 +230,23 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
     return result
 
 
+def _write(path: str, text: str) -> None:
+    """Write a file, unless the disk is full."""
+    with contextlib.suppress(OSError):
+        Path(path).write_text(text, encoding="utf-8")
+
+
+def _is_meant(code: int, environment: dict[str, str]) -> bool:
+    """Return whether the child has recorded its end; user code may have called `os._exit`."""
+    return code in _RECORDED and _written_exit_code(environment) == code
+
+
 def _written_exit_code(environment: dict[str, str]) -> int | None:
-    """Return the exit code that a step's process meant to end with."""
+    """Return the exit code that the child meant to end with."""
     try:
         return int(Path(environment[contract.EXIT_CODE_FILE]).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        # Real-time signals have no names of their own.
-        return f"signal {number}"
-
-
-def _out_of_memory_kills() -> int:
-    """Return how many processes of this cgroup the kernel killed to free memory; 0 if unknown."""
-    try:
-        lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def _log(text: str) -> None:

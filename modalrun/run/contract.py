@@ -41,7 +41,7 @@ CONTROL = "MODALRUN_CONTROL"
 END_REASON_FILE = "MODALRUN_END_REASON_FILE"
 """The file in which the supervisor writes why it ends its child."""
 EXIT_CODE_FILE = "MODALRUN_EXIT_CODE_FILE"
-"""The file in which a step's process writes its exit code, to tell it from a user's `os._exit`."""
+"""The file in which a process writes its exit code; a user's `os._exit` doesn't."""
 STOP_FILE = "MODALRUN_STOP_FILE"
 """The file that a driver creates when it is asked to stop, for the driver that replaces it."""
 

@@ -13,7 +13,7 @@ step's record in ZenML:
     124  as 1: it took longer than its timeout. If Modal's own timeout came first: as 137
     143  stopped, if the run was asked to stop; else unchanged, and the driver decides
     70   unchanged: ZenML could not be reached
-    137  unchanged: the process was killed from outside
+    137  unchanged: the sandbox was killed from outside
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _BY_EXIT_CODE = {
         ExitKind.TERMINATED,
         "The step's process was interrupted from outside.",
     ),
-    contract.EXIT_KILLED: (ExitKind.TERMINATED, "The step's process was killed from outside."),
+    contract.EXIT_KILLED: (ExitKind.TERMINATED, "The sandbox was killed from outside."),
     contract.EXIT_TERMINATED: (ExitKind.PREEMPTED, contract.TERMINATED_REASON),
 }
 """Every other exit code means `FAILED`."""

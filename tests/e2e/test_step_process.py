@@ -175,13 +175,16 @@ def test_a_step_whose_sandbox_is_lost_is_executed_again_for_the_same_record(
     sandboxes = StepSandboxes(world, spec)
 
     lost = sandboxes.start("patient")
-    os.kill(process_of(lost), signal.SIGKILL)
-    assert lost.finish().exit_code == 137
+    process = process_of(lost)
+    lost.signal(signal.SIGKILL)
+    os.kill(process, signal.SIGKILL)
+    lost.finish()
     record = sandboxes.record("patient")
     assert [(step.status, step.version) for step in sandboxes.run.steps] == [("running", 1)]
 
     again = sandboxes.start("patient", MODALRUN_STEP_RUN=record)
-    os.kill(process_of(again), signal.SIGTERM)
+    process_of(again)
+    again.signal(signal.SIGTERM)
     told = again.finish()
     assert told.exit_code == 143
     assert sandboxes.run.statuses == {"patient": "running"}
@@ -257,7 +260,7 @@ with process.zenml_process(Path()):
 def test_a_termination_of_a_run_that_is_stopping_stops_the_step(world: World, spec: Path) -> None:
     sandboxes = StepSandboxes(world, spec)
     patient = sandboxes.start("patient")
-    process = process_of(patient)
+    process_of(patient)
     world.zenml(
         f"""
 from uuid import UUID
@@ -269,7 +272,7 @@ Client().zen_store.update_run(UUID({sandboxes.run_id!r}), update)
 result = None
 """
     )
-    os.kill(process, signal.SIGTERM)
+    patient.signal(signal.SIGTERM)
 
     assert patient.finish().exit_code == 143
     assert sandboxes.run.statuses == {"patient": "stopped"}

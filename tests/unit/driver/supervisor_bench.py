@@ -33,10 +33,11 @@ os._exit(code)
 
 WAITING = """
 import os, signal, time
+from modalrun.driver.process import leave
 def end(signum, frame):
     # Not print: the signal may come while that is at work.
     os.write(1, b"told\\n")
-    os._exit({code})
+    leave({code})
 signal.signal(signal.SIGTERM, end)
 print("ready", flush=True)
 # A signal just before `signal.pause` would not end it.
@@ -97,11 +98,13 @@ class Bench:
         )
 
     @contextmanager
-    def started(self, child: str, *, quick: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    def started(
+        self, child: str, *, quick: bool = False, step: str | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """A supervisor whose child has printed `ready` and sits in what comes after it."""
         with subprocess.Popen(
             self.command(child, quick=quick),
-            env=self.environment(100, "some-run"),
+            env=self.environment(100, "some-run", step),
             cwd=self.folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -11,6 +11,8 @@ from modalrun.driver.supervisor import margin
 from modalrun.run.contract import EXIT_TERMINATED
 from tests.unit.driver.supervisor_bench import WAITING, Bench
 
+SAYING = "from modalrun.driver.process import leave\nleave({code})"
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
@@ -21,7 +23,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_exit_codes_of_a_runner_that_has_recorded_its_end(bench: Bench, code: int) -> None:
-    done = bench.run(f"print('said'); raise SystemExit({code})")
+    done = bench.run("print('said')\n" + SAYING.format(code=code))
     assert done.returncode == code
     assert done.stdout == b"said\n"
     assert done.stderr == b""
@@ -31,6 +33,8 @@ def test_exit_codes_of_a_runner_that_has_recorded_its_end(bench: Bench, code: in
 @pytest.mark.parametrize(
     ("child", "code", "reason"),
     [
+        ("import os; os._exit(0)", 1, "The runner ended with exit code 0."),
+        ("import os; os._exit(143)", 1, "The runner ended with exit code 143."),
         ("raise SystemExit(3)", 1, "The runner ended with exit code 3."),
         ("raise SystemExit(70)", 1, "The runner ended with exit code 70."),
         ("import os; os._exit(137)", 1, "The runner ended with exit code 137."),
@@ -148,10 +152,11 @@ def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
     done = bench.run(
         """
         import os, pathlib, signal, time
+        from modalrun.driver.process import leave
         def end(signum, frame):
             text = pathlib.Path(os.environ["MODALRUN_END_REASON_FILE"]).read_text()
             os.write(1, (text + "\\n").encode())
-            os._exit(143)
+            leave(143)
         signal.signal(signal.SIGTERM, end)
         print("ready", flush=True)
         while True:
@@ -175,8 +180,6 @@ def test_child_that_ignores_the_deadline(bench: Bench) -> None:
 
 # In a step sandbox.
 
-SAYING = "from modalrun.driver.step import end\nend({code})"
-
 
 @pytest.mark.parametrize("code", [0, 1, 70, 143])
 def test_exit_codes_that_a_step_process_has_written(bench: Bench, code: int) -> None:
@@ -193,18 +196,33 @@ def test_exit_codes_of_user_code_that_calls_os_exit(bench: Bench, code: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("child", "code", "reason"),
+    ("child", "reason"),
     [
-        ("import os; os.kill(os.getpid(), 9)", 137, None),
-        ("import os; os.abort()", 1, "The step's process died of SIGABRT."),
+        ("os.kill(os.getpid(), 9)", "The step's process was killed (SIGKILL)."),
+        ("os.kill(os.getpid(), 15)", "The step's process died of SIGTERM."),
+        ("os.kill(0, 15)", "The step's process died of SIGTERM."),
+        ("os.abort()", "The step's process died of SIGABRT."),
     ],
 )
-def test_a_killed_step_is_left_to_the_driver(
-    bench: Bench, child: str, code: int, reason: str | None
+def test_a_step_that_sends_itself_a_signal_has_failed(
+    bench: Bench, child: str, reason: str
 ) -> None:
-    done = bench.run(child, step="train")
-    assert done.returncode == code
-    assert bench.finalized() == (reason and f"some-run: {reason}")
+    done = bench.run(f"import os; {child}", step="train")
+    assert done.returncode == 1
+    assert bench.finalized() == f"some-run: {reason}"
+
+
+def test_a_step_that_is_ended_from_outside_is_left_to_the_driver(bench: Bench) -> None:
+    waiting = "import signal\nprint('ready', flush=True)\nsignal.pause()"
+    with bench.started(waiting, step="train") as process:
+        process.terminate()
+    assert process.returncode == 143
+    assert bench.finalized() is None
+
+
+def test_a_killed_runner_is_no_failure_of_user_code(bench: Bench) -> None:
+    done = bench.run("import os; os.kill(os.getpid(), 9)")
+    assert done.returncode == 137
 
 
 def test_a_step_that_ignores_its_deadline_has_failed(bench: Bench) -> None:
@@ -216,8 +234,8 @@ def test_a_step_that_ignores_its_deadline_has_failed(bench: Bench) -> None:
 def test_a_step_that_could_not_record_its_end_at_the_deadline_has_failed(bench: Bench) -> None:
     child = """
     import signal, time
-    from modalrun.driver.step import end
-    signal.signal(signal.SIGTERM, lambda *_: end(70))
+    from modalrun.driver.process import leave
+    signal.signal(signal.SIGTERM, lambda *_: leave(70))
     while True:
         time.sleep(0.01)
     """

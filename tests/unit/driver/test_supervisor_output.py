@@ -25,6 +25,7 @@ def test_flood_on_both_streams(bench: Bench) -> None:
     done = bench.run(
         """
         import os, threading
+        from modalrun.driver.process import leave
         # Four bytes a character, moved by one byte: chunks end in the middle of characters.
         data = b"x" + "\\N{GRINNING FACE}".encode() * 1_250_000
         def flood(descriptor):
@@ -34,6 +35,7 @@ def test_flood_on_both_streams(bench: Bench) -> None:
         threads = [threading.Thread(target=flood, args=(d,)) for d in (1, 2)]
         for thread in threads: thread.start()
         for thread in threads: thread.join()
+        leave(0)
         """
     )
     expected = b"x" + "\N{GRINNING FACE}".encode() * 1_250_000
@@ -51,6 +53,8 @@ def test_invalid_utf_8_is_replaced(bench: Bench) -> None:
         for piece in (*face, b"\xff\xfe ", b"\xc3", b"( \0 \x1b[31m \r\n", b"\xe2\x82"):
             os.write(1, piece)
             os.write(2, piece)
+        from modalrun.driver.process import leave
+        leave(0)
         """
     )
     expected = "😀 �� �( \0 \x1b[31m \r\n�"

@@ -1,0 +1,40 @@
+"""Say in words why a process that runs a step or a run has died."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+
+def describe(process: str, code: int, *, out_of_memory: bool) -> str:
+    """Return a sentence about the death of a process.
+
+    Args:
+        process: What it is, such as "step's process".
+        code: Its exit code, below 0 for a signal.
+        out_of_memory: Whether the kernel has killed a process of the sandbox to free memory.
+    """
+    if code >= 0:
+        return f"The {process} ended with exit code {code}."
+    if code != -signal.SIGKILL:
+        return f"The {process} died of {_signal_name(-code)}."
+    if out_of_memory:
+        return f"The {process} was killed because the sandbox ran out of memory."
+    return f"The {process} was killed (SIGKILL)."
+
+
+def out_of_memory_kills() -> int:
+    """Return how many processes of this cgroup the kernel killed to free memory; 0 if unknown."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Real-time signals have no names of their own.
+        return f"signal {number}"
