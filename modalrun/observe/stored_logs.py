@@ -75,13 +75,10 @@ class StoredLogs:
         while lines := while_connection_lost(reader.take, say):
             yield lines
         if not reader.taken:
-            raise (
-                self._incomplete(problem)
-                if is_lost
-                else NotFoundError(
-                    f"There are no lines of the run {source.run_id}: {problem}, and ZenML has stored"
-                    " none."
-                )
+            if is_lost:
+                raise self._incomplete(problem)
+            raise NotFoundError(
+                f"There are no lines of the run {source.run_id}: {problem}, and ZenML stores none."
             )
 
     def _incomplete(self, problem: str) -> ConnectionLostError:
