@@ -58,5 +58,5 @@ def test_a_rate_limit_is_an_attribute() -> None:
 
 
 def test_except_exception_does_not_catch_an_interruption() -> None:
-    assert errors.Interrupted.exit_code == 143
+    assert errors.Interrupted().exit_code == 143
     assert not issubclass(errors.Interrupted, Exception)

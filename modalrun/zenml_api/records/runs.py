@@ -197,9 +197,11 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
                 continue
             # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
             # No retry follows here, and only STOPPED is final then.
-            for final in dict.fromkeys((status, ExecutionStatus.STOPPED)):
-                if end_step(step.id, final, reason).finished:
-                    break
+            # Somebody else may end it at the same time, or end the run: ZenML then refuses.
+            with contextlib.suppress(IllegalOperationError):
+                for final in dict.fromkeys((status, ExecutionStatus.STOPPED)):
+                    if end_step(step.id, final, reason).finished:
+                        break
             changed = True
         return _end_run(client, run_id, status, reason) or changed
 

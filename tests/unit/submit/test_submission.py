@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preflight import check
 from modalrun.submit.submission import Submission
+from modalrun.util import interrupts
 from tests.unit.fakes import (
     RUN_ID,
     Effects,
@@ -137,29 +140,51 @@ def test_a_failed_creation_ends_the_record(spec: RunSpec, error: Exception) -> N
 def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:
     bench = Bench(spec)
     bench.fail("create sandbox", UnknownOutcomeError("The answer was lost."))
-    assert bench.effects[-1] == "create sandbox"
+    # By the announcement, `status` looks for the sandbox.
+    assert bench.effects[-2:] == ["create sandbox", "publish metadata"]
+    assert bench.zenml.metadata["modalrun_withdrawn"] is False
     assert not bench.zenml.run.finished
 
 
-@pytest.mark.parametrize("signal", [KeyboardInterrupt(), Interrupted()])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), Interrupted()])
 def test_an_interrupt_before_the_answer_ends_the_sandbox_and_the_record(
-    spec: RunSpec, signal: BaseException
+    spec: RunSpec, interrupt: BaseException
 ) -> None:
     bench = Bench(spec)
-    bench.fail("create sandbox", signal)
+    bench.fail("create sandbox", interrupt)
     assert bench.submission.handle is None
-    assert bench.effects[-3:] == ["create sandbox", TERMINATE, "finalize run"]
-    assert bench.zenml.reasons == [
-        "The run sandbox was not created: the submission was interrupted"
-    ]
+    assert bench.effects[-4:] == ["create sandbox", TERMINATE, "finalize run", "publish metadata"]
+    assert bench.zenml.reasons == ["The submission was interrupted."]
+    assert bench.zenml.run.status == "stopped"
     assert bench.observer.lines[-1] == f"Cancelled the run {RUN_ID}; nothing of it is running."
 
 
-def test_an_interrupt_while_modal_is_away_still_ends_the_record(spec: RunSpec) -> None:
+def test_an_interrupt_while_modal_is_away_says_what_may_be_left(spec: RunSpec) -> None:
     bench = Bench(spec)
     bench.effects.errors[TERMINATE] = ConnectionLostError("Modal does not answer.")
     bench.fail("create sandbox", KeyboardInterrupt())
-    assert bench.zenml.run.status == "failed"
+    assert bench.zenml.run.status == "stopped"
+    assert bench.zenml.metadata["modalrun_withdrawn"] is False
+    assert "Modal does not answer." in bench.observer.lines[-1]
+    assert f"'modalrun stop --force {RUN_ID}'" in bench.observer.lines[-1]
+
+
+def test_a_signal_that_the_sdk_turned_into_an_error_is_still_one(spec: RunSpec) -> None:
+    bench = Bench(spec)
+
+    def lose_signal(_: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        # The second one does not interrupt what follows.
+        signal.raise_signal(signal.SIGTERM)
+
+    bench.modal.on_create = lose_signal
+    bench.effects.errors["create sandbox"] = ConnectionLostError("The call was cancelled.")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with interrupts.installed(), pytest.raises(KeyboardInterrupt):
+        bench.create()
+    interrupts.forget()
+    assert bench.zenml.run.status == "stopped"
 
 
 def test_an_interrupt_after_the_creation_leaves_the_run_alone(spec: RunSpec) -> None:
@@ -185,7 +210,7 @@ def test_a_run_that_is_stopped_while_modal_creates_its_sandbox(spec: RunSpec) ->
     bench.effects.errors["create sandbox"] = ConnectionLostError("The sandbox has ended.")
     with pytest.raises(RunStoppedError, match="stopped by somebody"):
         bench.create()
-    assert bench.effects[-3:] == [TERMINATE, "publish metadata", "finalize run"]
+    assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
     assert bench.zenml.metadata["modalrun_withdrawn"] is True
     assert bench.zenml.run.status == "stopped"
 
