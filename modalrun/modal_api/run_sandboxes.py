@@ -6,12 +6,9 @@ The functions raise the errors of `modalrun.modal_api.errors.translated`.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +32,7 @@ from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
+from modalrun.util.background import in_background
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
@@ -136,7 +134,7 @@ def terminate(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> None:
         with translated():
             _find_last(connection, plan, spec).terminate()
 
-    _in_time(act, TERMINATE_SECONDS)
+    in_background(act, TERMINATE_SECONDS)
 
 
 def sandbox_state(
@@ -286,7 +284,7 @@ def _look_up(
     waits = pauses()
     while True:
         try:
-            found = _in_time(look, max(1.0, until - time.monotonic()))
+            found = in_background(look, max(1.0, until - time.monotonic()))
             absent_until = absent_until or time.monotonic() + APPEAR_SECONDS
             if found is not None or time.monotonic() > absent_until:
                 return found
@@ -301,29 +299,8 @@ def _look_up(
                 ) from error
             with contextlib.suppress(ModalrunError):
                 # The local Modal server may have been started again, at another address.
-                _in_time(connection.reconnect, max(1.0, until - time.monotonic()))
+                in_background(connection.reconnect, max(1.0, until - time.monotonic()))
         time.sleep(next(waits))
-
-
-def _in_time(call: Callable[[], T], seconds: float) -> T:
-    """Return the result of a call to Modal, which may never be answered.
-
-    Raises:
-        ConnectionLostError: The time is up.
-    """
-    future: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="modal-call", daemon=True).start()
-    try:
-        return future.result(timeout=seconds)
-    except FutureTimeoutError:
-        raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.") from None
 
 
 def _find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> modal.Sandbox:

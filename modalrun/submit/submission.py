@@ -39,6 +39,7 @@ from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
 from modalrun.submit.staging import stage, write_manifest
 from modalrun.util import interrupts
+from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
 
@@ -165,8 +166,9 @@ class Submission:
                     self.zenml.publish_metadata(run.id, self._announcement())
                     return run
                 with cancelled_when_stopped(run.id, self._announcement(), self.zenml):
-                    images = job.modal.build_images(job.connection, plan, staged, registry)
-                    interrupts.check()
+                    images = in_background(
+                        lambda: job.modal.build_images(job.connection, plan, staged, registry)
+                    )
                     self._plan = plan.with_images(images)
                     self.handle = self._create_sandbox(run, source, staged)
             except BaseException as error:
@@ -202,15 +204,17 @@ class Submission:
             if plan.has_driver:
                 secrets = {**secrets, **job.connection.driver_environment()}
                 file = write_manifest(manifest, staged.parent)
-        sandbox = job.modal.create_run_sandbox(
-            job.connection,
-            plan,
-            plan.sandbox_of_run(run.id),
-            secrets,
-            staged,
-            manifest=file,
-            earlier=previous.sandbox_id if previous else None,
-            say=lambda text: self.observer.say(f"  {text}", "yellow"),
+        sandbox = in_background(
+            lambda: job.modal.create_run_sandbox(
+                job.connection,
+                plan,
+                plan.sandbox_of_run(run.id),
+                secrets,
+                staged,
+                manifest=file,
+                earlier=previous.sandbox_id if previous else None,
+                say=lambda text: self.observer.say(f"  {text}", "yellow"),
+            )
         )
         sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
         recording = record_sandbox(

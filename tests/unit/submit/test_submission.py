@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,21 +170,29 @@ def test_an_interrupt_while_modal_is_away_says_what_may_be_left(spec: RunSpec) -
     assert f"'modalrun stop --force {RUN_ID}'" in bench.observer.lines[-1]
 
 
-def test_a_signal_that_the_sdk_turned_into_an_error_is_still_one(spec: RunSpec) -> None:
+def test_a_second_signal_does_not_interrupt_what_the_first_one_has_started(
+    spec: RunSpec,
+) -> None:
     bench = Bench(spec)
+    main = threading.get_ident()
 
-    def lose_signal(_: object) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        # The second one does not interrupt what follows.
+    def signals(_: object) -> None:
+        # As Modal's SDK: nothing of it notices.
+        signal.pthread_kill(main, signal.SIGTERM)
+        threading.Event().wait(60)
+
+    bench.modal.on_create = signals
+    terminate = bench.modal.terminate
+
+    def terminate_slowly(*arguments: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
+        terminate(*arguments)
 
-    bench.modal.on_create = lose_signal
-    bench.effects.errors["create sandbox"] = ConnectionLostError("The call was cancelled.")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with interrupts.installed(), pytest.raises(KeyboardInterrupt):
+    bench.modal.terminate = terminate_slowly  # type: ignore[method-assign]
+    with interrupts.installed(), pytest.raises(Interrupted):
         bench.create()
     interrupts.forget()
+    assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
     assert bench.zenml.run.status == "stopped"
 
 
