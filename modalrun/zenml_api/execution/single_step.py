@@ -27,6 +27,7 @@ from zenml.orchestrators.step_runner import StepRunner
 from zenml.steps import StepHeartBeatTerminationException
 from zenml.steps.base_step import BaseStep
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
+from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
@@ -288,7 +289,14 @@ class _Launcher(StepLauncher):
     def _run_step_in_current_thread(self, *args: Any, **kwargs: Any) -> StepRunResponse:
         runner = _Runner(step=self._step, stack=self._stack)
         runner.guarded = self.guarded
-        return runner.run(*args, **kwargs)
+        try:
+            return runner.run(*args, **kwargs)
+        except BaseException as error:
+            if publish_utils.step_exception_info.get() is None:
+                # ZenML keeps only what the step's function raises, and not what its module does.
+                with contextlib.suppress(Exception):
+                    publish_utils.step_exception_info.set(collect_exception_information(error))
+            raise
 
 
 class _Runner(StepRunner):
