@@ -19,7 +19,8 @@ The tree has one branch per decision that a caller (a person or a CI job) makes:
     ├── KeyboardInterrupt      130  Ctrl-C (Python's own class)
     └── Interrupted            143  SIGTERM
 
-The codes are a contract with CI jobs: they never change.
+The codes are a contract with CI jobs: they never change. The errors of a run that has ended (1, 6
+and 7) are RuntimeErrors too, which ZenML's own orchestrators raise and scripts catch.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ModalrunError(Exception):
         return str(self)
 
 
-class RunFailedError(ModalrunError):
+class RunFailedError(ModalrunError, RuntimeError):
     """The run failed: a step raised, or the process that ran it died."""
 
     exit_code = 1
@@ -95,13 +96,13 @@ class CapacityError(ModalrunError):
         self.rate_limited = rate_limited
 
 
-class RunTimeoutError(ModalrunError):
+class RunTimeoutError(ModalrunError, RuntimeError):
     """The run took longer than its `timeout`."""
 
     exit_code = 6
 
 
-class RunStoppedError(ModalrunError):
+class RunStoppedError(ModalrunError, RuntimeError):
     """Somebody stopped the run or terminated its sandbox."""
 
     exit_code = 7

@@ -93,17 +93,18 @@ def logs(
     request = LogRequest(line_filter, follow=follow, tail=tail, times=needs_times)
     jsonl = output == "jsonl"
     with ExitStack() as zenml, Spinner("Looking for the run", quiet=jsonl) as spinner:
-        found = find(run, interactive=interactive(), zenml=zenml)
-        spinner.end()
-        from modalrun.output.log_text import printer
-
-        write = printer(jsonl=jsonl, timestamps=timestamps)
-        spinner.show("Waiting for lines" if follow else "Reading the lines")
 
         def say(text: str) -> None:
             spinner.end()
             sys.stdout.flush()
             typer.echo(harmless(text, colours=False), err=True)
+
+        found = find(run, interactive=interactive(), zenml=zenml, say=say)
+        spinner.end()
+        from modalrun.output.log_text import printer
+
+        write = printer(jsonl=jsonl, timestamps=timestamps)
+        spinner.show("Waiting for lines" if follow else "Reading the lines")
 
         try:
             for batch in read(found, request, say):

@@ -211,6 +211,6 @@ def moment_option(text: str | None, option: str) -> datetime | None:
 
 def exit_with(outcome: Outcome) -> None:
     """Print the run's id, if nobody waits for its end, and exit with the outcome's code."""
-    if outcome.accepted:
+    if outcome.asynchronous:
         typer.echo(outcome.run_id)
     raise typer.Exit(outcome.exit_code)

@@ -10,6 +10,7 @@ through it and leaves as valid UTF-8: one invalid byte would end Modal's own str
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import signal
 import subprocess
@@ -87,7 +88,7 @@ def main() -> int:
     except subprocess.TimeoutExpired:
         timed_out = True
         reason = f"The {_subject()} took longer than its timeout of {timeout:g} s."
-        Path(environment[contract.END_REASON_FILE]).write_text(reason, encoding="utf-8")
+        _write(environment[contract.END_REASON_FILE], reason)
         _log(reason)
         code = _end(children[-1], margin(timeout) / 2)
     _drain(pumps)
@@ -138,14 +139,17 @@ def _child_environment() -> dict[str, str]:
     They are beside the source tree: a step may empty the temporary folder or its home.
     """
     beside = Path.cwd().parent
-    own = Path(
-        tempfile.mkdtemp(prefix=".modalrun-", dir=beside if os.access(beside, os.W_OK) else None)
-    )
+    where = beside if os.access(beside, os.W_OK) else None
+    try:
+        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=where))
+        home, config = own / "home", own / "zenml"
+        home.mkdir()
+        config.mkdir()
+        (own / "exit-code").write_text("none", encoding="ascii")
+    except OSError as error:
+        _log(f"The {_subject()} can't start: {error}.")
+        raise SystemExit(contract.EXIT_UNRECORDED) from None
     binaries = str(Path(sys.executable).parent)
-    home, config = own / "home", own / "zenml"
-    home.mkdir()
-    config.mkdir()
-    (own / "exit-code").write_text("none", encoding="ascii")
     return {
         **os.environ,
         "HOME": str(home),
@@ -224,6 +228,12 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
         command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *sys.argv[2:]]
         subprocess.run(command, env=environment, check=False)
     return result
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file, unless the disk is full."""
+    with contextlib.suppress(OSError):
+        Path(path).write_text(text, encoding="utf-8")
 
 
 def _is_meant(code: int, environment: dict[str, str]) -> bool:

@@ -8,6 +8,7 @@ from zenml.orchestrators import SubmissionResult
 from zenml.stack import StackValidator
 
 from modalrun.flavor import runs
+from modalrun.settings import ModalOrchestratorSettings
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 
 if TYPE_CHECKING:
@@ -25,6 +26,30 @@ class RegisteredOrchestrator(ModalOrchestrator):
         if self.config.target != "modal":
             return None
         return StackValidator(custom_validation_function=runs.validate)
+
+    def run(
+        self,
+        snapshot: PipelineSnapshotResponse,
+        stack: Stack,
+        placeholder_run: PipelineRunResponse | None = None,
+    ) -> None:
+        """Run a pipeline; one that ZenML's cache completes gets no further than here.
+
+        Args:
+            snapshot: The deployment.
+            stack: Its stack.
+            placeholder_run: The run, if ZenML has created it.
+
+        Raises:
+            ModalrunError: As for `modalrun submit`.
+        """
+        if placeholder_run is not None:
+            # Compiled with the component's values. `get_settings` would add its target, which is no
+            # setting.
+            compiled = snapshot.pipeline_configuration.settings.get(f"orchestrator:{self.name}")
+            settings = ModalOrchestratorSettings.model_validate(dict(compiled or {}))
+            runs.announce(str(placeholder_run.id), self.config.target, snapshot, settings)
+        super().run(snapshot, stack, placeholder_run)
 
     def submit_pipeline(
         self,

@@ -27,10 +27,11 @@ from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
 from modalrun.output import reporter
 from modalrun.output.reporter import Reporter
+from modalrun.plan.planner import app_name
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest
-from modalrun.run.metadata import RunMetadata, from_metadata
+from modalrun.run.metadata import Announced, RunMetadata, from_metadata, to_metadata
 from modalrun.run.status import LOST
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.spec.yaml_source import YamlSource
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from zenml.enums import ExecutionStatus
     from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
     from zenml.stack import Stack
+
+    from modalrun.settings import ModalOrchestratorSettings
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,27 @@ def validate(stack: Stack) -> tuple[bool, str]:
         f"{error.message}\nUse remote components; or, for the local Modal server, an orchestrator"
         f" with that target: '{command}'."
     )
+
+
+def announce(
+    run_id: str,
+    target: Target,
+    snapshot: PipelineSnapshotResponse,
+    settings: ModalOrchestratorSettings,
+) -> None:
+    """Record that a run is modalrun's: ZenML's cache may complete it before it is submitted.
+
+    Raises:
+        ModalrunError: ZenML can't be asked.
+    """
+    metadata = Announced(
+        target,
+        settings.mode or "pipeline",
+        settings.app_name or app_name(snapshot.pipeline_configuration.name),
+        settings.modal_environment,
+    )
+    with _hint_in_message():
+        zenml_gateway().publish_metadata(run_id, to_metadata(metadata))
 
 
 def submit(

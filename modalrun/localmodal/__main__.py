@@ -61,6 +61,8 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # A full disk has no room for them either.
+    logging.raiseExceptions = False
     # grpclib reports every cancelled stream there.
     logging.getLogger("grpclib").setLevel(logging.ERROR)
 

@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from modalrun.errors import InternalError, ModalrunError, NotFoundError
+from modalrun.errors import InternalError, ModalrunError, NotFoundError, UsageError
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.server_info import (
     VARIABLES,
@@ -35,11 +35,13 @@ from modalrun.localmodal.server_info import (
     ask_parts,
     read_info,
 )
+from modalrun.localmodal.storage.disk import ADVICE, DISK_FULL, Disk
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import SandboxLog
 from modalrun.localmodal.storage.paths import STATE_VARIABLE, StateDir, default_state_dir
 
 __all__ = [
+    "DISK_FULL",
     "STATE_VARIABLE",
     "VARIABLES",
     "Preload",
@@ -207,29 +209,34 @@ def ensure_running(
             0 for never; None for $MODALRUN_LOCAL_IDLE_TIMEOUT or 900.
 
     Raises:
+        UsageError: The state folder cannot be used, or its disk is full.
         ModalrunError: The server could not be started; the message ends with its log's last lines.
     """
     state = _state(state_dir)
     try:
         state.create()
+        with _start_lock(state):
+            return _find_or_start(state, idle_timeout)
     except OSError as error:
-        raise ModalrunError(
+        raise UsageError(
             f"The state folder of the local Modal server cannot be used: {error}",
             hint="Set MODALRUN_LOCAL_STATE to a folder that you can write to.",
         ) from error
-    with _start_lock(state):
-        found = _query(state)
-        if found is not None:
-            info, answer = found
-            if answer["python"] == sys.prefix or answer["running"]:
-                return info
-            stop(state.root)
-        holder = _lock_holder(state)
-        if holder is not None:
-            _wait_for_end(state, holder)
-        if idle_timeout is None:
-            idle_timeout = _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
-        return _start(state, idle_timeout)
+
+
+def _find_or_start(state: StateDir, idle_timeout: float | None) -> ServerInfo:
+    found = _query(state)
+    if found is not None:
+        info, answer = found
+        if answer["python"] == sys.prefix or answer["running"]:
+            return info
+        stop(state.root)
+    holder = _lock_holder(state)
+    if holder is not None:
+        _wait_for_end(state, holder)
+    if idle_timeout is None:
+        idle_timeout = _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
+    return _start(state, idle_timeout)
 
 
 def preload(info: ServerInfo, request: Preload) -> None:
@@ -288,6 +295,12 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
                 os.close(descriptor)
     info = read_info(state) if is_ready else None
     if info is None:
+        try:
+            Disk(state.root).require()
+        except OSError:
+            raise UsageError(
+                f"{DISK_FULL} {state.root} is full, so the server did not start.", hint=ADVICE
+            ) from None
         with state.server_log.open("rb") as file:
             file.seek(max(before, state.server_log.stat().st_size - _LOG_TAIL))
             tail = file.read().decode("utf-8", "replace").strip()

@@ -35,6 +35,7 @@ from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
+from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir, write_private
@@ -77,20 +78,22 @@ class LocalServer:
         self._identity = Identity.load(state.identity_file)
         self._guard = Guard(self._identity)
         self._faults = Faults(state.faults_file)
-        clock = Clock()
         self._activity = Activity(
             idle_timeout,
             state.start_lock,
             is_busy=lambda: bool(self.sandboxes.running()),
             on_idle=self._end_of_idleness,
         )
-        self._store = Store(state.database)
-        self._logs = LogStore(state.root / "logs", clock)
+        self._disk = Disk(state.root, self._faults.disk_is_full)
+        self._store = Store(state.database, self._disk)
+        clock = Clock(self._store.latest(), self._faults.clock)
+        self._logs = LogStore(state.root / "logs", clock, self._disk)
         self.sandboxes = Sandboxes(
             state,
             self._store,
             self._logs,
             clock,
+            self._disk,
             boot_delay=lambda: self._faults.boot_delay,
             on_change=self._activity.note,
         )
@@ -113,7 +116,7 @@ class LocalServer:
     def _build(self, clock: Clock) -> None:
         store, guard, sandboxes = self._store, self._guard, self.sandboxes
         environments = Environments(store, clock)
-        self._mounts = Mounts(self._state, store, clock, guard)
+        self._mounts = Mounts(self._state, store, clock, guard, self._disk)
         apps = Apps(store, clock, sandboxes, self._logs.changed.fire)
         images = Images(store, clock, self._mounts, self._faults.failing_build)
         secrets = Secrets(store, clock)
@@ -130,7 +133,10 @@ class LocalServer:
             sandboxes=sandboxes,
         )
         dispatcher = Dispatcher(
-            authorise=self._authorise, before=self._faults.before, active=self._activity.count_call
+            authorise=self._authorise,
+            before=self._faults.before,
+            active=self._activity.count_call,
+            problem=self._disk.problem,
         )
         for subject in (
             environments,

@@ -15,7 +15,8 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
     errors            translated: the SDK's errors as modalrun's
     gateway           ModalGateway: what submit and control call, as one object for tests
 
-Internal: `sandbox_arguments`, `connection_pool` and `sdk_internals` (private parts of the SDK).
+Internal: `sandbox_arguments`, `sandbox_handles`, `connection_pool` and `sdk_internals` (private
+parts of the SDK).
 """
 
 from __future__ import annotations

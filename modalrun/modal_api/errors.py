@@ -16,6 +16,7 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
+from modalrun.localmodal.launcher import DISK_FULL
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def translated() -> Iterator[None]:
         NotFoundError: What was named does not exist.
         CapacityError: Modal has no capacity, or limits the rate.
         RunFailedError: An image can't be built.
-        UsageError: Modal refuses an argument.
+        UsageError: Modal refuses an argument, or the local Modal server's disk is full.
         ConnectionLostError: Modal can't be reached.
     """
     from grpclib.exceptions import ProtocolError, StreamTerminatedError
@@ -45,6 +46,9 @@ def translated() -> Iterator[None]:
     except modal_errors.NotFoundError as error:
         raise NotFoundError(f"Modal: {error}") from error
     except modal_errors.ResourceExhaustedError as error:
+        if DISK_FULL in str(error):
+            # Of the local Modal server. To wait for room, as for a GPU, would take for ever.
+            raise UsageError(str(error)) from error
         raise CapacityError(
             f"Modal has no room for this: {error}",
             hint="Try again later, another region or GPU type, or raise your Modal limits.",

@@ -13,18 +13,24 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.log_buffer import Buffer, OutputChunk
-from modalrun.modal_api.sdk_internals import inner, sandbox_from_id, sdk_loop
+from modalrun.modal_api.sandbox_handles import Patience, SandboxHandles
+from modalrun.modal_api.sdk_internals import sdk_loop
 
 if TYPE_CHECKING:
     from modal.types import LogEntry
 
 _LONGEST_LIFE = 24 * 3600.0 + 600
 """Seconds that a sandbox can last at most (Modal's limit), and a little more."""
+
+_CLOCK_ERROR = 26 * 3600.0
+"""Seconds by which the clocks of Modal, of ZenML and of this machine may differ: even the wrong
+time zone or day loses no lines."""
 
 _FIRST_PERIOD = 300.0
 _SHORTEST_PERIOD = 0.001
@@ -38,31 +44,43 @@ _BATCH = 500
 
 
 async def fetch_entries(
-    sandbox: Any, since: float | None, until: float | None = None, *, source: str | None = None
+    handles: SandboxHandles,
+    sandbox: str,
+    since: float | None,
+    until: float | None = None,
+    *,
+    source: str | None = None,
 ) -> AsyncGenerator[list[LogEntry], None]:
     """Yield the stored entries of a sandbox between two moments, oldest first, in batches.
 
+    A lost connection is renewed, and nothing is lost or comes twice. Call this in the SDK's event
+    loop.
+
     Args:
-        sandbox: The SDK's inner sandbox; call this in the SDK's event loop.
+        handles: The handles of sandboxes.
+        sandbox: Modal's id of the sandbox.
         since: Seconds since the epoch; None for the earliest start of a sandbox that still runs.
         until: Seconds since the epoch; None for now.
         source: "stdout", "stderr" or "system"; None for all.
 
     Raises:
-        ModalrunError: Modal can't be asked.
+        ModalrunError: Modal can't be asked, not even after a minute.
         modal.exception.LogsFetchError: One moment has more entries than Modal returns.
     """
     from modal.exception import LogsFetchError
 
-    end = time.time() + 1 if until is None else until
-    begin = time.time() - _LONGEST_LIFE if since is None else since
-    period = _FIRST_PERIOD if since is not None else end - begin
+    end = (time.time() if until is None else until) + _CLOCK_ERROR
+    begin = (time.time() - _LONGEST_LIFE if since is None else since) - _CLOCK_ERROR
+    period = _CLOCK_ERROR + _FIRST_PERIOD if since is not None else end - begin
+    patience = Patience()
     while begin < end:
         stop = min(end, begin + period)
         entries: list[LogEntry] = []
+        handle = None
         try:
+            handle = await handles.get(sandbox)
             with translated():
-                fetched = sandbox.logs.fetch(
+                fetched = handle.logs.fetch(
                     since=_moment(begin), until=_moment(stop), source=source
                 )
                 async with aclosing(fetched):
@@ -76,6 +94,12 @@ async def fetch_entries(
                 raise
             period /= 8
             continue
+        except ConnectionLostError as error:
+            patience.note_failure(error)
+            await patience.pause()
+            await handles.renew(sandbox, handle)
+            continue
+        patience.reset()
         begin = stop
         if len(entries) < _FEW:
             period = min(_LONGEST_PERIOD, period * 4)
@@ -135,7 +159,7 @@ class History:
         """
         self.errors: dict[str, Exception] = {}
         self.sizes: dict[str, dict[str, int]] = {}
-        self._connection = connection
+        self._handles = SandboxHandles(connection)
         self._discover = discover
         self._loop = sdk_loop()
         self._buffer: Buffer[list[OutputChunk] | None] = Buffer(self._loop)
@@ -213,9 +237,8 @@ class History:
         self, history: _SandboxHistory, since: float | None, until: float | None
     ) -> None:
         try:
-            with translated():
-                sandbox = await sandbox_from_id(history.sandbox, inner(self._connection.client))
-            async with aclosing(fetch_entries(sandbox, since, until)) as batches:
+            entries_of = fetch_entries(self._handles, history.sandbox, since, until)
+            async with aclosing(entries_of) as batches:
                 async for entries in batches:
                     for entry in entries:
                         for other, begin in self._discover(history.sandbox, entry.message):

@@ -9,33 +9,21 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from typing import Any
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import log_history
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.errors import translated
 from modalrun.modal_api.log_buffer import STREAMS, Buffer, OutputChunk, StreamEnd, StreamName
-from modalrun.modal_api.sdk_internals import (
-    MissingBytes,
-    StreamPosition,
-    inner,
-    read,
-    sandbox_from_id,
-    sdk_loop,
+from modalrun.modal_api.sandbox_handles import (
+    Patience,
+    SandboxHandles,
+    WorkerGoneError,
+    stream_errors,
 )
-from modalrun.util.backoff import pauses
-
-RECONNECT_SECONDS = 60.0
-"""How long a lost connection to a running sandbox is tried again before giving up."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
-
-SANDBOXES_PER_CLIENT = 40
-"""One connection carries about 100 streams (HTTP/2's usual limit), and a sandbox has two."""
+from modalrun.modal_api.sdk_internals import MissingBytes, StreamPosition, read, sdk_loop
 
 _RELEASED = StreamEnd("", "")
 """Stands for the end of a stream in the buffer when a hold is released."""
@@ -53,7 +41,7 @@ class OutputStreams:
         """Prepare for the sandboxes of a connection, which is renewed when it breaks."""
         self._loop = sdk_loop()
         self._buffer: OutputBuffer = Buffer(self._loop)
-        self._handles = _Handles(connection)
+        self._handles = SandboxHandles(connection)
         self._open = 0
         self._lock = threading.Lock()
         self._futures: set[concurrent.futures.Future[None]] = set()
@@ -111,7 +99,12 @@ class _StreamReader:
     """Reads one stream of a sandbox to its end; used in the SDK's event loop."""
 
     def __init__(
-        self, handles: _Handles, buffer: OutputBuffer, sandbox: str, stream: StreamName, skip: int
+        self,
+        handles: SandboxHandles,
+        buffer: OutputBuffer,
+        sandbox: str,
+        stream: StreamName,
+        skip: int,
     ) -> None:
         self._handles = handles
         self._buffer = buffer
@@ -139,50 +132,46 @@ class _StreamReader:
 
     async def _read_to_end(self) -> None:
         position = self._position
-        failing_since: float | None = None
-        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        patience = Patience()
         while not position.ended:
             before, handle = (position.offset, position.entry), None
             try:
                 handle = await self._handles.get(self._sandbox)
                 await self._read(handle)
-                failing_since = None
                 if position.ended or (position.offset, position.entry) != before:
                     # The SDK's stream on the V1 backend may end before the sandbox's does.
-                    waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+                    patience.reset()
                     continue
-            except ConnectionLostError:
-                now = time.monotonic()
-                if (position.offset, position.entry) != before or failing_since is None:
-                    failing_since, waits = now, pauses(FIRST_PAUSE, LONGEST_PAUSE)
-                elif now - failing_since > RECONNECT_SECONDS:
-                    raise
-            except (NotFoundError, UnicodeDecodeError, _WorkerGoneError):
+            except ConnectionLostError as error:
+                if (position.offset, position.entry) != before:
+                    patience.reset()
+                patience.note_failure(error)
+            except (NotFoundError, UnicodeDecodeError, WorkerGoneError):
                 # Modal has removed the data from its worker, or `sb.stdout` can't read on.
                 if handle is None:
                     raise
-                await self._read_history(handle, None)
+                await self._read_history(None)
                 position.ended = True
                 return
-            await asyncio.sleep(next(waits))
+            await patience.pause()
             await self._handles.renew(self._sandbox, handle)
 
     async def _read(self, handle: Any) -> None:
-        with _stream_errors():
+        with stream_errors():
             async with aclosing(read(handle, self._stream, self._position)) as chunks:
                 async for chunk in chunks:
                     if isinstance(chunk, MissingBytes):
-                        await self._read_history(handle, chunk.end)
+                        await self._read_history(chunk.end)
                     else:
                         await self._put(self._position.decoder.decode(chunk))
 
-    async def _read_history(self, handle: Any, end: int | None) -> None:
+    async def _read_history(self, end: int | None) -> None:
         """Read from the position up to a byte, or to the end, in the history instead."""
         start, decoder = self._position.offset, self._position.decoder
         await self._put(decoder.decode(b"", True), missing=0 if end is None else end - start)
         decoder.reset()
         offset = 0
-        batches = log_history.fetch_entries(handle, None, source=self._stream)
+        batches = log_history.fetch_entries(self._handles, self._sandbox, None, source=self._stream)
         async with aclosing(batches):
             async for batch in batches:
                 for entry in batch:
@@ -195,69 +184,3 @@ class _StreamReader:
                         return
         if end is not None:
             await self._put("", lost=end - max(start, offset))
-
-
-class _WorkerGoneError(Exception):
-    """The worker that held a stream is gone."""
-
-
-@contextmanager
-def _stream_errors() -> Iterator[None]:
-    """Translate the errors of calls beneath the SDK's public surface."""
-    from modal import exception as modal_errors
-
-    with translated():
-        try:
-            yield
-        except modal_errors.ConflictError as error:
-            # The answer about a worker that a finished sandbox has left.
-            raise _WorkerGoneError(str(error)) from error
-        except (modal_errors.TimeoutError, OSError) as error:
-            raise ConnectionResetError(str(error)) from error
-
-
-class _Handles:
-    """The SDK's inner sandboxes by id, each on one of several connections; used in its loop."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._clients: list[Any] = []
-        self._sandboxes: dict[str, Any] = {}
-        self._numbers: dict[str, int] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._renewing = asyncio.Lock()
-
-    async def get(self, sandbox_id: str) -> Any:
-        """Return the handle of a sandbox. Raises ModalrunError."""
-        number = self._numbers.setdefault(sandbox_id, len(self._numbers) // SANDBOXES_PER_CLIENT)
-        async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
-            if sandbox_id not in self._sandboxes:
-                client = await self._client(number)
-                with _stream_errors():
-                    self._sandboxes[sandbox_id] = await sandbox_from_id(sandbox_id, client)
-            return self._sandboxes[sandbox_id]
-
-    async def _client(self, number: int) -> Any:
-        async with self._renewing:
-            if not self._clients:
-                self._clients.append(inner(self._connection.client))
-            while len(self._clients) <= number:
-                self._clients.append(inner(await asyncio.to_thread(self._connection.new_client)))
-            return self._clients[number]
-
-    async def renew(self, sandbox_id: str, failed: Any) -> None:
-        """Forget a handle that failed; if there was none, connect again."""
-        if failed is not None:
-            if self._sandboxes.get(sandbox_id) is failed:
-                del self._sandboxes[sandbox_id]
-            return
-        stale = list(self._clients)
-        async with self._renewing:
-            # Many streams lose the connection at the same moment; one of them connects again.
-            if stale and self._clients == stale:
-                try:
-                    await asyncio.to_thread(self._connection.reconnect)
-                except ConnectionLostError:
-                    return
-                self._clients.clear()
-                self._sandboxes.clear()

@@ -13,7 +13,8 @@ from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.log_buffer import OutputChunk, StreamName
-from modalrun.modal_api.log_streams import RECONNECT_SECONDS, OutputStreams
+from modalrun.modal_api.log_streams import OutputStreams
+from modalrun.modal_api.sandbox_handles import RECONNECT_SECONDS
 from modalrun.run.contract import EXIT_TIMED_OUT
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.util.backoff import pauses

@@ -65,10 +65,13 @@ def estimate(
         attempts: All attempts of its steps, in `per_step` mode.
         now: The present, at which sandboxes without an end are counted.
     """
+    if run.place is not None and (
+        run.place.target == "local" or (run.metadata is None and run.finished)
+    ):
+        # A run that ended without a sandbox costs nothing.
+        return Decimal(0)
     if run.metadata is None:
         return None
-    if run.metadata.target == "local":
-        return Decimal(0)
     amounts = [_amount(run.metadata, run.start, run.end, now, table)]
     amounts += [_amount(a.metadata, a.start, a.end, now, table) for a in attempts if a.metadata]
     return _total(amounts)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -17,11 +16,9 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.status import connect, resolve
 from modalrun.run.records import RunRecord, run_argument
 from modalrun.run.run_plan import Target
+from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api import process
 from modalrun.zenml_api.gateway import zenml_gateway
-
-_LEEWAY = timedelta(seconds=120)
-"""Time before and after a run's own times in which its sandboxes may print."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,9 @@ class LogSource:
         return (*self.earlier, self.sandbox)
 
 
-def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> LogSource:
+def find(
+    text: str | None, *, interactive: bool, zenml: ExitStack, say: Callable[[str], None]
+) -> LogSource:
     """Find the lines of the run that RUN selects.
 
     A running run is found by its whole id through the tags of its sandbox, without ZenML, whose
@@ -65,6 +64,7 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> LogSource:
     Args:
         interactive: Whether a person sits at a terminal.
         zenml: Closes the session with ZenML, if one is opened.
+        say: Receives a sentence when a connection is lost; it is tried again for a minute.
 
     Raises:
         UsageError, NotFoundError: RUN is missing, or matches no run or several.
@@ -80,8 +80,12 @@ def find(text: str | None, *, interactive: bool, zenml: ExitStack) -> LogSource:
         found = _find_running(run_id)
         if found is not None:
             return replace(found, use_zenml=use_zenml)
-    use_zenml()
-    return _source_of(resolve(argument))
+
+    def resolved() -> RunRecord:
+        use_zenml()
+        return resolve(argument)
+
+    return _source_of(while_connection_lost(resolved, say), say)
 
 
 def _whole_id(text: str) -> str | None:
@@ -117,7 +121,7 @@ def _find_running(run_id: str) -> LogSource | None:
     return None
 
 
-def _source_of(run: RunRecord) -> LogSource:
+def _source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
     if run.metadata is None:
         if run.status == "completed":
             _, steps = zenml_gateway().read_run_and_steps(run.id)
@@ -130,9 +134,9 @@ def _source_of(run: RunRecord) -> LogSource:
             f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of.",
             hint="It was started by other means, or is only just being submitted.",
         )
-    connection, problem = None, None
+    connection, problem, metadata = None, None, run.metadata
     try:
-        connection = connect(run.id, run.metadata)
+        connection = while_connection_lost(lambda: connect(run.id, metadata), say)
     except ModalrunError as error:
         if not run.finished:
             raise
@@ -142,8 +146,8 @@ def _source_of(run: RunRecord) -> LogSource:
         run.metadata.sandbox_id,
         connection,
         running=not run.finished,
-        since=(run.created - _LEEWAY).timestamp(),
-        until=(run.end + _LEEWAY).timestamp() if run.end else None,
+        since=run.created.timestamp(),
+        until=run.end.timestamp() if run.end else None,
         problem=problem,
         earlier=run.metadata.earlier_sandboxes,
     )

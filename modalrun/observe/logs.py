@@ -16,6 +16,7 @@ from modalrun.observe.log_stream import LogStream
 from modalrun.observe.stored_logs import StoredLogs
 from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.log_lines import LineFilter, LineSelection, LogLine, RunLines
+from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api.gateway import zenml_gateway
 
 Say = Callable[[str], None]
@@ -56,7 +57,7 @@ def read(source: LogSource, request: LogRequest, say: Say) -> Iterator[list[LogL
     names = request.filter.steps
     live = request.follow and source.running and source.connection is not None
     if live and names:
-        _check_names(source, names)
+        while_connection_lost(lambda: _check_names(source, names), say)
     stored = StoredLogs(source, lines)
     if not live or request.times or request.tail is not None:
         newest: deque[LogLine] = deque(maxlen=request.tail)
@@ -72,7 +73,7 @@ def read(source: LogSource, request: LogRequest, say: Say) -> Iterator[list[LogL
         yield from _follow(stored, selection, say, times=request.times)
     yield selection.rest()
     if missing := [n for n in names if not log_filter.matches_any(n, selection.printed)]:
-        raise _no_lines(missing, source, selection)
+        raise while_connection_lost(lambda: _no_lines(missing, source, selection), say)
 
 
 def _check_names(source: LogSource, names: Sequence[str]) -> None:

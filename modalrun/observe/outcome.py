@@ -25,7 +25,7 @@ def accepted(run: RunHandle) -> Outcome:
         details=(*run.links, *run.commands),
         steps=(),
         run_id=run.run_id,
-        accepted=True,
+        asynchronous=True,
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
-from modalrun.errors import ModalrunError, NotFoundError
+from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.log_buffer import STREAMS, StreamName
 from modalrun.observe.log_source import LogSource
 from modalrun.run.events import MARK, StepEvent
-from modalrun.run.log_lines import Item, RunLines
+from modalrun.run.log_lines import Item, LogLine, RunLines
+from modalrun.util.retry import while_connection_lost
 
-_LEEWAY = 120.0
-"""Seconds before the event that names a step sandbox in which it may have printed."""
+_BATCH = 500
+"""Lines of ZenML's logs that are read at a time."""
 
 
 class StoredLogs:
@@ -39,8 +41,11 @@ class StoredLogs:
 
         Raises:
             NotFoundError: Neither Modal nor ZenML has lines of the run.
+            ConnectionLostError: Modal can't be reached, not even after a minute.
         """
         source = self.source
+        problem = source.problem or "Modal has nothing stored of it"
+        is_lost = False
         if source.connection is not None:
             history = ModalGateway().log_history(source.connection, self._named_sandboxes)
             for batch in history.read(source.run_sandboxes, source.since, source.until):
@@ -53,6 +58,11 @@ class StoredLogs:
                 self.sizes[sandbox] = {name: sizes.get(name, 0) for name in STREAMS}
             if not live:
                 yield self.lines.end_all()
+            lost = [e for e in history.errors.values() if isinstance(e, ConnectionLostError)]
+            if lost and (history.sizes or live):
+                raise self._incomplete(lost[0].message)
+            if lost:
+                problem, is_lost = lost[0].message, True
             if history.sizes:
                 # Where nothing at all can be read, ZenML's logs replace it.
                 for sandbox, error in history.errors.items():
@@ -60,7 +70,22 @@ class StoredLogs:
                     yield self.lines.note(sandbox, "stdout", text)
             if history.sizes or live or source.running:
                 return
-        yield from self._read_zenml(say)
+        say(f"{problem}; these are the step logs that ZenML has stored")
+        reader = _StoredLines(source.run_id)
+        while lines := while_connection_lost(reader.take, say):
+            yield lines
+        if not reader.taken:
+            if is_lost:
+                raise self._incomplete(problem)
+            raise NotFoundError(
+                f"There are no lines of the run {source.run_id}: {problem}, and ZenML stores none."
+            )
+
+    def _incomplete(self, problem: str) -> ConnectionLostError:
+        return ConnectionLostError(
+            f"Not all of the output can be read: {problem}",
+            hint=f"Try 'modalrun logs {self.source.run_id}' again.",
+        )
 
     def _named_sandboxes(self, sandbox: str, text: str) -> list[tuple[str, float]]:
         """Return the step sandboxes that a run sandbox's output names, with their first moment."""
@@ -71,27 +96,36 @@ class StoredLogs:
             if isinstance(item, StepEvent) and item.sandbox:
                 # In order of time, a step's first line may precede the event about its sandbox.
                 self.lines.assign(item.sandbox, item.step, item.attempt)
-                found.append((item.sandbox, (item.began or item.at) - _LEEWAY))
+                found.append((item.sandbox, item.began or item.at))
         return found
 
-    def _read_zenml(self, say: Callable[[str], None]) -> Iterator[list[Item]]:
+
+class _StoredLines:
+    """The lines that ZenML has stored of a run; after a failure it continues where it was.
+
+    Attributes:
+        taken: How many lines have been read.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.taken = 0
+        self._run_id = run_id
+        self._lines: Iterator[LogLine] | None = None
+
+    def take(self) -> list[Item]:
+        """Return the next lines; none at the end. Raises ModalrunError."""
         from modalrun.zenml_api.records.step_logs import stored_lines
 
-        run_id = self.source.run_id
-        problem = self.source.problem or "Modal has nothing stored of it"
-        say(f"{problem}; these are the step logs that ZenML has stored")
-        found = False
         try:
-            for line in stored_lines(run_id):
-                found = True
-                yield [line]
+            if self._lines is None:
+                self._lines = islice(stored_lines(self._run_id), self.taken, None)
+            batch = list(islice(self._lines, _BATCH))
         except ModalrunError:
+            self._lines = None
             raise
         except Exception as error:
             raise NotFoundError(
-                f"ZenML's stored logs of the run {run_id} can't be read: {error}"
+                f"ZenML's stored logs of the run {self._run_id} can't be read: {error}"
             ) from error
-        if not found:
-            raise NotFoundError(
-                f"There are no lines of the run {run_id}: {problem}, and ZenML has stored none."
-            )
+        self.taken += len(batch)
+        return list(batch)

@@ -48,15 +48,15 @@ def as_json(view: RunStatus) -> str:
 
 def run_fields(run: RunRecord) -> dict[str, Any]:
     """Return the fields of a run that 'status' and 'list' share."""
-    metadata = run.metadata
+    place = run.place
     return {
         "id": run.id,
         "name": run.name,
         "pipeline": run.pipeline,
-        "mode": metadata.mode if metadata else None,
-        "target": metadata.target if metadata else None,
+        "mode": place.mode if place else None,
+        "target": place.target if place else None,
         "stack": {"id": run.stack.id, "name": run.stack.name} if run.stack else None,
-        "environment": metadata.environment if metadata else None,
+        "environment": place.environment if place else None,
         "created": moment(run.created),
         "started": moment(run.start),
         "ended": moment(run.end),

@@ -164,7 +164,7 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
         "state": _described_state(view),
         "reason": run.reason if run.finished else None,
         "pipeline": run.pipeline,
-        "mode": metadata.mode if metadata else None,
+        "mode": run.place.mode if run.place else None,
         "target": _target(view),
         "stack": run.stack.name if run.stack else None,
         "started": f"{_local(started, now, whole=True)} ({_ago(started, now)})",
@@ -191,12 +191,10 @@ def _described_state(view: RunStatus) -> str:
 
 
 def _target(view: RunStatus) -> str | None:
-    metadata = view.run.metadata
-    if metadata is None:
+    place = view.run.place
+    if place is None:
         return None
-    return metadata.target + (
-        f", environment {metadata.environment}" if metadata.environment else ""
-    )
+    return place.target + (f", environment {place.environment}" if place.environment else "")
 
 
 def _sandbox(view: RunStatus) -> str | None:

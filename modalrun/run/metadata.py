@@ -60,16 +60,20 @@ class RunMetadata:
 
 @dataclass(frozen=True)
 class Announced:
-    """Metadata of a run whose run sandbox takes long to create, stored before `RunMetadata`.
+    """Metadata of a run that has no run sandbox: not yet, or since ZenML's cache has all its steps.
+
+    `RunMetadata` has the same fields and more.
 
     Attributes:
         target: "modal" or "local".
+        mode: "pipeline" or "per_step".
         app: The name of the Modal app.
         environment: The Modal environment; None for the default one.
         withdrawn: Whether the submitting process has cancelled the run and all it created.
     """
 
     target: Target
+    mode: str
     app: str
     environment: str | None = None
     withdrawn: bool = False

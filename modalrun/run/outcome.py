@@ -23,7 +23,7 @@ class Outcome:
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
         run_id: ZenML's run id.
-        accepted: Whether the run continues and the command does not wait for it.
+        asynchronous: Whether the command does not wait for the run's end, and prints its id.
     """
 
     exit_code: int
@@ -31,10 +31,12 @@ class Outcome:
     details: tuple[tuple[str, str], ...]
     steps: tuple[StepProgress, ...]
     run_id: str = ""
-    accepted: bool = False
+    asynchronous: bool = False
 
 
-def all_cached(run_id: str, url: str | None, steps: Sequence[str]) -> Outcome:
+def all_cached(
+    run_id: str, url: str | None, steps: Sequence[str], *, asynchronous: bool
+) -> Outcome:
     """Return the outcome of a run whose steps were all in ZenML's cache."""
     details = [("run", run_id), *([("zenml", url)] if url else [])]
     return Outcome(
@@ -42,6 +44,8 @@ def all_cached(run_id: str, url: str | None, steps: Sequence[str]) -> Outcome:
         "Run completed: all steps cached; no sandbox was needed.",
         tuple(details),
         tuple(StepProgress(name, "cached") for name in steps),
+        run_id=run_id,
+        asynchronous=asynchronous,
     )
 
 

@@ -50,7 +50,7 @@ class RunRecord:
         reason: ZenML's reason for the status.
         metadata: What modalrun stored with it; None for a run that modalrun did not start, or
             that has no sandbox yet.
-        announced: Where its sandbox will be, while that is being created.
+        announced: Where its sandbox is, will be or would have been.
         stack: Its stack; None where that was deleted.
         url: Its page on ZenML's dashboard, where there is one.
     """
@@ -72,6 +72,11 @@ class RunRecord:
     def finished(self) -> bool:
         """Whether the status is final."""
         return self.status in FINISHED
+
+    @property
+    def place(self) -> RunMetadata | Announced | None:
+        """Its target, mode and app; None for a run that modalrun did not start."""
+        return self.metadata or self.announced
 
 
 @dataclass(frozen=True)

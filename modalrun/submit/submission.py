@@ -89,7 +89,8 @@ def submit(
             interrupts.forget()
         handle = submission.handle
         if handle is None:
-            return all_cached(created.id, created.url, job.steps)
+            waits = job.plan.settings.synchronous
+            return all_cached(created.id, created.url, job.steps, asynchronous=not waits)
         if job.plan.settings.synchronous or signal_number is not None:
             return attach.follow(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
@@ -237,7 +238,13 @@ class Submission:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""
         settings = self._plan.settings
         return to_metadata(
-            Announced(self._plan.target, settings.app_name, settings.modal_environment, withdrawn)
+            Announced(
+                self._plan.target,
+                settings.mode,
+                settings.app_name,
+                settings.modal_environment,
+                withdrawn,
+            )
         )
 
 

@@ -6,6 +6,7 @@ Each function names the version that brought its newer form.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from zenml.orchestrators.step_run_utils import StepRunRequestFactory
 
 _ALL = 1_000_000
-"""More log entries than a log store gives in one answer."""
+"""More log entries than a log store gives in one answer, and more steps than a run has."""
 
 
 def execution_context(run: PipelineRunResponse | None) -> AbstractContextManager[Any]:
@@ -25,6 +26,8 @@ def execution_context(run: PipelineRunResponse | None) -> AbstractContextManager
     Args:
         run: The run, if it has begun: ZenML then needn't request it even once.
     """
+    # A step with more inputs than ZenML remembers steps (100) fails (`input_utils.py:75`, 0.98.0).
+    os.environ["ZENML_EXECUTION_CONTEXT_STEP_RUN_CACHE_SIZE"] = str(_ALL)
     try:
         from zenml.execution.context import setup_execution_context
     except ImportError:

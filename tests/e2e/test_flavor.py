@@ -96,16 +96,25 @@ def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     assert box.timeout_secs == 300
     assert "T4" in json.dumps(vars(box))
 
+    cached = script(world, "flavored.py", "per_step").finish()
+
+    assert cached.exit_code == 0, cached.stderr
+    assert len(world.sandboxes()) == 1
+    run = world.runs()[1]
+    assert run.statuses == {"load": "cached", "double": "cached"}
+    shown = world.start([sys.executable, "-m", "modalrun", "status", run.id]).finish()
+    assert re.search(r"^ *mode +per_step\n *target +local, environment dev$", shown.stdout, re.M)
+
     failed = script(world, "flavored.py", "per_step", "wrong").finish()
 
     assert failed.exit_code == 1
     # What ZenML's cache has is recorded before there is a sandbox.
-    assert world.runs()[1].statuses == {"load": "cached", "double": "failed"}
-    assert world.runs()[1].status == "failed"
+    assert world.runs()[2].statuses == {"load": "cached", "double": "failed"}
+    assert world.runs()[2].status == "failed"
     assert "double | doubling in double\n" in failed.stdout
     assert "double: ValueError: as asked" in failed.stderr
     told = " ".join((failed.stdout + failed.stderr).split())
-    assert f"RunFailedError: Run failed: double. See 'modalrun logs {world.runs()[1].id}'" in told
+    assert f"RunFailedError: Run failed: double. See 'modalrun logs {world.runs()[2].id}'" in told
 
     refused = world.zenml(f"import sys; sys.path.insert(0, {str(world.project)!r})\n{ON_MODAL}")
     assert "does not support scheduling" in refused["scheduled"]
@@ -113,7 +122,7 @@ def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     # All that is in the way, at once.
     assert "records are in a database on this machine" in refused["run"]
     assert "artifact store 'default' (local) keeps its files on this machine" in refused["run"]
-    assert len(world.runs()) == 2
+    assert len(world.runs()) == 3
     assert refused["metadata"]["modalrun_sandbox_id"] == box.id
     assert refused["metadata"]["modalrun_environment"] == "dev"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -105,19 +106,21 @@ def test_a_diamond_runs_and_a_second_submit_finds_its_results_cached(world: Worl
     assert [path.name for path in world.temporary.iterdir() if "modalrun" in path.name] == []
     assert_stored(world)
 
-    again = world.submit(DIAMOND)
+    again = world.submit(DIAMOND, "--async")
 
     assert again.exit_code == 0, again.stderr
     first, second = world.runs()
     assert second.id != first.id
     assert second.status == "completed"
     assert second.statuses == dict.fromkeys(["load", "left", "right", "join"], "cached")
-    assert "loaded 4 numbers" not in again.stdout
+    assert again.stdout == f"{second.id}\n"
     assert re.search(r"^load +cached", again.stderr, re.M)
     assert "Run completed: all steps cached; no sandbox was needed.\n" in again.stderr
     assert len(world.sandboxes()) == 1
-    listed = world.start([sys.executable, "-m", "modalrun", "list"]).finish()
-    assert second.id[:8] in listed.stdout, "it is modalrun's, though no sandbox was needed"
+    listed = world.start([sys.executable, "-m", "modalrun", "list", "--output", "json"]).finish()
+    found = {run["id"]: run for run in json.loads(listed.stdout)["runs"]}[second.id]
+    assert (found["mode"], found["target"]) == ("pipeline", "local")
+    assert found["cost_estimate"] == "0.000000"
 
     partly = world.submit(DIAMOND, "--set", "steps.right.enable_cache=false")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,18 @@ def test_the_clock_never_repeats() -> None:
     clock = Clock()
     seconds = [clock.now() for _ in range(1000)]
     assert seconds == sorted(set(seconds))
-    assert Clock(2**62).now_ns() == 2**62 + 1
+
+
+def test_the_clock_continues_when_the_machines_is_set_back() -> None:
+    ahead = 3600.0
+    clock = Clock(ahead=lambda: ahead)
+    first = clock.now()
+    ahead = 0.0
+    time.sleep(0.01)
+    second = clock.now()
+    assert first + 0.005 < second < first + 60, "at its pace, so that times tell lines apart"
+    # The next server does not begin before.
+    assert second < Clock(second).now() < second + 60
 
 
 def test_signed_tokens(tmp_path: Path) -> None:

@@ -117,7 +117,9 @@ def test_every_rpc_has_an_answer() -> None:
     from modalrun.localmodal.server.rpc import COMMAND_ROUTER, CONTROL_PLANE, Dispatcher
 
     nothing: Any = None
-    mapping = Dispatcher(authorise=nothing, before=nothing, active=nothing).__mapping__()
+    mapping = Dispatcher(
+        authorise=nothing, before=nothing, active=nothing, problem=nothing
+    ).__mapping__()
     services = [
         api_pb2.DESCRIPTOR.services_by_name["ModalClient"],
         task_command_router_pb2.DESCRIPTOR.services_by_name["TaskCommandRouter"],

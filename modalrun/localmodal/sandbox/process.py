@@ -22,6 +22,8 @@ ANSWER_LIMIT = 3.0
 
 _READ_SIZE = 64 * 1024
 _STDIN_LIMIT = 1024 * 1024
+_PAUSE = 0.2
+"""Seconds between two looks at whether output may be read."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,16 @@ class Nursery:
 class SandboxProcess:
     """A command with its keeper and pipes.
 
-    `on_output(descriptor, data)` receives the output in order of arrival; if it raises OSError (a
-    full disk), the command is killed and `error` is set.
+    `on_output(descriptor, data)` receives the output in order of arrival. While `must_wait()`, it
+    is left in the pipes.
     """
 
-    def __init__(self, on_output: Callable[[int, bytes], None]) -> None:
+    def __init__(
+        self, on_output: Callable[[int, bytes], None], must_wait: Callable[[], bool]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_output = on_output
+        self._must_wait = must_wait
         self._control: socket.socket | None = None
         self._pipes: dict[int, int] = {}
         self._stdin: int | None = None
@@ -128,7 +133,6 @@ class SandboxProcess:
         self._keeper: int | None = None
         self._answered: asyncio.Future[bool] = self._loop.create_future()
         self.pid: int | None = None
-        self.error: OSError | None = None
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
     async def start(self, nursery: Nursery, command: Command) -> bool:
@@ -162,7 +166,7 @@ class SandboxProcess:
         self._loop.add_reader(ours, self._receive)
         for number, reader in self._pipes.items():
             os.set_blocking(reader, False)
-            self._loop.add_reader(reader, self._read, number)
+            self._loop.add_reader(reader, self._on_readable, number)
         os.set_blocking(self._stdin, False)
         self._sending = self._loop.create_task(self._send(ours, packed))
         await asyncio.wait({self._answered}, timeout=ANSWER_LIMIT)
@@ -225,6 +229,17 @@ class SandboxProcess:
             os.close(stdin)
             self._stdin = None
 
+    def _on_readable(self, number: int) -> None:
+        if self._must_wait():
+            self._loop.remove_reader(self._pipes[number])
+            self._loop.call_later(_PAUSE, self._resume, number)
+        else:
+            self._read(number)
+
+    def _resume(self, number: int) -> None:
+        if number in self._pipes:
+            self._loop.add_reader(self._pipes[number], self._on_readable, number)
+
     def _read(self, number: int) -> bool:
         """Read once, so that sandboxes take turns; return whether there was data."""
         try:
@@ -236,13 +251,7 @@ class SandboxProcess:
         if not data:
             self._close_pipe(number)
             return False
-        try:
-            self._on_output(number, data)
-        except OSError as error:
-            self.error = error
-            self._close_pipe(number)
-            self.kill()
-            return False
+        self._on_output(number, data)
         return True
 
     def _close_pipe(self, number: int) -> None:

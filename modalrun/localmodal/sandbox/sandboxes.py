@@ -19,6 +19,7 @@ from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.process import Command, Exit, Nursery, SandboxProcess
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
 from modalrun.localmodal.server.rpc import not_found
+from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir
@@ -39,6 +40,9 @@ INTERNAL_FAILURE = _Result.GENERIC_STATUS_INTERNAL_FAILURE
 KILLED_WITH_SERVER = (
     "The local Modal server was killed while this sandbox ran; its processes were killed with it."
 )
+
+_SAVE_SECONDS = 1.0
+"""How often a record that the disk had no room for is written."""
 
 _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
 
@@ -78,6 +82,7 @@ class Sandboxes:
         store: Store,
         logs: LogStore,
         clock: Clock,
+        disk: Disk,
         *,
         boot_delay: Callable[[], float],
         on_change: Callable[[], None],
@@ -91,9 +96,11 @@ class Sandboxes:
         self._store = store
         self._logs = logs
         self._clock = clock
+        self._disk = disk
         self._boot_delay = boot_delay
         self._on_change = on_change
         self._live: dict[str, LiveSandbox] = {}
+        self._unsaved: dict[str, SandboxRecord] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._nursery = Nursery(state.root)
         self.warm = WarmNursery(state.root)
@@ -114,6 +121,7 @@ class Sandboxes:
                     f"A sandbox named '{record.name}' is running in app '{record.app_name}' "
                     f"({other.record.id})",
                 )
+        self._disk.require(sum(file.content.stat().st_size for file in launch.files))
         self._store.put_sandbox(record)
         self._logs.create(record.id)
         sandbox = self._live[record.id] = LiveSandbox(record)
@@ -138,7 +146,8 @@ class Sandboxes:
                 exit_ = await self._execute(sandbox, launch, folder / "root")
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", record.id, error)
-            sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {error}")
+            reason = self._disk.problem(error) or str(error)
+            sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {reason}")
         except Exception:
             log.exception("%s failed", record.id)
             sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
@@ -169,7 +178,7 @@ class Sandboxes:
             return Exit(code=None, killed=False)
         sandbox.started.set_result(process)
         record.started_at = self._clock.now()
-        self._store.put_sandbox(record)
+        self._save(record)
         timer = None
         if record.timeout_secs:
             timer = asyncio.get_running_loop().call_later(
@@ -184,12 +193,7 @@ class Sandboxes:
         finally:
             if timer is not None:
                 timer.cancel()
-        if process.error is not None:
-            sandbox.end = (
-                INTERNAL_FAILURE,
-                f"The sandbox's output could not be stored: {process.error}",
-            )
-        elif exit_.code is None and sandbox.end is None:
+        if exit_.code is None and sandbox.end is None:
             sandbox.end = (INTERNAL_FAILURE, "The keeper of this sandbox was killed.")
         elif exit_.code is not None and not exit_.killed:
             # It ended by itself just before the kill.
@@ -199,6 +203,7 @@ class Sandboxes:
     async def _start(self, sandbox: LiveSandbox, command: Command) -> SandboxProcess | None:
         """Start a command; return None if the sandbox must end before. Raises OSError."""
         warm = await self.warm.nursery_for(command, sandbox.must_end)
+        sandbox_id = sandbox.record.id
         # One that is stopped or hangs is replaced, so the second attempt has a new one.
         for nursery in (warm, self._nursery, self._nursery):
             if nursery is None:
@@ -206,12 +211,13 @@ class Sandboxes:
             if sandbox.must_end.is_set():
                 return None
             process = SandboxProcess(
-                lambda fd, data: self._logs.append(sandbox.record.id, fd, data)
+                lambda fd, data: self._logs.append(sandbox_id, fd, data),
+                must_wait=lambda: self._logs.is_full(sandbox_id),
             )
             sandbox.process = process
             if await process.start(nursery, command):
                 return process
-            log.warning("the nursery did not start %s", sandbox.record.id)
+            log.warning("the nursery did not start %s", sandbox_id)
         raise OSError("the process that starts sandboxes does not answer")
 
     def _end(self, sandbox: LiveSandbox, status: int, exception: str) -> None:
@@ -232,17 +238,24 @@ class Sandboxes:
             record.status = FAILURE
             record.exitcode = 1 if exit_.code is None else exit_.code
         record.finished_at = self._clock.now()
-        try:
-            self._logs.finish(record.id)
-            self._store.put_sandbox(record)
-        except (OSError, sqlite3.Error):
-            # Waiting callers must get the end even if the disk is full.
-            log.exception("the end of %s could not be recorded", record.id)
+        self._logs.finish(record.id)
+        self._save(record)
         del self._live[record.id]
         if not sandbox.started.done():
             sandbox.started.set_result(None)
         sandbox.finished.set_result(record)
         self._on_change()
+
+    def _save(self, record: SandboxRecord) -> None:
+        """Store a record; keep it in memory while the disk is full."""
+        try:
+            self._store.put_sandbox(record)
+            self._unsaved.pop(record.id, None)
+        except (OSError, sqlite3.OperationalError) as error:
+            if record.id not in self._unsaved:
+                log.error("%s is not recorded yet: %s", record.id, error)
+            self._unsaved[record.id] = record
+            asyncio.get_running_loop().call_later(_SAVE_SECONDS, self._save, record)
 
     def terminate(self, sandbox_id: str, exception: str = "The sandbox was terminated.") -> None:
         """Kill a sandbox unless it has finished; do not wait."""
@@ -253,7 +266,8 @@ class Sandboxes:
     def find(self, sandbox_id: str) -> SandboxRecord:
         """Return a sandbox by its id. Raises GRPCError (NOT_FOUND)."""
         live = self._live.get(sandbox_id)
-        record = live.record if live else self._store.sandbox(sandbox_id)
+        record = live.record if live else self._unsaved.get(sandbox_id)
+        record = record or self._store.sandbox(sandbox_id)
         if record is None:
             raise not_found("Sandbox", sandbox_id)
         return record

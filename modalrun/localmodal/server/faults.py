@@ -2,7 +2,7 @@
 
 `faults.json` in the state folder, or the variable MODALRUN_LOCAL_FAULTS when the server starts,
 holds a list of rules, or `{"rules": [...], "boot_delay": seconds, "builds": [...],
-"retained": bytes}`. The keys of a rule:
+"retained": bytes, "disk_full": true, "clock": seconds}`. The keys of a rule:
 
     rpc       pattern for the RPC's name, such as "Sandbox*"
     skip      number of matching calls that pass first (default 0)
@@ -18,7 +18,8 @@ commands contain the text fails with that log each time it is built.
 
 `retained` limits the old bytes of a V2 sandbox's stream that a new reader gets, as on Modal's
 cloud; the history keeps all. `boot_delay` is the time from the creation of a sandbox to the start
-of its process. A changed file is read again and resets the counters.
+of its process. With `disk_full`, the disk of the state folder takes nothing more. `clock` is added
+to the server's time. A changed file is read again and resets the counters.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Faults:
         self._loaded: tuple[int, int] | None = None
         self._rules: list[_Rule] = []
         self._boot_delay = 0.0
+        self._disk_full = False
+        self._clock = 0.0
         self._retained: int | None = None
         self._builds: list[tuple[str, list[str]]] = []
         if text := os.environ.get(FAULTS_VARIABLE):
@@ -92,6 +95,8 @@ class Faults:
                 script = {"rules": script}
             self._rules = [_Rule(**rule) for rule in script.get("rules", [])]
             self._boot_delay = float(script.get("boot_delay", 0.0))
+            self._disk_full = bool(script.get("disk_full"))
+            self._clock = float(script.get("clock", 0.0))
             retained = script.get("retained")
             self._retained = None if retained is None else int(retained)
             self._builds = [(build["contains"], build["log"]) for build in script.get("builds", [])]
@@ -112,6 +117,16 @@ class Faults:
         """Seconds between the creation of a sandbox and the start of its process."""
         self._refresh()
         return self._boot_delay
+
+    def disk_is_full(self) -> bool:
+        """Return whether the disk of the state folder takes nothing more."""
+        self._refresh()
+        return self._disk_full
+
+    def clock(self) -> float:
+        """Return the seconds by which the server's clock is ahead."""
+        self._refresh()
+        return self._clock
 
     @property
     def retained(self) -> int | None:

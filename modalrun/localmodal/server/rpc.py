@@ -95,6 +95,7 @@ class Dispatcher:
         authorise: Callable[[str, Mapping[str, Any], Any], None],
         before: Callable[[str], Awaitable[Fault | None]],
         active: Callable[[int], None],
+        problem: Callable[[Exception], str | None],
     ) -> None:
         """
         Args:
@@ -103,10 +104,12 @@ class Dispatcher:
             before: Called with the RPC's name before each handler; injects a fault, or returns a
                 fault that cuts the connection later.
             active: Called with +1 and -1 around each call.
+            problem: Returns what to answer to an error that lies in this machine, a full disk.
         """
         self._authorise = authorise
         self._before = before
         self._active = active
+        self._problem = problem
         self._answers = _Answers()
         self._handlers: dict[str, tuple[Any, bool]] = {}
 
@@ -153,6 +156,8 @@ class Dispatcher:
             except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
                 raise
             except Exception as error:
+                if problem := self._problem(error):
+                    raise GRPCError(Status.RESOURCE_EXHAUSTED, problem) from None
                 log.exception("%s failed", name)
                 raise GRPCError(
                     Status.INTERNAL,

@@ -16,6 +16,7 @@ from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.http import Request, Response
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
 from modalrun.localmodal.services.service import Service
+from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock, new_id
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store, Stored
@@ -29,8 +30,11 @@ class Mounts(Service):
     kind = "mount"
     prefix = "mo"
 
-    def __init__(self, state: StateDir, store: Store, clock: Clock, guard: Guard) -> None:
+    def __init__(
+        self, state: StateDir, store: Store, clock: Clock, guard: Guard, disk: Disk
+    ) -> None:
         super().__init__(store, clock)
+        self._disk = disk
         self._state = state
         self._guard = guard
         self.base_url = ""
@@ -83,6 +87,7 @@ class Mounts(Service):
     @rpc("MountPutFile")
     async def put_file(self, request: api.MountPutFileRequest) -> api.MountPutFileResponse:
         target = self._content(request.sha256_hex)
+        self._disk.require(len(request.data))
         kind = request.WhichOneof("data_oneof")
         if kind == "data_blob_id":
             upload = self._upload(request.data_blob_id)
@@ -129,6 +134,7 @@ class Mounts(Service):
 
     @rpc("BlobCreate", create=True)
     async def create_blob(self, request: api.BlobCreateRequest) -> api.BlobCreateResponse:
+        self._disk.require(request.content_length)
         blob_id = new_id("bl")
         url = f"{self.base_url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
         return api.BlobCreateResponse(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -30,16 +31,33 @@ def new_sandbox_ids(version: int) -> tuple[str, str]:
 
 
 class Clock:
-    """A strictly increasing wall clock, because entries and sandboxes are paged by time alone."""
+    """A strictly increasing wall clock, because entries and sandboxes are paged by time alone.
 
-    def __init__(self, last: int = 0) -> None:
-        self._last = last
+    When the machine's clock is set back, this one continues from where it was: lines that got the
+    same time could not be fetched by it.
+    """
+
+    def __init__(self, last: float = 0.0, ahead: Callable[[], float] = lambda: 0.0) -> None:
+        """
+        Args:
+            last: The last time that was given before, in seconds since 1970.
+            ahead: Returns the seconds by which a fault script sets the clock ahead.
+        """
+        self._last = int(last * 1e9)
+        self._ahead = ahead
+        # The wall clock less the monotonic one, at its highest.
+        self._offset = self._last - time.monotonic_ns()
 
     def now_ns(self) -> int:
-        self._last = max(time.time_ns(), self._last + 1)
-        return self._last
+        return self._next(1)
 
     def now(self) -> float:
         """Return seconds that grow by at least a microsecond, the precision of a double."""
-        self._last = max(time.time_ns(), self._last + 1000)
-        return self._last / 1e9
+        return self._next(1000) / 1e9
+
+    def _next(self, step: int) -> int:
+        elapsed = time.monotonic_ns()
+        wall = time.time_ns() + int(self._ahead() * 1e9)
+        self._offset = max(self._offset, wall - elapsed)
+        self._last = max(elapsed + self._offset, self._last + step)
+        return self._last

@@ -8,7 +8,7 @@ beyond 256 KiB becomes several.
 
 from __future__ import annotations
 
-import os
+import asyncio
 import re
 import shutil
 import struct
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modalrun.localmodal.signals import Signal
+from modalrun.localmodal.storage.disk import AppendedFile, Disk
 from modalrun.localmodal.storage.ids import Clock
 
 _RECORD = struct.Struct("<QQQIB3x")
@@ -25,6 +26,11 @@ STDERR = 2
 _FILES = {STDOUT: "stdout", STDERR: "stderr"}
 _LONGEST_LINE = 256 * 1024
 _BLOCK = 512
+_HELD_LIMIT = 16 * 1024 * 1024
+"""Bytes of a sandbox's output that wait in memory for room on the disk."""
+
+_RETRY_SECONDS = 1.0
+"""How often output that waits for room is written."""
 
 
 @dataclass(frozen=True)
@@ -52,27 +58,39 @@ def whole_characters(data: bytes) -> int:
 class SandboxLog:
     """The stored output of one sandbox. Only the server's one thread uses it."""
 
-    def __init__(self, folder: Path, clock: Clock, *, writable: bool) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock, disk: Disk | None = None, *, writable: bool
+    ) -> None:
         """Open the log. Raises FileNotFoundError if it is missing and not `writable`."""
         if writable:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if writable else os.O_RDONLY
+        disk = disk or Disk(folder)
         self._clock = clock
-        self._files = {fd: os.open(folder / name, flags, 0o600) for fd, name in _FILES.items()}
-        self._index = os.open(folder / "index", flags, 0o600)
-        self._sizes = {fd: os.fstat(file).st_size for fd, file in self._files.items()}
+        self._files = {
+            fd: AppendedFile(folder / name, disk, writable=writable) for fd, name in _FILES.items()
+        }
+        self._index = AppendedFile(folder / "index", disk, writable=writable)
         self._indexed = dict.fromkeys(_FILES, 0)
-        self.count = os.fstat(self._index).st_size // _RECORD.size
+        self.count = self._index.size // _RECORD.size
         self.complete = not writable
         self.changed = Signal()
 
+    @property
+    def held(self) -> int:
+        """The bytes that wait in memory for room on the disk."""
+        return self._index.held + sum(file.held for file in self._files.values())
+
+    def flush(self) -> None:
+        """Write what waits in memory as far as there is room."""
+        for file in (*self._files.values(), self._index):
+            file.flush()
+
     def append(self, descriptor: int, data: bytes) -> None:
-        """Store output. Raises OSError, for example when the disk is full."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._files[descriptor], view) :]
-        before = self._sizes[descriptor]
-        size = self._sizes[descriptor] = before + len(data)
+        """Store output; keep it in memory while the disk is full."""
+        file = self._files[descriptor]
+        before = file.size
+        file.append(data)
+        size = file.size
         newline = data.rfind(b"\n")
         if newline >= 0:
             self._add(descriptor, before + newline + 1, data.count(b"\n"))
@@ -82,20 +100,19 @@ class SandboxLog:
 
     def finish(self) -> None:
         """Complete the log; a last line without newline becomes an entry."""
-        for descriptor, size in self._sizes.items():
-            if size > self._indexed[descriptor]:
-                self._add(descriptor, size, 1)
+        for descriptor, file in self._files.items():
+            if file.size > self._indexed[descriptor]:
+                self._add(descriptor, file.size, 1)
         self.complete = True
         self.changed.fire()
 
     def recover(self) -> None:
         """Index the output that a killed server had not indexed, and complete the log."""
-        self.count = os.fstat(self._index).st_size // _RECORD.size
-        os.truncate(self._index, self.count * _RECORD.size)
+        self._index.truncate(self.count * _RECORD.size)
         for span in self.spans():
             self._indexed[span.descriptor] = span.end
-        for descriptor, size in self._sizes.items():
-            while (start := self._indexed[descriptor]) < size:
+        for descriptor, file in self._files.items():
+            while (start := self._indexed[descriptor]) < file.size:
                 data = self.read(descriptor, start, _LONGEST_LINE)
                 newline = data.rfind(b"\n") + 1
                 self._add(descriptor, start + (newline or len(data)), data.count(b"\n") or 1)
@@ -104,12 +121,12 @@ class SandboxLog:
     def _add(self, descriptor: int, end: int, entries: int) -> None:
         start, self._indexed[descriptor] = self._indexed[descriptor], end
         record = _RECORD.pack(self._clock.now_ns(), start, end, entries, descriptor)
-        os.write(self._index, record)
+        self._index.append(record)
         self.count += 1
 
     def read(self, descriptor: int, offset: int, limit: int) -> bytes:
         """Read up to `limit` bytes of a stream from an offset; empty at the end."""
-        return os.pread(self._files[descriptor], limit, offset)
+        return self._files[descriptor].read(offset, limit)
 
     def read_span(self, span: Span) -> bytes:
         """Read the bytes of a span."""
@@ -117,14 +134,14 @@ class SandboxLog:
 
     def size(self, descriptor: int) -> int:
         """Return the stored bytes of a stream."""
-        return self._sizes[descriptor]
+        return self._files[descriptor].size
 
     def spans(self, first: int = 0, last: int | None = None) -> Iterator[Span]:
         """Yield the spans numbered `first` to `last` (exclusive), oldest first."""
         stop = self.count if last is None else min(last, self.count)
         while first < stop:
             size = min(_BLOCK, stop - first) * _RECORD.size
-            block = os.pread(self._index, size, first * _RECORD.size)
+            block = self._index.read(first * _RECORD.size, size)
             for fields in _RECORD.iter_unpack(block[: len(block) // _RECORD.size * _RECORD.size]):
                 yield Span(*fields)
             first += _BLOCK
@@ -134,7 +151,7 @@ class SandboxLog:
         low, high = 0, self.count
         while low < high:
             middle = (low + high) // 2
-            stamp = os.pread(self._index, 8, middle * _RECORD.size)
+            stamp = self._index.read(middle * _RECORD.size, 8)
             if int.from_bytes(stamp, "little") > time_ns:
                 high = middle
             else:
@@ -148,38 +165,61 @@ class SandboxLog:
 
     def close(self) -> None:
         for file in (*self._files.values(), self._index):
-            os.close(file)
+            file.close()
         self._files.clear()
 
 
 class LogStore:
     """The logs of a state folder, of running and finished sandboxes."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, disk: Disk) -> None:
         self._folder = folder
         self._clock = clock
+        self._disk = disk
+        self._flushing: asyncio.TimerHandle | None = None
         self._open: dict[str, SandboxLog] = {}
         self._readers: dict[str, tuple[int, SandboxLog]] = {}
         self.changed = Signal()
 
     def create(self, sandbox_id: str) -> SandboxLog:
         """Create the log of a new sandbox."""
-        log = SandboxLog(self._folder / sandbox_id, self._clock, writable=True)
+        log = SandboxLog(self._folder / sandbox_id, self._clock, self._disk, writable=True)
         self._open[sandbox_id] = log
         return log
 
     def append(self, sandbox_id: str, descriptor: int, data: bytes) -> None:
-        self._open[sandbox_id].append(descriptor, data)
+        log = self._open[sandbox_id]
+        log.append(descriptor, data)
+        if log.held:
+            self._flush_later()
         self.changed.fire()
+
+    def is_full(self, sandbox_id: str) -> bool:
+        """Return whether a sandbox must wait before it prints more."""
+        return self._open[sandbox_id].held > _HELD_LIMIT
 
     def finish(self, sandbox_id: str) -> None:
         """Complete a log. Its last reader closes it."""
-        log = self._open.pop(sandbox_id)
-        log.finish()
+        self._open[sandbox_id].finish()
         self.changed.fire()
-        users, _ = self._readers.get(sandbox_id, (0, log))
-        if not users:
-            log.close()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits for room on the disk, and close what is complete."""
+        self._flushing = None
+        for sandbox_id, log in list(self._open.items()):
+            log.flush()
+            if log.held:
+                self._flush_later()
+            elif log.complete:
+                del self._open[sandbox_id]
+                if sandbox_id not in self._readers:
+                    log.close()
+
+    def _flush_later(self) -> None:
+        if self._flushing is None:
+            loop = asyncio.get_running_loop()
+            self._flushing = loop.call_later(_RETRY_SECONDS, self.flush)
 
     def recover(self, sandbox_id: str) -> None:
         """Complete the log of a sandbox whose server was killed."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modalrun.localmodal.storage.disk import Disk
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     kind TEXT NOT NULL, id TEXT NOT NULL, environment TEXT NOT NULL, name TEXT NOT NULL,
@@ -107,7 +109,8 @@ class SandboxRecord:
 class Store:
     """All records of a state folder. Every write is on disk when the method returns."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+        self._disk = disk or Disk(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -121,6 +124,7 @@ class Store:
 
     def put(self, item: Stored) -> None:
         """Add or replace an object."""
+        self._disk.check()
         self._db.execute(
             "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -169,6 +173,7 @@ class Store:
 
     def put_sandbox(self, record: SandboxRecord) -> None:
         """Add or replace a sandbox."""
+        self._disk.check()
         self._db.execute(
             "INSERT OR REPLACE INTO sandboxes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -231,6 +236,14 @@ class Store:
             until,
             since,
         )
+
+    def latest(self) -> float:
+        """Return the last time that is recorded; 0.0 if there is none."""
+        row = self._db.execute(
+            "SELECT max(coalesce((SELECT max(created_at) FROM objects), 0),"
+            " coalesce((SELECT max(max(created_at, finished_at)) FROM sandboxes), 0))"
+        ).fetchone()
+        return float(row[0])
 
     def unfinished(self) -> list[SandboxRecord]:
         """Return the sandboxes that are recorded as running."""

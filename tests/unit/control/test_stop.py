@@ -39,7 +39,7 @@ class Bench:
         )
 
     def announce(self, *, withdrawn: bool = False) -> None:
-        announced = Announced("modal", "an-app", None, withdrawn)
+        announced = Announced("modal", "pipeline", "an-app", None, withdrawn)
         self.zenml.run = replace(self.zenml.run, announced=announced)
 
 

@@ -15,6 +15,7 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
+from modalrun.localmodal.launcher import DISK_FULL
 from modalrun.modal_api import client, translated
 
 
@@ -25,6 +26,8 @@ from modalrun.modal_api import client, translated
         (modal_errors.PermissionDeniedError("not yours"), AuthenticationError),
         (modal_errors.NotFoundError("no such environment"), NotFoundError),
         (modal_errors.ResourceExhaustedError("too many"), CapacityError),
+        # The local server's disk: waiting for capacity would take for ever.
+        (modal_errors.ResourceExhaustedError(f"{DISK_FULL} /x is full."), UsageError),
         (modal_errors.RemoteError("pip failed"), RunFailedError),
         (modal_errors.InvalidError("bad gpu"), UsageError),
         (modal_errors.VersionError("too old"), UsageError),

@@ -317,5 +317,5 @@ def test_zenml_refuses_the_credentials_at_the_end() -> None:
 def test_an_accepted_run_can_be_found() -> None:
     bench = Bench()
     outcome = accepted(bench.handle)
-    assert (outcome.accepted, outcome.exit_code, bench.effects) == (True, 0, ["recorded"])
+    assert (outcome.asynchronous, outcome.exit_code, bench.effects) == (True, 0, ["recorded"])
     assert dict(outcome.details)["stop"] == f"modalrun stop {RUN_ID}"

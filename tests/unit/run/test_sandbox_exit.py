@@ -77,3 +77,4 @@ def test_a_run_sandbox_implies_the_exit_code_of_the_cli(code: int, cli_exit_code
     assert (error.exit_code if error else 0) == cli_exit_code
     if error:
         assert error_class(cli_exit_code) is error
+        assert issubclass(error, RuntimeError), "scripts catch it, as of ZenML's orchestrators"

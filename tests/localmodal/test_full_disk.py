@@ -1,0 +1,84 @@
+"""The disk of the state folder is full: sandboxes go on, nothing is lost, errors name the disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import modal
+import pytest
+from modal.exception import ResourceExhaustedError
+from modal_proto.api_pb2 import GenericResult
+
+from modalrun.localmodal.launcher import StateDir
+
+from .support import PATIENCE, Sdk
+
+
+def script(sdk: Sdk, **faults: Any) -> None:
+    path = StateDir(sdk.info.state_dir).faults_file
+    new = path.with_name("new-faults")
+    new.write_text(json.dumps(faults))
+    new.replace(path)
+
+
+def test_a_sandbox_runs_on_and_its_lines_are_stored_later(
+    sdk: Sdk, backend: dict[str, Any]
+) -> None:
+    code = "read x; for n in $(seq 1000); do echo line $n; done; read x; printf end; exit 3"
+    sandbox = sdk.create("sh", "-c", f"echo ready; {code}", **backend)
+    lines = iter(sandbox.stdout)
+    assert next(lines) == "ready\n"
+    script(sdk, disk_full=True)
+
+    # Nothing new begins, with an error that names the disk and what to do.
+    wanted = f"{sdk.info.state_dir} is full. Free some space there"
+    with pytest.raises(ResourceExhaustedError, match=wanted):
+        sdk.create("true", **backend)
+    with pytest.raises(ResourceExhaustedError, match=wanted):
+        modal.Secret.objects.create("name", {"KEY": "value"}, client=sdk.client)
+
+    sandbox.stdin.write("\n")
+    sandbox.stdin.drain()
+    assert [next(lines) for _ in range(1000)] == [f"line {n + 1}\n" for n in range(1000)]
+    sandbox.stdin.write("\n")
+    sandbox.stdin.drain()
+    assert list(lines) == ["end"]
+    sandbox.wait()
+    assert sandbox.returncode == 3
+    # Another client gets the end and the lines, although they are in memory only.
+    assert sdk.sandbox(sandbox.object_id).poll() == 3
+    assert len(list(sdk.sandbox(sandbox.object_id).logs.tail(2000))) == 1002
+    assert sdk.record(sandbox).status == 0
+
+    script(sdk)
+    assert sdk.create("echo", "again", **backend).stdout.read() == "again\n"
+    deadline = time.monotonic() + PATIENCE
+    while sdk.record(sandbox).status == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    record = sdk.record(sandbox)
+    assert (record.status, record.exitcode) == (GenericResult.GENERIC_STATUS_FAILURE, 3)
+    stored = StateDir(sdk.info.state_dir).logs(sandbox.object_id) / "stdout"
+    assert stored.read_text().endswith("line 1000\nend")
+
+
+def test_much_output_waits_for_room(sdk: Sdk) -> None:
+    """A sandbox that prints without end does not fill the memory of the server."""
+    code = "echo ready; read x; yes $(printf %08191d 0) | head -c 40960000; echo done >&2"
+    sandbox = sdk.create("sh", "-c", code)
+    lines = iter(sandbox.stdout)
+    assert next(lines) == "ready\n"
+    script(sdk, disk_full=True)
+    sandbox.stdin.write("\n")
+    sandbox.stdin.drain()
+    # 16 MB are held in memory.
+    for _ in range(2_000):
+        next(lines)
+    assert sandbox.poll() is None
+    script(sdk)
+    sandbox.wait()
+    assert sandbox.stderr.read() == "done\n"
+    stored = StateDir(sdk.info.state_dir).logs(sandbox.object_id) / "stdout"
+    assert stored.stat().st_size == 40_960_006
