@@ -32,7 +32,7 @@ def resume(
     ] = True,
     interrupt: Interrupt = None,
 ) -> None:
-    """Resume a 'per_step' run whose driver is gone.
+    """Resume a 'per_step' run whose driver is gone, or a paused run that was answered.
 
     Finished steps are not run again, running steps are followed, and the rest is run. A run that
     has ended, or whose driver runs, is left as it is (exit code 0).

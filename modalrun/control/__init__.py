@@ -1,6 +1,6 @@
 """Steer runs that exist.
 
 stop       end a run, gracefully or by force, also while it is being submitted
-resume     start another driver for a `per_step` run whose driver has ended
+resume     continue a `per_step` run whose driver has ended, or a paused run
 reconcile  record the end of a run whose sandbox has ended without recording it
 """

@@ -74,7 +74,7 @@ def derive_outcome(
     if end.kind is ExitKind.TIMED_OUT:
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
     if record.status == PAUSED:
-        commands = answer_commands(run.run_id, run.plan.settings.mode)
+        commands = answer_commands(run.run_id)
         details += zip(("answer", "resume"), commands, strict=True)
     shown = _steps(run.steps, steps, progress)
     return Outcome(code, headline, tuple(details), shown, run_id=run.run_id)

@@ -2,7 +2,8 @@
 
 It is written when the run is submitted and travels with the run sandbox as a file, so that the
 driver can start the first steps before it has imported ZenML; and it is stored with the run in
-ZenML, so that `modalrun resume` can start another driver. It holds no secret.
+ZenML, so that `modalrun resume` can start another driver, or continue a dynamic pipeline's run that
+was paused. It holds no secret.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Source:
 
 @dataclass(frozen=True)
 class RunManifest:
-    """Hold a whole `per_step` run.
+    """Hold a whole run, of `per_step` mode or of a dynamic pipeline.
 
     Attributes:
         run_id: ZenML's run id.

@@ -49,16 +49,15 @@ def all_cached(
     )
 
 
-def answer_commands(run_id: str, mode: str) -> tuple[str, str]:
+def answer_commands(run_id: str) -> tuple[str, str]:
     """Return the commands that answer a paused run and resume it.
 
-    Only in `per_step` mode does modalrun keep what it needs to resume a run; ZenML resumes any
-    run with its stack's orchestrator.
+    ZenML's own `resume` would use the orchestrator of the stack, which may run steps on this
+    machine.
     """
-    resume = "modalrun" if mode == "per_step" else "zenml pipeline runs"
     return (
         f"zenml pipeline runs wait-conditions resolve --interactive --run {run_id}",
-        f"{resume} resume {run_id}",
+        f"modalrun resume {run_id}",
     )
 
 

@@ -91,6 +91,11 @@ class RunPlan:
         """Every sandbox of the run: the run sandbox first, then the steps'."""
         return (self.run_sandbox, *(s.sandbox for s in self.steps if s.sandbox is not None))
 
+    @property
+    def has_driver(self) -> bool:
+        """Whether the run sandbox creates other sandboxes: in `per_step` mode."""
+        return self.settings.mode == "per_step"
+
     def sandbox_of_run(self, run_id: str) -> SandboxSpec:
         """Return the run sandbox of one run: its name and tags follow from the run id."""
         return replace(

@@ -136,7 +136,7 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
         )
         return run.status, False, (Note(text),)
     if run.status == PAUSED and modal.sandbox != "running":
-        return run.status, True, (Note(WAITS, answer_commands(run.id, run.metadata.mode)),)
+        return run.status, True, (Note(WAITS, answer_commands(run.id)),)
     if modal.sandbox == "unknown":
         text = f"Whether the run sandbox still runs could not be checked: {modal.problem}"
         return run.status, False, (Note(text),)

@@ -166,7 +166,7 @@ class Submission:
     def _create_sandbox(self, run: CreatedRun, source: Source, staged: Path) -> RunHandle:
         job, plan, previous = self.job, self._plan, self.previous
         secrets, metadata, file = run.environment, {}, None
-        if plan.settings.mode == "per_step":
+        if plan.has_driver or plan.dynamic:
             compiled = job.compiled
             manifest = RunManifest(
                 run_id=run.id,
@@ -178,8 +178,10 @@ class Submission:
                 docker=compiled.pipeline_docker if plan.dynamic else {},
                 layers=layers_as_json(compiled.deployment.layers) if plan.dynamic else {},
             )
-            secrets = {**secrets, **job.connection.driver_environment()}
-            metadata, file = manifest.to_metadata(), write_manifest(manifest, staged.parent)
+            metadata = manifest.to_metadata()
+            if plan.has_driver:
+                secrets = {**secrets, **job.connection.driver_environment()}
+                file = write_manifest(manifest, staged.parent)
         sandbox = job.modal.create_run_sandbox(
             job.connection,
             plan,

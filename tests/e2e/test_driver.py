@@ -54,7 +54,7 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     run_id = world.only_run().id
     running = resume(world, run_id)
     assert running.exit_code == 0, running.stderr
-    assert "driver is running" in running.stderr
+    assert "is running. There is nothing to resume." in running.stderr
 
     (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
     killed = world.modalrun("local", "kill", driver.id).finish()

@@ -107,6 +107,39 @@ def test_a_lost_step_sandbox_and_a_lost_driver(world: World) -> None:
     assert logs.stdout.index("counting in") < logs.stdout.index("total 1 in")
 
 
+ANSWER = """
+from uuid import UUID
+from zenml.client import Client
+from zenml.enums import RunWaitConditionResolution
+client = Client()
+(condition,) = client.list_run_wait_conditions().items
+client.resolve_run_wait_condition(condition.id, RunWaitConditionResolution.CONTINUE, result=5)
+result = None
+"""
+
+
+def test_a_paused_run_without_a_driver_is_resumed_where_it_ran(world: World) -> None:
+    # The stack's own orchestrator is ZenML's local one.
+    asked = world.submit(SPEC, "--param", "ask=true")
+
+    assert asked.exit_code == 0, asked.stderr
+    run = world.only_run()
+    assert (run.status, run.statuses.get("total")) == ("paused", None)
+    assert f"modalrun resume {run.id}\n" in asked.stderr
+    assert "pipeline runs resume" not in asked.stderr
+    world.zenml(ANSWER)
+
+    resumed = world.modalrun("resume", run.id, HOME=str(world.home)).finish(LONG)
+
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "total | total 6 in the run sandbox\n" in resumed.stdout
+    assert "counting" not in resumed.stdout
+    run = world.only_run()
+    assert (run.status, run.statuses["total"]) == ("completed", "completed")
+    first, second = boxes(world)
+    assert first.name == second.name
+
+
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> None:
@@ -117,7 +150,7 @@ def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> Non
     assert asked.exit_code == 0, asked.stderr
     run = world.only_run()
     assert "Run paused: it waits for somebody's answer.\n" in asked.stderr
-    assert f"zenml pipeline runs resume {run.id}" in asked.stderr
+    assert f"modalrun resume {run.id}" in asked.stderr
     assert (run.status, run.statuses.get("total")) == ("paused", None)
     status, reconciled = commands(
         world, f"modalrun status {run.id} --exit-status", f"modalrun reconcile {run.id}"

@@ -247,6 +247,14 @@ class FakeModal(ModalGateway):
         self.effects.add("create sandbox")
         return self.sandbox
 
+    def run_sandbox(self, connection: Connection, metadata: Any) -> RunningSandbox:
+        """Return the run sandbox that is about to end."""
+        self.effects.add(f"wait {metadata.sandbox_id}")
+        self.existing = None
+        ended = FakeSandbox(metadata.sandbox_id)
+        ended.finish(0)
+        return ended
+
     def find_running(self, connection: Connection, plan: Any, spec: Any) -> str | None:
         return self.existing
 

@@ -41,6 +41,13 @@ class Bench:
         self.zenml.manifest = RunManifest(RUN_ID, plan, "fail_fast", source)
         self.zenml.run = replace(self.zenml.run, metadata=METADATA)
 
+    def in_pipeline_mode(self) -> None:
+        """Let it have no driver."""
+        assert self.zenml.manifest is not None
+        plan = self.zenml.manifest.plan
+        plan = replace(plan, settings=replace(plan.settings, mode="pipeline"))
+        self.zenml.manifest = replace(self.zenml.manifest, plan=plan)
+
     def resume(self, source_root: Path | None = None) -> RunHandle | str:
         return resume(
             RUN_ID, self.observer, source_root=source_root, zenml=self.zenml, modal=self.modal
@@ -107,17 +114,30 @@ def test_a_run_whose_driver_runs_is_left_as_it_is(bench: Bench) -> None:
     assert bench.effects == ["connect local"]
 
 
-@pytest.mark.parametrize(
-    ("status", "text", "hint"),
-    [("running", "no driver", "mode: per_step"), ("paused", "somebody's answer", "resume")],
-)
-def test_a_run_without_a_driver_is_refused(bench: Bench, status: str, text: str, hint: str) -> None:
-    bench.zenml.manifest = None
-    bench.zenml.run = replace(bench.zenml.run, status=status)
-    with pytest.raises(UsageError, match=text) as caught:
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_run_without_a_driver_is_refused(bench: Bench, stored: bool) -> None:
+    bench.in_pipeline_mode()
+    if not stored:
+        bench.zenml.manifest = None
+    with pytest.raises(UsageError, match="no driver") as caught:
         bench.resume()
-    assert hint in str(caught.value.hint)
+    assert "mode: per_step" in str(caught.value.hint)
     assert not bench.effects
+
+
+def test_a_paused_run_continues_without_a_driver(bench: Bench) -> None:
+    bench.in_pipeline_mode()
+    bench.zenml.run = replace(bench.zenml.run, status="paused")
+    # The one that is about to end.
+    bench.modal.existing = "sb-2"
+
+    handle = bench.resumed()
+
+    assert bench.effects == ["connect local", "wait sb-2", "create sandbox", "record sandbox"]
+    assert (handle.sandbox.id, bench.modal.request["earlier"]) == ("sb-new", "sb-2")
+    assert bench.modal.request["manifest"] is None
+    assert bench.modal.request["files"] == ["data.py", "training.py"]
+    assert "MODAL_TOKEN_SECRET" not in bench.modal.request["secrets"]
 
 
 def test_a_changed_source_tree_is_refused(bench: Bench) -> None:

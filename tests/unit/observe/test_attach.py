@@ -146,7 +146,7 @@ def test_a_paused_run_shows_how_to_answer() -> None:
     bench = Bench()
     bench.ends(0, "paused")
     details = dict(bench.follow().details)
-    assert details["resume"] == f"zenml pipeline runs resume {RUN_ID}"
+    assert details["resume"] == f"modalrun resume {RUN_ID}"
 
 
 def test_a_timeout_says_from_where_it_counts() -> None:

@@ -99,10 +99,7 @@ def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: SandboxState) -> 
     view = derive_status(replace(RUN, status="paused"), [], modal)
     assert (view.state, view.over, view.exit_code) == ("paused", True, 0)
     assert view.headline == "Run paused: it waits for somebody's answer."
-    assert view.notes[0].commands[1] == "zenml pipeline runs resume id"
-    # Of a driver's run is kept how to go on with it.
-    per_step = replace(RUN, status="paused", metadata=replace(FACTS, mode="per_step"))
-    assert derive_status(per_step, [], modal).notes[0].commands[1] == "modalrun resume id"
+    assert view.notes[0].commands[1] == "modalrun resume id"
 
     # It is about to end.
     assert not derive_status(replace(RUN, status="paused"), [], RUNNING).over
