@@ -103,8 +103,11 @@ def test_retries_and_hooks(world: World) -> None:
     assert re.search(r"^bad +failed", done.stderr, re.M)
 
 
-def test_a_module_that_fails_in_the_sandbox_is_told_with_its_line(world: World) -> None:
-    done = world.submit("pipeline: late.late\ntarget: local\n", "--mode", "per_step")
+@pytest.mark.parametrize(
+    "mode", ["per_step", pytest.param("pipeline", marks=pytest.mark.exhaustive)]
+)
+def test_a_module_that_fails_in_the_sandbox_is_told_with_its_line(world: World, mode: str) -> None:
+    done = world.submit("pipeline: late.late\ntarget: local\n", "--mode", mode)
 
     assert done.exit_code == 1, done.stderr
     reason = "work: ModuleNotFoundError: No module named 'no_such_package' (late.py:8)\n"
