@@ -30,11 +30,9 @@ from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.reporting import log_line
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, record_metadata
-from modalrun.zenml_api.retry import wait_for_server
 
 FinalStatus = Literal["completed", "failed", "stopped", "running"]
 """ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
@@ -88,7 +86,6 @@ class SingleStep:
             metadata: Describes this sandbox; stored with the record as soon as there is one.
         """
         self._loaded = LoadedRun(run_id, only=[name])
-        wait_for_server(log_line)
         self._again = UUID(step_run) if step_run else None
         self._step = self._configuration(name)
         self._launcher = _Launcher(

@@ -15,11 +15,10 @@ from zenml.steps import StepHeartBeatTerminationException
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
 from modalrun.errors import RunStopped
-from modalrun.run.reporting import log_line
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.records.queries import STOPPED
-from modalrun.zenml_api.retry import wait_for_server
+from modalrun.zenml_api.retry import open_store
 from modalrun.zenml_api.stacks import load_stack
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
@@ -41,6 +40,7 @@ class LoadedRun:
         Args:
             only: Load the configuration of these steps only; a large pipeline's is long.
         """
+        open_store(in_sandbox=True)
         client = Client()
         self.run = client.zen_store.get_run(UUID(run_id))
         if self.run.snapshot is None or self.run.snapshot.stack is None:
@@ -80,7 +80,6 @@ class StepRunner:
             RunStopped: The run was stopped already.
         """
         self._loaded = LoadedRun(run_id)
-        wait_for_server(log_line)
         if self._loaded.run.status in STOPPED:
             # It was stopped before this sandbox existed.
             raise RunStopped
