@@ -6,6 +6,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -72,16 +73,16 @@ class _Handler(BaseHTTPRequestHandler):
             trouble = self.server.trouble
             fails = trouble is not None and trouble.hits(f"{self.command} {self.path}")
         if trouble is not None and fails and not trouble.handled:
-            self._answer(trouble.status, _ERROR, "application/json")
+            self._answer(trouble.status, _ERROR, {})
             return
-        status, answer, kind = self._ask(body)
+        status, answer, headers = self._ask(body)
         if trouble is not None and fails:
-            status, answer, kind = trouble.status, _ERROR, "application/json"
-        self._answer(status, answer, kind)
+            status, answer, headers = trouble.status, _ERROR, {}
+        self._answer(status, answer, headers)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _pass_on  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _pass_on
 
-    def _ask(self, body: bytes | None) -> tuple[int, bytes, str]:
+    def _ask(self, body: bytes | None) -> tuple[int, bytes, Mapping[str, str]]:
         kept = {k: v for k, v in self.headers.items() if k.lower() not in {"host", "connection"}}
         kept["Accept-Encoding"] = "identity"
         request = urllib.request.Request(
@@ -89,13 +90,16 @@ class _Handler(BaseHTTPRequestHandler):
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, answer.read(), answer.headers.get("Content-Type", "")
+                return answer.status, answer.read(), answer.headers
         except urllib.error.HTTPError as error:
-            return error.code, error.read(), error.headers.get("Content-Type", "")
+            return error.code, error.read(), error.headers
 
-    def _answer(self, status: int, body: bytes, kind: str) -> None:
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind or "application/json")
+        for name in ("WWW-Authenticate", "Retry-After"):
+            if name in headers:
+                self.send_header(name, headers[name])
+        self.send_header("Content-Type", headers.get("Content-Type", "application/json"))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
