@@ -116,7 +116,7 @@ class ConnectionLostError(ModalrunError):
 
 
 class ServerError(ConnectionLostError):
-    """The ZenML server has answered with errors of its own for minutes; don't ask it again."""
+    """The ZenML server has answered with errors of its own for minutes."""
 
 
 class UnknownOutcomeError(ModalrunError):
