@@ -31,11 +31,9 @@ from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.reporting import log_line
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, record_metadata
-from modalrun.zenml_api.retry import wait_for_server
 
 FinalStatus = Literal["completed", "failed", "stopped", "running"]
 """ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
@@ -107,7 +105,6 @@ class SingleStep:
     ) -> SingleStep:
         """Load the run, and the part of its deployment that belongs to this step."""
         loaded = LoadedRun(run_id, only=[name])
-        wait_for_server(log_line)
         return cls(loaded, name, step_run=step_run, metadata=metadata)
 
     def prepare(self) -> None:
