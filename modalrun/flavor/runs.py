@@ -40,6 +40,7 @@ from modalrun.submit.preflight import Job
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
 from modalrun.zenml_api.gateway import zenml_gateway
+from modalrun.zenml_api.retry import open_store
 
 if TYPE_CHECKING:
     from zenml.enums import ExecutionStatus
@@ -85,6 +86,7 @@ def announce(
         settings.modal_environment,
     )
     with _hint_in_message():
+        open_store()
         zenml_gateway().publish_metadata(run_id, to_metadata(metadata))
 
 
