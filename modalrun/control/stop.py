@@ -188,7 +188,8 @@ class _Stop:
         connection = self._connect(run, run.announced.target)
         app_id = self.modal.app_id(connection, run.announced.app, run.announced.environment)
         if app_id is not None:
-            self.modal.sandboxes_of(connection, run.id, app_id, "").terminate()
+            sandboxes = self.modal.sandboxes_of(connection, run.id, app_id, "")
+            return by_force(run.id, sandboxes, zenml=self.zenml)
         self.zenml.finalize_run(run.id, ASKED, stopped=True)
         return _result(self.zenml.read_run(run.id))
 

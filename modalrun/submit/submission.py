@@ -142,10 +142,6 @@ class Submission:
                 perhaps its sandbox exist.
             KeyboardInterrupt, Interrupted: A signal came.
         """
-        with interrupts.first_only():
-            return self._create(create_run)
-
-    def _create(self, create_run: Callable[[], CreatedRun]) -> CreatedRun:
         job, observer = self.job, self.observer
         plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
         self._plan = plan
@@ -175,7 +171,10 @@ class Submission:
                 # The SDK may have turned a signal into an error of its own.
                 cause = interrupts.pending() or error
                 if run is not None:
-                    self._abandon(run.id, cause)
+                    # More signals must not interrupt this.
+                    with interrupts.deferred():
+                        interrupts.forget()
+                        self._abandon(run.id, cause)
                 elif not isinstance(cause, ModalrunError):
                     self._say_at_last(NOTHING_SUBMITTED)
                 if cause is error:

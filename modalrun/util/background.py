@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from modalrun.errors import ConnectionLostError
+from modalrun.util import interrupts
 
 T = TypeVar("T")
+
+_CHECK_SECONDS = 0.5
 
 
 def in_background(call: Callable[[], T], seconds: float | None = None) -> T:
@@ -35,9 +38,10 @@ def in_background(call: Callable[[], T], seconds: float | None = None) -> T:
             future.set_exception(error)
 
     threading.Thread(target=work, name="call", daemon=True).start()
-    try:
-        return future.result(timeout=seconds)
-    except FutureTimeoutError:
-        if future.done():
-            raise
-        raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.") from None
+    until = None if seconds is None else time.monotonic() + seconds
+    while not wait([future], timeout=_CHECK_SECONDS).done:
+        # The exception of a signal is lost where Python can raise none, as in a destructor.
+        interrupts.check()
+        if until is not None and time.monotonic() > until:
+            raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.")
+    return future.result()

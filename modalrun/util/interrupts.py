@@ -18,7 +18,6 @@ from modalrun.errors import Interrupted
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _arrived: list[int] = []
 _listeners: list[Callable[[int], None]] = []
-_first_only = False
 
 
 def install() -> None:
@@ -105,20 +104,6 @@ def deferred() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def first_only() -> Iterator[None]:
-    """Raise for the first signal until the block has ended; only record those that follow it.
-
-    So a second signal does not interrupt what the first one has started.
-    """
-    global _first_only  # noqa: PLW0603 (signal handlers belong to the process)
-    before, _first_only = _first_only, True
-    try:
-        yield
-    finally:
-        _first_only = before
-
-
-@contextlib.contextmanager
 def listening(listener: Callable[[int], None]) -> Iterator[None]:
     """Pass the numbers of signals to `listener` instead of raising, recorded ones too.
 
@@ -174,8 +159,7 @@ def _arrive(number: int, _frame: FrameType | None) -> None:
         _listeners[-1](number)
         return
     _arrived.append(number)
-    if len(_arrived) == 1 or not _first_only:
-        raise exception(number)
+    raise exception(number)
 
 
 def _restore(handlers: Mapping[Any, Any]) -> None:

@@ -33,7 +33,7 @@ from zenml.utils.logging_utils import LoggingContext
 from modalrun.run.metadata import StepMetadata
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
-from modalrun.zenml_api.records.step_records import end_step, record_metadata
+from modalrun.zenml_api.records.step_records import end_step, honour_stop_request, record_metadata
 
 FinalStatus = Literal["completed", "failed", "stopped", "running"]
 """ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
@@ -163,6 +163,7 @@ class SingleStep:
         except BaseException as error:
             if not signals.came:
                 _require_text(error)
+                honour_stop_request(str(self._loaded.run.id))
                 raise
             reason = signals.reason()
             if reason is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -199,7 +199,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
             # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
             # No retry follows here, and only STOPPED is final then.
             # Somebody else may end it at the same time, or end the run: ZenML then refuses.
-            with contextlib.suppress(IllegalOperationError):
+            with _recorded(run):
                 for final in dict.fromkeys((status, ExecutionStatus.STOPPED)):
                     if end_step(step.id, final, reason).finished:
                         break
@@ -217,7 +217,7 @@ def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) 
         # to STOPPED (`pipeline_run_schemas.py:1310`, 0.98.0).
         status = ExecutionStatus.STOPPING
     # The end of the last step may have ended the run meanwhile.
-    with contextlib.suppress(IllegalOperationError):
+    with _recorded(run):
         updated = client.zen_store.update_run(
             run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
         )
@@ -229,12 +229,27 @@ def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) 
     return True
 
 
+@contextlib.contextmanager
+def _recorded(run: PipelineRunResponse) -> Iterator[None]:
+    """Ignore that a run or a step has ended meanwhile.
+
+    Once ZenML has stored the end of a run whose stack was deleted, it fails at an assertion about
+    the stack (`sql_zen_store.py:13539`, 0.98.0).
+    """
+    try:
+        yield
+    except IllegalOperationError:
+        pass
+    except Exception:
+        if run.snapshot is None or run.snapshot.stack is not None:
+            raise
+
+
 def _require_deployment(run: PipelineRunResponse) -> None:
     """Refuse a run that ZenML can't update (`pipeline_run_schemas.py:978`, an assertion)."""
     if run.snapshot is None and not run.status.is_finished:
         raise NotFoundError(
-            f"ZenML can't record the end of the run {run.id}: its deployment was deleted, as"
-            " happens with the deletion of its stack.",
+            f"ZenML can't record the end of the run {run.id}: its deployment was deleted.",
             hint=f"'zenml pipeline runs delete {run.id}' removes its record.",
         )
 
@@ -253,14 +268,14 @@ def mark_stopping(run_id: str, reason: str) -> bool:
         if run.status.is_finished:
             return False
         _require_deployment(run)
-        try:
+        recorded = False
+        with _recorded(run):
             client.zen_store.update_run(
-                UUID(run_id),
+                run.id,
                 PipelineRunUpdate(status=ExecutionStatus.STOPPING, status_reason=reason[:250]),
             )
-        except IllegalOperationError:
-            return False
-        return True
+            recorded = True
+        return recorded  # noqa: RET504 (the block may end early)
 
 
 def _register_pipeline(client: Client, name: str) -> PipelineResponse:

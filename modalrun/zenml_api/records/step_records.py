@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 from uuid import UUID
@@ -9,14 +10,14 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.exceptions import EntityExistsError, IllegalOperationError
-from zenml.models import ExceptionInfo, StepRunRequest, StepRunUpdate
+from zenml.models import ExceptionInfo, PipelineRunUpdate, StepRunRequest, StepRunUpdate
 from zenml.orchestrators.publish_utils import publish_step_run_metadata
 from zenml.utils.time_utils import utc_now
 
-from modalrun.run.metadata import StepMetadata, to_metadata
+from modalrun.run.metadata import RunMetadata, StepMetadata, from_metadata, to_metadata
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.records.queries import step_record, step_runs
+from modalrun.zenml_api.records.queries import get_run, step_record, step_runs
 
 
 def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]:
@@ -54,6 +55,7 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
     """
     with translated():
         state = step_state(run_id, step)
+        honour_stop_request(run_id)
         try:
             if state is None:
                 state = _create_failed(run_id, step, reason)
@@ -65,6 +67,20 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
             # The step was recorded meanwhile, or the run is over.
             return step_state(run_id, step)
         return state
+
+
+def honour_stop_request(run_id: str) -> None:
+    """Let a run that was asked to stop end as stopped although a step is about to fail.
+
+    ZenML sets a run to failed with its first failed step, for good, unless it is stopping before.
+    """
+    with contextlib.suppress(IllegalOperationError):
+        run = get_run(run_id)
+        metadata = from_metadata(RunMetadata, run.run_metadata)
+        if metadata is not None and metadata.stop_requested and not run.status.is_finished:
+            Client().zen_store.update_run(
+                run.id, PipelineRunUpdate(status=ExecutionStatus.STOPPING)
+            )
 
 
 def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:

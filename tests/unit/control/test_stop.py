@@ -172,7 +172,14 @@ def test_a_submission_is_cancelled_by_its_own_process() -> None:
 
     bench.zenml.on_read = withdraw
     assert bench.stop().status == "stopped"
-    assert bench.effects == ["mark stopping", "connect modal", "end sandboxes", "finalize run"]
+    assert bench.effects == [
+        "mark stopping",
+        "connect modal",
+        "mark stopping",
+        "end sandboxes",
+        "finalize run",
+        "end sandboxes",
+    ]
     assert bench.clock.now < stopping.CANCEL_SECONDS
     assert bench.messages == ["The run is still being submitted; waiting until that is cancelled."]
 
@@ -182,7 +189,8 @@ def test_a_submission_whose_process_is_gone_is_ended_here() -> None:
     bench.announce()
     assert bench.stop().status == "stopped"
     assert bench.clock.now >= stopping.CANCEL_SECONDS
-    assert bench.effects[-2:] == ["end sandboxes", "finalize run"]
+    # A second time for what the driver was creating.
+    assert bench.effects[-3:] == ["end sandboxes", "finalize run", "end sandboxes"]
 
 
 def test_a_submission_whose_app_was_not_created_yet() -> None:
