@@ -1,4 +1,4 @@
-"""A signal is answered although nobody reads the output, which a step prints without end."""
+"""A signal is answered although nobody reads the output, which a step floods."""
 
 from __future__ import annotations
 

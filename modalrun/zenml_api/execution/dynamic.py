@@ -28,7 +28,6 @@ from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import runs, step_records
 from modalrun.zenml_api.records.queries import STOPPED
-from modalrun.zenml_api.retry import wait_for_server
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
@@ -78,7 +77,6 @@ class DynamicRun:
             isolated: Runs isolated steps; None to run every step in this process.
         """
         self._loaded = LoadedRun(run_id)
-        wait_for_server(log_line)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:

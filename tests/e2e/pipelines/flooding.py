@@ -1,6 +1,7 @@
-"""A step that prints without end."""
+"""A step that prints more than anybody reads, and does not end."""
 
 import sys
+import time
 
 from zenml import pipeline, step
 
@@ -8,8 +9,9 @@ from zenml import pipeline, step
 @step(enable_cache=False)
 def flood() -> None:
     block = "".join(f"line {number} {'x' * 80}\n" for number in range(1000))
-    while True:
+    for _ in range(300):
         sys.stdout.write(block)
+    time.sleep(1000)
 
 
 @pipeline

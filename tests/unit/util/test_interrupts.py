@@ -76,3 +76,26 @@ def test_what_blocks_is_left_behind() -> None:
 
     with pytest.raises(BrokenPipeError):
         interrupts.within(10, fail)
+
+
+DEFERRED = """
+import os, signal, threading, time
+from modalrun.util import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.install()
+# The kernel gives a signal to any thread that does not block it.
+threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
+try:
+    with interrupts.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("the block has ended")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_deferred_signal_comes_after_the_block_in_a_process_with_threads() -> None:
+    command = [sys.executable, "-c", DEFERRED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "the block has ended\ninterrupted\n", done.stderr
