@@ -1,12 +1,15 @@
 """Run as processes inside sandboxes: supervisor, pipeline runner, per-step driver, step worker.
 
 Processes (`python -m`): `supervisor` is the first of every sandbox and starts one of `pipeline`
-(all steps in one process), `per_step` (the driver of a static run), `dynamic` (a dynamic pipeline)
+(all steps of a static run), `per_step` (the driver of a static run), `dynamic` (a dynamic pipeline)
 or `step` (one step); `finalize` records the end of a process that died.
+Parts of the pipeline runner: `worker_pool`, `worker_process` and `worker` (a fork that runs steps),
+`step_output` (their lines).
 Parts of the driver: `coordinator` and `scheduler` (the graph), `static_step` and `isolated_steps`
 (one step to its end), `step_attempts` (its sandboxes), `takeover`, `recorder` (calls to ZenML),
 `ahead` and `foresight` (sandboxes created early).
-Shared: `process`, `control` (requests on the standard input), `spawn` (child processes).
+Shared: `process`, `death` (why a process died), `control` (requests on the standard input), `spawn`
+(child processes).
 
 Importing this package imports neither `modal` nor `zenml`.
 """

@@ -7,6 +7,7 @@ was created before its turn waits for `go`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
@@ -16,6 +17,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 from modalrun.run.contract import CONTROL, GO, STOP, STOP_FILE
+
+
+def watch(on_stop: Callable[[], object]) -> list[int]:
+    """Call `on_stop` in the running event loop, without a thread, when a stop is requested.
+
+    Returns:
+        The descriptors that it reads.
+    """
+    descriptor, loop = _descriptor(), asyncio.get_running_loop()
+    if descriptor is None:
+        return []
+    pending = b""
+
+    def read() -> None:
+        nonlocal pending
+        chunk = os.read(descriptor, 1024)
+        if not chunk:
+            loop.remove_reader(descriptor)
+        *lines, pending = (pending + chunk).split(b"\n")
+        if any(line.strip() == STOP.encode() for line in lines):
+            on_stop()
+
+    # A file or device has nothing to say.
+    with contextlib.suppress(PermissionError):
+        loop.add_reader(descriptor, read)
+    return [descriptor]
 
 
 def listen(on_stop: Callable[[], object]) -> None:

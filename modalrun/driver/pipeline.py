@@ -1,182 +1,253 @@
-"""Run all steps of a static pipeline in this process, in graph order: `pipeline` mode.
+"""Run all steps of a static pipeline in one sandbox, in graph order: `pipeline` mode.
 
-ZenML's stock pipeline entrypoint ignores failure modes and fails on cached steps. This runner uses
-ZenML's step launcher, so that caching, hooks, artifacts and step logs are ZenML's own.
+This process, the runner, runs no user code and does not connect to ZenML. It imports ZenML and
+forks workers (`worker`), at most `max_parallelism`, each of which runs one step at a time. Whatever
+user code does to its process ends one attempt at one step: the runner sees the worker's death, has
+another worker record it, and goes on.
 """
 
 from __future__ import annotations
 
-import contextvars
-import functools
+import asyncio
+import contextlib
 import os
 import signal
-import threading
-import time
 import traceback
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from modalrun.driver import control
-from modalrun.driver.process import (
-    Terminated,
-    buffer_lines,
-    leave,
-    print_traceback,
-    supervisors_reason,
-)
-from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, State
-from modalrun.errors import RunStopped
-from modalrun.run import contract, output_tagging
-from modalrun.run.reporting import emit_step_event, log_line, one_line
+from modalrun.driver.process import buffer_lines, leave, supervisors_reason
+from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
+from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
+from modalrun.driver.worker import Graph, StepEnd
+from modalrun.driver.worker_pool import WorkerPool
+from modalrun.driver.worker_process import WorkerDied, WorkerError
+from modalrun.run import contract
+from modalrun.run.reporting import emit_step_event
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
-
-if TYPE_CHECKING:
-    from modalrun.zenml_api.execution.steps import StepRunner
 
 STOP_REASON = "the run was asked to stop"
 
 
 def main() -> NoReturn:
     """Run the steps of the run that the environment names, and exit with their outcome."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    stop = threading.Event()
-    control.listen(stop.set)
     buffer_lines()
     log_filter.hide()
-    output_tagging.install()
-    code = contract.EXIT_FAILED
+    code = contract.EXIT_UNRECORDED
     try:
         with garbage_collection.paused():
-            from modalrun.zenml_api.execution.steps import StepRunner
-
-            runner = StepRunner(os.environ[contract.RUN_ID])
-        code = contract.EXIT_COMPLETED if run(runner, stop) else contract.EXIT_FAILED
-    except (Terminated, RunStopped):
-        code = contract.EXIT_TERMINATED
+            # For the workers, which are forked from this process.
+            from modalrun.zenml_api.execution import pipeline_steps  # noqa: F401
+            from modalrun.zenml_api.records import runs  # noqa: F401
+        code = asyncio.run(run())
     except BaseException:
         traceback.print_exc()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if code != contract.EXIT_COMPLETED and not _record_end(code, stopped=stop.is_set()):
-        code = contract.EXIT_UNRECORDED
     leave(code)
 
 
-def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated(signal.Signals(signum).name)
+async def run() -> int:
+    """Run all steps, and settle the run's record; return the exit code."""
+    with contextlib.closing(WorkerPool()) as pool:
+        return await _run(pool)
 
 
-def run(runner: StepRunner, stop: threading.Event | None = None) -> bool:
-    """Run every step whose turn comes; return whether all of them succeeded.
-
-    One at a time runs in the main thread, where ZenML's signal handling works. Several at a time
-    run in threads, each with a copy of the context that ZenML keeps its state in.
-
-    Once `stop` is set, nothing more starts; running steps finish.
-
-    Raises:
-        RunStopped: Steps were left out because of `stop`, and none has failed.
-    """
-    stop = stop or threading.Event()
-    limit = int(os.environ.get(contract.MAX_PARALLELISM, "1"))
-    scheduler = Scheduler(
-        runner.graph, mode=FailureMode(runner.failure_mode), max_parallelism=limit
-    )
-    scheduler.restore(runner.done)
-    for step in runner.done:
-        emit_step_event(step, "cached")
-    pool = ThreadPoolExecutor(limit, thread_name_prefix="step") if limit > 1 else None
-    try:
-        _run_all(runner, scheduler, stop, pool)
-    finally:
-        if pool is not None:
-            # After SIGTERM nothing waits for running steps: they end with the process.
-            pool.shutdown(wait=False, cancel_futures=True)
-    runner.cleanup()
-    states = set(scheduler.states.values())
-    if stop.is_set() and State.NOT_RUN in states and State.FAILED not in states:
-        raise RunStopped
-    return scheduler.succeeded
+async def _run(pool: WorkerPool) -> int:
+    runner = Runner(pool)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, runner.terminate)
+    pool.private += control.watch(lambda: runner.stop(STOP_REASON))
+    code = await runner.run()
+    if code != contract.EXIT_COMPLETED:
+        try:
+            with pool.worker() as worker:
+                await worker.ask("finalize", *runner.end)
+        except (WorkerDied, WorkerError):
+            # The supervisor tries again in a new process.
+            return contract.EXIT_UNRECORDED
+    return code
 
 
-def _run_all(
-    runner: StepRunner, scheduler: Scheduler, stop: threading.Event, pool: ThreadPoolExecutor | None
-) -> None:
-    running: dict[Future[bool], str] = {}
-    actions = [*_stop(scheduler, stop), *scheduler.start()]
-    while True:
-        for step in _report_skips(actions):
-            call = functools.partial(_run_step, runner, step, stop)
-            if pool is None:
-                future: Future[bool] = Future()
-                future.set_result(call())
+class Runner:
+    """Run the steps of a run in workers."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+        self._terminated = False
+        self._limit = int(os.environ.get(contract.MAX_PARALLELISM, "1"))
+        self._failed: list[str] = []
+        # Set when nothing new may start; then why not, as a part of a sentence.
+        self._stopping = asyncio.Event()
+        self._stop_reason = ""
+        # Why running steps were ended, and why the whole run has failed: sentences.
+        self._ended_early = ""
+        self._error = ""
+        self._stopped = False
+        self._graph: Graph
+        self._scheduler: Scheduler | None = None
+
+    @property
+    def end(self) -> tuple[str, bool]:
+        """Why the run did not complete, and whether it was stopped; call it after the end."""
+        stopped = self._stopped and not self._failed and not self._error
+        if self._terminated:
+            return supervisors_reason() or contract.TERMINATED_REASON, stopped
+        if stopped:
+            return "The run was asked to stop.", True
+        return self._error or f"Steps failed: {', '.join(self._failed)}.", False
+
+    def stop(self, reason: str) -> None:
+        """Start nothing new, as requested for a reason (a part of a sentence)."""
+        self._stopped = True
+        self._start_nothing(reason)
+
+    def terminate(self) -> None:
+        """End the running steps, and then the run."""
+        self._terminated = True
+        reason = supervisors_reason()
+        grace = TERMINATE_GRACE_SECONDS / 2
+        if reason is not None:
+            grace = min(grace, margin(float(os.environ[contract.TIMEOUT])) / 4)
+        self._start_nothing("the run sandbox received a termination signal")
+        self._end_running(reason or contract.TERMINATED_REASON, grace)
+
+    async def run(self) -> int:
+        """Run until every step is in a final state; return the exit code."""
+        try:
+            with self._pool.worker() as worker:
+                answer = await worker.ask("graph")
+        except (WorkerDied, WorkerError) as error:
+            self._error = str(error)
+        else:
+            if isinstance(answer, StepEnd):
+                self.stop("the run was stopped before it began")
             else:
-                future = pool.submit(contextvars.copy_context().run, call)
-            running[future] = step
-        if not running:
-            return
-        ended, _ = wait(running, return_when=FIRST_COMPLETED)
-        actions = _stop(scheduler, stop)
-        for future in ended:
-            actions += scheduler.ended(running.pop(future), succeeded=future.result())
+                self._graph = answer
+                await self._run_steps()
+                if not self._terminated:
+                    self._error = " ".join(
+                        filter(None, [self._error, *await self._pool.clean_up()])
+                    )
+        if self._terminated:
+            return contract.EXIT_TERMINATED
+        if self._failed or self._error:
+            return contract.EXIT_FAILED
+        completed = self._scheduler is not None and self._scheduler.succeeded
+        return contract.EXIT_COMPLETED if completed else contract.EXIT_TERMINATED
 
+    async def _run_steps(self) -> None:
+        graph = self._graph
+        self._scheduler = scheduler = Scheduler(
+            graph.steps, mode=FailureMode(graph.failure_mode), max_parallelism=self._limit
+        )
+        scheduler.restore(graph.done)
+        for step in graph.done:
+            emit_step_event(step, "cached")
+        if self._stopping.is_set():
+            scheduler.stop(self._stop_reason)
+        running = self._apply(scheduler.start())
+        while running:
+            ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                if self._stopping.is_set():
+                    running |= self._apply(scheduler.stop(self._stop_reason))
+                actions = scheduler.ended(task.get_name(), succeeded=task.result())
+                running |= self._apply(actions)
 
-def _stop(scheduler: Scheduler, stop: threading.Event) -> list[Action]:
-    """Return what follows from a request to stop, if there is one."""
-    return scheduler.stop(STOP_REASON) if stop.is_set() else []
+    def _apply(self, actions: list[Action]) -> set[asyncio.Task[bool]]:
+        """Report the steps that will not run; start the others."""
+        started = set()
+        for action in actions:
+            if isinstance(action, Skip):
+                self._pool.log(None, action.reason)
+                emit_step_event(action.step, "not run", reason=action.reason)
+            else:
+                started.add(asyncio.create_task(self._run_step(action.step), name=action.step))
+        return started
 
-
-def _report_skips(actions: list[Action]) -> list[str]:
-    """Report the steps that will not run; return the steps to start."""
-    for action in actions:
-        if isinstance(action, Skip):
-            log_line(action.reason)
-            emit_step_event(action.step, "not run", reason=action.reason)
-    return [action.step for action in actions if not isinstance(action, Skip)]
-
-
-def _run_step(runner: StepRunner, name: str, stop: threading.Event) -> bool:
-    """Run one step with its retries. ZenML's own retry loop would also retry a termination."""
-    retries, delay, backoff = runner.retry_policy(name)
-    with output_tagging.tagged(name):
-        for attempt in range(1, retries + 2):
-            emit_step_event(name, "running", attempt=attempt)
-            try:
-                succeeded = runner.launch(name)
-                emit_step_event(name, "completed" if succeeded else "failed", attempt=attempt)
-                return succeeded
-            except Exception as error:
-                print_traceback(error)
-                reason = one_line(error)
-            if attempt > retries or stop.is_set():
-                emit_step_event(name, "failed", attempt=attempt, reason=reason)
+    async def _run_step(self, name: str) -> bool:
+        """Run one step with its retries; return whether it has succeeded."""
+        retries, delay, backoff = self._graph.retries.get(name, (0, 0.0, 1.0))
+        attempt = 1
+        while True:
+            end = await self._attempt(name, attempt, final=attempt > retries)
+            if end.state != "failed" or attempt > retries or self._stopping.is_set():
                 break
-            emit_step_event(name, "retrying", attempt=attempt, reason=reason)
-            log_line(f"Step `{name}` failed; retry {attempt} of {retries} in {delay:g} s.")
-            time.sleep(delay)
+            emit_step_event(name, "retrying", attempt=attempt, reason=end.reason)
+            text = f"Step `{name}` failed; retry {attempt} of {retries} in {delay:g} s."
+            self._pool.log(name, text)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+                end = StepEnd("stopped", f"Step `{name}` is not tried again: {self._stop_reason}.")
+                break
             delay *= backoff
-    return False
+            attempt += 1
+        emit_step_event(name, end.state, attempt=attempt, reason=end.reason)
+        if end.state == "failed":
+            self._failed.append(name)
+            if self._graph.failure_mode == FailureMode.FAIL_FAST.value:
+                reason = f"step `{name}` failed"
+                self._start_nothing(reason)
+                self._end_running(f"It was ended early: {reason}.", TERMINATE_GRACE_SECONDS)
+        return end.state == "completed"
 
+    async def _attempt(self, name: str, attempt: int, *, final: bool) -> StepEnd:
+        """Run one step once."""
+        if self._ended_early:
+            return StepEnd("stopped", self._ended_early)
+        try:
+            with self._pool.worker() as worker:
+                end: StepEnd = await worker.ask(
+                    "run",
+                    name,
+                    step=name,
+                    begun=lambda: emit_step_event(name, "running", attempt=attempt),
+                )
+        except (WorkerDied, WorkerError) as error:
+            if isinstance(error, WorkerDied) and error.asked:
+                return await self._stopped_end(name)
+            if not worker.begun:
+                self._error = f"The run failed before step `{name}`: {error}"
+                self._start_nothing("the run has failed")
+                return StepEnd("not run", str(error))
+            return await self._failed_end(name, str(error), final=final)
+        if end.state == "stopped":
+            # ZenML was asked to stop the run.
+            self.stop("the run was stopped")
+            self._end_running("The run was stopped.", TERMINATE_GRACE_SECONDS)
+        elif end.state == "running":
+            reason = end.reason or "The end of the step could not be recorded."
+            return await self._failed_end(name, reason, final=final)
+        return end
 
-def _record_end(code: int, *, stopped: bool) -> bool:
-    """Leave no `running` record in ZenML; return whether that worked."""
-    if stopped:
-        reason = "The run was asked to stop."
-    else:
-        terminated = code == contract.EXIT_TERMINATED
-        fallback = contract.TERMINATED_REASON if terminated else "The run failed."
-        reason = supervisors_reason() or fallback
-    try:
-        from modalrun.zenml_api.records.runs import finalize_run
+    async def _failed_end(self, name: str, reason: str, *, final: bool) -> StepEnd:
+        """Have a failure recorded that its worker could not record."""
+        self._pool.log(name, f"modalrun: {reason}")
+        try:
+            with self._pool.worker() as worker:
+                # ZenML's record wins: it may have completed before.
+                end: StepEnd = await worker.ask("fail", name, reason, final)
+                return end
+        except (WorkerDied, WorkerError):
+            # The end of the run settles its record.
+            return StepEnd("failed", reason)
 
-        stopped = stopped and code == contract.EXIT_TERMINATED
-        finalize_run(os.environ[contract.RUN_ID], reason, stopped=stopped)
-    except BaseException:
-        # The supervisor tries again in a new process.
-        traceback.print_exc()
-        return False
-    return True
+    async def _stopped_end(self, name: str) -> StepEnd:
+        """Have it recorded that a running step was ended, unless the end of the run does so."""
+        if self._terminated:
+            return StepEnd("failed" if supervisors_reason() else "stopped", self._ended_early)
+        # Else the end of the run settles its record.
+        with contextlib.suppress(WorkerDied, WorkerError), self._pool.worker() as worker:
+            await worker.ask("stop", name, self._ended_early)
+        self._pool.log(name, f"Step `{name}` stopped: {self._ended_early}")
+        return StepEnd("stopped", self._ended_early)
+
+    def _start_nothing(self, reason: str) -> None:
+        self._stop_reason = self._stop_reason or reason
+        self._stopping.set()
+
+    def _end_running(self, reason: str, grace: float) -> None:
+        self._ended_early = self._ended_early or reason
+        self._pool.end_busy(grace)
 
 
 if __name__ == "__main__":

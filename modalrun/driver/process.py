@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from modalrun.run import contract
@@ -29,6 +30,51 @@ EXIT_CODES = {
 
 class Terminated(BaseException):
     """Signal that SIGTERM arrived. No Exception, so that no retry and no user code catches it."""
+
+
+class Signals:
+    """Handle SIGTERM: unwind the user's code; anywhere else end the process at once.
+
+    The step's record then still says `running`, and the driver decides what follows. Only at the
+    sandbox's deadline it is the step that has failed.
+
+    Attributes:
+        came: Whether SIGTERM came.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._unwinds = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.came:
+            return
+        self.came = True
+        if self._unwinds:
+            raise Terminated(signal.Signals(signum).name)
+        if self.reason() is not None:
+            # The supervisor records the failure; a signal handler can't safely do it.
+            leave(contract.EXIT_UNRECORDED)
+        die(signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def in_user_code(self) -> Iterator[None]:
+        """Raise `Terminated` in the main thread if SIGTERM comes during the block."""
+        self._unwinds = True
+        try:
+            yield
+        finally:
+            self._unwinds = False
+
+    def reason(self) -> str | None:
+        """Return why the step has failed according to the supervisor; None if it has not."""
+        return supervisors_reason()
+
+    def leave(self) -> NoReturn:
+        """End the process for the signal; the supervisor knows whether somebody asked for it."""
+        if self.reason() is not None:
+            leave(contract.EXIT_TERMINATED)
+        die(signal.SIGTERM)
 
 
 def buffer_lines() -> None:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-_OWN_SESSION = sys.platform == "linux"
+OWN_SESSION = sys.platform == "linux"
 """Elsewhere the local Modal server ends a sandbox by its process group (`sandbox/keeper.py`)."""
 
 MARK = "_modalrun_warm"
@@ -42,7 +42,7 @@ def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int
         bufsize=0,
         pass_fds=pass_fds,
         # A signal that user code sends to its process group must not reach the supervisor.
-        start_new_session=_OWN_SESSION,
+        start_new_session=OWN_SESSION,
     )
 
 

@@ -5,25 +5,20 @@ The driver learns from the exit code (`modalrun.run.sandbox_exit`) and from ZenM
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator
-from types import FrameType
 from typing import NoReturn
 
 from modalrun.driver import control
 from modalrun.driver.process import (
     EXIT_CODES,
-    Terminated,
+    Signals,
     buffer_lines,
-    die,
     leave,
     print_traceback,
-    supervisors_reason,
 )
 from modalrun.run import contract, metadata
 from modalrun.run.events import StepEvent
@@ -31,50 +26,6 @@ from modalrun.run.metadata import StepMetadata
 from modalrun.run.reporting import write_event
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
-
-
-class Signals:
-    """Handle SIGTERM: unwind the user's code; anywhere else end the process at once.
-
-    The step's record then still says `running`, and the driver decides what follows. Only at the
-    sandbox's deadline it is the step that has failed.
-
-    Attributes:
-        came: Whether SIGTERM came.
-    """
-
-    def __init__(self) -> None:
-        self.came = False
-        self._unwinds = False
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self.came:
-            return
-        self.came = True
-        if self._unwinds:
-            raise Terminated(signal.Signals(signum).name)
-        if self.reason() is not None:
-            # The supervisor records the failure; a signal handler can't safely do it.
-            leave(contract.EXIT_UNRECORDED)
-        die(signal.SIGTERM)
-
-    @contextlib.contextmanager
-    def in_user_code(self) -> Iterator[None]:
-        """Raise `Terminated` in the main thread if SIGTERM comes during the block."""
-        self._unwinds = True
-        try:
-            yield
-        finally:
-            self._unwinds = False
-
-    # Why the step has failed according to the supervisor; None if it has not.
-    reason = staticmethod(supervisors_reason)
-
-    def leave(self) -> NoReturn:
-        """End the process for the signal; the supervisor knows whether somebody asked for it."""
-        if self.reason() is not None:
-            leave(contract.EXIT_TERMINATED)
-        die(signal.SIGTERM)
 
 
 def main() -> NoReturn:
@@ -89,7 +40,7 @@ def main() -> NoReturn:
             from modalrun.zenml_api.execution.single_step import SingleStep
 
             name = os.environ[contract.STEP]
-            step = SingleStep(
+            step = SingleStep.load(
                 os.environ[contract.RUN_ID],
                 name,
                 step_run=os.environ.get(contract.STEP_RUN),

@@ -17,8 +17,8 @@ The rest of modalrun may call:
     records              runs: create, finalize; queries: read runs and steps; step_records: read
                          and end steps; run_access: read what stop and resume need; step_logs;
                          completion (does not import ZenML)
-    execution            in a sandbox. steps: `StepRunner`; single_step: `SingleStep`; dynamic:
-                         `DynamicRun`; recorder: `RunRecorder`, for the driver
+    execution            in a sandbox. pipeline_steps: `PipelineSteps`; single_step: `SingleStep`;
+                         dynamic: `DynamicRun`; recorder: `RunRecorder`, for the driver
 
 For zenml_api alone: errors, compat, retry, lazy_integrations, surface.
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
-from zenml.client import Client
-
 if TYPE_CHECKING:
     from zenml.log_stores.base_log_store import BaseLogStore
     from zenml.models import LogEntry, LogsResponse, PipelineRunResponse, StepRunResponse
@@ -60,13 +58,3 @@ def remember(requests: StepRunRequestFactory, step_run: StepRunResponse) -> None
     """Save ZenML from requesting a finished step for the inputs of later ones (0.96.2)."""
     if hasattr(requests, "record_step_run"):
         requests.record_step_run(step_run)
-
-
-def final_record(step_run: StepRunResponse) -> StepRunResponse:
-    """Return the final record of a step that ZenML's launcher has run.
-
-    Before 0.96.2 the launcher returns the record as it was when the step began.
-    """
-    if step_run.status.is_finished:
-        return step_run
-    return Client().zen_store.get_run_step(step_run.id, hydrate=False)

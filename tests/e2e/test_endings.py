@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+
+from tests.world import parent_of
 
 if TYPE_CHECKING:
     from tests.world import Command, Gate, Result, World
@@ -25,11 +27,19 @@ parameters:
 """
 
 
-def pids(command: Command) -> tuple[int, int]:
-    """The runner's and the supervisor's process ids, once the step waits."""
+class Pids(NamedTuple):
+    """Process ids of a run in `pipeline` mode."""
+
+    worker: int
+    runner: int
+    supervisor: int
+
+
+def pids(command: Command) -> Pids:
+    """The processes of the run, once the step waits."""
     found = re.search(r"waiting in (\d+) below (\d+)", command.stdout.wait_for("waiting in"))
     assert found
-    return int(found[1]), int(found[2])
+    return Pids(int(found[1]), int(found[2]), parent_of(int(found[2])))
 
 
 def assert_settled(world: World, done: Result, exit_code: int) -> None:
@@ -77,9 +87,7 @@ def test_a_sandbox_that_is_stopped_with_the_modal_cli_stops_the_run(world: World
 
 def test_a_runner_that_is_killed_leaves_nothing_running(world: World) -> None:
     command = world.popen(waiting_spec(world.gate()))
-    runner, _ = pids(command)
-
-    os.kill(runner, signal.SIGKILL)
+    os.kill(pids(command).runner, signal.SIGKILL)
 
     done = command.finish()
     assert_settled(world, done, 7)
@@ -89,9 +97,7 @@ def test_a_runner_that_is_killed_leaves_nothing_running(world: World) -> None:
 
 def test_a_termination_ends_the_run(world: World) -> None:
     command = world.popen(waiting_spec(world.gate()))
-    _, supervisor = pids(command)
-
-    os.kill(supervisor, signal.SIGTERM)
+    os.kill(pids(command).supervisor, signal.SIGTERM)
 
     assert_settled(world, command.finish(), 7)
     (sandbox,) = world.sandboxes()
@@ -102,9 +108,7 @@ def test_a_termination_ends_the_run(world: World) -> None:
 def test_a_termination_is_no_reason_for_a_retry(world: World) -> None:
     retry = "steps: {wait: {retry: {max_retries: 3, delay: 0}}}"
     command = world.popen(waiting_spec(world.gate(), retry))
-    runner, _ = pids(command)
-
-    os.kill(runner, signal.SIGTERM)
+    os.kill(pids(command).supervisor, signal.SIGTERM)
 
     done = command.finish()
     assert done.stdout.count("waiting in") == 1

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.world import parent_of
+
 if TYPE_CHECKING:
     from tests.world import Command, Result, World
 
@@ -135,7 +137,8 @@ def test_a_run_whose_sandbox_is_gone_is_lost_until_it_is_reconciled(world: World
     spec = f"pipeline: waiting.waiting\ntarget: local\nparameters: {{gate: {world.gate()}}}\n"
     submitted = world.popen(spec)
     line = submitted.stdout.wait_for("waiting in")
-    runner, supervisor = map(int, re.findall(r"\d+", line))
+    _, runner = map(int, re.findall(r"\d+", line))
+    supervisor = parent_of(runner)
     made = world.only_run()
     # Nobody is left who could record the end.
     submitted.signal(signal.SIGKILL)

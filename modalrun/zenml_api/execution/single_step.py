@@ -1,4 +1,4 @@
-"""Run the one step of a step sandbox, for a new record or again for an existing one.
+"""Run one step, for a new record or again for an existing one.
 
 ZenML can't execute a step run record a second time: its server counts the records of a step and
 refuses more than the user's retries allow (`sql_zen_store.py:12350`, ZenML 0.98.0). So that a lost
@@ -70,30 +70,44 @@ class Signals(Protocol):
 
 
 class SingleStep:
-    """The step of a step sandbox."""
+    """One step, in the process that runs it."""
 
     def __init__(
         self,
-        run_id: str,
+        loaded: LoadedRun,
         name: str,
         *,
         step_run: str | None = None,
         metadata: StepMetadata | None = None,
     ) -> None:
-        """Load the run, and the part of its deployment that belongs to this step.
+        """Prepare to run it once.
 
         Args:
+            loaded: Its run, with this step's configuration.
             name: The step's invocation id.
             step_run: The id of the record to execute again; None for a new record.
             metadata: Describes this sandbox; stored with the record as soon as there is one.
         """
-        self._loaded = LoadedRun(run_id, only=[name])
-        wait_for_server(log_line)
+        self._loaded = loaded
         self._again = UUID(step_run) if step_run else None
         self._step = self._configuration(name)
         self._launcher = _Launcher(
             self._loaded.snapshot, self._step, self._loaded.orchestrator_run_id, metadata
         )
+
+    @classmethod
+    def load(
+        cls,
+        run_id: str,
+        name: str,
+        *,
+        step_run: str | None = None,
+        metadata: StepMetadata | None = None,
+    ) -> SingleStep:
+        """Load the run, and the part of its deployment that belongs to this step."""
+        loaded = LoadedRun(run_id, only=[name])
+        wait_for_server(log_line)
+        return cls(loaded, name, step_run=step_run, metadata=metadata)
 
     def prepare(self) -> None:
         """Import the user's code ahead of time; an error comes again when the step runs."""
@@ -148,8 +162,9 @@ class SingleStep:
         try:
             with signals.in_user_code():
                 return call()
-        except BaseException:
+        except BaseException as error:
             if not signals.came:
+                _require_text(error)
                 raise
             reason = signals.reason()
             if reason is not None:
@@ -306,6 +321,15 @@ class _Runner(StepRunner):
         # The step is a copy of ZenML's, for this runner alone.
         step.call_entrypoint = call_entrypoint  # type: ignore[method-assign]
         return step
+
+
+def _require_text(error: BaseException) -> None:
+    """Raise another exception in place of one without a text, which ZenML could not record."""
+    try:
+        str(error)
+    except BaseException as second:
+        name = type(error).__name__
+        raise RuntimeError(f"{name}, whose text can't be made: {type(second).__name__}") from None
 
 
 def _flush_logs() -> None:

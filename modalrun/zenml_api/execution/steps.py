@@ -1,25 +1,17 @@
-"""Run the steps of a run inside a sandbox with ZenML's own step launcher."""
+"""Load a run in a process that runs steps of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
-from zenml.exceptions import RunStoppedException
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
-from zenml.execution.step.utils import launch_step
-from zenml.steps import StepHeartBeatTerminationException
-from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 
-from modalrun.errors import RunStopped
-from modalrun.run.reporting import log_line
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
-from modalrun.zenml_api.records.queries import STOPPED
-from modalrun.zenml_api.retry import wait_for_server
 from modalrun.zenml_api.stacks import load_stack
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
@@ -62,64 +54,3 @@ class LoadedRun:
         """The id that ties the steps in a sandbox to their run."""
         # A child pipeline's run has one of its own, which the sandbox's environment doesn't name.
         return self.run.orchestrator_run_id or self.stack.orchestrator.get_orchestrator_run_id()
-
-
-class StepRunner:
-    """The steps of one run, in the process that runs them.
-
-    Attributes:
-        graph: Each step's name -> the names of the steps it waits for, parents first.
-        done: The steps that have succeeded already and are not run again.
-        failure_mode: ZenML's `ExecutionMode`, as its value.
-    """
-
-    def __init__(self, run_id: str) -> None:
-        """Load the run and its deployment from ZenML, and call the pipeline's init hook.
-
-        Raises:
-            RunStopped: The run was stopped already.
-        """
-        self._loaded = LoadedRun(run_id)
-        wait_for_server(log_line)
-        if self._loaded.run.status in STOPPED:
-            # It was stopped before this sandbox existed.
-            raise RunStopped
-        self._snapshot = self._loaded.snapshot
-        self._stack = self._loaded.stack
-        configurations = self._snapshot.step_configurations
-        self.graph: Mapping[str, tuple[str, ...]] = {
-            name: tuple(step.spec.upstream_steps) for name, step in configurations.items()
-        }
-        self.done = {n for n, s in self._loaded.run.steps.items() if s.status.is_successful}
-        self.failure_mode = self._snapshot.pipeline_configuration.execution_mode.value
-        self._stack.orchestrator.run_init_hook(snapshot=self._snapshot)
-
-    def retry_policy(self, name: str) -> tuple[int, float, float]:
-        """Return a step's number of retries, the first delay in seconds, and its growth factor."""
-        retry = self._snapshot.step_configurations[name].config.retry
-        return (retry.max_retries, retry.delay, retry.backoff) if retry else (0, 0, 1)
-
-    def launch(self, name: str) -> bool:
-        """Run one step once, and return whether it succeeded.
-
-        Raises:
-            Exception: What the step raised.
-            RunStopped: The run was stopped.
-        """
-        step = self._snapshot.step_configurations[name]
-        environment = get_runtime_environment(config=step.config, stack=self._stack)
-        try:
-            with temporary_environment(environment):
-                step_run = launch_step(
-                    snapshot=self._snapshot,
-                    step=step,
-                    orchestrator_run_id=self._loaded.orchestrator_run_id,
-                    retry=False,
-                )
-        except (RunStoppedException, StepHeartBeatTerminationException) as error:
-            raise RunStopped from error
-        return compat.final_record(step_run).status.is_successful
-
-    def cleanup(self) -> None:
-        """Call the pipeline's cleanup hook."""
-        self._stack.orchestrator.run_cleanup_hook(snapshot=self._snapshot)

@@ -1,53 +1,113 @@
-"""Run the steps of a pipeline in one process: order, failures, retries, stops."""
+"""Run the steps of a pipeline in workers: order, failures, deaths, retries, stops."""
 
-import contextvars
-import threading
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modalrun.driver import pipeline as driver_runner
-from modalrun.driver.pipeline import Terminated, run
-from modalrun.errors import RunStopped
+from modalrun.driver.pipeline import STOP_REASON, Runner
+from modalrun.driver.process import print_traceback
+from modalrun.driver.worker import Graph, StepEnd
+from modalrun.driver.worker_process import WorkerDied, WorkerError
 from modalrun.run import events
-from modalrun.run.contract import MAX_PARALLELISM
+from modalrun.run.contract import (
+    EXIT_COMPLETED,
+    EXIT_FAILED,
+    EXIT_TERMINATED,
+    MAX_PARALLELISM,
+    TERMINATED_REASON,
+)
 
 DIAMOND = {"load": (), "left": ("load",), "right": ("load",), "join": ("left", "right")}
+DIED = WorkerDied("The step's process ended with exit code 0.", asked=False)
+
+End = StepEnd | Exception | Callable[[], Awaitable[StepEnd]]
+"""What comes of one attempt at a step."""
 
 
-class Steps:
-    """Fake `StepRunner`: each step fails as often as the test says."""
+class Pool:
+    """Fake `WorkerPool`: each attempt at a step ends as the test says, and else completes."""
 
-    def __init__(
-        self,
-        graph: dict[str, tuple[str, ...]],
-        *,
-        failures: dict[str, int] | None = None,
-        done: set[str] | None = None,
-        mode: str = "stop_on_failure",
-        retries: tuple[int, float, float] = (0, 0, 1),
-    ) -> None:
+    def __init__(self, graph: Graph | StepEnd | Exception, **ends: list[End]) -> None:
         self.graph = graph
-        self.done = done or set()
-        self.failure_mode = mode
-        self.failures = dict(failures or {})
-        self.retries = retries
+        self.ends = ends
         self.launched: list[str] = []
+        self.asked: list[tuple[Any, ...]] = []
+        self.logged: list[str] = []
         self.cleaned_up = 0
+        self.begins = True
+        self.running: dict[str, asyncio.Future[StepEnd]] = {}
 
-    def retry_policy(self, name: str) -> tuple[int, float, float]:
-        return self.retries
+    def log(self, step: str | None, text: str) -> None:
+        self.logged.append(f"{step or '-'}: {text}")
 
-    def launch(self, name: str) -> bool:
-        self.launched.append(name)
-        if self.failures.get(name, 0) > 0:
-            self.failures[name] -= 1
-            raise ValueError(f"{name} went wrong")
-        return True
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[Worker]:
+        yield Worker(self)
 
-    def cleanup(self) -> None:
+    def end_busy(self, grace: float) -> None:
+        for future in self.running.values():
+            future.set_exception(WorkerDied("The step's process died of SIGTERM.", asked=True))
+
+    async def clean_up(self) -> list[str]:
         self.cleaned_up += 1
+        return []
+
+
+class Worker:
+    """Fake `WorkerProcess`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.begun = False
+
+    async def ask(
+        self,
+        method: str,
+        *arguments: Any,
+        step: str | None = None,
+        begun: Callable[[], object] | None = None,
+    ) -> Any:
+        if method == "graph":
+            return await outcome(self.pool.graph)
+        if method != "run":
+            self.pool.asked.append((method, *arguments))
+            return StepEnd("failed", arguments[1])
+        assert step is not None and begun is not None
+        self.pool.launched.append(step)
+        if self.pool.begins:
+            self.begun = True
+            begun()
+        end = (self.pool.ends.get(step) or [StepEnd("completed")]).pop(0)
+        if callable(end):
+            return await end()
+        return await outcome(end)
+
+
+async def outcome(value: Any) -> Any:
+    await asyncio.sleep(0)
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+def graph(
+    steps: dict[str, tuple[str, ...]] = DIAMOND,
+    *,
+    mode: str = "stop_on_failure",
+    retries: dict[str, tuple[int, float, float]] | None = None,
+    done: frozenset[str] = frozenset(),
+) -> Graph:
+    return Graph(steps, retries or {}, done, mode)
+
+
+def failed(reason: str = "ValueError: no") -> StepEnd:
+    return StepEnd("failed", reason)
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +115,17 @@ def _one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(MAX_PARALLELISM, raising=False)
 
 
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    slept: list[float] = []
-    monkeypatch.setattr(driver_runner.time, "sleep", slept.append)
-    return slept
+def go(pool: Pool, before: Callable[[Runner], None] | None = None) -> tuple[int, str, bool]:
+    """Return the exit code, and reason and stop of the end."""
 
+    async def run() -> tuple[int, str, bool]:
+        runner = Runner(pool)  # type: ignore[arg-type]
+        if before is not None:
+            before(runner)
+        code = await asyncio.wait_for(runner.run(), 20)
+        return (code, *runner.end)
 
-def go(steps: Steps, stop: threading.Event | None = None) -> bool:
-    return run(steps, stop)  # type: ignore[arg-type]
+    return asyncio.run(run())
 
 
 def step_events(text: str) -> list[tuple[str, str, int]]:
@@ -73,88 +135,107 @@ def step_events(text: str) -> list[tuple[str, str, int]]:
 
 
 def test_all_steps_in_graph_order() -> None:
-    steps = Steps(DIAMOND)
-    assert go(steps)
-    assert steps.launched == ["load", "left", "right", "join"]
-    assert steps.cleaned_up == 1
+    pool = Pool(graph())
+    assert go(pool)[0] == EXIT_COMPLETED
+    assert pool.launched == ["load", "left", "right", "join"]
+    assert pool.cleaned_up == 1
 
 
 def test_done_steps_are_not_run_again() -> None:
-    steps = Steps(DIAMOND, done={"load", "left"})
-    assert go(steps)
-    assert steps.launched == ["right", "join"]
+    pool = Pool(graph(done=frozenset({"load", "left"})))
+    assert go(pool)[0] == EXIT_COMPLETED
+    assert pool.launched == ["right", "join"]
 
 
 @pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
-def test_nothing_starts_after_a_failure(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
-    steps = Steps(DIAMOND, failures={"left": 1}, mode=mode)
-    assert not go(steps)
-    assert steps.launched == ["load", "left"]
-    assert steps.cleaned_up == 1
-    shown = capsys.readouterr().err.splitlines()
-    assert "ValueError: left went wrong" in shown
-    assert shown[-2:] == [
-        "Step `right` is not run: step `left` failed.",
-        "Step `join` is not run: step `left` failed.",
+def test_nothing_starts_after_a_failure(mode: str) -> None:
+    pool = Pool(graph(mode=mode), left=[failed()])
+    assert go(pool) == (EXIT_FAILED, "Steps failed: left.", False)
+    assert pool.launched == ["load", "left"]
+    assert pool.cleaned_up == 1
+    assert pool.logged == [
+        "-: Step `right` is not run: step `left` failed.",
+        "-: Step `join` is not run: step `left` failed.",
     ]
 
 
-def test_continuing_skips_only_dependents_of_the_failure(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    graph = {**DIAMOND, "after": ("join",), "other": ()}
-    steps = Steps(graph, failures={"left": 1}, mode="continue_on_failure")
-    assert not go(steps)
-    assert steps.launched == ["load", "left", "right", "other"]
-    assert capsys.readouterr().err.splitlines()[-2:] == [
-        "Step `join` is not run: `left` did not succeed.",
-        "Step `after` is not run: `join` did not succeed.",
+def test_continuing_skips_only_dependents_of_the_failure() -> None:
+    steps = {**DIAMOND, "after": ("join",), "other": ()}
+    pool = Pool(graph(steps, mode="continue_on_failure"), left=[failed()])
+    assert go(pool)[0] == EXIT_FAILED
+    assert pool.launched == ["load", "left", "right", "other"]
+    assert pool.logged == [
+        "-: Step `join` is not run: `left` did not succeed.",
+        "-: Step `after` is not run: `join` did not succeed.",
     ]
 
 
-def test_retries(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    steps = Steps({"load": ()}, failures={"load": 2}, retries=(3, 1.5, 2))
-    assert go(steps)
-    assert steps.launched == ["load"] * 3
-    assert pauses == [1.5, 3.0]
-    assert "Step `load` failed; retry 1 of 3 in 1.5 s.\n" in capsys.readouterr().err
+def test_retries(capsys: pytest.CaptureFixture[str]) -> None:
+    retries = {"load": (3, 0.01, 2.0)}
+    pool = Pool(graph({"load": ()}, retries=retries), load=[failed(), failed()])
+    assert go(pool)[0] == EXIT_COMPLETED
+    assert pool.launched == ["load"] * 3
+    assert pool.logged == [
+        "load: Step `load` failed; retry 1 of 3 in 0.01 s.",
+        "load: Step `load` failed; retry 2 of 3 in 0.02 s.",
+    ]
+    assert step_events(capsys.readouterr().out) == [
+        ("load", "running", 1),
+        ("load", "retrying", 1),
+        ("load", "running", 2),
+        ("load", "retrying", 2),
+        ("load", "running", 3),
+        ("load", "completed", 3),
+    ]
 
 
-def test_retries_are_limited(pauses: list[float]) -> None:
-    steps = Steps({"load": (), "next": ()}, failures={"load": 9}, retries=(2, 0, 1))
-    assert not go(steps)
-    assert steps.launched == ["load"] * 3
-    assert len(pauses) == 2
+def test_retries_are_limited() -> None:
+    pool = Pool(graph({"load": (), "next": ()}, retries={"load": (2, 0, 1)}), load=[failed()] * 9)
+    assert go(pool)[0] == EXIT_FAILED
+    assert pool.launched == ["load"] * 3
 
 
-@pytest.mark.parametrize("end", [Terminated, RunStopped])
-def test_a_termination_is_no_failure_and_is_not_retried(
-    pauses: list[float], end: type[BaseException]
-) -> None:
-    class Ended(Steps):
-        def launch(self, name: str) -> bool:
-            super().launch(name)
-            raise end
-
-    steps = Ended(DIAMOND, retries=(3, 0, 1))
-    with pytest.raises(end):
-        go(steps)
-    assert steps.launched == ["load"]
-    assert pauses == []
+def test_a_worker_that_dies_is_a_failed_attempt() -> None:
+    steps = {"load": (), "next": ()}
+    pool = Pool(
+        graph(steps, retries={"load": (1, 0, 1)}, mode="continue_on_failure"), load=[DIED, DIED]
+    )
+    assert go(pool) == (EXIT_FAILED, "Steps failed: load.", False)
+    assert pool.launched == ["load", "load", "next"]
+    assert pool.asked == [("fail", "load", str(DIED), False), ("fail", "load", str(DIED), True)]
 
 
-class Asked(Steps):
-    """Somebody asks for a stop while a certain step runs."""
+def test_zenmls_record_of_a_success_wins_over_the_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(self: Worker, method: str, *arguments: Any, **more: Any) -> Any:
+        found = await real(self, method, *arguments, **more)
+        return StepEnd("completed") if method == "fail" else found
 
-    def __init__(self, graph: dict[str, tuple[str, ...]], during: str, **more: Any) -> None:
-        super().__init__(graph, **more)
-        self.during = during
-        self.stop = threading.Event()
+    real = Worker.ask
+    monkeypatch.setattr(Worker, "ask", ask)
+    pool = Pool(graph({"load": (), "next": ("load",)}), load=[DIED])
+    assert go(pool)[0] == EXIT_COMPLETED
 
-    def launch(self, name: str) -> bool:
-        if name == self.during:
-            self.stop.set()
-        return super().launch(name)
+
+@pytest.mark.parametrize("error", [WorkerError("HookError: no"), DIED])
+def test_a_death_in_the_init_hook_fails_the_run(error: Exception) -> None:
+    pool = Pool(graph(retries={"load": (2, 0, 1)}), load=[error])
+    pool.begins = False
+    assert go(pool) == (EXIT_FAILED, f"The run failed before step `load`: {error}", False)
+    assert pool.launched == ["load"]
+
+
+@pytest.mark.parametrize("error", [WorkerError("OSError: no"), DIED])
+def test_a_run_that_can_not_be_loaded(error: Exception) -> None:
+    assert go(Pool(error)) == (EXIT_FAILED, str(error), False)
+
+
+def test_a_run_that_was_stopped_before() -> None:
+    pool = Pool(StepEnd("stopped"))
+    assert go(pool) == (EXIT_TERMINATED, "The run was asked to stop.", True)
+    assert pool.launched == []
+
+
+# Stops.
 
 
 @pytest.mark.parametrize("at_once", ["1", "2"])
@@ -162,51 +243,118 @@ def test_after_a_request_to_stop_nothing_starts(
     at_once: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(MAX_PARALLELISM, at_once)
-    steps = Asked(DIAMOND, "load")
-    with pytest.raises(RunStopped):
-        go(steps, steps.stop)
-    assert (steps.launched, steps.cleaned_up) == (["load"], 1)
-    captured = capsys.readouterr()
-    assert "Step `join` is not run: the run was asked to stop." in captured.err
-    assert step_events(captured.out) == [
-        ("load", "running", 1),
-        ("load", "completed", 1),
-        *((step, "not run", 1) for step in ("left", "right", "join")),
-    ]
+    pool = Pool(graph())
+
+    def stopping(runner: Runner) -> None:
+        async def end() -> StepEnd:
+            runner.stop(STOP_REASON)
+            return StepEnd("completed")
+
+        pool.ends["load"] = [end]
+
+    assert go(pool, stopping) == (EXIT_TERMINATED, "The run was asked to stop.", True)
+    assert (pool.launched, pool.cleaned_up) == (["load"], 1)
+    assert "-: Step `join` is not run: the run was asked to stop." in pool.logged
+    assert sorted(step_events(capsys.readouterr().out)) == sorted(
+        [
+            ("load", "running", 1),
+            ("load", "completed", 1),
+            *((step, "not run", 1) for step in ("left", "right", "join")),
+        ]
+    )
 
 
 def test_a_request_to_stop_before_the_first_step() -> None:
-    steps = Asked(DIAMOND, "none")
-    steps.stop.set()
-    with pytest.raises(RunStopped):
-        go(steps, steps.stop)
-    assert steps.launched == []
+    pool = Pool(graph())
+    assert go(pool, lambda runner: runner.stop(STOP_REASON))[0] == EXIT_TERMINATED
+    assert pool.launched == []
 
 
 def test_a_request_to_stop_during_the_last_step_changes_nothing() -> None:
-    steps = Asked(DIAMOND, "join")
-    assert go(steps, steps.stop)
+    pool = Pool(graph({"load": ()}))
+
+    def stopping(runner: Runner) -> None:
+        async def end() -> StepEnd:
+            runner.stop(STOP_REASON)
+            return StepEnd("completed")
+
+        pool.ends["load"] = [end]
+
+    assert go(pool, stopping)[0] == EXIT_COMPLETED
 
 
-def test_a_request_to_stop_ends_retries_and_hides_no_failure(
-    pauses: list[float], capsys: pytest.CaptureFixture[str]
+def test_a_request_to_stop_hides_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = Pool(graph({"load": ()}, retries={"load": (3, 0, 1)}))
+
+    def stopping(runner: Runner) -> None:
+        async def end() -> StepEnd:
+            runner.stop(STOP_REASON)
+            return failed()
+
+        pool.ends["load"] = [end]
+
+    assert go(pool, stopping)[0] == EXIT_FAILED
+    assert pool.launched == ["load"]
+    assert ("load", "failed", 1) in step_events(capsys.readouterr().out)
+
+
+def test_a_request_to_stop_ends_the_wait_for_a_retry(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = Pool(graph({"load": ()}, retries={"load": (3, 3600, 1)}), load=[failed()])
+
+    def stopping(runner: Runner) -> None:
+        asyncio.get_running_loop().call_later(0.05, runner.stop, STOP_REASON)
+
+    assert go(pool, stopping) == (EXIT_TERMINATED, "The run was asked to stop.", True)
+    assert pool.launched == ["load"]
+    assert ("load", "stopped", 1) in step_events(capsys.readouterr().out)
+
+
+def test_a_stop_in_zenml_ends_the_other_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MAX_PARALLELISM, "2")
+    pool = Pool(graph({"a": (), "b": (), "c": ()}))
+    pool.ends = {"a": [StepEnd("stopped")], "b": [waiting(pool, "b")]}
+    assert go(pool)[0] == EXIT_TERMINATED
+    assert pool.launched == ["a", "b"]
+    assert pool.asked == [("stop", "b", "The run was stopped.")]
+
+
+def test_fail_fast_ends_the_running_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    steps = Asked(DIAMOND, "left", failures={"left": 9}, retries=(3, 0, 1))
-    assert not go(steps, steps.stop)
-    assert steps.launched == ["load", "left"]
-    assert ("left", "failed", 1) in step_events(capsys.readouterr().out)
+    monkeypatch.setenv(MAX_PARALLELISM, "2")
+    pool = Pool(graph({"a": (), "b": (), "c": ("b",)}, mode="fail_fast"))
+    pool.ends = {"a": [failed()], "b": [waiting(pool, "b")]}
+    assert go(pool) == (EXIT_FAILED, "Steps failed: a.", False)
+    reason = "It was ended early: step `a` failed."
+    assert pool.asked == [("stop", "b", reason)]
+    assert f"b: Step `b` stopped: {reason}" in pool.logged
+    assert ("b", "stopped", 1) in step_events(capsys.readouterr().out)
 
 
-def test_retries_emit_events(pauses: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    go(Steps({"load": ()}, failures={"load": 1}, retries=(1, 0, 1)))
-    shown = capsys.readouterr().out
-    assert step_events(shown) == [
-        ("load", "running", 1),
-        ("load", "retrying", 1),
-        ("load", "running", 2),
-        ("load", "completed", 2),
-    ]
-    assert "ValueError: load went wrong" in shown
+def test_a_termination_is_no_failure_and_is_not_retried(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pool = Pool(graph(retries={"load": (3, 0, 1)}))
+    pool.ends = {"load": [waiting(pool, "load")]}
+
+    def terminating(runner: Runner) -> None:
+        asyncio.get_running_loop().call_later(0.05, runner.terminate)
+
+    assert go(pool, terminating) == (EXIT_TERMINATED, TERMINATED_REASON, False)
+    assert (pool.launched, pool.cleaned_up) == (["load"], 0)
+    # The end of the run settles its record.
+    assert pool.asked == []
+    assert ("load", "stopped", 1) in step_events(capsys.readouterr().out)
+
+
+def waiting(pool: Pool, name: str) -> Callable[[], Awaitable[StepEnd]]:
+    """A step that runs until its worker is ended."""
+
+    def end() -> Awaitable[StepEnd]:
+        pool.running[name] = asyncio.get_running_loop().create_future()
+        return pool.running[name]
+
+    return end
 
 
 def test_failure_modes_are_those_of_zenml() -> None:
@@ -220,92 +368,28 @@ def test_failure_modes_are_those_of_zenml() -> None:
 # Several steps at a time.
 
 
-class Together(Steps):
-    """Steps of which two must meet, so that they only end when both of them run."""
-
-    def __init__(self, *arguments: Any, meeting: set[str], **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.meeting = meeting
-        self.barrier = threading.Barrier(2)
-        self.threads: set[str] = set()
-
-    def launch(self, name: str) -> bool:
-        self.threads.add(threading.current_thread().name)
-        if name in self.meeting:
-            self.barrier.wait(20)
-        return super().launch(name)
-
-
 def test_independent_steps_run_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MAX_PARALLELISM, "2")
-    steps = Together(DIAMOND, meeting={"left", "right"})
-    assert go(steps)
-    assert steps.launched[0] == "load"
-    assert sorted(steps.launched[1:3]) == ["left", "right"]
-    assert steps.launched[3:] == ["join"]
-    assert steps.cleaned_up == 1
-    assert threading.main_thread().name not in steps.threads
+    pool = Pool(graph())
+    arrived: list[str] = []
+
+    async def meet() -> StepEnd:
+        arrived.append("one")
+        while len(arrived) < 2:
+            await asyncio.sleep(0)
+        return StepEnd("completed")
+
+    pool.ends = {"left": [meet], "right": [meet]}
+    assert go(pool)[0] == EXIT_COMPLETED
+    assert pool.launched == ["load", "left", "right", "join"]
 
 
-def test_a_failure_lets_a_parallel_step_finish(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_lets_a_parallel_step_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MAX_PARALLELISM, "2")
-    steps = Together(DIAMOND, meeting={"left", "right"}, failures={"left": 1})
-    assert not go(steps)
-    assert sorted(steps.launched) == ["left", "load", "right"]
-    assert "Step `join` is not run: " in capsys.readouterr().err
-
-
-def test_max_parallelism_limits_parallel_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Counting(Steps):
-        running = most = 0
-        lock = threading.Lock()
-
-        def launch(self, name: str) -> bool:
-            with self.lock:
-                self.running += 1
-                self.most = max(self.most, self.running)
-            super().launch(name)
-            with self.lock:
-                self.running -= 1
-            return True
-
-    monkeypatch.setenv(MAX_PARALLELISM, "3")
-    steps = Counting({str(i): () for i in range(50)})
-    assert go(steps)
-    assert len(steps.launched) == 50
-    assert 1 <= steps.most <= 3
-
-
-def test_each_parallel_step_has_its_own_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = contextvars.ContextVar("state", default="nobody")
-    state.set("main")
-    seen: list[str] = []
-
-    class Contextual(Steps):
-        def launch(self, name: str) -> bool:
-            seen.append(state.get())
-            state.set(name)
-            return super().launch(name)
-
-    monkeypatch.setenv(MAX_PARALLELISM, "2")
-    assert go(Contextual(DIAMOND))
-    assert seen == ["main"] * 4
-    assert state.get() == "main"
-
-
-def test_a_termination_of_parallel_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ended(Steps):
-        def launch(self, name: str) -> bool:
-            super().launch(name)
-            raise RunStopped
-
-    monkeypatch.setenv(MAX_PARALLELISM, "2")
-    steps = Ended({"a": (), "b": ("a",)}, retries=(3, 0, 1))
-    with pytest.raises(RunStopped):
-        go(steps)
-    assert steps.launched == ["a"]
+    pool = Pool(graph(), left=[failed()])
+    assert go(pool)[0] == EXIT_FAILED
+    assert pool.launched == ["load", "left", "right"]
+    assert "-: Step `join` is not run: step `left` failed." in pool.logged
 
 
 # Tracebacks.
@@ -322,7 +406,7 @@ def test_traceback_begins_in_the_users_code(
     try:
         space["step"]()  # type: ignore[operator]
     except ValueError as error:
-        driver_runner.print_traceback(error)
+        print_traceback(error)
     shown = capsys.readouterr().err
     assert shown.startswith("Traceback (most recent call last):\n")
     assert shown.splitlines()[1].startswith(f'  File "{path}", line 2')
@@ -337,5 +421,5 @@ def test_traceback_without_the_users_code_is_whole(
     try:
         raise KeyError("elsewhere")
     except KeyError as error:
-        driver_runner.print_traceback(error)
+        print_traceback(error)
     assert "test_pipeline.py" in capsys.readouterr().err

@@ -1,0 +1,188 @@
+"""Run steps in a worker: a fork of the runner of a `pipeline` run, which alone runs user code.
+
+It connects to ZenML, calls the init hook before its first step, runs one step after the other in
+its main thread, and calls the cleanup hook at its end. The runner sends requests (`Request`), and
+the worker answers each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from modalrun.driver.process import Signals, leave, print_traceback
+from modalrun.errors import RunStopped
+from modalrun.run import contract
+from modalrun.run.reporting import one_line
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.execution.pipeline_steps import PipelineSteps
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What the runner has to know of a run.
+
+    Attributes:
+        steps: Each step's name -> the names of the steps it waits for, parents first.
+        retries: Each step's number of retries, first delay in seconds, and its growth factor.
+        done: The steps that have succeeded already.
+        failure_mode: ZenML's `ExecutionMode`, as its value.
+    """
+
+    steps: Mapping[str, tuple[str, ...]]
+    retries: Mapping[str, tuple[int, float, float]]
+    done: frozenset[str]
+    failure_mode: str
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """How one attempt at a step has ended.
+
+    Attributes:
+        state: As ZenML records it; "running" if nothing final is recorded, "not run" if the run
+            has failed before.
+        reason: Why it did not complete.
+    """
+
+    state: Literal["completed", "failed", "stopped", "running", "not run"]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Call a method of `Worker`."""
+
+    method: str
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a request, or the error: one line."""
+
+    value: Any = None
+    error: str | None = None
+
+
+class Begun:
+    """Tell that the init hook is done, and the step of the current request begins."""
+
+
+def main(connection: Connection) -> NoReturn:
+    """Answer requests until the runner closes the connection."""
+    # Only the runner's own exit code counts.
+    os.environ.pop(contract.EXIT_CODE_FILE, None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    worker = Worker(connection)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            request = connection.recv()
+            try:
+                answer = Answer(getattr(worker, request.method)(*request.arguments))
+            except RunStopped:
+                answer = Answer(StepEnd("stopped"))
+            except BaseException as error:
+                traceback.print_exc()
+                answer = Answer(error=one_line(error))
+            # The runner takes what it can read now for the output of this request.
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            connection.send(answer)
+    leave(contract.EXIT_COMPLETED)
+
+
+class Worker:
+    """The requests that a worker answers."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._run_id = os.environ[contract.RUN_ID]
+        self._loaded: PipelineSteps | None = None
+        self._ready = False
+
+    def graph(self) -> Graph:
+        """Load the run, and describe it.
+
+        Raises:
+            RunStopped: The run was stopped already.
+        """
+        runner = self._steps
+        return Graph(runner.graph, runner.retries, frozenset(runner.done), runner.failure_mode)
+
+    def run(self, name: str) -> StepEnd:
+        """Run one step once; the first time, call the init hook before."""
+        if not self._ready:
+            self._steps.initialize()
+            self._ready = True
+        self._connection.send(Begun())
+        # The runner has taken what the init hook printed.
+        self._connection.recv()
+        reasons: list[str] = []
+
+        def failed(error: BaseException) -> None:
+            print_traceback(error)
+            reasons.append(one_line(error))
+
+        signals = Signals()
+        signal.signal(signal.SIGTERM, signals)
+        with _own_surroundings():
+            state = self._steps.run(name, signals, failed)
+        return StepEnd(state, reasons[0] if reasons else None)
+
+    def fail(self, name: str, reason: str, final: bool) -> StepEnd:
+        """Record the failure of a step whose worker has died; return how its record ends."""
+        from modalrun.zenml_api.records.step_records import fail_step
+
+        record = fail_step(self._run_id, name, reason, final=final)
+        completed = record is not None and record.successful
+        return StepEnd("completed" if completed else "failed", reason)
+
+    def stop(self, name: str, reason: str) -> None:
+        """Record that a step whose worker was ended has stopped."""
+        from modalrun.zenml_api.records.step_records import stop_step
+
+        stop_step(self._run_id, name, reason)
+
+    def cleanup(self) -> None:
+        """Call the cleanup hook, if this worker has called the init hook."""
+        if self._ready:
+            self._steps.cleanup()
+
+    def finalize(self, reason: str, stopped: bool) -> None:
+        """Leave no `running` record in ZenML."""
+        from modalrun.zenml_api.records.runs import finalize_run
+
+        finalize_run(self._run_id, reason, stopped=stopped)
+
+    @property
+    def _steps(self) -> PipelineSteps:
+        if self._loaded is None:
+            from modalrun.zenml_api.execution.pipeline_steps import PipelineSteps
+
+            self._loaded = PipelineSteps(self._run_id)
+        return self._loaded
+
+
+@contextlib.contextmanager
+def _own_surroundings() -> Iterator[None]:
+    """Undo what a step changes of the environment, the working folder and the alarm clock."""
+    environment, folder = dict(os.environ), os.getcwd()  # noqa: PTH109 - a text.
+    try:
+        yield
+    finally:
+        if environment != dict(os.environ):
+            os.environ.clear()
+            os.environ.update(environment)
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+        signal.alarm(0)

@@ -1,0 +1,87 @@
+"""Keep the workers of a `pipeline` run: fork them when needed, use idle ones again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+from modalrun.driver.step_output import TaggedStream
+from modalrun.driver.worker_process import WorkerDied, WorkerError, WorkerProcess
+
+
+class WorkerPool:
+    """The workers of a run. Who uses one limits how many there are.
+
+    Attributes:
+        private: Descriptors that workers must not keep.
+    """
+
+    def __init__(self) -> None:
+        self.private: list[int] = []
+        self._out = TaggedStream(sys.stdout.buffer)
+        self._err = TaggedStream(sys.stderr.buffer)
+        self._idle: list[WorkerProcess] = []
+        self._busy: list[WorkerProcess] = []
+        # The event loop itself keeps only weak references.
+        self._endings: set[asyncio.Task[None]] = set()
+        # The reader learns that steps share this sandbox.
+        self._out.write(None, b"")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+
+    def log(self, step: str | None, text: str) -> None:
+        """Write one line to stderr, as a step's or as nobody's."""
+        self._err.write(step, f"{text}\n".encode(errors="replace"))
+
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[WorkerProcess]:
+        """Use a worker for the block."""
+        worker = self._idle.pop() if self._idle else self._fork()
+        self._busy.append(worker)
+        self._share()
+        try:
+            yield worker
+        finally:
+            self._busy.remove(worker)
+            self._share()
+            if worker.alive:
+                self._idle.append(worker)
+
+    def end_busy(self, grace: float) -> None:
+        """Tell the workers that are in use to end; kill them after `grace` seconds."""
+        for worker in self._busy:
+            ending = asyncio.create_task(worker.end(grace))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+
+    async def clean_up(self) -> list[str]:
+        """Let all idle workers call the cleanup hook; return what went wrong."""
+
+        async def ask(worker: WorkerProcess) -> str:
+            try:
+                await worker.ask("cleanup")
+            except (WorkerDied, WorkerError) as error:
+                return str(error)
+            return ""
+
+        with contextlib.ExitStack() as used:
+            workers = [used.enter_context(self.worker()) for _ in list(self._idle)]
+            return list(filter(None, await asyncio.gather(*map(ask, workers))))
+
+    def close(self) -> None:
+        """Take no more notice of the workers, which end with this process."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+
+    def _fork(self) -> WorkerProcess:
+        others = [number for worker in [*self._idle, *self._busy] for number in worker.descriptors]
+        return WorkerProcess((self._out, self._err), [*self.private, *others])
+
+    def _reap(self) -> None:
+        for worker in [*self._idle, *self._busy]:
+            worker.reap()
+        self._idle = [worker for worker in self._idle if worker.alive]
+
+    def _share(self) -> None:
+        self._out.shared = self._err.shared = len(self._busy) > 1

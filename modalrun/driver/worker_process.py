@@ -1,0 +1,229 @@
+"""Fork a worker of a `pipeline` run, send it requests, read its output, and see how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from modalrun.driver import death, worker
+from modalrun.driver.spawn import OWN_SESSION
+from modalrun.driver.step_output import TaggedStream, WorkerStream
+
+_PR_SET_PDEATHSIG = 1
+_BLOCKED = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)
+
+
+class WorkerDied(Exception):
+    """A worker's process has ended before it answered; the message is a sentence.
+
+    Attributes:
+        asked: Whether the runner has ended it.
+    """
+
+    def __init__(self, reason: str, *, asked: bool) -> None:
+        super().__init__(reason)
+        self.asked = asked
+
+
+class WorkerError(Exception):
+    """A request has failed; the worker has printed the traceback, and the message is one line."""
+
+
+class WorkerProcess:
+    """A worker, as its runner sees it.
+
+    Attributes:
+        pid: Its process id.
+        alive: Whether it has not ended.
+        begun: Whether the step of the current request has begun.
+    """
+
+    def __init__(self, targets: tuple[TaggedStream, TaggedStream], private: list[int]) -> None:
+        """Fork it.
+
+        Args:
+            targets: Where its output goes to.
+            private: Descriptors of the runner's that it must not keep.
+        """
+        ours, theirs = Pipe()
+        pipes = (os.pipe(), os.pipe())
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        runner = os.getpid()
+        # A signal before the fork has handlers of its own would reach the runner's.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                reads = [read for read, _ in pipes]
+                _become_worker(
+                    runner, [write for _, write in pipes], [*private, *reads, ours.fileno()]
+                )
+                worker.main(theirs)
+            finally:
+                os._exit(1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
+        theirs.close()
+        for _, write in pipes:
+            os.close(write)
+        self.alive = True
+        self.begun = False
+        self._asked = False
+        self._out_of_memory = death.out_of_memory_kills()
+        self._step: str | None = None
+        self._on_begun: Callable[[], object] | None = None
+        self._connection: Connection | None = ours
+        self._answer: asyncio.Future[Any] | None = None
+        self._ended = asyncio.Event()
+        self._streams = [
+            WorkerStream(read, target) for (read, _), target in zip(pipes, targets, strict=True)
+        ]
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._receive)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The runner's descriptors of this worker."""
+        found = [stream.pipe for stream in self._streams]
+        if self._connection is not None:
+            found.append(self._connection.fileno())
+        return [descriptor for descriptor in found if descriptor >= 0]
+
+    async def ask(
+        self,
+        method: str,
+        *arguments: Any,
+        step: str | None = None,
+        begun: Callable[[], object] | None = None,
+    ) -> Any:
+        """Send a request and return the answer.
+
+        Args:
+            method: Of `worker.Worker`.
+            arguments: Of the method.
+            step: The step whose output comes once it has begun.
+            begun: Called then.
+
+        Raises:
+            WorkerDied: Its process has ended.
+            WorkerError: The request has failed.
+        """
+        assert self._answer is None
+        self._step, self._on_begun, self.begun = step, begun, False
+        self._answer = asyncio.get_running_loop().create_future()
+        try:
+            if self._connection is not None:
+                with contextlib.suppress(OSError):
+                    self._connection.send(worker.Request(method, arguments))
+            else:
+                self._fail("it has ended")
+            return await self._answer
+        finally:
+            self._answer = None
+
+    async def end(self, grace: float) -> None:
+        """Send SIGTERM, and SIGKILL after `grace` seconds; return after its end."""
+        self._asked = True
+        self._signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._ended.wait(), grace)
+        except asyncio.TimeoutError:
+            self._signal(signal.SIGKILL)
+            await self._ended.wait()
+
+    def reap(self) -> None:
+        """Look whether the process has ended; call it after SIGCHLD."""
+        if not self.alive:
+            return
+        ended, status = os.waitpid(self.pid, os.WNOHANG)
+        if not ended:
+            return
+        self.alive = False
+        # What a failed attempt has left must not run beside the next one.
+        if OWN_SESSION:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        # It may have answered before it ended.
+        while self._connection is not None and self._connection.poll():
+            self._receive()
+        self._disconnect()
+        for stream in self._streams:
+            stream.close()
+        out_of_memory = death.out_of_memory_kills() > self._out_of_memory
+        code = os.waitstatus_to_exitcode(status)
+        process = "step's process" if self.begun else "runner's process"
+        self._fail(death.describe(process, code, out_of_memory=out_of_memory))
+        self._ended.set()
+
+    def _receive(self) -> None:
+        assert self._connection is not None
+        try:
+            message = self._connection.recv()
+        except (EOFError, OSError):
+            # Its end follows; also if user code has closed the connection, since it can't answer.
+            self._disconnect()
+            return
+        for stream in self._streams:
+            stream.drain()
+        if isinstance(message, worker.Begun):
+            self.begun = True
+            self._tag(self._step)
+            with contextlib.suppress(OSError):
+                self._connection.send(message)
+            if self._on_begun is not None:
+                self._on_begun()
+            return
+        self._tag(None)
+        if self._answer is None or self._answer.done():
+            return
+        if message.error is not None:
+            self._answer.set_exception(WorkerError(message.error))
+        else:
+            self._answer.set_result(message.value)
+
+    def _tag(self, step: str | None) -> None:
+        for stream in self._streams:
+            stream.step = step
+
+    def _fail(self, reason: str) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(WorkerDied(reason, asked=self._asked))
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            self._connection.close()
+            self._connection = None
+
+    def _signal(self, number: int) -> None:
+        # It is reaped here alone, so its id can't be another process's.
+        if self.alive:
+            os.kill(self.pid, number)
+
+
+def _become_worker(runner: int, output: list[int], close: list[int]) -> None:
+    """Turn the fork of a runner into a process of its own."""
+    signal.set_wakeup_fd(-1)
+    for blocked in _BLOCKED:
+        signal.signal(blocked, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if OWN_SESSION:
+        # A signal that user code sends to its process group must stay below this process.
+        os.setsid()
+        # The runner has no threads: the signal comes at the end of its process.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != runner:
+            os._exit(1)
+    asyncio._set_running_loop(None)
+    for number, descriptor in enumerate(output, start=1):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    for descriptor in close:
+        os.close(descriptor)

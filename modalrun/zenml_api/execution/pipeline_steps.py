@@ -1,0 +1,61 @@
+"""Run the steps of a static pipeline one after the other in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from modalrun.errors import RunStopped
+from modalrun.run.reporting import log_line
+from modalrun.zenml_api.execution.single_step import FinalStatus, Signals, SingleStep
+from modalrun.zenml_api.execution.steps import LoadedRun
+from modalrun.zenml_api.records.queries import STOPPED
+from modalrun.zenml_api.retry import wait_for_server
+
+
+class PipelineSteps:
+    """The steps of one run, in a process that runs some of them.
+
+    Attributes:
+        graph: Each step's name -> the names of the steps it waits for, parents first.
+        retries: Each step's number of retries, first delay in seconds, and its growth factor.
+        done: The steps that have succeeded already and are not run again.
+        failure_mode: ZenML's `ExecutionMode`, as its value.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        """Load the run and its deployment from ZenML.
+
+        Raises:
+            RunStopped: The run was stopped already.
+        """
+        self._loaded = LoadedRun(run_id)
+        wait_for_server(log_line)
+        if self._loaded.run.status in STOPPED:
+            # It was stopped before this sandbox existed.
+            raise RunStopped
+        snapshot = self._loaded.snapshot
+        self.graph: Mapping[str, tuple[str, ...]] = {
+            name: tuple(step.spec.upstream_steps)
+            for name, step in snapshot.step_configurations.items()
+        }
+        self.retries: Mapping[str, tuple[int, float, float]] = {
+            name: (retry.max_retries, retry.delay, retry.backoff)
+            for name, step in snapshot.step_configurations.items()
+            if (retry := step.config.retry) is not None
+        }
+        self.done = {n for n, s in self._loaded.run.steps.items() if s.status.is_successful}
+        self.failure_mode: str = snapshot.pipeline_configuration.execution_mode.value
+
+    def initialize(self) -> None:
+        """Call the pipeline's init hook."""
+        self._loaded.stack.orchestrator.run_init_hook(snapshot=self._loaded.snapshot)
+
+    def run(
+        self, name: str, signals: Signals, failed: Callable[[BaseException], None]
+    ) -> FinalStatus:
+        """Run one step once; see `SingleStep.run`."""
+        return SingleStep(self._loaded, name).run(signals, failed)
+
+    def cleanup(self) -> None:
+        """Call the pipeline's cleanup hook."""
+        self._loaded.stack.orchestrator.run_cleanup_hook(snapshot=self._loaded.snapshot)

@@ -1,0 +1,229 @@
+"""Workers of a `pipeline` run: real processes, in which a few lines stand in for ZenML's steps."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from modalrun.run import events
+
+BENCH = """
+import asyncio, contextlib, os, signal, sys, time
+from modalrun.driver import worker
+from modalrun.driver.process import buffer_lines
+from modalrun.driver.worker_pool import WorkerPool
+from modalrun.driver.worker_process import WorkerDied, WorkerError
+
+class Steps:
+    def initialize(self): pass
+    def run(self, name, signals, failed):
+        exec(name.partition(": ")[2], {**globals(), "signals": signals})
+        return "completed"
+    def cleanup(self): print("cleaned up")
+
+class Worker(worker.Worker):
+    def __init__(self, connection):
+        self._connection, self._ready, self._loaded = connection, False, Steps()
+
+worker.Worker = Worker
+
+async def step(pool, name, then=""):
+    try:
+        with pool.worker() as used:
+            end = await used.ask("run", name, step=name.partition(": ")[0])
+            pool.log(None, f"{name.partition(': ')[0]} {end.state}")
+    except (WorkerDied, WorkerError) as error:
+        pool.log(None, f"{name.partition(': ')[0]} {type(error).__name__}: {error}")
+
+async def main():
+    with contextlib.closing(WorkerPool()) as pool:
+        await steps(pool)
+
+buffer_lines()
+"""
+
+
+def write_bench(tmp_path: Path, steps: str) -> None:
+    body = textwrap.indent(textwrap.dedent(steps), "    ")
+    script = f"{BENCH}\nasync def steps(pool):\n{body}\nasyncio.run(main())\n"
+    (tmp_path / "bench.py").write_text(script, encoding="utf-8")
+
+
+def run(tmp_path: Path, steps: str) -> tuple[list[str], list[str]]:
+    """Run steps (NAME: CODE) in workers; return the lines of both streams, with their steps."""
+    write_bench(tmp_path, steps)
+    done = subprocess.run(
+        [sys.executable, "bench.py"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env={**os.environ, "MODALRUN_RUN_ID": "some-run"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return tagged(done.stdout.decode()), tagged(done.stderr.decode())
+
+
+def tagged(text: str) -> list[str]:
+    """Return the lines, each behind the step it belongs to."""
+    step, lines = None, []
+    for line in text.replace(events.MARK, f"\n{events.MARK}").split("\n"):
+        event = events.read(line)
+        if isinstance(event, events.LinesOf):
+            step = event.step
+        elif line:
+            lines.append(f"{step or '-'} | {line}")
+    return lines
+
+
+WAYS = {
+    "os._exit(0)": "The step's process ended with exit code 0.",
+    "os._exit(143)": "The step's process ended with exit code 143.",
+    "os.kill(os.getpid(), 9)": "The step's process was killed (SIGKILL).",
+    "signal.signal(15, signal.SIG_DFL); os.kill(0, 15)": "The step's process died of SIGTERM.",
+    "os.abort()": "The step's process died of SIGABRT.",
+}
+
+
+def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
+    calls = [f"await step(pool, 's{n}: print({n}); {way}')" for n, way in enumerate(WAYS)]
+    out, err = run(tmp_path, "\n".join([*calls, "await step(pool, 'last: print(9)')"]))
+    assert out == [*(f"s{n} | {n}" for n in range(len(WAYS))), "last | 9"]
+    assert err == [
+        *(f"- | s{n} WorkerDied: {reason}" for n, reason in enumerate(WAYS.values())),
+        "- | last completed",
+    ]
+
+
+def test_a_step_beside_a_death_goes_on(tmp_path: Path) -> None:
+    out, err = run(
+        tmp_path,
+        """
+        await asyncio.gather(
+            step(pool, "a: time.sleep(0.3); print('a is there')"),
+            step(pool, "b: os._exit(0)"),
+        )
+        """,
+    )
+    assert out == ["a | a is there"]
+    assert err[-1] == "- | a completed"
+
+
+def test_steps_one_after_the_other_share_a_worker_and_nothing_else(tmp_path: Path) -> None:
+    out, _ = run(
+        tmp_path,
+        """
+        await step(pool, "a: print(os.getpid()); os.environ['LEFT'] = '1'; os.chdir('/')")
+        await step(pool, "b: print(os.getpid()); print(os.environ.get('LEFT'), os.getcwd())")
+        print(await pool.clean_up(), flush=True)
+        """,
+    )
+    first, second, rest, *_ = (line.partition(" | ")[2] for line in out)
+    assert first == second
+    assert rest == f"None {tmp_path}"
+    assert "- | cleaned up" in out
+
+
+def test_each_line_belongs_to_its_step(tmp_path: Path) -> None:
+    out, _ = run(
+        tmp_path,
+        """
+        many = "[print(NAME, n, 'x' * (n % 200)) for n in range(20000)]"
+        await asyncio.gather(
+            *(step(pool, f"{n}: " + many.replace("NAME", f"'{n}'")) for n in "abc")
+        )
+        """,
+    )
+    for name in "abc":
+        own = [line for line in out if line.startswith(f"{name} | ")]
+        assert own == [f"{name} | {name} {n} {'x' * (n % 200)}" for n in range(20_000)]
+    assert len(out) == 60_000
+
+
+def test_the_last_words_belong_to_their_step(tmp_path: Path) -> None:
+    out, _ = run(
+        tmp_path,
+        """
+        await step(pool, "a: print('no line feed', end=''); os.system('echo of a child')")
+        await step(pool, "b: print('end', end='')")
+        """,
+    )
+    assert out == ["a | of a child", "a | no line feed", "b | end"]
+
+
+def test_an_unfinished_line_is_passed_on(tmp_path: Path) -> None:
+    write_bench(
+        tmp_path,
+        """
+        shown = "print('50 %', end='', flush=True)"
+        wait = "while not os.path.exists('seen'): time.sleep(0.01)"
+        await step(pool, f"a: {shown}\\n{wait}")
+        """,
+    )
+    with subprocess.Popen(
+        [sys.executable, "bench.py"],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "MODALRUN_RUN_ID": "some-run"},
+    ) as process:
+        assert process.stdout is not None
+        read = b""
+        while b"50 %" not in read:
+            chunk = os.read(process.stdout.fileno(), 4096)
+            assert chunk
+            read += chunk
+        (tmp_path / "seen").touch()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_a_long_line_flows_on_in_bounded_memory(tmp_path: Path) -> None:
+    out, _ = run(
+        tmp_path,
+        """
+        await step(pool, "a: [sys.stdout.write('x' * 1000000) for _ in range(50)]")
+        most = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+        print("", most.split()[1], flush=True)
+        """,
+    )
+    assert sum(line.count("x") for line in out) == 50_000_000
+    assert int(out[-1].split()[-1]) < 100_000
+
+
+def test_what_a_dead_step_has_left_is_ended(tmp_path: Path) -> None:
+    out, _ = run(
+        tmp_path,
+        """
+        await step(pool, "a: print(os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '60')); os._exit(1)")
+        """,
+    )
+    left = Path("/proc") / out[0].partition(" | ")[2]
+    deadline = time.monotonic() + 20
+    while left.exists() and " Z " not in (left / "stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it needs PR_SET_PDEATHSIG")
+def test_a_worker_ends_with_its_runner(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        run(
+            tmp_path,
+            """
+            async def die():
+                while not os.path.lexists("pid"):
+                    await asyncio.sleep(0.01)
+                os.kill(os.getpid(), 9)
+            task = asyncio.create_task(die())
+            await step(pool, "a: os.symlink(str(os.getpid()), 'pid'); time.sleep(60)")
+            """,
+        )
+    left = Path("/proc") / (tmp_path / "pid").readlink()
+    deadline = time.monotonic() + 20
+    while left.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
