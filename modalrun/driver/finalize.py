@@ -17,6 +17,9 @@ def main() -> int:
     In a step sandbox only the step's failure is recorded: the driver decides about the run. The
     second argument is the manifest of a `per_step` run, whose step sandboxes are terminated first.
     """
+    from modalrun.zenml_api.retry import open_store
+
+    open_store(in_sandbox=True)
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
     if STEP in os.environ:
         from modalrun.zenml_api.records.step_records import fail_step

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 import requests
 from zenml.exceptions import AuthorizationException, ZenKeyError
 
-from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
+from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError, ServerError
 
 _PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIVE_PROJECT_ID."
 
 # A server that goes away after it has been reached (`rest_zen_store.py:5193`, 0.98.0).
 _UNREACHABLE = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError)
+
+
+class ServerTrouble(requests.RequestException):
+    """The server has answered a request with errors of its own for minutes."""
 
 
 @contextlib.contextmanager
@@ -23,6 +27,7 @@ def translated() -> Iterator[None]:
     Raises:
         AuthenticationError: ZenML's server refuses the credentials.
         NotFoundError: A record that was asked for does not exist.
+        ServerError: ZenML's server has answered with errors of its own for minutes.
         ConnectionLostError: ZenML's server can't be reached.
     """
     try:
@@ -40,6 +45,11 @@ def translated() -> Iterator[None]:
         if not text.startswith("Unable to get"):
             raise
         raise NotFoundError(text, hint=_PROJECT_HINT if "project" in text else None) from error
+    except ServerTrouble as error:
+        raise ServerError(
+            f"The ZenML server has trouble: {first_line(error)}",
+            hint="Try again later. The server's own log says more.",
+        ) from error
     except (*_UNREACHABLE, RuntimeError) as error:
         if not isinstance(error, _UNREACHABLE) and "connecting to URL" not in str(error):
             raise

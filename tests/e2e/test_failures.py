@@ -101,3 +101,17 @@ def test_retries_and_hooks(world: World) -> None:
     assert done.stdout.count("cleanup was called") == 1
     assert re.search(r"^flaky +completed", done.stderr, re.M)
     assert re.search(r"^bad +failed", done.stderr, re.M)
+
+
+@pytest.mark.parametrize(
+    "mode", ["per_step", pytest.param("pipeline", marks=pytest.mark.exhaustive)]
+)
+def test_a_module_that_fails_in_the_sandbox_is_told_with_its_line(world: World, mode: str) -> None:
+    done = world.submit("pipeline: late.late\ntarget: local\n", "--mode", mode)
+
+    assert done.exit_code == 1, done.stderr
+    reason = "work: ModuleNotFoundError: No module named 'no_such_package' (late.py:8)\n"
+    assert f"  {reason}" in done.stderr
+    run = world.only_run()
+    assert f"  {reason}" in world.modalrun("status", run.id, HOME=str(world.home)).finish().stdout
+    assert "No module named 'no_such_package'" in run.steps[-1].exception

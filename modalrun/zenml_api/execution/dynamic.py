@@ -32,7 +32,6 @@ from modalrun.zenml_api.execution.single_step import (
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import runs, step_records
-from modalrun.zenml_api.retry import wait_for_server
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
@@ -57,7 +56,6 @@ class DynamicRun:
             death: How an earlier process of the run has died; see `InlineSteps`.
         """
         self._loaded = LoadedRun(run_id)
-        wait_for_server(log_line)
         orchestrator = self._loaded.stack.orchestrator
         assert isinstance(orchestrator, ModalOrchestrator)
         if isolated is not None:

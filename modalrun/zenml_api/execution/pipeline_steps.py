@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from modalrun.errors import RunStopped
-from modalrun.run.reporting import log_line
 from modalrun.zenml_api.execution.single_step import FinalStatus, Signals, SingleStep
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
-from modalrun.zenml_api.retry import wait_for_server
 
 
 class PipelineSteps:
@@ -29,7 +27,6 @@ class PipelineSteps:
             RunStopped: The run was stopped already.
         """
         self._loaded = LoadedRun(run_id)
-        wait_for_server(log_line)
         if self._loaded.run.status in STOPPED:
             # It was stopped before this sandbox existed.
             raise RunStopped

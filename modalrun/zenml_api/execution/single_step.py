@@ -27,14 +27,13 @@ from zenml.orchestrators.step_runner import StepRunner
 from zenml.steps import StepHeartBeatTerminationException
 from zenml.steps.base_step import BaseStep
 from zenml.utils.env_utils import get_runtime_environment, temporary_environment
+from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.reporting import log_line
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, record_metadata
-from modalrun.zenml_api.retry import wait_for_server
 
 FinalStatus = Literal["completed", "failed", "stopped", "running"]
 """ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
@@ -106,7 +105,6 @@ class SingleStep:
     ) -> SingleStep:
         """Load the run, and the part of its deployment that belongs to this step."""
         loaded = LoadedRun(run_id, only=[name])
-        wait_for_server(log_line)
         return cls(loaded, name, step_run=step_run, metadata=metadata)
 
     def prepare(self) -> None:
@@ -303,7 +301,14 @@ class Launcher(StepLauncher):
     def _run_step_in_current_thread(self, *args: Any, **kwargs: Any) -> StepRunResponse:
         runner = _Runner(step=self._step, stack=self._stack)
         runner.guarded = self.guarded
-        return runner.run(*args, **kwargs)
+        try:
+            return runner.run(*args, **kwargs)
+        except BaseException as error:
+            if publish_utils.step_exception_info.get() is None:
+                # ZenML keeps only what the step's function raises, and not what its module does.
+                with contextlib.suppress(Exception):
+                    publish_utils.step_exception_info.set(collect_exception_information(error))
+            raise
 
 
 class _Runner(StepRunner):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, overload
@@ -11,11 +12,12 @@ from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
-from zenml.models import PipelineRunResponse, StepRunResponse
+from zenml.models import ExceptionInfo, PipelineRunResponse, StepRunResponse
 from zenml.utils import pagination_utils
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
+from modalrun.plan.image_recipe import CODE_FOLDER
 from modalrun.run.metadata import PREFIX, Announced, RunMetadata, StepMetadata, from_metadata
 from modalrun.run.records import NOT_RUN, RunRecord, StackRecord, StepRecord, id_prefix
 from modalrun.zenml_api.errors import translated
@@ -23,6 +25,9 @@ from modalrun.zenml_api.errors import translated
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
 _OURS = f"{PREFIX}target:contains:al"
 _PAGE = 100
+
+_PROJECT_LINE = re.compile(rf'^ *File ".*{CODE_FOLDER}/(.+)", line (\d+)', re.M)
+"""A line of a traceback that is in the project's code, in a sandbox."""
 
 STOPPED = frozenset({ExecutionStatus.STOPPING, ExecutionStatus.STOPPED})
 """ZenML's statuses of a run that was stopped, whether or not its steps have ended."""
@@ -188,10 +193,17 @@ def _reason(step: StepRunResponse) -> str | None:
     info = step.get_metadata().exception_info
     if info is None:
         return None
-    if info.source and info.message:
-        return f"{info.source.rpartition('.')[2]}: {info.message.strip().splitlines()[0]}"
+    if info.source:
+        text = f": {info.message.strip().splitlines()[0]}" if info.message else ""
+        return f"{info.source.rpartition('.')[2]}{text}{_place(info)}"
     lines = info.traceback.strip().splitlines()
     return lines[-1].strip() if lines else None
+
+
+def _place(info: ExceptionInfo) -> str:
+    """Return the line of the project's code outside of the step's function, in parentheses."""
+    lines = _PROJECT_LINE.findall(info.traceback) if info.user_code_line is None else []
+    return f" ({lines[-1][0]}:{lines[-1][1]})" if lines else ""
 
 
 @overload

@@ -5,7 +5,13 @@ import sys
 import pytest
 
 from modalrun.driver import finalize
+from modalrun.zenml_api import retry
 from modalrun.zenml_api.records import runs, step_records
+
+
+@pytest.fixture(autouse=True)
+def _no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "open_store", lambda *, in_sandbox: None)
 
 
 def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:

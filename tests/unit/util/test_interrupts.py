@@ -56,3 +56,26 @@ def test_keys_come_one_by_one_and_the_terminal_is_left_as_it_was() -> None:
     finally:
         os.close(keyboard)
         os.close(terminal)
+
+
+DEFERRED = """
+import os, signal, threading, time
+from modalrun.util import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.install()
+# The kernel gives a signal to any thread that does not block it.
+threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
+try:
+    with interrupts.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("the block has ended")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_deferred_signal_comes_after_the_block_in_a_process_with_threads() -> None:
+    command = [sys.executable, "-c", DEFERRED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "the block has ended\ninterrupted\n", done.stderr
