@@ -2,7 +2,7 @@
 
 ZenML can't execute a step run record a second time: its server counts the records of a step and
 refuses more than the user's retries allow (`sql_zen_store.py:12350`, ZenML 0.98.0). So that a lost
-sandbox doesn't use up a retry, `_Launcher.launch_again` does with the record what
+sandbox doesn't use up a retry, `Launcher.launch_again` does with the record what
 `StepLauncher.launch` does after creating one (`step_launcher.py:163`).
 """
 
@@ -91,7 +91,7 @@ class SingleStep:
         self._loaded = loaded
         self._again = UUID(step_run) if step_run else None
         self._step = self._configuration(name)
-        self._launcher = _Launcher(
+        self._launcher = Launcher(
             self._loaded.snapshot, self._step, self._loaded.orchestrator_run_id, metadata
         )
 
@@ -163,7 +163,7 @@ class SingleStep:
                 return call()
         except BaseException as error:
             if not signals.came:
-                _require_text(error)
+                require_text(error)
                 raise
             reason = signals.reason()
             if reason is not None:
@@ -206,7 +206,7 @@ def final_status(status: ExecutionStatus) -> FinalStatus:
     return "stopped" if status in STOPPED else "running"
 
 
-class _Launcher(StepLauncher):
+class Launcher(StepLauncher):
     """Extend ZenML's launcher to execute a record again, and to expose the record."""
 
     def __init__(
@@ -295,7 +295,7 @@ class _Launcher(StepLauncher):
         self.store_metadata(step_run)
 
         def run() -> StepRunResponse | None:
-            return super(_Launcher, self)._run_step(pipeline_run, step_run, force_write_logs)
+            return super(Launcher, self)._run_step(pipeline_run, step_run, force_write_logs)
 
         # When it is interrupted, a step operator cleans up what it has started elsewhere.
         return self.guarded(run) if self._step.config.step_operator else run()
@@ -330,7 +330,7 @@ class _Runner(StepRunner):
         return step
 
 
-def _require_text(error: BaseException) -> None:
+def require_text(error: BaseException) -> None:
     """Raise another exception in place of one without a text, which ZenML could not record."""
     try:
         str(error)

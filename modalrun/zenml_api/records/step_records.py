@@ -93,7 +93,9 @@ def end_step(step_run_id: UUID, status: ExecutionStatus, reason: str) -> StepRec
         Client().zen_store.update_run_step(
             step_run_id,
             StepRunUpdate(
-                status=status, end_time=utc_now(), exception_info=ExceptionInfo(traceback=reason)
+                status=status,
+                end_time=utc_now(),
+                exception_info=ExceptionInfo(traceback=reason, message=reason),
             ),
         )
     )
@@ -110,7 +112,7 @@ def _create_failed(run_id: str, step: str, reason: str) -> StepRecord:
                 status=ExecutionStatus.FAILED,
                 start_time=now,
                 end_time=now,
-                exception_info=ExceptionInfo(traceback=reason),
+                exception_info=ExceptionInfo(traceback=reason, message=reason),
             )
         )
     )
