@@ -34,6 +34,7 @@ from modalrun.run.metadata import StepMetadata
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, record_metadata
+from modalrun.zenml_api.retry import while_database_fails
 
 FinalStatus = Literal["completed", "failed", "stopped", "running"]
 """ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
@@ -191,8 +192,9 @@ class SingleStep:
 
     def _fail(self, reason: str) -> None:
         """Record a failure that ZenML has not recorded."""
-        if self._launcher.record is not None and self._recorded_status() == "running":
-            end_step(self._launcher.record.id, ExecutionStatus.FAILED, reason)
+        record = self._launcher.record
+        if record is not None and self._recorded_status() == "running":
+            while_database_fails(lambda: end_step(record.id, ExecutionStatus.FAILED, reason))
 
 
 def final_status(status: ExecutionStatus) -> FinalStatus:
