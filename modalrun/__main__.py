@@ -13,8 +13,7 @@ def main() -> NoReturn:
         from modalrun.cli import run
 
         code = run(sys.argv[1:])
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush(code)
     except BrokenPipeError:
         # The reader of the output has gone (`| head`).
         code = 141
@@ -23,6 +22,17 @@ def main() -> NoReturn:
         code = 130
     # The regular teardown of ZenML and its database pool takes about a second, for nothing.
     os._exit(code)
+
+
+def _flush(code: int) -> None:
+    from modalrun.util import interrupts
+
+    def flush() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    interrupted = code in (130, 143)
+    interrupts.within(interrupts.OUTPUT_SECONDS if interrupted else None, flush)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from typing import Any
 
 from modalrun.errors import Interrupted
 
+OUTPUT_SECONDS = 0.3
+"""How long what is shown after a signal may take."""
+
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _arrived: list[int] = []
 _listeners: list[Callable[[int], None]] = []
@@ -116,6 +119,29 @@ def listening(listener: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def within(seconds: float | None, action: Callable[[], object]) -> None:
+    """Run an action; leave it behind in a thread of its own after some seconds (None: never).
+
+    Output whose reader does not read must not hold up what a signal asks for.
+    """
+    if seconds is None:
+        action()
+        return
+    errors: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=act, name="output", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
+import time
 
 import pytest
 
@@ -56,6 +58,24 @@ def test_keys_come_one_by_one_and_the_terminal_is_left_as_it_was() -> None:
     finally:
         os.close(keyboard)
         os.close(terminal)
+
+
+def test_what_blocks_is_left_behind() -> None:
+    released = threading.Event()
+    began = time.monotonic()
+    interrupts.within(0.05, released.wait)
+    assert time.monotonic() - began < 10
+    released.set()
+    done: list[int] = []
+    interrupts.within(None, lambda: done.append(1))
+    interrupts.within(10, lambda: done.append(2))
+    assert done == [1, 2]
+
+    def fail() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        interrupts.within(10, fail)
 
 
 DEFERRED = """
