@@ -16,8 +16,7 @@ def main() -> NoReturn:
         from modalrun.cli import run
 
         code = run(sys.argv[1:])
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush(code)
     except BrokenPipeError:
         # The reader of the output has gone (`| head`).
         code = 141
@@ -47,6 +46,17 @@ def _open_closed_streams() -> None:
             os.set_inheritable(number, True)
             mode = "r" if number == 0 else "w"
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+def _flush(code: int) -> None:
+    from modalrun.util import interrupts
+
+    def flush() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    interrupted = code in (130, 143)
+    interrupts.within(interrupts.OUTPUT_SECONDS if interrupted else None, flush)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ The tree has one branch per decision that a caller (a person or a CI job) makes:
         ├── RunTimeoutError      6  the run's own timeout passed
         ├── RunStoppedError      7  stopped or terminated by somebody
         ├── ConnectionLostError  8  the run may still be going
-        │   └── MachineError        this machine lacks memory, room on a disk, a file
+        │   ├── MachineError        this machine lacks memory, room on a disk, a file
+        │   └── ServerError         the ZenML server has had errors of its own for minutes
         ├── UnknownOutcomeError  9  the submission may or may not have been accepted
         ├── CostLimitError      10  over the cost limit; nothing was created
         └── InternalError       70  an error in modalrun itself
     BaseException
     ├── KeyboardInterrupt      130  Ctrl-C (Python's own class)
-    └── Interrupted            143  SIGTERM
+    └── Interrupted       143, 129  SIGTERM, SIGHUP
 
 The codes are a contract with CI jobs: they never change. The errors of a run that has ended (1, 6
 and 7) are RuntimeErrors too, which ZenML's own orchestrators raise and scripts catch.
@@ -26,6 +27,7 @@ and 7) are RuntimeErrors too, which ZenML's own orchestrators raise and scripts 
 
 from __future__ import annotations
 
+import signal
 from typing import ClassVar
 
 
@@ -119,6 +121,10 @@ class MachineError(ConnectionLostError):
     """This machine fails: memory, room on a disk, a file. A run that had started may be going."""
 
 
+class ServerError(ConnectionLostError):
+    """The ZenML server has answered with errors of its own for minutes."""
+
+
 class UnknownOutcomeError(ModalrunError):
     """Modal's answer to the submission was lost; the run may or may not have been accepted."""
 
@@ -138,9 +144,17 @@ class InternalError(ModalrunError):
 
 
 class Interrupted(BaseException):
-    """SIGTERM arrived. Not an Exception, so that `except Exception` doesn't catch it."""
+    """SIGTERM or SIGHUP arrived. Not an Exception, so that `except Exception` doesn't catch it.
 
-    exit_code: ClassVar[int] = 143
+    Attributes:
+        number: The signal.
+        exit_code: As a shell reports the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = number
+        self.exit_code = 128 + number
 
 
 class RunStopped(BaseException):

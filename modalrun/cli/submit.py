@@ -44,7 +44,7 @@ def submit(
       8   connection lost
       9   outcome of the submission unknown
       10  over the cost limit
-      130 and 143 interrupted
+      129, 130 and 143 interrupted
     """
     limit = _amount(max_cost)
     checked = given.load(spec)

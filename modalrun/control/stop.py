@@ -115,7 +115,9 @@ def by_force(
         raise type(unrecorded)(
             f"The sandboxes of the run {run_id} have ended, but ZenML can't record it:"
             f" {unrecorded.message}",
-            hint=f"Run 'modalrun stop {run_id}' again when the server is back.",
+            hint=unrecorded.hint
+            if isinstance(unrecorded, NotFoundError)
+            else f"Run 'modalrun stop {run_id}' again when the server is back.",
         ) from unrecorded
     zenml.finalize_run(run_id, FORCED, stopped=True)
     if wait:

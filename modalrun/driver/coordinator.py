@@ -83,8 +83,9 @@ class Coordinator:
             for event in finished_steps(taken.records, self._steps.keys() - done, time.time()):
                 write_event(event)
             done |= taken.successful
-            for sandbox in taken.restore(self._steps, done):
-                self._background.start(sandbox.terminate())
+            # Until it has ended, a superfluous sandbox may run its step.
+            superfluous = taken.restore(self._steps, done)
+            await asyncio.gather(*(_end(sandbox) for sandbox in superfluous))
         adopted = [name for name, step in self._steps.items() if step.attempts.sandbox]
         failed = [name for name, step in self._steps.items() if step.failed_before]
         self._scheduler.restore(done, {*adopted, *failed})
@@ -170,3 +171,8 @@ class Coordinator:
         return await self._steps[name].attempts.create(
             self.sandboxes, cancelled, early=True, no_room=cancelled.set
         )
+
+
+async def _end(sandbox: StepSandbox) -> None:
+    await sandbox.terminate()
+    await sandbox.ended()

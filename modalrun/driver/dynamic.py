@@ -7,6 +7,7 @@ of their own; without one, all steps run here.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.driver.process import (
     EXIT_CODES,
     buffer_lines,
+    die,
     leave,
     print_traceback,
     supervisors_reason,
@@ -36,6 +38,9 @@ def main() -> NoReturn:
     isolated: IsolatedSteps | None = None
 
     def end(_signum: int, _frame: FrameType | None) -> None:
+        if supervisors_reason() is None:
+            # The supervisor knows whether somebody has asked for it, or user code has done it.
+            die(signal.SIGTERM)
         # In a thread: the main thread may hold locks that the end needs.
         threading.Thread(target=_end, args=(isolated,), daemon=True).start()
 
@@ -53,7 +58,8 @@ def main() -> NoReturn:
                 isolated = IsolatedSteps(RunManifest.from_json(text))
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
-            run = DynamicRun(os.environ[contract.RUN_ID], isolated)
+            death = json.loads(os.environ.pop(contract.DEATH, "null"))
+            run = DynamicRun(os.environ[contract.RUN_ID], isolated, death)
         control.listen(run.stop)
         code = EXIT_CODES[run.run(print_traceback)]
     except BaseException:
@@ -65,7 +71,7 @@ def main() -> NoReturn:
 
 
 def _end(isolated: IsolatedSteps | None) -> NoReturn:
-    """Terminate the step sandboxes, record the end of the run, and exit."""
+    """Terminate the step sandboxes, record that the run's time is over, and exit."""
     code = contract.EXIT_UNRECORDED
     try:
         if isolated is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modalrun.driver.process import log_failed_termination
 from modalrun.run.contract import RUN_ID, STEP
+from modalrun.run.reporting import log_line
 
 
 def main() -> int:
@@ -18,17 +19,34 @@ def main() -> int:
     second argument is the manifest of a `per_step` run, whose step sandboxes are terminated first.
     """
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
+    try:
+        _record(run_id, reason)
+    except Exception as error:
+        from modalrun.zenml_api.errors import first_line
+
+        log_line(
+            f"The end is not recorded in ZenML: {first_line(error)}\n"
+            f"When ZenML works again, 'modalrun reconcile {run_id}' records it."
+        )
+        return 1
+    return 0
+
+
+def _record(run_id: str, reason: str) -> None:
+    if len(sys.argv) > 2 and STEP not in os.environ:
+        # ZenML may be in trouble for minutes.
+        _terminate_steps(Path(sys.argv[2]))
+    from modalrun.zenml_api.retry import open_store, while_database_fails
+
+    open_store(in_sandbox=True)
     if STEP in os.environ:
         from modalrun.zenml_api.records.step_records import fail_step
 
-        fail_step(run_id, os.environ[STEP], reason)
+        while_database_fails(lambda: fail_step(run_id, os.environ[STEP], reason))
     else:
-        if len(sys.argv) > 2:
-            _terminate_steps(Path(sys.argv[2]))
         from modalrun.zenml_api.records.runs import finalize_run
 
-        finalize_run(run_id, reason)
-    return 0
+        while_database_fails(lambda: finalize_run(run_id, reason))
 
 
 def _terminate_steps(file: Path) -> None:

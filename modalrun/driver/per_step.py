@@ -81,8 +81,9 @@ def _give_up(coordinator: Coordinator) -> None:
 
 async def _take_over(coordinator: Coordinator, recorder: AsyncRecorder) -> Takeover:
     """Find what an earlier driver of this run has left."""
-    sandboxes, records, stopped = await asyncio.gather(
-        coordinator.sandboxes.running(),
+    # Before the records: a sandbox that has ended by then has recorded its step's end.
+    sandboxes = await coordinator.sandboxes.running()
+    records, stopped = await asyncio.gather(
         recorder.call(lambda recorder: recorder.states()),
         recorder.call(lambda recorder: recorder.stop_requested()),
     )

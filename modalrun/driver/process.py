@@ -36,7 +36,8 @@ class Signals:
     """Handle SIGTERM: unwind the user's code; anywhere else end the process at once.
 
     The step's record then still says `running`, and the driver decides what follows. Only at the
-    sandbox's deadline it is the step that has failed.
+    sandbox's deadline it is the step that has failed. Once the user's code has returned, its
+    success is recorded first: it must not run again.
 
     Attributes:
         came: Whether SIGTERM came.
@@ -45,9 +46,10 @@ class Signals:
     def __init__(self) -> None:
         self.came = False
         self._unwinds = False
+        self._returned = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self.came:
+        if self.came or self._returned:
             return
         self.came = True
         if self._unwinds:
@@ -63,6 +65,7 @@ class Signals:
         self._unwinds = True
         try:
             yield
+            self._returned = True
         finally:
             self._unwinds = False
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from modalrun.errors import ConnectionLostError
+from modalrun.errors import ConnectionLostError, ServerError
 from modalrun.run.reporting import log_line
 from modalrun.util import garbage_collection
 from modalrun.util.backoff import pauses
@@ -21,7 +21,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two calls while ZenML can't be reached, growing."""
 
 TROUBLED_TRIES = 8
-"""How often a call is made that a server answers with an error of its own: for about a minute."""
+"""How often a call is made that a database answers with an error: for about a minute."""
 
 
 class AsyncRecorder:
@@ -39,7 +39,7 @@ class AsyncRecorder:
         """Call a function with the recorder until ZenML answers; return its result.
 
         Raises:
-            Exception: ZenML refuses, or answers with errors of its own for too long.
+            Exception: ZenML refuses, or has had errors of its own for minutes.
         """
         loop = asyncio.get_running_loop()
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
@@ -48,6 +48,9 @@ class AsyncRecorder:
             tries += 1
             try:
                 return await loop.run_in_executor(self._thread, lambda: question(self._loaded()))
+            except ServerError:
+                # Each request was repeated for minutes.
+                raise
             except ConnectionLostError as error:
                 self._log(f"{error.message}; trying again")
             except Exception as error:
@@ -66,11 +69,8 @@ class AsyncRecorder:
 
 
 def _is_trouble(error: Exception) -> bool:
-    """Return whether a further call may help: status 500, a broken request or database.
+    """Return whether a further call may help: a broken request, a full disk or database.
 
-    The first is a RuntimeError (`zen_server/exceptions.py:100`, ZenML 0.98.0), those of `requests`
-    are OSErrors, and SQLAlchemy has its own.
+    The errors of `requests` are OSErrors, and SQLAlchemy has its own.
     """
-    if isinstance(error, (RuntimeError, OSError)):
-        return True
-    return type(error).__module__.startswith("sqlalchemy.")
+    return isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy.")

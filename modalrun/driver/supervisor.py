@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -80,10 +81,12 @@ def main() -> int:
     timed_out = False
     try:
         code = run()
-        if _is_driver() and not _is_meant(code, environment) and not terminated.is_set():
-            # The steps run in sandboxes of their own, so another driver can take over.
-            _log(f"The driver ended with {code}; another one takes over.")
-            environment[contract.TAKE_OVER] = "1"
+        while not terminated.is_set() and _is_continued(
+            code,
+            environment,
+            len(children),
+            out_of_memory=death.out_of_memory_kills() > earlier_kills,
+        ):
             code = run()
     except subprocess.TimeoutExpired:
         timed_out = True
@@ -107,6 +110,33 @@ def main() -> int:
         # The driver asks ZenML again.
         return contract.EXIT_UNRECORDED
     return _record(reason, result, environment)
+
+
+def _is_continued(
+    code: int, environment: dict[str, str], children: int, *, out_of_memory: bool
+) -> bool:
+    """Return whether another child goes on with the run of one that has died."""
+    module = sys.argv[1]
+    if module not in {contract.DRIVER_MODULE, contract.DYNAMIC_MODULE}:
+        return False
+    if _is_meant(code, environment):
+        return False
+    environment[contract.TAKE_OVER] = "1"
+    if module == contract.DRIVER_MODULE:
+        # The steps run in sandboxes of their own, so another driver can take over.
+        if children == 1:
+            _log(f"The driver ended with {code}; another one takes over.")
+        return children == 1
+    # A step that ran in the process may be tried again, and the function may go on without it.
+    listed = Path(environment[contract.RUNNING_STEPS_FILE])
+    steps = json.loads(listed.read_text(encoding="utf-8"))
+    if not steps:
+        return False
+    reason = death.describe("step's process", code, out_of_memory=out_of_memory)
+    _log(reason)
+    environment[contract.DEATH] = json.dumps([reason, steps])
+    listed.write_text("[]", encoding="utf-8")
+    return True
 
 
 def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:
@@ -146,6 +176,7 @@ def _child_environment() -> dict[str, str]:
         home.mkdir()
         config.mkdir()
         (own / "exit-code").write_text("none", encoding="ascii")
+        (own / "running-steps").write_text("[]", encoding="ascii")
     except OSError as error:
         _log(f"The {_subject()} can't start: {error}.")
         raise SystemExit(contract.EXIT_UNRECORDED) from None
@@ -159,6 +190,7 @@ def _child_environment() -> dict[str, str]:
         contract.END_REASON_FILE: str(own / "end-reason"),
         contract.STOP_FILE: str(own / "stop"),
         contract.EXIT_CODE_FILE: str(own / "exit-code"),
+        contract.RUNNING_STEPS_FILE: str(own / "running-steps"),
     }
 
 

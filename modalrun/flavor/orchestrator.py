@@ -43,13 +43,16 @@ class RegisteredOrchestrator(ModalOrchestrator):
         Raises:
             ModalrunError: As for `modalrun submit`.
         """
-        if placeholder_run is not None:
+        if placeholder_run is None:
+            super().run(snapshot, stack, placeholder_run)
+            return
+        with runs.signals_handled(str(placeholder_run.id)):
             # Compiled with the component's values. `get_settings` would add its target, which is no
             # setting.
             compiled = snapshot.pipeline_configuration.settings.get(f"orchestrator:{self.name}")
             settings = ModalOrchestratorSettings.model_validate(dict(compiled or {}))
             runs.announce(str(placeholder_run.id), self.config.target, snapshot, settings)
-        super().run(snapshot, stack, placeholder_run)
+            super().run(snapshot, stack, placeholder_run)
 
     def submit_pipeline(
         self,

@@ -40,6 +40,7 @@ from modalrun.submit.preflight import Job
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
 from modalrun.zenml_api.gateway import zenml_gateway
+from modalrun.zenml_api.retry import open_store
 
 if TYPE_CHECKING:
     from zenml.enums import ExecutionStatus
@@ -85,7 +86,34 @@ def announce(
         settings.modal_environment,
     )
     with _hint_in_message():
+        open_store()
         zenml_gateway().publish_metadata(run_id, to_metadata(metadata))
+
+
+@contextlib.contextmanager
+def signals_handled(run_id: str) -> Iterator[None]:
+    """Leave no record that looks alive when a signal ends the block before the run is submitted.
+
+    The program that this process runs decides how it handles SIGTERM and SIGHUP in the end.
+    """
+    try:
+        with interrupts.installed():
+            try:
+                yield
+            except (KeyboardInterrupt, errors.Interrupted):
+                with interrupts.deferred(), contextlib.suppress(errors.ModalrunError):
+                    _stop_unsubmitted(run_id)
+                raise
+    except errors.Interrupted as interruption:
+        signal.raise_signal(interruption.number)
+        raise
+
+
+def _stop_unsubmitted(run_id: str) -> None:
+    zenml = zenml_gateway()
+    run = zenml.read_run(run_id)
+    if run.status == "initializing" and run.metadata is None:
+        zenml.finalize_run(run_id, "The submission was interrupted.", stopped=True)
 
 
 def submit(
@@ -132,7 +160,8 @@ def submit(
             except (KeyboardInterrupt, errors.Interrupted):
                 # ZenML treats the run as not submitted.
                 if submission.handle is not None:
-                    stopping.by_force(str(run.id), submission.handle.sandboxes)
+                    with interrupts.deferred():
+                        stopping.by_force(str(run.id), submission.handle.sandboxes)
                 raise
             display.pop_all()
         submitted = submission.handle
@@ -252,14 +281,9 @@ def _follow(run: RunHandle, shown: Reporter) -> None:
         ModalrunError: The run did not complete, or its end is not known.
         KeyboardInterrupt: The user detached.
     """
-    try:
-        with _hint_in_message(), shown, interrupts.installed():
-            outcome = attach.follow(run, shown, _on_interrupt(), stop=stopping.by_force)
-            shown.summary(outcome)
-    except errors.Interrupted:
-        # The program that this process runs decides how it handles SIGTERM.
-        signal.raise_signal(signal.SIGTERM)
-        raise
+    with _hint_in_message(), shown, interrupts.installed():
+        outcome = attach.follow(run, shown, _on_interrupt(), stop=stopping.by_force)
+        shown.summary(outcome)
     if outcome.exit_code:
         error = sandbox_exit.error_class(outcome.exit_code)
         raise error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")

@@ -18,6 +18,7 @@ class ModalGateway:
     build_images = staticmethod(images.build_images)
     create_run_sandbox = staticmethod(run_sandboxes.create)
     find_running = staticmethod(run_sandboxes.find_running)
+    find_announced = staticmethod(run_sandboxes.find_announced)
     find_last = staticmethod(run_sandboxes.find_last)
     terminate = staticmethod(run_sandboxes.terminate)
     sandboxes_of = staticmethod(SandboxGroup)

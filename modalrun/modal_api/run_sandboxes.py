@@ -5,11 +5,13 @@ The functions raise the errors of `modalrun.modal_api.errors.translated`.
 
 from __future__ import annotations
 
+import contextlib
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.errors import (
     CapacityError,
@@ -24,15 +26,28 @@ from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
-from modalrun.run.metadata import RunMetadata
-from modalrun.run.run_plan import RunPlan
+from modalrun.run.metadata import Announced, RunMetadata
+from modalrun.run.run_plan import RunPlan, sandbox_name
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
+from modalrun.util.background import in_background
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     import modal
+
+T = TypeVar("T")
+
+LOOK_UP_SECONDS = 30.0
+"""How long a sandbox is looked for whose creation was not answered, while Modal is away."""
+
+APPEAR_SECONDS = 3.0
+"""How long a creation that was not answered may take to show, once Modal can be asked."""
+
+TERMINATE_SECONDS = 7.0
+"""CI systems kill 7.5 to 10 s after their signal."""
 
 
 def create(
@@ -108,9 +123,18 @@ def find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str |
 
 
 def terminate(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> None:
-    """Terminate a sandbox; raise NotFoundError if it was not created."""
-    with translated():
-        _find_last(connection, plan, spec).terminate()
+    """Terminate a sandbox, within the time that the sender of a signal leaves.
+
+    Raises:
+        NotFoundError: It was not created.
+        ConnectionLostError: Modal can't be asked; it may run.
+    """
+
+    def act() -> None:
+        with translated():
+            _find_last(connection, plan, spec).terminate()
+
+    in_background(act, TERMINATE_SECONDS)
 
 
 def sandbox_state(
@@ -181,6 +205,36 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         return sandbox.object_id
 
 
+def find_announced(connection: Connection, run_id: str, announced: Announced) -> RunMetadata | None:
+    """Find the run sandbox whose creation was not answered, by its app and name.
+
+    Returns:
+        What the submission could not record; None if Modal has no such sandbox.
+    """
+    import modal
+
+    for include_terminated in (True, False):
+        with contextlib.suppress(NotFoundError), translated():
+            sandbox = modal.Sandbox.from_name(
+                announced.app,
+                sandbox_name(run_id),
+                environment_name=announced.environment,
+                include_terminated=include_terminated,
+                client=connection.client,
+            )
+            app = app_id(connection, announced.app, announced.environment)
+            return RunMetadata(
+                announced.target,
+                announced.mode,
+                announced.app,
+                str(app),
+                sandbox.object_id,
+                timeout=0,
+                environment=announced.environment,
+            )
+    return None
+
+
 def run_sandbox(connection: Connection, metadata: RunMetadata) -> RunningSandbox:
     """Attach to the run sandbox of a run."""
     sandbox = connection.attach(metadata.sandbox_id)
@@ -200,22 +254,53 @@ def _create_or_find(
         with translated():
             return modal.Sandbox.create(*spec.command, **arguments)
     except modal.exception.AlreadyExistsError:
-        return _find_last(connection, plan, spec)
+        lost = None
     except ConnectionLostError as error:
+        lost = error
+
+    def look() -> modal.Sandbox | None:
         try:
             found = _find_last(connection, plan, spec)
         except NotFoundError:
-            raise error from None
-        except Exception as second:
-            raise UnknownOutcomeError(
-                "The connection to Modal was lost while the run sandbox was being created;"
-                " whether it runs is unknown.",
-                hint=f"Look for the sandbox '{spec.name}' in the app '{plan.settings.app_name}'"
-                " before you submit again.",
-            ) from second
-        if found.object_id == earlier:
-            raise
-        return found
+            return None
+        return found if found.object_id != earlier else None
+
+    found = _look_up(connection, plan, spec, look)
+    if found is None:
+        raise lost or NotFoundError(f"Modal has no sandbox '{spec.name}'.")
+    return found
+
+
+def _look_up(
+    connection: Connection, plan: RunPlan, spec: SandboxSpec, look: Callable[[], T | None]
+) -> T | None:
+    """Look for a sandbox that Modal may be creating, through lost connections.
+
+    Raises:
+        UnknownOutcomeError: Modal could not be asked.
+    """
+    now = time.monotonic()
+    until, absent_until = now + LOOK_UP_SECONDS, None
+    waits = pauses()
+    while True:
+        try:
+            found = in_background(look, max(1.0, until - time.monotonic()))
+            absent_until = absent_until or time.monotonic() + APPEAR_SECONDS
+            if found is not None or time.monotonic() > absent_until:
+                return found
+        except ModalrunError as error:
+            if time.monotonic() > until or not isinstance(error, ConnectionLostError):
+                raise UnknownOutcomeError(
+                    "The connection to Modal was lost while the run sandbox was being created;"
+                    " whether it runs is unknown.",
+                    hint=f"Look for the sandbox '{spec.name}' in the app"
+                    f" '{plan.settings.app_name}' before you submit again. When Modal can be"
+                    f" reached, 'modalrun status {spec.tags[TAG_RUN]}' shows whether it runs.",
+                ) from error
+            with contextlib.suppress(ModalrunError):
+                # The local Modal server may have been started again, at another address.
+                in_background(connection.reconnect, max(1.0, until - time.monotonic()))
+        time.sleep(next(waits))
 
 
 def _find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> modal.Sandbox:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Protocol
@@ -145,7 +145,7 @@ class _Attachment:
         """Wait for the end of the run; return the signal if one has stopped it."""
         prompt = InterruptPrompt(
             on_interrupt,
-            show=self._observer.question,
+            show=lambda text: _soon(lambda: self._observer.question(text)),
             on_key=lambda key: self._inbox.put(_Key(key)),
             read_keys=read_keys,
         )
@@ -213,7 +213,6 @@ class _Attachment:
         Raises:
             KeyboardInterrupt, Interrupted: A second signal came, or the time was up.
         """
-        self._observer.say("Stopping the run ...", "yellow")
 
         def act() -> _Stopped:
             with redirect_stdout(sys.stderr):
@@ -222,6 +221,7 @@ class _Attachment:
             return _Stopped()
 
         self._start_background(act)
+        _soon(lambda: self._observer.say("Stopping the run ...", "yellow"))
         timer = threading.Timer(STOP_SECONDS, lambda: self._inbox.put(TimeoutError()))
         timer.daemon = True
         timer.start()
@@ -237,17 +237,19 @@ class _Attachment:
             else:
                 # The output has ended, as it should.
                 continue
-            self._report(text)
+            _soon(lambda text=text: self._report(text))  # type: ignore[misc]
             raise interrupts.exception(number)
 
     def _report_detached(self, text: str) -> None:
         """Report that the run continues; return when other processes can find it."""
-        try:
+
+        def report() -> None:
             self._observer.say("")
             self._report(f"{text} The run {self._run.run_id} continues in its sandbox.")
-        except BrokenPipeError:
-            # The reader of stderr has gone, too.
-            pass
+
+        # The reader of stderr may have gone, too.
+        with suppress(BrokenPipeError):
+            _soon(report)
         self._run.recording.join(STOP_SECONDS)
 
     def _report(self, text: str) -> None:
@@ -265,3 +267,8 @@ class _Attachment:
             f"{error.message} The run {run_id} may still be going.",
             hint=f"Look with 'modalrun status {run_id}'.",
         )
+
+
+def _soon(show: Callable[[], None]) -> None:
+    """Show something after a signal, unless nobody reads the output."""
+    interrupts.within(interrupts.OUTPUT_SECONDS, show)

@@ -1,4 +1,4 @@
-"""Decide what Ctrl-C and SIGTERM do to an attached run."""
+"""Decide what Ctrl-C, SIGTERM and a closed terminal do to an attached run."""
 
 from __future__ import annotations
 
@@ -68,6 +68,9 @@ class InterruptPrompt:
         if self._asking:
             self.close()
             return "detach at once"
+        if number == signal.SIGHUP:
+            # The terminal is gone; that does not ask for the run's end.
+            return "detach"
         if self._on_interrupt != "ask":
             return self._on_interrupt
         if number != signal.SIGINT:

@@ -50,7 +50,7 @@ def read(source: LogSource, request: LogRequest, say: Say) -> Iterator[list[LogL
     Raises:
         ConnectionLostError: The connection is lost for good; the run may continue.
         NotFoundError: Neither Modal nor ZenML has lines of the run, or of a step that is
-            requested; or there is no such step.
+            requested; or there is no such step; or the run was deleted meanwhile.
     """
     lines = RunLines(source.sandbox, source.earlier)
     selection = LineSelection(request.filter, lines)
@@ -120,6 +120,10 @@ def _follow(
             f"Not all of the output can be read: {stream.errors[0].message}",
             hint=f"The run may continue. Try 'modalrun logs {source.run_id}' again.",
         )
+    source.use_zenml()
+    run = while_connection_lost(lambda: zenml_gateway().read_run(source.run_id), say)
+    if run.status == "stopped":
+        say("The run was stopped.")
 
 
 def _next_run_sandbox(source: LogSource, ended: str, say: Say, left: threading.Event) -> str | None:

@@ -5,10 +5,12 @@ Nothing is kept on disk: with the credentials, any machine reads the same.
 
 from __future__ import annotations
 
-from modalrun.errors import NotFoundError
+from dataclasses import replace
+
+from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api import Connection
 from modalrun.modal_api.gateway import ModalGateway
-from modalrun.run.metadata import RunMetadata
+from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import LATEST, RunRecord, select
 from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState, derive_status, needs_modal
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
@@ -59,10 +61,14 @@ def read_status(
     """
     zenml = zenml or zenml_gateway()
     run, steps = zenml.read_run_and_steps(run_id)
+    modal = modal or ModalGateway()
+    found = _found(run, zenml, modal)
+    run = replace(run, metadata=found)
     state = _sandbox_state(run, zenml, modal, with_exit_code=with_exit_code)
     if not run.finished and state.sandbox == "ended":
         # The run may have recorded its end between the two reads.
         run, steps = zenml.read_run_and_steps(run_id)
+        run = replace(run, metadata=run.metadata or found)
     return derive_status(run, steps, state)
 
 
@@ -73,12 +79,13 @@ def refresh(status: RunStatus, *, zenml: ZenMLGateway | None = None) -> RunStatu
         NotFoundError, AuthenticationError, ConnectionLostError: As for `read_status`.
     """
     run, steps = (zenml or zenml_gateway()).read_run_and_steps(status.run.id)
+    run = replace(run, metadata=run.metadata or status.run.metadata)
     return derive_status(run, steps, status.modal)
 
 
 def connect(
     run_id: str,
-    metadata: RunMetadata,
+    metadata: RunMetadata | Announced,
     *,
     zenml: ZenMLGateway | None = None,
     modal: ModalGateway | None = None,
@@ -97,13 +104,24 @@ def connect(
     return (modal or ModalGateway()).connect(metadata.target, credentials=credentials)
 
 
+def _found(run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway) -> RunMetadata | None:
+    """Return a run's metadata, and what Modal knows where the submission could record none."""
+    announced = run.announced
+    if run.metadata is not None or run.finished or announced is None:
+        return run.metadata
+    try:
+        connection = connect(run.id, announced, zenml=zenml, modal=modal)
+        return modal.find_announced(connection, run.id, announced)
+    except ModalrunError:
+        return None
+
+
 def _sandbox_state(
-    run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway | None, *, with_exit_code: bool
+    run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway, *, with_exit_code: bool
 ) -> SandboxState:
     metadata = run.metadata
     if metadata is None or not needs_modal(run, with_exit_code=with_exit_code):
         return NOT_ASKED
-    modal = modal or ModalGateway()
     return modal.sandbox_state(
         run.id, metadata, lambda: connect(run.id, metadata, zenml=zenml, modal=modal)
     )

@@ -27,8 +27,9 @@ from modalrun.output.table import SHORT_NAME, state_cell, table
 from modalrun.run.progress import RunProgress, StepProgress
 
 _MOST_ROWS = 12
-_MOST_PENDING = 20_000
-"""Lines that wait to be shown; a thread that brings more waits, so that memory stays bounded."""
+_CHUNK = 32 * 1024
+"""Characters that are printed at a time: a question comes between two prints, and a terminal may
+take no more than 100 kB a second."""
 
 _RULE_WIDTH = 60
 _LEAST = {"state": len("completed"), "time": len("59 m 59 s"), "sandbox": 29}
@@ -101,6 +102,8 @@ class LiveView:
         self._began = time.time()
         self._news = threading.Condition()
         self._pending: list[str | Text] = []
+        self._size = 0
+        self._redraw = False
         self._closing = False
         self._live = ResizableLive(
             console, self._render, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -123,8 +126,10 @@ class LiveView:
     def show(self, lines: Iterable[str | Text]) -> None:
         """Show lines above the table, a `str` verbatim; wait while too many are pending."""
         with self._news:
-            self._news.wait_for(lambda: len(self._pending) < _MOST_PENDING or self._closing)
-            self._pending.extend(lines)
+            self._news.wait_for(lambda: self._size < _CHUNK or self._closing)
+            for line in lines:
+                self._pending.append(line)
+                self._size += len(line)
             self._news.notify_all()
 
     def note(self, text: str) -> None:
@@ -132,18 +137,27 @@ class LiveView:
         self._note = text
 
     def question(self, text: str | None) -> None:
-        """Show a question below the table, until it is None."""
-        self._question = text or ""
-        self._live.refresh()
+        """Show a question below the table, until it is None; lines wait meanwhile."""
+        with self._news:
+            self._question = text or ""
+            self._redraw = True
+            self._news.notify_all()
 
     def _write(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._pending or self._closing)
-                lines, self._pending = self._pending, []
+                self._news.wait_for(
+                    lambda: self._redraw or self._closing or (self._pending and not self._question)
+                )
+                lines: list[str | Text] = []
+                if not self._redraw:
+                    lines, self._pending, self._size = self._pending, [], 0
+                    if not lines:
+                        return
+                redraw, self._redraw = self._redraw, False
                 self._news.notify_all()
-                if not lines:
-                    return
+            if redraw:
+                self._live.refresh()
             for verbatim, some in groupby(lines, lambda line: isinstance(line, str)):
                 if verbatim:
                     self._console.print(_Verbatim(map(str, some)))

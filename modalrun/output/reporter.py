@@ -8,6 +8,7 @@ import threading
 
 from rich.console import Console
 
+from modalrun.errors import Interrupted
 from modalrun.output.console import fitted, is_live, make_console, print_lines, width_of
 from modalrun.output.live import LiveView
 from modalrun.output.log_text import LineRenderer
@@ -18,6 +19,10 @@ from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import RunProgress
+from modalrun.util import interrupts
+
+_SIGNALLED = 128
+"""Exit codes above it are those of a signal."""
 
 
 class Reporter:
@@ -41,13 +46,19 @@ class Reporter:
         }
         self._spinner = Spinner(console=self._stderr)
         self._live: LiveView | None = None
+        self._limit: float | None = None
         self._lock = threading.Lock()
+        # A reader of stdout that does not read must not hold up messages on stderr.
+        one = _is_one_file(self._stdout, self._stderr)
+        self._stdout_lock = self._lock if one else threading.Lock()
 
     def __enter__(self) -> Reporter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt | Interrupted):
+            self._limit = interrupts.OUTPUT_SECONDS
+        interrupts.within(self._limit, self.close)
 
     def close(self) -> None:
         """Remove everything that is redrawn from the terminal."""
@@ -98,6 +109,7 @@ class Reporter:
             return
         with self._lock:
             self._spinner.end()
+        with self._stdout_lock if console is self._stdout else self._lock:
             console.file.write(f"{text}\n")
             console.file.flush()
 
@@ -110,9 +122,23 @@ class Reporter:
 
     def summary(self, outcome: Outcome) -> None:
         """Print how the run ended."""
-        self.close()
-        with self._lock:
-            print_summary(self._stderr, outcome)
+
+        def show() -> None:
+            self.close()
+            with self._lock:
+                print_summary(self._stderr, outcome)
+
+        if outcome.exit_code > _SIGNALLED:
+            self._limit = interrupts.OUTPUT_SECONDS
+        interrupts.within(self._limit, show)
+
+
+def _is_one_file(first: Console, second: Console) -> bool:
+    try:
+        one, other = (os.fstat(console.file.fileno()) for console in (first, second))
+    except (OSError, ValueError):
+        return True
+    return os.path.samestat(one, other)
 
 
 def _is_pipe(console: Console) -> bool:

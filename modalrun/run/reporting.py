@@ -23,9 +23,13 @@ def emit_step_event(step: str, state: StepState, **fields: Any) -> None:
 
 
 def write_event(event: StepEvent) -> None:
-    """Write a finished event to stdout."""
-    sys.stdout.write(events.line(event))
-    sys.stdout.flush()
+    """Write a finished event to stdout, and not to the logs that ZenML stores."""
+    stream = sys.stdout
+    if not getattr(stream, "write_through", False):
+        stream.flush()
+    # ZenML replaces the stream's own `write`.
+    stream.buffer.write(events.line(event).encode())
+    stream.buffer.flush()
 
 
 def one_line(error: BaseException) -> str:

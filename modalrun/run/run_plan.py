@@ -100,7 +100,7 @@ class RunPlan:
         """Return the run sandbox of one run: its name and tags follow from the run id."""
         return replace(
             self.run_sandbox,
-            name=f"modalrun-{run_id}",
+            name=sandbox_name(run_id),
             tags={TAG_RUN: run_id, **self.run_sandbox.tags},
             env={**self.run_sandbox.env, RUN_ID: run_id},
         )
@@ -121,3 +121,8 @@ class RunPlan:
         )
         run_sandbox = changed(self.run_sandbox)
         return RunPlan(self.target, self.pipeline, self.settings, run_sandbox, steps, self.dynamic)
+
+
+def sandbox_name(run_id: str) -> str:
+    """Return the name of a run's sandbox, by which an unanswered creation is found."""
+    return f"modalrun-{run_id}"

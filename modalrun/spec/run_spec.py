@@ -17,7 +17,7 @@ from modalrun.run.run_plan import Target
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
 from modalrun.spec.precedence import Layers, Origin
 from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
-from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, OurKeys
+from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, RUN_KEYS, OurKeys
 from modalrun.spec.validation import Checker, Mistakes
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
@@ -161,7 +161,7 @@ def load_spec(
 def _our_keys(checker: Checker) -> OurKeys:
     """Return modalrun's own keys of a source, those with right values."""
     data = checker.source.data
-    checker.zenml_names((), data, {*OurKeys.model_fields, *RUN_KEYS})
+    checker.zenml_names((), data, {*OurKeys.model_fields, *RUN_KEYS, *HOOK_KEYS})
     given = {key: data[key] for key in OurKeys.model_fields if data.get(key) is not None}
     right = {k: v for k, v in given.items() if checker.values((), OurKeys, {k: v})}
     for key, problem in REFUSED.items():
@@ -193,7 +193,7 @@ def _check_pipeline(checker: Checker, ours: OurKeys) -> None:
 
 def _sandboxes(checker: Checker, ours: OurKeys, *, compiled: bool) -> SandboxSettings:
     configuration = {
-        str(key): value
+        HOOK_KEYS.get(str(key), str(key)): value
         for key, value in checker.source.data.items()
         if key not in OurKeys.model_fields and value is not None
     }

@@ -141,6 +141,13 @@ class StepKeys(_CommonKeys):
     outputs: dict[str, Any] = {}
 
 
+HOOK_KEYS = {
+    f"on_{event}": f"{event}_hook_source"
+    for event in ("init", "cleanup", "failure", "success", "start", "end", "pause", "resume")
+} | {"on_init_kwargs": "init_hook_kwargs"}
+"""Other names of the keys of hooks: arguments of `Pipeline.configure`, which ZenML takes from a
+file, too (`pipelines/pipeline_definition.py:1805`, 0.98.0)."""
+
 RUN_KEYS = frozenset(RunKeys.model_fields) | {"schedule", "build", "steps", "settings"}
 """The keys of ZenML's run configuration."""
 

@@ -78,5 +78,6 @@ def cancelled_when_stopped(
     except ModalrunError as error:
         # `stop` may have ended the sandbox that the block was waiting for.
         if interrupted.is_set() or stop_requested():
+            interrupts.forget()
             raise stopped from error
         raise

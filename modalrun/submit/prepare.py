@@ -106,7 +106,9 @@ def load_deployment(spec: RunSpec) -> Compiled:
     # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
     with garbage_collection.paused(), redirect_stdout(sys.stderr):
         from modalrun.zenml_api.compiling import compile, snapshots
+        from modalrun.zenml_api.retry import open_store
 
+        open_store()
         path = deployment_path(spec)
         if path is not None:
             return snapshots.from_file(deployment_file.read(path), spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,7 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from modalrun.errors import Interrupted, ModalrunError, RunStoppedError, UnknownOutcomeError
+from modalrun.errors import (
+    Interrupted,
+    ModalrunError,
+    NotFoundError,
+    RunStoppedError,
+    UnknownOutcomeError,
+)
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe.attach import StopRun
@@ -34,8 +39,11 @@ from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
 from modalrun.submit.staging import stage, write_manifest
 from modalrun.util import interrupts
+from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
+
+NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
 
 def submit(
@@ -70,7 +78,7 @@ def submit(
                 preflight.warm_up_local_server()
             job = preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
         except (KeyboardInterrupt, Interrupted):
-            observer.say("Interrupted; nothing was submitted.", "yellow")
+            observer.say(NOTHING_SUBMITTED, "yellow")
             raise
         with redirect_stdout(sys.stderr):
             from modalrun.zenml_api.records import runs
@@ -84,8 +92,7 @@ def submit(
         except (KeyboardInterrupt, Interrupted) as interruption:
             if submission.handle is None:
                 raise
-            stopping = isinstance(interruption, Interrupted)
-            signal_number = signal.SIGTERM if stopping else signal.SIGINT
+            signal_number = interrupts.number(interruption)
             interrupts.forget()
         handle = submission.handle
         if handle is None:
@@ -125,13 +132,20 @@ class Submission:
     def create(self, create_run: Callable[[], CreatedRun]) -> CreatedRun:
         """Create the record in ZenML first, so that the run id exists, then the sandbox.
 
+        A signal before the sandbox exists cancels the run: it is recorded as stopped.
+
         Args:
             create_run: Creates the record, or reads the one that ZenML has created.
 
         Raises:
             ModalrunError: The run was not created. After an `UnknownOutcomeError` its record and
                 perhaps its sandbox exist.
+            KeyboardInterrupt, Interrupted: A signal came.
         """
+        with interrupts.first_only():
+            return self._create(create_run)
+
+    def _create(self, create_run: Callable[[], CreatedRun]) -> CreatedRun:
         job, observer = self.job, self.observer
         plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
         self._plan = plan
@@ -157,13 +171,21 @@ class Submission:
                     self.zenml.publish_metadata(run.id, self._announcement())
                     return run
                 with cancelled_when_stopped(run.id, self._announcement(), self.zenml):
-                    images = job.modal.build_images(job.connection, plan, staged, registry)
+                    images = in_background(
+                        lambda: job.modal.build_images(job.connection, plan, staged, registry)
+                    )
                     self._plan = plan.with_images(images)
                     self.handle = self._create_sandbox(run, source, staged)
             except BaseException as error:
+                # The SDK may have turned a signal into an error of its own.
+                cause = interrupts.pending() or error
                 if run is not None:
-                    self._abandon(run.id, error)
-                raise
+                    self._abandon(run.id, cause)
+                elif not isinstance(cause, ModalrunError):
+                    self._say_at_last(NOTHING_SUBMITTED)
+                if cause is error:
+                    raise
+                raise cause from error
         observer.say(f"  sandbox  {_describe(self._plan, self.handle.sandbox)}")
         observer.say("")
         return run
@@ -187,15 +209,17 @@ class Submission:
             if plan.has_driver:
                 secrets = {**secrets, **job.connection.driver_environment()}
                 file = write_manifest(manifest, staged.parent)
-        sandbox = job.modal.create_run_sandbox(
-            job.connection,
-            plan,
-            plan.sandbox_of_run(run.id),
-            secrets,
-            staged,
-            manifest=file,
-            earlier=previous.sandbox_id if previous else None,
-            say=lambda text: self.observer.say(f"  {text}", "yellow"),
+        sandbox = in_background(
+            lambda: job.modal.create_run_sandbox(
+                job.connection,
+                plan,
+                plan.sandbox_of_run(run.id),
+                secrets,
+                staged,
+                manifest=file,
+                earlier=previous.sandbox_id if previous else None,
+                say=lambda text: self.observer.say(f"  {text}", "yellow"),
+            )
         )
         sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
         recording = record_sandbox(
@@ -221,25 +245,45 @@ class Submission:
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""
-        cancelled = isinstance(error, RunStoppedError)
+        stopped = isinstance(error, RunStoppedError)
         if self.handle is not None:
-            if cancelled:
+            if stopped:
                 self.handle.sandboxes.terminate()
             return
         if isinstance(error, UnknownOutcomeError):
-            return
-        interrupted = not isinstance(error, ModalrunError)
-        if cancelled or interrupted:
-            # Modal may have created the sandbox before the interrupt came.
+            # By it, `status`, `reconcile` and `stop` look for the sandbox.
             with contextlib.suppress(ModalrunError):
-                spec = self._plan.sandbox_of_run(run_id)
-                self.job.modal.terminate(self.job.connection, self._plan, spec)
-        if cancelled:
-            self.zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
-        elif interrupted:
-            self.observer.say(f"Cancelled the run {run_id}; nothing of it is running.", "yellow")
-        reason = str(error) or "the submission was interrupted"
-        self.zenml.finalize_run(run_id, f"The run sandbox was not created: {reason}")
+                self.zenml.publish_metadata(run_id, self._announcement())
+            return
+        if isinstance(error, ModalrunError) and not stopped:
+            self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error}")
+            return
+        # Modal may have created the sandbox before the interrupt came.
+        left: ModalrunError | None = None
+        try:
+            spec = self._plan.sandbox_of_run(run_id)
+            self.job.modal.terminate(self.job.connection, self._plan, spec)
+        except NotFoundError:
+            pass
+        except ModalrunError as problem:
+            left = problem
+        reason = str(error) if stopped else "The submission was interrupted."
+        # ZenML resets the record of a run that it could not resume.
+        self.zenml.finalize_run(run_id, reason, stopped=stopped or self.previous is None)
+        # It also makes `list` show the run.
+        self.zenml.publish_metadata(run_id, self._announcement(withdrawn=left is None))
+        if left is not None:
+            self._say_at_last(
+                f"Cancelled the run {run_id}. Modal can't be asked whether its sandbox was created:"
+                f" {left.message} 'modalrun stop --force {run_id}' ends it."
+            )
+        elif not stopped:
+            self._say_at_last(f"Cancelled the run {run_id}; nothing of it is running.")
+
+    def _say_at_last(self, text: str) -> None:
+        """Say a line on a terminal that may be gone."""
+        with contextlib.suppress(OSError):
+            self.observer.say(text, "yellow")
 
     def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""

@@ -1,4 +1,4 @@
-"""Handle SIGINT and SIGTERM so that none is lost, and none splits what belongs together."""
+"""Handle SIGINT, SIGTERM and SIGHUP so that none is lost, and none splits what belongs together."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import signal
 import termios
 import threading
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
+from typing import Any
 
 from modalrun.errors import Interrupted
 
-_HANDLED = (signal.SIGINT, signal.SIGTERM)
+OUTPUT_SECONDS = 0.3
+"""How long what is shown after a signal may take."""
+
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _arrived: list[int] = []
 _listeners: list[Callable[[int], None]] = []
+_first_only = False
 
 
 def install() -> None:
-    """Raise KeyboardInterrupt on SIGINT and `Interrupted` on SIGTERM, and record the signal.
+    """Raise KeyboardInterrupt on SIGINT and `Interrupted` on the others, and record the signal.
 
     A signal that the parent process ignores (`nohup`, `&` in a script) stays ignored.
     """
@@ -41,8 +46,7 @@ def installed() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _restore(before)
 
 
 def check() -> None:
@@ -50,13 +54,13 @@ def check() -> None:
 
     Modal's SDK drops a KeyboardInterrupt that arrives while its coroutine ends (1.6.4).
     """
-    if _arrived:
-        raise exception(_arrived[-1])
+    if (error := pending()) is not None:
+        raise error
 
 
-def arrived() -> bool:
-    """Return whether a signal has arrived that is not handled yet."""
-    return bool(_arrived)
+def pending() -> BaseException | None:
+    """Return the exception for the first signal that is not handled yet; None if there is none."""
+    return exception(_arrived[0]) if _arrived else None
 
 
 def interrupt() -> None:
@@ -70,19 +74,51 @@ def forget() -> None:
     _arrived.clear()
 
 
+def number(error: BaseException) -> int:
+    """Return the signal of an exception."""
+    return error.number if isinstance(error, Interrupted) else signal.SIGINT
+
+
 def exception(number: int) -> BaseException:
     """Return the exception for a signal."""
-    return Interrupted() if number == signal.SIGTERM else KeyboardInterrupt()
+    return KeyboardInterrupt() if number == signal.SIGINT else Interrupted(number)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Delay both signals until the block has ended; for short blocks only."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    """Delay signals until the block has ended, when the first one takes effect; for short blocks.
+
+    To mask them in this thread would not do: the kernel then picks another thread, and Python
+    still runs the handler in the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+    before = {number: signal.getsignal(number) for number in _HANDLED}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: pending.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _restore(before)
+        if pending:
+            signal.raise_signal(pending[0])
+
+
+@contextlib.contextmanager
+def first_only() -> Iterator[None]:
+    """Raise for the first signal until the block has ended; only record those that follow it.
+
+    So a second signal does not interrupt what the first one has started.
+    """
+    global _first_only  # noqa: PLW0603 (signal handlers belong to the process)
+    before, _first_only = _first_only, True
+    try:
+        yield
+    finally:
+        _first_only = before
 
 
 @contextlib.contextmanager
@@ -98,6 +134,29 @@ def listening(listener: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def within(seconds: float | None, action: Callable[[], object]) -> None:
+    """Run an action; leave it behind in a thread of its own after some seconds (None: never).
+
+    Output whose reader does not read must not hold up what a signal asks for.
+    """
+    if seconds is None:
+        action()
+        return
+    errors: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=act, name="output", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
 
 
 @contextlib.contextmanager
@@ -141,4 +200,11 @@ def _arrive(number: int, _frame: FrameType | None) -> None:
         _listeners[-1](number)
         return
     _arrived.append(number)
-    raise exception(number)
+    if len(_arrived) == 1 or not _first_only:
+        raise exception(number)
+
+
+def _restore(handlers: Mapping[Any, Any]) -> None:
+    for number, handler in handlers.items():
+        # None is a handler of another program than Python.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -17,6 +17,7 @@ from modalrun.errors import (
     MachineError,
     ModalrunError,
     NotFoundError,
+    ServerError,
     UsageError,
 )
 from modalrun.zenml_api import config_files
@@ -27,6 +28,10 @@ _PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIV
 _UNREACHABLE = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError)
 
 
+class ServerTrouble(requests.RequestException):
+    """The server has answered a request with errors of its own for minutes."""
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Translate what ZenML raises about its server and its records.
@@ -34,6 +39,7 @@ def translated() -> Iterator[None]:
     Raises:
         AuthenticationError: ZenML's server refuses the credentials.
         NotFoundError: A record that was asked for does not exist.
+        ServerError: ZenML's server has answered with errors of its own for minutes.
         ConnectionLostError: ZenML's server can't be reached.
     """
     try:
@@ -51,6 +57,11 @@ def translated() -> Iterator[None]:
         if not text.startswith("Unable to get"):
             raise
         raise NotFoundError(text, hint=_PROJECT_HINT if "project" in text else None) from error
+    except ServerTrouble as error:
+        raise ServerError(
+            f"The ZenML server has trouble: {first_line(error)}",
+            hint="Try again later. The server's own log says more.",
+        ) from error
     except (*_UNREACHABLE, RuntimeError) as error:
         if not isinstance(error, _UNREACHABLE) and "connecting to URL" not in str(error):
             raise

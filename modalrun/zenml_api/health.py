@@ -15,6 +15,7 @@ from modalrun.util.check import Finding
 from modalrun.zenml_api.compiling.image_builds import credentials_for, registry_of
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator_config import component_config, credentials
+from modalrun.zenml_api.retry import open_store
 from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 
 def login() -> str:
     """Return the user and the project that ZenML is used as."""
+    open_store()
     with translated():
         client = Client()
         return f"user '{client.active_user.name}', project '{client.active_project.name}'"

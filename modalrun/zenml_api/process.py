@@ -65,13 +65,10 @@ def zenml_session() -> Iterator[None]:
             os.environ.setdefault(config_files.DISABLE_MIGRATION, "true")
         # ZenML prints to stdout while it is imported; stdout is for data.
         with garbage_collection.paused(), redirect_stdout(sys.stderr):
-            from zenml.client import Client
+            from modalrun.zenml_api.retry import open_store
 
-            from modalrun.zenml_api.errors import translated
-
-            with translated():
-                # The store's own imports are half of all.
-                _ = Client().zen_store
+            # The store's own imports are half of all.
+            open_store()
         yield
 
 

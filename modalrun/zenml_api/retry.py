@@ -1,64 +1,128 @@
-"""Repeat requests to a ZenML server that is away for longer than ZenML itself waits for it."""
+"""Repeat requests while the ZenML server is away or answers with errors of its own.
+
+ZenML repeats a request for 30 s while nothing answers, and never after a status 500
+(`rest_zen_store.py`, property `session`, 0.98.0). A step whose end can't be recorded has failed
+then.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import requests
 from requests.adapters import HTTPAdapter
+from sqlalchemy.exc import DBAPIError
 from urllib3.util.retry import Retry
 from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
+from zenml.zen_server.exceptions import exception_from_response
 from zenml.zen_stores.rest_zen_store import RestZenStore
 
-_UNLIMITED = 1_000_000
-"""More attempts than fit into the life of a sandbox."""
+from modalrun.run.reporting import log_line
+from modalrun.util.backoff import pauses
+from modalrun.zenml_api.errors import ServerTrouble, translated
+
+PATIENCE = 180.0
+"""Seconds for which a request is repeated that the server answers with an error of its own."""
 
 LONGEST_PAUSE = 15.0
 """Upper limit of the growing pause between two attempts, in seconds."""
 
-_UNAVAILABLE = (408, 429, 502, 503, 504)
+DATABASE_PATIENCE = 60.0
+"""Seconds for which a record is written again while ZenML's own database can't be written."""
+
+T = TypeVar("T")
+
+_UNLIMITED = 1_000_000
+"""More attempts than fit into the life of a sandbox."""
+
+_UNAVAILABLE = frozenset({408, 429, 502, 503, 504})
 """What a proxy answers for a server that is starting; ZenML's own choice."""
 
+_NOT_IMPLEMENTED = 501
 
-def wait_for_server(log: Callable[[str], None]) -> None:
-    """Let this process's requests to the ZenML server wait until the server is back.
 
-    ZenML gives up after 30 s (`rest_zen_store.py`, property `session`, 0.98.0), and a step whose
-    end can't be recorded has failed then. Only for processes in a sandbox, which its timeout ends.
-    With a local store nothing changes.
+def open_store(*, in_sandbox: bool = False) -> None:
+    """Open ZenML's store, and let this process's requests to a server wait out its trouble.
+
+    With a local store nothing else happens.
 
     Args:
-        log: Gets a line for each request that has to be repeated.
+        in_sandbox: Wait without limit for a server that is away: the sandbox's timeout ends it.
     """
-    store = Client().zen_store
-    if not isinstance(store, RestZenStore):
-        return
-    retry = retry_policy(log)
-    adapter = HTTPAdapter(max_retries=retry, pool_maxsize=store.config.connection_pool_size)
-    # The longest prefix wins: the store's own adapters stay for every other address.
-    store.session.mount(f"{store.url}/", adapter)
+    with translated():
+        store = _opened()
+    if isinstance(store, RestZenStore):
+        policy = retry_policy(log_line, in_sandbox=in_sandbox)
+        adapter = _Adapter(max_retries=policy, pool_maxsize=store.config.connection_pool_size)
+        # The longest prefix wins: the store's own adapters stay for every other address.
+        store.session.mount(f"{store.url}/", adapter)
 
 
-def retry_policy(log: Callable[[str], None], pause: float = 0.5) -> Retry:
-    """Return the policy that repeats a request while the server is away, with growing pauses.
+def _opened() -> object:
+    """Return the store; opening it makes the first requests, for which there is no adapter yet."""
+    until, waits = time.monotonic() + PATIENCE, pauses(longest=LONGEST_PAUSE)
+    while True:
+        try:
+            return Client().zen_store
+        except (RuntimeError, requests.RequestException) as error:
+            if not _is_trouble(error) or time.monotonic() > until:
+                raise
+            log_line(f"The ZenML server has trouble ({error}); trying again.")
+        # Else it would count as open when only its last request has failed.
+        GlobalConfiguration()._zen_store = None
+        time.sleep(next(waits))
+
+
+def _is_trouble(error: BaseException) -> bool:
+    """Return whether a store that can't be opened has failed for a status of 500 or more.
+
+    ZenML wraps the cause (`rest_zen_store.py:561`), which is a RuntimeError then.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, (RuntimeError, requests.exceptions.RetryError))
+
+
+def retry_policy(
+    log: Callable[[str], None], pause: float = 0.5, *, in_sandbox: bool = True
+) -> Retry:
+    """Return the policy that repeats a request while the server is in trouble, with growing pauses.
 
     Args:
         log: Gets a line at a request's first failure.
         pause: Seconds before the second retry; the first one comes at once.
+        in_sandbox: See `open_store`.
     """
 
-    class LoggingRetry(Retry):
+    class PatientRetry(Retry):
+        trouble_since: float | None = None
+
+        def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
+            if in_sandbox and status_code in _UNAVAILABLE:
+                return True
+            if status_code not in _UNAVAILABLE and not is_server_error(status_code):
+                return False
+            since = self.trouble_since
+            return since is None or time.monotonic() - since < PATIENCE
+
         def increment(self, *args: Any, **kwargs: Any) -> Any:
             following = super().increment(*args, **kwargs)
+            status = following.history[-1].status
+            # A restart may precede the trouble, and takes as long as it takes.
+            following.trouble_since = (self.trouble_since or time.monotonic()) if status else None
             if not self.history:
-                last = following.history[-1]
-                why = f"status {last.status}" if last.status else type(last.error).__name__
-                log(f"The ZenML server doesn't answer ({why}); trying again.")
+                error = type(following.history[-1].error).__name__
+                how = f"answers with status {status}" if status else f"doesn't answer ({error})"
+                log(f"The ZenML server {how}; trying again.")
             return following
 
-    return LoggingRetry(
+    return PatientRetry(
         total=None,
-        connect=_UNLIMITED,
+        # Outside a sandbox as often as ZenML itself.
+        connect=_UNLIMITED if in_sandbox else 5,
         status=_UNLIMITED,
         # An answer that breaks off or takes too long may be the request's fault.
         read=8,
@@ -66,7 +130,44 @@ def retry_policy(log: Callable[[str], None], pause: float = 0.5) -> Retry:
         redirect=3,
         # Every request has an idempotency key.
         allowed_methods=None,
-        status_forcelist=_UNAVAILABLE,
         backoff_factor=pause,
         backoff_max=LONGEST_PAUSE,
     )
+
+
+def while_database_fails(call: Callable[[], T]) -> T:
+    """Repeat a call while a local database can't be written: its disk is full, or it is locked.
+
+    Raises:
+        DBAPIError: It still can't after `DATABASE_PATIENCE` seconds.
+    """
+    until, waits = time.monotonic() + DATABASE_PATIENCE, pauses()
+    said = False
+    while True:
+        try:
+            return call()
+        except DBAPIError as error:
+            if time.monotonic() > until:
+                raise
+            if not said:
+                log_line(f"ZenML's database can't be written: {error.orig}; trying again.")
+                said = True
+        time.sleep(next(waits))
+
+
+def is_server_error(status: int) -> bool:
+    """Return whether a status says that the server, or a proxy before it, has failed."""
+    return status >= 500 and status != _NOT_IMPLEMENTED
+
+
+class _Adapter(HTTPAdapter):
+    """Raise what the server answers after all attempts, which ZenML makes a RuntimeError of."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
+        response = super().send(request, *args, **kwargs)
+        if is_server_error(response.status_code):
+            text = exception_from_response(response) or response.text
+            raise ServerTrouble(
+                f"{request.method} {request.path_url} got status {response.status_code}: {text}"
+            )
+        return response

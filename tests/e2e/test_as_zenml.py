@@ -20,6 +20,9 @@ from zenml.pipelines.compilation_context import PipelineCompilationContext
 
 SEEN = {}
 
+def hook():
+    pass
+
 @step(extra={"of": "step"})
 def work(number: int = 0, times: int = 1) -> int:
     return number
@@ -181,6 +184,7 @@ def test_each_key_of_the_run_configuration_is_seen_and_compiled_as_by_zenml(worl
     (world.project / "contextual.py").write_text(MODULE)
     specs = {key: {key: value} for key, value in VALUES.items()}
     specs["nothing"], specs["all"] = {}, VALUES
+    specs["hooks"] = dict.fromkeys(("on_init", "on_cleanup", "on_start"), "contextual.hook")
     zenml = compiled(world, specs, ours=False)
     ours = compiled(world, specs, ours=True)
     hooks = {f"{hook}_hook_source" for hook in HOOKS} | {"init_hook_kwargs"}

@@ -99,12 +99,25 @@ def test_retries_and_hooks(world: World) -> None:
         "hook: bad failed with bad luck",
     ]
     assert done.stdout.count("cleanup was called") == 1
+    # What is printed outside of steps is stored with the run.
+    assert world.zenml(
+        "from zenml.client import Client\n"
+        f"run = Client().get_pipeline_run({run.id!r})\n"
+        "result = [logs.source for logs in run.log_collection]"
+    ) == ["orchestrator"]
+    if world.place is None:
+        stored = [path.read_text() for path in world.zenml_config.rglob("*.log")]
+        (of_run,) = [text for text in stored if "cleanup was called" in text]
+        assert "flaky" not in of_run
     assert re.search(r"^flaky +completed", done.stderr, re.M)
     assert re.search(r"^bad +failed", done.stderr, re.M)
 
 
-def test_a_module_that_fails_in_the_sandbox_is_told_with_its_line(world: World) -> None:
-    done = world.submit("pipeline: late.late\ntarget: local\n", "--mode", "per_step")
+@pytest.mark.parametrize(
+    "mode", ["per_step", pytest.param("pipeline", marks=pytest.mark.exhaustive)]
+)
+def test_a_module_that_fails_in_the_sandbox_is_told_with_its_line(world: World, mode: str) -> None:
+    done = world.submit("pipeline: late.late\ntarget: local\n", "--mode", mode)
 
     assert done.exit_code == 1, done.stderr
     reason = "work: ModuleNotFoundError: No module named 'no_such_package' (late.py:8)\n"

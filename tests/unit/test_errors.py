@@ -13,6 +13,7 @@ CODES = {
     "RunTimeoutError": 6,
     "RunStoppedError": 7,
     "ConnectionLostError": 8,
+    "ServerError": 8,
     "UnknownOutcomeError": 9,
     "CostLimitError": 10,
     "InternalError": 70,
@@ -58,5 +59,5 @@ def test_a_rate_limit_is_an_attribute() -> None:
 
 
 def test_except_exception_does_not_catch_an_interruption() -> None:
-    assert errors.Interrupted.exit_code == 143
+    assert errors.Interrupted().exit_code == 143
     assert not issubclass(errors.Interrupted, Exception)

@@ -25,6 +25,7 @@ from modalrun.plan.stack import StackDescription
 from modalrun.spec.overrides import merged
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.validation import Mistakes
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
 from modalrun.zenml_api.compiling.parameter_checks import (
@@ -46,17 +47,7 @@ from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, or
 
 VERSION: str = zenml.__version__
 
-_HOOK_ARGUMENTS = {
-    "init_hook_source": "on_init",
-    "init_hook_kwargs": "on_init_kwargs",
-    "cleanup_hook_source": "on_cleanup",
-    "failure_hook_source": "on_failure",
-    "success_hook_source": "on_success",
-    "start_hook_source": "on_start",
-    "end_hook_source": "on_end",
-    "pause_hook_source": "on_pause",
-    "resume_hook_source": "on_resume",
-}
+_HOOK_ARGUMENTS = {key: argument for argument, key in HOOK_KEYS.items()}
 """Keys of a run configuration that have another name as arguments of `Pipeline.configure`. ZenML
 ignores them in a file (`config/compiler.py:182`, 0.98.0)."""
 

@@ -48,7 +48,7 @@ def user_code(spec: RunSpec, doing: str) -> Iterator[None]:
     except (ModalrunError, Interrupted):
         raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and interrupts.arrived():
+        if isinstance(error, KeyboardInterrupt) and interrupts.pending():
             raise
         raise _failure(spec, doing, error) from error
 

@@ -2,7 +2,7 @@
 
 ZenML can't execute a step run record a second time: its server counts the records of a step and
 refuses more than the user's retries allow (`sql_zen_store.py:12350`, ZenML 0.98.0). So that a lost
-sandbox doesn't use up a retry, `_Launcher.launch_again` does with the record what
+sandbox doesn't use up a retry, `Launcher.launch_again` does with the record what
 `StepLauncher.launch` does after creating one (`step_launcher.py:163`).
 """
 
@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
 from uuid import UUID
 
+from sqlalchemy.exc import DBAPIError
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
@@ -31,11 +32,11 @@ from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.reporting import log_line
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, record_metadata
-from modalrun.zenml_api.retry import wait_for_server
+from modalrun.zenml_api.retry import while_database_fails
 
 FinalStatus = Literal["completed", "failed", "stopped", "running"]
 """ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
@@ -92,7 +93,7 @@ class SingleStep:
         self._loaded = loaded
         self._again = UUID(step_run) if step_run else None
         self._step = self._configuration(name)
-        self._launcher = _Launcher(
+        self._launcher = Launcher(
             self._loaded.snapshot, self._step, self._loaded.orchestrator_run_id, metadata
         )
 
@@ -107,7 +108,6 @@ class SingleStep:
     ) -> SingleStep:
         """Load the run, and the part of its deployment that belongs to this step."""
         loaded = LoadedRun(run_id, only=[name])
-        wait_for_server(log_line)
         return cls(loaded, name, step_run=step_run, metadata=metadata)
 
     def prepare(self) -> None:
@@ -150,7 +150,7 @@ class SingleStep:
             # After a stop ZenML raises all kinds of exceptions.
             if self._recorded_status() != "stopped":
                 failed(error)
-                self._fail(f"{type(error).__name__}: {error}")
+                self._fail(_reason(error))
         self._launcher.wait_for_metadata()
         return self._recorded_status()
 
@@ -165,7 +165,7 @@ class SingleStep:
                 return call()
         except BaseException as error:
             if not signals.came:
-                _require_text(error)
+                require_text(error)
                 raise
             reason = signals.reason()
             if reason is not None:
@@ -194,8 +194,18 @@ class SingleStep:
 
     def _fail(self, reason: str) -> None:
         """Record a failure that ZenML has not recorded."""
-        if self._launcher.record is not None and self._recorded_status() == "running":
-            end_step(self._launcher.record.id, ExecutionStatus.FAILED, reason)
+        record = self._launcher.record
+        if record is not None and self._recorded_status() == "running":
+            while_database_fails(lambda: end_step(record.id, ExecutionStatus.FAILED, reason))
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a step has failed whose failure ZenML has not recorded."""
+    if isinstance(error, DBAPIError):
+        # Its text is a long SQL statement.
+        database = config_files.database() or ""
+        return f"ZenML's database {database} can't be written: {error.orig}."
+    return f"{type(error).__name__}: {error}"
 
 
 def final_status(status: ExecutionStatus) -> FinalStatus:
@@ -207,7 +217,7 @@ def final_status(status: ExecutionStatus) -> FinalStatus:
     return "stopped" if status in STOPPED else "running"
 
 
-class _Launcher(StepLauncher):
+class Launcher(StepLauncher):
     """Extend ZenML's launcher to execute a record again, and to expose the record."""
 
     def __init__(
@@ -296,7 +306,7 @@ class _Launcher(StepLauncher):
         self.store_metadata(step_run)
 
         def run() -> StepRunResponse | None:
-            return super(_Launcher, self)._run_step(pipeline_run, step_run, force_write_logs)
+            return super(Launcher, self)._run_step(pipeline_run, step_run, force_write_logs)
 
         # When it is interrupted, a step operator cleans up what it has started elsewhere.
         return self.guarded(run) if self._step.config.step_operator else run()
@@ -331,7 +341,7 @@ class _Runner(StepRunner):
         return step
 
 
-def _require_text(error: BaseException) -> None:
+def require_text(error: BaseException) -> None:
     """Raise another exception in place of one without a text, which ZenML could not record."""
     try:
         str(error)

@@ -12,6 +12,7 @@ from zenml.execution.pipeline.utils import prevent_pipeline_execution
 
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
+from modalrun.zenml_api.retry import open_store
 from modalrun.zenml_api.stacks import load_stack
 
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
@@ -33,6 +34,7 @@ class LoadedRun:
         Args:
             only: Load the configuration of these steps only; a large pipeline's is long.
         """
+        open_store(in_sandbox=True)
         client = Client()
         self.run = client.zen_store.get_run(UUID(run_id))
         if self.run.snapshot is None or self.run.snapshot.stack is None:

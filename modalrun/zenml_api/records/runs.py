@@ -32,10 +32,10 @@ from zenml.pipelines.run_utils import create_placeholder_run
 from zenml.stack import Stack
 from zenml.utils import pagination_utils
 
-from modalrun.errors import UsageError
+from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import CreatedRun
-from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import STOPPED, get_run, run_url, step_runs
@@ -150,8 +150,10 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
             UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
         )
         return run.status in STOPPED
-    except Exception:
-        logging.getLogger(__name__).warning("The run's metadata was not stored.", exc_info=True)
+    except Exception as error:
+        logging.getLogger(__name__).warning(
+            "The run's metadata was not stored: %s", first_line(error)
+        )
         return False
 
 
@@ -184,6 +186,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         recorded = run.status
         if recorded == ExecutionStatus.PAUSED and not stopped:
             return False
+        _require_deployment(run)
         if recorded in STOPPED:
             status = ExecutionStatus.STOPPED
         elif stopped:
@@ -197,9 +200,11 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
                 continue
             # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
             # No retry follows here, and only STOPPED is final then.
-            for final in dict.fromkeys((status, ExecutionStatus.STOPPED)):
-                if end_step(step.id, final, reason).finished:
-                    break
+            # Somebody else may end it at the same time, or end the run: ZenML then refuses.
+            with contextlib.suppress(IllegalOperationError):
+                for final in dict.fromkeys((status, ExecutionStatus.STOPPED)):
+                    if end_step(step.id, final, reason).finished:
+                        break
             changed = True
         return _end_run(client, run_id, status, reason) or changed
 
@@ -226,6 +231,16 @@ def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) 
     return True
 
 
+def _require_deployment(run: PipelineRunResponse) -> None:
+    """Refuse a run that ZenML can't update (`pipeline_run_schemas.py:978`, an assertion)."""
+    if run.snapshot is None and not run.status.is_finished:
+        raise NotFoundError(
+            f"ZenML can't record the end of the run {run.id}: its deployment was deleted, as"
+            " happens with the deletion of its stack.",
+            hint=f"'zenml pipeline runs delete {run.id}' removes its record.",
+        )
+
+
 def mark_stopping(run_id: str, reason: str) -> bool:
     """Record that the run is stopping; ZenML sets it to STOPPED if no step is unfinished.
 
@@ -236,8 +251,10 @@ def mark_stopping(run_id: str, reason: str) -> bool:
     """
     with translated():
         client = Client()
-        if get_run(run_id).status.is_finished:
+        run = get_run(run_id)
+        if run.status.is_finished:
             return False
+        _require_deployment(run)
         try:
             client.zen_store.update_run(
                 UUID(run_id),

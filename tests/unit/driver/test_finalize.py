@@ -5,7 +5,13 @@ import sys
 import pytest
 
 from modalrun.driver import finalize
+from modalrun.zenml_api import retry
 from modalrun.zenml_api.records import runs, step_records
+
+
+@pytest.fixture(autouse=True)
+def _no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "open_store", lambda *, in_sandbox: None)
 
 
 def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,6 +22,22 @@ def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
     assert finalize.main() == 0
     assert calls == [("some-run", "train", "It died.")]
+
+
+def test_says_in_two_lines_that_the_end_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise ValueError("database or disk is full")
+
+    monkeypatch.setattr(runs, "finalize_run", full)
+    monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
+    monkeypatch.delenv("MODALRUN_STEP", raising=False)
+    monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
+    assert finalize.main() == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "The end is not recorded in ZenML: database or disk is full"
+    assert "modalrun reconcile some-run" in said[1]
 
 
 def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

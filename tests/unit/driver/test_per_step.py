@@ -54,9 +54,18 @@ class TakenOver(Watched):
     def __init__(self, *, stopping: bool) -> None:
         super().__init__({}, stopping)
         self.sandboxes = self
+        self.listed = False
 
     async def running(self) -> list[Any]:
+        # A slow answer.
+        await asyncio.sleep(0)
+        self.listed = True
         return []
+
+    async def call(self, question: Callable[[Any], Any]) -> Any:
+        # A step that ends between both answers has no sandbox, but a record.
+        assert self.listed
+        return await super().call(question)
 
 
 @pytest.mark.parametrize("stopping", [True, False])

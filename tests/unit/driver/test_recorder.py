@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import requests
+import sqlalchemy.exc
 from zenml.exceptions import IllegalOperationError
 
 from modalrun.driver import recorder
 from modalrun.driver.recorder import AsyncRecorder
-from modalrun.errors import AuthenticationError, ConnectionLostError
+from modalrun.errors import AuthenticationError, ConnectionLostError, ServerError
 
 
 @pytest.fixture
@@ -39,8 +40,7 @@ def ask(said: list[str], *raised: Exception, then: str = "done") -> tuple[str, i
 @pytest.mark.parametrize(
     "error",
     [
-        # The answer 500 of a server whose database is away for a moment.
-        RuntimeError("(pymysql.err.OperationalError) (2013, 'Lost connection')"),
+        sqlalchemy.exc.OperationalError("UPDATE", {}, Exception("database or disk is full")),
         requests.ReadTimeout("no answer"),
         requests.exceptions.RetryError("too many 503 error responses"),
     ],
@@ -56,12 +56,19 @@ def test_an_unreachable_server_is_retried_without_limit(said: list[str]) -> None
 
 
 def test_a_lasting_server_error_is_raised(said: list[str]) -> None:
-    with pytest.raises(RuntimeError, match="for good"):
-        ask(said, *[RuntimeError("for good")] * 100)
+    with pytest.raises(OSError, match="for good"):
+        ask(said, *[OSError("for good")] * 100)
 
 
 @pytest.mark.parametrize(
-    "error", [AuthenticationError("revoked"), IllegalOperationError("no"), KeyError("ours")]
+    "error",
+    [
+        AuthenticationError("revoked"),
+        IllegalOperationError("no"),
+        KeyError("ours"),
+        # Its requests were repeated for minutes.
+        ServerError("status 500"),
+    ],
 )
 def test_a_refusal_is_not_retried(said: list[str], error: Exception) -> None:
     with pytest.raises(type(error)):

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 
 import pytest
 from rich.console import Console
@@ -81,6 +82,22 @@ def test_a_question_is_the_last_thing_shown() -> None:
     print_lines(console, view._render())
     view.stop()
     assert text_of(console).rstrip().splitlines()[-1] == "Stop it?"
+
+
+def test_lines_wait_while_a_question_is_shown() -> None:
+    console = terminal()
+    view = LiveView(console, board())
+    view.start()
+    view.question("Stop it?")
+    view.show([f"line {number}" for number in range(100)])
+    deadline = time.monotonic() + 30
+    while "Stop it?" not in text_of(console):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "line 0\n" not in text_of(console)
+    view.question(None)
+    view.stop()
+    assert "line 0\nline 1\n" in text_of(console) and "line 99\n" in text_of(console)
 
 
 @pytest.mark.parametrize("reflows", [True, False])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,7 @@ from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preflight import check
 from modalrun.submit.submission import Submission
+from modalrun.util import interrupts
 from tests.unit.fakes import (
     RUN_ID,
     Effects,
@@ -137,29 +141,59 @@ def test_a_failed_creation_ends_the_record(spec: RunSpec, error: Exception) -> N
 def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:
     bench = Bench(spec)
     bench.fail("create sandbox", UnknownOutcomeError("The answer was lost."))
-    assert bench.effects[-1] == "create sandbox"
+    # By the announcement, `status` looks for the sandbox.
+    assert bench.effects[-2:] == ["create sandbox", "publish metadata"]
+    assert bench.zenml.metadata["modalrun_withdrawn"] is False
     assert not bench.zenml.run.finished
 
 
-@pytest.mark.parametrize("signal", [KeyboardInterrupt(), Interrupted()])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), Interrupted()])
 def test_an_interrupt_before_the_answer_ends_the_sandbox_and_the_record(
-    spec: RunSpec, signal: BaseException
+    spec: RunSpec, interrupt: BaseException
 ) -> None:
     bench = Bench(spec)
-    bench.fail("create sandbox", signal)
+    bench.fail("create sandbox", interrupt)
     assert bench.submission.handle is None
-    assert bench.effects[-3:] == ["create sandbox", TERMINATE, "finalize run"]
-    assert bench.zenml.reasons == [
-        "The run sandbox was not created: the submission was interrupted"
-    ]
+    assert bench.effects[-4:] == ["create sandbox", TERMINATE, "finalize run", "publish metadata"]
+    assert bench.zenml.reasons == ["The submission was interrupted."]
+    assert bench.zenml.run.status == "stopped"
     assert bench.observer.lines[-1] == f"Cancelled the run {RUN_ID}; nothing of it is running."
 
 
-def test_an_interrupt_while_modal_is_away_still_ends_the_record(spec: RunSpec) -> None:
+def test_an_interrupt_while_modal_is_away_says_what_may_be_left(spec: RunSpec) -> None:
     bench = Bench(spec)
     bench.effects.errors[TERMINATE] = ConnectionLostError("Modal does not answer.")
     bench.fail("create sandbox", KeyboardInterrupt())
-    assert bench.zenml.run.status == "failed"
+    assert bench.zenml.run.status == "stopped"
+    assert bench.zenml.metadata["modalrun_withdrawn"] is False
+    assert "Modal does not answer." in bench.observer.lines[-1]
+    assert f"'modalrun stop --force {RUN_ID}'" in bench.observer.lines[-1]
+
+
+def test_a_second_signal_does_not_interrupt_what_the_first_one_has_started(
+    spec: RunSpec,
+) -> None:
+    bench = Bench(spec)
+    main = threading.get_ident()
+
+    def signals(_: object) -> None:
+        # As Modal's SDK: nothing of it notices.
+        signal.pthread_kill(main, signal.SIGTERM)
+        threading.Event().wait(60)
+
+    bench.modal.on_create = signals
+    terminate = bench.modal.terminate
+
+    def terminate_slowly(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        terminate(*arguments)
+
+    bench.modal.terminate = terminate_slowly  # type: ignore[method-assign]
+    with interrupts.installed(), pytest.raises(Interrupted):
+        bench.create()
+    interrupts.forget()
+    assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
+    assert bench.zenml.run.status == "stopped"
 
 
 def test_an_interrupt_after_the_creation_leaves_the_run_alone(spec: RunSpec) -> None:
@@ -185,7 +219,7 @@ def test_a_run_that_is_stopped_while_modal_creates_its_sandbox(spec: RunSpec) ->
     bench.effects.errors["create sandbox"] = ConnectionLostError("The sandbox has ended.")
     with pytest.raises(RunStoppedError, match="stopped by somebody"):
         bench.create()
-    assert bench.effects[-3:] == [TERMINATE, "publish metadata", "finalize run"]
+    assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
     assert bench.zenml.metadata["modalrun_withdrawn"] is True
     assert bench.zenml.run.status == "stopped"
 

@@ -9,9 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
-from requests.adapters import HTTPAdapter
+from sqlalchemy.exc import OperationalError
 
-from modalrun.zenml_api.retry import retry_policy
+from modalrun.errors import ConnectionLostError, ServerError
+from modalrun.zenml_api import retry
+from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.retry import _Adapter, retry_policy
 
 ZENML_GIVES_UP_AFTER = 10
 """Attempts (`rest_zen_store.py`, property `session`, ZenML 0.98.0)."""
@@ -22,6 +25,7 @@ class Scripted(ThreadingHTTPServer):
 
     script: list[int]
     asked: int = 0
+    keys: list[str]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -33,9 +37,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not status:
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        body = b'{"detail": ["RuntimeError", "the database is full"]}' if status >= 500 else b""
+        self.server.keys.append(self.headers["Idempotency-Key"])
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -46,13 +53,19 @@ def server() -> Iterator[Scripted]:
     """A server that is bound, but doesn't listen before the test starts it."""
     made = Scripted(("127.0.0.1", 0), _Handler, bind_and_activate=False)
     made.server_bind()
-    made.script = []
+    made.script, made.keys = [], []
     yield made
     made.shutdown()
     made.server_close()
 
 
-def put(server: Scripted, logged: list[str], heard: threading.Event | None = None) -> int:
+def put(
+    server: Scripted,
+    logged: list[str],
+    heard: threading.Event | None = None,
+    *,
+    in_sandbox: bool = True,
+) -> int:
     session = requests.Session()
     address = f"http://127.0.0.1:{server.server_address[1]}/"
 
@@ -61,8 +74,9 @@ def put(server: Scripted, logged: list[str], heard: threading.Event | None = Non
         if heard is not None:
             heard.set()
 
-    session.mount(address, HTTPAdapter(max_retries=retry_policy(log, pause=0)))
-    return session.put(f"{address}api/v1/steps", timeout=30).status_code
+    session.mount(address, _Adapter(max_retries=retry_policy(log, pause=0, in_sandbox=in_sandbox)))
+    headers = {"Idempotency-Key": "one"}
+    return session.put(f"{address}api/v1/steps", timeout=30, headers=headers).status_code
 
 
 def serve(server: Scripted) -> None:
@@ -84,12 +98,98 @@ def test_a_server_that_is_not_there_yet(server: Scripted) -> None:
     assert "The ZenML server doesn't answer (" in logged[0]
 
 
-def test_a_proxy_that_answers_for_a_server_that_starts(server: Scripted) -> None:
+@pytest.mark.parametrize("in_sandbox", [True, False], ids=["sandbox", "command"])
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
+def test_a_server_in_trouble(server: Scripted, status: int, in_sandbox: bool) -> None:
     serve(server)
-    server.script = [503] * (ZENML_GIVES_UP_AFTER * 3)
+    server.script = [status] * (ZENML_GIVES_UP_AFTER * 3)
     logged: list[str] = []
-    assert put(server, logged) == 200
-    assert logged == ["The ZenML server doesn't answer (status 503); trying again."]
+    assert put(server, logged, in_sandbox=in_sandbox) == 200
+    assert logged == [f"The ZenML server answers with status {status}; trying again."]
+    # By the key the server sees that it has handled the request before.
+    assert set(server.keys) == {"one"}
+
+
+def test_trouble_that_lasts_ends_with_the_server_s_text(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "PATIENCE", 0.05)
+    serve(server)
+    server.script = [500] * 100_000
+    expected = "PUT /api/v1/steps got status 500: the database is full"
+    with pytest.raises(ServerError, match=expected), translated():
+        put(server, [])
+    assert server.asked > 1
+
+
+def test_trouble_after_an_absence_has_its_whole_time(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1_000_000, 100))
+    monkeypatch.setattr(retry.time, "monotonic", lambda: float(next(clock)))
+    serve(server)
+    # Each reading of the clock is 100 s later, of which the limit allows one.
+    server.script = [0, 0, 0, 0, 500, 200]
+    assert put(server, []) == 200
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 422])
+def test_a_refusal_is_not_repeated(server: Scripted, status: int) -> None:
+    serve(server)
+    server.script = [status]
+    assert put(server, []) == status
+    assert server.asked == 1
+
+
+def test_a_database_whose_disk_is_full_is_written_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retry, "pauses", lambda: iter([0.0] * 9))
+    full = OperationalError("UPDATE", {}, Exception("database or disk is full"))
+    left = [full, full]
+
+    def write() -> str:
+        if left:
+            raise left.pop()
+        return "written"
+
+    assert retry.while_database_fails(write) == "written"
+    monkeypatch.setattr(retry, "DATABASE_PATIENCE", 0)
+    left += [full] * 3
+    with pytest.raises(OperationalError):
+        retry.while_database_fails(write)
+    assert len(left) == 2
+
+
+class _Store:
+    """A client whose store opens after these errors."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.left = list(errors)
+
+    @property
+    def zen_store(self) -> str:
+        if self.left:
+            raise RuntimeError("Error connecting to URL") from self.left.pop(0)
+        return "store"
+
+
+def test_a_store_is_opened_in_spite_of_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _Store(RuntimeError("status 500"), requests.exceptions.RetryError("503"))
+    monkeypatch.setattr(retry, "Client", lambda: store)
+    monkeypatch.setattr(retry, "pauses", lambda longest: iter([0.0] * 9))
+    retry.open_store()
+    assert store.left == []
+
+
+def test_an_address_that_is_no_zenml_server_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = _Store(ValueError("Bad response from API"), RuntimeError("never raised"))
+    monkeypatch.setattr(retry, "Client", lambda: store)
+    with pytest.raises(ConnectionLostError):
+        retry.open_store()
+    assert len(store.left) == 1
 
 
 def test_a_request_that_is_never_answered_fails(server: Scripted) -> None:

@@ -1,0 +1,116 @@
+"""Keep the inline steps of a dynamic run apart, which share its process.
+
+A step with variables or secrets of its own runs alone. The steps that run are listed in a file, so
+that after the death of the process its supervisor knows what to start again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modalrun.run import contract
+from modalrun.run.events import StepState
+from modalrun.run.reporting import emit_step_event
+from modalrun.util.shared_lock import SharedLock
+from modalrun.zenml_api.records import step_records
+
+if TYPE_CHECKING:
+    from zenml.config.pipeline_configurations import PipelineConfiguration
+    from zenml.config.step_configurations import StepConfiguration
+
+
+class InlineSteps:
+    """The inline steps of a dynamic run and of its child pipelines.
+
+    Attributes:
+        death: Why the run must end: its process has died, and no step was the cause. None if not.
+        stopping: Set when the run was asked to stop.
+    """
+
+    def __init__(
+        self, pipeline: PipelineConfiguration, death: tuple[str, list[tuple[str, str]]] | None
+    ) -> None:
+        """Record the death of an earlier process of the run, if there was one.
+
+        Args:
+            pipeline: The configuration of the run, whose variables all steps share.
+            death: Why it died, in a sentence, and the steps that ran in it: the ids of their runs
+                and their names.
+        """
+        self.death: str | None = None
+        self.stopping = threading.Event()
+        self._pipeline = pipeline
+        self._lock = SharedLock()
+        self._running: list[tuple[str, str]] = []
+        self._suspects: set[tuple[str, str]] = set()
+        self._listing = threading.Lock()
+        if death is not None:
+            self._record_death(death[0], [(run_id, name) for run_id, name in death[1]])
+
+    def _record_death(self, reason: str, steps: list[tuple[str, str]]) -> None:
+        """Record a death of the process as the failure of the step that ran.
+
+        If several ran, the one that caused it is not known. They run again, each one alone, and
+        none has failed so far.
+        """
+        states = {step: step_records.step_state(*step) for step in steps}
+        running = [step for step, state in states.items() if state and state.status == "running"]
+        if len(running) > 1:
+            self._suspects = set(running)
+            return
+        if not running:
+            self.death = reason
+            return
+        ((run_id, name),) = running
+        record = step_records.fail_step(run_id, name, reason)
+        if record is not None:
+            retried = record.status == "retrying"
+            state: StepState = "retrying" if retried else "failed"
+            emit_step_event(name, state, attempt=record.attempt, reason=reason)
+
+    @contextlib.contextmanager
+    def running(self, run_id: str, name: str, config: StepConfiguration) -> Iterator[None]:
+        """Wait until a step may run, and list it while it runs."""
+        step = (run_id, name)
+        own = self._has_own_environment(config)
+        with self._lock.held(alone=own or step in self._suspects):
+            self._list(self._running.append, step)
+            try:
+                with _restored_environment() if own else contextlib.nullcontext():
+                    yield
+            finally:
+                self._list(self._running.remove, step)
+
+    def _has_own_environment(self, config: StepConfiguration) -> bool:
+        """Return whether a step has variables or secrets that its pipeline has not."""
+        shared = self._pipeline
+        return not (
+            config.environment.items() <= shared.environment.items()
+            and set(config.secrets) <= set(shared.secrets)
+        )
+
+    def _list(self, change: Callable[[tuple[str, str]], None], step: tuple[str, str]) -> None:
+        with self._listing:
+            change(step)
+            with contextlib.suppress(KeyError, OSError):
+                Path(os.environ[contract.RUNNING_STEPS_FILE]).write_text(json.dumps(self._running))
+
+
+@contextlib.contextmanager
+def _restored_environment() -> Iterator[None]:
+    """Undo what a step changes of the environment: it may have changed its own secrets."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            os.environ.pop(name, None)
+        for name, value in before.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value

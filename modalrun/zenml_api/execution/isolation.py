@@ -1,0 +1,145 @@
+"""Run the isolated steps of a dynamic pipeline for ZenML's runner, in sandboxes of their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+from zenml.client import Client
+from zenml.config import DockerSettings
+from zenml.enums import ExecutionStatus
+
+from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
+from modalrun.run.manifest import RunManifest
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.zenml_api.records import step_records
+from modalrun.zenml_api.records.queries import STOPPED
+
+if TYPE_CHECKING:
+    from zenml.config.step_configurations import StepConfiguration
+    from zenml.config.step_run_info import StepRunInfo
+    from zenml.models import StepRunResponse
+
+NOT_BEGUN = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
+UNFINISHED = NOT_BEGUN | {ExecutionStatus.RUNNING}
+
+
+class IsolatedSandboxes(Protocol):
+    """Run isolated steps in sandboxes, by the id of their record in ZenML.
+
+    Attributes:
+        manifest: The run.
+        on_end: Called from another thread after the last attempt of a step has ended.
+        is_awaited: Called from another thread with a record's id; returns whether the record is
+            unfinished in a run that is not stopped.
+    """
+
+    manifest: RunManifest
+    on_end: Callable[[], None]
+    is_awaited: Callable[[str], bool]
+
+    def submit(self, step: IsolatedStep) -> None:
+        """Create the sandbox of a step."""
+
+    def take_over(self, step: IsolatedStep) -> None:
+        """Supervise a step that an earlier process of the run has submitted."""
+
+    def exit_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
+        """Return how a step ended; None while it runs. Raises KeyError for an unknown one."""
+
+    def stop(self, step_run: str) -> None:
+        """Terminate a step's sandbox."""
+
+    def close_run(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run."""
+
+
+class Isolation:
+    """Run ZenML's isolated steps for our orchestrator."""
+
+    def __init__(self, steps: IsolatedSandboxes) -> None:
+        self._steps = steps
+        steps.is_awaited = _is_awaited
+
+    def submit(self, info: StepRunInfo) -> None:
+        """Create the sandbox of a step.
+
+        Raises:
+            ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
+        """
+        self._steps.submit(self._isolated_step(info.step_run, info.config))
+
+    def status(self, step_run: StepRunResponse, *, wait: bool = False) -> ExecutionStatus:
+        """Return the status of a step's sandbox, after its end if `wait` is set.
+
+        A sandbox that an earlier process of the run has submitted is supervised from now on. A
+        failure that the step itself has not recorded is recorded with its reason.
+        """
+        name = str(step_run.id)
+        try:
+            end = self._steps.exit_of(name, wait=wait)
+        except KeyError:
+            if (recorded := _recorded(step_run.id)) not in UNFINISHED:
+                return recorded
+            self._steps.take_over(self._isolated_step(step_run, step_run.config))
+            end = self._steps.exit_of(name, wait=wait)
+        if end is None:
+            return ExecutionStatus.RUNNING
+        if end.kind is ExitKind.COMPLETED:
+            return ExecutionStatus.COMPLETED
+        # The record wins: outputs are stored, or the server awaits another attempt.
+        if _is_awaited(name):
+            step_records.fail_step(str(step_run.pipeline_run_id), step_run.name, end.reason)
+        recorded = _recorded(step_run.id)
+        return ExecutionStatus.FAILED if recorded in UNFINISHED else recorded
+
+    def stop(self, step_run: StepRunResponse) -> None:
+        """Terminate a step's sandbox."""
+        self._steps.stop(str(step_run.id))
+
+    def close_run(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
+        self._steps.close_run(run_id)
+
+    def _isolated_step(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
+        settings = config.model_dump(mode="json")["settings"]
+        manifest = self._steps.manifest
+        sandbox = plan_isolated_step(
+            replace(manifest, docker=_without_defaults(manifest.docker)),
+            step_run.name,
+            {**settings, "docker": _without_defaults(settings.get("docker") or {})},
+            template=config.template,
+            python=sys.executable,
+            source_root=Path.cwd(),
+        )
+        return IsolatedStep(
+            name=step_run.name,
+            step_run=str(step_run.id),
+            run_id=str(step_run.pipeline_run_id),
+            attempt=step_run.version,
+            sandbox=sandbox,
+        )
+
+
+def _without_defaults(docker: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Docker settings without defaults, which ZenML fills in for child pipelines."""
+    defaults = DockerSettings().model_dump(mode="json")
+    return {name: value for name, value in docker.items() if value != defaults.get(name)}
+
+
+def _is_awaited(step_run: str) -> bool:
+    """Return whether a record is unfinished in a run that is not stopped."""
+    client = Client()
+    record = client.zen_store.get_run_step(UUID(step_run), hydrate=False)
+    if record.status not in UNFINISHED:
+        return False
+    run = client.zen_store.get_run(record.pipeline_run_id, hydrate=False)
+    return run.status not in STOPPED
+
+
+def _recorded(step_run: UUID) -> ExecutionStatus:
+    return Client().zen_store.get_run_step(step_run, hydrate=False).status

@@ -1,0 +1,136 @@
+"""Signals and lost answers while a run is created: it never goes on, or seems to, unknown."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.e2e.test_endings import waiting_spec
+from tests.e2e.test_flavor import REGISTER, commands, script
+
+if TYPE_CHECKING:
+    from tests.world import Command, World
+
+pytestmark = pytest.mark.e2e
+
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+PER_STEP = "settings: {orchestrator: {mode: per_step}}"
+EVERY = pytest.mark.exhaustive
+
+
+def faults(world: World, *rules: dict[str, Any]) -> None:
+    """Let calls to this world's server fail from now on."""
+    world.server()
+    (world.state / "faults.json").write_text(json.dumps(rules))
+
+
+def signalled_at(world: World, command: Command, rpc: str, *signals: int) -> None:
+    """Send the signals when the server does not answer a call."""
+    log = world.state / "server.log"
+    world.wait_until(lambda: f"a scripted fault: {rpc}" in log.read_text(), f"{rpc} is called")
+    for number in signals:
+        command.signal(number)
+
+
+def assert_cancelled(world: World) -> None:
+    """The run is recorded as stopped, nothing of it runs, and every command says so."""
+    run = world.only_run()
+    assert (run.status, run.reason) == ("stopped", "The submission was interrupted.")
+    assert all(box.finished_at for box in world.sandboxes())
+    status = world.modalrun("status", run.id, "--exit-status").finish()
+    assert (status.exit_code, "stopped" in status.stdout) == (7, True), status.stdout
+    listed = world.modalrun("list", "--state", "stopped").finish()
+    assert run.id[:8] in listed.stdout, listed.stdout
+    settled = world.modalrun("reconcile", run.id).finish()
+    assert settled.exit_code == 0, settled.stderr
+
+
+@pytest.mark.parametrize(
+    ("rpc", "signals", "settings"),
+    [
+        ("SandboxCreate*", (INT, TERM), ""),
+        pytest.param("SandboxCreate*", (HUP,), PER_STEP, marks=EVERY),
+        pytest.param("SandboxCreate*", (TERM, TERM, INT), PER_STEP, marks=EVERY),
+        pytest.param("AppGetOrCreate", (HUP, HUP), "", marks=EVERY),
+        pytest.param("MountGetOrCreate", (INT, INT), "", marks=EVERY),
+        pytest.param("ImageGetOrCreate", (TERM,), "", marks=EVERY),
+    ],
+)
+@pytest.mark.parametrize("waits", [(), pytest.param(("--async",), marks=EVERY)])
+def test_a_signal_while_a_run_is_created_cancels_it(
+    world: World, rpc: str, signals: tuple[int, ...], settings: str, waits: tuple[str, ...]
+) -> None:
+    faults(world, {"rpc": rpc, "action": "hang"})
+    command = world.popen(waiting_spec(world.gate(), settings), *waits)
+
+    signalled_at(world, command, rpc.rstrip("*"), *signals)
+
+    done = command.finish()
+    assert done.exit_code in {128 + number for number in signals}, done.stderr
+    assert "nothing of it is running" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert_cancelled(world)
+
+
+@EVERY
+@pytest.mark.parametrize("number", [INT, TERM, HUP])
+@pytest.mark.parametrize("waits", ["sync", "async"])
+def test_a_signal_while_a_script_creates_a_run_cancels_it(
+    world: World, number: int, waits: str
+) -> None:
+    commands(world, *REGISTER)
+    faults(world, {"rpc": "SandboxCreate*", "action": "hang"})
+    command = script(world, "flavored.py", "pipeline", str(world.gate()), waits)
+
+    signalled_at(world, command, "SandboxCreate", number, number)
+
+    done = command.finish()
+    assert done.exit_code == -number, done.stderr
+    assert_cancelled(world)
+
+
+def test_a_sandbox_whose_creation_was_not_answered_is_found(world: World) -> None:
+    gate = world.gate()
+    faults(
+        world,
+        {"rpc": "SandboxCreate*", "action": "lose_answer", "times": None},
+        {"rpc": "SandboxGetFromName*", "action": "error", "status": "INTERNAL", "times": 3},
+    )
+    command = world.popen(waiting_spec(gate))
+    command.stdout.wait_for("waiting in")
+    gate.open()
+    done = command.finish()
+    assert done.exit_code == 0, done.stderr
+    assert len(world.sandboxes()) == 1
+
+
+@EVERY
+@pytest.mark.parametrize("settings", ["", PER_STEP])
+def test_a_run_whose_creation_was_never_answered_is_found_later(
+    world: World, settings: str
+) -> None:
+    gate = world.gate()
+    faults(
+        world,
+        {"rpc": "SandboxCreate*", "action": "lose_answer", "times": None},
+        {"rpc": "SandboxGetFromName*", "action": "error", "times": None},
+    )
+    done = world.submit(waiting_spec(gate, settings))
+    assert done.exit_code == 9, done.stderr
+    run = world.only_run()
+    assert f"modalrun status {run.id}" in done.stderr
+    assert run.status != "failed"
+
+    faults(world)
+    status = world.modalrun("status", run.id).finish()
+    assert status.exit_code == 0
+    assert world.sandboxes()[0].id in status.stdout, status.stdout
+    settled = world.modalrun("reconcile", run.id).finish()
+    assert "its sandbox runs: the record is right" in settled.stderr, settled.stderr
+    stopped = world.modalrun("stop", "--force", run.id).finish()
+    assert stopped.exit_code == 0, stopped.stderr
+    assert world.only_run().status == "stopped"
+    assert all(box.finished_at for box in world.sandboxes())

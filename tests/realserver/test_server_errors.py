@@ -1,0 +1,118 @@
+"""A ZenML server that answers requests with errors of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from servers.troubled import Proxy, Trouble
+
+from tests.realserver.test_runs import PER_STEP, waiting
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive]
+
+MODES = pytest.mark.parametrize("mode", ["", PER_STEP], ids=["pipeline", "per_step"])
+DONE = {"wait": "completed", "afterwards": "completed"}
+
+
+@pytest.fixture
+def proxy(world: World) -> Iterator[Proxy]:
+    """The proxy through which every process of the world reaches the server."""
+    assert world.servers is not None
+    proxy = Proxy(world.servers.url)
+    world.environment["ZENML_STORE_URL"] = proxy.url
+    yield proxy
+    proxy.close()
+
+
+def assert_ran_once(world: World) -> None:
+    """The run completed, each step in one attempt, with its outputs stored once."""
+    run = world.only_run()
+    assert (run.status, run.statuses) == ("completed", DONE)
+    assert [step.version for step in run.steps] == [1, 1]
+    versions = world.records.rows(
+        "SELECT artifact_version.version FROM artifact_version"
+        f" WHERE {world.records.mine('artifact_version')}"
+    )
+    assert {str(version) for (version,) in versions} <= {"1"}, versions
+    world.wait_until(
+        lambda: all(box.finished_at for box in world.sandboxes()), "every sandbox has ended"
+    )
+
+
+@MODES
+@pytest.mark.parametrize("handled", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("status", [500, 502])
+def test_the_end_of_a_step(
+    world: World, proxy: Proxy, mode: str, handled: bool, status: int
+) -> None:
+    gate = world.gate()
+    command = world.popen(waiting(gate, mode))
+    command.stdout.wait_for("wait | waiting in")
+
+    proxy.trouble = Trouble("PUT /api/v1/steps/[^/]+$", 3, status, handled)
+    gate.open()
+
+    done = command.finish()
+    assert done.exit_code == 0, done.stderr
+    assert len(proxy.trouble.seen) == 3
+    assert_ran_once(world)
+
+
+@MODES
+def test_twenty_seconds_of_trouble_when_a_step_ends(world: World, proxy: Proxy, mode: str) -> None:
+    gate = world.gate()
+    command = world.popen(waiting(gate, mode))
+    command.stdout.wait_for("wait | waiting in")
+
+    proxy.trouble = Trouble("/api/v1/", None)
+    gate.open()
+    command.stderr.wait_for("The ZenML server answers with status 500; trying again.")
+    seen = proxy.trouble.seen
+    # As often as takes a request with ZenML's pauses 20 s.
+    world.wait_until(lambda: len(seen) >= 8, "several requests have failed")
+    proxy.trouble = None
+
+    done = command.finish()
+    assert done.exit_code == 0, done.stderr
+    assert_ran_once(world)
+
+
+@MODES
+@pytest.mark.parametrize(
+    "requests",
+    [
+        "GET /api/v1/info",
+        "POST /api/v1/login",
+        "GET /api/v1/",
+        "POST /api/v1/pipeline_snapshots",
+        "POST /api/v1/runs",
+        "POST /api/v1/steps",
+        "POST /api/v1/artifact_versions",
+        "POST /api/v1/run-metadata",
+        "PUT /api/v1/runs/",
+    ],
+)
+def test_one_error_anywhere(world: World, proxy: Proxy, mode: str, requests: str) -> None:
+    gate = world.gate()
+    gate.open()
+    proxy.trouble = Trouble(requests, 2)
+    done = world.submit(waiting(gate, mode))
+    assert done.exit_code == 0, done.stderr
+    assert_ran_once(world)
+
+
+def test_commands_beside_a_run(world: World, proxy: Proxy) -> None:
+    gate = world.gate()
+    command = world.popen(waiting(gate))
+    command.stdout.wait_for("wait | waiting in")
+    run = world.only_run().id
+    for arguments in (["status", run], ["list"], ["logs", run], ["stop", run]):
+        proxy.trouble = Trouble("/api/v1/", 2)
+        done = world.modalrun(*arguments).finish()
+        assert done.exit_code == 0, (arguments, done.stderr)
+    assert command.finish().exit_code == 7
