@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from modalrun.driver.process import log_failed_termination
-from modalrun.run.contract import RUN_ID, STEP
+from modalrun.run.contract import ATTEMPT, RUN_ID, STEP
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     if STEP in os.environ:
         from modalrun.zenml_api.records.step_records import fail_step
 
-        fail_step(run_id, os.environ[STEP], reason)
+        fail_step(run_id, os.environ[STEP], reason, attempt=int(os.environ.get(ATTEMPT, "1")))
     else:
         if len(sys.argv) > 2:
             _terminate_steps(Path(sys.argv[2]))
