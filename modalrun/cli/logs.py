@@ -71,7 +71,7 @@ def logs(
     """Show the output of a run's steps.
 
     Each line is labelled with its step. The lines of a run that has ended come from Modal's history
-    or, once that has expired, from the step logs that ZenML has stored. With --follow, Ctrl-C ends
+    or, once that has expired, from the logs that ZenML has stored. With --follow, Ctrl-C ends
     this command, not the run.
     """
     if driver and step:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modalrun.driver.process import log_failed_termination
 from modalrun.run.contract import ATTEMPT, RUN_ID, STEP
+from modalrun.run.reporting import log_line
 
 
 def main() -> int:
@@ -17,21 +18,36 @@ def main() -> int:
     In a step sandbox only the step's failure is recorded: the driver decides about the run. The
     second argument is the manifest of a `per_step` run, whose step sandboxes are terminated first.
     """
-    from modalrun.zenml_api.retry import open_store
+    run_id, reason = os.environ[RUN_ID], sys.argv[1]
+    try:
+        _record(run_id, reason)
+    except Exception as error:
+        from modalrun.zenml_api.errors import first_line
+
+        log_line(
+            f"The end is not recorded in ZenML: {first_line(error)}\n"
+            f"When ZenML works again, 'modalrun reconcile {run_id}' records it."
+        )
+        return 1
+    return 0
+
+
+def _record(run_id: str, reason: str) -> None:
+    if len(sys.argv) > 2 and STEP not in os.environ:
+        # ZenML may be in trouble for minutes.
+        _terminate_steps(Path(sys.argv[2]))
+    from modalrun.zenml_api.retry import open_store, while_database_fails
 
     open_store(in_sandbox=True)
-    run_id, reason = os.environ[RUN_ID], sys.argv[1]
     if STEP in os.environ:
         from modalrun.zenml_api.records.step_records import fail_step
 
-        fail_step(run_id, os.environ[STEP], reason, attempt=int(os.environ.get(ATTEMPT, "1")))
+        step, attempt = os.environ[STEP], int(os.environ.get(ATTEMPT, "1"))
+        while_database_fails(lambda: fail_step(run_id, step, reason, attempt=attempt))
     else:
-        if len(sys.argv) > 2:
-            _terminate_steps(Path(sys.argv[2]))
         from modalrun.zenml_api.records.runs import finalize_run
 
-        finalize_run(run_id, reason)
-    return 0
+        while_database_fails(lambda: finalize_run(run_id, reason))
 
 
 def _terminate_steps(file: Path) -> None:

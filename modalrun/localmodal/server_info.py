@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modalrun.localmodal.storage.paths import StateDir
+from modalrun.localmodal.storage.paths import STATE_VARIABLE, StateDir
 
 VARIABLES = (
     "MODAL_SERVER_URL",
@@ -17,6 +17,7 @@ VARIABLES = (
     "MODAL_TOKEN_SECRET",
     "MODAL_ENVIRONMENT",
     "MODAL_CONFIG_PATH",
+    STATE_VARIABLE,
     "NO_PROXY",
     "no_proxy",
 )
@@ -50,7 +51,10 @@ class ServerInfo:
         kept = [host for host in current.split(",") if host and host not in local]
         no_proxy = ",".join([*kept, *local])
         config = str(StateDir(self.state_dir).modal_config)
-        values = (self.url, self.token_id, self.token_secret, "main", config, no_proxy, no_proxy)
+        # modalrun itself finds the server, and starts it again, by its folder.
+        folder = str(self.state_dir)
+        token = (self.token_id, self.token_secret)
+        values = (self.url, *token, "main", config, folder, no_proxy, no_proxy)
         return dict(zip(VARIABLES, values, strict=True))
 
 

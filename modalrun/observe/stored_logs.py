@@ -1,4 +1,4 @@
-"""Read the stored log lines of a run from Modal's history, or the step logs that ZenML keeps."""
+"""Read the stored log lines of a run from Modal's history, or the logs that ZenML keeps."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class StoredLogs:
                     yield self.lines.note(sandbox, "stdout", text)
             if history.sizes or live or source.running:
                 return
-        say(f"{problem}; these are the step logs that ZenML has stored")
+        say(f"{problem}; these are the logs that ZenML has stored")
         reader = _StoredLines(source.run_id)
         while lines := while_connection_lost(reader.take, say):
             yield lines

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
+from sqlalchemy.exc import DBAPIError
 from urllib3.util.retry import Retry
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
@@ -28,6 +29,11 @@ PATIENCE = 180.0
 
 LONGEST_PAUSE = 15.0
 """Upper limit of the growing pause between two attempts, in seconds."""
+
+DATABASE_PATIENCE = 60.0
+"""Seconds for which a record is written again while ZenML's own database can't be written."""
+
+T = TypeVar("T")
 
 _UNLIMITED = 1_000_000
 """More attempts than fit into the life of a sandbox."""
@@ -127,6 +133,26 @@ def retry_policy(
         backoff_factor=pause,
         backoff_max=LONGEST_PAUSE,
     )
+
+
+def while_database_fails(call: Callable[[], T]) -> T:
+    """Repeat a call while a local database can't be written: its disk is full, or it is locked.
+
+    Raises:
+        DBAPIError: It still can't after `DATABASE_PATIENCE` seconds.
+    """
+    until, waits = time.monotonic() + DATABASE_PATIENCE, pauses()
+    said = False
+    while True:
+        try:
+            return call()
+        except DBAPIError as error:
+            if time.monotonic() > until:
+                raise
+            if not said:
+                log_line(f"ZenML's database can't be written: {error.orig}; trying again.")
+                said = True
+        time.sleep(next(waits))
 
 
 def is_server_error(status: int) -> bool:

@@ -99,6 +99,16 @@ def test_retries_and_hooks(world: World) -> None:
         "hook: bad failed with bad luck",
     ]
     assert done.stdout.count("cleanup was called") == 1
+    # What is printed outside of steps is stored with the run.
+    assert world.zenml(
+        "from zenml.client import Client\n"
+        f"run = Client().get_pipeline_run({run.id!r})\n"
+        "result = [logs.source for logs in run.log_collection]"
+    ) == ["orchestrator"]
+    if world.place is None:
+        stored = [path.read_text() for path in world.zenml_config.rglob("*.log")]
+        (of_run,) = [text for text in stored if "cleanup was called" in text]
+        assert "flaky" not in of_run
     assert re.search(r"^flaky +completed", done.stderr, re.M)
     assert re.search(r"^bad +failed", done.stderr, re.M)
 

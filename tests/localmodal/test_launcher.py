@@ -241,3 +241,14 @@ def test_a_state_folder_that_cannot_be_used(state: Path) -> None:
     with pytest.raises(ModalrunError, match="cannot be used"):
         launcher.ensure_running(state)
     state.unlink()
+
+
+def test_the_exported_variables_lead_to_the_server_after_it_has_ended(
+    start: Callable[..., ServerInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start()
+    for name, value in first.environ().items():
+        monkeypatch.setenv(name, value)
+    assert launcher.stop()
+    again = launcher.ensure_running()
+    assert (again.state_dir, again.token_secret) == (first.state_dir, first.token_secret)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+
+from zenml.utils.logging_utils import (
+    LoggingContext,
+    is_pipeline_logging_enabled,
+    setup_logging_context,
+)
 
 from modalrun.errors import RunStopped
 from modalrun.zenml_api.execution.single_step import FinalStatus, Signals, SingleStep
@@ -30,6 +37,8 @@ class PipelineSteps:
         if self._loaded.run.status in STOPPED:
             # It was stopped before this sandbox existed.
             raise RunStopped
+        self._log: LoggingContext | None = None
+        self._logs = ExitStack()
         snapshot = self._loaded.snapshot
         self.graph: Mapping[str, tuple[str, ...]] = {
             name: tuple(step.spec.upstream_steps)
@@ -44,15 +53,26 @@ class PipelineSteps:
         self.failure_mode: str = snapshot.pipeline_configuration.execution_mode.value
 
     def initialize(self) -> None:
-        """Call the pipeline's init hook."""
-        self._loaded.stack.orchestrator.run_init_hook(snapshot=self._loaded.snapshot)
+        """Call the pipeline's init hook; what is printed outside of steps is stored from now on."""
+        snapshot = self._loaded.snapshot
+        with ExitStack() as logs:
+            if is_pipeline_logging_enabled(snapshot.pipeline_configuration):
+                # As the process of ZenML's own orchestrators names it.
+                run = self._loaded.run
+                self._log = logs.enter_context(
+                    setup_logging_context(source="orchestrator", pipeline_run=run)
+                )
+            self._loaded.stack.orchestrator.run_init_hook(snapshot=snapshot)
+            self._logs = logs.pop_all()
 
     def run(
         self, name: str, signals: Signals, failed: Callable[[BaseException], None]
     ) -> FinalStatus:
         """Run one step once; see `SingleStep.run`."""
-        return SingleStep(self._loaded, name).run(signals, failed)
+        with self._log.disabled() if self._log else nullcontext():
+            return SingleStep(self._loaded, name).run(signals, failed)
 
     def cleanup(self) -> None:
-        """Call the pipeline's cleanup hook."""
-        self._loaded.stack.orchestrator.run_cleanup_hook(snapshot=self._loaded.snapshot)
+        """Call the pipeline's cleanup hook, and store what was printed outside of steps."""
+        with self._logs:
+            self._loaded.stack.orchestrator.run_cleanup_hook(snapshot=self._loaded.snapshot)

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
 from uuid import UUID
 
+from sqlalchemy.exc import DBAPIError
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
@@ -31,9 +32,11 @@ from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, record_metadata
+from modalrun.zenml_api.retry import while_database_fails
 
 FinalStatus = Literal["completed", "failed", "stopped", "running"]
 """ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
@@ -147,7 +150,7 @@ class SingleStep:
             # After a stop ZenML raises all kinds of exceptions.
             if self._recorded_status() != "stopped":
                 failed(error)
-                self._fail(f"{type(error).__name__}: {error}")
+                self._fail(_reason(error))
         self._launcher.wait_for_metadata()
         return self._recorded_status()
 
@@ -191,8 +194,18 @@ class SingleStep:
 
     def _fail(self, reason: str) -> None:
         """Record a failure that ZenML has not recorded."""
-        if self._launcher.record is not None and self._recorded_status() == "running":
-            end_step(self._launcher.record.id, ExecutionStatus.FAILED, reason)
+        record = self._launcher.record
+        if record is not None and self._recorded_status() == "running":
+            while_database_fails(lambda: end_step(record.id, ExecutionStatus.FAILED, reason))
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a step has failed whose failure ZenML has not recorded."""
+    if isinstance(error, DBAPIError):
+        # Its text is a long SQL statement.
+        database = config_files.database() or ""
+        return f"ZenML's database {database} can't be written: {error.orig}."
+    return f"{type(error).__name__}: {error}"
 
 
 def final_status(status: ExecutionStatus) -> FinalStatus:

@@ -7,7 +7,7 @@ import logging
 from modalrun.errors import UsageError
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import PREFIX
-from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator_config import component_config, credentials
 from modalrun.zenml_api.records.queries import STOPPED, get_run, step_runs
 from modalrun.zenml_api.records.runs import environment, publish_metadata
@@ -93,5 +93,5 @@ def record_stop_request(run_id: str) -> None:
     """
     try:
         publish_metadata(run_id, {f"{PREFIX}stop_requested": True})
-    except Exception:
-        logging.getLogger(__name__).warning("The request was not stored.", exc_info=True)
+    except Exception as error:
+        logging.getLogger(__name__).warning("The request was not stored: %s", first_line(error))

@@ -35,7 +35,7 @@ from zenml.utils import pagination_utils
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import CreatedRun
-from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import STOPPED, get_run, run_url, step_runs
@@ -150,8 +150,10 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
             UUID(run_id), PipelineRunUpdate(status=ExecutionStatus.PROVISIONING)
         )
         return run.status in STOPPED
-    except Exception:
-        logging.getLogger(__name__).warning("The run's metadata was not stored.", exc_info=True)
+    except Exception as error:
+        logging.getLogger(__name__).warning(
+            "The run's metadata was not stored: %s", first_line(error)
+        )
         return False
 
 

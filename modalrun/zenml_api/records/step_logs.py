@@ -1,4 +1,4 @@
-"""Read the logs that ZenML has stored of a run's steps, in the artifact store or a log store."""
+"""Read the logs that ZenML has stored of a run and its steps, wherever it stores them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def stored_lines(run_id: str) -> Iterator[LogLine]:
-    """Yield the stored lines of a run's steps, one step after the other as they started.
+    """Yield the stored lines of a run: those of no step, then one step after the other.
 
     ZenML stores what Python code prints, without its colours; not what child processes print.
 
@@ -30,15 +30,23 @@ def stored_lines(run_id: str) -> Iterator[LogLine]:
     """
     with translated():
         client = Client()
+        run = client.get_pipeline_run(run_id)
         steps = step_runs(run_id, hydrate=True, exclude_retried=False)
+    yield from _lines(client, None, run.log_collection, 1)
     for step in sorted(steps, key=lambda one: one.start_time or one.created):
-        # The step's output and ZenML's own messages about it are two logs.
-        logs = [_entries(client, one) for one in step.log_collection or []]
-        for entry in heapq.merge(*logs, key=compat.seconds):
-            time = entry.timestamp.timestamp() if entry.timestamp else None
-            source = entry.name if entry.name in {"stdout", "stderr"} else "stderr"
-            for text in entry.message.rstrip("\n").split("\n"):
-                yield LogLine(step.name, source, text, time, "", step.version)
+        yield from _lines(client, step.name, step.log_collection, step.version)
+
+
+def _lines(
+    client: Client, step: str | None, collection: list[LogsResponse] | None, attempt: int
+) -> Iterator[LogLine]:
+    # A step's output and ZenML's own messages about it are two logs.
+    logs = [_entries(client, one) for one in collection or []]
+    for entry in heapq.merge(*logs, key=compat.seconds):
+        time = entry.timestamp.timestamp() if entry.timestamp else None
+        source = entry.name if entry.name in {"stdout", "stderr"} else "stderr"
+        for text in entry.message.rstrip("\n").split("\n"):
+            yield LogLine(step, source, text, time, "", attempt)
 
 
 def _entries(client: Client, logs: LogsResponse) -> Iterator[LogEntry]:

@@ -15,7 +15,7 @@ from zenml.utils.time_utils import utc_now
 
 from modalrun.run.metadata import StepMetadata, to_metadata
 from modalrun.run.records import StepRecord
-from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.records.queries import step_record, step_runs
 
 
@@ -146,5 +146,7 @@ def record_metadata(
         orchestrator_id = orchestrator_id or Client().active_stack.orchestrator.id
         stored: dict[str, Any] = to_metadata(metadata)
         publish_step_run_metadata(UUID(step_run_id), {orchestrator_id: stored})
-    except Exception:
-        logging.getLogger(__name__).warning("The step's metadata was not stored.", exc_info=True)
+    except Exception as error:
+        logging.getLogger(__name__).warning(
+            "The step's metadata was not stored: %s", first_line(error)
+        )

@@ -29,6 +29,22 @@ def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatc
     assert calls == [("some-run", "train", "It died.", 2)]
 
 
+def test_says_in_two_lines_that_the_end_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise ValueError("database or disk is full")
+
+    monkeypatch.setattr(runs, "finalize_run", full)
+    monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
+    monkeypatch.delenv("MODALRUN_STEP", raising=False)
+    monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
+    assert finalize.main() == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "The end is not recorded in ZenML: database or disk is full"
+    assert "modalrun reconcile some-run" in said[1]
+
+
 def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(runs, "finalize_run", lambda *arguments: calls.append(arguments))

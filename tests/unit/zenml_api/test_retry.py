@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from sqlalchemy.exc import OperationalError
 
 from modalrun.errors import ConnectionLostError, ServerError
 from modalrun.zenml_api import retry
@@ -138,6 +139,26 @@ def test_a_refusal_is_not_repeated(server: Scripted, status: int) -> None:
     server.script = [status]
     assert put(server, []) == status
     assert server.asked == 1
+
+
+def test_a_database_whose_disk_is_full_is_written_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retry, "pauses", lambda: iter([0.0] * 9))
+    full = OperationalError("UPDATE", {}, Exception("database or disk is full"))
+    left = [full, full]
+
+    def write() -> str:
+        if left:
+            raise left.pop()
+        return "written"
+
+    assert retry.while_database_fails(write) == "written"
+    monkeypatch.setattr(retry, "DATABASE_PATIENCE", 0)
+    left += [full] * 3
+    with pytest.raises(OperationalError):
+        retry.while_database_fails(write)
+    assert len(left) == 2
 
 
 class _Store:
