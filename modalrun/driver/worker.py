@@ -87,7 +87,7 @@ def main(connection: Connection) -> NoReturn:
         while True:
             request = connection.recv()
             try:
-                answer = Answer(getattr(worker, request.method)(*request.arguments))
+                answer = Answer(worker.answer(request))
             except RunStopped:
                 answer = Answer(StepEnd("stopped"))
             except BaseException as error:
@@ -109,6 +109,16 @@ class Worker:
         self._run_id = os.environ[contract.RUN_ID]
         self._loaded: PipelineSteps | None = None
         self._ready = False
+        self._connected = False
+
+    def answer(self, request: Request) -> Any:
+        """Call the method that a request names."""
+        if not self._connected:
+            from modalrun.zenml_api.retry import open_store
+
+            open_store(in_sandbox=True)
+            self._connected = True
+        return getattr(self, request.method)(*request.arguments)
 
     def graph(self) -> Graph:
         """Load the run, and describe it.
@@ -139,11 +149,11 @@ class Worker:
             state = self._steps.run(name, signals, failed)
         return StepEnd(state, reasons[0] if reasons else None)
 
-    def fail(self, name: str, reason: str, final: bool) -> StepEnd:
+    def fail(self, name: str, reason: str, attempt: int, final: bool) -> StepEnd:
         """Record the failure of a step whose worker has died; return how its record ends."""
         from modalrun.zenml_api.records.step_records import fail_step
 
-        record = fail_step(self._run_id, name, reason, final=final)
+        record = fail_step(self._run_id, name, reason, attempt=attempt, final=final)
         completed = record is not None and record.successful
         return StepEnd("completed" if completed else "failed", reason)
 

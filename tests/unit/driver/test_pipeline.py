@@ -202,7 +202,10 @@ def test_a_worker_that_dies_is_a_failed_attempt() -> None:
     )
     assert go(pool) == (EXIT_FAILED, "Steps failed: load.", False)
     assert pool.launched == ["load", "load", "next"]
-    assert pool.asked == [("fail", "load", str(DIED), False), ("fail", "load", str(DIED), True)]
+    assert pool.asked == [
+        ("fail", "load", str(DIED), 1, False),
+        ("fail", "load", str(DIED), 2, True),
+    ]
 
 
 def test_zenmls_record_of_a_success_wins_over_the_death(monkeypatch: pytest.MonkeyPatch) -> None:

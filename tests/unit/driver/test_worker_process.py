@@ -28,6 +28,7 @@ class Steps:
 class Worker(worker.Worker):
     def __init__(self, connection):
         self._connection, self._ready, self._loaded = connection, False, Steps()
+        self._connected = True
 
 worker.Worker = Worker
 
