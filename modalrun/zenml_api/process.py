@@ -13,8 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from modalrun.errors import ConnectionLostError
+from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.util import compatibility, garbage_collection
+from modalrun.util.machine import require_memory
 from modalrun.util.reachability import connection_problem
 from modalrun.zenml_api import config_files
 
@@ -28,12 +29,25 @@ def zenml_process(source_root: Path) -> Iterator[None]:
 
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
-        UsageError: modalrun doesn't work with the version of ZenML or modal that is installed.
+        UsageError: modalrun doesn't work with the version of ZenML or modal that is installed,
+            ZenML's configuration is damaged, or ZenML refuses a name.
+        MachineError: ZenML's database can't be used.
     """
     compatibility.require()
+    require_memory()
+    config_files.require_readable()
     with protected_configuration():
         prepare_process(source_root)
-        yield
+        try:
+            yield
+        except (ModalrunError, OSError):
+            raise
+        except Exception as error:
+            from modalrun.zenml_api.errors import store_error
+
+            if (known := store_error(error)) is None:
+                raise
+            raise known from error
 
 
 @contextlib.contextmanager
