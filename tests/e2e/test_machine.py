@@ -150,3 +150,15 @@ def test_a_file_name_that_is_not_utf8(world: World) -> None:
 
     assert done.exit_code == 0, done.stderr
     assert r"The file caf\xe9 is left out: its name is not UTF-8." in done.stderr
+
+
+def test_several_commands_at_once_on_a_new_machine(world: World) -> None:
+    world.spec(SPEC)
+    new = {"ZENML_CONFIG_PATH": str(world.root / "new")}
+    modalrun = [sys.executable, "-m", "modalrun"]
+    texts = ("list", "list", "plan run.yaml", "status latest")
+
+    started = [world.start([*modalrun, *text.split()], cwd=world.project, **new) for text in texts]
+
+    done = [command.finish() for command in started]
+    assert [one.exit_code for one in done] == [0, 0, 0, 4], [one.stderr for one in done]

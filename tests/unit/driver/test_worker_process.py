@@ -101,6 +101,20 @@ def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
     ]
 
 
+def test_a_step_that_closes_its_output_takes_it_from_no_other(tmp_path: Path) -> None:
+    out, err = run(
+        tmp_path,
+        """
+        await step(pool, "a: print('first'); sys.stdout.close()")
+        await step(pool, "b: print('second'); os.close(1)")
+        await step(pool, "c: print('third'); os.close(2)")
+        await step(pool, "d: print('fourth')")
+        """,
+    )
+    assert out == ["a | first", "b | second", "c | third", "d | fourth"]
+    assert err == [f"- | {name} completed" for name in "abcd"]
+
+
 def test_a_step_beside_a_death_goes_on(tmp_path: Path) -> None:
     out, err = run(
         tmp_path,
