@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NoReturn
@@ -9,6 +10,8 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    _open_closed_streams()
+    code = 0
     try:
         from modalrun.cli import run
 
@@ -20,8 +23,29 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         # It arrived before the handlers were installed.
         code = 130
+    except (OSError, MemoryError) as error:
+        # After another code, this error has been shown, or another one that matters more.
+        if code == 0:
+            code = 8
+            with contextlib.suppress(OSError, MemoryError):
+                # Not `print`: the stream may hold what it could not write.
+                os.write(2, f"Error: The output can't be written: {error}.\n".encode())
     # The regular teardown of ZenML and its database pool takes about a second, for nothing.
     os._exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Let a standard stream that is closed (`<&-`) behave as `/dev/null` does."""
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            # Programs that are started inherit it.
+            os.set_inheritable(number, True)
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _flush(code: int) -> None:

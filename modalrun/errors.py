@@ -12,6 +12,7 @@ The tree has one branch per decision that a caller (a person or a CI job) makes:
         ├── RunTimeoutError      6  the run's own timeout passed
         ├── RunStoppedError      7  stopped or terminated by somebody
         ├── ConnectionLostError  8  the run may still be going
+        │   ├── MachineError        this machine lacks memory, room on a disk, a file
         │   └── ServerError         the ZenML server has had errors of its own for minutes
         ├── UnknownOutcomeError  9  the submission may or may not have been accepted
         ├── CostLimitError      10  over the cost limit; nothing was created
@@ -114,6 +115,10 @@ class ConnectionLostError(ModalrunError):
     """The connection is lost. A run that had started may still be going."""
 
     exit_code = 8
+
+
+class MachineError(ConnectionLostError):
+    """This machine fails: memory, room on a disk, a file. A run that had started may be going."""
 
 
 class ServerError(ConnectionLostError):

@@ -27,8 +27,9 @@ from modalrun.cli import (
     stop,
     submit,
 )
-from modalrun.errors import InternalError, Interrupted, ModalrunError
+from modalrun.errors import InternalError, Interrupted, ModalrunError, UsageError
 from modalrun.util import interrupts
+from modalrun.util.machine import machine_error
 
 DEBUG = "MODALRUN_DEBUG"
 EXIT_BROKEN_PIPE = 141
@@ -79,6 +80,12 @@ def _common(
         bool, typer.Option("--debug", help="Show tracebacks and ZenML's own log.")
     ] = False,
 ) -> None:
+    try:
+        os.getcwd()  # noqa: PTH109 - only whether there is one.
+    except OSError as error:
+        raise UsageError(
+            "The current folder does not exist any more.", hint="Change to another folder."
+        ) from error
     if debug:
         os.environ[DEBUG] = "1"
         os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "INFO")
@@ -110,6 +117,10 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each 
         return interruption.exit_code
     except BrokenPipeError:
         raise
+    except (OSError, MemoryError) as error:
+        known = machine_error(error)
+        _show(known)
+        return known.exit_code
     except Exception as error:
         internal = InternalError(
             f"This is an error in modalrun itself: {type(error).__name__}: {error}",

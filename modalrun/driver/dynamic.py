@@ -23,6 +23,7 @@ from modalrun.driver.process import (
     EXIT_CODES,
     buffer_lines,
     die,
+    die_with_supervisor,
     leave,
     print_traceback,
     supervisors_reason,
@@ -45,6 +46,7 @@ def main() -> NoReturn:
         threading.Thread(target=_end, args=(isolated,), daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
+    die_with_supervisor()
     buffer_lines()
     log_filter.hide()
     output_tagging.install()

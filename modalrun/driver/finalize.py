@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from modalrun.driver.process import log_failed_termination
-from modalrun.run.contract import RUN_ID, STEP
+from modalrun.run.contract import ATTEMPT, RUN_ID, STEP
 from modalrun.run.reporting import log_line
 
 
@@ -42,7 +42,8 @@ def _record(run_id: str, reason: str) -> None:
     if STEP in os.environ:
         from modalrun.zenml_api.records.step_records import fail_step
 
-        while_database_fails(lambda: fail_step(run_id, os.environ[STEP], reason))
+        step, attempt = os.environ[STEP], int(os.environ.get(ATTEMPT, "1"))
+        while_database_fails(lambda: fail_step(run_id, step, reason, attempt=attempt))
     else:
         from modalrun.zenml_api.records.runs import finalize_run
 

@@ -205,27 +205,30 @@ class Runner:
         except (WorkerDied, WorkerError) as error:
             if isinstance(error, WorkerDied) and error.asked:
                 return await self._stopped_end(name)
-            if not worker.begun:
+            if worker.begun:
+                return await self._failed_end(name, str(error), attempt, final=final)
+            if isinstance(error, WorkerError) or not worker.used:
                 self._error = f"The run failed before step `{name}`: {error}"
                 self._start_nothing("the run has failed")
                 return StepEnd("not run", str(error))
-            return await self._failed_end(name, str(error), final=final)
+            # What an earlier step has left in it ended it.
+            return await self._attempt(name, attempt, final=final)
         if end.state == "stopped":
             # ZenML was asked to stop the run.
             self.stop("the run was stopped")
             self._end_running("The run was stopped.", TERMINATE_GRACE_SECONDS)
         elif end.state == "running":
             reason = end.reason or "The end of the step could not be recorded."
-            return await self._failed_end(name, reason, final=final)
+            end = await self._failed_end(name, reason, attempt, final=final)
         return end
 
-    async def _failed_end(self, name: str, reason: str, *, final: bool) -> StepEnd:
+    async def _failed_end(self, name: str, reason: str, attempt: int, *, final: bool) -> StepEnd:
         """Have a failure recorded that its worker could not record."""
         self._pool.log(name, f"modalrun: {reason}")
         try:
             with self._pool.worker() as worker:
                 # ZenML's record wins: it may have completed before.
-                end: StepEnd = await worker.ask("fail", name, reason, final)
+                end: StepEnd = await worker.ask("fail", name, reason, attempt, final)
                 return end
         except (WorkerDied, WorkerError):
             # The end of the run settles its record.

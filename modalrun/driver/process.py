@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from modalrun.run.reporting import log_line
 
 TERMINATE_SECONDS = 20.0
 """How long the termination of all step sandboxes may take."""
+
+_PR_SET_PDEATHSIG = 1
 
 EXIT_CODES = {
     "completed": contract.EXIT_COMPLETED,
@@ -78,6 +81,15 @@ class Signals:
         if self.reason() is not None:
             leave(contract.EXIT_TERMINATED)
         die(signal.SIGTERM)
+
+
+def die_with_supervisor() -> None:
+    """End this process when its supervisor is killed: its step will run again elsewhere.
+
+    Where a sandbox is a container, its first process ends it anyway.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def buffer_lines() -> None:

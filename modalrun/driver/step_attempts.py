@@ -152,6 +152,7 @@ class StepAttempts:
             **spec.env,
             contract.RUN_ID: self.dynamic_run or run_id,
             contract.STEP: self.name,
+            contract.ATTEMPT: str(self.failures + 1),
             contract.STEP_METADATA: json.dumps(metadata),
         }
         labels = {**spec.tags, tags.TAG_RUN: run_id, tags.TAG_ATTEMPT: str(self.count)}

@@ -129,13 +129,16 @@ def _is_continued(
         return children == 1
     # A step that ran in the process may be tried again, and the function may go on without it.
     listed = Path(environment[contract.RUNNING_STEPS_FILE])
-    steps = json.loads(listed.read_text(encoding="utf-8"))
+    try:
+        steps = json.loads(listed.read_text(encoding="utf-8"))
+        listed.write_text("[]", encoding="utf-8")
+    except OSError:
+        return False
     if not steps:
         return False
     reason = death.describe("step's process", code, out_of_memory=out_of_memory)
     _log(reason)
     environment[contract.DEATH] = json.dumps([reason, steps])
-    listed.write_text("[]", encoding="utf-8")
     return True
 
 

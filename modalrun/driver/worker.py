@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -67,10 +67,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of a request, or the error: one line."""
+    """The result of a request.
+
+    Attributes:
+        value: What the method has returned.
+        error: Why it has failed, in one line.
+        last: Whether the worker is of no more use: a step has closed its output.
+    """
 
     value: Any = None
     error: str | None = None
+    last: bool = False
 
 
 class Begun:
@@ -87,7 +94,7 @@ def main(connection: Connection) -> NoReturn:
         while True:
             request = connection.recv()
             try:
-                answer = Answer(getattr(worker, request.method)(*request.arguments))
+                answer = Answer(worker.answer(request))
             except RunStopped:
                 answer = Answer(StepEnd("stopped"))
             except BaseException as error:
@@ -97,7 +104,7 @@ def main(connection: Connection) -> NoReturn:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
-            connection.send(answer)
+            connection.send(replace(answer, last=not _has_output()))
     leave(contract.EXIT_COMPLETED)
 
 
@@ -109,6 +116,16 @@ class Worker:
         self._run_id = os.environ[contract.RUN_ID]
         self._loaded: PipelineSteps | None = None
         self._ready = False
+        self._connected = False
+
+    def answer(self, request: Request) -> Any:
+        """Call the method that a request names."""
+        if not self._connected:
+            from modalrun.zenml_api.retry import open_store
+
+            open_store(in_sandbox=True)
+            self._connected = True
+        return getattr(self, request.method)(*request.arguments)
 
     def graph(self) -> Graph:
         """Load the run, and describe it.
@@ -139,19 +156,24 @@ class Worker:
             state = self._steps.run(name, signals, failed)
         return StepEnd(state, reasons[0] if reasons else None)
 
-    def fail(self, name: str, reason: str, final: bool) -> StepEnd:
+    def fail(self, name: str, reason: str, attempt: int, final: bool) -> StepEnd:
         """Record the failure of a step whose worker has died; return how its record ends."""
         from modalrun.zenml_api.records.step_records import fail_step
+        from modalrun.zenml_api.retry import while_database_fails
 
-        record = fail_step(self._run_id, name, reason, final=final)
-        completed = record is not None and record.successful
-        return StepEnd("completed" if completed else "failed", reason)
+        record = while_database_fails(
+            lambda: fail_step(self._run_id, name, reason, attempt=attempt, final=final)
+        )
+        if record is not None and record.successful:
+            return StepEnd("completed")
+        return StepEnd("failed", reason)
 
     def stop(self, name: str, reason: str) -> None:
         """Record that a step whose worker was ended has stopped."""
         from modalrun.zenml_api.records.step_records import stop_step
+        from modalrun.zenml_api.retry import while_database_fails
 
-        stop_step(self._run_id, name, reason)
+        while_database_fails(lambda: stop_step(self._run_id, name, reason))
 
     def cleanup(self) -> None:
         """Call the cleanup hook, if this worker has called the init hook."""
@@ -161,8 +183,9 @@ class Worker:
     def finalize(self, reason: str, stopped: bool) -> None:
         """Leave no `running` record in ZenML."""
         from modalrun.zenml_api.records.runs import finalize_run
+        from modalrun.zenml_api.retry import while_database_fails
 
-        finalize_run(self._run_id, reason, stopped=stopped)
+        while_database_fails(lambda: finalize_run(self._run_id, reason, stopped=stopped))
 
     @property
     def _steps(self) -> PipelineSteps:
@@ -171,6 +194,16 @@ class Worker:
 
             self._loaded = PipelineSteps(self._run_id)
         return self._loaded
+
+
+def _has_output() -> bool:
+    """Return whether the standard streams are open."""
+    try:
+        os.fstat(1)
+        os.fstat(2)
+    except OSError:
+        return False
+    return not sys.stdout.closed and not sys.stderr.closed
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ class WorkerPool:
         self._err = TaggedStream(sys.stderr.buffer)
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
+        self._retired: list[WorkerProcess] = []
         # The event loop itself keeps only weak references.
         self._endings: set[asyncio.Task[None]] = set()
         # The reader learns that steps share this sandbox.
@@ -46,7 +47,10 @@ class WorkerPool:
         finally:
             self._busy.remove(worker)
             self._share()
-            if worker.alive:
+            if worker.retired:
+                worker.disconnect()
+                self._retired.append(worker)
+            elif worker.alive:
                 self._idle.append(worker)
 
     def end_busy(self, grace: float) -> None:
@@ -74,12 +78,16 @@ class WorkerPool:
         """Take no more notice of the workers, which end with this process."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
+    @property
+    def _all(self) -> list[WorkerProcess]:
+        return [*self._idle, *self._busy, *self._retired]
+
     def _fork(self) -> WorkerProcess:
-        others = [number for worker in [*self._idle, *self._busy] for number in worker.descriptors]
+        others = [number for worker in self._all for number in worker.descriptors]
         return WorkerProcess((self._out, self._err), [*self.private, *others])
 
     def _reap(self) -> None:
-        for worker in [*self._idle, *self._busy]:
+        for worker in self._all:
             worker.reap()
         self._idle = [worker for worker in self._idle if worker.alive]
 

@@ -44,6 +44,8 @@ class WorkerProcess:
         pid: Its process id.
         alive: Whether it has not ended.
         begun: Whether the step of the current request has begun.
+        used: Whether it has run a step before.
+        retired: Whether it is of no more use.
     """
 
     def __init__(self, targets: tuple[TaggedStream, TaggedStream], private: list[int]) -> None:
@@ -76,6 +78,7 @@ class WorkerProcess:
             os.close(write)
         self.alive = True
         self.begun = False
+        self.used = self.retired = False
         self._asked = False
         self._out_of_memory = death.out_of_memory_kills()
         self._step: str | None = None
@@ -116,6 +119,7 @@ class WorkerProcess:
             WorkerError: The request has failed.
         """
         assert self._answer is None
+        self.used = self.used or self.begun
         self._step, self._on_begun, self.begun = step, begun, False
         self._answer = asyncio.get_running_loop().create_future()
         try:
@@ -153,7 +157,7 @@ class WorkerProcess:
         # It may have answered before it ended.
         while self._connection is not None and self._connection.poll():
             self._receive()
-        self._disconnect()
+        self.disconnect()
         for stream in self._streams:
             stream.close()
         out_of_memory = death.out_of_memory_kills() > self._out_of_memory
@@ -168,7 +172,7 @@ class WorkerProcess:
             message = self._connection.recv()
         except (EOFError, OSError):
             # Its end follows; also if user code has closed the connection, since it can't answer.
-            self._disconnect()
+            self.disconnect()
             return
         for stream in self._streams:
             stream.drain()
@@ -181,6 +185,7 @@ class WorkerProcess:
                 self._on_begun()
             return
         self._tag(None)
+        self.retired = message.last
         if self._answer is None or self._answer.done():
             return
         if message.error is not None:
@@ -196,7 +201,8 @@ class WorkerProcess:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(WorkerDied(reason, asked=self._asked))
 
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Send no more requests; an idle worker then ends."""
         if self._connection is not None:
             asyncio.get_running_loop().remove_reader(self._connection.fileno())
             self._connection.close()

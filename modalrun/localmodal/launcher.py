@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from modalrun.errors import InternalError, ModalrunError, NotFoundError, UsageError
+from modalrun.errors import InternalError, MachineError, ModalrunError, NotFoundError, UsageError
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.server_info import (
     VARIABLES,
@@ -304,7 +304,7 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
         with state.server_log.open("rb") as file:
             file.seek(max(before, state.server_log.stat().st_size - _LOG_TAIL))
             tail = file.read().decode("utf-8", "replace").strip()
-        raise ModalrunError(
+        raise MachineError(
             "The local Modal server did not start."
             + (f" Its log ends with:\n{tail}" if tail else ""),
             hint=f"Its log is {state.server_log}",

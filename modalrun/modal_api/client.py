@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, UsageError
@@ -47,6 +48,7 @@ class Connection:
         if self.target == "local":
             # The SDK reads these once, when it is imported or a client is made.
             os.environ.update(launcher.ensure_running().environ())
+        require_readable_configuration()
         from modal.config import config
 
         if self.target == "modal":
@@ -124,6 +126,27 @@ def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
             f"Modal's configuration holds the {given} of a token without its {missing}.",
             hint="Set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run 'modal setup'.",
         )
+
+
+def require_readable_configuration() -> None:
+    """Check Modal's configuration file, because the SDK fails to be imported with a damaged one.
+
+    Raises:
+        UsageError: It can't be read.
+    """
+    import toml
+
+    path = Path(os.environ.get("MODAL_CONFIG_PATH") or Path.home() / ".modal.toml")
+    try:
+        toml.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"Modal's configuration {path} can't be read: {reason}.",
+            hint="Restore it; or delete it, and run 'modal setup' for an account on Modal.",
+        ) from error
 
 
 def require_server(url: str, seconds: float = CONNECT_SECONDS) -> None:

@@ -7,9 +7,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from modalrun.errors import UsageError
+from modalrun.plan.environment import check_environment
 from modalrun.plan.image_layers import GATHERED
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
+
+MAX_STEP_NAME = 255
+"""Characters (`STR_FIELD_MAX_LENGTH`, `zenml/constants.py`, 0.98.0)."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ def read_snapshot(
 
     Raises:
         KeyError, TypeError, AttributeError: It is not the JSON of a snapshot.
+        UsageError: ZenML can't record a step's name, or no process can get its environment.
     """
 
     def layer(settings: Mapping[str, Any], owner: str) -> SettingsLayer:
@@ -135,10 +141,18 @@ def read_snapshot(
         )
 
     pipeline = snapshot["pipeline_configuration"]
+    variables = pipeline.get("environment") or {}
+    check_environment("the pipeline", variables)
     docker = pipeline["settings"].get("docker") or {}
 
     def read_step(name: str, step: Mapping[str, Any]) -> CompiledStep:
+        if len(name) > MAX_STEP_NAME:
+            raise UsageError(
+                f"ZenML takes at most {MAX_STEP_NAME} characters as the name of a step;"
+                f" '{name[:20]}...' has {len(name)}."
+            )
         config = step["config"]
+        check_environment(f"step '{name}'", {**variables, **(config.get("environment") or {})})
         step_docker = config["settings"].get("docker") or {}
         retry = config.get("retry") or {}
         # As `is_setting_enabled` (`zenml/orchestrators/utils.py`, 0.98.0).

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modalrun.plan.deployment import CompiledStep, Deployment
+from modalrun.plan.environment import check_environment
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.resources import Resolved
 from modalrun.run.contract import TIMEOUT
@@ -120,6 +121,8 @@ class SandboxPlanner:
             if made == (docker, image):
                 return key
         recipe, notes = self._build_recipe(docker, image=image)
+        variables = dict((*recipe.environment, *recipe.runtime_environment))
+        check_environment("the Docker settings", variables)
         self.note(*notes)
         keys = {known: key for key, known in self.images.items()}
         key = keys.get(recipe, f"image-{len(keys)}")

@@ -14,6 +14,9 @@ from modalrun.errors import UsageError
 MAX_KEYS = 100_000
 """More keys, once aliases are followed, are taken for an attack ("billion laughs")."""
 
+MAX_LENGTH = 10_000_000
+"""Characters. A longer file is data, or has no end."""
+
 KeyPath = tuple[str | int, ...]
 
 
@@ -41,7 +44,8 @@ def read_yaml(path: Path) -> YamlSource:
             other than a mapping, or has a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_LENGTH + 1)
     except FileNotFoundError as error:
         raise UsageError(f"There is no file {path}.", hint="Check the path.") from error
     except IsADirectoryError as error:
@@ -51,6 +55,8 @@ def read_yaml(path: Path) -> YamlSource:
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}.") from error
 
+    if len(text) > MAX_LENGTH:
+        raise UsageError(f"{path} has more than {MAX_LENGTH:,} characters: it is no run spec.")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()

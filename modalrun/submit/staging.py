@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from modalrun.errors import UsageError
@@ -15,18 +15,25 @@ from modalrun.submit.source_changes import MOST_FILES, compare, hashes_to_store
 from modalrun.submit.source_tree import source_files
 
 
-def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> Source:
+def stage(
+    root: Path,
+    folder: Path,
+    *,
+    dockerignore: str | None = None,
+    note: Callable[[str], object] = lambda text: None,
+) -> Source:
     """Copy the files of a source tree, so that edits during a submission have no effect.
 
     Args:
         root: The source root.
         folder: Where the copy goes.
         dockerignore: As for `source_files`.
+        note: Gets a sentence for each file that is left out because of its name.
 
     Raises:
         UsageError: As for `source_files`; or there is no file, or one can't be read.
     """
-    files = source_files(root, dockerignore=dockerignore)
+    files = [path for path in source_files(root, dockerignore=dockerignore) if _is_utf8(path, note)]
     if not files:
         raise UsageError(
             f"The source root {root} holds no files.",
@@ -35,6 +42,18 @@ def stage(root: Path, folder: Path, *, dockerignore: str | None = None) -> Sourc
     _copy(root, folder, files)
     hashes = hash_files(folder)
     return Source(root, hash_tree(hashes), hashes_to_store(hashes), dockerignore)
+
+
+def _is_utf8(path: Path, note: Callable[[str], object]) -> bool:
+    """Return whether Modal, whose names are UTF-8, can take a file; note one that it can't."""
+    name = os.fsencode(path)
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        text = name.decode("utf-8", "backslashreplace")
+        note(f"The file {text} is left out: its name is not UTF-8.")
+        return False
+    return True
 
 
 def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:

@@ -149,7 +149,12 @@ class Submission:
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = Path(folder) / "source"
             ignore_file = dockerignore(job.compiled.deployment.docker)
-            source = stage(job.source_root, staged, dockerignore=ignore_file)
+            source = stage(
+                job.source_root,
+                staged,
+                dockerignore=ignore_file,
+                note=lambda text: observer.say(text, "yellow"),
+            )
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():

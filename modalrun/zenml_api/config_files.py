@@ -11,6 +11,8 @@ from typing import Any
 import typer
 import yaml
 
+from modalrun.errors import UsageError
+
 CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 STORE_PREFIX = "ZENML_STORE_"
@@ -22,6 +24,32 @@ DISABLE_MIGRATION = "DISABLE_DATABASE_MIGRATION"
 def folder() -> Path:
     """Return the folder of ZenML's configuration (`utils/io_utils.py`, ZenML 0.98.0)."""
     return Path(os.environ.get(CONFIG_PATH) or typer.get_app_dir("zenml"))
+
+
+def require_readable() -> None:
+    """Check ZenML's configuration, which ZenML replaces by a new one if it is not YAML.
+
+    Raises:
+        UsageError: It is damaged, or can't be read.
+    """
+    path = folder() / "config.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        problem = f"can't be read: {error.strerror}"
+    except (ValueError, yaml.YAMLError):
+        problem = "is not YAML"
+    else:
+        if isinstance(found, dict) and isinstance(found.get("store"), dict | None):
+            return
+        problem = "is empty" if found is None else "is damaged"
+    raise UsageError(
+        f"ZenML's configuration {path} {problem}.",
+        effect="Nothing was created.",
+        hint="Restore it; or delete it, and log in or choose the stack again.",
+    )
 
 
 def store_url() -> str:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import requests
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 from zenml.exceptions import AuthorizationException, ZenKeyError
 
-from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError, ServerError
+from modalrun.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    MachineError,
+    ModalrunError,
+    NotFoundError,
+    ServerError,
+    UsageError,
+)
+from modalrun.zenml_api import config_files
 
 _PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIVE_PROJECT_ID."
 
@@ -57,6 +69,34 @@ def translated() -> Iterator[None]:
             f"The ZenML server can't be reached: {first_line(error)}",
             hint="Check the network and 'zenml status'.",
         ) from error
+
+
+def store_error(error: Exception) -> ModalrunError | None:
+    """Return what an error of ZenML's store or configuration means; None for another one."""
+    if isinstance(error, DBAPIError):
+        return MachineError(
+            f"ZenML's database {config_files.database() or ''} can't be used: {error.orig}.",
+            hint="Free space if its disk is full; restore the file if it is damaged.",
+        )
+    if not isinstance(error, ValidationError):
+        return None
+    found = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in found["loc"])
+    if error.title == "GlobalConfiguration":
+        return UsageError(
+            f"ZenML's configuration {config_files.folder() / 'config.yaml'} is damaged:"
+            f" {name}: {found['msg']}.",
+            hint="Restore it; or delete it, and log in or choose the stack again.",
+        )
+    if found["type"] == "string_too_long":
+        kind = re.sub(r"(?<!^)(?=[A-Z])", " ", error.title.removesuffix("Request")).lower()
+        length = found["ctx"]["max_length"]
+        text = str(found["input"])
+        return UsageError(
+            f"ZenML takes at most {length} characters as the {name} of a {kind};"
+            f" '{text[:20]}...' has {len(text)}."
+        )
+    return None
 
 
 def first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -13,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from modalrun.errors import ConnectionLostError
+from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.util import compatibility, garbage_collection
+from modalrun.util.machine import require_memory
 from modalrun.util.reachability import connection_problem
 from modalrun.zenml_api import config_files
 
@@ -28,12 +30,26 @@ def zenml_process(source_root: Path) -> Iterator[None]:
 
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
-        UsageError: modalrun doesn't work with the version of ZenML or modal that is installed.
+        UsageError: modalrun doesn't work with the version of ZenML or modal that is installed,
+            ZenML's configuration is damaged, or ZenML refuses a name.
+        MachineError: ZenML's database can't be used.
     """
     compatibility.require()
+    require_memory()
+    config_files.require_readable()
     with protected_configuration():
         prepare_process(source_root)
-        yield
+        try:
+            _create_store()
+            yield
+        except (ModalrunError, OSError):
+            raise
+        except Exception as error:
+            from modalrun.zenml_api.errors import store_error
+
+            if (known := store_error(error)) is None:
+                raise
+            raise known from error
 
 
 @contextlib.contextmanager
@@ -45,9 +61,8 @@ def zenml_session() -> Iterator[None]:
         AuthenticationError: ZenML's server refuses the credentials.
     """
     with zenml_process(Path.cwd()):
-        # The revision of a database that is up to date is the version of ZenML
-        # (`zen_stores/migrations/versions`, 0.98.0); ZenML's own check takes 0.2 s.
-        if config_files.database_version() == version("zenml"):
+        # ZenML's own check takes 0.2 s.
+        if _is_current():
             os.environ.setdefault(config_files.DISABLE_MIGRATION, "true")
         # ZenML prints to stdout while it is imported; stdout is for data.
         with garbage_collection.paused(), redirect_stdout(sys.stderr):
@@ -56,6 +71,40 @@ def zenml_session() -> Iterator[None]:
             # The store's own imports are half of all.
             open_store()
         yield
+
+
+def _create_store() -> None:
+    """Create ZenML's local store if it is missing or of an older ZenML, one process at a time.
+
+    ZenML itself fails when several processes do it at once.
+    """
+    url = config_files.store_url()
+    if url and config_files.database() is None:
+        return
+    folder = config_files.folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".modalrun.lock").open("w") as lock:
+        # Shared, and so at once, unless another process creates it.
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if _is_current():
+            return
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_current():
+            return
+        with garbage_collection.paused(), redirect_stdout(sys.stderr):
+            from zenml.client import Client
+
+            # With the default user, project and stack, and the configuration that names them.
+            _ = Client().active_stack_model
+
+
+def _is_current() -> bool:
+    """Return whether the local store is that of the installed ZenML.
+
+    The revision of a database that is up to date is the version of ZenML
+    (`zen_stores/migrations/versions`, 0.98.0).
+    """
+    return config_files.database_version() == version("zenml")
 
 
 def prepare_process(source_root: Path) -> None:

@@ -82,7 +82,6 @@ def test_twenty_seconds_of_trouble_when_a_step_ends(world: World, proxy: Proxy, 
     assert_ran_once(world)
 
 
-@MODES
 @pytest.mark.parametrize(
     "requests",
     [
@@ -97,11 +96,12 @@ def test_twenty_seconds_of_trouble_when_a_step_ends(world: World, proxy: Proxy, 
         "PUT /api/v1/runs/",
     ],
 )
-def test_one_error_anywhere(world: World, proxy: Proxy, mode: str, requests: str) -> None:
+def test_one_error_anywhere(world: World, proxy: Proxy, requests: str) -> None:
     gate = world.gate()
-    gate.open()
     proxy.trouble = Trouble(requests, 2)
-    done = world.submit(waiting(gate, mode))
+    command = world.popen(waiting(gate, PER_STEP))
+    gate.open()
+    done = command.finish()
     assert done.exit_code == 0, done.stderr
     assert_ran_once(world)
 
@@ -111,7 +111,7 @@ def test_commands_beside_a_run(world: World, proxy: Proxy) -> None:
     command = world.popen(waiting(gate))
     command.stdout.wait_for("wait | waiting in")
     run = world.only_run().id
-    for arguments in (["status", run], ["list"], ["logs", run], ["stop", run]):
+    for arguments in (["status", run], ["list"], ["logs", run], ["stop", run, "--force"]):
         proxy.trouble = Trouble("/api/v1/", 2)
         done = world.modalrun(*arguments).finish()
         assert done.exit_code == 0, (arguments, done.stderr)

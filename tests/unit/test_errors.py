@@ -13,6 +13,7 @@ CODES = {
     "RunTimeoutError": 6,
     "RunStoppedError": 7,
     "ConnectionLostError": 8,
+    "MachineError": 8,
     "ServerError": 8,
     "UnknownOutcomeError": 9,
     "CostLimitError": 10,

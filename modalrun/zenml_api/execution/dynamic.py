@@ -36,6 +36,7 @@ from modalrun.zenml_api.records import runs, step_records
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
     from zenml.models import PipelineRunResponse, StepRunResponse
+    from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
 
 STOP_REASON = "The run was asked to stop."
 
@@ -92,6 +93,9 @@ class DynamicRun:
             # ZenML records no failure of the init hook, of the import, or without a text.
             runs.finalize_run(str(run.id), reason)
             run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
+            if run.status.is_failed and not run.get_body().status_reason:
+                # ZenML records what the function raised, but not as the reason.
+                runs.record_reason(run.id, reason)
         if run.status == ExecutionStatus.PAUSED:
             # The function waits for an answer, and ZenML resumes the run after it.
             return "completed"
@@ -149,6 +153,17 @@ class _Runner(DynamicPipelineRunner):
         """Whether this run, or a run that it is a child of, was asked to stop."""
         parent = self._parent_runner
         return self._stop_requested or (isinstance(parent, _Runner) and parent.stop_requested)
+
+    @property
+    def pipeline(self) -> DynamicPipeline:
+        """The pipeline; what its function raises has a text."""
+        if self._pipeline is None:
+            call = super().pipeline._call_entrypoint
+            # ZenML asks an exception for its text before it records the failure.
+            super().pipeline._call_entrypoint = (  # type: ignore[method-assign]
+                lambda **parameters: _with_text(lambda: call(**parameters))
+            )
+        return super().pipeline
 
     def stop(self) -> None:
         """Start nothing new, in child pipelines neither."""

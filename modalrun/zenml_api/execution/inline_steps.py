@@ -46,6 +46,7 @@ class InlineSteps:
         self.death: str | None = None
         self.stopping = threading.Event()
         self._pipeline = pipeline
+        self._file = Path(os.environ[contract.RUNNING_STEPS_FILE])
         self._lock = SharedLock()
         self._running: list[tuple[str, str]] = []
         self._suspects: set[tuple[str, str]] = set()
@@ -98,8 +99,11 @@ class InlineSteps:
     def _list(self, change: Callable[[tuple[str, str]], None], step: tuple[str, str]) -> None:
         with self._listing:
             change(step)
-            with contextlib.suppress(KeyError, OSError):
-                Path(os.environ[contract.RUNNING_STEPS_FILE]).write_text(json.dumps(self._running))
+            # Replaced as a whole: the process may die at any moment.
+            with contextlib.suppress(OSError):
+                new = self._file.with_suffix(".new")
+                new.write_text(json.dumps(self._running), encoding="utf-8")
+                new.replace(self._file)
 
 
 @contextlib.contextmanager

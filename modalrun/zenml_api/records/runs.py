@@ -209,6 +209,13 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         return _end_run(client, run_id, status, reason) or changed
 
 
+def record_reason(run_id: UUID, reason: str) -> None:
+    """Record why the run of a dynamic pipeline has failed, of which ZenML knows that it has."""
+    with translated():
+        update = PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=reason[:250])
+        Client().zen_store.update_run(run_id, update)
+
+
 def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
     """Give a run a final status; return whether it had none."""
     run = get_run(run_id)

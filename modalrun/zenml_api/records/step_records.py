@@ -38,7 +38,9 @@ def step_state(run_id: str, step: str) -> StepRecord | None:
         return step_record(found[-1]) if found else None
 
 
-def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> StepRecord | None:
+def fail_step(
+    run_id: str, step: str, reason: str, *, attempt: int = 1, final: bool = False
+) -> StepRecord | None:
     """Record that a step has failed; create a record if there is none.
 
     A finished record is not changed. While the step has retries left, ZenML records a failure as
@@ -47,6 +49,7 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
     Args:
         step: The step's invocation id.
         reason: The reason, in a sentence; stored with the record.
+        attempt: Which attempt it is, from 1. Its process may have died before it made a record.
         final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
             has no other final status that leaves the rest of the run alone.
 
@@ -57,7 +60,8 @@ def fail_step(run_id: str, step: str, reason: str, *, final: bool = False) -> St
         state = step_state(run_id, step)
         honour_stop_request(run_id)
         try:
-            if state is None:
+            retrying = state is not None and state.status == ExecutionStatus.RETRYING.value
+            if state is None or (retrying and state.attempt < attempt):
                 state = _create_failed(run_id, step, reason)
             elif not state.finished and state.status != ExecutionStatus.RETRYING.value:
                 state = end_step(UUID(state.id), ExecutionStatus.FAILED, reason)

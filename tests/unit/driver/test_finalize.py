@@ -15,13 +15,18 @@ def _no_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(step_records, "fail_step", lambda *arguments: calls.append(arguments))
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(
+        step_records,
+        "fail_step",
+        lambda *arguments, attempt: calls.append((*arguments, attempt)),
+    )
+    monkeypatch.setenv("MODALRUN_ATTEMPT", "2")
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.setenv("MODALRUN_STEP", "train")
     monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
     assert finalize.main() == 0
-    assert calls == [("some-run", "train", "It died.")]
+    assert calls == [("some-run", "train", "It died.", 2)]
 
 
 def test_says_in_two_lines_that_the_end_is_not_recorded(

@@ -41,6 +41,7 @@ class Pool:
         self.logged: list[str] = []
         self.cleaned_up = 0
         self.begins = True
+        self.used = False
         self.running: dict[str, asyncio.Future[StepEnd]] = {}
 
     def log(self, step: str | None, text: str) -> None:
@@ -65,6 +66,7 @@ class Worker:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.begun = False
+        self.used = pool.used
 
     async def ask(
         self,
@@ -202,7 +204,10 @@ def test_a_worker_that_dies_is_a_failed_attempt() -> None:
     )
     assert go(pool) == (EXIT_FAILED, "Steps failed: load.", False)
     assert pool.launched == ["load", "load", "next"]
-    assert pool.asked == [("fail", "load", str(DIED), False), ("fail", "load", str(DIED), True)]
+    assert pool.asked == [
+        ("fail", "load", str(DIED), 1, False),
+        ("fail", "load", str(DIED), 2, True),
+    ]
 
 
 def test_zenmls_record_of_a_success_wins_over_the_death(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +227,14 @@ def test_a_death_in_the_init_hook_fails_the_run(error: Exception) -> None:
     pool.begins = False
     assert go(pool) == (EXIT_FAILED, f"The run failed before step `load`: {error}", False)
     assert pool.launched == ["load"]
+
+
+def test_a_worker_that_has_died_between_two_steps_is_replaced() -> None:
+    pool = Pool(graph({"load": ()}), load=[DIED])
+    pool.begins, pool.used = False, True
+    assert go(pool)[0] == EXIT_COMPLETED
+    assert pool.launched == ["load", "load"]
+    assert pool.asked == []
 
 
 @pytest.mark.parametrize("error", [WorkerError("OSError: no"), DIED])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -27,3 +30,27 @@ def test_a_step_whose_code_has_returned_is_recorded_first() -> None:
     signals(signal.SIGTERM, None)
 
     assert not signals.came
+
+
+CHILD = """
+import sys
+from modalrun.driver.process import die_with_supervisor
+die_with_supervisor()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the group of a sandbox is killed")
+def test_a_step_does_not_outlive_its_supervisor() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.readline() == b"ready\n"
+
+        os.kill(supervisor.pid, signal.SIGKILL)
+
+        # The end of the child closes the pipe; its input stays open.
+        assert supervisor.stdout.read() == b""

@@ -28,6 +28,7 @@ class Steps:
 class Worker(worker.Worker):
     def __init__(self, connection):
         self._connection, self._ready, self._loaded = connection, False, Steps()
+        self._connected = True
 
 worker.Worker = Worker
 
@@ -98,6 +99,20 @@ def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
         *(f"- | s{n} WorkerDied: {reason}" for n, reason in enumerate(WAYS.values())),
         "- | last completed",
     ]
+
+
+def test_a_step_that_closes_its_output_takes_it_from_no_other(tmp_path: Path) -> None:
+    out, err = run(
+        tmp_path,
+        """
+        await step(pool, "a: print('first'); sys.stdout.close()")
+        await step(pool, "b: print('second'); os.close(1)")
+        await step(pool, "c: print('third'); os.close(2)")
+        await step(pool, "d: print('fourth')")
+        """,
+    )
+    assert out == ["a | first", "b | second", "c | third", "d | fourth"]
+    assert err == [f"- | {name} completed" for name in "abcd"]
 
 
 def test_a_step_beside_a_death_goes_on(tmp_path: Path) -> None:

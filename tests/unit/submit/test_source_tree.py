@@ -162,10 +162,11 @@ def test_the_root_itself_may_have_any_name(tmp_path: Path) -> None:
     assert listed(root) == ["a.py"]
 
 
+NOT_UTF8 = b"\xff\xfe.py"
 NAMES = [
     b"with space.py",
     b"line\nfeed.py",
-    b"\xff\xfe.py",
+    NOT_UTF8,
     "ümläut 😀.py".encode(),
     b"-rf",
     b"a'\"b",
@@ -183,8 +184,10 @@ def test_names_of_any_bytes(tmp_path: Path, in_git: bool) -> None:
         (root / os.fsdecode(name)).write_bytes(name)
     assert sorted(os.fsencode(path) for path in source_files(root)) == sorted(NAMES)
     copy = tmp_path / "copy"
-    assert len(stage(root, copy).files) == len(NAMES)
-    for name in NAMES:
+    staged = [name for name in NAMES if name != NOT_UTF8]
+    # Modal's names are UTF-8.
+    assert len(stage(root, copy).files) == len(staged)
+    for name in staged:
         assert (copy / os.fsdecode(name)).read_bytes() == name
 
 
@@ -316,3 +319,26 @@ def test_hash_of_a_file_whose_name_is_no_text() -> None:
 def test_git_is_there() -> None:
     """The tests above would pass for a wrong reason without it."""
     assert shutil.which("git")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("in_git", [False, True])
+def test_a_name_that_is_not_utf8_is_left_out_and_named(tmp_path: Path, in_git: bool) -> None:
+    root = tmp_path / "root"
+    make(root, "code.py")
+    Path(os.fsdecode(os.fsencode(root) + b"/d\xe9r")).mkdir()
+    for name in (b"caf\xe9.csv", b"d\xe9r/a.txt"):
+        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_text("x")
+    Path(os.fsdecode(os.fsencode(root) + b"/l\xe9")).symlink_to("code.py")
+    if in_git:
+        git(root, "init", "-q")
+        git(root, "add", "-A")
+    notes: list[str] = []
+
+    source = stage(root, tmp_path / "staged", note=notes.append)
+
+    assert list(source.files) == ["code.py"]
+    assert sorted(notes) == [
+        f"The file {name} is left out: its name is not UTF-8."
+        for name in (r"caf\xe9.csv", r"d\xe9r/a.txt", r"l\xe9")
+    ]

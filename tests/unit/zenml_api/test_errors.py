@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 import requests
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import OperationalError
 from zenml.exceptions import CredentialsNotValid, ZenKeyError
+from zenml.models import TagRequest
 
 from modalrun.errors import (
     AuthenticationError,
     ConnectionLostError,
+    MachineError,
     ModalrunError,
     NotFoundError,
+    UsageError,
 )
-from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.errors import store_error, translated
 
 # As in ZenML 0.98.0: messages from a server are quoted.
 NO_PROJECT = "\"Unable to get project with name or ID 'x': No project with this ID found.\""
@@ -55,3 +62,47 @@ def test_not_translated(raised: Exception) -> None:
     with pytest.raises(type(raised)) as caught, translated():
         raise raised
     assert caught.value is raised
+
+
+def test_a_database_that_fails_is_a_fault_of_the_machine() -> None:
+    error = OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
+
+    known = store_error(error)
+
+    assert isinstance(known, MachineError)
+    assert "can't be used: disk I/O error." in known.message
+    assert "INSERT" not in known.message
+
+
+def test_a_name_that_zenml_refuses() -> None:
+    with pytest.raises(ValidationError) as raised:
+        TagRequest(name="n" * 256)
+
+    known = store_error(raised.value)
+
+    assert isinstance(known, UsageError)
+    assert "at most 255 characters as the name of a tag" in known.message
+
+
+def test_a_configuration_of_wrong_types() -> None:
+    class GlobalConfiguration(BaseModel):
+        user_id: int
+
+    with pytest.raises(ValidationError) as raised:
+        GlobalConfiguration.model_validate({"user_id": "nobody"})
+
+    known = store_error(raised.value)
+
+    assert isinstance(known, UsageError)
+    assert "config.yaml is damaged: user_id: " in known.message
+
+
+def test_another_validation_error_stays_what_it_is() -> None:
+    class Other(BaseModel):
+        number: int
+
+    with pytest.raises(ValidationError) as raised:
+        Other.model_validate({"number": "x"})
+
+    assert store_error(raised.value) is None
+    assert store_error(ValueError("x")) is None

@@ -1,0 +1,43 @@
+"""Check environment variables against what a process can be started with. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modalrun.errors import UsageError
+
+MAX_VARIABLE = 131_071
+"""Bytes of `NAME=value`, in UTF-8 (Linux, `execve(2)`: `MAX_ARG_STRLEN`, with a final NUL)."""
+
+MAX_TOTAL = 1_000_000
+"""Bytes of all variables of one owner; Linux allows 2 MiB in all, arguments included."""
+
+
+def check_environment(owner: str, variables: Mapping[str, Any]) -> None:
+    """Check the sizes of environment variables.
+
+    Args:
+        owner: Whose they are, such as "the pipeline".
+        variables: Their values by name.
+
+    Raises:
+        UsageError: No process could be started with them.
+    """
+    hint = "Write it to a file of the source tree, to a volume, or to an artifact."
+    total = 0
+    for name, value in variables.items():
+        size = len(f"{name}={value}".encode("utf-8", "surrogateescape"))
+        total += size + 1
+        if size > MAX_VARIABLE:
+            raise UsageError(
+                f"The environment variable {name} of {owner} has {size:,} bytes; a process can"
+                f" have at most {MAX_VARIABLE:,}.",
+                hint=hint,
+            )
+    if total > MAX_TOTAL:
+        raise UsageError(
+            f"The environment variables of {owner} have {total:,} bytes; at most {MAX_TOTAL:,}"
+            " fit beside the arguments of a process.",
+            hint=hint,
+        )

@@ -1,0 +1,51 @@
+"""Describe the faults of this machine: its files, disks and memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from modalrun.errors import MachineError, UsageError
+
+MIN_ADDRESS_SPACE = 512 * 1024 * 1024
+"""Bytes. With less, ZenML's threads fail one by one, and what waits for them hangs."""
+
+
+def machine_error(error: OSError | MemoryError) -> MachineError:
+    """Return the error to show for a fault of this machine that nothing else has explained."""
+    if isinstance(error, MemoryError):
+        problem = "This machine has no memory left for modalrun."
+        return _error(problem, "Raise the limit ('ulimit -v'), or end other programs.", error)
+    reason = error.strerror or str(error) or type(error).__name__
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    where = " -> ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in files)
+    return _error(f"{where}: {reason}." if where else f"{reason}.", None, error)
+
+
+def require_memory() -> None:
+    """Check the limit on this process's memory, where there is one (`ulimit -v`).
+
+    Raises:
+        UsageError: It is too low for ZenML.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        raise UsageError(
+            f"The limit on memory is {limit >> 20} MiB ('ulimit -v'); modalrun needs at least"
+            f" {MIN_ADDRESS_SPACE >> 20} MiB.",
+            effect="Nothing was created.",
+            hint="Raise it, or run the command without it.",
+        )
+
+
+def _error(problem: str, hint: str | None, cause: BaseException) -> MachineError:
+    error = MachineError(
+        problem,
+        hint=hint or "A run that had started may still be going: see 'modalrun status latest'.",
+    )
+    error.__cause__ = cause
+    return error
