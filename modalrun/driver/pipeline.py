@@ -203,16 +203,23 @@ class Runner:
                     begun=lambda: emit_step_event(name, "running", attempt=attempt),
                 )
         except (WorkerDied, WorkerError) as error:
-            if isinstance(error, WorkerDied) and error.asked:
-                return await self._stopped_end(name)
-            if worker.begun:
-                return await self._failed_end(name, str(error), attempt, final=final)
-            if isinstance(error, WorkerError) or not worker.used:
-                self._error = f"The run failed before step `{name}`: {error}"
-                self._start_nothing("the run has failed")
-                return StepEnd("not run", str(error))
-            # What an earlier step has left in it ended it.
-            return await self._attempt(name, attempt, final=final)
+            problem = error
+        else:
+            return await self._judge(name, end, attempt, final=final)
+        # Not in the handler: a worker forked there would have the error as context of its own.
+        if isinstance(problem, WorkerDied) and problem.asked:
+            return await self._stopped_end(name)
+        if worker.begun:
+            return await self._failed_end(name, str(problem), attempt, final=final)
+        if isinstance(problem, WorkerError) or not worker.used:
+            self._error = f"The run failed before step `{name}`: {problem}"
+            self._start_nothing("the run has failed")
+            return StepEnd("not run", str(problem))
+        # What an earlier step has left in it ended it.
+        return await self._attempt(name, attempt, final=final)
+
+    async def _judge(self, name: str, end: StepEnd, attempt: int, *, final: bool) -> StepEnd:
+        """Act on an end that the worker has recorded, or could not record."""
         if end.state == "stopped":
             # ZenML was asked to stop the run.
             self.stop("the run was stopped")

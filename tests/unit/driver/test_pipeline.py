@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class Pool:
 
     @contextlib.contextmanager
     def worker(self) -> Iterator[Worker]:
+        # A fork in a handler would have the error as the context of every later one.
+        assert sys.exc_info() == (None, None, None)
         yield Worker(self)
 
     def end_busy(self, grace: float) -> None:
