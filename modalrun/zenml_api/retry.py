@@ -30,7 +30,7 @@ PATIENCE = 180.0
 LONGEST_PAUSE = 15.0
 """Upper limit of the growing pause between two attempts, in seconds."""
 
-DATABASE_PATIENCE = 60.0
+DATABASE_PATIENCE = 20.0
 """Seconds for which a record is written again while ZenML's own database can't be written."""
 
 T = TypeVar("T")
