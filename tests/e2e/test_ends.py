@@ -75,6 +75,7 @@ def assert_ended(run: Run, ways: list[str], retries: int) -> None:
         attempts = [step for step in run.steps if step.name == way]
         assert [step.version for step in attempts] == list(range(1, retries + 2)), way
         assert all(step.end for step in attempts), way
+        assert not any("WorkerDied" in step.exception for step in attempts), way
         assert all(reason(step.exception).startswith(REASONS[way]) for step in attempts), (
             way,
             [reason(step.exception) for step in attempts],
