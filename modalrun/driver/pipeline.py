@@ -202,6 +202,9 @@ class Runner:
                     step=name,
                     begun=lambda: emit_step_event(name, "running", attempt=attempt),
                 )
+                if end.state == "running":
+                    # The step may have spoiled the process, which could not record its end.
+                    worker.retired = True
         except (WorkerDied, WorkerError) as error:
             problem = error
         else:

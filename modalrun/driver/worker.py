@@ -90,6 +90,7 @@ def main(connection: Connection) -> NoReturn:
     os.environ.pop(contract.EXIT_CODE_FILE, None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     worker = Worker(connection)
+    streams = _streams()
     with contextlib.suppress(EOFError, OSError):
         while True:
             request = connection.recv()
@@ -104,7 +105,7 @@ def main(connection: Connection) -> NoReturn:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
-            connection.send(replace(answer, last=not _has_output()))
+            connection.send(replace(answer, last=_streams() != streams))
     leave(contract.EXIT_COMPLETED)
 
 
@@ -196,14 +197,13 @@ class Worker:
         return self._loaded
 
 
-def _has_output() -> bool:
-    """Return whether the standard streams are open."""
+def _streams() -> tuple[tuple[int, int], ...] | None:
+    """Return what the standard streams lead to; None if one of them is closed."""
     try:
-        os.fstat(1)
-        os.fstat(2)
-    except OSError:
-        return False
-    return not sys.stdout.closed and not sys.stderr.closed
+        found = [os.fstat(stream.fileno()) for stream in (sys.stdout, sys.stderr)]
+    except (OSError, ValueError):
+        return None
+    return tuple((one.st_dev, one.st_ino) for one in found)
 
 
 @contextlib.contextmanager

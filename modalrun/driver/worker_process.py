@@ -185,7 +185,8 @@ class WorkerProcess:
                 self._on_begun()
             return
         self._tag(None)
-        self.retired = message.last
+        # What has failed in it may fail again.
+        self.retired = message.last or message.error is not None
         if self._answer is None or self._answer.done():
             return
         if message.error is not None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, RunStoppedError
+from modalrun.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    ModalrunError,
+    RunFailedError,
+    RunStoppedError,
+)
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
 from modalrun.run.contract import EXIT_KILLED
@@ -67,7 +73,11 @@ def derive_outcome(
     failed = [step.name for step in steps if step.status == "failed"]
     timeout = run.plan.run_sandbox.timeout
     code, headline = exit_code_and_headline(end, record.status, failed, timeout)
-    details = [*run.links, run.commands[0], ("logs", f"modalrun logs {run.run_id}")]
+    details: list[tuple[str, str]] = []
+    if code == RunFailedError.exit_code and not failed and record.reason:
+        # No step is to blame: a hook, or the function of a dynamic pipeline.
+        details.append(("reason", record.reason))
+    details += [*run.links, run.commands[0], ("logs", f"modalrun logs {run.run_id}")]
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )

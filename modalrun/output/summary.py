@@ -11,6 +11,9 @@ from modalrun.output.sanitize import harmless
 from modalrun.output.table import SHORT_NAME, state_cell, table
 from modalrun.run.outcome import Outcome
 
+LONGEST_REASON = 500
+"""Characters; the record in ZenML has all of them."""
+
 
 def print_summary(console: Console, outcome: Outcome) -> None:
     """Print each step's state and time, the headline, why steps failed, and details."""
@@ -38,5 +41,7 @@ def print_summary(console: Console, outcome: Outcome) -> None:
 
 
 def first_line(reason: str) -> str:
-    """Return the first line of a reason, with nothing in it that could do harm."""
-    return harmless(reason.strip().partition("\n")[0], colours=False)
+    """Return the first line of a reason, cut, with nothing in it that could do harm."""
+    line = reason.strip().partition("\n")[0]
+    cut = line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
+    return harmless(cut, colours=False)

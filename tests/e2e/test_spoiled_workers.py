@@ -1,0 +1,32 @@
+"""A step that spoils its process harms no other step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize(
+    "mode", ["pipeline", pytest.param("per_step", marks=pytest.mark.exhaustive)]
+)
+def test_a_step_that_spoils_its_process_harms_no_other(world: World, mode: str) -> None:
+    spec = "pipeline: spoiling.spoiling\ntarget: local\nexecution_mode: continue_on_failure\n"
+
+    done = world.submit(spec, "--mode", mode)
+
+    statuses = dict(world.only_run().statuses)
+    unloaded = statuses.pop("unloads")
+    assert unloaded in {"failed", "completed"}
+    assert statuses == dict.fromkeys(["forks", "uses", "closes", "prints", "last"], "completed"), (
+        done.stderr
+    )
+    assert done.exit_code == (0 if unloaded == "completed" else 1)
+    for line in ("uses | got parent", "prints | got still open", "last | got loaded"):
+        assert line in done.stdout
+    assert "got child" not in done.stdout
