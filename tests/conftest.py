@@ -92,9 +92,10 @@ def _make_zenml(root: Path, forge: Forge | None) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """Accept SIGINT, which a shell's background jobs ignore; child processes inherit that."""
+    """Accept signals that background jobs (`&`, `nohup`) ignore; child processes inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

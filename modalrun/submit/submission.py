@@ -45,6 +45,9 @@ from modalrun.zenml_api.process import zenml_process
 
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
+CREATION_GRACE_SECONDS = 3.0
+"""How long a signal waits for a sandbox that is being created, to end it then."""
+
 
 def submit(
     spec: RunSpec,
@@ -218,7 +221,8 @@ class Submission:
                 manifest=file,
                 earlier=previous.sandbox_id if previous else None,
                 say=lambda text: self.observer.say(f"  {text}", "yellow"),
-            )
+            ),
+            grace=CREATION_GRACE_SECONDS,
         )
         sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
         recording = record_sandbox(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from modalrun.errors import ConnectionLostError
+from modalrun.errors import ConnectionLostError, Interrupted
 from modalrun.util import interrupts
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ T = TypeVar("T")
 _CHECK_SECONDS = 0.5
 
 
-def in_background(call: Callable[[], T], seconds: float | None = None) -> T:
+def in_background(call: Callable[[], T], seconds: float | None = None, *, grace: float = 0.0) -> T:
     """Return the result of a call in another thread; raise what it raises.
 
     A signal's exception is raised here: Modal's SDK would now and then drop it (1.6.4). The call
@@ -25,6 +25,7 @@ def in_background(call: Callable[[], T], seconds: float | None = None) -> T:
     Args:
         call: The call.
         seconds: How long to wait; None for ever.
+        grace: How many seconds a signal waits for the call, so that what it creates can be undone.
 
     Raises:
         ConnectionLostError: The time is up.
@@ -39,9 +40,13 @@ def in_background(call: Callable[[], T], seconds: float | None = None) -> T:
 
     threading.Thread(target=work, name="call", daemon=True).start()
     until = None if seconds is None else time.monotonic() + seconds
-    while not wait([future], timeout=_CHECK_SECONDS).done:
-        # The exception of a signal is lost where Python can raise none, as in a destructor.
-        interrupts.check()
-        if until is not None and time.monotonic() > until:
-            raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.")
+    try:
+        while not wait([future], timeout=_CHECK_SECONDS).done:
+            # The exception of a signal is lost where Python can raise none, as in a destructor.
+            interrupts.check()
+            if until is not None and time.monotonic() > until:
+                raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.")
+    except (KeyboardInterrupt, Interrupted):
+        wait([future], timeout=grace)
+        raise
     return future.result()

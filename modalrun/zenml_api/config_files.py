@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 STORE_PREFIX = "ZENML_STORE_"
 STORE_URL = "ZENML_STORE_URL"
 ACTIVE_PROJECT = "ZENML_ACTIVE_PROJECT_ID"
+_WRITING_SECONDS = 1.0
+"""How long another process may take to write ZenML's configuration."""
+
 DISABLE_MIGRATION = "DISABLE_DATABASE_MIGRATION"
 
 
@@ -33,23 +37,33 @@ def require_readable() -> None:
         UsageError: It is damaged, or can't be read.
     """
     path = folder() / "config.yaml"
+    problem = _problem(path)
+    until = time.monotonic() + _WRITING_SECONDS
+    while problem is not None and time.monotonic() < until:
+        # Another process may be writing it: ZenML empties it first.
+        time.sleep(0.05)
+        problem = _problem(path)
+    if problem is not None:
+        raise UsageError(
+            f"ZenML's configuration {path} {problem}.",
+            effect="Nothing was created.",
+            hint="Restore it; or delete it, and log in or choose the stack again.",
+        )
+
+
+def _problem(path: Path) -> str | None:
+    """Return what is wrong with ZenML's configuration; None if nothing is, or there is none."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
-        problem = f"can't be read: {error.strerror}"
+        return f"can't be read: {error.strerror}"
     except (ValueError, yaml.YAMLError):
-        problem = "is not YAML"
-    else:
-        if isinstance(found, dict) and isinstance(found.get("store"), dict | None):
-            return
-        problem = "is empty" if found is None else "is damaged"
-    raise UsageError(
-        f"ZenML's configuration {path} {problem}.",
-        effect="Nothing was created.",
-        hint="Restore it; or delete it, and log in or choose the stack again.",
-    )
+        return "is not YAML"
+    if isinstance(found, dict) and isinstance(found.get("store"), dict | None):
+        return None
+    return "is empty" if found is None else "is damaged"
 
 
 def store_url() -> str:

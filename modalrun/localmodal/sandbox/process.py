@@ -17,7 +17,7 @@ from typing import Protocol
 from modalrun.localmodal.sandbox import keeper
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
 
-ANSWER_LIMIT = 3.0
+ANSWER_LIMIT = 10.0
 """Seconds that a nursery may take to start a command before it is replaced."""
 
 _READ_SIZE = 64 * 1024

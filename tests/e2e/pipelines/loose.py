@@ -43,8 +43,9 @@ def bad(diary: str) -> None:
 @step
 def patient(gate: str, diary: str) -> int:
     """Wait for somebody to open the gate; clean up if it doesn't come to that."""
-    print(f"waiting in {os.getpid()}", flush=True)
     try:
+        # Inside: the termination comes right after it.
+        print(f"waiting in {os.getpid()}", flush=True)
         with Path(gate).open() as file:
             file.read()
     finally:

@@ -1,5 +1,7 @@
 """Read ZenML's configuration without importing ZenML."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,21 @@ def test_a_whole_configuration_is_accepted(tmp_path: Path, monkeypatch: pytest.M
     config_files.require_readable()
     (tmp_path / "config.yaml").write_text("version: 0.98.0\nstore:\n")
     config_files.require_readable()
+
+
+def test_a_configuration_that_is_just_being_written_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path))
+    path = tmp_path / "config.yaml"
+    os.mkfifo(path)
+
+    def write() -> None:
+        # Each read of the pipe gets what one writer writes.
+        for text in ("", "store: {type: sql}"):
+            path.write_text(text)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    config_files.require_readable()
+    writer.join()
