@@ -83,11 +83,25 @@ class Nursery:
             )
         self._socket = ours
 
+    @property
+    def process(self) -> Process | None:
+        """The process as it is now; a restart replaces it."""
+        return self._process
+
     def fork(self, descriptors: tuple[int, int, int, int]) -> None:
         """Fork a keeper; restart the nursery first if it was killed. Raises OSError."""
         if self._socket is None or self._process is None or self._process.poll() is not None:
             self.close()
             self.start()
+        try:
+            self._send(descriptors)
+        except ConnectionError:
+            # It is dying, but has not ended.
+            self.close()
+            self.start()
+            self._send(descriptors)
+
+    def _send(self, descriptors: tuple[int, int, int, int]) -> None:
         assert self._socket is not None
         # A stopped nursery may not stop the server.
         socket.send_fds(self._socket, [b"f"], descriptors, socket.MSG_DONTWAIT)
@@ -159,9 +173,11 @@ class SandboxProcess:
                 writers.append(writer)
             try:
                 nursery.fork((theirs.fileno(), stdin_read, writers[0], writers[1]))
-            except (BlockingIOError, ConnectionError):
-                # It has not answered for long, or it has just died.
+            except BlockingIOError:
+                # It has not answered for long.
                 nursery.kill()
+        # Another sandbox may restart the nursery meanwhile.
+        asked = nursery.process
         ours.setblocking(False)
         self._loop.add_reader(ours, self._receive)
         for number, reader in self._pipes.items():
@@ -170,9 +186,9 @@ class SandboxProcess:
         os.set_blocking(self._stdin, False)
         self._sending = self._loop.create_task(self._send(ours, packed))
         await asyncio.wait({self._answered}, timeout=ANSWER_LIMIT)
-        if not self._answered.done():
+        if not self._answered.done() and asked is not None:
             # This ends the control socket, unless a keeper already has it.
-            nursery.kill()
+            asked.kill()
         return await self._answered
 
     async def _send(self, control: socket.socket, packed: bytes) -> None:
