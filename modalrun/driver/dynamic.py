@@ -23,7 +23,7 @@ from modalrun.driver.process import (
     EXIT_CODES,
     buffer_lines,
     die,
-    die_with_supervisor,
+    die_with_parent,
     leave,
     print_traceback,
     supervisors_reason,
@@ -46,7 +46,7 @@ def main() -> NoReturn:
         threading.Thread(target=_end, args=(isolated,), daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
-    die_with_supervisor()
+    die_with_parent()
     buffer_lines()
     log_filter.hide()
     output_tagging.install()

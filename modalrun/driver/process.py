@@ -83,8 +83,8 @@ class Signals:
         die(signal.SIGTERM)
 
 
-def die_with_supervisor() -> None:
-    """End this process when its supervisor is killed: its step will run again elsewhere.
+def die_with_parent() -> None:
+    """End this process when its parent is killed: what it does will be done again elsewhere.
 
     Where a sandbox is a container, its first process ends it anyway.
     """

@@ -17,7 +17,7 @@ from modalrun.driver.process import (
     EXIT_CODES,
     Signals,
     buffer_lines,
-    die_with_supervisor,
+    die_with_parent,
     leave,
     print_traceback,
 )
@@ -33,7 +33,7 @@ def main() -> NoReturn:
     """Run the step that the environment names, and exit with what is recorded of it."""
     signals = Signals()
     signal.signal(signal.SIGTERM, signals)
-    die_with_supervisor()
+    die_with_parent()
     buffer_lines()
     log_filter.hide()
     code = contract.EXIT_UNRECORDED

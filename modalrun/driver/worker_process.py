@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -14,10 +13,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from modalrun.driver import death, worker
+from modalrun.driver.process import die_with_parent
 from modalrun.driver.spawn import OWN_SESSION
 from modalrun.driver.step_output import TaggedStream, WorkerStream
 
-_PR_SET_PDEATHSIG = 1
 _BLOCKED = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)
 
 
@@ -225,7 +224,7 @@ def _become_worker(runner: int, output: list[int], close: list[int]) -> None:
         # A signal that user code sends to its process group must stay below this process.
         os.setsid()
         # The runner has no threads: the signal comes at the end of its process.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        die_with_parent()
         if os.getppid() != runner:
             os._exit(1)
     asyncio._set_running_loop(None)

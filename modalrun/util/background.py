@@ -38,9 +38,11 @@ def in_background(call: Callable[[], T], seconds: float | None = None, *, grace:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=work, name="call", daemon=True).start()
+    thread = threading.Thread(target=work, name="call", daemon=True)
     until = None if seconds is None else time.monotonic() + seconds
     try:
+        # Inside: a signal may come as soon as it runs.
+        thread.start()
         while not wait([future], timeout=_CHECK_SECONDS).done:
             # The exception of a signal is lost where Python can raise none, as in a destructor.
             interrupts.check()

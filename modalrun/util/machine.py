@@ -13,13 +13,17 @@ MIN_ADDRESS_SPACE = 512 * 1024 * 1024
 
 def machine_error(error: OSError | MemoryError) -> MachineError:
     """Return the error to show for a fault of this machine that nothing else has explained."""
-    if isinstance(error, MemoryError):
-        problem = "This machine has no memory left for modalrun."
-        return _error(problem, "Raise the limit ('ulimit -v'), or end other programs.", error)
-    reason = error.strerror or str(error) or type(error).__name__
-    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    where = " -> ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in files)
-    return _error(f"{where}: {reason}." if where else f"{reason}.", None, error)
+    problem = "This machine has no memory left for modalrun."
+    hint = "Raise the limit ('ulimit -v'), or end other programs."
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        where = " -> ".join(os.fsencode(one).decode("utf-8", "backslashreplace") for one in names)
+        reason = error.strerror or str(error) or type(error).__name__
+        problem = f"{where}: {reason}." if where else f"{reason}."
+        hint = "A run that had started may still be going: see 'modalrun status latest'."
+    shown = MachineError(problem, hint=hint)
+    shown.__cause__ = error
+    return shown
 
 
 def require_memory() -> None:
@@ -40,12 +44,3 @@ def require_memory() -> None:
             effect="Nothing was created.",
             hint="Raise it, or run the command without it.",
         )
-
-
-def _error(problem: str, hint: str | None, cause: BaseException) -> MachineError:
-    error = MachineError(
-        problem,
-        hint=hint or "A run that had started may still be going: see 'modalrun status latest'.",
-    )
-    error.__cause__ = cause
-    return error

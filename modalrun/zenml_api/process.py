@@ -37,10 +37,11 @@ def zenml_process(source_root: Path) -> Iterator[None]:
     compatibility.require()
     require_memory()
     config_files.require_readable()
+    folder = config_files.folder()
     with protected_configuration():
         prepare_process(source_root)
         try:
-            _create_store()
+            _create_store(folder)
             yield
         except (ModalrunError, OSError):
             raise
@@ -73,15 +74,17 @@ def zenml_session() -> Iterator[None]:
         yield
 
 
-def _create_store() -> None:
+def _create_store(folder: Path) -> None:
     """Create ZenML's local store if it is missing or of an older ZenML, one process at a time.
 
     ZenML itself fails when several processes do it at once.
+
+    Args:
+        folder: Where the lock is: the user's own configuration, which all processes share.
     """
     url = config_files.store_url()
     if url and config_files.database() is None:
         return
-    folder = config_files.folder()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".modalrun.lock").open("w") as lock:
         # Shared, and so at once, unless another process creates it.

@@ -22,6 +22,7 @@ from zenml.zen_stores.rest_zen_store import RestZenStore
 
 from modalrun.run.reporting import log_line
 from modalrun.util.backoff import pauses
+from modalrun.util.retry import repeated
 from modalrun.zenml_api.errors import ServerTrouble, translated
 
 PATIENCE = 180.0
@@ -141,18 +142,11 @@ def while_database_fails(call: Callable[[], T]) -> T:
     Raises:
         DBAPIError: It still can't after `DATABASE_PATIENCE` seconds.
     """
-    until, waits = time.monotonic() + DATABASE_PATIENCE, pauses()
-    said = False
-    while True:
-        try:
-            return call()
-        except DBAPIError as error:
-            if time.monotonic() > until:
-                raise
-            if not said:
-                log_line(f"ZenML's database can't be written: {error.orig}; trying again.")
-                said = True
-        time.sleep(next(waits))
+
+    def announce(error: DBAPIError) -> None:
+        log_line(f"ZenML's database can't be written: {error.orig}; trying again.")
+
+    return repeated(call, DBAPIError, DATABASE_PATIENCE, announce)
 
 
 def is_server_error(status: int) -> bool:

@@ -152,9 +152,16 @@ def test_a_file_name_that_is_not_utf8(world: World) -> None:
     assert r"The file caf\xe9 is left out: its name is not UTF-8." in done.stderr
 
 
-def test_several_commands_at_once_on_a_new_machine(world: World) -> None:
+@pytest.mark.parametrize(
+    "has_url", [False, pytest.param(True, marks=pytest.mark.exhaustive, id="ZENML_STORE_URL")]
+)
+def test_several_commands_at_once_on_a_new_machine(world: World, has_url: bool) -> None:
     world.spec(SPEC)
     new = {"ZENML_CONFIG_PATH": str(world.root / "new")}
+    if has_url:
+        # Then each command has a copy of the configuration.
+        (world.root / "store").mkdir()
+        new["ZENML_STORE_URL"] = f"sqlite:///{world.root / 'store' / 'zenml.db'}"
     modalrun = [sys.executable, "-m", "modalrun"]
     texts = ("list", "list", "plan run.yaml", "status latest")
 

@@ -30,3 +30,12 @@ def test_a_step_that_spoils_its_process_harms_no_other(world: World, mode: str) 
     for line in ("uses | got parent", "prints | got still open", "last | got loaded"):
         assert line in done.stdout
     assert "got child" not in done.stdout
+
+
+def test_a_process_that_an_inline_step_forks_does_not_go_on_with_the_run(world: World) -> None:
+    done = world.submit("pipeline: spoiling.dynamic_forking\ntarget: local\n")
+
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count("the function goes on with parent\n") == 1
+    assert "child" not in done.stdout
+    assert world.only_run().statuses == {"forks": "completed"}

@@ -371,19 +371,6 @@ class FakeZenML:
         return self.credentials
 
 
-class FakeClock:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float, /) -> None:
-        self.now += seconds
-
-
 def compiled(
     *steps: PlannedStep, stack: StackDescription | None = None, **settings: Any
 ) -> Compiled:

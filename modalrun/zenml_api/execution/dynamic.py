@@ -16,6 +16,7 @@ from zenml.steps import StepHeartBeatTerminationException
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.reporting import emit_step_event, log_line, one_line
+from modalrun.util import forks
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
     NOT_BEGUN,
@@ -161,7 +162,7 @@ class _Runner(DynamicPipelineRunner):
             call = super().pipeline._call_entrypoint
             # ZenML asks an exception for its text before it records the failure.
             super().pipeline._call_entrypoint = (  # type: ignore[method-assign]
-                lambda **parameters: _with_text(lambda: call(**parameters))
+                lambda **parameters: _call_user_code(lambda: call(**parameters))
             )
         return super().pipeline
 
@@ -228,7 +229,7 @@ class _Runner(DynamicPipelineRunner):
         """
         name = step.spec.invocation_id
         launcher = Launcher(self._snapshot, step, self._orchestrator_run_id, None)
-        launcher.guarded = _with_text
+        launcher.guarded = _call_user_code
         emit_step_event(name, "running", attempt=attempt)
         try:
             step_run = launcher.launch() if left is None else launcher.launch_again(left.id)
@@ -284,10 +285,11 @@ class _Runner(DynamicPipelineRunner):
         super()._publish_run_status(return_value=return_value, exception=exception)
 
 
-def _with_text(call: Callable[[], Any]) -> Any:
-    """Call user code; replace an exception without a text."""
+def _call_user_code(call: Callable[[], Any]) -> Any:
+    """Call user code in this process alone; replace an exception without a text."""
     try:
-        return call()
+        with forks.ended():
+            return call()
     except BaseException as error:
         require_text(error)
         raise

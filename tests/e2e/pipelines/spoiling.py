@@ -47,3 +47,10 @@ def spoiling() -> None:
     fine("still open", id="prints", after=["closes", "uses"])
     unloads(after=["prints"])
     fine("loaded", id="last", after=["prints"])
+
+
+@pipeline(enable_cache=False, dynamic=True)
+def dynamic_forking() -> None:
+    """Go on with what a step has returned, in the one process that may."""
+    got = forks().load()
+    print(f"the function goes on with {got}")

@@ -10,9 +10,22 @@ from modalrun.control import stop as stopping
 from modalrun.control.stop import Stopped, by_force
 from modalrun.errors import ConnectionLostError, NotFoundError
 from modalrun.run.metadata import Announced, RunMetadata
-from tests.unit.fakes import RUN_ID, Effects, FakeClock, FakeModal, FakeZenML
+from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeZenML
 
 METADATA = RunMetadata("modal", "per_step", "an-app", "ap-1", "sb-1", 600)
+
+
+class FakeClock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float, /) -> None:
+        self.now += seconds
 
 
 class Bench:

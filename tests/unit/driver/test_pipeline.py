@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from modalrun.driver.pipeline import STOP_REASON, Runner
-from modalrun.driver.process import print_traceback
 from modalrun.driver.worker import Graph, StepEnd
 from modalrun.driver.worker_process import WorkerDied, WorkerError
 from modalrun.run import events
@@ -24,81 +20,10 @@ from modalrun.run.contract import (
     TERMINATED_REASON,
 )
 
+from .pool import Pool, Worker
+
 DIAMOND = {"load": (), "left": ("load",), "right": ("load",), "join": ("left", "right")}
 DIED = WorkerDied("The step's process ended with exit code 0.", asked=False)
-
-End = StepEnd | Exception | Callable[[], Awaitable[StepEnd]]
-"""What comes of one attempt at a step."""
-
-
-class Pool:
-    """Fake `WorkerPool`: each attempt at a step ends as the test says, and else completes."""
-
-    def __init__(self, graph: Graph | StepEnd | Exception, **ends: list[End]) -> None:
-        self.graph = graph
-        self.ends = ends
-        self.launched: list[str] = []
-        self.asked: list[tuple[Any, ...]] = []
-        self.logged: list[str] = []
-        self.cleaned_up = 0
-        self.begins = True
-        self.used = False
-        self.running: dict[str, asyncio.Future[StepEnd]] = {}
-
-    def log(self, step: str | None, text: str) -> None:
-        self.logged.append(f"{step or '-'}: {text}")
-
-    @contextlib.contextmanager
-    def worker(self) -> Iterator[Worker]:
-        # A fork in a handler would have the error as the context of every later one.
-        assert sys.exc_info() == (None, None, None)
-        yield Worker(self)
-
-    def end_busy(self, grace: float) -> None:
-        for future in self.running.values():
-            future.set_exception(WorkerDied("The step's process died of SIGTERM.", asked=True))
-
-    async def clean_up(self) -> list[str]:
-        self.cleaned_up += 1
-        return []
-
-
-class Worker:
-    """Fake `WorkerProcess`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
-        self.begun = False
-        self.used = pool.used
-
-    async def ask(
-        self,
-        method: str,
-        *arguments: Any,
-        step: str | None = None,
-        begun: Callable[[], object] | None = None,
-    ) -> Any:
-        if method == "graph":
-            return await outcome(self.pool.graph)
-        if method != "run":
-            self.pool.asked.append((method, *arguments))
-            return StepEnd("failed", arguments[1])
-        assert step is not None and begun is not None
-        self.pool.launched.append(step)
-        if self.pool.begins:
-            self.begun = True
-            begun()
-        end = (self.pool.ends.get(step) or [StepEnd("completed")]).pop(0)
-        if callable(end):
-            return await end()
-        return await outcome(end)
-
-
-async def outcome(value: Any) -> Any:
-    await asyncio.sleep(0)
-    if isinstance(value, Exception):
-        raise value
-    return value
 
 
 def graph(
@@ -406,36 +331,3 @@ def test_a_failure_lets_a_parallel_step_finish(monkeypatch: pytest.MonkeyPatch) 
     assert go(pool)[0] == EXIT_FAILED
     assert pool.launched == ["load", "left", "right"]
     assert "-: Step `join` is not run: step `left` failed." in pool.logged
-
-
-# Tracebacks.
-
-
-def test_traceback_begins_in_the_users_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "their_step.py"
-    path.write_text("def step():\n    raise ValueError('theirs')\n", encoding="utf-8")
-    space: dict[str, object] = {}
-    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
-    try:
-        space["step"]()  # type: ignore[operator]
-    except ValueError as error:
-        print_traceback(error)
-    shown = capsys.readouterr().err
-    assert shown.startswith("Traceback (most recent call last):\n")
-    assert shown.splitlines()[1].startswith(f'  File "{path}", line 2')
-    assert "test_pipeline.py" not in shown
-    assert shown.endswith("ValueError: theirs\n")
-
-
-def test_traceback_without_the_users_code_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    try:
-        raise KeyError("elsewhere")
-    except KeyError as error:
-        print_traceback(error)
-    assert "test_pipeline.py" in capsys.readouterr().err

@@ -34,8 +34,8 @@ def test_a_step_whose_code_has_returned_is_recorded_first() -> None:
 
 CHILD = """
 import sys
-from modalrun.driver.process import die_with_supervisor
-die_with_supervisor()
+from modalrun.driver.process import die_with_parent
+die_with_parent()
 print("ready", flush=True)
 sys.stdin.read()
 """

@@ -1,0 +1,39 @@
+"""What the processes that run steps share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modalrun.driver.process import print_traceback
+
+
+def test_traceback_begins_in_the_users_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "their_step.py"
+    path.write_text("def step():\n    raise ValueError('theirs')\n", encoding="utf-8")
+    space: dict[str, object] = {}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
+    try:
+        space["step"]()  # type: ignore[operator]
+    except ValueError as error:
+        print_traceback(error)
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n")
+    assert shown.splitlines()[1].startswith(f'  File "{path}", line 2')
+    assert "test_process.py" not in shown
+    assert shown.endswith("ValueError: theirs\n")
+
+
+def test_traceback_without_the_users_code_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        raise KeyError("elsewhere")
+    except KeyError as error:
+        print_traceback(error)
+    assert "test_process.py" in capsys.readouterr().err
