@@ -12,10 +12,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from modalrun.driver import death, worker
+from modalrun.driver import death, privileges, worker
 from modalrun.driver.process import die_with_parent
 from modalrun.driver.spawn import OWN_SESSION
 from modalrun.driver.step_output import TaggedStream, WorkerStream
+from modalrun.run.reporting import forget_key
 
 _BLOCKED = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)
 
@@ -216,6 +217,8 @@ class WorkerProcess:
 
 def _become_worker(runner: int, output: list[int], close: list[int]) -> None:
     """Turn the fork of a runner into a process of its own."""
+    forget_key()
+    privileges.show_process()
     signal.set_wakeup_fd(-1)
     for blocked in _BLOCKED:
         signal.signal(blocked, signal.SIG_DFL)

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 MARK = "\x1e"
+PREFIX = f'{MARK}{{"modalrun"'
+"""What each event begins with; see `event_proof`."""
 
 StepState = Literal[
     "waiting",
@@ -89,7 +91,7 @@ def line(event: Event) -> str:
 
 def read(text: str) -> Event | None:
     """Decode the event in a line of output; None for any other line."""
-    if not text.startswith(MARK):
+    if not text.startswith(PREFIX):
         return None
     try:
         values: Any = json.loads(text[len(MARK) :])
