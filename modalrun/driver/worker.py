@@ -8,15 +8,16 @@ the worker answers each.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import Signals, leave, print_traceback
 from modalrun.errors import RunStopped
 from modalrun.run import contract
@@ -59,32 +60,35 @@ class StepEnd:
 
 @dataclass(frozen=True)
 class Request:
-    """Call a method of `Worker`."""
+    """Call a method of `Worker`.
+
+    Attributes:
+        method: Its name; empty to confirm that a step may begin.
+        arguments: Plain values.
+    """
 
     method: str
-    arguments: tuple[Any, ...] = ()
+    arguments: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of a request.
+    """The result of a request. User code in the worker can send one too.
 
     Attributes:
         value: What the method has returned.
         error: Why it has failed, in one line.
         last: Whether the worker is of no more use: a step has closed its output.
+        begun: Whether this is no result yet: the init hook is done, and the step begins.
     """
 
-    value: Any = None
+    value: Graph | StepEnd | None = None
     error: str | None = None
     last: bool = False
+    begun: bool = False
 
 
-class Begun:
-    """Tell that the init hook is done, and the step of the current request begins."""
-
-
-def main(connection: Connection) -> NoReturn:
+def main(connection: MessageSocket) -> NoReturn:
     """Answer requests until the runner closes the connection."""
     # Only the runner's own exit code counts.
     os.environ.pop(contract.EXIT_CODE_FILE, None)
@@ -93,7 +97,7 @@ def main(connection: Connection) -> NoReturn:
     streams = _streams()
     with contextlib.suppress(EOFError, OSError):
         while True:
-            request = connection.recv()
+            request = Request(**json.loads(connection.receive()))
             try:
                 answer = Answer(worker.answer(request))
             except RunStopped:
@@ -112,7 +116,7 @@ def main(connection: Connection) -> NoReturn:
 class Worker:
     """The requests that a worker answers."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MessageSocket) -> None:
         self._connection = connection
         self._run_id = os.environ[contract.RUN_ID]
         self._loaded: PipelineSteps | None = None
@@ -142,9 +146,9 @@ class Worker:
         if not self._ready:
             self._steps.initialize()
             self._ready = True
-        self._connection.send(Begun())
+        self._connection.send(Answer(begun=True))
         # The runner has taken what the init hook printed.
-        self._connection.recv()
+        self._connection.receive()
         reasons: list[str] = []
 
         def failed(error: BaseException) -> None:

@@ -6,17 +6,26 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from modalrun.driver import death, privileges, worker
+from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import die_with_parent
 from modalrun.driver.spawn import OWN_SESSION
 from modalrun.driver.step_output import TaggedStream, WorkerStream
 from modalrun.run.reporting import forget_key
+
+_ANSWER = TypeAdapter(worker.Answer)
+_VALUES: dict[str, tuple[type, ...]] = {
+    "graph": (worker.Graph, worker.StepEnd),
+    "run": (worker.StepEnd,),
+    "fail": (worker.StepEnd,),
+}
 
 _BLOCKED = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)
 
@@ -55,7 +64,7 @@ class WorkerProcess:
             targets: Where its output goes to.
             private: Descriptors of the runner's that it must not keep.
         """
-        ours, theirs = Pipe()
+        ours, theirs = map(MessageSocket, socket.socketpair())
         pipes = (os.pipe(), os.pipe())
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -83,7 +92,7 @@ class WorkerProcess:
         self._out_of_memory = death.out_of_memory_kills()
         self._step: str | None = None
         self._on_begun: Callable[[], object] | None = None
-        self._connection: Connection | None = ours
+        self._connection: MessageSocket | None = ours
         self._answer: asyncio.Future[Any] | None = None
         self._ended = asyncio.Event()
         self._streams = [
@@ -128,7 +137,10 @@ class WorkerProcess:
                     self._connection.send(worker.Request(method, arguments))
             else:
                 self._fail("it has ended")
-            return await self._answer
+            value = await self._answer
+            if not isinstance(value, _VALUES.get(method, object)):
+                raise WorkerError("The answer of the step's process makes no sense.")
+            return value
         finally:
             self._answer = None
 
@@ -155,8 +167,7 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         # It may have answered before it ended.
-        while self._connection is not None and self._connection.poll():
-            self._receive()
+        self._receive()
         self.disconnect()
         for stream in self._streams:
             stream.close()
@@ -167,20 +178,25 @@ class WorkerProcess:
         self._ended.set()
 
     def _receive(self) -> None:
-        assert self._connection is not None
-        try:
-            message = self._connection.recv()
-        except (EOFError, OSError):
-            # Its end follows; also if user code has closed the connection, since it can't answer.
-            self.disconnect()
+        if self._connection is None:
             return
+        try:
+            for message in self._connection.received():
+                self._take(_ANSWER.validate_json(message))
+        except (EOFError, OSError, ValidationError):
+            # Its end follows; also if user code has closed or spoiled the connection, since it
+            # can't answer.
+            self.disconnect()
+
+    def _take(self, message: worker.Answer) -> None:
         for stream in self._streams:
             stream.drain()
-        if isinstance(message, worker.Begun):
+        if message.begun:
             self.begun = True
             self._tag(self._step)
-            with contextlib.suppress(OSError):
-                self._connection.send(message)
+            if self._connection is not None:
+                with contextlib.suppress(OSError):
+                    self._connection.send(worker.Request(""))
             if self._on_begun is not None:
                 self._on_begun()
             return
