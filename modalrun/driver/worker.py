@@ -65,10 +65,12 @@ class Request:
     Attributes:
         method: Its name; empty to confirm that a step may begin.
         arguments: Plain values.
+        token: What the answer has to repeat: what an earlier step has left can't know it.
     """
 
     method: str
     arguments: Sequence[Any] = ()
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,14 @@ class Answer:
         error: Why it has failed, in one line.
         last: Whether the worker is of no more use: a step has closed its output.
         begun: Whether this is no result yet: the init hook is done, and the step begins.
+        token: The request's.
     """
 
     value: Graph | StepEnd | None = None
     error: str | None = None
     last: bool = False
     begun: bool = False
+    token: str = ""
 
 
 def main(connection: MessageSocket) -> NoReturn:
@@ -97,7 +101,7 @@ def main(connection: MessageSocket) -> NoReturn:
     streams = _streams()
     with contextlib.suppress(EOFError, OSError):
         while True:
-            request = Request(**json.loads(connection.receive()))
+            request = worker.request = Request(**json.loads(connection.receive()))
             try:
                 answer = Answer(worker.answer(request))
             except RunStopped:
@@ -109,12 +113,18 @@ def main(connection: MessageSocket) -> NoReturn:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
-            connection.send(replace(answer, last=_streams() != streams))
+            connection.send(replace(answer, last=_streams() != streams, token=request.token))
     leave(contract.EXIT_COMPLETED)
 
 
 class Worker:
-    """The requests that a worker answers."""
+    """The requests that a worker answers.
+
+    Attributes:
+        request: The current one.
+    """
+
+    request: Request
 
     def __init__(self, connection: MessageSocket) -> None:
         self._connection = connection
@@ -146,7 +156,7 @@ class Worker:
         if not self._ready:
             self._steps.initialize()
             self._ready = True
-        self._connection.send(Answer(begun=True))
+        self._connection.send(Answer(begun=True, token=self.request.token))
         # The runner has taken what the init hook printed.
         self._connection.receive()
         reasons: list[str] = []

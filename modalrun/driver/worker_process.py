@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -91,6 +92,7 @@ class WorkerProcess:
         self._asked = False
         self._out_of_memory = death.out_of_memory_kills()
         self._step: str | None = None
+        self._token = ""
         self._on_begun: Callable[[], object] | None = None
         self._connection: MessageSocket | None = ours
         self._answer: asyncio.Future[Any] | None = None
@@ -130,15 +132,17 @@ class WorkerProcess:
         assert self._answer is None
         self.used = self.used or self.begun
         self._step, self._on_begun, self.begun = step, begun, False
+        self._token = secrets.token_hex(8)
         self._answer = asyncio.get_running_loop().create_future()
         try:
             if self._connection is not None:
                 with contextlib.suppress(OSError):
-                    self._connection.send(worker.Request(method, arguments))
+                    self._connection.send(worker.Request(method, arguments, self._token))
             else:
                 self._fail("it has ended")
             value = await self._answer
             if not isinstance(value, _VALUES.get(method, object)):
+                self.retired = True
                 raise WorkerError("The answer of the step's process makes no sense.")
             return value
         finally:
@@ -189,6 +193,8 @@ class WorkerProcess:
             self.disconnect()
 
     def _take(self, message: worker.Answer) -> None:
+        if message.token != self._token:
+            return
         for stream in self._streams:
             stream.drain()
         if message.begun:
