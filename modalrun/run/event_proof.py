@@ -13,12 +13,13 @@ import hmac
 import re
 from collections.abc import Iterator
 
-from modalrun.run import events
-from modalrun.run.events import Event
+MARK = "\x1e"
+PREFIX = f'{MARK}{{"modalrun"'
+"""What each event begins with."""
 
 KEY_BYTES = 32
 
-_MARK = events.PREFIX.encode()
+_MARK = PREFIX.encode()
 _DISARMED = _MARK[:-1] + b"?" + _MARK[-1:]
 _REST = len(_MARK) - 1
 
@@ -30,7 +31,7 @@ _LONGEST = 65_536
 
 
 class Prover:
-    """Encode events with their proof.
+    """Prove the events of a process.
 
     Attributes:
         key: The key; `forget` overwrites it.
@@ -40,15 +41,14 @@ class Prover:
         self.key = key
         self._number = 0
 
-    def line(self, event: Event, stream: int) -> str:
-        """Encode an event as a line of a stream, which is given as its descriptor: 1 or 2."""
-        text = events.line(event)
+    def prove(self, line: str, stream: int) -> str:
+        """Prove an event's line of a stream, which is given as its descriptor: 1 or 2."""
         if not self.key:
-            return text
+            return line
         self._number += 1
-        encoded = text[len(events.MARK) : -1]
+        encoded = line[len(MARK) : -1]
         proof = _proof(self.key, self._number, stream, encoded.encode())
-        return f"{events.MARK}#{self._number}#{proof}{encoded}\n"
+        return f"{MARK}#{self._number}#{proof}{encoded}\n"
 
     def forget(self) -> None:
         """Prove nothing from now on, because user code follows."""
@@ -79,7 +79,7 @@ class Output:
 
     def event(self, encoded: bytes) -> bytes:
         """Return an event as it is written: on a line of its own."""
-        line = events.MARK.encode() + encoded + b"\n"
+        line = MARK.encode() + encoded + b"\n"
         before = b"" if self._at_start else b"\n"
         self._tail, self._at_start = b"", True
         return before + line

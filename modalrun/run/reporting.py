@@ -9,7 +9,7 @@ import time
 import traceback
 from typing import Any
 
-from modalrun.run import contract
+from modalrun.run import contract, events
 from modalrun.run.event_proof import KEY_BYTES, Prover
 from modalrun.run.events import Event, StepEvent, StepState
 
@@ -34,7 +34,7 @@ def forget_key() -> None:
 
 def event_line(event: Event, stream: int) -> bytes:
     """Encode an event as a line of stdout (1) or stderr (2)."""
-    return _prover.line(event, stream).encode()
+    return _prover.prove(events.line(event), stream).encode()
 
 
 def log_line(text: str) -> None:

@@ -32,7 +32,7 @@ def relay(pieces: list[bytes], key: bytes = KEY) -> bytes:
 
 def proven(number: int = 1, stream: int = 1) -> bytes:
     prover = Prover(bytearray(KEY))
-    return [prover.line(EVENT, stream).encode() for _ in range(number)][-1]
+    return [prover.prove(events.line(EVENT), stream).encode() for _ in range(number)][-1]
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -96,7 +96,7 @@ def test_a_forgotten_key_is_overwritten() -> None:
     key = bytearray(KEY)
     prover = Prover(key)
     prover.forget()
-    assert relay([prover.line(EVENT, 1).encode()]).count(events.PREFIX.encode()) == 0
+    assert relay([prover.prove(events.line(EVENT), 1).encode()]).count(events.PREFIX.encode()) == 0
 
 
 @pytest.mark.parametrize("unit", [b"\x1e", b"\x1e#", b"\x1e#1#" + b"0" * 64 + b"{", b"\x1e\n"])
