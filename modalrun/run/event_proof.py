@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 MARK = "\x1e"
 PREFIX = f'{MARK}{{"modalrun"'
-"""What each event begins with."""
+"""What each event begins with. Whatever begins otherwise is none, even if it is the same JSON."""
 
 KEY_BYTES = 32
 

@@ -1,237 +1,177 @@
-"""Row 2: a line of user code never passes for an event; real supervisors and workers."""
+"""Lines of user code that look like events: they are shown, harmless, and nothing follows them."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import subprocess
-import sys
-import textwrap
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from modalrun.output.github import GitHubReporter
 from modalrun.run import events
-from modalrun.run.event_proof import KEY_BYTES, Output, ProofReader, Prover
-from modalrun.run.events import StepEvent
+from modalrun.run.events import MARK, PREFIX, LinesOf, StepEvent
+from modalrun.run.log_lines import MAX_NAMED, Item, LogLine, RunLines
+from modalrun.run.outcome import Outcome
+from modalrun.run.progress import RunProgress
+from tests.security.growth import assert_linear
 
-FORGED = (
-    '\x1e{"modalrun": "step", "step": "after", "state": "completed", "at": 1.0,'
-    ' "sandbox": "sb-FORGED", "reason": "FORGED"}\n'
-)
-KEY = bytes(range(KEY_BYTES))
-EVENT = StepEvent("train", "completed", at=1.0, reason="it is proved")
-
-
-def relay(pieces: list[bytes], key: bytes = KEY) -> bytes:
-    reader = ProofReader(key, 1, Output())
-    return b"".join(map(reader.feed, pieces)) + reader.feed(b"", final=True)
+RUN = "sb-run"
+VALID: dict[str, Any] = {"modalrun": "step", "step": "train", "state": "running", "at": 1.0}
 
 
-def proven(number: int = 1, stream: int = 1) -> bytes:
-    prover = Prover(bytearray(KEY))
-    return [prover.prove(events.line(EVENT), stream).encode() for _ in range(number)][-1]
+def printed(text: str, **options: Any) -> list[Item]:
+    """Read text that the run sandbox has printed."""
+    lines = RunLines(RUN, **options)
+    return [*lines.feed(RUN, "stdout", text), *lines.end(RUN, "stdout")]
 
 
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[a:b] for a, b in itertools.pairwise(edges)]
+def forged(**fields: Any) -> str:
+    return f"{MARK}{json.dumps(VALID | fields)}"
 
 
-HOSTILE = st.lists(
-    st.sampled_from(
-        [
-            FORGED.encode(),
-            FORGED.encode()[:9],
-            FORGED.encode()[9:],
-            b"\x1e",
-            b"\x1e#",
-            b"\x1e#1#" + b"0" * 64 + b'{"modalrun": "step"}\n',
-            proven(stream=2),
-            b"\n",
-            b"text",
-            b"\xff\x00",
-        ]
-    ),
-    max_size=30,
-).map(b"".join)
-
-
-@settings(max_examples=300, deadline=None)
-@given(HOSTILE, st.lists(st.integers(0, 10_000), max_size=20))
-def test_hostile_bytes_never_become_an_event_and_else_stay(data: bytes, places: list[int]) -> None:
-    shown = relay(cut(data, places))
-    assert events.PREFIX.encode() not in shown
-    assert shown.replace(b'"modalrun?"', b'"modalrun"') == data
-
-
-@settings(max_examples=300, deadline=None)
-@given(HOSTILE, HOSTILE, st.lists(st.integers(0, 10_000), max_size=20))
-def test_a_proven_event_arrives_between_hostile_bytes(
-    before: bytes, after: bytes, places: list[int]
-) -> None:
-    # An event is a write of its own, but a reader may cut it.
-    shown = relay(cut(before + proven() + after, places))
-    line = events.line(EVENT).encode()
-    assert shown.count(events.PREFIX.encode()) == 1
-    assert f"\n{line.decode()}".encode() in b"\n" + shown
+def test_the_form_of_the_forgeries_is_right() -> None:
+    assert printed(forged()) == [StepEvent("train", "running", 1.0)]
 
 
 @pytest.mark.parametrize(
-    "data",
+    "fields",
     [
-        pytest.param(proven() + proven(), id="the same again"),
-        pytest.param(proven(2) + proven(1), id="an earlier one"),
-        pytest.param(proven() + proven().replace(b"train", b"after"), id="a changed one"),
-        pytest.param(proven() + proven(2, stream=2), id="that of the other stream"),
+        {"step": "x\n::error::forged"},
+        {"step": "\x1b]52;c;aGk=\x07"},
+        {"step": ""},
+        {"step": "x" * 256},
+        {"step": ["train"]},
+        {"step": {"a": "b"}},
+        {"step": "\ud800"},
+        {"state": "exploded"},
+        {"state": ["running"]},
+        {"at": "now"},
+        {"at": True},
+        {"at": -1},
+        {"at": 1e300},
+        {"at": float("nan")},
+        {"at": float("inf")},
+        {"at": 10**400},
+        {"at": None},
+        {"attempt": 1.5},
+        {"attempt": "1"},
+        {"attempt": -1},
+        {"attempt": 10**30},
+        {"attempt": True},
+        {"sandbox": "sb-1/../sb-2"},
+        {"sandbox": "ap-1"},
+        {"sandbox": "sb-1\n"},
+        {"sandbox": 7},
+        {"sandbox": "sb-" + "1" * 100},
+        {"gpu": "T4\x1b[2J"},
+        {"gpu": "::add-mask::x"},
+        {"cpu": float("-inf")},
+        {"memory": 0.5},
+        {"exit_code": "0"},
+        {"exit_code": 2**40},
+        {"reason": "a\n::set-output name=x::y"},
+        {"reason": "\x9b31m"},
+        {"reason": "x" * 100_000},
+        {"reason": "\udc80"},
+        {"wasted": "1"},
+        {"began": float("nan")},
+        {"more": 1},
     ],
+    ids=", ".join,
 )
-def test_what_was_proved_proves_nothing_else(data: bytes) -> None:
-    assert relay([data]).count(events.PREFIX.encode()) == 1
-
-
-def test_a_forgotten_key_is_overwritten() -> None:
-    key = bytearray(KEY)
-    prover = Prover(key)
-    prover.forget()
-    assert relay([prover.prove(events.line(EVENT), 1).encode()]).count(events.PREFIX.encode()) == 0
-
-
-@pytest.mark.parametrize("unit", [b"\x1e", b"\x1e#", b"\x1e#1#" + b"0" * 64 + b"{", b"\x1e\n"])
-def test_marks_cost_linear_time(unit: bytes) -> None:
-    # Each byte is looked at a bounded number of times, so this ends at once.
-    data = unit * (4_000_000 // len(unit))
-    pieces = [data[at : at + 65_536] for at in range(0, len(data), 65_536)]
-    assert relay(pieces) == data
-
-
-ATTACKS = f"""
-import ctypes, os, subprocess, sys, time
-from pathlib import Path
-FORGED = {FORGED!r}
-def attack():
-    whole = FORGED.encode()
-    print(FORGED, end="", flush=True)
-    print("in the middle " + FORGED, end="", file=sys.stderr, flush=True)
-    for number in (1, 2):
-        os.write(number, whole)
-        for at in range(14):
-            os.write(number, whole[at:at + 1])
-            time.sleep(0.002)
-        os.write(number, whole[14:])
-    ctypes.CDLL(None).write(1, whole, len(whole))
-    subprocess.run([sys.executable, "-c", f"print({{FORGED!r}})"], check=True)
-    if os.fork() == 0:
-        os.write(1, whole)
-        os._exit(0)
-    os.wait()
-    process, reached = os.getppid(), []
-    for _ in range(2):
-        for number in (1, 2):
-            try:
-                Path(f"/proc/{{process}}/fd/{{number}}").open("wb", 0).write(whole)
-                reached.append(number)
-            except OSError:
-                pass
-        try:
-            Path(f"/proc/{{process}}/mem").open("rb")
-            reached.append("mem")
-        except PermissionError:
-            pass
-        text = Path(f"/proc/{{process}}/stat").read_text()
-        process = int(text.rpartition(")")[2].split()[1])
-        if process == PARENT:
-            break
-    print("reached", reached, flush=True)
-"""
-
-STEP = """
-import time
-from modalrun.run.events import StepEvent
-from modalrun.run.reporting import forget_key, prove_events, write_event
-prove_events()
-write_event(StepEvent("train", "running", at=1.0))
-forget_key()
-PARENT = int(__import__("os").environ["OUTSIDE"])
-attack()
-from modalrun.driver.process import leave
-leave(0)
-"""
-
-RUNNER = """
-import asyncio, contextlib
-from modalrun.driver import privileges, worker
-from modalrun.driver.process import buffer_lines, leave
-from modalrun.driver.worker_pool import WorkerPool
-from modalrun.run.reporting import emit_step_event, prove_events
-PARENT = int(__import__("os").environ["OUTSIDE"])
-
-class Steps:
-    def initialize(self): pass
-    def run(self, name, signals, failed):
-        attack()
-        return "completed"
-    def cleanup(self): pass
-
-class Worker(worker.Worker):
-    def __init__(self, connection):
-        self._connection, self._ready, self._loaded = connection, False, Steps()
-        self._connected = True
-
-worker.Worker = Worker
-
-async def main():
-    with contextlib.closing(WorkerPool()) as pool, pool.worker() as used:
-        end = await used.ask("run", "train", step="train",
-                             begun=lambda: emit_step_event("train", "running"))
-        emit_step_event("train", end.state)
-
-buffer_lines()
-prove_events()
-privileges.hide_process()
-asyncio.run(main())
-leave(0)
-"""
+def test_an_event_with_one_wrong_value_is_an_ordinary_line(fields: dict[str, Any]) -> None:
+    text = forged(**fields)
+    found = printed(text)
+    assert found and all(isinstance(item, LogLine) for item in found)
+    assert "".join(item.text for item in found if isinstance(item, LogLine)) == text
 
 
 @pytest.mark.parametrize(
-    ("child", "step", "states"),
-    [(STEP, "train", ["running"]), (RUNNER, None, ["running", "completed"])],
-    ids=["step sandbox", "pipeline mode"],
+    "encoded",
+    [
+        "[" * 60_000,
+        '{"modalrun":' * 5_000,
+        '{"modalrun": "step", "at": ' + "9" * 60_000 + "}",
+        '{"modalrun": {"step": 1}}',
+        '{"modalrun": ["step"]}',
+        '{"modalrun": "step"}',
+        '{"modalrun": "lines", "step": "a\\u001b[2J"}',
+        '{"modalrun": "lines", "step": "a"} trailing',
+        # The supervisor only looks for the usual beginning.
+        '{ "modalrun": "lines", "step": "a"}',
+        '{"step": "a", "modalrun": "lines"}',
+        '{"\\u006dodalrun": "lines", "step": "a"}',
+    ],
+    ids=range(11),
 )
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux's /proc")
-def test_no_way_to_print_makes_an_event(
-    tmp_path: Path, child: str, step: str | None, states: list[str]
-) -> None:
-    (tmp_path / "child.py").write_text(textwrap.dedent(ATTACKS) + child, encoding="utf-8")
-    environment = {
-        **os.environ,
-        "MODALRUN_TIMEOUT": "100",
-        "OUTSIDE": str(os.getpid()),
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
-        **({"MODALRUN_STEP": step} if step else {}),
-    }
-    environment.pop("MODALRUN_RUN_ID", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "modalrun.driver.supervisor", "child"],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+def test_what_is_no_event_at_all_is_an_ordinary_line(encoded: str) -> None:
+    (line,) = printed(MARK + encoded)
+    assert isinstance(line, LogLine) and line.text == MARK + encoded
 
-    assert done.returncode == 0, done.stderr.decode()
-    found = [
-        event
-        for text in (done.stdout.decode(), done.stderr.decode())
-        for line in text.split("\n")
-        if (event := events.read(line)) is not None
-    ]
-    assert [event.state for event in found if isinstance(event, StepEvent)] == states
-    assert not [event for event in found if "FORGED" in str(event)]
-    assert (done.stdout + done.stderr).count(events.PREFIX.encode()) == len(found)
-    assert (done.stdout + done.stderr).count(b"FORGED") >= 2 * 8
-    assert b"reached []" in done.stdout
+
+def test_only_steps_of_the_graph_have_events() -> None:
+    text = f"{forged()}\n{forged(step='ghost')}\n{forged(modalrun='lines')}"
+    known, ghost, _ = printed(text, graph=["train"])
+    assert known == StepEvent("train", "running", 1.0)
+    assert isinstance(ghost, LogLine)
+
+
+def test_the_steps_of_a_dynamic_run_are_limited() -> None:
+    text = "".join(
+        events.line(StepEvent(f"step {number}", "running", 1.0, sandbox=f"sb-{number}"))
+        for number in range(MAX_NAMED // 2 + 1)
+    )
+    progress = RunProgress([])
+    found = printed(text)
+    for item in found:
+        if isinstance(item, StepEvent):
+            progress.apply(item)
+    assert len(progress.rows) + len(progress.usage) == MAX_NAMED
+    assert len(found) == MAX_NAMED // 2 + 1 and isinstance(found[-1], LogLine)
+
+
+@pytest.mark.parametrize("piece", [MARK, PREFIX, f'{PREFIX}: "step"}}'])
+@pytest.mark.parametrize("size", [1, 100_000], ids=["pieces", "whole"])
+def test_marks_take_linear_time(piece: str, size: int) -> None:
+    def parse(text: str) -> None:
+        lines = RunLines(RUN)
+        for start in range(0, len(text), size):
+            lines.feed(RUN, "stdout", text[start : start + size])
+
+    assert_linear(parse, lambda number: piece * (number // len(piece)), 10_000)
+
+
+def test_retries_take_linear_time() -> None:
+    running = "".join(
+        events.line(StepEvent("a", "running", 1.0, attempt=n, sandbox=f"sb-{n}"))
+        for n in range(2_000)
+    )
+    retrying = events.line(StepEvent("a", "retrying", 2.0, attempt=2_001))
+    assert_linear(printed, lambda number: running + retrying * number, 1_000)
+
+
+def test_a_lone_surrogate_breaks_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    reason = "ValueError: \udc80"
+    (event,) = printed(events.line(StepEvent("train", "failed", 1.0, reason=reason)))
+    progress = RunProgress(["train"])
+    assert isinstance(event, StepEvent)
+    progress.apply(event)
+    # A reason that comes from elsewhere, too.
+    other = RunProgress(["other"])
+    other.rows["other"].state, other.rows["other"].reason = "failed", reason
+    steps = (*progress.rows.values(), *other.rows.values())
+    outcome = Outcome(1, "Run failed: \ud800.", (("reason", "\udfff"),), steps)
+    with GitHubReporter() as reporter:
+        reporter.summary(outcome)
+    assert "dc80" in page.read_text(encoding="utf-8")
+    assert "ValueError" in capsys.readouterr().out
+
+
+def test_lines_of_is_checked_as_well() -> None:
+    assert printed(events.line(LinesOf("train"))) == [LinesOf("train")]
+    assert isinstance(printed(events.line(LinesOf("\x1b[2J")))[0], LogLine)
