@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from modalrun.run import events
+from modalrun.run.event_proof import MARK
 from modalrun.run.events import LinesOf
 from modalrun.run.reporting import event_line
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LONGEST_PENDING = 65_536
 """How many bytes of an unfinished line a step may hold back while others print."""
 
-_MARK = events.MARK.encode()
+_MARK = MARK.encode()
 _NO_STEP = ""
 """In place of a step's name: the thread's output belongs to no step, even while only one runs."""
 
