@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from modalrun.driver import death, spawn
-from modalrun.run import contract
+from modalrun.run import contract, running_hook
 
 CHUNK = 65_536
 DRAIN_SECONDS = 2.0
@@ -104,7 +104,7 @@ def main() -> int:
     if terminated.is_set():
         reason, result = contract.TERMINATED_REASON, contract.EXIT_TERMINATED
     else:
-        reason, result = _death(code, environment, out_of_memory=out_of_memory)
+        reason, result = _death(code, environment, children[-1].pid, out_of_memory=out_of_memory)
     _log(reason)
     if contract.STEP in environment and _written_exit_code(environment) == code:
         # The driver asks ZenML again.
@@ -240,18 +240,21 @@ def _end(child: spawn.Child, grace: float) -> int:
         return child.wait()
 
 
-def _death(code: int, environment: dict[str, str], *, out_of_memory: bool) -> tuple[str, int]:
+def _death(
+    code: int, environment: dict[str, str], pid: int, *, out_of_memory: bool
+) -> tuple[str, int]:
     """Return why a child has died that nobody ended, and the sandbox's exit code."""
     in_step = contract.STEP in environment
     child = "step's process" if in_step else "driver" if _is_driver() else "runner"
+    child = running_hook.process(pid, environment, child)
     reason = death.describe(child, code, out_of_memory=out_of_memory)
     if code != -signal.SIGKILL:
         return reason, contract.EXIT_FAILED
     if out_of_memory:
         return reason, contract.EXIT_OUT_OF_MEMORY if in_step else contract.EXIT_FAILED
-    # Where user code runs it may have done it; no other process of ours kills itself.
-    own = in_step or sys.argv[1] == contract.DYNAMIC_MODULE
-    return reason, contract.EXIT_FAILED if own else contract.EXIT_KILLED
+    # User code may have done it: every process but a driver runs it, or is the parent of one.
+    driver = sys.argv[1] == contract.DRIVER_MODULE
+    return reason, contract.EXIT_KILLED if driver else contract.EXIT_FAILED
 
 
 def _record(reason: str, result: int, environment: dict[str, str]) -> int:

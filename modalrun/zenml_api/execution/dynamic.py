@@ -16,7 +16,7 @@ from zenml.steps import StepHeartBeatTerminationException
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.reporting import emit_step_event, log_line, one_line
-from modalrun.util import forks
+from modalrun.util import containment
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
     NOT_BEGUN,
@@ -313,7 +313,7 @@ def _delays(step: Step) -> Iterator[float]:
 def _call_user_code(call: Callable[[], Any]) -> Any:
     """Call user code in this process alone; replace an exception without a text."""
     try:
-        with forks.ended():
+        with containment.contained():
             return call()
     except BaseException as error:
         require_text(error)
