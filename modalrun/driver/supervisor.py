@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from modalrun.driver import death, spawn
-from modalrun.run import contract, running_hook
+from modalrun.run import contract
 
 CHUNK = 65_536
 DRAIN_SECONDS = 2.0
@@ -84,7 +84,7 @@ def main() -> int:
         while not terminated.is_set() and _is_continued(
             code,
             environment,
-            len(children),
+            children,
             out_of_memory=death.out_of_memory_kills() > earlier_kills,
         ):
             code = run()
@@ -113,7 +113,7 @@ def main() -> int:
 
 
 def _is_continued(
-    code: int, environment: dict[str, str], children: int, *, out_of_memory: bool
+    code: int, environment: dict[str, str], children: list[spawn.Child], *, out_of_memory: bool
 ) -> bool:
     """Return whether another child goes on with the run of one that has died."""
     module = sys.argv[1]
@@ -124,9 +124,9 @@ def _is_continued(
     environment[contract.TAKE_OVER] = "1"
     if module == contract.DRIVER_MODULE:
         # The steps run in sandboxes of their own, so another driver can take over.
-        if children == 1:
+        if len(children) == 1:
             _log(f"The driver ended with {code}; another one takes over.")
-        return children == 1
+        return len(children) == 1
     # A step that ran in the process may be tried again, and the function may go on without it.
     listed = Path(environment[contract.RUNNING_STEPS_FILE])
     try:
@@ -136,7 +136,9 @@ def _is_continued(
         return False
     if not steps:
         return False
-    reason = death.describe("step's process", code, out_of_memory=out_of_memory)
+    reason = death.describe(
+        "step's process", children[-1].pid, code, environment, out_of_memory=out_of_memory
+    )
     _log(reason)
     environment[contract.DEATH] = json.dumps([reason, steps])
     return True
@@ -246,8 +248,7 @@ def _death(
     """Return why a child has died that nobody ended, and the sandbox's exit code."""
     in_step = contract.STEP in environment
     child = "step's process" if in_step else "driver" if _is_driver() else "runner"
-    child = running_hook.process(pid, environment, child)
-    reason = death.describe(child, code, out_of_memory=out_of_memory)
+    reason = death.describe(child, pid, code, environment, out_of_memory=out_of_memory)
     if code != -signal.SIGKILL:
         return reason, contract.EXIT_FAILED
     if out_of_memory:

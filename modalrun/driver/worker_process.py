@@ -16,7 +16,6 @@ from modalrun.driver import death, worker
 from modalrun.driver.process import die_with_parent
 from modalrun.driver.spawn import OWN_SESSION
 from modalrun.driver.step_output import TaggedStream, WorkerStream
-from modalrun.run import running_hook
 
 _BLOCKED = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)
 
@@ -163,8 +162,7 @@ class WorkerProcess:
         out_of_memory = death.out_of_memory_kills() > self._out_of_memory
         code = os.waitstatus_to_exitcode(status)
         process = "step's process" if self.begun else "runner's process"
-        process = running_hook.process(self.pid, os.environ, process)
-        self._fail(death.describe(process, code, out_of_memory=out_of_memory))
+        self._fail(death.describe(process, self.pid, code, os.environ, out_of_memory=out_of_memory))
         self._ended.set()
 
     def _receive(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from zenml.enums import ExecutionMode
 from zenml.orchestrators import BaseOrchestrator, ContainerizedOrchestrator
 
-from modalrun.run import running_hook
+from modalrun.run import notes
 from modalrun.run.contract import STEP
 from modalrun.run.reporting import log_line, one_line
 from modalrun.settings import ModalOrchestratorSettings
@@ -148,7 +148,7 @@ class ModalOrchestrator(BaseOrchestrator):
             super().run_init_hook(snapshot)
             return
         try:
-            with running_hook.noted("init"):
+            with notes.during("hook", "init"):
                 super().run_init_hook(snapshot)
         except BaseException as error:
             # ZenML's own exception names no cause.
@@ -159,7 +159,7 @@ class ModalOrchestrator(BaseOrchestrator):
     def run_cleanup_hook(cls, snapshot: PipelineSnapshotResponse) -> None:
         """Call the pipeline's cleanup hook, if it has one; a failure is only logged."""
         try:
-            with running_hook.noted("cleanup"):
+            with notes.during("hook", "cleanup"):
                 super().run_cleanup_hook(snapshot)
         except BaseException as error:
             # ZenML logs exceptions alone, and no `sys.exit`.

@@ -41,8 +41,9 @@ def test_a_cleanup_hook_that_ends_its_process(world: World, kind: str, mode: str
 
     done = world.submit(spec, "--mode", mode)
 
-    assert done.exit_code == 0, done.stderr
-    assert "Run completed" in done.stderr
-    assert world.only_run().statuses == {"fine": "completed"}
+    # In a step sandbox ZenML calls it before it records the end of the step.
+    fails = (mode, way) == ("per_step", "leaves")
+    assert done.exit_code == int(fails), done.stderr
+    assert world.only_run().statuses == {"fine": "failed" if fails else "completed"}
     (line,) = [line for line in done.stderr.splitlines() if "cleanup hook" in line.lower()][-1:]
     assert ENDS[way] in line, done.stderr

@@ -16,7 +16,7 @@ from zenml.steps import StepHeartBeatTerminationException
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.reporting import emit_step_event, log_line, one_line
-from modalrun.util import containment
+from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
     NOT_BEGUN,

@@ -232,10 +232,10 @@ def test_a_runner_that_a_step_kills_is_a_failure(bench: Bench) -> None:
 def test_a_hook_that_ends_the_process_is_named(bench: Bench, hook: str) -> None:
     child = f"""
 import os
-from modalrun.run import running_hook
-with running_hook.noted("init"):
+from modalrun.run import notes
+with notes.during("hook", "init"):
     pass
-with running_hook.noted("{hook}"):
+with notes.during("hook", "{hook}"):
     os._exit(5)
 """
     assert bench.run(child).returncode == 1

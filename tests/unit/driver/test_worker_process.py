@@ -105,10 +105,10 @@ def test_a_hook_that_ends_its_worker_is_named(tmp_path: Path) -> None:
     out, err = run(
         tmp_path,
         """
-        from modalrun.run import running_hook
+        from modalrun.run import notes
         os.environ["MODALRUN_END_REASON_FILE"] = os.path.abspath("end-reason")
         def initialize(self):
-            with running_hook.noted("init"):
+            with notes.during("hook", "init"):
                 os._exit(5)
         Steps.initialize = initialize
         await step(pool, "a: print('never')")

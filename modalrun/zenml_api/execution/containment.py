@@ -7,7 +7,9 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
+from modalrun.run import notes
 from modalrun.util import forks
 
 _LIMITS = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
@@ -22,7 +24,7 @@ def contained() -> Iterator[None]:
 
     A process that was forked in the block and leaves it ends. Lowered resource limits are raised
     again. If that fails, or the process's own descriptors were closed, nothing could be recorded:
-    the process ends at once with code 1, after a line that says why.
+    the process ends at once with code 1, and leaves a note that says why.
 
     Raises:
         RuntimeError: A standard stream was closed, and user code has failed at using it.
@@ -45,11 +47,11 @@ def contained() -> Iterator[None]:
     finally:
         _raise_limits(limits)
         if not _is_open(reader, identity):
-            _end("user code has closed file descriptors that it had not opened")
+            _end("has closed file descriptors that it had not opened")
         if not _descriptors_are_left(reader):
-            _end("user code has left too few file descriptors (RLIMIT_NOFILE)")
+            _end("has left too few file descriptors (RLIMIT_NOFILE)")
         if _is_lower(resource.getrlimit(resource.RLIMIT_FSIZE)[0], _NEEDED_FILE_SIZE):
-            _end("user code has limited the size of its files (RLIMIT_FSIZE)")
+            _end("has limited the size of its files (RLIMIT_FSIZE)")
         os.close(reader)
         os.close(writer)
 
@@ -104,15 +106,14 @@ def _closed_streams() -> set[str]:
         stream = getattr(sys, name)
         try:
             os.fstat(stream.fileno())
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):
             closed.add(name)
     return closed
 
 
-def _end(problem: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"modalrun: The process can't go on: {problem}.\n")
-        sys.stderr.flush()
+def _end(problem: str) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    notes.leave("reason", f"User code {problem}, so its process can't go on.")
     os._exit(1)
