@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
+from modalrun.run.event_proof import MARK, PREFIX
 from modalrun.run.values import (
     CHECKED,
     LONGEST_TEXT,
@@ -32,10 +33,6 @@ from modalrun.run.values import (
     Word,
 )
 from modalrun.util.text import one_line
-
-MARK = "\x1e"
-PREFIX = f'{MARK}{{"modalrun"'
-"""What each event begins with. Whatever begins otherwise is none, even if it is the same JSON."""
 
 StepState = Literal[
     "waiting",
