@@ -283,7 +283,7 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
     if contract.RUN_ID in environment and not (contract.STEP in environment and from_outside):
         # With the manifest, if there is one, finalize terminates the step sandboxes.
         command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *sys.argv[2:]]
-        subprocess.run(command, env=environment, check=False)
+        subprocess.run(command, env=environment, check=False)  # noqa: S603 (the command is ours)
     return result
 
 

@@ -55,7 +55,7 @@ def main() -> int | str:
         state.create()
         os.chdir(state.root)
     except (OSError, UsageError) as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # noqa: T201 (the launcher shows it)
         return UsageError.exit_code
     if not _lock(state.server_lock):
         return f"another server already uses {state.root}"
