@@ -123,8 +123,12 @@ def _planned_again(
         " 'modalrun reconcile' settles the record of a run whose sandbox is gone.",
     )
     if run.place is None:
-        # modalrun did not start it.
-        raise no_driver
+        # modalrun did not start it, or its metadata was changed.
+        raise (
+            UsageError(f"The run {run.id} can't be resumed: {run.problem}")
+            if run.problem
+            else no_driver
+        )
     spec = RunSpec.of_snapshot(run.place.target, source_root)
     compiled = zenml.load_deployment_of_run(run.id, spec)
     priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)

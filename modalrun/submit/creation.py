@@ -107,7 +107,8 @@ def wait_for_sandbox(job: Job, run_id: str, metadata: RunMetadata) -> None:
     found = job.modal.find_running(job.connection, job.plan, job.plan.sandbox_of_run(run_id))
     if found is not None:
         with contextlib.suppress(NotFoundError):
-            job.modal.run_sandbox(job.connection, replace(metadata, sandbox_id=found)).wait()
+            named = replace(metadata, sandbox_id=found)
+            job.modal.run_sandbox(job.connection, run_id, named).wait()
 
 
 def _manifest(job: Job, plan: RunPlan, run: CreatedRun) -> RunManifest:
