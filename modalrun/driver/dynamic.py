@@ -2,7 +2,7 @@
 
 `python -m modalrun.driver.dynamic [MANIFEST]` runs under the supervisor in the run sandbox. Inline
 steps run here, in threads. With a manifest (`per_step` mode) ZenML's isolated steps get sandboxes
-of their own; without one, all steps run here.
+of their own, which another process creates (`sandbox_broker`); without one, all steps run here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from types import FrameType
 from typing import NoReturn
 
 from modalrun.driver import control
-from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.driver.process import (
     EXIT_CODES,
     buffer_lines,
@@ -28,6 +27,7 @@ from modalrun.driver.process import (
     print_traceback,
     supervisors_reason,
 )
+from modalrun.driver.sandbox_client import SandboxClient
 from modalrun.run import contract, output_tagging
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import prove_events
@@ -37,7 +37,7 @@ from modalrun.zenml_api import log_filter
 
 def main() -> NoReturn:
     """Run the pipeline of the run that the environment names, and exit with its outcome."""
-    isolated: IsolatedSteps | None = None
+    isolated: SandboxClient | None = None
 
     def end(_signum: int, _frame: FrameType | None) -> None:
         if supervisors_reason() is None:
@@ -59,7 +59,7 @@ def main() -> NoReturn:
         with garbage_collection.paused():
             if len(sys.argv) > 1:
                 text = Path(sys.argv[1]).read_text(encoding="utf-8")
-                isolated = IsolatedSteps(RunManifest.from_json(text))
+                isolated = SandboxClient(RunManifest.from_json(text).docker)
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
             death = json.loads(os.environ.pop(contract.DEATH, "null"))
@@ -74,7 +74,7 @@ def main() -> NoReturn:
     leave(code)
 
 
-def _end(isolated: IsolatedSteps | None) -> NoReturn:
+def _end(isolated: SandboxClient | None) -> NoReturn:
     """Terminate the step sandboxes, record that the run's time is over, and exit."""
     code = contract.EXIT_UNRECORDED
     try:
