@@ -7,6 +7,7 @@ isolated step, how did it end, stop it. It creates nothing but step sandboxes of
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import threading
@@ -131,7 +132,8 @@ class Broker:
         return question.result()
 
     def _send(self, reply: Reply) -> None:
-        with self._sending:
+        # If the other process has ended, so does this one.
+        with self._sending, contextlib.suppress(OSError):
             self._socket.send(reply)
 
 

@@ -74,6 +74,12 @@ def test_another_image_was_not_built() -> None:
     assert "depends_on" in str(caught.value.hint)
 
 
+def test_a_step_chooses_neither_command_nor_image_nor_environment() -> None:
+    made = sandbox(orchestrator={"command": ["sh"], "image": {"name": "others"}, "env": {"X": "1"}})
+    plain = sandbox()
+    assert (made.command, made.image, made.env) == (plain.command, plain.image, plain.env)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"secrets": ["others"]}, {"volumes": {"others": "/data"}}],
