@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import traceback
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -29,7 +28,6 @@ from modalrun.driver.process import (
 )
 from modalrun.driver.sandbox_client import SandboxClient
 from modalrun.run import contract, output_tagging
-from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import prove_events
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
@@ -58,8 +56,7 @@ def main() -> NoReturn:
     try:
         with garbage_collection.paused():
             if len(sys.argv) > 1:
-                text = Path(sys.argv[1]).read_text(encoding="utf-8")
-                isolated = SandboxClient(RunManifest.from_json(text).docker)
+                isolated = SandboxClient()
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
             death = json.loads(os.environ.pop(contract.DEATH, "null"))

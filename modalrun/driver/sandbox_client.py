@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, NoReturn
@@ -31,16 +31,8 @@ class SandboxClient:
     Attributes: as `zenml_api.execution.isolation.IsolatedSandboxes` says.
     """
 
-    def __init__(self, docker: Mapping[str, Any]) -> None:
-        """Wait until the broker has connected to Modal.
-
-        Args:
-            docker: The Docker settings of the pipeline.
-
-        Raises:
-            ModalrunError: Modal refuses the token.
-        """
-        self.docker = docker
+    def __init__(self) -> None:
+        """Wait until the broker has connected to Modal; raise ModalrunError for a bad token."""
         self.on_end: Callable[[], None] = lambda: None
         self.is_awaited: Callable[[str], bool] = lambda step_run: True
         end = socket.socket(fileno=int(os.environ.pop(contract.BROKER)))

@@ -99,15 +99,15 @@ def _find_running(run_id: str) -> LogSource | None:
     from modalrun.localmodal import launcher
 
     target: Target = "local"
-    server = launcher.status()
-    if server is None or not server["running"]:
-        configuration = os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml"
-        if not (os.environ.get("MODAL_TOKEN_ID") or Path(configuration).expanduser().exists()):
-            return None
-        target = "modal"
     before = dict(os.environ)
     modal = ModalGateway()
     try:
+        server = launcher.status()
+        if server is None or not server["running"]:
+            configuration = os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml"
+            if not (os.environ.get("MODAL_TOKEN_ID") or Path(configuration).expanduser().exists()):
+                return None
+            target = "modal"
         connection = modal.connect(target)
         sandbox = modal.running_run_sandbox(connection, run_id)
         if sandbox is not None:
@@ -131,7 +131,8 @@ def _source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
                     " so it needed no sandbox."
                 )
         raise NotFoundError(
-            f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of.",
+            f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of."
+            f" {run.problem or ''}".strip(),
             hint="It was started by other means, or is only just being submitted.",
         )
     connection, problem, metadata = None, None, run.metadata

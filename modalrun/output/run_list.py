@@ -12,9 +12,8 @@ from rich.text import Text
 from modalrun.observe.list_runs import ListedRun
 from modalrun.output.console import make_console, print_lines, width_of
 from modalrun.output.format import duration
-from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import run_fields
-from modalrun.output.table import state_cell, table
+from modalrun.output.table import cell, state_cell, table
 from modalrun.plan.pricing import LIST_PRICES, dollars
 
 VERSION = 1
@@ -60,6 +59,7 @@ def print_list(found: Sequence[ListedRun]) -> None:
 def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
     run = listed.run
     started = run.start or run.created
+    unknown = "?" if run.wrong_metadata else "-"
     here = started.astimezone()
     this_year = here.year == datetime.now().year
     values = {
@@ -67,13 +67,13 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
         "name": run.name,
         "pipeline": run.pipeline,
         "state": run.status,
-        "mode": run.place.mode if run.place else "-",
-        "target": run.place.target if run.place else "-",
+        "mode": run.place.mode if run.place else unknown,
+        "target": run.place.target if run.place else unknown,
         "started": here.strftime("%m-%d %H:%M" if this_year else "%Y-%m-%d"),
         "time": duration(started, run.end or (None if run.finished else now)),
         "cost": _cost(listed.cost),
     }
-    row = {column: Text(harmless(value, colours=False)) for column, value in values.items()}
+    row = {column: cell(value) for column, value in values.items()}
     return {**row, "state": state_cell(run.status)}
 
 

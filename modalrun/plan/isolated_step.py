@@ -31,7 +31,7 @@ class StepRequest:
         attempt: The number of the attempt, from 1.
         settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
         template: The planned step that this one is made from, if there is one.
-        own_docker: Whether its Docker settings differ from the pipeline's.
+        docker: The digest of its Docker settings.
     """
 
     __pydantic_config__ = CHECKED
@@ -41,8 +41,8 @@ class StepRequest:
     run_id: UUID
     attempt: Number
     settings: Mapping[str, Any]
+    docker: str
     template: StepName | None = None
-    own_docker: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def plan_isolated_step(
     """
     step, settings = request.name, request.settings
     planned = manifest.sandbox_of(request.template) if request.template is not None else None
-    if planned is None and request.own_docker:
+    if planned is None and request.docker != manifest.docker:
         raise UsageError(
             f"The step '{step}' has Docker settings of its own, and its image was not built when"
             " the run was submitted.",

@@ -24,7 +24,7 @@ from modalrun.driver.messages import MessageSocket
 from modalrun.errors import RunFailedError, UsageError
 from modalrun.plan.isolated_step import StepRequest
 from modalrun.run import contract
-from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_ROLE
@@ -37,14 +37,13 @@ MANIFEST = RunManifest(
     "run",
     RunPlan("local", "p", RunSettings(app_name="app", mode="per_step"), RUN_SANDBOX),
     "",
-    Source(Path(), ""),
 )
 RECORD = UUID(int=7)
 
 
 def request(**changes: Any) -> StepRequest:
     values: dict[str, Any] = {"name": "a", "step_run": RECORD, "run_id": RECORD, "attempt": 1}
-    return StepRequest(**{**values, "settings": {}, **changes})
+    return StepRequest(**{**values, "settings": {}, "docker": "", **changes})
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def client(
     monkeypatch.setenv(contract.BROKER, str(os.dup(broker_end.fileno())))
     left = threading.Event()
     monkeypatch.setattr(sandbox_client, "leave", lambda code: left.set())
-    yield sandbox_client.SandboxClient({})
+    yield sandbox_client.SandboxClient()
     broker_end.shutdown(socket.SHUT_RDWR)
     assert left.wait(10), "without a broker the run can't go on"
 
@@ -101,7 +100,7 @@ def test_a_step_runs_to_its_end(client: sandbox_client.SandboxClient, boxes: Box
     [
         ({"settings": {"orchestrator": {"secrets": ["others"]}}}, "asks for the Modal secret"),
         ({"settings": {"orchestrator": {"volumes": {"v": "/v"}}}}, "asks for the Modal volume"),
-        ({"own_docker": True}, "Docker settings of its own"),
+        ({"docker": "other"}, "Docker settings of its own"),
     ],
 )
 def test_what_the_run_was_not_submitted_with_is_refused(
@@ -116,7 +115,14 @@ def call(method: str, **arguments: Any) -> dict[str, Any]:
     return {"number": 1, "method": method, "arguments": arguments}
 
 
-PLAIN = {"name": "a", "step_run": str(RECORD), "run_id": str(RECORD), "attempt": 1, "settings": {}}
+PLAIN = {
+    "name": "a",
+    "step_run": str(RECORD),
+    "run_id": str(RECORD),
+    "attempt": 1,
+    "settings": {},
+    "docker": "",
+}
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,13 @@ from modalrun.modal_api.termination import SandboxGroup
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
 from modalrun.run.log_lines import LogLine
-from modalrun.run.manifest import RunManifest
 from modalrun.run.records import CreatedRun, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
+from modalrun.run.source import Source
 from modalrun.run.status import SandboxState
 from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -172,6 +173,8 @@ class FakeSandboxes(SandboxGroup):
         ended, self.run, self.steps = self.run + self.steps, 0, 0
         return ended
 
+    def require_own(self) -> None: ...
+
     def request_stop(self) -> bool:
         self.effects.add("ask to stop")
         return bool(self.run)
@@ -247,7 +250,7 @@ class FakeModal(ModalGateway):
         self.effects.add("create sandbox")
         return self.sandbox
 
-    def run_sandbox(self, connection: Connection, metadata: Any) -> RunningSandbox:
+    def run_sandbox(self, connection: Connection, run_id: str, metadata: Any) -> RunningSandbox:
         """Return the run sandbox that is about to end."""
         self.effects.add(f"wait {metadata.sandbox_id}")
         self.existing = None
@@ -270,7 +273,7 @@ class FakeModal(ModalGateway):
     def app_id(self, connection: Connection, name: str, environment: str | None) -> str | None:
         return self.app
 
-    def log_streams(self, connection: Connection) -> Any:
+    def log_streams(self, connection: Connection, run_id: str) -> Any:
         return self.streams
 
     def sandbox_state(self, run_id: str, metadata: Any, connect: Callable[[], Connection]) -> Any:
@@ -292,6 +295,8 @@ class FakeZenML:
         unfinished: The steps that are unfinished.
         credentials: The token of the stack's orchestrator.
         reasons: Why the run was finalized, each time.
+        source: The record of the run's source tree.
+        compiled: The run's deployment.
     """
 
     def __init__(self, effects: Effects, status: str = "running") -> None:
@@ -305,7 +310,8 @@ class FakeZenML:
         self.stopping = False
         self.unfinished: tuple[str, ...] = ()
         self.credentials: tuple[str, str] | None = None
-        self.manifest: RunManifest | None = None
+        self.source: Source | None = None
+        self.compiled = compiled()
         self.reasons: list[str] = []
 
     def create_run(self) -> CreatedRun:
@@ -358,8 +364,11 @@ class FakeZenML:
     def newest_runs(self, *, limit: int, **_: Any) -> list[RunRecord]:
         return [self.run, *self.others][:limit]
 
-    def read_manifest(self, run_id: str) -> RunManifest | None:
-        return self.manifest
+    def read_source(self, run_id: str) -> Source | None:
+        return self.source
+
+    def load_deployment_of_run(self, run_id: str, spec: RunSpec) -> Compiled:
+        return self.compiled
 
     def driver_environment(self, run_id: str) -> dict[str, str]:
         return {"ZENML_STORE_API_TOKEN": "secret"}
@@ -385,5 +394,6 @@ def compiled(
         "stack": SimpleNamespace(name="default"),
         "stack_description": stack or StackDescription("st-1", "default"),
         "credentials": None,
+        "docker_digest": "",
     }
     return cast("Compiled", SimpleNamespace(**parts))

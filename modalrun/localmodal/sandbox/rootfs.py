@@ -77,8 +77,9 @@ def inside(root: Path, path: str) -> Path:
 def temporary(sandbox_id: str) -> Path:
     """Return the temporary folder of a sandbox: short, and outside of its root."""
     base = Path(tempfile.gettempdir())
-    if len(os.fsencode(base)) > _LONGEST_BASE and os.access("/tmp", os.W_OK):
-        base = Path("/tmp")
+    short = Path("/tmp")  # noqa: S108 (an id is random, and creating its folder fails if it exists)
+    if len(os.fsencode(base)) > _LONGEST_BASE and os.access(short, os.W_OK):
+        base = short
     return base / sandbox_id[:15]
 
 
@@ -112,19 +113,22 @@ def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], work
 
 
 def remove(folder: Path) -> None:
-    """Delete the folders of a sandbox, including read-only parts. Blocking."""
+    """Delete the folders of a sandbox, including read-only parts; follow no link. Blocking."""
     own = temporary(folder.name)
     with contextlib.suppress(OSError):
         # The server that made it may have had another TMPDIR.
         link = (folder / "root" / "tmp").readlink()
         own = link if link.name == own.name else own
     for tree in (own, folder):
+        if tree.is_symlink():
+            continue
         shutil.rmtree(tree, ignore_errors=True)
         if tree.exists():
             for parent, names, _ in os.walk(tree):
                 for path in (Path(parent, name) for name in names):
                     if not path.is_symlink():
-                        path.chmod(0o700)
+                        with contextlib.suppress(OSError):
+                            path.chmod(0o700)
             shutil.rmtree(tree, ignore_errors=True)
 
 

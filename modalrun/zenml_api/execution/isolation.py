@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.config import DockerSettings
 from zenml.enums import ExecutionStatus
 
 from modalrun.plan.isolated_step import StepRequest
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.records import step_records
 from modalrun.zenml_api.records.queries import STOPPED
 
@@ -28,13 +28,11 @@ class IsolatedSandboxes(Protocol):
     """Run isolated steps in sandboxes, by the id of their record in ZenML.
 
     Attributes:
-        docker: The Docker settings of the pipeline.
         on_end: Called from another thread after the last attempt of a step has ended.
         is_awaited: Called from another thread with a record's id; returns whether the record is
             unfinished in a run that is not stopped.
     """
 
-    docker: Mapping[str, Any]
     on_end: Callable[[], None]
     is_awaited: Callable[[str], bool]
 
@@ -103,22 +101,15 @@ class Isolation:
 
     def _request(self, step_run: StepRunResponse, config: StepConfiguration) -> StepRequest:
         settings = config.model_dump(mode="json")["settings"]
-        docker = _without_defaults(settings.get("docker") or {})
         return StepRequest(
             name=step_run.name,
             step_run=step_run.id,
             run_id=step_run.pipeline_run_id,
             attempt=step_run.version,
-            settings={**settings, "docker": docker},
+            settings=settings,
+            docker=docker_digest(settings.get("docker") or {}),
             template=config.template,
-            own_docker=docker != _without_defaults(self._steps.docker),
         )
-
-
-def _without_defaults(docker: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Docker settings without defaults, which ZenML fills in for child pipelines."""
-    defaults = DockerSettings().model_dump(mode="json")
-    return {name: value for name, value in docker.items() if value != defaults.get(name)}
 
 
 def _is_awaited(step_run: str) -> bool:
