@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from modalrun.cli.options import Format
 from modalrun.cli.run_argument import Run, resolved
+from modalrun.errors import Interrupted
 
 
 def status(
@@ -43,7 +46,7 @@ def status(
     from modalrun.run.status import STILL_GOING, RunStatus
 
     as_text = output == "text"
-    with resolved(run, quiet=not as_text) as (found, spinner):
+    with _interruption_told(watch=watch), resolved(run, quiet=not as_text) as (found, spinner):
         if not watch:
             view = runs.read_status(found.id, with_exit_code=exit_status)
         elif as_text:
@@ -69,3 +72,13 @@ def status(
         typer.echo(as_json(view))
     if exit_status:
         raise typer.Exit(STILL_GOING if view.exit_code is None else view.exit_code)
+
+
+@contextlib.contextmanager
+def _interruption_told(*, watch: bool) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        if watch:
+            typer.echo("Interrupted. This ends the command, not the run.", err=True)
+        raise

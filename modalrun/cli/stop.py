@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, resolved
+from modalrun.errors import Interrupted
 
 
 def stop(
@@ -40,10 +41,20 @@ def stop(
     with resolved(run) as (found, spinner):
         spinner.show("Stopping the run")
 
+        asked = False
+
         def say(text: str) -> None:
+            nonlocal asked
+            asked = True
             spinner.end()
             typer.echo(text, err=True)
             spinner.show("Stopping the run")
 
-        stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
+        try:
+            stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
+        except (KeyboardInterrupt, Interrupted):
+            spinner.end()
+            done = "was asked to stop, and does" if asked else "may go on: stop it again"
+            typer.echo(f"Interrupted. The run {found.id} {done}.", err=True)
+            raise
     typer.echo(stopped.headline, err=True)

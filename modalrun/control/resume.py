@@ -81,6 +81,7 @@ def resume(
         if new := stage_again(manifest.source, source_root or manifest.source.root, staged):
             observer.say(f"note: new files, which the run does not get: {listing(new)}", "yellow")
         observer.phase("Creating the run sandbox")
+        _, steps = zenml.read_run_and_steps(run.id)
         secrets, file = zenml.driver_environment(run.id), None
         if plan.has_driver:
             secrets |= connection.driver_environment()
@@ -108,4 +109,5 @@ def resume(
         connection=connection,
         recording=record_sandbox(zenml, run.id, plan, sandbox, earlier=earlier),
         resumed=True,
+        ended=frozenset(step.name for step in steps if step.finished),
     )

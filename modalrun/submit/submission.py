@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -47,6 +48,13 @@ NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
 CREATION_GRACE_SECONDS = 3.0
 """How long a signal waits for a sandbox that is being created, to end it then."""
+
+
+WITHDRAW_SECONDS = 2.0
+"""How long a sandbox that is still being created is then looked for."""
+
+WITHDRAW_PAUSE = 0.25
+"""Seconds between two such looks."""
 
 
 def submit(
@@ -128,6 +136,8 @@ class Submission:
     previous: RunMetadata | None = None
     handle: RunHandle | None = field(default=None, init=False)
     _plan: RunPlan = field(init=False)
+    # Whether Modal has been asked for the sandbox and has not answered.
+    _is_creating: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._plan = self.job.plan
@@ -211,19 +221,24 @@ class Submission:
             if plan.has_driver:
                 secrets = {**secrets, **job.connection.driver_environment()}
                 file = write_manifest(manifest, staged.parent)
-        sandbox = in_background(
-            lambda: job.modal.create_run_sandbox(
-                job.connection,
-                plan,
-                plan.sandbox_of_run(run.id),
-                secrets,
-                staged,
-                manifest=file,
-                earlier=previous.sandbox_id if previous else None,
-                say=lambda text: self.observer.say(f"  {text}", "yellow"),
-            ),
-            grace=CREATION_GRACE_SECONDS,
-        )
+
+        def create() -> RunningSandbox:
+            self._is_creating = True
+            try:
+                return job.modal.create_run_sandbox(
+                    job.connection,
+                    plan,
+                    plan.sandbox_of_run(run.id),
+                    secrets,
+                    staged,
+                    manifest=file,
+                    earlier=previous.sandbox_id if previous else None,
+                    say=lambda text: self.observer.say(f"  {text}", "yellow"),
+                )
+            finally:
+                self._is_creating = False
+
+        sandbox = in_background(create, grace=CREATION_GRACE_SECONDS)
         sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
         recording = record_sandbox(
             self.zenml,
@@ -244,6 +259,7 @@ class Submission:
             connection=job.connection,
             recording=recording,
             resumed=previous is not None,
+            ended=frozenset(run.cached) if previous else frozenset(),
         )
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
@@ -262,14 +278,7 @@ class Submission:
             self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error}")
             return
         # Modal may have created the sandbox before the interrupt came.
-        left: ModalrunError | None = None
-        try:
-            spec = self._plan.sandbox_of_run(run_id)
-            self.job.modal.terminate(self.job.connection, self._plan, spec)
-        except NotFoundError:
-            pass
-        except ModalrunError as problem:
-            left = problem
+        left = self._terminate_sandbox(run_id)
         reason = str(error) if stopped else "The submission was interrupted."
         # ZenML resets the record of a run that it could not resume.
         self.zenml.finalize_run(run_id, reason, stopped=stopped or self.previous is None)
@@ -277,11 +286,31 @@ class Submission:
         self.zenml.publish_metadata(run_id, self._announcement(withdrawn=left is None))
         if left is not None:
             self._say_at_last(
-                f"Cancelled the run {run_id}. Modal can't be asked whether its sandbox was created:"
-                f" {left.message} 'modalrun stop --force {run_id}' ends it."
+                f"Cancelled the run {run_id}{left} 'modalrun stop --force {run_id}' ends it."
             )
         elif not stopped:
             self._say_at_last(f"Cancelled the run {run_id}; nothing of it is running.")
+
+    def _terminate_sandbox(self, run_id: str) -> str | None:
+        """Terminate the run sandbox if there is one; return what to say if that is unknown."""
+        until = time.monotonic() + WITHDRAW_SECONDS
+        while True:
+            try:
+                spec = self._plan.sandbox_of_run(run_id)
+                self.job.modal.terminate(self.job.connection, self._plan, spec)
+            except NotFoundError:
+                if not self._is_creating:
+                    return None
+            except ModalrunError as problem:
+                return f". Modal can't be asked whether its sandbox was created: {problem.message}"
+            else:
+                return None
+            if time.monotonic() > until:
+                return (
+                    "; nothing of it is running. Modal has not answered yet: a sandbox that comes"
+                    " later sees that the run is stopped, and ends. If it does not,"
+                )
+            time.sleep(WITHDRAW_PAUSE)
 
     def _say_at_last(self, text: str) -> None:
         """Say a line on a terminal that may be gone."""
