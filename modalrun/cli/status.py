@@ -11,6 +11,7 @@ import typer
 from modalrun.cli.options import Format
 from modalrun.cli.run_argument import Run, resolved
 from modalrun.errors import Interrupted
+from modalrun.output import writer
 
 
 def status(
@@ -69,7 +70,7 @@ def status(
     if not as_text:
         from modalrun.output.status_json import as_json
 
-        typer.echo(as_json(view))
+        writer.out_json(as_json(view))
     if exit_status:
         raise typer.Exit(STILL_GOING if view.exit_code is None else view.exit_code)
 
@@ -80,5 +81,5 @@ def _interruption_told(*, watch: bool) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Interrupted):
         if watch:
-            typer.echo("Interrupted. This ends the command, not the run.", err=True)
+            writer.err("Interrupted. This ends the command, not the run.")
         raise

@@ -8,6 +8,7 @@ import typer
 
 from modalrun.cli.run_argument import Run, resolved
 from modalrun.errors import Interrupted
+from modalrun.output import writer
 
 
 def stop(
@@ -47,7 +48,7 @@ def stop(
             nonlocal asked
             asked = True
             spinner.end()
-            typer.echo(text, err=True)
+            writer.err(text)
             spinner.show("Stopping the run")
 
         try:
@@ -55,6 +56,6 @@ def stop(
         except (KeyboardInterrupt, Interrupted):
             spinner.end()
             done = "was asked to stop, and does" if asked else "may go on: stop it again"
-            typer.echo(f"Interrupted. The run {found.id} {done}.", err=True)
+            writer.err(f"Interrupted. The run {found.id} {done}.")
             raise
-    typer.echo(stopped.headline, err=True)
+    writer.err(stopped.headline)

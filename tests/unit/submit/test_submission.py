@@ -21,7 +21,7 @@ from modalrun.errors import (
 )
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import submission
+from modalrun.submit import creation, submission
 from modalrun.submit.preflight import check
 from modalrun.submit.submission import Submission
 from modalrun.util import interrupts
@@ -101,7 +101,7 @@ def test_per_step_sends_a_manifest_and_a_token_to_the_driver(spec: RunSpec) -> N
     bench.create()
     assert bench.modal.request["secrets"]["MODAL_TOKEN_ID"] == "ak-1"
     assert bench.modal.request["secrets"]["ZENML_STORE_API_TOKEN"] == "secret"
-    assert any(name.startswith("modalrun_manifest_") for name in bench.zenml.metadata)
+    assert any(name.startswith("modalrun_source_") for name in bench.zenml.metadata)
     assert bench.effects[:3] == ["create run", "build images", "create sandbox"]
 
 
@@ -176,7 +176,7 @@ def test_an_interrupt_while_modal_is_away_says_what_may_be_left(spec: RunSpec) -
 def test_a_sandbox_that_may_come_after_the_interrupt_is_looked_for(
     spec: RunSpec, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
-    monkeypatch.setattr(submission, "CREATION_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(creation, "CREATION_GRACE_SECONDS", 0.0)
     monkeypatch.setattr(submission, "WITHDRAW_SECONDS", 5.0 if comes else 0.1)
     monkeypatch.setattr(submission, "WITHDRAW_PAUSE", 0.01)
     bench = Bench(spec)
