@@ -87,7 +87,7 @@ def submit(
                 preflight.warm_up_local_server()
             job = preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
         except (KeyboardInterrupt, Interrupted):
-            observer.say(NOTHING_SUBMITTED, "yellow")
+            _say_at_last(observer, NOTHING_SUBMITTED)
             raise
         with redirect_stdout(sys.stderr):
             from modalrun.zenml_api.records import runs
@@ -198,7 +198,7 @@ class Submission:
                         interrupts.forget()
                         self._abandon(run.id, cause)
                 elif not isinstance(cause, ModalrunError):
-                    self._say_at_last(NOTHING_SUBMITTED)
+                    _say_at_last(self.observer, NOTHING_SUBMITTED)
                 if cause is error:
                     raise
                 raise cause from error
@@ -241,11 +241,12 @@ class Submission:
         # It also makes `list` show the run.
         self.zenml.publish_metadata(run_id, self._announcement(withdrawn=left is None))
         if left is not None:
-            self._say_at_last(
-                f"Cancelled the run {run_id}{left} 'modalrun stop --force {run_id}' ends it."
+            _say_at_last(
+                self.observer,
+                f"Cancelled the run {run_id}{left} 'modalrun stop --force {run_id}' ends it.",
             )
         elif not stopped:
-            self._say_at_last(f"Cancelled the run {run_id}; nothing of it is running.")
+            _say_at_last(self.observer, f"Cancelled the run {run_id}; nothing of it is running.")
 
     def _terminate_sandbox(self, run_id: str) -> str | None:
         """Terminate the run sandbox if there is one; return what to say if that is unknown."""
@@ -268,11 +269,6 @@ class Submission:
                 )
             time.sleep(WITHDRAW_PAUSE)
 
-    def _say_at_last(self, text: str) -> None:
-        """Say a line on a terminal that may be gone."""
-        with contextlib.suppress(OSError):
-            self.observer.say(text, "yellow")
-
     def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""
         settings = self._plan.settings
@@ -285,6 +281,12 @@ class Submission:
                 withdrawn,
             )
         )
+
+
+def _say_at_last(observer: RunObserver, text: str) -> None:
+    """Say a line on a terminal that may be gone, or that nobody reads."""
+    with contextlib.suppress(OSError):
+        interrupts.within(interrupts.OUTPUT_SECONDS, lambda: observer.say(text, "yellow"))
 
 
 def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
