@@ -42,12 +42,14 @@ class Source:
         digest: The hash of its content.
         files: The hash of each file by its path (`source_changes.kept`); empty for very many.
         dockerignore: The file with patterns of what was left out, if it is not the usual one.
+        include: What was included although a rule leaves it out.
     """
 
     root: Path
     digest: str
     files: Mapping[str, str] = field(default_factory=dict)
     dockerignore: str | None = None
+    include: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,54 +6,33 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modalrun.errors import UsageError
 from modalrun.run.manifest import MANIFEST_FILE, RunManifest, Source
 from modalrun.submit.source_changes import MOST_FILES, compare, hashes_to_store
-from modalrun.submit.source_tree import source_files
+from modalrun.submit.source_selection import select
+from modalrun.submit.source_tree import SourceSelection, SourceTree, refuse_private
+from modalrun.util.regular_files import open_inside
 
 
-def stage(
-    root: Path,
-    folder: Path,
-    *,
-    dockerignore: str | None = None,
-    note: Callable[[str], object] = lambda text: None,
-) -> Source:
+def stage(tree: SourceTree, selection: SourceSelection, folder: Path) -> Source:
     """Copy the files of a source tree, so that edits during a submission have no effect.
 
     Args:
-        root: The source root.
+        tree: The files.
+        selection: How they were selected.
         folder: Where the copy goes.
-        dockerignore: As for `source_files`.
-        note: Gets a sentence for each file that is left out because of its name.
 
     Raises:
-        UsageError: As for `source_files`; or there is no file, or one can't be read.
+        UsageError: They can't go (`SourceTree.check`), or one can't be read.
     """
-    files = [path for path in source_files(root, dockerignore=dockerignore) if _is_utf8(path, note)]
-    if not files:
-        raise UsageError(
-            f"The source root {root} holds no files.",
-            hint="Look at 'source_root:', .gitignore and .dockerignore.",
-        )
-    _copy(root, folder, files)
+    tree.check()
+    _copy(tree.root, folder, {file.path: file.real for file in tree.files})
     hashes = hash_files(folder)
-    return Source(root, hash_tree(hashes), hashes_to_store(hashes), dockerignore)
-
-
-def _is_utf8(path: Path, note: Callable[[str], object]) -> bool:
-    """Return whether Modal, whose names are UTF-8, can take a file; note one that it can't."""
-    name = os.fsencode(path)
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        text = name.decode("utf-8", "backslashreplace")
-        note(f"The file {text} is left out: its name is not UTF-8.")
-        return False
-    return True
+    stored = hashes_to_store(hashes)
+    return Source(tree.root, hash_tree(hashes), stored, selection.dockerignore, selection.include)
 
 
 def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
@@ -77,8 +56,10 @@ def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
         )
     changed = f"The source tree {root} has changed since the run was submitted"
     mismatch = "The rest of the run would not match the finished steps."
+    refuse_private(root)
+    selection = SourceSelection(root, source.dockerignore, source.include)
     if not source.files:
-        if stage(root, folder, dockerignore=source.dockerignore).digest == source.digest:
+        if stage(select(selection), selection, folder).digest == source.digest:
             return ()
         raise UsageError(
             f"{changed}. {mismatch} Which files differ is not known: of more than {MOST_FILES:,}"
@@ -86,12 +67,11 @@ def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
             hint="Restore the files and remove new ones ('git status' lists them), or check out"
             " what was submitted and name its folder with '--source-root'.",
         )
-    _copy(root, folder, (Path(path) for path in source.files if (root / path).is_file()))
+    _copy(root, folder, _real_files(root, source.files))
     present: list[str] = []
     # New files are only reported, so an error about them must not stop the run.
     with contextlib.suppress(UsageError):
-        files = source_files(root, dockerignore=source.dockerignore, bounded=False)
-        present = [path.as_posix() for path in files]
+        present = [file.path.as_posix() for file in select(selection).files]
     changes = compare(source.files, hash_files(folder), present)
     if changes.changed or changes.missing:
         raise UsageError(
@@ -132,16 +112,43 @@ def hash_tree(files: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
-def _copy(root: Path, folder: Path, files: Iterable[Path]) -> None:
-    """Copy files, whose paths are relative, with their modes and times."""
+def _real_files(root: Path, names: Iterable[str]) -> dict[Path, Path]:
+    """Return those of some files that are there, each with its path below the root without links.
+
+    Names that lead out of the root are not there.
+    """
+    real_root = root.resolve()
+    found = {}
+    for name in names:
+        real = (root / name).resolve()
+        inside = real.is_relative_to(real_root) and ".." not in Path(name).parts
+        if inside and not Path(name).is_absolute() and real.is_file():
+            found[Path(name)] = real.relative_to(real_root)
+    return found
+
+
+def _copy(root: Path, folder: Path, files: Mapping[Path, Path]) -> None:
+    """Copy files with their modes and times.
+
+    Args:
+        root: The source root.
+        folder: Where they go.
+        files: The path of each file below both, and that below the root without links.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for relative in files:
-        destination = folder / relative
+    real_root = root.resolve()
+    for path, real in files.items():
+        destination = folder / path
         destination.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copy2(root / relative, destination)
+            with open_inside(real_root, real) as file, destination.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+                found = os.fstat(file.fileno())
+            destination.chmod(found.st_mode & 0o777)
+            os.utime(destination, ns=(found.st_atime_ns, found.st_mtime_ns))
         except OSError as error:
             raise UsageError(
-                f"The file {root / relative} can't be copied for the sandbox: {error.strerror}.",
+                f"The file {root / path} can't be copied for the sandbox:"
+                f" {error.strerror or error}.",
                 hint="If the pipeline doesn't need it, list it in .dockerignore.",
             ) from error

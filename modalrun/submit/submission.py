@@ -25,7 +25,6 @@ from modalrun.observe.attach import StopRun
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
-from modalrun.plan.docker_settings import dockerignore
 from modalrun.plan.isolated_step import layers_as_json
 from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
@@ -37,6 +36,7 @@ from modalrun.submit import preflight, prepare
 from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes, record_sandbox
+from modalrun.submit.source_selection import select
 from modalrun.submit.staging import stage, write_manifest
 from modalrun.util import interrupts
 from modalrun.util.background import in_background
@@ -148,16 +148,14 @@ class Submission:
         job, observer = self.job, self.observer
         plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
         self._plan = plan
+        tree = select(job.source)
+        for note in tree.notes:
+            observer.say(f"note: {note}", "yellow")
+        observer.say(str(tree))
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = Path(folder) / "source"
-            ignore_file = dockerignore(job.compiled.deployment.docker)
-            source = stage(
-                job.source_root,
-                staged,
-                dockerignore=ignore_file,
-                note=lambda text: observer.say(text, "yellow"),
-            )
+            source = stage(tree, job.source, staged)
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():

@@ -124,7 +124,7 @@ def test_random_options(tmp_path: Path, key: str, below: str, value: str) -> Non
 
 
 @pytest.mark.exhaustive
-@settings(fuzzed, max_examples=5_000)
+@settings(fuzzed, max_examples=1_500)
 @given(specs)
 def test_many_random_keys_and_values(tmp_path: Path, spec: dict[str, Any]) -> None:
     read(tmp_path, yaml.safe_dump(spec | {"pipeline": "a.b"}, allow_unicode=True))

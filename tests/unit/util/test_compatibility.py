@@ -83,7 +83,10 @@ def test_a_command_ends_with_2_before_zenml_is_imported(packages: Path, tmp_path
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "modalrun", "submit", str(spec)],
         env=os.environ
-        | {"PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)]), "HOME": str(tmp_path)},
+        | {
+            "PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)]),
+            "HOME": str(tmp_path / "home"),
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,
