@@ -124,11 +124,9 @@ def refuse_private_folder(folder: Path, what: str, hint: str) -> None:
     real = folder.resolve()
     homes = _homes()
     if real in homes and real.parent != real:
-        raise UsageError(
-            f"{what} {folder} is your home folder, with all that is private.", hint=hint
-        )
+        raise UsageError(f"{what} {folder} is your home folder: it holds private files.", hint=hint)
     if real.parent == real or any(home.is_relative_to(real) for home in homes):
-        raise UsageError(f"{what} {folder} is a folder with all users' files in it.", hint=hint)
+        raise UsageError(f"{what} {folder} has your home folder in it.", hint=hint)
     text = real.as_posix().casefold()
     for name, reason in FOLDERS.items():
         if _pattern(name).search(text):
