@@ -31,5 +31,7 @@ def compile_(
     from modalrun.submit.prepare import compile_to_file
 
     with Spinner("Compiling"):
-        compile_to_file(checked, output)
+        note = compile_to_file(checked, output)
     typer.echo(f"Wrote {output}", err=True)
+    if note is not None:
+        typer.echo(f"note: {note}", err=True)

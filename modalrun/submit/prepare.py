@@ -14,6 +14,7 @@ from modalrun.errors import UsageError
 from modalrun.plan import deployment_file, docker_settings, pricing
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
+from modalrun.plan.docker_paths import check_paths
 from modalrun.plan.model import Plan
 from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES, Cost
@@ -88,6 +89,8 @@ def plan_deployment(
         UsageError: A setting is not supported, or settings contradict one another.
     """
     on_modal = spec.target == "modal"
+    if spec.deployment is not None:
+        check_paths(deployment, spec.source_root, spec.layers, spec.step_layers)
     plan = make_plan(
         deployment,
         target=spec.target,
@@ -136,8 +139,11 @@ def load_deployment(spec: RunSpec) -> Compiled:
         return compile.compile_spec(spec)
 
 
-def compile_to_file(spec: RunSpec, path: Path) -> None:
+def compile_to_file(spec: RunSpec, path: Path) -> str | None:
     """Compile the pipeline of a run spec to a deployment file.
+
+    Returns:
+        A note for the user, if there is one.
 
     Raises:
         ModalrunError: As for `plan_spec`; or the file can't be written.
@@ -170,6 +176,12 @@ def compile_to_file(spec: RunSpec, path: Path) -> None:
                 source_code=compiled.source_code,
             ),
         )
+    if spec.source_root.is_relative_to(folder):
+        return None
+    return (
+        f"the source root {spec.source_root} is not below the file's folder: name it with"
+        " '--source-root' when the file is planned or submitted"
+    )
 
 
 def deployment_path(spec: RunSpec) -> Path | None:
