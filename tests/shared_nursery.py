@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modalrun.localmodal import peers
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox import warm
 from modalrun.localmodal.sandbox.shared_nursery import VARIABLE, arguments, environment
@@ -57,7 +58,7 @@ def serve(listener: socket.socket, request: Mapping[str, Any]) -> None:
             listener.set_inheritable(True)
             os.execve(sys.executable, sys.orig_argv, warm.environment_of_exec())
         channel, _ = listener.accept()
-        if os.fork() == 0:
+        if peers.is_own(channel) and os.fork() == 0:
             listener.close()
             warm.serve(channel, loaded, {**report, **_join(channel, request)})
         channel.close()

@@ -103,6 +103,9 @@ def env(
     """Print variables that point the Modal CLI and SDK to the server.
 
     The server is started unless it runs. Usage: eval "$(modalrun local env)"
+
+    Port and token change with each start of the server, so do this again after a restart.
+    modalrun's own commands find the server without it.
     """
     from modalrun.localmodal import launcher
     from modalrun.output import local_text
@@ -112,6 +115,11 @@ def env(
     else:
         info = launcher.ensure_running(state_dir, idle_timeout=idle_timeout)
         lines = local_text.export_lines(info.environ(), shell)
+        typer.echo(
+            "The variables are valid until the local Modal server ends. Port and token of the next"
+            " one are new: run this command again then.",
+            err=True,
+        )
     typer.echo("\n".join(lines))
 
 

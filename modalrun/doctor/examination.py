@@ -149,8 +149,13 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
         yield check
         return
     state = launcher.default_state_dir()
-    answer = launcher.status()
-    running = launcher.running() if answer and answer.get("python") == sys.prefix else None
+    running = unusable = None
+    try:
+        answer = launcher.status()
+        if answer and answer.get("python") == sys.prefix:
+            running = launcher.running()
+    except ModalrunError as error:
+        unusable = error
     scratch_state = scratch / "local-modal"
     if running is None:
         os.environ[STATE_VARIABLE] = str(scratch_state)
@@ -161,6 +166,8 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
         message = check(needs, record_clock)
         if running is not None:
             return f"runs at {running.url}; {message}"
+        if unusable is not None:
+            raise unusable
         folder = next(one for one in (state, *state.parents) if one.exists())
         if not os.access(folder, os.W_OK | os.X_OK):
             raise ModalrunError(

@@ -30,6 +30,7 @@ from modalrun.driver.process import (
 )
 from modalrun.run import contract, output_tagging
 from modalrun.run.manifest import RunManifest
+from modalrun.run.reporting import prove_events
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
@@ -48,6 +49,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, end)
     die_with_parent()
     buffer_lines()
+    prove_events()
     log_filter.hide()
     output_tagging.install()
     # The function's own lines belong to no step, even while one runs.

@@ -15,7 +15,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from modalrun.driver import control
+from modalrun.driver import control, privileges
 from modalrun.driver.coordinator import Coordinator
 from modalrun.driver.process import buffer_lines, leave, supervisors_reason
 from modalrun.driver.recorder import AsyncRecorder
@@ -23,7 +23,7 @@ from modalrun.driver.static_step import STOP_REASON
 from modalrun.driver.takeover import Takeover
 from modalrun.run import contract
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import log_line
+from modalrun.run.reporting import log_line, prove_events
 from modalrun.util import garbage_collection
 
 STOP_CHECK_SECONDS = 5.0
@@ -39,6 +39,8 @@ T = TypeVar("T")
 def main() -> NoReturn:
     """Drive the run whose manifest the command line names, and exit with its outcome."""
     buffer_lines()
+    prove_events()
+    privileges.hide_process()
     code = contract.EXIT_UNRECORDED
     try:
         manifest = RunManifest.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ import signal
 import traceback
 from typing import NoReturn
 
-from modalrun.driver import control
+from modalrun.driver import control, privileges
 from modalrun.driver.process import buffer_lines, leave, supervisors_reason
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
@@ -23,7 +23,7 @@ from modalrun.driver.worker import Graph, StepEnd
 from modalrun.driver.worker_pool import WorkerPool
 from modalrun.driver.worker_process import WorkerDied, WorkerError
 from modalrun.run import contract
-from modalrun.run.reporting import emit_step_event
+from modalrun.run.reporting import emit_step_event, prove_events
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
@@ -33,6 +33,8 @@ STOP_REASON = "the run was asked to stop"
 def main() -> NoReturn:
     """Run the steps of the run that the environment names, and exit with their outcome."""
     buffer_lines()
+    prove_events()
+    privileges.hide_process()
     log_filter.hide()
     code = contract.EXIT_UNRECORDED
     try:

@@ -17,6 +17,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from modalrun.driver import privileges
+
 OWN_SESSION = sys.platform == "linux"
 """Elsewhere the local Modal server ends a sandbox by its process group (`sandbox/keeper.py`)."""
 
@@ -60,6 +62,8 @@ class Forked:
         if self.pid == 0:
             try:
                 os.setsid()
+                # As after exec.
+                privileges.show_process()
                 empty = os.open(os.devnull, os.O_RDONLY)
                 for number, descriptor in enumerate((empty, their_out, their_err)):
                     os.dup2(descriptor, number)

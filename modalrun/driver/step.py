@@ -24,7 +24,7 @@ from modalrun.driver.process import (
 from modalrun.run import contract, metadata
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.reporting import write_event
+from modalrun.run.reporting import forget_key, prove_events, write_event
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
@@ -35,6 +35,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signals)
     die_with_parent()
     buffer_lines()
+    prove_events()
     log_filter.hide()
     code = contract.EXIT_UNRECORDED
     try:
@@ -56,6 +57,7 @@ def main() -> NoReturn:
             leave(contract.EXIT_TERMINATED)
         # Without a sandbox: the step itself begins.
         write_event(StepEvent(name, "running", at=time.time()))
+        forget_key()
         code = EXIT_CODES[step.run(signals, print_traceback)]
     except BaseException:
         traceback.print_exc()

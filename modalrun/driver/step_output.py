@@ -10,8 +10,8 @@ import struct
 import termios
 from typing import BinaryIO
 
-from modalrun.run import events
 from modalrun.run.events import LinesOf
+from modalrun.run.reporting import event_line
 
 _CHUNK = 65_536
 _LONGEST_PENDING = 65_536
@@ -28,14 +28,16 @@ class TaggedStream:
         shared: Whether several steps run, so that only whole lines may be passed on.
     """
 
-    def __init__(self, sink: BinaryIO) -> None:
+    def __init__(self, sink: BinaryIO, number: int) -> None:
+        """Write to a sink, which is the descriptor 1 or 2 of this process."""
         self.shared = False
         self._sink = sink
+        self._number = number
         self._tagged: str | None = None
 
     def write(self, step: str | None, text: bytes) -> None:
         """Write text of a step, or of none."""
-        tag = b"" if step == self._tagged else events.line(LinesOf(step)).encode()
+        tag = b"" if step == self._tagged else event_line(LinesOf(step), self._number)
         self._tagged = step
         self._sink.write(tag + text)
         self._sink.flush()

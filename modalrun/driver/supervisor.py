@@ -4,7 +4,8 @@ The supervisor imports neither SDK, so it starts at once. It starts the runner a
 signals on and ends the child at the deadline. If the child dies without recording its end (out of
 memory, a segfault), the supervisor has the end recorded in ZenML. The child's output passes
 through it and leaves as valid UTF-8: one invalid byte would end Modal's own stream reader
-(`modal/io_streams.py:214`, 1.6.4).
+(`modal/io_streams.py:214`, 1.6.4). No line of user code passes for an event of modalrun
+(`run/event_proof.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import time
 from pathlib import Path
 from typing import IO
 
-from modalrun.driver import death, spawn
+from modalrun.driver import death, privileges, spawn
 from modalrun.run import contract
+from modalrun.run.event_proof import KEY_BYTES, Output, ProofReader
 
 CHUNK = 65_536
 DRAIN_SECONDS = 2.0
@@ -44,8 +46,14 @@ def margin(timeout: float) -> float:
     return min(30.0, max(0.5, timeout * 0.1))
 
 
+_outputs = {1: Output(), 2: Output()}
+_locks = {1: threading.Lock(), 2: threading.Lock()}
+
+
 def main() -> int:
     """Run `python -m <arguments>` under supervision; return the sandbox's exit code."""
+    privileges.drop_tracing()
+    privileges.hide_process()
     timeout = float(os.environ[contract.TIMEOUT])
     deadline = time.monotonic() + timeout - margin(timeout)
     earlier_kills = death.out_of_memory_kills()
@@ -145,12 +153,17 @@ def _is_continued(
 def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:
     """Start the child; return it and the threads that pass its output on."""
     control = _control(environment)
-    child = spawn.start([sys.executable, "-m", *sys.argv[1:]], environment, control)
-    for descriptor in control:
+    key_pipe, key_sink = os.pipe()
+    environment[contract.EVENT_KEY] = str(key_pipe)
+    child = spawn.start([sys.executable, "-m", *sys.argv[1:]], environment, (*control, key_pipe))
+    # Made after a fork, whose memory would hold it for ever.
+    key = os.urandom(KEY_BYTES)
+    os.write(key_sink, key)
+    for descriptor in (*control, key_pipe, key_sink):
         os.close(descriptor)
     return child, [
-        _pump(child.stdout, sys.stdout.buffer),
-        _pump(child.stderr, sys.stderr.buffer),
+        _pump(child.stdout, sys.stdout.buffer, key, 1),
+        _pump(child.stderr, sys.stderr.buffer, key, 2),
     ]
 
 
@@ -207,16 +220,21 @@ def _control(environment: dict[str, str]) -> tuple[int, ...]:
     return (descriptor,)
 
 
-def _pump(source: IO[bytes] | None, sink: IO[bytes]) -> threading.Thread:
+def _pump(source: IO[bytes] | None, sink: IO[bytes], key: bytes, number: int) -> threading.Thread:
     assert source is not None
+    reader = ProofReader(key, number, _outputs[number])
+
+    def write(text: str, *, final: bool = False) -> None:
+        # What an earlier child has left may print to the same stream.
+        with _locks[number]:
+            sink.write(reader.feed(text.encode(), final=final))
+            sink.flush()
 
     def run() -> None:
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         while chunk := source.read(CHUNK):
-            sink.write(decode(chunk).encode())
-            sink.flush()
-        sink.write(decode(b"", True).encode())
-        sink.flush()
+            write(decode(chunk))
+        write(decode(b"", True), final=True)
 
     # A daemon: a grandchild that keeps the pipe open must not keep the sandbox alive.
     thread = threading.Thread(target=run, daemon=True)

@@ -8,15 +8,16 @@ the worker answers each.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import Signals, leave, print_traceback
 from modalrun.errors import RunStopped
 from modalrun.run import contract
@@ -59,32 +60,39 @@ class StepEnd:
 
 @dataclass(frozen=True)
 class Request:
-    """Call a method of `Worker`."""
+    """Call a method of `Worker`.
+
+    Attributes:
+        method: Its name; empty to confirm that a step may begin.
+        arguments: Plain values.
+        token: What the answer has to repeat: what an earlier step has left can't know it.
+    """
 
     method: str
-    arguments: tuple[Any, ...] = ()
+    arguments: Sequence[Any] = ()
+    token: str = ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of a request.
+    """The result of a request. User code in the worker can send one too.
 
     Attributes:
         value: What the method has returned.
         error: Why it has failed, in one line.
         last: Whether the worker is of no more use: a step has closed its output.
+        begun: Whether this is no result yet: the init hook is done, and the step begins.
+        token: The request's.
     """
 
-    value: Any = None
+    value: Graph | StepEnd | None = None
     error: str | None = None
     last: bool = False
+    begun: bool = False
+    token: str = ""
 
 
-class Begun:
-    """Tell that the init hook is done, and the step of the current request begins."""
-
-
-def main(connection: Connection) -> NoReturn:
+def main(connection: MessageSocket) -> NoReturn:
     """Answer requests until the runner closes the connection."""
     # Only the runner's own exit code counts.
     os.environ.pop(contract.EXIT_CODE_FILE, None)
@@ -93,7 +101,7 @@ def main(connection: Connection) -> NoReturn:
     streams = _streams()
     with contextlib.suppress(EOFError, OSError):
         while True:
-            request = connection.recv()
+            request = worker.request = Request(**json.loads(connection.receive()))
             try:
                 answer = Answer(worker.answer(request))
             except RunStopped:
@@ -105,14 +113,20 @@ def main(connection: Connection) -> NoReturn:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
-            connection.send(replace(answer, last=_streams() != streams))
+            connection.send(replace(answer, last=_streams() != streams, token=request.token))
     leave(contract.EXIT_COMPLETED)
 
 
 class Worker:
-    """The requests that a worker answers."""
+    """The requests that a worker answers.
 
-    def __init__(self, connection: Connection) -> None:
+    Attributes:
+        request: The current one.
+    """
+
+    request: Request
+
+    def __init__(self, connection: MessageSocket) -> None:
         self._connection = connection
         self._run_id = os.environ[contract.RUN_ID]
         self._loaded: PipelineSteps | None = None
@@ -142,9 +156,9 @@ class Worker:
         if not self._ready:
             self._steps.initialize()
             self._ready = True
-        self._connection.send(Begun())
+        self._connection.send(Answer(begun=True, token=self.request.token))
         # The runner has taken what the init hook printed.
-        self._connection.recv()
+        self._connection.receive()
         reasons: list[str] = []
 
         def failed(error: BaseException) -> None:

@@ -21,8 +21,8 @@ class WorkerPool:
 
     def __init__(self) -> None:
         self.private: list[int] = []
-        self._out = TaggedStream(sys.stdout.buffer)
-        self._err = TaggedStream(sys.stderr.buffer)
+        self._out = TaggedStream(sys.stdout.buffer, 1)
+        self._err = TaggedStream(sys.stderr.buffer, 2)
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
         self._retired: list[WorkerProcess] = []

@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
+import socket
 import sys
 from collections.abc import Callable
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from typing import Any
 
-from modalrun.driver import death, worker
+from pydantic import TypeAdapter, ValidationError
+
+from modalrun.driver import death, privileges, worker
+from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import die_with_parent
 from modalrun.driver.spawn import OWN_SESSION
 from modalrun.driver.step_output import TaggedStream, WorkerStream
+from modalrun.run.reporting import forget_key
+
+_ANSWER = TypeAdapter(worker.Answer)
+_VALUES: dict[str, tuple[type, ...]] = {
+    "graph": (worker.Graph, worker.StepEnd),
+    "run": (worker.StepEnd,),
+    "fail": (worker.StepEnd,),
+}
 
 _BLOCKED = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)
 
@@ -54,7 +65,7 @@ class WorkerProcess:
             targets: Where its output goes to.
             private: Descriptors of the runner's that it must not keep.
         """
-        ours, theirs = Pipe()
+        ours, theirs = map(MessageSocket, socket.socketpair())
         pipes = (os.pipe(), os.pipe())
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -81,8 +92,9 @@ class WorkerProcess:
         self._asked = False
         self._out_of_memory = death.out_of_memory_kills()
         self._step: str | None = None
+        self._token = ""
         self._on_begun: Callable[[], object] | None = None
-        self._connection: Connection | None = ours
+        self._connection: MessageSocket | None = ours
         self._answer: asyncio.Future[Any] | None = None
         self._ended = asyncio.Event()
         self._streams = [
@@ -120,14 +132,19 @@ class WorkerProcess:
         assert self._answer is None
         self.used = self.used or self.begun
         self._step, self._on_begun, self.begun = step, begun, False
+        self._token = secrets.token_hex(8)
         self._answer = asyncio.get_running_loop().create_future()
         try:
             if self._connection is not None:
                 with contextlib.suppress(OSError):
-                    self._connection.send(worker.Request(method, arguments))
+                    self._connection.send(worker.Request(method, arguments, self._token))
             else:
                 self._fail("it has ended")
-            return await self._answer
+            value = await self._answer
+            if not isinstance(value, _VALUES.get(method, object)):
+                self.retired = True
+                raise WorkerError("The answer of the step's process makes no sense.")
+            return value
         finally:
             self._answer = None
 
@@ -154,8 +171,7 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         # It may have answered before it ended.
-        while self._connection is not None and self._connection.poll():
-            self._receive()
+        self._receive()
         self.disconnect()
         for stream in self._streams:
             stream.close()
@@ -166,20 +182,27 @@ class WorkerProcess:
         self._ended.set()
 
     def _receive(self) -> None:
-        assert self._connection is not None
+        if self._connection is None:
+            return
         try:
-            message = self._connection.recv()
-        except (EOFError, OSError):
-            # Its end follows; also if user code has closed the connection, since it can't answer.
+            for message in self._connection.received():
+                self._take(_ANSWER.validate_json(message))
+        except (EOFError, OSError, ValidationError):
+            # Its end follows; also if user code has closed or spoiled the connection, since it
+            # can't answer.
             self.disconnect()
+
+    def _take(self, message: worker.Answer) -> None:
+        if message.token != self._token:
             return
         for stream in self._streams:
             stream.drain()
-        if isinstance(message, worker.Begun):
+        if message.begun:
             self.begun = True
             self._tag(self._step)
-            with contextlib.suppress(OSError):
-                self._connection.send(message)
+            if self._connection is not None:
+                with contextlib.suppress(OSError):
+                    self._connection.send(worker.Request(""))
             if self._on_begun is not None:
                 self._on_begun()
             return
@@ -216,6 +239,8 @@ class WorkerProcess:
 
 def _become_worker(runner: int, output: list[int], close: list[int]) -> None:
     """Turn the fork of a runner into a process of its own."""
+    forget_key()
+    privileges.show_process()
     signal.set_wakeup_fd(-1)
     for blocked in _BLOCKED:
         signal.signal(blocked, signal.SIG_DFL)

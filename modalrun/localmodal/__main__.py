@@ -46,10 +46,16 @@ def main() -> int:
         os._exit(0)
     os.umask(0o077)
 
+    from modalrun.errors import UsageError
     from modalrun.localmodal.storage.paths import StateDir
 
     state = StateDir(arguments.state_dir.absolute())
-    state.create()
+    try:
+        state.create()
+        os.chdir(state.root)
+    except (OSError, UsageError) as error:
+        print(error, file=sys.stderr)
+        return UsageError.exit_code
     if not _lock(state.server_lock):
         print(f"another server already uses {state.root}", file=sys.stderr)
         return 1

@@ -8,7 +8,6 @@ from typing import Any
 
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
-from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.http import Request, Response, Route
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.logstore import LogStore
@@ -20,7 +19,7 @@ _KILL_SECONDS = 1.0
 
 
 class Admin:
-    """Routes for the launcher. Each requires the server's secret.
+    """Routes for the launcher, on the control socket alone.
 
     Attributes:
         ending: Whether the server is ending.
@@ -33,7 +32,6 @@ class Admin:
         store: Store,
         logs: LogStore,
         sandboxes: Sandboxes,
-        guard: Guard,
         *,
         status: Callable[[], Mapping[str, Any]],
         stop: Callable[[str], None],
@@ -47,7 +45,6 @@ class Admin:
         self._store = store
         self._logs = logs
         self._sandboxes = sandboxes
-        self._guard = guard
         self._status = status
         self._stop = stop
         self.ending = False
@@ -57,19 +54,12 @@ class Admin:
     def routes(self) -> dict[tuple[str, str], Route]:
         """Return the routes by method and first part of the path."""
         return {
-            ("GET", "status"): self._guarded(self._get_status),
-            ("POST", "stop"): self._guarded(self._post_stop),
-            ("POST", "preload"): self._guarded(self._post_preload),
-            ("POST", "kill"): self._guarded(self._post_kill),
-            ("GET", "log"): self._guarded(self._get_log),
+            ("GET", "status"): self._get_status,
+            ("POST", "stop"): self._post_stop,
+            ("POST", "preload"): self._post_preload,
+            ("POST", "kill"): self._post_kill,
+            ("GET", "log"): self._get_log,
         }
-
-    def _guarded(self, route: Route) -> Route:
-        async def checked(request: Request) -> Response:
-            secret = request.headers.get("authorization", "").removeprefix("Bearer ")
-            return await route(request) if self._guard.allows_secret(secret) else Response(403)
-
-        return checked
 
     async def _get_status(self, request: Request) -> Response:
         if self.ending:

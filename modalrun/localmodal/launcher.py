@@ -1,9 +1,11 @@
 """Find, start and stop the local Modal server, and send it requests.
 
-Two locks in the state folder prevent races. A server holds the server lock while it lives, so a
-stale info file or a reused pid does no harm. A command holds the start lock while it looks for or
-starts a server, and so does a server that ends because it is idle. Each request resets the server's
-idle timer.
+Two locks in the state folder prevent races. A server holds the server lock while it lives. A
+command holds the start lock while it looks for or starts a server, and so does a server that ends
+because it is idle. Each request resets the server's idle timer.
+
+Requests go to the control socket in the state folder, which no other user can bind or reach. So a
+stale info file does no harm, nor does whoever has got the port of a server that has ended.
 
 Each function takes a state folder; None means `default_state_dir()`.
 """
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import InternalError, MachineError, ModalrunError, NotFoundError, UsageError
+from modalrun.localmodal import peers
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.server_info import (
     VARIABLES,
@@ -33,6 +36,7 @@ from modalrun.localmodal.server_info import (
     ServerInfo,
     ask,
     ask_parts,
+    connection,
     read_info,
 )
 from modalrun.localmodal.storage.disk import ADVICE, DISK_FULL, Disk
@@ -50,6 +54,7 @@ __all__ = [
     "default_state_dir",
     "ensure_running",
     "follow",
+    "has_ended_variables",
     "kill",
     "preload",
     "running",
@@ -70,20 +75,19 @@ _STOP_LIMIT = 30.0
 _LOG_TAIL = 2000
 
 
-def _lock_holder(state: StateDir) -> int | None:
-    """Return the pid of the server that holds the server lock; None if the lock is free."""
+def _is_locked(state: StateDir) -> bool:
+    """Return whether a server holds the server lock."""
     try:
         descriptor = os.open(state.server_lock, os.O_RDWR)
     except OSError:
-        return None
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.pread(descriptor, 20, 0)
-        return int(text) if text.isdigit() else 0
+        return True
     finally:
         os.close(descriptor)
-    return None
+    return False
 
 
 @contextlib.contextmanager
@@ -97,7 +101,10 @@ def _start_lock(state: StateDir) -> Iterator[None]:
 
 
 def _state(state_dir: Path | None) -> StateDir:
-    return StateDir((state_dir or default_state_dir()).expanduser().absolute())
+    """Return a state folder. Raises UsageError if it is not the server's and not this user's."""
+    state = StateDir((state_dir or default_state_dir()).expanduser().absolute())
+    state.check()
+    return state
 
 
 def _query(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
@@ -106,7 +113,7 @@ def _query(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
     if info is None:
         return None
     try:
-        answer: dict[str, Any] = json.loads(ask(info, "GET", "/status"))
+        answer: dict[str, Any] = json.loads(ask(state, "GET", "/status"))
     except (NoAnswerError, ValueError):
         return None
     return (info, answer) if answer.get("pid") == info.pid else None
@@ -124,18 +131,31 @@ def status(state_dir: Path | None = None) -> dict[str, Any] | None:
     return found[1] if found else None
 
 
+def has_ended_variables() -> bool:
+    """Return whether the environment has the variables of `modalrun local env` for an ended server.
+
+    Anybody may have got its port.
+    """
+    state = StateDir(default_state_dir())
+    if os.environ.get("MODAL_CONFIG_PATH") != str(state.modal_config):
+        return False
+    info = running()
+    # Either may differ: a proxy before the server, a wrong token for it.
+    return info is None or (
+        os.environ.get("MODAL_SERVER_URL") != info.url
+        and os.environ.get("MODAL_TOKEN_SECRET") != info.token_secret
+    )
+
+
 def follow(sandbox_id: str | None, state_dir: Path | None = None) -> Iterator[bytes]:
     """Follow the output of a sandbox, or the server's own log (None), until it ends.
 
     Raises:
         NotFoundError: The server has no such sandbox, or does not run.
     """
-    info = running(state_dir)
+    path = f"/log/{sandbox_id}" if sandbox_id else "/log"
     try:
-        if info is None:
-            raise NoAnswerError("no server runs")
-        path = f"/log/{sandbox_id}" if sandbox_id else "/log"
-        yield from ask_parts(info, "GET", path, None)
+        yield from ask_parts(_state(state_dir), "GET", path, None)
     except NoAnswerError as error:
         raise NotFoundError(f"No output of '{sandbox_id}' to follow: {error}") from None
 
@@ -181,13 +201,13 @@ def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
     Raises:
         NotFoundError: The server has no such sandbox, or does not run.
     """
-    info = running(state_dir)
-    if info is None:
+    state = _state(state_dir)
+    if _query(state) is None:
         raise NotFoundError(
             "The local Modal server does not run.", hint="Without it no sandbox runs."
         )
     try:
-        answer = json.loads(ask(info, "POST", f"/kill/{sandbox_id}", limit=_STOP_LIMIT))
+        answer = json.loads(ask(state, "POST", f"/kill/{sandbox_id}", limit=_STOP_LIMIT))
     except (NoAnswerError, ValueError) as error:
         raise NotFoundError(
             f"The local Modal server has no sandbox '{sandbox_id}' ({error}).",
@@ -218,10 +238,7 @@ def ensure_running(
         with _start_lock(state):
             return _find_or_start(state, idle_timeout)
     except OSError as error:
-        raise UsageError(
-            f"The state folder of the local Modal server cannot be used: {error}",
-            hint="Set MODALRUN_LOCAL_STATE to a folder that you can write to.",
-        ) from error
+        raise state.unusable(str(error)) from error
 
 
 def _find_or_start(state: StateDir, idle_timeout: float | None) -> ServerInfo:
@@ -231,9 +248,7 @@ def _find_or_start(state: StateDir, idle_timeout: float | None) -> ServerInfo:
         if answer["python"] == sys.prefix or answer["running"]:
             return info
         stop(state.root)
-    holder = _lock_holder(state)
-    if holder is not None:
-        _wait_for_end(state, holder)
+    _wait_for_end(state)
     if idle_timeout is None:
         idle_timeout = _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
     return _start(state, idle_timeout)
@@ -249,7 +264,7 @@ def preload(info: ServerInfo, request: Preload) -> None:
     if override is not None:
         request = replace(request, modules=tuple(override.replace(",", " ").split()))
     with contextlib.suppress(NoAnswerError):
-        ask(info, "POST", "/preload", json.dumps(request.to_json()).encode())
+        ask(StateDir(info.state_dir), "POST", "/preload", json.dumps(request.to_json()).encode())
 
 
 def _number(variable: str, default: float) -> float:
@@ -312,18 +327,31 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
     return info
 
 
-def _wait_for_end(state: StateDir, pid: int) -> None:
+def _wait_for_end(state: StateDir, *, ask_to_stop: bool = False) -> None:
     """Wait until the server lock is free; kill a server that does not end in time."""
     for must_kill in (False, True):
-        if must_kill and pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if must_kill:
+            _kill_server(state)
         deadline = time.monotonic() + _STOP_LIMIT
         while time.monotonic() < deadline:
-            if _lock_holder(state) is None:
+            if not _is_locked(state):
                 return
+            if ask_to_stop:
+                # One that is just starting does not answer yet.
+                with contextlib.suppress(NoAnswerError):
+                    ask(state, "POST", "/stop")
+                    ask_to_stop = False
             time.sleep(0.01)
-    raise InternalError(f"The local Modal server (pid {pid}) does not end")
+    raise InternalError(
+        f"The local Modal server of {state.root} does not end",
+        hint="It may run on another machine that shares this folder.",
+    )
+
+
+def _kill_server(state: StateDir) -> None:
+    # Not the pid of a file: it may be another process's by now, or a process's elsewhere.
+    with contextlib.suppress(OSError), connection(state) as connected:
+        os.kill(peers.pid_of(connected), signal.SIGKILL)
 
 
 def stop(state_dir: Path | None = None) -> bool:
@@ -336,17 +364,7 @@ def stop(state_dir: Path | None = None) -> bool:
         InternalError: The server does not end, not even when killed.
     """
     state = _state(state_dir)
-    holder = _lock_holder(state)
-    if holder is None:
+    if not _is_locked(state):
         return False
-    info = read_info(state)
-    try:
-        if info is None or info.pid != holder:
-            raise NoAnswerError
-        ask(info, "POST", "/stop")
-    except NoAnswerError:
-        with contextlib.suppress(ProcessLookupError):
-            if holder:
-                os.kill(holder, signal.SIGTERM)
-    _wait_for_end(state, holder)
+    _wait_for_end(state, ask_to_stop=True)
     return True

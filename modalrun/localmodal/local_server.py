@@ -16,12 +16,13 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from modalrun import __version__
+from modalrun.localmodal import peers
 from modalrun.localmodal.admin import Admin
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server import http
 from modalrun.localmodal.server.activity import Activity
-from modalrun.localmodal.server.auth import Guard, Identity
+from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher
 from modalrun.localmodal.server.transport import TwoProtocolServer
@@ -36,7 +37,7 @@ from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.disk import Disk
-from modalrun.localmodal.storage.ids import Clock
+from modalrun.localmodal.storage.ids import Clock, is_sandbox_id
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir, write_private
 from modalrun.localmodal.storage.store import Store
@@ -66,7 +67,8 @@ class LocalServer:
     def __init__(self, state: StateDir, *, idle_timeout: float, retention: float) -> None:
         """
         Args:
-            state: The state folder; the caller holds its server lock.
+            state: The state folder. The caller holds its server lock, and it is the working
+                folder: the path of a socket has 108 bytes at most.
             idle_timeout: Seconds without a running sandbox and without a call after which the
                 server ends; 0 for never.
             retention: Seconds after which a finished sandbox is deleted.
@@ -75,8 +77,7 @@ class LocalServer:
         self._idle_timeout = idle_timeout
         self._retention = retention
         self._started_at = time.time()
-        self._identity = Identity.load(state.identity_file)
-        self._guard = Guard(self._identity)
+        self._guard = Guard()
         self._faults = Faults(state.faults_file)
         self._activity = Activity(
             idle_timeout,
@@ -103,7 +104,6 @@ class LocalServer:
             self._store,
             self._logs,
             self.sandboxes,
-            self._guard,
             status=self.status,
             stop=self.end,
         )
@@ -140,7 +140,7 @@ class LocalServer:
         )
         for subject in (
             environments,
-            Workspace(guard, self._identity.token_id),
+            Workspace(guard),
             apps,
             images,
             self._mounts,
@@ -151,26 +151,45 @@ class LocalServer:
             CommandRouter(self._logs, sandboxes, lambda: self._faults.retained),
         ):
             dispatcher.add(subject)
-        self._routes = {**self._admin.routes, ("PUT", "blob"): self._mounts.put_blob}
-        self._server = TwoProtocolServer([dispatcher], self._serve_http)
+        uploads: dict[tuple[str, str], http.Route] = {("PUT", "blob"): self._mounts.put_blob}
+        self._server = TwoProtocolServer(
+            [dispatcher], lambda reader, writer: self._serve_http(reader, writer, uploads)
+        )
 
-    def _authorise(self, service: str, metadata: Mapping[str, Any], request: Any) -> None:
+    def _authorise(self, service: str, metadata: Mapping[str, Any]) -> str | None:
         if service == COMMAND_ROUTER:
             bearer = str(metadata.get("authorization", "")).removeprefix("Bearer ")
-            if not self._guard.allows_signed(bearer, getattr(request, "task_id", "")):
+            if (task_id := self._guard.signed_subject(bearer)) is None:
                 raise GRPCError(Status.UNAUTHENTICATED, "The command router's token is not valid")
-        elif not self._guard.allows_token(metadata):
+            return task_id
+        if not self._guard.allows_token(metadata):
             raise GRPCError(
                 Status.UNAUTHENTICATED,
-                "The token is not that of this local Modal server; `modalrun local env` prints it",
+                "The token is not that of this local Modal server, which makes a new one at each"
+                ' start. Run this again: eval "$(modalrun local env)"',
             )
+        return None
 
-    async def _serve_http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_http(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        routes: dict[tuple[str, str], http.Route],
+    ) -> None:
         self._activity.count_call(+1)
         try:
-            await http.serve(reader, writer, self._routes)
+            await http.serve(reader, writer, routes)
         finally:
             self._activity.count_call(-1)
+
+    async def _serve_control(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answer the launcher, which needs no token: only this user can reach the socket."""
+        if peers.is_own(writer.get_extra_info("socket")):
+            await self._serve_http(reader, writer, self._admin.routes)
+        else:
+            writer.close()
 
     def status(self) -> dict[str, Any]:
         """Return what `modalrun local status` shows; never the token or the value of a secret."""
@@ -206,21 +225,20 @@ class LocalServer:
         return f"http://{HOST}:{self._server.port}"
 
     async def _listen(self) -> None:
-        try:
-            # The same port as last time, so that exported variables stay valid.
-            await self._server.start(HOST, self._identity.port, backlog=1024)
-        except OSError:
-            await self._server.start(HOST, 0, backlog=1024)
-        self._identity.port = self._server.port
-        self._identity.save(self._state.identity_file)
+        # A port that nobody knows from an earlier server.
+        await self._server.start(HOST, 0, backlog=1024)
+        # It replaces the socket of a killed server.
+        await asyncio.start_unix_server(
+            self._serve_control, self._state.control_socket.name, backlog=1024
+        )
         self._mounts.base_url = self._rpcs.base_url = self.url
 
     def info(self) -> Mapping[str, Any]:
         """Return what the launcher needs to reach this server."""
         return {
             "url": self.url,
-            "token_id": self._identity.token_id,
-            "token_secret": self._identity.token_secret,
+            "token_id": self._guard.token_id,
+            "token_secret": self._guard.token_secret,
             "pid": os.getpid(),
             "version": __version__,
             "started_at": self._started_at,
@@ -259,5 +277,5 @@ class LocalServer:
     def _tidy_folders(self) -> None:
         """Remove the folders of sandboxes of a killed server. Blocking."""
         for folder in (self._state.root / "sandboxes").iterdir():
-            if self.sandboxes.live(folder.name) is None:
+            if is_sandbox_id(folder.name) and self.sandboxes.live(folder.name) is None:
                 rootfs.remove(folder)

@@ -1,14 +1,17 @@
-"""Read the address of a running server and send it HTTP requests."""
+"""Read the address of a running server, and send it HTTP requests through its control socket."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from modalrun.localmodal import peers
 from modalrun.localmodal.storage.paths import STATE_VARIABLE, StateDir
 
 VARIABLES = (
@@ -59,13 +62,39 @@ class ServerInfo:
 
 
 class NoAnswerError(Exception):
-    """The server does not answer at its address."""
+    """The server does not answer."""
+
+
+@contextlib.contextmanager
+def connection(state: StateDir) -> Iterator[socket.socket]:
+    """Connect to the server of a state folder.
+
+    Others can use a TCP port after its server has ended. They can neither bind nor reach a socket
+    in a folder of ours.
+
+    Raises:
+        OSError: No server of this user listens.
+    """
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.settimeout(_ANSWER_LIMIT)
+        if sys.platform == "linux":
+            # The path of a socket has 108 bytes at most.
+            folder = os.open(state.root, os.O_PATH)
+            try:
+                connected.connect(f"/proc/self/fd/{folder}/{state.control_socket.name}")
+            finally:
+                os.close(folder)
+        else:
+            connected.connect(str(state.control_socket))
+        if not peers.is_own(connected):
+            raise PermissionError("the process that listens there is another user's")
+        yield connected
 
 
 def ask_parts(
-    info: ServerInfo, method: str, path: str, limit: float | None, body: bytes = b""
+    state: StateDir, method: str, path: str, limit: float | None, body: bytes = b""
 ) -> Iterator[bytes]:
-    """Send an HTTP request to the server and stream the body of its answer.
+    """Send an HTTP request to the server of a state folder and stream the body of its answer.
 
     Args:
         limit: Seconds to wait for each part; None for no limit.
@@ -73,33 +102,29 @@ def ask_parts(
     Raises:
         NoAnswerError: The server does not answer, or not with status 200.
     """
-    host, _, port = info.url.removeprefix("http://").partition(":")
-    request = (
-        f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
-        f"Authorization: Bearer {info.token_secret}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    request = f"{method} {path} HTTP/1.1\r\nHost: local\r\nContent-Length: {len(body)}\r\n\r\n"
     answer = b""
     try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWER_LIMIT) as connection:
-            connection.sendall(request.encode() + body)
-            connection.settimeout(limit)
-            while b"\r\n\r\n" not in answer and (part := connection.recv(65536)):
+        with connection(state) as connected:
+            connected.sendall(request.encode() + body)
+            connected.settimeout(limit)
+            while b"\r\n\r\n" not in answer and (part := connected.recv(65536)):
                 answer += part
             head, _, body = answer.partition(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 200 "):
                 raise NoAnswerError(head.split(b"\r\n")[0].decode("latin-1"))
             yield body
-            while part := connection.recv(65536):
+            while part := connected.recv(65536):
                 yield part
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise NoAnswerError(str(error)) from error
 
 
 def ask(
-    info: ServerInfo, method: str, path: str, body: bytes = b"", limit: float = _ANSWER_LIMIT
+    state: StateDir, method: str, path: str, body: bytes = b"", limit: float = _ANSWER_LIMIT
 ) -> bytes:
     """Send an HTTP request to the server; return the body of its answer. Raises NoAnswerError."""
-    return b"".join(ask_parts(info, method, path, limit, body))
+    return b"".join(ask_parts(state, method, path, limit, body))
 
 
 def read_info(state: StateDir) -> ServerInfo | None:

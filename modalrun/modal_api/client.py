@@ -48,6 +48,14 @@ class Connection:
         if self.target == "local":
             # The SDK reads these once, when it is imported or a client is made.
             os.environ.update(launcher.ensure_running().environ())
+        elif launcher.has_ended_variables():
+            raise AuthenticationError(
+                "The Modal variables of this shell are those of a local Modal server that has"
+                " ended.",
+                effect="Nothing was sent to its address, which may be another program's by now.",
+                hint="Set them again with 'eval \"$(modalrun local env)\"', or remove them with"
+                " 'eval \"$(modalrun local env --unset)\"'.",
+            )
         require_readable_configuration()
         from modal.config import config
 

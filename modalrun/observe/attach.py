@@ -20,7 +20,7 @@ from modalrun.observe.log_stream import LogStream
 from modalrun.observe.outcome import derive_outcome, driver_was_killed, running_steps
 from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.events import StepEvent
-from modalrun.run.log_lines import Item, LogLine
+from modalrun.run.log_lines import Item, LogLine, RunLines
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import RunProgress
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
@@ -127,7 +127,9 @@ class _Attachment:
     def start(self, modal: ModalGateway, *, since: float) -> None:
         """Start to pass on the output of all steps that had not ended before `since`."""
         streams = modal.log_streams(self._run.connection)
-        stream = LogStream(streams, self._run.sandbox.id, since=since)
+        sandbox, run = self._run.sandbox.id, self._run
+        lines = RunLines(sandbox, graph=None if run.plan.dynamic else run.steps)
+        stream = LogStream(streams, sandbox, lines=lines, since=since)
         reader = self._start_background(lambda: self._read(stream))
 
         def wait() -> SandboxExit:

@@ -99,15 +99,15 @@ def _find_running(run_id: str) -> LogSource | None:
     from modalrun.localmodal import launcher
 
     target: Target = "local"
-    server = launcher.status()
-    if server is None or not server["running"]:
-        configuration = os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml"
-        if not (os.environ.get("MODAL_TOKEN_ID") or Path(configuration).expanduser().exists()):
-            return None
-        target = "modal"
     before = dict(os.environ)
     modal = ModalGateway()
     try:
+        server = launcher.status()
+        if server is None or not server["running"]:
+            configuration = os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml"
+            if not (os.environ.get("MODAL_TOKEN_ID") or Path(configuration).expanduser().exists()):
+                return None
+            target = "modal"
         connection = modal.connect(target)
         sandbox = modal.running_run_sandbox(connection, run_id)
         if sandbox is not None:

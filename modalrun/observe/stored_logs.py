@@ -9,7 +9,8 @@ from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.log_buffer import STREAMS, StreamName
 from modalrun.observe.log_source import LogSource
-from modalrun.run.events import MARK, StepEvent
+from modalrun.run.event_proof import MARK
+from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine, RunLines
 from modalrun.util.retry import while_connection_lost
 

@@ -17,11 +17,10 @@ from modalrun.errors import ModalrunError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe import resumption
 from modalrun.observe.status import connect, read_status, refresh
-from modalrun.run import events
 from modalrun.run.events import Event, StepEvent
+from modalrun.run.log_lines import LogLine, RunLines
 from modalrun.run.records import RunRecord
 from modalrun.run.status import LOST, RunStatus, with_events
-from modalrun.util.line_assembler import LineAssembler
 
 BACKSTOP = 5.0
 """Seconds after which ZenML's record is read although no event came."""
@@ -106,14 +105,15 @@ class _Watcher:
 
     def _listen(self, run: RunRecord, news: SimpleQueue[Event | None]) -> None:
         """Queue the run sandbox's events, and None when it has ended."""
-        assemblers = {"stdout": LineAssembler(), "stderr": LineAssembler()}
+        assert run.metadata is not None
+        sandbox = run.metadata.sandbox_id
+        lines = RunLines(sandbox)
 
         def receive(source: str, text: str) -> None:
-            for line in assemblers[source].feed(text):
-                if (event := events.read(line)) is not None:
-                    news.put(event)
+            for item in lines.feed(sandbox, source, text):
+                if not isinstance(item, LogLine):
+                    news.put(item)
 
-        assert run.metadata is not None
         try:
             connection = connect(run.id, run.metadata)
             ModalGateway().run_sandbox(connection, run.metadata).watch(receive)

@@ -153,7 +153,7 @@ class GitHubReporter(Reporter):
         path = os.environ.get(STEP_SUMMARY)
         if path:
             try:
-                with Path(path).open("a", encoding="utf-8") as file:
+                with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(markdown(outcome))
             except OSError as error:
                 self.say(f"note: {STEP_SUMMARY} can't be written: {error}", "yellow")

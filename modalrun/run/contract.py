@@ -40,6 +40,8 @@ WAIT = "MODALRUN_WAIT"
 # Variables that the supervisor sets for its child.
 CONTROL = "MODALRUN_CONTROL"
 """The descriptor that control lines are read from."""
+EVENT_KEY = "MODALRUN_EVENT_KEY"
+"""The descriptor from which the child reads the key of its events (`run/event_proof.py`)."""
 END_REASON_FILE = "MODALRUN_END_REASON_FILE"
 """The file in which the supervisor writes why it ends its child."""
 EXIT_CODE_FILE = "MODALRUN_EXIT_CODE_FILE"

@@ -4,15 +4,35 @@ An event is a line of output: the ASCII record separator, then a JSON object. So
 logs: live, in order, kept as long as they are, without polling. The driver prints the events of its
 steps to its stdout; each step's process prints that it begins; where several steps share one
 sandbox, the runner prints on both streams which step prints next.
+
+User code can print to the same streams, so a line is an event only if each of its values is valid.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
-MARK = "\x1e"
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+
+from modalrun.run.event_proof import MARK, PREFIX
+from modalrun.run.values import (
+    CHECKED,
+    LONGEST_TEXT,
+    Cores,
+    ExitCode,
+    Moment,
+    Number,
+    SandboxId,
+    Seconds,
+    StepName,
+    Text,
+    Word,
+)
+from modalrun.util.text import one_line
 
 StepState = Literal[
     "waiting",
@@ -50,18 +70,20 @@ class StepEvent:
         began: When the attempt began, by the step's process or by a replacement driver.
     """
 
-    step: str
+    __pydantic_config__ = CHECKED
+
+    step: StepName
     state: StepState
-    at: float
-    attempt: int = 1
-    sandbox: str | None = None
-    gpu: str | None = None
-    cpu: float | None = None
-    memory: int | None = None
-    exit_code: int | None = None
-    reason: str | None = None
-    wasted: float | None = None
-    began: float | None = None
+    at: Moment
+    attempt: Number = 1
+    sandbox: SandboxId | None = None
+    gpu: Word | None = None
+    cpu: Cores | None = None
+    memory: Number | None = None
+    exit_code: ExitCode | None = None
+    reason: Text | None = None
+    wasted: Seconds | None = None
+    began: Moment | None = None
 
     @property
     def begun(self) -> bool:
@@ -73,7 +95,9 @@ class StepEvent:
 class LinesOf:
     """The step that prints the following lines of this stream; None for no step."""
 
-    step: str | None = None
+    __pydantic_config__ = CHECKED
+
+    step: StepName | None = None
 
 
 Event = StepEvent | LinesOf
@@ -81,19 +105,35 @@ _KINDS: dict[str, type[StepEvent] | type[LinesOf]] = {"step": StepEvent, "lines"
 
 
 def line(event: Event) -> str:
-    """Encode an event as a line of output, with its line feed."""
-    kind = "step" if isinstance(event, StepEvent) else "lines"
+    """Encode an event as a line of output, with its line feed; a reason becomes one line."""
+    kind = "lines"
+    if isinstance(event, StepEvent):
+        kind = "step"
+        if event.reason is not None:
+            event = replace(event, reason=one_line(event.reason, LONGEST_TEXT))
     values = {name: value for name, value in asdict(event).items() if value is not None}
     return f"{MARK}{json.dumps({'modalrun': kind, **values})}\n"
 
 
 def read(text: str) -> Event | None:
     """Decode the event in a line of output; None for any other line."""
-    if not text.startswith(MARK):
-        return None
+    return split(text)[1] if text.startswith(PREFIX) else None
+
+
+def split(text: str) -> tuple[str, Event | None]:
+    """Split off the event that a line ends with; a print without a line feed may precede it."""
+    # JSON escapes the mark within an event.
+    start = text.rfind(PREFIX)
+    if start < 0:
+        return text, None
     try:
-        values: Any = json.loads(text[len(MARK) :])
-        return _KINDS[values.pop("modalrun")](**values)
+        values = from_json(text[start + len(MARK) :], allow_inf_nan=False)
+        return text[:start], _adapter(values.pop("modalrun")).validate_python(values)
     except (ValueError, TypeError, KeyError, AttributeError):
-        # A user's program has printed it.
-        return None
+        # User code has printed it. `ValidationError` is a ValueError.
+        return text, None
+
+
+@functools.cache
+def _adapter(kind: str) -> TypeAdapter[Event]:
+    return TypeAdapter(_KINDS[kind])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from modalrun.run import events
+from modalrun.run.event_proof import MARK
 from modalrun.run.events import LinesOf, StepEvent
 from modalrun.util.line_assembler import LineAssembler
 
@@ -14,6 +15,9 @@ SYSTEM = "system"
 
 _MAX_HELD = 1_000
 """Lines that are held back at most until the mode of a run is known."""
+
+MAX_NAMED = 20_000
+"""Steps and sandboxes that the events of a run name at most."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,32 @@ class RunLines:
             None until an event tells. False where a dynamic pipeline's function prints.
     """
 
-    def __init__(self, run_sandbox: str, earlier: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run_sandbox: str,
+        earlier: Sequence[str] = (),
+        *,
+        graph: Collection[str] | None = None,
+    ) -> None:
         """
         Args:
             run_sandbox: Modal's id of the run sandbox. Events count only in its output; in a step
                 sandbox's output, only the one that the step begins.
             earlier: The run sandboxes before the run was resumed.
+            graph: The names of all steps; None if they are not known. An event about another step
+                is an ordinary line.
         """
         self.run_sandbox = run_sandbox
         self.run_sandboxes = {*earlier, run_sandbox}
         self.per_step: bool | None = None
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
+        self._sandboxes: dict[tuple[str, int], str] = {}
         self._attempts: dict[str, int] = {}
         self._begun_in: set[str] = set()
         self._shared = False
+        self._graph = None if graph is None else frozenset(graph)
+        self._named: set[str] = set()
 
     @property
     def step_sandboxes(self) -> list[str]:
@@ -86,6 +101,7 @@ class RunLines:
         """Assign the output of a sandbox to an attempt of a step."""
         self.per_step = not self._shared
         self._steps[sandbox] = (step, attempt)
+        self._sandboxes.setdefault((step, attempt), sandbox)
 
     def add_run_sandbox(self, run_sandbox: str) -> None:
         """Add the run sandbox of a replacement driver."""
@@ -120,12 +136,12 @@ class RunLines:
         return [item for line in lines for item in self._items(stream, sandbox, source, line)]
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
-        if events.MARK in text and (begun := self._begun(sandbox, text)):
+        if MARK in text and (begun := self._begun(sandbox, text)):
             return [begun]
         before, event = text, None
         if sandbox in self.run_sandboxes:
-            before, event = _split_event(text)
-        if event is None:
+            before, event = events.split(text)
+        if event is None or not self._possible(event):
             return [self._line(stream, sandbox, source, text)]
         items: list[Item] = [self._line(stream, sandbox, source, before)] if before else []
         if isinstance(event, LinesOf):
@@ -143,6 +159,21 @@ class RunLines:
             items.append(retry)
         return [*items, event]
 
+    def _possible(self, event: events.Event) -> bool:
+        """Return whether the run can have the step of an event, and its sandbox."""
+        if event.step is None:
+            return True
+        named = {event.step}
+        if isinstance(event, StepEvent) and event.sandbox is not None:
+            named.add(event.sandbox)
+        named -= self._named
+        if self._graph is not None and event.step not in self._graph:
+            return False
+        if len(self._named) + len(named) > MAX_NAMED:
+            return False
+        self._named |= named
+        return True
+
     def _begun(self, sandbox: str, text: str) -> StepEvent | None:
         """Return the event that a step's process prints before the user's code runs."""
         step, attempt = self._steps.get(sandbox, (None, 1))
@@ -155,8 +186,7 @@ class RunLines:
 
     def _retry_line(self, stream: _Stream, event: StepEvent) -> LogLine | None:
         """Return a line about a retry; None in a shared sandbox, whose runner prints its own."""
-        attempt = (event.step, event.attempt)
-        sandbox = next((box for box, of in self._steps.items() if of == attempt), None)
+        sandbox = self._sandboxes.get((event.step, event.attempt))
         if sandbox is None and not self.per_step:
             return None
         text = f"modalrun: {event.reason or 'It is started again.'}"
@@ -169,17 +199,6 @@ class RunLines:
         if sandbox in self.run_sandboxes and step is not None:
             attempt = self._attempts.get(step, 1)
         return LogLine(step, source, text, stream.time, sandbox, attempt)
-
-
-def _split_event(text: str) -> tuple[str, events.Event | None]:
-    """Split off the event that a line ends with; a print without a line feed may precede it."""
-    at = text.find(events.MARK)
-    while at >= 0:
-        event = events.read(text[at:])
-        if event is not None:
-            return text[:at], event
-        at = text.find(events.MARK, at + 1)
-    return text, None
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from modalrun.run import events
+from modalrun.run.event_proof import MARK
 from modalrun.run.events import LinesOf
+from modalrun.run.reporting import event_line
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _LONGEST_PENDING = 65_536
 """How many bytes of an unfinished line a step may hold back while others print."""
 
-_MARK = events.MARK.encode()
+_MARK = MARK.encode()
 _NO_STEP = ""
 """In place of a step's name: the thread's output belongs to no step, even while only one runs."""
 
@@ -45,6 +46,7 @@ class TaggingBuffer(io.BufferedIOBase):
         """
         self._plain = plain
         self.name = name
+        self._number = plain.fileno()
         self._tagged: str | None = None
         self._pending: dict[str | None, bytes] = {}
 
@@ -94,9 +96,9 @@ class TaggingBuffer(io.BufferedIOBase):
             self._write_tagged(step, whole + newline)
 
     def _write_tagged(self, step: str | None, text: bytes) -> None:
-        before = b"" if step == self._tagged else _tag(step)
+        before = b"" if step == self._tagged else self.tag(step)
         self._tagged = _only_step()
-        after = b"" if step == self._tagged else _tag(self._tagged)
+        after = b"" if step == self._tagged else self.tag(self._tagged)
         self._plain.write(before + text + after)
         self._plain.flush()
 
@@ -105,7 +107,7 @@ class TaggingBuffer(io.BufferedIOBase):
         with _lock:
             if self._tagged != _only_step():
                 self._tagged = _only_step()
-                self._plain.write(_tag(self._tagged))
+                self._plain.write(self.tag(self._tagged))
                 self._plain.flush()
 
     def finish(self, step: str) -> None:
@@ -114,9 +116,9 @@ class TaggingBuffer(io.BufferedIOBase):
             if rest := self._pending.pop(step, b""):
                 self._write_tagged(step, rest)
 
-
-def _tag(step: str | None) -> bytes:
-    return events.line(LinesOf(step)).encode()
+    def tag(self, step: str | None) -> bytes:
+        """Return the line that says whose the next lines are."""
+        return event_line(LinesOf(step), self._number)
 
 
 def install() -> None:
@@ -133,7 +135,7 @@ def install() -> None:
         stream.__init__(  # type: ignore[misc]
             buffer, encoding=stream.encoding, errors=stream.errors, write_through=True
         )
-    _streams[0].write(_tag(None))
+    _streams[0].write(_streams[0].tag(None))
 
 
 def untag_thread() -> None:

@@ -1,14 +1,40 @@
-"""Write log lines and step events from a process in a sandbox."""
+"""Write log lines and events from a process in a sandbox."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 import traceback
 from typing import Any
 
-from modalrun.run import events
-from modalrun.run.events import StepEvent, StepState
+from modalrun.run import contract, events
+from modalrun.run.event_proof import KEY_BYTES, Prover
+from modalrun.run.events import Event, StepEvent, StepState
+
+_prover = Prover(bytearray())
+
+
+def prove_events() -> None:
+    """Take the key with which the supervisor tells this process's events from other output."""
+    # Not with `os.read`: the bytes that it returns could not be overwritten.
+    key = bytearray(KEY_BYTES)
+    with contextlib.suppress(KeyError):
+        pipe = int(os.environ.pop(contract.EVENT_KEY))
+        os.readv(pipe, [key])
+        os.close(pipe)
+        _prover.key = key
+
+
+def forget_key() -> None:
+    """Prove no more events in this process: user code follows."""
+    _prover.forget()
+
+
+def event_line(event: Event, stream: int) -> bytes:
+    """Encode an event as a line of stdout (1) or stderr (2)."""
+    return _prover.prove(events.line(event), stream).encode()
 
 
 def log_line(text: str) -> None:
@@ -28,7 +54,7 @@ def write_event(event: StepEvent) -> None:
     if not getattr(stream, "write_through", False):
         stream.flush()
     # ZenML replaces the stream's own `write`.
-    stream.buffer.write(events.line(event).encode())
+    stream.buffer.write(event_line(event, 1))
     stream.buffer.flush()
 
 

@@ -5,7 +5,9 @@ preflight         check cost, stack, credentials and names before anything is cr
 submission        create the record in ZenML and the run sandbox, then follow the run
 cancellation      cancel a submission when somebody stops its run
 recording         record a new run sandbox in ZenML
-source_tree       select the files that go to a sandbox
+source_tree       the files that go to a sandbox, and what is left out
+source_selection  select them
+git_files         list the files that Git tracks or would track
 staging           copy and hash them; write the manifest of a `per_step` run
 source_changes    compare them with those that a run was submitted with
 runtime_packages  the packages that every image needs

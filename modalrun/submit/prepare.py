@@ -19,7 +19,7 @@ from modalrun.plan.model import Plan
 from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES, Cost
 from modalrun.plan.stack import StackDescription, problems_on_modal
-from modalrun.spec.precedence import Origin
+from modalrun.spec.precedence import Origin, resolve
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.submit.source_tree import SourceSelection, refuse_private
@@ -109,11 +109,12 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
     by_user = {Origin.COMMAND_LINE, Origin.SPEC_PIPELINE}
     if spec.deployment is None:
         by_user.add(Origin.CODE_PIPELINE)
+    named = resolve("source_include", deployment.layers)
     return SourceSelection(
         spec.source_root,
         docker_settings.dockerignore(deployment.docker),
         plan.settings.source_include,
-        plan.origins["source_include"].origin in by_user,
+        named is not None and named.origin in by_user,
     )
 
 

@@ -4,6 +4,7 @@ backoff, rate_limit          when to try again, when to start the next
 check, compatibility         findings of checks; the installed versions
 garbage_collection           pause it while much is imported
 interrupts                   SIGINT, SIGTERM and single keys
-line_assembler, nearest, timeparse    lines from pieces, misspelt words, points in time
+line_assembler, text         lines from pieces; texts of others as one clean line
+nearest, timeparse           misspelt words, points in time
 reachability                 whether a server answers
 """

@@ -8,21 +8,29 @@ class LineAssembler:
 
     def __init__(self, limit: int = 65_536) -> None:
         self._limit = limit
-        self._rest = ""
+        # Joined when the line is complete: to join at each piece would take quadratic time.
+        self._pieces: list[str] = []
+        self._size = 0
 
     def feed(self, text: str) -> list[str]:
         """Return the lines that `text` completes, without their line feeds."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        if len(self._rest) <= self._limit and all(len(line) <= self._limit for line in lines):
-            return lines
-        parts = [part for line in lines for part in self._parts(line)]
-        *more, self._rest = self._parts(self._rest)
-        return parts + more
+        first, *others = text.split("\n")
+        if first:
+            self._pieces.append(first)
+            self._size += len(first)
+        if not others and self._size <= self._limit:
+            return []
+        *whole, rest = ["".join(self._pieces), *others]
+        lines = [part for line in whole for part in self._parts(line)]
+        *more, rest = self._parts(rest)
+        self._pieces, self._size = [rest], len(rest)
+        return lines + more
 
     def _parts(self, line: str) -> list[str]:
         return [line[i : i + self._limit] for i in range(0, len(line), self._limit)] or [""]
 
     def flush(self) -> list[str]:
         """Return the last line, if it has no line feed."""
-        rest, self._rest = self._rest, ""
+        rest = "".join(self._pieces)
+        self._pieces, self._size = [], 0
         return [rest] if rest else []

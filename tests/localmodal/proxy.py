@@ -51,7 +51,7 @@ class CuttingProxy:
             pair = _Pair(
                 self, client, server, 1 + int(self._random.expovariate(1 / self._mean_bytes))
             )
-            timer = threading.Timer(self._random.expovariate(1 / self._mean_seconds), pair.cut_sdk)
+            timer = threading.Timer(self._random.expovariate(1 / self._mean_seconds), pair.cut)
             timer.daemon = True
             timer.start()
             threading.Thread(target=pair.pump, args=(client, server, False), daemon=True).start()
@@ -75,29 +75,20 @@ class _Pair:
         self._proxy = proxy
         self._sockets = (client, server)
         self._left = budget
-        self._cut = self._spared = False
+        self._cut = False
         self._lock = threading.Lock()
 
     def pump(self, source: socket.socket, sink: socket.socket, downstream: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
-                # Cut the SDK's traffic only, not the launcher's requests.
-                self._spared = self._spared or data.startswith((b"GET ", b"POST "))
                 if downstream:
                     data = self._proxy.rewritten(data)
                 with self._lock:
-                    if not self._spared:
-                        allowed, self._left = data[: max(0, self._left)], self._left - len(data)
-                    else:
-                        allowed = data
+                    allowed, self._left = data[: max(0, self._left)], self._left - len(data)
                 sink.sendall(allowed)
                 if len(allowed) < len(data):
                     break
         self.cut()
-
-    def cut_sdk(self) -> None:
-        if not self._spared:
-            self.cut()
 
     def cut(self) -> None:
         with self._lock:

@@ -47,15 +47,16 @@ def test_a_wrong_token(start: Callable[..., ServerInfo], connect: Any, wrong: st
 
 def test_http_without_a_token(sdk: Sdk) -> None:
     address = sdk.info.url.removeprefix("http://")
-    for method, path in (
-        ("GET", "/status"),
-        ("POST", "/stop"),
-        ("GET", "/log"),
-        ("PUT", "/blob/bl-x/wrong.wrong.wrong"),
+    for method, path, status in (
+        ("GET", "/status", 404),
+        ("POST", "/stop", 404),
+        ("GET", "/log", 404),
+        ("PUT", "/blob/bl-x/wrong.wrong.wrong", 403),
     ):
         connection = http.client.HTTPConnection(address)
-        connection.request(method, path, headers={"Authorization": "Bearer wrong"})
-        assert connection.getresponse().status == 403
+        token = {"Authorization": f"Bearer {sdk.info.token_secret}"}
+        connection.request(method, path, headers=token)
+        assert connection.getresponse().status == status
         connection.close()
 
 

@@ -112,19 +112,22 @@ def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], work
 
 
 def remove(folder: Path) -> None:
-    """Delete the folders of a sandbox, including read-only parts. Blocking."""
+    """Delete the folders of a sandbox, including read-only parts; follow no link. Blocking."""
     own = temporary(folder.name)
     with contextlib.suppress(OSError):
         # The server that made it may have had another TMPDIR.
         link = (folder / "root" / "tmp").readlink()
         own = link if link.name == own.name else own
     for tree in (own, folder):
+        if tree.is_symlink():
+            continue
         shutil.rmtree(tree, ignore_errors=True)
         if tree.exists():
             for parent, names, _ in os.walk(tree):
                 for path in (Path(parent, name) for name in names):
                     if not path.is_symlink():
-                        path.chmod(0o700)
+                        with contextlib.suppress(OSError):
+                            path.chmod(0o700)
             shutil.rmtree(tree, ignore_errors=True)
 
 

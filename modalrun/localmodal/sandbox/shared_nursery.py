@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from modalrun.localmodal import peers
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox import rootfs, warm
 
@@ -81,14 +82,20 @@ def join(
         streams: Its standard streams.
 
     Returns:
-        Its socket; None if nothing listens at `path`.
+        Its socket; None if no process of this user listens at `path`, in a folder that is closed
+        to others.
     """
     channel = socket.socket(socket.AF_UNIX)
     # The root comes first: `ps` cuts the end where the shared process had less room.
     env = {rootfs.ROOT_VARIABLE: env[rootfs.ROOT_VARIABLE], **env}
     request: dict[str, Any] = {"argv": argv, "env": env, "request": json.loads(argv[-1])}
     try:
+        if Path(path).parent.stat().st_mode & 0o077:
+            raise PermissionError("other users can reach it")
         channel.connect(path)
+        if not peers.is_own(channel):
+            # It would get the environment of sandboxes, and could run anything for them.
+            raise PermissionError("the process that listens there is another user's")
         socket.send_fds(channel, [b" "], streams)
         channel.sendall(json.dumps(request).encode() + b"\n")
     except OSError:

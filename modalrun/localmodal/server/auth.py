@@ -1,4 +1,4 @@
-"""Authenticate calls with the state folder's token, or with tokens signed by its key."""
+"""Authenticate calls with the server's token, or with tokens signed by its key."""
 
 from __future__ import annotations
 
@@ -9,37 +9,8 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-from modalrun.localmodal.storage.paths import write_private
 
 _TOKEN_LIFETIME = 30 * 24 * 3600
-
-
-@dataclass
-class Identity:
-    """The persistent identity of a state folder. `port` is the last one used, 0 for none."""
-
-    token_id: str
-    token_secret: str
-    signing_key: str
-    port: int = 0
-
-    @classmethod
-    def load(cls, path: Path) -> Identity:
-        """Load the identity of a state folder; create one if it is missing or damaged."""
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return cls(
-                token_id=f"ak-{secrets.token_hex(11)}",
-                token_secret=f"as-{secrets.token_hex(24)}",
-                signing_key=secrets.token_hex(32),
-            )
-
-    def save(self, path: Path) -> None:
-        write_private(path, json.dumps(asdict(self)))
 
 
 def _base64(data: bytes) -> str:
@@ -47,12 +18,16 @@ def _base64(data: bytes) -> str:
 
 
 class Guard:
-    """Checks tokens and signs new ones."""
+    """Checks tokens and signs new ones.
 
-    def __init__(self, identity: Identity) -> None:
-        self._id = identity.token_id.encode()
-        self._secret = identity.token_secret.encode()
-        self._key = identity.signing_key.encode()
+    Token and key are new in each server and die with it, so that whoever gets hold of an old one,
+    or of the port of a server that has ended, can do nothing with it.
+    """
+
+    def __init__(self) -> None:
+        self.token_id = f"ak-{secrets.token_hex(11)}"
+        self.token_secret = f"as-{secrets.token_hex(24)}"
+        self._key = secrets.token_bytes(32)
 
     def _signature(self, text: str) -> str:
         return _base64(hmac.new(self._key, text.encode(), hashlib.sha256).digest())
@@ -61,12 +36,8 @@ class Guard:
         """Return whether a call's metadata has the token."""
         token_id = str(metadata.get("x-modal-token-id", ""))
         secret = str(metadata.get("x-modal-token-secret", ""))
-        right_id = hmac.compare_digest(token_id.encode(), self._id)
-        return hmac.compare_digest(secret.encode(), self._secret) and right_id
-
-    def allows_secret(self, secret: str) -> bool:
-        """Return whether an HTTP request has the token's secret."""
-        return hmac.compare_digest(secret.encode(), self._secret)
+        right_id = hmac.compare_digest(token_id.encode(), self.token_id.encode())
+        return hmac.compare_digest(secret.encode(), self.token_secret.encode()) and right_id
 
     def sign(self, subject: str) -> str:
         """Sign a token for a subject: a JWT, because the SDK reads its `exp`."""
@@ -75,11 +46,11 @@ class Guard:
         body = f"{header}.{_base64(json.dumps(payload).encode())}"
         return f"{body}.{self._signature(body)}"
 
-    def allows_signed(self, token: str, subject: str) -> bool:
-        """Return whether a token is signed by us, not expired and for this subject."""
+    def signed_subject(self, token: str) -> str | None:
+        """Return the subject of a token; None unless it is signed by us and not expired."""
         body, _, signature = token.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(body).encode()):
-            return False
+            return None
         middle = body.partition(".")[2]
         payload = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
-        return bool(payload["sub"] == subject and payload["exp"] > time.time())
+        return str(payload["sub"]) if payload["exp"] > time.time() else None

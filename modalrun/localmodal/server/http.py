@@ -1,4 +1,4 @@
-"""Answer HTTP/1.1 requests: uploads and the requests of the launcher."""
+"""Answer HTTP/1.1 requests: uploads, and on the control socket those of the launcher."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncI
         await reader.readline()
         return
     left = int(headers.get("content-length", "0"))
-    while left:
+    while left > 0:
         part = await reader.read(min(left, _CHUNK))
         if not part:
             raise asyncio.IncompleteReadError(b"", left)

@@ -92,15 +92,16 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        authorise: Callable[[str, Mapping[str, Any], Any], None],
+        authorise: Callable[[str, Mapping[str, Any]], str | None],
         before: Callable[[str], Awaitable[Fault | None]],
         active: Callable[[int], None],
         problem: Callable[[Exception], str | None],
     ) -> None:
         """
         Args:
-            authorise: Called with the service's name, the call's metadata and its request; raises
-                GRPCError when the call is not allowed.
+            authorise: Called with the service's name and the call's metadata before anything of
+                the request is read. Returns the only task that the call may be about, or None for
+                any; raises GRPCError when the call is not allowed.
             before: Called with the RPC's name before each handler; injects a fault, or returns a
                 fault that cuts the connection later.
             active: Called with +1 and -1 around each call.
@@ -135,13 +136,16 @@ class Dispatcher:
         name = method.name
 
         async def serve(stream: Any) -> None:
+            # First: the body of a call without a token is neither read nor kept.
+            task_id = self._authorise(service, stream.metadata)
             idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
             self._active(+1)
             try:
                 request = await stream.recv_message()
                 if request is None:
                     raise GRPCError(Status.CANCELLED, f"{name} came without a request")
-                self._authorise(service, stream.metadata, request)
+                if task_id is not None and task_id != getattr(request, "task_id", None):
+                    raise GRPCError(Status.UNAUTHENTICATED, "The token is that of another task")
                 fault = await self._before(name)
                 if fault is not None and fault.messages == 0 and not fault.perform:
                     _drop(stream)

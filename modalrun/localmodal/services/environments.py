@@ -83,9 +83,8 @@ class Environments(Service):
 class Workspace:
     """The RPCs about the client, its token and its workspace."""
 
-    def __init__(self, guard: Guard, token_id: str) -> None:
+    def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._token_id = token_id
 
     @rpc("ClientHello")
     async def hello(self, request: Empty) -> api.ClientHelloResponse:
@@ -102,8 +101,8 @@ class Workspace:
     @rpc("TokenInfoGet")
     async def token(self, request: api.TokenInfoGetRequest) -> api.TokenInfoGetResponse:
         return api.TokenInfoGetResponse(
-            token_id=self._token_id,
-            token_name="the token of this state folder",
+            token_id=self._guard.token_id,
+            token_name="the token of this server",
             workspace_id="ws-local",
             workspace_name=WORKSPACE,
             user_identity=api.UserIdentity(user_id="us-local", username=WORKSPACE),

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,6 +23,8 @@ from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store, Stored
 
 _HEX = frozenset("0123456789abcdef")
+_OWN_NAME = re.compile(r"[0-9a-f]{64}|(bl|up)-[0-9A-Za-z]{22}")
+"""Contents, and uploads with and without an id."""
 
 
 class Mounts(Service):
@@ -70,7 +73,7 @@ class Mounts(Service):
         self._store.delete_older("mount", before)
         for folder in (self._state.blobs, self._state.uploads):
             for path in folder.iterdir():
-                if path.stat().st_mtime < before:
+                if _OWN_NAME.fullmatch(path.name) and path.stat().st_mtime < before:
                     path.unlink(missing_ok=True)
 
     @rpc("MountBatchedCheckExistence")
@@ -144,7 +147,7 @@ class Mounts(Service):
     async def put_blob(self, request: Request) -> Response:
         """Store the blob of `PUT /blob/ID/TOKEN`; return its md5, which the SDK checks."""
         _, _, blob_id, token = request.path.split("/", 3)
-        if not self._guard.allows_signed(token, blob_id):
+        if self._guard.signed_subject(token) != blob_id:
             return Response(403)
         temporary = self._state.uploads / new_id("up")
         md5 = hashlib.md5(usedforsecurity=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -28,6 +29,11 @@ def new_sandbox_ids(version: int) -> tuple[str, str]:
         return new_id("sb"), task[:-1] + "0" if task.endswith("V") else task
     ulid = "".join(secrets.choice(_CROCKFORD) for _ in range(26))
     return f"sb-{ulid}", new_id("ta") + "V"
+
+
+def is_sandbox_id(text: str) -> bool:
+    """Return whether a text has the form of the ids of `new_sandbox_ids`."""
+    return re.fullmatch("sb-([0-9A-Za-z]{22}|[0-9A-Z]{26})", text) is not None
 
 
 class Clock:

@@ -1,11 +1,19 @@
-"""Locate the files of a local Modal server's state folder."""
+"""Locate the files of a local Modal server's state folder, and refuse other folders."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
+from modalrun.errors import UsageError
+
 STATE_VARIABLE = "MODALRUN_LOCAL_STATE"
+
+_MARKER_TEXT = """\
+This folder belongs to the local Modal server of modalrun, which deletes old files in it.
+To get rid of it: `modalrun local stop`, then delete the folder.
+"""
 
 
 def default_state_dir() -> Path:
@@ -21,8 +29,10 @@ class StateDir:
     """The files of a state folder. The folder has mode 0700, each file in it 0600.
 
     Attributes:
-        info_file: The address of the running server: written when it is ready, removed at its end.
-        identity_file: Token, signing key and last port, so that exported variables stay valid.
+        marker: Says that the folder is a state folder; the first file in it.
+        info_file: Address and token of the running server: written when it is ready, removed at
+            its end.
+        control_socket: The socket of the running server for the launcher.
         start_lock: Held by a command that looks for or starts a server, and by a server that ends
             because it is idle.
         server_lock: Held by the server while its process lives; contains its pid.
@@ -37,8 +47,9 @@ class StateDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.marker = root / "modalrun-local-state"
         self.info_file = root / "server.json"
-        self.identity_file = root / "identity.json"
+        self.control_socket = root / "control.sock"
         self.start_lock = root / "start.lock"
         self.server_lock = root / "server.lock"
         self.server_log = root / "server.log"
@@ -57,10 +68,58 @@ class StateDir:
         """The folder of a running sandbox; its `root` stands for the image's `/`."""
         return self.root / "sandboxes" / sandbox_id
 
+    def check(self) -> None:
+        """Check that the folder is the server's or can become it; one that is missing can.
+
+        Raises:
+            UsageError: It is another user's, or serves another purpose.
+        """
+        try:
+            # Both, because who owns a link chooses the folder.
+            owners = {self.root.lstat().st_uid, self.root.stat().st_uid}
+            mode = self.root.stat().st_mode
+            # Before the marker is looked for, which is there before anything else.
+            entries = list(os.scandir(self.root)) if owners == {os.geteuid()} else []
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self.unusable(str(error)) from error
+        names = {entry.name for entry in entries}
+        folder, home = self.root.resolve(), Path("~").expanduser().resolve()
+        if owners != {os.geteuid()}:
+            raise self.unusable(f"{self.root} belongs to another user.")
+        if folder in (home, *home.parents):
+            raise self.unusable(f"{self.root} is your home folder, or contains it.")
+        if names - {self.faults_file.name} and not self.marker.is_file():
+            raise self.unusable(
+                f"{self.root} holds other files, and no {self.marker.name} that marks a state"
+                " folder."
+            )
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise self.unusable(
+                f"other users can write to {self.root}.", f"Run: chmod 700 {self.root}"
+            )
+        for entry in entries:
+            if entry.is_symlink():
+                raise self.unusable(f"{entry.path} is a link.", "Remove it, or choose a new folder")
+
+    def unusable(self, reason: str, hint: str = "") -> UsageError:
+        """Return the error for a folder that cannot be used."""
+        return UsageError(
+            f"The state folder of the local Modal server cannot be used: {reason}",
+            hint=hint
+            or f"Choose a new or an empty folder of yours with --state-dir or {STATE_VARIABLE}.",
+        )
+
     def create(self) -> None:
-        """Create the folders with mode 0700. Raises OSError."""
+        """Create the folder, or mark an empty one, with mode 0700. Raises OSError, UsageError."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.check()
         self.root.chmod(0o700)
+        if not self.marker.exists():
+            # Not `write_private`, whose temporary file would be there first.
+            self.marker.touch(mode=0o600)
+            self.marker.write_text(_MARKER_TEXT, encoding="utf-8")
         for folder in ("blobs", "uploads", "volumes", "logs", "sandboxes"):
             (self.root / folder).mkdir(exist_ok=True, mode=0o700)
         if not self.modal_config.exists():

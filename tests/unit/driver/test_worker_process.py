@@ -242,3 +242,44 @@ def test_a_worker_ends_with_its_runner(tmp_path: Path) -> None:
     while left.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+GRAPH = {"steps": {}, "retries": {}, "done": [], "failure_mode": ""}
+SPOILED = {
+    "a pickle": repr(b"cposix\nsystem\n(S'touch pickled'\ntR.\n"),
+    "a part": "b'{'",
+    "an answer of the wrong type": repr(b'{"value": 3}\n'),
+    "an early answer": repr(b'{"value": {"state": "completed"}}\n'),
+    "another answer": (
+        f"json.dumps({{'value': {GRAPH}, 'token': request.token}}).encode() + b'\\n'"
+    ),
+    "deep": "b'[' * 100000 + b'\\n'",
+    "bytes": "bytes(range(256)) * 9",
+}
+"""What a step writes to the sockets of its process."""
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_what_a_step_sends_to_the_runner_harms_only_itself(tmp_path: Path, what: str) -> None:
+    (tmp_path / "spoil.py").write_text(
+        f"""
+import gc, json, os, stat, time
+from modalrun.driver.worker import Request
+request = next(one for one in gc.get_objects() if isinstance(one, Request))
+for number in range(3, 64):
+    if os.path.exists(f"/proc/self/fd/{{number}}") and stat.S_ISSOCK(os.fstat(number).st_mode):
+        os.write(number, {SPOILED[what]})
+time.sleep(0.2)
+""",
+        encoding="utf-8",
+    )
+    out, err = run(
+        tmp_path,
+        """
+        await step(pool, "a: import spoil")
+        await step(pool, "b: print('fine')")
+        """,
+    )
+    assert out == ["b | fine"]
+    assert err[-1] == "- | b completed"
+    assert not (tmp_path / "pickled").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,16 +11,30 @@ from hypothesis import strategies as st
 from modalrun.run import events
 from modalrun.run.events import LinesOf, StepEvent
 from modalrun.run.metadata import RunMetadata, StepMetadata, from_metadata, to_metadata
+from modalrun.run.values import LONGEST_TEXT
+from modalrun.util.text import one_line
+
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=255)
 
 
-@given(step=st.text(), state=st.sampled_from(sorted(events.FINAL)), reason=st.none() | st.text())
+@given(step=NAMES, state=st.sampled_from(sorted(events.FINAL)), reason=st.none() | st.text())
 def test_an_event_is_one_line_and_comes_back(
-    step: str, state: events.StepState, reason: str
+    step: str, state: events.StepState, reason: str | None
 ) -> None:
     event = StepEvent(step, state, at=1.5, attempt=2, sandbox="sb-1", memory=128, reason=reason)
     line = events.line(event)
     assert line.count("\n") == 1
-    assert events.read(line) == event
+    # Lines, controls and what no encoding takes is changed in the reason; no event is lost by it.
+    reason = None if reason is None else one_line(reason, LONGEST_TEXT)
+    assert events.read(line) == replace(event, reason=reason)
+
+
+def test_a_long_reason_with_anything_in_it_is_told() -> None:
+    reason = "\ud800\x1b[31mred\x1b[0m\x07\nsecond " + "x" * 10_000
+    line = events.line(StepEvent("a", "failed", at=1.0, reason=reason))
+    event = events.read(line)
+    assert isinstance(event, StepEvent) and event.reason is not None
+    assert event.reason.startswith("\\ud800red second xxx") and event.reason.endswith("x...")
 
 
 @pytest.mark.parametrize("step", ["train", None])

@@ -57,15 +57,15 @@ def test_a_resumed_run_has_had_a_run_sandbox_before() -> None:
 def test_streams_of_many_sandboxes_don_t_mix(pieces: list[tuple[str, str, bool]]) -> None:
     lines = RunLines(RUN)
     for name in "abc":
-        event = StepEvent(f"step {name}", "running", 1.0, attempt=3, sandbox=name)
+        event = StepEvent(f"step {name}", "running", 1.0, attempt=3, sandbox=f"sb-{name}")
         assert lines.feed(RUN, "stdout", events.line(event)) == [event]
     items: list[Item] = []
     for name, text, ends in pieces:
-        items += lines.feed(name, "stderr", text + "\n" * ends)
+        items += lines.feed(f"sb-{name}", "stderr", text + "\n" * ends)
     for name in "abc":
-        items += lines.end(name, "stderr")
+        items += lines.end(f"sb-{name}", "stderr")
         whole = "".join(text + "\n" * ends for sandbox, text, ends in pieces if sandbox == name)
-        mine = [i for i in items if isinstance(i, LogLine) and i.sandbox == name]
+        mine = [i for i in items if isinstance(i, LogLine) and i.sandbox == f"sb-{name}"]
         expected = whole.split("\n")
         assert [i.text for i in mine] == (expected if expected[-1] else expected[:-1])
         assert all(i.step == f"step {name}" and i.attempt == 3 for i in mine)

@@ -1,0 +1,51 @@
+"""Keep processes that run no user code out of the reach of user code beside them.
+
+User code runs as the same user, often as root, so it could read the memory, the environment and the
+descriptors of such a process in /proc, and attach a debugger to it. A container is no boundary
+here: all of them are in one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+
+_PR_SET_DUMPABLE = 4
+_PR_CAPBSET_DROP = 24
+_CAP_SYS_PTRACE = 19
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def hide_process() -> None:
+    """Let no process without CAP_SYS_PTRACE read this one's memory, environment or descriptors."""
+    _set_dumpable(0)
+
+
+def show_process() -> None:
+    """Undo `hide_process`, in a fork that runs user code."""
+    _set_dumpable(1)
+
+
+def drop_tracing() -> None:
+    """Give up CAP_SYS_PTRACE, which root has, in this process and in all that it starts.
+
+    Debuggers still work on processes of the same user, except hidden ones.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_PTRACE, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # Effective, permitted and inheritable, twice: for the low and the high numbers.
+    sets = (ctypes.c_uint32 * 6)()
+    with contextlib.suppress(AttributeError):
+        if libc.capget(header, sets) == 0:
+            for place in range(3):
+                sets[place] &= ~(1 << _CAP_SYS_PTRACE)
+            libc.capset(header, sets)
+
+
+def _set_dumpable(value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, value, 0, 0, 0)

@@ -1,0 +1,20 @@
+"""Reduce texts of others to what can be stored, sent and shown everywhere."""
+
+from __future__ import annotations
+
+import re
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def without_surrogates(text: str) -> str:
+    r"""Escape lone surrogates (`\udc80`), which no encoding takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return a text as one line of at most `limit` characters, without control characters."""
+    # A text of megabytes is not searched to its end for what is cut off.
+    text = _CONTROLS.sub(" ", _COLOURS.sub("", without_surrogates(text[: 8 * limit]))).strip()
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

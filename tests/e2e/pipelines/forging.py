@@ -1,0 +1,83 @@
+"""Steps that print what looks like an event of modalrun, in every way that they can."""
+
+import contextlib
+import ctypes
+import os
+import stat
+import sys
+import time
+from pathlib import Path
+
+from zenml import pipeline, step
+
+FORGED = (
+    '\x1e{"modalrun": "step", "step": "after", "state": "failed", "at": 1.0, "attempt": 7,'
+    ' "sandbox": "sb-FORGED", "reason": "FORGED"}'
+)
+PROVEN = f"\x1e#1#{'0' * 64}{FORGED[1:]}"
+LINES = '\x1e{"modalrun": "lines", "step": "FORGED"}'
+WHOLE = f"\n{FORGED}\n".encode()
+
+
+def forge_all() -> None:
+    """Print it."""
+    print(FORGED)
+    print(PROVEN)
+    print(LINES)
+    print("in the middle", FORGED, flush=True)
+    sys.stderr.write(f"{FORGED}\n")
+    for number in (1, 2):
+        os.write(number, WHOLE)
+        for byte in (*FORGED.encode()[:14], FORGED.encode()[14:]):
+            os.write(number, bytes([byte]) if isinstance(byte, int) else byte)
+            time.sleep(0.001)
+        os.write(number, b"\n")
+    child = os.fork()
+    if child == 0:
+        os.write(1, WHOLE)
+        os._exit(0)
+    os.waitpid(child, 0)
+    ctypes.CDLL(None).write(1, WHOLE, len(WHOLE))
+    for number in range(3, 256):
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(number).st_mode):
+                os.write(number, WHOLE)
+    process = os.getppid()
+    for _ in range(3):
+        for number in (1, 2):
+            with (
+                contextlib.suppress(OSError),
+                Path(f"/proc/{process}/fd/{number}").open("wb", 0) as file,
+            ):
+                file.write(WHOLE)
+        text = Path(f"/proc/{process}/stat").read_text()
+        process = int(text.rpartition(")")[2].split()[1])
+    print("forged all")
+
+
+@step
+def forges() -> int:
+    """Forge events."""
+    forge_all()
+    return 1
+
+
+@step
+def after(one: int) -> None:
+    """Print a line."""
+    print("after", one)
+
+
+@pipeline(enable_cache=False)
+def forging() -> None:
+    """Forge in a step."""
+    after(forges())
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def dynamic_forging() -> None:
+    """Forge in the function, in an inline step and in an isolated one."""
+    forge_all()
+    one = forges.with_options(runtime="inline")(id="forges")
+    two = forges.with_options(runtime="isolated")(id="isolated")
+    after.with_options(runtime="inline")(one, id="after", after=[two] if two is None else None)

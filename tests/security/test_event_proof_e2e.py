@@ -1,0 +1,42 @@
+"""Row 2 as a user sees it: what a step prints never passes for an event of modalrun."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "mode"),
+    [
+        ("forging", "pipeline"),
+        ("forging", "per_step"),
+        ("dynamic_forging", "per_step"),
+        pytest.param("dynamic_forging", "pipeline", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_no_line_of_a_step_is_an_event(world: World, pipeline: str, mode: str) -> None:
+    spec = f"pipeline: forging.{pipeline}\ntarget: local\n"
+
+    done = world.submit(spec, "--mode", mode)
+
+    assert done.exit_code == 0, done.stderr
+    assert set(world.only_run().statuses.values()) == {"completed"}
+    # Shown as the lines that they are.
+    assert all('"modalrun' in line for line in done.stderr.splitlines() if "FORGED" in line)
+    logs = world.modalrun("logs", "--output", "jsonl", world.only_run().id).finish()
+    lines = [json.loads(line) for line in logs.stdout.splitlines()]
+    assert "FORGED" not in {line["step"] for line in lines}
+    assert [line for line in lines if line["text"] == "forged all"]
+    printed = b"".join(path.read_bytes() for path in world.log_files())
+    assert printed.count(b"FORGED") > 20
+    events = [line for line in printed.split(b"\n") if b'\x1e{"modalrun"' in line]
+    assert events
+    assert not [line for line in events if b"FORGED" in line]
