@@ -68,7 +68,7 @@ def resume(
     if paused and run.metadata is not None:
         # It is recorded as paused a moment before its sandbox ends.
         with contextlib.suppress(NotFoundError):
-            modal.run_sandbox(connection, run.metadata).wait()
+            modal.run_sandbox(connection, run.id, run.metadata).wait()
     if (found := modal.find_running(connection, plan, spec)) is not None:
         return f"The run sandbox {found} is running. There is nothing to resume."
     earlier = all_run_sandboxes(run.metadata)

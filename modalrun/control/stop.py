@@ -74,7 +74,7 @@ def stop(
         clock: The time.
 
     Raises:
-        NotFoundError: There is no such run, or no sandbox of it is on record.
+        NotFoundError: There is no such run, or no sandbox of it is on record, or another one's.
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
     with redirect_stdout(sys.stderr):
@@ -150,6 +150,7 @@ class _Stop:
             run.metadata.app_id,
             run.metadata.sandbox_id,
         )
+        sandboxes.require_own()
         if run.finished:
             return _already(run, ended=sandboxes.terminate(wait=self.wait))
         if force:
@@ -164,9 +165,10 @@ class _Stop:
         """
         until = self.clock.monotonic() + ANNOUNCE_SECONDS
         while not (run.metadata or run.announced or run.finished):
-            if self.clock.monotonic() > until:
+            if run.problem or self.clock.monotonic() > until:
                 raise NotFoundError(
-                    f"ZenML has no sandbox on record for the run {run.id} ({run.status}).",
+                    f"ZenML has no sandbox on record for the run {run.id} ({run.status})."
+                    f" {run.problem or ''}".strip(),
                     hint="modalrun did not start it, or the process that submitted it was killed"
                     " before it used Modal: 'modalrun reconcile --force' settles its record.",
                 )

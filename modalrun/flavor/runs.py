@@ -269,8 +269,8 @@ def _previous_sandbox(run: PipelineRunResponse, connection: Connection) -> RunMe
     if metadata is None:
         return None
     with contextlib.suppress(errors.NotFoundError):
-        sandbox = connection.attach(metadata.sandbox_id)
-        RunningSandbox(connection, sandbox, app_id=metadata.app_id).wait()
+        sandbox = connection.attach(metadata.sandbox_id, str(run.id))
+        RunningSandbox(connection, sandbox, str(run.id), app_id=metadata.app_id).wait()
     return metadata
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun.errors import AuthenticationError, ConnectionLostError, UsageError
+from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError, UsageError
 from modalrun.localmodal import launcher
 from modalrun.modal_api.errors import translated
 from modalrun.run.run_plan import Target
+from modalrun.run.tags import TAG_RUN
 from modalrun.util.reachability import CONNECT_SECONDS, connection_problem
 
 if TYPE_CHECKING:
     import modal
+
+
+class ForeignSandboxError(NotFoundError):
+    """A sandbox that the output or the record of a run names does not belong to the run."""
 
 
 class Connection:
@@ -84,12 +90,19 @@ class Connection:
                 name, create_if_missing=True, environment_name=environment, client=self.client
             )
 
-    def attach(self, sandbox_id: str) -> modal.Sandbox:
-        """Return a fresh handle on a sandbox, running or finished; raise as `translated`."""
+    def attach(self, sandbox_id: str, run_id: str) -> modal.Sandbox:
+        """Return a fresh handle on a sandbox of a run, running or finished; raise as `translated`.
+
+        Raises:
+            ForeignSandboxError: It is not this run's.
+            NotFoundError: There is no such sandbox.
+        """
         import modal
 
         with translated():
-            return modal.Sandbox.from_id(sandbox_id, client=self.client)
+            sandbox = modal.Sandbox.from_id(sandbox_id, client=self.client)
+            require_owner(sandbox_id, sandbox.get_tags(), run_id)
+            return sandbox
 
     def driver_environment(self) -> dict[str, str]:
         """Return the variables that the driver of a `per_step` run connects with. Never shown.
@@ -117,6 +130,19 @@ class Connection:
         from modal.config import config
 
         return self._credentials or (config.get("token_id"), config.get("token_secret"))
+
+
+def require_owner(sandbox_id: str, tags: Mapping[str, str], run_id: str) -> None:
+    """Check by the tags at Modal that a sandbox which output or metadata names is the run's.
+
+    Raises:
+        ForeignSandboxError: It is not.
+    """
+    if tags.get(TAG_RUN) != run_id:
+        raise ForeignSandboxError(
+            f"The sandbox {sandbox_id} does not belong to the run {run_id}, whose output or record"
+            " in ZenML names it."
+        )
 
 
 def require_whole_token(token_id: str | None, token_secret: str | None) -> None:

@@ -149,17 +149,21 @@ class History:
     """
 
     def __init__(
-        self, connection: Connection, discover: Callable[[str, str], Iterable[tuple[str, float]]]
+        self,
+        connection: Connection,
+        run_id: str,
+        discover: Callable[[str, str], Iterable[tuple[str, float]]],
     ) -> None:
         """
         Args:
             connection: To the sandboxes.
+            run_id: The run that they belong to.
             discover: Called with a sandbox and each of its stored texts, in the SDK's thread and
                 ahead of the reader. Returns the sandboxes that the text adds, with their start.
         """
         self.errors: dict[str, Exception] = {}
         self.sizes: dict[str, dict[str, int]] = {}
-        self._handles = SandboxHandles(connection)
+        self._handles = SandboxHandles(connection, run_id)
         self._discover = discover
         self._loop = sdk_loop()
         self._buffer: Buffer[list[OutputChunk] | None] = Buffer(self._loop)

@@ -37,11 +37,11 @@ class OutputStreams:
     Iterate over it in any thread; `add` and `close` may be called from any other.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        """Prepare for the sandboxes of a connection, which is renewed when it breaks."""
+    def __init__(self, connection: Connection, run_id: str) -> None:
+        """Prepare for sandboxes of a run, on a connection that is renewed when it breaks."""
         self._loop = sdk_loop()
         self._buffer: OutputBuffer = Buffer(self._loop)
-        self._handles = SandboxHandles(connection)
+        self._handles = SandboxHandles(connection, run_id)
         self._open = 0
         self._lock = threading.Lock()
         self._futures: set[concurrent.futures.Future[None]] = set()

@@ -22,7 +22,7 @@ from modalrun.errors import (
 )
 from modalrun.localmodal import launcher
 from modalrun.modal_api import images
-from modalrun.modal_api.client import Connection
+from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
@@ -101,7 +101,8 @@ def create(
                 raise
             say(f"Modal has no {gpu} now; asking for {others[0]} instead")
             return create(*others)
-        return RunningSandbox(connection, sandbox, app_id=str(app.app_id), gpu=gpu)
+        run_id = spec.tags[TAG_RUN]
+        return RunningSandbox(connection, sandbox, run_id, app_id=str(app.app_id), gpu=gpu)
 
     return create(*(spec.resources.gpus or (None,)))
 
@@ -150,10 +151,12 @@ def sandbox_state(
     try:
         connection = connect()
         # To attach asks for the sandbox's state too.
-        code = connection.attach(metadata.sandbox_id).returncode
+        code = connection.attach(metadata.sandbox_id, run_id).returncode
         steps: frozenset[str] = frozenset()
         if metadata.mode == "per_step":
             steps = running_steps(connection, run_id, metadata)
+    except ForeignSandboxError as error:
+        return SandboxState("unknown", not_found=True, problem=error.message)
     except NotFoundError:
         return _unknown(metadata)
     except ModalrunError as error:
@@ -235,10 +238,10 @@ def find_announced(connection: Connection, run_id: str, announced: Announced) ->
     return None
 
 
-def run_sandbox(connection: Connection, metadata: RunMetadata) -> RunningSandbox:
+def run_sandbox(connection: Connection, run_id: str, metadata: RunMetadata) -> RunningSandbox:
     """Attach to the run sandbox of a run."""
-    sandbox = connection.attach(metadata.sandbox_id)
-    return RunningSandbox(connection, sandbox, app_id=metadata.app_id, gpu=metadata.gpu)
+    sandbox = connection.attach(metadata.sandbox_id, run_id)
+    return RunningSandbox(connection, sandbox, run_id, app_id=metadata.app_id, gpu=metadata.gpu)
 
 
 def _create_or_find(

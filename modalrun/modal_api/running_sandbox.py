@@ -33,12 +33,19 @@ class RunningSandbox:
     """
 
     def __init__(
-        self, connection: Connection, sandbox: modal.Sandbox, *, app_id: str, gpu: str | None = None
+        self,
+        connection: Connection,
+        sandbox: modal.Sandbox,
+        run_id: str,
+        *,
+        app_id: str,
+        gpu: str | None = None,
     ) -> None:
         self.id: str = sandbox.object_id
         self.app_id = app_id
         self.gpu = gpu
         self._connection = connection
+        self._run_id = run_id
         self._sandbox = sandbox
         self._cancel: Callable[[], object] = lambda: None
 
@@ -58,7 +65,7 @@ class RunningSandbox:
         Raises:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
-        output = OutputStreams(self._connection)
+        output = OutputStreams(self._connection, self._run_id)
         output.add(self.id)
 
         def pass_on() -> None:
@@ -98,7 +105,7 @@ class RunningSandbox:
             time.sleep(next(waits))
             with contextlib.suppress(ConnectionLostError):
                 self._connection.reconnect()
-                self._sandbox = self._connection.attach(self.id)
+                self._sandbox = self._connection.attach(self.id, self._run_id)
 
     def _wait(self) -> SandboxExit:
         import modal

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from modalrun.errors import ConnectionLostError
-from modalrun.modal_api.client import Connection
+from modalrun.modal_api.client import Connection, require_owner
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.sdk_internals import inner, sandbox_from_id
 from modalrun.util.backoff import pauses
@@ -67,10 +67,11 @@ def stream_errors() -> Iterator[None]:
 
 
 class SandboxHandles:
-    """The SDK's inner sandboxes by id, each on one of several connections; used in its loop."""
+    """The SDK's inner sandboxes of one run, on several connections; used in its loop."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, run_id: str) -> None:
         self._connection = connection
+        self._run_id = run_id
         self._clients: list[Any] = []
         self._sandboxes: dict[str, Any] = {}
         self._numbers: dict[str, int] = {}
@@ -78,13 +79,21 @@ class SandboxHandles:
         self._renewing = asyncio.Lock()
 
     async def get(self, sandbox_id: str) -> Any:
-        """Return the handle of a sandbox. Raises ModalrunError."""
+        """Return the handle of a sandbox.
+
+        Raises:
+            ForeignSandboxError: It is not this run's.
+            NotFoundError: There is no such sandbox.
+            ModalrunError: Modal can't be asked.
+        """
         number = self._numbers.setdefault(sandbox_id, len(self._numbers) // SANDBOXES_PER_CLIENT)
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
             if sandbox_id not in self._sandboxes:
                 client = await self._client(number)
                 with stream_errors():
-                    self._sandboxes[sandbox_id] = await sandbox_from_id(sandbox_id, client)
+                    sandbox = await sandbox_from_id(sandbox_id, client)
+                    require_owner(sandbox_id, await sandbox.get_tags(), self._run_id)
+                    self._sandboxes[sandbox_id] = sandbox
             return self._sandboxes[sandbox_id]
 
     async def _client(self, number: int) -> Any:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api.client import Connection
+from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.contract import STOP
@@ -37,10 +37,27 @@ class SandboxGroup:
         self._app_id = app_id
         self._sandbox_id = sandbox_id
 
+    def require_own(self) -> None:
+        """Check that the run sandbox on record is the run's; one that is gone may be.
+
+        Raises:
+            ForeignSandboxError: It belongs to something else.
+        """
+        try:
+            self._connection.attach(self._sandbox_id, self._run_id)
+        except ForeignSandboxError as error:
+            raise ForeignSandboxError(
+                f"{error.message} Somebody has changed that record, so nothing was stopped.",
+                hint=f"Look on Modal for a sandbox with the tag '{TAG_RUN}' of this run, and"
+                " terminate it there; 'modalrun reconcile --force' then settles the record.",
+            ) from error
+        except NotFoundError:
+            return
+
     def request_stop(self) -> bool:
         """Request a graceful stop; return whether the run sandbox was running."""
         try:
-            sandbox = self._connection.attach(self._sandbox_id)
+            sandbox = self._connection.attach(self._sandbox_id, self._run_id)
             with translated():
                 if sandbox.poll() is not None:
                     return False
@@ -60,8 +77,10 @@ class SandboxGroup:
             ConnectionLostError: The connection is lost for good; the sandbox may still run.
         """
         try:
-            sandbox = self._connection.attach(self._sandbox_id)
-            return RunningSandbox(self._connection, sandbox, app_id=self._app_id).wait()
+            sandbox = self._connection.attach(self._sandbox_id, self._run_id)
+            return RunningSandbox(
+                self._connection, sandbox, self._run_id, app_id=self._app_id
+            ).wait()
         except NotFoundError:
             return None
 
@@ -69,7 +88,7 @@ class SandboxGroup:
         """Wait until no step sandbox runs any more."""
         while steps := self.running("step"):
             for sandbox in steps:
-                RunningSandbox(self._connection, sandbox, app_id=self._app_id).wait()
+                RunningSandbox(self._connection, sandbox, self._run_id, app_id=self._app_id).wait()
 
     def running(self, role: str | None = None) -> list[modal.Sandbox]:
         """Return the sandboxes that run or start, of one role or of both."""

@@ -126,7 +126,7 @@ class _Attachment:
 
     def start(self, modal: ModalGateway, *, since: float) -> None:
         """Start to pass on the output of all steps that had not ended before `since`."""
-        streams = modal.log_streams(self._run.connection)
+        streams = modal.log_streams(self._run.connection, self._run.run_id)
         sandbox, run = self._run.sandbox.id, self._run
         lines = RunLines(sandbox, graph=None if run.plan.dynamic else run.steps)
         stream = LogStream(streams, sandbox, lines=lines, since=since)

@@ -131,7 +131,8 @@ def _source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
                     " so it needed no sandbox."
                 )
         raise NotFoundError(
-            f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of.",
+            f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of."
+            f" {run.problem or ''}".strip(),
             hint="It was started by other means, or is only just being submitted.",
         )
     connection, problem, metadata = None, None, run.metadata

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from modalrun.errors import ModalrunError
+from modalrun.modal_api.client import ForeignSandboxError
 from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd, StreamName
 from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.run.events import FINAL, StepEvent
@@ -94,7 +95,10 @@ class LogStream:
                 items += self.lines.note(sandbox, source, note)
             return items
         items = self.lines.end(sandbox, source)
-        if chunk.error is not None:
+        if isinstance(chunk.error, ForeignSandboxError):
+            if source == "stdout":
+                items += self.lines.note(sandbox, source, not_shown(chunk.error))
+        elif chunk.error is not None:
             self.errors.append(chunk.error)
             text = f"[modalrun: the rest of {source} can't be read: {chunk.error.message}]"
             items += self.lines.note(sandbox, source, text)
@@ -114,6 +118,11 @@ class LogStream:
             self.errors.append(error)
         finally:
             self._streams.release()
+
+
+def not_shown(error: ForeignSandboxError) -> str:
+    """Return a note in place of the output of a sandbox that is another run's."""
+    return f"[modalrun: {error.message} Its output is not shown.]"
 
 
 def _gap_note(chunk: OutputChunk) -> str | None:

@@ -102,7 +102,7 @@ def _follow(
     others = (*source.earlier, *stored.lines.step_sandboxes)
     left = threading.Event()
     stream = LogStream(
-        ModalGateway().log_streams(source.connection),
+        ModalGateway().log_streams(source.connection, source.run_id),
         source.sandbox,
         lines=stored.lines,
         known={**{sandbox: {} for sandbox in others}, **stored.sizes},
@@ -129,8 +129,9 @@ def _follow(
 def _next_run_sandbox(source: LogSource, ended: str, say: Say, left: threading.Event) -> str | None:
     """Wait for the run sandbox of a replacement driver; None if none comes."""
     assert source.connection is not None
-    sandbox = source.connection.attach(ended)
-    exit_code = RunningSandbox(source.connection, sandbox, app_id="").wait().exit_code
+    sandbox = source.connection.attach(ended, source.run_id)
+    running = RunningSandbox(source.connection, sandbox, source.run_id, app_id="")
+    exit_code = running.wait().exit_code
     if exit_code != EXIT_KILLED:
         return None
     source.use_zenml()

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
+from modalrun.modal_api.client import ForeignSandboxError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.log_buffer import STREAMS, StreamName
+from modalrun.modal_api.log_history import History
 from modalrun.observe.log_source import LogSource
+from modalrun.observe.log_stream import not_shown
 from modalrun.run.event_proof import MARK
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LogLine, RunLines
@@ -48,7 +51,9 @@ class StoredLogs:
         problem = source.problem or "Modal has nothing stored of it"
         is_lost = False
         if source.connection is not None:
-            history = ModalGateway().log_history(source.connection, self._named_sandboxes)
+            history = ModalGateway().log_history(
+                source.connection, source.run_id, self._named_sandboxes
+            )
             for batch in history.read(source.run_sandboxes, source.since, source.until):
                 yield [
                     item
@@ -64,11 +69,7 @@ class StoredLogs:
                 raise self._incomplete(lost[0].message)
             if lost:
                 problem, is_lost = lost[0].message, True
-            if history.sizes:
-                # Where nothing at all can be read, ZenML's logs replace it.
-                for sandbox, error in history.errors.items():
-                    text = f"[modalrun: not readable any more: {error}]"
-                    yield self.lines.note(sandbox, "stdout", text)
+            yield from self._notes(history, live=live)
             if history.sizes or live or source.running:
                 return
         say(f"{problem}; these are the logs that ZenML has stored")
@@ -81,6 +82,18 @@ class StoredLogs:
             raise NotFoundError(
                 f"There are no lines of the run {source.run_id}: {problem}, and ZenML stores none."
             )
+
+    def _notes(self, history: History, *, live: bool) -> Iterator[list[Item]]:
+        """Yield notes on the sandboxes whose output is not shown."""
+        for sandbox, error in history.errors.items():
+            if isinstance(error, ForeignSandboxError):
+                # The live stream has a note of its own.
+                if not live:
+                    yield self.lines.note(sandbox, "stdout", not_shown(error))
+            elif history.sizes:
+                # Where nothing at all can be read, ZenML's logs replace it.
+                text = f"[modalrun: not readable any more: {error}]"
+                yield self.lines.note(sandbox, "stdout", text)
 
     def _incomplete(self, problem: str) -> ConnectionLostError:
         return ConnectionLostError(

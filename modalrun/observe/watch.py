@@ -116,7 +116,7 @@ class _Watcher:
 
         try:
             connection = connect(run.id, run.metadata)
-            ModalGateway().run_sandbox(connection, run.metadata).watch(receive)
+            ModalGateway().run_sandbox(connection, run.id, run.metadata).watch(receive)
         except ModalrunError:
             # ZenML's record is still read; the last status notes what can't be checked.
             return

@@ -60,6 +60,7 @@ def print_list(found: Sequence[ListedRun]) -> None:
 def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
     run = listed.run
     started = run.start or run.created
+    unknown = "?" if run.wrong_metadata else "-"
     here = started.astimezone()
     this_year = here.year == datetime.now().year
     values = {
@@ -67,8 +68,8 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
         "name": run.name,
         "pipeline": run.pipeline,
         "state": run.status,
-        "mode": run.place.mode if run.place else "-",
-        "target": run.place.target if run.place else "-",
+        "mode": run.place.mode if run.place else unknown,
+        "target": run.place.target if run.place else unknown,
         "started": here.strftime("%m-%d %H:%M" if this_year else "%Y-%m-%d"),
         "time": duration(started, run.end or (None if run.finished else now)),
         "cost": _cost(listed.cost),

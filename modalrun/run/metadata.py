@@ -1,12 +1,35 @@
-"""Encode what ZenML stores with a run and its steps, so that others find their sandboxes. Pure."""
+"""Encode what ZenML stores with a run and its steps, so that others find their sandboxes. Pure.
+
+Whoever may write in the ZenML project can change it, so each value is checked where it is read. A
+wrong one is taken as unknown.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
-from modalrun.run.run_plan import Target
+from pydantic import TypeAdapter, ValidationError
+
+from modalrun.run.run_plan import Mode, Target
+from modalrun.run.values import (
+    CHECKED,
+    LONGEST_TEXT,
+    AppId,
+    Cores,
+    ExitCode,
+    Flag,
+    Link,
+    ModalName,
+    Number,
+    SandboxId,
+    SandboxIds,
+    Text,
+    Word,
+)
+from modalrun.util.text import one_line
 
 PREFIX = "modalrun_"
 """Prefix of each field in the keys of ZenML's metadata."""
@@ -25,7 +48,7 @@ class RunMetadata:
         app_id: Its id.
         sandbox_id: The run sandbox.
         sandbox_url: Its page on Modal's dashboard, where there is one.
-        timeout: The run sandbox's timeout in seconds.
+        timeout: The run sandbox's timeout in seconds; 0 if it is not known.
         environment: The Modal environment; None for the default one.
         gpu: The run sandbox's GPU; None for a CPU sandbox.
         cpu: Its CPU cores; None for Modal's default.
@@ -36,21 +59,23 @@ class RunMetadata:
         earlier: The run sandboxes before this one, oldest first, separated by commas.
     """
 
+    __pydantic_config__ = CHECKED
+
     target: Target
-    mode: str
-    app: str
-    app_id: str
-    sandbox_id: str
-    timeout: int
-    environment: str | None = None
-    sandbox_url: str | None = None
-    gpu: str | None = None
-    cpu: float | None = None
-    memory: int | None = None
-    regions: str | None = None
-    workspace: str | None = None
-    stop_requested: bool = False
-    earlier: str | None = None
+    mode: Mode
+    app: ModalName
+    app_id: AppId
+    sandbox_id: SandboxId
+    timeout: Number = 0
+    environment: ModalName | None = None
+    sandbox_url: Link | None = None
+    gpu: Word | None = None
+    cpu: Cores | None = None
+    memory: Number | None = None
+    regions: Word | None = None
+    workspace: Word | None = None
+    stop_requested: Flag = False
+    earlier: SandboxIds | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:
@@ -72,11 +97,13 @@ class Announced:
         withdrawn: Whether the submitting process has cancelled the run and all it created.
     """
 
+    __pydantic_config__ = CHECKED
+
     target: Target
-    mode: str
-    app: str
-    environment: str | None = None
-    withdrawn: bool = False
+    mode: Mode
+    app: ModalName
+    environment: ModalName | None = None
+    withdrawn: Flag = False
 
 
 @dataclass(frozen=True)
@@ -94,18 +121,22 @@ class StepMetadata:
         infrastructure_retries: How often infrastructure failures have restarted it.
     """
 
-    sandbox_id: str
-    gpu: str | None = None
-    cpu: float | None = None
-    memory: int | None = None
-    regions: str | None = None
-    exit_code: int | None = None
-    exit_reason: str | None = None
-    infrastructure_retries: int | None = None
+    __pydantic_config__ = CHECKED
+
+    sandbox_id: SandboxId
+    gpu: Word | None = None
+    cpu: Cores | None = None
+    memory: Number | None = None
+    regions: Word | None = None
+    exit_code: ExitCode | None = None
+    exit_reason: Text | None = None
+    infrastructure_retries: Number | None = None
 
 
 def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:
     """Encode metadata for ZenML; None values are left out, since ZenML has none."""
+    if isinstance(metadata, StepMetadata) and metadata.exit_reason is not None:
+        metadata = replace(metadata, exit_reason=one_line(metadata.exit_reason, LONGEST_TEXT))
     values = {f.name: getattr(metadata, f.name) for f in fields(metadata)}
     return {f"{PREFIX}{name}": value for name, value in values.items() if value is not None}
 
@@ -117,9 +148,36 @@ def from_metadata(cls: type[M], metadata: Mapping[str, Any]) -> M | None:
 
 
 def from_json(cls: type[M], values: Mapping[str, Any]) -> M | None:
-    """Decode metadata from its fields by name; None if a required one is missing."""
-    known = {f.name for f in fields(cls)}
+    """Decode metadata from its fields by name; None if a required one is missing or wrong."""
+    known = {f.name for f in fields(cls)} & values.keys()
+    wrong = _wrong(cls, values)
     try:
-        return cls(**{name: value for name, value in values.items() if name in known})
-    except TypeError:
+        found: M = _adapters()[cls].validate_python({n: values[n] for n in known - wrong})
+    except ValidationError:
         return None
+    return found
+
+
+def wrong_keys(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of a run's metadata whose values can't be modalrun's."""
+    own = {k.removeprefix(PREFIX): v for k, v in metadata.items() if k.startswith(PREFIX)}
+    wrong = _wrong(RunMetadata, own) | _wrong(Announced, own)
+    return tuple(f"{PREFIX}{name}" for name in sorted(wrong))
+
+
+def _wrong(
+    cls: type[RunMetadata | StepMetadata | Announced], values: Mapping[str, Any]
+) -> set[str]:
+    """Return the fields whose values are wrong."""
+    known = {f.name for f in fields(cls)} & values.keys()
+    try:
+        _adapters()[cls].validate_python({name: values[name] for name in known})
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return known & {str(one["loc"][0]) for one in found}
+    return set()
+
+
+@functools.cache
+def _adapters() -> dict[type, TypeAdapter[Any]]:
+    return {cls: TypeAdapter(cls) for cls in (RunMetadata, Announced, StepMetadata)}

@@ -53,6 +53,7 @@ class RunRecord:
         announced: Where its sandbox is, will be or would have been.
         stack: Its stack; None where that was deleted.
         url: Its page on ZenML's dashboard, where there is one.
+        wrong_metadata: The keys of values that modalrun can't have stored; they are not used.
     """
 
     id: str
@@ -67,6 +68,7 @@ class RunRecord:
     announced: Announced | None = None
     stack: StackRecord | None = None
     url: str | None = None
+    wrong_metadata: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -77,6 +79,14 @@ class RunRecord:
     def place(self) -> RunMetadata | Announced | None:
         """Its target, mode and app; None for a run that modalrun did not start."""
         return self.metadata or self.announced
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence about wrong values in its metadata; None if there are none."""
+        if not self.wrong_metadata:
+            return None
+        names = ", ".join(self.wrong_metadata)
+        return f"Values of its metadata in ZenML are wrong and taken as unknown: {names}."
 
 
 @dataclass(frozen=True)

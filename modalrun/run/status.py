@@ -112,6 +112,8 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
             notes = (_stop_requested(steps), *notes)
     elif modal.problem:
         notes = (Note(f"How the sandbox ended could not be found out: {modal.problem}"),)
+    if run.problem:
+        notes = (*notes, Note(run.problem))
     status = RunStatus(run, tuple(steps), modal, state, over, notes=notes)
     if not over:
         return status

@@ -172,6 +172,8 @@ class FakeSandboxes(SandboxGroup):
         ended, self.run, self.steps = self.run + self.steps, 0, 0
         return ended
 
+    def require_own(self) -> None: ...
+
     def request_stop(self) -> bool:
         self.effects.add("ask to stop")
         return bool(self.run)
@@ -247,7 +249,7 @@ class FakeModal(ModalGateway):
         self.effects.add("create sandbox")
         return self.sandbox
 
-    def run_sandbox(self, connection: Connection, metadata: Any) -> RunningSandbox:
+    def run_sandbox(self, connection: Connection, run_id: str, metadata: Any) -> RunningSandbox:
         """Return the run sandbox that is about to end."""
         self.effects.add(f"wait {metadata.sandbox_id}")
         self.existing = None
@@ -270,7 +272,7 @@ class FakeModal(ModalGateway):
     def app_id(self, connection: Connection, name: str, environment: str | None) -> str | None:
         return self.app
 
-    def log_streams(self, connection: Connection) -> Any:
+    def log_streams(self, connection: Connection, run_id: str) -> Any:
         return self.streams
 
     def sandbox_state(self, run_id: str, metadata: Any, connect: Callable[[], Connection]) -> Any:

@@ -6,8 +6,8 @@ import contextlib
 import json
 import re
 from collections.abc import Sequence
-from datetime import datetime, timezone
-from typing import Any, overload
+from datetime import MAXYEAR, MINYEAR, datetime, timezone
+from typing import Any
 from uuid import UUID
 
 from zenml.client import Client
@@ -18,15 +18,28 @@ from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
 from modalrun.plan.image_recipe import CODE_FOLDER
-from modalrun.run.metadata import PREFIX, Announced, RunMetadata, StepMetadata, from_metadata
+from modalrun.run.metadata import (
+    PREFIX,
+    Announced,
+    RunMetadata,
+    StepMetadata,
+    from_metadata,
+    wrong_keys,
+)
 from modalrun.run.records import NOT_RUN, RunRecord, StackRecord, StepRecord, id_prefix
+from modalrun.run.values import LONGEST_TEXT
+from modalrun.util.text import one_line
 from modalrun.zenml_api.errors import translated
 
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
 _OURS = f"{PREFIX}target:contains:al"
 _PAGE = 100
 
-_PROJECT_LINE = re.compile(rf'^ *File ".*{CODE_FOLDER}/(.+)", line (\d+)', re.M)
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+_LONGEST_LINE = 1_000
+_NAME = 200
+
+_PROJECT_LINE = re.compile(rf' *File ".*{CODE_FOLDER}/(.+)", line (\d+)')
 """A line of a traceback that is in the project's code, in a sandbox."""
 
 STOPPED = frozenset({ExecutionStatus.STOPPING, ExecutionStatus.STOPPED})
@@ -159,7 +172,7 @@ def run_record(run: PipelineRunResponse) -> RunRecord:
         name=run.name,
         pipeline=pipeline.name if pipeline is not None else "",
         status=run.status.value,
-        created=_utc(run.created),
+        created=_utc(run.created) or _EPOCH,
         start=_utc(run.start_time),
         end=_utc(run.end_time),
         reason=run.get_body().status_reason,
@@ -167,6 +180,7 @@ def run_record(run: PipelineRunResponse) -> RunRecord:
         announced=from_metadata(Announced, run.run_metadata),
         stack=None if stack is None else StackRecord(str(stack.id), stack.name),
         url=run_url(run),
+        wrong_metadata=wrong_keys(run.run_metadata),
     )
 
 
@@ -194,25 +208,29 @@ def _reason(step: StepRunResponse) -> str | None:
     if info is None:
         return None
     if info.source:
-        text = f": {info.message.strip().splitlines()[0]}" if info.message else ""
-        return f"{info.source.rpartition('.')[2]}{text}{_place(info)}"
+        message = next(iter((info.message or "").strip().splitlines()), "")
+        text = f": {one_line(message, LONGEST_TEXT)}" if message else ""
+        return f"{one_line(info.source.rpartition('.')[2], _NAME)}{text}{_place(info)}"
     lines = info.traceback.strip().splitlines()
-    return lines[-1].strip() if lines else None
+    return one_line(lines[-1], LONGEST_TEXT) if lines else None
 
 
 def _place(info: ExceptionInfo) -> str:
     """Return the line of the project's code outside of the step's function, in parentheses."""
-    lines = _PROJECT_LINE.findall(info.traceback) if info.user_code_line is None else []
-    return f" ({lines[-1][0]}:{lines[-1][1]})" if lines else ""
+    if info.user_code_line is not None:
+        return ""
+    for line in reversed(info.traceback.splitlines()):
+        # Nobody has such a path, and the pattern takes quadratic time.
+        if len(line) <= _LONGEST_LINE and (found := _PROJECT_LINE.match(line)):
+            return f" ({one_line(found[1], _LONGEST_LINE)}:{found[2]})"
+    return ""
 
 
-@overload
-def _utc(moment: datetime) -> datetime: ...
-@overload
-def _utc(moment: datetime | None) -> datetime | None: ...
 def _utc(moment: datetime | None) -> datetime | None:
-    """Add the time zone that ZenML leaves out."""
-    return None if moment is None else moment.replace(tzinfo=timezone.utc)
+    """Add the time zone that ZenML leaves out; None for a year that no other zone may have."""
+    if moment is None or not MINYEAR < moment.year < MAXYEAR:
+        return None
+    return moment.replace(tzinfo=timezone.utc)
 
 
 def get_run(run_id: str, *, hydrate: bool = True) -> PipelineRunResponse:
