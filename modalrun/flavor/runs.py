@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from modalrun import errors
 from modalrun.control import reconcile
 from modalrun.control import stop as stopping
-from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe import status as runs
 from modalrun.observe.handle import RunHandle
@@ -27,15 +26,15 @@ from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
 from modalrun.output import reporter
 from modalrun.output.reporter import Reporter
+from modalrun.output.sanitize import plain
 from modalrun.plan.planner import app_name
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
-from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import Announced, RunMetadata, from_metadata, to_metadata
 from modalrun.run.status import LOST
 from modalrun.spec.run_spec import RunSpec, Target
-from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit import preflight
+from modalrun.submit.creation import wait_for_sandbox
 from modalrun.submit.preflight import Job
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
@@ -85,7 +84,7 @@ def announce(
         settings.app_name or app_name(snapshot.pipeline_configuration.name),
         settings.modal_environment,
     )
-    with _hint_in_message():
+    with _readable_errors():
         open_store()
         zenml_gateway().publish_metadata(run_id, to_metadata(metadata))
 
@@ -146,14 +145,19 @@ def submit(
     with ExitStack() as stack:
         stack.enter_context(_environment_restored())
         stack.enter_context(_unknown_outcome_kept_open(run))
-        with _hint_in_message(), ExitStack() as display, interrupts.installed():
+        with _readable_errors(), ExitStack() as display, interrupts.installed():
             display.callback(shown.close)
             job = _job(target, str(snapshot.id), _source_root(run), shown)
             from modalrun.zenml_api.records.runs import existing_run
 
-            submission = Submission(
-                job, shown, zenml_gateway(), previous=_previous_sandbox(run, job.connection)
-            )
+            zenml = zenml_gateway()
+            submission = Submission(job, shown, zenml)
+            previous = from_metadata(RunMetadata, run.run_metadata)
+            if previous is not None:
+                # The next sandbox gets the same name.
+                wait_for_sandbox(job, str(run.id), previous)
+                submission.previous = previous
+                submission.submitted = zenml.read_source(str(run.id))
             try:
                 submission.create(lambda: existing_run(job.compiled, str(run.id), environment))
                 interrupts.check()
@@ -182,7 +186,7 @@ def submit(
                     raise
                 # Its end is recorded and shown. ZenML would take an error for a failure to resume
                 # the run, and change its record.
-                logger.error(error.message)
+                logger.error(plain(error.message))
 
     return wait
 
@@ -197,12 +201,13 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    with _hint_in_message(), _environment_restored():
+    with _readable_errors(), _environment_restored():
         found = runs.read_status(str(run.id))
         if found.state == LOST and found.over:
             found = reconcile.reconcile(found).status
         for note in found.notes:
-            logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
+            commands = " or ".join(f"'{command}'" for command in note.commands)
+            logger.warning(plain(f"{note.text} {commands}"))
         known = {status.value for status in ExecutionStatus}
         return ExecutionStatus(found.run.status), {
             step.name: ExecutionStatus(step.status) for step in found.steps if step.status in known
@@ -216,16 +221,20 @@ def stop(run_id: str, *, graceful: bool) -> None:
         NotFoundError: ZenML has no sandbox of it on record.
         ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
     """
-    with _hint_in_message(), _environment_restored():
-        stopped = stopping.stop(run_id, force=not graceful, wait=not graceful, say=logger.info)
-    logger.info(stopped.headline)
+
+    def say(text: str) -> None:
+        logger.info(plain(text))
+
+    with _readable_errors(), _environment_restored():
+        stopped = stopping.stop(run_id, force=not graceful, wait=not graceful, say=say)
+    say(stopped.headline)
 
 
 def _source_root(run: PipelineRunResponse) -> Path:
     """Return the source root of a run.
 
     ZenML derives it from the script that runs the pipeline. A run that is resumed from ZenML's
-    command line has no script, and gets the source root that it had.
+    command line has no script: it gets the repository that the current folder is in, or the folder.
     """
     from zenml.client import Client
     from zenml.utils import source_utils
@@ -233,10 +242,6 @@ def _source_root(run: PipelineRunResponse) -> Path:
     if from_metadata(RunMetadata, run.run_metadata) is None:
         return Path(source_utils.get_source_root()).resolve()
     root = Path(Client.find_repository() or Path.cwd()).resolve()
-    with contextlib.suppress(ValueError):
-        manifest = RunManifest.from_metadata(run.run_metadata)
-        if manifest is not None and manifest.source.root.is_dir():
-            root = manifest.source.root
     source_utils.set_custom_source_root(str(root))
     return root
 
@@ -247,31 +252,8 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
     if target == "local":
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
-    # Without settings of its own: the deployment is used as it is.
-    spec = RunSpec(
-        pipeline="",
-        stack=None,
-        target=target,
-        source_root=source_root,
-        run_configuration={},
-        source=YamlSource(source_root, {}, {}),
-    )
+    spec = RunSpec.of_snapshot(target, source_root)
     return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
-
-
-def _previous_sandbox(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:
-    """Wait for the end of a resumed run's sandbox; return its metadata, or None for a new run.
-
-    The run is recorded as paused or failed a moment before its sandbox ends, and the next sandbox
-    gets the same name.
-    """
-    metadata = from_metadata(RunMetadata, run.run_metadata)
-    if metadata is None:
-        return None
-    with contextlib.suppress(errors.NotFoundError):
-        sandbox = connection.attach(metadata.sandbox_id, str(run.id))
-        RunningSandbox(connection, sandbox, str(run.id), app_id=metadata.app_id).wait()
-    return metadata
 
 
 def _follow(run: RunHandle, shown: Reporter) -> None:
@@ -281,12 +263,13 @@ def _follow(run: RunHandle, shown: Reporter) -> None:
         ModalrunError: The run did not complete, or its end is not known.
         KeyboardInterrupt: The user detached.
     """
-    with _hint_in_message(), shown, interrupts.installed():
-        outcome = attach.follow(run, shown, _on_interrupt(), stop=stopping.by_force)
-        shown.summary(outcome)
-    if outcome.exit_code:
-        error = sandbox_exit.error_class(outcome.exit_code)
-        raise error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
+    with _readable_errors():
+        with shown, interrupts.installed():
+            outcome = attach.follow(run, shown, _on_interrupt(), stop=stopping.by_force)
+            shown.summary(outcome)
+        if outcome.exit_code:
+            error = sandbox_exit.error_class(outcome.exit_code)
+            raise error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
 
 
 def _on_interrupt() -> OnInterrupt:
@@ -297,14 +280,15 @@ def _on_interrupt() -> OnInterrupt:
 
 
 @contextlib.contextmanager
-def _hint_in_message() -> Iterator[None]:
-    """Append an error's hint to its message, since a traceback shows only the message."""
+def _readable_errors() -> Iterator[None]:
+    """Append an error's hint to its message, and neutralise it: a traceback shows it as it is."""
     try:
         yield
     except errors.ModalrunError as error:
-        if error.hint is None:
+        message = plain(f"{error.message} {error.hint}" if error.hint else error.message)
+        if message == str(error):
             raise
-        raise type(error)(f"{error.message} {error.hint}") from None
+        raise type(error)(message) from None
 
 
 @contextlib.contextmanager

@@ -56,6 +56,22 @@ class RunSpec:
         default_factory=lambda: command_line(()), repr=False, kw_only=True
     )
 
+    @property
+    def has_settings(self) -> bool:
+        """Whether it sets anything for sandboxes."""
+        layers = [self.layers, *self.step_layers.values()]
+        return any(
+            layer.settings or layer.resources or layer.docker
+            for by_origin in layers
+            for layer in by_origin.values()
+        )
+
+    @staticmethod
+    def of_snapshot(target: Target, source_root: Path) -> RunSpec:
+        """Make the spec of a stored deployment that is used as it is, without own settings."""
+        source = YamlSource(source_root, {}, {})
+        return RunSpec("", None, target, source_root, {}, source)
+
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None
     ) -> UsageError:
@@ -158,6 +174,12 @@ def load_spec(
     )
 
 
+def source_root(folder: Path) -> Path:
+    """Return the ZenML repository that a folder is in, else the folder itself."""
+    folders = (folder, *folder.parents)
+    return next((one for one in folders if (one / ".zen").is_dir()), folder)
+
+
 def _our_keys(checker: Checker) -> OurKeys:
     """Return modalrun's own keys of a source, those with right values."""
     data = checker.source.data
@@ -214,8 +236,7 @@ def _sandboxes(checker: Checker, ours: OurKeys, *, compiled: bool) -> SandboxSet
 def _source_root(checker: Checker, given: str | None) -> Path:
     spec_folder = checker.source.path.resolve().parent
     if given is None:
-        folders = (spec_folder, *spec_folder.parents)
-        return next((folder for folder in folders if (folder / ".zen").is_dir()), spec_folder)
+        return source_root(spec_folder)
     # Without such a user the path stays as it is, and is not found.
     with contextlib.suppress(RuntimeError):
         given = str(Path(given).expanduser())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from modalrun.errors import UsageError
-from modalrun.run.manifest import MANIFEST_FILE, RunManifest, Source
-from modalrun.submit.source_changes import MOST_FILES, compare, hashes_to_store
+from modalrun.run.manifest import MANIFEST_FILE, RunManifest
+from modalrun.run.source import MOST_FILES, Source
+from modalrun.submit.source_changes import compare, hashes_to_store, listing
 from modalrun.submit.source_tree import source_files
 
 
@@ -41,7 +41,9 @@ def stage(
         )
     _copy(root, folder, files)
     hashes = hash_files(folder)
-    return Source(root, hash_tree(hashes), hashes_to_store(hashes), dockerignore)
+    return Source(
+        hash_tree(hashes), hashes_to_store(hashes), os.fsencode(root).decode(errors="replace")
+    )
 
 
 def _is_utf8(path: Path, note: Callable[[str], object]) -> bool:
@@ -56,13 +58,19 @@ def _is_utf8(path: Path, note: Callable[[str], object]) -> bool:
     return True
 
 
-def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
+def stage_again(
+    source: Source, root: Path, folder: Path, *, dockerignore: str | None = None
+) -> tuple[str, ...]:
     """Copy the files that a run was submitted with, which must not have changed.
 
+    No path of the record is read or written: of the files that a submission would take now, those
+    are copied that the record names.
+
     Args:
-        source: The source tree as it was submitted.
+        source: The record of the source tree as it was submitted.
         root: The folder where it is now.
         folder: Where the copy goes.
+        dockerignore: As for `source_files`.
 
     Returns:
         The files in `root` that are new and left out, as far as that is known.
@@ -70,36 +78,41 @@ def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
     Raises:
         UsageError: The source tree is missing or has changed.
     """
+    where = f"It was submitted from {source.root}. " if source.root not in {"", str(root)} else ""
+    hint = (
+        f"{where}Run the command in the folder of what was submitted, or name that folder with"
+        " '--source-root'."
+    )
     if not root.is_dir():
-        raise UsageError(
-            f"The run's source tree {root} is not on this machine.",
-            hint="Check out what was submitted, and name its folder with '--source-root'.",
-        )
+        raise UsageError(f"There is no folder {root} with the run's source tree.", hint=hint)
     changed = f"The source tree {root} has changed since the run was submitted"
     mismatch = "The rest of the run would not match the finished steps."
     if not source.files:
-        if stage(root, folder, dockerignore=source.dockerignore).digest == source.digest:
+        if stage(root, folder, dockerignore=dockerignore).digest == source.digest:
             return ()
         raise UsageError(
             f"{changed}. {mismatch} Which files differ is not known: of more than {MOST_FILES:,}"
             " files only the total hash is stored.",
-            hint="Restore the files and remove new ones ('git status' lists them), or check out"
-            " what was submitted and name its folder with '--source-root'.",
+            hint=f"Restore the files and remove new ones ('git status' lists them). {hint}",
         )
-    _copy(root, folder, (Path(path) for path in source.files if (root / path).is_file()))
-    present: list[str] = []
-    # New files are only reported, so an error about them must not stop the run.
-    with contextlib.suppress(UsageError):
-        files = source_files(root, dockerignore=source.dockerignore, bounded=False)
-        present = [path.as_posix() for path in files]
-    changes = compare(source.files, hash_files(folder), present)
+    files = source_files(root, dockerignore=dockerignore, bounded=False)
+    _copy(root, folder, (path for path in files if path.as_posix() in source.files))
+    found = hash_files(folder)
+    if not found:
+        raise UsageError(f"The folder {root} holds none of the run's files.", hint=hint)
+    changes = compare(source.files, found, [path.as_posix() for path in files])
     if changes.changed or changes.missing:
         raise UsageError(
             f"{changed}: {changes}. {mismatch}",
-            hint="Restore the changed and missing files, or check out what was submitted and name"
-            " its folder with '--source-root'. New files are no obstacle.",
+            hint="Restore the changed and missing files; a file that .gitignore or .dockerignore"
+            f" leaves out is missing, and new files are no obstacle. {hint}",
         )
     return changes.new
+
+
+def new_files_note(new: Collection[str]) -> str:
+    """Return a note on files that a resumed run does not get."""
+    return f"note: new files, which the run does not get: {listing(new)}"
 
 
 def write_manifest(manifest: RunManifest, folder: Path) -> Path:

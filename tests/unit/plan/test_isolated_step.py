@@ -3,18 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
-from modalrun.plan.isolated_step import layers_as_json, plan_isolated_step
+from modalrun.plan.isolated_step import StepRequest, layers_as_json, plan_isolated_step
 from modalrun.plan.planner import make_plan
-from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.precedence import Origin, SettingsLayer
 
+RECORD = UUID(int=1)
 DRIVER = SandboxSpec(("python",), "im-pipeline", Resources(), 300, env={"PYTHONPATH": "/x"})
 MANIFEST = RunManifest(
     run_id="r",
@@ -26,18 +28,26 @@ MANIFEST = RunManifest(
         (PlannedStep("train", sandbox=replace(DRIVER, image="im-train", env={})),),
     ),
     failure_mode="stop_on_failure",
-    source=Source(Path("/s"), "h"),
-    docker={"requirements": ["numpy"]},
+    docker="numpy",
 )
 
 
 def sandbox(
-    manifest: RunManifest = MANIFEST, template: str | None = None, **settings: Any
+    manifest: RunManifest = MANIFEST,
+    template: str | None = None,
+    docker: str = "numpy",
+    **settings: Any,
 ) -> SandboxSpec:
-    settings.setdefault("docker", {"requirements": ["numpy"]})
-    return plan_isolated_step(
-        manifest, "square_2", settings, template=template, python="/py", source_root=Path("/s")
+    request = StepRequest(
+        name="square_2",
+        step_run=RECORD,
+        run_id=RECORD,
+        attempt=1,
+        settings=settings,
+        docker=docker,
+        template=template,
     )
+    return plan_isolated_step(manifest, request, python="/py", source_root=Path("/s")).sandbox
 
 
 def test_a_step_gets_its_settings_and_the_pipelines_image() -> None:
@@ -54,15 +64,38 @@ def test_a_step_gets_its_settings_and_the_pipelines_image() -> None:
 
 
 def test_an_announced_step_has_the_image_that_was_built_for_it() -> None:
-    made = sandbox(template="train", docker={"requirements": ["torch"]})
+    made = sandbox(template="train", docker="torch")
     assert made.image == "im-train"
     assert "PYTHONPATH" not in made.env
 
 
 def test_another_image_was_not_built() -> None:
     with pytest.raises(UsageError, match="'square_2' has Docker settings of its own") as caught:
-        sandbox(docker={"requirements": ["torch"]})
+        sandbox(docker="torch")
     assert "depends_on" in str(caught.value.hint)
+
+
+def test_a_step_chooses_neither_command_nor_image_nor_environment() -> None:
+    made = sandbox(orchestrator={"command": ["sh"], "image": {"name": "others"}, "env": {"X": "1"}})
+    plain = sandbox()
+    assert (made.command, made.image, made.env) == (plain.command, plain.image, plain.env)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"secrets": ["others"]}, {"volumes": {"others": "/data"}}],
+    ids=["secret", "volume"],
+)
+def test_a_step_gets_no_secret_or_volume_that_the_run_was_not_submitted_with(
+    settings: dict[str, Any],
+) -> None:
+    with pytest.raises(UsageError, match=r"'square_2' asks for the Modal .* 'others'") as caught:
+        sandbox(orchestrator=settings)
+    assert "depends_on" in str(caught.value.hint)
+    known = replace(DRIVER, secrets=("others",), volumes={"others": "/mnt"})
+    with_it = replace(MANIFEST, plan=replace(MANIFEST.plan, run_sandbox=known))
+    made = sandbox(with_it, orchestrator=settings)
+    assert (made.secrets or tuple(made.volumes)) == ("others",)
 
 
 def test_the_command_line_is_above_the_code_and_the_component_below_it() -> None:
