@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from modalrun.output.sanitize import harmless
 from modalrun.output.wrapping import NO_BREAK, wrapped
+from modalrun.output.writer import out
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
@@ -23,7 +24,7 @@ def print_plan(found: PricedPlan, *, explain: bool) -> None:
     """Print a plan to stdout; with `explain`, also where each value comes from."""
     # Rich is slow to import; a plan of a deployment file needs neither it nor an SDK.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print("\n".join(lines(found, explain=explain, width=width)))
+    out("\n".join(lines(found, explain=explain, width=width)))
 
 
 def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[str]:

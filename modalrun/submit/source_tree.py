@@ -104,7 +104,7 @@ def _git_files(root: Path) -> list[Path] | None:
     # Inside a Git hook, Git's own variables name the hook's repository, not this one.
     environment = {k: v for k, v in os.environ.items() if k not in _GIT_REPOSITORY}
     try:
-        result = subprocess.run(
+        result = subprocess.run(  # noqa: S603 (git, with arguments of ours)
             command, cwd=root, env=environment, capture_output=True, check=False, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired):
