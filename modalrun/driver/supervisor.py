@@ -33,6 +33,9 @@ DRAIN_SECONDS = 2.0
 TERMINATE_GRACE_SECONDS = 10.0
 """How long a runner may take to end after a signal."""
 
+_LONGEST_FILE = 100_000
+"""Bytes of a file at most; a variable holds 128 KiB."""
+
 _RECORDED = (contract.EXIT_COMPLETED, contract.EXIT_FAILED, contract.EXIT_TERMINATED)
 """Exit codes of a runner that has recorded its end."""
 
@@ -156,7 +159,7 @@ def _is_continued(
     # A step that ran in the process may be tried again, and the function may go on without it.
     listed = Path(environment[contract.RUNNING_STEPS_FILE])
     try:
-        steps = json.loads(listed.read_text(encoding="utf-8"))
+        steps = json.loads(_read(listed))
         listed.write_text("[]", encoding="utf-8")
     except (OSError, ValueError):
         # User code may have written it.
@@ -310,6 +313,20 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
     return result
 
 
+def _read(path: Path | str) -> str:
+    """Read a small file, which user code may have replaced by anything.
+
+    Raises:
+        OSError, ValueError: It can't be read.
+    """
+    # A pipe would never end, and another file's content is not ours to pass on.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        return os.read(descriptor, _LONGEST_FILE).decode()
+    finally:
+        os.close(descriptor)
+
+
 def _write(path: str, text: str) -> None:
     """Write a file, unless the disk is full."""
     with contextlib.suppress(OSError):
@@ -324,7 +341,7 @@ def _is_meant(code: int, environment: dict[str, str]) -> bool:
 def _written_exit_code(environment: dict[str, str]) -> int | None:
     """Return the exit code that the child meant to end with."""
     try:
-        return int(Path(environment[contract.EXIT_CODE_FILE]).read_text(encoding="ascii"))
+        return int(_read(environment[contract.EXIT_CODE_FILE]))
     except (OSError, ValueError):
         return None
 
