@@ -14,7 +14,6 @@ from pathlib import Path
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.handle import RunHandle, RunObserver
-from modalrun.plan.docker_settings import dockerignore
 from modalrun.run.outcome import PAUSED
 from modalrun.run.records import CreatedRun, RunRecord
 from modalrun.spec.run_spec import RunSpec
@@ -87,13 +86,13 @@ def resume(
         earlier = (*earlier, last)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
-        ignore_file = dockerignore(job.compiled.deployment.docker)
-        if new := stage_again(source, source_root, staged, dockerignore=ignore_file):
+        if new := stage_again(source, job.source, staged):
             observer.say(new_files_note(new), "yellow")
         observer.phase("Creating the image and the run sandbox")
         plan, registry = zenml.resolve_images(job.plan, job.compiled)
         images = in_background(lambda: modal.build_images(job.connection, plan, staged, registry))
         record = CreatedRun(run.id, run.name, run.url, zenml.driver_environment(run.id))
+        _, steps = zenml.read_run_and_steps(run.id)
         handle = create_run_sandbox(
             job,
             plan.with_images(images),
@@ -102,6 +101,7 @@ def resume(
             observer=observer,
             zenml=zenml,
             earlier=earlier,
+            ended=[step.name for step in steps if step.finished],
             take_over=True,
         )
     settings, what = plan.settings, " (another driver takes over)" if plan.has_driver else ""
@@ -129,7 +129,7 @@ def _planned_again(
             if run.problem
             else no_driver
         )
-    spec = RunSpec.of_snapshot(run.place.target, source_root)
+    spec = RunSpec.of_snapshot(run.place.target, source_root, own_code=False)
     compiled = zenml.load_deployment_of_run(run.id, spec)
     priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     if not (priced.plan.has_driver or run.status == PAUSED):
