@@ -20,8 +20,9 @@ def resume(
         typer.Option(
             "--source-root",
             metavar="FOLDER",
-            help="Folder of the pipeline's source tree, if it has moved. The submitted files must"
-            " not have changed; new files are left out.",
+            help="Folder of the pipeline's source tree; without it, the ZenML repository that the"
+            " current folder is in, or the current folder. The submitted files must not have"
+            " changed; new files are left out.",
         ),
     ] = None,
     sync: Annotated[
@@ -45,6 +46,7 @@ def resume(
     from modalrun.observe.outcome import accepted
     from modalrun.output import reporter
     from modalrun.run import records
+    from modalrun.spec import run_spec
     from modalrun.zenml_api import process
 
     text = records.run_argument(run, interactive=interactive())
@@ -53,7 +55,9 @@ def resume(
         shown.phase("Reading the run")
         zenml.enter_context(process.zenml_session())
         found = status.resolve(text)
-        resumed = resuming.resume(found.id, shown, source_root=source_root)
+        resumed = resuming.resume(
+            found.id, shown, source_root=source_root or run_spec.source_root(Path.cwd())
+        )
         if isinstance(resumed, str):
             shown.say(resumed)
             return

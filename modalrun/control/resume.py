@@ -1,20 +1,29 @@
-"""Resume a `per_step` run whose driver has ended, or a run that was paused."""
+"""Resume a `per_step` run whose driver has ended, or a run that was paused.
+
+Everything that runs is made anew: commands, images, secrets and settings from the run's deployment
+in ZenML, which can't be changed, as a submission of it does; the source tree is the caller's own.
+ZenML's metadata can be changed by every step of the run and every user of the server. It only says
+where the run was, which is checked, and which files it had, to compare them.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.handle import RunHandle, RunObserver
-from modalrun.run.contract import TAKE_OVER
 from modalrun.run.outcome import PAUSED
-from modalrun.submit.recording import all_run_sandboxes, record_sandbox
-from modalrun.submit.source_changes import listing
-from modalrun.submit.staging import stage_again, write_manifest
+from modalrun.run.records import CreatedRun, RunRecord
+from modalrun.spec.run_spec import RunSpec
+from modalrun.submit import preflight
+from modalrun.submit.creation import create_run_sandbox, wait_for_sandbox
+from modalrun.submit.preflight import Job
+from modalrun.submit.prepare import plan_deployment
+from modalrun.submit.recording import all_run_sandboxes
+from modalrun.submit.staging import new_files_note, stage_again
+from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 
@@ -22,7 +31,7 @@ def resume(
     run_id: str,
     observer: RunObserver,
     *,
-    source_root: Path | None = None,
+    source_root: Path,
     zenml: ZenMLGateway | None = None,
     modal: ModalGateway | None = None,
 ) -> RunHandle | str:
@@ -36,7 +45,7 @@ def resume(
     Args:
         run_id: ZenML's run id.
         observer: Receives progress.
-        source_root: Where the source tree is; None for where it was submitted from.
+        source_root: Where the source tree is.
         zenml: Access to ZenML's records; None for the real one.
         modal: The functions on Modal; None for the real ones.
 
@@ -44,7 +53,7 @@ def resume(
         The run with its new run sandbox; or a sentence on why there is nothing to resume.
 
     Raises:
-        NotFoundError: There is no such run, or its app is gone.
+        NotFoundError: There is no such run, or its deployment, app or local server is gone.
         UsageError: It can't continue, or the source tree is missing or has changed.
         ModalrunError: ZenML or Modal can't be reached.
     """
@@ -53,59 +62,74 @@ def resume(
     run = zenml.read_run(run_id)
     if run.finished:
         return f"The run {run.id} has ended: {run.status}. There is nothing to resume."
-    manifest = zenml.read_manifest(run.id)
-    paused = run.status == PAUSED
-    if manifest is None or not (manifest.plan.has_driver or paused):
+    job = _planned_again(run, source_root, zenml, modal)
+    source = zenml.read_source(run.id)
+    if source is None:
         raise UsageError(
-            f"The run {run.id} has no driver that another one could replace.",
-            hint="Only runs in 'mode: per_step', and runs that are paused, can be resumed."
-            " 'modalrun reconcile' settles the record of a run whose sandbox is gone.",
+            f"ZenML has no record of the files that the run {run.id} was submitted with.",
+            hint=f"Submit the pipeline again. 'modalrun reconcile {run.id}' settles its record.",
         )
-    plan = manifest.plan
-    connection = modal.connect(plan.target, credentials=zenml.credentials_of(run.id, plan.target))
-    spec = plan.sandbox_of_run(run.id)
-    spec = replace(spec, env={**spec.env, TAKE_OVER: "1"})
-    if paused and run.metadata is not None:
-        # It is recorded as paused a moment before its sandbox ends.
-        with contextlib.suppress(NotFoundError):
-            modal.run_sandbox(connection, run.id, run.metadata).wait()
-    if (found := modal.find_running(connection, plan, spec)) is not None:
+    spec = job.plan.sandbox_of_run(run.id)
+    if run.status == PAUSED and run.metadata is not None:
+        wait_for_sandbox(job, run.id, run.metadata)
+    if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
         return f"The run sandbox {found} is running. There is nothing to resume."
     earlier = all_run_sandboxes(run.metadata)
-    last = modal.find_last(connection, plan, spec)
+    last = modal.find_last(job.connection, job.plan, spec)
+    if last is None and job.plan.target == "local":
+        raise NotFoundError(
+            f"The local Modal server of this user and machine does not know the run {run.id}.",
+            hint="Resume it where it was submitted.",
+        )
     if last is not None and last not in earlier:
         # Its creator was interrupted before it could record it.
         earlier = (*earlier, last)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
-        if new := stage_again(manifest.source, source_root or manifest.source.root, staged):
-            observer.say(f"note: new files, which the run does not get: {listing(new)}", "yellow")
-        observer.phase("Creating the run sandbox")
-        secrets, file = zenml.driver_environment(run.id), None
-        if plan.has_driver:
-            secrets |= connection.driver_environment()
-            file = write_manifest(manifest, Path(folder))
-        sandbox = modal.create_run_sandbox(
-            connection,
-            plan,
-            spec,
-            secrets,
+        if new := stage_again(source, job.source, staged):
+            observer.say(new_files_note(new), "yellow")
+        observer.phase("Creating the image and the run sandbox")
+        plan, registry = zenml.resolve_images(job.plan, job.compiled)
+        images = in_background(lambda: modal.build_images(job.connection, plan, staged, registry))
+        record = CreatedRun(run.id, run.name, run.url, zenml.driver_environment(run.id))
+        handle = create_run_sandbox(
+            job,
+            plan.with_images(images),
+            record,
             staged,
-            manifest=file,
-            earlier=earlier[-1] if earlier else None,
+            observer=observer,
+            zenml=zenml,
+            earlier=earlier,
+            take_over=True,
         )
+    settings, what = plan.settings, " (another driver takes over)" if plan.has_driver else ""
     observer.say(f"Run {run.name}", "bold")
     observer.say(f"  id       {run.id}")
-    observer.say(f"  sandbox  {sandbox.id}{' (another driver takes over)' if file else ''}")
+    observer.say(f"  sandbox  {handle.sandbox.id}{what}")
+    observer.say(f"  target   {plan.target}, app {settings.app_name}")
     observer.say("")
-    return RunHandle(
-        run_id=run.id,
-        zenml_url=run.url,
-        plan=plan,
-        steps=tuple(step.name for step in plan.steps),
-        sandbox=sandbox,
-        sandboxes=modal.sandboxes_of(connection, run.id, sandbox.app_id, sandbox.id),
-        connection=connection,
-        recording=record_sandbox(zenml, run.id, plan, sandbox, earlier=earlier),
-        resumed=True,
+    return handle
+
+
+def _planned_again(
+    run: RunRecord, source_root: Path, zenml: ZenMLGateway, modal: ModalGateway
+) -> Job:
+    """Plan and check the run as a submission of its deployment does."""
+    no_driver = UsageError(
+        f"The run {run.id} has no driver that another one could replace.",
+        hint="Only runs in 'mode: per_step', and runs that are paused, can be resumed."
+        " 'modalrun reconcile' settles the record of a run whose sandbox is gone.",
     )
+    if run.place is None:
+        # modalrun did not start it, or its metadata was changed.
+        raise (
+            UsageError(f"The run {run.id} can't be resumed: {run.problem}")
+            if run.problem
+            else no_driver
+        )
+    spec = RunSpec.of_snapshot(run.place.target, source_root, own_code=False)
+    compiled = zenml.load_deployment_of_run(run.id, spec)
+    priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
+    if not (priced.plan.has_driver or run.status == PAUSED):
+        raise no_driver
+    return preflight.connect(spec, compiled, priced, modal=modal)

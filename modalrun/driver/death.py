@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
+from modalrun.run import notes
 
-def describe(process: str, code: int, *, out_of_memory: bool) -> str:
+
+def describe(
+    process: str, pid: int, code: int, environment: Mapping[str, str], *, out_of_memory: bool
+) -> str:
     """Return a sentence about the death of a process.
 
     Args:
         process: What it is, such as "step's process".
+        pid: Its id.
         code: Its exit code, below 0 for a signal.
+        environment: Its environment.
         out_of_memory: Whether the kernel has killed a process of the sandbox to free memory.
     """
+    if (reason := notes.read("reason", pid, environment)) is not None:
+        return reason
+    if (hook := notes.read("hook", pid, environment)) is not None:
+        process = f"{hook} hook's process"
     if code >= 0:
         return f"The {process} ended with exit code {code}."
     if code != -signal.SIGKILL:

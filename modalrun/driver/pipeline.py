@@ -126,9 +126,9 @@ class Runner:
                 self._graph = answer
                 await self._run_steps()
                 if not self._terminated:
-                    self._error = " ".join(
-                        filter(None, [self._error, *await self._pool.clean_up()])
-                    )
+                    # As after a cleanup hook that raises, which ZenML logs alone.
+                    for problem in await self._pool.clean_up():
+                        self._pool.log(None, f"modalrun: {problem}")
         if self._terminated:
             return contract.EXIT_TERMINATED
         if self._failed or self._error:

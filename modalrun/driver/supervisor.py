@@ -92,7 +92,7 @@ def main() -> int:
         while not terminated.is_set() and _is_continued(
             code,
             environment,
-            len(children),
+            children,
             out_of_memory=death.out_of_memory_kills() > earlier_kills,
         ):
             code = run()
@@ -112,7 +112,7 @@ def main() -> int:
     if terminated.is_set():
         reason, result = contract.TERMINATED_REASON, contract.EXIT_TERMINATED
     else:
-        reason, result = _death(code, environment, out_of_memory=out_of_memory)
+        reason, result = _death(code, environment, children[-1].pid, out_of_memory=out_of_memory)
     _log(reason)
     if contract.STEP in environment and _written_exit_code(environment) == code:
         # The driver asks ZenML again.
@@ -121,7 +121,7 @@ def main() -> int:
 
 
 def _is_continued(
-    code: int, environment: dict[str, str], children: int, *, out_of_memory: bool
+    code: int, environment: dict[str, str], children: list[spawn.Child], *, out_of_memory: bool
 ) -> bool:
     """Return whether another child goes on with the run of one that has died."""
     module = sys.argv[1]
@@ -132,9 +132,9 @@ def _is_continued(
     environment[contract.TAKE_OVER] = "1"
     if module == contract.DRIVER_MODULE:
         # The steps run in sandboxes of their own, so another driver can take over.
-        if children == 1:
+        if len(children) == 1:
             _log(f"The driver ended with {code}; another one takes over.")
-        return children == 1
+        return len(children) == 1
     # A step that ran in the process may be tried again, and the function may go on without it.
     listed = Path(environment[contract.RUNNING_STEPS_FILE])
     try:
@@ -144,7 +144,9 @@ def _is_continued(
         return False
     if not steps:
         return False
-    reason = death.describe("step's process", code, out_of_memory=out_of_memory)
+    reason = death.describe(
+        "step's process", children[-1].pid, code, environment, out_of_memory=out_of_memory
+    )
     _log(reason)
     environment[contract.DEATH] = json.dumps([reason, steps])
     return True
@@ -258,18 +260,20 @@ def _end(child: spawn.Child, grace: float) -> int:
         return child.wait()
 
 
-def _death(code: int, environment: dict[str, str], *, out_of_memory: bool) -> tuple[str, int]:
+def _death(
+    code: int, environment: dict[str, str], pid: int, *, out_of_memory: bool
+) -> tuple[str, int]:
     """Return why a child has died that nobody ended, and the sandbox's exit code."""
     in_step = contract.STEP in environment
     child = "step's process" if in_step else "driver" if _is_driver() else "runner"
-    reason = death.describe(child, code, out_of_memory=out_of_memory)
+    reason = death.describe(child, pid, code, environment, out_of_memory=out_of_memory)
     if code != -signal.SIGKILL:
         return reason, contract.EXIT_FAILED
     if out_of_memory:
         return reason, contract.EXIT_OUT_OF_MEMORY if in_step else contract.EXIT_FAILED
-    # Where user code runs it may have done it; no other process of ours kills itself.
-    own = in_step or sys.argv[1] == contract.DYNAMIC_MODULE
-    return reason, contract.EXIT_FAILED if own else contract.EXIT_KILLED
+    # User code may have done it: every process but a driver runs it, or is the parent of one.
+    driver = sys.argv[1] == contract.DRIVER_MODULE
+    return reason, contract.EXIT_KILLED if driver else contract.EXIT_FAILED
 
 
 def _record(reason: str, result: int, environment: dict[str, str]) -> int:

@@ -178,7 +178,7 @@ class WorkerProcess:
         out_of_memory = death.out_of_memory_kills() > self._out_of_memory
         code = os.waitstatus_to_exitcode(status)
         process = "step's process" if self.begun else "runner's process"
-        self._fail(death.describe(process, code, out_of_memory=out_of_memory))
+        self._fail(death.describe(process, self.pid, code, os.environ, out_of_memory=out_of_memory))
         self._ended.set()
 
     def _receive(self) -> None:

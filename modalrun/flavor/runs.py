@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from modalrun import errors
 from modalrun.control import reconcile
 from modalrun.control import stop as stopping
-from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe import status as runs
 from modalrun.observe.handle import RunHandle
@@ -30,12 +29,11 @@ from modalrun.output.reporter import Reporter
 from modalrun.plan.planner import app_name
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
-from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import Announced, RunMetadata, from_metadata, to_metadata
 from modalrun.run.status import LOST
 from modalrun.spec.run_spec import RunSpec, Target
-from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit import preflight
+from modalrun.submit.creation import wait_for_sandbox
 from modalrun.submit.preflight import Job
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
@@ -151,9 +149,14 @@ def submit(
             job = _job(target, str(snapshot.id), _source_root(run), shown)
             from modalrun.zenml_api.records.runs import existing_run
 
-            submission = Submission(
-                job, shown, zenml_gateway(), previous=_previous_sandbox(run, job.connection)
-            )
+            zenml = zenml_gateway()
+            submission = Submission(job, shown, zenml)
+            previous = from_metadata(RunMetadata, run.run_metadata)
+            if previous is not None:
+                # The next sandbox gets the same name.
+                wait_for_sandbox(job, str(run.id), previous)
+                submission.previous = previous
+                submission.submitted = zenml.read_source(str(run.id))
             try:
                 submission.create(lambda: existing_run(job.compiled, str(run.id), environment))
                 interrupts.check()
@@ -225,7 +228,7 @@ def _source_root(run: PipelineRunResponse) -> Path:
     """Return the source root of a run.
 
     ZenML derives it from the script that runs the pipeline. A run that is resumed from ZenML's
-    command line has no script, and gets the source root that it had.
+    command line has no script: it gets the repository that the current folder is in, or the folder.
     """
     from zenml.client import Client
     from zenml.utils import source_utils
@@ -233,10 +236,6 @@ def _source_root(run: PipelineRunResponse) -> Path:
     if from_metadata(RunMetadata, run.run_metadata) is None:
         return Path(source_utils.get_source_root()).resolve()
     root = Path(Client.find_repository() or Path.cwd()).resolve()
-    with contextlib.suppress(ValueError):
-        manifest = RunManifest.from_metadata(run.run_metadata)
-        if manifest is not None and manifest.source.root.is_dir():
-            root = manifest.source.root
     source_utils.set_custom_source_root(str(root))
     return root
 
@@ -247,31 +246,8 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
     if target == "local":
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
-    # Without settings of its own: the deployment is used as it is.
-    spec = RunSpec(
-        pipeline="",
-        stack=None,
-        target=target,
-        source_root=source_root,
-        run_configuration={},
-        source=YamlSource(source_root, {}, {}),
-    )
+    spec = RunSpec.of_snapshot(target, source_root, own_code=True)
     return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
-
-
-def _previous_sandbox(run: PipelineRunResponse, connection: Connection) -> RunMetadata | None:
-    """Wait for the end of a resumed run's sandbox; return its metadata, or None for a new run.
-
-    The run is recorded as paused or failed a moment before its sandbox ends, and the next sandbox
-    gets the same name.
-    """
-    metadata = from_metadata(RunMetadata, run.run_metadata)
-    if metadata is None:
-        return None
-    with contextlib.suppress(errors.NotFoundError):
-        sandbox = connection.attach(metadata.sandbox_id, str(run.id))
-        RunningSandbox(connection, sandbox, str(run.id), app_id=metadata.app_id).wait()
-    return metadata
 
 
 def _follow(run: RunHandle, shown: Reporter) -> None:

@@ -12,7 +12,7 @@ from modalrun.plan.environment import check_environment
 from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.snapshot_schema import check, check_settings, check_snapshot
 from modalrun.run.run_plan import PlannedStep
-from modalrun.spec.precedence import Layers, Origin, SettingsLayer
+from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 
 MAX_STEP_NAME = 255
 """Characters (`STR_FIELD_MAX_LENGTH`, `zenml/constants.py`, 0.98.0)."""
@@ -182,3 +182,59 @@ def read_snapshot(
         dynamic=bool(snapshot.get("is_dynamic")),
         failure_mode=pipeline["execution_mode"],
     )
+
+
+def with_settings(
+    snapshot: Mapping[str, Any], deployment: Deployment, orchestrator: str
+) -> dict[str, Any]:
+    """Return a snapshot with the settings of a deployment, so that ZenML stores what is run.
+
+    The component's defaults are left out: they are read again from the component.
+
+    Args:
+        snapshot: The snapshot, as JSON, that the deployment was read from.
+        deployment: The deployment, with further settings.
+        orchestrator: ZenML's key of the settings of the stack's orchestrator.
+    """
+    layers = dict(deployment.layers)
+    layers.pop(Origin.COMPONENT, None)
+
+    def changed(
+        settings: Mapping[str, Any], layer: SettingsLayer, docker: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        ours = {orchestrator: layer.settings, "resources": layer.resources, "docker": docker}
+        kept = {
+            key: value
+            for key, value in settings.items()
+            if key not in ours and re.split("[:.]", key)[0] != "orchestrator"
+        }
+        return {**kept, **{key: dict(values) for key, values in ours.items() if values}}
+
+    def without_gathered(docker: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in docker.items() if name != GATHERED}
+
+    pipeline = snapshot["pipeline_configuration"]
+    own_docker = without_gathered(deployment.docker)
+    steps = {}
+    for step in deployment.steps:
+        stored = snapshot["step_configurations"][step.name]
+        layer = flatten(layers, step.layers)
+        docker = own_docker if step.docker is None else without_gathered(step.docker)
+        overrides, config = stored["step_config_overrides"], stored["config"]
+        own = docker if step.docker is not None else None
+        steps[step.name] = {
+            **stored,
+            "config": {**config, "settings": changed(config["settings"], layer, docker)},
+            "step_config_overrides": {
+                **overrides,
+                "settings": changed(overrides["settings"], layer, own),
+            },
+        }
+    return {
+        **snapshot,
+        "pipeline_configuration": {
+            **pipeline,
+            "settings": changed(pipeline["settings"], flatten(layers), own_docker),
+        },
+        "step_configurations": steps,
+    }

@@ -51,6 +51,7 @@ def plan_isolated_step(
     step: str,
     settings: Mapping[str, Any],
     *,
+    docker: str,
     template: str | None,
     python: str,
     source_root: Path,
@@ -61,6 +62,7 @@ def plan_isolated_step(
         manifest: The run.
         step: The step's invocation id.
         settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
+        docker: The digest of its Docker settings.
         template: The planned step that this one is made from, if there is one.
         python: The interpreter inside a sandbox of the local Modal server.
         source_root: Where files that settings name are looked for.
@@ -70,7 +72,7 @@ def plan_isolated_step(
             an image that the run doesn't have.
     """
     planned = manifest.sandbox_of(template) if template is not None else None
-    if planned is None and (settings.get("docker") or {}) != manifest.docker:
+    if planned is None and docker != manifest.docker:
         raise UsageError(
             f"The step '{step}' has Docker settings of its own, and its image was not built when"
             " the run was submitted.",

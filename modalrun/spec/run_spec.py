@@ -37,6 +37,8 @@ class RunSpec:
         source, command_line: The file and the overrides, to name the line or flag of a wrong value.
         deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
         has_source_root: Whether the spec names its source root.
+        own_code: Whether it is compiled from the user's own code, here and now. A deployment may be
+            somebody else's: it can't read files outside of the source root, or run commands here.
         layers, step_layers: The settings of the sandboxes of the pipeline, and of single steps.
         notes: Remarks for the user about how the spec was read.
     """
@@ -49,12 +51,29 @@ class RunSpec:
     source: YamlSource = field(repr=False)
     deployment: str | None = None
     has_source_root: bool = False
+    own_code: bool = True
     layers: Layers = field(default_factory=dict)
     step_layers: Mapping[str, Layers] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     command_line: CommandLineSource = field(
         default_factory=lambda: command_line(()), repr=False, kw_only=True
     )
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether it sets anything for sandboxes."""
+        layers = [self.layers, *self.step_layers.values()]
+        return any(
+            layer.settings or layer.resources or layer.docker
+            for by_origin in layers
+            for layer in by_origin.values()
+        )
+
+    @staticmethod
+    def of_snapshot(target: Target, source_root: Path, *, own_code: bool) -> RunSpec:
+        """Make the spec of a stored deployment that is used as it is, without own settings."""
+        source = YamlSource(source_root, {}, {})
+        return RunSpec("", None, target, source_root, {}, source, own_code=own_code)
 
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None
@@ -141,6 +160,7 @@ def load_spec(
         source=source,
         deployment=ours.deployment,
         has_source_root=ours.source_root is not None,
+        own_code=not compiled,
         layers={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
         step_layers={
             name: {
@@ -156,6 +176,12 @@ def load_spec(
         notes=tuple(mistakes.notes),
         command_line=flags,
     )
+
+
+def source_root(folder: Path) -> Path:
+    """Return the ZenML repository that a folder is in, else the folder itself."""
+    folders = (folder, *folder.parents)
+    return next((one for one in folders if (one / ".zen").is_dir()), folder)
 
 
 def _our_keys(checker: Checker) -> OurKeys:
@@ -214,8 +240,7 @@ def _sandboxes(checker: Checker, ours: OurKeys, *, compiled: bool) -> SandboxSet
 def _source_root(checker: Checker, given: str | None) -> Path:
     spec_folder = checker.source.path.resolve().parent
     if given is None:
-        folders = (spec_folder, *spec_folder.parents)
-        return next((folder for folder in folders if (folder / ".zen").is_dir()), spec_folder)
+        return source_root(spec_folder)
     # Without such a user the path stays as it is, and is not found.
     with contextlib.suppress(RuntimeError):
         given = str(Path(given).expanduser())

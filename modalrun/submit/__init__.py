@@ -3,6 +3,7 @@
 prepare           run spec -> compiled pipeline and priced plan; nothing is created
 preflight         check cost, stack, credentials and names before anything is created
 submission        create the record in ZenML and the run sandbox, then follow the run
+creation          create the run sandbox of a run that is submitted or resumed
 cancellation      cancel a submission when somebody stops its run
 recording         record a new run sandbox in ZenML
 source_tree       the files that go to a sandbox, and what is left out

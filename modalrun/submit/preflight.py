@@ -19,7 +19,7 @@ from modalrun.plan.model import Plan
 from modalrun.plan.stack import wrong_stack
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
-from modalrun.submit.prepare import plan_deployment
+from modalrun.submit.prepare import PricedPlan, plan_deployment
 from modalrun.submit.source_tree import SourceSelection
 
 if TYPE_CHECKING:
@@ -70,7 +70,14 @@ def check(
         observer.say(f"note: {note}", "yellow")
     if max_cost is not None:
         pricing.check_limit(priced.cost, max_cost)
-    modal = modal or ModalGateway()
+    return connect(spec, compiled, priced, modal=modal)
+
+
+def connect(
+    spec: RunSpec, compiled: Compiled, priced: PricedPlan, *, modal: ModalGateway | None = None
+) -> Job:
+    """Check the stack, the credentials and the names of a run that is planned; as `check`."""
+    plan, modal = priced.plan, modal or ModalGateway()
     connection = modal.connect(spec.target, credentials=compiled.credentials)
     if priced.problems:
         raise wrong_stack(priced.stack, priced.problems)

@@ -14,7 +14,7 @@ from modalrun.errors import UsageError
 from modalrun.plan import deployment_file, docker_settings, pricing
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
-from modalrun.plan.docker_paths import check_paths
+from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.plan.model import Plan
 from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES, Cost
@@ -67,6 +67,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
         spec = _with_source_root_of(spec, path, file)
         spec.check_steps([step.name for step in file.deployment.steps], file.deployment.pipeline)
         deployment = file.deployment.with_layers(spec.layers, spec.step_layers)
+        check_foreign_docker(deployment, spec.source_root, spec.layers, spec.step_layers)
         deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
         return plan_deployment(deployment, file.stack, spec, file.python_version)
 
@@ -89,8 +90,6 @@ def plan_deployment(
         UsageError: A setting is not supported, or settings contradict one another.
     """
     on_modal = spec.target == "modal"
-    if spec.deployment is not None:
-        check_paths(deployment, spec.source_root, spec.layers, spec.step_layers)
     plan = make_plan(
         deployment,
         target=spec.target,
@@ -107,7 +106,7 @@ def plan_deployment(
 def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> SourceSelection:
     """Return which files go. Only the user, and code of theirs, can name credential files."""
     by_user = {Origin.COMMAND_LINE, Origin.SPEC_PIPELINE}
-    if spec.deployment is None:
+    if spec.own_code:
         by_user.add(Origin.CODE_PIPELINE)
     named = resolve("source_include", deployment.layers)
     return SourceSelection(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-MOST_FILES = 2_000
-"""Up to this many hashes of single files are stored with a run; of more, only the total hash."""
+from modalrun.run.source import MOST_FILES
 
 MOST_NAMED = 5
 """Files that a message names."""

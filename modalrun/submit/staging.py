@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from modalrun.errors import UsageError
-from modalrun.run.manifest import MANIFEST_FILE, RunManifest, Source
-from modalrun.submit.source_changes import MOST_FILES, compare, hashes_to_store
+from modalrun.run.manifest import MANIFEST_FILE, RunManifest
+from modalrun.run.source import MOST_FILES, Source
+from modalrun.submit.source_changes import compare, hashes_to_store, listing
 from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection, SourceTree, refuse_private
+from modalrun.submit.source_tree import SourceSelection, SourceTree
 from modalrun.util.regular_files import open_inside
 
 
-def stage(tree: SourceTree, selection: SourceSelection, folder: Path) -> Source:
+def stage(tree: SourceTree, folder: Path) -> Source:
     """Copy the files of a source tree, so that edits during a submission have no effect.
 
     Args:
         tree: The files.
-        selection: How they were selected.
         folder: Where the copy goes.
 
     Raises:
@@ -31,55 +30,63 @@ def stage(tree: SourceTree, selection: SourceSelection, folder: Path) -> Source:
     tree.check()
     _copy(tree.root, folder, {file.path: file.real for file in tree.files})
     hashes = hash_files(folder)
-    stored = hashes_to_store(hashes)
-    return Source(tree.root, hash_tree(hashes), stored, selection.dockerignore, selection.include)
+    root = os.fsencode(tree.root).decode(errors="replace")
+    return Source(hash_tree(hashes), hashes_to_store(hashes), root)
 
 
-def stage_again(source: Source, root: Path, folder: Path) -> tuple[str, ...]:
+def stage_again(source: Source, selection: SourceSelection, folder: Path) -> tuple[str, ...]:
     """Copy the files that a run was submitted with, which must not have changed.
 
+    No path of the record is read or written: of the files that a submission would take now, those
+    are copied that the record names.
+
     Args:
-        source: The source tree as it was submitted.
-        root: The folder where it is now.
+        source: The record of the source tree as it was submitted.
+        selection: Where it is now, and which files a submission would take.
         folder: Where the copy goes.
 
     Returns:
-        The files in `root` that are new and left out, as far as that is known.
+        The files that are new and left out, as far as that is known.
 
     Raises:
         UsageError: The source tree is missing or has changed.
     """
+    root = selection.root
+    where = f"It was submitted from {source.root}. " if source.root not in {"", str(root)} else ""
+    hint = (
+        f"{where}Run the command in the folder of what was submitted, or name that folder with"
+        " '--source-root'."
+    )
     if not root.is_dir():
-        raise UsageError(
-            f"The run's source tree {root} is not on this machine.",
-            hint="Check out what was submitted, and name its folder with '--source-root'.",
-        )
+        raise UsageError(f"There is no folder {root} with the run's source tree.", hint=hint)
     changed = f"The source tree {root} has changed since the run was submitted"
     mismatch = "The rest of the run would not match the finished steps."
-    refuse_private(root)
-    selection = SourceSelection(root, source.dockerignore, source.include)
+    tree = select(selection)
     if not source.files:
-        if stage(select(selection), selection, folder).digest == source.digest:
+        if stage(tree, folder).digest == source.digest:
             return ()
         raise UsageError(
             f"{changed}. {mismatch} Which files differ is not known: of more than {MOST_FILES:,}"
             " files only the total hash is stored.",
-            hint="Restore the files and remove new ones ('git status' lists them), or check out"
-            " what was submitted and name its folder with '--source-root'.",
+            hint=f"Restore the files and remove new ones ('git status' lists them). {hint}",
         )
-    _copy(root, folder, _real_files(root, source.files))
-    present: list[str] = []
-    # New files are only reported, so an error about them must not stop the run.
-    with contextlib.suppress(UsageError):
-        present = [file.path.as_posix() for file in select(selection).files]
-    changes = compare(source.files, hash_files(folder), present)
+    _copy(root, folder, {f.path: f.real for f in tree.files if f.path.as_posix() in source.files})
+    found = hash_files(folder)
+    if not found:
+        raise UsageError(f"The folder {root} holds none of the run's files.", hint=hint)
+    changes = compare(source.files, found, [file.path.as_posix() for file in tree.files])
     if changes.changed or changes.missing:
         raise UsageError(
             f"{changed}: {changes}. {mismatch}",
-            hint="Restore the changed and missing files, or check out what was submitted and name"
-            " its folder with '--source-root'. New files are no obstacle.",
+            hint="Restore the changed and missing files; a file that .gitignore or .dockerignore"
+            f" leaves out is missing, and new files are no obstacle. {hint}",
         )
     return changes.new
+
+
+def new_files_note(new: Collection[str]) -> str:
+    """Return a note on files that a resumed run does not get."""
+    return f"note: new files, which the run does not get: {listing(new)}"
 
 
 def write_manifest(manifest: RunManifest, folder: Path) -> Path:
@@ -110,21 +117,6 @@ def hash_tree(files: Mapping[str, str]) -> str:
         # A path may hold bytes that are not UTF-8.
         total.update(os.fsencode(f"{path}\0{bool(executable)}\0{content}\n"))
     return total.hexdigest()
-
-
-def _real_files(root: Path, names: Iterable[str]) -> dict[Path, Path]:
-    """Return those of some files that are there, each with its path below the root without links.
-
-    Names that lead out of the root are not there.
-    """
-    real_root = root.resolve()
-    found = {}
-    for name in names:
-        real = (root / name).resolve()
-        inside = real.is_relative_to(real_root) and ".." not in Path(name).parts
-        if inside and not Path(name).is_absolute() and real.is_file():
-            found[Path(name)] = real.relative_to(real_root)
-    return found
 
 
 def _copy(root: Path, folder: Path, files: Mapping[Path, Path]) -> None:

@@ -25,28 +25,25 @@ from modalrun.observe.attach import StopRun
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
-from modalrun.plan.isolated_step import layers_as_json
-from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
 from modalrun.run.records import CreatedRun
 from modalrun.run.run_plan import RunPlan
+from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight, prepare
 from modalrun.submit.cancellation import cancelled_when_stopped
+from modalrun.submit.creation import create_run_sandbox
 from modalrun.submit.preflight import Job
-from modalrun.submit.recording import all_run_sandboxes, record_sandbox
+from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source_selection import select
-from modalrun.submit.staging import stage, write_manifest
+from modalrun.submit.staging import new_files_note, stage, stage_again
 from modalrun.util import interrupts
 from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
 
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
-
-CREATION_GRACE_SECONDS = 3.0
-"""How long a signal waits for a sandbox that is being created, to end it then."""
 
 
 def submit(
@@ -118,6 +115,7 @@ class Submission:
         observer: Receives progress.
         zenml: Access to ZenML's records.
         previous: What is recorded of the run's last sandbox, which has ended.
+        submitted: The record of the source tree that its last sandbox got.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
     """
@@ -126,6 +124,7 @@ class Submission:
     observer: RunObserver
     zenml: ZenMLGateway
     previous: RunMetadata | None = None
+    submitted: Source | None = None
     handle: RunHandle | None = field(default=None, init=False)
     _plan: RunPlan = field(init=False)
 
@@ -148,14 +147,10 @@ class Submission:
         job, observer = self.job, self.observer
         plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
         self._plan = plan
-        tree = select(job.source)
-        for note in tree.notes:
-            observer.say(f"note: {note}", "yellow")
-        observer.say(str(tree))
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = Path(folder) / "source"
-            source = stage(tree, job.source, staged)
+            source = self._stage(staged)
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():
@@ -172,7 +167,16 @@ class Submission:
                         lambda: job.modal.build_images(job.connection, plan, staged, registry)
                     )
                     self._plan = plan.with_images(images)
-                    self.handle = self._create_sandbox(run, source, staged)
+                    self.handle = create_run_sandbox(
+                        job,
+                        self._plan,
+                        run,
+                        staged,
+                        observer=observer,
+                        zenml=self.zenml,
+                        source=source,
+                        earlier=all_run_sandboxes(self.previous),
+                    )
             except BaseException as error:
                 # The SDK may have turned a signal into an error of its own.
                 cause = interrupts.pending() or error
@@ -190,59 +194,18 @@ class Submission:
         observer.say("")
         return run
 
-    def _create_sandbox(self, run: CreatedRun, source: Source, staged: Path) -> RunHandle:
-        job, plan, previous = self.job, self._plan, self.previous
-        secrets, metadata, file = run.environment, {}, None
-        if plan.has_driver or plan.dynamic:
-            compiled = job.compiled
-            manifest = RunManifest(
-                run_id=run.id,
-                plan=plan,
-                failure_mode=compiled.deployment.failure_mode,
-                source=source,
-                variables=tuple(sorted(run.environment)),
-                cached=tuple(run.cached),
-                docker=compiled.pipeline_docker if plan.dynamic else {},
-                layers=layers_as_json(compiled.deployment.layers) if plan.dynamic else {},
-            )
-            metadata = manifest.to_metadata()
-            if plan.has_driver:
-                secrets = {**secrets, **job.connection.driver_environment()}
-                file = write_manifest(manifest, staged.parent)
-        sandbox = in_background(
-            lambda: job.modal.create_run_sandbox(
-                job.connection,
-                plan,
-                plan.sandbox_of_run(run.id),
-                secrets,
-                staged,
-                manifest=file,
-                earlier=previous.sandbox_id if previous else None,
-                say=lambda text: self.observer.say(f"  {text}", "yellow"),
-            ),
-            grace=CREATION_GRACE_SECONDS,
-        )
-        sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
-        recording = record_sandbox(
-            self.zenml,
-            run.id,
-            plan,
-            sandbox,
-            earlier=all_run_sandboxes(previous),
-            more=metadata,
-            end_if_stopped=sandboxes,
-        )
-        return RunHandle(
-            run_id=run.id,
-            zenml_url=run.url,
-            plan=plan,
-            steps=job.steps,
-            sandbox=sandbox,
-            sandboxes=sandboxes,
-            connection=job.connection,
-            recording=recording,
-            resumed=previous is not None,
-        )
+    def _stage(self, folder: Path) -> Source | None:
+        """Copy the source tree, and return what is new to be recorded of it."""
+        selection, say = self.job.source, self.observer.say
+        if self.submitted is not None:
+            if new := stage_again(self.submitted, selection, folder):
+                say(new_files_note(new), "yellow")
+            return None
+        tree = select(selection)
+        for note in tree.notes:
+            say(f"note: {note}", "yellow")
+        say(str(tree))
+        return stage(tree, folder)
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""

@@ -20,7 +20,7 @@ The rest of modalrun may call:
     execution            in a sandbox. pipeline_steps: `PipelineSteps`; single_step: `SingleStep`;
                          dynamic: `DynamicRun`; recorder: `RunRecorder`, for the driver
 
-For zenml_api alone: errors, compat, retry, lazy_integrations, surface.
+For zenml_api alone: errors, compat, retry, lazy_integrations, surface, docker_digest.
 
 Unless its docstring says otherwise, a function that asks ZenML raises `AuthenticationError` if the
 server refuses the credentials, and `ConnectionLostError` if it can't be reached. Importing a module

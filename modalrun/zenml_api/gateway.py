@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
-from modalrun.run.manifest import RunManifest
 from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.source import Source
+from modalrun.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -69,8 +70,11 @@ class ZenMLGateway(Protocol):
     def credentials_of(self, run_id: str, target: str) -> tuple[str, str] | None:
         """Return the Modal token of the run's orchestrator; None for Modal's configuration."""
 
-    def read_manifest(self, run_id: str) -> RunManifest | None:
-        """Read the manifest of the run's driver; None for a run without a driver."""
+    def read_source(self, run_id: str) -> Source | None:
+        """Read the record of the run's source tree; None where there is none."""
+
+    def load_deployment_of_run(self, run_id: str, spec: RunSpec) -> Compiled:
+        """Load the run's deployment as a submission of it does."""
 
     def driver_environment(self, run_id: str) -> dict[str, str]:
         """Return the variables by which a driver reaches ZenML; they hold its credentials."""

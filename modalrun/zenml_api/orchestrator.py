@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 from zenml.enums import ExecutionMode
 from zenml.orchestrators import BaseOrchestrator, ContainerizedOrchestrator
 
+from modalrun.run import notes
 from modalrun.run.contract import STEP
+from modalrun.run.reporting import log_line, one_line
 from modalrun.settings import ModalOrchestratorSettings
 from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from zenml.config.build_configuration import BuildConfiguration
     from zenml.config.step_run_info import StepRunInfo
     from zenml.enums import ExecutionStatus
-    from zenml.models import PipelineSnapshotBase, StepRunResponse
+    from zenml.models import PipelineSnapshotBase, PipelineSnapshotResponse, StepRunResponse
 
 ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
 """The variable that carries ZenML's orchestrator run id into a sandbox."""
@@ -134,6 +136,34 @@ class ModalOrchestrator(BaseOrchestrator):
         If all steps share a process, the runner calls them once.
         """
         return STEP in os.environ
+
+    @classmethod
+    def run_init_hook(cls, snapshot: PipelineSnapshotResponse) -> None:
+        """Call the pipeline's init hook, if it has one.
+
+        Raises:
+            RuntimeError: It has failed, or has tried to end the process (`sys.exit`).
+        """
+        if snapshot.pipeline_configuration.init_hook_source is None:
+            super().run_init_hook(snapshot)
+            return
+        try:
+            with notes.during("hook", "init"):
+                super().run_init_hook(snapshot)
+        except BaseException as error:
+            # ZenML's own exception names no cause.
+            cause = one_line(error.__cause__ or error)
+            raise RuntimeError(f"The init hook failed: {cause}") from error
+
+    @classmethod
+    def run_cleanup_hook(cls, snapshot: PipelineSnapshotResponse) -> None:
+        """Call the pipeline's cleanup hook, if it has one; a failure is only logged."""
+        try:
+            with notes.during("hook", "cleanup"):
+                super().run_cleanup_hook(snapshot)
+        except BaseException as error:
+            # ZenML logs exceptions alone, and no `sys.exit`.
+            log_line(f"The cleanup hook failed: {one_line(error)}")
 
     @property
     def supported_execution_modes(self) -> list[ExecutionMode]:

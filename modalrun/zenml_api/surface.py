@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
+from modalrun.spec.run_spec import RunSpec
 from modalrun.zenml_api.records.queries import (
     matching_runs,
     newest_runs,
@@ -16,8 +17,9 @@ from modalrun.zenml_api.records.queries import (
 )
 from modalrun.zenml_api.records.run_access import (
     credentials_of,
+    deployment_id,
     driver_environment,
-    read_manifest,
+    read_source,
     record_stop_request,
     stop_requested,
     unfinished_steps,
@@ -36,13 +38,14 @@ __all__ = [
     "credentials_of",
     "driver_environment",
     "finalize_run",
+    "load_deployment_of_run",
     "mark_stopping",
     "matching_runs",
     "newest_runs",
     "publish_metadata",
-    "read_manifest",
     "read_run",
     "read_run_and_steps",
+    "read_source",
     "record_metadata",
     "record_stop_request",
     "resolve_images",
@@ -58,3 +61,18 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
     from modalrun.zenml_api.compiling import image_builds
 
     return image_builds.resolve_images(plan, compiled)
+
+
+def load_deployment_of_run(run_id: str, spec: RunSpec) -> Compiled:
+    """Load the deployment of a run as a submission of it does, for the spec's target and tree.
+
+    Raises:
+        NotFoundError: There is no such run, or its deployment was deleted.
+        ModalrunError: As for `compiling.snapshots.from_zenml`.
+    """
+    from zenml.utils import source_utils
+
+    from modalrun.zenml_api.compiling import snapshots
+
+    source_utils.set_custom_source_root(str(spec.source_root))
+    return snapshots.from_zenml(deployment_id(run_id), spec)

@@ -40,7 +40,7 @@ def driver_of(world: World, *, other_than: int = 0) -> int:
 
 def resume(world: World, run_id: str, *arguments: str) -> Result:
     command = [sys.executable, "-m", "modalrun", "resume", run_id, *arguments]
-    return world.start(command).finish(LONG)
+    return world.start(command, cwd=world.project).finish(LONG)
 
 
 def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) -> None:

@@ -92,7 +92,7 @@ def test_a_lost_step_sandbox_and_a_lost_driver(world: World) -> None:
     assert f"modalrun resume {run.id}" in left.stderr
     assert (run.status, run.statuses["square"]) == ("running", "running")
 
-    resume = world.modalrun("resume", run.id)
+    resume = world.modalrun("resume", run.id, "--source-root", str(world.project))
     resume.stderr.wait_for("another driver takes over")
     gate.open()
     resumed = resume.finish(LONG)
@@ -135,7 +135,8 @@ def test_a_paused_run_without_a_driver_is_resumed_where_it_ran(world: World) -> 
     assert "pipeline runs resume" not in asked.stderr
     world.zenml(ANSWER)
 
-    resumed = world.modalrun("resume", run.id, HOME=str(world.home)).finish(LONG)
+    where = ("--source-root", str(world.project))
+    resumed = world.modalrun("resume", run.id, *where, HOME=str(world.home)).finish(LONG)
 
     assert resumed.exit_code == 0, resumed.stderr
     assert "total | total 6 in the run sandbox\n" in resumed.stdout

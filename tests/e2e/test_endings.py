@@ -89,8 +89,9 @@ def test_a_runner_that_is_killed_leaves_nothing_running(world: World) -> None:
     command = world.popen(waiting_spec(world.gate()))
     os.kill(pids(command).runner, signal.SIGKILL)
 
+    # A step may have done it.
     done = command.finish()
-    assert_settled(world, done, 7)
+    assert_settled(world, done, 1)
     assert "SIGKILL" in done.stderr
     assert "SIGKILL" in world.only_run().steps[0].exception
 

@@ -199,7 +199,7 @@ def test_who_looks_on_follows_the_run_into_the_sandbox_of_its_next_driver(world:
     assert world.modal("container", "stop", "--yes", driver.task_id).exit_code == 0
     lines.stderr.wait_for("The run's driver is gone; waiting for another one")
     watching.stdout.wait_for(": lost")
-    resumed = run(world, "resume", run_id, "--async")
+    resumed = run(world, "resume", run_id, "--async", "--source-root", str(world.project))
     assert resumed.exit_code == 0, resumed.stderr
     gate.open()
 

@@ -39,3 +39,26 @@ def test_a_process_that_an_inline_step_forks_does_not_go_on_with_the_run(world: 
     assert done.stdout.count("the function goes on with parent\n") == 1
     assert "child" not in done.stdout
     assert world.only_run().statuses == {"forks": "completed"}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_long_chain_of_spoilers_ends(world: World, workers: int) -> None:
+    """Each of them fails or not, but soon, and no other step notices."""
+    settings = f"settings: {{orchestrator: {{max_parallelism: {workers}}}}}"
+    spec = f"""
+pipeline: spoiling.chain
+target: local
+execution_mode: continue_on_failure
+{settings}
+"""
+    command = world.popen(spec)
+
+    done = command.finish(300)
+
+    statuses = world.only_run().statuses
+    fine = {name: status for name, status in statuses.items() if name.endswith("_fine")}
+    assert set(fine.values()) == {"completed"}, done.stdout + done.stderr
+    assert done.stdout.count("got after ") == len(fine) == len(statuses) / 2
+    assert set(statuses.values()) <= {"completed", "failed"}

@@ -19,7 +19,7 @@ from modalrun.modal_api.connection_pool import (
     connect,
 )
 from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
-from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
@@ -73,7 +73,7 @@ def play(sdk: Sdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
         sandbox = SandboxSpec(("true",), image, Resources(), PATIENCE)
         settings = RunSettings(app_name="tests", mode="per_step", creation_rate=100.0)
         plan = RunPlan("local", "p", settings, sandbox)
-        manifest = RunManifest("run", plan, "continue_on_failure", Source(Path("/s"), "h"))
+        manifest = RunManifest("run", plan, "continue_on_failure")
 
         async def connect_or_fail() -> modal.Client:
             if errors:

@@ -155,7 +155,8 @@ def test_a_run_is_resumed_from_another_machine(world: World) -> None:
     run_id = world.only_run().id
 
     gate.open()
-    resumed = world.start([sys.executable, "-m", "modalrun", "resume", run_id]).finish(300)
+    command = [sys.executable, "-m", "modalrun", "resume", run_id]
+    resumed = world.start(command, cwd=world.project).finish(300)
 
     assert resumed.exit_code == 0, resumed.stderr
     assert world.only_run().statuses == {"wait": "completed", "afterwards": "completed"}

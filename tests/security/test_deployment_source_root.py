@@ -156,6 +156,7 @@ def test_a_deployment_takes_no_credential_file_along(bench: Bench) -> None:
         {"dockerignore": "../../../private/diary"},
         {"build_config": {"dockerignore": "/etc/passwd"}},
         {"parent_image_build_config": {"dockerignore": "/etc/passwd"}},
+        {"pyproject_path": "../../private/pyproject.toml"},
     ],
     ids=str,
 )
@@ -167,6 +168,21 @@ def test_docker_settings_name_only_files_below_the_source_root(
     with pytest.raises(UsageError, match="not below the source root") as caught:
         bench.plan()
     assert "secret" not in f"{caught.value.message}{caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "docker",
+    [
+        {"pyproject_path": "pyproject.toml", "pyproject_export_command": ["sh", "-c", "id"]},
+        {"replicate_local_python_environment": ["sh", "-c", "id"]},
+    ],
+    ids=str,
+)
+def test_docker_settings_run_no_command_here(bench: Bench, docker: dict[str, Any]) -> None:
+    (bench.folder / "code" / "pyproject.toml").touch()
+    bench.write(docker=docker)
+    with pytest.raises(UsageError, match="is a command for this machine: sh -c id"):
+        bench.plan()
 
 
 def test_the_user_may_name_a_file_anywhere(bench: Bench) -> None:

@@ -20,12 +20,13 @@ from modalrun.modal_api.termination import SandboxGroup
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
 from modalrun.run.log_lines import LogLine
-from modalrun.run.manifest import RunManifest
 from modalrun.run.records import CreatedRun, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
+from modalrun.run.source import Source
 from modalrun.run.status import SandboxState
 from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -294,6 +295,8 @@ class FakeZenML:
         unfinished: The steps that are unfinished.
         credentials: The token of the stack's orchestrator.
         reasons: Why the run was finalized, each time.
+        source: The record of the run's source tree.
+        compiled: The run's deployment.
     """
 
     def __init__(self, effects: Effects, status: str = "running") -> None:
@@ -307,7 +310,8 @@ class FakeZenML:
         self.stopping = False
         self.unfinished: tuple[str, ...] = ()
         self.credentials: tuple[str, str] | None = None
-        self.manifest: RunManifest | None = None
+        self.source: Source | None = None
+        self.compiled = compiled()
         self.reasons: list[str] = []
 
     def create_run(self) -> CreatedRun:
@@ -360,8 +364,11 @@ class FakeZenML:
     def newest_runs(self, *, limit: int, **_: Any) -> list[RunRecord]:
         return [self.run, *self.others][:limit]
 
-    def read_manifest(self, run_id: str) -> RunManifest | None:
-        return self.manifest
+    def read_source(self, run_id: str) -> Source | None:
+        return self.source
+
+    def load_deployment_of_run(self, run_id: str, spec: RunSpec) -> Compiled:
+        return self.compiled
 
     def driver_environment(self, run_id: str) -> dict[str, str]:
         return {"ZENML_STORE_API_TOKEN": "secret"}
@@ -387,5 +394,6 @@ def compiled(
         "stack": SimpleNamespace(name="default"),
         "stack_description": stack or StackDescription("st-1", "default"),
         "credentials": None,
+        "docker_digest": "",
     }
     return cast("Compiled", SimpleNamespace(**parts))

@@ -7,7 +7,6 @@ import inspect
 import os
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Any
 from uuid import UUID
 
 import zenml
@@ -35,6 +34,7 @@ from modalrun.zenml_api.compiling.parameter_checks import (
 )
 from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.compiling.user_code import import_pipeline, user_code
+from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.orchestrator_config import (
@@ -75,10 +75,10 @@ class Compiled:
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
     @property
-    def pipeline_docker(self) -> dict[str, Any]:
-        """The Docker settings of the pipeline as ZenML stores them."""
+    def docker_digest(self) -> str:
+        """The digest of the Docker settings of the pipeline as ZenML stores them."""
         configuration = self.snapshot.pipeline_configuration.model_dump(mode="json")
-        return dict(configuration["settings"].get("docker") or {})
+        return docker_digest(configuration["settings"].get("docker") or {})
 
 
 def compile_spec(spec: RunSpec) -> Compiled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from zenml.steps import StepHeartBeatTerminationException
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.reporting import emit_step_event, log_line, one_line
-from modalrun.util import forks
+from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
     NOT_BEGUN,
@@ -202,9 +202,8 @@ class _Runner(DynamicPipelineRunner):
     def _run_sync_step(self, step: Step, remaining_retries: int | None = None) -> StepRunResponse:
         name = step.spec.invocation_id
         if not self._is_inline(step.config):
-            return _emit_if_cached(super()._run_sync_step(step, remaining_retries))
-        retry = step.config.retry
-        delay = retry.delay if retry else 0.0
+            return _emit_if_cached(self._run_isolated_step(step, remaining_retries))
+        delays = _delays(step)
         left, before = self._left.pop(name, None), self._existing_step_runs.get(name)
         attempt = left.version if left else before.version + 1 if before else 1
         while True:
@@ -215,9 +214,26 @@ class _Runner(DynamicPipelineRunner):
                     step_run = self._attempt(step, attempt, left)
             if step_run is not None:
                 return step_run
-            self._inline.stopping.wait(delay)
-            delay *= retry.backoff if retry else 1
+            self._inline.stopping.wait(next(delays))
             left, attempt = None, attempt + 1
+
+    def _run_isolated_step(self, step: Step, retries: int | None) -> StepRunResponse:
+        """Run an isolated step with its retries; a stop ends the wait for one (ZenML sleeps)."""
+        if retries is None:
+            retries = step.config.retry.max_retries if step.config.retry else 0
+        delays = _delays(step)
+        while True:
+            try:
+                return super()._run_sync_step(step, 0)
+            except RunStoppedException:
+                raise
+            except BaseException:
+                if retries == 0:
+                    raise
+            self._inline.stopping.wait(next(delays))
+            if self.stop_requested:
+                raise _StopRequested(STOP_REASON)
+            retries -= 1
 
     def _attempt(
         self, step: Step, attempt: int, left: StepRunResponse | None
@@ -285,10 +301,19 @@ class _Runner(DynamicPipelineRunner):
         super()._publish_run_status(return_value=return_value, exception=exception)
 
 
+def _delays(step: Step) -> Iterator[float]:
+    """Yield the seconds before each retry of a step."""
+    retry = step.config.retry
+    delay = float(retry.delay) if retry else 0.0
+    while True:
+        yield delay
+        delay *= retry.backoff if retry else 1
+
+
 def _call_user_code(call: Callable[[], Any]) -> Any:
     """Call user code in this process alone; replace an exception without a text."""
     try:
-        with forks.ended():
+        with containment.contained():
             return call()
     except BaseException as error:
         require_text(error)

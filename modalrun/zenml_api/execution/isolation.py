@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.config import DockerSettings
 from zenml.enums import ExecutionStatus
 
 from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
 from modalrun.run.manifest import RunManifest
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.records import step_records
 from modalrun.zenml_api.records.queries import STOPPED
 
@@ -107,11 +106,11 @@ class Isolation:
 
     def _isolated_step(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
         settings = config.model_dump(mode="json")["settings"]
-        manifest = self._steps.manifest
         sandbox = plan_isolated_step(
-            replace(manifest, docker=_without_defaults(manifest.docker)),
+            self._steps.manifest,
             step_run.name,
-            {**settings, "docker": _without_defaults(settings.get("docker") or {})},
+            settings,
+            docker=docker_digest(settings.get("docker") or {}),
             template=config.template,
             python=sys.executable,
             source_root=Path.cwd(),
@@ -123,12 +122,6 @@ class Isolation:
             attempt=step_run.version,
             sandbox=sandbox,
         )
-
-
-def _without_defaults(docker: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Docker settings without defaults, which ZenML fills in for child pipelines."""
-    defaults = DockerSettings().model_dump(mode="json")
-    return {name: value for name, value in docker.items() if value != defaults.get(name)}
 
 
 def _is_awaited(step_run: str) -> bool:

@@ -32,8 +32,8 @@ from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
-from modalrun.util import forks
 from modalrun.zenml_api import config_files
+from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, honour_stop_request, record_metadata
@@ -162,7 +162,7 @@ class SingleStep:
         sandbox is no failure of the step, which is executed again.
         """
         try:
-            with signals.in_user_code(), forks.ended():
+            with signals.in_user_code(), containment.contained():
                 return call()
         except BaseException as error:
             if not signals.came:

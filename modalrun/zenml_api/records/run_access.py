@@ -1,12 +1,12 @@
-"""Read what is needed to stop or resume a run: its record, its manifest and its credentials."""
+"""Read what is needed to stop or resume a run: its record, its source tree and credentials."""
 
 from __future__ import annotations
 
 import logging
 
-from modalrun.errors import UsageError
-from modalrun.run.manifest import RunManifest
+from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
+from modalrun.run.source import Source
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator_config import component_config, credentials
 from modalrun.zenml_api.records.queries import STOPPED, get_run, step_runs
@@ -25,19 +25,35 @@ def unfinished_steps(run_id: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(running))
 
 
-def read_manifest(run_id: str) -> RunManifest | None:
-    """Read the manifest that the run's driver was started with; None for a run without a driver.
+def read_source(run_id: str) -> Source | None:
+    """Read the record of the source tree that a run was submitted with; None where there is none.
 
     Raises:
         NotFoundError: There is no such run.
-        UsageError: The manifest can't be read.
+        UsageError: The record can't be read.
     """
     with translated():
         run = get_run(run_id)
     try:
-        return RunManifest.from_metadata(run.run_metadata)
+        return Source.from_metadata(run.run_metadata)
     except ValueError as error:
-        raise UsageError(f"The run {run_id} can't be resumed: {error}.") from error
+        raise UsageError(
+            f"The run {run_id} can't be resumed: {error}.",
+            hint="ZenML's metadata of the run was damaged or changed. Submit the pipeline again.",
+        ) from error
+
+
+def deployment_id(run_id: str) -> str:
+    """Return the id of the snapshot that a run runs.
+
+    Raises:
+        NotFoundError: There is no such run, or its snapshot was deleted.
+    """
+    with translated():
+        run = get_run(run_id)
+    if run.snapshot is None:
+        raise NotFoundError(f"The deployment of the run {run_id} was deleted.")
+    return str(run.snapshot.id)
 
 
 def driver_environment(run_id: str) -> dict[str, str]:

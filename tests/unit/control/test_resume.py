@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from modalrun.control.resume import resume
-from modalrun.errors import ConnectionLostError, UsageError
+from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
 from modalrun.observe.attach import RunHandle
-from modalrun.run.manifest import RunManifest, Source
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.run_plan import PlannedStep
-from modalrun.spec.run_spec import RunSpec
-from modalrun.submit.preflight import check
+from modalrun.run.source import Source
 from modalrun.submit.source_changes import hashes_to_store
 from modalrun.submit.staging import hash_files, hash_tree
 from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeZenML, compiled
@@ -23,34 +20,37 @@ from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeZenML
 METADATA = RunMetadata("local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
 
 
+STEPS = (PlannedStep("load"), PlannedStep("train", ("load",)))
+CHECKS = ["connect local", "check names", "check workspace"]
+
+
 class Bench:
     """A `per_step` run on fakes, and its source tree of two files."""
 
-    def __init__(self, spec: RunSpec, root: Path) -> None:
+    def __init__(self, root: Path) -> None:
         self.effects = Effects()
         self.zenml = FakeZenML(self.effects)
         self.modal = FakeModal(self.effects)
         self.observer = FakeObserver()
         self.root = root
-        steps = (PlannedStep("load"), PlannedStep("train", ("load",)))
-        job = check(spec, compiled(*steps, mode="per_step"), FakeObserver(), modal=self.modal)
-        self.effects.clear()
         files = hash_files(root)
-        source = Source(root, hash_tree(files), hashes_to_store(files))
-        plan = job.plan.with_images({one.image: "im-1" for one in job.plan.sandboxes})
-        self.zenml.manifest = RunManifest(RUN_ID, plan, "fail_fast", source)
+        self.zenml.source = Source(hash_tree(files), hashes_to_store(files), str(root))
+        self.zenml.compiled = compiled(*STEPS, mode="per_step")
         self.zenml.run = replace(self.zenml.run, metadata=METADATA)
+        # It has ended.
+        self.modal.last = "sb-2"
 
     def in_pipeline_mode(self) -> None:
         """Let it have no driver."""
-        assert self.zenml.manifest is not None
-        plan = self.zenml.manifest.plan
-        plan = replace(plan, settings=replace(plan.settings, mode="pipeline"))
-        self.zenml.manifest = replace(self.zenml.manifest, plan=plan)
+        self.zenml.compiled = compiled(*STEPS)
 
     def resume(self, source_root: Path | None = None) -> RunHandle | str:
         return resume(
-            RUN_ID, self.observer, source_root=source_root, zenml=self.zenml, modal=self.modal
+            RUN_ID,
+            self.observer,
+            source_root=source_root or self.root,
+            zenml=self.zenml,
+            modal=self.modal,
         )
 
     def resumed(self, source_root: Path | None = None) -> RunHandle:
@@ -61,18 +61,17 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, load: Callable[[str], RunSpec]) -> Bench:
+def bench(tmp_path: Path) -> Bench:
     root = tmp_path / "src"
     root.mkdir()
     (root / "training.py").write_text("1")
     (root / "data.py").write_text("2")
-    spec = load("pipeline: training.pipeline\ntarget: local\nsource_root: src\n")
-    return Bench(spec, root)
+    return Bench(root)
 
 
 def test_another_driver_takes_over(bench: Bench) -> None:
     handle = bench.resumed()
-    assert bench.effects == ["connect local", "create sandbox", "record sandbox"]
+    assert bench.effects == [*CHECKS, "build images", "create sandbox", "record sandbox"]
     assert handle.resumed
     assert (handle.run_id, handle.sandbox.id, handle.steps) == (RUN_ID, "sb-new", ("load", "train"))
     request = bench.modal.request
@@ -111,14 +110,14 @@ def test_a_run_whose_driver_runs_is_left_as_it_is(bench: Bench) -> None:
     answer = bench.resume()
     assert isinstance(answer, str)
     assert "sb-2" in answer
-    assert bench.effects == ["connect local"]
+    assert bench.effects == CHECKS
 
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_run_without_a_driver_is_refused(bench: Bench, stored: bool) -> None:
     bench.in_pipeline_mode()
     if not stored:
-        bench.zenml.manifest = None
+        bench.zenml.run = replace(bench.zenml.run, metadata=None)
     with pytest.raises(UsageError, match="no driver") as caught:
         bench.resume()
     assert "mode: per_step" in str(caught.value.hint)
@@ -133,7 +132,8 @@ def test_a_paused_run_continues_without_a_driver(bench: Bench) -> None:
 
     handle = bench.resumed()
 
-    assert bench.effects == ["connect local", "wait sb-2", "create sandbox", "record sandbox"]
+    created = ["wait sb-2", "build images", "create sandbox", "record sandbox"]
+    assert bench.effects == [*CHECKS, *created]
     assert (handle.sandbox.id, bench.modal.request["earlier"]) == ("sb-new", "sb-2")
     assert bench.modal.request["manifest"] is None
     assert bench.modal.request["files"] == ["data.py", "training.py"]
@@ -145,13 +145,13 @@ def test_a_changed_source_tree_is_refused(bench: Bench) -> None:
     (bench.root / "data.py").unlink()
     with pytest.raises(UsageError, match=r"training\.py \(changed\), data\.py \(missing\)"):
         bench.resume()
-    assert bench.effects == ["connect local"]
+    assert bench.effects == CHECKS
 
 
 def test_a_source_tree_that_is_not_here_is_refused(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not on this machine"):
+    with pytest.raises(UsageError, match="There is no folder"):
         bench.resume(tmp_path / "elsewhere")
-    assert bench.effects == ["connect local"]
+    assert bench.effects == CHECKS
 
 
 def test_new_files_are_left_out_and_named(bench: Bench) -> None:
@@ -169,15 +169,58 @@ def test_the_tree_at_another_place(bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_large_tree_is_compared_as_a_whole(bench: Bench, changed: bool) -> None:
-    assert bench.zenml.manifest is not None
-    source = replace(bench.zenml.manifest.source, files={})
-    bench.zenml.manifest = replace(bench.zenml.manifest, source=source)
+    assert bench.zenml.source is not None
+    bench.zenml.source = replace(bench.zenml.source, files={})
     if changed:
         (bench.root / "notes.py").write_text("3")
         with pytest.raises(UsageError, match="only the total hash is stored"):
             bench.resume()
     else:
         bench.resumed()
+
+
+def test_another_folder_is_refused_and_told_from_where_it_came(
+    bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("")
+    with pytest.raises(UsageError, match="holds none of the run's files") as caught:
+        bench.resume(tmp_path / "other")
+    assert f"It was submitted from {bench.root}." in str(caught.value.hint)
+    assert bench.effects == CHECKS
+
+
+def test_what_its_metadata_says_of_mode_app_and_sandbox_is_not_believed(bench: Bench) -> None:
+    forged = replace(METADATA, mode="pipeline", app="x", environment="y", sandbox_id="sb-9")
+    bench.zenml.run = replace(bench.zenml.run, metadata=forged)
+    handle = bench.resumed()
+    assert handle.plan.settings.mode == "per_step"
+    assert handle.plan.settings.app_name == "zenml-pipeline-training"
+    assert handle.plan.settings.modal_environment is None
+    assert bench.modal.request["earlier"] == "sb-2", "the one of its name"
+
+
+def test_a_paused_run_waits_for_the_sandbox_of_its_name_alone(bench: Bench) -> None:
+    forged = replace(METADATA, sandbox_id="sb-9")
+    bench.zenml.run = replace(bench.zenml.run, status="paused", metadata=forged)
+    bench.modal.existing = "sb-2"
+    bench.resumed()
+    assert "wait sb-2" in bench.effects
+    assert "wait sb-9" not in bench.effects
+
+
+def test_a_run_that_the_local_server_does_not_know_is_not_run_here(bench: Bench) -> None:
+    # Its metadata may say `target: local` of a run on Modal.
+    bench.modal.last = None
+    with pytest.raises(NotFoundError, match="does not know the run"):
+        bench.resume()
+    assert bench.effects == CHECKS
+
+
+def test_without_a_record_of_its_files_it_is_refused(bench: Bench) -> None:
+    bench.zenml.source = None
+    with pytest.raises(UsageError, match="no record of the files"):
+        bench.resume()
 
 
 def test_a_failed_creation_leaves_the_record_open(bench: Bench) -> None:

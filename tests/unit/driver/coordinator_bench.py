@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, cast
 
 from modalrun.driver.coordinator import Coordinator
@@ -14,7 +13,7 @@ from modalrun.driver.takeover import Takeover
 from modalrun.modal_api.step_sandboxes import GivenUp
 from modalrun.run import events
 from modalrun.run.events import StepEvent
-from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
@@ -173,11 +172,10 @@ class Bench:
                 for name, up in graph.items()
             ),
         )
-        source = Source(Path("/s"), "h")
         self.boxes = Boxes()
         self.records = AsyncRecorder()
         self.coordinator = Coordinator(
-            RunManifest("run", plan, failure_mode, source, cached=cached),
+            RunManifest("run", plan, failure_mode, cached=cached),
             cast("Any", self.boxes),
             cast("Any", self.records),
         )

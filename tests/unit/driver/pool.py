@@ -25,6 +25,7 @@ class Pool:
         self.asked: list[tuple[Any, ...]] = []
         self.logged: list[str] = []
         self.cleaned_up = 0
+        self.cleanup_problems: list[str] = []
         self.begins = True
         self.used = False
         self.running: dict[str, asyncio.Future[StepEnd]] = {}
@@ -44,7 +45,7 @@ class Pool:
 
     async def clean_up(self) -> list[str]:
         self.cleaned_up += 1
-        return []
+        return self.cleanup_problems
 
 
 class Worker:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -15,7 +14,7 @@ from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
 from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 from modalrun.plan.isolated_step import IsolatedStep
-from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
@@ -100,7 +99,7 @@ def boxes() -> Iterator[Boxes]:
 
 def steps(boxes: Boxes, **settings: Any) -> IsolatedSteps:
     plan = RunPlan("local", "p", RunSettings(app_name="a", mode="per_step", **settings), SANDBOX)
-    manifest = RunManifest("run", plan, "stop_on_failure", Source(Path("/s"), "h"))
+    manifest = RunManifest("run", plan, "stop_on_failure")
     return IsolatedSteps(manifest, cast("Any", boxes))
 
 

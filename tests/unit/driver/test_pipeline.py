@@ -157,6 +157,13 @@ def test_a_death_in_the_init_hook_fails_the_run(error: Exception) -> None:
     assert pool.launched == ["load"]
 
 
+def test_a_death_in_the_cleanup_hook_is_only_logged() -> None:
+    pool = Pool(graph({"load": ()}))
+    pool.cleanup_problems = ["The cleanup hook's process ended with exit code 5."]
+    assert go(pool)[0] == EXIT_COMPLETED
+    assert pool.logged == ["-: modalrun: The cleanup hook's process ended with exit code 5."]
+
+
 def test_a_worker_that_has_died_between_two_steps_is_replaced() -> None:
     pool = Pool(graph({"load": ()}), load=[DIED])
     pool.begins, pool.used = False, True

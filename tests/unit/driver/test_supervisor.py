@@ -38,7 +38,7 @@ def test_exit_codes_of_a_runner_that_has_recorded_its_end(bench: Bench, code: in
         ("raise SystemExit(3)", 1, "The runner ended with exit code 3."),
         ("raise SystemExit(70)", 1, "The runner ended with exit code 70."),
         ("import os; os._exit(137)", 1, "The runner ended with exit code 137."),
-        ("import os; os.kill(os.getpid(), 9)", 137, "The runner was killed (SIGKILL)."),
+        ("import os; os.kill(os.getpid(), 9)", 1, "The runner was killed (SIGKILL)."),
         ("import os; os.abort()", 1, "The runner died of SIGABRT."),
         ("import ctypes; ctypes.string_at(0)", 1, "The runner died of SIGSEGV."),
     ],
@@ -220,9 +220,27 @@ def test_a_step_that_is_ended_from_outside_is_left_to_the_driver(bench: Bench) -
     assert bench.finalized() is None
 
 
-def test_a_killed_runner_is_no_failure_of_user_code(bench: Bench) -> None:
-    done = bench.run("import os; os.kill(os.getpid(), 9)")
-    assert done.returncode == 137
+def test_a_runner_that_a_step_kills_is_a_failure(bench: Bench) -> None:
+    """Its workers are its children, so a step can do it, and nobody else does."""
+    child = "import os\nif os.fork() == 0: os.kill(os.getppid(), 9); os._exit(0)\nos.wait()"
+    done = bench.run(child)
+    assert done.returncode == 1
+    assert bench.finalized() == "some-run: The runner was killed (SIGKILL)."
+
+
+@pytest.mark.parametrize("hook", ["init", "cleanup"])
+def test_a_hook_that_ends_the_process_is_named(bench: Bench, hook: str) -> None:
+    child = f"""
+import os
+from modalrun.run import notes
+with notes.during("hook", "init"):
+    pass
+with notes.during("hook", "{hook}"):
+    os._exit(5)
+"""
+    assert bench.run(child).returncode == 1
+    reason = f"The {hook} hook's process ended with exit code 5."
+    assert bench.finalized() == f"some-run: {reason}"
 
 
 def test_a_step_that_ignores_its_deadline_has_failed(bench: Bench) -> None:

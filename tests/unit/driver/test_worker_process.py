@@ -101,6 +101,23 @@ def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
     ]
 
 
+def test_a_hook_that_ends_its_worker_is_named(tmp_path: Path) -> None:
+    out, err = run(
+        tmp_path,
+        """
+        from modalrun.run import notes
+        os.environ["MODALRUN_END_REASON_FILE"] = os.path.abspath("end-reason")
+        def initialize(self):
+            with notes.during("hook", "init"):
+                os._exit(5)
+        Steps.initialize = initialize
+        await step(pool, "a: print('never')")
+        """,
+    )
+    assert out == []
+    assert err == ["- | a WorkerDied: The init hook's process ended with exit code 5."]
+
+
 def test_a_step_that_closes_its_output_takes_it_from_no_other(tmp_path: Path) -> None:
     out, err = run(
         tmp_path,

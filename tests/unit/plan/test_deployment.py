@@ -1,10 +1,16 @@
 """Snapshots of ZenML are read as deployments."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from modalrun.plan.deployment import CompiledStep, Deployment, read_snapshot
+from modalrun.errors import UsageError
+from modalrun.plan.deployment import CompiledStep, Deployment, read_snapshot, with_settings
+from modalrun.plan.planner import make_plan
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
 
@@ -62,3 +68,69 @@ def test_docker_settings_of_a_step_in_the_spec_keep_those_of_the_pipeline() -> N
     (step,) = compiled.with_layers({}, {"train": {Origin.SPEC_STEP: layer}}).steps
 
     assert step.docker == {"requirements": ["numpy"], "apt_packages": ["git"]}
+
+
+values = st.fixed_dictionaries(
+    {},
+    optional={
+        "gpu": st.sampled_from(["T4", "A100:2", ["H100", "L4"]]),
+        "timeout": st.sampled_from([60, 600]),
+        "region": st.sampled_from(["us-east", ["eu-west", "us"]]),
+        "secrets": st.just(["a-secret"]),
+        "volumes": st.sampled_from([{"v": "/v"}, {"w": "/w"}]),
+        "mode": st.just("per_step"),
+    },
+)
+amounts = st.fixed_dictionaries(
+    {},
+    optional={
+        "gpu_count": st.sampled_from([0, 1, 2]),
+        "memory": st.sampled_from(["1GiB", "4GiB"]),
+        "cpu_count": st.sampled_from([1.0, 2.0]),
+    },
+)
+dockers = st.dictionaries(st.just("apt_packages"), st.sampled_from([["git"], ["curl"]]))
+sections = st.tuples(values, amounts, dockers)
+
+
+def section(key: str, of: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    return {k: v for k, v in zip((key, "resources", "docker"), of, strict=True) if v}
+
+
+@given(sections, sections, st.dictionaries(st.sampled_from([1, 2, 3]), sections), sections)
+def test_what_a_spec_changes_is_stored_so_that_the_plan_is_the_same(
+    of_pipeline: tuple[dict[str, Any], ...],
+    of_step: tuple[dict[str, Any], ...],
+    changes: dict[int, tuple[dict[str, Any], ...]],
+    of_step_in_spec: tuple[dict[str, Any], ...],
+) -> None:
+    docker = {**of_pipeline[2], **of_step[2]}
+    stored = snapshot(
+        {"settings": section("orchestrator:mine", of_pipeline)},
+        settings={"docker": docker} if docker else {},
+    )
+    overrides = stored["step_configurations"]["a"]["step_config_overrides"]
+    overrides["settings"] = section("orchestrator:other", of_step)
+    layers = {Origin(rank): SettingsLayer(*of) for rank, of in changes.items() if rank != 2}
+    changed = read_snapshot(stored).with_layers(
+        layers, {"a": {Origin.SPEC_STEP: SettingsLayer(*of_step_in_spec)}}
+    )
+
+    def planned(read: Callable[[], Deployment]) -> Any:
+        try:
+            plan = make_plan(
+                read(),
+                target="modal",
+                source_root=Path("/s"),
+                python="python",
+                python_version="3.11",
+                engine_packages=("zenml==1",),
+            )
+        except UsageError:
+            return "refused"
+        return plan.settings, plan.run_sandbox, plan.steps, plan.images
+
+    def again() -> Deployment:
+        return read_snapshot(with_settings(stored, changed, "orchestrator:mine"))
+
+    assert planned(again) == planned(lambda: changed)

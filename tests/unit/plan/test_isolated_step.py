@@ -10,7 +10,7 @@ from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.isolated_step import layers_as_json, plan_isolated_step
 from modalrun.plan.planner import make_plan
-from modalrun.run.manifest import RunManifest, Source
+from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.precedence import Origin, SettingsLayer
@@ -26,17 +26,24 @@ MANIFEST = RunManifest(
         (PlannedStep("train", sandbox=replace(DRIVER, image="im-train", env={})),),
     ),
     failure_mode="stop_on_failure",
-    source=Source(Path("/s"), "h"),
-    docker={"requirements": ["numpy"]},
+    docker="numpy",
 )
 
 
 def sandbox(
-    manifest: RunManifest = MANIFEST, template: str | None = None, **settings: Any
+    manifest: RunManifest = MANIFEST,
+    template: str | None = None,
+    docker: str = "numpy",
+    **settings: Any,
 ) -> SandboxSpec:
-    settings.setdefault("docker", {"requirements": ["numpy"]})
     return plan_isolated_step(
-        manifest, "square_2", settings, template=template, python="/py", source_root=Path("/s")
+        manifest,
+        "square_2",
+        settings,
+        docker=docker,
+        template=template,
+        python="/py",
+        source_root=Path("/s"),
     )
 
 
@@ -54,14 +61,14 @@ def test_a_step_gets_its_settings_and_the_pipelines_image() -> None:
 
 
 def test_an_announced_step_has_the_image_that_was_built_for_it() -> None:
-    made = sandbox(template="train", docker={"requirements": ["torch"]})
+    made = sandbox(template="train", docker="torch")
     assert made.image == "im-train"
     assert "PYTHONPATH" not in made.env
 
 
 def test_another_image_was_not_built() -> None:
     with pytest.raises(UsageError, match="'square_2' has Docker settings of its own") as caught:
-        sandbox(docker={"requirements": ["torch"]})
+        sandbox(docker="torch")
     assert "depends_on" in str(caught.value.hint)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modalrun.submit import source_changes
+from modalrun.run.source import MOST_FILES
 from modalrun.submit.source_changes import Changes, compare, hashes_to_store, listing
 
 A, B = "a" * 64, "b" * 64
@@ -44,6 +44,6 @@ def test_what_is_kept_is_short() -> None:
 
 
 def test_of_very_many_files_nothing_is_hashes_to_store() -> None:
-    most = source_changes.MOST_FILES
+    most = MOST_FILES
     assert len(hashes_to_store({str(n): A for n in range(most)})) == most
     assert hashes_to_store({str(n): A for n in range(most + 1)}) == {}

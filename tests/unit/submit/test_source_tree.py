@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.run.manifest import Source
+from modalrun.run.source import Source
 from modalrun.submit import source_tree
 from modalrun.submit.source_selection import NEVER, select
 from modalrun.submit.source_tree import SourceSelection
@@ -29,8 +29,7 @@ def listed(root: Path) -> list[str]:
 
 
 def stage(root: Path, folder: Path) -> Source:
-    selection = SourceSelection(root)
-    return stage_tree(select(selection), selection, folder)
+    return stage_tree(select(SourceSelection(root)), folder)
 
 
 def git(root: Path, *arguments: str) -> None:

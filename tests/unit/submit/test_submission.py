@@ -101,7 +101,7 @@ def test_per_step_sends_a_manifest_and_a_token_to_the_driver(spec: RunSpec) -> N
     bench.create()
     assert bench.modal.request["secrets"]["MODAL_TOKEN_ID"] == "ak-1"
     assert bench.modal.request["secrets"]["ZENML_STORE_API_TOKEN"] == "secret"
-    assert any(name.startswith("modalrun_manifest_") for name in bench.zenml.metadata)
+    assert any(name.startswith("modalrun_source_") for name in bench.zenml.metadata)
     assert bench.effects[:3] == ["create run", "build images", "create sandbox"]
 
 

@@ -1,4 +1,7 @@
-"""Check the files of this machine that the Docker settings of somebody's deployment name. Pure."""
+"""Check the Docker settings of a deployment that somebody else may have made. Pure.
+
+They must not choose what is read and uploaded from this machine, or run a command on it.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,32 @@ from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
-from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.requirements import resolve_path
 from modalrun.spec.precedence import Layers
 
-_PATHS = ("dockerfile", "build_context_root", "requirements", "dockerignore")
+_PATHS = ("dockerfile", "build_context_root", "requirements", "pyproject_path", "dockerignore")
 _WITH_DOCKERIGNORE = ("build_config", "parent_image_build_config")
+_COMMANDS = ("pyproject_export_command", "replicate_local_python_environment")
+"""Settings whose value, where it is a list, is a command that ZenML runs on this machine."""
+
+_HINT = (
+    "If that is right, set it yourself under 'settings: docker:' of a run spec. A resumed run can't"
+    " have it."
+)
 
 
-def check_paths(
+def check_foreign_docker(
     deployment: Deployment, source_root: Path, by_user: Layers, steps_by_user: Mapping[str, Layers]
 ) -> None:
-    """Refuse Docker settings of a deployment that name a file outside of the source root.
-
-    Whoever made the deployment must not choose what is read and uploaded from this machine.
+    """Refuse Docker settings that name files outside of the source root, or commands.
 
     Args:
         deployment: The deployment, with the settings of the run spec and the command line.
         source_root: The source root.
-        by_user, steps_by_user: What the user sets: these settings may name any file.
+        by_user, steps_by_user: What the user sets: these settings may do both.
 
     Raises:
-        UsageError: One does.
+        UsageError: There is such a setting.
     """
     _check(deployment.docker, source_root, by_user)
     for step in deployment.steps:
@@ -39,22 +46,27 @@ def check_paths(
 
 def _check(docker: Mapping[str, Any], source_root: Path, *by_user: Layers) -> None:
     own = {name for layers in by_user for layer in layers.values() for name in layer.docker}
+    real_root = source_root.resolve()
     for setting, name in _named(docker):
         path = resolve_path(name, source_root).resolve()
-        if setting.partition(".")[0] not in own and not path.is_relative_to(source_root.resolve()):
+        if setting.partition(".")[0] not in own and not path.is_relative_to(real_root):
             raise UsageError(
                 f"The Docker setting '{setting}' of the deployment names {name}, which is not below"
                 f" the source root {source_root}.",
-                hint="If it is the right one, name it yourself under 'settings: docker:' of a run"
-                " spec.",
+                hint=_HINT,
+            )
+    for setting in _COMMANDS:
+        if setting not in own and isinstance(value := docker.get(setting), list):
+            raise UsageError(
+                f"The Docker setting '{setting}' of the deployment is a command for this machine:"
+                f" {' '.join(map(str, value))}.",
+                hint=_HINT,
             )
 
 
 def _named(docker: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for setting in _PATHS:
-        # With gathered packages the file of requirements is not read.
-        is_read = setting != "requirements" or GATHERED not in docker
-        if is_read and isinstance(value := docker.get(setting), str):
+        if isinstance(value := docker.get(setting), str):
             yield setting, value
     for section in _WITH_DOCKERIGNORE:
         config = docker.get(section)

@@ -1,0 +1,124 @@
+"""Create the run sandbox of a run that is submitted or resumed, and record it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from modalrun.errors import NotFoundError
+from modalrun.observe.handle import RunHandle, RunObserver
+from modalrun.plan.isolated_step import layers_as_json
+from modalrun.run.contract import TAKE_OVER
+from modalrun.run.manifest import RunManifest
+from modalrun.run.metadata import RunMetadata
+from modalrun.run.records import CreatedRun
+from modalrun.run.run_plan import RunPlan
+from modalrun.run.source import Source
+from modalrun.submit.preflight import Job
+from modalrun.submit.recording import record_sandbox
+from modalrun.submit.staging import write_manifest
+from modalrun.util.background import in_background
+from modalrun.zenml_api.gateway import ZenMLGateway
+
+CREATION_GRACE_SECONDS = 3.0
+"""How long a signal waits for a sandbox that is being created, to end it then."""
+
+
+def create_run_sandbox(
+    job: Job,
+    plan: RunPlan,
+    run: CreatedRun,
+    staged: Path,
+    *,
+    observer: RunObserver,
+    zenml: ZenMLGateway,
+    source: Source | None = None,
+    earlier: Sequence[str] = (),
+    take_over: bool = False,
+) -> RunHandle:
+    """Create the run sandbox of a run; a driver in it gets the run manifest.
+
+    Args:
+        job: The run, which has passed the checks.
+        plan: Its plan, with built images.
+        run: ZenML's record of it.
+        staged: The source tree; the manifest is written beside it.
+        observer: Receives progress.
+        zenml: Access to ZenML's records.
+        source: What to record of the source tree; None where it is recorded already.
+        earlier: Modal's ids of the run sandboxes before this one, oldest first.
+        take_over: Whether a driver continues with what an earlier one has left.
+
+    Raises:
+        ModalrunError: As for `modal_api.run_sandboxes.create`.
+    """
+    spec = plan.sandbox_of_run(run.id)
+    if take_over:
+        spec = replace(spec, env={**spec.env, TAKE_OVER: "1"})
+    secrets, file = run.environment, None
+    if plan.has_driver:
+        secrets = {**secrets, **job.connection.driver_environment()}
+        file = write_manifest(_manifest(job, plan, run), staged.parent)
+    sandbox = in_background(
+        lambda: job.modal.create_run_sandbox(
+            job.connection,
+            plan,
+            spec,
+            secrets,
+            staged,
+            manifest=file,
+            earlier=earlier[-1] if earlier else None,
+            say=lambda text: observer.say(f"  {text}", "yellow"),
+        ),
+        grace=CREATION_GRACE_SECONDS,
+    )
+    sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
+    recording = record_sandbox(
+        zenml,
+        run.id,
+        plan,
+        sandbox,
+        earlier=earlier,
+        more=source.to_metadata() if source is not None and plan.resumable else None,
+        # A run that is resumed may have been asked to stop.
+        end_if_stopped=None if take_over else sandboxes,
+    )
+    return RunHandle(
+        run_id=run.id,
+        zenml_url=run.url,
+        plan=plan,
+        steps=job.steps,
+        sandbox=sandbox,
+        sandboxes=sandboxes,
+        connection=job.connection,
+        recording=recording,
+        resumed=take_over or bool(earlier),
+    )
+
+
+def wait_for_sandbox(job: Job, run_id: str, metadata: RunMetadata) -> None:
+    """Wait for the end of a run sandbox that is about to end, if there is one.
+
+    A run is recorded as paused or failed a moment before. The sandbox is found by its name: others
+    can change the id in ZenML's metadata.
+    """
+    found = job.modal.find_running(job.connection, job.plan, job.plan.sandbox_of_run(run_id))
+    if found is not None:
+        with contextlib.suppress(NotFoundError):
+            named = replace(metadata, sandbox_id=found)
+            job.modal.run_sandbox(job.connection, run_id, named).wait()
+
+
+def _manifest(job: Job, plan: RunPlan, run: CreatedRun) -> RunManifest:
+    compiled = job.compiled
+    return RunManifest(
+        run_id=run.id,
+        plan=plan,
+        failure_mode=compiled.deployment.failure_mode,
+        variables=tuple(sorted(run.environment)),
+        cached=tuple(run.cached),
+        docker=compiled.docker_digest if plan.dynamic else "",
+        layers=layers_as_json(compiled.deployment.layers) if plan.dynamic else {},
+    )

@@ -1,0 +1,36 @@
+"""Steps that fail and wait long for their retry."""
+
+from zenml import pipeline, step
+from zenml.config.retry_config import StepRetryConfig
+
+RETRY = StepRetryConfig(max_retries=3, delay=600, backoff=1)
+
+
+@step(retry=RETRY)
+def fails() -> None:
+    """Fail, and wait."""
+    raise ValueError("bad luck")
+
+
+@pipeline(enable_cache=False)
+def static() -> None:
+    """One such step, in a static run."""
+    fails()
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def dynamic() -> None:
+    """One such step, in a dynamic run."""
+    fails()
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def submitted() -> None:
+    """One such step in a thread."""
+    fails.submit().load()
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def isolated() -> None:
+    """One such step, in a sandbox of its own if the mode allows it."""
+    fails.with_options(runtime="isolated")()
