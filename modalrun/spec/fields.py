@@ -29,7 +29,7 @@ MAX_TIMEOUT_SECONDS = 86_400
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """The names that Modal accepts for apps and environments (`modal/_utils/name_utils.py`, 1.6.4)."""
 
-MEMORY = re.compile(r"([0-9]{1,15})([KMGTP]i?B|B)")
+MEMORY = re.compile(r"([0-9]{1,31})([KMGTP]i?B|B)")
 """An amount of memory in ZenML's notation (`zenml/config/resource_settings.py`, 0.98.0)."""
 
 

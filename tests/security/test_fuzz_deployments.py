@@ -85,7 +85,7 @@ values = st.recursive(
 
 fuzzed = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -120,15 +120,14 @@ def signed(envelope: dict[str, Any]) -> str:
 def plan(folder: Path, text: str | bytes) -> None:
     path = folder / "deployment.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
-    for target in ("local", "modal"):
-        try:
-            found = plan_spec(load_spec(path, target=target))  # type: ignore[arg-type]
-            tree = select(found.source)
-        except UsageError as error:
-            assert error.message
-            continue
-        json.loads(as_json(found, tree))
-        "\n".join(lines(found, explain=True)).encode()
+    try:
+        found = plan_spec(load_spec(path, target="modal"))
+        tree = select(found.source)
+    except UsageError as error:
+        assert error.message
+        return
+    json.loads(as_json(found, tree))
+    "\n".join(lines(found, explain=True)).encode()
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -170,7 +169,7 @@ def test_mutated_content(tmp_path: Path, written: dict[str, Any], data: st.DataO
     plan(tmp_path, signed(mutate(written, data) | {"content": mutate(written["content"], data)}))
 
 
-@settings(fuzzed, max_examples=60)
+@settings(fuzzed, max_examples=30)
 @given(st.data())
 def test_mutated_text(tmp_path: Path, written: dict[str, Any], data: st.DataObject) -> None:
     text = signed(written)
@@ -179,14 +178,14 @@ def test_mutated_text(tmp_path: Path, written: dict[str, Any], data: st.DataObje
     plan(tmp_path, text[:start] + data.draw(st.text(max_size=5)) + text[end:])
 
 
-@settings(fuzzed, max_examples=60)
+@settings(fuzzed, max_examples=30)
 @given(st.binary(max_size=100) | values.map(json.dumps))
 def test_random_bytes_and_json(tmp_path: Path, content: bytes | str) -> None:
     plan(tmp_path, content)
 
 
 @pytest.mark.exhaustive
-@settings(fuzzed, max_examples=3_000)
+@settings(fuzzed, max_examples=1_000)
 @given(st.data())
 def test_much_mutated_content(tmp_path: Path, written: dict[str, Any], data: st.DataObject) -> None:
     plan(tmp_path, signed({**written, "content": mutate(written["content"], data)}))
