@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Spec, shared
+from modalrun.output import writer
 from modalrun.output.spinner import Spinner
 
 
@@ -32,6 +33,6 @@ def compile_(
 
     with Spinner("Compiling"):
         note = compile_to_file(checked, output)
-    typer.echo(f"Wrote {output}", err=True)
+    writer.err(f"Wrote {output}")
     if note is not None:
-        typer.echo(f"note: {note}", err=True)
+        writer.err(f"note: {note}")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modalrun.output import writer
+
 if TYPE_CHECKING:
     from modalrun.observe.interrupt_prompt import OnInterrupt
     from modalrun.run.outcome import Outcome
@@ -223,5 +225,5 @@ def moment_option(text: str | None, option: str) -> datetime | None:
 def exit_with(outcome: Outcome) -> None:
     """Print the run's id, if nobody waits for its end, and exit with the outcome's code."""
     if outcome.asynchronous:
-        typer.echo(outcome.run_id)
+        writer.out(outcome.run_id)
     raise typer.Exit(outcome.exit_code)

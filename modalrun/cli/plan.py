@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Output, Spec, shared
+from modalrun.output import writer
 from modalrun.output.spinner import Spinner
 
 
@@ -42,7 +43,7 @@ def plan(
     if output == "json":
         from modalrun.output.plan_json import as_json
 
-        typer.echo(as_json(found, tree, files=files))
+        writer.out_json(as_json(found, tree, files=files))
     else:
         from modalrun.output.plan_text import print_plan
 

@@ -14,7 +14,7 @@ from modalrun.plan.pricing import SandboxCost
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
 from modalrun.submit.prepare import PricedPlan
-from modalrun.submit.source_tree import SourceTree
+from modalrun.submit.source_tree import SourceTree, shown
 
 VERSION = 1
 
@@ -63,7 +63,7 @@ def as_json(found: PricedPlan, tree: SourceTree, *, files: bool = False) -> str:
 
 def _source(tree: SourceTree, *, files: bool) -> dict[str, Any]:
     summary: dict[str, Any] = {
-        "root": str(tree.root),
+        "root": shown(tree.root),
         "files": len(tree.files),
         "bytes": tree.size,
         "untracked": tree.untracked,
@@ -73,15 +73,15 @@ def _source(tree: SourceTree, *, files: bool) -> dict[str, Any]:
     if files:
         summary["included"] = [
             {
-                "path": str(file.path),
+                "path": shown(file.path),
                 "bytes": file.size,
                 "tracked": file.tracked if tree.in_git else None,
                 "credential": file.credential,
             }
             for file in tree.files
         ]
-        left_out = {**tree.left_out, **{k: f"leads to {v}" for k, v in tree.leaving.items()}}
-        summary["left_out"] = [{"path": str(k), "rule": v} for k, v in sorted(left_out.items())]
+        left_out = {**tree.left_out, **{k: f"leads to {shown(v)}" for k, v in tree.leaving.items()}}
+        summary["left_out"] = [{"path": shown(k), "rule": v} for k, v in sorted(left_out.items())]
     return summary
 
 

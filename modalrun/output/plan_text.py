@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from modalrun.output.sanitize import harmless
 from modalrun.output.wrapping import NO_BREAK, wrapped
+from modalrun.output.writer import out
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
@@ -15,7 +16,7 @@ from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
 from modalrun.submit.prepare import PricedPlan
-from modalrun.submit.source_tree import SourceTree, size
+from modalrun.submit.source_tree import SourceTree, shown, size
 
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
 
@@ -31,9 +32,9 @@ def print_plan(found: PricedPlan, tree: SourceTree, *, explain: bool, files: boo
     """
     # Rich is slow to import; a plan of a deployment file needs neither it nor an SDK.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print("\n".join(lines(found, explain=explain, width=width)))
+    out("\n".join(lines(found, explain=explain, width=width)))
     text = ["", str(tree), *(f"  note: {note}" for note in tree.notes)]
-    print("\n".join(_fitted([*text, *(_files(tree) if files else ())], width)))
+    out("\n".join(_fitted([*text, *(_files(tree) if files else ())], width)))
 
 
 def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[str]:
@@ -51,10 +52,10 @@ def _files(tree: SourceTree) -> list[str]:
     for file in tree.files:
         remarks = [] if file.tracked or not tree.in_git else ["untracked"]
         remarks += [f"credential file ({file.credential})"] if file.credential else []
-        link = f" -> {file.real}" if file.real != file.path else ""
-        rows.append((f"{file.path}{link}", size(file.size), ", ".join(remarks)))
-    left_out = [(str(path), rule) for path, rule in sorted(tree.left_out.items())]
-    left_out += [(str(link), f"leads to {target}") for link, target in tree.leaving.items()]
+        link = f" -> {shown(file.real)}" if file.real != file.path else ""
+        rows.append((f"{shown(file.path)}{link}", size(file.size), ", ".join(remarks)))
+    left_out = [(shown(path), rule) for path, rule in sorted(tree.left_out.items())]
+    left_out += [(shown(at), f"leads to {shown(target)}") for at, target in tree.leaving.items()]
     return [
         *(["", "Files that go", *_table(*rows)] if rows else []),
         *(["", "Left out", *_table(*left_out)] if left_out else []),

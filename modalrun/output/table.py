@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.text import Text
 
 from modalrun.output.format import STYLES, with_attempt
+from modalrun.output.sanitize import harmless
 from modalrun.output.step_labels import shortened
 
 _GAP = "  "
@@ -17,9 +18,14 @@ SHORT_NAME = 12
 Row = Mapping[str, Text]
 
 
+def cell(text: str, style: str = "") -> Text:
+    """Render a text as a cell of a table."""
+    return Text(harmless(text, colours=False), style=style)
+
+
 def state_cell(state: str, attempt: int = 1) -> Text:
     """Render a step's state in its colour."""
-    return Text(with_attempt(state, attempt), style=STYLES.get(state, ""))
+    return cell(with_attempt(state, attempt), STYLES.get(state, ""))
 
 
 def table(

@@ -100,7 +100,7 @@ def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
     # Inside a Git hook, Git's own variables name the hook's repository, not this one.
     environment = {k: v for k, v in os.environ.items() if k not in _OF_REPOSITORY}
     try:
-        result = subprocess.run(
+        result = subprocess.run(  # noqa: S603 (git, with arguments of ours)
             [*SAFE_GIT, *arguments],
             cwd=folder,
             env=environment | _SAFE_ENVIRONMENT,

@@ -11,7 +11,13 @@ from modalrun.errors import UsageError
 from modalrun.submit import git_files
 from modalrun.submit.git_files import GitError
 from modalrun.submit.source_changes import listing
-from modalrun.submit.source_tree import SourceFile, SourceSelection, SourceTree, refuse_private
+from modalrun.submit.source_tree import (
+    SourceFile,
+    SourceSelection,
+    SourceTree,
+    refuse_private,
+    shown,
+)
 from modalrun.util.credentials import CONTENT_BYTES, credential_content, credential_reason
 from modalrun.util.regular_files import open_inside, open_regular
 
@@ -73,7 +79,7 @@ class _Selecting:
                 tracked.setdefault(name, False)
         for path in sorted(tracked):
             self._add(path, tracked)
-        told = [f"{f.path} ({f.credential})" for f in self._tree.files if f.credential]
+        told = [f"{shown(f.path)} ({f.credential})" for f in self._tree.files if f.credential]
         if told:
             self._tree.notes.append(f"these credential files go along: {listing(told)}")
         return self._tree
@@ -81,8 +87,7 @@ class _Selecting:
     def _add(self, path: Path, tracked: dict[Path, bool]) -> None:
         """Add a file to those that go, or to what is left out."""
         if not _is_utf8(path):
-            text = os.fsencode(path).decode("utf-8", "backslashreplace")
-            self._tree.notes.append(f"the file {text} is left out: its name is not UTF-8")
+            self._tree.notes.append(f"the file {shown(path)} is left out: its name is not UTF-8")
             return
         if (rule := self._rule(path)) is not None:
             self._tree.left_out[path] = rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class SourceTree:
             UsageError: A link leads out of it, or it is empty or too large.
         """
         if self.leaving:
-            links = [f"{link} -> {target}" for link, target in self.leaving.items()]
+            links = [f"{shown(link)} -> {shown(target)}" for link, target in self.leaving.items()]
             more = f" and {len(links) - _MOST_NAMED} more" if len(links) > _MOST_NAMED else ""
             raise UsageError(
                 f"Links in the source root {self.root} lead out of it:"
@@ -109,7 +110,8 @@ class SourceTree:
             largest = max(self.files, key=lambda file: file.size)
             raise UsageError(
                 f"The source root {self.root} holds {self.size / 1e6:,.0f} MB; at most"
-                f" {MAX_BYTES / 1e6:,.0f} MB go to a sandbox. The largest file is {largest.path}.",
+                f" {MAX_BYTES / 1e6:,.0f} MB go to a sandbox. The largest file is"
+                f" {shown(largest.path)}.",
                 hint="Set 'source_root:' to the folder with the code, or list data in .gitignore or"
                 " .dockerignore.",
             )
@@ -141,6 +143,12 @@ def refuse_private(root: Path) -> None:
         "Move the run spec into the project's folder, or set 'source_root:' to the folder with"
         " the code.",
     )
+
+
+def shown(path: Path) -> str:
+    """Return a path as text of one line, whatever bytes its name has."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def size(count: int) -> str:
