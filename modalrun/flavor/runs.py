@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -60,8 +61,9 @@ def validate(stack: Stack) -> tuple[bool, str]:
     if not problems:
         return True, ""
     error = wrong_stack(described, problems)
-    command = f"zenml orchestrator update {stack.orchestrator.name} --target=local"
-    return False, (
+    name = shlex.quote(stack.orchestrator.name)
+    command = f"zenml orchestrator update {name} --target=local"
+    return False, plain(
         f"{error.message}\nUse remote components; or, for the local Modal server, an orchestrator"
         f" with that target: '{command}'."
     )

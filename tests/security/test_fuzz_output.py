@@ -62,7 +62,7 @@ PIECES = st.sampled_from(
         *(" ", "\t", "\xa0", "text", "é", "日本", "😀", "x" * 50),
     ]
 )
-unhurried = settings(deadline=None)
+unhurried = settings(deadline=None, max_examples=60)
 NASTY = st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join)
 
 OURS = re.compile(r"\x1b\[(?:0|[1-4]|3[1-69]|9[1-6]|2[1-49]|38;5;\d+|38;2;[\d;]+|;)*m")

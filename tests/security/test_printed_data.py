@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import modalrun
 from modalrun import cli, errors
 from modalrun.flavor import runs
 from modalrun.output import local_text
@@ -18,7 +15,6 @@ from modalrun.output.writer import guarded
 
 EVIL = "x\n::error::owned\n##[add-mask]x ##vso[task.x] ##teamcity[y]\r::warning::z"
 EVIL += "\x1b[2J\u202e\u200b\x1b[8m"
-PACKAGE = Path(modalrun.__file__).parent
 
 
 @pytest.fixture(params=["true", None], ids=["github", "elsewhere"], autouse=True)
@@ -114,26 +110,3 @@ def test_a_name_adds_no_line_to_the_status_of_the_local_server() -> None:
     }  # fmt: skip
     lines = list(local_text.status_lines(status))
     assert "\n" not in "".join(lines).removeprefix("\n").replace("\nRunning", "")
-
-
-WRITERS = {"output/console.py", "output/writer.py"}
-IN_SANDBOXES = ("driver/", "run/", "localmodal/")
-
-
-def test_one_writer() -> None:
-    """Consoles are created, and streams are written to, in one place."""
-    found = []
-    for path in PACKAGE.rglob("*.py"):
-        name = str(path.relative_to(PACKAGE))
-        if name in WRITERS or name.startswith(IN_SANDBOXES):
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
-                stream = called.endswith((".write", ".writelines")) and any(
-                    part in called for part in ("std", "console", "__std")
-                )
-                if stream or called.split(".")[-1] in {"Console", "print_exc", "basicConfig"}:
-                    found.append(f"{name}: {called}")
-    # The process's standard input is no output.
-    assert [one for one in found if "stdin" not in one] == []
