@@ -268,7 +268,10 @@ def test_a_link_to_what_never_goes_does_not_go(root: Path, hidden: str) -> None:
     assert "sub/link" not in names(selected(root))
 
 
-def test_links_that_lead_to_one_another_have_an_end(tmp_path: Path) -> None:
+def test_links_that_lead_to_one_another_have_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_selection, "MAX_LINKED_FOLDERS", 50)
     folders = [f"f{number}" for number in range(8)]
     write(tmp_path, {f"{name}/x": "x" for name in folders})
     for name in folders:
