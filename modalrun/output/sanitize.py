@@ -1,4 +1,4 @@
-"""Remove from text what could control a terminal or CI, or leak credentials. Pure."""
+"""Remove from text what could control a terminal or CI. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ _ESCAPES = re.compile(
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _COLOUR = re.compile(_SGR)
-_URL_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
 
 
 def harmless(line: str, *, colours: bool) -> str:
@@ -43,11 +42,6 @@ def harmless(line: str, *, colours: bool) -> str:
     clean = _CONTROLS.sub("", _ESCAPES.sub(replace, line.replace("\ue000", "")))
     parts = iter(kept)
     return re.sub("\ue000", lambda _: next(parts), clean)
-
-
-def without_credentials(text: str) -> str:
-    """Replace the user and password in the URLs of a text."""
-    return _URL_CREDENTIALS.sub(r"\1***@", text)
 
 
 def without_commands(line: str) -> str:
