@@ -1,6 +1,10 @@
 """Every check of the project: `nox` runs them all, `nox -s tests` one of them."""
 
+import json
+from pathlib import Path
+
 import nox
+from nox.command import CommandFailed
 from packaging.requirements import Requirement
 
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -116,6 +120,29 @@ def types(session: nox.Session) -> None:
     """Check types with mypy, strictly."""
     session.install("-e", ".[dev]")
     session.run("mypy")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look for known vulnerabilities of all dependencies; skip where no index is reachable."""
+    report = Path(session.create_tmp()) / "audit.json"
+    report.unlink(missing_ok=True)
+    try:
+        session.install("-e", ".[dev]", "pip-audit")
+    except CommandFailed:
+        session.skip("pip-audit can't be installed: no package index is reachable.")
+    command = ["pip-audit", "--skip-editable", "--format=json", f"--output={report}"]
+    session.run(*command, success_codes=[0, 1])
+    if not report.exists():
+        session.skip("No index of vulnerabilities is reachable; nothing was checked.")
+    packages = json.loads(report.read_text(encoding="utf-8"))["dependencies"]
+    known = [
+        f"{package['name']} {package['version']}: {found['id']}"
+        for package in packages
+        for found in package.get("vulns", ())
+    ]
+    if known:
+        session.error("\n".join(["Known vulnerabilities:", *known]))
 
 
 @nox.session

@@ -28,8 +28,11 @@ def main() -> NoReturn:
         if code == 0:
             code = 8
             with contextlib.suppress(OSError, MemoryError):
-                # Not `print`: the stream may hold what it could not write.
-                os.write(2, f"Error: The output can't be written: {error}.\n".encode())
+                from modalrun.output.sanitize import plain
+
+                text = plain(f"Error: The output can't be written: {error}.")
+                # Not through the stream, which may hold what it could not write.
+                os.write(2, f"{text}\n".encode())
     # The regular teardown of ZenML and its database pool takes about a second, for nothing.
     os._exit(code)
 

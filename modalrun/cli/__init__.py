@@ -5,6 +5,7 @@ Importing this imports neither `modal` nor `zenml`; each command imports what it
 
 from __future__ import annotations
 
+import io
 import os
 import traceback
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from modalrun.cli import (
     submit,
 )
 from modalrun.errors import InternalError, Interrupted, ModalrunError, UsageError
+from modalrun.output import writer
 from modalrun.util import interrupts
 from modalrun.util.machine import machine_error
 
@@ -64,7 +66,7 @@ app.add_typer(local.app, name="local")
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"modalrun {__version__}")
+        writer.out(f"modalrun {__version__}")
         raise typer.Exit
 
 
@@ -91,8 +93,13 @@ def _common(
         os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "INFO")
 
 
-def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each kind of error)
+def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Every error is printed here."""
+    with writer.guarded():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each kind of error)
     interrupts.install()
     try:
         result = app(list(arguments), prog_name="modalrun", standalone_mode=False)
@@ -100,7 +107,9 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each 
     except typer.Exit as error:
         return error.exit_code
     except _CommandLineError as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        writer.err(shown.getvalue())
         return error.exit_code
     except SystemExit as end:
         if COMPLETE in os.environ and isinstance(end.code, int):
@@ -133,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each 
 
 def _show(error: ModalrunError) -> None:
     if os.environ.get(DEBUG):
-        traceback.print_exception(error)
+        writer.err("".join(traceback.format_exception(error)))
     from modalrun.output.console import print_error
 
     print_error(error)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Spec, shared
+from modalrun.output import writer
 from modalrun.output.spinner import Spinner
 
 
@@ -31,5 +32,7 @@ def compile_(
     from modalrun.submit.prepare import compile_to_file
 
     with Spinner("Compiling"):
-        compile_to_file(checked, output)
-    typer.echo(f"Wrote {output}", err=True)
+        note = compile_to_file(checked, output)
+    writer.err(f"Wrote {output}")
+    if note is not None:
+        writer.err(f"note: {note}")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Output, Target
+from modalrun.output import writer
 from modalrun.output.spinner import Spinner
 
 
@@ -41,7 +42,7 @@ def doctor(
 
     with redirect_stdout(stdout):
         if output == "json":
-            typer.echo(as_json(report))
+            writer.out_json(as_json(report))
         else:
             print_report(report)
     raise typer.Exit(report.exit_code)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import TargetName
+from modalrun.output import writer
 
 
 def init(
@@ -59,12 +60,12 @@ def init(
         spec=spec,
     )
     for text, new in done.steps:
-        typer.echo(f"{'+' if new else '='} {text}", err=True)
+        writer.err(f"{'+' if new else '='} {text}")
     if done.next:
-        typer.echo("\nWhat you can do now:", err=True)
+        writer.err("\nWhat you can do now:")
     for label, command in done.next:
-        typer.echo(f"  {label:<34} {command}", err=True)
+        writer.err(f"  {label:<34} {command}")
     if done.undo:
-        typer.echo("\nTo undo this:", err=True)
+        writer.err("\nTo undo this:")
     for command in done.undo:
-        typer.echo(f"  {command}", err=True)
+        writer.err(f"  {command}")

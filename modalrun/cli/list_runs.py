@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Output, moment_option
+from modalrun.output import writer
 from modalrun.output.spinner import Spinner
 
 
@@ -48,8 +49,8 @@ def list_(
     from modalrun.output import run_list
 
     if output == "json":
-        typer.echo(run_list.as_json(found))
+        writer.out_json(run_list.as_json(found))
     elif found:
         run_list.print_list(found)
     else:
-        typer.echo("No runs.", err=True)
+        writer.err("No runs.")

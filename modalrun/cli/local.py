@@ -10,6 +10,7 @@ import typer
 
 from modalrun.cli.options import Output
 from modalrun.errors import UsageError
+from modalrun.output import writer
 
 app = typer.Typer(
     help="Manage the local Modal server, which needs no account.\n\nIt runs sandboxes on this"
@@ -51,8 +52,8 @@ def start(state_dir: StateDirOption = None, idle_timeout: IdleOption = None) -> 
     from modalrun.localmodal import launcher
 
     info = launcher.ensure_running(state_dir, idle_timeout=idle_timeout)
-    typer.echo(f"The local Modal server runs at {info.url} (pid {info.pid}).", err=True)
-    typer.echo('To use it with the Modal CLI and SDK: eval "$(modalrun local env)"', err=True)
+    writer.err(f"The local Modal server runs at {info.url} (pid {info.pid}).")
+    writer.err('To use it with the Modal CLI and SDK: eval "$(modalrun local env)"')
 
 
 @app.command()
@@ -64,7 +65,7 @@ def stop(state_dir: StateDirOption = None) -> None:
     from modalrun.localmodal import launcher
 
     state = "is stopped" if launcher.stop(state_dir) else "does not run"
-    typer.echo(f"The local Modal server {state}.", err=True)
+    writer.err(f"The local Modal server {state}.")
 
 
 @app.command()
@@ -79,13 +80,12 @@ def status(state_dir: StateDirOption = None, output: Output = "text") -> None:
 
     found = launcher.status(state_dir)
     if output == "json":
-        typer.echo(json.dumps({"running_server": found is not None, **(found or {})}, indent=2))
+        document = {"running_server": found is not None, **(found or {})}
+        writer.out_json(json.dumps(document, indent=2))
     elif found is not None:
-        typer.echo("\n".join(local_text.status_lines(found)))
+        writer.out("\n".join(local_text.status_lines(found)))
     if found is None:
-        typer.echo(
-            "The local Modal server does not run; `modalrun local start` starts it.", err=True
-        )
+        writer.err("The local Modal server does not run; `modalrun local start` starts it.")
         raise typer.Exit(4)
 
 
@@ -115,12 +115,11 @@ def env(
     else:
         info = launcher.ensure_running(state_dir, idle_timeout=idle_timeout)
         lines = local_text.export_lines(info.environ(), shell)
-        typer.echo(
+        writer.err(
             "The variables are valid until the local Modal server ends. Port and token of the next"
-            " one are new: run this command again then.",
-            err=True,
+            " one are new: run this command again then."
         )
-    typer.echo("\n".join(lines))
+    writer.out("\n".join(lines))
 
 
 @app.command()
@@ -176,7 +175,7 @@ def kill(
         _check_id(sandbox)
     for sandbox in sandboxes:
         state = "is killed" if launcher.kill(sandbox, state_dir) else "had ended already"
-        typer.echo(f"The sandbox {sandbox} {state}.", err=True)
+        writer.err(f"The sandbox {sandbox} {state}.")
 
 
 def _check_id(sandbox: str) -> None:

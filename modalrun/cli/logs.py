@@ -12,7 +12,7 @@ import typer
 from modalrun.cli.options import moment_option
 from modalrun.cli.run_argument import Run, interactive
 from modalrun.errors import UsageError
-from modalrun.output.sanitize import harmless
+from modalrun.output import writer
 from modalrun.output.spinner import Spinner
 
 
@@ -97,7 +97,7 @@ def logs(
         def say(text: str) -> None:
             spinner.end()
             sys.stdout.flush()
-            typer.echo(harmless(text, colours=False), err=True)
+            writer.err(text)
 
         found = find(run, interactive=interactive(), zenml=zenml, say=say)
         spinner.end()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modalrun.output import writer
+
 if TYPE_CHECKING:
     from modalrun.observe.interrupt_prompt import OnInterrupt
     from modalrun.run.outcome import Outcome
@@ -88,6 +90,15 @@ Set = Annotated[
         help="Any key of the run spec, such as 'settings.orchestrator.gpu=H100'. Repeatable.",
     ),
 ]
+SourceRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--source-root",
+        metavar="FOLDER",
+        help="Folder of the pipeline's code, which the sandbox gets. Overrides the run spec and"
+        " the deployment file.",
+    ),
+]
 Interrupt = Annotated[
     Literal["stop", "detach"] | None,
     typer.Option(
@@ -155,6 +166,7 @@ def _given(
     param: Param = None,
     no_cache: NoCache = False,
     set_: Set = None,
+    source_root: SourceRoot = None,
 ) -> Given:
     # PyYAML takes a fifth of the time of `--help`.
     from modalrun.spec.overrides import Override, param_option, set_option
@@ -171,6 +183,7 @@ def _given(
         ("--cpu", (*RESOURCES, "cpu_count"), cpu),
         ("--memory", (*RESOURCES, "memory"), memory),
         ("--name", ("run_name",), name),
+        ("--source-root", ("source_root",), source_root and str(Path(source_root).absolute())),
         ("--no-cache", ("enable_cache",), False if no_cache else None),
     ]
     return Given(
@@ -212,5 +225,5 @@ def moment_option(text: str | None, option: str) -> datetime | None:
 def exit_with(outcome: Outcome) -> None:
     """Print the run's id, if nobody waits for its end, and exit with the outcome's code."""
     if outcome.asynchronous:
-        typer.echo(outcome.run_id)
+        writer.out(outcome.run_id)
     raise typer.Exit(outcome.exit_code)

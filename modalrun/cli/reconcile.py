@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, resolved
+from modalrun.output import writer
 
 
 def reconcile(
@@ -34,4 +35,4 @@ def reconcile(
         from modalrun.output.status_text import print_status
 
         print_status(done.status)
-    typer.echo(done.text, err=True)
+    writer.err(done.text)

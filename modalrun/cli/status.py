@@ -8,6 +8,7 @@ import typer
 
 from modalrun.cli.options import Format
 from modalrun.cli.run_argument import Run, resolved
+from modalrun.output import writer
 
 
 def status(
@@ -66,6 +67,6 @@ def status(
     if not as_text:
         from modalrun.output.status_json import as_json
 
-        typer.echo(as_json(view))
+        writer.out_json(as_json(view))
     if exit_status:
         raise typer.Exit(STILL_GOING if view.exit_code is None else view.exit_code)

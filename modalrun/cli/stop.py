@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, resolved
+from modalrun.output import writer
 
 
 def stop(
@@ -42,8 +43,8 @@ def stop(
 
         def say(text: str) -> None:
             spinner.end()
-            typer.echo(text, err=True)
+            writer.err(text)
             spinner.show("Stopping the run")
 
         stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
-    typer.echo(stopped.headline, err=True)
+    writer.err(stopped.headline)

@@ -14,7 +14,6 @@ from pathlib import Path
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.handle import RunHandle, RunObserver
-from modalrun.plan.docker_settings import dockerignore
 from modalrun.run.outcome import PAUSED
 from modalrun.run.records import CreatedRun, RunRecord
 from modalrun.spec.run_spec import RunSpec
@@ -87,8 +86,7 @@ def resume(
         earlier = (*earlier, last)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
-        ignore_file = dockerignore(job.compiled.deployment.docker)
-        if new := stage_again(source, source_root, staged, dockerignore=ignore_file):
+        if new := stage_again(source, job.source, staged):
             observer.say(new_files_note(new), "yellow")
         observer.phase("Creating the image and the run sandbox")
         plan, registry = zenml.resolve_images(job.plan, job.compiled)
@@ -129,7 +127,7 @@ def _planned_again(
             if run.problem
             else no_driver
         )
-    spec = RunSpec.of_snapshot(run.place.target, source_root)
+    spec = RunSpec.of_snapshot(run.place.target, source_root, own_code=False)
     compiled = zenml.load_deployment_of_run(run.id, spec)
     priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     if not (priced.plan.has_driver or run.status == PAUSED):

@@ -5,11 +5,12 @@ Processes (`python -m`): `supervisor` is the first of every sandbox and starts o
 or `step` (one step); `finalize` records the end of a process that died.
 Parts of the pipeline runner: `worker_pool`, `worker_process` and `worker` (a fork that runs steps),
 `step_output` (their lines).
+Dynamic runs: `sandbox_broker`, which has the Modal token, and `sandbox_client`, which asks it.
 Parts of the driver: `coordinator` and `scheduler` (the graph), `static_step` and `isolated_steps`
 (one step to its end), `step_attempts` (its sandboxes), `takeover`, `recorder` (calls to ZenML),
 `ahead` and `foresight` (sandboxes created early).
-Shared: `process`, `death` (why a process died), `control` (requests on the standard input), `spawn`
-(child processes).
+Shared: `process`, `privileges` (hidden processes), `messages` (to and from user code), `death` (why
+a process died), `control` (requests on the standard input), `spawn` (child processes).
 
 Importing this package imports neither `modal` nor `zenml`.
 """

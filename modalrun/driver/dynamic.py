@@ -2,7 +2,7 @@
 
 `python -m modalrun.driver.dynamic [MANIFEST]` runs under the supervisor in the run sandbox. Inline
 steps run here, in threads. With a manifest (`per_step` mode) ZenML's isolated steps get sandboxes
-of their own; without one, all steps run here.
+of their own, which another process creates (`sandbox_broker`); without one, all steps run here.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import signal
 import sys
 import threading
 import traceback
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from modalrun.driver import control
-from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.driver.process import (
     EXIT_CODES,
     buffer_lines,
@@ -28,8 +26,8 @@ from modalrun.driver.process import (
     print_traceback,
     supervisors_reason,
 )
+from modalrun.driver.sandbox_client import SandboxClient
 from modalrun.run import contract, output_tagging
-from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import prove_events
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
@@ -37,7 +35,7 @@ from modalrun.zenml_api import log_filter
 
 def main() -> NoReturn:
     """Run the pipeline of the run that the environment names, and exit with its outcome."""
-    isolated: IsolatedSteps | None = None
+    isolated: SandboxClient | None = None
 
     def end(_signum: int, _frame: FrameType | None) -> None:
         if supervisors_reason() is None:
@@ -58,8 +56,7 @@ def main() -> NoReturn:
     try:
         with garbage_collection.paused():
             if len(sys.argv) > 1:
-                text = Path(sys.argv[1]).read_text(encoding="utf-8")
-                isolated = IsolatedSteps(RunManifest.from_json(text))
+                isolated = SandboxClient()
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
             death = json.loads(os.environ.pop(contract.DEATH, "null"))
@@ -74,7 +71,7 @@ def main() -> NoReturn:
     leave(code)
 
 
-def _end(isolated: IsolatedSteps | None) -> NoReturn:
+def _end(isolated: SandboxClient | None) -> NoReturn:
     """Terminate the step sandboxes, record that the run's time is over, and exit."""
     code = contract.EXIT_UNRECORDED
     try:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
+import os
 import sys
+from collections.abc import Collection
 
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
@@ -44,6 +47,20 @@ def drop_tracing() -> None:
             for place in range(3):
                 sets[place] &= ~(1 << _CAP_SYS_PTRACE)
             libc.capset(header, sets)
+
+
+def hide_variables(names: Collection[str]) -> None:
+    """Overwrite the values of variables in the memory that /proc shows; `os.environ` keeps them.
+
+    The system shows the environment of a hidden process to one that has CAP_SYS_ADMIN.
+    """
+    if sys.platform != "linux":
+        return
+    variables = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
+    for address in itertools.takewhile(bool, map(variables.__getitem__, itertools.count())):
+        name, _, value = ctypes.string_at(address).partition(b"=")
+        if os.fsdecode(name) in names:
+            ctypes.memset(address + len(name) + 1, ord("-"), len(value))
 
 
 def _set_dumpable(value: int) -> None:

@@ -35,7 +35,7 @@ def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int
     # A fork inherits the locks that other threads hold, and nothing would release them.
     if warm is not None and threading.active_count() == 1 and warm.suits(command, env):
         return Forked(warm, command, env, pass_fds)
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 (the command is ours)
         command,
         env=env,
         stdin=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -46,14 +47,15 @@ def margin(timeout: float) -> float:
     return min(30.0, max(0.5, timeout * 0.1))
 
 
+_token: dict[str, str] = {}
+_brokers: list[spawn.Child] = []
 _outputs = {1: Output(), 2: Output()}
 _locks = {1: threading.Lock(), 2: threading.Lock()}
 
 
 def main() -> int:
     """Run `python -m <arguments>` under supervision; return the sandbox's exit code."""
-    privileges.drop_tracing()
-    privileges.hide_process()
+    _protect()
     timeout = float(os.environ[contract.TIMEOUT])
     deadline = time.monotonic() + timeout - margin(timeout)
     earlier_kills = death.out_of_memory_kills()
@@ -102,6 +104,8 @@ def main() -> int:
         _write(environment[contract.END_REASON_FILE], reason)
         _log(reason)
         code = _end(children[-1], margin(timeout) / 2)
+    for broker in _brokers:
+        broker.kill()
     _drain(pumps)
     out_of_memory = death.out_of_memory_kills() > earlier_kills
     if _is_meant(code, environment):
@@ -118,6 +122,16 @@ def main() -> int:
         # The driver asks ZenML again.
         return contract.EXIT_UNRECORDED
     return _record(reason, result, environment)
+
+
+def _protect() -> None:
+    """Keep this process, and the token of the driver, out of the reach of user code."""
+    privileges.drop_tracing()
+    privileges.hide_process()
+    if _has_broker():
+        privileges.hide_variables(contract.MODAL_TOKEN)
+        # For the broker alone.
+        _token.update({name: os.environ.pop(name) for name in contract.MODAL_TOKEN})
 
 
 def _is_continued(
@@ -140,7 +154,8 @@ def _is_continued(
     try:
         steps = json.loads(listed.read_text(encoding="utf-8"))
         listed.write_text("[]", encoding="utf-8")
-    except OSError:
+    except (OSError, ValueError):
+        # User code may have written it.
         return False
     if not steps:
         return False
@@ -154,27 +169,59 @@ def _is_continued(
 
 def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:
     """Start the child; return it and the threads that pass its output on."""
+    for broker in _brokers:
+        broker.kill()
+    started = []
     control = _control(environment)
+    if _has_broker():
+        ours, theirs = socket.socketpair()
+        environment[contract.BROKER] = str(theirs.fileno())
+        arguments = [contract.BROKER_MODULE, str(ours.fileno()), *sys.argv[2:]]
+        started.append(_launch(arguments, {**environment, **_token}, (ours.fileno(),)))
+        _brokers[:] = [started[0][0]]
+        started.append(_launch(sys.argv[1:], environment, (*control, theirs.fileno())))
+        ours.close()
+        theirs.close()
+    else:
+        started.append(_launch(sys.argv[1:], environment, control))
+    for descriptor in control:
+        os.close(descriptor)
+    # Only now: a process with threads is not forked.
+    pumps = [
+        _pump(source, sink, key, number)
+        for child, key in started
+        for source, sink, number in (
+            (child.stdout, sys.stdout.buffer, 1),
+            (child.stderr, sys.stderr.buffer, 2),
+        )
+    ]
+    return started[-1][0], pumps
+
+
+def _launch(
+    arguments: list[str], environment: dict[str, str], descriptors: tuple[int, ...]
+) -> tuple[spawn.Child, bytes]:
+    """Start `python -m <arguments>`; return it and the key of its events."""
     key_pipe, key_sink = os.pipe()
     environment[contract.EVENT_KEY] = str(key_pipe)
-    child = spawn.start([sys.executable, "-m", *sys.argv[1:]], environment, (*control, key_pipe))
+    command = [sys.executable, "-m", *arguments]
+    child = spawn.start(command, environment, (*descriptors, key_pipe))
     # Made after a fork, whose memory would hold it for ever.
     key = os.urandom(KEY_BYTES)
     os.write(key_sink, key)
-    for descriptor in (*control, key_pipe, key_sink):
-        os.close(descriptor)
-    return child, [
-        _pump(child.stdout, sys.stdout.buffer, key, 1),
-        _pump(child.stderr, sys.stderr.buffer, key, 2),
-    ]
+    os.close(key_pipe)
+    os.close(key_sink)
+    return child, key
+
+
+def _has_broker() -> bool:
+    """Return whether another process than the child creates sandboxes: the child runs user code."""
+    return sys.argv[1] == contract.DYNAMIC_MODULE and len(sys.argv) > 2
 
 
 def _is_driver() -> bool:
     """Return whether the child drives step sandboxes; a dynamic run then has a manifest."""
-    module = sys.argv[1]
-    return module == contract.DRIVER_MODULE or (
-        module == contract.DYNAMIC_MODULE and len(sys.argv) > 2
-    )
+    return sys.argv[1] == contract.DRIVER_MODULE or _has_broker()
 
 
 def _subject() -> str:
@@ -283,7 +330,9 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
     if contract.RUN_ID in environment and not (contract.STEP in environment and from_outside):
         # With the manifest, if there is one, finalize terminates the step sandboxes.
         command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *sys.argv[2:]]
-        subprocess.run(command, env=environment, check=False)
+        subprocess.run(  # noqa: S603 (the command is ours)
+            command, env={**environment, **_token}, check=False
+        )
     return result
 
 

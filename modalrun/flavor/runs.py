@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
 from modalrun.output import reporter
 from modalrun.output.reporter import Reporter
+from modalrun.output.sanitize import plain
 from modalrun.plan.planner import app_name
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
@@ -59,8 +61,9 @@ def validate(stack: Stack) -> tuple[bool, str]:
     if not problems:
         return True, ""
     error = wrong_stack(described, problems)
-    command = f"zenml orchestrator update {stack.orchestrator.name} --target=local"
-    return False, (
+    name = shlex.quote(stack.orchestrator.name)
+    command = f"zenml orchestrator update {name} --target=local"
+    return False, plain(
         f"{error.message}\nUse remote components; or, for the local Modal server, an orchestrator"
         f" with that target: '{command}'."
     )
@@ -83,7 +86,7 @@ def announce(
         settings.app_name or app_name(snapshot.pipeline_configuration.name),
         settings.modal_environment,
     )
-    with _hint_in_message():
+    with _readable_errors():
         open_store()
         zenml_gateway().publish_metadata(run_id, to_metadata(metadata))
 
@@ -144,7 +147,7 @@ def submit(
     with ExitStack() as stack:
         stack.enter_context(_environment_restored())
         stack.enter_context(_unknown_outcome_kept_open(run))
-        with _hint_in_message(), ExitStack() as display, interrupts.installed():
+        with _readable_errors(), ExitStack() as display, interrupts.installed():
             display.callback(shown.close)
             job = _job(target, str(snapshot.id), _source_root(run), shown)
             from modalrun.zenml_api.records.runs import existing_run
@@ -185,7 +188,7 @@ def submit(
                     raise
                 # Its end is recorded and shown. ZenML would take an error for a failure to resume
                 # the run, and change its record.
-                logger.error(error.message)
+                logger.error(plain(error.message))
 
     return wait
 
@@ -200,12 +203,13 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    with _hint_in_message(), _environment_restored():
+    with _readable_errors(), _environment_restored():
         found = runs.read_status(str(run.id))
         if found.state == LOST and found.over:
             found = reconcile.reconcile(found).status
         for note in found.notes:
-            logger.warning("%s %s", note.text, " or ".join(f"'{c}'" for c in note.commands))
+            commands = " or ".join(f"'{command}'" for command in note.commands)
+            logger.warning(plain(f"{note.text} {commands}"))
         known = {status.value for status in ExecutionStatus}
         return ExecutionStatus(found.run.status), {
             step.name: ExecutionStatus(step.status) for step in found.steps if step.status in known
@@ -219,9 +223,13 @@ def stop(run_id: str, *, graceful: bool) -> None:
         NotFoundError: ZenML has no sandbox of it on record.
         ModalrunError: ZenML or Modal can't be asked; sandboxes may still run.
     """
-    with _hint_in_message(), _environment_restored():
-        stopped = stopping.stop(run_id, force=not graceful, wait=not graceful, say=logger.info)
-    logger.info(stopped.headline)
+
+    def say(text: str) -> None:
+        logger.info(plain(text))
+
+    with _readable_errors(), _environment_restored():
+        stopped = stopping.stop(run_id, force=not graceful, wait=not graceful, say=say)
+    say(stopped.headline)
 
 
 def _source_root(run: PipelineRunResponse) -> Path:
@@ -246,7 +254,7 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
     if target == "local":
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
-    spec = RunSpec.of_snapshot(target, source_root)
+    spec = RunSpec.of_snapshot(target, source_root, own_code=True)
     return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 
@@ -257,12 +265,13 @@ def _follow(run: RunHandle, shown: Reporter) -> None:
         ModalrunError: The run did not complete, or its end is not known.
         KeyboardInterrupt: The user detached.
     """
-    with _hint_in_message(), shown, interrupts.installed():
-        outcome = attach.follow(run, shown, _on_interrupt(), stop=stopping.by_force)
-        shown.summary(outcome)
-    if outcome.exit_code:
-        error = sandbox_exit.error_class(outcome.exit_code)
-        raise error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
+    with _readable_errors():
+        with shown, interrupts.installed():
+            outcome = attach.follow(run, shown, _on_interrupt(), stop=stopping.by_force)
+            shown.summary(outcome)
+        if outcome.exit_code:
+            error = sandbox_exit.error_class(outcome.exit_code)
+            raise error(f"{outcome.headline} See 'modalrun logs {outcome.run_id}'.")
 
 
 def _on_interrupt() -> OnInterrupt:
@@ -273,14 +282,15 @@ def _on_interrupt() -> OnInterrupt:
 
 
 @contextlib.contextmanager
-def _hint_in_message() -> Iterator[None]:
-    """Append an error's hint to its message, since a traceback shows only the message."""
+def _readable_errors() -> Iterator[None]:
+    """Append an error's hint to its message, and neutralise it: a traceback shows it as it is."""
     try:
         yield
     except errors.ModalrunError as error:
-        if error.hint is None:
+        message = plain(f"{error.message} {error.hint}" if error.hint else error.message)
+        if message == str(error):
             raise
-        raise type(error)(f"{error.message} {error.hint}") from None
+        raise type(error)(message) from None
 
 
 @contextlib.contextmanager

@@ -32,7 +32,8 @@ def _raise_open_files() -> int:
     return 0 if soft == resource.RLIM_INFINITY else soft
 
 
-def main() -> int:
+def main() -> int | str:
+    """Run the server; return its exit code, or the message with which it fails."""
     parser = argparse.ArgumentParser(prog="python -m modalrun.localmodal")
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--idle-timeout", type=float, default=900.0)
@@ -54,11 +55,10 @@ def main() -> int:
         state.create()
         os.chdir(state.root)
     except (OSError, UsageError) as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # noqa: T201 (the launcher shows it)
         return UsageError.exit_code
     if not _lock(state.server_lock):
-        print(f"another server already uses {state.root}", file=sys.stderr)
-        return 1
+        return f"another server already uses {state.root}"
 
     import asyncio
     import logging
@@ -92,8 +92,7 @@ def main() -> int:
     try:
         asyncio.run(run())
     except (OSError, sqlite3.Error) as error:
-        print(f"the server failed: {error}", file=sys.stderr)
-        return 1
+        return f"the server failed: {error}"
     return 0
 
 

@@ -290,7 +290,7 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
         command = [sys.executable, "-m", "modalrun.localmodal", "--detach"]
         command += ["--state-dir", str(state.root), "--ready-fd", str(server_end)]
         command += ["--idle-timeout", str(idle_timeout), "--retention", str(retention)]
-        subprocess.run(
+        subprocess.run(  # noqa: S603 (the command is ours)
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,

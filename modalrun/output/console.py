@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import IO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from modalrun.errors import ModalrunError
-from modalrun.output.sanitize import harmless
+from modalrun.output.sanitize import harmless, piece
 from modalrun.output.wrapping import wrapped
+from modalrun.output.writer import unguarded
+
+
+class RenderedSegment(Segment):
+    """Text in which nothing can do harm, with escape sequences of ours."""
 
 
 class _Console(Console):
+    """A console that neutralises every text; escape sequences come from styles alone."""
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream without the guard, which would remove what redraws a live display."""
+        return unguarded(super().file)
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render an object, and neutralise its texts."""
+        begins_line = True
+        for segment in super().render(renderable, options):
+            if segment.control or isinstance(segment, RenderedSegment):
+                yield segment
+                continue
+            text = piece(segment.text, begins_line=begins_line, colours=False)
+            _, feed, end = text.rpartition("\n")
+            begins_line = (begins_line or bool(feed)) and not end.strip()
+            yield Segment(text, segment.style)
+
     def on_broken_pipe(self) -> None:
         """Raise BrokenPipeError, as writing to the stream does; Rich would exit the process."""
         raise BrokenPipeError
@@ -22,7 +54,7 @@ class _Console(Console):
 
 def make_console(*, stderr: bool) -> Console:
     """Create a console that reads no markup in a text and fails at no character."""
-    stream = sys.stderr if stderr else sys.stdout
+    stream = unguarded(sys.stderr if stderr else sys.stdout)
     if isinstance(stream, io.TextIOWrapper):
         # A terminal or pipe that can't show a character must not end the run's output.
         stream.reconfigure(errors="replace")
@@ -48,11 +80,11 @@ def print_lines(console: Console, lines: Sequence[Text]) -> None:
 def fitted(
     text: str, width: int | None, style: str = "", *, indent: int | None = None
 ) -> list[Text]:
-    """Break a text of ours, of one or more lines, into lines that fit a width."""
+    """Break a text of one or more lines into lines that fit a width."""
     return [
         Text(part, style=style)
-        for line in text.split("\n")
-        for part in wrapped(line, width, indent=indent) or [""]
+        for line in text.splitlines() or [""]
+        for part in wrapped(harmless(line, colours=False), width, indent=indent) or [""]
     ]
 
 
@@ -61,6 +93,7 @@ def labelled(
 ) -> list[Text]:
     """Lay out a label of at most `room` columns and its value in lines that fit a width."""
     indent = 2 + room
+    value = harmless(value, colours=False)
     first, *rest = wrapped(f"  {label:<{room}}{value}", width, indent=indent)
     line = Text.assemble((first[:indent], "dim"), (first[indent:], style))
     return [line, *(Text(part, style=style) for part in rest)]
@@ -70,11 +103,10 @@ def print_error(error: ModalrunError) -> None:
     """Print the message and the hint of an error to stderr."""
     console = make_console(stderr=True)
     width = width_of(console)
-    # A message may quote a file or a server: nothing in it may control the terminal or CI.
-    first, *rest = [harmless(line, colours=False) for line in error.message.splitlines()] or [""]
+    first, *rest = error.message.splitlines() or [""]
     lines = fitted(f"Error: {first}", width, "red", indent=4)
     for line in rest:
         lines += fitted(f"  {line}", width, indent=4)
     if error.hint:
-        lines += fitted(f"  {harmless(error.hint, colours=False)}", width, indent=2)
+        lines += fitted(f"  {error.hint}", width, indent=2)
     print_lines(console, lines)

@@ -9,7 +9,6 @@ from rich.text import Text
 from modalrun.doctor.examination import Report
 from modalrun.errors import without_credentials
 from modalrun.output.console import fitted, make_console, print_lines, width_of
-from modalrun.output.sanitize import harmless
 from modalrun.util.check import LABELS
 
 VERSION = 1
@@ -39,11 +38,8 @@ def print_report(report: Report) -> None:
     indent = len("problem") + width + 4
     lines: list[Text] = []
     for finding in report.findings:
-        first, *more = [
-            without_credentials(harmless(line, colours=False))
-            for line in finding.message.splitlines()
-        ] or [""]
-        more += [f"-> {harmless(finding.hint, colours=False)}"] if finding.hint else []
+        first, *more = [without_credentials(line) for line in finding.message.splitlines()] or [""]
+        more += [f"-> {finding.hint}"] if finding.hint else []
         text = f"{finding.state:<9}{LABELS[finding.check]:<{width}}  {first}".rstrip()
         text = "\n".join([text, *(" " * indent + line for line in more)])
         head, *rest = fitted(text, width_of(shown), indent=indent)

@@ -7,7 +7,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -15,13 +14,17 @@ from modalrun.output.format import duration, with_attempt
 from modalrun.output.reporter import Reporter
 from modalrun.output.sanitize import harmless, without_commands
 from modalrun.output.summary import first_line
+from modalrun.output.writer import workflow_command, write_rendered
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
-from modalrun.run.progress import RunProgress, StepProgress
+from modalrun.run.progress import RunProgress
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable that names the file whose Markdown the page of a job shows."""
+
+_URL = re.compile(r"https://[\w.~:/?#@&*+,;=%-]+", re.ASCII)
+"""What Markdown shows as a link and as nothing else."""
 
 _IN_MEMORY = 256 * 1024
 """Characters of a waiting step's output that are kept in memory; the rest is in a file."""
@@ -80,12 +83,12 @@ class Groups:
             self._close()
 
     def _open(self, step: str) -> None:
-        self._write(f"::group::{step}\n")
+        self._write(workflow_command("group", step))
         self._shown = step
         self._show_spool(step)
 
     def _close(self) -> None:
-        self._write("::endgroup::\n")
+        self._write(workflow_command("endgroup", ""))
         self._shown = None
 
     def _spool(self, step: str | None) -> IO[str]:
@@ -117,10 +120,6 @@ class GitHubReporter(Reporter):
             self._groups.close()
         super().close()
 
-    def say(self, text: str, style: str | None = None) -> None:
-        """Print a message that the runner doesn't take for a command."""
-        super().say("\n".join(map(without_commands, text.split("\n"))), style)
-
     def begin(self, progress: RunProgress) -> None:
         """Begin the run's output, without a live view."""
 
@@ -141,14 +140,13 @@ class GitHubReporter(Reporter):
 
     def summary(self, outcome: Outcome) -> None:
         """Annotate the job with errors, and print the steps to the log and the job's page."""
-        outcome = replace(outcome, steps=tuple(map(_without_commands, outcome.steps)))
         self.close()
         failed = [step for step in outcome.steps if step.state == "failed"]
         for step in failed:
-            message = step.reason or "Its log says why."
-            self._write(command("error", message, title=f"Step {step.name} failed"))
+            message = first_line(step.reason or "Its log says why.")
+            self._write(workflow_command("error", message, title=f"Step {step.name} failed"))
         if outcome.exit_code and not failed:
-            self._write(command("error", outcome.headline, title="modalrun"))
+            self._write(workflow_command("error", outcome.headline, title="modalrun"))
         super().summary(outcome)
         path = os.environ.get(STEP_SUMMARY)
         if path:
@@ -159,23 +157,7 @@ class GitHubReporter(Reporter):
                 self.say(f"note: {STEP_SUMMARY} can't be written: {error}", "yellow")
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def _without_commands(step: StepProgress) -> StepProgress:
-    """Reduce a step's reason to one line that the runner doesn't take for a command."""
-    reason = without_commands(first_line(step.reason)) if step.reason else step.reason
-    return replace(step, reason=reason)
-
-
-def command(name: str, message: str, *, title: str) -> str:
-    """Format a workflow command, with everything escaped that could end it or begin another."""
-    message, title = (
-        text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-        for text in (message, title)
-    )
-    return f"::{name} title={title.replace(':', '%3A').replace(',', '%2C')}::{message}\n"
+        write_rendered(sys.stdout, text)
 
 
 def markdown(outcome: Outcome) -> str:
@@ -190,17 +172,18 @@ def markdown(outcome: Outcome) -> str:
                 with_attempt(step.state, step.attempt),
                 duration(step.started, step.ended),
                 step.gpu or "",
-                step.reason or "",
+                first_line(step.reason or ""),
             )
             lines.append(f"| {' | '.join(map(_escaped, cells))} |")
         lines.append("")
-    for label, value in outcome.details:
-        shown = value if value.startswith("https://") else f"`{value.replace('`', '')}`"
+    for label, detail in outcome.details:
+        value = harmless(detail, colours=False)
+        shown = value if _URL.fullmatch(value) else f"`{value.replace('`', '')}`"
         lines.append(f"- {label}: {shown}")
     return "\n".join(lines) + "\n\n"
 
 
 def _escaped(text: str) -> str:
     """Escape a text for Markdown, also for a cell of a table."""
-    text = harmless(text.replace("\n", " "), colours=False).replace("&", "&amp;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", text.replace("<", "&lt;"))
+    text = harmless(text, colours=False).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", text)

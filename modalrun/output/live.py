@@ -19,11 +19,13 @@ from rich.console import (
 )
 from rich.control import Control
 from rich.live import Live
-from rich.segment import ControlType, Segment
+from rich.segment import ControlType
 from rich.text import Text
 
+from modalrun.output.console import RenderedSegment
 from modalrun.output.format import duration_of
-from modalrun.output.table import SHORT_NAME, state_cell, table
+from modalrun.output.sanitize import harmless
+from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run.progress import RunProgress, StepProgress
 
 _MOST_ROWS = 12
@@ -77,14 +79,14 @@ def _terminal_reflows() -> bool:
     return not fixed and os.environ.get("TERM") != "linux"
 
 
-class _Verbatim:
-    """Lines that are printed as they are: Rich would take ten times as long to parse them."""
+class _Rendered:
+    """Lines that `log_text` has rendered: Rich would take ten times as long to parse them."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._text = "".join(f"{line}\n" for line in lines)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Segment(self._text)
+        yield RenderedSegment(self._text)
 
 
 class LiveView:
@@ -124,7 +126,7 @@ class LiveView:
         self._live.stop()
 
     def show(self, lines: Iterable[str | Text]) -> None:
-        """Show lines above the table, a `str` verbatim; wait while too many are pending."""
+        """Show lines above the table, a `str` as rendered; wait while too many are pending."""
         with self._news:
             self._news.wait_for(lambda: self._size < _CHUNK or self._closing)
             for line in lines:
@@ -134,7 +136,7 @@ class LiveView:
 
     def note(self, text: str) -> None:
         """Show what is being waited for, until the first step runs."""
-        self._note = text
+        self._note = harmless(text, colours=False)
 
     def question(self, text: str | None) -> None:
         """Show a question below the table, until it is None; lines wait meanwhile."""
@@ -160,7 +162,7 @@ class LiveView:
                 self._live.refresh()
             for verbatim, some in groupby(lines, lambda line: isinstance(line, str)):
                 if verbatim:
-                    self._console.print(_Verbatim(map(str, some)))
+                    self._console.print(_Rendered(map(str, some)))
                 else:
                     self._console.print(*some, sep="\n")
 
@@ -199,18 +201,18 @@ def progress_table(steps: Iterable[StepProgress], now: float, width: int) -> lis
     steps = list(steps)
     rows = [
         {
-            "step": Text(step.name),
+            "step": cell(step.name),
             "state": state_cell(step.state, step.attempt),
             "time": Text("" if seconds is None else duration_of(seconds)),
-            "gpu": Text(step.gpu or "-"),
-            "sandbox": Text(step.sandbox or "", style="dim"),
+            "gpu": cell(step.gpu or "-"),
+            "sandbox": cell(step.sandbox or "", "dim"),
         }
         for step in steps
         for seconds in [step.seconds(now)]
     ]
     absent = [name for name in ("gpu", "sandbox") if not any(getattr(s, name) for s in steps)]
     return table(
-        [{name: cell for name, cell in row.items() if name not in absent} for row in rows],
+        [{name: text for name, text in row.items() if name not in absent} for row in rows],
         width,
         cut={"step": SHORT_NAME},
         optional=("sandbox", "gpu"),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import codecs
 import shlex
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from modalrun.output.format import duration_of
+from modalrun.output.sanitize import harmless
+from modalrun.output.writer import write_pieces
 
-_COLOUR = re.compile(rb"\x1b\[[0-9;:]*m")
 _UNSET = {
     "sh": "unset {}",
     "fish": "set -e {}",
@@ -34,12 +34,13 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         "sandboxes": f"{status['sandboxes']}, {len(status['running'])} running",
     }
     for name, value in values.items():
-        yield f"{name:<13} {value}"
+        yield harmless(f"{name:<13} {value}", colours=False)
     if status["running"]:
         yield "\nRunning sandboxes (resources as requested; they are not enforced):"
     for sandbox in status["running"]:
         age = duration_of(time.time() - sandbox["created_at"], whole=True)
-        yield f"  {sandbox['id']}  {sandbox['app']}  {sandbox['name'] or '-'}  {age}"
+        names = f"  {sandbox['id']}  {sandbox['app']}  {sandbox['name'] or '-'}  {age}"
+        yield harmless(names, colours=False)
         requested = dict(sandbox["requested"])
         requested["region"] = ", ".join(requested["regions"])
         labels = {"cpu": "cpu", "memory_mib": "memory MiB", "gpu": "gpu", "cloud": "cloud"}
@@ -50,7 +51,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             if (value := requested[key])
         ]
         if parts:
-            yield f"    {'; '.join(parts)}"
+            yield harmless(f"    {'; '.join(parts)}", colours=False)
 
 
 def _preloaded(preload: Mapping[str, Any]) -> str:
@@ -89,12 +90,6 @@ def unset_lines(names: Iterable[str], shell: str) -> Iterator[str]:
 
 
 def write_output(parts: Iterable[bytes]) -> None:
-    """Write output to stdout without colours; on a terminal, show other controls as text."""
-    for part in parts:
-        data = _COLOUR.sub(b"", part)
-        if sys.stdout.isatty():
-            text = data.decode("utf-8", "replace")
-            shown = (c if c in "\n\t\r" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-            data = "".join(shown).encode("utf-8", "replace")
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+    """Write output of a sandbox or of the server to stdout."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    write_pieces(map(decode, parts))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
-from modalrun.output.sanitize import harmless, without_commands
+from modalrun.output.sanitize import harmless, json_safe, without_commands
 from modalrun.output.step_labels import StepLabels, label_width
+from modalrun.output.writer import write_rendered
 from modalrun.run.log_lines import SYSTEM, LogLine
 
 JSON_VERSION = 1
@@ -41,7 +41,7 @@ class LineRenderer:
         if self._colours and line.source == SYSTEM:
             text = f"{_DIM}{text}{_RESET}"
         stamp = f"{rfc3339(line.time) or '-':<24} " if self._timestamps else ""
-        return f"{stamp}{self._label(line.step)}{text}"
+        return without_commands(f"{stamp}{self._label(line.step)}{text}")
 
     def _label(self, step: str | None) -> str:
         if step is None:
@@ -65,8 +65,7 @@ def printer(*, jsonl: bool, timestamps: bool) -> Callable[[Sequence[LogLine]], N
         if labels is not None:
             labels.learn(line.step for line in lines if line.step is not None)
         if lines:
-            stdout.write("".join(f"{render(line)}\n" for line in lines))
-            stdout.flush()
+            write_rendered(stdout, "".join(f"{render(line)}\n" for line in lines))
 
     return write
 
@@ -78,15 +77,12 @@ def _for_stdout(*, timestamps: bool) -> tuple[StepLabels | None, Callable[[LogLi
     console = make_console(stderr=False)
     labels = StepLabels(label_width(console.width)) if console.file.isatty() else None
     colours = is_live(console) and not console.no_color
-    renderer = LineRenderer(labels, colours=colours, timestamps=timestamps)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        return labels, lambda line: without_commands(renderer.render(line))
-    return labels, renderer.render
+    return labels, LineRenderer(labels, colours=colours, timestamps=timestamps).render
 
 
 def as_json(line: LogLine) -> str:
     """Render a line as one JSON object: its text as printed, control characters escaped."""
-    return json.dumps(
+    text = json.dumps(
         {
             "version": JSON_VERSION,
             "kind": "line",
@@ -98,6 +94,7 @@ def as_json(line: LogLine) -> str:
             "text": line.text,
         }
     )
+    return json_safe(text)
 
 
 def rfc3339(time: float | None) -> str | None:

@@ -15,6 +15,7 @@ from modalrun.output.log_text import LineRenderer
 from modalrun.output.spinner import Spinner
 from modalrun.output.step_labels import StepLabels, label_width
 from modalrun.output.summary import print_summary
+from modalrun.output.writer import write_rendered
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
@@ -110,8 +111,7 @@ class Reporter:
         with self._lock:
             self._spinner.end()
         with self._stdout_lock if console is self._stdout else self._lock:
-            console.file.write(f"{text}\n")
-            console.file.flush()
+            write_rendered(console.file, f"{text}\n")
 
     def question(self, text: str | None) -> None:
         """Show a question that a key answers, until it is None."""

@@ -12,9 +12,8 @@ from rich.text import Text
 from modalrun.observe.list_runs import ListedRun
 from modalrun.output.console import make_console, print_lines, width_of
 from modalrun.output.format import duration
-from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import run_fields
-from modalrun.output.table import state_cell, table
+from modalrun.output.table import cell, state_cell, table
 from modalrun.plan.pricing import LIST_PRICES, dollars
 
 VERSION = 1
@@ -74,7 +73,7 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
         "time": duration(started, run.end or (None if run.finished else now)),
         "cost": _cost(listed.cost),
     }
-    row = {column: Text(harmless(value, colours=False)) for column, value in values.items()}
+    row = {column: cell(value) for column, value in values.items()}
     return {**row, "state": state_cell(run.status)}
 
 

@@ -49,10 +49,11 @@ class Spinner:
         from rich.text import Text
 
         from modalrun.output.console import is_live, make_console
+        from modalrun.output.sanitize import harmless
 
         self._console = self._console or make_console(stderr=True)
         if is_live(self._console):
-            self.status = self._console.status(Text(f"{text} ..."))
+            self.status = self._console.status(Text(f"{harmless(text, colours=False)} ..."))
             self.status.start()
 
     def end(self) -> None:

@@ -12,9 +12,8 @@ from rich.text import Text
 from modalrun.output.console import fitted, labelled, make_console, print_lines, width_of
 from modalrun.output.format import STYLES, duration, with_attempt
 from modalrun.output.live import ResizableLive
-from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import app_url, exit_reason
-from modalrun.output.table import SHORT_NAME, state_cell, table
+from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run.records import StepRecord
 from modalrun.run.status import LOST, RunStatus
 
@@ -86,7 +85,7 @@ class LiveStatus:
         for at, change in sorted(news, key=lambda one: one[0]):
             self._printed[change.subject] = (at, change.text)
             line = f"{_local(at, now)} {change.subject}: {change.text}"
-            self._console.print(Text(harmless(line, colours=False)))
+            print_lines(self._console, fitted(line, None))
 
     def _picture(self) -> list[Text]:
         if self._view is None:
@@ -140,9 +139,8 @@ def render(
     if reasons:
         lines += [Text(), *reasons]
     for note in view.notes:
-        text = harmless(note.text, colours=False)
-        lines += [Text(), *fitted(text, width, "yellow", indent=0)]
-        lines += [Text(f"  {command}") for command in note.commands]
+        lines += [Text(), *fitted(note.text, width, "yellow", indent=0)]
+        lines += [line for command in note.commands for line in fitted(f"  {command}", None)]
     return lines
 
 
@@ -153,7 +151,7 @@ def _reason(step: StepRecord, width: int | None) -> list[Text]:
     if replaced and step.status in {"running", "completed"}:
         times = "" if replaced == 1 else f", {replaced} times"
         text, style = f"{text} It was started again{times}, without using up a retry.", "yellow"
-    return fitted(harmless(text, colours=False), width, style, indent=4)
+    return fitted(text, width, style, indent=4)
 
 
 def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
@@ -173,12 +171,11 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
         "sandbox": _sandbox(view),
         "zenml": run.url,
     }
-    lines: list[Text] = [Text(harmless(f"Run {run.name}", colours=False), style="bold")]
+    lines = [cell(f"Run {run.name}", "bold")]
     for label, value in values.items():
         if value:
-            text = harmless(value.replace("\n", " "), colours=False)
             style = STYLES.get(view.state, "") if label == "state" else ""
-            lines += labelled(label, text, width, room=_LABELS, style=style)
+            lines += labelled(label, value, width, room=_LABELS, style=style)
     return lines
 
 
@@ -242,13 +239,13 @@ def _steps(
     roomy = width is None or width >= _START_WIDTH
     rows = [
         {
-            "step": Text(harmless(step.name, colours=False)),
+            "step": cell(step.name),
             "state": state_cell(step.status, step.attempt),
             **({"start": Text(_local(step.start, now) if step.start else "")} if roomy else {}),
             "time": Text(duration(step.start, step.end or (None if view.over else now))),
-            "resources": Text(_resources(step, view)),
+            "resources": cell(_resources(step, view)),
             **(
-                {"sandbox": Text(step.metadata.sandbox_id if step.metadata else "")}
+                {"sandbox": cell(step.metadata.sandbox_id if step.metadata else "")}
                 if per_step
                 else {}
             ),
@@ -267,7 +264,7 @@ def _resources(step: StepRecord, view: RunStatus) -> str:
     parts = [metadata.gpu] if metadata.gpu else []
     parts += [f"{metadata.cpu:g} cpu"] if metadata.cpu else []
     parts += [f"{metadata.memory} MiB"] if metadata.memory else []
-    return harmless(", ".join(parts), colours=False)
+    return ", ".join(parts)
 
 
 def _local(at: datetime, now: datetime, *, whole: bool = False) -> str:

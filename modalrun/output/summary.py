@@ -8,7 +8,7 @@ from rich.text import Text
 from modalrun.output.console import fitted, labelled, print_lines, width_of
 from modalrun.output.format import duration
 from modalrun.output.sanitize import harmless
-from modalrun.output.table import SHORT_NAME, state_cell, table
+from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run.outcome import Outcome
 
 LONGEST_REASON = 500
@@ -23,10 +23,10 @@ def print_summary(console: Console, outcome: Outcome) -> None:
         has_gpu = any(step.gpu for step in outcome.steps)
         rows = [
             {
-                "step": Text(step.name),
+                "step": cell(step.name),
                 "state": state_cell(step.state, step.attempt),
                 "time": Text(duration(step.started, step.ended)),
-                **({"gpu": Text(step.gpu or "-")} if has_gpu else {}),
+                **({"gpu": cell(step.gpu or "-")} if has_gpu else {}),
             }
             for step in outcome.steps
         ]

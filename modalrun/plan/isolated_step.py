@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import CompiledStep, Deployment, merged_orchestrator_settings
@@ -13,7 +14,35 @@ from modalrun.plan.planner import make_plan
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.values import CHECKED, Number, StepName
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
+
+_ANNOUNCE = "Name the step in '@pipeline(dynamic=True, depends_on=[...])'."
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """Ask for a sandbox for an isolated step; user code can ask too.
+
+    Attributes:
+        name: Its invocation id.
+        step_run: The id of its record, which ZenML has made.
+        run_id: The run it belongs to: that of the manifest, or of a child pipeline.
+        attempt: The number of the attempt, from 1.
+        settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
+        template: The planned step that this one is made from, if there is one.
+        docker: The digest of its Docker settings.
+    """
+
+    __pydantic_config__ = CHECKED
+
+    name: StepName
+    step_run: UUID
+    run_id: UUID
+    attempt: Number
+    settings: Mapping[str, Any]
+    docker: str
+    template: StepName | None = None
 
 
 @dataclass(frozen=True)
@@ -47,36 +76,30 @@ def layers_as_json(layers: Layers) -> dict[str, dict[str, Any]]:
 
 
 def plan_isolated_step(
-    manifest: RunManifest,
-    step: str,
-    settings: Mapping[str, Any],
-    *,
-    docker: str,
-    template: str | None,
-    python: str,
-    source_root: Path,
-) -> SandboxSpec:
+    manifest: RunManifest, request: StepRequest, *, python: str, source_root: Path
+) -> IsolatedStep:
     """Plan the sandbox of an isolated step.
+
+    The request chooses resources and a time limit. What reaches further is the run's own: the
+    command, the image, the app, and which secrets and volumes there can be.
 
     Args:
         manifest: The run.
-        step: The step's invocation id.
-        settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
-        docker: The digest of its Docker settings.
-        template: The planned step that this one is made from, if there is one.
+        request: The step.
         python: The interpreter inside a sandbox of the local Modal server.
         source_root: Where files that settings name are looked for.
 
     Raises:
         UsageError: A setting is not supported, settings contradict one another, or the step needs
-            an image that the run doesn't have.
+            an image, a secret or a volume that the run doesn't have.
     """
-    planned = manifest.sandbox_of(template) if template is not None else None
-    if planned is None and docker != manifest.docker:
+    step, settings = request.name, request.settings
+    planned = manifest.sandbox_of(request.template) if request.template is not None else None
+    if planned is None and request.docker != manifest.docker:
         raise UsageError(
             f"The step '{step}' has Docker settings of its own, and its image was not built when"
             " the run was submitted.",
-            hint="Name the step in '@pipeline(dynamic=True, depends_on=[...])'.",
+            hint=_ANNOUNCE,
         )
     image_of = planned or manifest.plan.run_sandbox
     own = SettingsLayer(merged_orchestrator_settings(settings), settings.get("resources") or {})
@@ -96,6 +119,29 @@ def plan_isolated_step(
     )
     sandbox = plan.steps[0].sandbox
     assert sandbox is not None
+    _require_known(manifest, step, sandbox)
     # The image is built already, and its recipe is not known here.
     path = {n: value for n, value in image_of.env.items() if n == "PYTHONPATH"}
-    return replace(sandbox, image=image_of.image, env={**sandbox.env, **path})
+    return IsolatedStep(
+        name=step,
+        step_run=str(request.step_run),
+        run_id=str(request.run_id),
+        attempt=request.attempt,
+        sandbox=replace(sandbox, image=image_of.image, env={**sandbox.env, **path}),
+    )
+
+
+def _require_known(manifest: RunManifest, step: str, sandbox: SandboxSpec) -> None:
+    """Raise a UsageError for a secret or a volume that the submitted run doesn't have."""
+    known = manifest.plan.sandboxes
+    for what, asked, submitted in (
+        ("secret", sandbox.secrets, {name for one in known for name in one.secrets}),
+        ("volume", sandbox.volumes, {name for one in known for name in one.volumes}),
+    ):
+        for name in asked:
+            if name not in submitted:
+                raise UsageError(
+                    f"The step '{step}' asks for the Modal {what} '{name}', which no part of the"
+                    " run had when it was submitted.",
+                    hint=f"{_ANNOUNCE} Or give the {what} to the pipeline.",
+                )

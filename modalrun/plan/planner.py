@@ -53,7 +53,9 @@ def make_plan(
     defaults = {field.name: field.default for field in fields(RunSettings)}
     defaults["app_name"] = app_name(deployment.pipeline)
     origins = {n: resolve_or(n, default, planner.layers) for n, default in defaults.items()}
-    settings = RunSettings(**{name: value.value for name, value in origins.items()})
+    values = {name: value.value for name, value in origins.items()}
+    include = tuple(values.pop("source_include"))
+    settings = RunSettings(**values, source_include=include)
     plan_mode = plan_per_step_mode if settings.mode == "per_step" else plan_pipeline_mode
     run_sandbox, steps = plan_mode(planner)
     sandboxes = [run_sandbox, *(step.sandbox for step in steps if step.sandbox is not None)]

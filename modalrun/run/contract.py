@@ -11,6 +11,12 @@ DRIVER_MODULE = "modalrun.driver.per_step"
 DYNAMIC_MODULE = "modalrun.driver.dynamic"
 """The process that runs a dynamic pipeline."""
 
+BROKER_MODULE = "modalrun.driver.sandbox_broker"
+"""The process that creates the step sandboxes of a dynamic pipeline."""
+
+MODAL_TOKEN = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
+"""The variables of the token that a driver creates sandboxes with."""
+
 # Variables of every sandbox.
 RUN_ID = "MODALRUN_RUN_ID"
 """ZenML's run id."""
@@ -42,6 +48,8 @@ CONTROL = "MODALRUN_CONTROL"
 """The descriptor that control lines are read from."""
 EVENT_KEY = "MODALRUN_EVENT_KEY"
 """The descriptor from which the child reads the key of its events (`run/event_proof.py`)."""
+BROKER = "MODALRUN_BROKER"
+"""The descriptor of the socket on which a dynamic run asks for sandboxes."""
 END_REASON_FILE = "MODALRUN_END_REASON_FILE"
 """The file in which the supervisor writes why it ends its child."""
 EXIT_CODE_FILE = "MODALRUN_EXIT_CODE_FILE"

@@ -127,6 +127,8 @@ class SettingFields(BaseModel):
         secrets: Names of Modal secrets whose keys become environment variables.
         volumes: Modal volumes to mount: name -> absolute path.
         image: An image other than the one made from the Docker settings (images.md).
+        source_include: Files and folders below the source root that go to the sandbox although
+            Git ignores them. Credential files go only if they are named themselves (images.md).
         infrastructure_retries: How often a step is executed again after its sandbox was lost
             through no fault of the step (preempted, killed from outside, could not start). It
             keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
@@ -158,6 +160,7 @@ class SettingFields(BaseModel):
     secrets: list[Name] | None = None
     volumes: Volumes | None = None
     image: ImageSetting | None = None
+    source_include: list[Name] | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0)] | None = None
     prewarm: Prewarm | None = None
     creation_rate: Annotated[float, Field(gt=0, strict=True)] | None = None

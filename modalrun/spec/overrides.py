@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modalrun.errors import UsageError
-from modalrun.spec.yaml_source import KeyPath, YamlSource
+from modalrun.spec.yaml_source import KeyPath, YamlSource, read_value
 
 _FLAVORS = {"orchestrator": ("modalrun", "modal"), "step_operator": ("modal",)}
 
@@ -116,7 +114,7 @@ def _overlap(one: KeyPath, other: KeyPath) -> bool:
 
 def _yaml(text: str, what: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+        return read_value(text, what)
+    except UsageError as error:
         hint = "Put quotes around text with special characters."
         raise UsageError(f"{what}: the value is not YAML.", hint=hint) from error

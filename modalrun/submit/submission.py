@@ -25,7 +25,6 @@ from modalrun.observe.attach import StopRun
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
-from modalrun.plan.docker_settings import dockerignore
 from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
 from modalrun.run.records import CreatedRun
@@ -37,6 +36,7 @@ from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.creation import create_run_sandbox
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
+from modalrun.submit.source_selection import select
 from modalrun.submit.staging import new_files_note, stage, stage_again
 from modalrun.util import interrupts
 from modalrun.util.background import in_background
@@ -196,15 +196,16 @@ class Submission:
 
     def _stage(self, folder: Path) -> Source | None:
         """Copy the source tree, and return what is new to be recorded of it."""
-        root, say = self.job.source_root, self.observer.say
-        ignore_file = dockerignore(self.job.compiled.deployment.docker)
-        if self.submitted is None:
-            return stage(
-                root, folder, dockerignore=ignore_file, note=lambda text: say(text, "yellow")
-            )
-        if new := stage_again(self.submitted, root, folder, dockerignore=ignore_file):
-            say(new_files_note(new), "yellow")
-        return None
+        selection, say = self.job.source, self.observer.say
+        if self.submitted is not None:
+            if new := stage_again(self.submitted, selection, folder):
+                say(new_files_note(new), "yellow")
+            return None
+        tree = select(selection)
+        for note in tree.notes:
+            say(f"note: {note}", "yellow")
+        say(str(tree))
+        return stage(tree, folder)
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""

@@ -51,11 +51,14 @@ def ask(url: str, *, method: str = "GET", seconds: float = CONNECT_SECONDS) -> A
     """Send one request to an http(s) address, through the environment's proxies.
 
     Raises:
-        OSError, ValueError: There is no answer in time, or none that is HTTP.
+        OSError, ValueError: There is no answer in time, or it or the address is not HTTP.
     """
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise ValueError(f"'{url}' is not an http(s) address")
     began = time.time()
     try:
-        response = urlopen(Request(url, method=method), timeout=seconds)
+        request = Request(url, method=method)  # noqa: S310 (checked above)
+        response = urlopen(request, timeout=seconds)  # noqa: S310 (checked above)
     except HTTPError as error:
         response = error
     except HTTPException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, Literal
 
 import yaml
@@ -116,7 +117,7 @@ def component_config(component: ComponentResponse) -> ModalOrchestratorConfig:
         at = f": '{path_name(where)}'" if where else ""
         raise UsageError(
             f"The orchestrator '{component.name}' of the stack{at}{problem}",
-            hint=f"Change it with 'zenml orchestrator update {component.name} ...'.",
+            hint=f"Change it with 'zenml orchestrator update {shlex.quote(component.name)} ...'.",
         ) from None
     except ValueError as error:
         raise UsageError(f"The orchestrator '{component.name}' of the stack: {error}") from None

@@ -69,3 +69,28 @@ def test_a_terminal_shows_the_run_and_nothing_that_takes_it_over(world: World) -
     assert re.search(r"^noise +completed +\d+\.\d s", text, re.M), text[-2000:]
     assert "Run completed." in text
     assert world.only_run().id in text
+
+
+@pytest.mark.parametrize(
+    "github", [True, pytest.param(False, marks=pytest.mark.exhaustive)], ids=["github", "plain"]
+)
+def test_a_run_commands_neither_ci_nor_a_terminal(world: World, github: bool) -> None:
+    page = world.home / "summary.md"
+    job = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)} if github else {}
+    spec = 'pipeline: talking.commanding\ntarget: local\nrun_name: "n [/] ::error::x ##[x]"\n'
+
+    submitted = world.popen(spec, **job).finish()
+    run_id = world.only_run().id
+    commands = [("status", run_id), ("logs", run_id), ("list", "--all"), ("status", "no ::error::")]
+    shown = [submitted, *(world.modalrun(*command, **job).finish() for command in commands)]
+
+    assert [done.exit_code for done in shown] == [1, 0, 0, 0, 4]
+    assert "owned" in shown[2].stdout and "hidden" in shown[2].stdout
+    ours = re.compile(r"::(?:group::commander|endgroup::|error title=Step commander failed::.*)")
+    for done in shown:
+        for text in (done.stdout, done.stderr):
+            assert not set(text) & set("\x1b\r\u200b\u202e\u2060")
+            assert not re.search(r"##\w*\[", text)
+            lines = [line for line in text.splitlines() if line.lstrip().startswith("::")]
+            assert [line for line in lines if not (github and ours.fullmatch(line))] == []
+    assert page.exists() == github

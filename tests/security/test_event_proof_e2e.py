@@ -1,4 +1,4 @@
-"""Row 2 as a user sees it: what a step prints never passes for an event of modalrun."""
+"""What a step prints never passes for an event of modalrun, and no step sees a Modal token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
         pytest.param("dynamic_forging", "pipeline", marks=pytest.mark.exhaustive),
     ],
 )
-def test_no_line_of_a_step_is_an_event(world: World, pipeline: str, mode: str) -> None:
+def test_a_step_forges_no_event_and_finds_no_token(world: World, pipeline: str, mode: str) -> None:
     spec = f"pipeline: forging.{pipeline}\ntarget: local\n"
 
     done = world.submit(spec, "--mode", mode)
@@ -34,7 +34,10 @@ def test_no_line_of_a_step_is_an_event(world: World, pipeline: str, mode: str) -
     logs = world.modalrun("logs", "--output", "jsonl", world.only_run().id).finish()
     lines = [json.loads(line) for line in logs.stdout.splitlines()]
     assert "FORGED" not in {line["step"] for line in lines}
-    assert [line for line in lines if line["text"] == "forged all"]
+    forged = [line for line in lines if line["text"] == "forged all"]
+    looked = [line["text"] for line in lines if "processes, tokens: " in line["text"]]
+    assert forged and len(looked) == len(forged)
+    assert all(text.endswith("tokens: []") for text in looked), looked
     printed = b"".join(path.read_bytes() for path in world.log_files())
     assert printed.count(b"FORGED") > 20
     events = [line for line in printed.split(b"\n") if b'\x1e{"modalrun"' in line]

@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import modal
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from modal.exception import AuthError
 from typer.testing import CliRunner
@@ -32,6 +33,9 @@ from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import Connection
 from tests.localmodal.support import PATIENCE, Sdk, close, wait_for_end
+
+if TYPE_CHECKING:
+    from tests.world import World
 
 Start = Callable[..., ServerInfo]
 Connect = Callable[[ServerInfo], Sdk]
@@ -61,6 +65,23 @@ class Neighbour:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+@pytest.mark.e2e
+def test_a_run_on_the_next_server(world: World) -> None:
+    address = world.server()
+    info = launcher.running(world.state)
+    assert info is not None
+    os.kill(info.pid, signal.SIGKILL)
+    wait_for_end(world.state)
+    neighbour = Neighbour(info.url, info.pid)
+    spec = "pipeline: diamond.diamond\ntarget: local\n"
+    # As after an `eval` in the time of the first server.
+    done = world.submit(spec, **address)
+    neighbour.close()
+    assert (done.exit_code, neighbour.heard) == (0, b""), done.stderr
+    again = launcher.running(world.state)
+    assert again is not None and again.token_secret != info.token_secret
 
 
 @pytest.fixture
@@ -274,6 +295,7 @@ def test_a_call_without_a_token_is_not_read(sdk: Sdk) -> None:
     assert highest - before < size / 4
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_text_is_a_token(text: str) -> None:
     guard = Guard()

@@ -23,6 +23,7 @@ from modalrun.spec.overrides import param_option, set_option
 from modalrun.spec.run_spec import load_spec
 from modalrun.submit.preflight import check
 from modalrun.submit.prepare import plan_deployment
+from modalrun.submit.source_tree import SourceTree
 from modalrun.submit.submission import Submission
 from tests.unit.fakes import Effects, FakeModal, FakeObserver, FakeZenML, compiled
 
@@ -71,7 +72,9 @@ def test_what_a_submission_stores_and_shows(tmp_path: Path, mode: str, dynamic: 
     sandboxes = [asdict(sandbox) for sandbox in submission.handle.plan.sandboxes]
     text = plan_text.lines(priced, explain=True)
     stored = [zenml.metadata, zenml.reasons, manifests, sandboxes, str(modal.request["spec"].tags)]
-    assert CANARY not in json.dumps([*stored, shown.lines, text, plan_json.as_json(priced)])
+    assert CANARY not in json.dumps(
+        [*stored, shown.lines, text, plan_json.as_json(priced, SourceTree(tmp_path))]
+    )
     assert CANARY not in repr(priced)
     assert any("registry.example.org" in line for line in text)
 

@@ -1,7 +1,8 @@
-"""Check the size of modules, the imports of pure packages and the layout of the unit tests."""
+"""Check the size of modules, imports of pure packages, who prints, and the layout of unit tests."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,26 @@ def test_unit_tests_mirror_the_packages() -> None:
     tests = Path(__file__).parent
     folders = {path.parent.relative_to(tests) for path in tests.glob("*/**/test_*.py")}
     assert folders <= {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("__init__.py")}
+
+
+WRITERS = {"output/console.py", "output/writer.py"}
+IN_SANDBOXES = ("driver/", "run/", "localmodal/")
+
+
+def test_one_writer() -> None:
+    """Consoles are created, and streams are written to, in one place."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(PACKAGE))
+        if name in WRITERS or name.startswith(IN_SANDBOXES):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                stream = called.endswith((".write", ".writelines")) and any(
+                    part in called for part in ("std", "console", "__std")
+                )
+                if stream or called.split(".")[-1] in {"Console", "print_exc", "basicConfig"}:
+                    found.append(f"{name}: {called}")
+    # The process's standard input is no output.
+    assert [one for one in found if "stdin" not in one] == []

@@ -77,8 +77,9 @@ def inside(root: Path, path: str) -> Path:
 def temporary(sandbox_id: str) -> Path:
     """Return the temporary folder of a sandbox: short, and outside of its root."""
     base = Path(tempfile.gettempdir())
-    if len(os.fsencode(base)) > _LONGEST_BASE and os.access("/tmp", os.W_OK):
-        base = Path("/tmp")
+    short = Path("/tmp")  # noqa: S108 (an id is random, and creating its folder fails if it exists)
+    if len(os.fsencode(base)) > _LONGEST_BASE and os.access(short, os.W_OK):
+        base = short
     return base / sandbox_id[:15]
 
 

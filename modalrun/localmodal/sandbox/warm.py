@@ -151,7 +151,7 @@ def _leave(code: object) -> NoReturn:
     """Exit as the interpreter does: join threads, run exit functions, flush."""
     status = code if isinstance(code, int) else int(code is not None)
     if code is not None and not isinstance(code, int):
-        print(code, file=sys.stderr)
+        print(code, file=sys.stderr)  # noqa: T201 (as Python does at `sys.exit(text)`)
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

@@ -118,7 +118,7 @@ class _Process(Nursery):
         ours, theirs = socket.socketpair()
         argv, env = self._command(theirs.fileno())
         with theirs, self._streams() as (nothing, output):
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 (the command is ours)
                 argv,
                 stdin=nothing,
                 stdout=output,

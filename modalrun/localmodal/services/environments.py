@@ -102,7 +102,7 @@ class Workspace:
     async def token(self, request: api.TokenInfoGetRequest) -> api.TokenInfoGetResponse:
         return api.TokenInfoGetResponse(
             token_id=self._guard.token_id,
-            token_name="the token of this server",
+            token_name="the token of this server",  # noqa: S106 (not a secret)
             workspace_id="ws-local",
             workspace_name=WORKSPACE,
             user_identity=api.UserIdentity(user_id="us-local", username=WORKSPACE),

@@ -139,7 +139,7 @@ class Store:
 
     def _objects(self, where: str, *values: object) -> list[Stored]:
         rows = self._db.execute(
-            "SELECT kind, id, created_at, environment, name, document FROM objects "
+            "SELECT kind, id, created_at, environment, name, document FROM objects "  # noqa: S608 (`where` is a literal)
             f"WHERE {where} ORDER BY created_at DESC",
             values,
         )
@@ -189,7 +189,8 @@ class Store:
         )
 
     def _sandboxes(self, clause: str, *values: object) -> list[SandboxRecord]:
-        rows = self._db.execute(f"SELECT document FROM sandboxes WHERE {clause}", values)
+        query = f"SELECT document FROM sandboxes WHERE {clause}"  # noqa: S608 (a literal)
+        rows = self._db.execute(query, values)
         return [SandboxRecord(**json.loads(row[0])) for row in rows]
 
     def sandbox(self, sandbox_id: str) -> SandboxRecord | None:

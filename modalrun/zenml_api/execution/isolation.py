@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 
-from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
-from modalrun.run.manifest import RunManifest
+from modalrun.plan.isolated_step import StepRequest
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.records import step_records
@@ -31,20 +28,18 @@ class IsolatedSandboxes(Protocol):
     """Run isolated steps in sandboxes, by the id of their record in ZenML.
 
     Attributes:
-        manifest: The run.
         on_end: Called from another thread after the last attempt of a step has ended.
         is_awaited: Called from another thread with a record's id; returns whether the record is
             unfinished in a run that is not stopped.
     """
 
-    manifest: RunManifest
     on_end: Callable[[], None]
     is_awaited: Callable[[str], bool]
 
-    def submit(self, step: IsolatedStep) -> None:
+    def submit(self, step: StepRequest) -> None:
         """Create the sandbox of a step."""
 
-    def take_over(self, step: IsolatedStep) -> None:
+    def take_over(self, step: StepRequest) -> None:
         """Supervise a step that an earlier process of the run has submitted."""
 
     def exit_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
@@ -70,7 +65,7 @@ class Isolation:
         Raises:
             ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
         """
-        self._steps.submit(self._isolated_step(info.step_run, info.config))
+        self._steps.submit(self._request(info.step_run, info.config))
 
     def status(self, step_run: StepRunResponse, *, wait: bool = False) -> ExecutionStatus:
         """Return the status of a step's sandbox, after its end if `wait` is set.
@@ -84,7 +79,7 @@ class Isolation:
         except KeyError:
             if (recorded := _recorded(step_run.id)) not in UNFINISHED:
                 return recorded
-            self._steps.take_over(self._isolated_step(step_run, step_run.config))
+            self._steps.take_over(self._request(step_run, step_run.config))
             end = self._steps.exit_of(name, wait=wait)
         if end is None:
             return ExecutionStatus.RUNNING
@@ -104,23 +99,16 @@ class Isolation:
         """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
         self._steps.close_run(run_id)
 
-    def _isolated_step(self, step_run: StepRunResponse, config: StepConfiguration) -> IsolatedStep:
+    def _request(self, step_run: StepRunResponse, config: StepConfiguration) -> StepRequest:
         settings = config.model_dump(mode="json")["settings"]
-        sandbox = plan_isolated_step(
-            self._steps.manifest,
-            step_run.name,
-            settings,
+        return StepRequest(
+            name=step_run.name,
+            step_run=step_run.id,
+            run_id=step_run.pipeline_run_id,
+            attempt=step_run.version,
+            settings=settings,
             docker=docker_digest(settings.get("docker") or {}),
             template=config.template,
-            python=sys.executable,
-            source_root=Path.cwd(),
-        )
-        return IsolatedStep(
-            name=step_run.name,
-            step_run=str(step_run.id),
-            run_id=str(step_run.pipeline_run_id),
-            attempt=step_run.version,
-            sandbox=sandbox,
         )
 
 

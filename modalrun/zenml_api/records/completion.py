@@ -98,6 +98,6 @@ def _ask(
     if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
         raise ValueError(url)
     body = urllib.parse.urlencode(data).encode() if data else None
-    request = urllib.request.Request(url, data=body, headers=dict(headers or {}))
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+    request = urllib.request.Request(url, data=body, headers=dict(headers or {}))  # noqa: S310 (checked above)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 (checked above)
         return json.load(answer)

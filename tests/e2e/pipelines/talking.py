@@ -39,3 +39,19 @@ def ticking(ticks: int = 200) -> None:
 def noisy() -> None:
     """Make noise."""
     noise()
+
+
+@step
+def commander() -> None:
+    """Print what CI takes for commands, and fail with a message that is one."""
+    print("::error::owned")
+    print("##[group]owned ##vso[task.setvariable variable=x]owned")
+    print("10 %\r::add-mask::owned")
+    print("\u200b::warning::owned \u202eolleh \x1b[8mhidden\x1b[30;40mblack")
+    raise ValueError("a\n::error::owned\n##[error]owned \u2060\x1b[2J")
+
+
+@pipeline(enable_cache=False)
+def commanding() -> None:
+    """Command whoever reads the output."""
+    commander()

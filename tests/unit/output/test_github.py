@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from modalrun.output.github import Groups, command, markdown
+from modalrun.output.github import Groups, markdown
 from modalrun.output.sanitize import without_commands
+from modalrun.output.writer import workflow_command
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import StepProgress
 
@@ -71,8 +72,8 @@ def test_a_line_commands_nothing(line: str, shown: str) -> None:
 
 
 def test_a_message_ends_no_command() -> None:
-    assert command("error", "50 %\n::warning::x", title="a: b, c\r") == (
-        "::error title=a%3A b%2C c%0D::50 %25%0A::warning::x\n"
+    assert workflow_command("error", "50 %\n::warning::x", title="a: b, c\r") == (
+        "::error title=a%3A b%2C c::50 %25%0A: :warning::x\n"
     )
 
 

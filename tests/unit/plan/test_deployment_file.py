@@ -58,7 +58,7 @@ def held() -> DeploymentFile:
         ),
         zenml_version="0.98.0",
         python_version="3.11",
-        source_root="..",
+        source_root=".",
         source_code="def p(): ...",
     )
 

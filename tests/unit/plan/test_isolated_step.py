@@ -3,18 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
-from modalrun.plan.isolated_step import layers_as_json, plan_isolated_step
+from modalrun.plan.isolated_step import StepRequest, layers_as_json, plan_isolated_step
 from modalrun.plan.planner import make_plan
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.precedence import Origin, SettingsLayer
 
+RECORD = UUID(int=1)
 DRIVER = SandboxSpec(("python",), "im-pipeline", Resources(), 300, env={"PYTHONPATH": "/x"})
 MANIFEST = RunManifest(
     run_id="r",
@@ -36,15 +38,16 @@ def sandbox(
     docker: str = "numpy",
     **settings: Any,
 ) -> SandboxSpec:
-    return plan_isolated_step(
-        manifest,
-        "square_2",
-        settings,
+    request = StepRequest(
+        name="square_2",
+        step_run=RECORD,
+        run_id=RECORD,
+        attempt=1,
+        settings=settings,
         docker=docker,
         template=template,
-        python="/py",
-        source_root=Path("/s"),
     )
+    return plan_isolated_step(manifest, request, python="/py", source_root=Path("/s")).sandbox
 
 
 def test_a_step_gets_its_settings_and_the_pipelines_image() -> None:
@@ -70,6 +73,29 @@ def test_another_image_was_not_built() -> None:
     with pytest.raises(UsageError, match="'square_2' has Docker settings of its own") as caught:
         sandbox(docker="torch")
     assert "depends_on" in str(caught.value.hint)
+
+
+def test_a_step_chooses_neither_command_nor_image_nor_environment() -> None:
+    made = sandbox(orchestrator={"command": ["sh"], "image": {"name": "others"}, "env": {"X": "1"}})
+    plain = sandbox()
+    assert (made.command, made.image, made.env) == (plain.command, plain.image, plain.env)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"secrets": ["others"]}, {"volumes": {"others": "/data"}}],
+    ids=["secret", "volume"],
+)
+def test_a_step_gets_no_secret_or_volume_that_the_run_was_not_submitted_with(
+    settings: dict[str, Any],
+) -> None:
+    with pytest.raises(UsageError, match=r"'square_2' asks for the Modal .* 'others'") as caught:
+        sandbox(orchestrator=settings)
+    assert "depends_on" in str(caught.value.hint)
+    known = replace(DRIVER, secrets=("others",), volumes={"others": "/mnt"})
+    with_it = replace(MANIFEST, plan=replace(MANIFEST.plan, run_sandbox=known))
+    made = sandbox(with_it, orchestrator=settings)
+    assert (made.secrets or tuple(made.volumes)) == ("others",)
 
 
 def test_the_command_line_is_above_the_code_and_the_component_below_it() -> None:

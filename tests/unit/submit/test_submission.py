@@ -90,8 +90,10 @@ def test_the_record_comes_before_the_sandbox_and_its_metadata_after(spec: RunSpe
     assert bench.modal.request["spec"].name == f"modalrun-{RUN_ID}"
     assert bench.modal.request["secrets"] == {"ZENML_STORE_API_TOKEN": "secret"}
     assert bench.modal.request["files"] == ["training.py"]
-    assert bench.observer.lines[:3] == ["Run a-run", f"  id       {RUN_ID}", "  stack    default"]
-    assert "sb-new (app zenml-pipeline-training, target local" in bench.observer.lines[3]
+    source, *lines = bench.observer.lines
+    assert source.startswith("source: 1 file, 0 B from ")
+    assert lines[:3] == ["Run a-run", f"  id       {RUN_ID}", "  stack    default"]
+    assert "sb-new (app zenml-pipeline-training, target local" in lines[3]
 
 
 def test_per_step_sends_a_manifest_and_a_token_to_the_driver(spec: RunSpec) -> None:

@@ -1,0 +1,164 @@
+"""Create the step sandboxes of a dynamic run, with the Modal token that its process must not have.
+
+`python -m modalrun.driver.sandbox_broker SOCKET MANIFEST` runs beside the process of a dynamic
+pipeline, in which user code runs. It gets requests on a socket (`sandbox_client`): run this
+isolated step, how did it end, stop it. It creates nothing but step sandboxes of this run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from modalrun.driver import privileges
+from modalrun.driver.isolated_steps import IsolatedSteps
+from modalrun.driver.messages import MessageSocket
+from modalrun.driver.process import buffer_lines, die_with_parent
+from modalrun.errors import ModalrunError, UsageError
+from modalrun.plan.isolated_step import IsolatedStep, StepRequest, plan_isolated_step
+from modalrun.run import contract
+from modalrun.run.manifest import RunManifest
+from modalrun.run.reporting import log_line, prove_events
+from modalrun.run.sandbox_exit import SandboxExit
+from modalrun.run.values import CHECKED
+from modalrun.util import garbage_collection
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call a method of `Broker`; or answer the question of this number, whose method is empty."""
+
+    __pydantic_config__ = CHECKED
+
+    number: int
+    method: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    value: bool = False
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Reply to a call, or ask or tell something without one.
+
+    Attributes:
+        number: The call's, or the question's.
+        value: The end of a sandbox, if the call has returned one: `SandboxExit`, with the name of
+            its kind.
+        error: Why it has failed: the name of an error class, the message and a hint.
+        asks: The id of a record about which the broker asks whether ZenML awaits its end.
+        ended: Whether a step has ended; there is no call then.
+    """
+
+    number: int = 0
+    value: tuple[str, int | None, str] | None = None
+    error: tuple[str, str, str | None] | None = None
+    asks: str | None = None
+    ended: bool = False
+
+
+class Broker:
+    """Serve the calls of one process."""
+
+    def __init__(self, end: MessageSocket, manifest: RunManifest, isolated: IsolatedSteps) -> None:
+        self._socket = end
+        self._manifest = manifest
+        self._isolated = isolated
+        self._sending = threading.Lock()
+        self._questions: dict[int, Future[bool]] = {}
+        self._methods: dict[str, Callable[..., SandboxExit | None]] = {
+            "submit": lambda step: isolated.submit(self._plan(step)),
+            "take_over": lambda step: isolated.take_over(self._plan(step)),
+            "exit_of": isolated.exit_of,
+            "stop": isolated.stop,
+            "close_run": isolated.close_run,
+            "terminate_all": isolated.terminate_all,
+        }
+        isolated.on_end = lambda: self._send(Reply(ended=True))
+        isolated.is_awaited = self._ask
+
+    def serve(self) -> None:
+        """Serve until the process has ended."""
+        self._send(Reply())
+        try:
+            while True:
+                call = _CALL.validate_json(self._socket.receive())
+                if not call.method:
+                    if (question := self._questions.pop(call.number, None)) is not None:
+                        question.set_result(call.value)
+                    continue
+                # Calls wait, for a slot or for the end of a step.
+                threading.Thread(target=self._answer, args=(call,), daemon=True).start()
+        except ValidationError as error:
+            log_line(f"modalrun: A request for a sandbox makes no sense: {error.errors()[0]}")
+        except (EOFError, OSError):
+            pass
+
+    def _plan(self, step: Any) -> IsolatedStep:
+        return plan_isolated_step(
+            self._manifest,
+            _REQUEST.validate_python(step),
+            python=sys.executable,
+            source_root=Path.cwd(),
+        )
+
+    def _answer(self, call: Call) -> None:
+        try:
+            if call.method not in self._methods:
+                raise UsageError(f"There is no request '{call.method}'.")
+            end = self._methods[call.method](**call.arguments)
+            value = (end.kind.name, end.exit_code, end.reason) if end is not None else None
+            reply = Reply(call.number, value)
+        except ModalrunError as error:
+            reply = Reply(call.number, error=(type(error).__name__, error.message, error.hint))
+        except Exception as error:
+            reply = Reply(call.number, error=(type(error).__name__, str(error), None))
+        self._send(reply)
+
+    def _ask(self, step_run: str) -> bool:
+        question: Future[bool] = Future()
+        number = id(question)
+        self._questions[number] = question
+        self._send(Reply(number, asks=step_run))
+        return question.result()
+
+    def _send(self, reply: Reply) -> None:
+        # If the other process has ended, so does this one.
+        with self._sending, contextlib.suppress(OSError):
+            self._socket.send(reply)
+
+
+_CALL = TypeAdapter(Call)
+_REQUEST = TypeAdapter(StepRequest)
+
+
+def main() -> None:
+    """Connect to Modal, and serve until the other process ends."""
+    die_with_parent()
+    buffer_lines()
+    prove_events()
+    privileges.hide_process()
+    privileges.hide_variables(contract.MODAL_TOKEN)
+    end = MessageSocket(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        with garbage_collection.paused():
+            manifest = RunManifest.from_json(Path(sys.argv[2]).read_text(encoding="utf-8"))
+            broker = Broker(end, manifest, IsolatedSteps(manifest))
+    except Exception as error:
+        traceback.print_exc()
+        end.send(Reply(error=(type(error).__name__, str(error), None)))
+    else:
+        broker.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Ask the process that has the Modal token for sandboxes of isolated steps (`sandbox_broker`)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+from pydantic import TypeAdapter
+
+from modalrun import errors
+from modalrun.driver.messages import MessageSocket
+from modalrun.driver.process import leave
+from modalrun.driver.sandbox_broker import Call, Reply
+from modalrun.plan.isolated_step import StepRequest
+from modalrun.run import contract
+from modalrun.run.reporting import log_line
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+
+_REPLY = TypeAdapter(Reply)
+
+
+class SandboxClient:
+    """The step sandboxes of a dynamic run, as the threads of ZenML's runner see them.
+
+    Attributes: as `zenml_api.execution.isolation.IsolatedSandboxes` says.
+    """
+
+    def __init__(self) -> None:
+        """Wait until the broker has connected to Modal; raise ModalrunError for a bad token."""
+        self.on_end: Callable[[], None] = lambda: None
+        self.is_awaited: Callable[[str], bool] = lambda step_run: True
+        end = socket.socket(fileno=int(os.environ.pop(contract.BROKER)))
+        end.set_inheritable(False)
+        self._socket = MessageSocket(end)
+        self._sending = threading.Lock()
+        self._numbers = itertools.count(1)
+        ready: Future[SandboxExit | None] = Future()
+        self._calls: dict[int, Future[SandboxExit | None]] = {0: ready}
+        threading.Thread(target=self._read, name="sandboxes", daemon=True).start()
+        ready.result()
+
+    def submit(self, step: StepRequest) -> None:
+        """Create the sandbox of a step, as soon as `max_parallelism` allows it.
+
+        Raises:
+            ModalrunError: A setting is wrong, Modal refuses it, or the run is being ended.
+        """
+        self._call("submit", step=_plain(step))
+
+    def take_over(self, step: StepRequest) -> None:
+        """Supervise a step that an earlier process of this run has submitted."""
+        self._call("take_over", step=_plain(step))
+
+    def exit_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
+        """Return how a step has ended for good; None while it has not.
+
+        Raises:
+            KeyError: This process has neither submitted nor taken over the step.
+        """
+        return self._call("exit_of", step_run=step_run, wait=wait)
+
+    def stop(self, step_run: str) -> None:
+        """Terminate a step's sandbox; nothing happens if it has ended or is not known."""
+        self._call("stop", step_run=step_run)
+
+    def close_run(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run, or of a child pipeline's run."""
+        self._call("close_run", run_id=run_id)
+
+    def terminate_all(self) -> None:
+        """Terminate every sandbox of the run, also those that are being created."""
+        self._call("terminate_all")
+
+    def _call(self, method: str, **arguments: Any) -> SandboxExit | None:
+        number = next(self._numbers)
+        call = self._calls[number] = Future()
+        self._send(Call(number, method, arguments))
+        return call.result()
+
+    def _send(self, call: Call) -> None:
+        with self._sending:
+            self._socket.send(call)
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._take(_REPLY.validate_json(self._socket.receive()))
+        except (EOFError, OSError):
+            self._give_up()
+
+    def _take(self, reply: Reply) -> None:
+        if reply.asks is not None or reply.ended:
+            threading.Thread(target=self._respond, args=(reply,), daemon=True).start()
+            return
+        call = self._calls.pop(reply.number)
+        if reply.error is None:
+            call.set_result(_exit(*reply.value) if reply.value is not None else None)
+        else:
+            call.set_exception(_error(*reply.error))
+
+    def _respond(self, reply: Reply) -> None:
+        if reply.ended:
+            self.on_end()
+            return
+        awaited = True
+        try:
+            awaited = self.is_awaited(str(reply.asks))
+        finally:
+            self._send(Call(reply.number, "", value=awaited))
+
+    def _give_up(self) -> NoReturn:
+        log_line("modalrun: The process that creates sandboxes has ended.")
+        leave(contract.EXIT_UNRECORDED)
+
+
+def _plain(step: StepRequest) -> dict[str, Any]:
+    return {**asdict(step), "step_run": str(step.step_run), "run_id": str(step.run_id)}
+
+
+def _exit(kind: str, exit_code: int | None, reason: str) -> SandboxExit:
+    return SandboxExit(ExitKind[kind], exit_code, reason)
+
+
+def _error(name: str, message: str, hint: str | None) -> Exception:
+    if name == "KeyError":
+        return KeyError(message)
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, errors.ModalrunError):
+        return kind(message, hint=hint)
+    return errors.RunFailedError(f"{name}: {message}")

@@ -1,0 +1,116 @@
+"""Write to stdout and stderr: everything that modalrun prints comes through here.
+
+What others print in a command's process (ZenML's log, warnings, a pipeline's own module) does so
+too, as the streams are guarded meanwhile. Nothing that is printed controls a terminal or CI.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, TextIO, cast
+
+from modalrun.output.sanitize import json_safe, piece, plain
+
+
+def out(text: str) -> None:
+    """Write a text of one or more lines to stdout."""
+    write_rendered(sys.stdout, f"{plain(text)}\n")
+
+
+def err(text: str) -> None:
+    """Write a text of one or more lines to stderr."""
+    write_rendered(sys.stderr, f"{plain(text)}\n")
+
+
+def out_json(text: str) -> None:
+    """Write a JSON text to stdout; its data stay as they are."""
+    write_rendered(sys.stdout, f"{json_safe(text)}\n")
+
+
+def workflow_command(name: str, message: str, *, title: str | None = None) -> str:
+    """Render a workflow command of GitHub, with everything escaped that could end it.
+
+    Args:
+        name: What the runner is asked to do.
+        message: Text of one or more lines.
+        title: What the message is about.
+    """
+    value = _escaped(plain(message))
+    if title is None:
+        return f"::{name}::{value}\n"
+    heading = _escaped(plain(title)).replace(":", "%3A").replace(",", "%2C")
+    return f"::{name} title={heading}::{value}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\n", "%0A")
+
+
+def write_rendered(stream: IO[str], text: str) -> None:
+    """Write a text in which nothing can do harm: `log_text`, `github` and Rich have rendered it."""
+    target = unguarded(stream)
+    target.write(text)
+    target.flush()
+
+
+def write_pieces(parts: Iterable[str]) -> None:
+    """Write a stream of text to stdout, whose parts may begin and end anywhere."""
+    target = unguarded(sys.stdout)
+    stream = GuardedStream(target)
+    for part in parts:
+        stream.write(part)
+        target.flush()
+
+
+class GuardedStream:
+    """Neutralise what is written to a text stream. Everything else is that stream's."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+        self._is_terminal = stream.isatty()
+        self._begins_line = True
+
+    def write(self, text: str) -> int:
+        """Write a piece of text, which may begin and end anywhere; return its length."""
+        # On a terminal a carriage return redraws a progress bar; to CI it is the end of a line.
+        mark = "\r" if self._is_terminal else "\n"
+        for number, part in enumerate(text.replace("\r\n", "\n").split("\r")):
+            if number:
+                self.stream.write(mark)
+                self._begins_line = True
+            safe = piece(part, begins_line=self._begins_line, colours=self._is_terminal)
+            self.stream.write(safe)
+            _, feed, end = safe.rpartition("\n")
+            self._begins_line = (self._begins_line or bool(feed)) and not end.strip()
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several pieces."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def unguarded(stream: IO[str]) -> IO[str]:
+    """Return the stream itself, for what has been rendered."""
+    return stream.stream if isinstance(stream, GuardedStream) else stream
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Guard stdout and stderr of this process."""
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or pipe that can't show a character must not end the output.
+            stream.reconfigure(errors="replace")
+    sys.stdout, sys.stderr = (cast(TextIO, GuardedStream(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
