@@ -92,6 +92,7 @@ def resume(
         plan, registry = zenml.resolve_images(job.plan, job.compiled)
         images = in_background(lambda: modal.build_images(job.connection, plan, staged, registry))
         record = CreatedRun(run.id, run.name, run.url, zenml.driver_environment(run.id))
+        _, steps = zenml.read_run_and_steps(run.id)
         handle = create_run_sandbox(
             job,
             plan.with_images(images),
@@ -100,6 +101,7 @@ def resume(
             observer=observer,
             zenml=zenml,
             earlier=earlier,
+            ended=[step.name for step in steps if step.finished],
             take_over=True,
         )
     settings, what = plan.settings, " (another driver takes over)" if plan.has_driver else ""

@@ -136,7 +136,7 @@ class _Stop:
 
     def run(self, run_id: str, *, force: bool) -> Stopped:
         run = self.zenml.read_run(run_id)
-        if run.finished and not (force and run.metadata):
+        if run.finished and not (force and (run.metadata or _may_have_sandbox(run))):
             return _already(run)
         if run.metadata is None:
             cancelled = self._cancel_submission(run)
@@ -176,7 +176,7 @@ class _Stop:
         if run.metadata:
             return run
         if run.finished:
-            return _already(run)
+            return self._end_late_sandbox(run)
         self.zenml.mark_stopping(run.id, ASKED)
         if not self.wait:
             return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
@@ -186,14 +186,25 @@ class _Stop:
             run = self._next(run)
             if run.metadata:
                 return run
-        assert run.announced is not None
-        connection = self._connect(run, run.announced.target)
-        app_id = self.modal.app_id(connection, run.announced.app, run.announced.environment)
-        if app_id is not None:
-            sandboxes = self.modal.sandboxes_of(connection, run.id, app_id, "")
+        if (sandboxes := self._announced_sandboxes(run)) is not None:
             return by_force(run.id, sandboxes, zenml=self.zenml)
         self.zenml.finalize_run(run.id, ASKED, stopped=True)
         return _result(self.zenml.read_run(run.id))
+
+    def _end_late_sandbox(self, run: RunRecord) -> Stopped:
+        """End what Modal has created for a cancelled submission after that had given up."""
+        sandboxes = self._announced_sandboxes(run) if _may_have_sandbox(run) else None
+        return _already(run, ended=sandboxes.terminate(wait=self.wait) if sandboxes else 0)
+
+    def _announced_sandboxes(self, run: RunRecord) -> SandboxGroup | None:
+        """Return the sandboxes of a run that has none on record; None if it has no app."""
+        announced = run.announced
+        assert announced is not None
+        connection = self._connect(run, announced.target)
+        app_id = self.modal.app_id(connection, announced.app, announced.environment)
+        if app_id is None:
+            return None
+        return self.modal.sandboxes_of(connection, run.id, app_id, "")
 
     def _gracefully(self, run: RunRecord, sandboxes: SandboxGroup) -> Stopped:
         asked = sandboxes.request_stop()
@@ -224,6 +235,11 @@ class _Stop:
     def _next(self, run: RunRecord) -> RunRecord:
         self.clock.sleep(POLL_SECONDS)
         return self.zenml.read_run(run.id)
+
+
+def _may_have_sandbox(run: RunRecord) -> bool:
+    """Return whether a run without a sandbox on record was not withdrawn for certain."""
+    return run.metadata is None and run.announced is not None and not run.announced.withdrawn
 
 
 def _result(run: RunRecord) -> Stopped:
