@@ -28,7 +28,7 @@ from modalrun.plan.image_recipe import (
     Slim,
 )
 from modalrun.plan.model import Plan
-from modalrun.plan.requirements import is_plain
+from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.util.credentials import credential_reason
 
@@ -239,9 +239,9 @@ def _stays_behind(base: FromDockerfile, context: Path) -> Callable[[Path], bool]
     )
     usual = (place for place in places if place.is_file() and place.is_relative_to(context))
     file = base.ignore or next(usual, None)
-    lines = file.read_text(encoding="utf-8").splitlines() if file else []
-    matches = ignore_matcher(lines, str(file))
-    words = base.path.read_text(encoding="utf-8").split()
+    text = read_text(file, "file", "dockerignore") if file else ""
+    matches = ignore_matcher(text.splitlines(), str(file))
+    words = read_text(base.path, "Dockerfile", "dockerfile").split()
     named = {Path(word.strip("/")) for word in words}
     return lambda path: matches(path) or (path not in named and bool(credential_reason(path)))
 

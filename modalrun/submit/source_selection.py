@@ -104,6 +104,7 @@ class _Selecting:
         elif reason is None or tracked.get(real, False) or self._may_go(real):
             file = SourceFile(path, real, found.st_size, tracked[path], reason)
             self._tree.files.append(file)
+            self._tree.left_out.pop(path, None)
         else:
             self._tree.credentials += 1
             self._tree.left_out[path] = f"credential file ({reason})"

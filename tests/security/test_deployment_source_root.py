@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from modalrun.errors import UsageError
+from modalrun.modal_api.images import _stays_behind
 from modalrun.plan import deployment_file
 from modalrun.plan.deployment import read_snapshot
 from modalrun.plan.deployment_file import DeploymentFile
+from modalrun.plan.image_recipe import FromDockerfile
 from modalrun.plan.stack import Component, StackDescription
 from modalrun.spec.overrides import Override
 from modalrun.spec.run_spec import load_spec
@@ -196,6 +199,22 @@ def test_a_private_build_context_is_refused(bench: Bench) -> None:
     settings = f"{{dockerfile: Dockerfile, build_context_root: {bench.home}}}"
     with pytest.raises(UsageError, match="build context"):
         bench.plan(f"settings: {{docker: {settings}}}\n")
+
+
+def test_a_named_pipe_as_a_requirements_file_does_not_hang(bench: Bench) -> None:
+    os.mkfifo(bench.folder / "code" / "requirements.txt")
+    bench.write(docker={"requirements": "requirements.txt"})
+    with pytest.raises(UsageError, match="can't be read: it is no regular file"):
+        bench.plan()
+
+
+def test_a_build_context_takes_no_credentials_along(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM python\nCOPY . /x\nCOPY conf/named.pem /y\n")
+    (tmp_path / ".dockerignore").write_text("data\n")
+    base = FromDockerfile(tmp_path / "Dockerfile", tmp_path)
+    stays = _stays_behind(base, tmp_path)
+    names = ("a.py", "data", ".env", ".aws/credentials", "b.pem", "conf/named.pem")
+    assert [name for name in names if stays(Path(name))] == ["data", *names[2:5]]
 
 
 def test_a_changed_file_is_refused(bench: Bench) -> None:

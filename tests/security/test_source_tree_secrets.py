@@ -12,11 +12,19 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.modal_api.images import _is_not_source
+from modalrun.plan.deployment import Deployment
+from modalrun.plan.stack import StackDescription
 from modalrun.run.source import Source
+from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import source_selection, staging
+from modalrun.submit.preflight import check
+from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection, SourceTree
 from modalrun.submit.staging import stage, stage_again
+from modalrun.submit.submission import Submission
+from tests.unit.fakes import Effects, FakeModal, FakeObserver, FakeZenML, compiled
 
 CREDENTIALS = [
     *(".env", ".env.production", ".envrc", "prod.env", "conf/.ENV.local", "cert.pem", "a/b.key"),
@@ -181,6 +189,35 @@ def test_another_home_in_the_environment_does_not_open_the_real_one(
         selected(Path(pwd.getpwuid(os.getuid()).pw_dir))
 
 
+def test_a_submission_from_the_home_folder_creates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also behind the flavor, whose source root ZenML derives from the script."""
+    write(tmp_path, {"project/training.py": "x"})
+    effects = Effects()
+    zenml, modal = FakeZenML(effects, "initializing"), FakeModal(effects)
+    spec = RunSpec.of_snapshot("local", tmp_path / "project", own_code=True)
+    submission = Submission(
+        check(spec, compiled(), FakeObserver(), modal=modal), FakeObserver(), zenml
+    )
+    effects.clear()
+    monkeypatch.setenv("HOME", str(tmp_path / "project"))
+    with pytest.raises(UsageError, match="home folder"):
+        submission.create(zenml.create_run)
+    assert effects == []
+
+
+def test_a_component_of_a_shared_stack_takes_no_credential_along(tmp_path: Path) -> None:
+    write(tmp_path, {"project/training.py": "x", "project/.env": "secret"})
+    spec = RunSpec.of_snapshot("local", tmp_path / "project", own_code=True)
+    layer = SettingsLayer({"source_include": [".env"]})
+    for origin, taken in ((Origin.COMPONENT, False), (Origin.CODE_PIPELINE, True)):
+        deployment = Deployment("p", (), {origin: layer})
+        source = plan_deployment(deployment, StackDescription("id", "s"), spec).source
+        assert source.include == (".env",)
+        assert (".env" in names(select(source))) == taken
+
+
 # Links.
 
 
@@ -231,7 +268,10 @@ def test_a_link_to_what_never_goes_does_not_go(root: Path, hidden: str) -> None:
     assert "sub/link" not in names(selected(root))
 
 
-def test_links_that_lead_to_one_another_have_an_end(tmp_path: Path) -> None:
+def test_links_that_lead_to_one_another_have_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_selection, "MAX_LINKED_FOLDERS", 50)
     folders = [f"f{number}" for number in range(8)]
     write(tmp_path, {f"{name}/x": "x" for name in folders})
     for name in folders:
