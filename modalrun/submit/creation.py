@@ -86,7 +86,7 @@ def create_run_sandbox(
             unanswered.clear()
 
     sandbox = in_background(create, grace=CREATION_GRACE_SECONDS)
-    sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
+    sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id)
     recording = record_sandbox(
         zenml,
         run.id,
