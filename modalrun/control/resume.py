@@ -63,17 +63,18 @@ def resume(
     if run.finished:
         return f"The run {run.id} has ended: {run.status}. There is nothing to resume."
     job = _planned_again(run, source_root, zenml, modal)
+    spec = job.plan.sandbox_of_run(run.id)
+    if run.status == PAUSED and run.metadata is not None:
+        wait_for_sandbox(job, run.id, run.metadata)
+    if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
+        return f"The run sandbox {found} is running. There is nothing to resume."
+    # After a submission whose outcome was unknown it may run without any record.
     source = zenml.read_source(run.id)
     if source is None:
         raise UsageError(
             f"ZenML has no record of the files that the run {run.id} was submitted with.",
             hint=f"Submit the pipeline again. 'modalrun reconcile {run.id}' settles its record.",
         )
-    spec = job.plan.sandbox_of_run(run.id)
-    if run.status == PAUSED and run.metadata is not None:
-        wait_for_sandbox(job, run.id, run.metadata)
-    if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
-        return f"The run sandbox {found} is running. There is nothing to resume."
     earlier = all_run_sandboxes(run.metadata)
     last = modal.find_last(job.connection, job.plan, spec)
     if last is None and job.plan.target == "local":

@@ -115,6 +115,18 @@ def test_a_run_whose_driver_runs_is_left_as_it_is(bench: Bench) -> None:
     assert bench.effects == CHECKS
 
 
+def test_a_run_sandbox_that_runs_unrecorded_is_left_as_it_is(bench: Bench) -> None:
+    """The answer to its creation was lost (exit 9), so that nothing of it is recorded."""
+    bench.modal.existing = "sb-9"
+    bench.zenml.source = None
+    answer = bench.resume()
+    assert isinstance(answer, str)
+    assert "sb-9 is running" in answer
+    bench.modal.existing = None
+    with pytest.raises(UsageError, match="no record of the files"):
+        bench.resume()
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_run_without_a_driver_is_refused(bench: Bench, stored: bool) -> None:
     bench.in_pipeline_mode()
