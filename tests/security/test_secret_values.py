@@ -7,7 +7,6 @@ logs of CI jobs. `CANARY` must be in none of it.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from modalrun.submit.preflight import check
 from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.source_tree import SourceTree
 from modalrun.submit.submission import Submission
+from tests.security.growth import assert_linear
 from tests.unit.fakes import Effects, FakeModal, FakeObserver, FakeZenML, compiled
 
 CANARY = "s3cr3t-canary"
@@ -148,14 +148,4 @@ def test_any_text(text: str) -> None:
 
 @pytest.mark.parametrize("unit", ["a", "a:", ":/", "://", "a@", "?token", "&a=", "a-", "a:b@c"])
 def test_long_texts_take_linear_time(unit: str) -> None:
-    def seconds(size: int) -> float:
-        text = unit * (size // len(unit))
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            without_credentials(text)
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    # Quadratic time would be sixteen times as long.
-    assert seconds(80_000) < 10 * seconds(20_000) + 0.05
+    assert_linear(without_credentials, lambda size: unit * (size // len(unit)), 20_000)
