@@ -56,6 +56,7 @@ _ABSENT = {
     "secrets": "none",
     "volumes": "none",
     "image": "from `docker`",
+    "source_include": "none",
     "max_parallelism": "see right",
     "cpu_limit": _MODALS,
     "memory_limit": _MODALS,
@@ -114,7 +115,7 @@ def settings() -> str:
     rows = []
     for name, field in SettingFields.model_fields.items():
         value = defaults.get(name)
-        default = _ABSENT[name] if value is None else f"`{_yaml(value)}`"
+        default = _ABSENT[name] if value in (None, ()) else f"`{_yaml(value)}`"
         where = "yes" if name in _ON_BOTH else "no" if name in of_run else "`per_step`"
         rows.append((f"`{name}`", _type(field), default, where, meanings[name]))
     return _table(("setting", "type", "default", "on a step", "meaning"), rows)

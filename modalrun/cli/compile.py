@@ -32,5 +32,7 @@ def compile_(
     from modalrun.submit.prepare import compile_to_file
 
     with Spinner("Compiling"):
-        compile_to_file(checked, output)
+        note = compile_to_file(checked, output)
     writer.err(f"Wrote {output}")
+    if note is not None:
+        writer.err(f"note: {note}")

@@ -90,6 +90,15 @@ Set = Annotated[
         help="Any key of the run spec, such as 'settings.orchestrator.gpu=H100'. Repeatable.",
     ),
 ]
+SourceRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--source-root",
+        metavar="FOLDER",
+        help="Folder of the pipeline's code, which the sandbox gets. Overrides the run spec and"
+        " the deployment file.",
+    ),
+]
 Interrupt = Annotated[
     Literal["stop", "detach"] | None,
     typer.Option(
@@ -157,6 +166,7 @@ def _given(
     param: Param = None,
     no_cache: NoCache = False,
     set_: Set = None,
+    source_root: SourceRoot = None,
 ) -> Given:
     # PyYAML takes a fifth of the time of `--help`.
     from modalrun.spec.overrides import Override, param_option, set_option
@@ -173,6 +183,7 @@ def _given(
         ("--cpu", (*RESOURCES, "cpu_count"), cpu),
         ("--memory", (*RESOURCES, "memory"), memory),
         ("--name", ("run_name",), name),
+        ("--source-root", ("source_root",), source_root and str(Path(source_root).absolute())),
         ("--no-cache", ("enable_cache",), False if no_cache else None),
     ]
     return Given(

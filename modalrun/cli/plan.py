@@ -19,6 +19,12 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show where each value comes from.")
     ] = False,
+    files: Annotated[
+        bool,
+        typer.Option(
+            "--files", help="List the files that go to a sandbox, and why others are left out."
+        ),
+    ] = False,
     output: Output = "text",
 ) -> None:
     """Show what 'submit' would run and what it can cost.
@@ -29,16 +35,19 @@ def plan(
 
     from modalrun.plan.stack import wrong_stack
     from modalrun.submit.prepare import plan_spec
+    from modalrun.submit.source_selection import select
 
     with Spinner("Compiling", quiet=output == "json"):
         found = plan_spec(checked)
+        tree = select(found.source, with_ignored=files)
     if output == "json":
         from modalrun.output.plan_json import as_json
 
-        writer.out_json(as_json(found))
+        writer.out_json(as_json(found, tree, files=files))
     else:
         from modalrun.output.plan_text import print_plan
 
-        print_plan(found, explain=explain)
+        print_plan(found, tree, explain=explain, files=files)
     if found.problems:
         raise wrong_stack(found.stack, found.problems)
+    tree.check()

@@ -14,7 +14,6 @@ from pathlib import Path
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.handle import RunHandle, RunObserver
-from modalrun.plan.docker_settings import dockerignore
 from modalrun.run.outcome import PAUSED
 from modalrun.run.records import CreatedRun, RunRecord
 from modalrun.spec.run_spec import RunSpec
@@ -64,17 +63,18 @@ def resume(
     if run.finished:
         return f"The run {run.id} has ended: {run.status}. There is nothing to resume."
     job = _planned_again(run, source_root, zenml, modal)
+    spec = job.plan.sandbox_of_run(run.id)
+    if run.status == PAUSED and run.metadata is not None:
+        wait_for_sandbox(job, run.id, run.metadata)
+    if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
+        return f"The run sandbox {found} is running. There is nothing to resume."
+    # After a submission whose outcome was unknown it may run without any record.
     source = zenml.read_source(run.id)
     if source is None:
         raise UsageError(
             f"ZenML has no record of the files that the run {run.id} was submitted with.",
             hint=f"Submit the pipeline again. 'modalrun reconcile {run.id}' settles its record.",
         )
-    spec = job.plan.sandbox_of_run(run.id)
-    if run.status == PAUSED and run.metadata is not None:
-        wait_for_sandbox(job, run.id, run.metadata)
-    if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
-        return f"The run sandbox {found} is running. There is nothing to resume."
     earlier = all_run_sandboxes(run.metadata)
     last = modal.find_last(job.connection, job.plan, spec)
     if last is None and job.plan.target == "local":
@@ -87,13 +87,13 @@ def resume(
         earlier = (*earlier, last)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
-        ignore_file = dockerignore(job.compiled.deployment.docker)
-        if new := stage_again(source, source_root, staged, dockerignore=ignore_file):
+        if new := stage_again(source, job.source, staged):
             observer.say(new_files_note(new), "yellow")
         observer.phase("Creating the image and the run sandbox")
         plan, registry = zenml.resolve_images(job.plan, job.compiled)
         images = in_background(lambda: modal.build_images(job.connection, plan, staged, registry))
         record = CreatedRun(run.id, run.name, run.url, zenml.driver_environment(run.id))
+        _, steps = zenml.read_run_and_steps(run.id)
         handle = create_run_sandbox(
             job,
             plan.with_images(images),
@@ -102,6 +102,7 @@ def resume(
             observer=observer,
             zenml=zenml,
             earlier=earlier,
+            ended=[step.name for step in steps if step.finished],
             take_over=True,
         )
     settings, what = plan.settings, " (another driver takes over)" if plan.has_driver else ""
@@ -129,7 +130,7 @@ def _planned_again(
             if run.problem
             else no_driver
         )
-    spec = RunSpec.of_snapshot(run.place.target, source_root)
+    spec = RunSpec.of_snapshot(run.place.target, source_root, own_code=False)
     compiled = zenml.load_deployment_of_run(run.id, spec)
     priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     if not (priced.plan.has_driver or run.status == PAUSED):

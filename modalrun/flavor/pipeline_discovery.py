@@ -6,7 +6,8 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from modalrun.submit.source_tree import source_files
+from modalrun.submit.source_selection import select
+from modalrun.submit.source_tree import SourceSelection
 
 _LARGEST = 1_000_000
 """Bytes; a larger module is generated."""
@@ -40,9 +41,9 @@ def pipelines(root: Path) -> list[FoundPipeline]:
     Tests, and files that Git or `.dockerignore` ignore, are left out.
     """
     found = []
-    for file in source_files(root):
-        if "tests" not in file.parts:
-            found += in_file(root / file, root)
+    for file in select(SourceSelection(root)).files:
+        if "tests" not in file.path.parts:
+            found += in_file(root / file.path, root)
     return sorted(found, key=lambda one: one.source)
 
 

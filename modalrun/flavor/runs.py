@@ -254,7 +254,7 @@ def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -
     if target == "local":
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
-    spec = RunSpec.of_snapshot(target, source_root)
+    spec = RunSpec.of_snapshot(target, source_root, own_code=True)
     return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
 
 

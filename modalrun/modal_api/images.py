@@ -28,8 +28,9 @@ from modalrun.plan.image_recipe import (
     Slim,
 )
 from modalrun.plan.model import Plan
-from modalrun.plan.requirements import is_plain
+from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.manifest import MANIFEST_FILE
+from modalrun.util.credentials import credential_reason
 
 if TYPE_CHECKING:
     import modal
@@ -222,13 +223,27 @@ def _from_dockerfile(base: FromDockerfile, force: bool) -> modal.Image:
         # Nothing is copied, so any folder will do; the Dockerfile's own always exists.
         options: dict[str, Any] = {"context_dir": base.path.parent, "ignore": []}
     else:
-        options = {"context_dir": base.context}
-        if base.ignore is not None:
-            lines = base.ignore.read_text(encoding="utf-8").splitlines()
-            options["ignore"] = ignore_matcher(lines, str(base.ignore))
+        options = {"context_dir": base.context, "ignore": _stays_behind(base, base.context)}
     return modal.Image.from_dockerfile(
         base.path, build_args=dict(base.build_args), force_build=force, **options
     )
+
+
+def _stays_behind(base: FromDockerfile, context: Path) -> Callable[[Path], bool]:
+    """Return what a build context leaves out: credential files too, unless `COPY` names them."""
+    # As the SDK looks for it (`modal/_utils/docker_utils.py:113`, 1.6.4).
+    places = (
+        base.path.with_name(f"{base.path.name}.dockerignore"),
+        base.path.with_name(".dockerignore"),
+        context / ".dockerignore",
+    )
+    usual = (place for place in places if place.is_file() and place.is_relative_to(context))
+    file = base.ignore or next(usual, None)
+    text = read_text(file, "file", "dockerignore") if file else ""
+    matches = ignore_matcher(text.splitlines(), str(file))
+    words = read_text(base.path, "Dockerfile", "dockerfile").split()
+    named = {Path(word.strip("/")) for word in words}
+    return lambda path: matches(path) or (path not in named and bool(credential_reason(path)))
 
 
 def _failed(image: modal.Image, error: modal.exception.ImageBuildError) -> RunFailedError:

@@ -130,6 +130,10 @@ def _source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
                     f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached,"
                     " so it needed no sandbox."
                 )
+        if run.problem and run.finished:
+            # ZenML may have stored its lines.
+            wrong = run.problem.rstrip(".")
+            return LogSource(run.id, "", None, running=False, problem=wrong)
         raise NotFoundError(
             f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of."
             f" {run.problem or ''}".strip(),

@@ -7,19 +7,23 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
-from modalrun.output.sanitize import without_credentials
+from modalrun.errors import without_credentials
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import SandboxCost
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
 from modalrun.submit.prepare import PricedPlan
+from modalrun.submit.source_tree import SourceTree, shown
 
 VERSION = 1
 
 
-def as_json(found: PricedPlan) -> str:
-    """Render a plan for programs, without the values of secrets and environment variables."""
+def as_json(found: PricedPlan, tree: SourceTree, *, files: bool = False) -> str:
+    """Render a plan for programs, without the values of secrets and environment variables.
+
+    With `files`, it lists those of the source tree.
+    """
     plan, cost = found.plan, found.cost
     document = {
         "format": "modalrun-plan",
@@ -49,11 +53,36 @@ def as_json(found: PricedPlan) -> str:
             "prices_as_of": cost.table.as_of,
             "prices_source": cost.table.source,
         },
+        "source": _source(tree, files=files),
         "stack": {"id": found.stack.id, "name": found.stack.name},
         "notes": list(plan.notes),
         "problems": list(found.problems),
     }
     return json.dumps(document, indent=2)
+
+
+def _source(tree: SourceTree, *, files: bool) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "root": shown(tree.root),
+        "files": len(tree.files),
+        "bytes": tree.size,
+        "untracked": tree.untracked,
+        "credential_files_left_out": tree.credentials,
+        "notes": tree.notes,
+    }
+    if files:
+        summary["included"] = [
+            {
+                "path": shown(file.path),
+                "bytes": file.size,
+                "tracked": file.tracked if tree.in_git else None,
+                "credential": file.credential,
+            }
+            for file in tree.files
+        ]
+        left_out = {**tree.left_out, **{k: f"leads to {shown(v)}" for k, v in tree.leaving.items()}}
+        summary["left_out"] = [{"path": shown(k), "rule": v} for k, v in sorted(left_out.items())]
+    return summary
 
 
 def _sandbox(plan: Plan, name: str, sandbox: SandboxSpec, cost: SandboxCost) -> dict[str, Any]:

@@ -16,21 +16,50 @@ from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
 from modalrun.submit.prepare import PricedPlan
+from modalrun.submit.source_tree import SourceTree, shown, size
 
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
 
 
-def print_plan(found: PricedPlan, *, explain: bool) -> None:
-    """Print a plan to stdout; with `explain`, also where each value comes from."""
+def print_plan(found: PricedPlan, tree: SourceTree, *, explain: bool, files: bool) -> None:
+    """Print a plan to stdout.
+
+    Args:
+        found: The plan.
+        tree: The source tree.
+        explain: Whether to show where each value comes from.
+        files: Whether to list the files of the source tree.
+    """
     # Rich is slow to import; a plan of a deployment file needs neither it nor an SDK.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     out("\n".join(lines(found, explain=explain, width=width)))
+    text = ["", str(tree), *(f"  note: {note}" for note in tree.notes)]
+    out("\n".join(_fitted([*text, *(_files(tree) if files else ())], width)))
 
 
 def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[str]:
     """Lay out a plan for a terminal of a width; without one, as wide as it needs to be."""
-    text = _lines(found, explain=explain, width=width)
+    return _fitted(_lines(found, explain=explain, width=width), width)
+
+
+def _fitted(text: list[str], width: int | None) -> list[str]:
     return [part for one in text for part in wrapped(harmless(one, colours=False), width)]
+
+
+def _files(tree: SourceTree) -> list[str]:
+    """List the files that go, and what is left out, each with the rule."""
+    rows = []
+    for file in tree.files:
+        remarks = [] if file.tracked or not tree.in_git else ["untracked"]
+        remarks += [f"credential file ({file.credential})"] if file.credential else []
+        link = f" -> {shown(file.real)}" if file.real != file.path else ""
+        rows.append((f"{shown(file.path)}{link}", size(file.size), ", ".join(remarks)))
+    left_out = [(shown(path), rule) for path, rule in sorted(tree.left_out.items())]
+    left_out += [(shown(at), f"leads to {shown(target)}") for at, target in tree.leaving.items()]
+    return [
+        *(["", "Files that go", *_table(*rows)] if rows else []),
+        *(["", "Left out", *_table(*left_out)] if left_out else []),
+    ]
 
 
 def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:

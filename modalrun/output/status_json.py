@@ -33,7 +33,7 @@ def as_json(view: RunStatus) -> str:
             "url": metadata.sandbox_url,
             "presence": modal.sandbox,
             "exit_code": modal.exit_code,
-            "timeout": metadata.timeout,
+            "timeout": metadata.timeout or None,
             "gpu": metadata.gpu,
             "cpu": metadata.cpu,
             "memory_mib": metadata.memory,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rich.cells import cell_len, set_cell_size
 
@@ -22,31 +22,49 @@ def label_width(columns: int) -> int:
     return min(_WIDEST, max(_NARROWEST, columns * 3 // 10))
 
 
-def shortened(
-    names: Iterable[str], room: int, settled: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Shorten names so that they fit and all stay different.
+class ShortNames:
+    """Short forms of names: each fits, all stay different, and none changes later.
 
     A name that is too long loses its middle; where names would then be equal, another part.
 
-    Args:
-        names: Names without control characters.
-        room: Columns for each, 3 at least.
-        settled: Short forms that were chosen before and stay.
+    Attributes:
+        forms: The short form of each name.
     """
-    short = dict(settled or {})
-    names = list(dict.fromkeys(names))
-    cuts = {name: _cuts(name, room) for name in names if cell_len(name) > room}
-    counts = Counter(form for forms in cuts.values() for form in set(forms))
-    used = {*short.values(), *(name for name in names if name not in cuts)}
-    for name in names:
-        if name in short:
-            continue
-        forms = cuts.get(name, [name])
-        own = (form for form in forms if counts[form] <= 1 and form not in used)
-        short[name] = name if name not in cuts else next(own, "") or _numbered(forms[0], room, used)
-        used.add(short[name])
-    return short
+
+    def __init__(self, room: int) -> None:
+        """
+        Args:
+            room: Columns for each, 3 at least.
+        """
+        self.forms: dict[str, str] = {}
+        self._room = room
+        self._used: set[str] = set()
+        self._numbers: Counter[str] = Counter()
+
+    def add(self, names: Iterable[str]) -> list[str]:
+        """Add names without control characters; return the forms of those that are new."""
+        new = [name for name in dict.fromkeys(names) if name not in self.forms]
+        cuts = {name: _cuts(name, self._room) for name in new if cell_len(name) > self._room}
+        counts = Counter(form for forms in cuts.values() for form in set(forms))
+        self._used.update(name for name in new if name not in cuts)
+        for name in new:
+            forms = cuts.get(name)
+            if forms is None:
+                self.forms[name] = name
+                continue
+            own = (form for form in forms if counts[form] <= 1 and form not in self._used)
+            self.forms[name] = next(own, "") or self._numbered(forms[0])
+            self._used.add(self.forms[name])
+        return [self.forms[name] for name in new]
+
+    def _numbered(self, form: str) -> str:
+        """Number a form where no cut makes a name different from the others."""
+        numbered = form
+        while numbered in self._used:
+            self._numbers[form] += 1
+            mark = f"~{self._numbers[form] + 1}"
+            numbered = f"{set_cell_size(form, self._room - len(mark))}{mark}"
+        return numbered
 
 
 def _cuts(name: str, room: int) -> list[str]:
@@ -59,16 +77,6 @@ def _cuts(name: str, room: int) -> list[str]:
     ]
 
 
-def _numbered(form: str, room: int, used: set[str]) -> str:
-    """Number a form where no cut makes a name different from the others."""
-    number = 2
-    while form in used:
-        mark = f"~{number}"
-        form = f"{set_cell_size(form, room - len(mark))}{mark}"
-        number += 1
-    return form
-
-
 class StepLabels:
     """The labels of a run's steps. A label never changes, but may be padded as longer ones come."""
 
@@ -77,25 +85,21 @@ class StepLabels:
         Args:
             room: Columns that a label may have at most.
         """
-        self._room = room
-        self._short: dict[str, str] = {}
-        self._labels: dict[str, tuple[str, int]] = {}
+        self._names = ShortNames(room)
+        self._steps: dict[str, tuple[str, int]] = {}
+        self._width = 0
 
     def learn(self, steps: Iterable[str]) -> None:
         """Add steps, so that the labels of all of them are aligned."""
-        new = [step for step in dict.fromkeys(steps) if step not in self._labels]
-        if not new:
-            return
-        names = {step: harmless(step, colours=False) for step in (*self._labels, *new)}
-        self._short = shortened(names.values(), self._room, self._short)
-        width = max(map(cell_len, self._short.values()))
-        self._labels = {
-            step: (set_cell_size(self._short[name], width), COLOURS[number % len(COLOURS)])
-            for number, (step, name) in enumerate(names.items())
-        }
+        names = {s: harmless(s, colours=False) for s in steps if s not in self._steps}
+        self._width = max([self._width, *map(cell_len, self._names.add(names.values()))])
+        for step, name in names.items():
+            colour = COLOURS[len(self._steps) % len(COLOURS)]
+            self._steps[step] = (self._names.forms[name], colour)
 
     def of(self, step: str) -> tuple[str, int]:
         """Return the label of a step, as wide as all others, and the SGR code of its colour."""
-        if step not in self._labels:
+        if step not in self._steps:
             self.learn([step])
-        return self._labels[step]
+        short, colour = self._steps[step]
+        return set_cell_size(short, self._width), colour

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from modalrun.output.format import STYLES, with_attempt
 from modalrun.output.sanitize import harmless
-from modalrun.output.step_labels import shortened
+from modalrun.output.step_labels import ShortNames
 
 _GAP = "  "
 _RIGHT = frozenset({"time", "cost"})
@@ -63,9 +63,10 @@ def table(
     for name, room in cut.items():
         widths[name] -= max(0, min(excess({}), widths[name] - room))
     lines = [_line({name: Text(name, style=header_style) for name in widths}, widths)]
-    names = (
-        shortened((row["step"].plain for row in rows), widths["step"]) if "step" in widths else {}
-    )
+    short = ShortNames(widths.get("step", 0))
+    if "step" in widths:
+        short.add(row["step"].plain for row in rows)
+    names = short.forms
     for row in rows:
         cells = {**row, "step": Text(names[row["step"].plain])} if names else row
         lines.append(_line(cells, widths))

@@ -10,6 +10,7 @@ from typing import Any
 from modalrun.errors import UsageError
 from modalrun.plan.environment import check_environment
 from modalrun.plan.image_layers import GATHERED
+from modalrun.plan.snapshot_schema import check, check_settings, check_snapshot
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 
@@ -109,7 +110,7 @@ def merged_orchestrator_settings(
     merged: dict[str, Any] = {}
     for key, values in settings.items():
         if re.split("[:.]", key)[0] == "orchestrator" and key not in ignored:
-            merged.update(values)
+            merged.update(check(dict[str, Any], values))
     return merged
 
 
@@ -129,13 +130,16 @@ def read_snapshot(
         ignored_settings: As in `merged_orchestrator_settings`.
 
     Raises:
-        KeyError, TypeError, AttributeError: It is not the JSON of a snapshot.
-        UsageError: ZenML can't record a step's name, or no process can get its environment.
+        UsageError: It is not the JSON of a snapshot, ZenML can't record a step's name, or no
+            process can get its environment.
     """
+    check_snapshot(snapshot)
 
     def layer(settings: Mapping[str, Any], owner: str) -> SettingsLayer:
+        orchestrator = merged_orchestrator_settings(settings, ignored_settings)
+        check_settings(orchestrator)
         return SettingsLayer(
-            merged_orchestrator_settings(settings, ignored_settings),
+            orchestrator,
             settings.get("resources") or {},
             labels=(labels or {}).get(owner, {}),
         )

@@ -13,16 +13,24 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import from_json
 
 from modalrun import __version__
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
-from modalrun.plan.stack import Component, StackDescription
+from modalrun.plan.snapshot_schema import Docker, check, check_settings
+from modalrun.plan.stack import StackDescription
 from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.util.regular_files import open_regular
 
 FORMAT = "modalrun-deployment"
 VERSION = 1
+MAX_BYTES = 50_000_000
+"""A larger file is something else, or has no end."""
+
 _CONTENT = b' "content": '
 """The checksum is that of everything after this."""
 
@@ -103,49 +111,84 @@ def read(path: Path) -> DeploymentFile:
     """
     envelope = _envelope(path)
     try:
-        content = envelope["content"]
+        file = check(_Envelope, envelope)
+        content = file.content
         labels = {
             owner: {name: f"deployment file: {label}" for name, label in of_owner.items()}
-            for owner, of_owner in content["labels"].items()
+            for owner, of_owner in content.labels.items()
         }
-        deployment = read_snapshot(content["snapshot"], labels=labels)
-        component, docker, stack = content["component"], content["docker"], content["stack"]
-        components = tuple(Component(**values) for values in stack["components"])
-        component_labels = dict.fromkeys(component, "deployment file: component")
-        component_layer = SettingsLayer(component, labels=component_labels)
-        return DeploymentFile(
-            deployment=replace(
-                deployment,
-                layers={**deployment.layers, Origin.COMPONENT: component_layer},
-                notes=tuple(content["notes"]),
-                docker=docker[""],
-                steps=tuple(replace(s, docker=docker.get(s.name)) for s in deployment.steps),
-            ),
-            snapshot=content["snapshot"],
-            stack=StackDescription(**{**stack, "components": components}),
-            zenml_version=envelope["zenml"],
-            python_version=envelope["python"],
-            source_root=content["source_root"],
-            source_code=content["source_code"],
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"{path} is not a whole deployment file: {type(error).__name__}: {error}.", hint=AGAIN
-        ) from error
+        deployment = read_snapshot(content.snapshot, labels=labels)
+        check_settings(content.component)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", hint=AGAIN) from error
+    component_labels = dict.fromkeys(content.component, "deployment file: component")
+    component_layer = SettingsLayer(content.component, labels=component_labels)
+    # The checked values have defaults filled in.
+    docker = envelope["content"]["docker"]
+    return DeploymentFile(
+        deployment=replace(
+            deployment,
+            layers={**deployment.layers, Origin.COMPONENT: component_layer},
+            notes=tuple(content.notes),
+            docker=docker[""],
+            steps=tuple(replace(s, docker=docker.get(s.name)) for s in deployment.steps),
+        ),
+        snapshot=content.snapshot,
+        stack=content.stack,
+        zenml_version=file.zenml,
+        python_version=file.python,
+        source_root=content.source_root,
+        source_code=content.source_code,
+    )
+
+
+class _Content(BaseModel):
+    """The content of a file, with the names of `write`."""
+
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
+
+    snapshot: dict[str, Any]
+    stack: StackDescription
+    labels: dict[str, dict[str, str]]
+    docker: dict[str, Docker | None]
+    component: dict[str, Any]
+    notes: list[str]
+    source_root: str
+    source_code: str | None
+
+    @field_validator("docker")
+    @classmethod
+    def _has_the_pipelines(cls, value: dict[str, Docker | None]) -> dict[str, Docker | None]:
+        if value.get("") is None:
+            raise ValueError("the Docker settings of the pipeline are missing")
+        return value
+
+
+class _Envelope(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
+
+    zenml: str
+    python: Annotated[str, Field(pattern=r"^3\.[0-9]{1,2}\z")]
+    content: _Content
 
 
 def _envelope(path: Path) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
-        envelope = json.loads(data)
+        with open_regular(path) as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UsageError(f"{path} has more than {MAX_BYTES:,} bytes: it is no deployment file.")
+        # Unlike `json`, it refuses half a surrogate pair, and has a bound on levels.
+        envelope = from_json(data)
     except FileNotFoundError as error:
         raise UsageError(f"There is no deployment file {path}.", hint="Check the path.") from error
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        reason = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
+        raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
+    except ValueError as error:
         raise UsageError(
-            f"{path} is not a deployment file: it is not JSON, or it is cut off{reason}.",
+            f"{path} is not a deployment file: it is not JSON, or it is cut off ({error}).",
             hint=AGAIN,
         ) from error
     if not isinstance(envelope, dict) or envelope.get("format") != FORMAT:

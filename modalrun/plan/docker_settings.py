@@ -25,6 +25,7 @@ from modalrun.plan.image_recipe import (
     Slim,
 )
 from modalrun.spec.fields import ImageSetting
+from modalrun.util.credentials import refuse_private_folder
 
 _TRANSLATED = frozenset(
     {
@@ -213,6 +214,8 @@ def _from_dockerfile(
     context = requirements.resolve_path(str(root), source_root) if root else None
     if context is not None and not context.is_dir():
         raise UsageError(f"'build_context_root' of the Docker settings: no folder {context}.")
+    if context is not None:
+        refuse_private_folder(context, "The build context", "Set 'build_context_root' to a folder.")
     for line in _copy_instructions(text):
         if context is None:
             remarks.refuse(

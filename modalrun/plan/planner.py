@@ -6,6 +6,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+from modalrun.errors import without_credentials
 from modalrun.plan import catalog
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.docker_settings import image_recipe
@@ -52,7 +53,9 @@ def make_plan(
     defaults = {field.name: field.default for field in fields(RunSettings)}
     defaults["app_name"] = app_name(deployment.pipeline)
     origins = {n: resolve_or(n, default, planner.layers) for n, default in defaults.items()}
-    settings = RunSettings(**{name: value.value for name, value in origins.items()})
+    values = {name: value.value for name, value in origins.items()}
+    include = tuple(values.pop("source_include"))
+    settings = RunSettings(**values, source_include=include)
     plan_mode = plan_per_step_mode if settings.mode == "per_step" else plan_pipeline_mode
     run_sandbox, steps = plan_mode(planner)
     sandboxes = [run_sandbox, *(step.sandbox for step in steps if step.sandbox is not None)]
@@ -66,7 +69,10 @@ def make_plan(
         images=planner.images,
         origins=origins,
         sandbox_origins=planner.origins,
-        notes=(*deployment.notes, *planner.notes(), *catalog.unknown_names(sandboxes)),
+        notes=tuple(
+            without_credentials(note)
+            for note in (*deployment.notes, *planner.notes(), *catalog.unknown_names(sandboxes))
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 
 from modalrun.errors import CostLimitError
 from modalrun.plan.catalog import gpu_name
@@ -153,7 +153,8 @@ def check_limit(cost: Cost, limit: Decimal) -> None:
 def dollars(amount: Decimal) -> str:
     """Format an amount, rounded up to a cent, or to a hundredth of one below a dollar."""
     places = Decimal("0.01") if amount >= 1 else Decimal("0.0001")
-    return f"${amount.quantize(places, ROUND_CEILING):,}"
+    # The default precision is too small for what very much memory costs.
+    return f"${amount.quantize(places, ROUND_CEILING, Context(prec=60)):,}"
 
 
 def per_second(

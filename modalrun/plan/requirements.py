@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from modalrun.errors import UsageError
+from modalrun.util.regular_files import open_regular
+
+MAX_BYTES = 10_000_000
+"""Bytes that are read of a file."""
 
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(.*)$")
@@ -56,9 +60,10 @@ def read_text(path: Path, kind: str, setting: str) -> str:
         UsageError: It can't be read, or isn't text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            return file.read(MAX_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        reason = error.strerror or error if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(
             f"The {kind} {path} can't be read: {reason}.",
             hint=f"The Docker setting '{setting}' is read relative to the source root.",

@@ -73,7 +73,7 @@ def exit_code_and_headline(
         end: How the run sandbox ended.
         status: ZenML's status of the run.
         failed_steps: Steps that ZenML records as failed.
-        timeout: The sandbox's timeout in seconds.
+        timeout: The sandbox's timeout in seconds; 0 if it is not known.
     """
     if status == "completed":
         completed = end.kind is ExitKind.COMPLETED
@@ -83,7 +83,8 @@ def exit_code_and_headline(
         return 0, "Run paused: it waits for somebody's answer."
     error = end.kind.error
     if error is RunTimeoutError:
-        return error.exit_code, f"Run timed out after {timeout} s."
+        after = f" after {timeout} s" if timeout else ""
+        return error.exit_code, f"Run timed out{after}."
     if status == "stopped":
         return RunStoppedError.exit_code, "Run stopped."
     if error is RunStoppedError:

@@ -12,6 +12,7 @@ from typing import Any
 from modalrun.run import contract, events
 from modalrun.run.event_proof import KEY_BYTES, Prover
 from modalrun.run.events import Event, StepEvent, StepState
+from modalrun.util import text
 
 _prover = Prover(bytearray())
 
@@ -37,9 +38,9 @@ def event_line(event: Event, stream: int) -> bytes:
     return _prover.prove(events.line(event), stream).encode()
 
 
-def log_line(text: str) -> None:
+def log_line(message: str) -> None:
     """Write one line to stderr."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
 
 
@@ -60,4 +61,4 @@ def write_event(event: StepEvent) -> None:
 
 def one_line(error: BaseException) -> str:
     """Return the last line of an exception's traceback, cut to fit into an event."""
-    return traceback.format_exception_only(error)[-1].strip()[:500]
+    return text.one_line(traceback.format_exception_only(error)[-1], 500)

@@ -30,6 +30,7 @@ class RunSettings:
         prewarm: Which step sandboxes are created before their turn.
         creation_rate: The most sandboxes that are created in a second. A Modal workspace may create
             5 a second (Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639).
+        source_include: Files and folders that go to the sandboxes although a rule leaves them out.
     """
 
     mode: Mode = "pipeline"
@@ -41,6 +42,7 @@ class RunSettings:
     infrastructure_retries: int = 2
     prewarm: Prewarm = "off"
     creation_rate: float = 5.0
+    source_include: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ MAX_TIMEOUT_SECONDS = 86_400
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """The names that Modal accepts for apps and environments (`modal/_utils/name_utils.py`, 1.6.4)."""
 
-MEMORY = re.compile(r"([0-9]+)([KMGTP]i?B|B)")
+MEMORY = re.compile(r"([0-9]{1,31})([KMGTP]i?B|B)")
 """An amount of memory in ZenML's notation (`zenml/config/resource_settings.py`, 0.98.0)."""
 
 
@@ -69,7 +69,7 @@ Name = Annotated[StrictStr, Field(min_length=1)]
 ModalName = Annotated[Name, AfterValidator(_modal_name)]
 Memory = Annotated[Name, AfterValidator(_memory)]
 Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
-Cores = Annotated[float, Field(gt=0, strict=True)]
+Cores = Annotated[float, Field(gt=0, le=10_000, strict=True)]
 
 _IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
 
@@ -127,6 +127,8 @@ class SettingFields(BaseModel):
         secrets: Names of Modal secrets whose keys become environment variables.
         volumes: Modal volumes to mount: name -> absolute path.
         image: An image other than the one made from the Docker settings (images.md).
+        source_include: Files and folders below the source root that go to the sandbox although
+            Git ignores them. Credential files go only if they are named themselves (images.md).
         infrastructure_retries: How often a step is executed again after its sandbox was lost
             through no fault of the step (preempted, killed from outside, could not start). It
             keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
@@ -152,15 +154,16 @@ class SettingFields(BaseModel):
     workspace: Name | None = None
     app_name: ModalName | None = None
     mode: Mode | None = None
-    max_parallelism: Annotated[StrictInt, Field(ge=1)] | None = None
+    max_parallelism: Annotated[StrictInt, Field(ge=1, le=100_000)] | None = None
     timeout: Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
     synchronous: StrictBool | None = None
     secrets: list[Name] | None = None
     volumes: Volumes | None = None
     image: ImageSetting | None = None
-    infrastructure_retries: Annotated[StrictInt, Field(ge=0)] | None = None
+    source_include: list[Name] | None = None
+    infrastructure_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
     prewarm: Prewarm | None = None
-    creation_rate: Annotated[float, Field(gt=0, strict=True)] | None = None
+    creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None
 
@@ -202,7 +205,7 @@ class ResourceFields(BaseModel):
     )
 
     cpu_count: Cores | None = None
-    gpu_count: Annotated[StrictInt, Field(ge=0)] | None = None
+    gpu_count: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
     memory: Memory | None = None
 
 
@@ -230,6 +233,6 @@ def split_gpu(text: str) -> tuple[str, int | None]:
         ValueError: The text is not a type, or its count is not a whole number above zero.
     """
     name, colon, count = text.partition(":")
-    if not name.strip() or (colon and not (count.isascii() and count.isdigit() and int(count))):
+    if not name.strip() or (colon and not (re.fullmatch("[0-9]{1,4}", count) and int(count))):
         raise ValueError(f"'{text}' is not a GPU type; write 'A100', or 'A100:2' for two")
     return name, int(count) if colon else None

@@ -37,6 +37,8 @@ class RunSpec:
         source, command_line: The file and the overrides, to name the line or flag of a wrong value.
         deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
         has_source_root: Whether the spec names its source root.
+        own_code: Whether it is compiled from the user's own code, here and now. A deployment may be
+            somebody else's: it can't read files outside of the source root, or run commands here.
         layers, step_layers: The settings of the sandboxes of the pipeline, and of single steps.
         notes: Remarks for the user about how the spec was read.
     """
@@ -49,6 +51,7 @@ class RunSpec:
     source: YamlSource = field(repr=False)
     deployment: str | None = None
     has_source_root: bool = False
+    own_code: bool = True
     layers: Layers = field(default_factory=dict)
     step_layers: Mapping[str, Layers] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -67,10 +70,10 @@ class RunSpec:
         )
 
     @staticmethod
-    def of_snapshot(target: Target, source_root: Path) -> RunSpec:
+    def of_snapshot(target: Target, source_root: Path, *, own_code: bool) -> RunSpec:
         """Make the spec of a stored deployment that is used as it is, without own settings."""
         source = YamlSource(source_root, {}, {})
-        return RunSpec("", None, target, source_root, {}, source)
+        return RunSpec("", None, target, source_root, {}, source, own_code=own_code)
 
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None
@@ -157,6 +160,7 @@ def load_spec(
         source=source,
         deployment=ours.deployment,
         has_source_root=ours.source_root is not None,
+        own_code=not compiled,
         layers={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
         step_layers={
             name: {

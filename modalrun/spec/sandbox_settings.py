@@ -117,10 +117,12 @@ def _check_keys(checker: Checker, at: KeyPath, settings: Mapping[str, Any]) -> N
 def _with_short_forms(
     checker: Checker, ours: OurKeys, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Add the settings that the keys `modal` and `image` stand for."""
+    """Add the settings that the keys `modal`, `image` and `source_include` stand for."""
     given: dict[KeyPath, Any] = {("modal", k): v for k, v in ours.modal if v is not None}
     if ours.image is not None:
         given["image",] = ours.image.model_dump(exclude_none=True)
+    if ours.source_include is not None:
+        given["source_include",] = ours.source_include
     merged = dict(settings)
     for path, value in given.items():
         key = str(path[-1])

@@ -203,6 +203,7 @@ class OurKeys(BaseModel):
         source_root: The folder that the pipeline is imported from and that the sandbox gets,
             relative to the spec. By default the nearest folder with a `.zen`, from the spec's own
             upwards, else the spec's own.
+        source_include: As `settings.orchestrator.source_include`: ignored files that go along.
         modal: A shorter way to write settings, see below.
         image: As `settings.orchestrator.image`: `{name: ...}` or `{source: registry}`.
     """
@@ -214,5 +215,6 @@ class OurKeys(BaseModel):
     stack: Name | None = None
     target: Target = "modal"
     source_root: Name | None = None
+    source_include: list[Name] | None = None
     modal: ModalSection = ModalSection()
     image: ImageSetting | None = None

@@ -6,7 +6,9 @@ submission        create the record in ZenML and the run sandbox, then follow th
 creation          create the run sandbox of a run that is submitted or resumed
 cancellation      cancel a submission when somebody stops its run
 recording         record a new run sandbox in ZenML
-source_tree       select the files that go to a sandbox
+source_tree       the files that go to a sandbox, and what is left out
+source_selection  select them
+git_files         list the files that Git tracks or would track
 staging           copy and hash them; write the manifest of a `per_step` run
 source_changes    compare them with those that a run was submitted with
 runtime_packages  the packages that every image needs

@@ -6,7 +6,6 @@ import contextlib
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import ModalrunError
@@ -21,6 +20,7 @@ from modalrun.plan.stack import wrong_stack
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.prepare import PricedPlan, plan_deployment
+from modalrun.submit.source_tree import SourceSelection
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -34,7 +34,7 @@ class Job:
     plan: Plan
     modal: ModalGateway
     connection: Connection
-    source_root: Path
+    source: SourceSelection
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def connect(
     needs = AccountNeeds.of(plan)
     modal.check_names(connection, needs)
     modal.check_workspace(connection, needs)
-    return Job(compiled, plan, modal, connection, spec.source_root)
+    return Job(compiled, plan, modal, connection, priced.source)
 
 
 def warm_up_local_server() -> None:

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import UsageError
-from modalrun.plan import deployment_file, pricing
+from modalrun.plan import deployment_file, docker_settings, pricing
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
+from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.plan.model import Plan
 from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES, Cost
 from modalrun.plan.stack import StackDescription, problems_on_modal
+from modalrun.spec.precedence import Origin, resolve
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
+from modalrun.submit.source_tree import SourceSelection, refuse_private
 from modalrun.util import garbage_collection
 from modalrun.zenml_api.process import zenml_process
 
@@ -35,12 +38,14 @@ class PricedPlan:
         plan: The sandboxes.
         cost: What they can cost at most, at Modal's list prices.
         stack: The stack that the deployment is compiled for.
+        source: Which files of the source tree go.
         problems: Why the stack can't be used with the target; empty if it can.
     """
 
     plan: Plan
     cost: Cost
     stack: StackDescription
+    source: SourceSelection
     problems: tuple[str, ...] = ()
 
 
@@ -53,6 +58,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     """
     path = deployment_path(spec)
     if path is None:
+        refuse_private(spec.source_root)
         with zenml_process(spec.source_root):
             compiled = load_deployment(spec)
             return plan_deployment(compiled.deployment, compiled.stack_description, spec)
@@ -61,6 +67,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
         spec = _with_source_root_of(spec, path, file)
         spec.check_steps([step.name for step in file.deployment.steps], file.deployment.pipeline)
         deployment = file.deployment.with_layers(spec.layers, spec.step_layers)
+        check_foreign_docker(deployment, spec.source_root, spec.layers, spec.step_layers)
         deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
         return plan_deployment(deployment, file.stack, spec, file.python_version)
 
@@ -92,7 +99,22 @@ def plan_deployment(
         engine_packages=engine_packages(built=on_modal),
     )
     problems = problems_on_modal(stack) if on_modal else ()
-    return PricedPlan(plan, pricing.cost(plan, LIST_PRICES), stack, tuple(problems))
+    source = _source_selection(plan, deployment, spec)
+    return PricedPlan(plan, pricing.cost(plan, LIST_PRICES), stack, source, tuple(problems))
+
+
+def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> SourceSelection:
+    """Return which files go. Only the user, and code of theirs, can name credential files."""
+    by_user = {Origin.COMMAND_LINE, Origin.SPEC_PIPELINE}
+    if spec.own_code:
+        by_user.add(Origin.CODE_PIPELINE)
+    named = resolve("source_include", deployment.layers)
+    return SourceSelection(
+        spec.source_root,
+        docker_settings.dockerignore(deployment.docker),
+        plan.settings.source_include,
+        named is not None and named.origin in by_user,
+    )
 
 
 def load_deployment(spec: RunSpec) -> Compiled:
@@ -117,8 +139,11 @@ def load_deployment(spec: RunSpec) -> Compiled:
         return compile.compile_spec(spec)
 
 
-def compile_to_file(spec: RunSpec, path: Path) -> None:
+def compile_to_file(spec: RunSpec, path: Path) -> str | None:
     """Compile the pipeline of a run spec to a deployment file.
+
+    Returns:
+        A note for the user, if there is one.
 
     Raises:
         ModalrunError: As for `plan_spec`; or the file can't be written.
@@ -132,6 +157,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder} to write {path.name} to.")
+    refuse_private(spec.source_root)
     with zenml_process(spec.source_root):
         compiled = load_deployment(spec)
         # A setting that can't be planned is an error now, not at the first use of the file.
@@ -150,6 +176,12 @@ def compile_to_file(spec: RunSpec, path: Path) -> None:
                 source_code=compiled.source_code,
             ),
         )
+    if spec.source_root.is_relative_to(folder):
+        return None
+    return (
+        f"the source root {spec.source_root} is not below the file's folder: name it with"
+        " '--source-root' when the file is planned or submitted"
+    )
 
 
 def deployment_path(spec: RunSpec) -> Path | None:
@@ -165,15 +197,47 @@ def with_source_root(spec: RunSpec) -> RunSpec:
     """Return the spec with the source root of its deployment file, unless it has one of its own.
 
     Raises:
-        UsageError: There is no such file, or it is damaged.
+        UsageError: There is no such file, it is damaged, or names a source root that is not below
+            its own folder; or the source root is a private folder.
     """
     path = deployment_path(spec)
-    return spec if path is None else _with_source_root_of(spec, path, deployment_file.read(path))
+    if path is None:
+        refuse_private(spec.source_root)
+        return spec
+    return _with_source_root_of(spec, path, deployment_file.read(path))
 
 
 def _with_source_root_of(spec: RunSpec, path: Path, file: DeploymentFile) -> RunSpec:
-    root = (path.parent / file.source_root).resolve()
-    return spec if spec.has_source_root or not root.is_dir() else replace(spec, source_root=root)
+    if not spec.has_source_root:
+        spec = replace(spec, source_root=_source_root_of(path, file.source_root))
+    refuse_private(spec.source_root)
+    return spec
+
+
+def _source_root_of(path: Path, named: str) -> Path:
+    """Return the source root that a deployment file names, if it may name it.
+
+    Whoever made the file must not choose what is uploaded from this machine.
+    """
+    folder = path.resolve().parent
+    root = (folder / named).resolve()
+    hint = (
+        "Check that it comes from somebody you trust, and name the folder yourself:"
+        " '--source-root FOLDER', or 'source_root:' in a run spec."
+    )
+    if Path(named).is_absolute() or not root.is_relative_to(folder):
+        raise UsageError(
+            f"The deployment file {path} names the source root {named}, which is not below its own"
+            " folder.",
+            hint=hint,
+        )
+    if not root.is_dir():
+        raise UsageError(
+            f"The deployment file {path} names the source root {named}, and there is no folder"
+            f" {root}.",
+            hint=hint,
+        )
+    return root
 
 
 def _python_version() -> str:

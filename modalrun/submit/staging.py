@@ -5,62 +5,36 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from modalrun.errors import UsageError
 from modalrun.run.manifest import MANIFEST_FILE, RunManifest
 from modalrun.run.source import MOST_FILES, Source
 from modalrun.submit.source_changes import compare, hashes_to_store, listing
-from modalrun.submit.source_tree import source_files
+from modalrun.submit.source_selection import select
+from modalrun.submit.source_tree import SourceSelection, SourceTree
+from modalrun.util.regular_files import open_inside
 
 
-def stage(
-    root: Path,
-    folder: Path,
-    *,
-    dockerignore: str | None = None,
-    note: Callable[[str], object] = lambda text: None,
-) -> Source:
+def stage(tree: SourceTree, folder: Path) -> Source:
     """Copy the files of a source tree, so that edits during a submission have no effect.
 
     Args:
-        root: The source root.
+        tree: The files.
         folder: Where the copy goes.
-        dockerignore: As for `source_files`.
-        note: Gets a sentence for each file that is left out because of its name.
 
     Raises:
-        UsageError: As for `source_files`; or there is no file, or one can't be read.
+        UsageError: They can't go (`SourceTree.check`), or one can't be read.
     """
-    files = [path for path in source_files(root, dockerignore=dockerignore) if _is_utf8(path, note)]
-    if not files:
-        raise UsageError(
-            f"The source root {root} holds no files.",
-            hint="Look at 'source_root:', .gitignore and .dockerignore.",
-        )
-    _copy(root, folder, files)
+    tree.check()
+    _copy(tree.root, folder, {file.path: file.real for file in tree.files})
     hashes = hash_files(folder)
-    return Source(
-        hash_tree(hashes), hashes_to_store(hashes), os.fsencode(root).decode(errors="replace")
-    )
+    root = os.fsencode(tree.root).decode(errors="replace")
+    return Source(hash_tree(hashes), hashes_to_store(hashes), root)
 
 
-def _is_utf8(path: Path, note: Callable[[str], object]) -> bool:
-    """Return whether Modal, whose names are UTF-8, can take a file; note one that it can't."""
-    name = os.fsencode(path)
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        text = name.decode("utf-8", "backslashreplace")
-        note(f"The file {text} is left out: its name is not UTF-8.")
-        return False
-    return True
-
-
-def stage_again(
-    source: Source, root: Path, folder: Path, *, dockerignore: str | None = None
-) -> tuple[str, ...]:
+def stage_again(source: Source, selection: SourceSelection, folder: Path) -> tuple[str, ...]:
     """Copy the files that a run was submitted with, which must not have changed.
 
     No path of the record is read or written: of the files that a submission would take now, those
@@ -68,16 +42,16 @@ def stage_again(
 
     Args:
         source: The record of the source tree as it was submitted.
-        root: The folder where it is now.
+        selection: Where it is now, and which files a submission would take.
         folder: Where the copy goes.
-        dockerignore: As for `source_files`.
 
     Returns:
-        The files in `root` that are new and left out, as far as that is known.
+        The files that are new and left out, as far as that is known.
 
     Raises:
         UsageError: The source tree is missing or has changed.
     """
+    root = selection.root
     where = f"It was submitted from {source.root}. " if source.root not in {"", str(root)} else ""
     hint = (
         f"{where}Run the command in the folder of what was submitted, or name that folder with"
@@ -87,20 +61,20 @@ def stage_again(
         raise UsageError(f"There is no folder {root} with the run's source tree.", hint=hint)
     changed = f"The source tree {root} has changed since the run was submitted"
     mismatch = "The rest of the run would not match the finished steps."
+    tree = select(selection)
     if not source.files:
-        if stage(root, folder, dockerignore=dockerignore).digest == source.digest:
+        if stage(tree, folder).digest == source.digest:
             return ()
         raise UsageError(
             f"{changed}. {mismatch} Which files differ is not known: of more than {MOST_FILES:,}"
             " files only the total hash is stored.",
             hint=f"Restore the files and remove new ones ('git status' lists them). {hint}",
         )
-    files = source_files(root, dockerignore=dockerignore, bounded=False)
-    _copy(root, folder, (path for path in files if path.as_posix() in source.files))
+    _copy(root, folder, {f.path: f.real for f in tree.files if f.path.as_posix() in source.files})
     found = hash_files(folder)
     if not found:
         raise UsageError(f"The folder {root} holds none of the run's files.", hint=hint)
-    changes = compare(source.files, found, [path.as_posix() for path in files])
+    changes = compare(source.files, found, [file.path.as_posix() for file in tree.files])
     if changes.changed or changes.missing:
         raise UsageError(
             f"{changed}: {changes}. {mismatch}",
@@ -145,16 +119,28 @@ def hash_tree(files: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
-def _copy(root: Path, folder: Path, files: Iterable[Path]) -> None:
-    """Copy files, whose paths are relative, with their modes and times."""
+def _copy(root: Path, folder: Path, files: Mapping[Path, Path]) -> None:
+    """Copy files with their modes and times.
+
+    Args:
+        root: The source root.
+        folder: Where they go.
+        files: The path of each file below both, and that below the root without links.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for relative in files:
-        destination = folder / relative
+    real_root = root.resolve()
+    for path, real in files.items():
+        destination = folder / path
         destination.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copy2(root / relative, destination)
+            with open_inside(real_root, real) as file, destination.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+                found = os.fstat(file.fileno())
+            destination.chmod(found.st_mode & 0o777)
+            os.utime(destination, ns=(found.st_atime_ns, found.st_mtime_ns))
         except OSError as error:
             raise UsageError(
-                f"The file {root / relative} can't be copied for the sandbox: {error.strerror}.",
+                f"The file {root / path} can't be copied for the sandbox:"
+                f" {error.strerror or error}.",
                 hint="If the pipeline doesn't need it, list it in .dockerignore.",
             ) from error

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor movement
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links, the clipboard
+)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -16,5 +19,5 @@ def without_surrogates(text: str) -> str:
 def one_line(text: str, limit: int) -> str:
     """Return a text as one line of at most `limit` characters, without control characters."""
     # A text of megabytes is not searched to its end for what is cut off.
-    text = _CONTROLS.sub(" ", _COLOURS.sub("", without_surrogates(text[: 8 * limit]))).strip()
+    text = _CONTROLS.sub(" ", _ESCAPES.sub("", without_surrogates(text[: 8 * limit]))).strip()
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -19,6 +19,7 @@ from modalrun.modal_api import Connection, sandbox_handles
 from modalrun.observe.log_source import LogSource
 from modalrun.observe.logs import LogRequest, read
 from modalrun.run.log_lines import LineFilter
+from modalrun.run.tags import TAG_RUN
 from modalrun.zenml_api.records import step_logs
 
 from .support import Sdk, wait_for_end
@@ -43,7 +44,7 @@ def source(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> Callable[..., LogSource
         """Run it with the server's clock ahead by one of `clocks` in each of three turns."""
         began = time.time()
         script(sdk, clock=clocks[0] if clocks else 0)
-        box = sdk.create(sys.executable, "-c", STEP)
+        box = sdk.create(sys.executable, "-c", STEP, tags={TAG_RUN: "run"})
         out = iter(box.stdout)
         for turn in range(3):
             assert [next(out) for _ in range(50)] == [f"{turn} {n}\n" for n in range(0, 100, 2)]

@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
+import modal
 import pytest
 
 from modalrun.errors import NotFoundError
@@ -25,6 +27,7 @@ from modalrun.observe.logs import LogRequest, read
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, LineFilter, LogLine
 from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.tags import TAG_RUN
 
 from .proxy import CuttingProxy
 from .support import Sdk
@@ -39,6 +42,24 @@ for n in range(count):
     if n % 50 == 0:
         time.sleep(0.04)
 """
+
+
+RUN = "run"
+"""The id of the run that the sandboxes belong to."""
+
+
+@dataclass
+class RunSdk(Sdk):
+    """Create sandboxes of the run."""
+
+    def create(self, *command: str, app: modal.App | None = None, **options: Any) -> modal.Sandbox:
+        return super().create(*command, app=app, tags={TAG_RUN: RUN}, **options)
+
+
+@pytest.fixture
+def sdk(sdk: Sdk) -> Sdk:
+    """A running server and the SDK pointed at it, for sandboxes of a run."""
+    return RunSdk(sdk.info, sdk.client)
 
 
 def connection(sdk: Sdk, url: str | None, monkeypatch: pytest.MonkeyPatch) -> Connection:
@@ -74,7 +95,7 @@ def test_connections_cut_at_random(
         int(sdk.info.url.rpartition(":")[2]), mean_bytes=400_000, mean_seconds=0.1, seed=7
     )
     boxes = [sdk.create(sys.executable, "-c", LINES, f"b{n}", "2000", **backend) for n in range(5)]
-    streams = OutputStreams(connection(sdk, proxy.url, monkeypatch))
+    streams = OutputStreams(connection(sdk, proxy.url, monkeypatch), RUN)
     for box in boxes:
         streams.add(box.object_id)
     texts = collected(streams)
@@ -88,7 +109,7 @@ def test_connections_cut_at_random(
 DRIVER = """
 import json, sys, time
 def event(**values):
-    values |= {"modalrun": "step", "at": time.time()}
+    values = {"modalrun": "step", "at": time.time(), **values}
     sys.stdout.write("\\x1e" + json.dumps(values) + "\\n")
     sys.stdout.flush()
 for text in sys.stdin:
@@ -113,7 +134,7 @@ def test_what_the_next_driver_tells_is_read_on_without_what_was_read_before(
         return second.object_id
 
     follower = LogStream(
-        OutputStreams(connection(sdk, None, monkeypatch)), first.object_id, successor=successor
+        OutputStreams(connection(sdk, None, monkeypatch), RUN), first.object_id, successor=successor
     )
     seen: list[Item] = []
     items = iter(follower)
@@ -143,7 +164,7 @@ def test_step_sandboxes_join_as_the_driver_names_them(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = sdk.create(sys.executable, "-c", DRIVER)
-    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), run.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch), RUN), run.object_id)
     items = iter(follower)
     seen: list[Item] = []
     for step, gpu in (("load", None), ("train", "T4")):
@@ -182,7 +203,7 @@ out.write(b"no line feed \xe2\x82")
 
 def test_any_bytes(sdk: Sdk, backend: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create(sys.executable, "-c", ANYTHING, **backend)
-    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch), RUN), box.object_id)
     first, *lines = [i.text for batch in follower for i in batch if isinstance(i, LogLine)]
     assert first == "nul \0 and \ufffd\ufffd broken\r10%\r20%"
     start = lines.index("0")
@@ -201,7 +222,7 @@ def test_a_server_that_dies_and_comes_back(
 ) -> None:
     monkeypatch.setenv("MODALRUN_LOCAL_STATE", str(sdk.info.state_dir))
     box = sdk.create("sh", "-c", "echo one; read x; echo two", gpu=gpu)
-    follower = LogStream(OutputStreams(Connection("local")), box.object_id)
+    follower = LogStream(OutputStreams(Connection("local"), RUN), box.object_id)
     items = iter(follower)
     assert [item.text for item in next(items) if isinstance(item, LogLine)] == ["one"]
     os.kill(sdk.info.pid, signal.SIGKILL)
@@ -212,7 +233,7 @@ def test_a_server_that_dies_and_comes_back(
 
 def test_watch_to_the_end(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create("sh", "-c", "printf out; printf err >&2; exit 3")
-    running = RunningSandbox(connection(sdk, None, monkeypatch), box, app_id="ap-1")
+    running = RunningSandbox(connection(sdk, None, monkeypatch), box, RUN, app_id="ap-1")
     seen = {"stdout": "", "stderr": ""}
 
     def on_output(source: str, text: str) -> None:
@@ -226,7 +247,7 @@ def test_a_wait_is_cancelled_while_the_sandbox_runs(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box = sdk.create("sh", "-c", "read x")
-    running = RunningSandbox(connection(sdk, None, monkeypatch), box, app_id="ap-1")
+    running = RunningSandbox(connection(sdk, None, monkeypatch), box, RUN, app_id="ap-1")
     threading.Timer(0.5, running.cancel_wait).start()
     with pytest.raises(asyncio.CancelledError):
         running.wait()
@@ -235,7 +256,7 @@ def test_a_wait_is_cancelled_while_the_sandbox_runs(
 
 def test_closing_while_nothing_comes(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create("sh", "-c", "echo here; read x")
-    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch), RUN), box.object_id)
     items = iter(follower)
     assert next(items)
     threading.Timer(0.1, follower.close).start()
@@ -244,7 +265,7 @@ def test_closing_while_nothing_comes(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_sandbox_that_nobody_knows(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
     follower = LogStream(
-        OutputStreams(connection(sdk, None, monkeypatch)), "sb-0123456789012345678901"
+        OutputStreams(connection(sdk, None, monkeypatch), RUN), "sb-0123456789012345678901"
     )
     (line, *_) = [item for batch in follower for item in batch]
     assert isinstance(line, LogLine) and line.source == "system"
@@ -267,7 +288,7 @@ def test_what_the_worker_no_longer_has_comes_from_the_history(
     # The worker still has "6\nline 7\nline 8\nline 9\n".
     script(sdk, retained=23)
     note, *lines = lines_of(
-        LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+        LogStream(OutputStreams(connection(sdk, None, monkeypatch), RUN), box.object_id)
     )
     assert note.startswith("[modalrun: 40 bytes of stdout are no longer in Modal's live stream")
     assert lines == [f"line {n}" for n in range(1, 10)]
@@ -276,7 +297,7 @@ def test_what_the_worker_no_longer_has_comes_from_the_history(
 @pytest.mark.parametrize("status", ["NOT_FOUND", "FAILED_PRECONDITION"])
 def test_a_worker_that_is_gone(sdk: Sdk, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     box = sdk.create("sh", "-c", "echo one; read x; echo two; printf three")
-    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+    follower = LogStream(OutputStreams(connection(sdk, None, monkeypatch), RUN), box.object_id)
     items = iter(follower)
     assert [i.text for i in next(items) if isinstance(i, LogLine)] == ["one"]
     rule = {"rpc": "SandboxStdioReadV2", "times": None}
@@ -286,7 +307,7 @@ def test_a_worker_that_is_gone(sdk: Sdk, status: str, monkeypatch: pytest.Monkey
     assert [i.text for b in items for i in b if isinstance(i, LogLine)] == ["two", "three"]
     # And for a new reader.
     assert lines_of(
-        LogStream(OutputStreams(connection(sdk, None, monkeypatch)), box.object_id)
+        LogStream(OutputStreams(connection(sdk, None, monkeypatch), RUN), box.object_id)
     ) == [
         "one",
         "two",
@@ -307,7 +328,7 @@ def test_the_history_of_a_run_in_order_of_time(sdk: Sdk, monkeypatch: pytest.Mon
     run.stdin.drain()
     run.wait()
     place = LogSource(
-        "run",
+        RUN,
         run.object_id,
         connection(sdk, None, monkeypatch),
         running=False,

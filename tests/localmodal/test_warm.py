@@ -313,7 +313,7 @@ def shared(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Proc
     while not listens(path):
         assert time.monotonic() < deadline
     yield process
-    for folder in state.iterdir():
+    for folder in (state, state.with_name("second")):
         launcher.stop(folder)
     # It ends with its input.
     assert process.communicate(timeout=PATIENCE) == (b"", None)
@@ -332,7 +332,7 @@ def test_servers_share_a_nursery(
     site: Path,
 ) -> None:
     found = []
-    for folder in (state / "first", state / "second"):
+    for folder in (state, state.with_name("second")):
         sdk = connect(launcher.ensure_running(folder))
         image = modal.Image.debian_slim().add_local_dir(probes, "/app")
         options: dict[str, Any] = {"env": ENV, "workdir": "/app", "image": image}

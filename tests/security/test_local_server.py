@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import signal
@@ -14,11 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import modal
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from modal.exception import AuthError
 from typer.testing import CliRunner
@@ -32,6 +34,9 @@ from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import Connection
 from tests.localmodal.support import PATIENCE, Sdk, close, wait_for_end
+
+if TYPE_CHECKING:
+    from tests.world import World
 
 Start = Callable[..., ServerInfo]
 Connect = Callable[[ServerInfo], Sdk]
@@ -61,6 +66,23 @@ class Neighbour:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+@pytest.mark.e2e
+def test_a_run_on_the_next_server(world: World) -> None:
+    address = world.server()
+    info = launcher.running(world.state)
+    assert info is not None
+    os.kill(info.pid, signal.SIGKILL)
+    wait_for_end(world.state)
+    neighbour = Neighbour(info.url, info.pid)
+    spec = "pipeline: diamond.diamond\ntarget: local\n"
+    # As after an `eval` in the time of the first server.
+    done = world.submit(spec, **address)
+    neighbour.close()
+    assert (done.exit_code, neighbour.heard) == (0, b""), done.stderr
+    again = launcher.running(world.state)
+    assert again is not None and again.token_secret != info.token_secret
 
 
 @pytest.fixture
@@ -160,7 +182,7 @@ def test_a_server_that_hangs_is_killed(
     start: Start, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "_STOP_LIMIT", 0.5)
-    monkeypatch.setattr("modalrun.localmodal.server_info._ANSWER_LIMIT", 0.1)
+    monkeypatch.setattr(launcher, "ask", functools.partial(launcher.ask, limit=0.1))
     info = start()
     os.kill(info.pid, signal.SIGSTOP)
     assert launcher.stop(state) is True
@@ -274,6 +296,7 @@ def test_a_call_without_a_token_is_not_read(sdk: Sdk) -> None:
     assert highest - before < size / 4
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_text_is_a_token(text: str) -> None:
     guard = Guard()

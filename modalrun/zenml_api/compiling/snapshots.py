@@ -16,6 +16,7 @@ from zenml.models import PipelineSnapshotBase, PipelineSnapshotResponse, StackRe
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot, with_settings
 from modalrun.plan.deployment_file import AGAIN, DeploymentFile
+from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
@@ -63,7 +64,11 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
     with translated():
         response = _find(name_or_id, spec)
         if response.stack is None:
-            raise UsageError(f"The stack that the snapshot {response.id} was compiled for is gone.")
+            raise UsageError(
+                f"The stack that the snapshot {response.id} was compiled for is gone.",
+                hint="Compile the pipeline for another stack. A run of it can't be resumed:"
+                " 'modalrun stop' ends it.",
+            )
         values = {name: getattr(response, name) for name in PipelineSnapshotBase.model_fields}
         plain = PipelineSnapshotBase(**values).model_dump(mode="json")
         snapshot = _changed(plain, spec)
@@ -109,6 +114,8 @@ def _compiled(
         layers = _with_component(layers, component_defaults(config))
     complete = replace(deployment, layers=layers, notes=(*deployment.notes, *spec.notes))
     complete = complete.with_layers(spec.layers, spec.step_layers)
+    if not spec.own_code:
+        check_foreign_docker(complete, spec.source_root, spec.layers, spec.step_layers)
     if spec.has_settings:
         # A resume of the run knows them from the stored snapshot alone.
         key = f"orchestrator:{stack.orchestrator.name}"

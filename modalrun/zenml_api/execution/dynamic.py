@@ -17,6 +17,7 @@ from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.reporting import emit_step_event, log_line, one_line
 from modalrun.zenml_api.execution import containment
+from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
     NOT_BEGUN,
@@ -28,7 +29,6 @@ from modalrun.zenml_api.execution.single_step import (
     FinalStatus,
     Launcher,
     final_status,
-    require_text,
 )
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator

@@ -34,6 +34,7 @@ from zenml.utils.logging_utils import LoggingContext
 from modalrun.run.metadata import StepMetadata
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.execution import containment
+from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, honour_stop_request, record_metadata
@@ -322,6 +323,7 @@ class Launcher(StepLauncher):
             if publish_utils.step_exception_info.get() is None:
                 # ZenML keeps only what the step's function raises, and not what its module does.
                 with contextlib.suppress(Exception):
+                    require_text(error)
                     publish_utils.step_exception_info.set(collect_exception_information(error))
             raise
 
@@ -341,15 +343,6 @@ class _Runner(StepRunner):
         # The step is a copy of ZenML's, for this runner alone.
         step.call_entrypoint = call_entrypoint  # type: ignore[method-assign]
         return step
-
-
-def require_text(error: BaseException) -> None:
-    """Raise another exception in place of one without a text, which ZenML could not record."""
-    try:
-        str(error)
-    except BaseException as second:
-        name = type(error).__name__
-        raise RuntimeError(f"{name}, whose text can't be made: {type(second).__name__}") from None
 
 
 def _flush_logs() -> None:

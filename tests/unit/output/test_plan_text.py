@@ -15,6 +15,7 @@ from modalrun.plan.stack import StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.submit.prepare import PricedPlan
+from modalrun.submit.source_tree import SourceSelection
 
 LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 
@@ -41,7 +42,7 @@ def priced(settings: Mapping[str, Any]) -> PricedPlan:
         engine_packages=("zenml",),
     )
     cost = pricing.cost(plan, LIST_PRICES)
-    return PricedPlan(plan, cost, StackDescription("an-id", "our-stack"), ())
+    return PricedPlan(plan, cost, StackDescription("an-id", "our-stack"), SourceSelection(Path()))
 
 
 PER_STEP = {

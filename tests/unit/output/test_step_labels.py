@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from modalrun.output.step_labels import StepLabels, label_width, shortened
+from modalrun.output.step_labels import ShortNames, StepLabels, label_width
+from tests.security.growth import assert_linear
+
+
+def shortened(names: list[str], room: int) -> dict[str, str]:
+    short = ShortNames(room)
+    short.add(names)
+    return short.forms
+
 
 NAMES = st.lists(st.text(st.sampled_from("ab_日1"), min_size=1, max_size=30), max_size=12)
 
@@ -30,8 +39,11 @@ def test_names_that_differ_in_their_middle_lose_another_part() -> None:
 
 @given(names=NAMES, room=st.integers(6, 20), cut=st.integers(0, 12))
 def test_names_fit_and_are_told_apart(names: list[str], room: int, cut: int) -> None:
-    first = shortened(names[:cut], room)
-    looks = shortened(names, room, first)
+    short = ShortNames(room)
+    short.add(names[:cut])
+    first = dict(short.forms)
+    short.add(names)
+    looks = short.forms
     assert looks.items() >= first.items()
     assert set(looks) == set(names)
     assert len(set(looks.values())) == len(looks)
@@ -49,6 +61,16 @@ def test_labels_are_aligned_and_never_change() -> None:
     again, _ = labels.of("train_another_model_north")
     assert len(again) == 12 and again != north
     assert labels.of("train_a_model_of_the_north") == (north, colour)
+
+
+@pytest.mark.parametrize("name", ["step_{}", "a_long_name_of_a_step_{}", "{}_of_a_step_long" * 9])
+def test_steps_that_appear_one_by_one_take_linear_time(name: str) -> None:
+    def label(names: str) -> None:
+        labels = StepLabels(16)
+        for number in names.split():
+            labels.of(name.format(number, *[""] * 9))
+
+    assert_linear(label, lambda size: " ".join(map(str, range(size))), 100)
 
 
 def test_most_of_a_line_is_for_its_text() -> None:

@@ -26,7 +26,7 @@ def snapshot(pipeline: dict[str, Any], **config: Any) -> dict[str, Any]:
         },
         "step_configurations": {
             "a": {
-                "spec": {"upstream_steps": ["b"]},
+                "spec": {"upstream_steps": []},
                 "config": {"settings": {}, **config},
                 "step_config_overrides": {"settings": {}},
             }

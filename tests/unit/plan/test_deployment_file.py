@@ -58,7 +58,7 @@ def held() -> DeploymentFile:
         ),
         zenml_version="0.98.0",
         python_version="3.11",
-        source_root="..",
+        source_root=".",
         source_code="def p(): ...",
     )
 
@@ -148,7 +148,7 @@ def test_content_that_is_not_a_snapshot(tmp_path: Path, held: DeploymentFile) ->
         held.deployment, {"pipeline_configuration": {}}, held.stack, "0.98.0", "3.11", "."
     )
     deployment_file.write(path, broken)
-    with pytest.raises(UsageError, match="not a whole deployment file"):
+    with pytest.raises(UsageError, match="The deployment is damaged"):
         deployment_file.read(path)
 
 

@@ -49,6 +49,7 @@ ORCHESTRATOR = [
         "image: slim",
         "write either {source: registry} or {name: <a Modal image>}.",
     ),
+    ("source_include: data.csv", "must be a list, not 'data.csv'"),
     ("infrastructure_retries: -1", "must be 0 or more, not -1"),
     ("prewarm: on", "must be 'off', 'cpu' or 'all', not true"),
     ("prewarm: gpu", "must be 'off', 'cpu' or 'all', not 'gpu'"),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
 from modalrun.modal_api.images import ignore_matcher
-from modalrun.submit.source_tree import source_files
-from modalrun.submit.staging import stage
+from modalrun.submit.source_selection import select
+from modalrun.submit.source_tree import SourceSelection
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def make(root: Path, files: dict[str, str]) -> None:
 
 
 def listed(root: Path, dockerignore: str | None = None) -> list[str]:
-    return [path.as_posix() for path in source_files(root, dockerignore=dockerignore)]
+    return [file.path.as_posix() for file in select(SourceSelection(root, dockerignore)).files]
 
 
 def ignored(*lines: str) -> list[str]:
@@ -100,7 +100,7 @@ def test_another_dockerignore(tmp_path: Path) -> None:
 def test_everything_ignored(tmp_path: Path) -> None:
     make(tmp_path, {"a.py": "", ".dockerignore": "*\n"})
     with pytest.raises(UsageError) as caught:
-        stage(tmp_path, tmp_path.parent / "copy")
+        select(SourceSelection(tmp_path)).check()
     assert ".dockerignore" in str(caught.value.hint)
 
 

@@ -15,11 +15,13 @@ from modalrun.errors import (
     CapacityError,
     ConnectionLostError,
     Interrupted,
+    NotFoundError,
     RunStoppedError,
     UnknownOutcomeError,
 )
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
+from modalrun.submit import creation, submission
 from modalrun.submit.preflight import check
 from modalrun.submit.submission import Submission
 from modalrun.util import interrupts
@@ -90,8 +92,10 @@ def test_the_record_comes_before_the_sandbox_and_its_metadata_after(spec: RunSpe
     assert bench.modal.request["spec"].name == f"modalrun-{RUN_ID}"
     assert bench.modal.request["secrets"] == {"ZENML_STORE_API_TOKEN": "secret"}
     assert bench.modal.request["files"] == ["training.py"]
-    assert bench.observer.lines[:3] == ["Run a-run", f"  id       {RUN_ID}", "  stack    default"]
-    assert "sb-new (app zenml-pipeline-training, target local" in bench.observer.lines[3]
+    source, *lines = bench.observer.lines
+    assert source.startswith("source: 1 file, 0 B from ")
+    assert lines[:3] == ["Run a-run", f"  id       {RUN_ID}", "  stack    default"]
+    assert "sb-new (app zenml-pipeline-training, target local" in lines[3]
 
 
 def test_per_step_sends_a_manifest_and_a_token_to_the_driver(spec: RunSpec) -> None:
@@ -168,6 +172,44 @@ def test_an_interrupt_while_modal_is_away_says_what_may_be_left(spec: RunSpec) -
     assert bench.zenml.metadata["modalrun_withdrawn"] is False
     assert "Modal does not answer." in bench.observer.lines[-1]
     assert f"'modalrun stop --force {RUN_ID}'" in bench.observer.lines[-1]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_sandbox_that_may_come_after_the_interrupt_is_looked_for(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    monkeypatch.setattr(creation, "CREATION_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(submission, "WITHDRAW_SECONDS", 5.0 if comes else 0.1)
+    monkeypatch.setattr(submission, "WITHDRAW_PAUSE", 0.01)
+    bench = Bench(spec)
+    created, over = threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def create(_: object) -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        (created if comes else over).wait(30)
+
+    looks = 0
+
+    def terminate(*_: object) -> None:
+        nonlocal looks
+        looks += 1
+        if looks < 3 or not comes:
+            raise NotFoundError("There is no such sandbox.")
+        created.set()
+
+    bench.modal.on_create = create
+    monkeypatch.setattr(bench.modal, "terminate", terminate)
+    with interrupts.installed(), pytest.raises(KeyboardInterrupt):
+        bench.create()
+    interrupts.forget()
+    over.set()
+    assert bench.zenml.run.status == "stopped"
+    assert bench.zenml.metadata["modalrun_withdrawn"] is comes
+    last = bench.observer.lines[-1]
+    assert f"Cancelled the run {RUN_ID}; nothing of it is running." in last
+    assert (f"'modalrun stop --force {RUN_ID}' ends it." in last) == (not comes)
+    assert looks == 3 if comes else looks > 3
 
 
 def test_a_second_signal_does_not_interrupt_what_the_first_one_has_started(

@@ -78,12 +78,16 @@ def test_without_metadata_every_version_is_accepted(
 
 def test_a_command_ends_with_2_before_zenml_is_imported(packages: Path, tmp_path: Path) -> None:
     package(packages, "zenml", "0.94.6")
-    spec = tmp_path / "run.yaml"
+    spec = tmp_path / "project" / "run.yaml"
+    spec.parent.mkdir()
     spec.write_text("pipeline: nowhere.nothing\ntarget: local\n")
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "modalrun", "submit", str(spec)],
         env=os.environ
-        | {"PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)]), "HOME": str(tmp_path)},
+        | {
+            "PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)]),
+            "HOME": str(tmp_path / "home"),
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,

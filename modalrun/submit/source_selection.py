@@ -1,0 +1,276 @@
+"""Select the files of the source root that go to a sandbox."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from modalrun.errors import UsageError
+from modalrun.submit import git_files
+from modalrun.submit.git_files import GitError
+from modalrun.submit.source_changes import listing
+from modalrun.submit.source_tree import (
+    SourceFile,
+    SourceSelection,
+    SourceTree,
+    refuse_private,
+    shown,
+)
+from modalrun.util.credentials import CONTENT_BYTES, credential_content, credential_reason
+from modalrun.util.regular_files import open_inside, open_regular
+
+NEVER = (
+    frozenset({".git", ".hg", ".svn", ".zen", ".venv", "venv", ".nox", ".tox", ".idea", ".vscode"})
+    | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".ipynb_checkpoints"}
+    | {"__pycache__", "node_modules"}
+)
+"""Folders that no pipeline imports from and that are large, private or made for this machine."""
+
+MAX_LINKED_FOLDERS = 1_000
+"""Links to folders that are followed. They can lead to one another in very many ways."""
+
+MAX_IGNORE_BYTES = 1_000_000
+
+
+def select(selection: SourceSelection, *, with_ignored: bool = False) -> SourceTree:
+    """Select the files of a source tree that a sandbox gets.
+
+    In a Git work tree these are the files that Git tracks or would track; elsewhere all files that
+    no `.gitignore` excludes. `.dockerignore`, `NEVER` and virtual environments exclude more, and a
+    credential file goes only if Git tracks it or `include` names it.
+
+    Args:
+        selection: Which files.
+        with_ignored: Whether what Git ignores is listed as left out.
+
+    Raises:
+        UsageError: The source root is a private folder; or a path of `include` or the
+            .dockerignore file is missing or invalid.
+    """
+    refuse_private(selection.root)
+    return _Selecting(selection, with_ignored).tree()
+
+
+class _Selecting:
+    """Select the files of one source tree."""
+
+    def __init__(self, selection: SourceSelection, with_ignored: bool) -> None:
+        self._selection = selection
+        self._with_ignored = with_ignored
+        self._root = selection.root
+        self._real_root = selection.root.resolve()
+        self._dockerignored = _dockerignore(selection.root, selection.dockerignore)
+        self._folders: dict[Path, Path] = {}
+        self._followed = 0
+        self._named = [self._included(name) for name in selection.include]
+        self._tree = SourceTree(selection.root)
+
+    def tree(self) -> SourceTree:
+        tracked: dict[Path, bool] = {}
+        for path, is_tracked in self._entries(Path(), (self._real_root,), ask_git=True):
+            tracked[path] = tracked.get(path, False) or is_tracked
+        for name in self._named:
+            if (self._root / name).is_dir():
+                for path in git_files.walk(self._root / name, self._skipped, _leave_out_silently):
+                    tracked.setdefault(name / path, False)
+            else:
+                tracked.setdefault(name, False)
+        for path in sorted(tracked):
+            self._add(path, tracked)
+        told = [f"{shown(f.path)} ({f.credential})" for f in self._tree.files if f.credential]
+        if told:
+            self._tree.notes.append(f"these credential files go along: {listing(told)}")
+        return self._tree
+
+    def _add(self, path: Path, tracked: dict[Path, bool]) -> None:
+        """Add a file to those that go, or to what is left out."""
+        if not _is_utf8(path):
+            self._tree.notes.append(f"the file {shown(path)} is left out: its name is not UTF-8")
+            return
+        if (rule := self._rule(path)) is not None:
+            self._tree.left_out[path] = rule
+            return
+        real = self._real(path)
+        if real is None:
+            return
+        found = (self._real_root / real).lstat()
+        reason = self._credential(path, real)
+        if not stat.S_ISREG(found.st_mode):
+            self._tree.left_out[path] = "no regular file"
+        elif real != path and (never := _never(real)):
+            self._tree.left_out[path] = never
+        elif reason is None or tracked.get(real, False) or self._may_go(real):
+            file = SourceFile(path, real, found.st_size, tracked[path], reason)
+            self._tree.files.append(file)
+            self._tree.left_out.pop(path, None)
+        else:
+            self._tree.credentials += 1
+            self._tree.left_out[path] = f"credential file ({reason})"
+
+    def _rule(self, path: Path) -> str | None:
+        """Return the rule by which a path is left out, whatever it is."""
+        if path in self._named:
+            return None
+        if never := _never(path):
+            return never
+        if self._dockerignored(path) and not any(map(path.is_relative_to, self._named)):
+            return self._selection.dockerignore or ".dockerignore"
+        return None
+
+    def _may_go(self, real: Path) -> bool:
+        return self._selection.may_include_credentials and real in self._named
+
+    def _credential(self, path: Path, real: Path) -> str | None:
+        if reason := credential_reason(path) or credential_reason(real):
+            return reason
+        try:
+            with open_inside(self._real_root, real) as file:
+                return credential_content(file.read(CONTENT_BYTES))
+        except OSError:
+            # Whoever copies it says so.
+            return None
+
+    def _real(self, path: Path) -> Path | None:
+        """Return a path below the root without links.
+
+        Returns:
+            None if there is nothing, or a link leads to nothing or out of the source root.
+        """
+        folder = self._folders.get(path.parent)
+        if folder is None:
+            folder = self._folders[path.parent] = (self._root / path.parent).resolve()
+        real = folder / path.name
+        try:
+            if stat.S_ISLNK(real.lstat().st_mode):
+                real = real.resolve(strict=True)
+        except (OSError, RuntimeError):
+            if real.is_symlink():
+                self._tree.left_out[path] = "a link to nothing"
+            return None
+        if not real.is_relative_to(self._real_root):
+            self._tree.leaving[path] = real
+            return None
+        return real.relative_to(self._real_root)
+
+    def _entries(
+        self, folder: Path, above: tuple[Path, ...], *, ask_git: bool
+    ) -> Iterator[tuple[Path, bool]]:
+        """List a folder's files, each with whether Git tracks it.
+
+        `above` has the real paths of the folders passed; a link to one of them is not followed.
+        """
+        for entry, tracked in self._listed(folder, ask_git):
+            whole = self._root / entry
+            if not whole.is_dir():
+                yield entry, tracked
+                continue
+            # A submodule, a nested repository or a link to a folder is a tree of its own.
+            rule = self._skipped(whole) or self._rule(entry)
+            if rule is not None:
+                self._tree.left_out[entry] = rule
+                continue
+            real = self._real(entry)
+            if real is None or any(one.is_relative_to(self._real_root / real) for one in above):
+                continue
+            if never := _never(real):
+                self._tree.left_out[entry] = never
+                continue
+            is_link = whole.is_symlink()
+            self._followed += is_link
+            if self._followed > MAX_LINKED_FOLDERS:
+                raise UsageError(
+                    f"Links to folders in the source root {self._root} lead to more than"
+                    f" {MAX_LINKED_FOLDERS:,} folders; one of them is {entry}.",
+                    hint="List the links in .gitignore or .dockerignore.",
+                )
+            passed = (*above, self._real_root / real)
+            yield from self._entries(entry, passed, ask_git=ask_git and (tracked or is_link))
+
+    def _listed(self, folder: Path, ask_git: bool) -> Iterator[tuple[Path, bool]]:
+        whole = self._root / folder
+        entries: list[git_files.Entry] = []
+        if ask_git:
+            try:
+                entries = git_files.listed(whole)
+                if entries and self._with_ignored:
+                    for path, rule in git_files.ignored(whole):
+                        self._leave_out(folder / path, rule)
+            except GitError as error:
+                self._tree.notes.append(
+                    f"Git can't list the files of {whole} ({error}); all files that no .gitignore"
+                    " names go"
+                )
+        if entries:
+            self._tree.in_git |= not folder.parts
+            for entry in entries:
+                yield folder / entry.path, entry.tracked
+            return
+
+        def left_out(path: Path, rule: str) -> None:
+            self._leave_out(folder / path, rule)
+
+        for path in git_files.walk(whole, self._skipped, left_out):
+            yield folder / path, False
+
+    def _leave_out(self, path: Path, rule: str) -> None:
+        self._tree.left_out[path] = _never(path) or rule
+
+    def _skipped(self, folder: Path) -> str | None:
+        """Return the rule by which a folder is left out with all that is in it."""
+        if folder.name in NEVER:
+            return _never(Path(folder.name))
+        return "virtual environment" if (folder / "pyvenv.cfg").is_file() else None
+
+    def _included(self, name: str) -> Path:
+        path = Path(os.path.normpath(name))
+        problem = None
+        if path.is_absolute() or ".." in path.parts:
+            problem = "it is no path below the source root"
+        elif not (self._root / path).exists():
+            problem = f"there is nothing of that name in {self._root}"
+        if problem is not None:
+            raise UsageError(
+                f"'source_include' names {name}: {problem}.",
+                hint="Its paths are relative to the source root.",
+            )
+        return path
+
+
+def _never(path: Path) -> str | None:
+    found = next((part for part in path.parts if part in NEVER), None)
+    return found and f"{found} never goes"
+
+
+def _leave_out_silently(path: Path, rule: str) -> None:
+    """Do nothing: what an included folder leaves out is not listed twice."""
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether Modal, whose names are UTF-8, can take a file."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
+    """Return a function that is true for the paths that the .dockerignore file excludes."""
+    path = root / (name or ".dockerignore")
+    try:
+        with open_regular(path) as file:
+            lines = file.read(MAX_IGNORE_BYTES).decode().splitlines()
+    except FileNotFoundError:
+        if name is None:
+            return lambda _: False
+        raise UsageError(
+            f"There is no file {path}, which 'dockerignore' in the Docker settings names."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The file {path} can't be read: {error}.") from error
+    # The matcher is the SDK's, which takes 0.7 s to import.
+    from modalrun.modal_api.images import ignore_matcher
+
+    return ignore_matcher(lines, str(path))

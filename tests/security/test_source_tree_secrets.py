@@ -1,0 +1,346 @@
+"""A source tree takes no credentials, nothing from outside of it, and nothing private along."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from modalrun.errors import UsageError
+from modalrun.modal_api.images import _is_not_source
+from modalrun.plan.deployment import Deployment
+from modalrun.plan.stack import StackDescription
+from modalrun.run.source import Source
+from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.spec.run_spec import RunSpec
+from modalrun.submit import source_selection, staging
+from modalrun.submit.preflight import check
+from modalrun.submit.prepare import plan_deployment
+from modalrun.submit.source_selection import select
+from modalrun.submit.source_tree import SourceSelection, SourceTree
+from modalrun.submit.staging import stage, stage_again
+from modalrun.submit.submission import Submission
+from tests.unit.fakes import Effects, FakeModal, FakeObserver, FakeZenML, compiled
+
+CREDENTIALS = [
+    *(".env", ".env.production", ".envrc", "prod.env", "conf/.ENV.local", "cert.pem", "a/b.key"),
+    *("id_rsa", "keys/id_ed25519", ".ssh/config", ".aws/credentials", ".modal.toml", ".netrc"),
+    *(".pypirc", ".config/gcloud/x.db", ".config/zenml/config.yaml", ".kube/config"),
+    *(".docker/config.json", ".git-credentials", ".npmrc", "store.p12", "sub/.aws/config"),
+]
+SERVICE_ACCOUNT = json.dumps({"type": "service_account", "private_key": "-----BEGIN"}, indent=2)
+PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_surrounding_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+
+
+@pytest.fixture(params=["in git", "elsewhere"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    if request.param == "in git":
+        git(root, "init", "-q")
+    write(root, {"training.py": "x"})
+    return root
+
+
+def names(tree: SourceTree) -> list[str]:
+    return [file.path.as_posix() for file in tree.files]
+
+
+def selected(root: Path, *include: str) -> SourceTree:
+    return select(SourceSelection(root, include=include))
+
+
+# Credential files.
+
+
+def test_credential_files_never_go(root: Path) -> None:
+    write(root, dict.fromkeys(CREDENTIALS, "secret"))
+    write(root, {"account.json": SERVICE_ACCOUNT, "deploy": PRIVATE_KEY, "other.json": '{"a": 1}'})
+    tree = selected(root)
+    assert names(tree) == ["other.json", "training.py"]
+    assert tree.credentials == len(CREDENTIALS) + 2
+    assert all(str(rule).startswith("credential file (") for rule in tree.left_out.values())
+    assert f"({'2 untracked, ' if tree.in_git else ''}{tree.credentials} credential" in str(tree)
+
+
+def test_what_only_looks_like_one_goes(root: Path) -> None:
+    files = [".env.example", "environment.py", "keys.py", "monkey.py", "pem.txt", "ssh/a.py"]
+    write(root, dict.fromkeys(files, "x"))
+    assert names(selected(root)) == sorted([*files, "training.py"])
+
+
+def test_a_credential_file_that_is_named_goes(root: Path) -> None:
+    write(root, {".env": "a", ".env.production": "b", "conf/cert.pem": "c", ".gitignore": ".env\n"})
+    tree = selected(root, ".env", "./conf/cert.pem")
+    assert names(tree) == [".env", ".gitignore", "conf/cert.pem", "training.py"]
+    assert "credential files go along: .env" in tree.notes[0]
+
+
+def test_an_ignored_folder_that_is_named_takes_no_credential_along(root: Path) -> None:
+    write(root, {".gitignore": "data\n", "data/labels.csv": "1", "data/.env": "2", "data/x": "3"})
+    assert names(selected(root, "data")) == [
+        *(".gitignore", "data/labels.csv", "data/x", "training.py")
+    ]
+    assert "data/labels.csv" not in names(selected(root))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "absent", "a/../../outside"])
+def test_only_what_is_below_the_source_root_can_be_named(root: Path, name: str) -> None:
+    write(root.parent, {"outside": "x"})
+    with pytest.raises(UsageError, match="source_include"):
+        selected(root, name)
+
+
+def test_a_named_link_takes_no_credential_along(root: Path) -> None:
+    write(root, {".env": "secret"})
+    (root / "settings.txt").symlink_to(".env")
+    (root / "folder").mkdir()
+    (root / "folder" / "link").symlink_to("../.env")
+    for include in ((), ("settings.txt",), ("folder",)):
+        assert names(selected(root, *include)) == ["training.py"]
+
+
+def test_what_another_person_named_takes_no_credential_along(root: Path) -> None:
+    write(root, {".gitignore": ".env\ndata.csv\n", ".env": "secret", "data.csv": "1"})
+    tree = select(SourceSelection(root, None, (".env", "data.csv"), may_include_credentials=False))
+    assert names(tree) == [".gitignore", "data.csv", "training.py"]
+    assert tree.credentials == 1
+
+
+def test_tracked_files_go_and_credentials_among_them_are_named(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    write(tmp_path, {"a.py": "x", "tests/cert.pem": "x", "key.json": SERVICE_ACCOUNT, ".env": "x"})
+    git(tmp_path, "add", "a.py", "tests", "key.json")
+    tree = selected(tmp_path)
+    assert names(tree) == ["a.py", "key.json", "tests/cert.pem"]
+    (note,) = tree.notes
+    assert "key.json" in note and "tests/cert.pem" in note
+    assert str(tree).endswith("(1 credential file left out)")
+
+
+def test_a_repository_inside_takes_no_credential_along(root: Path) -> None:
+    write(root, {"vendor/lib.py": "x", "vendor/.env": "secret", "vendor/.git-credentials": "x"})
+    git(root / "vendor", "init", "-q")
+    git(root / "vendor", "add", "-A")
+    assert names(selected(root)) == ["training.py", "vendor/lib.py"]
+
+
+def test_the_mount_of_modalrun_itself_takes_only_source() -> None:
+    assert [_is_not_source(Path(name)) for name in (".env", "x.pem", "x.json", "a.py")] == [
+        *(True, True, True, False)
+    ]
+
+
+# Private folders.
+
+
+@pytest.mark.parametrize("below", [".", "..", "../..", "link", ".ssh", ".config/gcloud/x"])
+def test_the_home_folder_is_refused(
+    tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home" / "me"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".config" / "gcloud" / "x").mkdir(parents=True)
+    (home / "link").symlink_to(home)
+    monkeypatch.setenv("HOME", str(home))
+    write(home, {"training.py": "x", "project/training.py": "x"})
+    with pytest.raises(UsageError, match="The source root") as caught:
+        selected(home / below)
+    assert "source_root" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="The source root"):
+        stage_again(Source("0" * 64), SourceSelection(home / below), tmp_path / "copy")
+    assert names(selected(home / "project")) == ["training.py"]
+
+
+def test_the_file_systems_root_is_refused() -> None:
+    for folder in ("/", "/tmp/..", "/proc/self/root"):
+        with pytest.raises(UsageError, match="The source root"):
+            selected(Path(folder))
+
+
+def test_another_home_in_the_environment_does_not_open_the_real_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pwd
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="home folder"):
+        selected(Path(pwd.getpwuid(os.getuid()).pw_dir))
+
+
+def test_a_submission_from_the_home_folder_creates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also behind the flavor, whose source root ZenML derives from the script."""
+    write(tmp_path, {"project/training.py": "x"})
+    effects = Effects()
+    zenml, modal = FakeZenML(effects, "initializing"), FakeModal(effects)
+    spec = RunSpec.of_snapshot("local", tmp_path / "project", own_code=True)
+    submission = Submission(
+        check(spec, compiled(), FakeObserver(), modal=modal), FakeObserver(), zenml
+    )
+    effects.clear()
+    monkeypatch.setenv("HOME", str(tmp_path / "project"))
+    with pytest.raises(UsageError, match="home folder"):
+        submission.create(zenml.create_run)
+    assert effects == []
+
+
+def test_a_component_of_a_shared_stack_takes_no_credential_along(tmp_path: Path) -> None:
+    write(tmp_path, {"project/training.py": "x", "project/.env": "secret"})
+    spec = RunSpec.of_snapshot("local", tmp_path / "project", own_code=True)
+    layer = SettingsLayer({"source_include": [".env"]})
+    for origin, taken in ((Origin.COMPONENT, False), (Origin.CODE_PIPELINE, True)):
+        deployment = Deployment("p", (), {origin: layer})
+        source = plan_deployment(deployment, StackDescription("id", "s"), spec).source
+        assert source.include == (".env",)
+        assert (".env" in names(select(source))) == taken
+
+
+# Links.
+
+
+@pytest.mark.parametrize(
+    "target", ["../outside/file", "../outside", "/proc/self/environ", "/proc/self", "/etc"]
+)
+def test_a_link_that_leaves_the_tree_is_refused_by_name(root: Path, target: str) -> None:
+    write(root.parent, {"outside/file": "secret"})
+    (root / "link").symlink_to(target)
+    tree = selected(root)
+    assert names(tree) == ["training.py"]
+    with pytest.raises(UsageError, match=r"link -> /") as caught:
+        stage(tree, root.parent / "copy")
+    assert caught.value.exit_code == 2
+
+
+def test_links_that_leave_the_tree_through_others(root: Path) -> None:
+    write(root.parent, {"outside/file": "secret"})
+    (root / "one").symlink_to("two")
+    (root / "two").symlink_to("sub/three")
+    (root / "sub").mkdir()
+    (root / "sub" / "three").symlink_to("../../outside")
+    assert {str(path) for path in selected(root).leaving} == {"one", "two", "sub/three"}
+
+
+def test_links_inside_the_tree_go(root: Path) -> None:
+    write(root, {"lib/a.py": "x"})
+    (root / "b.py").symlink_to("lib/a.py")
+    (root / "absolute.py").symlink_to(root / "lib" / "a.py")
+    (root / "other").symlink_to("lib")
+    tree = selected(root)
+    assert names(tree) == ["absolute.py", "b.py", "lib/a.py", "other/a.py", "training.py"]
+    stage(tree, root.parent / "copy")
+    assert (root.parent / "copy" / "other" / "a.py").read_text() == "x"
+
+
+@pytest.mark.parametrize("rule", [".gitignore", ".dockerignore"])
+def test_an_ignored_link_that_leaves_the_tree_is_no_obstacle(root: Path, rule: str) -> None:
+    write(root, {rule: "data\n"})
+    (root / "data").symlink_to("/usr")
+    selected(root).check()
+
+
+@pytest.mark.parametrize("hidden", [".git/config", ".venv/secret", ".env"])
+def test_a_link_to_what_never_goes_does_not_go(root: Path, hidden: str) -> None:
+    write(root, {hidden: "secret", "sub/x": "x"})
+    (root / "sub" / "link").symlink_to(root / hidden)
+    assert "sub/link" not in names(selected(root))
+
+
+def test_links_that_lead_to_one_another_have_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_selection, "MAX_LINKED_FOLDERS", 50)
+    folders = [f"f{number}" for number in range(8)]
+    write(tmp_path, {f"{name}/x": "x" for name in folders})
+    for name in folders:
+        for other in folders:
+            if other != name:
+                (tmp_path / name / other).symlink_to(f"../{other}")
+    with pytest.raises(UsageError, match="Links to folders"):
+        selected(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["code", "code/a.py"])
+def test_a_link_that_comes_after_the_selection_is_not_followed(root: Path, part: str) -> None:
+    write(root.parent, {"outside/a.py": "secret"})
+    write(root, {"code/a.py": "x"})
+    tree = selected(root)
+    (root / part).rename(root.parent / "moved")
+    (root / part).symlink_to(root.parent / "outside" / ("a.py" if part.endswith(".py") else ""))
+    with pytest.raises(UsageError, match=r"code/a\.py can't be copied"):
+        stage(tree, root.parent / "copy")
+    assert not (root.parent / "copy" / "code" / "a.py").exists()
+
+
+def test_a_resumed_run_takes_no_link_out_of_the_tree_along(root: Path) -> None:
+    write(root.parent, {"outside": "secret"})
+    (root / "link").symlink_to("../outside")
+    source = Source("0" * 64, {"link": "0" * 12, "training.py": "0" * 12})
+    with pytest.raises(UsageError, match="missing"):
+        stage_again(source, SourceSelection(root), root.parent / "copy")
+    assert [path.name for path in (root.parent / "copy").iterdir()] == ["training.py"]
+
+
+# What is no regular file.
+
+
+def test_pipes_sockets_and_devices_neither_go_nor_hang(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    os.mkfifo(root / ".dockerignore.pipe")
+    (root / "to_pipe").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = Path.cwd()
+        os.chdir(root)
+        listener.bind("socket")
+        os.chdir(here)
+        assert names(selected(root)) == ["training.py"]
+
+
+def test_a_file_that_becomes_a_pipe_does_not_hang(root: Path) -> None:
+    tree = selected(root)
+    (root / "training.py").unlink()
+    os.mkfifo(root / "training.py")
+    with pytest.raises(UsageError, match="no regular file"):
+        stage(tree, root.parent / "copy")
+
+
+@pytest.mark.parametrize("name", [".dockerignore", ".gitignore"])
+def test_an_ignore_file_that_is_a_pipe_does_not_hang(
+    root: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_selection.git_files, "SECONDS", 1)
+    os.mkfifo(root / name)
+    if name == ".dockerignore":
+        with pytest.raises(UsageError, match=r"\.dockerignore can't be read"):
+            selected(root)
+    else:
+        assert names(selected(root)) == ["training.py"]
+
+
+def test_a_file_that_goes_while_it_is_copied_is_named(root: Path) -> None:
+    tree = selected(root)
+    (root / "training.py").unlink()
+    with pytest.raises(UsageError, match=r"training\.py can't be copied .*: No such file"):
+        staging.stage(tree, root.parent / "copy")
