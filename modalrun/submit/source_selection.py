@@ -65,7 +65,7 @@ class _Selecting:
         self._folders: dict[Path, Path] = {}
         self._followed = 0
         self._named = [self._included(name) for name in selection.include]
-        self._tree = SourceTree(selection.root)
+        self._tree = SourceTree(selection.root, self._real_root)
 
     def tree(self) -> SourceTree:
         tracked: dict[Path, bool] = {}
