@@ -7,6 +7,8 @@ import os
 import sys
 from typing import NoReturn
 
+from modalrun.errors import Interrupted
+
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
@@ -21,8 +23,10 @@ def main() -> NoReturn:
         # The reader of the output has gone (`| head`).
         code = 141
     except KeyboardInterrupt:
-        # It arrived before the handlers were installed.
+        # It arrived before the handlers were installed, or after the command.
         code = 130
+    except Interrupted as interruption:
+        code = interruption.exit_code
     except (OSError, MemoryError) as error:
         # After another code, this error has been shown, or another one that matters more.
         if code == 0:

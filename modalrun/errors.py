@@ -27,12 +27,31 @@ and 7) are RuntimeErrors too, which ZenML's own orchestrators raise and scripts 
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import ClassVar
+
+_CREDENTIALS = re.compile(
+    r"(:/{1,2})[^\s/?#'\"]*@"  # a URL's user and password; a path has lost a slash
+    # the same without a scheme, as of a registry; not the tag of an image before its digest
+    r"|(?<![\w.+/-])[\w.+-]{1,100}:[^\s/@'\"]{1,200}@(?=[\w.-]{1,200}(?::\d{1,5})?/)"
+)
+_QUERY = re.compile(
+    r"([?&;][\w.-]{0,40}(?:token|key|secret|passw|signature|credential|sig)[\w.-]{0,20}=)[^\s&#'\"]+",
+    re.IGNORECASE,
+)
+
+
+def without_credentials(text: str) -> str:
+    """Replace user, password and tokens in the URLs of a text that is shown or stored."""
+    masked = _CREDENTIALS.sub(lambda found: f"{found[1] or ''}***@", text)
+    return _QUERY.sub(r"\1***", masked)
 
 
 class ModalrunError(Exception):
     """An error that a user sees as a message, never as a traceback.
+
+    Credentials in the URLs of its texts are masked: many texts are those of others.
 
     Attributes:
         problem: What happened, and to what.
@@ -43,10 +62,11 @@ class ModalrunError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, problem: str, *, effect: str | None = None, hint: str | None = None) -> None:
+        problem = without_credentials(problem)
         super().__init__(f"{problem} {effect}" if effect else problem)
         self.problem = problem
         self.effect = effect
-        self.hint = hint
+        self.hint = None if hint is None else without_credentials(hint)
 
     @property
     def message(self) -> str:

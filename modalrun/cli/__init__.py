@@ -127,7 +127,7 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
     except BrokenPipeError:
         raise
     except (OSError, MemoryError) as error:
-        known = machine_error(error)
+        known = machine_error(error, creates_run=bool({"submit", "resume"} & set(arguments)))
         _show(known)
         return known.exit_code
     except Exception as error:

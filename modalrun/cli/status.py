@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from modalrun.cli.options import Format
 from modalrun.cli.run_argument import Run, resolved
+from modalrun.errors import Interrupted
 from modalrun.output import writer
 
 
@@ -44,7 +47,7 @@ def status(
     from modalrun.run.status import STILL_GOING, RunStatus
 
     as_text = output == "text"
-    with resolved(run, quiet=not as_text) as (found, spinner):
+    with _interruption_told(watch=watch), resolved(run, quiet=not as_text) as (found, spinner):
         if not watch:
             view = runs.read_status(found.id, with_exit_code=exit_status)
         elif as_text:
@@ -70,3 +73,13 @@ def status(
         writer.out_json(as_json(view))
     if exit_status:
         raise typer.Exit(STILL_GOING if view.exit_code is None else view.exit_code)
+
+
+@contextlib.contextmanager
+def _interruption_told(*, watch: bool) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        if watch:
+            writer.err("Interrupted. This ends the command, not the run.")
+        raise

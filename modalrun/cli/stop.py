@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, resolved
+from modalrun.errors import Interrupted
 from modalrun.output import writer
 
 
@@ -41,10 +42,20 @@ def stop(
     with resolved(run) as (found, spinner):
         spinner.show("Stopping the run")
 
+        asked = False
+
         def say(text: str) -> None:
+            nonlocal asked
+            asked = True
             spinner.end()
             writer.err(text)
             spinner.show("Stopping the run")
 
-        stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
+        try:
+            stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
+        except (KeyboardInterrupt, Interrupted):
+            spinner.end()
+            done = "was asked to stop, and does" if asked else "may go on: stop it again"
+            writer.err(f"Interrupted. The run {found.id} {done}.")
+            raise
     writer.err(stopped.headline)

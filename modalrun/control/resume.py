@@ -63,17 +63,18 @@ def resume(
     if run.finished:
         return f"The run {run.id} has ended: {run.status}. There is nothing to resume."
     job = _planned_again(run, source_root, zenml, modal)
+    spec = job.plan.sandbox_of_run(run.id)
+    if run.status == PAUSED and run.metadata is not None:
+        wait_for_sandbox(job, run.id, run.metadata)
+    if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
+        return f"The run sandbox {found} is running. There is nothing to resume."
+    # After a submission whose outcome was unknown it may run without any record.
     source = zenml.read_source(run.id)
     if source is None:
         raise UsageError(
             f"ZenML has no record of the files that the run {run.id} was submitted with.",
             hint=f"Submit the pipeline again. 'modalrun reconcile {run.id}' settles its record.",
         )
-    spec = job.plan.sandbox_of_run(run.id)
-    if run.status == PAUSED and run.metadata is not None:
-        wait_for_sandbox(job, run.id, run.metadata)
-    if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
-        return f"The run sandbox {found} is running. There is nothing to resume."
     earlier = all_run_sandboxes(run.metadata)
     last = modal.find_last(job.connection, job.plan, spec)
     if last is None and job.plan.target == "local":
@@ -92,6 +93,7 @@ def resume(
         plan, registry = zenml.resolve_images(job.plan, job.compiled)
         images = in_background(lambda: modal.build_images(job.connection, plan, staged, registry))
         record = CreatedRun(run.id, run.name, run.url, zenml.driver_environment(run.id))
+        _, steps = zenml.read_run_and_steps(run.id)
         handle = create_run_sandbox(
             job,
             plan.with_images(images),
@@ -100,6 +102,7 @@ def resume(
             observer=observer,
             zenml=zenml,
             earlier=earlier,
+            ended=[step.name for step in steps if step.finished],
             take_over=True,
         )
     settings, what = plan.settings, " (another driver takes over)" if plan.has_driver else ""

@@ -74,7 +74,7 @@ def stop(
         clock: The time.
 
     Raises:
-        NotFoundError: There is no such run, or no sandbox of it is on record, or another one's.
+        NotFoundError: There is no such run, or no sandbox of it is on record.
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
     with redirect_stdout(sys.stderr):
@@ -136,21 +136,15 @@ class _Stop:
 
     def run(self, run_id: str, *, force: bool) -> Stopped:
         run = self.zenml.read_run(run_id)
-        if run.finished and not (force and run.metadata):
+        if run.finished and not (force and (run.metadata or _may_have_sandbox(run))):
             return _already(run)
         if run.metadata is None:
             cancelled = self._cancel_submission(run)
             if isinstance(cancelled, Stopped):
                 return cancelled
             run = cancelled
-        assert run.metadata is not None
-        sandboxes = self.modal.sandboxes_of(
-            self._connect(run, run.metadata.target),
-            run.id,
-            run.metadata.app_id,
-            run.metadata.sandbox_id,
-        )
-        sandboxes.require_own()
+        sandboxes = self._sandboxes(run)
+        assert sandboxes is not None
         if run.finished:
             return _already(run, ended=sandboxes.terminate(wait=self.wait))
         if force:
@@ -176,7 +170,7 @@ class _Stop:
         if run.metadata:
             return run
         if run.finished:
-            return _already(run)
+            return self._end_late_sandbox(run)
         self.zenml.mark_stopping(run.id, ASKED)
         if not self.wait:
             return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
@@ -186,14 +180,30 @@ class _Stop:
             run = self._next(run)
             if run.metadata:
                 return run
-        assert run.announced is not None
-        connection = self._connect(run, run.announced.target)
-        app_id = self.modal.app_id(connection, run.announced.app, run.announced.environment)
-        if app_id is not None:
-            sandboxes = self.modal.sandboxes_of(connection, run.id, app_id, "")
+        if (sandboxes := self._sandboxes(run)) is not None:
             return by_force(run.id, sandboxes, zenml=self.zenml)
         self.zenml.finalize_run(run.id, ASKED, stopped=True)
         return _result(self.zenml.read_run(run.id))
+
+    def _end_late_sandbox(self, run: RunRecord) -> Stopped:
+        """End what Modal has created for a cancelled submission after that had given up."""
+        sandboxes = self._sandboxes(run) if _may_have_sandbox(run) else None
+        return _already(run, ended=sandboxes.terminate(wait=self.wait) if sandboxes else 0)
+
+    def _sandboxes(self, run: RunRecord) -> SandboxGroup | None:
+        """Return the sandboxes of a run; None if its app does not exist.
+
+        The app is the one that its deployment names: a step that does not want to be stopped can
+        change the metadata.
+        """
+        place = run.place
+        assert place is not None
+        connection = self._connect(run, place.target)
+        app = self.zenml.app_of(run.id) or place
+        app_id = self.modal.app_id(connection, app.app, app.environment)
+        if app_id is None and run.metadata is not None:
+            app_id = run.metadata.app_id
+        return None if app_id is None else self.modal.sandboxes_of(connection, run.id, app_id)
 
     def _gracefully(self, run: RunRecord, sandboxes: SandboxGroup) -> Stopped:
         asked = sandboxes.request_stop()
@@ -205,7 +215,7 @@ class _Stop:
             what = f"the running steps to finish: {', '.join(running)}" if running else "its end"
             self.say(f"The run was asked to stop; waiting for {what}.")
             self.say("Ctrl-C detaches; --force ends it now.")
-            sandboxes.wait()
+            sandboxes.wait("run")
         if left := sandboxes.running("step"):
             # Without a driver nothing new starts, and running steps may finish.
             text = f"The run has no driver any more; step sandboxes that still run: {len(left)}."
@@ -213,7 +223,7 @@ class _Stop:
                 again = f"'modalrun stop {run.id}' waits for them, with --force it ends them now."
                 return Stopped(run.id, run.status, f"{text} {again}")
             self.say(f"{text} Waiting for them to finish.")
-            sandboxes.wait_for_steps()
+            sandboxes.wait("step")
         self.zenml.finalize_run(run.id, ASKED, stopped=True)
         return _result(self.zenml.read_run(run.id))
 
@@ -224,6 +234,11 @@ class _Stop:
     def _next(self, run: RunRecord) -> RunRecord:
         self.clock.sleep(POLL_SECONDS)
         return self.zenml.read_run(run.id)
+
+
+def _may_have_sandbox(run: RunRecord) -> bool:
+    """Return whether a run without a sandbox on record was not withdrawn for certain."""
+    return run.metadata is None and run.announced is not None and not run.announced.withdrawn
 
 
 def _result(run: RunRecord) -> Stopped:

@@ -7,9 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from modalrun.driver import privileges
 from modalrun.driver.process import log_failed_termination
-from modalrun.run.contract import ATTEMPT, MODAL_TOKEN, RUN_ID, STEP
+from modalrun.run.contract import ATTEMPT, RUN_ID, STEP
 from modalrun.run.reporting import log_line
 
 
@@ -19,9 +18,6 @@ def main() -> int:
     In a step sandbox only the step's failure is recorded: the driver decides about the run. The
     second argument is the manifest of a `per_step` run, whose step sandboxes are terminated first.
     """
-    # What user code has left may still run.
-    privileges.hide_process()
-    privileges.hide_variables(MODAL_TOKEN)
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
     try:
         _record(run_id, reason)

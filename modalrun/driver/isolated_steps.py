@@ -107,6 +107,11 @@ class IsolatedSteps:
         """Create no more sandboxes for the steps of a run, or of a child pipeline's run."""
         self._closed_runs.add(run_id)
 
+    def reopen(self) -> None:
+        """Create sandboxes again: another process continues the run."""
+        self._closed_runs.clear()
+        self._loop.call_soon_threadsafe(self._ending.clear)
+
     def terminate_all(self) -> None:
         """Terminate every sandbox of the run, also those that are being created."""
         self._loop.call_soon_threadsafe(self._ending.set)
@@ -119,7 +124,12 @@ class IsolatedSteps:
             self.manifest, step.name, step.sandbox, record=step.step_run, dynamic_run=step.run_id
         )
         submitted = self._steps[step.step_run] = _Step(step, attempts)
-        self._wait_for(begin(submitted))
+        try:
+            self._wait_for(begin(submitted))
+        except BaseException:
+            # It will have no end.
+            del self._steps[step.step_run]
+            raise
         asyncio.run_coroutine_threadsafe(self._supervise(submitted), self._loop)
 
     async def _start(self, submitted: _Step) -> None:

@@ -1,8 +1,10 @@
 """Create the step sandboxes of a dynamic run, with the Modal token that its process must not have.
 
 `python -m modalrun.driver.sandbox_broker SOCKET MANIFEST` runs beside the process of a dynamic
-pipeline, in which user code runs. It gets requests on a socket (`sandbox_client`): run this
-isolated step, how did it end, stop it. It creates nothing but step sandboxes of this run.
+pipeline, in which user code runs. That process sends requests on a socket (`sandbox_client`): run
+this isolated step, how did it end, stop it. The broker creates nothing but step sandboxes of this
+run. On SOCKET the supervisor (`broker_link`) sends it the socket of each process that continues the
+run, and has the step sandboxes terminated in the end.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from modalrun.driver import privileges
+from modalrun.driver.broker_link import CONNECT, TERMINATE
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import buffer_lines, die_with_parent
@@ -83,6 +86,7 @@ class Broker:
             "close_run": isolated.close_run,
             "terminate_all": isolated.terminate_all,
         }
+        self._closed = False
         isolated.on_end = lambda: self._send(Reply(ended=True))
         isolated.is_awaited = self._ask
 
@@ -102,6 +106,12 @@ class Broker:
             log_line(f"modalrun: A request for a sandbox makes no sense: {error.errors()[0]}")
         except (EOFError, OSError):
             pass
+        finally:
+            self._closed = True
+            # The next process asks ZenML itself.
+            for question in list(self._questions.values()):
+                question.set_result(True)
+            self._socket.close()
 
     def _plan(self, step: Any) -> IsolatedStep:
         return plan_isolated_step(
@@ -128,6 +138,8 @@ class Broker:
         question: Future[bool] = Future()
         number = id(question)
         self._questions[number] = question
+        if self._closed:
+            return True
         self._send(Reply(number, asks=step_run))
         return question.result()
 
@@ -142,22 +154,39 @@ _REQUEST = TypeAdapter(StepRequest)
 
 
 def main() -> None:
-    """Connect to Modal, and serve until the other process ends."""
+    """Connect to Modal, and serve until the supervisor ends."""
     die_with_parent()
     buffer_lines()
     prove_events()
     privileges.hide_process()
     privileges.hide_variables(contract.MODAL_TOKEN)
-    end = MessageSocket(socket.socket(fileno=int(sys.argv[1])))
+    supervisor = socket.socket(fileno=int(sys.argv[1]))
+    isolated: IsolatedSteps | Exception
     try:
         with garbage_collection.paused():
             manifest = RunManifest.from_json(Path(sys.argv[2]).read_text(encoding="utf-8"))
-            broker = Broker(end, manifest, IsolatedSteps(manifest))
+            isolated = IsolatedSteps(manifest)
     except Exception as error:
         traceback.print_exc()
-        end.send(Reply(error=(type(error).__name__, str(error), None)))
-    else:
-        broker.serve()
+        isolated = error
+    # User code can write there.
+    sys.path[:] = [folder for folder in sys.path if Path(folder) != Path.cwd()]
+    while True:
+        asked, descriptors, *_ = socket.recv_fds(supervisor, 1, 1)
+        if asked == CONNECT:
+            end = MessageSocket(socket.socket(fileno=descriptors[0]))
+            if isinstance(isolated, Exception):
+                end.send(Reply(error=(type(isolated).__name__, str(isolated), None)))
+                continue
+            isolated.reopen()
+            serve = Broker(end, manifest, isolated).serve
+            threading.Thread(target=serve, daemon=True).start()
+        elif asked == TERMINATE:
+            if isinstance(isolated, IsolatedSteps):
+                isolated.terminate_all()
+            supervisor.sendall(TERMINATE)
+        else:
+            return
 
 
 if __name__ == "__main__":

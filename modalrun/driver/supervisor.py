@@ -10,30 +10,31 @@ through it and leaves as valid UTF-8: one invalid byte would end Modal's own str
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO
 
 from modalrun.driver import death, privileges, spawn
+from modalrun.driver.broker_link import BrokerLink
+from modalrun.driver.output_pumps import pump
 from modalrun.run import contract
-from modalrun.run.event_proof import KEY_BYTES, Output, ProofReader
+from modalrun.run.event_proof import KEY_BYTES
 
-CHUNK = 65_536
 DRAIN_SECONDS = 2.0
 """How long to wait for output that a dead child has left in its pipes."""
 
 TERMINATE_GRACE_SECONDS = 10.0
 """How long a runner may take to end after a signal."""
+
+_LONGEST_FILE = 100_000
+"""Bytes of a file at most; a variable holds 128 KiB."""
 
 _RECORDED = (contract.EXIT_COMPLETED, contract.EXIT_FAILED, contract.EXIT_TERMINATED)
 """Exit codes of a runner that has recorded its end."""
@@ -48,14 +49,22 @@ def margin(timeout: float) -> float:
 
 
 _token: dict[str, str] = {}
-_brokers: list[spawn.Child] = []
-_outputs = {1: Output(), 2: Output()}
-_locks = {1: threading.Lock(), 2: threading.Lock()}
+_brokers: list[BrokerLink] = []
+_broker_pumps: list[threading.Thread] = []
 
 
 def main() -> int:
     """Run `python -m <arguments>` under supervision; return the sandbox's exit code."""
     _protect()
+    try:
+        return _supervise()
+    finally:
+        for broker in _brokers:
+            broker.end()
+        _drain(_broker_pumps)
+
+
+def _supervise() -> int:
     timeout = float(os.environ[contract.TIMEOUT])
     deadline = time.monotonic() + timeout - margin(timeout)
     earlier_kills = death.out_of_memory_kills()
@@ -104,8 +113,6 @@ def main() -> int:
         _write(environment[contract.END_REASON_FILE], reason)
         _log(reason)
         code = _end(children[-1], margin(timeout) / 2)
-    for broker in _brokers:
-        broker.kill()
     _drain(pumps)
     out_of_memory = death.out_of_memory_kills() > earlier_kills
     if _is_meant(code, environment):
@@ -152,7 +159,7 @@ def _is_continued(
     # A step that ran in the process may be tried again, and the function may go on without it.
     listed = Path(environment[contract.RUNNING_STEPS_FILE])
     try:
-        steps = json.loads(listed.read_text(encoding="utf-8"))
+        steps = json.loads(_read(listed))
         listed.write_text("[]", encoding="utf-8")
     except (OSError, ValueError):
         # User code may have written it.
@@ -169,33 +176,24 @@ def _is_continued(
 
 def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:
     """Start the child; return it and the threads that pass its output on."""
-    for broker in _brokers:
-        broker.kill()
-    started = []
-    control = _control(environment)
+    descriptors = _control(environment)
+    new_broker = None
     if _has_broker():
-        ours, theirs = socket.socketpair()
-        environment[contract.BROKER] = str(theirs.fileno())
-        arguments = [contract.BROKER_MODULE, str(ours.fileno()), *sys.argv[2:]]
-        started.append(_launch(arguments, {**environment, **_token}, (ours.fileno(),)))
-        _brokers[:] = [started[0][0]]
-        started.append(_launch(sys.argv[1:], environment, (*control, theirs.fileno())))
-        ours.close()
-        theirs.close()
-    else:
-        started.append(_launch(sys.argv[1:], environment, control))
-    for descriptor in control:
+        if not _brokers:
+            link = BrokerLink(sys.argv[2])
+            new_broker = _launch(link.arguments, {**environment, **_token}, link.inherited)
+            link.started(new_broker[0])
+            _brokers.append(link)
+            _token.clear()
+        descriptors = (*descriptors, _brokers[0].connect())
+        environment[contract.BROKER] = str(descriptors[-1])
+    child, key = _launch(sys.argv[1:], environment, descriptors)
+    for descriptor in descriptors:
         os.close(descriptor)
     # Only now: a process with threads is not forked.
-    pumps = [
-        _pump(source, sink, key, number)
-        for child, key in started
-        for source, sink, number in (
-            (child.stdout, sys.stdout.buffer, 1),
-            (child.stderr, sys.stderr.buffer, 2),
-        )
-    ]
-    return started[-1][0], pumps
+    if new_broker is not None:
+        _broker_pumps.extend(pump(*new_broker))
+    return child, pump(child, key)
 
 
 def _launch(
@@ -203,7 +201,7 @@ def _launch(
 ) -> tuple[spawn.Child, bytes]:
     """Start `python -m <arguments>`; return it and the key of its events."""
     key_pipe, key_sink = os.pipe()
-    environment[contract.EVENT_KEY] = str(key_pipe)
+    environment = {**environment, contract.EVENT_KEY: str(key_pipe)}
     command = [sys.executable, "-m", *arguments]
     child = spawn.start(command, environment, (*descriptors, key_pipe))
     # Made after a fork, whose memory would hold it for ever.
@@ -269,32 +267,10 @@ def _control(environment: dict[str, str]) -> tuple[int, ...]:
     return (descriptor,)
 
 
-def _pump(source: IO[bytes] | None, sink: IO[bytes], key: bytes, number: int) -> threading.Thread:
-    assert source is not None
-    reader = ProofReader(key, number, _outputs[number])
-
-    def write(text: str, *, final: bool = False) -> None:
-        # What an earlier child has left may print to the same stream.
-        with _locks[number]:
-            sink.write(reader.feed(text.encode(), final=final))
-            sink.flush()
-
-    def run() -> None:
-        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        while chunk := source.read(CHUNK):
-            write(decode(chunk))
-        write(decode(b"", True), final=True)
-
-    # A daemon: a grandchild that keeps the pipe open must not keep the sandbox alive.
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
-
-
 def _drain(pumps: list[threading.Thread]) -> None:
     until = time.monotonic() + DRAIN_SECONDS
-    for pump in pumps:
-        pump.join(max(0.0, until - time.monotonic()))
+    for thread in pumps:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def _end(child: spawn.Child, grace: float) -> int:
@@ -328,12 +304,27 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
     from_outside = result in {contract.EXIT_KILLED, contract.EXIT_TERMINATED}
     # The driver judges such an end of a step: it may execute the same record again.
     if contract.RUN_ID in environment and not (contract.STEP in environment and from_outside):
-        # With the manifest, if there is one, finalize terminates the step sandboxes.
-        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *sys.argv[2:]]
-        subprocess.run(  # noqa: S603 (the command is ours)
-            command, env={**environment, **_token}, check=False
-        )
+        if not all(broker.terminate_sandboxes() for broker in _brokers):
+            _log("The step sandboxes may still run.")
+        # With the manifest of a static run, finalize terminates the step sandboxes.
+        manifest = [] if _has_broker() else sys.argv[2:]
+        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
+        subprocess.run(command, env=environment, check=False)  # noqa: S603 (the command is ours)
     return result
+
+
+def _read(path: Path | str) -> str:
+    """Read a small file, which user code may have replaced by anything.
+
+    Raises:
+        OSError, ValueError: It can't be read.
+    """
+    # A pipe would never end, and another file's content is not ours to pass on.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        return os.read(descriptor, _LONGEST_FILE).decode()
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: str, text: str) -> None:
@@ -350,7 +341,7 @@ def _is_meant(code: int, environment: dict[str, str]) -> bool:
 def _written_exit_code(environment: dict[str, str]) -> int | None:
     """Return the exit code that the child meant to end with."""
     try:
-        return int(Path(environment[contract.EXIT_CODE_FILE]).read_text(encoding="ascii"))
+        return int(_read(environment[contract.EXIT_CODE_FILE]))
     except (OSError, ValueError):
         return None
 

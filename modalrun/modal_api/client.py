@@ -54,14 +54,6 @@ class Connection:
         if self.target == "local":
             # The SDK reads these once, when it is imported or a client is made.
             os.environ.update(launcher.ensure_running().environ())
-        elif launcher.has_ended_variables():
-            raise AuthenticationError(
-                "The Modal variables of this shell are those of a local Modal server that has"
-                " ended.",
-                effect="Nothing was sent to its address, which may be another program's by now.",
-                hint="Set them again with 'eval \"$(modalrun local env)\"', or remove them with"
-                " 'eval \"$(modalrun local env --unset)\"'.",
-            )
         require_readable_configuration()
         from modal.config import config
 
@@ -184,7 +176,19 @@ def require_readable_configuration() -> None:
 
 
 def require_server(url: str, seconds: float = CONNECT_SECONDS) -> None:
-    """Raise a ConnectionLostError if nothing answers at the server's address in time."""
+    """Check the server's address before anything is sent to it.
+
+    Raises:
+        AuthenticationError: It is that of a local Modal server that has ended.
+        ConnectionLostError: Nothing answers in time.
+    """
+    if launcher.has_ended_variables():
+        raise AuthenticationError(
+            "The Modal variables of this shell are those of a local Modal server that has ended.",
+            effect="Nothing was sent to its address, which may be another program's by now.",
+            hint="Set them again with 'eval \"$(modalrun local env)\"', or remove them with"
+            " 'eval \"$(modalrun local env --unset)\"'.",
+        )
     problem = connection_problem(url.split(",", maxsplit=1)[0], seconds)
     if problem is not None:
         raise ConnectionLostError(

@@ -167,6 +167,7 @@ class History:
         self._discover = discover
         self._loop = sdk_loop()
         self._buffer: Buffer[list[OutputChunk] | None] = Buffer(self._loop)
+        self._known: set[str] = set()
         self._histories: list[_SandboxHistory] = []
         self._added: list[_SandboxHistory] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -230,8 +231,9 @@ class History:
             await self._buffer.put(None, 0)
 
     def _add(self, sandbox: str, since: float | None, until: float | None) -> None:
-        if any(history.sandbox == sandbox for history in self._histories):
+        if sandbox in self._known:
             return
+        self._known.add(sandbox)
         history = _SandboxHistory(len(self._histories), sandbox)
         self._histories.append(history)
         self._added.append(history)

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api.client import Connection, ForeignSandboxError
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.run.contract import STOP
-from modalrun.run.sandbox_exit import SandboxExit
 from modalrun.run.tags import TAG_ROLE, TAG_RUN
 from modalrun.util.backoff import pauses
 
@@ -30,65 +29,40 @@ _AT_ONCE = 16
 class SandboxGroup:
     """All sandboxes of one run, whichever process created them."""
 
-    def __init__(self, connection: Connection, run_id: str, app_id: str, sandbox_id: str) -> None:
-        """Prepare for a run by ZenML's run id, and Modal's ids of its app and run sandbox."""
+    def __init__(self, connection: Connection, run_id: str, app_id: str) -> None:
+        """Prepare for a run by ZenML's run id, and Modal's id of its app.
+
+        A sandbox is the run's if its tags say so, whatever ZenML's metadata says.
+        """
         self._connection = connection
         self._run_id = run_id
         self._app_id = app_id
-        self._sandbox_id = sandbox_id
-
-    def require_own(self) -> None:
-        """Check that the run sandbox on record is the run's; one that is gone may be.
-
-        Raises:
-            ForeignSandboxError: It belongs to something else.
-        """
-        try:
-            self._connection.attach(self._sandbox_id, self._run_id)
-        except ForeignSandboxError as error:
-            raise ForeignSandboxError(
-                f"{error.message} Somebody has changed that record, so nothing was stopped.",
-                hint=f"Look on Modal for a sandbox with the tag '{TAG_RUN}' of this run, and"
-                " terminate it there; 'modalrun reconcile --force' then settles the record.",
-            ) from error
-        except NotFoundError:
-            return
 
     def request_stop(self) -> bool:
         """Request a graceful stop; return whether the run sandbox was running."""
-        try:
-            sandbox = self._connection.attach(self._sandbox_id, self._run_id)
-            with translated():
-                if sandbox.poll() is not None:
-                    return False
-                sandbox.stdin.write(f"{STOP}\n")
-                sandbox.stdin.drain()
-        except NotFoundError:
-            return False
-        except ValueError:
-            # The SDK raises this for a closed input: the sandbox is about to end.
-            return False
-        return True
+        asked = False
+        for found in self.running("run"):
+            # The SDK raises a ValueError for a closed input: the sandbox is about to end.
+            with contextlib.suppress(NotFoundError, ValueError):
+                sandbox = self._connection.attach(found.object_id, self._run_id)
+                with translated():
+                    sandbox.stdin.write(f"{STOP}\n")
+                    sandbox.stdin.drain()
+                asked = True
+        return asked
 
-    def wait(self) -> SandboxExit | None:
-        """Wait until the run sandbox has ended; None if Modal does not know it any more.
+    def wait(self, role: str) -> None:
+        """Wait until no sandbox of a role runs any more.
 
         Raises:
-            ConnectionLostError: The connection is lost for good; the sandbox may still run.
+            ConnectionLostError: The connection is lost for good; some may still run.
         """
-        try:
-            sandbox = self._connection.attach(self._sandbox_id, self._run_id)
-            return RunningSandbox(
-                self._connection, sandbox, self._run_id, app_id=self._app_id
-            ).wait()
-        except NotFoundError:
-            return None
-
-    def wait_for_steps(self) -> None:
-        """Wait until no step sandbox runs any more."""
-        while steps := self.running("step"):
-            for sandbox in steps:
-                RunningSandbox(self._connection, sandbox, self._run_id, app_id=self._app_id).wait()
+        while sandboxes := self.running(role):
+            for sandbox in sandboxes:
+                with contextlib.suppress(NotFoundError):
+                    RunningSandbox(
+                        self._connection, sandbox, self._run_id, app_id=self._app_id
+                    ).wait()
 
     def running(self, role: str | None = None) -> list[modal.Sandbox]:
         """Return the sandboxes that run or start, of one role or of both."""

@@ -90,7 +90,7 @@ def follow(
         if interrupted is not None:
             attachment.receive_signal(interrupted)
         observer.begin(attachment.progress)
-        attachment.start(modal or ModalGateway(), since=began if run.resumed else 0.0)
+        attachment.start(modal or ModalGateway())
         observer.phase("Waiting for the first step")
         end = attachment.wait(on_interrupt, read_keys)
     with redirect_stdout(sys.stderr):
@@ -124,12 +124,12 @@ class _Attachment:
         """Queue a signal; reentrant, as it is called in signal handlers."""
         self._inbox.put(_Signal(number))
 
-    def start(self, modal: ModalGateway, *, since: float) -> None:
-        """Start to pass on the output of all steps that had not ended before `since`."""
+    def start(self, modal: ModalGateway) -> None:
+        """Start to pass on the output of all steps that had not ended before."""
         streams = modal.log_streams(self._run.connection, self._run.run_id)
         sandbox, run = self._run.sandbox.id, self._run
         lines = RunLines(sandbox, graph=None if run.plan.dynamic else run.steps)
-        stream = LogStream(streams, sandbox, lines=lines, since=since)
+        stream = LogStream(streams, sandbox, lines=lines, ended=run.ended)
         reader = self._start_background(lambda: self._read(stream))
 
         def wait() -> SandboxExit:

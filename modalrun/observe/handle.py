@@ -27,7 +27,8 @@ class RunHandle:
         sandboxes: All sandboxes of the run.
         connection: The connection to Modal.
         recording: The thread that stores in ZenML where the sandbox is, so that others find it.
-        resumed: Whether an earlier driver has run a part of it, which is not shown again.
+        resumed: Whether an earlier driver has run a part of it.
+        ended: The steps that had ended by then; their output is not shown again.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class RunHandle:
     connection: Connection
     recording: threading.Thread
     resumed: bool = False
+    ended: frozenset[str] = frozenset()
 
     @property
     def links(self) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from modalrun.errors import ModalrunError
 from modalrun.modal_api.client import ForeignSandboxError
@@ -36,7 +36,7 @@ class LogStream:
         lines: RunLines | None = None,
         known: KnownBytes | None = None,
         arrivals: bool = False,
-        since: float = 0.0,
+        ended: Collection[str] = (),
         successor: Callable[[str], str | None] | None = None,
     ) -> None:
         """
@@ -46,7 +46,7 @@ class LogStream:
             lines: What has assembled the earlier part, if that was read before.
             known: How much of each stream that was.
             arrivals: Whether lines get the time of their arrival.
-            since: Step sandboxes that had ended before are left out; seconds since the epoch.
+            ended: The steps that had ended before; their sandboxes are left out.
             successor: Waits for the next run sandbox after one has ended and returns its id, or
                 None if none comes; called in its own thread.
         """
@@ -54,7 +54,7 @@ class LogStream:
         self.errors: list[ModalrunError] = []
         self._known = known or {}
         self._arrivals = arrivals
-        self._since = since
+        self._ended = ended
         self._successor = successor
         self._streams = streams
         self._added: set[str] = set()
@@ -71,7 +71,7 @@ class LogStream:
             items = [item for chunk in batch for item in self._items(chunk)]
             for item in items:
                 if isinstance(item, StepEvent) and item.sandbox:
-                    if item.state in FINAL and item.at < self._since:
+                    if item.state in FINAL and item.step in self._ended:
                         continue
                     self._add(item.sandbox)
             if items:

@@ -7,8 +7,8 @@ import json
 from rich.text import Text
 
 from modalrun.doctor.examination import Report
+from modalrun.errors import without_credentials
 from modalrun.output.console import fitted, make_console, print_lines, width_of
-from modalrun.output.sanitize import without_credentials
 from modalrun.util.check import LABELS
 
 VERSION = 1

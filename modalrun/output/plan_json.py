@@ -7,7 +7,7 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
-from modalrun.output.sanitize import without_credentials
+from modalrun.errors import without_credentials
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import SandboxCost

@@ -1,4 +1,4 @@
-"""Remove from text what could control a terminal or CI, hide text, or leak credentials. Pure."""
+"""Remove from text what could control a terminal or CI, or hide text. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ _STYLE = re.compile(r"[1-49]?|4:[0-5]|2[1-49]|3[1-69]|9[1-6]")
 _COMMAND = re.compile(r"^(?:\s|\x1b\[[0-9;:]*m)*:(?=:)|##(?=\w*\[)|section_(?:start|end)(?=:\d)")
 _JSON_ESCAPES = {"##": r"#\u0023", "section_": r"section\u005f", "\x7f": r"\u007f"}
 _UNFINISHED = re.compile(r"^\s*:$|#\w*$|section_(?:start|end):?$")
-_URL_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
 
 
 def harmless(line: str, *, colours: bool) -> str:
@@ -124,11 +123,6 @@ def _is_legible(first: int, *others: int) -> bool:
             steps = (first - 16) // 36, (first - 16) // 6 % 6, (first - 16) % 6
             levels = tuple(40 * step + 55 if step else 0 for step in steps)
     return max(levels) >= 128 and min(levels) <= 175
-
-
-def without_credentials(text: str) -> str:
-    """Replace the user and password in the URLs of a text."""
-    return _URL_CREDENTIALS.sub(r"\1***@", text)
 
 
 def without_commands(line: str) -> str:

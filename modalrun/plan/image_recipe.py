@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from modalrun.errors import without_credentials
+
 CODE_FOLDER = "/app/code"
 """Where the source tree is inside a sandbox."""
 
@@ -41,11 +43,11 @@ class FromRegistry:
         private: Whether the credentials of the stack's container registry are needed to pull it.
     """
 
-    image: str
+    image: str = field(repr=False)
     private: bool = False
 
     def __str__(self) -> str:
-        return self.image
+        return without_credentials(self.image)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class ImageRecipe:
     packages: tuple[Packages, ...] = ()
     installer: Literal["uv", "pip"] = "uv"
     installer_args: tuple[str, ...] = field(default=(), repr=False)
-    project_install: str | None = None
+    project_install: str | None = field(default=None, repr=False)
     user: str | None = None
     runtime_environment: Pairs = field(default=(), repr=False)
     force_build: bool = False

@@ -6,6 +6,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+from modalrun.errors import without_credentials
 from modalrun.plan import catalog
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.docker_settings import image_recipe
@@ -68,7 +69,10 @@ def make_plan(
         images=planner.images,
         origins=origins,
         sandbox_origins=planner.origins,
-        notes=(*deployment.notes, *planner.notes(), *catalog.unknown_names(sandboxes)),
+        notes=tuple(
+            without_credentials(note)
+            for note in (*deployment.notes, *planner.notes(), *catalog.unknown_names(sandboxes))
+        ),
     )
 
 

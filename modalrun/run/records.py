@@ -36,6 +36,14 @@ class StackRecord:
 
 
 @dataclass(frozen=True)
+class App:
+    """Identify a Modal app, in an environment; None for the default one."""
+
+    app: str
+    environment: str | None = None
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """A run as ZenML records it. All times are in UTC.
 

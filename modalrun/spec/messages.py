@@ -41,9 +41,10 @@ _BOUNDS = {
 _LABELS = frozenset({"str", "int", "float", "bool", "uuid", "dict", "list", "none"})
 """Pydantic's names for the branches of a union, in the location of an error."""
 
-_HOLD_SECRETS = frozenset({"environment", "runtime_environment", "secrets"})
-_SECRETS = frozenset({"token_id", "token_secret"})
-"""Values below the first keys, and of the second, never appear in a message."""
+_ENVIRONMENTS = frozenset({"environment", "runtime_environment", "build_args", "buildargs"})
+_HOLD_SECRETS = _ENVIRONMENTS | {"secrets", "python_package_installer_args"}
+_SECRETS = _ENVIRONMENTS | {"token_id", "token_secret"}
+"""Values below the second keys, and of the third, never appear in a message."""
 
 _LONGEST = 60
 
@@ -92,7 +93,7 @@ def describe(errors: Sequence[ErrorDetails], root: Any = None) -> tuple[KeyPath,
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
         return where, f": {message[:1].lower()}{message[1:]}."
     choice = " or ".join(dict.fromkeys(map(str, expected)))
-    given = "" if _is_secret(where) else f", not {format_value(first.get('input'))}"
+    given = "" if is_secret(where) else f", not {format_value(first.get('input'))}"
     return where, f" must be {choice}{given}."
 
 
@@ -108,8 +109,11 @@ def format_value(value: Any) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 4]}...'"
 
 
-def _is_secret(where: KeyPath) -> bool:
-    return bool(_HOLD_SECRETS & {str(part) for part in where[:-1]} or _SECRETS & set(where[-1:]))
+def is_secret(where: KeyPath) -> bool:
+    """Return whether the value of a key may be a secret, which no message shows."""
+    # Modal's environments are names.
+    secrets = _SECRETS - {"environment"} if where[:1] == ("modal",) else _SECRETS
+    return bool(_HOLD_SECRETS & {str(part) for part in where[:-1]} or secrets & set(where[-1:]))
 
 
 def _path(error: ErrorDetails, root: Any) -> KeyPath:

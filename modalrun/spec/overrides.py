@@ -51,7 +51,7 @@ def set_option(text: str) -> Override:
     if not equals:
         raise UsageError(f"--set {text}: there is no '='.", hint=hint)
     if not all(key.split(".")):
-        raise UsageError(f"--set {text}: '{key}' is not the path of a key.", hint=hint)
+        raise UsageError(f"--set {key}: '{key}' is not the path of a key.", hint=hint)
     path: list[str] = []
     for part in key.split("."):
         # The settings key "orchestrator.modal" has a dot of its own.
@@ -59,7 +59,7 @@ def set_option(text: str) -> Override:
             path[-1] = f"{path[-1]}.{part}"
         else:
             path.append(part)
-    return Override(f"--set {key}", tuple(path), _yaml(value, f"--set {text}"))
+    return Override(f"--set {key}", tuple(path), _yaml(value, f"--set {key}"))
 
 
 def param_option(text: str) -> Override:
@@ -72,7 +72,7 @@ def param_option(text: str) -> Override:
     if not equals or not name:
         hint = "As in '--param epochs=3'."
         raise UsageError(f"--param {text}: a name and a value are needed.", hint=hint)
-    return Override(f"--param {name}", ("parameters", name), _yaml(value, f"--param {text}"))
+    return Override(f"--param {name}", ("parameters", name), _yaml(value, f"--param {name}"))
 
 
 def command_line(overrides: Iterable[Override]) -> CommandLineSource:

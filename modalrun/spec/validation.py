@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from modalrun.errors import UsageError
-from modalrun.spec.messages import describe, format_value, group_by_key, path_name
+from modalrun.spec.messages import describe, format_value, group_by_key, is_secret, path_name
 from modalrun.spec.schema import (
     ZENML_VERSION,
     DockerKeys,
@@ -126,7 +126,8 @@ class Checker:
         if isinstance(value, dict):
             return {str(key): inner for key, inner in value.items()}
         if value is not None:
-            problem = f"must be a mapping (key: value), not {format_value(value)}."
+            given = "" if is_secret(at) else f", not {format_value(value)}"
+            problem = f"must be a mapping (key: value){given}."
             self.error(at, f"'{path_name(at)}' {problem}")
         return {}
 

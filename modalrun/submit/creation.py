@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from modalrun.errors import NotFoundError
+from modalrun.modal_api import RunningSandbox
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.plan.isolated_step import layers_as_json
 from modalrun.run.contract import TAKE_OVER
@@ -35,6 +37,8 @@ def create_run_sandbox(
     observer: RunObserver,
     zenml: ZenMLGateway,
     source: Source | None = None,
+    unanswered: threading.Event | None = None,
+    ended: Collection[str] = (),
     earlier: Sequence[str] = (),
     take_over: bool = False,
 ) -> RunHandle:
@@ -48,6 +52,8 @@ def create_run_sandbox(
         observer: Receives progress.
         zenml: Access to ZenML's records.
         source: What to record of the source tree; None where it is recorded already.
+        unanswered: Set while Modal has been asked for the sandbox and has not answered.
+        ended: The steps that have ended before.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
         take_over: Whether a driver continues with what an earlier one has left.
 
@@ -61,20 +67,26 @@ def create_run_sandbox(
     if plan.has_driver:
         secrets = {**secrets, **job.connection.driver_environment()}
         file = write_manifest(_manifest(job, plan, run), staged.parent)
-    sandbox = in_background(
-        lambda: job.modal.create_run_sandbox(
-            job.connection,
-            plan,
-            spec,
-            secrets,
-            staged,
-            manifest=file,
-            earlier=earlier[-1] if earlier else None,
-            say=lambda text: observer.say(f"  {text}", "yellow"),
-        ),
-        grace=CREATION_GRACE_SECONDS,
-    )
-    sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id, sandbox.id)
+    unanswered = unanswered or threading.Event()
+
+    def create() -> RunningSandbox:
+        unanswered.set()
+        try:
+            return job.modal.create_run_sandbox(
+                job.connection,
+                plan,
+                spec,
+                secrets,
+                staged,
+                manifest=file,
+                earlier=earlier[-1] if earlier else None,
+                say=lambda text: observer.say(f"  {text}", "yellow"),
+            )
+        finally:
+            unanswered.clear()
+
+    sandbox = in_background(create, grace=CREATION_GRACE_SECONDS)
+    sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id)
     recording = record_sandbox(
         zenml,
         run.id,
@@ -95,6 +107,7 @@ def create_run_sandbox(
         connection=job.connection,
         recording=recording,
         resumed=take_over or bool(earlier),
+        ended=frozenset(ended),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -46,6 +48,13 @@ from modalrun.zenml_api.process import zenml_process
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
 
+WITHDRAW_SECONDS = 2.0
+"""How long a sandbox is looked for that Modal may still be creating."""
+
+WITHDRAW_PAUSE = 0.25
+"""Seconds between two such looks."""
+
+
 def submit(
     spec: RunSpec,
     observer: RunObserver,
@@ -78,7 +87,7 @@ def submit(
                 preflight.warm_up_local_server()
             job = preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
         except (KeyboardInterrupt, Interrupted):
-            observer.say(NOTHING_SUBMITTED, "yellow")
+            _say_at_last(observer, NOTHING_SUBMITTED)
             raise
         with redirect_stdout(sys.stderr):
             from modalrun.zenml_api.records import runs
@@ -127,6 +136,7 @@ class Submission:
     submitted: Source | None = None
     handle: RunHandle | None = field(default=None, init=False)
     _plan: RunPlan = field(init=False)
+    _unanswered: threading.Event = field(default_factory=threading.Event, init=False)
 
     def __post_init__(self) -> None:
         self._plan = self.job.plan
@@ -175,6 +185,8 @@ class Submission:
                         observer=observer,
                         zenml=self.zenml,
                         source=source,
+                        unanswered=self._unanswered,
+                        ended=run.cached if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),
                     )
             except BaseException as error:
@@ -186,7 +198,7 @@ class Submission:
                         interrupts.forget()
                         self._abandon(run.id, cause)
                 elif not isinstance(cause, ModalrunError):
-                    self._say_at_last(NOTHING_SUBMITTED)
+                    _say_at_last(self.observer, NOTHING_SUBMITTED)
                 if cause is error:
                     raise
                 raise cause from error
@@ -223,31 +235,40 @@ class Submission:
             self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error}")
             return
         # Modal may have created the sandbox before the interrupt came.
-        left: ModalrunError | None = None
-        try:
-            spec = self._plan.sandbox_of_run(run_id)
-            self.job.modal.terminate(self.job.connection, self._plan, spec)
-        except NotFoundError:
-            pass
-        except ModalrunError as problem:
-            left = problem
+        left = self._terminate_sandbox(run_id)
         reason = str(error) if stopped else "The submission was interrupted."
         # ZenML resets the record of a run that it could not resume.
         self.zenml.finalize_run(run_id, reason, stopped=stopped or self.previous is None)
         # It also makes `list` show the run.
         self.zenml.publish_metadata(run_id, self._announcement(withdrawn=left is None))
         if left is not None:
-            self._say_at_last(
-                f"Cancelled the run {run_id}. Modal can't be asked whether its sandbox was created:"
-                f" {left.message} 'modalrun stop --force {run_id}' ends it."
+            _say_at_last(
+                self.observer,
+                f"Cancelled the run {run_id}{left} 'modalrun stop --force {run_id}' ends it.",
             )
         elif not stopped:
-            self._say_at_last(f"Cancelled the run {run_id}; nothing of it is running.")
+            _say_at_last(self.observer, f"Cancelled the run {run_id}; nothing of it is running.")
 
-    def _say_at_last(self, text: str) -> None:
-        """Say a line on a terminal that may be gone."""
-        with contextlib.suppress(OSError):
-            self.observer.say(text, "yellow")
+    def _terminate_sandbox(self, run_id: str) -> str | None:
+        """Terminate the run sandbox if there is one; return what to say if that is unknown."""
+        until = time.monotonic() + WITHDRAW_SECONDS
+        while True:
+            try:
+                spec = self._plan.sandbox_of_run(run_id)
+                self.job.modal.terminate(self.job.connection, self._plan, spec)
+            except NotFoundError:
+                if not self._unanswered.is_set():
+                    return None
+            except ModalrunError as problem:
+                return f". Modal can't be asked whether its sandbox was created: {problem.message}"
+            else:
+                return None
+            if time.monotonic() > until:
+                return (
+                    "; nothing of it is running. Modal has not answered yet: a sandbox that comes"
+                    " later sees that the run is stopped, and ends. If it does not,"
+                )
+            time.sleep(WITHDRAW_PAUSE)
 
     def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""
@@ -261,6 +282,12 @@ class Submission:
                 withdrawn,
             )
         )
+
+
+def _say_at_last(observer: RunObserver, text: str) -> None:
+    """Say a line on a terminal that may be gone, or that nobody reads."""
+    with contextlib.suppress(OSError):
+        interrupts.within(interrupts.OUTPUT_SECONDS, lambda: observer.say(text, "yellow"))
 
 
 def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:

@@ -21,10 +21,12 @@ class LineAssembler:
         if not others and self._size <= self._limit:
             return []
         *whole, rest = ["".join(self._pieces), *others]
-        lines = [part for line in whole for part in self._parts(line)]
-        *more, rest = self._parts(rest)
+        if len(text) + self._size > self._limit:
+            whole = [part for line in whole for part in self._parts(line)]
+            *more, rest = self._parts(rest)
+            whole += more
         self._pieces, self._size = [rest], len(rest)
-        return lines + more
+        return whole
 
     def _parts(self, line: str) -> list[str]:
         return [line[i : i + self._limit] for i in range(0, len(line), self._limit)] or [""]

@@ -11,19 +11,36 @@ MIN_ADDRESS_SPACE = 512 * 1024 * 1024
 """Bytes. With less, ZenML's threads fail one by one, and what waits for them hangs."""
 
 
-def machine_error(error: OSError | MemoryError) -> MachineError:
-    """Return the error to show for a fault of this machine that nothing else has explained."""
+def machine_error(error: OSError | MemoryError, *, creates_run: bool) -> MachineError:
+    """Return the error to show for a fault of this machine that nothing else has explained.
+
+    Args:
+        error: The fault.
+        creates_run: Whether the command that has failed may have created a run before.
+    """
     problem = "This machine has no memory left for modalrun."
-    hint = "Raise the limit ('ulimit -v'), or end other programs."
+    hint: str | None = "Raise the limit ('ulimit -v'), or end other programs."
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         where = " -> ".join(os.fsencode(one).decode("utf-8", "backslashreplace") for one in names)
         reason = error.strerror or str(error) or type(error).__name__
-        problem = f"{where}: {reason}." if where else f"{reason}."
-        hint = "A run that had started may still be going: see 'modalrun status latest'."
+        what = where or ("The output can't be written" if _output_is_stuck() else "")
+        problem = f"{what}: {reason}." if what else f"{reason}."
+        going = "A run that had started may still be going: see 'modalrun status latest'."
+        hint = going if creates_run else None
     shown = MachineError(problem, hint=hint)
     shown.__cause__ = error
     return shown
+
+
+def _output_is_stuck() -> bool:
+    """Return whether there is output that can't be written."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def require_memory() -> None:

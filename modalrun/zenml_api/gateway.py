@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
-from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.records import App, RunRecord, StepRecord
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
 
@@ -75,6 +75,9 @@ class ZenMLGateway(Protocol):
 
     def load_deployment_of_run(self, run_id: str, spec: RunSpec) -> Compiled:
         """Load the run's deployment as a submission of it does."""
+
+    def app_of(self, run_id: str) -> App | None:
+        """Return the app that the run's deployment names; None if that was deleted."""
 
     def driver_environment(self, run_id: str) -> dict[str, str]:
         """Return the variables by which a driver reaches ZenML; they hold its credentials."""

@@ -6,6 +6,8 @@ import contextlib
 from uuid import uuid4
 
 from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
+from zenml.enums import StoreType
 from zenml.stack import Stack
 
 from modalrun.errors import AuthenticationError, ModalrunError, UsageError
@@ -30,11 +32,18 @@ __all__ = [
 
 
 def login() -> str:
-    """Return the user and the project that ZenML is used as."""
+    """Return the account and the project that ZenML is used as, and whose rights a run gets."""
     open_store()
     with translated():
         client = Client()
-        return f"user '{client.active_user.name}', project '{client.active_project.name}'"
+        user, project = client.active_user, client.active_project.name
+        kind = "service account" if user.is_service_account else "user"
+        if GlobalConfiguration().store_configuration.type == StoreType.SQL:
+            rights = "nobody's rights: it opens the database on this machine"
+        else:
+            admin = "an administrator" if user.is_admin else "no administrator"
+            rights = f"the rights of this {kind}, which is {admin}"
+        return f"{kind} '{user.name}', project '{project}'; a run gets {rights}"
 
 
 def stack_of(spec: RunSpec | None) -> tuple[Stack, tuple[str, str] | None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from modalrun.errors import ConnectionLostError, ModalrunError
-from modalrun.util import compatibility, garbage_collection
+from modalrun.util import compatibility, garbage_collection, interrupts
 from modalrun.util.machine import require_memory
 from modalrun.util.reachability import connection_problem
 from modalrun.zenml_api import config_files
@@ -46,6 +46,8 @@ def zenml_process(source_root: Path) -> Iterator[None]:
         except (ModalrunError, OSError):
             raise
         except Exception as error:
+            # ZenML's import may turn the exception of a signal into another one.
+            interrupts.check()
             from modalrun.zenml_api.errors import store_error
 
             if (known := store_error(error)) is None:

@@ -16,6 +16,7 @@ from modalrun.zenml_api.records.queries import (
     step_names,
 )
 from modalrun.zenml_api.records.run_access import (
+    app_of,
     credentials_of,
     deployment_id,
     driver_environment,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
 __all__ = [
+    "app_of",
     "credentials_of",
     "driver_environment",
     "finalize_run",

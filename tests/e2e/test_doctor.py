@@ -83,12 +83,13 @@ def test_all_is_well_and_nothing_is_left_behind(world: World) -> None:
 
     assert done.exit_code == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
+    rights = "nobody's rights" if world.place is None else "the rights of this user"
     for what in (
         r"Python +3\.",
         r"Modal SDK +1\.",
         r"ZenML +0\.",
         r"local Modal server  starts when it is needed",
-        rf"ZenML login +user '{world.user}', project '{world.project_name}'",
+        rf"ZenML login +user '{world.user}', project '{world.project_name}'; a run gets {rights}",
         rf"stack +'{world.stack}'",
         rf"artifact store +{world.stack} \((local, /|s3, s3://)",
         r"image +none is built",

@@ -81,3 +81,30 @@ def test_the_end_is_recorded_when_there_is_room(world: World, disk: Disk, mode: 
     world.wait_until(
         lambda: all(box.finished_at for box in world.sandboxes()), "every sandbox has ended"
     )
+
+
+@MODES
+@pytest.mark.timeout(600)
+def test_a_disk_that_stays_full(world: World, disk: Disk, mode: str) -> None:
+    gate = world.gate()
+    command = world.popen(spec(gate, mode))
+    command.stdout.wait_for("wait | waiting in")
+    run_id = world.only_run().id
+    disk.fill()
+    gate.open()
+    # A step that could not be recorded may be executed again.
+    gate.path.unlink()
+    gate.path.touch()
+
+    done = command.finish(450)
+
+    assert done.exit_code in {1, 8}, done.stderr
+    assert "can't be written" in done.stderr
+    assert "error in modalrun itself" not in done.stderr
+    world.wait_until(
+        lambda: all(box.finished_at for box in world.sandboxes()), "every sandbox has ended"
+    )
+    disk.free()
+    settled = world.modalrun("reconcile", run_id).finish()
+    assert settled.exit_code == 0, settled.stderr
+    assert (world.only_run().status, world.only_run().statuses) == ("failed", {"wait": "failed"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,3 +124,28 @@ def test_a_run_whose_stack_was_deleted(world: World, mode: str) -> None:
         assert asked.exit_code == 0, (command, asked.stdout, asked.stderr)
         assert command == "logs" or "stopped" in asked.stdout + asked.stderr
     assert world.modalrun("list").finish().exit_code == 0
+
+
+def test_ctrl_c_ends_the_commands_that_wait_for_a_run(world: World) -> None:
+    gate = world.gate()
+    submitting = world.popen(waiting_spec(gate))
+    submitting.stdout.wait_for("waiting in")
+    run_id = world.only_run().id
+    watching = world.modalrun("status", "--watch", run_id)
+    watching.stdout.wait_for("running")
+
+    watching.signal(signal.SIGINT)
+
+    done = watching.finish()
+    assert done.exit_code == 130
+    assert "Interrupted. This ends the command, not the run." in done.stderr
+    stop = world.modalrun("stop", run_id)
+    stop.stderr.wait_for("waiting for the running steps")
+
+    stop.signal(signal.SIGINT)
+
+    done = stop.finish()
+    assert done.exit_code == 130
+    assert f"Interrupted. The run {run_id} was asked to stop, and does." in done.stderr
+    gate.open()
+    assert submitting.finish().exit_code == 7

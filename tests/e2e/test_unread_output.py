@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,3 +87,34 @@ def test_a_terminal(world: World, mode: str) -> None:
     os.close(out)
     assert world.only_run().status == "running"
     assert world.modalrun("stop", "--force", world.only_run().id).finish().exit_code == 0
+
+
+def catches(process: int, number: int) -> bool:
+    """Return whether a process has a handler for a signal."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminal_that_is_full_from_the_start(world: World, number: int) -> None:
+    """The signal comes while ZenML is imported, which may turn its exception into another one."""
+    ours, out = pty.openpty()
+    os.set_blocking(out, False)
+    for size in (1024, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(out, b"x" * size)
+    os.set_blocking(out, True)
+    with start(world, "pipeline", out, out, out) as command:
+        try:
+            world.wait_until(lambda: catches(command.pid, signal.SIGTERM), "it has handlers")
+            maps = Path(f"/proc/{command.pid}/maps")
+            world.wait_until(lambda: "pydantic_core" in maps.read_text(), "it imports ZenML")
+            command.send_signal(number)
+            assert command.wait(20) == 128 + number
+        finally:
+            command.kill()
+    os.close(ours)
+    os.close(out)
+    assert world.runs() == []

@@ -113,7 +113,7 @@ def test_nothing_survives(sdk: Sdk, backend: Backend, end: str) -> None:
 
 
 def test_a_keeper_that_is_killed(sdk: Sdk) -> None:
-    sandbox = sdk.create("sh", "-c", "echo started; sleep 1000")
+    sandbox = sdk.create("sh", "-c", "echo started; read line")
     assert next(iter(sandbox.stdout)) == "started\n"
     (shell,) = [p for p in processes_of(sdk.info.state_dir) if p.name() == "sh"]
     shell.parent().kill()

@@ -179,9 +179,15 @@ import os, socket, sys
 from modalrun.driver import privileges
 privileges.hide_process()
 privileges.hide_variables(["MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"])
-end = socket.socket(fileno=int(sys.argv[1]))
-end.sendall(f"{os.getpid()} {len(os.environ['MODAL_TOKEN_SECRET'])}".encode())
-end.recv(1)
+supervisor = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    asked, descriptors, *_ = socket.recv_fds(supervisor, 1, 1)
+    if asked == b"t":
+        print("terminated all", flush=True)
+        supervisor.sendall(b"t")
+        continue
+    end = socket.socket(fileno=descriptors[0])
+    end.sendall(f"{os.getpid()} {len(os.environ['MODAL_TOKEN_SECRET'])}".encode())
 """
 
 CHILD = """
@@ -201,13 +207,25 @@ for process in (os.getpid(), os.getppid(), int(broker)):
         except OSError as error:
             pass
 print(sorted(name for name in os.environ if "TOKEN" in name))
+if "MODALRUN_DEATH" not in os.environ:
+    # Another process continues the run.
+    Path(os.environ["MODALRUN_RUNNING_STEPS_FILE"]).write_text('[["run", "a"]]')
 os._exit(3)
+"""
+
+
+FINALIZE = """
+import os, sys
+if "modalrun.driver.finalize" in sys.orig_argv:
+    # User code may have changed any file that this process reads.
+    print(sorted(name for name in os.environ if "TOKEN" in name), sys.orig_argv[4:], flush=True)
+    os._exit(0)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's /proc")
 def test_only_the_broker_has_the_token(tmp_path: Path) -> None:
-    for name, text in (("child", CHILD), ("broker", BROKER)):
+    for name, text in (("child", CHILD), ("broker", BROKER), ("sitecustomize", FINALIZE)):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text), encoding="utf-8")
     secret = "VerySecretValue"
     environment = {
@@ -217,7 +235,7 @@ def test_only_the_broker_has_the_token(tmp_path: Path) -> None:
         "MODAL_TOKEN_SECRET": secret,
         "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
     }
-    environment.pop("MODALRUN_RUN_ID", None)
+    environment["MODALRUN_RUN_ID"] = "run"
     (tmp_path / "code").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", SUPERVISOR, "child", "manifest"],
@@ -231,5 +249,7 @@ def test_only_the_broker_has_the_token(tmp_path: Path) -> None:
     assert done.returncode == 1
     lines = done.stdout.decode().splitlines()
     assert lines[0] == f"broker has {len(secret)}", done.stderr.decode()
-    assert lines[-1] == "[]"
-    assert set(lines[1:-1]) == {"environ False"}
+    # Twice, as the run was continued; then in the process that records the end.
+    assert lines.count(lines[0]) == lines.count("[]") == 2
+    assert set(lines[:-2]) == {lines[0], "[]", "environ False"}
+    assert lines[-2:] == ["terminated all", "[] []"]

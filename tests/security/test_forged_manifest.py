@@ -123,3 +123,25 @@ def test_no_path_of_the_record_is_written_or_read(world: World, path: str) -> No
 def terminate_all(world: World) -> bool:
     done = world.modalrun("stop", world.only_run().id, "--force").finish(LONG)
     return done.exit_code == 0
+
+
+@pytest.mark.e2e
+@pytest.mark.exhaustive
+def test_a_step_that_changes_its_record_is_stopped_all_the_same(world: World) -> None:
+    command, _ = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    command.stderr.wait_for("sandbox")
+    write(
+        world,
+        {
+            "modalrun_app": "another",
+            "modalrun_app_id": "ap-0123456789abcdefghijkl",
+            "modalrun_sandbox_id": "sb-0123456789abcdefghijkl",
+        },
+    )
+
+    assert terminate_all(world)
+
+    assert command.finish(LONG).exit_code == 7
+    assert all(box.finished_at for box in world.sandboxes())
+    assert world.only_run().status == "stopped"

@@ -17,6 +17,7 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.source import MOST_FILES, Source
+from tests.security.growth import assert_linear
 
 GOOD = Source("0" * 64, {"a/b.py": "1" * 12, "run.sh": "2" * 12 + "+x"}, "/somewhere")
 
@@ -90,6 +91,14 @@ def test_a_small_record_that_becomes_a_huge_one(monkeypatch: pytest.MonkeyPatch)
     assert len(bomb) < limit
     with pytest.raises(ValueError, match="can't be read: it is not what was stored"):
         Source.from_metadata({"modalrun_source_0": bomb})
+
+
+def test_long_records_take_linear_time() -> None:
+    def record(files: int) -> str:
+        names = {f"{'d/' * 100}{n}.py": "1" * 12 for n in range(files)}
+        return packed({"digest": "0" * 64, "files": names})
+
+    assert_linear(lambda piece: Source.from_metadata({"modalrun_source_0": piece}), record, 400)
 
 
 def test_too_many_files() -> None:

@@ -143,6 +143,16 @@ def test_a_run_that_says_nothing_right_is_listed() -> None:
     assert "a-run" in text and "?" in text
 
 
+@pytest.mark.parametrize(
+    "gpu", ["T4:", "T4:x", "T4:0", f"T4:{'9' * 900}", "T4:²", "T4:-1", "H100!", ":"]
+)
+@pytest.mark.parametrize("regions", [",,,", "eu," * 300, "?", ""])
+def test_odd_resources_have_a_cost_or_none(gpu: str, regions: str) -> None:
+    odd = {"gpu": gpu, "regions": regions, "cpu": 1e6, "memory": 10**9, "target": "modal"}
+    run = record({**GOOD, **{f"{PREFIX}{name}": value for name, value in odd.items()}})
+    assert "a-run" in shown(run, [])
+
+
 def test_modal_is_not_asked_about_what_is_no_sandbox() -> None:
     metadata = from_metadata(RunMetadata, {**GOOD, f"{PREFIX}sandbox_id": "ap-1/../x"})
     assert metadata is None

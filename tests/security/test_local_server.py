@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import signal
@@ -181,7 +182,7 @@ def test_a_server_that_hangs_is_killed(
     start: Start, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "_STOP_LIMIT", 0.5)
-    monkeypatch.setattr("modalrun.localmodal.server_info._ANSWER_LIMIT", 0.1)
+    monkeypatch.setattr(launcher, "ask", functools.partial(launcher.ask, limit=0.1))
     info = start()
     os.kill(info.pid, signal.SIGSTOP)
     assert launcher.stop(state) is True

@@ -16,6 +16,7 @@ from modalrun.errors import UsageError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.server_info import ServerInfo
+from modalrun.localmodal.storage.ids import new_id
 from modalrun.localmodal.storage.paths import StateDir
 from tests.localmodal.support import PATIENCE, TREE, processes_of, wait_for_end
 
@@ -172,7 +173,7 @@ def test_a_link_to_a_state_folder_of_ones_own(state: Path, start: Start) -> None
 
 
 def test_only_what_is_named_as_the_servers_own_is_deleted(
-    state: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: Path, start: Start, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     (outside / "folder").mkdir(parents=True)
@@ -207,21 +208,21 @@ def test_only_what_is_named_as_the_servers_own_is_deleted(
     link.unlink()
 
 
-def test_the_temporary_folder_of_a_sandbox_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_temporary_folder_of_a_sandbox_is_replaced(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (outside / "folder").mkdir(parents=True)
     (outside / "folder").chmod(0o755)
-    folder = tmp_path / f"sb-{'c' * 22}"
+    folder = tmp_path / new_id("sb")
     rootfs.build(folder, [], {}, "")
     temporary = (folder / "root" / "tmp").readlink()
     temporary.rmdir()
     temporary.symlink_to(outside)
     before = snapshot(outside)
-    rootfs.remove(folder)
+    try:
+        rootfs.remove(folder)
+    finally:
+        temporary.unlink()
     assert snapshot(outside) == before and not folder.exists()
-    temporary.unlink()
 
 
 def test_racing_commands_make_one_folder(state: Path) -> None:

@@ -20,7 +20,7 @@ from modalrun.modal_api.termination import SandboxGroup
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
 from modalrun.run.log_lines import LogLine
-from modalrun.run.records import CreatedRun, RunRecord, StepRecord
+from modalrun.run.records import App, CreatedRun, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.run.source import Source
@@ -173,19 +173,16 @@ class FakeSandboxes(SandboxGroup):
         ended, self.run, self.steps = self.run + self.steps, 0, 0
         return ended
 
-    def require_own(self) -> None: ...
-
     def request_stop(self) -> bool:
         self.effects.add("ask to stop")
         return bool(self.run)
 
-    def wait(self) -> None:
-        self.effects.add("wait for the run sandbox")
-        self.run = 0
-
-    def wait_for_steps(self) -> None:
-        self.effects.add("wait for steps")
-        self.steps = 0
+    def wait(self, role: str) -> None:
+        self.effects.add("wait for steps" if role == "step" else "wait for the run sandbox")
+        if role == "step":
+            self.steps = 0
+        else:
+            self.run = 0
 
     def running(self, role: str | None = None) -> list[Any]:
         count = {"step": self.steps, "run": self.run}.get(role or "", self.steps + self.run)
@@ -369,6 +366,9 @@ class FakeZenML:
 
     def load_deployment_of_run(self, run_id: str, spec: RunSpec) -> Compiled:
         return self.compiled
+
+    def app_of(self, run_id: str) -> App | None:
+        return App("zenml-pipeline-training")
 
     def driver_environment(self, run_id: str) -> dict[str, str]:
         return {"ZENML_STORE_API_TOKEN": "secret"}

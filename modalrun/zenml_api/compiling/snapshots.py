@@ -64,7 +64,11 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
     with translated():
         response = _find(name_or_id, spec)
         if response.stack is None:
-            raise UsageError(f"The stack that the snapshot {response.id} was compiled for is gone.")
+            raise UsageError(
+                f"The stack that the snapshot {response.id} was compiled for is gone.",
+                hint="Compile the pipeline for another stack. A run of it can't be resumed:"
+                " 'modalrun stop' ends it.",
+            )
         values = {name: getattr(response, name) for name in PipelineSnapshotBase.model_fields}
         plain = PipelineSnapshotBase(**values).model_dump(mode="json")
         snapshot = _changed(plain, spec)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from typing import Any
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.plan.deployment import merged_orchestrator_settings
+from modalrun.plan.planner import app_name
 from modalrun.run.metadata import PREFIX
+from modalrun.run.records import App
 from modalrun.run.source import Source
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.orchestrator_config import component_config, credentials
+from modalrun.zenml_api.orchestrator_config import (
+    component_config,
+    component_defaults,
+    credentials,
+)
 from modalrun.zenml_api.records.queries import STOPPED, get_run, step_runs
 from modalrun.zenml_api.records.runs import environment, publish_metadata
 from modalrun.zenml_api.stacks import load_stack, orchestrator_of
@@ -54,6 +63,28 @@ def deployment_id(run_id: str) -> str:
     if run.snapshot is None:
         raise NotFoundError(f"The deployment of the run {run_id} was deleted.")
     return str(run.snapshot.id)
+
+
+def app_of(run_id: str) -> App | None:
+    """Return the Modal app that a run's deployment names; None if the deployment was deleted.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
+    with translated():
+        run = get_run(run_id)
+        if run.snapshot is None:
+            return None
+        pipeline = run.snapshot.pipeline_configuration
+        settings: dict[str, Any] = {}
+        # Neither a deleted stack nor a wrong value of its component keeps a run from being stopped.
+        with contextlib.suppress(UsageError):
+            if run.snapshot.stack is not None:
+                component = component_config(orchestrator_of(run.snapshot.stack))
+                settings |= component_defaults(component).settings
+        settings |= merged_orchestrator_settings(pipeline.model_dump(mode="json")["settings"])
+    name = settings.get("app_name") or app_name(pipeline.name)
+    return App(str(name), settings.get("modal_environment"))
 
 
 def driver_environment(run_id: str) -> dict[str, str]:

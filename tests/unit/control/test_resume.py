@@ -17,6 +17,7 @@ from modalrun.submit.source_changes import hashes_to_store
 from modalrun.submit.staging import hash_files, hash_tree
 from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeZenML, compiled
 
+READ = "read run and steps"
 METADATA = RunMetadata("local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
 
 
@@ -71,8 +72,9 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_another_driver_takes_over(bench: Bench) -> None:
     handle = bench.resumed()
-    assert bench.effects == [*CHECKS, "build images", "create sandbox", "record sandbox"]
+    assert bench.effects == [*CHECKS, "build images", READ, "create sandbox", "record sandbox"]
     assert handle.resumed
+    assert handle.ended == frozenset()
     assert (handle.run_id, handle.sandbox.id, handle.steps) == (RUN_ID, "sb-new", ("load", "train"))
     request = bench.modal.request
     assert request["spec"].name == f"modalrun-{RUN_ID}"
@@ -113,6 +115,18 @@ def test_a_run_whose_driver_runs_is_left_as_it_is(bench: Bench) -> None:
     assert bench.effects == CHECKS
 
 
+def test_a_run_sandbox_that_runs_unrecorded_is_left_as_it_is(bench: Bench) -> None:
+    """The answer to its creation was lost (exit 9), so that nothing of it is recorded."""
+    bench.modal.existing = "sb-9"
+    bench.zenml.source = None
+    answer = bench.resume()
+    assert isinstance(answer, str)
+    assert "sb-9 is running" in answer
+    bench.modal.existing = None
+    with pytest.raises(UsageError, match="no record of the files"):
+        bench.resume()
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_run_without_a_driver_is_refused(bench: Bench, stored: bool) -> None:
     bench.in_pipeline_mode()
@@ -132,7 +146,7 @@ def test_a_paused_run_continues_without_a_driver(bench: Bench) -> None:
 
     handle = bench.resumed()
 
-    created = ["wait sb-2", "build images", "create sandbox", "record sandbox"]
+    created = ["wait sb-2", "build images", READ, "create sandbox", "record sandbox"]
     assert bench.effects == [*CHECKS, *created]
     assert (handle.sandbox.id, bench.modal.request["earlier"]) == ("sb-new", "sb-2")
     assert bench.modal.request["manifest"] is None

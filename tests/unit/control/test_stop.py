@@ -248,6 +248,17 @@ def test_a_submission_that_fails_meanwhile() -> None:
     assert not bench.effects
 
 
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_a_sandbox_that_came_after_its_submission_was_cancelled(withdrawn: bool) -> None:
+    bench = Bench(started=False)
+    bench.announce(withdrawn=withdrawn)
+    bench.zenml.run = replace(bench.zenml.run, status="stopped")
+    assert "has ended already: stopped" in bench.stop().headline
+    assert bench.effects == []
+    assert "has ended already: stopped" in bench.stop(force=True).headline
+    assert ("end sandboxes" in bench.effects) == (not withdrawn)
+
+
 def test_a_run_that_has_no_sandbox_on_record() -> None:
     bench = Bench(started=False)
     with pytest.raises(NotFoundError, match="no sandbox on record"):

@@ -260,3 +260,17 @@ def test_a_step_that_could_not_record_its_end_at_the_deadline_has_failed(bench: 
     done = bench.run(child, timeout=3, step="train")
     assert done.returncode == 124
     assert bench.finalized() == "some-run: The step took longer than its timeout."
+
+
+@pytest.mark.parametrize(
+    "replace",
+    ["os.mkfifo(file)", "os.symlink('/dev/zero', file)", "open(file, 'w').write('9' * 10**6)"],
+    ids=["pipe", "link", "large"],
+)
+def test_a_file_of_ours_that_user_code_replaces_stops_nothing(bench: Bench, replace: str) -> None:
+    done = bench.run(
+        f"import os\nfile = os.environ['MODALRUN_EXIT_CODE_FILE']\nos.remove(file)\n{replace}\n"
+        "os._exit(0)"
+    )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr

@@ -30,7 +30,7 @@ def test_steps_that_had_ended_before_are_left_out() -> None:
     streams = FakeStreams()
     streams.feed("sb-run", events.line(StepEvent("load", "completed", 10.0, sandbox="sb-1")))
     streams.end("sb-run")
-    assert lines_of(LogStream(streams, "sb-run", since=11.0)) == []
+    assert lines_of(LogStream(streams, "sb-run", ended={"load"})) == []
     assert streams.added == ["sb-run"]
 
 

@@ -15,11 +15,13 @@ from modalrun.errors import (
     CapacityError,
     ConnectionLostError,
     Interrupted,
+    NotFoundError,
     RunStoppedError,
     UnknownOutcomeError,
 )
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
+from modalrun.submit import creation, submission
 from modalrun.submit.preflight import check
 from modalrun.submit.submission import Submission
 from modalrun.util import interrupts
@@ -170,6 +172,44 @@ def test_an_interrupt_while_modal_is_away_says_what_may_be_left(spec: RunSpec) -
     assert bench.zenml.metadata["modalrun_withdrawn"] is False
     assert "Modal does not answer." in bench.observer.lines[-1]
     assert f"'modalrun stop --force {RUN_ID}'" in bench.observer.lines[-1]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_sandbox_that_may_come_after_the_interrupt_is_looked_for(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    monkeypatch.setattr(creation, "CREATION_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(submission, "WITHDRAW_SECONDS", 5.0 if comes else 0.1)
+    monkeypatch.setattr(submission, "WITHDRAW_PAUSE", 0.01)
+    bench = Bench(spec)
+    created, over = threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def create(_: object) -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        (created if comes else over).wait(30)
+
+    looks = 0
+
+    def terminate(*_: object) -> None:
+        nonlocal looks
+        looks += 1
+        if looks < 3 or not comes:
+            raise NotFoundError("There is no such sandbox.")
+        created.set()
+
+    bench.modal.on_create = create
+    monkeypatch.setattr(bench.modal, "terminate", terminate)
+    with interrupts.installed(), pytest.raises(KeyboardInterrupt):
+        bench.create()
+    interrupts.forget()
+    over.set()
+    assert bench.zenml.run.status == "stopped"
+    assert bench.zenml.metadata["modalrun_withdrawn"] is comes
+    last = bench.observer.lines[-1]
+    assert f"Cancelled the run {RUN_ID}; nothing of it is running." in last
+    assert (f"'modalrun stop --force {RUN_ID}' ends it." in last) == (not comes)
+    assert looks == 3 if comes else looks > 3
 
 
 def test_a_second_signal_does_not_interrupt_what_the_first_one_has_started(

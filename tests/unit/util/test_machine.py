@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,13 +35,26 @@ except UsageError as error:
     ],
 )
 def test_each_fault_names_its_file_and_reason(error: OSError | MemoryError, message: str) -> None:
-    known = machine_error(error)
+    known = machine_error(error, creates_run=True)
 
     assert known.message.startswith(message)
     assert known.exit_code == 8
     assert known.hint
     assert known.__cause__ is error
     known.message.encode()
+
+
+@pytest.mark.parametrize("creates_run", [True, False])
+def test_output_that_can_not_be_written(monkeypatch: pytest.MonkeyPatch, creates_run: bool) -> None:
+    # Closing it fails too.
+    with contextlib.suppress(OSError), Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        print("it does not fit")
+
+        known = machine_error(OSError(28, "No space left on device"), creates_run=creates_run)
+
+        assert known.message == "The output can't be written: No space left on device."
+        assert (known.hint is not None) == creates_run
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits there")

@@ -1,0 +1,46 @@
+"""Pass the output of a supervisor's children on, as the only writer to the sandbox's output."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+import threading
+from typing import IO
+
+from modalrun.driver.spawn import Child
+from modalrun.run.event_proof import Output, ProofReader
+
+CHUNK = 65_536
+
+_outputs = {1: Output(), 2: Output()}
+_locks = {1: threading.Lock(), 2: threading.Lock()}
+
+
+def pump(child: Child, key: bytes) -> list[threading.Thread]:
+    """Start threads that pass on what a child prints; `key` proves its events."""
+    return [
+        _pump(child.stdout, sys.stdout.buffer, key, 1),
+        _pump(child.stderr, sys.stderr.buffer, key, 2),
+    ]
+
+
+def _pump(source: IO[bytes] | None, sink: IO[bytes], key: bytes, number: int) -> threading.Thread:
+    assert source is not None
+    reader = ProofReader(key, number, _outputs[number])
+
+    def write(text: str, *, final: bool = False) -> None:
+        # What an earlier child has left may print to the same stream.
+        with _locks[number]:
+            sink.write(reader.feed(text.encode(), final=final))
+            sink.flush()
+
+    def run() -> None:
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        while chunk := source.read(CHUNK):
+            write(decode(chunk))
+        write(decode(b"", True), final=True)
+
+    # A daemon: a grandchild that keeps the pipe open must not keep the sandbox alive.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
