@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
+from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.observe.log_stream import LogStream
 from modalrun.run import events
 from modalrun.run.events import LinesOf
@@ -31,6 +32,7 @@ from modalrun.run.tags import TAG_ROLE, TAG_RUN
 LINES = 100_000
 PLAIN_LINES = 10_000
 SANDBOXES = 10
+RUN = str(uuid4())
 
 
 def first_line(command: list[str], environment: dict[str, str]) -> float:
@@ -59,7 +61,7 @@ def plain(modal: Any, sandbox_id: str) -> int:
 def ours(connection: Connection, sandbox_ids: list[str]) -> int:
     """Read finished sandboxes with the engine of `logs` and `submit`, as lines with their steps."""
     count = 0
-    followers = [LogStream(connection, sandbox_id) for sandbox_id in sandbox_ids]
+    followers = [LogStream(OutputStreams(connection, RUN), box) for box in sandbox_ids]
     for follower in followers:
         for batch in follower:
             count += sum(isinstance(item, LogLine) for item in batch)
@@ -95,17 +97,15 @@ def measure(repetitions: int) -> None:
     app = modal.App.lookup("benchmark", create_if_missing=True)
     image = modal.Image.debian_slim()
 
-    def create(*command: str, gpu: str | None = None, **options: Any) -> Any:
+    def create(*command: str, gpu: str | None = None, **tags: str) -> Any:
         return modal.Sandbox.create(
-            *command, app=app, image=image, gpu=gpu, timeout=3600, **options
+            *command, app=app, image=image, gpu=gpu, timeout=3600, tags={TAG_RUN: RUN, **tags}
         )
 
-    run_id = str(uuid4())
-    tags = {TAG_RUN: run_id, TAG_ROLE: "run"}
     script = f"print({events.line(LinesOf('one'))!r}, end=''); print('first', flush=True); input()"
-    create(sys.executable, "-c", script, tags=tags)
+    create(sys.executable, "-c", script, **{TAG_ROLE: "run"})
     environment = dict(os.environ)
-    follow = [sys.executable, "-m", "modalrun", "logs", "--follow", run_id]
+    follow = [sys.executable, "-m", "modalrun", "logs", "--follow", RUN]
     importing = [sys.executable, "-c", "import modal"]
     shown, imports, trips = [], [], []
     for _ in range(repetitions):
