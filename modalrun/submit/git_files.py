@@ -35,7 +35,7 @@ _SAFE_ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1", "GIT_TE
 _OF_REPOSITORY = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"})
 
 SECONDS = 30
-"""How long Git may take. It waits forever for a `.gitignore` that is a named pipe."""
+"""How long Git may take. It waits forever for a named pipe that it reads."""
 
 LARGEST_IGNORE_FILE = 1_000_000
 """Bytes that are read of a `.gitignore`."""
@@ -97,6 +97,12 @@ def ignored(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
+    real = folder.resolve()
+    repositories = [one / ".git" for one in (real, *real.parents) if (one / ".git").exists()]
+    for path in (*repositories, real / ".gitignore"):
+        # Git would wait forever for a named pipe.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise GitError(f"{path} is no regular file")
     # Inside a Git hook, Git's own variables name the hook's repository, not this one.
     environment = {k: v for k, v in os.environ.items() if k not in _OF_REPOSITORY}
     try:
@@ -115,7 +121,7 @@ def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
         if result.returncode == 0:
             return result.stdout
         reason = result.stderr.decode(errors="replace").strip().partition("\n")[0]
-    if any((one / ".git").exists() for one in (folder, *folder.resolve().parents)):
+    if repositories:
         raise GitError(reason)
     return b""
 

@@ -64,8 +64,9 @@ class _Selecting:
         self._dockerignored = _dockerignore(selection.root, selection.dockerignore)
         self._folders: dict[Path, Path] = {}
         self._followed = 0
+        self._git_answers = True
         self._named = [self._included(name) for name in selection.include]
-        self._tree = SourceTree(selection.root)
+        self._tree = SourceTree(selection.root, self._real_root)
 
     def tree(self) -> SourceTree:
         tracked: dict[Path, bool] = {}
@@ -191,13 +192,14 @@ class _Selecting:
     def _listed(self, folder: Path, ask_git: bool) -> Iterator[tuple[Path, bool]]:
         whole = self._root / folder
         entries: list[git_files.Entry] = []
-        if ask_git:
+        if ask_git and self._git_answers:
             try:
                 entries = git_files.listed(whole)
                 if entries and self._with_ignored:
                     for path, rule in git_files.ignored(whole):
                         self._leave_out(folder / path, rule)
             except GitError as error:
+                self._git_answers = False
                 self._tree.notes.append(
                     f"Git can't list the files of {whole} ({error}); all files that no .gitignore"
                     " names go"

@@ -60,6 +60,7 @@ class SourceTree:
 
     Attributes:
         root: The source root.
+        real_root: The same without links.
         files: The files, sorted.
         left_out: The rule for each path that is left out. What Git ignores is listed on request.
         credentials: How many credential files are among them.
@@ -69,6 +70,7 @@ class SourceTree:
     """
 
     root: Path
+    real_root: Path
     files: list[SourceFile] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)
     credentials: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from modalrun.errors import UsageError
@@ -13,7 +13,7 @@ from modalrun.run.manifest import MANIFEST_FILE, RunManifest
 from modalrun.run.source import MOST_FILES, Source
 from modalrun.submit.source_changes import compare, hashes_to_store, listing
 from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection, SourceTree
+from modalrun.submit.source_tree import SourceFile, SourceSelection, SourceTree
 from modalrun.util.regular_files import open_inside
 
 
@@ -28,7 +28,7 @@ def stage(tree: SourceTree, folder: Path) -> Source:
         UsageError: They can't go (`SourceTree.check`), or one can't be read.
     """
     tree.check()
-    _copy(tree.root, folder, {file.path: file.real for file in tree.files})
+    _copy(tree, folder, tree.files)
     hashes = hash_files(folder)
     root = os.fsencode(tree.root).decode(errors="replace")
     return Source(hash_tree(hashes), hashes_to_store(hashes), root)
@@ -70,7 +70,7 @@ def stage_again(source: Source, selection: SourceSelection, folder: Path) -> tup
             " files only the total hash is stored.",
             hint=f"Restore the files and remove new ones ('git status' lists them). {hint}",
         )
-    _copy(root, folder, {f.path: f.real for f in tree.files if f.path.as_posix() in source.files})
+    _copy(tree, folder, (file for file in tree.files if file.path.as_posix() in source.files))
     found = hash_files(folder)
     if not found:
         raise UsageError(f"The folder {root} holds none of the run's files.", hint=hint)
@@ -119,28 +119,21 @@ def hash_tree(files: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
-def _copy(root: Path, folder: Path, files: Mapping[Path, Path]) -> None:
-    """Copy files with their modes and times.
-
-    Args:
-        root: The source root.
-        folder: Where they go.
-        files: The path of each file below both, and that below the root without links.
-    """
+def _copy(tree: SourceTree, folder: Path, files: Iterable[SourceFile]) -> None:
+    """Copy files of a source tree with their modes and times."""
     folder.mkdir(parents=True, exist_ok=True)
-    real_root = root.resolve()
-    for path, real in files.items():
-        destination = folder / path
+    for file in files:
+        destination = folder / file.path
         destination.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open_inside(real_root, real) as file, destination.open("wb") as copy:
-                shutil.copyfileobj(file, copy)
-                found = os.fstat(file.fileno())
+            with open_inside(tree.real_root, file.real) as source, destination.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+                found = os.fstat(source.fileno())
             destination.chmod(found.st_mode & 0o777)
             os.utime(destination, ns=(found.st_atime_ns, found.st_mtime_ns))
         except OSError as error:
             raise UsageError(
-                f"The file {root / path} can't be copied for the sandbox:"
+                f"The file {tree.root / file.path} can't be copied for the sandbox:"
                 f" {error.strerror or error}.",
                 hint="If the pipeline doesn't need it, list it in .dockerignore.",
             ) from error

@@ -27,6 +27,7 @@ FOLDERS = {
     ".config/zenml": "token of ZenML",
     ".zenconfig": "token of ZenML",
     ".kube": "credentials of Kubernetes",
+    ".snowflake": "credentials of Snowflake",
     ".kaggle": "token of Kaggle",
     ".huggingface": "token of Hugging Face",
     ".databricks": "token of Databricks",
@@ -61,6 +62,9 @@ FILES = {
     ".htpasswd": "passwords",
     ".boto": "credentials of Google Cloud or AWS",
     ".s3cfg": "credentials of AWS",
+    "rootkey.csv": "credentials of AWS",
+    "*accesskeys*.csv": "credentials of AWS",
+    ".dvc/config.local": "credentials of DVC's remotes",
     ".vault-token": "token of Vault",
     ".databrickscfg": "token of Databricks",
     ".terraformrc": "token of Terraform",
@@ -86,7 +90,7 @@ HARMLESS = (".env.example", ".env.sample", ".env.template", ".env.dist")
 CONTENTS = {
     rb"\A\s*-----BEGIN [A-Z ]*PRIVATE KEY-----": "private key",
     rb"\A\s*PuTTY-User-Key-File": "key of PuTTY",
-    rb'\A\s*\{[^\0]*"type"\s*:\s*"(?:service_account|authorized_user)"': (
+    rb'\A(?:\xef\xbb\xbf)?\s*\{[^\0]*"type"\s*:\s*"(?:service_account|authorized_user)"': (
         "credentials of Google Cloud"
     ),
 }
@@ -98,8 +102,10 @@ CONTENT_BYTES = 16_384
 
 def credential_reason(path: PurePath) -> str | None:
     """Return what makes a file one that holds credentials, by its path; None if nothing does."""
+    if path.name.casefold() in HARMLESS:
+        path = path.parent
     text = path.as_posix().casefold()
-    if path.name.casefold() in HARMLESS or not _any_pattern().search(text):
+    if not _any_pattern().search(text):
         return None
     return next(reason for pattern, reason in _patterns() if pattern.search(text))
 

@@ -18,19 +18,19 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def open_inside(folder: Path, path: Path) -> BinaryIO:
-    """Open a regular file below a folder, without following any link below it.
+    """Open a regular file below a folder, without following any link.
 
     A link that replaces a part of the path meanwhile is an error.
 
     Args:
-        folder: The folder.
+        folder: The folder, which is no link.
         path: The path below it, without links and without "..".
 
     Raises:
         OSError: It can't be opened, is something else, or a part of its path is a link.
     """
-    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     options = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    here = os.open(folder, options | os.O_DIRECTORY)
     for part in path.parent.parts:
         above = here
         try:

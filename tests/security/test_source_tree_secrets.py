@@ -294,6 +294,15 @@ def test_a_link_that_comes_after_the_selection_is_not_followed(root: Path, part:
     assert not (root.parent / "copy" / "code" / "a.py").exists()
 
 
+def test_a_link_in_place_of_the_source_root_is_not_followed(root: Path) -> None:
+    tree = selected(root)
+    write(root.parent, {"outside/training.py": "secret"})
+    root.rename(root.parent / "moved")
+    root.symlink_to("outside")
+    with pytest.raises(UsageError, match="can't be copied"):
+        stage(tree, root.parent / "copy")
+
+
 def test_a_resumed_run_takes_no_link_out_of_the_tree_along(root: Path) -> None:
     write(root.parent, {"outside": "secret"})
     (root / "link").symlink_to("../outside")
