@@ -84,7 +84,7 @@ def test_the_end_is_recorded_when_there_is_room(world: World, disk: Disk, mode: 
 
 
 @MODES
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_disk_that_stays_full(world: World, disk: Disk, mode: str) -> None:
     gate = world.gate()
     command = world.popen(spec(gate, mode))
@@ -96,7 +96,7 @@ def test_a_disk_that_stays_full(world: World, disk: Disk, mode: str) -> None:
     gate.path.unlink()
     gate.path.touch()
 
-    done = command.finish(450)
+    done = command.finish(800)
 
     assert done.exit_code in {1, 8}, done.stderr
     assert "can't be written" in done.stderr

@@ -106,6 +106,22 @@ def test_one_error_anywhere(world: World, proxy: Proxy, requests: str) -> None:
     assert_ran_once(world)
 
 
+@pytest.mark.parametrize("status", [500, 502])
+@pytest.mark.parametrize("what", ["pipeline_snapshots", "runs", "steps", "artifact_versions"])
+def test_what_was_stored_before_an_error_is_not_stored_twice(
+    world: World, proxy: Proxy, what: str, status: int
+) -> None:
+    """A repeated request has the key of the first one, and the server returns what that made."""
+    gate = world.gate()
+    proxy.trouble = Trouble(f"POST /api/v1/{what}", 2, status, handled=True)
+    command = world.popen(waiting(gate, PER_STEP))
+    gate.open()
+    done = command.finish()
+    assert done.exit_code == 0, done.stderr
+    assert len(proxy.trouble.seen) == 2
+    assert_ran_once(world)
+
+
 def test_commands_beside_a_run(world: World, proxy: Proxy) -> None:
     gate = world.gate()
     command = world.popen(waiting(gate))
