@@ -104,3 +104,15 @@ def test_every_class_of_error_has_its_section() -> None:
             assert f"\n### Exit code {value.exit_code}\n" in page, value
     for check in findings.LABELS:
         assert f"`{check}`" in page, check
+
+
+def test_each_row_of_who_may_do_what_has_its_tests() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and "`test_" in line]
+    named = set(re.findall(r"`(test_\w+\.py)`", "".join(rows)))
+    assert named == {path.name for path in (ROOT / "tests" / "security").glob("test_*.py")}
+    for row in rows:
+        *_, kept_by, tests, _ = row.split("|")
+        assert "`test_" in tests
+        for module in re.findall(r"`([\w/]+\.py)`", kept_by):
+            assert (ROOT / "modalrun" / module).is_file(), module
