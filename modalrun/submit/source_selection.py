@@ -19,6 +19,7 @@ from modalrun.submit.source_tree import (
     shown,
 )
 from modalrun.util.credentials import CONTENT_BYTES, credential_content, credential_reason
+from modalrun.util.ignore_files import dockerignore_matcher
 from modalrun.util.regular_files import open_inside, open_regular
 
 NEVER = (
@@ -65,8 +66,9 @@ class _Selecting:
         self._folders: dict[Path, Path] = {}
         self._followed = 0
         self._git_answers = True
-        self._named = [self._included(name) for name in selection.include]
         self._tree = SourceTree(selection.root, self._real_root)
+        included = [self._included(name) for name in selection.include]
+        self._named = [path for path in included if self._may_be_named(path)]
 
     def tree(self) -> SourceTree:
         tracked: dict[Path, bool] = {}
@@ -119,6 +121,21 @@ class _Selecting:
         if self._dockerignored(path) and not any(map(path.is_relative_to, self._named)):
             return self._selection.dockerignore or ".dockerignore"
         return None
+
+    def _may_be_named(self, path: Path) -> bool:
+        """Whether a path of `include` counts: the user alone may name what never goes."""
+        if self._selection.may_include_credentials:
+            return True
+        real = (self._root / path).resolve()
+        places = [self._real_root / path] + [real] * real.is_relative_to(self._real_root)
+        for place in places:
+            for part in (place, *place.parents):
+                if part == self._real_root:
+                    break
+                if rule := self._skipped(part):
+                    self._tree.left_out[path] = rule
+                    return False
+        return True
 
     def _may_go(self, real: Path) -> bool:
         return self._selection.may_include_credentials and real in self._named
@@ -221,8 +238,8 @@ class _Selecting:
 
     def _skipped(self, folder: Path) -> str | None:
         """Return the rule by which a folder is left out with all that is in it."""
-        if folder.name in NEVER:
-            return _never(Path(folder.name))
+        if never := _never(Path(folder.name)):
+            return never
         return "virtual environment" if (folder / "pyvenv.cfg").is_file() else None
 
     def _included(self, name: str) -> Path:
@@ -241,7 +258,7 @@ class _Selecting:
 
 
 def _never(path: Path) -> str | None:
-    found = next((part for part in path.parts if part in NEVER), None)
+    found = next((part for part in path.parts if part.casefold() in NEVER), None)
     return found and f"{found} never goes"
 
 
@@ -272,7 +289,4 @@ def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The file {path} can't be read: {error}.") from error
-    # The matcher is the SDK's, which takes 0.7 s to import.
-    from modalrun.modal_api.images import ignore_matcher
-
-    return ignore_matcher(lines, str(path))
+    return dockerignore_matcher(lines, str(path))
