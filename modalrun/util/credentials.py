@@ -93,6 +93,7 @@ CONTENTS = {
     rb'\A(?:\xef\xbb\xbf)?\s*\{[^\0]*"type"\s*:\s*"(?:service_account|authorized_user)"': (
         "credentials of Google Cloud"
     ),
+    rb'\A\s*\{\s*"format"\s*:\s*"modalrun-deployment"': "deployment file: environment variables",
 }
 """What the beginning of a file shows, whatever its name."""
 
