@@ -228,9 +228,10 @@ def test_nothing_survives(sdk: Sdk, run: Run, end: str) -> None:
     assert is_warm == "True"
     if end == "server killed":
         nursery = nursery_of(sdk).pid
+        others = [process.pid for process in processes_of(sdk.info.state_dir)]
         psutil.Process(sdk.info.pid).kill()
         wait_for_end(sdk.info.state_dir)
-        for pid in [*pids, nursery]:
+        for pid in [*pids, nursery, *others]:
             wait_until_gone(int(pid))
         return
     if end == "terminate":
