@@ -19,7 +19,12 @@ from modalrun.submit.source_tree import (
     refuse_private,
     shown,
 )
-from modalrun.util.credentials import CONTENT_BYTES, credential_content, credential_reason
+from modalrun.util.credentials import (
+    CONTENT_BYTES,
+    credential_content,
+    credential_reason,
+    is_source_code,
+)
 from modalrun.util.regular_files import open_inside, open_regular
 
 NEVER = (
@@ -144,6 +149,8 @@ class _Selecting:
     def _credential(self, path: Path, real: Path) -> str | None:
         if reason := credential_reason(path) or credential_reason(real):
             return reason
+        if is_source_code(real):
+            return None
         try:
             with open_inside(self._real_root, real) as file:
                 return credential_content(file.read(CONTENT_BYTES))

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection, SourceTree
 from modalrun.submit.staging import stage, stage_again
 from modalrun.submit.submission import Submission
+from modalrun.util.credentials import CONTENT_BYTES, credential_content
+from modalrun.util.credentials import CONTENTS as CONTENT_RULES
 from tests.unit.fakes import Effects, FakeModal, FakeObserver, FakeZenML, compiled
 
 CREDENTIALS = [
@@ -35,8 +38,80 @@ CREDENTIALS = [
     *(".pypirc", ".config/gcloud/x.db", ".config/zenml/config.yaml", ".kube/config"),
     *(".docker/config.json", ".git-credentials", ".npmrc", "store.p12", "sub/.aws/config"),
 ]
+MORE_CREDENTIALS = [
+    *(".config/git/credentials", ".cargo/credentials", ".cargo/credentials.toml", "credentials"),
+    *(".gem/credentials", "aws/credentials", "credentials.csv", "me_accessKeys.csv", "rootkey.csv"),
+    *(".passwd-s3fs", ".dockerconfigjson", "docker/config.json", "containers/auth.json"),
+    *(
+        ".composer/auth.json",
+        "auth.json",
+        "kube/config",
+        "k3s.yaml",
+        "prod.tfvars",
+        ".secrets.toml",
+    ),
+    *(".secrets", "secret.yaml", "secret.yml", "secret.json", "secrets.json", ".flaskenv"),
+    *(".dbt/profiles.yml", ".snowflake/x", ".snowsql/config", ".mylogin.cnf", ".my.cnf"),
+    *("pgpass.conf", ".pg_service.conf", ".authinfo", ".authinfo.gpg", "me.keytab", "krb5cc_1000"),
+    *("key.p8", "key.pk8", "private.gpg", "secring.gpg", "ssh_host_ed25519_key", "id_xmss"),
+    *("deploy_key", "office.ovpn", "wg0.conf", "key.age", "sops/age/keys.txt", ".vault_pass"),
+    *("cwallet.sso", "huggingface/token", "stored_tokens", "modal.toml", "token.json"),
+    *("token.pickle", ".m2/settings.xml", "NuGet.Config", "pypoetry/auth.toml", "rclone.conf"),
+    *(".mc/config.json", ".fly/config.yml", "doctl/config.yaml", ".codex/auth.json"),
+    *(".claude/.credentials.json", ".gemini/oauth_creds.json", ".ngrok2/ngrok.yml"),
+    *(".dvc/config.local", ".wgetrc", ".curlrc", ".bash_history", ".python_history", "a/.env/x"),
+]
 SERVICE_ACCOUNT = json.dumps({"type": "service_account", "private_key": "-----BEGIN"}, indent=2)
 PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+AWS_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+CONTENTS = [
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQOY\n",
+    "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIE\n",
+    f"Bag Attributes\n    localKeyID: 01\nKey Attributes: <No Attributes>\n{PRIVATE_KEY}",
+    CERTIFICATE * 200 + PRIVATE_KEY,
+    f"# the key of staging\r\n\r\n{PRIVATE_KEY}",
+    f"tls:\n  key: |\n    {PRIVATE_KEY}",
+    f"<key>\n{PRIVATE_KEY}</key>",
+    "KEY='-----BEGIN PRIVATE KEY-----\\nMIIE\\n'",
+    "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nabc\n",
+    "PuTTY-User-Key-File-3: ssh-ed25519\n",
+    "-----BEGIN OpenVPN Static key V1-----\nabc\n",
+    f"[Interface]\nPrivateKey = {'a' * 43}=\n",
+    SERVICE_ACCOUNT,
+    json.dumps({"a": "x" * 50_000, "type": "service_account", "private_key": "x"}),
+    json.dumps([{"client_id": "x", "refresh_token": "x", "type": "authorized_user"}]),
+    json.dumps({"gcp": json.dumps({"type": "service_account"})}),
+    "# created: today\nAGE-SECRET-KEY-1QQPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L\n",
+    f"[default]\naws_access_key_id=AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = {AWS_KEY}\n",
+    f"export AWS_SECRET_ACCESS_KEY='{AWS_KEY}'\n",
+    json.dumps({"Credentials": {"SecretAccessKey": AWS_KEY}}),
+    f"Access key ID,Secret access key\nAKIAIOSFODNN7EXAMPLE,{AWS_KEY}\n",
+    "apiVersion: v1\nclusters: []\nkind: Config\nusers:\n- name: me\n  user: {token: abc}\n",
+    json.dumps({"kind": "Config", "clusters": [], "users": [], "current-context": "x"}),
+    json.dumps({"installed": {"client_id": "x", "client_secret": "GOCSPX-abcdefgh"}}),
+    json.dumps({"token": "x", "refresh_token": "1//0abcdefgh"}),
+    json.dumps({"clientId": "x", "clientSecret": "a~bcdefghijk"}),
+    json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}}}),
+    '[default]\ntoken_id = "ak-abc"\ntoken_secret = "as-abc"\n',
+    "[global]\nindex-url = https://me:secret@host/simple\n",
+]
+HARMLESS_CONTENTS = [
+    CERTIFICATE,
+    "-----BEGIN PUBLIC KEY-----\nMIIB\n",
+    "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ\n",
+    "The file has to begin with -----BEGIN PRIVATE KEY-----, or `-----BEGIN PRIVATE KEY-----`.",
+    json.dumps({"text": "They look for '-----BEGIN PRIVATE KEY-----' in files."}),
+    "rule = '-----BEGIN[ A-Z]*PRIVATE KEY-----'\n",
+    json.dumps({"members": ["serviceAccount:x"], "kind": "service_account"}),
+    json.dumps({"client_secret": {"type": "string"}, "refresh_token": None}),
+    '{"client_secret": "${CLIENT_SECRET}", "refresh_token": "<yours>"}',
+    "environment:\n  AWS_SECRET_ACCESS_KEY: ${AWS_SECRET_ACCESS_KEY}\n",
+    "aws_secret_access_key = <your key>\naws_secret_access_key =\n",
+    "apiVersion: skaffold/v4beta7\nkind: Config\nbuild: {}\n",
+    "kind: ConfigMap\nclusters: []\nusers: []\n",
+    "--index-url https://host/simple\n--extra-index-url https://${USER}:${TOKEN}@host/simple\n",
+]
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -92,6 +167,69 @@ def test_what_only_looks_like_one_goes(root: Path) -> None:
     files = [".env.example", "environment.py", "keys.py", "monkey.py", "pem.txt", "ssh/a.py"]
     write(root, dict.fromkeys(files, "x"))
     assert names(selected(root)) == sorted([*files, "training.py"])
+
+
+def test_credential_files_of_many_tools_never_go(tmp_path: Path) -> None:
+    write(tmp_path, dict.fromkeys(MORE_CREDENTIALS, "x"))
+    assert names(selected(tmp_path)) == []
+
+
+def test_names_near_those_of_credentials_go(tmp_path: Path) -> None:
+    files = [
+        *("credentials/load.yaml", "src/auth.py", "tokenizer.json", "settings.xml", "config.yml"),
+        *(
+            "secrets.py",
+            "wgan.conf",
+            "profiles.yml",
+            "credentials/.env.example",
+            ".secrets.baseline",
+        ),
+        *("docker/Dockerfile", "model/config.json", "pip.conf", "token.txt", "history.csv"),
+    ]
+    write(tmp_path, dict.fromkeys(files, "x"))
+    assert names(selected(tmp_path)) == sorted(files)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_file_is_known_by_what_is_in_it(tmp_path: Path, encoding: str) -> None:
+    suffixes = (".txt", ".json", ".yaml", ".ini", ".sh", "")
+    for number, text in enumerate(CONTENTS):
+        name = f"{number}{suffixes[number % len(suffixes)]}"
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    tree = selected(tmp_path)
+    assert names(tree) == []
+    assert tree.credentials == len(CONTENTS)
+
+
+def test_what_only_speaks_of_credentials_goes(tmp_path: Path) -> None:
+    write(tmp_path, {f"{n}.txt": text for n, text in enumerate(HARMLESS_CONTENTS)})
+    source = {f"{n}{end}": text for n, text in enumerate(CONTENTS) for end in (".py", ".md")}
+    write(tmp_path, source)
+    assert len(names(selected(tmp_path))) == len(HARMLESS_CONTENTS) + len(source)
+
+
+@pytest.mark.parametrize("texts, pattern", [rule[:2] for rule in CONTENT_RULES])
+def test_the_look_into_a_file_takes_linear_time(texts: tuple[bytes, ...], pattern: bytes) -> None:
+    """A pattern that backtracks takes hours for these, not the tenths of a second it may take."""
+    known = b" ".join(texts)
+    start = b'-----begin private key "type" : index-url = http://aaaa "client_secret": "aaaa'
+    quoted = b'"' + texts[0] + b'":"'
+    begun = time.process_time()
+    for piece in (
+        known,
+        quoted,
+        known + b" " * 50,
+        known + b": ",
+        b" ",
+        b"\n",
+        b"\n ",
+        b"a",
+        start,
+    ):
+        text = known + piece * (CONTENT_BYTES // len(piece))
+        credential_content(text)
+        re.search(pattern, text)
+    assert time.process_time() - begun < 20
 
 
 def test_a_credential_file_that_is_named_goes(root: Path) -> None:
