@@ -175,6 +175,11 @@ CONTENTS = (
         rb"cleartextpassword\"\s+value=\"[^\"%]",
         "password of a package index",
     ),
+    (
+        (b"modalrun-deployment",),
+        rb"\A\s*\{\s*\"format\"\s*:\s*\"modalrun-deployment\"",
+        "deployment file: environment variables",
+    ),
 )
 """What in a file shows it, whatever its name: texts that it has, a pattern, and the reason.
 

@@ -15,7 +15,9 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.modal_api.images import _is_not_source
+from modalrun.plan import deployment_file
 from modalrun.plan.deployment import Deployment
+from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.stack import StackDescription
 from modalrun.run.source import Source
 from modalrun.spec.precedence import Origin, SettingsLayer
@@ -174,7 +176,8 @@ def test_credential_files_never_go(root: Path) -> None:
     assert names(tree) == ["other.json", "training.py"]
     assert tree.credentials == len(CREDENTIALS) + 2
     assert all(str(rule).startswith("credential file (") for rule in tree.left_out.values())
-    assert f"({'2 untracked, ' if tree.in_git else ''}{tree.credentials} credential" in str(tree)
+    assert f"{tree.credentials} credential files)" in str(tree)
+    assert ("(2 untracked; left out: " in str(tree)) == tree.in_git
 
 
 def test_what_only_looks_like_one_goes(root: Path) -> None:
@@ -261,11 +264,14 @@ def test_an_ignored_folder_that_is_named_takes_no_credential_along(root: Path) -
     assert "data/labels.csv" not in names(selected(root))
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "absent", "a/../../outside"])
+@pytest.mark.parametrize(
+    "name",
+    ["../outside", "/etc/passwd", "absent", "a/../../outside", ".", "./", "a/..", "gone/x"],
+)
 def test_only_what_is_below_the_source_root_can_be_named(root: Path, name: str) -> None:
     write(root.parent, {"outside": "x"})
-    with pytest.raises(UsageError, match="source_include"):
-        selected(root, name)
+    with pytest.raises(UsageError, match=f"source_include' names {re.escape(name)}"):
+        selected(root, name).check()
 
 
 def test_a_named_link_takes_no_credential_along(root: Path) -> None:
@@ -292,7 +298,44 @@ def test_tracked_files_go_and_credentials_among_them_are_named(tmp_path: Path) -
     assert names(tree) == ["a.py", "key.json", "tests/cert.pem"]
     (note,) = tree.notes
     assert "key.json" in note and "tests/cert.pem" in note
-    assert str(tree).endswith("(1 credential file left out)")
+    assert str(tree).endswith("(left out: 1 credential file)")
+
+
+def test_a_deployment_file_of_an_earlier_run_stays_behind(root: Path) -> None:
+    """It holds the environment variables of the pipeline."""
+    file = DeploymentFile(Deployment("p", ()), {}, StackDescription("id", "s"), "0.98", "3.11", ".")
+    deployment_file.write(root / "d.json", file)
+    write(root, {"plain.json": '{"format": "x"}'})
+    assert names(selected(root)) == ["plain.json", "training.py"]
+    assert "deployment file" in selected(root).left_out[Path("d.json")]
+    assert names(selected(root, "d.json")) == ["d.json", "plain.json", "training.py"]
+
+
+def test_ignored_files_and_folders_are_counted(root: Path) -> None:
+    write(root, {".gitignore": "data\n*.bin\n.env\nown\n", ".dockerignore": "docs\n"})
+    write(root, {"data/a.csv": "1", "x.bin": "1", "sub/y.bin": "1", "docs/z.md": "1", ".env": "1"})
+    write(root, {"sub/__pycache__/a.pyc": "x", ".venv/x": "x", "own/pyvenv.cfg": "x"})
+    tree = selected(root)
+    assert tree.described("see") == (
+        f"source: 3 files, 26 B from {root}/ ({'3 untracked; ' if tree.in_git else ''}"
+        "left out: 4 ignored files, 1 ignored folder; see)"
+    )
+
+
+def test_what_goes_is_not_listed_as_left_out(root: Path) -> None:
+    write(root, {".gitignore": "data/\nlogs/\nlinked.txt\nout\n"})
+    write(root, {"data/a.csv": "1", "data/.env": "2", "logs/a": "1", "logs/b": "2"})
+    (root / "out").symlink_to("/usr")
+    (root / "linked.txt").symlink_to("/etc/passwd")
+    tree = selected(root, "data", "logs/a", "linked.txt")
+    assert names(tree) == [".gitignore", "data/a.csv", "logs/a", "training.py"]
+    left_out = {str(path): rule for path, rule in tree.left_out.items()}
+    assert left_out == {
+        "data/.env": "credential file (environment variables, often secrets)",
+        "logs": f"logs/ in .gitignore{':2' if tree.in_git else ''}, but for the files that go",
+        "out": left_out["out"],
+    }
+    assert [str(path) for path in tree.leaving] == ["linked.txt"]
 
 
 def test_a_repository_inside_takes_no_credential_along(root: Path) -> None:
@@ -332,6 +375,16 @@ def test_the_home_folder_is_refused(
 def test_the_file_systems_root_is_refused() -> None:
     for folder in ("/", "/tmp/..", "/proc/self/root"):
         with pytest.raises(UsageError, match="The source root"):
+            selected(Path(folder))
+
+
+def test_a_folder_for_temporary_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "mine"))
+    for folder in ("/tmp", "/var/tmp", "/tmp/../tmp", str(tmp_path / "mine")):
+        with pytest.raises(UsageError, match="temporary files of all programs"):
             selected(Path(folder))
 
 
@@ -415,6 +468,19 @@ def test_an_ignored_link_that_leaves_the_tree_is_no_obstacle(root: Path, rule: s
     write(root, {rule: "data\n"})
     (root / "data").symlink_to("/usr")
     selected(root).check()
+
+
+def test_a_tracked_link_that_leaves_the_tree_needs_dockerignore(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    write(tmp_path, {"training.py": "x", ".gitignore": "link\n"})
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    git(tmp_path, "add", "-f", "link")
+    with pytest.raises(UsageError, match="link -> /etc/passwd") as caught:
+        selected(tmp_path).check()
+    assert ".dockerignore" in str(caught.value.hint)
+    assert ".gitignore" not in str(caught.value.hint)
+    write(tmp_path, {".dockerignore": "link\n"})
+    selected(tmp_path).check()
 
 
 @pytest.mark.parametrize("hidden", [".git/config", ".venv/secret", ".env"])
