@@ -10,6 +10,7 @@ import typer
 
 from modalrun.cli.options import Interrupt, exit_with, on_interrupt
 from modalrun.cli.run_argument import Run, interactive
+from modalrun.util.paths import checked_path
 
 
 def resume(
@@ -55,8 +56,9 @@ def resume(
         shown.phase("Reading the run")
         zenml.enter_context(process.zenml_session())
         found = status.resolve(text)
+        folder = source_root or run_spec.source_root(Path.cwd())
         resumed = resuming.resume(
-            found.id, shown, source_root=source_root or run_spec.source_root(Path.cwd())
+            found.id, shown, source_root=checked_path(folder, "--source-root")
         )
         if isinstance(resumed, str):
             shown.say(resumed)
