@@ -58,11 +58,11 @@ def read_yaml(path: Path) -> YamlSource:
             text = file.read(MAX_LENGTH + 1)
     except FileNotFoundError as error:
         raise UsageError(f"There is no file {path}.", hint="Check the path.") from error
-    except IsADirectoryError as error:
-        raise UsageError(f"{path} is a folder, not a run spec.", hint="Name a file.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text.") from error
     except OSError as error:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, not a run spec.", hint="Name a file.") from error
         raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
 
     if len(text) > MAX_LENGTH:
