@@ -56,10 +56,10 @@ def resume(
         shown.phase("Reading the run")
         zenml.enter_context(process.zenml_session())
         found = status.resolve(text)
-        folder = source_root or run_spec.source_root(Path.cwd())
-        resumed = resuming.resume(
-            found.id, shown, source_root=checked_path(folder, "--source-root")
-        )
+        folder = run_spec.source_root(Path.cwd())
+        if source_root:
+            folder = checked_path(source_root, "--source-root").resolve()
+        resumed = resuming.resume(found.id, shown, source_root=folder)
         if isinstance(resumed, str):
             shown.say(resumed)
             return

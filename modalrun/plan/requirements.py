@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -51,8 +52,9 @@ def resolve_path(name: str, source_root: Path) -> Path:
 
     ZenML reads relative paths from the working folder, which is usually the source root.
     """
-    below = source_root / user_path(name, "The Docker settings name a file")
-    return below if below.exists() or not Path(name).exists() else Path(name).absolute()
+    named = user_path(name, "The Docker settings name a file")
+    below = Path(os.path.normpath(source_root / named))
+    return below if below.exists() or not Path(name).exists() else Path(name).resolve()
 
 
 def read_text(path: Path, kind: str, setting: str) -> str:
