@@ -104,6 +104,9 @@ FILES = {
 HARMLESS = (".env.example", ".env.sample", ".env.template", ".env.dist")
 """Names that fit a pattern, of files that show which variables there are, without values."""
 
+BACKUP = re.compile(r"(?:~|\.(?:bak|backup|old|orig|save))$")
+"""What a copy of a file has after its name."""
+
 CONTENTS = (
     (
         (b"-----begin",),
@@ -111,6 +114,12 @@ CONTENTS = (
         rb"(?:\A|[\n\r\"'=:|>]|\\n)[ \t]*-----begin [a-z0-9 ]{0,40}"
         rb"(?:private key(?: block)?|openvpn static key v1)-----(?![\"'`])",
         "private key",
+    ),
+    (
+        (b"ls0tls1crudjti",),
+        # PRIVATE, RSA, EC, OPENSSH, ENCRYPTED and DSA, after "-----BEGIN" and one more space.
+        rb"ls0tls1crudjti(?:bquklw|bsu0eg|bfqyb|bpuevo|bftkns|beu0eg)",
+        "private key in base64",
     ),
     ((b"begin ssh2",), rb"---- begin ssh2 (?:encrypted )?private key ----", "key of SSH"),
     ((b"putty-user",), rb"(?:\A|\n)\s?putty-user-key-file", "key of PuTTY"),
@@ -139,7 +148,23 @@ CONTENTS = (
         "credentials of Kubernetes",
     ),
     ((b'"auths"',), rb"\"auths\"\s*:\s*\{\s*\"", "credentials of a container registry"),
-    ((b"token_secret",), rb"token_secret[ \t]*=[ \t]*[\"']as-", "token of Modal"),
+    (
+        (b"token_secret",),
+        rb"token_secret[\"']?\s*[=:]\s*[\"']?as-[a-z0-9]",
+        "token of Modal",
+    ),
+    ((b"accountkey=",), rb"accountkey=[a-z0-9+/]{86}==", "key of Azure"),
+    ((b"ghp_",), rb"\bghp_[a-z0-9]{36}", "token of GitHub"),
+    ((b"github_pat_",), rb"\bgithub_pat_[a-z0-9_]{60}", "token of GitHub"),
+    ((b"glpat-",), rb"\bglpat-[a-z0-9_-]{20}", "token of GitLab"),
+    ((b"hf_",), rb"\bhf_[a-z]{34}\b", "token of Hugging Face"),
+    ((b"sk-ant-",), rb"\bsk-ant-[a-z0-9_-]{32}", "key of Anthropic"),
+    ((b"sk-proj-",), rb"\bsk-proj-[a-z0-9_-]{32}", "key of OpenAI"),
+    (
+        (b"machine", b"password"),
+        rb"machine\s+\S{1,256}\s+login\s+\S{1,256}\s+password\s+\S",
+        "passwords",
+    ),
     (
         (b"index",),
         rb"index[-_]url[ \t=]{1,8}[\"']?https?://[^/\s:@$]{0,256}:[^/\s:@$<{]{1,1024}@",
@@ -176,7 +201,7 @@ def credential_reason(path: PurePath) -> str | None:
     """Return what makes a file one that holds credentials, by its path; None if nothing does."""
     if path.name.casefold() in HARMLESS:
         path = path.with_name("harmless")
-    text = path.as_posix().casefold()
+    text = BACKUP.sub("", path.as_posix().casefold())
     if not _any_pattern().search(text):
         return None
     return next(reason for pattern, reason in _patterns() if pattern.search(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -60,6 +61,7 @@ MORE_CREDENTIALS = [
     *(".mc/config.json", ".fly/config.yml", "doctl/config.yaml", ".codex/auth.json"),
     *(".claude/.credentials.json", ".gemini/oauth_creds.json", ".ngrok2/ngrok.yml"),
     *(".dvc/config.local", ".wgetrc", ".curlrc", ".bash_history", ".python_history", "a/.env/x"),
+    *(".netrc~", "credentials.json.bak", "old/.pypirc.orig", "server.key.old"),
 ]
 SERVICE_ACCOUNT = json.dumps({"type": "service_account", "private_key": "-----BEGIN"}, indent=2)
 PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
@@ -94,9 +96,24 @@ CONTENTS = [
     json.dumps({"clientId": "x", "clientSecret": "a~bcdefghijk"}),
     json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}}}),
     '[default]\ntoken_id = "ak-abc"\ntoken_secret = "as-abc"\n',
+    f"export MODAL_TOKEN_SECRET=as-{'a' * 22}\n",
+    *(
+        base64.b64encode(f"-----BEGIN {kind}PRIVATE KEY-----\nMIIE\n".encode()).decode()
+        for kind in ("", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED ", "DSA ")
+    ),
+    f"AccountName=a;AccountKey={'a' * 86}==;EndpointSuffix=x",
+    f"token: ghp_{'a1' * 18}\npat: github_pat_{'a_' * 41}\n",
+    f"{{'gitlab': 'glpat-{'a1' * 10}'}}",
+    f"HF={'hf_' + 'aB' * 17}\n",
+    f"a,sk-ant-api03-{'a-' * 40}\nb,x\n",
+    f"OPENAI=sk-proj-{'a_' * 40}\n",
+    "machine host\n  login me\n  password secret\n",
     "[global]\nindex-url = https://me:secret@host/simple\n",
 ]
 HARMLESS_CONTENTS = [
+    base64.b64encode(f"{CERTIFICATE}-----BEGIN PUBLIC KEY-----".encode()).decode(),
+    base64.b64encode(b"-----BEGIN PUBLIC KEY-----").decode(),
+    "The machine learning login takes a password. hf_transfer ghp_... sk-ant- glpat-",
     CERTIFICATE,
     "-----BEGIN PUBLIC KEY-----\nMIIB\n",
     "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ\n",
