@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.test_endings import waiting_spec
+
 if TYPE_CHECKING:
     from tests.world import World
 
@@ -34,8 +36,9 @@ def test_a_step_that_waits_for_its_retry_says_why(world: World, mode: str) -> No
 def test_the_headline_of_a_run_whose_sandbox_was_killed_has_the_recorded_state(
     world: World,
 ) -> None:
-    submitting = world.popen("pipeline: retrying.static\ntarget: local\n")
-    submitting.stderr.wait_for("retry 1 of 3")
+    gate = world.gate()
+    submitting = world.popen(waiting_spec(gate))
+    submitting.stdout.wait_for("waiting in")
     run_id = world.only_run().id
     status = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
 
