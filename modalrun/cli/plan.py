@@ -39,7 +39,7 @@ def plan(
 
     with Spinner("Compiling", quiet=output == "json"):
         found = plan_spec(checked)
-        tree = select(found.source, with_ignored=files)
+        tree = select(found.source)
     if output == "json":
         from modalrun.output.plan_json import as_json
 

@@ -56,7 +56,9 @@ def resume(
         zenml.enter_context(process.zenml_session())
         found = status.resolve(text)
         resumed = resuming.resume(
-            found.id, shown, source_root=source_root or run_spec.source_root(Path.cwd())
+            found.id,
+            shown,
+            source_root=source_root.resolve() if source_root else run_spec.source_root(Path.cwd()),
         )
         if isinstance(resumed, str):
             shown.say(resumed)

@@ -33,7 +33,8 @@ def print_plan(found: PricedPlan, tree: SourceTree, *, explain: bool, files: boo
     # Rich is slow to import; a plan of a deployment file needs neither it nor an SDK.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     out("\n".join(lines(found, explain=explain, width=width)))
-    text = ["", str(tree), *(f"  note: {note}" for note in tree.notes)]
+    source = tree.described("" if files else "--files lists them")
+    text = ["", source, *(f"  note: {note}" for note in tree.notes)]
     out("\n".join(_fitted([*text, *(_files(tree) if files else ())], width)))
 
 
@@ -56,9 +57,11 @@ def _files(tree: SourceTree) -> list[str]:
         rows.append((f"{shown(file.path)}{link}", size(file.size), ", ".join(remarks)))
     left_out = [(shown(path), rule) for path, rule in sorted(tree.left_out.items())]
     left_out += [(shown(at), f"leads to {shown(target)}") for at, target in tree.leaving.items()]
+    taken = tree.credentials or tree.ignored_files or tree.ignored_folders
     return [
         *(["", "Files that go", *_table(*rows)] if rows else []),
         *(["", "Left out", *_table(*left_out)] if left_out else []),
+        *(["  'source_include: [PATH]' in the run spec takes a path along."] if taken else []),
     ]
 
 

@@ -17,6 +17,9 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 MAX_STEP_NAME = 255
 """Characters (`STR_FIELD_MAX_LENGTH`, `zenml/constants.py`, 0.98.0)."""
 
+_IN_SOURCE_ROOT = {"user", "code_repository"}
+"""Types of a source (`SourceType`) whose module is relative to the source root."""
+
 
 @dataclass(frozen=True)
 class CompiledStep:
@@ -49,6 +52,7 @@ class Deployment:
         dynamic: Whether its function decides while it runs which steps there are; `steps` are then
             those that it has announced.
         failure_mode: The value of ZenML's `ExecutionMode`.
+        modules: The modules of the source root that a sandbox imports its steps from.
     """
 
     pipeline: str
@@ -58,6 +62,7 @@ class Deployment:
     notes: tuple[str, ...] = ()
     dynamic: bool = False
     failure_mode: str = "continue_on_failure"
+    modules: tuple[str, ...] = ()
 
     def with_caching(self, enabled: bool) -> Deployment:
         """Return the deployment with ZenML's cache on or off for every step."""
@@ -174,6 +179,10 @@ def read_snapshot(
             docker=step_docker if step_docker != docker else None,
         )
 
+    sources = [step["spec"].get("source") for step in snapshot["step_configurations"].values()]
+    if snapshot.get("is_dynamic"):
+        sources.append((snapshot.get("pipeline_spec") or {}).get("source"))
+    modules = {one["module"]: None for one in sources if one and one["type"] in _IN_SOURCE_ROOT}
     return Deployment(
         pipeline=pipeline["name"],
         steps=tuple(read_step(*item) for item in snapshot["step_configurations"].items()),
@@ -181,6 +190,7 @@ def read_snapshot(
         docker=docker,
         dynamic=bool(snapshot.get("is_dynamic")),
         failure_mode=pipeline["execution_mode"],
+        modules=tuple(modules),
     )
 
 

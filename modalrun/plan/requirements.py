@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -49,8 +50,8 @@ def resolve_path(name: str, source_root: Path) -> Path:
 
     ZenML reads relative paths from the working folder, which is usually the source root.
     """
-    below = source_root / Path(name).expanduser()
-    return below if below.exists() or not Path(name).exists() else Path(name).absolute()
+    below = Path(os.path.normpath(source_root / Path(name).expanduser()))
+    return below if below.exists() or not Path(name).exists() else Path(name).resolve()
 
 
 def read_text(path: Path, kind: str, setting: str) -> str:

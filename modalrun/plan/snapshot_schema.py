@@ -81,10 +81,18 @@ class StepConfiguration(_Part):
     retry: Retry | None = None
 
 
+class Source(_Part):
+    """`zenml.config.source.Source`."""
+
+    module: str
+    type: str
+
+
 class StepSpec(_Part):
     """`spec` of a step."""
 
     upstream_steps: list[str]
+    source: Source | None = None
 
 
 class StepOverrides(_Part):
@@ -111,12 +119,19 @@ class PipelineConfiguration(_Part):
     enable_cache: bool | None = None
 
 
+class PipelineSpec(_Part):
+    """`zenml.config.pipeline_spec.PipelineSpec`."""
+
+    source: Source | None = None
+
+
 class Snapshot(_Part):
     """`zenml.models.PipelineSnapshotBase`."""
 
     pipeline_configuration: PipelineConfiguration
     step_configurations: dict[str, Step]
     is_dynamic: bool | None = None
+    pipeline_spec: PipelineSpec | None = None
 
 
 def check_snapshot(snapshot: Any) -> None:

@@ -61,7 +61,8 @@ class RunRecord:
         announced: Where its sandbox is, will be or would have been.
         stack: Its stack; None where that was deleted.
         url: Its page on ZenML's dashboard, where there is one.
-        wrong_metadata: The keys of values that modalrun can't have stored; they are not used.
+        wrong_metadata: The keys of values that modalrun can't have stored; they are not used. Only
+            "all" if ZenML can't decode them.
     """
 
     id: str

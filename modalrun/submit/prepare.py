@@ -135,7 +135,9 @@ def load_deployment(spec: RunSpec) -> Compiled:
         if path is not None:
             return snapshots.from_file(deployment_file.read(path), spec)
         if spec.deployment is not None:
-            return snapshots.from_zenml(spec.deployment, spec)
+            compiled = snapshots.from_zenml(spec.deployment, spec)
+            _check_modules(compiled.deployment, spec.source_root)
+            return compiled
         return compile.compile_spec(spec)
 
 
@@ -190,7 +192,7 @@ def deployment_path(spec: RunSpec) -> Path | None:
         return None
     path = spec.source.path.resolve().parent / Path(spec.deployment).expanduser()
     is_file = path.suffix == ".json" or "/" in spec.deployment or path.is_file()
-    return path if is_file else None
+    return path.resolve() if is_file else None
 
 
 def with_source_root(spec: RunSpec) -> RunSpec:
@@ -198,7 +200,7 @@ def with_source_root(spec: RunSpec) -> RunSpec:
 
     Raises:
         UsageError: There is no such file, it is damaged, or names a source root that is not below
-            its own folder; or the source root is a private folder.
+            its own folder; or the source root is a private folder, or lacks the steps' modules.
     """
     path = deployment_path(spec)
     if path is None:
@@ -211,7 +213,22 @@ def _with_source_root_of(spec: RunSpec, path: Path, file: DeploymentFile) -> Run
     if not spec.has_source_root:
         spec = replace(spec, source_root=_source_root_of(path, file.source_root))
     refuse_private(spec.source_root)
+    _check_modules(file.deployment, spec.source_root)
     return spec
+
+
+def _check_modules(deployment: Deployment, root: Path) -> None:
+    """Refuse a source root without the modules of the steps: it is another project's, or none."""
+    for module in deployment.modules:
+        path = module.replace(".", "/")
+        files = (root / f"{path}{end}" for end in (".py", "/__init__.py"))
+        # Unlike Path.is_file, it takes any text.
+        if not any(map(os.path.isfile, files)):
+            raise UsageError(
+                f"The deployment was compiled from {path}.py, which {root} does not hold.",
+                hint="Name the project's folder with '--source-root FOLDER', or with 'source_root:'"
+                " in a run spec.",
+            )
 
 
 def _source_root_of(path: Path, named: str) -> Path:
@@ -219,7 +236,7 @@ def _source_root_of(path: Path, named: str) -> Path:
 
     Whoever made the file must not choose what is uploaded from this machine.
     """
-    folder = path.resolve().parent
+    folder = path.parent
     root = (folder / named).resolve()
     hint = (
         "Check that it comes from somebody you trust, and name the folder yourself:"

@@ -29,8 +29,8 @@ class Changes:
     new: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Name the first few files, each with its change."""
-        kinds = {"changed": self.changed, "missing": self.missing, "new": self.new}
+        """Name the first few files that are not as they were, each with its change."""
+        kinds = {"changed": self.changed, "missing": self.missing}
         return listing([f"{path} ({kind})" for kind, paths in kinds.items() for path in paths])
 
 

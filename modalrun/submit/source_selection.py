@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -18,7 +19,12 @@ from modalrun.submit.source_tree import (
     refuse_private,
     shown,
 )
-from modalrun.util.credentials import CONTENT_BYTES, credential_content, credential_reason
+from modalrun.util.credentials import (
+    CONTENT_BYTES,
+    credential_content,
+    credential_reason,
+    is_source_code,
+)
 from modalrun.util.regular_files import open_inside, open_regular
 
 NEVER = (
@@ -34,7 +40,7 @@ MAX_LINKED_FOLDERS = 1_000
 MAX_IGNORE_BYTES = 1_000_000
 
 
-def select(selection: SourceSelection, *, with_ignored: bool = False) -> SourceTree:
+def select(selection: SourceSelection) -> SourceTree:
     """Select the files of a source tree that a sandbox gets.
 
     In a Git work tree these are the files that Git tracks or would track; elsewhere all files that
@@ -43,30 +49,29 @@ def select(selection: SourceSelection, *, with_ignored: bool = False) -> SourceT
 
     Args:
         selection: Which files.
-        with_ignored: Whether what Git ignores is listed as left out.
 
     Raises:
-        UsageError: The source root is a private folder; or a path of `include` or the
-            .dockerignore file is missing or invalid.
+        UsageError: The source root is a private folder; a path of `include` is not below it; or
+            the .dockerignore file is missing or invalid.
     """
     refuse_private(selection.root)
-    return _Selecting(selection, with_ignored).tree()
+    return _Selecting(selection).tree()
 
 
 class _Selecting:
     """Select the files of one source tree."""
 
-    def __init__(self, selection: SourceSelection, with_ignored: bool) -> None:
+    def __init__(self, selection: SourceSelection) -> None:
         self._selection = selection
-        self._with_ignored = with_ignored
         self._root = selection.root
         self._real_root = selection.root.resolve()
         self._dockerignored = _dockerignore(selection.root, selection.dockerignore)
         self._folders: dict[Path, Path] = {}
         self._followed = 0
         self._git_answers = True
-        self._named = [self._included(name) for name in selection.include]
         self._tree = SourceTree(selection.root, self._real_root)
+        self._ignored: set[Path] = set()
+        self._named = [self._included(name) for name in selection.include]
 
     def tree(self) -> SourceTree:
         tracked: dict[Path, bool] = {}
@@ -74,12 +79,13 @@ class _Selecting:
             tracked[path] = tracked.get(path, False) or is_tracked
         for name in self._named:
             if (self._root / name).is_dir():
-                for path in git_files.walk(self._root / name, self._skipped, _leave_out_silently):
-                    tracked.setdefault(name / path, False)
-            else:
+                for path in self._walked(name):
+                    tracked.setdefault(path, False)
+            elif os.path.lexists(self._root / name):
                 tracked.setdefault(name, False)
         for path in sorted(tracked):
             self._add(path, tracked)
+        self._sum_up()
         told = [f"{shown(f.path)} ({f.credential})" for f in self._tree.files if f.credential]
         if told:
             self._tree.notes.append(f"these credential files go along: {listing(told)}")
@@ -91,8 +97,9 @@ class _Selecting:
             self._tree.notes.append(f"the file {shown(path)} is left out: its name is not UTF-8")
             return
         if (rule := self._rule(path)) is not None:
-            self._tree.left_out[path] = rule
+            self._leave_out(path, rule)
             return
+        self._ignored.discard(path)
         real = self._real(path)
         if real is None:
             return
@@ -110,6 +117,22 @@ class _Selecting:
             self._tree.credentials += 1
             self._tree.left_out[path] = f"credential file ({reason})"
 
+    def _sum_up(self) -> None:
+        """Count what is ignored, and say so where a part of an ignored folder goes."""
+        left_out = self._tree.left_out
+        for path in self._tree.leaving:
+            left_out.pop(path, None)
+        if self._named:
+            for name in self._ignored.intersection(self._named):
+                left_out.pop(name, None)
+            above = {folder for file in self._tree.files for folder in file.path.parents}
+            for path in above & left_out.keys():
+                left_out[path] += ", but for the files that go"
+        ignored = self._ignored & left_out.keys()
+        folders = sum((self._root / path).is_dir() for path in ignored)
+        self._tree.ignored_folders = folders
+        self._tree.ignored_files = len(ignored) - folders
+
     def _rule(self, path: Path) -> str | None:
         """Return the rule by which a path is left out, whatever it is."""
         if path in self._named:
@@ -126,6 +149,8 @@ class _Selecting:
     def _credential(self, path: Path, real: Path) -> str | None:
         if reason := credential_reason(path) or credential_reason(real):
             return reason
+        if is_source_code(real):
+            return None
         try:
             with open_inside(self._real_root, real) as file:
                 return credential_content(file.read(CONTENT_BYTES))
@@ -170,7 +195,7 @@ class _Selecting:
             # A submodule, a nested repository or a link to a folder is a tree of its own.
             rule = self._skipped(whole) or self._rule(entry)
             if rule is not None:
-                self._tree.left_out[entry] = rule
+                self._leave_out(entry, rule)
                 continue
             real = self._real(entry)
             if real is None or any(one.is_relative_to(self._real_root / real) for one in above):
@@ -184,7 +209,7 @@ class _Selecting:
                 raise UsageError(
                     f"Links to folders in the source root {self._root} lead to more than"
                     f" {MAX_LINKED_FOLDERS:,} folders; one of them is {entry}.",
-                    hint="List the links in .gitignore or .dockerignore.",
+                    hint="List the links in .dockerignore.",
                 )
             passed = (*above, self._real_root / real)
             yield from self._entries(entry, passed, ask_git=ask_git and (tracked or is_link))
@@ -195,9 +220,6 @@ class _Selecting:
         if ask_git and self._git_answers:
             try:
                 entries = git_files.listed(whole)
-                if entries and self._with_ignored:
-                    for path, rule in git_files.ignored(whole):
-                        self._leave_out(folder / path, rule)
             except GitError as error:
                 self._git_answers = False
                 self._tree.notes.append(
@@ -206,18 +228,30 @@ class _Selecting:
                 )
         if entries:
             self._tree.in_git |= not folder.parts
+            with contextlib.suppress(GitError):
+                for path, rule in git_files.ignored(whole):
+                    self._leave_out(folder / path, rule)
             for entry in entries:
                 yield folder / entry.path, entry.tracked
             return
+        for path in self._walked(folder):
+            yield path, False
+
+    def _walked(self, folder: Path) -> Iterator[Path]:
+        """List a folder's files without Git."""
 
         def left_out(path: Path, rule: str) -> None:
             self._leave_out(folder / path, rule)
 
-        for path in git_files.walk(whole, self._skipped, left_out):
-            yield folder / path, False
+        for path in git_files.walk(self._root / folder, self._skipped, left_out):
+            yield folder / path
 
     def _leave_out(self, path: Path, rule: str) -> None:
-        self._tree.left_out[path] = _never(path) or rule
+        """Leave a path out by the rule of an ignore file, unless it never goes."""
+        never = _never(path) or self._skipped(self._root / path)
+        self._tree.left_out[path] = never or rule
+        if never is None:
+            self._ignored.add(path)
 
     def _skipped(self, folder: Path) -> str | None:
         """Return the rule by which a folder is left out with all that is in it."""
@@ -227,26 +261,19 @@ class _Selecting:
 
     def _included(self, name: str) -> Path:
         path = Path(os.path.normpath(name))
-        problem = None
-        if path.is_absolute() or ".." in path.parts:
-            problem = "it is no path below the source root"
-        elif not (self._root / path).exists():
-            problem = f"there is nothing of that name in {self._root}"
-        if problem is not None:
+        if path.is_absolute() or ".." in path.parts or not path.parts:
             raise UsageError(
-                f"'source_include' names {name}: {problem}.",
+                f"'source_include' names {name}: it is no path below the source root.",
                 hint="Its paths are relative to the source root.",
             )
+        if not (self._root / path).exists():
+            self._tree.missing.append(name)
         return path
 
 
 def _never(path: Path) -> str | None:
     found = next((part for part in path.parts if part in NEVER), None)
     return found and f"{found} never goes"
-
-
-def _leave_out_silently(path: Path, rule: str) -> None:
-    """Do nothing: what an included folder leaves out is not listed twice."""
 
 
 def _is_utf8(path: Path) -> bool:
@@ -260,7 +287,7 @@ def _is_utf8(path: Path) -> bool:
 
 def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
     """Return a function that is true for the paths that the .dockerignore file excludes."""
-    path = root / (name or ".dockerignore")
+    path = Path(os.path.normpath(root / (name or ".dockerignore")))
     try:
         with open_regular(path) as file:
             lines = file.read(MAX_IGNORE_BYTES).decode().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ MAX_BYTES = 500_000_000
 """A larger source root is an error: it holds data, or it is the home folder."""
 
 _MOST_NAMED = 5
+
+_SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (they are refused)
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,10 @@ class SourceTree:
         root: The source root.
         real_root: The same without links.
         files: The files, sorted.
-        left_out: The rule for each path that is left out. What Git ignores is listed on request.
+        left_out: The rule for each path that is left out.
         credentials: How many credential files are among them.
+        ignored_files, ignored_folders: How many of them .gitignore or .dockerignore names.
+        missing: What `include` names and is not there.
         leaving: Links that lead out of the source root, with their targets.
         in_git: Whether Git listed the files.
         notes: Remarks for the user.
@@ -74,6 +79,9 @@ class SourceTree:
     files: list[SourceFile] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)
     credentials: int = 0
+    ignored_files: int = 0
+    ignored_folders: int = 0
+    missing: list[str] = field(default_factory=list)
     leaving: dict[Path, Path] = field(default_factory=dict)
     in_git: bool = False
     notes: list[str] = field(default_factory=list)
@@ -92,8 +100,15 @@ class SourceTree:
         """Refuse a source tree that can't go.
 
         Raises:
-            UsageError: A link leads out of it, or it is empty or too large.
+            UsageError: What `include` names is missing, a link leads out of it, or it is empty or
+                too large.
         """
+        if self.missing:
+            raise UsageError(
+                f"'source_include' names {', '.join(self.missing)}: there is nothing of that name"
+                f" in {self.root}.",
+                hint="Its paths are relative to the source root.",
+            )
         if self.leaving:
             links = [f"{shown(link)} -> {shown(target)}" for link, target in self.leaving.items()]
             more = f" and {len(links) - _MOST_NAMED} more" if len(links) > _MOST_NAMED else ""
@@ -101,7 +116,7 @@ class SourceTree:
                 f"Links in the source root {self.root} lead out of it:"
                 f" {', '.join(links[:_MOST_NAMED])}{more}.",
                 hint="Copy what the pipeline needs into the source root, or set 'source_root:' to a"
-                " folder that holds both; list other links in .gitignore or .dockerignore.",
+                " folder that holds both; list other links in .dockerignore.",
             )
         if not self.files:
             raise UsageError(
@@ -114,37 +129,50 @@ class SourceTree:
                 f"The source root {self.root} holds {self.size / 1e6:,.0f} MB; at most"
                 f" {MAX_BYTES / 1e6:,.0f} MB go to a sandbox. The largest file is"
                 f" {shown(largest.path)}.",
-                hint="Set 'source_root:' to the folder with the code, or list data in .gitignore or"
+                hint="Set 'source_root:' to the folder with the code, or list data in"
                 " .dockerignore.",
             )
 
     def __str__(self) -> str:
-        """Describe it in a line: "source: 41 files, 1.2 MB from churn/ (3 untracked)"."""
-        count = len(self.files)
-        remarks = []
-        if self.untracked:
-            remarks.append(f"{self.untracked:,} untracked")
-        if self.credentials:
-            plural = "s" if self.credentials > 1 else ""
-            remarks.append(f"{self.credentials:,} credential file{plural} left out")
+        """Describe it in a line, as `described`."""
+        return self.described()
+
+    def described(self, where: str = "") -> str:
+        """Describe it in a line: "source: 41 files, 1.2 MB from churn/ (3 untracked)".
+
+        Args:
+            where: What lists the files that are left out, for the end of the line.
+        """
+        left_out = {
+            "credential file": self.credentials,
+            "ignored file": self.ignored_files,
+            "ignored folder": self.ignored_folders,
+        }
+        named = ", ".join(_counted(count, what) for what, count in left_out.items() if count)
+        remarks = [f"{self.untracked:,} untracked"] if self.untracked else []
+        remarks += [f"left out: {named}", *([where] if where else [])] if named else []
         return (
-            f"source: {count:,} file{'s' if count != 1 else ''}, {size(self.size)} from"
-            f" {_short(self.root)}" + (f" ({', '.join(remarks)})" if remarks else "")
+            f"source: {_counted(len(self.files), 'file')}, {size(self.size)} from"
+            f" {_short(self.root)}" + (f" ({'; '.join(remarks)})" if remarks else "")
         )
 
 
 def refuse_private(root: Path) -> None:
-    """Refuse the home folder, one above it or one of credentials as a source root.
+    """Refuse the home folder, one above it, one of credentials or `/tmp` as a source root.
 
     Raises:
         UsageError: It is such a folder.
     """
-    refuse_private_folder(
-        root,
-        "The source root",
-        "Move the run spec into the project's folder, or set 'source_root:' to the folder with"
-        " the code.",
-    )
+    hint = "Name the folder with the code: '--source-root FOLDER', or 'source_root:' in a run spec."
+    refuse_private_folder(root, "The source root", hint)
+    if root.resolve() in {Path(folder).resolve() for folder in (*_SHARED, tempfile.gettempdir())}:
+        raise UsageError(
+            f"The source root {root} is the folder for temporary files of all programs.", hint=hint
+        )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def shown(path: Path) -> str:

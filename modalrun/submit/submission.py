@@ -216,7 +216,7 @@ class Submission:
         tree = select(selection)
         for note in tree.notes:
             say(f"note: {note}", "yellow")
-        say(str(tree))
+        say(tree.described("'modalrun plan SPEC --files' lists them"))
         return stage(tree, folder)
 
     def _abandon(self, run_id: str, error: BaseException) -> None:

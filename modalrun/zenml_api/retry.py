@@ -7,8 +7,10 @@ then.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import requests
@@ -43,6 +45,19 @@ _UNAVAILABLE = frozenset({408, 429, 502, 503, 504})
 """What a proxy answers for a server that is starting; ZenML's own choice."""
 
 _NOT_IMPLEMENTED = 501
+
+
+_impatient: ContextVar[bool] = ContextVar("_impatient", default=False)
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Fail at once where the server answers a request of this context with an error of its own."""
+    before = _impatient.set(True)
+    try:
+        yield
+    finally:
+        _impatient.reset(before)
 
 
 def open_store(*, in_sandbox: bool = False) -> None:
@@ -105,6 +120,8 @@ def retry_policy(
             if in_sandbox and status_code in _UNAVAILABLE:
                 return True
             if status_code not in _UNAVAILABLE and not is_server_error(status_code):
+                return False
+            if _impatient.get() and status_code not in _UNAVAILABLE:
                 return False
             since = self.trouble_since
             return since is None or time.monotonic() - since < PATIENCE

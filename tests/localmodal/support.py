@@ -70,6 +70,15 @@ def wait_for_end(state: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_UN)
 
 
+def kill_server(info: ServerInfo) -> None:
+    """Kill a server, and wait until nothing of it is left."""
+    processes = processes_of(info.state_dir)
+    psutil.Process(info.pid).kill()
+    wait_for_end(info.state_dir)
+    for process in processes:
+        wait_until_gone(process.pid)
+
+
 def close(client: modal.Client) -> None:
     """Close a client of the SDK; before modal 1.6.4 that was private."""
     (client.close if hasattr(client, "close") else client._close)()

@@ -28,6 +28,7 @@ from .support import (
     TREE,
     Sdk,
     gone,
+    kill_server,
     servers_of,
     wait_for_end,
     wait_until_gone,
@@ -120,8 +121,7 @@ def test_the_environment_it_gives(
 
 def test_a_stale_info_file(start: Callable[..., ServerInfo], state: Path) -> None:
     first = start()
-    os.kill(first.pid, signal.SIGKILL)
-    wait_for_end(state)
+    kill_server(first)
     info = StateDir(state).info_file
     assert info.exists()
     assert launcher.running(state) is None
@@ -196,8 +196,7 @@ def test_kill_9_of_the_server(
     script = "setsid sleep 1000 & printf partial >&2; echo $! $$; sleep 1000"
     sandbox = sdk.create("sh", "-c", script, **backend)
     pids = [int(pid) for pid in next(iter(sandbox.stdout)).split()]
-    os.kill(sdk.info.pid, signal.SIGKILL)
-    wait_for_end(state)
+    kill_server(sdk.info)
     for pid in pids:
         wait_until_gone(pid)
     again = connect(launcher.ensure_running(state))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import modal
 import psutil
@@ -13,7 +12,7 @@ import pytest
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import Preload
 
-from .support import Sdk, gone, processes_of, wait_for_end, wait_until_gone
+from .support import Sdk, gone, kill_server, processes_of
 
 PRELOAD = Preload(modules=("colorsys",), programs=("calendar",))
 
@@ -64,13 +63,12 @@ def test_terminating_what_a_stopped_nursery_has_not_started(sdk: Sdk) -> None:
     assert gone(stopped.pid)
 
 
-def test_a_stopped_nursery_ends_with_a_killed_server(sdk: Sdk, state: Path) -> None:
+def test_a_stopped_nursery_ends_with_a_killed_server(sdk: Sdk) -> None:
     sdk.create("true").wait()
     (stopped,) = nurseries(sdk, "keeper.py")
     stopped.suspend()
-    psutil.Process(sdk.info.pid).kill()
-    wait_for_end(state)
-    wait_until_gone(stopped.pid)
+    kill_server(sdk.info)
+    assert gone(stopped.pid)
 
 
 def test_a_stopped_keeper(sdk: Sdk, backend: dict[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +22,8 @@ from .support import (
     START_DAEMON,
     Sdk,
     gone,
+    kill_server,
     processes_of,
-    wait_for_end,
     wait_until_gone,
 )
 
@@ -310,8 +309,7 @@ def test_temporary_folders_are_short_and_their_own(
         both[0].wait()
         assert both[0].returncode == 0, both[0].stderr.read()
         # The next server removes what a killed one has left.
-        os.kill(sdk.info.pid, signal.SIGKILL)
-        wait_for_end(state)
+        kill_server(sdk.info)
         assert folders[1].exists()
         launcher.ensure_running(state)
         assert launcher.stop(state)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +20,7 @@ from modalrun.run.log_lines import LineFilter
 from modalrun.run.tags import TAG_RUN
 from modalrun.zenml_api.records import step_logs
 
-from .support import Sdk, wait_for_end
+from .support import Sdk, kill_server
 
 STEP = """
 import sys
@@ -97,8 +95,7 @@ def test_an_outage_while_the_history_is_read(sdk: Sdk, source: Callable[..., Log
     script(sdk, rules=rules)
     assert sorted(texts(found)) == sorted(LINES)
     # The server was killed, and comes back at another address.
-    os.kill(sdk.info.pid, signal.SIGKILL)
-    wait_for_end(sdk.info.state_dir)
+    kill_server(sdk.info)
     assert sorted(texts(found)) == sorted(LINES)
 
 
@@ -120,8 +117,7 @@ def test_the_times_of_the_next_server_do_not_begin_before(
     first = sdk.create("echo", "first")
     first.wait()
     script(sdk)
-    os.kill(sdk.info.pid, signal.SIGKILL)
-    wait_for_end(sdk.info.state_dir)
+    kill_server(sdk.info)
     again = connect(start())
     second = again.create("echo", "second")
     second.wait()

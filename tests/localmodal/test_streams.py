@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sys
 import threading
 import time
@@ -30,7 +28,7 @@ from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.tags import TAG_RUN
 
 from .proxy import CuttingProxy
-from .support import Sdk
+from .support import Sdk, kill_server
 
 LINES = """
 import sys, time
@@ -225,7 +223,7 @@ def test_a_server_that_dies_and_comes_back(
     follower = LogStream(OutputStreams(Connection("local"), RUN), box.object_id)
     items = iter(follower)
     assert [item.text for item in next(items) if isinstance(item, LogLine)] == ["one"]
-    os.kill(sdk.info.pid, signal.SIGKILL)
+    kill_server(sdk.info)
     # Its sandboxes end with it, and so does their output.
     assert [item for batch in items for item in batch] == []
     assert follower.errors == []

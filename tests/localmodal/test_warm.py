@@ -31,8 +31,8 @@ from .support import (
     START_DAEMON,
     Sdk,
     gone,
+    kill_server,
     processes_of,
-    wait_for_end,
     wait_until_gone,
 )
 
@@ -227,10 +227,8 @@ def test_nothing_survives(sdk: Sdk, run: Run, end: str) -> None:
     is_warm, *pids = next(iter(sandbox.stdout)).split()
     assert is_warm == "True"
     if end == "server killed":
-        nursery = nursery_of(sdk).pid
-        psutil.Process(sdk.info.pid).kill()
-        wait_for_end(sdk.info.state_dir)
-        for pid in [*pids, nursery]:
+        kill_server(sdk.info)
+        for pid in pids:
             wait_until_gone(int(pid))
         return
     if end == "terminate":

@@ -126,3 +126,55 @@ def test_the_place_in_the_project_is_found() -> None:
     traceback = '  File "/app/code/steps/train.py", line 12, in train\n    x\nValueError: y\n'
     found = reason(source="builtins.ValueError", message="y", traceback=traceback)
     assert found == "ValueError: y (steps/train.py:12)"
+
+
+NEST = """
+import json, sqlite3
+from zenml.client import Client
+from zenml.enums import MetadataResourceTypes
+from zenml.models import RunMetadataResource
+value = []
+for _ in range(100):
+    value = [value]
+resource = RunMetadataResource(id={run!r}, type=MetadataResourceTypes.PIPELINE_RUN)
+Client().create_run_metadata(metadata={{"x": value}}, resources=[resource])
+database = sqlite3.connect(Client().zen_store.config.database)
+with database:
+    database.execute("UPDATE run_metadata SET value = ? WHERE key = 'x'", ({stored!r},))
+result = None
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "[" * 980 + "]" * 980,
+        pytest.param("[" * 20_000 + "]" * 20_000, marks=pytest.mark.exhaustive),
+        pytest.param("null", marks=pytest.mark.exhaustive),
+        pytest.param("{", marks=pytest.mark.exhaustive),
+    ],
+    ids=["nested", "deep", "null", "no JSON"],
+)
+def test_metadata_that_zenml_cannot_decode(world: World, stored: str) -> None:
+    gate, other_gate = world.gate(), world.gate("other")
+    assert world.submit(waiting_spec(other_gate), "--async").exit_code == 0
+    other = world.only_run()
+    assert world.submit(waiting_spec(gate), "--async").exit_code == 0
+    run = world.runs()[1]
+    world.wait_until(lambda: world.runs()[1].statuses, "the step runs")
+    world.zenml(NEST.format(run=run.id, stored=stored))
+
+    listed = modalrun(world, "list")
+    assert listed.exit_code == 0, listed.stderr
+    assert other.id[:8] in listed.stdout and run.id[:8] in listed.stdout
+    expected = {"status": 0, "logs": 0, "resume": 2, "reconcile": 2, "stop": 4}
+    for command, exit_code in expected.items():
+        done = modalrun(world, command, run.id)
+        assert done.exit_code == exit_code, done.stderr
+        assert command in {"logs", "reconcile"} or "unknown: all." in done.stdout + done.stderr
+    assert modalrun(world, "reconcile", "--force", run.id).exit_code == 0
+    assert world.runs()[1].status == "failed"
+    gate.open()
+    other_gate.open()
+    world.wait_until(lambda: world.runs()[0].status == "completed", "the other run completes")

@@ -23,7 +23,9 @@ from modalrun.submit.prepare import PricedPlan, plan_spec, with_source_root
 from modalrun.submit.source_selection import select
 
 
-def snapshot(docker: dict[str, Any], orchestrator: dict[str, Any]) -> dict[str, Any]:
+def snapshot(
+    docker: dict[str, Any], orchestrator: dict[str, Any], module: str = "training"
+) -> dict[str, Any]:
     settings = {"docker": docker, "orchestrator": orchestrator}
     return {
         "pipeline_configuration": {
@@ -33,7 +35,10 @@ def snapshot(docker: dict[str, Any], orchestrator: dict[str, Any]) -> dict[str, 
         },
         "step_configurations": {
             "s": {
-                "spec": {"upstream_steps": []},
+                "spec": {
+                    "upstream_steps": [],
+                    "source": {"module": module, "attribute": "s", "type": "user"},
+                },
                 "config": {"settings": {"docker": docker}},
                 "step_config_overrides": {"settings": {}},
             }
@@ -53,6 +58,7 @@ class Bench:
         (self.folder / "code" / ".env").write_text("x")
         (folder / "private").mkdir()
         (folder / "private" / "diary").write_text("secret")
+        (folder / "private" / "training.py").write_text("x")
         (self.folder / "link").symlink_to("../../private")
         self.write()
 
@@ -60,9 +66,10 @@ class Bench:
         self,
         source_root: str = "code",
         docker: dict[str, Any] | None = None,
+        module: str = "training",
         **orchestrator: Any,
     ) -> None:
-        made = snapshot(docker or {}, orchestrator)
+        made = snapshot(docker or {}, orchestrator, module)
         file = DeploymentFile(
             deployment=read_snapshot(made),
             snapshot=made,
@@ -110,11 +117,41 @@ def test_another_folder_is_refused(bench: Bench, named: str) -> None:
         bench.plan("")
 
 
+@pytest.mark.parametrize("module", ["wine.flow", "diary", "training.", "x" * 300, "a\0b", ""])
+def test_a_folder_without_the_steps_modules_is_refused(bench: Bench, module: str) -> None:
+    """A file that was moved does not take along what is beside it now."""
+    bench.write("code", module=module, source_include=["absent"])
+    for attempt in (bench.plan, lambda: with_source_root(load_spec(bench.file))):
+        with pytest.raises(
+            UsageError, match=r"compiled from .*, which .*code does not hold"
+        ) as why:
+            attempt()
+        assert "--source-root FOLDER" in str(why.value.hint)
+
+
+def test_modules_and_packages_of_the_source_root_are_found(bench: Bench) -> None:
+    package = bench.folder / "code" / "wine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "flow.py").touch()
+    for module in ("wine", "wine.flow"):
+        bench.write("code", module=module)
+        bench.plan()
+
+
+def test_a_path_in_a_message_is_normalised(bench: Bench) -> None:
+    spec = bench.folder / "run.yaml"
+    spec.write_text("deployment: ../deployment/../absent.json\n")
+    with pytest.raises(UsageError) as caught:
+        plan_spec(load_spec(spec))
+    assert str(bench.folder.parent / "absent.json") in caught.value.message
+
+
 def test_a_file_behind_a_link_is_where_it_really_is(bench: Bench) -> None:
-    bench.write(".")
+    bench.write("code")
     link = bench.home / "private" / "deployment.json"
     link.symlink_to(bench.file)
-    assert plan_spec(load_spec(link, target="local")).source.root == bench.folder
+    assert plan_spec(load_spec(link, target="local")).source.root == bench.folder / "code"
 
 
 def test_the_user_may_name_any_folder_but_a_private_one(bench: Bench) -> None:

@@ -61,7 +61,7 @@ def arm(repository: Path, program: Path, *, folder: str = ".git") -> None:
 
 
 def names(root: Path) -> list[str]:
-    tree = select(SourceSelection(root), with_ignored=True)
+    tree = select(SourceSelection(root))
     return [file.path.as_posix() for file in tree.files]
 
 

@@ -33,7 +33,7 @@ from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.modal_api import Connection
-from tests.localmodal.support import PATIENCE, Sdk, close, wait_for_end
+from tests.localmodal.support import PATIENCE, Sdk, close, kill_server
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -73,8 +73,7 @@ def test_a_run_on_the_next_server(world: World) -> None:
     address = world.server()
     info = launcher.running(world.state)
     assert info is not None
-    os.kill(info.pid, signal.SIGKILL)
-    wait_for_end(world.state)
+    kill_server(info)
     neighbour = Neighbour(info.url, info.pid)
     spec = "pipeline: diamond.diamond\ntarget: local\n"
     # As after an `eval` in the time of the first server.
@@ -89,8 +88,7 @@ def test_a_run_on_the_next_server(world: World) -> None:
 def dead(start: Start, state: Path) -> Iterator[tuple[ServerInfo, Neighbour]]:
     """A server that was killed, and the neighbour that has got its port."""
     info = start()
-    os.kill(info.pid, signal.SIGKILL)
-    wait_for_end(state)
+    kill_server(info)
     # Even a pid in the info file that runs again proves nothing.
     file = StateDir(state).info_file
     file.write_text(json.dumps({**json.loads(file.read_text()), "pid": os.getpid()}))

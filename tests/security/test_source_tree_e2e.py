@@ -30,13 +30,14 @@ def test_what_goes_is_shown_and_credentials_stay(world: World) -> None:
     assert planned.exit_code == 0, planned.stderr
     lines = planned.stdout.splitlines()
     (source,) = (line for line in lines if line.startswith("source: "))
-    assert source.endswith(" untracked, 2 credential files left out)")
+    assert source.endswith(" untracked; left out: 2 credential files, 1 ignored file)")
+    assert "source_include: [PATH]" in planned.stdout
     rules = {line.split()[0]: line for line in lines[lines.index("Left out") :] if line.strip()}
     assert "environment variables" in rules[".env"]
     assert "*.csv in .gitignore:1" in rules["ignored.csv"]
     assert "kept.csv" not in rules
     assert done.exit_code == 0, done.stderr
-    assert source in done.stderr.splitlines()
+    assert f"{source[:-1]}; 'modalrun plan SPEC --files' lists them)" in done.stderr.splitlines()
     (line,) = (text for text in done.stdout.splitlines() if " | SURROUNDINGS " in text)
     found = set(json.loads(line.partition(" | SURROUNDINGS ")[2])["files"])
     assert "kept.csv" in found
@@ -55,6 +56,23 @@ def test_a_private_folder_and_a_link_out_of_the_tree_are_refused(world: World) -
         linked = world.modalrun(command, str(spec)).finish()
         assert linked.exit_code == 2
         assert "environ -> /proc/" in linked.stderr
+    assert world.runs() == []
+
+
+def test_a_deployment_file_that_was_moved_takes_no_other_folder_along(world: World) -> None:
+    file = world.project / "deployment.json"
+    compiled = world.modalrun("compile", str(world.spec(SPEC)), "-o", str(file)).finish()
+    assert compiled.exit_code == 0, compiled.stderr
+    other = world.root / "other"
+    other.mkdir()
+    (other / "diary.txt").write_text("secret")
+    moved = file.rename(other / "deployment.json")
+    for command in ("plan", "submit"):
+        refused = world.modalrun(command, str(moved), "--target", "local").finish()
+        assert refused.exit_code == 2, refused.stderr
+        text = " ".join(refused.stderr.split())
+        assert "compiled from surroundings.py, which" in text
+        assert "--source-root" in text
     assert world.runs() == []
 
 

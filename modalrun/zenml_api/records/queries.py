@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import MAXYEAR, MINYEAR, datetime, timezone
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
-from zenml.models import ExceptionInfo, PipelineRunResponse, StepRunResponse
+from zenml.models import ExceptionInfo, Page, PipelineRunResponse, StepRunResponse
 from zenml.utils import pagination_utils
 from zenml.utils.dashboard_utils import get_run_url
 
@@ -30,6 +31,12 @@ from modalrun.run.records import NOT_RUN, RunRecord, StackRecord, StepRecord, id
 from modalrun.run.values import LONGEST_TEXT
 from modalrun.util.text import one_line
 from modalrun.zenml_api.errors import translated
+from modalrun.zenml_api.records.undecodable import (
+    is_undecodable,
+    run_without_metadata,
+    step_without_metadata,
+    with_metadata_or_not,
+)
 
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
 _OURS = f"{PREFIX}target:contains:al"
@@ -60,12 +67,11 @@ def matching_runs(text: str) -> list[RunRecord]:
         if digits is not None and len(digits) == 32:
             # Also finds a run of another project than the active one.
             with contextlib.suppress(KeyError):
-                return [run_record(client.zen_store.get_run(UUID(digits)))]
+                return [run_record(_run(UUID(digits)))]
         filters: dict[str, Any] = {"name": f"equals:{text}"}
         if digits is not None:
             filters |= {"id": f"startswith:{digits}", "logical_operator": "or"}
-        found = client.list_pipeline_runs(size=_PAGE, hydrate=True, **filters)
-        return [run_record(run) for run in found.items]
+        return [run_record(run) for run in _page_of_runs(client, size=_PAGE, **filters).items]
 
 
 def read_run(run_id: str) -> RunRecord:
@@ -109,7 +115,7 @@ def newest_runs(
         client = Client()
         size = min(limit, _PAGE)
         for page in range(1, -(-limit // size) + 1):
-            answer = client.list_pipeline_runs(page=page, size=size, hydrate=True, **filters)
+            answer = _page_of_runs(client, page=page, size=size, **filters)
             found += [run_record(run) for run in answer.items]
             if page >= answer.total_pages:
                 break
@@ -164,7 +170,9 @@ def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
     with translated():
         ids = json.dumps([run.id for run in runs])
         for step in step_runs(f"oneof:{ids}", hydrate=True):
-            attempts[str(step.pipeline_run_id)].append(step_record(step, detailed=True))
+            # Of which run a step is that ZenML can't decode is not known.
+            if (run_id := str(step.pipeline_run_id)) in attempts:
+                attempts[run_id].append(step_record(step, detailed=True))
     return attempts
 
 
@@ -184,7 +192,7 @@ def run_record(run: PipelineRunResponse) -> RunRecord:
         announced=from_metadata(Announced, run.run_metadata),
         stack=None if stack is None else StackRecord(str(stack.id), stack.name),
         url=run_url(run),
-        wrong_metadata=wrong_keys(run.run_metadata),
+        wrong_metadata=("all",) if is_undecodable(run) else wrong_keys(run.run_metadata),
     )
 
 
@@ -244,9 +252,32 @@ def get_run(run_id: str, *, hydrate: bool = True) -> PipelineRunResponse:
         NotFoundError: There is no such run.
     """
     try:
-        return Client().zen_store.get_run(UUID(run_id), hydrate=hydrate)
+        return _run(UUID(run_id), hydrate=hydrate)
     except KeyError as error:
         raise NotFoundError(f"ZenML has no run {run_id}.") from error
+
+
+def _run(run_id: UUID, *, hydrate: bool = True) -> PipelineRunResponse:
+    get_run = Client().zen_store.get_run
+    if not hydrate:
+        return get_run(run_id, hydrate=False)
+    return with_metadata_or_not(
+        lambda: get_run(run_id, hydrate=True),
+        lambda: run_without_metadata(get_run(run_id, hydrate=False)),
+    )
+
+
+def _page_of_runs(client: Client, **filters: Any) -> Page[PipelineRunResponse]:
+    """Return a page of runs with their metadata; if it has an undecodable one, run by run."""
+
+    def one_by_one() -> Page[PipelineRunResponse]:
+        page = client.list_pipeline_runs(hydrate=False, **filters)
+        page.items = [_run(run.id) for run in page.items]
+        return page
+
+    return with_metadata_or_not(
+        lambda: client.list_pipeline_runs(hydrate=True, **filters), one_by_one
+    )
 
 
 def run_url(run: PipelineRunResponse) -> str | None:
@@ -271,14 +302,28 @@ def _invocations(client: Client, run: PipelineRunResponse, recorded: list[str]) 
     return [*names, *(name for name in recorded if name not in set(names))]
 
 
-def step_runs(run_id: str, **filters: Any) -> list[StepRunResponse]:
+def step_runs(run_id: str, *, hydrate: bool = False, **filters: Any) -> list[StepRunResponse]:
     """Return ZenML's responses for the attempts of a run's steps, oldest first.
 
     Args:
         run_id: ZenML's run id, or a filter that means several.
+        hydrate: Whether to read metadata too; those that ZenML can't decode are left out.
         filters: As for `Client.list_run_steps`; the project is the active one unless given.
     """
     client = Client()
     filters = {"project": client.active_project.id, "size": _STEP_PAGE, **filters}
-    found = pagination_utils.depaginate(client.list_run_steps, pipeline_run_id=run_id, **filters)
+
+    def read(hydrate: bool) -> list[StepRunResponse]:
+        return pagination_utils.depaginate(
+            client.list_run_steps, pipeline_run_id=run_id, hydrate=hydrate, **filters
+        )
+
+    def one_by_one() -> list[StepRunResponse]:
+        get = client.zen_store.get_run_step
+        return [
+            with_metadata_or_not(partial(get, step.id), partial(step_without_metadata, step))
+            for step in read(hydrate=False)
+        ]
+
+    found = with_metadata_or_not(lambda: read(True), one_by_one) if hydrate else read(False)
     return sorted(found, key=lambda step: (step.created, step.version))

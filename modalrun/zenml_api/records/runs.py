@@ -40,6 +40,7 @@ from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import STOPPED, get_run, run_url, step_runs
 from modalrun.zenml_api.records.step_records import end_step
+from modalrun.zenml_api.records.undecodable import update_run
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -96,14 +97,11 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
         NotFoundError: There is no such run.
     """
     with translated():
-        client = Client()
         run = get_run(run_id)
         # As in `create_run`: without one, the steps of another run could adopt it.
         orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
         if run.orchestrator_run_id is None:
-            client.zen_store.update_run(
-                run.id, PipelineRunUpdate(orchestrator_run_id=orchestrator_run_id)
-            )
+            update_run(run, PipelineRunUpdate(orchestrator_run_id=orchestrator_run_id))
         done = {s.name for s in step_runs(run_id) if s.status.is_successful}
         return CreatedRun(
             str(run.id),
@@ -227,14 +225,10 @@ def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) 
         status = ExecutionStatus.STOPPING
     # The end of the last step may have ended the run meanwhile.
     with _recorded(run):
-        updated = client.zen_store.update_run(
-            run.id, PipelineRunUpdate(status=status, status_reason=reason[:250])
-        )
+        updated = update_run(run, PipelineRunUpdate(status=status, status_reason=reason[:250]))
         if status == ExecutionStatus.STOPPING and run.snapshot and run.snapshot.is_dynamic:
             # ZenML computes no status for the run of a dynamic pipeline.
-            client.zen_store.update_run(
-                updated.id, PipelineRunUpdate(status=ExecutionStatus.STOPPED)
-            )
+            update_run(updated, PipelineRunUpdate(status=ExecutionStatus.STOPPED))
     return True
 
 
@@ -272,15 +266,14 @@ def mark_stopping(run_id: str, reason: str) -> bool:
         Whether the run was still unfinished.
     """
     with translated():
-        client = Client()
         run = get_run(run_id)
         if run.status.is_finished:
             return False
         _require_deployment(run)
         recorded = False
         with _recorded(run):
-            client.zen_store.update_run(
-                run.id,
+            update_run(
+                run,
                 PipelineRunUpdate(status=ExecutionStatus.STOPPING, status_reason=reason[:250]),
             )
             recorded = True

@@ -12,7 +12,7 @@ from zenml.stack import StackComponent
 from modalrun.run.log_lines import LogLine
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.records.queries import step_runs
+from modalrun.zenml_api.records.queries import get_run, step_runs
 
 if TYPE_CHECKING:
     from zenml.artifact_stores import BaseArtifactStore
@@ -30,7 +30,7 @@ def stored_lines(run_id: str) -> Iterator[LogLine]:
     """
     with translated():
         client = Client()
-        run = client.get_pipeline_run(run_id)
+        run = get_run(run_id)
         steps = step_runs(run_id, hydrate=True, exclude_retried=False)
     yield from _lines(client, None, run.log_collection, 1)
     for step in sorted(steps, key=lambda one: one.start_time or one.created):

@@ -18,6 +18,7 @@ from modalrun.run.metadata import RunMetadata, StepMetadata, from_metadata, to_m
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.records.queries import get_run, step_record, step_runs
+from modalrun.zenml_api.records.undecodable import update_run, update_step
 
 
 def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]:
@@ -86,9 +87,7 @@ def honour_stop_request(run_id: str) -> None:
         run = get_run(run_id)
         metadata = from_metadata(RunMetadata, run.run_metadata)
         if metadata is not None and metadata.stop_requested and not run.status.is_finished:
-            Client().zen_store.update_run(
-                run.id, PipelineRunUpdate(status=ExecutionStatus.STOPPING)
-            )
+            update_run(run, PipelineRunUpdate(status=ExecutionStatus.STOPPING))
 
 
 def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
@@ -114,7 +113,7 @@ def end_step(step_run_id: UUID, status: ExecutionStatus, reason: str) -> StepRec
         IllegalOperationError: ZenML takes no such status any more.
     """
     return step_record(
-        Client().zen_store.update_run_step(
+        update_step(
             step_run_id,
             StepRunUpdate(
                 status=status,

@@ -14,7 +14,8 @@ from modalrun.run.metadata import RunMetadata
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.source import Source
 from modalrun.submit.source_changes import hashes_to_store
-from modalrun.submit.staging import hash_files, hash_tree
+from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.staging import hash_files, hash_tree, stage_again
 from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeZenML, compiled
 
 READ = "read run and steps"
@@ -202,6 +203,20 @@ def test_another_folder_is_refused_and_told_from_where_it_came(
         bench.resume(tmp_path / "other")
     assert f"It was submitted from {bench.root}." in str(caught.value.hint)
     assert bench.effects == CHECKS
+
+
+def test_another_folder_is_named_before_what_source_include_lacks(
+    bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    selection = SourceSelection(tmp_path / "other", include=("data.py", "more"))
+    source = bench.zenml.source
+    assert source is not None
+    with pytest.raises(UsageError, match="holds none of the run's files"):
+        stage_again(source, selection, tmp_path / "copy")
+    (tmp_path / "other" / "training.py").write_bytes((bench.root / "training.py").read_bytes())
+    with pytest.raises(UsageError, match=r"data\.py \(missing\)"):
+        stage_again(source, selection, tmp_path / "copy2")
 
 
 def test_what_its_metadata_says_of_mode_app_and_sandbox_is_not_believed(bench: Bench) -> None:

@@ -67,6 +67,7 @@ def held() -> DeploymentFile:
 def file(tmp_path: Path, held: DeploymentFile) -> Path:
     path = tmp_path / "deployment.json"
     deployment_file.write(path, held)
+    (tmp_path / "training.py").touch()
     return path
 
 
@@ -94,6 +95,7 @@ def test_only_its_owner_can_read_it(file: Path) -> None:
 
 
 def test_nothing_is_left_beside_it(file: Path) -> None:
+    (file.parent / "training.py").unlink()
     assert list(file.parent.iterdir()) == [file]
 
 

