@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -34,5 +35,8 @@ def compile_(
     with Spinner("Compiling"):
         note = compile_to_file(checked, output)
     writer.err(f"Wrote {output}")
+    # The target is not compiled in.
+    target = " --target local" if checked.target == "local" else ""
+    writer.err(f"To run it: modalrun submit {shlex.quote(str(output))}{target}")
     if note is not None:
         writer.err(f"note: {note}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,7 +54,8 @@ def start(state_dir: StateDirOption = None, idle_timeout: IdleOption = None) -> 
 
     info = launcher.ensure_running(state_dir, idle_timeout=idle_timeout)
     writer.err(f"The local Modal server runs at {info.url} (pid {info.pid}).")
-    writer.err('To use it with the Modal CLI and SDK: eval "$(modalrun local env)"')
+    folder = f" --state-dir {shlex.quote(str(state_dir))}" if state_dir else ""
+    writer.err(f'To use it with the Modal CLI and SDK: eval "$(modalrun local env{folder})"')
 
 
 @app.command()
@@ -64,8 +66,14 @@ def stop(state_dir: StateDirOption = None) -> None:
     """
     from modalrun.localmodal import launcher
 
-    state = "is stopped" if launcher.stop(state_dir) else "does not run"
-    writer.err(f"The local Modal server {state}.")
+    found = launcher.status(state_dir)
+    if not launcher.stop(state_dir):
+        writer.err("The local Modal server does not run.")
+        return
+    ended = len(found["running"]) if found else 0
+    were = "sandbox was" if ended == 1 else "sandboxes were"
+    note = f" {ended} running {were} ended." if ended else ""
+    writer.err(f"The local Modal server is stopped.{note}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from modalrun.cli.options import moment_option
-from modalrun.cli.run_argument import Run, interactive
+from modalrun.cli.run_argument import END_OF_COMMAND, Interruption, Run, interactive
 from modalrun.errors import UsageError
 from modalrun.output import writer
 from modalrun.output.spinner import Spinner
@@ -76,42 +76,42 @@ def logs(
     """
     if driver and step:
         raise UsageError("--driver and --step exclude each other.")
-    from modalrun.observe.log_source import find
-    from modalrun.observe.logs import LogRequest, read
-    from modalrun.run.log_lines import LineFilter
+    with Interruption(END_OF_COMMAND if follow else "") as interruption:
+        from modalrun.observe.log_source import find
+        from modalrun.observe.logs import LogRequest, read
+        from modalrun.run.log_lines import LineFilter
 
-    begin, end = moment_option(since, "--since"), moment_option(until, "--until")
-    line_filter = LineFilter(
-        steps=tuple(step or ()),
-        sources=tuple(one.value for one in source or ()),
-        since=begin.timestamp() if begin else None,
-        until=end.timestamp() if end else None,
-        search=search,
-        driver=driver,
-    )
-    needs_times = timestamps or since is not None or until is not None
-    request = LogRequest(line_filter, follow=follow, tail=tail, times=needs_times)
-    jsonl = output == "jsonl"
-    with ExitStack() as zenml, Spinner("Looking for the run", quiet=jsonl) as spinner:
+        begin, end = moment_option(since, "--since"), moment_option(until, "--until")
+        line_filter = LineFilter(
+            steps=tuple(step or ()),
+            sources=tuple(one.value for one in source or ()),
+            since=begin.timestamp() if begin else None,
+            until=end.timestamp() if end else None,
+            search=search,
+            driver=driver,
+        )
+        needs_times = timestamps or since is not None or until is not None
+        request = LogRequest(line_filter, follow=follow, tail=tail, times=needs_times)
+        jsonl = output == "jsonl"
+        with ExitStack() as zenml, Spinner("Looking for the run", quiet=jsonl) as spinner:
 
-        def say(text: str) -> None:
+            def say(text: str) -> None:
+                spinner.end()
+                sys.stdout.flush()
+                writer.err(text)
+
+            found = find(run, interactive=interactive(), zenml=zenml, say=say)
             spinner.end()
-            sys.stdout.flush()
-            writer.err(text)
+            from modalrun.output.log_text import printer
 
-        found = find(run, interactive=interactive(), zenml=zenml, say=say)
-        spinner.end()
-        from modalrun.output.log_text import printer
+            write = printer(jsonl=jsonl, timestamps=timestamps)
+            spinner.show("Waiting for lines" if follow else "Reading the lines")
 
-        write = printer(jsonl=jsonl, timestamps=timestamps)
-        spinner.show("Waiting for lines" if follow else "Reading the lines")
-
-        try:
+            if follow:
+                interruption.text = (
+                    f"Detached. To continue: 'modalrun logs --follow {found.run_id}'."
+                )
             for batch in read(found, request, say):
                 if batch:
                     spinner.end()
                     write(batch)
-        except KeyboardInterrupt:
-            if follow:
-                say(f"Detached. To continue: 'modalrun logs --follow {found.run_id}'.")
-            raise

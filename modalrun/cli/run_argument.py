@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modalrun.errors import Interrupted
+from modalrun.output import writer
 from modalrun.output.spinner import Spinner
 
 if TYPE_CHECKING:
@@ -61,6 +63,28 @@ Run = Annotated[
 def interactive() -> bool:
     """Return whether a person sits at a terminal, so that RUN may be left out."""
     return sys.stdin.isatty() or sys.stdout.isatty()
+
+
+END_OF_COMMAND = "Interrupted. This ends the command, not the run."
+"""What `Interruption` says of a command that only looks on."""
+
+
+class Interruption:
+    """Print a sentence to stderr if a signal interrupts the block.
+
+    Attributes:
+        text: The sentence as things stand; empty for none.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __enter__(self) -> Interruption:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.text and kind and issubclass(kind, KeyboardInterrupt | Interrupted):
+            writer.err(self.text)
 
 
 @contextlib.contextmanager

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from modalrun.cli.options import Format
-from modalrun.cli.run_argument import Run, resolved
-from modalrun.errors import Interrupted
+from modalrun.cli.run_argument import END_OF_COMMAND, Interruption, Run, resolved
 from modalrun.output import writer
 
 
@@ -42,44 +39,35 @@ def status(
     ZenML and Modal are both read. A run that ZenML records as running and whose sandbox is gone is
     'lost'; 'modalrun reconcile' corrects its record. Ctrl-C ends this command, not the run.
     """
-    from modalrun.observe import status as runs
-    from modalrun.observe.watch import watch as follow
-    from modalrun.run.status import STILL_GOING, RunStatus
+    with Interruption(END_OF_COMMAND if watch else ""):
+        from modalrun.observe import status as runs
+        from modalrun.observe.watch import watch as follow
+        from modalrun.run.status import STILL_GOING, RunStatus
 
-    as_text = output == "text"
-    with _interruption_told(watch=watch), resolved(run, quiet=not as_text) as (found, spinner):
-        if not watch:
-            view = runs.read_status(found.id, with_exit_code=exit_status)
-        elif as_text:
-            from modalrun.output.status_text import LiveStatus
+        as_text = output == "text"
+        with resolved(run, quiet=not as_text) as (found, spinner):
+            if not watch:
+                view = runs.read_status(found.id, with_exit_code=exit_status)
+            elif as_text:
+                from modalrun.output.status_text import LiveStatus
 
-            with LiveStatus() as live:
+                with LiveStatus() as live:
 
-                def show(view: RunStatus) -> None:
-                    spinner.end()
-                    live.show(view)
+                    def show(view: RunStatus) -> None:
+                        spinner.end()
+                        live.show(view)
 
-                view = follow(found, show, with_exit_code=exit_status)
-        else:
-            view = follow(found, lambda _: None, with_exit_code=exit_status)
-        spinner.end()
-        if as_text and not watch:
-            from modalrun.output.status_text import print_status
+                    view = follow(found, show, with_exit_code=exit_status)
+            else:
+                view = follow(found, lambda _: None, with_exit_code=exit_status)
+            spinner.end()
+            if as_text and not watch:
+                from modalrun.output.status_text import print_status
 
-            print_status(view)
-    if not as_text:
-        from modalrun.output.status_json import as_json
+                print_status(view)
+        if not as_text:
+            from modalrun.output.status_json import as_json
 
-        writer.out_json(as_json(view))
-    if exit_status:
-        raise typer.Exit(STILL_GOING if view.exit_code is None else view.exit_code)
-
-
-@contextlib.contextmanager
-def _interruption_told(*, watch: bool) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, Interrupted):
-        if watch:
-            writer.err("Interrupted. This ends the command, not the run.")
-        raise
+            writer.out_json(as_json(view))
+        if exit_status:
+            raise typer.Exit(STILL_GOING if view.exit_code is None else view.exit_code)

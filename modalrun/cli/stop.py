@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.run_argument import Run, resolved
-from modalrun.errors import Interrupted
+from modalrun.cli.run_argument import Interruption, Run, resolved
 from modalrun.output import writer
 
 
@@ -37,25 +36,20 @@ def stop(
     Exit codes: 0 stopped or ended already, 3 not authenticated, 4 no such run, 8 connection lost,
     130 interrupted while waiting.
     """
-    from modalrun.control import stop as stopping
+    with Interruption("Interrupted. No run was asked to stop.") as interruption:
+        from modalrun.control import stop as stopping
 
-    with resolved(run) as (found, spinner):
-        spinner.show("Stopping the run")
+        with resolved(run) as (found, spinner):
+            again = f"'modalrun stop {found.id}' stops it"
+            interruption.text = f"Interrupted. The run {found.id} may go on; {again}."
 
-        asked = False
+            def say(text: str) -> None:
+                look = f"'modalrun status {found.id}' shows whether it has"
+                interruption.text = f"Interrupted. The run {found.id} was asked to stop; {look}."
+                spinner.end()
+                writer.err(text)
+                spinner.show("Stopping the run")
 
-        def say(text: str) -> None:
-            nonlocal asked
-            asked = True
-            spinner.end()
-            writer.err(text)
             spinner.show("Stopping the run")
-
-        try:
             stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
-        except (KeyboardInterrupt, Interrupted):
-            spinner.end()
-            done = "was asked to stop, and does" if asked else "may go on: stop it again"
-            writer.err(f"Interrupted. The run {found.id} {done}.")
-            raise
     writer.err(stopped.headline)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
-from modalrun.run.outcome import PAUSED
-from modalrun.run.status import LOST, WAITS, RunStatus, derive_status
+from modalrun.run.outcome import LOST, PAUSED
+from modalrun.run.status import WAITS, RunStatus, derive_status
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 
@@ -50,6 +50,10 @@ def reconcile(
         raise UsageError(f"{note.text} Nothing was changed.", hint=f"Use {commands}.")
     if state != LOST and not force:
         raise _unknown(status)
+    resume = f"modalrun resume {status.run.id}"
+    hint = ""
+    if any(resume in one.commands for one in status.notes):
+        hint = f" '{resume}' could have continued it."
     end = "ended" if state == LOST else "could not be found"
     if status.modal.exit_code is not None:
         end = f"ended with exit code {status.modal.exit_code}"
@@ -57,9 +61,8 @@ def reconcile(
     reason = f"The run sandbox {end}; recorded by 'modalrun reconcile'."
     changed = zenml.finalize_run(status.run.id, reason)
     after = derive_status(*zenml.read_run_and_steps(status.run.id), status.modal)
-    return Reconciled(
-        after, changed, f"The run's sandbox {end}: the run is now recorded as '{after.run.status}'."
-    )
+    text = f"The run's sandbox {end}: the run is now recorded as '{after.run.status}'.{hint}"
+    return Reconciled(after, changed, text)
 
 
 def _unknown(status: RunStatus) -> UsageError | NotFoundError | ConnectionLostError:

@@ -15,6 +15,7 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
 from modalrun.run.records import RunRecord
 from modalrun.run.run_plan import Target
+from modalrun.run.status import how_ended
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 ANNOUNCE_SECONDS = 10.0
@@ -88,6 +89,7 @@ def by_force(
     *,
     wait: bool = True,
     seconds: float = END_SECONDS,
+    reason: str = FORCED,
     zenml: ZenMLGateway | None = None,
 ) -> Stopped:
     """End every sandbox of a run now and record that it was stopped.
@@ -97,6 +99,7 @@ def by_force(
         sandboxes: The run's sandboxes.
         wait: Whether to make sure that none is left.
         seconds: How long to try.
+        reason: Why it ended, a sentence; stored with the run.
         zenml: Access to ZenML's records; None for the real one.
 
     Raises:
@@ -106,7 +109,7 @@ def by_force(
     unrecorded: ModalrunError | None = None
     try:
         # First, so that ZenML starts no new step and records what ends now as stopped.
-        zenml.mark_stopping(run_id, FORCED)
+        zenml.mark_stopping(run_id, reason)
     except ModalrunError as error:
         # Sandboxes cost money, also while ZenML's server can't be reached.
         unrecorded = error
@@ -119,7 +122,7 @@ def by_force(
             if isinstance(unrecorded, NotFoundError)
             else f"Run 'modalrun stop {run_id}' again when the server is back.",
         ) from unrecorded
-    zenml.finalize_run(run_id, FORCED, stopped=True)
+    zenml.finalize_run(run_id, reason, stopped=True)
     if wait:
         # The driver may have been creating a sandbox when it ended.
         sandboxes.terminate(seconds=seconds)
@@ -148,7 +151,8 @@ class _Stop:
         if run.finished:
             return _already(run, ended=sandboxes.terminate(wait=self.wait))
         if force:
-            return by_force(run.id, sandboxes, wait=self.wait, zenml=self.zenml)
+            reason = self._reason(run, FORCED)
+            return by_force(run.id, sandboxes, wait=self.wait, reason=reason, zenml=self.zenml)
         return self._gracefully(run, sandboxes)
 
     def _cancel_submission(self, run: RunRecord) -> Stopped | RunRecord:
@@ -224,8 +228,20 @@ class _Stop:
                 return Stopped(run.id, run.status, f"{text} {again}")
             self.say(f"{text} Waiting for them to finish.")
             sandboxes.wait("step")
-        self.zenml.finalize_run(run.id, ASKED, stopped=True)
+        reason = ASKED if asked else self._reason(run, ASKED)
+        self.zenml.finalize_run(run.id, reason, stopped=True)
         return _result(self.zenml.read_run(run.id))
+
+    def _reason(self, run: RunRecord, stop: str) -> str:
+        """Return why a run ends; it says so if the run sandbox had ended before the stop."""
+        metadata = run.metadata
+        if metadata is None:
+            return stop
+        place = metadata.target
+        state = self.modal.sandbox_state(run.id, metadata, lambda: self._connect(run, place))
+        if state.sandbox != "ended":
+            return stop
+        return f"The run sandbox {how_ended(state)}; then {stop[0].lower()}{stop[1:]}"
 
     def _connect(self, run: RunRecord, target: Target) -> Connection:
         credentials = self.zenml.credentials_of(run.id, target)

@@ -201,10 +201,10 @@ class IsolatedSteps:
             return False
         if not await asyncio.to_thread(self.is_awaited, submitted.step.step_run):
             return False
-        next_action = submitted.attempts.restart()
-        if next_action is None:
+        reason = submitted.attempts.restart(end)
+        if reason is None:
             return False
-        submitted.attempts.emit_end("retrying", end, next_action)
+        submitted.attempts.emit_end("retrying", end, reason)
         await self._create(submitted)
         return True
 

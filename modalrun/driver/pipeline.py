@@ -23,7 +23,7 @@ from modalrun.driver.worker import Graph, StepEnd
 from modalrun.driver.worker_pool import WorkerPool
 from modalrun.driver.worker_process import WorkerDied, WorkerError
 from modalrun.run import contract
-from modalrun.run.reporting import emit_step_event, prove_events
+from modalrun.run.reporting import emit_step_event, prove_events, retry_text
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
@@ -174,9 +174,9 @@ class Runner:
             end = await self._attempt(name, attempt, final=attempt > retries)
             if end.state != "failed" or attempt > retries or self._stopping.is_set():
                 break
-            emit_step_event(name, "retrying", attempt=attempt, reason=end.reason)
-            text = f"Step `{name}` failed; retry {attempt} of {retries} in {delay:g} s."
-            self._pool.log(name, text)
+            text = retry_text(name, end.reason, attempt, retries, delay)
+            emit_step_event(name, "retrying", attempt=attempt, reason=text)
+            self._pool.log(name, f"modalrun: {text}")
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
                 end = StepEnd("stopped", f"Step `{name}` is not tried again: {self._stop_reason}.")

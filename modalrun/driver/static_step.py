@@ -7,7 +7,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.driver.ahead import Ahead
@@ -19,7 +19,7 @@ from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
-from modalrun.run.reporting import log_line
+from modalrun.run.reporting import log_line, retry_text
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
@@ -132,7 +132,8 @@ class StaticStep:
     async def _run(self) -> bool:
         attempts, context = self.attempts, self._context
         if self.failed_before:
-            self._fail("It failed before.")
+            reason = self.recorded.reason if self.recorded else None
+            self._fail(reason or "It failed before.")
             return False
         adopted = attempts.sandbox is not None
         new = not adopted and self.recorded is None
@@ -148,10 +149,11 @@ class StaticStep:
             adopted = False
             if end is None:
                 break
-            succeeded = await self._judge(end)
+            failures = attempts.failures
+            succeeded = await self._judge(end, delay)
             if succeeded is not None:
                 return succeeded
-            if not end.is_infrastructure:
+            if attempts.failures > failures:
                 await self._pause(delay)
                 delay *= self._step.backoff
         attempts.emit("stopped", reason=context.early_end.reason)
@@ -190,8 +192,8 @@ class StaticStep:
             context.background.start(self._measure_startup(created_at))
         return end
 
-    async def _judge(self, end: SandboxExit) -> bool | None:
-        """Return whether the step has succeeded; None to attempt it again."""
+    async def _judge(self, end: SandboxExit, delay: float) -> bool | None:
+        """Return whether the step has succeeded; None to attempt it again, in `delay` seconds."""
         attempts, early_end = self.attempts, self._context.early_end
         if end.kind is ExitKind.COMPLETED:
             return self._ended("completed", end)
@@ -201,6 +203,8 @@ class StaticStep:
             return self._ended("completed", end)
         running = record is not None and is_running(record)
         failed = has_failed(record, attempts.failures)
+        if failed and record is not None and record.reason:
+            end = _explained(end, record.reason)
         if record is not None and (running or failed) and attempts.sandbox_id:
             # Else the record is that of an earlier attempt.
             self._record_exit(record.id, attempts.sandbox_id, end)
@@ -219,14 +223,16 @@ class StaticStep:
             timed_out = early_end.timed_out and not stopped
             return self._ended("failed" if timed_out else "stopped", end)
         infrastructure = end.is_infrastructure and not failed
-        if not early_end.event.is_set() and (next_action := self._retry(end, infrastructure)):
+        if not early_end.event.is_set() and (
+            retrying := attempts.restart(end) if infrastructure else self._retry(end, delay)
+        ):
             if infrastructure:
                 # ZenML counts records as attempts: a new one would use up a retry of the user's.
                 attempts.record = record.id if record is not None and running else None
             elif running and not end.is_infrastructure:
                 # The step's process could not record it; ZenML sets the record to "retrying".
                 await self._record_failure(end.reason, final=False)
-            attempts.emit_end("retrying", end, next_action)
+            attempts.emit_end("retrying", end, retrying)
             return None
         if early_end.requested and infrastructure:
             # Without the stop it would have been restarted. The end of the run settles its record.
@@ -235,16 +241,14 @@ class StaticStep:
         self.failed = True
         return self._ended("failed", end)
 
-    def _retry(self, end: SandboxExit, infrastructure: bool) -> str | None:
-        """Count a further attempt; return a sentence that announces it, None if there is none."""
+    def _retry(self, end: SandboxExit, delay: float) -> str | None:
+        """Use up a retry; return a sentence that announces it, None if there is none."""
         attempts, retries = self.attempts, self._step.retries
-        if infrastructure:
-            return attempts.restart()
         if end.kind is ExitKind.REFUSED or attempts.failures >= retries:
             return None
         attempts.failures += 1
         attempts.record = None
-        return f"Retry {attempts.failures} of {retries}."
+        return retry_text(attempts.name, end.reason, attempts.failures, retries, delay)
 
     async def _is_cached(self) -> bool:
         try:
@@ -297,6 +301,12 @@ class StaticStep:
         if state != "completed":
             log_line(f"Step `{self.attempts.name}` {state}: {end.reason}")
         return state == "completed"
+
+
+def _explained(end: SandboxExit, reason: str) -> SandboxExit:
+    """Replace the reason of an exit by the recorded one, unless Modal or the kernel knows more."""
+    known = end.kind in {ExitKind.TIMED_OUT, ExitKind.OUT_OF_MEMORY}
+    return end if known else replace(end, reason=reason)
 
 
 def has_failed(record: StepRecord | None, failures: int) -> bool:

@@ -118,23 +118,24 @@ class StepAttempts:
         self.sandbox = None
         return end
 
-    def restart(self) -> str | None:
-        """Count a restart for the infrastructure's fault; return a sentence, None if refused."""
+    def restart(self, end: SandboxExit) -> str | None:
+        """Count a restart for the infrastructure's fault; return why, None if it is refused."""
         limit = self._manifest.plan.settings.infrastructure_retries
         if self.restarts >= limit:
             return None
         self.restarts += 1
-        return f"It is started again ({self.restarts} of {limit}), without using up a retry."
+        again = f"It is started again ({self.restarts} of {limit}), without using up a retry."
+        return f"{end.reason} {again}"
 
     def emit(self, state: StepState, **fields: Any) -> None:
         """Emit the step's new state, with further fields of `StepEvent`."""
         emit_step_event(self.name, state, attempt=max(self.count, 1), **fields)
 
-    def emit_end(self, state: StepState, end: SandboxExit, next_action: str = "") -> None:
-        """Emit the end of an attempt, and a sentence on what follows."""
-        reason = f"{end.reason} {next_action}".strip()
-        completed = end.kind is ExitKind.COMPLETED
-        self.emit(state, exit_code=end.exit_code, reason=None if completed else reason)
+    def emit_end(self, state: StepState, end: SandboxExit, reason: str | None = None) -> None:
+        """Emit the end of an attempt; `reason` replaces that of the exit."""
+        if end.kind is not ExitKind.COMPLETED:
+            reason = reason or end.reason
+        self.emit(state, exit_code=end.exit_code, reason=reason)
 
     def _next_spec(self, *, early: bool) -> SandboxSpec:
         """Return the spec of the next sandbox: the planned one with this attempt's values."""

@@ -32,7 +32,7 @@ from modalrun.plan.planner import app_name
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
 from modalrun.run.metadata import Announced, RunMetadata, from_metadata, to_metadata
-from modalrun.run.status import LOST
+from modalrun.run.outcome import LOST
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.submit import preflight
 from modalrun.submit.creation import wait_for_sandbox

@@ -143,8 +143,8 @@ def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
         raise AuthenticationError(
             "There is no Modal token.",
             effect="Nothing was created.",
-            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; 'target: local'"
-            " runs without Modal.",
+            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET;"
+            " '--target local' runs without Modal.",
         )
     if not token_id or not token_secret:
         given, missing = ("id", "secret") if token_id else ("secret", "id")
@@ -194,5 +194,5 @@ def require_server(url: str, seconds: float = CONNECT_SECONDS) -> None:
         raise ConnectionLostError(
             f"Modal can't be reached at {url}: {problem}.",
             effect="Nothing was created on Modal.",
-            hint="Check the network. 'target: local' runs without Modal.",
+            hint="Check the network. '--target local' runs without Modal.",
         ) from problem

@@ -19,8 +19,9 @@ from modalrun.observe import resumption
 from modalrun.observe.status import connect, read_status, refresh
 from modalrun.run.events import Event, StepEvent
 from modalrun.run.log_lines import LogLine, RunLines
+from modalrun.run.outcome import LOST
 from modalrun.run.records import RunRecord
-from modalrun.run.status import LOST, RunStatus, with_events
+from modalrun.run.status import RunStatus, with_events
 
 BACKSTOP = 5.0
 """Seconds after which ZenML's record is read although no event came."""

@@ -33,7 +33,7 @@ def print_plan(found: PricedPlan, tree: SourceTree, *, explain: bool, files: boo
     # Rich is slow to import; a plan of a deployment file needs neither it nor an SDK.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     out("\n".join(lines(found, explain=explain, width=width)))
-    source = tree.described("" if files else "--files lists them")
+    source = tree.described("" if files else "'--files' lists them")
     text = ["", source, *(f"  note: {note}" for note in tree.notes)]
     out("\n".join(_fitted([*text, *(_files(tree) if files else ())], width)))
 
@@ -61,7 +61,11 @@ def _files(tree: SourceTree) -> list[str]:
     return [
         *(["", "Files that go", *_table(*rows)] if rows else []),
         *(["", "Left out", *_table(*left_out)] if left_out else []),
-        *(["  'source_include: [PATH]' in the run spec takes a path along."] if taken else []),
+        *(
+            ["", "'source_include: [PATH]' in the run spec takes one of them along."]
+            if taken
+            else []
+        ),
     ]
 
 

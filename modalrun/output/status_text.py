@@ -14,8 +14,9 @@ from modalrun.output.format import STYLES, duration, with_attempt
 from modalrun.output.live import ResizableLive
 from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.table import SHORT_NAME, cell, state_cell, table
+from modalrun.run.outcome import LOST
 from modalrun.run.records import StepRecord
-from modalrun.run.status import LOST, RunStatus
+from modalrun.run.status import RunStatus
 
 _LABELS = 10
 """Columns for the labels of the metadata."""

@@ -73,7 +73,7 @@ def wrong_stack(stack: StackDescription, problems: Iterable[str]) -> UsageError:
     listed = "".join(f"\n  - {problem}" for problem in problems)
     return UsageError(
         f"The stack '{stack.name}' can't be used with target 'modal':{listed}",
-        hint="Use a stack with remote components ('stack:' in the run spec), or 'target: local'.",
+        hint="Use a stack with remote components ('stack:' in the run spec), or '--target local'.",
     )
 
 

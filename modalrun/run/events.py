@@ -64,8 +64,8 @@ class StepEvent:
         cpu: Its CPU cores; None for Modal's default.
         memory: Its memory in MiB; None for Modal's default.
         exit_code: The sandbox's exit code.
-        reason: Why the attempt ended, or why the step is not run; a sentence. With "retrying" of a
-            step with its own sandbox, also what happens next.
+        reason: Why the attempt ended, or why the step is not run; a sentence. With "retrying",
+            also what happens next.
         wasted: Seconds that a sandbox created early has waited.
         began: When the attempt began, by the step's process or by a replacement driver.
     """

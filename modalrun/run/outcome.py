@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
 from modalrun.run.progress import StepProgress
+from modalrun.run.records import FINISHED
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+
+LOST = "lost"
+"""The state of a run that ZenML records as unfinished and whose sandbox has ended."""
 
 PAUSED = "paused"
 """ZenML's status of a dynamic pipeline's run that waits for an answer, without a sandbox."""
@@ -87,8 +91,12 @@ def exit_code_and_headline(
         return error.exit_code, f"Run timed out{after}."
     if status == "stopped":
         return RunStoppedError.exit_code, "Run stopped."
+    # The word is the state that `list` and `status` show.
+    state = status if status in FINISHED or status == PAUSED else LOST
     if error is RunStoppedError:
-        why = "its sandbox was terminated or its process killed from outside"
-        return error.exit_code, f"Run stopped: {why}."
-    steps = f": {', '.join(failed_steps)}" if failed_steps else ""
-    return RunFailedError.exit_code, f"Run failed{steps}."
+        why = "its sandbox was terminated from outside or its process killed"
+        return error.exit_code, f"Run {state}: {why}."
+    why = f": {', '.join(failed_steps)}" if failed_steps else ""
+    if state == LOST:
+        why = ": its sandbox ended without recording it"
+    return RunFailedError.exit_code, f"Run {state}{why}."

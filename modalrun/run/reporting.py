@@ -49,6 +49,13 @@ def emit_step_event(step: str, state: StepState, **fields: Any) -> None:
     write_event(StepEvent(step, state, at=time.time(), **fields))
 
 
+def retry_text(step: str, reason: str | None, retry: int, retries: int, delay: float) -> str:
+    """Say that a step has failed, why, and when which retry follows."""
+    why = f" ({reason.rstrip('.')})" if reason else ""
+    when = f" in {delay:g} s" if delay else ""
+    return f"Step `{step}` failed{why}; retry {retry} of {retries}{when}."
+
+
 def write_event(event: StepEvent) -> None:
     """Write a finished event to stdout, and not to the logs that ZenML stores."""
     stream = sys.stdout

@@ -73,6 +73,8 @@ _OUT_OF_MEMORY = (ExitKind.OUT_OF_MEMORY, "The sandbox ran out of memory.")
 
 _BY_EXIT_CODE = {
     contract.EXIT_COMPLETED: (ExitKind.COMPLETED, "The step completed."),
+    # Why, ZenML's record says; the code is modalrun's own and not that of the user's process.
+    contract.EXIT_FAILED: (ExitKind.FAILED, "The step failed."),
     contract.EXIT_UNRECORDED: (ExitKind.UNRECORDED, "The step could not record its end in ZenML."),
     contract.EXIT_OUT_OF_MEMORY: _OUT_OF_MEMORY,
     contract.EXIT_TIMED_OUT: (ExitKind.TIMED_OUT, "The step took longer than its timeout."),

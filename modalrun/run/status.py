@@ -14,12 +14,9 @@ from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.outcome import PAUSED, answer_commands, exit_code_and_headline
+from modalrun.run.outcome import LOST, PAUSED, answer_commands, exit_code_and_headline
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
-
-LOST = "lost"
-"""The state of a run that ZenML records as unfinished and whose sandbox has ended."""
 
 WAITS = "The run waits for somebody's answer, in no sandbox."
 
@@ -144,7 +141,7 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
         return run.status, False, (Note(text),)
     if modal.sandbox != "ended":
         return run.status, False, ()
-    claim = f"ZenML says '{run.status}', but the run sandbox {_ended(modal)}"
+    claim = f"ZenML says '{run.status}', but the run sandbox {how_ended(modal)}"
     resume = f"modalrun resume {run.id}"
     if modal.step_sandboxes:
         count = len(modal.step_sandboxes)
@@ -158,7 +155,8 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
     return LOST, True, (note,)
 
 
-def _ended(modal: SandboxState) -> str:
+def how_ended(modal: SandboxState) -> str:
+    """Return how a run sandbox has ended, as the verb of a sentence."""
     if modal.end is not None and modal.end.kind is ExitKind.TIMED_OUT:
         return "has reached its timeout"
     if modal.end is not None and modal.end.kind.error is RunStoppedError:

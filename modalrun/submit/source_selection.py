@@ -85,8 +85,13 @@ class _Selecting:
                     tracked.setdefault(path, False)
             else:
                 tracked.setdefault(name, False)
+        # Git lists their files, unless it ignores them.
+        found = {path.parent for path in tracked if path.name == "pyvenv.cfg"}
+        environments = found - {Path(), *self._named}
+        self._tree.left_out.update(dict.fromkeys(environments, "virtual environment"))
         for path in sorted(tracked):
-            self._add(path, tracked)
+            if environments.isdisjoint(path.parents):
+                self._add(path, tracked)
         self._sum_up()
         told = [f"{shown(f.path)} ({f.credential})" for f in self._tree.files if f.credential]
         if told:

@@ -274,6 +274,10 @@ def test_a_stored_snapshot_by_id_and_by_name(world: World) -> None:
     done = world.submit("deployment: kept\ntarget: local\nsource_root: .\n", "--gpu", "L4")
     assert done.exit_code == 0, done.stderr
     assert [box.gpu for box in world.sandboxes()] == ["", "L4"]
+    (world.project / "other").mkdir()
+    other = world.submit("deployment: kept\ntarget: local\nsource_root: other\n")
+    assert other.exit_code == 2
+    assert "compiled from sandboxes.py, which" in " ".join(other.stderr.split())
     missing = world.submit("deployment: nothing-of-that-name\ntarget: local\n")
     assert missing.exit_code == 4
     assert "nothing-of-that-name" in missing.stderr

@@ -146,6 +146,9 @@ def test_ctrl_c_ends_the_commands_that_wait_for_a_run(world: World) -> None:
 
     done = stop.finish()
     assert done.exit_code == 130
-    assert f"Interrupted. The run {run_id} was asked to stop, and does." in done.stderr
+    assert (
+        f"Interrupted. The run {run_id} was asked to stop; 'modalrun status {run_id}' shows"
+        " whether it has." in done.stderr
+    )
     gate.open()
     assert submitting.finish().exit_code == 7

@@ -47,6 +47,7 @@ def test_start_status_stop(state: Path) -> None:
     info = launcher.running(state)
     assert info is not None
     assert info.url in started.stderr
+    assert f'eval "$(modalrun local env --state-dir {state})"' in started.stderr
     shown = runner.invoke(local, ["status", *folder, "--output", "json"])
     found = json.loads(shown.stdout)
     assert (found["url"], found["pid"], found["running"]) == (info.url, info.pid, [])
@@ -54,7 +55,15 @@ def test_start_status_stop(state: Path) -> None:
     assert info.token_secret not in runner.invoke(local, ["status", *folder]).output
     stopped = runner.invoke(local, ["stop", *folder])
     assert (stopped.exit_code, stopped.stdout) == (0, "")
+    assert stopped.stderr == "The local Modal server is stopped.\n"
     assert launcher.running(state) is None
+
+
+def test_stop_says_how_many_sandboxes_it_has_ended(sdk: Sdk) -> None:
+    sdk.create("sleep", "600")
+    stopped = runner.invoke(local, ["stop", "--state-dir", str(sdk.info.state_dir)])
+    said = "The local Modal server is stopped. 1 running sandbox was ended.\n"
+    assert stopped.stderr == said
 
 
 def test_status_shows_what_was_requested(sdk: Sdk) -> None:

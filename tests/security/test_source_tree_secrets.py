@@ -358,12 +358,14 @@ def test_a_deployment_file_of_an_earlier_run_stays_behind(root: Path) -> None:
 
 
 def test_ignored_files_and_folders_are_counted(root: Path) -> None:
-    write(root, {".gitignore": "data\n*.bin\n.env\nown\n", ".dockerignore": "docs\n"})
+    write(root, {".gitignore": "data\n*.bin\n.env\n", ".dockerignore": "docs\n"})
     write(root, {"data/a.csv": "1", "x.bin": "1", "sub/y.bin": "1", "docs/z.md": "1", ".env": "1"})
     write(root, {"sub/__pycache__/a.pyc": "x", ".venv/x": "x", "own/pyvenv.cfg": "x"})
+    write(root, {"own/lib/x.py": "x"})
     tree = selected(root)
+    assert tree.left_out[Path("own")] == "virtual environment"
     assert tree.described("see") == (
-        f"source: 3 files, 26 B from {root}/ ({'3 untracked; ' if tree.in_git else ''}"
+        f"source: 3 files, 22 B from {root}/ ({'3 untracked; ' if tree.in_git else ''}"
         "left out: 4 ignored files, 1 ignored folder; see)"
     )
 

@@ -45,8 +45,8 @@ class RunRecorder:
         return step_records.step_states(self._run_id, detailed=True)
 
     def step_state(self, step: str) -> StepRecord | None:
-        """Return the last record of a step; None if there is none."""
-        return step_records.step_state(self._run_id, step)
+        """Return the last record of a step, with its reason; None if there is none."""
+        return step_records.step_state(self._run_id, step, detailed=True)
 
     def cached(self, step: str) -> bool:
         """Record a step as CACHED if it is in ZenML's cache; return whether it is.

@@ -52,6 +52,9 @@ _PROJECT_LINE = re.compile(rf' *File ".*{CODE_FOLDER}/(.+)", line (\d+)')
 STOPPED = frozenset({ExecutionStatus.STOPPING, ExecutionStatus.STOPPED})
 """ZenML's statuses of a run that was stopped, whether or not its steps have ended."""
 
+_FAILED = (ExecutionStatus.FAILED, ExecutionStatus.RETRYING)
+"""ZenML's statuses of a step whose last attempt has failed."""
+
 _STEP_PAGE = 1000
 """Step runs in one request; with ZenML's default of 20, a large run takes many."""
 
@@ -133,9 +136,10 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         per_step = record.metadata is not None and record.metadata.mode == "per_step"
         project = response.project_id
         recorded = {s.name: s for s in step_runs(run_id, project=project, hydrate=per_step)}
-        failed = {name for name, step in recorded.items() if step.status.value == "failed"}
+        failed = {name for name, step in recorded.items() if step.status in _FAILED}
         if failed and not per_step:
-            for step in step_runs(run_id, project=project, hydrate=True, status="failed"):
+            status = f"oneof:{json.dumps([one.value for one in _FAILED])}"
+            for step in step_runs(run_id, project=project, hydrate=True, status=status):
                 if step.name in recorded and recorded[step.name].id == step.id:
                     recorded[step.name] = step
         return record, tuple(
@@ -204,7 +208,7 @@ def step_record(step: StepRunResponse, *, detailed: bool = False) -> StepRecord:
         attempt=step.version,
         start=_utc(step.start_time),
         end=_utc(step.end_time),
-        reason=_reason(step) if detailed and step.status.value == "failed" else None,
+        reason=_reason(step) if detailed and step.status in _FAILED else None,
         metadata=from_metadata(StepMetadata, step.run_metadata) if detailed else None,
         id=str(step.id),
     )

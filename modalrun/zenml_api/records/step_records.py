@@ -32,11 +32,15 @@ def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]
         return {step.name: step_record(step, detailed=detailed) for step in found}
 
 
-def step_state(run_id: str, step: str) -> StepRecord | None:
-    """Return the last record of a step; None if there is none."""
+def step_state(run_id: str, step: str, *, detailed: bool = False) -> StepRecord | None:
+    """Return the last record of a step; None if there is none.
+
+    Args:
+        detailed: Whether to read reason and metadata too.
+    """
     with translated():
-        found = step_runs(run_id, name=f"equals:{step}")
-        return step_record(found[-1]) if found else None
+        found = step_runs(run_id, name=f"equals:{step}", hydrate=detailed)
+        return step_record(found[-1], detailed=detailed) if found else None
 
 
 def fail_step(

@@ -51,6 +51,13 @@ def test_a_lost_run_is_recorded_as_failed() -> None:
     ]
 
 
+def test_a_note_says_that_resume_could_have_continued_the_run() -> None:
+    bench = Bench(KILLED, PER_STEP)
+    run_id = bench.zenml.run.id
+    hint = f" 'modalrun resume {run_id}' could have continued it."
+    assert bench.reconcile().text.endswith(f"recorded as 'failed'.{hint}")
+
+
 def test_a_lost_run_that_was_stopping_is_recorded_as_stopped() -> None:
     assert Bench(KILLED, status="stopping").reconcile().status.run.status == "stopped"
 

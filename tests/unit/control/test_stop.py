@@ -10,6 +10,8 @@ from modalrun.control import stop as stopping
 from modalrun.control.stop import Stopped, by_force
 from modalrun.errors import ConnectionLostError, NotFoundError
 from modalrun.run.metadata import Announced, RunMetadata
+from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.status import SandboxState
 from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeZenML
 
 METADATA = RunMetadata("modal", "per_step", "an-app", "ap-1", "sb-1", 600)
@@ -85,7 +87,13 @@ def test_graceful_without_a_driver_waits_for_its_steps() -> None:
     bench = Bench()
     bench.modal.sandboxes.run, bench.modal.sandboxes.steps = 0, 2
     assert bench.stop().status == "stopped"
-    assert bench.effects == ["connect modal", "ask to stop", "wait for steps", "finalize run"]
+    assert bench.effects == [
+        "connect modal",
+        "ask to stop",
+        "wait for steps",
+        "ask Modal",
+        "finalize run",
+    ]
     assert bench.messages == [
         "The run has no driver any more; step sandboxes that still run: 2. Waiting for them to"
         " finish."
@@ -119,12 +127,28 @@ def test_by_force_ends_sandboxes_between_two_records() -> None:
     assert bench.stop(force=True).headline == f"The run {RUN_ID} is stopped."
     assert bench.effects == [
         "connect modal",
+        "ask Modal",
         "mark stopping",
         "end sandboxes",
         "finalize run",
         "end sandboxes",
     ]
     assert bench.zenml.reasons == ["The run was stopped by force."]
+
+
+@pytest.mark.parametrize(
+    ("force", "then"),
+    [(False, "the run was asked to stop."), (True, "the run was stopped by force.")],
+)
+def test_the_reason_of_a_stopped_lost_run_says_that_its_sandbox_had_ended(
+    force: bool, then: str
+) -> None:
+    bench = Bench()
+    bench.modal.sandboxes.run = 0
+    bench.modal.state = SandboxState("ended", read_exit(137))
+    assert bench.stop(force=force).status == "stopped"
+    how = "was ended from outside (exit code 137)"
+    assert bench.zenml.reasons == [f"The run sandbox {how}; then {then}"]
 
 
 def test_by_force_without_waiting_ends_sandboxes_once() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from modalrun.driver.takeover import Takeover
+from modalrun.run import events
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.run_plan import PlannedStep
-from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 from tests.unit.driver.coordinator_bench import (
     DONE,
     FAILED,
@@ -137,6 +139,39 @@ def test_a_sandbox_exit_is_stored_with_the_record_that_it_executed() -> None:
         assert bench.records.recorder.exits == [("record-a", "sb-a-1")]
 
     play(scene)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "end", "said"),
+    [
+        ("SystemExit: 3", read_exit(1), "SystemExit: 3"),
+        ("It was killed (SIGKILL).", read_exit(1), "It was killed (SIGKILL)"),
+        # Its sandbox was lost after the failure.
+        ("SystemExit: 3", KILLED, "SystemExit: 3"),
+        # Modal knows more.
+        ("SystemExit: 3", read_exit(124), "The step took longer than its timeout"),
+        (None, read_exit(1), "The step failed"),
+    ],
+)
+def test_the_recorded_reason_of_a_failure_is_the_one_that_is_told(
+    recorded: str | None, end: SandboxExit, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1, delay=0.01))
+        run = bench.begin()
+        first = await bench.boxes.wait("sb-a-1")
+        bench.records.recorder.states["a"] = replace(state("a", "retrying"), reason=recorded)
+        first.end(end)
+        second = await bench.boxes.wait("sb-a-2")
+        bench.records.recorder.states["a"] = replace(state("a", "failed", 2), reason=recorded)
+        second.end(end)
+        await run
+
+    play(scene)
+    found = [events.read(line) for line in capsys.readouterr().out.split("\n")]
+    ends = [e.reason for e in found if isinstance(e, events.StepEvent) and e.reason]
+    assert ends[0] == f"Step `a` failed ({said}); retry 1 of 1 in 0.01 s."
+    assert ends[1].rstrip(".") == said
 
 
 def test_an_unrecorded_failure_is_recorded_before_the_retry() -> None:

@@ -106,8 +106,8 @@ def test_retries(capsys: pytest.CaptureFixture[str]) -> None:
     assert go(pool)[0] == EXIT_COMPLETED
     assert pool.launched == ["load"] * 3
     assert pool.logged == [
-        "load: Step `load` failed; retry 1 of 3 in 0.01 s.",
-        "load: Step `load` failed; retry 2 of 3 in 0.02 s.",
+        "load: modalrun: Step `load` failed (ValueError: no); retry 1 of 3 in 0.01 s.",
+        "load: modalrun: Step `load` failed (ValueError: no); retry 2 of 3 in 0.02 s.",
     ]
     assert step_events(capsys.readouterr().out) == [
         ("load", "running", 1),

@@ -293,7 +293,7 @@ def test_a_run_that_somebody_ended_by_force_is_over(status: str) -> None:
     bench.ends(137, status)
     outcome = bench.follow()
     assert outcome.exit_code == 7
-    assert outcome.headline.startswith("Run stopped")
+    assert outcome.headline.startswith(f"Run {bench.zenml.run.status}")
     assert "finalize run" in bench.effects
 
 

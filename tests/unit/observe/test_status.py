@@ -9,9 +9,10 @@ import pytest
 from modalrun.errors import NotFoundError
 from modalrun.observe.status import connect, read_status, refresh, resolve
 from modalrun.run.metadata import RunMetadata
+from modalrun.run.outcome import LOST
 from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import read_exit
-from modalrun.run.status import LOST, SandboxState
+from modalrun.run.status import SandboxState
 from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeZenML
 
 METADATA = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-run", 60)

@@ -134,3 +134,19 @@ def test_what_a_spec_changes_is_stored_so_that_the_plan_is_the_same(
         return read_snapshot(with_settings(stored, changed, "orchestrator:mine"))
 
     assert planned(again) == planned(lambda: changed)
+
+
+def test_the_modules_of_the_source_root_are_known() -> None:
+    def source(module: str, kind: str) -> dict[str, str]:
+        return {"module": module, "attribute": "x", "type": kind}
+
+    made = snapshot({})
+    step = made["step_configurations"].pop("a")
+    kinds = ("user", "code_repository", "distribution_package", "internal", "unknown")
+    made["step_configurations"] = {
+        kind: {**step, "spec": {"upstream_steps": [], "source": source(f"m.{kind}", kind)}}
+        for kind in kinds
+    }
+    made["pipeline_spec"] = {"source": source("flow", "user")}
+    assert read_snapshot(made).modules == ("m.user", "m.code_repository")
+    assert read_snapshot({**made, "is_dynamic": True}).modules[-1] == "flow", "it runs there"

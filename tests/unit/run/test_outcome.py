@@ -6,13 +6,15 @@ from modalrun.run.outcome import exit_code_and_headline
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 FAILED = "Run failed: train."
-KILLED = "Run stopped: its sandbox was terminated or its process killed from outside."
+KILLED = "Run {}: its sandbox was terminated from outside or its process killed."
+UNRECORDED = "Run lost: its sandbox ended without recording it."
 TIMED_OUT = "Run timed out after 60 s."
 
 COMPLETED, FAILURE = ExitKind.COMPLETED, ExitKind.FAILED
 TIMEOUT, TERMINATED = ExitKind.TIMED_OUT, ExitKind.TERMINATED
 
-UNDECIDED = ["failed", "running", "provisioning", "initializing", "stopping"]
+LOST = ["running", "provisioning", "initializing", "stopping"]
+UNDECIDED = ["failed", *LOST]
 
 
 @pytest.mark.parametrize("end", [COMPLETED, FAILURE, TIMEOUT, TERMINATED])
@@ -27,9 +29,12 @@ def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
     ("end", "status", "code", "headline"),
     [
         *((TIMEOUT, status, 6, TIMED_OUT) for status in [*UNDECIDED, "stopped"]),
-        *((TERMINATED, status, 7, KILLED) for status in UNDECIDED),
-        *((FAILURE, status, 1, FAILED) for status in UNDECIDED),
-        *((COMPLETED, status, 1, FAILED) for status in UNDECIDED),
+        # The state that `list` and `status` show is the headline's word.
+        (TERMINATED, "failed", 7, KILLED.format("failed")),
+        (TERMINATED, "paused", 7, KILLED.format("paused")),
+        *((TERMINATED, status, 7, KILLED.format("lost")) for status in LOST),
+        *((end, "failed", 1, FAILED) for end in (FAILURE, COMPLETED)),
+        *((end, status, 1, UNRECORDED) for end in (FAILURE, COMPLETED) for status in LOST),
         *((end, "stopped", 7, "Run stopped.") for end in (COMPLETED, FAILURE, TERMINATED)),
     ],
 )

@@ -1,0 +1,71 @@
+"""Why a step or a run has ended is told in the same words by every command, in every mode."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.test_endings import waiting_spec
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
+def test_a_step_that_waits_for_its_retry_says_why(world: World, mode: str) -> None:
+    submitting = world.popen("pipeline: retrying.static\ntarget: local\n", "--mode", mode)
+    line = "modalrun: Step `fails` failed (ValueError: bad luck); retry 1 of 3 in 600 s."
+    submitting.stderr.wait_for(line)
+    run_id = world.only_run().id
+
+    shown = world.modalrun("status", run_id).finish().stdout
+
+    assert "  fails: ValueError: bad luck\n" in shown, shown
+    told = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
+    assert told["steps"][0]["exit_reason"] == "ValueError: bad luck"
+    world.modalrun("stop", run_id).finish()
+    assert submitting.finish().exit_code == 7
+
+
+def test_the_headline_of_a_run_whose_sandbox_was_killed_has_the_recorded_state(
+    world: World,
+) -> None:
+    gate = world.gate()
+    submitting = world.popen(waiting_spec(gate))
+    submitting.stdout.wait_for("waiting in")
+    run_id = world.only_run().id
+    status = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
+
+    world.modalrun("local", "kill", status["sandbox"]["id"]).finish()
+
+    done = submitting.finish()
+    assert done.exit_code == 7
+    why = "its sandbox was terminated from outside or its process killed"
+    assert f"Run failed: {why}." in done.stderr
+    assert world.only_run().status == "failed"
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0])
+def test_an_early_ctrl_c_of_logs_is_answered_with_a_sentence(world: World, seconds: float) -> None:
+    submitting = world.popen("pipeline: retrying.static\ntarget: local\n")
+    submitting.stderr.wait_for("retry 1 of 3")
+    run_id = world.only_run().id
+    logs = world.modalrun("logs", "--follow", run_id)
+    # Where it is by then depends on the machine; there is a sentence for each place.
+    time.sleep(seconds)
+
+    logs.signal(signal.SIGINT)
+
+    done = logs.finish()
+    assert done.exit_code == 130
+    continuing = f"Detached. To continue: 'modalrun logs --follow {run_id}'."
+    sentences = ("Interrupted. This ends the command, not the run.", continuing)
+    assert done.stderr.splitlines()[-1] in sentences, done.stderr
+    world.modalrun("stop", run_id).finish()
+    assert submitting.finish().exit_code == 7
