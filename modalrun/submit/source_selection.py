@@ -281,7 +281,7 @@ class _Selecting:
         """Return the rule by which a folder is left out with all that is in it."""
         if never := _never(Path(folder.name)):
             return never
-        is_environment = os.path.isfile(folder / "pyvenv.cfg")  # noqa: PTH113 (takes any name)
+        is_environment = os.path.isfile(folder / "pyvenv.cfg")  # noqa: PTH113 (raises nothing)
         return "virtual environment" if is_environment else None
 
     def _included(self, name: str) -> Path:
@@ -291,7 +291,7 @@ class _Selecting:
                 f"'source_include' names {name}: it is no path below the source root.",
                 hint="Its paths are relative to the source root.",
             )
-        if not os.path.exists(self._root / path):  # noqa: PTH110 (takes any name)
+        if not (self._root / path).exists():
             self._tree.missing.append(name)
         return path
 

@@ -43,6 +43,16 @@ def open_inside(folder: Path, path: Path) -> BinaryIO:
         os.close(here)
 
 
+def read_text(path: Path, most: int) -> str:
+    """Read at most so many bytes of a text file; what is not UTF-8 is replaced.
+
+    Raises:
+        OSError: It can't be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        return file.read(most).decode(errors="replace")
+
+
 def _regular(descriptor: int) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

