@@ -10,6 +10,7 @@ import typer
 
 from modalrun.cli.options import Interrupt, exit_with, on_interrupt
 from modalrun.cli.run_argument import Run, interactive
+from modalrun.util.paths import checked_path
 
 
 def resume(
@@ -55,11 +56,10 @@ def resume(
         shown.phase("Reading the run")
         zenml.enter_context(process.zenml_session())
         found = status.resolve(text)
-        resumed = resuming.resume(
-            found.id,
-            shown,
-            source_root=source_root.resolve() if source_root else run_spec.source_root(Path.cwd()),
-        )
+        folder = run_spec.source_root(Path.cwd())
+        if source_root:
+            folder = checked_path(source_root, "--source-root").resolve()
+        resumed = resuming.resume(found.id, shown, source_root=folder)
         if isinstance(resumed, str):
             shown.say(resumed)
             return

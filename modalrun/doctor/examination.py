@@ -148,9 +148,9 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
     if target == "modal":
         yield check
         return
-    state = launcher.default_state_dir()
     running = unusable = None
     try:
+        state = launcher.default_state_dir()
         answer = launcher.status()
         if answer and answer.get("python") == sys.prefix:
             running = launcher.running()

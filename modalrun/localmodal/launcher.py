@@ -43,6 +43,7 @@ from modalrun.localmodal.storage.disk import ADVICE, DISK_FULL, Disk
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import SandboxLog
 from modalrun.localmodal.storage.paths import STATE_VARIABLE, StateDir, default_state_dir
+from modalrun.util.paths import user_path
 
 __all__ = [
     "DISK_FULL",
@@ -102,7 +103,7 @@ def _start_lock(state: StateDir) -> Iterator[None]:
 
 def _state(state_dir: Path | None) -> StateDir:
     """Return a state folder. Raises UsageError if it is not the server's and not this user's."""
-    state = StateDir((state_dir or default_state_dir()).expanduser().absolute())
+    state = StateDir(user_path(state_dir or default_state_dir(), "--state-dir").absolute())
     state.check()
     return state
 

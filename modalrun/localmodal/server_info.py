@@ -131,5 +131,5 @@ def read_info(state: StateDir) -> ServerInfo | None:
     """Read the info file; None if it is missing or not valid."""
     try:
         return ServerInfo(**json.loads(state.info_file.read_text("utf-8")), state_dir=state.root)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import modalrun
-from modalrun.errors import InternalError, RunFailedError, UsageError
+from modalrun.errors import InternalError, RunFailedError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import (
@@ -31,6 +31,7 @@ from modalrun.plan.model import Plan
 from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.util.credentials import credential_reason
+from modalrun.util.ignore_files import dockerignore_matcher
 
 if TYPE_CHECKING:
     import modal
@@ -171,36 +172,6 @@ def with_files(
     return image.add_local_dir(source, CODE_FOLDER, ignore=["**/__pycache__"])
 
 
-def ignore_matcher(lines: Iterable[str], where: str) -> Callable[[Path], bool]:
-    """Make a matcher of a .dockerignore file, with the SDK's port of Docker's own.
-
-    It returns for a relative path whether the file is left out.
-
-    Args:
-        lines: The lines of the file.
-        where: The file, for messages.
-
-    Raises:
-        UsageError: A line is not a pattern.
-    """
-    from modal import FilePatternMatcher
-
-    patterns = []
-    for line in lines:
-        pattern = line.strip()
-        # The SDK reads neither comments nor a slash after "!" the way Docker does
-        # (`moby/patternmatcher/ignorefile`; `modal/file_pattern_matcher.py`, 1.6.4).
-        if pattern and not pattern.startswith("#"):
-            negated = "!" if pattern.startswith("!") else ""
-            patterns.append(negated + pattern.removeprefix("!").strip().strip("/"))
-    try:
-        matcher = FilePatternMatcher(*(p for p in patterns if p))
-        matcher(Path("any"))
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}.") from error
-    return matcher
-
-
 def _install(
     image: modal.Image, recipe: ImageRecipe, packages: Packages, file: Path
 ) -> modal.Image:
@@ -240,7 +211,7 @@ def _stays_behind(base: FromDockerfile, context: Path) -> Callable[[Path], bool]
     usual = (place for place in places if place.is_file() and place.is_relative_to(context))
     file = base.ignore or next(usual, None)
     text = read_text(file, "file", "dockerignore") if file else ""
-    matches = ignore_matcher(text.splitlines(), str(file))
+    matches = dockerignore_matcher(text.splitlines(), str(file))
     words = read_text(base.path, "Dockerfile", "dockerfile").split()
     named = {Path(word.strip("/")) for word in words}
     return lambda path: matches(path) or (path not in named and bool(credential_reason(path)))

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from uuid import UUID
 
 from modalrun.errors import ModalrunError, NotFoundError
@@ -16,6 +15,7 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.status import connect, resolve
 from modalrun.run.records import RunRecord, run_argument
 from modalrun.run.run_plan import Target
+from modalrun.util.paths import user_path
 from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api import process
 from modalrun.zenml_api.gateway import zenml_gateway
@@ -105,7 +105,8 @@ def _find_running(run_id: str) -> LogSource | None:
         server = launcher.status()
         if server is None or not server["running"]:
             configuration = os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml"
-            if not (os.environ.get("MODAL_TOKEN_ID") or Path(configuration).expanduser().exists()):
+            path = user_path(configuration, "MODAL_CONFIG_PATH")
+            if not (os.environ.get("MODAL_TOKEN_ID") or path.exists()):
                 return None
             target = "modal"
         connection = modal.connect(target)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from modalrun.errors import UsageError
+from modalrun.util.paths import checked_path, user_path
 from modalrun.util.regular_files import open_regular
 
 MAX_BYTES = 10_000_000
@@ -34,7 +35,8 @@ def _included(path: Path, within: tuple[Path, ...]) -> Iterator[str]:
     for line in logical_lines(read_text(path, "requirements file", "requirements")):
         option, _, value = line.replace("=", " ", 1).partition(" ")
         if option in {"-r", "--requirement"}:
-            yield from _included((path.parent / value.strip()).absolute(), (*within, path))
+            included = checked_path(value.strip(), f"'{option}' in the requirements file {path}")
+            yield from _included((path.parent / included).absolute(), (*within, path))
         elif option in {"-c", "--constraint"}:
             raise UsageError(
                 f"The requirements file {path} has '{line}': a constraints file doesn't get into"
@@ -50,7 +52,8 @@ def resolve_path(name: str, source_root: Path) -> Path:
 
     ZenML reads relative paths from the working folder, which is usually the source root.
     """
-    below = Path(os.path.normpath(source_root / Path(name).expanduser()))
+    named = user_path(name, "The Docker settings name a file")
+    below = Path(os.path.normpath(source_root / named))
     return below if below.exists() or not Path(name).exists() else Path(name).resolve()
 
 

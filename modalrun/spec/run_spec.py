@@ -21,6 +21,7 @@ from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, RUN_KEYS, Ou
 from modalrun.spec.validation import Checker, Mistakes
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
+from modalrun.util.paths import checked_path, user_path
 
 __all__ = ["RunSpec", "Target", "load_spec"]
 
@@ -127,6 +128,7 @@ def load_spec(
         UsageError: The file, a key in it or an override is wrong; the message names the place,
             with a line for each mistake.
     """
+    checked_path(path, "The run spec")
     if path.suffix == ".py":
         raise UsageError(
             f"{path} is Python, not a run spec.",
@@ -241,10 +243,11 @@ def _source_root(checker: Checker, given: str | None) -> Path:
     spec_folder = checker.source.path.resolve().parent
     if given is None:
         return source_root(spec_folder)
-    # Without such a user the path stays as it is, and is not found.
-    with contextlib.suppress(RuntimeError):
-        given = str(Path(given).expanduser())
-    root = (spec_folder / given).resolve()
+    try:
+        root = (spec_folder / user_path(given, "'source_root'")).resolve()
+    except UsageError as error:
+        checker.error(("source_root",), error.problem)
+        return spec_folder
     if not root.is_dir():
         hint = "'source_root' is read relative to the run spec."
         checker.error(("source_root",), f"there is no folder {root}.", hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from modalrun.errors import UsageError
+from modalrun.util.regular_files import open_regular
 
 MAX_NODES = 100_000
 """More keys and values, once aliases are followed, are taken for an attack ("billion laughs")."""
@@ -52,16 +54,16 @@ def read_yaml(path: Path) -> YamlSource:
             other than a mapping, or has a key twice.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             text = file.read(MAX_LENGTH + 1)
     except FileNotFoundError as error:
         raise UsageError(f"There is no file {path}.", hint="Check the path.") from error
-    except IsADirectoryError as error:
-        raise UsageError(f"{path} is a folder, not a run spec.", hint="Name a file.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text.") from error
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}.") from error
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, not a run spec.", hint="Name a file.") from error
+        raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
 
     if len(text) > MAX_LENGTH:
         raise UsageError(f"{path} has more than {MAX_LENGTH:,} characters: it is no run spec.")

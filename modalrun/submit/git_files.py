@@ -11,12 +11,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from modalrun.util.regular_files import read_text
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+from modalrun.util.ignore_files import GitRule, gitignore_rules
+from modalrun.util.regular_files import open_regular
 
 SAFE_GIT = (
     "git",
@@ -140,7 +137,7 @@ def walk(folder: Path, skipped: Callable[[Path], str | None], left_out: LeftOut)
         left_out: Receives what is left out. Paths are relative to `folder`, here too.
     """
     # For each folder, its own and its parents' rules, the root's first.
-    rules: dict[Path, list[tuple[Path, GitIgnoreSpec]]] = {}
+    rules: dict[Path, list[tuple[Path, list[GitRule]]]] = {}
     for name, folders, files in os.walk(folder):
         here = Path(name)
         inherited = rules.get(here.parent, []) if here != folder else []
@@ -148,7 +145,7 @@ def walk(folder: Path, skipped: Callable[[Path], str | None], left_out: LeftOut)
         entered = []
         for inner in folders:
             path = here / inner
-            rule = skipped(path) or _rule(path, "/", rules[here], folder)
+            rule = skipped(path) or _rule(path, rules[here], folder, is_folder=True)
             if rule is not None:
                 left_out(path.relative_to(folder), rule)
             elif path.is_symlink():
@@ -158,39 +155,32 @@ def walk(folder: Path, skipped: Callable[[Path], str | None], left_out: LeftOut)
         folders[:] = entered
         for inner in files:
             path = here / inner
-            rule = _rule(path, "", rules[here], folder)
+            rule = _rule(path, rules[here], folder, is_folder=False)
             if rule is not None:
                 left_out(path.relative_to(folder), rule)
             else:
                 yield path.relative_to(folder)
 
 
-def _gitignore(folder: Path) -> list[tuple[Path, GitIgnoreSpec]]:
+def _gitignore(folder: Path) -> list[tuple[Path, list[GitRule]]]:
     try:
-        text = read_text(folder / ".gitignore", LARGEST_IGNORE_FILE)
+        with open_regular(folder / ".gitignore") as file:
+            return [(folder, gitignore_rules(file.read(LARGEST_IGNORE_FILE)))]
     except OSError:
         return []
-    from pathspec import GitIgnoreSpec
-
-    # For pathspec 1.1, "a/**" also matches the folder a itself; for Git only its content.
-    lines = [line.rstrip() for line in text.splitlines()]
-    lines = [f"{line}/*" if line.endswith("/**") else line for line in lines]
-    return [(folder, GitIgnoreSpec.from_lines(lines))]
 
 
 def _rule(
-    path: Path, slash: str, rules: list[tuple[Path, GitIgnoreSpec]], root: Path
+    path: Path, rules: list[tuple[Path, list[GitRule]]], root: Path, *, is_folder: bool
 ) -> str | None:
     """Return the rule by which Git ignores a path: the nearest `.gitignore` that matches decides.
 
     As in gitignore(5), nothing inside an ignored folder can be included again.
     """
-    for folder, spec in reversed(rules):
-        text = f"{path.relative_to(folder).as_posix()}{slash}"
-        for pattern in reversed(list(spec.patterns)):
-            found = pattern.match_file(text)
-            # pathspec also matches paths below a folder; here each path is matched on its own.
-            if found is not None and found.match.end() == len(text):
+    for folder, lines in reversed(rules):
+        relative = os.fsencode(path.relative_to(folder))
+        for line in reversed(lines):
+            if line.matches(relative, is_folder=is_folder):
                 file = (folder / ".gitignore").relative_to(root).as_posix()
-                return f"{pattern.pattern!s} in {file}" if pattern.include else None
+                return f"{line.line} in {file}" if line.ignores else None
     return None

@@ -24,6 +24,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.submit.source_tree import SourceSelection, refuse_private
 from modalrun.util import garbage_collection
+from modalrun.util.paths import checked_path, user_path
 from modalrun.zenml_api.process import zenml_process
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> str | None:
             "a deployment file is compiled already; 'compile' needs a 'pipeline'.",
             "Override settings where you plan or submit: '--set', or a run spec with 'deployment'.",
         )
-    folder = path.resolve().parent
+    folder = checked_path(path, "--output").resolve().parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder} to write {path.name} to.")
     refuse_private(spec.source_root)
@@ -190,7 +191,7 @@ def deployment_path(spec: RunSpec) -> Path | None:
     """Return the deployment file of a run spec; None if it names a snapshot or a pipeline."""
     if spec.deployment is None:
         return None
-    path = spec.source.path.resolve().parent / Path(spec.deployment).expanduser()
+    path = spec.source.path.resolve().parent / user_path(spec.deployment, "'deployment'")
     is_file = path.suffix == ".json" or "/" in spec.deployment or path.is_file()
     return path.resolve() if is_file else None
 
@@ -237,7 +238,7 @@ def _source_root_of(path: Path, named: str) -> Path:
     Whoever made the file must not choose what is uploaded from this machine.
     """
     folder = path.parent
-    root = (folder / named).resolve()
+    root = (folder / checked_path(named, f"The source root in {path}")).resolve()
     hint = (
         "Check that it comes from somebody you trust, and name the folder yourself:"
         " '--source-root FOLDER', or 'source_root:' in a run spec."

@@ -25,6 +25,7 @@ from modalrun.util.credentials import (
     credential_reason,
     is_source_code,
 )
+from modalrun.util.ignore_files import dockerignore_matcher
 from modalrun.util.regular_files import open_inside, open_regular
 
 NEVER = (
@@ -71,7 +72,8 @@ class _Selecting:
         self._git_answers = True
         self._tree = SourceTree(selection.root, self._real_root)
         self._ignored: set[Path] = set()
-        self._named = [self._included(name) for name in selection.include]
+        included = [self._included(name) for name in selection.include]
+        self._named = [path for path in included if self._may_be_named(path)]
 
     def tree(self) -> SourceTree:
         tracked: dict[Path, bool] = {}
@@ -81,7 +83,7 @@ class _Selecting:
             if (self._root / name).is_dir():
                 for path in self._walked(name):
                     tracked.setdefault(path, False)
-            elif os.path.lexists(self._root / name):
+            else:
                 tracked.setdefault(name, False)
         # Git lists their files, unless it ignores them.
         found = {path.parent for path in tracked if path.name == "pyvenv.cfg"}
@@ -147,6 +149,23 @@ class _Selecting:
         if self._dockerignored(path) and not any(map(path.is_relative_to, self._named)):
             return self._selection.dockerignore or ".dockerignore"
         return None
+
+    def _may_be_named(self, path: Path) -> bool:
+        """Whether a path of `include` is there and counts: only the user names what never goes."""
+        if not os.path.lexists(self._root / path):
+            return False
+        if self._selection.may_include_credentials:
+            return True
+        real = Path(os.path.realpath(self._root / path))
+        places = [self._real_root / path] + [real] * real.is_relative_to(self._real_root)
+        for place in places:
+            for part in (place, *place.parents):
+                if part == self._real_root:
+                    break
+                if rule := self._skipped(part):
+                    self._tree.left_out[path] = rule
+                    return False
+        return True
 
     def _may_go(self, real: Path) -> bool:
         return self._selection.may_include_credentials and real in self._named
@@ -260,9 +279,10 @@ class _Selecting:
 
     def _skipped(self, folder: Path) -> str | None:
         """Return the rule by which a folder is left out with all that is in it."""
-        if folder.name in NEVER:
-            return _never(Path(folder.name))
-        return "virtual environment" if (folder / "pyvenv.cfg").is_file() else None
+        if never := _never(Path(folder.name)):
+            return never
+        is_environment = os.path.isfile(folder / "pyvenv.cfg")  # noqa: PTH113 (raises nothing)
+        return "virtual environment" if is_environment else None
 
     def _included(self, name: str) -> Path:
         path = Path(os.path.normpath(name))
@@ -277,7 +297,7 @@ class _Selecting:
 
 
 def _never(path: Path) -> str | None:
-    found = next((part for part in path.parts if part in NEVER), None)
+    found = next((part for part in path.parts if part.casefold() in NEVER), None)
     return found and f"{found} never goes"
 
 
@@ -304,7 +324,4 @@ def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The file {path} can't be read: {error}.") from error
-    # The matcher is the SDK's, which takes 0.7 s to import.
-    from modalrun.modal_api.images import ignore_matcher
-
-    return ignore_matcher(lines, str(path))
+    return dockerignore_matcher(lines, str(path))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modalrun.errors import UsageError
 from modalrun.util.credentials import refuse_private_folder
+from modalrun.util.paths import checked_path
 
 MAX_BYTES = 500_000_000
 """A larger source root is an error: it holds data, or it is the home folder."""
@@ -36,6 +37,12 @@ class SourceSelection:
     dockerignore: str | None = None
     include: tuple[str, ...] = ()
     may_include_credentials: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dockerignore is not None:
+            checked_path(self.dockerignore, "'dockerignore' in the Docker settings")
+        for name in self.include:
+            checked_path(name, "'source_include'")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 backoff, rate_limit          when to try again, when to start the next
 check, compatibility         findings of checks; the installed versions
 garbage_collection           pause it while much is imported
+globs, ignore_files          read .gitignore and .dockerignore
 interrupts                   SIGINT, SIGTERM and single keys
 line_assembler, text         lines from pieces; texts of others as one clean line
 nearest, timeparse           misspelt words, points in time

@@ -66,6 +66,8 @@ FILES = {
         ".pgpass pgpass.conf .pg_service.conf .my.cnf .mylogin.cnf .dbt/profiles.yml"
     ),
     "passwords of Git": ".git-credentials",
+    "addresses of Git, often with a token": ".git/config",
+    "passwords of an editor's connections": "sftp.json datasources*.xml",
     "password of Ansible Vault": ".vault_pass* .vault-pass* vault_pass.txt",
     "history of commands, often with passwords": ".*_history .zhistory .histfile",
     "tokens": "auth.json token.json token.pickle stored_tokens oauth_creds.json",

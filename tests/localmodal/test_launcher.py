@@ -227,8 +227,8 @@ def test_old_sandboxes_are_forgotten(
 
 def test_a_server_that_cannot_start(state: Path) -> None:
     StateDir(state).create()
-    StateDir(state).database.mkdir()
-    with pytest.raises(ModalrunError, match=r"(?s)did not start.*sqlite3") as caught:
+    StateDir(state).database.write_text("no database " * 1000)
+    with pytest.raises(ModalrunError, match=r"(?s)did not start.*not a database") as caught:
         launcher.ensure_running(state)
     assert str(StateDir(state).server_log) in str(caught.value.hint)
 

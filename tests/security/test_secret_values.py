@@ -73,7 +73,7 @@ def test_what_a_submission_stores_and_shows(tmp_path: Path, mode: str, dynamic: 
     text = plan_text.lines(priced, explain=True)
     stored = [zenml.metadata, zenml.reasons, manifests, sandboxes, str(modal.request["spec"].tags)]
     assert CANARY not in json.dumps(
-        [*stored, shown.lines, text, plan_json.as_json(priced, SourceTree(tmp_path))]
+        [*stored, shown.lines, text, plan_json.as_json(priced, SourceTree(tmp_path, tmp_path))]
     )
     assert CANARY not in repr(priced)
     assert any("registry.example.org" in line for line in text)

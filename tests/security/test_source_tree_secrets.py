@@ -37,6 +37,7 @@ CREDENTIALS = [
     *(".env", ".env.production", ".envrc", "prod.env", "conf/.ENV.local", "cert.pem", "a/b.key"),
     *("id_rsa", "keys/id_ed25519", ".ssh/config", ".aws/credentials", ".modal.toml", ".netrc"),
     *(".pypirc", ".config/gcloud/x.db", ".config/zenml/config.yaml", ".kube/config"),
+    *("sub/sftp.json", "sub/dataSources.xml", "sub/dataSources.local.xml"),
     *(".docker/config.json", ".git-credentials", ".npmrc", "store.p12", "sub/.aws/config"),
 ]
 MORE_CREDENTIALS = [
@@ -288,6 +289,47 @@ def test_what_another_person_named_takes_no_credential_along(root: Path) -> None
     tree = select(SourceSelection(root, None, (".env", "data.csv"), may_include_credentials=False))
     assert names(tree) == [".gitignore", "data.csv", "training.py"]
     assert tree.credentials == 1
+
+
+NEVER_GOES = [
+    *(".git/config", ".git/hooks/post-commit", ".vscode/sftp.json", ".vscode/other.json"),
+    *(".idea/dataSources.xml", ".zen/config.yaml", ".venv/secret", "sub/.venv/lib/x.py"),
+    *("environment/pyvenv.cfg", "environment/lib/x.py", "sub/.tox/x"),
+]
+
+
+@pytest.mark.parametrize("by_link", [False, True])
+def test_only_the_user_names_what_never_goes(root: Path, by_link: bool) -> None:
+    """A deployment names it: as a file, as a folder, by a link, or below a linked folder."""
+    write(root, {**dict.fromkeys(NEVER_GOES, "x"), ".gitignore": "/*\n!training.py\n"})
+    named = {Path(name) for name in NEVER_GOES}
+    named |= {parent for path in named for parent in path.parents[:-1]} - {Path("sub")}
+    if by_link:
+        for number, path in enumerate(sorted(named)):
+            (root / f"link{number}").symlink_to(path)
+        linked = {Path(f"link{number}") for number in range(len(named))}
+        named = linked | {one / "x.py" for one in linked if (root / one / "x.py").is_file()}
+    include = tuple(map(str, sorted(named)))
+    tree = select(SourceSelection(root, None, include, may_include_credentials=False))
+    assert names(tree) == ["training.py"]
+    assert named <= {*tree.left_out}
+
+
+@pytest.mark.parametrize("name", ["loop", "nothing"])
+def test_a_named_link_to_nothing_is_no_error(root: Path, name: str) -> None:
+    (root / "loop").symlink_to("loop")
+    (root / "nothing").symlink_to(".git/absent")
+    for by_user in (False, True):
+        tree = select(SourceSelection(root, None, (name,), may_include_credentials=by_user))
+        assert names(tree) == ["training.py"]
+
+
+def test_the_user_may_name_what_never_goes(root: Path) -> None:
+    write(root, dict.fromkeys(NEVER_GOES, "x"))
+    tree = selected(root, *NEVER_GOES)
+    assert names(tree) == sorted([*NEVER_GOES, "training.py"])
+    credentials = {str(file.path) for file in tree.files if file.credential}
+    assert credentials == {".git/config", ".vscode/sftp.json", ".idea/dataSources.xml"}
 
 
 def test_tracked_files_go_and_credentials_among_them_are_named(tmp_path: Path) -> None:

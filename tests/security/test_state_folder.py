@@ -241,3 +241,39 @@ def test_racing_commands_make_one_folder(state: Path) -> None:
     os.close(writer)
     assert [racer.wait(PATIENCE) for racer in racers] == [0] * 6
     assert processes_of(state) == []
+
+
+FILES = ["server.json", "server.log", "faults.json", "server.lock", "start.lock"]
+
+
+@pytest.mark.parametrize(
+    "name", [*FILES, "state.sqlite3", "state.sqlite3-wal", "modal.toml", "logs"]
+)
+def test_a_named_pipe_in_a_marked_folder(tmp_path: Path, name: str) -> None:
+    state = tmp_path / "state"
+    StateDir(state).create()
+    if name == "logs":
+        (state / name).rmdir()
+    (state / name).unlink(missing_ok=True)
+    os.mkfifo(state / name)
+    for use in (launcher.status, launcher.stop, launcher.ensure_running):
+        with pytest.raises(UsageError, match=rf"{name} is no (regular file|folder)"):
+            use(state)
+    with pytest.raises(UsageError, match=name):
+        list(launcher.stored(None, state))
+
+
+@pytest.mark.parametrize("name", [*FILES, "control.sock"])
+def test_a_folder_in_place_of_a_file(tmp_path: Path, name: str) -> None:
+    StateDir(tmp_path / "state").create()
+    (tmp_path / "state" / name).mkdir()
+    with pytest.raises(UsageError, match=rf"{name} is no"):
+        launcher.status(tmp_path / "state")
+
+
+def test_nested_addresses(state: Path, start: Start) -> None:
+    StateDir(state).create()
+    for path in (StateDir(state).info_file, StateDir(state).faults_file):
+        path.write_text("[" * 100_000)
+    assert launcher.status(state) is None
+    start()

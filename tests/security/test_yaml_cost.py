@@ -86,9 +86,13 @@ def test_a_hundred_megabytes(tmp_path: Path, line: str) -> None:
         load_spec(path)
 
 
-def test_a_file_without_end() -> None:
-    with pytest.raises(UsageError, match=f"more than {MAX_LENGTH:,} characters"):
+def test_a_file_without_end(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no regular file"):
         load_spec(Path("/dev/zero"))
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match=f"more than {MAX_LENGTH:,} characters"):
+        load_spec(tmp_path / "sparse")
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,12 @@ from typing import Any
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from modalrun.util.regular_files import read_text
+
 log = logging.getLogger(__name__)
 
 FAULTS_VARIABLE = "MODALRUN_LOCAL_FAULTS"
+_MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -100,17 +103,19 @@ class Faults:
             retained = script.get("retained")
             self._retained = None if retained is None else int(retained)
             self._builds = [(build["contains"], build["log"]) for build in script.get("builds", [])]
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             log.error("the fault script is not usable: %s", error)
 
     def _refresh(self) -> None:
         try:
             stat = self._path.stat()
+            if self._loaded == (stat.st_mtime_ns, stat.st_ino):
+                return
+            text = read_text(self._path, _MAX_BYTES)
         except OSError:
             return
-        if self._loaded != (stat.st_mtime_ns, stat.st_ino):
-            self._loaded = (stat.st_mtime_ns, stat.st_ino)
-            self._load(self._path.read_text(encoding="utf-8"))
+        self._loaded = (stat.st_mtime_ns, stat.st_ino)
+        self._load(text)
 
     @property
     def boot_delay(self) -> float:

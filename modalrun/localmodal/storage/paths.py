@@ -7,8 +7,11 @@ import stat
 from pathlib import Path
 
 from modalrun.errors import UsageError
+from modalrun.util.paths import user_path
 
 STATE_VARIABLE = "MODALRUN_LOCAL_STATE"
+
+_FOLDERS = ("blobs", "uploads", "volumes", "logs", "sandboxes")
 
 _MARKER_TEXT = """\
 This folder belongs to the local Modal server of modalrun, which deletes old files in it.
@@ -19,7 +22,7 @@ To get rid of it: `modalrun local stop`, then delete the folder.
 def default_state_dir() -> Path:
     """Return `$MODALRUN_LOCAL_STATE`, or else the user's state folder of platformdirs."""
     if chosen := os.environ.get(STATE_VARIABLE):
-        return Path(chosen).expanduser().absolute()
+        return user_path(chosen, STATE_VARIABLE).absolute()
     import platformdirs
 
     return Path(platformdirs.user_state_dir("modalrun")) / "local"
@@ -85,7 +88,7 @@ class StateDir:
         except OSError as error:
             raise self.unusable(str(error)) from error
         names = {entry.name for entry in entries}
-        folder, home = self.root.resolve(), Path("~").expanduser().resolve()
+        folder, home = self.root.resolve(), user_path("~", "The state folder").resolve()
         if owners != {os.geteuid()}:
             raise self.unusable(f"{self.root} belongs to another user.")
         if folder in (home, *home.parents):
@@ -100,8 +103,24 @@ class StateDir:
                 f"other users can write to {self.root}.", f"Run: chmod 700 {self.root}"
             )
         for entry in entries:
-            if entry.is_symlink():
-                raise self.unusable(f"{entry.path} is a link.", "Remove it, or choose a new folder")
+            if problem := self._problem(entry):
+                hint = "Remove it, or choose a new folder"
+                raise self.unusable(f"{entry.path} is {problem}.", hint)
+
+    def _problem(self, entry: os.DirEntry[str]) -> str | None:
+        """Return what an entry is that it must not be. To open a named pipe would block."""
+        if entry.is_symlink():
+            return "a link"
+        try:
+            mode = entry.stat().st_mode
+        except FileNotFoundError:
+            # A temporary file of another command.
+            return None
+        if entry.name == self.control_socket.name:
+            return None if stat.S_ISSOCK(mode) else "no socket"
+        if entry.name in _FOLDERS:
+            return None if stat.S_ISDIR(mode) else "no folder"
+        return None if stat.S_ISREG(mode) else "no regular file"
 
     def unusable(self, reason: str, hint: str = "") -> UsageError:
         """Return the error for a folder that cannot be used."""
@@ -120,7 +139,7 @@ class StateDir:
             # Not `write_private`, whose temporary file would be there first.
             self.marker.touch(mode=0o600)
             self.marker.write_text(_MARKER_TEXT, encoding="utf-8")
-        for folder in ("blobs", "uploads", "volumes", "logs", "sandboxes"):
+        for folder in _FOLDERS:
             (self.root / folder).mkdir(exist_ok=True, mode=0o700)
         if not self.modal_config.exists():
             self.modal_config.touch(mode=0o600)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.modal_api.images import ignore_matcher
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection
+from modalrun.util.ignore_files import dockerignore_matcher
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def listed(root: Path, dockerignore: str | None = None) -> list[str]:
 
 
 def ignored(*lines: str) -> list[str]:
-    matcher = ignore_matcher(lines, "a file")
+    matcher = dockerignore_matcher(lines, "a file")
     names = ("a.py", "b.txt", "sub/a.py", "sub/b.txt", "sub/deep/a.py", "#c", "sub")
     return [name for name in names if matcher(Path(name))]
 
@@ -67,7 +67,7 @@ def test_dockerignore_patterns(lines: list[str], expected: list[str]) -> None:
 
 def test_dockerignore_that_is_not_one() -> None:
     with pytest.raises(UsageError, match=r"a file.*a\[\.py"):
-        ignore_matcher(["a[.py"], "a file")
+        dockerignore_matcher(["a[.py"], "a file")
 
 
 @pytest.mark.parametrize("in_git", [False, True])
