@@ -90,7 +90,7 @@ class _Selecting:
         environments = found - {Path(), *self._named}
         self._tree.left_out.update(dict.fromkeys(environments, "virtual environment"))
         for path in sorted(tracked):
-            if environments.isdisjoint(path.parents):
+            if path in self._named or environments.isdisjoint(path.parents):
                 self._add(path, tracked)
         self._sum_up()
         told = [f"{shown(f.path)} ({f.credential})" for f in self._tree.files if f.credential]
