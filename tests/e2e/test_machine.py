@@ -113,7 +113,7 @@ def test_a_spec_without_an_end(world: World) -> None:
     done = shell(world, "$MODALRUN submit /dev/zero")
 
     assert done.exit_code == 2
-    assert "is no run spec" in done.stderr
+    assert "is no regular file" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
@@ -149,7 +149,7 @@ def test_a_file_name_that_is_not_utf8(world: World) -> None:
     done = world.submit(SPEC)
 
     assert done.exit_code == 0, done.stderr
-    assert r"The file caf\xe9 is left out: its name is not UTF-8." in done.stderr
+    assert r"note: the file caf\xe9 is left out: its name is not UTF-8" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def build(root: Path, made: list[tuple[str, str, str]]) -> None:
         path = root / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() or not path.parent.resolve().is_relative_to(root):
+            if os.path.lexists(path) or not path.parent.resolve().is_relative_to(root):
                 continue
             if kind == "folder":
                 path.mkdir()
@@ -51,7 +51,7 @@ def build(root: Path, made: list[tuple[str, str, str]]) -> None:
             elif kind == "pipe":
                 os.mkfifo(path)
             else:
-                secret = {".env", ".ssh", "k.pem", ".git"} & {*path.parts}
+                secret = {".ssh", ".git"} & {*path.parts} or path.name in {".env", "k.pem"}
                 text = f"!{target}\n" if kind == "ignore" else "secret" if secret else "ours"
                 path.write_text(text)
         except OSError:

@@ -427,6 +427,8 @@ def test_a_folder_for_temporary_files_is_refused(
 ) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "mine"))
+    # A home folder below /tmp has a message of its own.
+    monkeypatch.setenv("HOME", "/home/somebody")
     for folder in ("/tmp", "/var/tmp", "/tmp/../tmp", str(tmp_path / "mine")):
         with pytest.raises(UsageError, match="temporary files of all programs"):
             selected(Path(folder))
