@@ -187,8 +187,9 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         _require_deployment(run)
         if recorded in STOPPED:
             status = ExecutionStatus.STOPPED
-        elif stopped:
-            # First, so that ZenML creates no more steps, and these end as stopped.
+        else:
+            # First, so that ZenML creates no more steps, and no stopped step makes a run stopped
+            # that has failed.
             changed = _end_run(client, run_id, status, reason)
         for child in _children(client, run):
             ended = finalize_run(child, reason, stopped=status == ExecutionStatus.STOPPED)
