@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from modalrun.errors import ModalrunError
-from modalrun.output.sanitize import harmless, piece
+from modalrun.output.sanitize import Pieces, harmless
 from modalrun.output.wrapping import wrapped
 from modalrun.output.writer import unguarded
 
@@ -37,15 +37,12 @@ class _Console(Console):
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
         """Render an object, and neutralise its texts."""
-        begins_line = True
+        pieces = Pieces(colours=False)
         for segment in super().render(renderable, options):
             if segment.control or isinstance(segment, RenderedSegment):
                 yield segment
                 continue
-            text = piece(segment.text, begins_line=begins_line, colours=False)
-            _, feed, end = text.rpartition("\n")
-            begins_line = (begins_line or bool(feed)) and not end.strip()
-            yield Segment(text, segment.style)
+            yield Segment(pieces.clean(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Raise BrokenPipeError, as writing to the stream does; Rich would exit the process."""

@@ -49,21 +49,31 @@ def plain(text: str) -> str:
     return "\n".join(without_commands(_cleaned(line)) for line in text.splitlines())
 
 
-def piece(text: str, *, begins_line: bool, colours: bool) -> str:
-    """Neutralise a piece of a stream, which may begin and end within a line.
+class Pieces:
+    """Neutralise the pieces of a stream, each of which may begin and end within a line.
 
     Args:
-        text: The piece.
-        begins_line: Whether the piece begins a line.
         colours: As for `harmless`.
     """
-    first, *rest = text.split("\n")
-    start = "" if begins_line else "x"
-    lines = [without_commands(start + _cleaned(first, colours=colours))[len(start) :]]
-    lines += [without_commands(_cleaned(line, colours=colours)) for line in rest]
-    if _UNFINISHED.search(start + lines[-1] if not rest else lines[-1]):
-        lines[-1] += " "
-    return "\n".join(lines)
+
+    def __init__(self, *, colours: bool) -> None:
+        self._colours = colours
+        self._begins_line = True
+
+    def end_line(self) -> None:
+        """Note that the next piece begins a line."""
+        self._begins_line = True
+
+    def clean(self, text: str) -> str:
+        """Neutralise the next piece."""
+        first, *rest = text.split("\n")
+        start = "" if self._begins_line else "x"
+        lines = [without_commands(start + _cleaned(first, colours=self._colours))[len(start) :]]
+        lines += [without_commands(_cleaned(line, colours=self._colours)) for line in rest]
+        if _UNFINISHED.search(start + lines[-1] if not rest else lines[-1]):
+            lines[-1] += " "
+        self._begins_line = (self._begins_line or bool(rest)) and not lines[-1].strip()
+        return "\n".join(lines)
 
 
 def _cleaned(line: str, *, colours: bool = False) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, TextIO, cast
 
-from modalrun.output.sanitize import json_safe, piece, plain
+from modalrun.output.sanitize import Pieces, json_safe, plain
 
 
 def out(text: str) -> None:
@@ -71,7 +71,7 @@ class GuardedStream:
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
         self._is_terminal = stream.isatty()
-        self._begins_line = True
+        self._pieces = Pieces(colours=self._is_terminal)
 
     def write(self, text: str) -> int:
         """Write a piece of text, which may begin and end anywhere; return its length."""
@@ -80,11 +80,8 @@ class GuardedStream:
         for number, part in enumerate(text.replace("\r\n", "\n").split("\r")):
             if number:
                 self.stream.write(mark)
-                self._begins_line = True
-            safe = piece(part, begins_line=self._begins_line, colours=self._is_terminal)
-            self.stream.write(safe)
-            _, feed, end = safe.rpartition("\n")
-            self._begins_line = (self._begins_line or bool(feed)) and not end.strip()
+                self._pieces.end_line()
+            self.stream.write(self._pieces.clean(part))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

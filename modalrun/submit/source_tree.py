@@ -140,10 +140,6 @@ class SourceTree:
                 " .dockerignore.",
             )
 
-    def __str__(self) -> str:
-        """Describe it in a line, as `described`."""
-        return self.described()
-
     def described(self, where: str = "") -> str:
         """Describe it in a line: "source: 41 files, 1.2 MB from churn/ (3 untracked)".
 
@@ -189,7 +185,7 @@ def shown(path: Path) -> str:
 
 
 def size(count: int) -> str:
-    """Format a number of bytes: "1.2 MB"."""
+    """Format a number of bytes: "1.2 MB". A plan must not import Rich, which has the like."""
     for unit, bytes_ in (("MB", 1e6), ("kB", 1e3)):
         if count >= bytes_:
             return f"{count / bytes_:,.1f} {unit}"

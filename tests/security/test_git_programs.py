@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
+from tests.source_trees import git, names, selected
 
-
-def git(root: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
-
-
-@pytest.fixture(autouse=True)
-def _no_surrounding_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+pytestmark = pytest.mark.usefixtures("no_surrounding_repository")
 
 
 @pytest.fixture
@@ -60,9 +48,12 @@ def arm(repository: Path, program: Path, *, folder: str = ".git") -> None:
     (repository / ".gitattributes").write_text("* filter=x\n")
 
 
-def names(root: Path) -> list[str]:
-    tree = select(SourceSelection(root))
-    return [file.path.as_posix() for file in tree.files]
+def repository(folder: Path) -> Path:
+    folder.mkdir()
+    git(folder, "init", "-q")
+    (folder / "b.py").write_text("x")
+    git(folder, "add", ".")
+    return folder
 
 
 def test_a_repository(root: Path, program: Path, tmp_path: Path) -> None:
@@ -73,50 +64,38 @@ def test_a_repository(root: Path, program: Path, tmp_path: Path) -> None:
     arm(root, program)
     # The index is out of date.
     (root / "a.py").write_text("other")
-    assert "a.py" in names(root)
+    assert "a.py" in names(selected(root))
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_repository_inside(root: Path, program: Path, tmp_path: Path, linked: bool) -> None:
-    inner = root / "vendor"
-    inner.mkdir()
-    git(inner, "init", "-q")
-    (inner / "b.py").write_text("x")
-    git(inner, "add", "b.py")
+    inner = repository(root / "vendor")
     arm(inner, program)
     if linked:
         (root / "link").symlink_to("vendor")
-    assert "vendor/b.py" in names(root)
+    assert "vendor/b.py" in names(selected(root))
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_submodule(root: Path, program: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    git(other, "init", "-q")
-    (other / "b.py").write_text("x")
-    git(other, "add", ".")
+    other = repository(tmp_path / "other")
     git(other, "commit", "-qm", "x")
     git(root, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(other), "lib")
     arm(root / ".git" / "modules", program, folder="lib")
-    assert "lib/b.py" in names(root)
+    assert "lib/b.py" in names(selected(root))
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_git_file_that_points_elsewhere(root: Path, program: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    git(other, "init", "-q")
-    (other / "b.py").write_text("x")
-    git(other, "add", ".")
+    other = repository(tmp_path / "other")
     arm(other, program)
     inner = root / "vendor"
     inner.mkdir()
     (inner / "c.py").write_text("x")
     (inner / ".git").write_text(f"gitdir: {other}/.git\n")
-    assert "vendor/c.py" in names(root)
-    assert "c.py" in names(inner)
+    assert "vendor/c.py" in names(selected(root))
+    assert "c.py" in names(selected(inner))
     assert not (tmp_path / "ran").exists()
 
 
@@ -129,8 +108,8 @@ def test_a_folder_that_looks_like_a_repository(root: Path, program: Path, tmp_pa
     with (bare / "config").open("a") as config:
         config.write("[core]\n bare = false\n worktree = .\n")
     (bare / "b.py").write_text("x")
-    assert "bare/b.py" in names(root)
-    assert "b.py" in names(bare)
+    assert "bare/b.py" in names(selected(root))
+    assert "b.py" in names(selected(bare))
     assert not (tmp_path / "ran").exists()
 
 
@@ -144,4 +123,4 @@ def test_an_index_made_by_hand_lists_nothing_outside(root: Path, tmp_path: Path)
     import hashlib
 
     index.write_bytes(changed + hashlib.sha1(changed).digest())
-    assert not [name for name in names(root) if ".." in name]
+    assert not [name for name in names(selected(root)) if ".." in name]

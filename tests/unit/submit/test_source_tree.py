@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from modalrun.submit.source_selection import NEVER, select
 from modalrun.submit.source_tree import SourceSelection
 from modalrun.submit.staging import hash_files, hash_tree
 from modalrun.submit.staging import stage as stage_tree
+from tests.source_trees import git
 
 
 def make(root: Path, *names: str, text: str = "x") -> None:
@@ -30,11 +30,6 @@ def listed(root: Path) -> list[str]:
 
 def stage(root: Path, folder: Path) -> Source:
     return stage_tree(select(SourceSelection(root)), folder)
-
-
-def git(root: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
 
 
 @pytest.fixture(autouse=True)
