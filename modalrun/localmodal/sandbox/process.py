@@ -210,6 +210,12 @@ class SandboxProcess:
                 # Someone may have stopped it.
                 os.kill(self._keeper, signal.SIGCONT)
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the command, unless it has ended."""
+        if self.pid is not None and not self.exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     async def write_stdin(self, data: bytes, *, eof: bool = False) -> None:
         """Send input to the command; wait while more than a megabyte is unread.
 
