@@ -198,23 +198,23 @@ class SandboxProcess:
             if self._must_end:
                 self.kill()
 
+    def interrupt(self) -> None:
+        """Have the keeper send SIGINT to the command's process group, if the command has begun."""
+        if self._control is not None and self._sent:
+            with contextlib.suppress(OSError):
+                self._control.send(bytes([signal.SIGINT]))
+
     def kill(self) -> None:
         """Ask the keeper to kill the command and its descendants; do not wait."""
         self._must_end = True
         if self._control is None or not self._sent:
             return
         with contextlib.suppress(OSError):
-            self._control.send(b"k")
+            self._control.send(bytes([signal.SIGKILL]))
         if self._keeper is not None:
             with contextlib.suppress(OSError):
                 # Someone may have stopped it.
                 os.kill(self._keeper, signal.SIGCONT)
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the command, unless it has ended."""
-        if self.pid is not None and not self.exited.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
 
     async def write_stdin(self, data: bytes, *, eof: bool = False) -> None:
         """Send input to the command; wait while more than a megabyte is unread.

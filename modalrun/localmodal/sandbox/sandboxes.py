@@ -190,7 +190,7 @@ class Sandboxes:
         record.started_at = self._clock.now()
         self._save(record)
         fault, end = sandbox.fault, partial(self._end, sandbox)
-        timers = fault.timers(process.signal, end) if fault is not None else []
+        timers = fault.timers(process.interrupt, end) if fault is not None else []
         if record.timeout_secs:
             text = f"The sandbox ran longer than its timeout of {record.timeout_secs} seconds."
             loop = asyncio.get_running_loop()

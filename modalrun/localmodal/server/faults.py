@@ -31,7 +31,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -48,6 +47,13 @@ log = logging.getLogger(__name__)
 
 FAULTS_VARIABLE = "MODALRUN_LOCAL_FAULTS"
 _MAX_BYTES = 1_000_000
+
+PREEMPTION_GRACE = 30.0
+"""Seconds from SIGINT to SIGKILL (`modal/exception.py:300`, 1.6.4).
+
+modal.com/docs/guide/preemption (read 2026-11-28) tells of an interrupt and a grace period. No such
+page tells of a signal before `terminate` or a timeout, so these kill at once.
+"""
 
 PREEMPTED = "preempted"
 NOT_SCHEDULED = "not-scheduled"
@@ -106,7 +112,7 @@ class SandboxFault(_Counted):
     end: str
     role: str | None = None
     after: float | None = None
-    grace: float = 30.0
+    grace: float = PREEMPTION_GRACE
 
     def __post_init__(self) -> None:
         self.status, self.exit_code, self.text = ENDS[self.end]
@@ -117,19 +123,19 @@ class SandboxFault(_Counted):
         return self.after is None and self.end != PREEMPTED
 
     def timers(
-        self, send: Callable[[int], object], kill: Callable[[int, str], object]
+        self, interrupt: Callable[[], object], kill: Callable[[int, str], object]
     ) -> list[asyncio.TimerHandle]:
         """Arm the end of a sandbox whose process starts now.
 
         Args:
-            send: Sends a signal to the process.
+            interrupt: Sends SIGINT to the processes.
             kill: Kills the sandbox, with a status and a text.
         """
         later, after = asyncio.get_running_loop().call_later, self.after
         if self.end == PREEMPTED:
             after = after or 0.0
             return [
-                later(after, send, signal.SIGINT),
+                later(after, interrupt),
                 later(after + self.grace, kill, self.status, self.text),
             ]
         return [] if after is None else [later(after, kill, self.status, self.text)]
