@@ -41,6 +41,13 @@ KILLED_WITH_SERVER = (
     "The local Modal server was killed while this sandbox ran; its processes were killed with it."
 )
 
+PREEMPTION_GRACE = 30.0
+"""Seconds from SIGINT to SIGKILL (`modal/exception.py:300`, 1.6.4).
+
+modal.com/docs/guide/preemption (read 2026-11-28) tells of an interrupt and a grace period. No such
+page tells of a signal before `terminate` or a timeout, so these kill at once.
+"""
+
 _SAVE_SECONDS = 1.0
 """How often a record that the disk had no room for is written."""
 
@@ -262,6 +269,15 @@ class Sandboxes:
         sandbox = self._live.get(sandbox_id)
         if sandbox is not None:
             self._end(sandbox, TERMINATED, exception)
+
+    def preempt(self, sandbox_id: str, grace: float = PREEMPTION_GRACE) -> None:
+        """Interrupt a sandbox, and kill it after `grace` seconds; do not wait."""
+        sandbox = self._live.get(sandbox_id)
+        if sandbox is not None:
+            if sandbox.process is not None:
+                sandbox.process.interrupt()
+            reason = (INTERNAL_FAILURE, "The sandbox was preempted.")
+            asyncio.get_running_loop().call_later(grace, self._end, sandbox, *reason)
 
     def find(self, sandbox_id: str) -> SandboxRecord:
         """Return a sandbox by its id. Raises GRPCError (NOT_FOUND)."""
