@@ -16,7 +16,13 @@ import traceback
 from typing import NoReturn
 
 from modalrun.driver import control, privileges
-from modalrun.driver.process import buffer_lines, leave, supervisors_reason, termination_reason
+from modalrun.driver.process import (
+    buffer_lines,
+    leave,
+    supervisors_reason,
+    termination_clause,
+    termination_reason,
+)
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
 from modalrun.driver.worker import Graph, StepEnd
@@ -108,7 +114,7 @@ class Runner:
         grace = TERMINATE_GRACE_SECONDS / 2
         if supervisors_reason() is not None:
             grace = min(grace, margin(float(os.environ[contract.TIMEOUT])) / 4)
-        self._start_nothing("the run sandbox received a termination signal")
+        self._start_nothing(termination_clause())
         self._end_running(termination_reason(), grace)
 
     async def run(self) -> int:

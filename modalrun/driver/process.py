@@ -117,6 +117,12 @@ def supervisors_reason() -> str | None:
     return None if reason in from_outside else reason
 
 
+def termination_clause() -> str:
+    """Return `termination_reason` as a part of a sentence."""
+    reason = termination_reason()
+    return f"{reason[:1].lower()}{reason[1:].rstrip('.')}"
+
+
 def termination_reason() -> str:
     """Return why this process gets SIGTERM: its deadline, or a signal to its sandbox."""
     with contextlib.suppress(OSError, KeyError):
