@@ -24,7 +24,8 @@ UNDECIDED = ["failed", *LOST]
 
 @pytest.mark.parametrize("end", [COMPLETED, FAILURE, TIMEOUT, TERMINATED])
 def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
-    code, headline = exit_code_and_headline(SandboxExit(end, 137, ""), "completed", [], 60)
+    exited = 0 if end is COMPLETED else 137
+    code, headline = exit_code_and_headline(SandboxExit(end, exited, ""), "completed", [], 60)
     assert code == 0
     said = " (its sandbox exited with 137 afterwards)" if end is not COMPLETED else ""
     assert headline == f"Run completed{said}."
