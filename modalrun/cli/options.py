@@ -56,8 +56,11 @@ Gpu = Annotated[
 Cpu = Annotated[float | None, typer.Option(help="CPU cores.")]
 Memory = Annotated[str | None, typer.Option(help="Memory, such as '16GB' or '16GiB'.")]
 Timeout = Annotated[
-    int | None,
-    typer.Option(help="Time limit of the run, 1 to 86400 seconds.", metavar="SECONDS"),
+    str | None,
+    typer.Option(
+        help="Time limit of the run: seconds, or as in '90s', '2h', '1h30m'; at most 24h.",
+        metavar="DURATION",
+    ),
 ]
 Region = Annotated[str | None, typer.Option(help="Modal region; several, separated by commas.")]
 Cloud = Annotated[str | None, typer.Option(help="Cloud provider: aws, gcp, oci or auto.")]
@@ -220,6 +223,21 @@ def moment_option(text: str | None, option: str) -> datetime | None:
     return (
         moment(text, option=option, now=datetime.now().astimezone()) if text is not None else None
     )
+
+
+def seconds_option(text: str | None, option: str) -> float | None:
+    """Parse the value of an option that is a duration.
+
+    Raises:
+        UsageError: It is not a duration.
+    """
+    from modalrun.errors import UsageError
+    from modalrun.util.timeparse import DURATION_FORMS, duration
+
+    try:
+        return duration(text) if text is not None else None
+    except ValueError:
+        raise UsageError(f"{option} must be {DURATION_FORMS}, not {text!r}.") from None
 
 
 def exit_with(outcome: Outcome) -> None:

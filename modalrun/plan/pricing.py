@@ -15,6 +15,9 @@ from modalrun.spec.fields import split_gpu
 
 HOUR = 3600
 
+HIGH_CEILING = Decimal(10)
+"""The plan has a note about a run that can cost more, in USD."""
+
 
 @dataclass(frozen=True)
 class PriceTable:
@@ -148,6 +151,16 @@ def check_limit(cost: Cost, limit: Decimal) -> None:
             hint="Lower 'timeout' or the resources, or raise the limit. 'modalrun plan' shows what"
             " costs how much.",
         )
+
+
+def ceiling_note(plan: RunPlan, cost: Cost) -> str | None:
+    """Return a note about a run on Modal with a high ceiling; None for another one."""
+    if plan.target == "local" or cost.ceiling is None or cost.ceiling <= HIGH_CEILING:
+        return None
+    return (
+        f"the run can cost up to {dollars(cost.ceiling)}, if it takes all of its timeout: set"
+        " 'timeout' to what it needs, or a limit with 'submit --max-cost'"
+    )
 
 
 def dollars(amount: Decimal) -> str:
