@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import CostLimitError
-from modalrun.plan.catalog import GPUS_PER_SANDBOX
 from modalrun.plan.pricing import LIST_PRICES, ceiling_note, check_limit, cost, dollars
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings, Target
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.util.modal_catalog import GPUS_PER_SANDBOX
 
 
 def sandbox(timeout: int = 3600, regions: tuple[str, ...] = (), **asked: Any) -> SandboxSpec:
