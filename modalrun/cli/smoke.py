@@ -40,22 +40,26 @@ def smoke(
     Exit codes: 0 nothing is broken, 1 something is, 2 the run spec or the stack is wrong, or
     nobody can be asked, 3 not authenticated, 4 not found, 8 a server can't be reached.
     """
-    from modalrun.doctor.smoke import planned
     from modalrun.errors import UsageError
+    from modalrun.spec.run_spec import target_of_spec
+
+    asks = not yes and (target or target_of_spec(spec)) == "modal"
+    if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "'modalrun smoke' asks before it creates anything, and here nobody can be asked.",
+            effect="Nothing was created.",
+            hint="Add '--yes'. It costs a few cents.",
+        )
+
+    from modalrun.doctor.smoke import planned
     from modalrun.output.smoke_text import as_json, estimate, print_report
 
     stdout = sys.stdout
     with redirect_stdout(sys.stderr), planned(spec, target, gpu) as job:
         writer.err(estimate(job))
-        if job.plan.target == "modal" and not yes:
-            if not (sys.stdin.isatty() and sys.stderr.isatty()):
-                raise UsageError(
-                    "'modalrun smoke' asks before it creates anything, and nobody can be asked.",
-                    effect="Nothing was created.",
-                    hint="Add '--yes'.",
-                )
-            if not typer.confirm("Continue?", err=True):
-                raise typer.Abort
+        if asks and not typer.confirm("Continue?", err=True):
+            writer.err("Nothing was created.")
+            raise typer.Abort
         with Spinner("Connecting", quiet=output == "json") as spinner:
             report = job.run(spinner.show, writer.err)
     with redirect_stdout(stdout):

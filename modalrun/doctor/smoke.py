@@ -120,7 +120,7 @@ class Smoke:
             yield finding("image", in_background(lambda: bench.build(self.registry)))
         except ModalrunError as error:
             # Without an image there is nothing to try.
-            yield finding("image", of_error(error))
+            yield finding("image", of_error(error, "image"))
             return
         results: dict[str, Future[Seen | ModalrunError]] = {name: Future() for name in self.trials}
 

@@ -341,15 +341,17 @@ def judge(trial: str, seen: Seen | ModalrunError) -> list[Finding]:
         seen: What was seen, or the error that kept the trial from its end.
     """
     return [
-        finding(name, of_error(seen) if isinstance(seen, ModalrunError) else _read(line, seen))
+        finding(
+            name, of_error(seen, name) if isinstance(seen, ModalrunError) else _read(line, seen)
+        )
         for name, line in LINES.items()
         if trial and line.trial == trial
     ]
 
 
-def of_error(error: ModalrunError) -> Verdict:
-    """Return the verdict about what an error has prevented."""
-    if isinstance(error, CapacityError):
+def of_error(error: ModalrunError, line: str) -> Verdict:
+    """Return the verdict about a line whose trial an error has prevented."""
+    if line == "gpu" and isinstance(error, CapacityError):
         return "differs", error.problem, "modalrun tries again, and the next GPU type of a list."
     return _broken(error.problem, error.hint or REPORT)
 
