@@ -171,7 +171,9 @@ class _StreamReader:
         await self._put(decoder.decode(b"", True), missing=0 if end is None else end - start)
         decoder.reset()
         offset = 0
-        batches = log_history.fetch_entries(self._handles, self._sandbox, None, source=self._stream)
+        batches = log_history.fetch_entries(
+            self._handles, self._sandbox, None, source=self._stream, settle=True
+        )
         async with aclosing(batches):
             async for batch in batches:
                 for entry in batch:
