@@ -26,6 +26,9 @@ from modalrun.run.run_plan import Mode, Prewarm
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
 
+MAX_WAIT_SECONDS = 7 * 86_400
+"""The longest wait for a place that makes sense."""
+
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """The names that Modal accepts for apps and environments (`modal/_utils/name_utils.py`, 1.6.4)."""
 
@@ -112,6 +115,11 @@ class SettingFields(BaseModel):
     Attributes:
         gpu: A GPU type such as "A100" or "A100:2", or a list of types: when Modal has none of
             the first, the next is requested. The count is `ResourceSettings.gpu_count`.
+        gpu_wait: How many seconds to wait for a place for each GPU type; by default 90 while other
+            types remain, else as long as the run may last. The run's timeout and cost don't count
+            it.
+        wait_for_capacity: How many seconds to wait in all for a place for the run sandbox, with
+            each GPU type in turn; by default each type is asked for once. Then the exit code is 5.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
         modal_environment: The Modal environment of the app, its secrets and its volumes.
@@ -148,6 +156,8 @@ class SettingFields(BaseModel):
     )
 
     gpu: Name | list[Name] | None = None
+    gpu_wait: Annotated[StrictInt, Field(ge=1, le=MAX_WAIT_SECONDS)] | None = None
+    wait_for_capacity: Annotated[StrictInt, Field(ge=1, le=MAX_WAIT_SECONDS)] | None = None
     region: Name | list[Name] | None = None
     cloud: Name | None = None
     modal_environment: ModalName | None = None

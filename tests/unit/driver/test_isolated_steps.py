@@ -12,7 +12,8 @@ import pytest
 
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.step_sandboxes import GivenUp, Refused
+from modalrun.modal_api.capacity import GivenUp
+from modalrun.modal_api.step_sandboxes import Refused
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
