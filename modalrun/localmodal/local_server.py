@@ -85,9 +85,9 @@ class LocalServer:
             is_busy=lambda: bool(self.sandboxes.running()),
             on_idle=self._end_of_idleness,
         )
-        self._disk = Disk(state.root, self._faults.disk_is_full)
+        self._disk = Disk(state.root, lambda: self._faults.script.disk_full)
         self._store = Store(state.database, self._disk)
-        clock = Clock(self._store.latest(), self._faults.clock)
+        clock = Clock(self._store.latest(), lambda: self._faults.script.clock)
         self._logs = LogStore(state.root / "logs", clock, self._disk)
         self.sandboxes = Sandboxes(
             state,
@@ -95,7 +95,7 @@ class LocalServer:
             self._logs,
             clock,
             self._disk,
-            boot_delay=lambda: self._faults.boot_delay,
+            faults=self._faults,
             on_change=self._activity.note,
         )
         self._ending = asyncio.Event()
@@ -131,6 +131,7 @@ class LocalServer:
             secrets=secrets,
             volumes=volumes,
             sandboxes=sandboxes,
+            lag=lambda: self._faults.script.lags.list,
         )
         dispatcher = Dispatcher(
             authorise=self._authorise,
@@ -147,8 +148,15 @@ class LocalServer:
             secrets,
             volumes,
             self._rpcs,
-            LogRpcs(store, self._logs, apps, images, sandboxes),
-            CommandRouter(self._logs, sandboxes, lambda: self._faults.retained),
+            LogRpcs(
+                store,
+                self._logs,
+                apps,
+                images,
+                sandboxes,
+                newest=lambda: clock.now_ns() - int(self._faults.script.lags.history * 1e9),
+            ),
+            CommandRouter(self._logs, sandboxes, lambda: self._faults.script.retained),
         ):
             dispatcher.add(subject)
         uploads: dict[tuple[str, str], http.Route] = {("PUT", "blob"): self._mounts.put_blob}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,6 +123,37 @@ def test_a_keeper_that_is_killed(sdk: Sdk) -> None:
     assert sandbox.returncode == 137
     assert sdk.record(sandbox).status == GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
     wait_until_gone(shell.pid)
+
+
+TAKES_SIGNALS = """
+import os, signal, sys, time
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda n, _: os.write(1, f"{sys.argv[1]} {n}\\n".encode()))
+print(sys.argv[1], "ready", flush=True)
+while True:
+    time.sleep(100)
+"""
+
+
+def test_the_init_forwards_signals_to_the_process_group(sdk: Sdk, backend: Backend) -> None:
+    """As `dumb-init`, PID 1 of a V1 sandbox; another session gets none."""
+    started = 'python -c "$0" same & setsid python -c "$0" other & exec python -c "$0" main'
+    sandbox = sdk.create("sh", "-c", started, TAKES_SIGNALS, **backend)
+    lines = iter(sandbox.stdout)
+    assert {next(lines) for _ in range(3)} == {
+        f"{who} ready\n" for who in ("main", "same", "other")
+    }
+    processes = [p for p in processes_of(sdk.info.state_dir) if p.cmdline()[-1] == "main"]
+    (init,) = [process.parent() for process in processes]
+    assert init is not None and init.ppid() != os.getpid()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        init.send_signal(number)
+        assert {next(lines), next(lines)} == {f"main {number}\n", f"same {number}\n"}
+    sandbox.terminate()
+    assert list(lines) == [], "terminate sends no signal that can be handled"
+    with pytest.raises(modal.exception.SandboxTerminatedError):
+        sandbox.wait()
 
 
 def test_names_are_unique_while_the_sandbox_runs(sdk: Sdk, backend: Backend) -> None:

@@ -1,4 +1,4 @@
-"""Run one sandbox's command as its parent process, and kill every process that it leaves.
+"""Run one sandbox's command as its init: forward signals, and kill every process that it leaves.
 
 `python -I -S keeper.py SOCKET STATE` is the nursery: for each message on the socket, which carries
 the file descriptors of a sandbox, it forks a keeper. That is twenty times as fast as a new Python.
@@ -6,9 +6,12 @@ The nursery ends with its socket, a keeper with its control socket. `ps` shows S
 folder.
 
 The keeper reads from the control socket: the length of the command (8 digits), the command, and
-later `k` to kill. The end of the socket means that the server has died, and also kills. The keeper
-writes `started PID KEEPER`, the process ids of the command and of itself, then `exit CODE KILLED`
-when the command and all its descendants have ended.
+later the number of each signal, as a byte. It forwards signals, also those that it gets itself, to
+the process group of the command, as `dumb-init` does in a V1 sandbox of Modal (modal-client issue
+3992, read 2026-11-27). SIGKILL kills the command and all its descendants; so does the end of the
+socket, which means that the server has died. The keeper writes `started PID KEEPER`, the process
+ids of the command and of itself, then `exit CODE KILLED` when the command and all its descendants
+have ended.
 
 On Linux the keeper is a child subreaper and so finds orphans, even after setsid. Elsewhere it kills
 the process group only. Every sandbox has this module in memory, so it imports very little.
@@ -28,6 +31,10 @@ from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_FORWARDED = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT),
+    *(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
+)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -118,9 +125,9 @@ def _descendants() -> set[int]:
     return found - {os.getpid()}
 
 
-def _kill(pid: int, *, group: bool = False) -> None:
+def _send(pid: int, number: int = signal.SIGKILL, *, group: bool = False) -> None:
     try:
-        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+        (os.killpg if group else os.kill)(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
 
@@ -152,7 +159,7 @@ class Keeper:
             self._note(pid, status)
 
     def watch(self, wakeup: int) -> None:
-        """Wait until the command has ended or must be killed."""
+        """Forward signals until the command has ended or must be killed."""
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         poll.register(wakeup, select.POLLIN)
@@ -161,25 +168,29 @@ class Keeper:
             if self.code is not None:
                 return
             for descriptor, _ in poll.poll():
-                if descriptor == wakeup:
-                    if signal.SIGTERM in os.read(wakeup, 512):
-                        self.killed = True
-                else:
-                    # Either `k`, or the end of the socket.
+                try:
+                    numbers = os.read(descriptor, 512)
+                except ConnectionResetError:
+                    numbers = b""
+                if descriptor == self.control and (not numbers or signal.SIGKILL in numbers):
                     self.killed = True
+                    return
+                for number in numbers:
+                    if number in _FORWARDED:
+                        _send(self.main, number, group=True)
 
     def clean(self) -> None:
         """Kill until no descendant of the command is left."""
         if self.code is None or sys.platform != "linux":
-            _kill(self.main, group=True)
+            _send(self.main, group=True)
         while self._reap():
             if sys.platform == "linux":
                 left = _descendants()
                 for pid in left:
-                    _kill(pid)
+                    _send(pid)
             else:
                 left = {self.main}
-                _kill(self.main, group=True)
+                _send(self.main, group=True)
             if left:
                 # One of them ends, so this returns; then look for more.
                 try:
@@ -200,9 +211,8 @@ def keep(descriptors: list[int], run: Run) -> None:
     wakeup, trigger = os.pipe()
     os.set_blocking(trigger, False)
     signal.set_wakeup_fd(trigger, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGCHLD, *_FORWARDED):
+        signal.signal(number, lambda *_: None)
     body = _read_exactly(control, int(_read_exactly(control, 8)))
     keeper = os.getpid()
     pid = os.fork()

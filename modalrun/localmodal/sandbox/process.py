@@ -198,13 +198,19 @@ class SandboxProcess:
             if self._must_end:
                 self.kill()
 
+    def interrupt(self) -> None:
+        """Have the keeper send SIGINT to the command's process group, if the command has begun."""
+        if self._control is not None and self._sent:
+            with contextlib.suppress(OSError):
+                self._control.send(bytes([signal.SIGINT]))
+
     def kill(self) -> None:
         """Ask the keeper to kill the command and its descendants; do not wait."""
         self._must_end = True
         if self._control is None or not self._sent:
             return
         with contextlib.suppress(OSError):
-            self._control.send(b"k")
+            self._control.send(bytes([signal.SIGKILL]))
         if self._keeper is not None:
             with contextlib.suppress(OSError):
                 # Someone may have stopped it.

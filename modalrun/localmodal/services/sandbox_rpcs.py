@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from google.protobuf.empty_pb2 import Empty
@@ -55,7 +57,12 @@ class SandboxRpcs:
         secrets: Secrets,
         volumes: Volumes,
         sandboxes: Sandboxes,
+        lag: Callable[[], float],
     ) -> None:
+        """
+        Args:
+            lag: Seconds by which the list of running sandboxes lags.
+        """
         self._store = store
         self._clock = clock
         self._guard = guard
@@ -65,6 +72,7 @@ class SandboxRpcs:
         self._secrets = secrets
         self._volumes = volumes
         self._sandboxes = sandboxes
+        self._lag = lag
         self.base_url = ""
 
     def _access(self, record: SandboxRecord) -> api.CommandRouterAccess:
@@ -161,7 +169,8 @@ class SandboxRpcs:
     async def task_id(self, request: api.SandboxGetTaskIdRequest) -> api.SandboxGetTaskIdResponse:
         record = self._sandboxes.find(request.sandbox_id)
         result = result_of(record) if record.status else None
-        return api.SandboxGetTaskIdResponse(task_id=record.task_id, task_result=result)
+        task_id = record.task_id if record.scheduled else ""
+        return api.SandboxGetTaskIdResponse(task_id=task_id, task_result=result)
 
     @rpc("SandboxWait", "SandboxWaitV2")
     async def wait(self, request: api.SandboxWaitRequest) -> api.SandboxWaitResponse:
@@ -229,6 +238,17 @@ class SandboxRpcs:
             sandbox_id=record.id,
         )
 
+    def _running(self, app_ids: list[str] | None) -> list[SandboxRecord]:
+        """Return the running sandboxes, newest first: those of a moment ago if the list lags."""
+        if not (lag := self._lag()):
+            return self._sandboxes.running(app_ids)
+        moment = self._clock.now() - lag
+        return [
+            replace(self._sandboxes.find(record.id), status=0, finished_at=0.0)
+            for record in self._store.sandboxes_before(moment, app_ids, _PAGE * 10)
+            if not record.finished_at or record.finished_at > moment
+        ]
+
     @rpc("SandboxList", "SandboxListV2")
     async def list(self, request: api.SandboxListRequest) -> api.SandboxListResponse:
         app_ids = None
@@ -241,7 +261,7 @@ class SandboxRpcs:
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}.items()
         chosen: list[SandboxRecord] = []
         if not request.include_finished:
-            running = self._sandboxes.running(app_ids)
+            running = self._running(app_ids)
             chosen = [r for r in running if r.created_at < before and tags <= r.tags.items()]
             return api.SandboxListResponse(sandboxes=map(self._info, chosen[:_PAGE]))
         while len(chosen) < _PAGE:
