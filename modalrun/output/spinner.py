@@ -55,10 +55,12 @@ class Spinner:
 
         self._console = self._console or make_console(stderr=True)
         if is_live(self._console):
-            read = text if callable(text) else lambda: text
-            self.status = self._console.status(
-                _Changing(lambda: Text(f"{harmless(read(), colours=False)} ..."))
-            )
+
+            def shown(text: str) -> Text:
+                return Text(f"{harmless(text, colours=False)} ...")
+
+            changing = _Changing(lambda: shown(text())) if callable(text) else shown(text)
+            self.status = self._console.status(changing)
             self.status.start()
 
     def end(self) -> None:
