@@ -243,6 +243,9 @@ def _words(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (Union, types.UnionType):
         parts = [_words(part, bounds) for part in inner if part is not type(None)]
+        if inner == (int, str):
+            # A `spec.fields.Duration`.
+            parts = [f"seconds{_bounds(bounds)}, or as `90s`, `1h30m`"]
         return " or ".join(parts)
     if hasattr(kind, "__metadata__"):
         return _words(inner[0], (*bounds, *kind.__metadata__))

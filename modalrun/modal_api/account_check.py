@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 
-from modalrun.errors import AuthenticationError, ConnectionLostError
+from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import Named
@@ -57,22 +57,37 @@ class AccountNeeds:
 def check_names(connection: Connection, needs: AccountNeeds) -> None:
     """Check that an environment, and secrets and volumes in it, exist.
 
-    The local Modal server creates environments and volumes when they are named.
-
     Raises:
         NotFoundError: One of them does not exist.
     """
     import modal
 
-    client, local = connection.client, connection.target == "local"
-    where = needs.environment
-    with translated():
-        if where:
-            modal.Environment.from_name(where, create_if_missing=local, client=client).hydrate()
-        for name in needs.secrets:
+    client, where = connection.client, needs.environment
+    if where:
+        with _made_by("environment create", where, connection):
+            modal.Environment.from_name(where, client=client).hydrate()
+    within = f" --env {where}" if where else ""
+    for name in needs.secrets:
+        with _made_by("secret create", f"{name} NAME=value{within}", connection):
             modal.Secret.from_name(name, environment_name=where, client=client).hydrate()
-        for name in () if local else needs.volumes:
+    for name in needs.volumes:
+        with _made_by("volume create", f"{name}{within}", connection):
             modal.Volume.from_name(name, environment_name=where, client=client).hydrate()
+
+
+@contextlib.contextmanager
+def _made_by(command: str, arguments: str, connection: Connection) -> Iterator[None]:
+    """Name the command that makes what the block does not find; raise as `translated`."""
+    local = 'eval "$(modalrun local env)"; ' if connection.target == "local" else ""
+    try:
+        with translated():
+            yield
+    except NotFoundError as error:
+        raise NotFoundError(
+            error.problem,
+            effect="Nothing was created.",
+            hint=f"Correct the name, or create it: {local}modal {command} {arguments}",
+        ) from error
 
 
 def check_workspace(connection: Connection, needs: AccountNeeds) -> None:
@@ -128,8 +143,7 @@ def check_account(
 
     if target == "local":
         connection = Connection(target)
-        # To look a name up in an environment would create the environment.
-        check_names(connection, AccountNeeds(secrets=() if needs.environment else needs.secrets))
+        check_names(connection, needs)
         return "the Modal SDK connects to it"
     connection = _connect_in_time(needs.credentials, record_clock)
     environment = needs.environment or config.get("environment") or None

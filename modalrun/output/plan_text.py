@@ -87,7 +87,7 @@ def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
         "",
         *([*_origins(plan, width), ""] if explain else []),
         *_money(cost, plan),
-        *(["", "Notes", *(f"  - {note}" for note in plan.notes)] if plan.notes else []),
+        *(["", "Notes", *(f"  - {note}" for note in found.notes)] if found.notes else []),
     ]
 
 

@@ -12,7 +12,7 @@ from modalrun.plan.resources import Resolved
 from modalrun.run.contract import TIMEOUT
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
-from modalrun.spec.fields import MAX_TIMEOUT_SECONDS
+from modalrun.spec.fields import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve_or
 
 BuildRecipe = Callable[..., tuple[ImageRecipe, list[str]]]
@@ -72,7 +72,7 @@ class SandboxPlanner:
             longest: The bound on its timeout, in seconds.
         """
         values = {
-            "timeout": resolve_or("timeout", MAX_TIMEOUT_SECONDS, layers),
+            "timeout": resolve_or("timeout", DEFAULT_TIMEOUT_SECONDS, layers),
             **{
                 setting: resolve_or(setting, None, layers)
                 for setting in ("gpu_wait", "cloud", "region", "secrets", "volumes", "image")

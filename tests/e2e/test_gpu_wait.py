@@ -136,7 +136,7 @@ def test_a_stop_from_elsewhere_ends_the_wait(world: World) -> None:
 def test_capacity_is_asked_for_again(world: World) -> None:
     rule = {"rpc": "SandboxCreateV2", "action": "error", "status": "RESOURCE_EXHAUSTED", "times": 3}
     script(world, rules=[rule])
-    done = world.submit(PLAIN, "--wait-for-capacity", "60")
+    done = world.submit(PLAIN, "--wait-for-capacity", "1m")
     assert done.exit_code == 0, done.stderr
     assert "Waiting for capacity" in done.stderr
 
@@ -156,7 +156,7 @@ def test_steps_wait_each_for_its_place(world: World) -> None:
     line = "Step `load` is waiting for H100, next: L4."
     command.stderr.wait_for(line)
     run = world.only_run()
-    logs = world.modalrun("logs", run.id, "-o", "json").finish()
+    logs = world.modalrun("logs", run.id, "--output", "jsonl").finish()
     assert line in logs.stdout, logs.stderr
     command.stderr.wait_for("asking for L4 instead")
     script(world)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import CostLimitError
-from modalrun.plan.catalog import GPUS_PER_SANDBOX
-from modalrun.plan.pricing import LIST_PRICES, check_limit, cost, dollars
-from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
+from modalrun.plan.pricing import LIST_PRICES, ceiling_note, check_limit, cost, dollars
+from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings, Target
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.util.modal_catalog import GPUS_PER_SANDBOX
 
 
 def sandbox(timeout: int = 3600, regions: tuple[str, ...] = (), **asked: Any) -> SandboxSpec:
@@ -28,6 +28,18 @@ def test_an_hour_of_a_sandbox() -> None:
     per_second = 2 * Decimal("0.000583") + 4 * Decimal("0.00003942") + 2 * Decimal("0.00000667")
     assert found.run.per_hour == per_second * 3600
     assert found.ceiling == per_second * 3600
+
+
+@pytest.mark.parametrize(
+    ("hours", "target", "noted"), [(8, "modal", True), (6, "modal", False), (8, "local", False)]
+)
+def test_a_high_ceiling_has_a_note(hours: int, target: Target, noted: bool) -> None:
+    # An hour costs $1.26.
+    made = dataclasses.replace(
+        plan(sandbox(hours * 3600, cpu=1.0, memory=1024, gpus=("A10",))), target=target
+    )
+    note = ceiling_note(made, cost(made))
+    assert ("can cost up to $10.1" in note if note else False) is noted
 
 
 def test_modals_defaults_cost_too() -> None:
