@@ -17,7 +17,7 @@ from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import emit_step_event, log_line
+from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
 
@@ -143,7 +143,6 @@ class StepAttempts:
         if wait is None:
             self.emit("starting")
             return
-        log_line(f"Step `{self.name}` is {wait.text()}.")
         self.emit("starting", at=wait.since, awaits=wait.what, following=wait.following)
 
     def emit_end(self, state: StepState, end: SandboxExit, reason: str | None = None) -> None:

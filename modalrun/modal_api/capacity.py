@@ -140,8 +140,8 @@ class CapacitySearch(Generic[T]):
                         raise
                     if not self._waited and error.message != said:
                         said = error.message
-                        self._say(f"{said} Asking again.")
-                    if not error.rate_limited:
+                        self._say(f"{said.rstrip('.')}; asking again")
+                    if not error.rate_limited and time.monotonic() - began >= NOTICE_SECONDS:
                         everything = " or ".join(self._gpus) or "capacity"
                         self._tell(CapacityWait(everything, None, since))
                 await sleep(min(next(waits), left), self._given_up)

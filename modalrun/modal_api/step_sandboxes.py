@@ -135,7 +135,7 @@ class StepSandboxes:
             gpu_wait=spec.gpu_wait,
             longest=self._plan.run_sandbox.timeout,
             on_wait=on_wait,
-            say=lambda text: self._log(f"{spec.name}: {text}"),
+            say=lambda text: self._log(f"Step `{spec.tags[TAG_STEP]}`: {text}"),
         )
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:

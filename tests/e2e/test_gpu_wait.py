@@ -138,7 +138,7 @@ def test_capacity_is_asked_for_again(world: World) -> None:
     script(world, rules=[rule])
     done = world.submit(PLAIN, "--wait-for-capacity", "1m")
     assert done.exit_code == 0, done.stderr
-    assert "Waiting for capacity" in done.stderr
+    assert "Modal has no room for this: a scripted fault; asking again" in done.stderr
 
 
 def test_the_time_for_capacity_ends(world: World) -> None:
@@ -153,8 +153,8 @@ def test_steps_wait_each_for_its_place(world: World) -> None:
     script(world, scheduling={"H100": None, "L4": None})
     gpus = "gpu: [H100, L4], gpu_wait: 8"
     command = world.popen(per_step("diamond.diamond", gpus, count=3))
-    line = "Step `load` is waiting for H100, next: L4."
-    command.stderr.wait_for(line)
+    line = "modalrun: waiting for H100, next: L4"
+    command.stderr.wait_for(f"load | {line}")
     run = world.only_run()
     logs = world.modalrun("logs", run.id, "--output", "jsonl").finish()
     assert line in logs.stdout, logs.stderr

@@ -148,14 +148,16 @@ def test_a_rate_limit_is_no_lack_of_a_type() -> None:
     assert modal.asked == ["H100"]
 
 
-def test_types_are_asked_for_again_until_the_time_is_up() -> None:
+def test_types_are_asked_for_again_until_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "NOTICE_SECONDS", 0.0)
+
     async def scenario() -> None:
         modal = Modal({"H100": [REFUSED, REFUSED], "A100": [REFUSED, LIMITED]})
         search = Search(modal, "H100", "A100")
         assert await search.search.within(60) == "sandbox with H100"
         assert modal.asked == ["H100", "A100", "H100", "A100", "H100"]
         assert search.told == ["waiting for H100 or A100", None]
-        assert any("Asking again." in text for text in search.said)
+        assert any("; asking again" in text for text in search.said)
 
     asyncio.run(scenario())
     with pytest.raises(CapacityError, match="quota"):
@@ -209,6 +211,7 @@ def test_a_sandbox_that_comes_while_it_is_cancelled_is_terminated() -> None:
 
 
 def test_a_pause_that_is_given_up_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "NOTICE_SECONDS", 0.0)
     monkeypatch.setattr(capacity, "FIRST_PAUSE", 60)
 
     async def scenario() -> None:
