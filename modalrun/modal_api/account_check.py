@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
 from modalrun.modal_api.errors import translated
-from modalrun.plan.image_recipe import Named
+from modalrun.modal_api.image_builder import image_builder
+from modalrun.plan.image_recipe import Named, Slim
 from modalrun.plan.model import Plan
 from modalrun.spec.run_spec import Target
 from modalrun.util.reachability import ask
@@ -30,6 +31,7 @@ class AccountNeeds:
         environment: The Modal environment; None for the profile's.
         workspace: The workspace that the token must belong to, and where that is set.
         secrets, volumes, images: The named secrets and volumes, and the published images.
+        pythons: The Python versions of the images that Modal builds on its slim Debian.
         credentials: A Modal token, instead of Modal's own configuration. Never printed.
     """
 
@@ -38,6 +40,7 @@ class AccountNeeds:
     secrets: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    pythons: tuple[str, ...] = ()
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
     @classmethod
@@ -51,6 +54,7 @@ class AccountNeeds:
             tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)),
             tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)),
             tuple(dict.fromkeys(b.name for b in bases if isinstance(b, Named) and not b.is_id)),
+            tuple(sorted({base.python_version for base in bases if isinstance(base, Slim)})),
         )
 
 
@@ -144,12 +148,14 @@ def check_account(
     if target == "local":
         connection = Connection(target)
         check_names(connection, needs)
+        image_builder(connection, needs.environment, needs.pythons)
         return "the Modal SDK connects to it"
     connection = _connect_in_time(needs.credentials, record_clock)
     environment = needs.environment or config.get("environment") or None
     needs = replace(needs, environment=environment)
     check_workspace(connection, needs)
     check_names(connection, needs)
+    builder = image_builder(connection, environment, needs.pythons)
     with translated():
         for name in needs.images:
             within = None if "/" in name else environment
@@ -157,6 +163,8 @@ def check_account(
             image.hydrate()
     where = f"environment '{environment}'" if environment else "its default environment"
     found = f"workspace '{workspace(connection) or 'without a name'}', {where}"
+    if builder is not None:
+        found += f"; {builder.note}"
     named = [*needs.secrets, *needs.volumes, *needs.images]
     return f"{found}, with {', '.join(dict.fromkeys(named))}" if named else found
 

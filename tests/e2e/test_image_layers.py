@@ -166,16 +166,11 @@ def test_pip_and_requirements_files(server: Server, builder: Builder, tree: Path
     )
 
 
-def test_project_user_and_mounts(server: Server, builder: Builder, tree: Path) -> None:
-    recipe = ImageRecipe(Slim("3.11"), project_install="pip install --no-deps .", user="me:us")
+def test_project_and_mounts(server: Server, builder: Builder, tree: Path) -> None:
+    recipe = ImageRecipe(Slim("3.11"), project_install="pip install --no-deps .")
     image = builder.build(recipe, tree)
     commands = server.commands(image.object_id)
-    assert commands[-4:] == [
-        "COPY . /",
-        "RUN cd /app/code && pip install --no-deps .",
-        "RUN mkdir -p /app/code && chown -R me:us /app",
-        "USER me:us",
-    ]
+    assert commands[-2:] == ["COPY . /", "RUN cd /app/code && pip install --no-deps ."]
     mounted = with_files(image, tree, package=True)
     app = builder.app
     sandbox = modal.Sandbox.create(
