@@ -134,8 +134,8 @@ def resources() -> str:
         for name, field in ResourceFields.model_fields.items()
     ]
     driver = (
-        "\nThe defaults are lower where `cpu_limit` or `memory_limit` is. The driver of a `per_step`"
-        " run gets these two, and never a GPU.\n"
+        "\nThe defaults are lower where `cpu_limit` or `memory_limit` is. The driver of a"
+        " `per_step` run gets these two, and never a GPU.\n"
     )
     return _table(("setting", "type", "default", "meaning"), rows) + driver
 

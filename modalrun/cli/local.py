@@ -42,10 +42,22 @@ IdleOption = Annotated[
         show_default=False,
     ),
 ]
+LenientOption = Annotated[
+    bool,
+    typer.Option(
+        "--lenient",
+        help="Accept GPU types, regions, sizes and image builder versions that the server's list of"
+        " what Modal offers lacks. Also: $MODALRUN_LOCAL_LENIENT=1. Ignored if it already runs.",
+    ),
+]
 
 
 @app.command()
-def start(state_dir: StateDirOption = None, idle_timeout: IdleOption = None) -> None:
+def start(
+    state_dir: StateDirOption = None,
+    idle_timeout: IdleOption = None,
+    lenient: LenientOption = False,
+) -> None:
     """Start the server, unless it runs.
 
     Commands that need the server start it themselves, and it stops when it is idle.
@@ -53,7 +65,7 @@ def start(state_dir: StateDirOption = None, idle_timeout: IdleOption = None) -> 
     from modalrun.localmodal import launcher
 
     info = launcher.ensure_running(
-        state_dir, idle_timeout=seconds_option(idle_timeout, "--idle-timeout")
+        state_dir, idle_timeout=seconds_option(idle_timeout, "--idle-timeout"), lenient=lenient
     )
     writer.err(f"The local Modal server runs at {info.url} (pid {info.pid}).")
     folder = f" --state-dir {shlex.quote(str(state_dir))}" if state_dir else ""

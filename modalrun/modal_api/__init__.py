@@ -4,6 +4,7 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
 
     client            Connection: connect, reconnect, app lookup, attach to a sandbox by its id
     account_check     check the token, workspace, environment, secrets, volumes and images
+    image_builder     image_builder: a builder version of Modal's that has a Python
     images            build_images
     run_sandboxes     create, find or terminate the run sandbox of a run; state of its sandboxes
     running_sandbox   RunningSandbox: wait for its end, pass on its output

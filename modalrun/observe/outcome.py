@@ -83,6 +83,11 @@ def derive_outcome(
     )
     if end.kind is ExitKind.TIMED_OUT:
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
+    if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
+        again = "submit it again: ZenML's cache has the completed steps"
+        per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
+        pipeline_mode = run.plan.settings.mode == "pipeline"
+        details.append(("next", again + (per_step if pipeline_mode else "")))
     if record.status == PAUSED:
         commands = answer_commands(run.run_id)
         details += zip(("answer", "resume"), commands, strict=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.plan import catalog
 from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources
 from modalrun.spec.fields import MEMORY, QUANTITIES, split_gpu
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, resolve
+from modalrun.util import modal_catalog as catalog
 
 MIN_CORES = 0.125
 MIN_MEMORY_MIB = 128

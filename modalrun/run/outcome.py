@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
+from modalrun.run.contract import EXIT_INTERRUPTED
 from modalrun.run.progress import StepProgress
 from modalrun.run.records import FINISHED
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -95,6 +96,8 @@ def exit_code_and_headline(
     state = status if status in FINISHED or status == PAUSED else LOST
     if error is RunStoppedError:
         why = "its sandbox was terminated from outside or its process killed"
+        if end.exit_code == EXIT_INTERRUPTED:
+            why = "its sandbox was interrupted, as Modal does before it preempts one"
         return error.exit_code, f"Run {state}: {why}."
     why = f": {', '.join(failed_steps)}" if failed_steps else ""
     if state == LOST:

@@ -12,6 +12,7 @@ step's record in ZenML:
     71   as 1: out of memory
     124  as 1: it took longer than its timeout. If Modal's own timeout came first: as 137
     143  stopped, if the run was asked to stop; else unchanged, and the driver decides
+    130  as 143: the sandbox got SIGINT, which comes before a preemption
     70   unchanged: ZenML could not be reached
     137  unchanged: the sandbox was killed from outside
 """
@@ -78,12 +79,9 @@ _BY_EXIT_CODE = {
     contract.EXIT_UNRECORDED: (ExitKind.UNRECORDED, "The step could not record its end in ZenML."),
     contract.EXIT_OUT_OF_MEMORY: _OUT_OF_MEMORY,
     contract.EXIT_TIMED_OUT: (ExitKind.TIMED_OUT, "The step took longer than its timeout."),
-    contract.EXIT_INTERRUPTED: (
-        ExitKind.TERMINATED,
-        "The step's process was interrupted from outside.",
-    ),
+    contract.EXIT_INTERRUPTED: (ExitKind.PREEMPTED, contract.PREEMPTED_REASON),
     contract.EXIT_KILLED: (ExitKind.TERMINATED, "The sandbox was killed from outside."),
-    contract.EXIT_TERMINATED: (ExitKind.PREEMPTED, contract.TERMINATED_REASON),
+    contract.EXIT_TERMINATED: (ExitKind.TERMINATED, contract.TERMINATED_REASON),
 }
 """Every other exit code means `FAILED`."""
 

@@ -174,7 +174,9 @@ class Submission:
                     return run
                 with cancelled_when_stopped(run.id, self._announcement(), self.zenml):
                     images = in_background(
-                        lambda: job.modal.build_images(job.connection, plan, staged, registry)
+                        lambda: job.modal.build_images(
+                            job.connection, plan, staged, registry, job.builder
+                        )
                     )
                     self._plan = plan.with_images(images)
                     self.handle = create_run_sandbox(

@@ -228,6 +228,9 @@ class FakeModal(ModalGateway):
     def check_workspace(self, connection: Connection, needs: AccountNeeds) -> None:
         self.effects.add("check workspace")
 
+    def image_builder(self, *_: Any) -> None:
+        """Need no other version."""
+
     def build_images(self, connection: Connection, plan: Any, *_: Any) -> dict[Any, str]:
         self.effects.add("build images")
         return {sandbox.image: "im-1" for sandbox in plan.sandboxes}

@@ -172,11 +172,8 @@ class Sandboxes:
 
     async def _execute(self, sandbox: LiveSandbox, launch: Launch, root: Path) -> Exit:
         record = sandbox.record
-        identity = {
-            "MODAL_SANDBOX_ID": record.id,
-            "MODAL_TASK_ID": record.task_id,
-            "MODAL_ENVIRONMENT": record.environment,
-        }
+        # Modal documents the other variables for Functions only (docs, read 2026-11-27).
+        identity = {"MODAL_SANDBOX_ID": record.id}
         command = Command(
             argv=rootfs.arguments(record.command, root),
             env=rootfs.environment(root, launch.recipe, launch.variables, identity),

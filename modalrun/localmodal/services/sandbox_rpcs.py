@@ -17,6 +17,12 @@ from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.rules import (
+    CatalogRules,
+    check_mount_points,
+    check_name,
+    check_tags,
+)
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.storage.ids import Clock, new_sandbox_ids
@@ -57,6 +63,7 @@ class SandboxRpcs:
         secrets: Secrets,
         volumes: Volumes,
         sandboxes: Sandboxes,
+        rules: CatalogRules,
         lag: Callable[[], float],
     ) -> None:
         """
@@ -72,6 +79,7 @@ class SandboxRpcs:
         self._secrets = secrets
         self._volumes = volumes
         self._sandboxes = sandboxes
+        self._rules = rules
         self._lag = lag
         self.base_url = ""
 
@@ -101,6 +109,12 @@ class SandboxRpcs:
                 Status.UNIMPLEMENTED,
                 "The local Modal server does not have CloudBucketMount and NetworkFileSystem",
             )
+        tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        if definition.name:
+            check_name("Sandbox", definition.name)
+        check_tags(tags)
+        check_mount_points(definition.volume_mounts)
+        self._rules.check_sandbox(definition)
         recipe, files = self._images.recipe(definition.image_id)
         for mount_id in definition.mount_ids:
             files += self._mounts.files(mount_id)
@@ -115,7 +129,7 @@ class SandboxRpcs:
             environment=app.environment,
             created_at=self._clock.now(),
             name=definition.name,
-            tags={tag.tag_name: tag.tag_value for tag in request.tags},
+            tags=tags,
             command=list(definition.entrypoint_args) or recipe.command or _DEFAULT_COMMAND,
             image_id=definition.image_id,
             workdir=definition.workdir or recipe.workdir or _DEFAULT_WORKDIR,
@@ -279,7 +293,9 @@ class SandboxRpcs:
     @rpc("SandboxTagsSet", "SandboxTagsSetV2")
     async def set_tags(self, request: api.SandboxTagsSetRequest) -> Empty:
         record = self._sandboxes.find(request.sandbox_id)
-        record.tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        check_tags(tags)
+        record.tags = tags
         self._store.put_sandbox(record)
         return Empty()
 

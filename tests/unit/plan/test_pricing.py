@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import CostLimitError
-from modalrun.plan.catalog import GPUS_PER_SANDBOX
 from modalrun.plan.pricing import LIST_PRICES, ceiling_note, check_limit, cost, dollars
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings, Target
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.util.modal_catalog import BROAD_REGIONS, GPUS_PER_SANDBOX, NARROW_REGIONS
 
 
 def sandbox(timeout: int = 3600, regions: tuple[str, ...] = (), **asked: Any) -> SandboxSpec:
@@ -67,6 +67,10 @@ def test_regions() -> None:
     assert cost(plan(sandbox(regions=("us-east",))), LIST_PRICES).ceiling == base * Decimal("1.75")
     both = cost(plan(sandbox(regions=("us-east", "eu"))), LIST_PRICES).ceiling
     assert both == base * Decimal("1.5")
+    for regions, factor in ((BROAD_REGIONS, "1.5"), ((*NARROW_REGIONS, "us-east-1"), "1.75")):
+        for region in regions:
+            found = cost(plan(sandbox(regions=(region,))), LIST_PRICES).ceiling
+            assert found == base * Decimal(factor), region
 
 
 @pytest.mark.parametrize("gpu", ["A10G", "a10", "A100-40GB", "H100!", "any"])

@@ -30,10 +30,10 @@ from modalrun.run.sandbox_exit import (
         (124, ModalStatus.FAILURE, ExitKind.TIMED_OUT, False),
         (137, ModalStatus.TERMINATED, ExitKind.TERMINATED, True),
         (137, ModalStatus.FAILURE, ExitKind.TERMINATED, True),
-        (143, ModalStatus.FAILURE, ExitKind.PREEMPTED, True),
+        (143, ModalStatus.FAILURE, ExitKind.TERMINATED, True),
         (1, ModalStatus.INTERNAL_FAILURE, ExitKind.PREEMPTED, True),
         (0, ModalStatus.INIT_FAILURE, ExitKind.NOT_STARTED, True),
-        (130, ModalStatus.FAILURE, ExitKind.TERMINATED, True),
+        (130, ModalStatus.FAILURE, ExitKind.PREEMPTED, True),
         (70, ModalStatus.FAILURE, ExitKind.UNRECORDED, True),
         # A status that a later Modal adds.
         (1, 99, ExitKind.FAILED, False),
