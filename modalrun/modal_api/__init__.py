@@ -13,6 +13,7 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
     log_streams       OutputStreams: live output of many sandboxes
     log_history       History: stored output of many sandboxes, in order of time
     log_buffer        the types of their output: OutputChunk, StreamEnd, StreamName
+    trial             what `modalrun smoke` tries: volume, app, stored output, a driver's token
     errors            translated: the SDK's errors as modalrun's
     gateway           ModalGateway: what submit and control call, as one object for tests
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,4 +82,11 @@ class Volumes(Service):
     @rpc("VolumeHeartbeat")
     async def heartbeat(self, request: api.VolumeHeartbeatRequest) -> Empty:
         self.get(request.volume_id)
+        return Empty()
+
+    @rpc("VolumeDelete")
+    async def delete(self, request: api.VolumeDeleteRequest) -> Empty:
+        volume = self.get(request.volume_id)
+        self._store.delete("volume", volume.id)
+        await asyncio.to_thread(shutil.rmtree, self._state.volumes / volume.id, ignore_errors=True)
         return Empty()
