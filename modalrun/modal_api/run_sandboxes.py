@@ -60,7 +60,7 @@ def create(
     secrets: Mapping[str, str],
     source: Path,
     *,
-    given_up: threading.Event,
+    given_up: threading.Event | None = None,
     on_wait: Callable[[CapacityWait | None], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     manifest: Path | None = None,
@@ -119,7 +119,7 @@ def create(
 
     async def search() -> RunningSandbox:
         event = asyncio.Event()
-        watching = asyncio.create_task(_set_with(given_up, event))
+        watching = asyncio.create_task(_set_with(given_up or threading.Event(), event))
         search = CapacitySearch(
             prepare,
             create,
