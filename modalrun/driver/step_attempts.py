@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import longest_wait
+from modalrun.errors import ConflictError
 from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepState
@@ -20,9 +21,14 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
+
+
+START_PAUSE, LONGEST_START_PAUSE = 1.0, 10.0
+"""Seconds between two attempts to start a sandbox that Modal could not start."""
 
 
 class StepAttempts:
@@ -76,9 +82,10 @@ class StepAttempts:
             no_room: Called when Modal has no place for it.
 
         Returns:
-            The sandbox; its exit if Modal refuses to create it; None if it was cancelled.
+            The sandbox; its exit if Modal refuses to create it, or has failed to start it too
+            often; None if it was cancelled.
         """
-        from modalrun.modal_api.capacity import GivenUp
+        from modalrun.modal_api.capacity import GivenUp, sleep
         from modalrun.modal_api.step_sandboxes import Refused
 
         def waits(wait: CapacityWait | None) -> None:
@@ -87,15 +94,27 @@ class StepAttempts:
             if not early:
                 self._emit_wait(wait)
 
-        self.count += 1
-        if not early:
-            self.emit("starting")
-        try:
-            return await sandboxes.create(self._next_spec(early=early), cancelled, on_wait=waits)
-        except GivenUp:
-            return None
-        except Refused as error:
-            return sandbox_exit.refused(f"Modal refuses the sandbox of '{self.name}': {error}")
+        pause = pauses(START_PAUSE, LONGEST_START_PAUSE)
+        while True:
+            self.count += 1
+            if not early:
+                self.emit("starting")
+            spec = self._next_spec(early=early)
+            try:
+                return await sandboxes.create(spec, cancelled, on_wait=waits)
+            except GivenUp:
+                return None
+            except Refused as error:
+                return sandbox_exit.refused(f"Modal refuses the sandbox of '{self.name}': {error}")
+            except ConflictError as error:
+                end = sandbox_exit.not_started(f"The sandbox could not start: {error.problem}.")
+            if early or (retrying := self.restart(end)) is None:
+                return end
+            self.emit_end("retrying", end, retrying)
+            try:
+                await sleep(next(pause), cancelled)
+            except GivenUp:
+                return None
 
     def begin(
         self, sandbox: StepSandbox, *, wasted: float | None = None, began: float | None = None
