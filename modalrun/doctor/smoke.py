@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
 from modalrun.doctor.smoke_checks import LINES, Seen, finding, judge, of_error
-from modalrun.doctor.smoke_trials import GPU, SMALL, TRIALS, Bench, Trial
+from modalrun.doctor.smoke_trials import TRIALS, Bench, Trial, with_gpu
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, UsageError
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
@@ -183,8 +183,7 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
     plan = priced.plan
     if compiled is not None:
         plan, registry = resolve_images(plan, compiled)
-    gpus = {"gpu": replace(GPU, resources=replace(SMALL, gpus=(gpu,)))} if gpu else {}
-    trials = {**TRIALS, **gpus}
+    trials = {**TRIALS, **({"gpu": with_gpu(gpu)} if gpu else {})}
 
     def fill(folder: Path) -> None:
         if compiled is not None and any(recipe.project_install for recipe in plan.images.values()):
@@ -196,7 +195,7 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
         plan,
         described.name,
         trials,
-        _ceiling(trials, plan.run_sandbox.regions),
+        ceiling(trials, plan.run_sandbox.regions),
         trial.environment(ground.stack),
         ground.credentials if spec.target == "modal" else None,
         registry,
@@ -204,7 +203,7 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
     )
 
 
-def _ceiling(trials: Mapping[str, Trial], regions: tuple[str, ...]) -> Decimal | None:
+def ceiling(trials: Mapping[str, Trial], regions: tuple[str, ...]) -> Decimal | None:
     """Return timeout x price of all sandboxes; None if the GPU has no known price."""
     total = Decimal(0)
     for one in trials.values():

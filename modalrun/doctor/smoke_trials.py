@@ -296,7 +296,6 @@ def _read_volume(bench: Bench, watched: Watched) -> None:
 
 
 LIMITED = Resources(cpu=0.25, memory=128, memory_limit=128)
-GPU = Trial(("gpu",))
 TRIALS: dict[str, Trial] = {
     "inside": Trial(("inside",), timeout=150, resources=LARGE),
     "driver": Trial(("driver", "DRIVER"), timeout=150, resources=LARGE, sandboxes=3),
@@ -312,3 +311,8 @@ TRIALS: dict[str, Trial] = {
     "volume": Trial(("volume", VOLUME, "TEXT"), _read_volume, mounts=True, sandboxes=2),
 }
 """The trials by name; `smoke_checks.LINES` says which lines are about each."""
+
+
+def with_gpu(gpu: str) -> Trial:
+    """Return the trial of a GPU type."""
+    return Trial(("gpu",), resources=replace(SMALL, gpus=(gpu,)))

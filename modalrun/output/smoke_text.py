@@ -49,8 +49,9 @@ def as_json(report: Report) -> str:
         "ceiling_usd": None if report.ceiling is None else str(round(report.ceiling, 4)),
         "checks": checks_as_json(report.findings),
     }
-    home = json.dumps(str(Path.home()))[1:-1]
-    return json.dumps(document, indent=2).replace(home, "~")
+    text, home = json.dumps(document, indent=2), json.dumps(str(Path.home()))[1:-1]
+    # Some containers have "/" as home.
+    return text.replace(home, "~") if len(home) > 1 else text
 
 
 def print_report(report: Report) -> None:
