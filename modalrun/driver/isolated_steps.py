@@ -39,6 +39,8 @@ class _Step:
     has_slot: bool = False
     # Whether ZenML has asked to stop it.
     cancelled: bool = False
+    # The final status in ZenML, where the sandbox's end does not say enough.
+    recorded: str | None = None
 
 
 class IsolatedSteps:
@@ -49,15 +51,15 @@ class IsolatedSteps:
     Attributes:
         manifest: The run.
         on_end: Called from another thread whenever a step has ended for good.
-        is_awaited: Called from another thread with the id of a step's record: whether ZenML still
-            waits for its end.
+        end_of_record: Called from another thread with the id of a step's record; returns the
+            status that ZenML has recorded for good, None while it waits for the step's end.
     """
 
     def __init__(self, manifest: RunManifest, sandboxes: StepSandboxes | None = None) -> None:
         """Connect to Modal, or to other `sandboxes`; raise ModalrunError for a bad token."""
         self.manifest = manifest
         self.on_end: Callable[[], None] = lambda: None
-        self.is_awaited: Callable[[str], bool] = lambda step_run: True
+        self.end_of_record: Callable[[str], str | None] = lambda step_run: None
         self._steps: dict[str, _Step] = {}
         # Of each step of each run, over all of its records.
         self._counts: dict[tuple[str, str], int] = {}
@@ -190,7 +192,8 @@ class IsolatedSteps:
             log_line("".join(traceback.format_exception(error)).rstrip())
             end = sandbox_exit.refused(f"Internal error of modalrun: {error}")
         submitted.end = end
-        attempts.emit_end("completed" if end.kind is ExitKind.COMPLETED else "failed", end)
+        completed = end.kind is ExitKind.COMPLETED or submitted.recorded == "completed"
+        attempts.emit_end("completed" if completed else "failed", end)
         self._release_slot(submitted)
         submitted.over.set()
         await asyncio.to_thread(self.on_end)
@@ -199,7 +202,8 @@ class IsolatedSteps:
         """Replace a sandbox that the infrastructure has lost; ZenML's record stays the same."""
         if not end.is_infrastructure or self._is_cancelled(submitted):
             return False
-        if not await asyncio.to_thread(self.is_awaited, submitted.step.step_run):
+        submitted.recorded = await asyncio.to_thread(self.end_of_record, submitted.step.step_run)
+        if submitted.recorded is not None:
             return False
         reason = submitted.attempts.restart(end)
         if reason is None:

@@ -115,6 +115,7 @@ class StepAttempts:
         """Wait for the end of the running sandbox."""
         assert self.sandbox is not None
         end = await self.sandbox.ended()
+        end = end.with_memory_limit(self._spec.resources.memory_limit)
         self.sandbox = None
         return end
 

@@ -26,9 +26,9 @@ from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
+from modalrun.modal_api.sdk_internals import exit_of
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.run_plan import RunPlan, sandbox_name
-from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
@@ -151,7 +151,7 @@ def sandbox_state(
     try:
         connection = connect()
         # To attach asks for the sandbox's state too.
-        code = connection.attach(metadata.sandbox_id, run_id).returncode
+        end = exit_of(connection.attach(metadata.sandbox_id, run_id))
         steps: frozenset[str] = frozenset()
         if metadata.mode == "per_step":
             steps = running_steps(connection, run_id, metadata)
@@ -161,9 +161,9 @@ def sandbox_state(
         return _unknown(metadata)
     except ModalrunError as error:
         return SandboxState("unknown", problem=error.problem)
-    if code is None:
+    if end is None:
         return SandboxState("running", step_sandboxes=steps)
-    return SandboxState("ended", read_exit(code), steps)
+    return SandboxState("ended", end, steps)
 
 
 def running_steps(connection: Connection, run_id: str, metadata: RunMetadata) -> frozenset[str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modalrun.plan.image_recipe import CODE_FOLDER
-from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.contract import GPU
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
@@ -73,7 +72,7 @@ def _limited(asked: Resources) -> dict[str, Any]:
     cpu: Any = asked.cpu
     memory: Any = asked.memory
     if asked.cpu_limit is not None:
-        cpu = (cpu or MIN_CORES, asked.cpu_limit)
+        cpu = (cpu, asked.cpu_limit)
     if asked.memory_limit is not None:
-        memory = (memory or MIN_MEMORY_MIB, asked.memory_limit)
+        memory = (memory, asked.memory_limit)
     return {"cpu": cpu, "memory": memory}

@@ -322,7 +322,9 @@ class StepSandbox:
                 try:
                     with translated():
                         await self._sandbox.wait.aio(raise_on_termination=False)
-                    return self._read_exit()
+                    # The SDK has waited for the end, so there is one.
+                    if (end := sdk_internals.exit_of(self._sandbox)) is not None:
+                        return end
                 except modal.exception.SandboxTimeoutError:
                     return read_exit(EXIT_TIMED_OUT, ModalStatus.TIMEOUT)
                 except NotFoundError:
@@ -333,16 +335,6 @@ class StepSandbox:
                 await asyncio.sleep(next(waits))
         finally:
             self._connection.load -= 1
-
-    def _read_exit(self) -> SandboxExit:
-        code = self._sandbox.returncode
-        # The SDK has waited for the end, so there is a code.
-        assert code is not None
-        # Modal's status is private in the SDK; without it, the code has to do.
-        result = sdk_internals.result(self._sandbox)
-        if result is None:
-            return read_exit(code)
-        return read_exit(code, result.status, result.exception)
 
 
 async def _tags(sandbox: modal.Sandbox) -> dict[str, str] | None:

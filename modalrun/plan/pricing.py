@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
 from modalrun.errors import CostLimitError
-from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.fields import split_gpu
@@ -177,8 +176,8 @@ def per_second(
 
     The dearest GPU and the cheapest region count, and limits instead of requests.
     """
-    cores = asked.cpu_limit or asked.cpu or MIN_CORES
-    mib = asked.memory_limit or asked.memory or MIN_MEMORY_MIB
+    cores = asked.cpu_limit or asked.cpu
+    mib = asked.memory_limit or asked.memory
     total = Decimal(str(cores)) * table.cpu + Decimal(mib) / 1024 * table.memory
     prices = []
     for gpu in asked.gpus:

@@ -14,7 +14,13 @@ from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.outcome import LOST, PAUSED, answer_commands, exit_code_and_headline
+from modalrun.run.outcome import (
+    ENDED_BY_MEMORY,
+    LOST,
+    PAUSED,
+    answer_commands,
+    exit_code_and_headline,
+)
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
@@ -159,6 +165,8 @@ def how_ended(modal: SandboxState) -> str:
     """Return how a run sandbox has ended, as the verb of a sentence."""
     if modal.end is not None and modal.end.kind is ExitKind.TIMED_OUT:
         return "has reached its timeout"
+    if modal.end is not None and modal.end.kind in ENDED_BY_MEMORY:
+        return ENDED_BY_MEMORY[modal.end.kind]
     if modal.end is not None and modal.end.kind.error is RunStoppedError:
         return f"was ended from outside (exit code {modal.exit_code})"
     return f"has ended (exit code {modal.exit_code})"

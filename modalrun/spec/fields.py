@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from modalrun.run.run_plan import Mode, Prewarm
+from modalrun.util.modal_catalog import NO_MOUNT_POINTS
 from modalrun.util.timeparse import DURATION_FORMS, duration
 
 MAX_TIMEOUT_SECONDS = 86_400
@@ -78,6 +79,10 @@ def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"the volume '{name}' must be mounted at an absolute path below '/', such as"
                 f" '/data', not at '{path}'"
+            )
+        if f"/{path.strip('/')}" in NO_MOUNT_POINTS:
+            raise ValueError(
+                f"the volume '{name}' can't be mounted at '{path}'; Modal mounts none there"
             )
     if len({path.rstrip("/") for path in volumes.values()}) < len(volumes):
         raise ValueError("two volumes are mounted at the same path")

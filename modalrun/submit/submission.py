@@ -299,8 +299,8 @@ def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
         "target": plan.target,
         "environment": plan.settings.modal_environment,
         "gpu": sandbox.gpu,
-        "cpu": f"{resources.cpu:g}" if resources.cpu else None,
-        "memory": f"{resources.memory} MiB" if resources.memory else None,
+        "cpu": f"{resources.cpu:g}",
+        "memory": f"{resources.memory} MiB",
         "region": " or ".join(plan.run_sandbox.regions),
         "cloud": plan.run_sandbox.cloud,
     }

@@ -14,6 +14,8 @@ from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
 from modalrun.modal_api.step_sandboxes import GivenUp, Refused
 from modalrun.plan.isolated_step import IsolatedStep
+from modalrun.run import events
+from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -175,19 +177,24 @@ def test_a_lost_sandbox_is_replaced_for_the_same_record(
     assert "It is started again (1 of 1), without using up a retry." in capsys.readouterr().out
 
 
-def test_failed_stopped_and_recorded_steps_are_not_replaced(boxes: Boxes) -> None:
+def test_failed_stopped_and_recorded_steps_are_not_replaced(
+    boxes: Boxes, capsys: pytest.CaptureFixture[str]
+) -> None:
     isolated = steps(boxes)
     for name in ("failed", "stopped", "recorded"):
         isolated.submit(step(name))
     failed, _stopped, recorded = boxes.created
     failed.end(FAILED)
     isolated.stop("record-stopped")
-    isolated.is_awaited = lambda record: record != "record-recorded"
+    isolated.end_of_record = lambda record: "completed" if record == "record-recorded" else None
     recorded.end(KILLED)
     assert isolated.exit_of("record-failed", wait=True) == FAILED
     assert isolated.exit_of("record-stopped", wait=True) == KILLED
     assert isolated.exit_of("record-recorded", wait=True) == KILLED
     assert len(boxes.created) == 3
+    read = [events.read(line) for line in capsys.readouterr().out.split("\n")]
+    states = {event.step: event.state for event in read if isinstance(event, StepEvent)}
+    assert states == {"failed": "failed", "stopped": "failed", "recorded": "completed"}
 
 
 def test_a_retry_of_the_user_gets_a_sandbox_with_another_name(boxes: Boxes) -> None:

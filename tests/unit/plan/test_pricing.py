@@ -42,9 +42,9 @@ def test_a_high_ceiling_has_a_note(hours: int, target: Target, noted: bool) -> N
     assert ("can cost up to $10.1" in note if note else False) is noted
 
 
-def test_modals_defaults_cost_too() -> None:
+def test_the_default_request_costs_too() -> None:
     found = cost(plan(sandbox()), LIST_PRICES)
-    expected = Decimal("0.125") * Decimal("0.00003942") + Decimal("0.125") * Decimal("0.00000667")
+    expected = Decimal("0.5") * Decimal("0.00003942") + Decimal("0.00000667")
     assert found.ceiling == expected * 3600
 
 

@@ -290,6 +290,14 @@ def test_the_same_note_about_many_steps_is_one() -> None:
     assert note.startswith("steps 's0', 's1', 's2', 's3', 's4' and 2 more: no GPU")
 
 
+@pytest.mark.parametrize("path", ["/app", "/app/code", "/opt/", "/opt/modalrun"])
+def test_a_volume_over_modalruns_own_files(path: str) -> None:
+    volumes = SettingsLayer({"volumes": {"data": path}})
+    with pytest.raises(UsageError, match=f"'data' can't be mounted at {path} "):
+        plan(deployment({Origin.CODE_PIPELINE: volumes}))
+    plan(deployment({Origin.CODE_PIPELINE: SettingsLayer({"volumes": {"data": f"{path}/more"}})}))
+
+
 def test_unknown_names_are_passed_on_with_a_warning() -> None:
     made = plan(
         deployment(

@@ -56,6 +56,12 @@ def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:
     [
         (KILLED, 7, "was ended from outside (exit code 137)"),
         (SandboxState("ended", read_exit(124)), 6, "has reached its timeout"),
+        (
+            SandboxState("ended", read_exit(137, 10)),
+            1,
+            "the run sandbox ran out of memory; nothing",
+        ),
+        (SandboxState("ended", read_exit(137, 8)), 1, "was evicted by Modal"),
         (SandboxState("ended", read_exit(1)), 1, "has ended (exit code 1)"),
         (SandboxState("ended", read_exit(0)), 1, "has ended (exit code 0)"),
     ],

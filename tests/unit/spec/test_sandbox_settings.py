@@ -49,6 +49,8 @@ ORCHESTRATOR = [
     ("secrets: wandb", "must be a list, not 'wandb'"),
     ("secrets: [1]", "secrets[0]' must be a string."),
     ("volumes: [a]", "must be a mapping (key: value), not a list"),
+    ("volumes: {data: /root/}", "the volume 'data' can't be mounted at '/root/'; Modal"),
+    ("volumes: {data: /tmp}", "at '/tmp'; Modal mounts none there"),
     ("volumes: {data: 1}", "volumes.data' must be a string, not 1"),
     (
         "image: slim",
