@@ -70,9 +70,11 @@ def print_findings(
     width = max(len(labels[finding.check]) for finding in findings)
     indent = len("problem") + width + 4
     lines: list[Text] = []
-    for finding in findings:
+    for finding, following in zip(findings, [*findings[1:], None], strict=True):
         first, *more = [without_credentials(line) for line in finding.message.splitlines()] or [""]
-        more += [f"-> {finding.hint}"] if finding.hint else []
+        # What many have in common is said after the last of them.
+        if finding.hint and (following is None or finding.hint != following.hint):
+            more.append(f"-> {finding.hint}")
         text = f"{finding.state:<9}{labels[finding.check]:<{width}}  {first}".rstrip()
         text = "\n".join([text, *(" " * indent + line for line in more)])
         head, *rest = fitted(text, width_of(shown), indent=indent)

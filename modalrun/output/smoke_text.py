@@ -19,7 +19,7 @@ VERSION = 1
 def estimate(smoke: Smoke) -> str:
     """Say what a smoke test is about to do, and what it can cost at most."""
     sandboxes = sum(one.sandboxes for one in smoke.trials.values())
-    begin = f"Smoke test: {sandboxes} small sandboxes, stack '{smoke.stack}'"
+    begin = f"Smoke test: {sandboxes} small sandboxes, stack '{smoke.priced.stack.name}'"
     if smoke.plan.target == "local":
         return f"{begin}, on the local Modal server; it costs nothing."
     if smoke.ceiling is None:

@@ -195,3 +195,12 @@ def test_each_line_has_a_trial_and_each_trial_a_probe() -> None:
 def test_facts_are_read_between_other_output() -> None:
     output = f"hello\n{MARK}broken\n{told({'a': 1}, {'a': 2})}{MARK}{{"
     assert facts_in(output) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_sandbox_that_does_not_start_says_so_in_each_line() -> None:
+    seen = Seen(end=read_exit(1, ModalStatus.INIT_FAILURE, "no image"))
+    found = judge("output", seen)
+    assert {one.state for one in found} == {"broken"}
+    assert all(
+        "could not start" in one.message and "Try again" in (one.hint or "") for one in found
+    )

@@ -24,7 +24,8 @@ PAGES = ("README.md", "docs/first-cloud-run.md")
 def test_the_estimate() -> None:
     def estimate(target: str, amount: Decimal | None) -> str:
         plan = SimpleNamespace(target=target)
-        planned: Any = SimpleNamespace(plan=plan, stack="cloud", trials=TRIALS, ceiling=amount)
+        priced = SimpleNamespace(stack=SimpleNamespace(name="cloud"))
+        planned: Any = SimpleNamespace(plan=plan, priced=priced, trials=TRIALS, ceiling=amount)
         return smoke_text.estimate(cast("Smoke", planned))
 
     assert "it costs nothing" in estimate("local", Decimal(1))
