@@ -48,7 +48,6 @@ def main() -> NoReturn:
     privileges.drop_tracing()
     privileges.hide_process()
     privileges.adopt_orphans()
-    privileges.hide_variables([contract.ORDER])
     first = StepOrder.from_json(os.environ.pop(contract.ORDER))
     seconds = float(os.environ.pop(contract.KEEP_WARM))
     worker = Worker(dict(os.environ))

@@ -107,7 +107,7 @@ class OrderEnd:
     """A step has ended in a sandbox that is kept warm.
 
     Attributes:
-        order: The secret of the order, which no user code knows.
+        order: The secret of the order, which no other step knows.
         exit_code: As that of a sandbox of the step's own.
     """
 

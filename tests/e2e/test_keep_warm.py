@@ -22,6 +22,8 @@ pytestmark = [
 
 LONG = 300
 WARM = "keep_warm: 60"
+OTHER = "steps: {wait: {settings: {resources: {cpu_count: 0.5}}}}\n"
+"""Makes the sandbox of one step another kind than those of the others."""
 
 
 def gated(world: World, more: str = "") -> tuple[Command, Gate]:
@@ -96,8 +98,7 @@ def test_a_time_limit_is_the_steps_own(world: World) -> None:
 
 def test_sandboxes_wait_for_what_is_expected(world: World) -> None:
     """Kill one that waits, and one in a step; neither is the step's fault."""
-    other = "steps: {wait: {settings: {resources: {cpu_count: 0.5}}}}\n"
-    command, gate = gated(world, other)
+    command, gate = gated(world, OTHER)
     (idle,) = boxes(world, "first")
     assert not idle.finished_at
     (busy,) = boxes(world, "wait")
@@ -145,8 +146,7 @@ def test_another_driver_adopts_a_step(world: World) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("force", [False, True])
 def test_a_stop_ends_the_sandboxes(world: World, force: bool) -> None:
-    other = "steps: {wait: {settings: {resources: {cpu_count: 0.5}}}}\n"
-    command, gate = gated(world, other)
+    command, gate = gated(world, OTHER)
     run_id = world.only_run().id
     stop = world.start(
         [sys.executable, "-m", "modalrun", "stop", run_id, *(["--force"] if force else [])]
@@ -175,7 +175,6 @@ def test_a_fan_uses_as_many_sandboxes_as_steps_may_run(world: World) -> None:
 @pytest.mark.exhaustive
 def test_the_drivers_process_dies_between_two_steps(world: World) -> None:
     command, gate = gated(world)
-    (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
     (pid,) = (
         pid
         for pid, line in world.processes().items()
@@ -186,7 +185,6 @@ def test_the_drivers_process_dies_between_two_steps(world: World) -> None:
     gate.open()
     done = command.finish(LONG)
     assert done.exit_code == 0, done.stderr
-    assert driver.exitcode is None
     assert {step.version for step in world.only_run().steps} == {1}
     assert_all_over(world)
 
