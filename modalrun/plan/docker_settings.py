@@ -54,7 +54,7 @@ _NO_EFFECT = {
     "source_files": "the source tree is mounted into the sandbox",
     "copy_global_config": "ZenML has dropped it",
     # modal.com/docs/guide/existing-images, read 2026-11-27.
-    "user": "Modal ignores the user of an image: sandboxes run as root",
+    "user": "Modal ignores the user of an image, and runs sandboxes as root",
     "required_hub_plugins": "ZenML has dropped it",
 }
 """Settings that don't change the contents of the sandbox: noted, not refused."""

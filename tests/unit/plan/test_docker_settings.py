@@ -95,8 +95,8 @@ def test_everything_together() -> None:
     )
     (note,) = notes
     assert note == (
-        "the Docker setting user has no effect: Modal ignores the user of an image: sandboxes run"
-        " as root"
+        "the Docker setting user has no effect: Modal ignores the user of an image, and runs"
+        " sandboxes as root"
     )
 
 
