@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import modal
@@ -159,6 +160,17 @@ def test_mount_points(sdk: Sdk) -> None:
         text = refused(sdk.info, "SandboxCreateV2", request)
         assert "be mounted" in text or "canonical, absolute path" in text
     sdk.create("true", volumes={"/root/.cache": volume}).wait()
+
+
+def test_a_volume_over_files(sdk: Sdk, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    image = modal.Image.debian_slim().add_local_file(tmp_path / "file", "/app/code/file")
+    volume = modal.Volume.from_name("v", create_if_missing=True, client=sdk.client)
+    for path, started in (("/app", False), ("/app/code", False), ("/app/other", True)):
+        sandbox = sdk.create("true", image=image, volumes={path: volume})
+        sandbox.wait()
+        refusal = f'cannot mount volume on non-empty path: "{path}"'
+        assert (refusal in sdk.record(sandbox).exception) != started
 
 
 VERSIONS = {"1.6.2": "2025.06", "1.6.3": "2026.10", "1.6.4": "2026.10", "1.7.0.dev1": "2026.10"}
