@@ -78,7 +78,7 @@ class SandboxPlanner:
             "timeout": resolve_or("timeout", DEFAULT_TIMEOUT_SECONDS, layers),
             **{
                 setting: resolve_or(setting, None, layers)
-                for setting in ("cloud", "region", "secrets", "volumes", "image")
+                for setting in ("gpu_wait", "cloud", "region", "secrets", "volumes", "image")
             },
         }
         self.origins[name] = {**resolved.origins, **values}
@@ -95,6 +95,7 @@ class SandboxPlanner:
             image=image,
             resources=resolved.resources,
             timeout=timeout,
+            gpu_wait=values["gpu_wait"].value,
             cloud=values["cloud"].value,
             regions=(region,) if isinstance(region, str) else tuple(region or ()),
             env=env,

@@ -31,6 +31,9 @@ from modalrun.util.timeparse import DURATION_FORMS, duration
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
 
+MAX_WAIT_SECONDS = 7 * 86_400
+"""The longest wait for a place that makes sense."""
+
 DEFAULT_TIMEOUT_SECONDS = 6 * 3600
 """A ceiling of the cost that a user can weigh; most runs are shorter."""
 
@@ -138,6 +141,10 @@ class SettingFields(BaseModel):
     Attributes:
         gpu: A GPU type such as "A100" or "A100:2", or a list of types: when Modal has none of
             the first, the next is requested. The count is `ResourceSettings.gpu_count`.
+        gpu_wait: How long to wait for a place for each GPU type; by default "90s" while other types
+            remain, else as long as the run may last. Timeouts and costs don't count the wait.
+        wait_for_capacity: How long to ask Modal again and again for a place for the run sandbox,
+            each GPU type in turn, instead of exit code 5; by default each type is asked for once.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
         modal_environment: The Modal environment of the app, its secrets and its volumes.
@@ -174,6 +181,8 @@ class SettingFields(BaseModel):
     )
 
     gpu: Name | list[Name] | None = None
+    gpu_wait: Annotated[Duration, Field(ge=1, le=MAX_WAIT_SECONDS)] | None = None
+    wait_for_capacity: Annotated[Duration, Field(ge=1, le=MAX_WAIT_SECONDS)] | None = None
     region: Name | list[Name] | None = None
     cloud: Name | None = None
     modal_environment: ModalName | None = None
