@@ -2,7 +2,8 @@
 
 Processes (`python -m`): `supervisor` is the first of every sandbox and starts one of `pipeline`
 (all steps of a static run), `per_step` (the driver of a static run), `dynamic` (a dynamic pipeline)
-or `step` (one step); `finalize` records the end of a process that died.
+or `step` (one step); `finalize` records the end of a process that died. `probe` is the only one
+without a supervisor: `modalrun smoke` looks at sandboxes with it.
 Parts of the pipeline runner: `worker_pool`, `worker_process` and `worker` (a fork that runs steps),
 `step_output` (their lines).
 Dynamic runs: `sandbox_broker`, which has the Modal token, and `sandbox_client`, which asks it.

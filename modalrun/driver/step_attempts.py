@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.ahead import longest_wait
 from modalrun.run import contract, sandbox_exit, tags
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
@@ -72,18 +73,25 @@ class StepAttempts:
         Args:
             sandboxes: The sandboxes of the run.
             cancelled: Ends the attempts to create it when it is set.
-            no_room: Called when Modal has no capacity for it.
+            no_room: Called when Modal has no place for it.
 
         Returns:
             The sandbox; its exit if Modal refuses to create it; None if it was cancelled.
         """
-        from modalrun.modal_api.step_sandboxes import GivenUp, Refused
+        from modalrun.modal_api.capacity import GivenUp
+        from modalrun.modal_api.step_sandboxes import Refused
+
+        def waits(wait: CapacityWait | None) -> None:
+            if wait is not None and no_room is not None:
+                no_room()
+            if not early:
+                self._emit_wait(wait)
 
         self.count += 1
         if not early:
             self.emit("starting")
         try:
-            return await sandboxes.create(self._next_spec(early=early), cancelled, no_room=no_room)
+            return await sandboxes.create(self._next_spec(early=early), cancelled, on_wait=waits)
         except GivenUp:
             return None
         except Refused as error:
@@ -115,6 +123,7 @@ class StepAttempts:
         """Wait for the end of the running sandbox."""
         assert self.sandbox is not None
         end = await self.sandbox.ended()
+        end = end.with_memory_limit(self._spec.resources.memory_limit)
         self.sandbox = None
         return end
 
@@ -130,6 +139,12 @@ class StepAttempts:
     def emit(self, state: StepState, **fields: Any) -> None:
         """Emit the step's new state, with further fields of `StepEvent`."""
         emit_step_event(self.name, state, attempt=max(self.count, 1), **fields)
+
+    def _emit_wait(self, wait: CapacityWait | None) -> None:
+        if wait is None:
+            self.emit("starting")
+            return
+        self.emit("starting", at=wait.since, awaits=wait.what, following=wait.following)
 
     def emit_end(self, state: StepState, end: SandboxExit, reason: str | None = None) -> None:
         """Emit the end of an attempt; `reason` replaces that of the exit."""

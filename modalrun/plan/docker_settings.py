@@ -35,7 +35,7 @@ its sandbox with the user's code."""
 _TRANSLATED = frozenset(
     {
         *("parent_image", "dockerfile", "build_context_root", "parent_image_build_config"),
-        *("build_config", "skip_build", "prevent_build_reuse", "user", "dockerignore"),
+        *("build_config", "skip_build", "prevent_build_reuse", "dockerignore"),
         *("python_package_installer", "python_package_installer_cache_mount"),
         *("python_package_installer_args", "disable_automatic_requirements_detection"),
         *("replicate_local_python_environment", "pyproject_path", "pyproject_export_command"),
@@ -58,6 +58,8 @@ _NO_EFFECT = {
     "install_deployment_requirements": "it is about ZenML's deployments, not about runs",
     "source_files": "the source tree is mounted into the sandbox",
     "copy_global_config": "ZenML has dropped it",
+    # modal.com/docs/guide/existing-images, read 2026-11-27.
+    "user": "Modal ignores the user of an image, and runs sandboxes as root",
     "required_hub_plugins": "ZenML has dropped it",
 }
 """Settings that don't change the contents of the sandbox: noted, not refused."""
@@ -160,7 +162,6 @@ def _of_driver(recipe: ImageRecipe, python_version: str, engine: tuple[str, ...]
         apt_packages=(),
         packages=(image_layers.engine_layer(engine),),
         project_install=None,
-        user=None,
         force_build=False,
     )
 
@@ -193,7 +194,6 @@ def _from_settings(
         installer="pip" if docker.get("python_package_installer") == "pip" else "uv",
         installer_args=image_layers.installer_args(docker),
         project_install=docker.get("local_project_install_command") or None,
-        user=image_layers.user(docker, remarks),
         runtime_environment=image_layers.variables(docker, "runtime_environment", remarks),
         force_build=bool(docker.get("prevent_build_reuse")) or base_forced or main_forced,
     )

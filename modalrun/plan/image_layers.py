@@ -18,7 +18,6 @@ gathered for them at compile time: {"packages": [{"origin": ..., "lines": [...]}
 _NEEDS_GATHERING = ("required_integrations", "pyproject_path", "replicate_local_python_environment")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 _FROM_GIT = re.compile(r"\bgit\+[a-z]+:|\bgit\s*=\s*[\"']", re.IGNORECASE)
 """A requirement of Git's, in a requirements file or in a `pyproject.toml`."""
 _APT_PACKAGE = re.compile(r"[a-z0-9][A-Za-z0-9+.:=~_*-]*")
@@ -167,11 +166,3 @@ def installer_args(docker: Mapping[str, Any]) -> tuple[str, ...]:
     """Translate `python_package_installer_args`."""
     given = docker.get("python_package_installer_args") or {}
     return tuple(f"--{k}" if v is None else f"--{k}={v}" for k, v in given.items())
-
-
-def user(docker: Mapping[str, Any], remarks: Remarks) -> str | None:
-    """Translate `user`."""
-    name = docker.get("user")
-    if name and not _USER.fullmatch(str(name)):
-        remarks.refuse(f"'user': '{name}' is not a user name or id, with or without ':group'")
-    return str(name) if name else None

@@ -30,6 +30,8 @@ class RunSettings:
         prewarm: Which step sandboxes are created before their turn.
         creation_rate: The most sandboxes that are created in a second. A Modal workspace may create
             5 a second (Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639).
+        wait_for_capacity: Seconds to wait in all for a place for the run sandbox; None to ask for
+            each GPU type once.
         source_include: Files and folders that go to the sandboxes although a rule leaves them out.
     """
 
@@ -42,6 +44,7 @@ class RunSettings:
     infrastructure_retries: int = 2
     prewarm: Prewarm = "off"
     creation_rate: float = 5.0
+    wait_for_capacity: int | None = None
     source_include: tuple[str, ...] = ()
 
 

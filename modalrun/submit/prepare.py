@@ -50,6 +50,12 @@ class PricedPlan:
     source: SourceSelection
     problems: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The plan's notes, and those for who weighs whether to run it."""
+        note = pricing.ceiling_note(self.plan, self.cost)
+        return (*self.plan.notes, *([note] if note else []))
+
 
 def plan_spec(spec: RunSpec) -> PricedPlan:
     """Plan a run spec and price the plan. A deployment file is planned without ZenML.

@@ -93,20 +93,22 @@ def test_everything_together() -> None:
         installer="pip",
         installer_args=("--index-url=https://host/simple", "--pre"),
         project_install="pip install --no-deps .",
-        user="zenml:zenml",
         runtime_environment=(("LATE", "x"),),
         force_build=True,
     )
-    assert notes == []
+    (note,) = notes
+    assert note == (
+        "the Docker setting user has no effect: Modal ignores the user of an image, and runs"
+        " sandboxes as root"
+    )
 
 
-@given(st.permutations(["environment", "apt_packages", "requirements", "user"]))
+@given(st.permutations(["environment", "apt_packages", "requirements"]))
 def test_the_order_of_settings_does_not_change_the_recipe(order: list[str]) -> None:
     docker = {
         "environment": {"B": "2", "A": "1"},
         "apt_packages": ["x"],
         "requirements": ["y"],
-        "user": "me",
     }
     turned = {key: docker[key] for key in order}
     turned["environment"] = {"A": "1", "B": "2"}
@@ -246,7 +248,6 @@ def test_image_that_zenml_builds() -> None:
         ({"environment": {"not a name": "x"}}, "'NOT A NAME'"),
         ({"runtime_environment": {"A": "1\n2"}}, "the value of A has several lines"),
         ({"apt_packages": ["git; rm"]}, "'git; rm'"),
-        ({"user": "me && rm"}, "'me && rm'"),
         ({"required_integrations": ["sklearn"]}, "compile the pipeline again"),
         (gathered(("requirements", ["./wheel.whl"])), "'./wheel.whl' installs from a folder"),
         (gathered(("requirements", ["-e ."])), "'-e .'"),
@@ -265,7 +266,9 @@ def test_refused(docker: dict[str, Any], said: str) -> None:
 
 
 def test_all_problems_in_one_message() -> None:
-    message = refused({"build_options": {"a": 1}, "user": "a b", "apt_packages": ["A B"]})
+    message = refused(
+        {"build_options": {"a": 1}, "environment": {"A B": "c"}, "apt_packages": ["A B"]}
+    )
     assert message.count("\n  - ") == 3
 
 
@@ -362,7 +365,6 @@ def test_a_static_driver_has_the_engine_alone_and_the_way_to_it() -> None:
         "environment": {"https_proxy": "http://proxy:1"},
         "python_package_installer_args": {"index-url": "https://host/simple"},
         "local_project_install_command": "pip install .",
-        "user": "me",
         "prevent_build_reuse": True,
         **gathered(("requirements", ["torch"]), apt=("git",)),
     }
