@@ -23,8 +23,8 @@ from modalrun.cli import app, options
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.planner import app_name, make_plan
-from modalrun.plan.resources import DRIVER_CORES, DRIVER_MEMORY_MIB, MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.run_plan import PlannedStep, RunSettings
+from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB
 from modalrun.spec.fields import ImageSetting, ResourceFields, SettingFields
 from modalrun.spec.precedence import Origin
 from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, STEP_KEYS, ModalSection, OurKeys
@@ -49,6 +49,8 @@ _ON_BOTH = frozenset({"gpu"})
 _MODALS = "Modal's"
 _ABSENT = {
     "gpu": "none",
+    "gpu_wait": "see right",
+    "wait_for_capacity": "none",
     "region": "any",
     "cloud": "any",
     "workspace": "any",
@@ -125,18 +127,17 @@ def resources() -> str:
     """List the resource settings of ZenML that a sandbox uses."""
     meanings = _meanings(ResourceFields)
     defaults = {
-        "cpu_count": f"{MIN_CORES} cores",
-        "memory": f"{MIN_MEMORY_MIB} MiB",
+        "cpu_count": f"`{DEFAULT_CORES:g}`",
+        "memory": f"`{DEFAULT_MEMORY_MIB}MiB`",
         "gpu_count": "1 with a type",
     }
     rows = [
-        (f"`{name}`", _type(field), f"{_MODALS}, {value}" if name != "gpu_count" else value, text)
+        (f"`{name}`", _type(field), defaults[name], meanings[name])
         for name, field in ResourceFields.model_fields.items()
-        for value, text in [(defaults[name], meanings[name])]
     ]
     driver = (
-        f"\nThe driver of a `per_step` run gets {DRIVER_CORES:g} cores and {DRIVER_MEMORY_MIB} MiB,"
-        " never a GPU.\n"
+        "\nThe defaults are lower where `cpu_limit` or `memory_limit` is. The driver of a"
+        " `per_step` run gets these two, and never a GPU.\n"
     )
     return _table(("setting", "type", "default", "meaning"), rows) + driver
 
@@ -243,6 +244,9 @@ def _words(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (Union, types.UnionType):
         parts = [_words(part, bounds) for part in inner if part is not type(None)]
+        if inner == (int, str):
+            # A `spec.fields.Duration`.
+            parts = [f"seconds{_bounds(bounds)}, or as `90s`, `1h30m`"]
         return " or ".join(parts)
     if hasattr(kind, "__metadata__"):
         return _words(inner[0], (*bounds, *kind.__metadata__))

@@ -24,6 +24,7 @@ from modalrun.cli import (
     plan,
     reconcile,
     resume,
+    smoke,
     status,
     stop,
     submit,
@@ -54,6 +55,7 @@ app.command("submit")(submit.submit)
 app.command("plan")(plan.plan)
 app.command("compile")(compile_command.compile_)
 app.command("doctor")(doctor.doctor)
+app.command("smoke")(smoke.smoke)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("list")(list_runs.list_)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from modalrun.cli.options import Output
+from modalrun.cli.options import Output, seconds_option
 from modalrun.errors import UsageError
 from modalrun.output import writer
 
@@ -32,29 +32,46 @@ StateDirOption = Annotated[
     ),
 ]
 IdleOption = Annotated[
-    float | None,
+    str | None,
     typer.Option(
         "--idle-timeout",
-        metavar="SECONDS",
-        min=0,
-        help="Stop the server after this time without a running sandbox and without a call; 0:"
-        " never. Default: $MODALRUN_LOCAL_IDLE_TIMEOUT, or 900. Ignored if it already runs.",
+        metavar="DURATION",
+        help="Stop the server after this time without a running sandbox and without a call:"
+        " seconds, or as in '2h'; 0: never. Default: $MODALRUN_LOCAL_IDLE_TIMEOUT, or 900. Ignored"
+        " if it already runs.",
         show_default=False,
+    ),
+]
+LenientOption = Annotated[
+    bool,
+    typer.Option(
+        "--lenient",
+        help="Accept GPU types, regions, sizes and image builder versions that the server's list of"
+        " what Modal offers lacks. Also: $MODALRUN_LOCAL_LENIENT=1. Ignored if it already runs.",
     ),
 ]
 
 
 @app.command()
-def start(state_dir: StateDirOption = None, idle_timeout: IdleOption = None) -> None:
+def start(
+    state_dir: StateDirOption = None,
+    idle_timeout: IdleOption = None,
+    lenient: LenientOption = False,
+) -> None:
     """Start the server, unless it runs.
 
     Commands that need the server start it themselves, and it stops when it is idle.
     """
     from modalrun.localmodal import launcher
 
-    info = launcher.ensure_running(state_dir, idle_timeout=idle_timeout)
+    info = launcher.ensure_running(
+        state_dir, idle_timeout=seconds_option(idle_timeout, "--idle-timeout"), lenient=lenient
+    )
     writer.err(f"The local Modal server runs at {info.url} (pid {info.pid}).")
     folder = f" --state-dir {shlex.quote(str(state_dir))}" if state_dir else ""
+    found = launcher.status(state_dir) if lenient else None
+    if found is not None and not found["lenient"]:
+        writer.err(f"It was started without --lenient; end it first: modalrun local stop{folder}")
     writer.err(f'To use it with the Modal CLI and SDK: eval "$(modalrun local env{folder})"')
 
 
@@ -121,7 +138,9 @@ def env(
     if unset:
         lines = local_text.unset_lines(launcher.VARIABLES, shell)
     else:
-        info = launcher.ensure_running(state_dir, idle_timeout=idle_timeout)
+        info = launcher.ensure_running(
+            state_dir, idle_timeout=seconds_option(idle_timeout, "--idle-timeout")
+        )
         lines = local_text.export_lines(info.environ(), shell)
         writer.err(
             "The variables are valid until the local Modal server ends. Port and token of the next"

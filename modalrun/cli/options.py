@@ -56,8 +56,20 @@ Gpu = Annotated[
 Cpu = Annotated[float | None, typer.Option(help="CPU cores.")]
 Memory = Annotated[str | None, typer.Option(help="Memory, such as '16GB' or '16GiB'.")]
 Timeout = Annotated[
-    int | None,
-    typer.Option(help="Time limit of the run, 1 to 86400 seconds.", metavar="SECONDS"),
+    str | None,
+    typer.Option(
+        help="Time limit of the run: seconds, or as in '90s', '2h', '1h30m'; at most 24h.",
+        metavar="DURATION",
+    ),
+]
+WaitForCapacity = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-capacity",
+        help="How long to ask Modal again and again for a place, each GPU type in turn, instead of"
+        " exit code 5: seconds, or as in '2h'.",
+        metavar="DURATION",
+    ),
 ]
 Region = Annotated[str | None, typer.Option(help="Modal region; several, separated by commas.")]
 Cloud = Annotated[str | None, typer.Option(help="Cloud provider: aws, gcp, oci or auto.")]
@@ -157,6 +169,7 @@ def _given(
     cpu: Cpu = None,
     memory: Memory = None,
     timeout: Timeout = None,
+    wait_for_capacity: WaitForCapacity = None,
     region: Region = None,
     cloud: Cloud = None,
     env: Env = None,
@@ -178,6 +191,7 @@ def _given(
         ("--cloud", (*ORCHESTRATOR, "cloud"), cloud),
         ("--env", (*ORCHESTRATOR, "modal_environment"), env),
         ("--timeout", (*ORCHESTRATOR, "timeout"), timeout),
+        ("--wait-for-capacity", (*ORCHESTRATOR, "wait_for_capacity"), wait_for_capacity),
         ("--max-parallelism", (*ORCHESTRATOR, "max_parallelism"), max_parallelism),
         ("--sync" if sync else "--async", (*ORCHESTRATOR, "synchronous"), sync),
         ("--cpu", (*RESOURCES, "cpu_count"), cpu),
@@ -220,6 +234,21 @@ def moment_option(text: str | None, option: str) -> datetime | None:
     return (
         moment(text, option=option, now=datetime.now().astimezone()) if text is not None else None
     )
+
+
+def seconds_option(text: str | None, option: str) -> float | None:
+    """Parse the value of an option that is a duration.
+
+    Raises:
+        UsageError: It is not a duration.
+    """
+    from modalrun.errors import UsageError
+    from modalrun.util.timeparse import DURATION_FORMS, duration
+
+    try:
+        return duration(text) if text is not None else None
+    except ValueError:
+        raise UsageError(f"{option} must be {DURATION_FORMS}, not {text!r}.") from None
 
 
 def exit_with(outcome: Outcome) -> None:

@@ -69,5 +69,8 @@ def _amount(text: str | None) -> Decimal | None:
     except InvalidOperation:
         amount = Decimal(-1)
     if not amount.is_finite() or amount < 0:
-        raise UsageError(f"--max-cost {text}: this is not an amount of USD.", hint="As in '5'.")
+        raise UsageError(
+            f"--max-cost {text}: this is not an amount of USD.",
+            hint="As in '5' or '$5'. '--timeout 2h' limits the time.",
+        )
     return amount

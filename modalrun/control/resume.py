@@ -91,7 +91,9 @@ def resume(
             observer.say(new_files_note(new), "yellow")
         observer.phase("Creating the image and the run sandbox")
         plan, registry = zenml.resolve_images(job.plan, job.compiled)
-        images = in_background(lambda: modal.build_images(job.connection, plan, staged, registry))
+        images = in_background(
+            lambda: modal.build_images(job.connection, plan, staged, registry, job.builder)
+        )
         record = CreatedRun(run.id, run.name, run.url, zenml.driver_environment(run.id))
         _, steps = zenml.read_run_and_steps(run.id)
         handle = create_run_sandbox(

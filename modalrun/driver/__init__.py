@@ -2,14 +2,15 @@
 
 Processes (`python -m`): `supervisor` is the first of every sandbox and starts one of `pipeline`
 (all steps of a static run), `per_step` (the driver of a static run), `dynamic` (a dynamic pipeline)
-or `step` (one step); `step_worker` is the first process of a step sandbox that is kept warm, and
-starts a supervisor for each step; `finalize` records the end of a process that died.
+or `step` (one step); `finalize` records the end of a process that died. Without a supervisor are
+`step_worker`, the first process of a step sandbox that is kept warm, which starts one for each
+step, and `probe`: `modalrun smoke` looks at sandboxes with it.
 Parts of the pipeline runner: `worker_pool`, `worker_process` and `worker` (a fork that runs steps),
 `step_output` (their lines).
 Dynamic runs: `sandbox_broker`, which has the Modal token, and `sandbox_client`, which asks it.
 Parts of the driver: `coordinator` and `scheduler` (the graph), `static_step` and `isolated_steps`
 (one step to its end), `step_attempts` (its sandboxes), `takeover`, `recorder` (calls to ZenML),
-`warm_sandboxes` (which sandbox a step gets).
+`warm_sandboxes` and `lease` (which sandbox a step gets).
 Shared: `process`, `privileges` (hidden processes), `messages` (to and from user code), `death` (why
 a process died), `control` (requests on the standard input), `spawn` (child processes).
 

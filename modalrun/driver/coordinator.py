@@ -7,11 +7,12 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from modalrun.driver.lease import Lease
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, State
 from modalrun.driver.static_step import Background, EarlyEnd, RunContext, StaticStep
 from modalrun.driver.takeover import Takeover, finished_steps
-from modalrun.driver.warm_sandboxes import Lease, WarmSandboxes
+from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event, log_line, write_event
 from modalrun.run.sandbox_spec import SandboxSpec

@@ -25,6 +25,7 @@ from modalrun.driver.process import (
     leave,
     print_traceback,
     supervisors_reason,
+    termination_reason,
 )
 from modalrun.driver.sandbox_client import SandboxClient
 from modalrun.run import contract, output_tagging
@@ -79,8 +80,7 @@ def _end(isolated: SandboxClient | None) -> NoReturn:
             isolated.terminate_all()
         from modalrun.zenml_api.records.runs import finalize_run
 
-        reason = supervisors_reason() or contract.TERMINATED_REASON
-        finalize_run(os.environ[contract.RUN_ID], reason)
+        finalize_run(os.environ[contract.RUN_ID], termination_reason())
         code = contract.EXIT_TERMINATED
     except BaseException:
         traceback.print_exc()

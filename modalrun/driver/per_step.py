@@ -17,7 +17,7 @@ from typing import NoReturn, TypeVar
 
 from modalrun.driver import control, privileges
 from modalrun.driver.coordinator import Coordinator
-from modalrun.driver.process import buffer_lines, leave, supervisors_reason
+from modalrun.driver.process import buffer_lines, leave, supervisors_reason, termination_clause
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.static_step import STOP_REASON
 from modalrun.driver.takeover import Takeover
@@ -72,11 +72,7 @@ async def drive(manifest: RunManifest) -> int:
 
 def _give_up(coordinator: Coordinator) -> None:
     """End the run because the supervisor ends the driver: at the run's timeout, or on SIGTERM."""
-    reason = supervisors_reason()
-    if reason is None:
-        coordinator.give_up("the run sandbox received a termination signal")
-    else:
-        coordinator.give_up(f"{reason[:1].lower()}{reason[1:].rstrip('.')}", timed_out=True)
+    coordinator.give_up(termination_clause(), timed_out=supervisors_reason() is not None)
 
 
 async def _take_over(coordinator: Coordinator, recorder: AsyncRecorder) -> Takeover:

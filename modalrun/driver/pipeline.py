@@ -16,7 +16,13 @@ import traceback
 from typing import NoReturn
 
 from modalrun.driver import control, privileges
-from modalrun.driver.process import buffer_lines, leave, supervisors_reason
+from modalrun.driver.process import (
+    buffer_lines,
+    leave,
+    supervisors_reason,
+    termination_clause,
+    termination_reason,
+)
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
 from modalrun.driver.worker import Graph, StepEnd
@@ -92,7 +98,7 @@ class Runner:
         """Why the run did not complete, and whether it was stopped; call it after the end."""
         stopped = self._stopped and not self._failed and not self._error
         if self._terminated:
-            return supervisors_reason() or contract.TERMINATED_REASON, stopped
+            return termination_reason(), stopped
         if stopped:
             return "The run was asked to stop.", True
         return self._error or f"Steps failed: {', '.join(self._failed)}.", False
@@ -105,12 +111,11 @@ class Runner:
     def terminate(self) -> None:
         """End the running steps, and then the run."""
         self._terminated = True
-        reason = supervisors_reason()
         grace = TERMINATE_GRACE_SECONDS / 2
-        if reason is not None:
+        if supervisors_reason() is not None:
             grace = min(grace, margin(float(os.environ[contract.TIMEOUT])) / 4)
-        self._start_nothing("the run sandbox received a termination signal")
-        self._end_running(reason or contract.TERMINATED_REASON, grace)
+        self._start_nothing(termination_clause())
+        self._end_running(termination_reason(), grace)
 
     async def run(self) -> int:
         """Run until every step is in a final state; return the exit code."""

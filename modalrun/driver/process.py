@@ -111,10 +111,23 @@ def print_traceback(error: BaseException) -> None:
 
 
 def supervisors_reason() -> str | None:
-    """Return why the supervisor ends this process; None if it does not."""
+    """Return why the supervisor ends this process at its deadline; None if it does not."""
+    reason = termination_reason()
+    from_outside = {contract.TERMINATED_REASON, contract.PREEMPTED_REASON}
+    return None if reason in from_outside else reason
+
+
+def termination_clause() -> str:
+    """Return `termination_reason` as a part of a sentence."""
+    reason = termination_reason()
+    return f"{reason[:1].lower()}{reason[1:].rstrip('.')}"
+
+
+def termination_reason() -> str:
+    """Return why this process gets SIGTERM: its deadline, or a signal to its sandbox."""
     with contextlib.suppress(OSError, KeyError):
         return Path(os.environ[contract.END_REASON_FILE]).read_text(encoding="utf-8")
-    return None
+    return contract.TERMINATED_REASON
 
 
 async def log_failed_termination(termination: Awaitable[None]) -> None:

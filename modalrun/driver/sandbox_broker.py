@@ -46,7 +46,7 @@ class Call:
     number: int
     method: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    value: bool = False
+    value: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Reply:
         value: The end of a sandbox, if the call has returned one: `SandboxExit`, with the name of
             its kind.
         error: Why it has failed: the name of an error class, the message and a hint.
-        asks: The id of a record about which the broker asks whether ZenML awaits its end.
+        asks: The id of a record about which the broker asks how it has ended in ZenML.
         ended: Whether a step has ended; there is no call then.
     """
 
@@ -77,7 +77,7 @@ class Broker:
         self._manifest = manifest
         self._isolated = isolated
         self._sending = threading.Lock()
-        self._questions: dict[int, Future[bool]] = {}
+        self._questions: dict[int, Future[str | None]] = {}
         self._methods: dict[str, Callable[..., SandboxExit | None]] = {
             "submit": lambda step: isolated.submit(self._plan(step)),
             "take_over": lambda step: isolated.take_over(self._plan(step)),
@@ -88,7 +88,7 @@ class Broker:
         }
         self._closed = False
         isolated.on_end = lambda: self._send(Reply(ended=True))
-        isolated.is_awaited = self._ask
+        isolated.end_of_record = self._ask
 
     def serve(self) -> None:
         """Serve until the process has ended."""
@@ -110,7 +110,7 @@ class Broker:
             self._closed = True
             # The next process asks ZenML itself.
             for question in list(self._questions.values()):
-                question.set_result(True)
+                question.set_result(None)
             self._socket.close()
 
     def _plan(self, step: Any) -> IsolatedStep:
@@ -134,12 +134,12 @@ class Broker:
             reply = Reply(call.number, error=(type(error).__name__, str(error), None))
         self._send(reply)
 
-    def _ask(self, step_run: str) -> bool:
-        question: Future[bool] = Future()
+    def _ask(self, step_run: str) -> str | None:
+        question: Future[str | None] = Future()
         number = id(question)
         self._questions[number] = question
         if self._closed:
-            return True
+            return None
         self._send(Reply(number, asks=step_run))
         return question.result()
 

@@ -34,7 +34,7 @@ class SandboxClient:
     def __init__(self) -> None:
         """Wait until the broker has connected to Modal; raise ModalrunError for a bad token."""
         self.on_end: Callable[[], None] = lambda: None
-        self.is_awaited: Callable[[str], bool] = lambda step_run: True
+        self.end_of_record: Callable[[str], str | None] = lambda step_run: None
         end = socket.socket(fileno=int(os.environ.pop(contract.BROKER)))
         end.set_inheritable(False)
         self._socket = MessageSocket(end)
@@ -108,11 +108,11 @@ class SandboxClient:
         if reply.ended:
             self.on_end()
             return
-        awaited = True
+        status = None
         try:
-            awaited = self.is_awaited(str(reply.asks))
+            status = self.end_of_record(str(reply.asks))
         finally:
-            self._send(Call(reply.number, "", value=awaited))
+            self._send(Call(reply.number, "", value=status))
 
     def _give_up(self) -> NoReturn:
         log_line("modalrun: The process that creates sandboxes has ended.")

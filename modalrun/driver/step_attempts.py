@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.run import contract, sandbox_exit, tags
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
@@ -19,7 +20,8 @@ from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
 
 if TYPE_CHECKING:
-    from modalrun.driver.warm_sandboxes import Lease, WarmSandboxes
+    from modalrun.driver.lease import Lease
+    from modalrun.driver.warm_sandboxes import WarmSandboxes
     from modalrun.modal_api.step_sandboxes import StepSandbox
 
 
@@ -70,12 +72,13 @@ class StepAttempts:
         Returns:
             The sandbox; its exit if Modal refuses to create it; None if it was cancelled.
         """
-        from modalrun.modal_api.step_sandboxes import GivenUp, Refused
+        from modalrun.modal_api.capacity import GivenUp
+        from modalrun.modal_api.step_sandboxes import Refused
 
         self.count += 1
         self.emit("starting")
         try:
-            return await sandboxes.create(self._next_spec(), cancelled)
+            return await sandboxes.create(self._next_spec(), cancelled, on_wait=self._emit_wait)
         except GivenUp:
             return None
         except Refused as error:
@@ -103,6 +106,7 @@ class StepAttempts:
         """Wait for the end of the attempt."""
         assert self.sandbox is not None
         end = await self.sandbox.ended()
+        end = end.with_memory_limit(self._spec.resources.memory_limit)
         self.sandbox = None
         return end
 
@@ -118,6 +122,12 @@ class StepAttempts:
     def emit(self, state: StepState, **fields: Any) -> None:
         """Emit the step's new state, with further fields of `StepEvent`."""
         emit_step_event(self.name, state, attempt=max(self.count, 1), **fields)
+
+    def _emit_wait(self, wait: CapacityWait | None) -> None:
+        if wait is None:
+            self.emit("starting")
+            return
+        self.emit("starting", at=wait.since, awaits=wait.what, following=wait.following)
 
     def emit_end(self, state: StepState, end: SandboxExit, reason: str | None = None) -> None:
         """Emit the end of an attempt; `reason` replaces that of the exit."""

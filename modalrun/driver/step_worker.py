@@ -70,13 +70,14 @@ class Worker:
         self._child: int | None = None
         self._terminated = False
 
-    def pass_on(self, _number: int, _frame: object) -> None:
+    def pass_on(self, number: int, _frame: object) -> None:
         """Handle a signal: end the step that runs, and then this process."""
         self._terminated = True
         if self._child is None:
-            _leave(contract.EXIT_TERMINATED)
+            interrupted = number == signal.SIGINT
+            _leave(contract.EXIT_INTERRUPTED if interrupted else contract.EXIT_TERMINATED)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._child, signal.SIGTERM)
+            os.kill(self._child, number)
 
     def serve(self, order: StepOrder) -> None:
         """Run a step, and report its end."""

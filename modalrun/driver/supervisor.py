@@ -39,6 +39,8 @@ _LONGEST_FILE = 100_000
 _RECORDED = (contract.EXIT_COMPLETED, contract.EXIT_FAILED, contract.EXIT_TERMINATED)
 """Exit codes of a runner that has recorded its end."""
 
+_FROM_OUTSIDE = (contract.EXIT_INTERRUPTED, contract.EXIT_KILLED, contract.EXIT_TERMINATED)
+
 
 def margin(timeout: float) -> float:
     """Return how many seconds before the sandbox's own timeout the runner is ended.
@@ -69,7 +71,8 @@ def _supervise() -> int:
     deadline = time.monotonic() + timeout - margin(timeout)
     earlier_kills = death.out_of_memory_kills()
     environment = _child_environment()
-    terminated = threading.Event()
+    # The first signal; later ones change nothing.
+    asked: list[int] = []
     children: list[spawn.Child] = []
     pumps: list[threading.Thread] = []
 
@@ -77,9 +80,11 @@ def _supervise() -> int:
         for child in children[-1:]:
             child.kill()
 
-    def pass_on(_signum: int, _frame: object) -> None:
-        if not terminated.is_set():
-            terminated.set()
+    def pass_on(signum: int, _frame: object) -> None:
+        if not asked:
+            asked.append(signum)
+            if signum == signal.SIGINT:
+                _write(environment[contract.END_REASON_FILE], contract.PREEMPTED_REASON)
             for child in children[-1:]:
                 child.terminate()
             killer = threading.Timer(TERMINATE_GRACE_SECONDS, kill)
@@ -90,7 +95,7 @@ def _supervise() -> int:
         child, more = _start(environment)
         children.append(child)
         pumps.extend(more)
-        if terminated.is_set():
+        if asked:
             child.terminate()
         return child.wait(max(0.0, deadline - time.monotonic()))
 
@@ -100,7 +105,7 @@ def _supervise() -> int:
     timed_out = False
     try:
         code = run()
-        while not terminated.is_set() and _is_continued(
+        while not asked and _is_continued(
             code,
             environment,
             children,
@@ -116,12 +121,14 @@ def _supervise() -> int:
     _drain(pumps)
     out_of_memory = death.out_of_memory_kills() > earlier_kills
     if _is_meant(code, environment):
+        if asked and code == contract.EXIT_TERMINATED:
+            code = _asked_end(asked[0])[1]
         return contract.EXIT_TIMED_OUT if timed_out else code
     if timed_out:
         reason = f"The {_subject()} took longer than its timeout."
         return _record(reason, contract.EXIT_TIMED_OUT, environment)
-    if terminated.is_set():
-        reason, result = contract.TERMINATED_REASON, contract.EXIT_TERMINATED
+    if asked:
+        reason, result = _asked_end(asked[0])
     else:
         reason, result = _death(code, environment, children[-1].pid, out_of_memory=out_of_memory)
     _log(reason)
@@ -286,6 +293,13 @@ def _end(child: spawn.Child, grace: float) -> int:
         return child.wait()
 
 
+def _asked_end(signum: int) -> tuple[str, int]:
+    """Return why a signal to the sandbox has ended it, and the sandbox's exit code."""
+    if signum == signal.SIGINT:
+        return contract.PREEMPTED_REASON, contract.EXIT_INTERRUPTED
+    return contract.TERMINATED_REASON, contract.EXIT_TERMINATED
+
+
 def _death(
     code: int, environment: dict[str, str], pid: int, *, out_of_memory: bool
 ) -> tuple[str, int]:
@@ -304,15 +318,18 @@ def _death(
 
 def _record(reason: str, result: int, environment: dict[str, str]) -> int:
     """Have the end of the child recorded in ZenML; return the sandbox's exit code."""
-    from_outside = result in {contract.EXIT_KILLED, contract.EXIT_TERMINATED}
     # The driver judges such an end of a step: it may execute the same record again.
-    if contract.RUN_ID in environment and not (contract.STEP in environment and from_outside):
+    left_to_driver = contract.STEP in environment and result in _FROM_OUTSIDE
+    if contract.RUN_ID in environment and not left_to_driver:
         if not all(broker.terminate_sandboxes() for broker in _brokers):
             _log("The step sandboxes may still run.")
         # With the manifest of a static run, finalize terminates the step sandboxes.
         manifest = [] if _has_broker() else sys.argv[2:]
         command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
-        subprocess.run(command, env=environment, check=False)  # noqa: S603 (the command is ours)
+        # Signals that the sandbox's init forwards to this process group must not end it.
+        subprocess.run(  # noqa: S603 (the command is ours)
+            command, env=environment, check=False, start_new_session=spawn.OWN_SESSION
+        )
     return result
 
 

@@ -12,7 +12,7 @@ from modalrun.run.records import StepRecord
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
-    from modalrun.driver.warm_sandboxes import Lease
+    from modalrun.driver.lease import Lease
     from modalrun.modal_api.step_sandboxes import StepSandbox
 
 

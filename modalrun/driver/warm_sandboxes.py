@@ -17,76 +17,27 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from modalrun.driver.lease import Lease
 from modalrun.errors import ModalrunError
 from modalrun.run import contract, tags
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Event, Idle, LinesOf, OrderEnd
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line, write_event
-from modalrun.run.sandbox_exit import SandboxExit, read_exit
+from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.step_order import OF_A_STEP, StepOrder, kind_of
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
 
+OnWait = Callable[[CapacityWait | None], None]
+
 BEGIN_SECONDS = 30.0
 """How long a worker that runs may take to begin another step; then it is given up."""
 
 DRAIN_SECONDS = 5.0
 """How long a sandbox that has ended may take to deliver its last output."""
-
-
-class Lease:
-    """One attempt at a step in a worker, used like a `StepSandbox` of the step's own.
-
-    Attributes:
-        id: Modal's id of the sandbox.
-        gpu: Its GPU; None for a CPU sandbox, or for one that another driver has created.
-        tags: What Modal's tags say while the attempt runs.
-        begun: Set when the worker has begun it.
-    """
-
-    def __init__(self, sandbox: StepSandbox, labels: dict[str, str]) -> None:
-        self.id = sandbox.id
-        self.gpu = sandbox.gpu
-        self.tags = labels
-        self.begun = asyncio.Event()
-        self._sandbox = sandbox
-        self._end: asyncio.Future[SandboxExit] = asyncio.get_running_loop().create_future()
-
-    @property
-    def step(self) -> str:
-        """The value of the tag for the step."""
-        return self.tags.get(tags.TAG_STEP, "")
-
-    @property
-    def attempt(self) -> int:
-        """The number of the attempt, from 1."""
-        return int(self.tags.get(tags.TAG_ATTEMPT, "1"))
-
-    @property
-    def record(self) -> str:
-        """The value of the tag for the step run record; empty if it has none."""
-        return self.tags.get(tags.TAG_RECORD, "")
-
-    async def ended(self) -> SandboxExit:
-        """Wait for the end of the step, or of the sandbox."""
-        return await asyncio.shield(self._end)
-
-    async def terminate(self) -> None:
-        """Terminate the sandbox, if the step has not ended."""
-        if not self._end.done():
-            await self._sandbox.terminate()
-
-    def finish(self, end: SandboxExit) -> None:
-        """Note how the step has ended."""
-        if not self._end.done():
-            self._end.set_result(end)
-
-    def is_of(self, event: LinesOf) -> bool:
-        """Return whether an event announces this attempt."""
-        step = tags.fit(event.step, tags.MAX_TAG) if event.step else ""
-        return (step, event.attempt) == (self.step, self.attempt)
 
 
 @dataclass(eq=False)
@@ -134,23 +85,30 @@ class WarmSandboxes:
         """Connect; see `StepSandboxes.open`."""
         await self._sandboxes.open()
 
-    async def create(self, spec: SandboxSpec, given_up: asyncio.Event) -> StepSandbox | Lease:
+    async def create(
+        self,
+        spec: SandboxSpec,
+        given_up: asyncio.Event,
+        *,
+        on_wait: OnWait = lambda _: None,
+    ) -> StepSandbox | Lease:
         """Return a sandbox that runs a step: a worker that is or becomes free, or a new one.
 
         Args:
             spec: A sandbox of the step's own.
-            given_up: Once set, no further attempt is made.
+            given_up: Once set, no further attempt is made, and no place is waited for.
+            on_wait: Called when Modal has no place for it; see `StepSandboxes.create`.
 
         Raises:
             GivenUp: `given_up` is set.
             Refused: Modal refuses the request.
         """
         if not self._seconds:
-            return await self._sandboxes.create(spec, given_up)
+            return await self._sandboxes.create(spec, given_up, on_wait=on_wait)
         while True:
             worker = self._take(kind_of(spec))
             if worker is None:
-                found = await self._create(spec, given_up)
+                found = await self._create(spec, given_up, on_wait)
                 if isinstance(found, Lease):
                     return found
                 worker = found
@@ -197,9 +155,11 @@ class WarmSandboxes:
                 return worker
         return None
 
-    async def _create(self, spec: SandboxSpec, given_up: asyncio.Event) -> Lease | _Worker:
+    async def _create(
+        self, spec: SandboxSpec, given_up: asyncio.Event, on_wait: OnWait
+    ) -> Lease | _Worker:
         """Create a worker for a step, unless one of the same kind becomes free before."""
-        from modalrun.modal_api.step_sandboxes import GivenUp
+        from modalrun.modal_api.capacity import GivenUp
 
         waiting = _Waiting(kind_of(spec))
         self._waiting.append(waiting)
@@ -208,12 +168,16 @@ class WarmSandboxes:
         stop = asyncio.create_task(given_up.wait())
         stop.add_done_callback(lambda _: enough.set())
         order = _order(spec)
+
+        def wait(what: CapacityWait | None) -> None:
+            if what is not None:
+                # A worker that waits must not take the capacity of one that could run.
+                self.end_idle()
+            on_wait(what)
+
         try:
             sandbox = await self._sandboxes.create(
-                self._worker_spec(spec, order),
-                enough,
-                # A worker that waits must not take the capacity of one that could run.
-                no_room=self.end_idle,
+                self._worker_spec(spec, order), enough, on_wait=wait
             )
         except GivenUp:
             if not waiting.free.done():

@@ -190,7 +190,7 @@ target: {target}  # modal: Modal's cloud; local: the local Modal server, on this
 settings:
   orchestrator:
     mode: pipeline  # all steps in one sandbox; per_step: a sandbox for each
-    timeout: 3600  # seconds, then the run is ended
+    timeout: 1h  # then the run is ended; without it after 6h
     # gpu: [H100, A100]  # a type, or several: when Modal has none of the first, the next
     # max_parallelism: 2  # how many steps may run side by side
     # secrets: [my-modal-secret]

@@ -38,6 +38,7 @@ def main() -> int | str:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--idle-timeout", type=float, default=900.0)
     parser.add_argument("--retention", type=float, default=30 * 24 * 3600.0)
+    parser.add_argument("--lenient", action="store_true")
     parser.add_argument("--ready-fd", type=int, default=-1)
     parser.add_argument("--detach", action="store_true")
     arguments = parser.parse_args()
@@ -78,7 +79,10 @@ def main() -> int | str:
 
     async def run() -> None:
         server = LocalServer(
-            state, idle_timeout=arguments.idle_timeout, retention=arguments.retention
+            state,
+            idle_timeout=arguments.idle_timeout,
+            retention=arguments.retention,
+            lenient=arguments.lenient,
         )
         server.sandboxes.open_files = open_files
 

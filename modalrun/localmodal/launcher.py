@@ -66,6 +66,7 @@ __all__ = [
 
 
 IDLE_TIMEOUT_VARIABLE = "MODALRUN_LOCAL_IDLE_TIMEOUT"
+LENIENT_VARIABLE = "MODALRUN_LOCAL_LENIENT"
 PRELOAD_VARIABLE = "MODALRUN_LOCAL_PRELOAD"
 RETENTION_VARIABLE = "MODALRUN_LOCAL_RETENTION_DAYS"
 DEFAULT_IDLE_TIMEOUT = 900.0
@@ -218,7 +219,7 @@ def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
 
 
 def ensure_running(
-    state_dir: Path | None = None, *, idle_timeout: float | None = None
+    state_dir: Path | None = None, *, idle_timeout: float | None = None, lenient: bool = False
 ) -> ServerInfo:
     """Return the server of a state folder; start it if it does not run.
 
@@ -228,6 +229,8 @@ def ensure_running(
     Args:
         idle_timeout: Seconds without a sandbox and without a call after which a new server ends;
             0 for never; None for $MODALRUN_LOCAL_IDLE_TIMEOUT or 900.
+        lenient: Whether a new server accepts what its catalog of Modal's offers lacks; also by
+            $MODALRUN_LOCAL_LENIENT.
 
     Raises:
         UsageError: The state folder cannot be used, or its disk is full.
@@ -237,12 +240,12 @@ def ensure_running(
     try:
         state.create()
         with _start_lock(state):
-            return _find_or_start(state, idle_timeout)
+            return _find_or_start(state, idle_timeout, lenient=lenient)
     except OSError as error:
         raise state.unusable(str(error)) from error
 
 
-def _find_or_start(state: StateDir, idle_timeout: float | None) -> ServerInfo:
+def _find_or_start(state: StateDir, idle_timeout: float | None, *, lenient: bool) -> ServerInfo:
     found = _query(state)
     if found is not None:
         info, answer = found
@@ -252,7 +255,8 @@ def _find_or_start(state: StateDir, idle_timeout: float | None) -> ServerInfo:
     _wait_for_end(state)
     if idle_timeout is None:
         idle_timeout = _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
-    return _start(state, idle_timeout)
+    lenient = lenient or os.environ.get(LENIENT_VARIABLE, "0") not in ("", "0")
+    return _start(state, idle_timeout, lenient=lenient)
 
 
 def preload(info: ServerInfo, request: Preload) -> None:
@@ -276,7 +280,7 @@ def _number(variable: str, default: float) -> float:
         raise ModalrunError(f"{variable} is not a number: {text!r}") from None
 
 
-def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
+def _start(state: StateDir, idle_timeout: float, *, lenient: bool) -> ServerInfo:
     retention = _number(RETENTION_VARIABLE, DEFAULT_RETENTION_DAYS) * 24 * 3600
     package = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
@@ -291,6 +295,7 @@ def _start(state: StateDir, idle_timeout: float) -> ServerInfo:
         command = [sys.executable, "-m", "modalrun.localmodal", "--detach"]
         command += ["--state-dir", str(state.root), "--ready-fd", str(server_end)]
         command += ["--idle-timeout", str(idle_timeout), "--retention", str(retention)]
+        command += ["--lenient"] if lenient else []
         subprocess.run(  # noqa: S603 (the command is ours)
             command,
             stdin=subprocess.DEVNULL,

@@ -32,6 +32,7 @@ from modalrun.localmodal.services.environments import Environments, Workspace
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.log_rpcs import LogRpcs
 from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.rules import CATALOG_FILE, CatalogRules
 from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.volumes import Volumes
@@ -64,7 +65,9 @@ class _Notifier(logging.Handler):
 class LocalServer:
     """A server on a state folder."""
 
-    def __init__(self, state: StateDir, *, idle_timeout: float, retention: float) -> None:
+    def __init__(
+        self, state: StateDir, *, idle_timeout: float, retention: float, lenient: bool = False
+    ) -> None:
         """
         Args:
             state: The state folder. The caller holds its server lock, and it is the working
@@ -72,10 +75,12 @@ class LocalServer:
             idle_timeout: Seconds without a running sandbox and without a call after which the
                 server ends; 0 for never.
             retention: Seconds after which a finished sandbox is deleted.
+            lenient: Whether the rules of the catalog are left out.
         """
         self._state = state
         self._idle_timeout = idle_timeout
         self._retention = retention
+        self._rules = CatalogRules(lenient=lenient)
         self._started_at = time.time()
         self._guard = Guard()
         self._faults = Faults(state.faults_file)
@@ -85,9 +90,9 @@ class LocalServer:
             is_busy=lambda: bool(self.sandboxes.running()),
             on_idle=self._end_of_idleness,
         )
-        self._disk = Disk(state.root, self._faults.disk_is_full)
+        self._disk = Disk(state.root, lambda: self._faults.script.disk_full)
         self._store = Store(state.database, self._disk)
-        clock = Clock(self._store.latest(), self._faults.clock)
+        clock = Clock(self._store.latest(), lambda: self._faults.script.clock)
         self._logs = LogStore(state.root / "logs", clock, self._disk)
         self.sandboxes = Sandboxes(
             state,
@@ -95,7 +100,7 @@ class LocalServer:
             self._logs,
             clock,
             self._disk,
-            boot_delay=lambda: self._faults.boot_delay,
+            faults=self._faults,
             on_change=self._activity.note,
         )
         self._ending = asyncio.Event()
@@ -115,10 +120,10 @@ class LocalServer:
 
     def _build(self, clock: Clock) -> None:
         store, guard, sandboxes = self._store, self._guard, self.sandboxes
-        environments = Environments(store, clock)
+        environments = Environments(store, clock, self._rules)
         self._mounts = Mounts(self._state, store, clock, guard, self._disk)
         apps = Apps(store, clock, sandboxes, self._logs.changed.fire)
-        images = Images(store, clock, self._mounts, self._faults.failing_build)
+        images = Images(store, clock, self._mounts, self._faults.failing_build, self._rules)
         secrets = Secrets(store, clock)
         volumes = Volumes(self._state, store, clock)
         self._rpcs = SandboxRpcs(
@@ -131,6 +136,8 @@ class LocalServer:
             secrets=secrets,
             volumes=volumes,
             sandboxes=sandboxes,
+            rules=self._rules,
+            lag=lambda: self._faults.script.lags.list,
         )
         dispatcher = Dispatcher(
             authorise=self._authorise,
@@ -147,8 +154,15 @@ class LocalServer:
             secrets,
             volumes,
             self._rpcs,
-            LogRpcs(store, self._logs, apps, images, sandboxes),
-            CommandRouter(self._logs, sandboxes, lambda: self._faults.retained),
+            LogRpcs(
+                store,
+                self._logs,
+                apps,
+                images,
+                sandboxes,
+                newest=lambda: clock.now_ns() - int(self._faults.script.lags.history * 1e9),
+            ),
+            CommandRouter(self._logs, sandboxes, lambda: self._faults.script.retained),
         ):
             dispatcher.add(subject)
         uploads: dict[tuple[str, str], http.Route] = {("PUT", "blob"): self._mounts.put_blob}
@@ -203,6 +217,8 @@ class LocalServer:
             "started_at": self._started_at,
             "uptime_seconds": round(now - self._started_at, 3),
             "idle_timeout_seconds": self._idle_timeout,
+            "lenient": self._rules.lenient,
+            "catalog": CATALOG_FILE,
             "preload": self.sandboxes.warm.status(),
             "apps": self._store.count("app"),
             "sandboxes": self._store.count_sandboxes(),

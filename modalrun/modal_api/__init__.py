@@ -4,14 +4,17 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
 
     client            Connection: connect, reconnect, app lookup, attach to a sandbox by its id
     account_check     check the token, workspace, environment, secrets, volumes and images
+    image_builder     image_builder: a builder version of Modal's that has a Python
     images            build_images
     run_sandboxes     create, find or terminate the run sandbox of a run; state of its sandboxes
+    capacity          GivenUp: a creation that was given up
     running_sandbox   RunningSandbox: wait for its end, pass on its output
     step_sandboxes    StepSandboxes of a driver: create, find, await, terminate many at a time
     termination       SandboxGroup: stop all sandboxes of a run, gracefully or by force
     log_streams       OutputStreams: live output of many sandboxes
     log_history       History: stored output of many sandboxes, in order of time
     log_buffer        the types of their output: OutputChunk, StreamEnd, StreamName
+    trial             what `modalrun smoke` tries: volume, app, stored output, a driver's token
     errors            translated: the SDK's errors as modalrun's
     gateway           ModalGateway: what submit and control call, as one object for tests
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 
-from modalrun.errors import AuthenticationError, ConnectionLostError
+from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
 from modalrun.modal_api.errors import translated
-from modalrun.plan.image_recipe import Named
+from modalrun.modal_api.image_builder import image_builder
+from modalrun.plan.image_recipe import Named, Slim
 from modalrun.plan.model import Plan
 from modalrun.spec.run_spec import Target
 from modalrun.util.reachability import ask
@@ -30,6 +31,7 @@ class AccountNeeds:
         environment: The Modal environment; None for the profile's.
         workspace: The workspace that the token must belong to, and where that is set.
         secrets, volumes, images: The named secrets and volumes, and the published images.
+        pythons: The Python versions of the images that Modal builds on its slim Debian.
         credentials: A Modal token, instead of Modal's own configuration. Never printed.
     """
 
@@ -38,6 +40,7 @@ class AccountNeeds:
     secrets: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    pythons: tuple[str, ...] = ()
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
     @classmethod
@@ -51,28 +54,44 @@ class AccountNeeds:
             tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)),
             tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)),
             tuple(dict.fromkeys(b.name for b in bases if isinstance(b, Named) and not b.is_id)),
+            tuple(sorted({base.python_version for base in bases if isinstance(base, Slim)})),
         )
 
 
 def check_names(connection: Connection, needs: AccountNeeds) -> None:
     """Check that an environment, and secrets and volumes in it, exist.
 
-    The local Modal server creates environments and volumes when they are named.
-
     Raises:
         NotFoundError: One of them does not exist.
     """
     import modal
 
-    client, local = connection.client, connection.target == "local"
-    where = needs.environment
-    with translated():
-        if where:
-            modal.Environment.from_name(where, create_if_missing=local, client=client).hydrate()
-        for name in needs.secrets:
+    client, where = connection.client, needs.environment
+    if where:
+        with _made_by("environment create", where, connection):
+            modal.Environment.from_name(where, client=client).hydrate()
+    within = f" --env {where}" if where else ""
+    for name in needs.secrets:
+        with _made_by("secret create", f"{name} NAME=value{within}", connection):
             modal.Secret.from_name(name, environment_name=where, client=client).hydrate()
-        for name in () if local else needs.volumes:
+    for name in needs.volumes:
+        with _made_by("volume create", f"{name}{within}", connection):
             modal.Volume.from_name(name, environment_name=where, client=client).hydrate()
+
+
+@contextlib.contextmanager
+def _made_by(command: str, arguments: str, connection: Connection) -> Iterator[None]:
+    """Name the command that makes what the block does not find; raise as `translated`."""
+    local = 'eval "$(modalrun local env)"; ' if connection.target == "local" else ""
+    try:
+        with translated():
+            yield
+    except NotFoundError as error:
+        raise NotFoundError(
+            error.problem,
+            effect="Nothing was created.",
+            hint=f"Correct the name, or create it: {local}modal {command} {arguments}",
+        ) from error
 
 
 def check_workspace(connection: Connection, needs: AccountNeeds) -> None:
@@ -128,14 +147,15 @@ def check_account(
 
     if target == "local":
         connection = Connection(target)
-        # To look a name up in an environment would create the environment.
-        check_names(connection, AccountNeeds(secrets=() if needs.environment else needs.secrets))
+        check_names(connection, needs)
+        image_builder(connection, needs.environment, needs.pythons)
         return "the Modal SDK connects to it"
     connection = _connect_in_time(needs.credentials, record_clock)
     environment = needs.environment or config.get("environment") or None
     needs = replace(needs, environment=environment)
     check_workspace(connection, needs)
     check_names(connection, needs)
+    builder = image_builder(connection, environment, needs.pythons)
     with translated():
         for name in needs.images:
             within = None if "/" in name else environment
@@ -143,6 +163,8 @@ def check_account(
             image.hydrate()
     where = f"environment '{environment}'" if environment else "its default environment"
     found = f"workspace '{workspace(connection) or 'without a name'}', {where}"
+    if builder is not None:
+        found += f"; {builder.note}"
     named = [*needs.secrets, *needs.volumes, *needs.images]
     return f"{found}, with {', '.join(dict.fromkeys(named))}" if named else found
 

@@ -96,6 +96,17 @@ class Connection:
             require_owner(sandbox_id, sandbox.get_tags(), run_id)
             return sandbox
 
+    def write_input(self, sandbox_id: str, run_id: str, text: str) -> None:
+        """Write to the standard input of a run's sandbox, by a fresh handle; as `attach`.
+
+        Raises:
+            ValueError: Its input is closed (`modal/io_streams.py`, 1.6.4).
+        """
+        sandbox = self.attach(sandbox_id, run_id)
+        with translated():
+            sandbox.stdin.write(text)
+            sandbox.stdin.drain()
+
     def driver_environment(self) -> dict[str, str]:
         """Return the variables that the driver of a `per_step` run connects with. Never shown.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modalrun.modal_api import account_check, images, run_sandboxes
+from modalrun.modal_api import account_check, image_builder, images, run_sandboxes
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.log_history import History
 from modalrun.modal_api.log_streams import OutputStreams
@@ -15,6 +15,7 @@ class ModalGateway:
     connect = staticmethod(Connection)
     check_names = staticmethod(account_check.check_names)
     check_workspace = staticmethod(account_check.check_workspace)
+    image_builder = staticmethod(image_builder.image_builder)
     build_images = staticmethod(images.build_images)
     create_run_sandbox = staticmethod(run_sandboxes.create)
     find_running = staticmethod(run_sandboxes.find_running)

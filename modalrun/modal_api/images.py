@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import modalrun
 from modalrun.errors import InternalError, RunFailedError
+from modalrun.modal_api import image_builder
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.plan.image_recipe import (
     CODE_FOLDER,
     PACKAGE_FOLDER,
@@ -35,9 +37,6 @@ from modalrun.util.ignore_files import dockerignore_matcher
 
 if TYPE_CHECKING:
     import modal
-
-APP_FOLDER = "/app"
-"""Owned by `DockerSettings.user`, as in images that ZenML builds."""
 
 AT_ONCE = 16
 """Images that are built at the same time."""
@@ -86,13 +85,6 @@ class Builder:
         if recipe.project_install:
             image = image.add_local_dir(source, CODE_FOLDER, copy=True, ignore=[])
             image = image.run_commands(f"cd {CODE_FOLDER} && {recipe.project_install}")
-        if recipe.user:
-            owner = shlex.quote(recipe.user)
-            image = image.dockerfile_commands(
-                f"RUN mkdir -p {CODE_FOLDER} && chown -R {owner} {APP_FOLDER}",
-                f"USER {recipe.user}",
-                ignore=[],
-            )
         if recipe.runtime_environment:
             image = image.env(dict(recipe.runtime_environment))
         return image
@@ -134,9 +126,20 @@ class Builder:
 
 
 def build_images(
-    connection: Connection, plan: Plan, source: Path, registry: RegistryCredentials | None = None
+    connection: Connection,
+    plan: Plan,
+    source: Path,
+    registry: RegistryCredentials | None = None,
+    pinned: PinnedBuilder | None = None,
 ) -> dict[str, str]:
     """Have Modal build the images of all sandboxes side by side.
+
+    Args:
+        connection: The connection to Modal.
+        plan: The plan, with the images.
+        source: The source tree.
+        registry: The login of the registry of private images.
+        pinned: The image builder version; None for the one of the SDK or the environment.
 
     Returns:
         Each key of `plan.images` -> Modal's id of the built image.
@@ -147,12 +150,14 @@ def build_images(
     environment = plan.settings.modal_environment
     app = connection.app(plan.settings.app_name, environment)
     builder = Builder(connection.client, app, environment, registry)
-    if len(plan.images) == 1:
-        # In this thread, where Ctrl-C interrupts it.
-        return {key: builder.build(recipe, source).object_id for key, recipe in plan.images.items()}
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
-        built = pool.map(lambda recipe: builder.build(recipe, source), plan.images.values())
-        return {key: image.object_id for key, image in zip(plan.images, built, strict=True)}
+    with image_builder.pinned(pinned):
+        if len(plan.images) == 1:
+            # In this thread, where Ctrl-C interrupts it.
+            ((key, recipe),) = plan.images.items()
+            return {key: builder.build(recipe, source).object_id}
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
+            built = pool.map(lambda recipe: builder.build(recipe, source), plan.images.values())
+            return {key: image.object_id for key, image in zip(plan.images, built, strict=True)}
 
 
 def with_files(

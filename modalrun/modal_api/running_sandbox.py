@@ -15,8 +15,9 @@ from modalrun.modal_api.errors import translated
 from modalrun.modal_api.log_buffer import OutputChunk, StreamName
 from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.modal_api.sandbox_handles import RECONNECT_SECONDS
+from modalrun.modal_api.sdk_internals import exit_of
 from modalrun.run.contract import EXIT_TIMED_OUT
-from modalrun.run.sandbox_exit import SandboxExit, read_exit
+from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
@@ -114,11 +115,11 @@ class RunningSandbox:
             with translated():
                 asyncio.run(self._wait_cancellably())
         except modal.exception.SandboxTimeoutError:
-            return read_exit(EXIT_TIMED_OUT)
-        code = self._sandbox.returncode
-        # The SDK has waited for the end, so there is a code.
-        assert code is not None
-        return read_exit(code)
+            return read_exit(EXIT_TIMED_OUT, ModalStatus.TIMEOUT)
+        end = exit_of(self._sandbox)
+        # The SDK has waited for the end, so there is one.
+        assert end is not None
+        return end
 
     def cancel_wait(self) -> None:
         """End a `wait` of another thread; the SDK reports a call that outlives its client."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modalrun.plan.image_recipe import CODE_FOLDER
-from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.contract import GPU
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
@@ -31,7 +30,6 @@ class SandboxArguments:
         import modal
 
         self._environment = plan.settings.modal_environment
-        self._makes_volumes = plan.target == "local"
         self._client = client
         self._own_secret = modal.Secret.from_dict(dict(secrets))
         self._named: dict[str, Any] = {}
@@ -41,10 +39,8 @@ class SandboxArguments:
         import modal
 
         secrets = [self._once(modal.Secret.from_name, name) for name in spec.secrets]
-        make = {"create_if_missing": self._makes_volumes}
         volumes = {
-            path: self._once(modal.Volume.from_name, name, **make)
-            for name, path in spec.volumes.items()
+            path: self._once(modal.Volume.from_name, name) for name, path in spec.volumes.items()
         }
         return {
             "name": spec.name,
@@ -61,12 +57,13 @@ class SandboxArguments:
             "region": list(spec.regions) or None,
         }
 
-    def _once(self, look_up: Callable[..., Any], name: str, **options: Any) -> Any:
+    def _once(self, look_up: Callable[..., Any], name: str) -> Any:
         """Return the same object for the same name: the SDK looks each object up once."""
         key = f"{look_up.__qualname__} {name}"
         if key not in self._named:
-            options |= {"environment_name": self._environment, "client": self._client}
-            self._named[key] = look_up(name, **options)
+            self._named[key] = look_up(
+                name, environment_name=self._environment, client=self._client
+            )
         return self._named[key]
 
 
@@ -75,7 +72,7 @@ def _limited(asked: Resources) -> dict[str, Any]:
     cpu: Any = asked.cpu
     memory: Any = asked.memory
     if asked.cpu_limit is not None:
-        cpu = (cpu or MIN_CORES, asked.cpu_limit)
+        cpu = (cpu, asked.cpu_limit)
     if asked.memory_limit is not None:
-        memory = (memory or MIN_MEMORY_MIB, asked.memory_limit)
+        memory = (memory, asked.memory_limit)
     return {"cpu": cpu, "memory": memory}

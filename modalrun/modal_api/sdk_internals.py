@@ -3,7 +3,7 @@
 `sb.stdout` gives single lines, each through another thread (13,000 a second), always from the
 beginning, and stops at a byte that is not UTF-8. Beneath it, in the SDK's own event loop, are whole
 chunks from any position. Read from modal 1.6.4 (`modal/io_streams.py`, `modal/sandbox/`). If a
-later version has moved a part, `read` uses `sb.stdout`, and `result` returns None.
+later version has moved a part, `read` uses `sb.stdout`, and `exit_of` reads the exit code alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import codecs
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from modalrun.modal_api.log_buffer import StreamName
+from modalrun.run.sandbox_exit import SandboxExit, read_exit
+
+if TYPE_CHECKING:
+    import modal
 
 
 def sdk_loop() -> asyncio.AbstractEventLoop:
@@ -40,12 +44,16 @@ async def sandbox_from_id(sandbox: str, client: Any) -> Any:
     return await _Sandbox.from_id(sandbox, client=client)
 
 
-def result(sandbox: Any) -> Any:
-    """Return the SDK's `GenericResult` of a public sandbox that has ended; None if it has none."""
-    try:
-        return inner(sandbox)._impl.result
-    except (ImportError, AttributeError):
+def exit_of(sandbox: modal.Sandbox) -> SandboxExit | None:
+    """Return how a public sandbox has ended, by the SDK's last look; None while it runs."""
+    code = sandbox.returncode
+    if code is None:
         return None
+    try:
+        result = inner(sandbox)._impl.result
+        return read_exit(code, result.status, result.exception)
+    except (ImportError, AttributeError):
+        return read_exit(code)
 
 
 @dataclass

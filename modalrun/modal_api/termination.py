@@ -44,10 +44,7 @@ class SandboxGroup:
         for found in self.running("run"):
             # The SDK raises a ValueError for a closed input: the sandbox is about to end.
             with contextlib.suppress(NotFoundError, ValueError):
-                sandbox = self._connection.attach(found.object_id, self._run_id)
-                with translated():
-                    sandbox.stdin.write(f"{STOP}\n")
-                    sandbox.stdin.drain()
+                self._connection.write_input(found.object_id, self._run_id, f"{STOP}\n")
                 asked = True
         return asked
 

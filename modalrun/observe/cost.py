@@ -15,7 +15,12 @@ from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.progress import RunProgress, Usage
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import RunPlan
-from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.sandbox_spec import (
+    DEFAULT_CORES,
+    DEFAULT_MEMORY_MIB,
+    Resources,
+    SandboxSpec,
+)
 
 
 def cost_details(
@@ -107,7 +112,8 @@ def _amount(
     regions = metadata.regions.split(",") if metadata.regions else []
     seconds = max(0.0, ((end or now) - start).total_seconds()) + idle
     gpus = (metadata.gpu,) if metadata.gpu else ()
-    return _cost(Resources(gpus, metadata.cpu, metadata.memory), regions, seconds, table)
+    asked = Resources(gpus, metadata.cpu or DEFAULT_CORES, metadata.memory or DEFAULT_MEMORY_MIB)
+    return _cost(asked, regions, seconds, table)
 
 
 def _cost(

@@ -14,7 +14,6 @@ from modalrun.observe import log_filter, resumption
 from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.stored_logs import StoredLogs
-from modalrun.run.contract import EXIT_KILLED
 from modalrun.run.log_lines import LineFilter, LineSelection, LogLine, RunLines
 from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api.gateway import zenml_gateway
@@ -131,11 +130,11 @@ def _next_run_sandbox(source: LogSource, ended: str, say: Say, left: threading.E
     assert source.connection is not None
     sandbox = source.connection.attach(ended, source.run_id)
     running = RunningSandbox(source.connection, sandbox, source.run_id, app_id="")
-    exit_code = running.wait().exit_code
-    if exit_code != EXIT_KILLED:
+    end = running.wait()
+    if not end.killed:
         return None
     source.use_zenml()
-    if not resumption.may_be_resumed(zenml_gateway().read_run(source.run_id), exit_code):
+    if not resumption.may_be_resumed(zenml_gateway().read_run(source.run_id), end):
         return None
     say(
         "The run's driver is gone; waiting for another one"

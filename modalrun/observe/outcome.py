@@ -14,8 +14,13 @@ from modalrun.errors import (
 )
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
-from modalrun.run.contract import EXIT_KILLED
-from modalrun.run.outcome import PAUSED, Outcome, answer_commands, exit_code_and_headline
+from modalrun.run.outcome import (
+    ENDED_BY_MEMORY,
+    PAUSED,
+    Outcome,
+    answer_commands,
+    exit_code_and_headline,
+)
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -48,11 +53,15 @@ def derive_outcome(
     Raises:
         ConnectionLostError, AuthenticationError: ZenML can't be asked.
     """
+    end = end.with_memory_limit(run.plan.run_sandbox.resources.memory_limit)
     try:
         if driver_was_killed(run, end):
             record = zenml.read_run(run.run_id)
             if not record.finished and record.status != "stopping":
-                return _orphaned(run, progress)
+                if end.is_infrastructure:
+                    return _orphaned(run, progress, end)
+                # Another driver would need as much memory.
+                run.sandboxes.terminate()
         # A sandbox that was killed as a whole could not record its own end.
         zenml.finalize_run(
             run.run_id, f"The run sandbox ended ({end.kind.label}, exit code {end.exit_code})."
@@ -81,8 +90,15 @@ def derive_outcome(
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
+    if end.kind in ENDED_BY_MEMORY:
+        details.append(("memory", "the setting 'memory' asks for more"))
     if end.kind is ExitKind.TIMED_OUT:
         details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
+    if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
+        again = "submit it again: ZenML's cache has the completed steps"
+        per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
+        pipeline_mode = run.plan.settings.mode == "pipeline"
+        details.append(("next", again + (per_step if pipeline_mode else "")))
     if record.status == PAUSED:
         commands = answer_commands(run.run_id)
         details += zip(("answer", "resume"), commands, strict=True)
@@ -91,8 +107,8 @@ def derive_outcome(
 
 
 def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
-    """Return whether a driver was killed from outside, so that another one can take over."""
-    return run.plan.settings.mode == "per_step" and end.exit_code == EXIT_KILLED
+    """Return whether a driver was killed with its sandbox, so that another one can take over."""
+    return run.plan.settings.mode == "per_step" and end.killed
 
 
 def running_steps(run: RunHandle) -> int:
@@ -103,12 +119,13 @@ def running_steps(run: RunHandle) -> int:
         return 0
 
 
-def _orphaned(run: RunHandle, progress: RunProgress) -> Outcome:
+def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcome:
     count = running_steps(run)
+    how = ENDED_BY_MEMORY.get(end.kind, "was ended from outside")
     running = f" (step sandboxes that still run: {count})" if count else ""
     return Outcome(
-        exit_code=RunStoppedError.exit_code,
-        headline=f"The run's driver was ended from outside{running}. The run is not over.",
+        exit_code=(end.kind.error or RunStoppedError).exit_code,
+        headline=f"The run's driver {how}{running}. The run is not over.",
         details=(*run.links, ("resume", f"modalrun resume {run.run_id}"), *run.commands),
         steps=_steps(run.steps, (), progress),
         run_id=run.run_id,

@@ -48,7 +48,7 @@ def watch(run: RunRecord, show: Show, *, with_exit_code: bool = False) -> RunSta
     watcher = _Watcher(show, with_exit_code)
     while True:
         status = watcher.until_sandbox_ends(run.id)
-        if not resumption.may_be_resumed(status.run, status.modal.exit_code):
+        if not resumption.may_be_resumed(status.run, status.modal.end):
             return status
         resumed = watcher.wait_for_driver(status)
         if resumed is None:

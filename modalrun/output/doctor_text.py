@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.text import Text
 
 from modalrun.doctor.examination import Report
 from modalrun.errors import without_credentials
 from modalrun.output.console import fitted, make_console, print_lines, width_of
-from modalrun.util.check import LABELS
+from modalrun.util.check import LABELS, Finding
 
 VERSION = 1
-STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
+STYLES = {
+    "ok": "green",
+    "warning": "yellow",
+    "differs": "yellow",
+    "problem": "bold red",
+    "broken": "bold red",
+    "skipped": "dim",
+}
 
 
 def as_json(report: Report) -> str:
@@ -23,33 +32,52 @@ def as_json(report: Report) -> str:
         "target": report.target,
         "exit_code": report.exit_code,
         "seconds": round(report.seconds, 3),
-        "checks": [
-            {**finding.as_json(), "message": without_credentials(finding.message)}
-            for finding in report.findings
-        ],
+        "checks": checks_as_json(report.findings),
     }
     return json.dumps(document, indent=2)
 
 
+def checks_as_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Return findings as plain values, without credentials."""
+    return [
+        {**finding.as_json(), "message": without_credentials(finding.message)}
+        for finding in findings
+    ]
+
+
 def print_report(report: Report) -> None:
     """Print a line for each check to stdout, and what to do about each problem."""
+    print_findings(report.findings, LABELS, report.seconds, report.target)
+
+
+def print_findings(
+    findings: Sequence[Finding], labels: Mapping[str, str], seconds: float, target: str
+) -> None:
+    """Print a line for each finding to stdout with its hint, and how many there are of each state.
+
+    Args:
+        findings: In order.
+        labels: The title of each check.
+        seconds: How long all took.
+        target: Where a run would go.
+    """
     shown = make_console(stderr=False)
-    width = max(len(LABELS[finding.check]) for finding in report.findings)
+    width = max(len(labels[finding.check]) for finding in findings)
     indent = len("problem") + width + 4
     lines: list[Text] = []
-    for finding in report.findings:
+    for finding in findings:
         first, *more = [without_credentials(line) for line in finding.message.splitlines()] or [""]
         more += [f"-> {finding.hint}"] if finding.hint else []
-        text = f"{finding.state:<9}{LABELS[finding.check]:<{width}}  {first}".rstrip()
+        text = f"{finding.state:<9}{labels[finding.check]:<{width}}  {first}".rstrip()
         text = "\n".join([text, *(" " * indent + line for line in more)])
         head, *rest = fitted(text, width_of(shown), indent=indent)
         head.stylize(STYLES[finding.state], 0, len(finding.state))
         lines += [head, *rest]
-    counts = {state: sum(f.state == state for f in report.findings) for state in STYLES}
+    counts = {state: sum(f.state == state for f in findings) for state in STYLES}
     parts = ", ".join(
         f"{number} {state}{'s' if number > 1 and state in {'problem', 'warning'} else ''}"
         for state, number in counts.items()
         if number
     )
-    end = Text(f"{parts}, in {report.seconds:.1f} s (target {report.target})")
+    end = Text(f"{parts}, in {seconds:.1f} s (target {target})")
     print_lines(shown, [*lines, Text(), end])

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from modalrun.output.format import duration_of
 from modalrun.output.sanitize import harmless
 from modalrun.output.writer import write_pieces
+from modalrun.util.timeformat import duration_of
 
 _UNSET = {
     "sh": "unset {}",
@@ -29,6 +29,9 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         "state folder": status["state_dir"],
         "up": duration_of(status["uptime_seconds"], whole=True),
         "idle timeout": duration_of(idle, whole=True) if idle else "never",
+        "refuses": "only bad names and paths (lenient)"
+        if status["lenient"]
+        else f"what Modal does not offer, by {status['catalog']}",
         "preloaded": _preloaded(status["preload"]),
         "apps": status["apps"],
         "sandboxes": f"{status['sandboxes']}, {len(status['running'])} running",

@@ -55,7 +55,7 @@ def as_json(found: PricedPlan, tree: SourceTree, *, files: bool = False) -> str:
         },
         "source": _source(tree, files=files),
         "stack": {"id": found.stack.id, "name": found.stack.name},
-        "notes": list(plan.notes),
+        "notes": list(found.notes),
         "problems": list(found.problems),
     }
     return json.dumps(document, indent=2)

@@ -12,9 +12,8 @@ from modalrun.output.writer import out
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
-from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.spec.precedence import Value
+from modalrun.spec.precedence import Origin, Value
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.source_tree import SourceTree, shown, size
 
@@ -71,7 +70,7 @@ def _files(tree: SourceTree) -> list[str]:
 
 def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
     plan, cost = found.plan, found.cost
-    rows = [_row(plan, _RUN_SANDBOX[plan.settings.mode], plan.run_sandbox, cost.run)]
+    rows = [_row(plan, RUN_SANDBOX, plan.run_sandbox, cost.run)]
     rows += [
         _row(plan, step.name, step.sandbox, cost.steps[step.name])
         for step in plan.steps
@@ -87,7 +86,7 @@ def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
         "",
         *([*_origins(plan, width), ""] if explain else []),
         *_money(cost, plan),
-        *(["", "Notes", *(f"  - {note}" for note in plan.notes)] if plan.notes else []),
+        *(["", "Notes", *(f"  - {note}" for note in found.notes)] if found.notes else []),
     ]
 
 
@@ -120,20 +119,25 @@ def _run_lines(plan: Plan, stack: str) -> list[str]:
     return [f"  {name:<12} {value}" for name, value in values.items() if value]
 
 
-def _row(plan: Plan, name: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
-    asked = sandbox.resources
+def _row(plan: Plan, key: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple[str, ...]:
+    asked, origins = sandbox.resources, plan.sandbox_origins[key]
     return (
-        name,
+        key or _RUN_SANDBOX[plan.settings.mode],
         " or ".join(asked.gpus) or "-",
-        f"{asked.cpu or MIN_CORES:g}" + (f" (max {asked.cpu_limit:g})" if asked.cpu_limit else ""),
-        f"{asked.memory or MIN_MEMORY_MIB} MiB"
-        + (f" (max {asked.memory_limit})" if asked.memory_limit else ""),
+        _requested(f"{asked.cpu:g}", origins["cpu_count"], asked.cpu_limit),
+        _requested(f"{asked.memory} MiB", origins["memory"], asked.memory_limit),
         ", ".join((*sandbox.regions, *([sandbox.cloud] if sandbox.cloud else []))) or "any",
         f"{sandbox.timeout} s",
         _image(plan.images[sandbox.image]),
         "?" if cost.per_hour is None else dollars(cost.per_hour),
         "?" if cost.ceiling is None else dollars(cost.ceiling),
     )
+
+
+def _requested(amount: str, value: Value, limit: float | None) -> str:
+    remarks = ["default"] if value.origin is Origin.DEFAULT else []
+    remarks += [f"max {limit:g}"] if limit else []
+    return f"{amount} ({', '.join(remarks)})" if remarks else amount
 
 
 def _sandboxes(rows: list[tuple[str, ...]], width: int | None) -> list[str]:

@@ -141,10 +141,8 @@ def read_snapshot(
     check_snapshot(snapshot)
 
     def layer(settings: Mapping[str, Any], owner: str) -> SettingsLayer:
-        orchestrator = merged_orchestrator_settings(settings, ignored_settings)
-        check_settings(orchestrator)
         return SettingsLayer(
-            orchestrator,
+            check_settings(merged_orchestrator_settings(settings, ignored_settings)),
             settings.get("resources") or {},
             labels=(labels or {}).get(owner, {}),
         )

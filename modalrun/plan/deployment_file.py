@@ -118,11 +118,11 @@ def read(path: Path) -> DeploymentFile:
             for owner, of_owner in content.labels.items()
         }
         deployment = read_snapshot(content.snapshot, labels=labels)
-        check_settings(content.component)
+        component = check_settings(content.component)
     except UsageError as error:
         raise UsageError(f"{path}: {error.message}", hint=AGAIN) from error
-    component_labels = dict.fromkeys(content.component, "deployment file: component")
-    component_layer = SettingsLayer(content.component, labels=component_labels)
+    component_labels = dict.fromkeys(component, "deployment file: component")
+    component_layer = SettingsLayer(component, labels=component_labels)
     # The checked values have defaults filled in.
     docker = envelope["content"]["docker"]
     return DeploymentFile(

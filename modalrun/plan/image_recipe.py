@@ -12,7 +12,7 @@ CODE_FOLDER = "/app/code"
 """Where the source tree is inside a sandbox."""
 
 PACKAGE_FOLDER = "/opt/modalrun"
-"""Where modalrun's own source is mounted on Modal. Not /root, which another user may not read."""
+"""Where modalrun's own source is mounted on Modal."""
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -123,7 +123,6 @@ class ImageRecipe:
         installer_args: Arguments for the installer, such as "--index-url=https://...".
         project_install: A shell command that installs the user's project, run in a copy of the
             source tree at `CODE_FOLDER`.
-        user: The user that owns /app and runs the sandbox; None for root.
         runtime_environment: Environment variables that are set last, sorted by name.
         force_build: Whether Modal builds anew what it has built before.
     """
@@ -135,7 +134,6 @@ class ImageRecipe:
     installer: Literal["uv", "pip"] = "uv"
     installer_args: tuple[str, ...] = field(default=(), repr=False)
     project_install: str | None = field(default=None, repr=False)
-    user: str | None = None
     runtime_environment: Pairs = field(default=(), repr=False)
     force_build: bool = False
 

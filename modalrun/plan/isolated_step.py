@@ -11,6 +11,7 @@ from uuid import UUID
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import CompiledStep, Deployment, merged_orchestrator_settings
 from modalrun.plan.planner import make_plan
+from modalrun.plan.snapshot_schema import check_settings
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_spec import SandboxSpec
@@ -102,10 +103,13 @@ def plan_isolated_step(
             hint=_ANNOUNCE,
         )
     image_of = planned or manifest.plan.run_sandbox
-    own = SettingsLayer(merged_orchestrator_settings(settings), settings.get("resources") or {})
+    orchestrator = check_settings(merged_orchestrator_settings(settings))
+    own = SettingsLayer(orchestrator, settings.get("resources") or {})
     layers: Layers = {
         **{Origin[name]: SettingsLayer(**values) for name, values in manifest.layers.items()},
-        Origin.CODE_PIPELINE: SettingsLayer({"mode": "per_step"}),
+        Origin.CODE_PIPELINE: SettingsLayer(
+            {"mode": "per_step", "timeout": manifest.plan.run_sandbox.timeout}
+        ),
     }
     pipeline, target = manifest.plan.pipeline, manifest.plan.target
     view = CompiledStep(PlannedStep(step), {Origin.CODE_STEP: own})

@@ -12,14 +12,19 @@ from modalrun.plan.sandbox_planner import SandboxPlanner
 from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.run_plan import PlannedStep, RunSettings
-from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.sandbox_spec import (
+    DEFAULT_CORES,
+    DEFAULT_MEMORY_MIB,
+    Resources,
+    SandboxSpec,
+)
 from modalrun.spec.precedence import Origin, Value
 
 _DRIVER = Resolved(
-    Resources(cpu=resources.DRIVER_CORES, memory=resources.DRIVER_MEMORY_MIB),
+    Resources(),
     {
-        "cpu_count": Value(resources.DRIVER_CORES, Origin.DEFAULT, "driver"),
-        "memory": Value(f"{resources.DRIVER_MEMORY_MIB}MiB", Origin.DEFAULT, "driver"),
+        "cpu_count": Value(DEFAULT_CORES, Origin.DEFAULT, "driver"),
+        "memory": Value(f"{DEFAULT_MEMORY_MIB}MiB", Origin.DEFAULT, "driver"),
     },
 )
 
@@ -38,6 +43,7 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
         resolved=_DRIVER,
         docker=deployment.docker,
         layers=planner.layers,
+        driver="dynamic" if deployment.dynamic else "static",
     )
     if not deployment.dynamic:
         # The inline steps of a dynamic pipeline run there and use both.

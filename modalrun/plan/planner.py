@@ -71,7 +71,7 @@ def make_plan(
         sandbox_origins=planner.origins,
         notes=tuple(
             without_credentials(note)
-            for note in (*deployment.notes, *planner.notes(), *catalog.unknown_names(sandboxes))
+            for note in (*deployment.notes, *planner.notes(), *catalog.beyond_catalog(sandboxes))
         ),
     )
 

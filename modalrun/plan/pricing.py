@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
 from modalrun.errors import CostLimitError
-from modalrun.plan.catalog import gpu_name
-from modalrun.plan.resources import MIN_CORES, MIN_MEMORY_MIB
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.spec.fields import split_gpu
+from modalrun.util.modal_catalog import BROAD_REGIONS, gpu_name
 
 HOUR = 3600
+
+HIGH_CEILING = Decimal(10)
+"""The plan has a note about a run that can cost more, in USD."""
 
 
 @dataclass(frozen=True)
 class PriceTable:
     """Hold prices in USD for a second: of a physical core, a GiB of memory, a GPU of each type.
 
-    `regions` are factors on the whole bill for a region that is requested, `other_region` that of
-    one that is not listed.
+    `broad_region` and `narrow_region` are factors on the whole bill when regions are requested.
     """
 
     as_of: str
@@ -29,8 +30,8 @@ class PriceTable:
     cpu: Decimal
     memory: Decimal
     gpus: Mapping[str, Decimal]
-    regions: Mapping[str, Decimal] = field(default_factory=dict)
-    other_region: Decimal = Decimal(1)
+    broad_region: Decimal = Decimal(1)
+    narrow_region: Decimal = Decimal(1)
 
 
 # To change a price, change it here, and the date.
@@ -57,9 +58,10 @@ LIST_PRICES = PriceTable(
         # Modal chooses the type; a ceiling has to hold for the dearest.
         "ANY": Decimal("0.001972"),
     },
-    # Modal has changed these factors twice in a year; later quotes are lower (1.15 for "us").
-    regions=dict.fromkeys(("us", "eu", "uk", "ap"), Decimal("1.5")),
-    other_region=Decimal("1.75"),
+    # modal.com/docs/guide/region-selection, 2026-09-01. Modal has changed these factors twice in a
+    # year; later quotes are lower (1.15 for "us").
+    broad_region=Decimal("1.5"),
+    narrow_region=Decimal("1.75"),
 )
 
 
@@ -150,6 +152,16 @@ def check_limit(cost: Cost, limit: Decimal) -> None:
         )
 
 
+def ceiling_note(plan: RunPlan, cost: Cost) -> str | None:
+    """Return a note about a run on Modal with a high ceiling; None for another one."""
+    if plan.target == "local" or cost.ceiling is None or cost.ceiling <= HIGH_CEILING:
+        return None
+    return (
+        f"the run can cost up to {dollars(cost.ceiling)}, if it takes all of its timeout: set"
+        " 'timeout' to what it needs, or a limit with 'submit --max-cost'"
+    )
+
+
 def dollars(amount: Decimal) -> str:
     """Format an amount, rounded up to a cent, or to a hundredth of one below a dollar."""
     places = Decimal("0.01") if amount >= 1 else Decimal("0.0001")
@@ -164,8 +176,8 @@ def per_second(
 
     The dearest GPU and the cheapest region count, and limits instead of requests.
     """
-    cores = asked.cpu_limit or asked.cpu or MIN_CORES
-    mib = asked.memory_limit or asked.memory or MIN_MEMORY_MIB
+    cores = asked.cpu_limit or asked.cpu
+    mib = asked.memory_limit or asked.memory
     total = Decimal(str(cores)) * table.cpu + Decimal(mib) / 1024 * table.memory
     prices = []
     for gpu in asked.gpus:
@@ -174,7 +186,10 @@ def per_second(
             return None
         prices.append(price * (split_gpu(gpu)[1] or 1))
     total += max(prices, default=Decimal(0))
-    factors = [table.regions.get(region.lower(), table.other_region) for region in regions]
+    factors = [
+        table.broad_region if region.lower() in BROAD_REGIONS else table.narrow_region
+        for region in regions
+    ]
     return total * min(factors, default=Decimal(1))
 
 

@@ -7,19 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.plan import catalog
-from modalrun.run.sandbox_spec import Resources
+from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources
 from modalrun.spec.fields import MEMORY, QUANTITIES, split_gpu
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, resolve
+from modalrun.util import modal_catalog as catalog
 
 MIN_CORES = 0.125
 MIN_MEMORY_MIB = 128
-"""Modal's smallest request, and its default
-(modal.com/docs/guide/resources, read 2026-10-09)."""
-
-DRIVER_CORES = 0.5
-DRIVER_MEMORY_MIB = 1024
-"""The driver of `per_step` mode: ZenML's client and the Modal SDK take about 400 MB."""
+"""Modal's smallest request (modal.com/docs/guide/resources, read 2026-10-09)."""
 
 _UNITS: dict[str, int] = {"B": 1} | {
     f"{prefix}{suffix}": base**power
@@ -122,35 +117,39 @@ def _resolve(values: _Values, owner: str, notes: list[str], *, local: bool) -> R
         values["gpu"] = None
     if count is not None and count.value == 0 and gpu is not None:
         notes.append(f"no GPU: gpu_count is 0 ({count.source})")
-    cores = _converted(values["cpu_count"], float)
-    if cores is not None and cores < MIN_CORES:
+    cpu_limit = _converted(values["cpu_limit"], float)
+    memory_limit = _converted(values["memory_limit"], memory_mib)
+    cpu = values["cpu_count"] or _default(DEFAULT_CORES, cpu_limit, MIN_CORES)
+    memory = values["memory"] or _default(DEFAULT_MEMORY_MIB, memory_limit, MIN_MEMORY_MIB, "MiB")
+    values |= {"cpu_count": cpu, "memory": memory}
+    cores, mib = float(cpu.value), memory_mib(str(memory.value))
+    if cores < MIN_CORES:
         notes.append(f"cpu {cores:g} is raised to Modal's minimum of {MIN_CORES} cores")
         cores = MIN_CORES
-    mib, memory = _converted(values["memory"], memory_mib), values["memory"]
-    if mib is not None and memory is not None and mib < MIN_MEMORY_MIB:
+    if mib < MIN_MEMORY_MIB:
         notes.append(f"memory {memory.value} is raised to Modal's minimum of {MIN_MEMORY_MIB} MiB")
         mib = MIN_MEMORY_MIB
-    asked = Resources(
-        gpus=gpus,
-        cpu=cores,
-        memory=mib,
-        cpu_limit=_converted(values["cpu_limit"], float),
-        memory_limit=_converted(values["memory_limit"], memory_mib),
-    )
-    for limit, most, name, least in (
-        ("cpu_limit", asked.cpu_limit, "cpu_count", cores or MIN_CORES),
-        ("memory_limit", asked.memory_limit, "memory", mib or MIN_MEMORY_MIB),
+    for limit, most, asked_by, least in (
+        ("cpu_limit", cpu_limit, cpu, cores),
+        ("memory_limit", memory_limit, memory, mib),
     ):
-        set_to, request = values[limit], values[name]
-        if set_to is not None and most is not None and most < least:
-            asked_by = request or Value(f"{least:g}", Origin.DEFAULT, "Modal's minimum")
+        set_to = values[limit]
+        if set_to is not None and most < least:
             raise UsageError(
                 f"{owner}: {limit} {set_to.value} ({set_to.source}) is below what is requested,"
                 f" {asked_by.value} ({asked_by.source}).",
                 hint=f"Raise '{limit}', or lower the request.",
             )
     origins = {name: value for name, value in values.items() if value is not None}
+    asked = Resources(gpus, cores, mib, cpu_limit, memory_limit)
     return Resolved(asked, origins, tuple(notes))
+
+
+def _default(usual: float, limit: float | None, least: float, unit: str = "") -> Value:
+    """Return the default request of a quantity: less than usual where its limit is."""
+    request = usual if limit is None else max(least, min(usual, limit))
+    source = "Modal's minimum" if request == least else Origin.DEFAULT.label
+    return Value(f"{request}{unit}" if unit else request, Origin.DEFAULT, source)
 
 
 def _converted(value: Value | None, convert: Callable[[Any], Any]) -> Any:

@@ -152,13 +152,15 @@ def check_snapshot(snapshot: Any) -> None:
         known.add(name)
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Check the orchestrator settings of a pipeline or step; other flavors have more.
+def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the orchestrator settings of a pipeline or step; return ours, as plain values.
 
     Raises:
         UsageError: One is wrong.
     """
-    check(SettingFields, {name: settings[name] for name in FIELD_NAMES & settings.keys()})
+    ours = {name: settings[name] for name in FIELD_NAMES & settings.keys()}
+    checked: SettingFields = check(SettingFields, ours)
+    return checked.values()
 
 
 def check(kind: type[Any], value: Any) -> Any:

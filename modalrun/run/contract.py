@@ -58,7 +58,7 @@ EVENT_KEY = "MODALRUN_EVENT_KEY"
 BROKER = "MODALRUN_BROKER"
 """The descriptor of the socket on which a dynamic run asks for sandboxes."""
 END_REASON_FILE = "MODALRUN_END_REASON_FILE"
-"""The file in which the supervisor writes why it ends its child."""
+"""The file in which the supervisor writes why it ends its child, unless it has got SIGTERM."""
 EXIT_CODE_FILE = "MODALRUN_EXIT_CODE_FILE"
 """The file in which a process writes its exit code; a user's `os._exit` doesn't."""
 RUNNING_STEPS_FILE = "MODALRUN_RUNNING_STEPS_FILE"
@@ -81,8 +81,11 @@ EXIT_OUT_OF_MEMORY = 71
 """Of a step sandbox only: the kernel killed the step for want of memory."""
 EXIT_TIMED_OUT = 124
 EXIT_INTERRUPTED = 130
+"""The sandbox got SIGINT."""
 EXIT_KILLED = 137
 EXIT_TERMINATED = 143
 
 TERMINATED_REASON = "The sandbox received a termination signal."
 """The reason that belongs to `EXIT_TERMINATED`."""
+PREEMPTED_REASON = "The sandbox was interrupted (SIGINT), as Modal does before it preempts one."
+"""The reason that belongs to `EXIT_INTERRUPTED` (modal.com/docs/guide/preemption, 2026-11-28)."""

@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.event_proof import MARK, PREFIX
 from modalrun.run.values import (
     CHECKED,
@@ -64,6 +65,8 @@ class StepEvent:
         exit_code: The sandbox's exit code.
         reason: Why the attempt ended, or why the step is not run; a sentence. With "retrying",
             also what happens next.
+        awaits: With "starting": what Modal has no place for yet ("H100").
+        following: With `awaits`: the GPU type that is asked for next.
         began: When the attempt began, by the step's process or by a replacement driver.
     """
 
@@ -80,6 +83,13 @@ class StepEvent:
     exit_code: ExitCode | None = None
     reason: Text | None = None
     began: Moment | None = None
+    awaits: Word | None = None
+    following: Word | None = None
+
+    @property
+    def capacity_wait(self) -> CapacityWait | None:
+        """What a "starting" step waits for, if Modal has no place for it."""
+        return (self.awaits and CapacityWait(self.awaits, self.following, self.at)) or None
 
     @property
     def begun(self) -> bool:

@@ -162,8 +162,8 @@ class RunLines:
         elif event.state == "running":
             self.per_step = False
             self._attempts[event.step] = event.attempt
-        retry = self._retry_line(stream, event) if event.state == "retrying" else None
-        return [retry, event] if retry else [event]
+        note = self._note_line(stream, event)
+        return [note, event] if note else [event]
 
     def _possible(self, event: events.Event) -> bool:
         """Return whether the run can have the step of an event, and its sandbox."""
@@ -204,12 +204,20 @@ class RunLines:
         at = event.at
         return [StepEvent(event.step, "running", at, attempt, sandbox=sandbox, began=at)]
 
-    def _retry_line(self, stream: _Stream, event: StepEvent) -> LogLine | None:
-        """Return a line about a retry; None in a shared sandbox, whose runner prints its own."""
+    def _note_line(self, stream: _Stream, event: StepEvent) -> LogLine | None:
+        """Return a line about a retry, or about what a step waits for; None for other events.
+
+        The runner of a shared sandbox prints its own.
+        """
         sandbox = self._sandboxes.get((event.step, event.attempt))
         if sandbox is None and not self.per_step:
             return None
-        text = f"modalrun: {event.reason or 'It is started again.'}"
+        if event.state == "retrying":
+            text = f"modalrun: {event.reason or 'It is started again.'}"
+        elif event.capacity_wait is not None:
+            text = f"modalrun: {event.capacity_wait.text()}"
+        else:
+            return None
         return LogLine(
             event.step, SYSTEM, text, stream.time, sandbox or self.run_sandbox, event.attempt
         )
@@ -266,7 +274,7 @@ class LineFilter:
         if line.step is None:
             return self.driver or (not self.steps and (not per_step or line.source == SYSTEM))
         if self.driver:
-            # The driver's line about a retry.
+            # The driver's line about a retry or a wait.
             return line.source == SYSTEM
         return any(fnmatchcase(line.step, name) for name in self.steps or ("*",))
 

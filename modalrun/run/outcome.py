@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
+from modalrun.run.contract import EXIT_INTERRUPTED
 from modalrun.run.progress import StepProgress
 from modalrun.run.records import FINISHED
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 LOST = "lost"
 """The state of a run that ZenML records as unfinished and whose sandbox has ended."""
+
+ENDED_BY_MEMORY = {
+    ExitKind.OUT_OF_MEMORY: "ran out of memory",
+    ExitKind.EVICTED: "was evicted by Modal for the memory that it used",
+}
+"""What to say of the run sandbox, as the verb of a sentence."""
 
 PAUSED = "paused"
 """ZenML's status of a dynamic pipeline's run that waits for an answer, without a sandbox."""
@@ -80,10 +87,11 @@ def exit_code_and_headline(
         timeout: The sandbox's timeout in seconds; 0 if it is not known.
     """
     if status == "completed":
-        completed = end.kind is ExitKind.COMPLETED
-        suffix = "" if completed else f" (its sandbox exited with {end.exit_code} afterwards)"
+        suffix = (
+            "" if end.exit_code == 0 else f" (its sandbox exited with {end.exit_code} afterwards)"
+        )
         return 0, f"Run completed{suffix}."
-    if status == PAUSED and end.kind is ExitKind.COMPLETED:
+    if status == PAUSED and end.exit_code == 0:
         return 0, "Run paused: it waits for somebody's answer."
     error = end.kind.error
     if error is RunTimeoutError:
@@ -95,8 +103,12 @@ def exit_code_and_headline(
     state = status if status in FINISHED or status == PAUSED else LOST
     if error is RunStoppedError:
         why = "its sandbox was terminated from outside or its process killed"
+        if end.exit_code == EXIT_INTERRUPTED:
+            why = "its sandbox was interrupted, as Modal does before it preempts one"
         return error.exit_code, f"Run {state}: {why}."
     why = f": {', '.join(failed_steps)}" if failed_steps else ""
-    if state == LOST:
+    if end.kind in ENDED_BY_MEMORY:
+        why = f": its sandbox {ENDED_BY_MEMORY[end.kind]}"
+    elif state == LOST:
         why = ": its sandbox ended without recording it"
     return RunFailedError.exit_code, f"Run {state}{why}."

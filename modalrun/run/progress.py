@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import FINAL, Idle, StepEvent
 from modalrun.run.records import NOT_RUN, StepRecord
 
@@ -23,6 +24,7 @@ class StepProgress:
         sandbox: Its sandbox, where it has one of its own.
         gpu: That sandbox's GPU.
         reason: Why it ended as it did.
+        capacity_wait: What it waits for, if Modal has no place for it.
     """
 
     name: str
@@ -33,6 +35,7 @@ class StepProgress:
     sandbox: str | None = None
     gpu: str | None = None
     reason: str | None = None
+    capacity_wait: CapacityWait | None = None
 
     @property
     def final(self) -> bool:
@@ -125,6 +128,7 @@ class RunProgress:
         row.sandbox = event.sandbox or row.sandbox
         row.gpu = event.gpu or row.gpu
         row.reason = event.reason
+        row.capacity_wait = event.capacity_wait
         if state == "running" and not again:
             row.started, row.ended = event.began or event.at, None
         if row.started is None:

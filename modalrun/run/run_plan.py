@@ -29,6 +29,8 @@ class RunSettings:
         keep_warm: Seconds that a step sandbox waits for another step; 0 for one step each.
         creation_rate: The most sandboxes that are created in a second. A Modal workspace may create
             5 a second (Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639).
+        wait_for_capacity: Seconds to wait in all for a place for the run sandbox; None to ask for
+            each GPU type once.
         source_include: Files and folders that go to the sandboxes although a rule leaves them out.
     """
 
@@ -41,6 +43,7 @@ class RunSettings:
     infrastructure_retries: int = 2
     keep_warm: int = 0
     creation_rate: float = 5.0
+    wait_for_capacity: int | None = None
     source_include: tuple[str, ...] = ()
 
 

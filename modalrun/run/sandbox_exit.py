@@ -12,6 +12,7 @@ step's record in ZenML:
     71   as 1: out of memory
     124  as 1: it took longer than its timeout. If Modal's own timeout came first: as 137
     143  stopped, if the run was asked to stop; else unchanged, and the driver decides
+    130  as 143: the sandbox got SIGINT, which comes before a preemption
     70   unchanged: ZenML could not be reached
     137  unchanged: the sandbox was killed from outside
 """
@@ -54,6 +55,7 @@ class ExitKind(Enum):
     FAILED = ("failed", RunFailedError, False)
     TIMED_OUT = ("timed out", RunTimeoutError, False)
     OUT_OF_MEMORY = ("out of memory", RunFailedError, False)
+    EVICTED = ("evicted", RunFailedError, True)
     REFUSED = ("refused", RunFailedError, False)
     TERMINATED = ("terminated", RunStoppedError, True)
     PREEMPTED = ("preempted", RunStoppedError, True)
@@ -70,6 +72,9 @@ class ExitKind(Enum):
 
 
 _OUT_OF_MEMORY = (ExitKind.OUT_OF_MEMORY, "The sandbox ran out of memory.")
+# Modal evicts a sandbox that uses more memory than it asked for when the machine runs short
+# (modal.com/docs/guide/sandbox-resources, a copy of 2026-09-01).
+_EVICTED = (ExitKind.EVICTED, "Modal evicted the sandbox for the memory that it used.")
 
 _BY_EXIT_CODE = {
     contract.EXIT_COMPLETED: (ExitKind.COMPLETED, "The step completed."),
@@ -78,12 +83,9 @@ _BY_EXIT_CODE = {
     contract.EXIT_UNRECORDED: (ExitKind.UNRECORDED, "The step could not record its end in ZenML."),
     contract.EXIT_OUT_OF_MEMORY: _OUT_OF_MEMORY,
     contract.EXIT_TIMED_OUT: (ExitKind.TIMED_OUT, "The step took longer than its timeout."),
-    contract.EXIT_INTERRUPTED: (
-        ExitKind.TERMINATED,
-        "The step's process was interrupted from outside.",
-    ),
+    contract.EXIT_INTERRUPTED: (ExitKind.PREEMPTED, contract.PREEMPTED_REASON),
     contract.EXIT_KILLED: (ExitKind.TERMINATED, "The sandbox was killed from outside."),
-    contract.EXIT_TERMINATED: (ExitKind.PREEMPTED, contract.TERMINATED_REASON),
+    contract.EXIT_TERMINATED: (ExitKind.TERMINATED, contract.TERMINATED_REASON),
 }
 """Every other exit code means `FAILED`."""
 
@@ -99,11 +101,11 @@ _BY_STATUS = {
         ExitKind.TERMINATED,
         "Modal ended the sandbox because it was idle.",
     ),
-    ModalStatus.MEMORY_MANAGER_EVICTION: _OUT_OF_MEMORY,
-    ModalStatus.MEMORY_THRASHING_EVICTION: _OUT_OF_MEMORY,
+    ModalStatus.MEMORY_MANAGER_EVICTION: _EVICTED,
+    ModalStatus.MEMORY_THRASHING_EVICTION: _EVICTED,
     ModalStatus.KERNEL_OOM_KILL: _OUT_OF_MEMORY,
 }
-"""With any other status the exit code decides."""
+"""With any other status the exit code decides; only with SUCCESS is 0 a completion."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,25 @@ class SandboxExit:
         kind: Its meaning.
         exit_code: Of the sandbox; None if there was no sandbox.
         reason: A sentence.
+        killed: Whether it was killed as a whole, so that its processes could record nothing.
     """
 
     kind: ExitKind
     exit_code: int | None
     reason: str
+    killed: bool = False
 
     @property
     def is_infrastructure(self) -> bool:
         """Whether neither the user's code nor the user's settings are to blame."""
         return self.kind.is_infrastructure
+
+    def with_memory_limit(self, limit: int | None) -> SandboxExit:
+        """Blame an eviction on the user's own memory limit in MiB, if there is one."""
+        if self.kind is not ExitKind.EVICTED or limit is None:
+            return self
+        reason = f"The sandbox needed more memory than its limit of {limit} MiB."
+        return replace(self, kind=ExitKind.OUT_OF_MEMORY, reason=reason)
 
 
 LOST = SandboxExit(ExitKind.LOST, None, "Modal does not know the sandbox any more.")
@@ -144,13 +155,19 @@ def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> Sa
         status: Modal's status, if the SDK gives it.
         detail: Modal's own text; left out if it repeats the table's.
     """
-    meanings = {int(known): meaning for known, meaning in _BY_STATUS.items()}
-    meaning = meanings.get(status) if status is not None else None
-    kind, reason = meaning or _BY_EXIT_CODE.get(
-        exit_code, (ExitKind.FAILED, f"The step exited with code {exit_code}.")
-    )
+    by_status = next((known for known in _BY_STATUS if known == status), None)
+    if by_status is not None:
+        kind, reason = _BY_STATUS[by_status]
+        killed = by_status not in {ModalStatus.TIMEOUT, ModalStatus.INIT_FAILURE}
+    else:
+        failed = (ExitKind.FAILED, f"The step exited with code {exit_code}.")
+        kind, reason = _BY_EXIT_CODE.get(exit_code, failed)
+        killed = exit_code == contract.EXIT_KILLED
+        if kind is ExitKind.COMPLETED and status not in {None, ModalStatus.SUCCESS}:
+            # ZenML's record says whether the work was done.
+            kind, reason = ExitKind.UNRECORDED, "Modal reports a failure, with exit code 0."
     new = detail if _words(detail) - _words(reason) else ""
-    return SandboxExit(kind, exit_code, f"{reason} {new}".strip())
+    return SandboxExit(kind, exit_code, f"{reason} {new}".strip(), killed)
 
 
 def ended_by_driver(end: SandboxExit, reason: str) -> SandboxExit:
@@ -169,5 +186,8 @@ def _words(text: str) -> set[str]:
 
 
 _FROM_OUTSIDE = frozenset(
-    {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.NOT_STARTED, ExitKind.LOST}
+    {
+        *(ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.EVICTED),
+        *(ExitKind.NOT_STARTED, ExitKind.LOST),
+    }
 )

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+DEFAULT_CORES = 0.5
+DEFAULT_MEMORY_MIB = 1024
+"""ZenML's client and the Modal SDK take about 400 MB; Modal's own defaults are 0.125 cores and
+128 MiB (modal.com/docs/guide/resources, read 2026-10-09)."""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -13,15 +18,15 @@ class Resources:
     Attributes:
         gpus: GPU types with their count as Modal writes them ("A100", "A100:2"), the preferred one
             first: where Modal has none of it, the next is requested. Empty for a CPU sandbox.
-        cpu: Physical cores; None for Modal's default.
-        memory: MiB; None for Modal's default.
+        cpu: Physical cores.
+        memory: MiB.
         cpu_limit: The most cores that it may use; None for Modal's own limit.
         memory_limit: The most MiB that it may use; None for Modal's own limit.
     """
 
     gpus: tuple[str, ...] = ()
-    cpu: float | None = None
-    memory: int | None = None
+    cpu: float = DEFAULT_CORES
+    memory: int = DEFAULT_MEMORY_MIB
     cpu_limit: float | None = None
     memory_limit: int | None = None
 
@@ -39,7 +44,8 @@ class SandboxSpec:
         command: Program and arguments.
         image: Its image: a key of `Plan.images` until that is built, then Modal's id ("im-...").
         resources: GPU, CPU and memory.
-        timeout: Seconds until Modal ends it.
+        timeout: Seconds until Modal ends it, from its start.
+        gpu_wait: Seconds to wait for each GPU type; None for the default.
         cloud: Cloud provider; None lets Modal choose.
         regions: Regions to choose from; empty lets Modal choose.
         env: Plain environment variables; never secrets.
@@ -53,6 +59,7 @@ class SandboxSpec:
     image: str
     resources: Resources
     timeout: int
+    gpu_wait: int | None = None
     cloud: str | None = None
     regions: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)

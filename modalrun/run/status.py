@@ -14,7 +14,13 @@ from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.outcome import LOST, PAUSED, answer_commands, exit_code_and_headline
+from modalrun.run.outcome import (
+    ENDED_BY_MEMORY,
+    LOST,
+    PAUSED,
+    answer_commands,
+    exit_code_and_headline,
+)
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
@@ -105,6 +111,9 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
     notes: tuple[Note, ...] = ()
     if not run.finished:
         state, over, notes = _unfinished(run, modal)
+        if run.status == "initializing" and run.announced and run.announced.waiting:
+            # Until Modal has a place, no other note is true.
+            notes = (Note(f"Its submission is {run.announced.waiting}."),)
         if run.metadata and run.metadata.stop_requested and not over and run.status != "stopping":
             notes = (_stop_requested(steps), *notes)
     elif modal.problem:
@@ -159,6 +168,8 @@ def how_ended(modal: SandboxState) -> str:
     """Return how a run sandbox has ended, as the verb of a sentence."""
     if modal.end is not None and modal.end.kind is ExitKind.TIMED_OUT:
         return "has reached its timeout"
+    if modal.end is not None and modal.end.kind in ENDED_BY_MEMORY:
+        return ENDED_BY_MEMORY[modal.end.kind]
     if modal.end is not None and modal.end.kind.error is RunStoppedError:
         return f"was ended from outside (exit code {modal.exit_code})"
     return f"has ended (exit code {modal.exit_code})"
@@ -219,7 +230,7 @@ def _with_event(step: StepRecord, event: StepEvent) -> StepRecord:
         attempt=max(event.attempt, step.attempt),
         start=None if state == "starting" else _start(step, event),
         end=at if event.state in FINAL else None,
-        reason=event.reason,
+        reason=event.capacity_wait.text() if event.capacity_wait else event.reason,
         metadata=metadata,
         since=at,
     )

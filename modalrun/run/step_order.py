@@ -53,4 +53,4 @@ _ORDER = TypeAdapter(StepOrder)
 def kind_of(spec: SandboxSpec) -> SandboxSpec:
     """Return what sandboxes have in common of which each can run the other's step."""
     env = {name: value for name, value in spec.env.items() if name not in OF_A_STEP}
-    return replace(spec, name=None, tags={}, timeout=0, env=env)
+    return replace(spec, name=None, tags={}, timeout=0, gpu_wait=None, env=env)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -20,11 +22,20 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from modalrun.run.run_plan import Mode
+from modalrun.util.modal_catalog import NO_MOUNT_POINTS
+from modalrun.util.timeparse import DURATION_FORMS, duration
 
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
+
+MAX_WAIT_SECONDS = 7 * 86_400
+"""The longest wait for a place that makes sense."""
+
+DEFAULT_TIMEOUT_SECONDS = 6 * 3600
+"""A ceiling of the cost that a user can weigh; most runs are shorter."""
 
 MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
 """The names that Modal accepts for apps and environments (`modal/_utils/name_utils.py`, 1.6.4)."""
@@ -51,6 +62,18 @@ def _memory(value: str) -> str:
     return value
 
 
+def _whole_seconds(value: Any) -> Any:
+    """Convert a duration as people write it to whole seconds."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = duration(value)
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise PydanticCustomError("duration_type", DURATION_FORMS)
+
+
 def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:
     for name, path in volumes.items():
         if not MODAL_NAME.fullmatch(name):
@@ -60,6 +83,10 @@ def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:
                 f"the volume '{name}' must be mounted at an absolute path below '/', such as"
                 f" '/data', not at '{path}'"
             )
+        if f"/{path.strip('/')}" in NO_MOUNT_POINTS:
+            raise ValueError(
+                f"the volume '{name}' can't be mounted at '{path}'; Modal mounts none there"
+            )
     if len({path.rstrip("/") for path in volumes.values()}) < len(volumes):
         raise ValueError("two volumes are mounted at the same path")
     return volumes
@@ -68,6 +95,8 @@ def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:
 Name = Annotated[StrictStr, Field(min_length=1)]
 ModalName = Annotated[Name, AfterValidator(_modal_name)]
 Memory = Annotated[Name, AfterValidator(_memory)]
+Duration = Annotated[int | str, BeforeValidator(_whole_seconds)]
+"""Seconds, or a text such as "2h" or "1h30m"; a validated model holds whole seconds."""
 Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
 Cores = Annotated[float, Field(gt=0, le=10_000, strict=True)]
 
@@ -112,6 +141,10 @@ class SettingFields(BaseModel):
     Attributes:
         gpu: A GPU type such as "A100" or "A100:2", or a list of types: when Modal has none of
             the first, the next is requested. The count is `ResourceSettings.gpu_count`.
+        gpu_wait: How long to wait for a place for each GPU type; by default "90s" while other types
+            remain, else as long as the run may last. Timeouts and costs don't count the wait.
+        wait_for_capacity: How long to ask Modal again and again for a place for the run sandbox,
+            each GPU type in turn, instead of exit code 5; by default each type is asked for once.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
         modal_environment: The Modal environment of the app, its secrets and its volumes.
@@ -121,8 +154,8 @@ class SettingFields(BaseModel):
         mode: "pipeline" runs all steps in one sandbox; "per_step" runs a sandbox per step.
         max_parallelism: How many steps may run at the same time: by default one in `pipeline`
             mode, and any number in `per_step` mode.
-        timeout: Seconds until the run is terminated; on a step, until its sandbox is, which can
-            only be earlier.
+        timeout: How long the run may take before it is terminated: seconds, or a text such as
+            "90m" or "2h". On a step, how long its sandbox may, which is never longer.
         synchronous: Whether `submit` waits for the end of the run.
         secrets: Names of Modal secrets whose keys become environment variables.
         volumes: Modal volumes to mount: name -> absolute path.
@@ -148,6 +181,8 @@ class SettingFields(BaseModel):
     )
 
     gpu: Name | list[Name] | None = None
+    gpu_wait: Annotated[Duration, Field(ge=1, le=MAX_WAIT_SECONDS)] | None = None
+    wait_for_capacity: Annotated[Duration, Field(ge=1, le=MAX_WAIT_SECONDS)] | None = None
     region: Name | list[Name] | None = None
     cloud: Name | None = None
     modal_environment: ModalName | None = None
@@ -155,7 +190,7 @@ class SettingFields(BaseModel):
     app_name: ModalName | None = None
     mode: Mode | None = None
     max_parallelism: Annotated[StrictInt, Field(ge=1, le=100_000)] | None = None
-    timeout: Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
+    timeout: Annotated[Duration, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
     synchronous: StrictBool | None = None
     secrets: list[Name] | None = None
     volumes: Volumes | None = None
@@ -166,6 +201,10 @@ class SettingFields(BaseModel):
     creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields that are set, as plain values."""
+        return self.model_dump(exclude_unset=True, exclude_none=True)
 
     @field_validator("gpu", "region")
     @classmethod

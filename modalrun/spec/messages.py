@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from modalrun.spec.yaml_source import KeyPath
+from modalrun.util.timeparse import DURATION_FORMS
 
 _KINDS = {
     "string": "a string",
@@ -22,6 +23,7 @@ _KINDS = {
     "uuid": "an id (a UUID)",
     "date": "a date",
     "datetime": "a date and time",
+    "duration": DURATION_FORMS,
 }
 """The first word of pydantic's error types -> the expected value."""
 

@@ -80,8 +80,8 @@ def _layer(
             continue
         here = (*at, key)
         values = checker.mapping(here, value)
-        checker.values(here, SettingFields, values)
-        ours.update({name: v for name, v in values.items() if v is not None})
+        checked = checker.values(here, SettingFields, values)
+        ours.update(checked.values() if checked else {})
         if key in ZENML_FLAVOR_KEYS:
             checker.mistakes.notes.append(other_flavor_note(checker.source.where(here), key))
     here = (*at, "resources")

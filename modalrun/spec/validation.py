@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,8 @@ from modalrun.spec.schema import (
 )
 from modalrun.spec.yaml_source import KeyPath, YamlSource
 from modalrun.util.nearest import misspelling_of, nearest
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Mistakes:
@@ -88,10 +90,10 @@ class Checker:
         """Collect a mistake at a key."""
         self.mistakes.found.append(UsageError(f"{self.source.where(at)}: {problem}", hint=hint))
 
-    def values(self, at: KeyPath, model: type[BaseModel], value: Any) -> bool:
-        """Check a value against a pydantic model; return whether it fits."""
+    def values(self, at: KeyPath, model: type[M], value: Any) -> M | None:
+        """Check a value against a pydantic model; return it as such, or None if it does not fit."""
         try:
-            model.model_validate(value)
+            return model.model_validate(value)
         except ValidationError as error:
             for errors in group_by_key(error.errors(include_url=False), value):
                 where, problem = describe(errors, value)
@@ -99,8 +101,7 @@ class Checker:
                     self._unknown((*at, *where), _fields_at(model, where[:-1]))
                 else:
                     self.error((*at, *where), f"'{path_name((*at, *where))}'{problem}")
-            return False
-        return True
+            return None
 
     def zenml_names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
         """Check that ZenML has the keys.

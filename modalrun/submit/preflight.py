@@ -13,6 +13,7 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
 from modalrun.plan.model import Plan
@@ -28,13 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that has passed every check and can be created."""
+    """A run that has passed every check and can be created.
+
+    Attributes:
+        builder: The image builder version that its images need; None for the usual one.
+    """
 
     compiled: Compiled
     plan: Plan
     modal: ModalGateway
     connection: Connection
     source: SourceSelection
+    builder: PinnedBuilder | None
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -70,7 +76,10 @@ def check(
         observer.say(f"note: {note}", "yellow")
     if max_cost is not None:
         pricing.check_limit(priced.cost, max_cost)
-    return connect(spec, compiled, priced, modal=modal)
+    job = connect(spec, compiled, priced, modal=modal)
+    if job.builder is not None:
+        observer.say(f"note: {job.builder.note}", "yellow")
+    return job
 
 
 def connect(
@@ -84,7 +93,8 @@ def connect(
     needs = AccountNeeds.of(plan)
     modal.check_names(connection, needs)
     modal.check_workspace(connection, needs)
-    return Job(compiled, plan, modal, connection, priced.source)
+    builder = modal.image_builder(connection, needs.environment, needs.pythons)
+    return Job(compiled, plan, modal, connection, priced.source, builder)
 
 
 def warm_up_local_server() -> None:

@@ -174,7 +174,9 @@ class Submission:
                     return run
                 with cancelled_when_stopped(run.id, self._announcement(), self.zenml):
                     images = in_background(
-                        lambda: job.modal.build_images(job.connection, plan, staged, registry)
+                        lambda: job.modal.build_images(
+                            job.connection, plan, staged, registry, job.builder
+                        )
                     )
                     self._plan = plan.with_images(images)
                     self.handle = create_run_sandbox(
@@ -297,8 +299,8 @@ def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
         "target": plan.target,
         "environment": plan.settings.modal_environment,
         "gpu": sandbox.gpu,
-        "cpu": f"{resources.cpu:g}" if resources.cpu else None,
-        "memory": f"{resources.memory} MiB" if resources.memory else None,
+        "cpu": f"{resources.cpu:g}",
+        "memory": f"{resources.memory} MiB",
         "region": " or ".join(plan.run_sandbox.regions),
         "cloud": plan.run_sandbox.cloud,
     }

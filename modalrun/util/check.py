@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion
 
 from modalrun.errors import AuthenticationError, ModalrunError, UsageError
 
-State = Literal["ok", "warning", "problem", "skipped"]
+State = Literal["ok", "warning", "problem", "skipped", "differs", "broken"]
 
 LABELS = {
     "python": "Python",
@@ -41,12 +41,13 @@ CLOCK_LIMIT_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Finding:
-    """Hold the result of one check.
+    """Hold the result of one check, of `modalrun doctor` or of `modalrun smoke`.
 
     Attributes:
-        check: A key of `LABELS`.
+        check: A key of `LABELS`, or the name of a line of `smoke`.
         state: "ok", "warning" (a run may work), "problem" (it can't), or "skipped" (another
-            problem makes the check impossible).
+            problem makes the check impossible). Of `smoke`: "ok", "differs" (modalrun copes with
+            it, as the hint says) or "broken".
         hint: What to do next, if anything.
         exit_code: The exit code of a command that has the problem; 0 if it is none.
     """

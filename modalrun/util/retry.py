@@ -17,7 +17,10 @@ PATIENCE = 60.0
 
 
 def repeated(
-    call: Callable[[], T], error_class: type[E], seconds: float, say: Callable[[E], object]
+    call: Callable[[], T],
+    error_class: type[E] | tuple[type[E], ...],
+    seconds: float,
+    say: Callable[[E], object],
 ) -> T:
     """Repeat a call while it raises an error of a class, with growing pauses; return its result.
 

@@ -1,15 +1,33 @@
-"""Parse a time as people write it: "10m" ago, a date, or RFC 3339. Pure."""
+"""Parse durations and times as people write them: "1h30m", a date, or RFC 3339. Pure."""
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime, timedelta, timezone
 
 from modalrun.errors import UsageError
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_AGO = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
+DURATION_FORMS = "a whole number of seconds, or a duration such as '90s', '2h' or '1h30m'"
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+
+
+def duration(text: str) -> float:
+    """Parse a duration to seconds: "90s", "2h", "1h30m", or a number of seconds.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    text = text.strip()
+    if _DURATION.fullmatch(text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(text)
+    return seconds
 
 
 def moment(text: str, *, option: str, now: datetime) -> datetime:
@@ -26,9 +44,8 @@ def moment(text: str, *, option: str, now: datetime) -> datetime:
     """
     text = text.strip()
     try:
-        if _AGO.fullmatch(text):
-            parts = [timedelta(**{_UNITS[unit]: float(n)}) for n, unit in _PART.findall(text)]
-            return (now - sum(parts, timedelta())).astimezone(timezone.utc)
+        if _DURATION.fullmatch(text):
+            return (now - timedelta(seconds=duration(text))).astimezone(timezone.utc)
         # Python 3.10 reads neither "Z" nor a blank that RFC 3339 allows in place of the "T".
         found = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
         local = found if found.tzinfo else found.replace(tzinfo=now.tzinfo)

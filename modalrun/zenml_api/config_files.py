@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import typer
+import click
 import yaml
 
 from modalrun.errors import UsageError
@@ -27,7 +27,7 @@ _WRITING_SECONDS = 1.0
 
 def folder() -> Path:
     """Return the folder of ZenML's configuration (`utils/io_utils.py`, ZenML 0.98.0)."""
-    return Path(os.environ.get(CONFIG_PATH) or typer.get_app_dir("zenml"))
+    return Path(os.environ.get(CONFIG_PATH) or click.get_app_dir("zenml"))
 
 
 def require_readable() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import requests
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
 from zenml.exceptions import AuthorizationException, ZenKeyError
 
 from modalrun.errors import (
@@ -26,6 +27,15 @@ _PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIV
 
 # A server that goes away after it has been reached (`rest_zen_store.py:5193`, 0.98.0).
 _UNREACHABLE = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError)
+
+
+def database_errors() -> tuple[type[Any], ...]:
+    """Return the errors of a local database, for `except`; none in a process that uses none.
+
+    An image of ZenML for a server has no SQLAlchemy: only `zenml[local]` needs it.
+    """
+    sqlalchemy = sys.modules.get("sqlalchemy.exc")
+    return () if sqlalchemy is None else (sqlalchemy.DBAPIError,)
 
 
 class ServerTrouble(requests.RequestException):
@@ -73,7 +83,7 @@ def translated() -> Iterator[None]:
 
 def store_error(error: Exception) -> ModalrunError | None:
     """Return what an error of ZenML's store or configuration means; None for another one."""
-    if isinstance(error, DBAPIError):
+    if isinstance(error, database_errors()):
         return MachineError(
             f"ZenML's database {config_files.database() or ''} can't be used: {error.orig}.",
             hint="Free space if its disk is full; restore the file if it is damaged.",

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
-from sqlalchemy.exc import DBAPIError
 from urllib3.util.retry import Retry
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
@@ -25,7 +24,7 @@ from zenml.zen_stores.rest_zen_store import RestZenStore
 from modalrun.run.reporting import log_line
 from modalrun.util.backoff import pauses
 from modalrun.util.retry import repeated
-from modalrun.zenml_api.errors import ServerTrouble, translated
+from modalrun.zenml_api.errors import ServerTrouble, database_errors, translated
 
 PATIENCE = 180.0
 """Seconds for which a request is repeated that the server answers with an error of its own."""
@@ -157,13 +156,13 @@ def while_database_fails(call: Callable[[], T]) -> T:
     """Repeat a call while a local database can't be written: its disk is full, or it is locked.
 
     Raises:
-        DBAPIError: It still can't after `DATABASE_PATIENCE` seconds.
+        sqlalchemy.exc.DBAPIError: It still can't after `DATABASE_PATIENCE` seconds.
     """
 
-    def announce(error: DBAPIError) -> None:
+    def announce(error: Any) -> None:
         log_line(f"ZenML's database can't be written: {error.orig}; trying again.")
 
-    return repeated(call, DBAPIError, DATABASE_PATIENCE, announce)
+    return repeated(call, database_errors(), DATABASE_PATIENCE, announce)
 
 
 def is_server_error(status: int) -> bool:

@@ -81,6 +81,7 @@ def script(world: World, *arguments: str, **environment: str) -> Command:
 @pytest.mark.local_store("tests/realserver/test_registered_stack.py is its counterpart there")
 def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     commands(world, *REGISTER)
+    assert world.modal("environment", "create", "dev").exit_code == 0
 
     done = script(world, "flavored.py", "pipeline").finish()
 

@@ -66,8 +66,8 @@ def test_each_step_has_its_own_machine(world: World) -> None:
     found = {b.tags["modalrun-step"]: b for b in boxes(world)}
     assert {name: (b.gpu, b.milli_cpu, b.memory_mb) for name, b in found.items()} == {
         "preprocess_data": ("", 2000, 3815),
-        "train_model": ("A100", 0, 30518),
-        "evaluate_model": ("T4", 0, 15259),
+        "train_model": ("A100", 500, 30518),
+        "evaluate_model": ("T4", 500, 15259),
     }
     assert {b.tags["modalrun-run"] for b in found.values()} == {run.id}
     assert all(re.fullmatch(rf"modalrun-{run.id}-[0-9a-f]{{8}}-1", b.name) for b in found.values())

@@ -54,11 +54,13 @@ def plan(world: World, text: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def with_secret(world: World) -> None:
-    """A Modal secret in the environment 'staging', made with the real SDK."""
+def make_all_that_is_named(world: World) -> None:
+    """The secret, the volumes and the environments that the specs here name."""
     code = (
         "import modal\n"
-        "modal.Environment.objects.create('staging')\n"
+        "for name in 'staging', 'dev':\n"
+        "    modal.Environment.objects.create(name)\n"
+        "    modal.Volume.objects.create('data', environment_name=name)\n"
         f"modal.Secret.objects.create('for-tests', {{'TOKEN_FOR_TESTS': {TOKEN!r}}},"
         " environment_name='staging')\n"
     )
@@ -85,19 +87,20 @@ def assert_everything_arrived(world: World, done: Result) -> None:
 
 
 def test_from_yaml(world: World) -> None:
-    with_secret(world)
+    make_all_that_is_named(world)
     assert_everything_arrived(world, world.submit(EVERYTHING))
 
 
 @pytest.mark.exhaustive
 def test_from_decorators(world: World) -> None:
-    with_secret(world)
+    make_all_that_is_named(world)
     done = world.submit("pipeline: sandboxes.decorated\ntarget: local\n")
     assert_everything_arrived(world, done)
 
 
 @pytest.mark.exhaustive
 def test_from_the_command_line_above_both(world: World) -> None:
+    make_all_that_is_named(world)
     done = world.submit(
         EVERYTHING.replace("sandboxes.plain", "sandboxes.decorated"),
         *("--gpu", "T4", "--cpu", "2", "--memory", "1GB", "--timeout", "400", "--cloud", "aws"),
@@ -147,12 +150,31 @@ def test_no_gpu_at_all(world: World) -> None:
     assert world.only_run().status == "failed"
 
 
-def test_a_secret_that_does_not_exist(world: World) -> None:
-    done = world.submit(
-        "pipeline: sandboxes.plain\ntarget: local\nmodal: {secrets: [no-such-secret]}\n"
-    )
+@pytest.mark.parametrize(
+    ("named", "command"),
+    [
+        ("volumes: {no-such: /data}", "modal volume create no-such"),
+        pytest.param(
+            "secrets: [no-such]",
+            "modal secret create no-such NAME=value",
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(
+            "environment: no-such", "modal environment create no-such", marks=pytest.mark.exhaustive
+        ),
+    ],
+)
+def test_what_nobody_made_on_modal(world: World, named: str, command: str) -> None:
+    done = world.submit(f"pipeline: sandboxes.plain\ntarget: local\nmodal: {{{named}}}\n")
     assert done.exit_code == 4
-    assert "no-such-secret" in done.stderr
+    told = " ".join(done.stderr.split())
+    assert "'no-such' not found" in told and "Nothing was created." in told
+    assert f'eval "$(modalrun local env)"; {command}' in told
+    assert world.runs() == []
+    # What the message says helps.
+    assert world.modal(*command.split()[1:]).exit_code == 0
+    done = world.submit(f"pipeline: sandboxes.plain\ntarget: local\nmodal: {{{named}}}\n")
+    assert done.exit_code == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -245,6 +267,7 @@ def test_a_deployment_file_is_planned_and_run_with_other_settings(world: World) 
         found["run_sandbox"]["origins"]["timeout"]["origin"] == "deployment file: pipeline in code"
     )
 
+    make_all_that_is_named(world)
     done = world.submit(text, "--timeout", "222")
     assert done.exit_code == 0, done.stderr
     (sandbox,) = world.sandboxes()

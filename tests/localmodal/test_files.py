@@ -107,8 +107,14 @@ def test_folder_and_environment(
     assert variables["HOME"] == variables["PWD"] == str(root / "root")
     assert Path(variables["TMPDIR"]).name == sandbox.object_id[:15]
     assert variables["MODAL_SANDBOX_ID"] == sandbox.object_id
-    assert variables["MODAL_TASK_ID"] == sandbox._get_task_id()
-    unwanted = {"MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_IS_REMOTE", "PYTHONUNBUFFERED"}
+    unwanted = {
+        "MODAL_ENVIRONMENT",
+        "MODAL_TASK_ID",
+        "MODAL_SERVER_URL",
+        "MODAL_TOKEN_ID",
+        "MODAL_IS_REMOTE",
+        "PYTHONUNBUFFERED",
+    }
     assert unwanted.isdisjoint(variables)
     sandbox.wait()
     launcher.stop(sdk.info.state_dir)

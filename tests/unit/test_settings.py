@@ -41,7 +41,8 @@ def test_unknown_fields_are_forbidden(model: type[SettingFields]) -> None:
     [
         ("timeout", 0),
         ("timeout", 86_401),
-        ("timeout", "60"),
+        ("timeout", "soon"),
+        ("timeout", "25h"),
         ("timeout", True),
         ("gpu", []),
         ("gpu", 1),
@@ -56,6 +57,12 @@ def test_unknown_fields_are_forbidden(model: type[SettingFields]) -> None:
 def test_bad_values(model: type[SettingFields], field: str, value: object) -> None:
     with pytest.raises(ValidationError):
         model.model_validate({field: value})
+
+
+@pytest.mark.parametrize("value", ["2h", "120m", "1h60m", "7200s", "7200", 7200])
+def test_a_timeout_is_stored_in_seconds(value: object) -> None:
+    settings = ModalOrchestratorSettings.model_validate({"timeout": value})
+    assert settings.model_dump(mode="json", exclude_unset=True) == {"timeout": 7200}
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,8 @@ class Keeper:
                     return
                 for number in numbers:
                     if number in _FORWARDED:
-                        _send(self.main, number, group=True)
+                        # Elsewhere the processes of a sandbox share one group.
+                        _send(self.main, number, group=sys.platform == "linux")
 
     def clean(self) -> None:
         """Kill until no descendant of the command is left."""

@@ -108,6 +108,9 @@ def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], work
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir() and not any(target.iterdir()):
             target.rmdir()
+        if target.exists():
+            # As on Modal, where a container that cannot mount a volume does not start.
+            raise ValueError(f'cannot mount volume on non-empty path: "{path}"')
         target.symlink_to(volume, target_is_directory=True)
     inside(root, workdir).mkdir(parents=True, exist_ok=True)
 

@@ -7,8 +7,10 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from grpclib.const import Status
@@ -18,6 +20,7 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.process import Command, Exit, Nursery, SandboxProcess
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
+from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults, SandboxFault
 from modalrun.localmodal.server.rpc import not_found
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
@@ -41,12 +44,8 @@ KILLED_WITH_SERVER = (
     "The local Modal server was killed while this sandbox ran; its processes were killed with it."
 )
 
-PREEMPTION_GRACE = 30.0
-"""Seconds from SIGINT to SIGKILL (`modal/exception.py:300`, 1.6.4).
-
-modal.com/docs/guide/preemption (read 2026-11-28) tells of an interrupt and a grace period. No such
-page tells of a signal before `terminate` or a timeout, so these kill at once.
-"""
+_PLACE_SECONDS = 0.1
+"""How often a sandbox that waits for a place looks for one."""
 
 _SAVE_SECONDS = 1.0
 """How often a record that the disk had no room for is written."""
@@ -67,9 +66,10 @@ class Launch:
 class LiveSandbox:
     """A sandbox that has not finished."""
 
-    def __init__(self, record: SandboxRecord) -> None:
+    def __init__(self, record: SandboxRecord, fault: SandboxFault | None) -> None:
         loop = asyncio.get_running_loop()
         self.record = record
+        self.fault = fault
         self.process: SandboxProcess | None = None
         self.end: tuple[int, str] | None = None
         self.must_end = asyncio.Event()
@@ -91,12 +91,12 @@ class Sandboxes:
         clock: Clock,
         disk: Disk,
         *,
-        boot_delay: Callable[[], float],
+        faults: Faults,
         on_change: Callable[[], None],
     ) -> None:
         """
         Args:
-            boot_delay: Seconds to wait before a process is started.
+            faults: How sandboxes start and end.
             on_change: Called when a sandbox is created or finishes.
         """
         self._state = state
@@ -104,7 +104,7 @@ class Sandboxes:
         self._logs = logs
         self._clock = clock
         self._disk = disk
-        self._boot_delay = boot_delay
+        self._faults = faults
         self._on_change = on_change
         self._live: dict[str, LiveSandbox] = {}
         self._unsaved: dict[str, SandboxRecord] = {}
@@ -129,9 +129,12 @@ class Sandboxes:
                     f"({other.record.id})",
                 )
         self._disk.require(sum(file.content.stat().st_size for file in launch.files))
+        fault = self._faults.end_of(record.tags.get("modalrun-role"))
+        place = self._faults.script.has_place(record.gpu, 0.0)
+        record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
         self._store.put_sandbox(record)
         self._logs.create(record.id)
-        sandbox = self._live[record.id] = LiveSandbox(record)
+        sandbox = self._live[record.id] = LiveSandbox(record, fault)
         task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -163,17 +166,28 @@ class Sandboxes:
             await asyncio.to_thread(rootfs.remove, folder)
 
     async def _boot(self, sandbox: LiveSandbox) -> None:
-        if delay := self._boot_delay():
+        await self._wait_for_place(sandbox)
+        delay, fault = self._faults.script.boot_delay, sandbox.fault
+        if fault is not None and fault.end == NOT_SCHEDULED:
+            delay += fault.after or 0.0
+        if delay:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(sandbox.must_end.wait(), delay)
+        if fault is not None and fault.end == NOT_SCHEDULED:
+            self._end(sandbox, fault.status, fault.text)
+
+    async def _wait_for_place(self, sandbox: LiveSandbox) -> None:
+        record, began = sandbox.record, time.monotonic()
+        while not self._faults.script.has_place(record.gpu, time.monotonic() - began):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(sandbox.must_end.wait(), _PLACE_SECONDS)
+                return
+        record.scheduled = sandbox.fault is None or sandbox.fault.end != NOT_SCHEDULED
 
     async def _execute(self, sandbox: LiveSandbox, launch: Launch, root: Path) -> Exit:
         record = sandbox.record
-        identity = {
-            "MODAL_SANDBOX_ID": record.id,
-            "MODAL_TASK_ID": record.task_id,
-            "MODAL_ENVIRONMENT": record.environment,
-        }
+        # Modal documents the other variables for Functions only (docs, read 2026-11-27).
+        identity = {"MODAL_SANDBOX_ID": record.id}
         command = Command(
             argv=rootfs.arguments(record.command, root),
             env=rootfs.environment(root, launch.recipe, launch.variables, identity),
@@ -186,25 +200,24 @@ class Sandboxes:
         sandbox.started.set_result(process)
         record.started_at = self._clock.now()
         self._save(record)
-        timer = None
+        fault, end = sandbox.fault, partial(self._end, sandbox)
+        timers = fault.timers(process.interrupt, end) if fault is not None else []
         if record.timeout_secs:
-            timer = asyncio.get_running_loop().call_later(
-                record.timeout_secs,
-                self._end,
-                sandbox,
-                TIMEOUT,
-                f"The sandbox ran longer than its timeout of {record.timeout_secs} seconds.",
-            )
+            text = f"The sandbox ran longer than its timeout of {record.timeout_secs} seconds."
+            loop = asyncio.get_running_loop()
+            timers.append(loop.call_later(record.timeout_secs, end, TIMEOUT, text))
         try:
             exit_ = await process.exited
         finally:
-            if timer is not None:
+            for timer in timers:
                 timer.cancel()
         if exit_.code is None and sandbox.end is None:
             sandbox.end = (INTERNAL_FAILURE, "The keeper of this sandbox was killed.")
         elif exit_.code is not None and not exit_.killed:
             # It ended by itself just before the kill.
             sandbox.end = None
+        if fault is not None and fault.is_told_afterwards and sandbox.end is None:
+            sandbox.end = (fault.status, fault.text)
         return exit_
 
     async def _start(self, sandbox: LiveSandbox, command: Command) -> SandboxProcess | None:
@@ -239,6 +252,8 @@ class Sandboxes:
         if sandbox.end is not None:
             record.status, record.exception = sandbox.end
             record.exitcode = _EXIT_CODES.get(record.status, exit_.code or 1)
+            if sandbox.fault is not None and record.status == sandbox.fault.status:
+                record.exitcode = sandbox.fault.exit_code
         elif exit_.code == 0:
             record.status = SUCCESS
         else:
@@ -269,15 +284,6 @@ class Sandboxes:
         sandbox = self._live.get(sandbox_id)
         if sandbox is not None:
             self._end(sandbox, TERMINATED, exception)
-
-    def preempt(self, sandbox_id: str, grace: float = PREEMPTION_GRACE) -> None:
-        """Interrupt a sandbox, and kill it after `grace` seconds; do not wait."""
-        sandbox = self._live.get(sandbox_id)
-        if sandbox is not None:
-            if sandbox.process is not None:
-                sandbox.process.interrupt()
-            reason = (INTERNAL_FAILURE, "The sandbox was preempted.")
-            asyncio.get_running_loop().call_later(grace, self._end, sandbox, *reason)
 
     def find(self, sandbox_id: str) -> SandboxRecord:
         """Return a sandbox by its id. Raises GRPCError (NOT_FOUND)."""

@@ -1,8 +1,7 @@
-"""Inject faults into RPCs, so that tests can see how a client handles them.
+"""Inject faults into RPCs and sandboxes, so that tests can see how a client handles them.
 
 `faults.json` in the state folder, or the variable MODALRUN_LOCAL_FAULTS when the server starts,
-holds a list of rules, or `{"rules": [...], "boot_delay": seconds, "builds": [...],
-"retained": bytes, "disk_full": true, "clock": seconds}`. The keys of a rule:
+holds a list of rules, or an object with the attributes of `Script` as keys. The keys of a rule:
 
     rpc       pattern for the RPC's name, such as "Sandbox*"
     skip      number of matching calls that pass first (default 0)
@@ -13,13 +12,17 @@ holds a list of rules, or `{"rules": [...], "boot_delay": seconds, "builds": [..
               delay        wait `seconds`, then continue
               hang         never answer
 
-`builds` makes image builds fail: a list of `{"contains": text, "log": [lines]}`. A layer whose
-commands contain the text fails with that log each time it is built.
+The keys of an entry of `sandboxes`, which decides how a sandbox ends:
 
-`retained` limits the old bytes of a V2 sandbox's stream that a new reader gets, as on Modal's
-cloud; the history keeps all. `boot_delay` is the time from the creation of a sandbox to the start
-of its process. With `disk_full`, the disk of the state folder takes nothing more. `clock` is added
-to the server's time. A changed file is read again and resets the counters.
+    role      value of the tag "modalrun-role" ("run", "step"); without it, any sandbox
+    skip      number of matching sandboxes that are spared first (default 0)
+    times     number of sandboxes that it hits then (default 1; null: all)
+    end       one of `ENDS`, "preempted" or "not-scheduled"
+    after     seconds from the start of the process until the sandbox is killed; without it, the
+              process ends by itself, and only what Modal says about it is scripted
+    grace     seconds between the SIGINT of "preempted" and the kill (default 30, as on Modal)
+
+A changed file is read again and resets the counters.
 """
 
 from __future__ import annotations
@@ -28,14 +31,15 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from modal_proto import api_pb2 as api
 
 from modalrun.util.regular_files import read_text
 
@@ -43,6 +47,27 @@ log = logging.getLogger(__name__)
 
 FAULTS_VARIABLE = "MODALRUN_LOCAL_FAULTS"
 _MAX_BYTES = 1_000_000
+
+PREEMPTION_GRACE = 30.0
+"""Seconds from SIGINT to SIGKILL (`modal/exception.py:300`, 1.6.4).
+
+modal.com/docs/guide/preemption (read 2026-11-28) tells of an interrupt and a grace period. No such
+page tells of a signal before `terminate` or a timeout, so these kill at once.
+"""
+
+PREEMPTED = "preempted"
+NOT_SCHEDULED = "not-scheduled"
+
+_Result = api.GenericResult
+ENDS: dict[str, tuple[int, int, str]] = {
+    "failure-0": (_Result.GENERIC_STATUS_FAILURE, 0, ""),
+    "out-of-memory": (_Result.GENERIC_STATUS_KERNEL_OOM_KILL, 137, ""),
+    "evicted": (_Result.GENERIC_STATUS_MEMORY_MANAGER_EVICTION, 137, ""),
+    "thrashing": (_Result.GENERIC_STATUS_MEMORY_THRASHING_EVICTION, 137, ""),
+    PREEMPTED: (_Result.GENERIC_STATUS_INTERNAL_FAILURE, 137, "The sandbox was preempted."),
+    NOT_SCHEDULED: (_Result.GENERIC_STATUS_INIT_FAILURE, 1, "loading container failed"),
+}
+"""Status, exit code and text of each scripted end. What Modal's codes are is not documented."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +78,14 @@ class Fault:
     perform: bool = False
 
 
-@dataclass
-class _Rule:
-    rpc: str
-    action: str
+@dataclass(kw_only=True)
+class _Counted:
     skip: int = 0
     times: int | None = 1
-    status: str = "UNAVAILABLE"
-    message: str = "a scripted fault"
-    seconds: float = 0.0
-    messages: int = 0
 
-    def hits(self, rpc: str) -> bool:
-        """Count a call; return whether the rule applies to it."""
-        if self.times == 0 or not fnmatchcase(rpc, self.rpc):
+    def hits(self, *, matches: bool) -> bool:
+        """Count a case that matches; return whether the fault applies to it."""
+        if self.times == 0 or not matches:
             return False
         if self.skip:
             self.skip -= 1
@@ -76,74 +95,143 @@ class _Rule:
         return True
 
 
+@dataclass(kw_only=True)
+class _Rule(_Counted):
+    rpc: str
+    action: str
+    status: str = "UNAVAILABLE"
+    message: str = "a scripted fault"
+    seconds: float = 0.0
+    messages: int = 0
+
+
+@dataclass(kw_only=True)
+class SandboxFault(_Counted):
+    """The scripted end of a sandbox."""
+
+    end: str
+    role: str | None = None
+    after: float | None = None
+    grace: float = PREEMPTION_GRACE
+
+    def __post_init__(self) -> None:
+        self.status, self.exit_code, self.text = ENDS[self.end]
+
+    @property
+    def is_told_afterwards(self) -> bool:
+        """Whether the process ends by itself, and only what Modal says about it is scripted."""
+        return self.after is None and self.end != PREEMPTED
+
+    def timers(
+        self, interrupt: Callable[[], object], kill: Callable[[int, str], object]
+    ) -> list[asyncio.TimerHandle]:
+        """Arm the end of a sandbox whose process starts now.
+
+        Args:
+            interrupt: Sends SIGINT to the processes.
+            kill: Kills the sandbox, with a status and a text.
+        """
+        later, after = asyncio.get_running_loop().call_later, self.after
+        if self.end == PREEMPTED:
+            after = after or 0.0
+            return [
+                later(after, interrupt),
+                later(after + self.grace, kill, self.status, self.text),
+            ]
+        return [] if after is None else [later(after, kill, self.status, self.text)]
+
+
+@dataclass(frozen=True)
+class Lags:
+    """How many seconds behind the server's answers are.
+
+    Attributes:
+        history: Of AppFetchLogs and AppCountLogs: later entries are not there yet.
+        list: Of SandboxList: it misses newer sandboxes, and shows those that ended later.
+    """
+
+    history: float = 0.0
+    list: float = 0.0
+
+
+@dataclass
+class Script:
+    """What goes wrong.
+
+    Attributes:
+        rules: Failing RPCs.
+        sandboxes: How sandboxes end.
+        lags: Answers that lag.
+        builds: Image builds that fail: a layer whose commands contain the text "contains" fails
+            with the lines "log", each time it is built.
+        scheduling: GPU type -> seconds until there is a place for a sandbox; None: never.
+        boot_delay: Seconds between the creation of a sandbox, or since there is a place for it, and
+            the start of its process.
+        retained: Old bytes of a V2 sandbox's stream that a new reader gets, as on Modal's cloud;
+            None for all. The history keeps all.
+        disk_full: Whether the disk of the state folder takes nothing more.
+        clock: Seconds by which the server's clock is ahead.
+    """
+
+    rules: list[_Rule] = field(default_factory=list)
+    sandboxes: list[SandboxFault] = field(default_factory=list)
+    lags: Lags = field(default_factory=Lags)
+    builds: list[dict[str, Any]] = field(default_factory=list)
+    scheduling: dict[str, float | None] = field(default_factory=dict)
+    boot_delay: float = 0.0
+    retained: int | None = None
+    disk_full: bool = False
+    clock: float = 0.0
+
+    def has_place(self, gpu: str, waited: float) -> bool:
+        """Return whether there is a place for a sandbox that has waited for so many seconds."""
+        seconds = self.scheduling.get(gpu, 0.0)
+        return seconds is not None and waited >= seconds
+
+
 class Faults:
-    """The current rules."""
+    """The current script."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._loaded: tuple[int, int] | None = None
-        self._rules: list[_Rule] = []
-        self._boot_delay = 0.0
-        self._disk_full = False
-        self._clock = 0.0
-        self._retained: int | None = None
-        self._builds: list[tuple[str, list[str]]] = []
+        self._script = Script()
         if text := os.environ.get(FAULTS_VARIABLE):
             self._load(text)
 
     def _load(self, text: str) -> None:
         try:
-            script: Any = json.loads(text)
-            if isinstance(script, list):
-                script = {"rules": script}
-            self._rules = [_Rule(**rule) for rule in script.get("rules", [])]
-            self._boot_delay = float(script.get("boot_delay", 0.0))
-            self._disk_full = bool(script.get("disk_full"))
-            self._clock = float(script.get("clock", 0.0))
-            retained = script.get("retained")
-            self._retained = None if retained is None else int(retained)
-            self._builds = [(build["contains"], build["log"]) for build in script.get("builds", [])]
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            keys: Any = json.loads(text)
+            keys = {"rules": keys} if isinstance(keys, list) else dict(keys)
+            keys["rules"] = [_Rule(**rule) for rule in keys.get("rules", [])]
+            keys["sandboxes"] = [SandboxFault(**one) for one in keys.get("sandboxes", [])]
+            keys["lags"] = Lags(**keys.get("lags", {}))
+            self._script = Script(**keys)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             log.error("the fault script is not usable: %s", error)
 
-    def _refresh(self) -> None:
+    @property
+    def script(self) -> Script:
+        """The script as the file has it now."""
         try:
             stat = self._path.stat()
-            if self._loaded == (stat.st_mtime_ns, stat.st_ino):
-                return
-            text = read_text(self._path, _MAX_BYTES)
+            if self._loaded != (stat.st_mtime_ns, stat.st_ino):
+                text = read_text(self._path, _MAX_BYTES)
+                self._loaded = (stat.st_mtime_ns, stat.st_ino)
+                self._load(text)
         except OSError:
-            return
-        self._loaded = (stat.st_mtime_ns, stat.st_ino)
-        self._load(text)
-
-    @property
-    def boot_delay(self) -> float:
-        """Seconds between the creation of a sandbox and the start of its process."""
-        self._refresh()
-        return self._boot_delay
-
-    def disk_is_full(self) -> bool:
-        """Return whether the disk of the state folder takes nothing more."""
-        self._refresh()
-        return self._disk_full
-
-    def clock(self) -> float:
-        """Return the seconds by which the server's clock is ahead."""
-        self._refresh()
-        return self._clock
-
-    @property
-    def retained(self) -> int | None:
-        """Old bytes of a stream that a new reader gets; None for all."""
-        self._refresh()
-        return self._retained
+            pass
+        return self._script
 
     def failing_build(self, commands: Sequence[str]) -> list[str] | None:
         """Return the log of a build that must fail, by its layer's commands; None otherwise."""
-        self._refresh()
         text = "\n".join(commands)
-        return next((log for contains, log in self._builds if contains in text), None)
+        return next((one["log"] for one in self.script.builds if one["contains"] in text), None)
+
+    def end_of(self, role: str | None) -> SandboxFault | None:
+        """Return the scripted end of a new sandbox, by its role; None for its own end."""
+        faults = self.script.sandboxes
+        return next((one for one in faults if one.hits(matches=one.role in {None, role})), None)
 
     async def before(self, rpc: str) -> Fault | None:
         """Apply the first rule that matches a call; return a Fault that cuts the connection.
@@ -151,8 +239,8 @@ class Faults:
         Raises:
             GRPCError: The rule's action is `error`.
         """
-        self._refresh()
-        rule = next((rule for rule in self._rules if rule.hits(rpc)), None)
+        rules = self.script.rules
+        rule = next((one for one in rules if one.hits(matches=fnmatchcase(rpc, one.rpc))), None)
         if rule is None:
             return None
         log.info("a scripted fault: %s: %s", rpc, rule.action)

@@ -30,6 +30,9 @@ COMMAND_ROUTER = "modal.task_command_router.TaskCommandRouter"
 idempotency_key: ContextVar[str] = ContextVar("idempotency_key")
 """The idempotency key of the current call; "" for none."""
 
+client_version: ContextVar[str] = ContextVar("client_version")
+"""The version of the SDK that makes the current call; "" if it does not say."""
+
 _REMEMBERED_ANSWERS = 4096
 
 
@@ -139,6 +142,7 @@ class Dispatcher:
             # First: the body of a call without a token is neither read nor kept.
             task_id = self._authorise(service, stream.metadata)
             idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
+            client_version.set(str(stream.metadata.get("x-modal-client-version", "")))
             self._active(+1)
             try:
                 request = await stream.recv_message()

@@ -12,6 +12,7 @@ from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import not_found, rpc
+from modalrun.localmodal.services.rules import check_name
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
@@ -114,6 +115,7 @@ class Apps(Service):
         if app is None:
             if request.object_creation_type != api.OBJECT_CREATION_TYPE_CREATE_IF_MISSING:
                 raise not_found("App", request.app_name)
+            check_name("App", request.app_name)
             app = self._add(environment, request.app_name, api.APP_STATE_DEPLOYED, {})
         return api.AppGetOrCreateResponse(app_id=app.id, handle_metadata=self._metadata(app))
 

@@ -9,12 +9,15 @@ from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.rpc import rpc
+from modalrun.localmodal.services.rules import (
+    CatalogRules,
+    check_environment_name,
+    newest_builder,
+)
 from modalrun.localmodal.services.service import DEFAULT_ENVIRONMENT, Service
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
-# modal 1.6 raises VersionError for builder versions that it does not know.
-BUILDER_VERSION = "2025.06"
 WORKSPACE = "local"
 
 
@@ -24,8 +27,9 @@ class Environments(Service):
     kind = "environment"
     prefix = "en"
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, rules: CatalogRules) -> None:
         super().__init__(store, clock)
+        self._rules = rules
         if not self.named("", DEFAULT_ENVIRONMENT):
             self.add("", DEFAULT_ENVIRONMENT)
 
@@ -39,9 +43,11 @@ class Environments(Service):
         name = request.deployment_name
         create = request.object_creation_type == api.OBJECT_CREATION_TYPE_CREATE_IF_MISSING
         if create and name and not self.named("", name):
+            check_environment_name(name)
             self.add("", name)
         item = self._find(name)
-        settings = api.EnvironmentSettings(image_builder_version=BUILDER_VERSION)
+        builder = item.document.get("builder_version") or newest_builder()
+        settings = api.EnvironmentSettings(image_builder_version=builder)
         return api.EnvironmentGetOrCreateResponse(
             environment_id=item.id,
             metadata=api.EnvironmentMetadata(name=item.name, settings=settings),
@@ -51,21 +57,37 @@ class Environments(Service):
     async def create(self, request: api.EnvironmentCreateRequest) -> Empty:
         if self.named("", request.name):
             raise GRPCError(Status.ALREADY_EXISTS, f"Environment '{request.name}' already exists")
+        check_environment_name(request.name)
         self.add("", request.name)
         return Empty()
 
+    @rpc("EnvironmentUpdate")
+    async def update(self, request: api.EnvironmentUpdateRequest) -> api.EnvironmentListItem:
+        """Set the image builder version; "" for the workspace's, the newest."""
+        if request.HasField("name") or request.HasField("web_suffix"):
+            raise GRPCError(
+                Status.UNIMPLEMENTED,
+                "The local Modal server changes only the image builder version of an environment",
+            )
+        item = self._find(request.current_name)
+        if version := request.image_builder_version:
+            self._rules.check_builder(version)
+        item.document["builder_version"] = version
+        self._store.put(item)
+        return self._item(item)
+
+    def _item(self, item: Stored) -> api.EnvironmentListItem:
+        return api.EnvironmentListItem(
+            name=item.name,
+            created_at=item.created_at,
+            default=item.name == DEFAULT_ENVIRONMENT,
+            environment_id=item.id,
+            image_builder_version=item.document.get("builder_version") or None,
+        )
+
     @rpc("EnvironmentList")
     async def list(self, request: Empty) -> api.EnvironmentListResponse:
-        items = [
-            api.EnvironmentListItem(
-                name=item.name,
-                created_at=item.created_at,
-                default=item.name == DEFAULT_ENVIRONMENT,
-                environment_id=item.id,
-                image_builder_version=BUILDER_VERSION,
-            )
-            for item in reversed(self._store.all("environment"))
-        ]
+        items = map(self._item, reversed(self._store.all("environment")))
         return api.EnvironmentListResponse(items=items)
 
     @rpc("EnvironmentDelete")
@@ -88,7 +110,7 @@ class Workspace:
 
     @rpc("ClientHello")
     async def hello(self, request: Empty) -> api.ClientHelloResponse:
-        return api.ClientHelloResponse(image_builder_version=BUILDER_VERSION)
+        return api.ClientHelloResponse(image_builder_version=newest_builder())
 
     @rpc("AuthTokenGet")
     async def auth_token(self, request: api.AuthTokenGetRequest) -> api.AuthTokenGetResponse:

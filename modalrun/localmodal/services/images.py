@@ -15,8 +15,8 @@ from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.rootfs import File, Recipe, read_recipe
 from modalrun.localmodal.server.rpc import not_found, rpc
-from modalrun.localmodal.services.environments import BUILDER_VERSION
 from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.rules import CatalogRules
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
@@ -42,11 +42,13 @@ class Images(Service):
         clock: Clock,
         mounts: Mounts,
         failing_build: Callable[[Sequence[str]], list[str] | None],
+        rules: CatalogRules,
     ) -> None:
         """`failing_build` returns the log of a build that must fail, by its layer's commands."""
         super().__init__(store, clock)
         self._mounts = mounts
         self._failing_build = failing_build
+        self._rules = rules
 
     def _layers(self, image_id: str) -> list[Stored]:
         """Return the layers of an image, the base first."""
@@ -76,13 +78,15 @@ class Images(Service):
     def _metadata(self, image_id: str) -> api.ImageMetadata:
         recipe, _ = self.recipe(image_id)
         return api.ImageMetadata(
-            image_builder_version=BUILDER_VERSION, workdir=recipe.workdir or None
+            image_builder_version=self.get(image_id).document["builder_version"],
+            workdir=recipe.workdir or None,
         )
 
     @rpc("ImageGetOrCreate")
     async def get_or_create(
         self, request: api.ImageGetOrCreateRequest
     ) -> api.ImageGetOrCreateResponse:
+        self._rules.check_builder(request.builder_version)
         for base in request.image.base_images:
             self.get(base.image_id)
         if request.image.context_mount_id:

@@ -11,7 +11,7 @@ import heapq
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -95,13 +95,25 @@ class LogRpcs:
     """The RPCs about logs."""
 
     def __init__(
-        self, store: Store, logs: LogStore, apps: Apps, images: Images, sandboxes: Sandboxes
+        self,
+        store: Store,
+        logs: LogStore,
+        apps: Apps,
+        images: Images,
+        sandboxes: Sandboxes,
+        *,
+        newest: Callable[[], int],
     ) -> None:
+        """
+        Args:
+            newest: The moment up to which the history has entries, in nanoseconds since 1970.
+        """
         self._store = store
         self._logs = logs
         self._apps = apps
         self._images = images
         self._sandboxes = sandboxes
+        self._newest = newest
 
     @rpc("SandboxGetLogs")
     async def stream_sandbox(
@@ -177,6 +189,7 @@ class LogRpcs:
             newest = request.limit or _MOST_ENTRIES
             return api.AppFetchLogsResponse(batches=self._images.build_log(request.task_id, newest))
         since, until = request.since.ToNanoseconds(), request.until.ToNanoseconds()
+        until = min(until, self._newest())
         limit = min(request.limit or _MOST_ENTRIES, _MOST_ENTRIES)
         chosen = _Filter(request.source, request.search_text)
         batches: list[api.TaskLogsBatch] = []
@@ -199,7 +212,8 @@ class LogRpcs:
         chosen = _Filter(request.source, request.search_text)
         counts: Counter[tuple[int, int]] = Counter()
         with self._opened(self._records(request, since, until / 1e9)) as logs:
-            for number, (span, _, log) in enumerate(self._spans(logs, since, until, chosen)):
+            settled = min(until, self._newest())
+            for number, (span, _, log) in enumerate(self._spans(logs, since, settled, chosen)):
                 if number % 1000 == 999:
                     # Give other calls a turn.
                     await asyncio.sleep(0)

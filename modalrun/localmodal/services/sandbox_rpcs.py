@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from google.protobuf.empty_pb2 import Empty
@@ -15,6 +17,12 @@ from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.rules import (
+    CatalogRules,
+    check_mount_points,
+    check_name,
+    check_tags,
+)
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.storage.ids import Clock, new_sandbox_ids
@@ -55,7 +63,13 @@ class SandboxRpcs:
         secrets: Secrets,
         volumes: Volumes,
         sandboxes: Sandboxes,
+        rules: CatalogRules,
+        lag: Callable[[], float],
     ) -> None:
+        """
+        Args:
+            lag: Seconds by which the list of running sandboxes lags.
+        """
         self._store = store
         self._clock = clock
         self._guard = guard
@@ -65,6 +79,8 @@ class SandboxRpcs:
         self._secrets = secrets
         self._volumes = volumes
         self._sandboxes = sandboxes
+        self._rules = rules
+        self._lag = lag
         self.base_url = ""
 
     def _access(self, record: SandboxRecord) -> api.CommandRouterAccess:
@@ -93,6 +109,12 @@ class SandboxRpcs:
                 Status.UNIMPLEMENTED,
                 "The local Modal server does not have CloudBucketMount and NetworkFileSystem",
             )
+        tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        if definition.name:
+            check_name("Sandbox", definition.name)
+        check_tags(tags)
+        check_mount_points(definition.volume_mounts)
+        self._rules.check_sandbox(definition)
         recipe, files = self._images.recipe(definition.image_id)
         for mount_id in definition.mount_ids:
             files += self._mounts.files(mount_id)
@@ -107,7 +129,7 @@ class SandboxRpcs:
             environment=app.environment,
             created_at=self._clock.now(),
             name=definition.name,
-            tags={tag.tag_name: tag.tag_value for tag in request.tags},
+            tags=tags,
             command=list(definition.entrypoint_args) or recipe.command or _DEFAULT_COMMAND,
             image_id=definition.image_id,
             workdir=definition.workdir or recipe.workdir or _DEFAULT_WORKDIR,
@@ -161,7 +183,8 @@ class SandboxRpcs:
     async def task_id(self, request: api.SandboxGetTaskIdRequest) -> api.SandboxGetTaskIdResponse:
         record = self._sandboxes.find(request.sandbox_id)
         result = result_of(record) if record.status else None
-        return api.SandboxGetTaskIdResponse(task_id=record.task_id, task_result=result)
+        task_id = record.task_id if record.scheduled else ""
+        return api.SandboxGetTaskIdResponse(task_id=task_id, task_result=result)
 
     @rpc("SandboxWait", "SandboxWaitV2")
     async def wait(self, request: api.SandboxWaitRequest) -> api.SandboxWaitResponse:
@@ -229,6 +252,17 @@ class SandboxRpcs:
             sandbox_id=record.id,
         )
 
+    def _running(self, app_ids: list[str] | None) -> list[SandboxRecord]:
+        """Return the running sandboxes, newest first: those of a moment ago if the list lags."""
+        if not (lag := self._lag()):
+            return self._sandboxes.running(app_ids)
+        moment = self._clock.now() - lag
+        return [
+            replace(self._sandboxes.find(record.id), status=0, finished_at=0.0)
+            for record in self._store.sandboxes_before(moment, app_ids, _PAGE * 10)
+            if not record.finished_at or record.finished_at > moment
+        ]
+
     @rpc("SandboxList", "SandboxListV2")
     async def list(self, request: api.SandboxListRequest) -> api.SandboxListResponse:
         app_ids = None
@@ -241,7 +275,7 @@ class SandboxRpcs:
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}.items()
         chosen: list[SandboxRecord] = []
         if not request.include_finished:
-            running = self._sandboxes.running(app_ids)
+            running = self._running(app_ids)
             chosen = [r for r in running if r.created_at < before and tags <= r.tags.items()]
             return api.SandboxListResponse(sandboxes=map(self._info, chosen[:_PAGE]))
         while len(chosen) < _PAGE:
@@ -259,7 +293,9 @@ class SandboxRpcs:
     @rpc("SandboxTagsSet", "SandboxTagsSetV2")
     async def set_tags(self, request: api.SandboxTagsSetRequest) -> Empty:
         record = self._sandboxes.find(request.sandbox_id)
-        record.tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        check_tags(tags)
+        record.tags = tags
         self._store.put_sandbox(record)
         return Empty()
 

@@ -11,6 +11,7 @@ from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.server.rpc import not_found, rpc
+from modalrun.localmodal.services.rules import check_name
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock, new_id
 from modalrun.localmodal.storage.store import Store, Stored
@@ -75,6 +76,7 @@ class Secrets(Service):
         elif not found and creation == api.OBJECT_CREATION_TYPE_UNSPECIFIED:
             raise not_found("Secret", request.deployment_name)
         else:
+            check_name("Secret", request.deployment_name)
             secret = found[0] if found else self.add(environment, request.deployment_name)
             secret.document["values"] = values
             self._store.put(secret)

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.rootfs import inside
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
+from modalrun.localmodal.services.rules import check_name
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.paths import StateDir
@@ -53,11 +58,15 @@ class Volumes(Service):
         environment = self.resolve(request.environment_name)
         name = request.deployment_name
         found = self.named(environment, name) if name else []
+        if found and request.object_creation_type == api.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS:
+            raise GRPCError(Status.ALREADY_EXISTS, f"Volume '{name}' already exists")
         if found:
             volume = found[0]
         elif request.object_creation_type == api.OBJECT_CREATION_TYPE_UNSPECIFIED:
             raise not_found("Volume", name)
         else:
+            if name:
+                check_name("Volume", name)
             volume = self.add(environment, name, version=request.version)
         version = volume.document["version"]
         return api.VolumeGetOrCreateResponse(
@@ -73,4 +82,11 @@ class Volumes(Service):
     @rpc("VolumeHeartbeat")
     async def heartbeat(self, request: api.VolumeHeartbeatRequest) -> Empty:
         self.get(request.volume_id)
+        return Empty()
+
+    @rpc("VolumeDelete")
+    async def delete(self, request: api.VolumeDeleteRequest) -> Empty:
+        volume = self.get(request.volume_id)
+        self._store.delete("volume", volume.id)
+        await asyncio.to_thread(shutil.rmtree, self._state.volumes / volume.id, ignore_errors=True)
         return Empty()

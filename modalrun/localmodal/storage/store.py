@@ -46,7 +46,7 @@ class SandboxRecord:
 
     `status` is a `GenericResult.GenericStatus`, 0 while the sandbox runs. Times are seconds since
     1970, 0.0 for "not yet". `variables` has the names of environment variables only; `volumes` maps
-    mount paths to names.
+    mount paths to names. `scheduled` says whether the sandbox has a place, and so a task.
     """
 
     id: str
@@ -74,6 +74,7 @@ class SandboxRecord:
     regions: list[str] = field(default_factory=list)
     volumes: dict[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
+    scheduled: bool = True
     started_at: float = 0.0
     finished_at: float = 0.0
     status: int = 0

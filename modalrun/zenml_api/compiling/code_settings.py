@@ -59,12 +59,11 @@ def read_code(
                 f"{owner}: unknown setting '{unknown[0]}' under '{key}'.",
                 hint=did_you_mean(unknown[0], FIELD_NAMES, valid),
             )
-        _check(SettingFields, values, f"{owner}: 'settings.{key}")
-        ours.update(values)
+        ours.update(_checked(SettingFields, values, f"{owner}: 'settings.{key}").values())
         if key in ZENML_FLAVOR_KEYS:
             notes.append(other_flavor_note(owner, key))
     resources = _dump(settings["resources"]) if "resources" in settings else {}
-    _check(ResourceFields, resources, f"{owner}: 'settings.resources")
+    _checked(ResourceFields, resources, f"{owner}: 'settings.resources")
     return SettingsLayer(ours, resources), notes
 
 
@@ -101,9 +100,9 @@ def _dump(settings: BaseSettings) -> dict[str, Any]:
     return dump
 
 
-def _check(model: type[Any], values: dict[str, Any], at: str) -> None:
+def _checked(model: type[Any], values: dict[str, Any], at: str) -> Any:
     try:
-        model.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         where, problem = validation_message(error, values)
         raise UsageError(f"{at}.{path_name(where)}'{problem}") from None

@@ -29,12 +29,12 @@ class IsolatedSandboxes(Protocol):
 
     Attributes:
         on_end: Called from another thread after the last attempt of a step has ended.
-        is_awaited: Called from another thread with a record's id; returns whether the record is
-            unfinished in a run that is not stopped.
+        end_of_record: Called from another thread with a record's id; returns its status, None
+            while it is unfinished in a run that is not stopped.
     """
 
     on_end: Callable[[], None]
-    is_awaited: Callable[[str], bool]
+    end_of_record: Callable[[str], str | None]
 
     def submit(self, step: StepRequest) -> None:
         """Create the sandbox of a step."""
@@ -57,7 +57,7 @@ class Isolation:
 
     def __init__(self, steps: IsolatedSandboxes) -> None:
         self._steps = steps
-        steps.is_awaited = _is_awaited
+        steps.end_of_record = _end_of_record
 
     def submit(self, info: StepRunInfo) -> None:
         """Create the sandbox of a step.
@@ -86,7 +86,7 @@ class Isolation:
         if end.kind is ExitKind.COMPLETED:
             return ExecutionStatus.COMPLETED
         # The record wins: outputs are stored, or the server awaits another attempt.
-        if _is_awaited(name):
+        if _end_of_record(name) is None:
             step_records.fail_step(str(step_run.pipeline_run_id), step_run.name, end.reason)
         recorded = _recorded(step_run.id)
         return ExecutionStatus.FAILED if recorded in UNFINISHED else recorded
@@ -112,14 +112,15 @@ class Isolation:
         )
 
 
-def _is_awaited(step_run: str) -> bool:
-    """Return whether a record is unfinished in a run that is not stopped."""
+def _end_of_record(step_run: str) -> str | None:
+    """Return a record's status; None while it is unfinished in a run that is not stopped."""
     client = Client()
     record = client.zen_store.get_run_step(UUID(step_run), hydrate=False)
-    if record.status not in UNFINISHED:
-        return False
-    run = client.zen_store.get_run(record.pipeline_run_id, hydrate=False)
-    return run.status not in STOPPED
+    if record.status in UNFINISHED:
+        run = client.zen_store.get_run(record.pipeline_run_id, hydrate=False)
+        if run.status not in STOPPED:
+            return None
+    return record.status.value
 
 
 def _recorded(step_run: UUID) -> ExecutionStatus:

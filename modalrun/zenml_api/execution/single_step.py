@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
@@ -33,6 +32,7 @@ from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
 from modalrun.zenml_api import config_files
+from modalrun.zenml_api.errors import database_errors
 from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.steps import LoadedRun
@@ -213,7 +213,7 @@ class SingleStep:
 
 def _reason(error: BaseException) -> str:
     """Return why a step has failed whose failure ZenML has not recorded."""
-    if isinstance(error, DBAPIError):
+    if isinstance(error, database_errors()):
         # Its text is a long SQL statement.
         database = config_files.database() or ""
         return f"ZenML's database {database} can't be written: {error.orig}."

@@ -107,7 +107,7 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
             str(run.id),
             run.name,
             run_url(run),
-            _complete(dict(variables), compiled.stack, orchestrator_run_id),
+            complete(dict(variables), compiled.stack, orchestrator_run_id),
             cached=frozenset(done),
         )
 
@@ -115,10 +115,10 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
 def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
     """Return the variables with which a sandbox uses ZenML. They hold credentials."""
     variables, secrets = get_config_environment_vars(pipeline_run_id=run_id)
-    return _complete({**variables, **secrets}, stack, orchestrator_run_id)
+    return complete({**variables, **secrets}, stack, orchestrator_run_id)
 
 
-def _complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
+def complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
     """Add the variables that a sandbox needs beside ZenML's own."""
     if GlobalConfiguration().store_configuration.type == StoreType.SQL:
         # This process has migrated the store; the check would take every sandbox 0.2 s.

@@ -11,7 +11,7 @@ from typing import Any, cast
 from modalrun.driver.coordinator import Coordinator
 from modalrun.driver.takeover import Takeover
 from modalrun.driver.warm_sandboxes import WarmSandboxes
-from modalrun.modal_api.step_sandboxes import GivenUp
+from modalrun.modal_api.capacity import GivenUp
 from modalrun.run import events
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest

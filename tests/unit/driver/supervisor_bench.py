@@ -15,6 +15,11 @@ from pathlib import Path
 FINALIZE = """
 import os, sys
 if "modalrun.driver.finalize" in sys.orig_argv:
+    if os.path.exists("slow"):
+        print("recording", file=sys.stderr, flush=True)
+        import time
+        while os.path.exists("slow"):
+            time.sleep(0.01)
     with open(os.environ["FINALIZED"], "a") as file:
         file.write(os.environ["MODALRUN_RUN_ID"] + ": " + sys.orig_argv[-1])
     os._exit(0)
@@ -99,9 +104,12 @@ class Bench:
 
     @contextmanager
     def started(
-        self, child: str, *, quick: bool = False, step: str | None = None
+        self, child: str, *, quick: bool = False, step: str | None = None, group: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """A supervisor whose child has printed `ready` and sits in what comes after it."""
+        """A supervisor whose child has printed `ready` and sits in what comes after it.
+
+        With `group` it leads a process group of its own, as below the init of a sandbox.
+        """
         with subprocess.Popen(
             self.command(child, quick=quick),
             env=self.environment(100, "some-run", step),
@@ -109,6 +117,7 @@ class Bench:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=group,
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"

@@ -12,8 +12,11 @@ import pytest
 
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.step_sandboxes import GivenUp, Refused
+from modalrun.modal_api.capacity import GivenUp
+from modalrun.modal_api.step_sandboxes import Refused
 from modalrun.plan.isolated_step import IsolatedStep
+from modalrun.run import events
+from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -60,7 +63,9 @@ class Boxes:
         self.created: list[Box] = []
         self.left_by_others: list[Box] = []
         self.refuses = False
-        self._news = threading.Condition()
+        self.full = False
+        self.waiting = False
+        self.news = threading.Condition()
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -68,12 +73,18 @@ class Boxes:
     async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
         if given_up.is_set():
             raise GivenUp
+        if self.full:
+            with self.news:
+                self.waiting = True
+                self.news.notify_all()
+            await given_up.wait()
+            raise GivenUp
         if self.refuses:
             raise Refused("no such secret")
         box = Box(spec)
-        with self._news:
+        with self.news:
             self.created.append(box)
-            self._news.notify_all()
+            self.news.notify_all()
         return box
 
     async def running(self) -> list[Box]:
@@ -85,8 +96,8 @@ class Boxes:
 
     def wait(self, count: int) -> Box:
         """Wait until so many sandboxes have been created; returns the last one."""
-        with self._news:
-            assert self._news.wait_for(lambda: len(self.created) >= count, SECONDS)
+        with self.news:
+            assert self.news.wait_for(lambda: len(self.created) >= count, SECONDS)
         return self.created[count - 1]
 
 
@@ -149,6 +160,25 @@ def test_a_step_that_waits_for_a_slot_is_not_started_when_the_run_fails(boxes: B
     assert len(boxes.created) == 1
 
 
+@pytest.mark.parametrize("how", ["stop", "close_run", "terminate_all"])
+def test_the_wait_for_a_sandbox_is_given_up(boxes: Boxes, how: str) -> None:
+    isolated = steps(boxes, max_parallelism=1)
+    boxes.full = True
+    first, errors = in_thread(lambda: isolated.submit(step("one")))
+    with boxes.news:
+        assert boxes.news.wait_for(lambda: boxes.waiting, SECONDS)
+    arguments = {"stop": ["record-one"], "close_run": ["run"], "terminate_all": []}[how]
+    getattr(isolated, how)(*arguments)
+    first.join(SECONDS)
+    assert isinstance(errors[0], RunFailedError)
+    # Its slot is free, and another process may continue the run.
+    boxes.full = False
+    isolated.reopen()
+    isolated.submit(step("two"))
+    boxes.created[0].end(DONE)
+    assert isolated.exit_of("record-two", wait=True) == DONE
+
+
 def test_a_refused_sandbox_releases_its_slot(boxes: Boxes) -> None:
     isolated = steps(boxes, max_parallelism=1)
     boxes.refuses = True
@@ -176,19 +206,24 @@ def test_a_lost_sandbox_is_replaced_for_the_same_record(
     assert "It is started again (1 of 1), without using up a retry." in capsys.readouterr().out
 
 
-def test_failed_stopped_and_recorded_steps_are_not_replaced(boxes: Boxes) -> None:
+def test_failed_stopped_and_recorded_steps_are_not_replaced(
+    boxes: Boxes, capsys: pytest.CaptureFixture[str]
+) -> None:
     isolated = steps(boxes)
     for name in ("failed", "stopped", "recorded"):
         isolated.submit(step(name))
     failed, _stopped, recorded = boxes.created
     failed.end(FAILED)
     isolated.stop("record-stopped")
-    isolated.is_awaited = lambda record: record != "record-recorded"
+    isolated.end_of_record = lambda record: "completed" if record == "record-recorded" else None
     recorded.end(KILLED)
     assert isolated.exit_of("record-failed", wait=True) == FAILED
     assert isolated.exit_of("record-stopped", wait=True) == KILLED
     assert isolated.exit_of("record-recorded", wait=True) == KILLED
     assert len(boxes.created) == 3
+    read = [events.read(line) for line in capsys.readouterr().out.split("\n")]
+    states = {event.step: event.state for event in read if isinstance(event, StepEvent)}
+    assert states == {"failed": "failed", "stopped": "failed", "recorded": "completed"}
 
 
 def test_a_retry_of_the_user_gets_a_sandbox_with_another_name(boxes: Boxes) -> None:

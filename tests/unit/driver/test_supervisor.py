@@ -1,5 +1,6 @@
 """The supervisor: exit codes, signals, the deadline and step sandboxes; all real processes."""
 
+import os
 import signal
 import subprocess
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.driver.supervisor import margin
-from modalrun.run.contract import EXIT_TERMINATED
+from modalrun.run.contract import EXIT_INTERRUPTED, EXIT_TERMINATED, PREEMPTED_REASON
 from tests.unit.driver.supervisor_bench import WAITING, Bench
 
 SAYING = "from modalrun.driver.process import leave\nleave({code})"
@@ -95,13 +96,40 @@ def test_a_signal_that_arrives_before_the_child_starts(bench: Bench) -> None:
     assert bench.finalized() is not None
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_are_passed_on(bench: Bench, signum: signal.Signals) -> None:
-    with bench.started(WAITING.format(code=143)) as process:
-        process.send_signal(signum)
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)]
+)
+def test_signals_are_passed_on_once(bench: Bench, signum: signal.Signals, code: int) -> None:
+    with bench.started(WAITING.format(code=143), group=True) as process:
+        # As the init of a sandbox does.
+        os.killpg(process.pid, signum)
+        os.killpg(process.pid, signum)
         assert process.stdout is not None
         assert process.stdout.read() == b"told\n"
-    assert process.returncode == 143
+    assert process.returncode == code
+    assert bench.finalized() is None
+
+
+def test_a_preempted_run_is_recorded_as_that_while_signals_come(bench: Bench) -> None:
+    (bench.folder / "slow").touch()
+    waiting = "import signal\nprint('ready', flush=True)\nsignal.pause()"
+    with bench.started(waiting, group=True) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"modalrun: {PREEMPTED_REASON}\n".encode()
+        assert process.stderr.readline() == b"recording\n"
+        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGTERM)
+        (bench.folder / "slow").unlink()
+    assert process.returncode == EXIT_INTERRUPTED
+    assert bench.finalized() == f"some-run: {PREEMPTED_REASON}"
+
+
+def test_a_preempted_step_is_left_to_the_driver(bench: Bench) -> None:
+    waiting = "import signal\nprint('ready', flush=True)\nsignal.pause()"
+    with bench.started(waiting, step="train") as process:
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == EXIT_INTERRUPTED
     assert bench.finalized() is None
 
 

@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from modalrun.driver.warm_sandboxes import Lease, WarmSandboxes
+from modalrun.driver.lease import Lease
+from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import NotFoundError
-from modalrun.modal_api.step_sandboxes import GivenUp
+from modalrun.modal_api.capacity import GivenUp
 from modalrun.run import contract, events
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Event, Idle, LinesOf, OrderEnd
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
@@ -115,7 +117,7 @@ class Boxes:
     async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **more: Any) -> Box:
         await asyncio.sleep(0)
         while self.full and not given_up.is_set():
-            more["no_room"]()
+            more["on_wait"](CapacityWait("T4", None, 0.0))
             await asyncio.sleep(0.01)
         if given_up.is_set():
             raise GivenUp

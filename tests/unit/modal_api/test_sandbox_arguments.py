@@ -53,17 +53,17 @@ def test_every_field_of_a_spec_arrives() -> None:
 
 def test_a_sandbox_without_settings() -> None:
     found = made(SandboxSpec(("python",), "im-1", Resources(), 60))
-    assert (found["gpu"], found["cpu"], found["memory"]) == (None, None, None)
+    assert (found["gpu"], found["cpu"], found["memory"]) == (None, 0.5, 1024)
     assert (found["cloud"], found["region"], found["env"]) == (None, None, {})
 
 
 @pytest.mark.parametrize(
     ("asked", "cpu", "memory"),
     [
-        (Resources(cpu=1.0, cpu_limit=4.0), (1.0, 4.0), None),
-        (Resources(cpu_limit=4.0), (0.125, 4.0), None),
-        (Resources(memory=512, memory_limit=2048), None, (512, 2048)),
-        (Resources(memory_limit=2048), None, (128, 2048)),
+        (Resources(cpu=1.0, cpu_limit=4.0), (1.0, 4.0), 1024),
+        (Resources(cpu_limit=4.0), (0.5, 4.0), 1024),
+        (Resources(memory=512, memory_limit=2048), 0.5, (512, 2048)),
+        (Resources(memory_limit=2048), 0.5, (1024, 2048)),
     ],
 )
 def test_a_limit_makes_a_pair(asked: Resources, cpu: Any, memory: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from modalrun.modal_api import sdk_internals
 from modalrun.modal_api.sdk_internals import StreamPosition
+from modalrun.run.sandbox_exit import read_exit
 
 
 async def _lines() -> AsyncIterator[str]:
@@ -39,5 +40,8 @@ def test_lines_that_were_read_before_are_left_out() -> None:
     assert position.ended and position.offset == 14
 
 
-def test_the_result_of_a_sandbox_that_keeps_it_elsewhere_is_none() -> None:
-    assert sdk_internals.result(object()) is None
+def test_the_end_of_a_sandbox_that_keeps_its_result_elsewhere_is_its_exit_code() -> None:
+    sandbox: Any = SimpleNamespace(returncode=3)
+    assert sdk_internals.exit_of(sandbox) == read_exit(3)
+    sandbox.returncode = None
+    assert sdk_internals.exit_of(sandbox) is None

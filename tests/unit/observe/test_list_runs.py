@@ -22,7 +22,7 @@ TABLE = PriceTable(
     cpu=Decimal("0.001"),
     memory=Decimal("0.0001"),
     gpus={"T4": Decimal("0.01")},
-    regions={"us": Decimal(2)},
+    broad_region=Decimal(2),
 )
 FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600, cpu=2, memory=1024)
 RUN = RunRecord("id", "name", "training", "completed", NOON, NOON, NOON + HOUR, metadata=FACTS)

@@ -55,6 +55,12 @@ def test_caching_is_decided_as_zenml_does(pipeline: bool | None, step: bool | No
     assert deployment.with_caching(True).steps[0].planned.caches
 
 
+def test_a_duration_in_a_stored_snapshot() -> None:
+    settings = {"orchestrator:modal_orch": {"timeout": "2h", "pod_settings": {}}}
+    (layer,) = read_snapshot(snapshot({"settings": settings})).layers.values()
+    assert layer.settings == {"timeout": 7200}
+
+
 def test_failure_mode() -> None:
     assert read_snapshot(snapshot({})).failure_mode == "fail_fast"
 

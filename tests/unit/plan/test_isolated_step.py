@@ -102,12 +102,20 @@ def test_the_command_line_is_above_the_code_and_the_component_below_it() -> None
     places = {
         Origin.COMMAND_LINE: SettingsLayer(resources={"memory": "8GiB"}),
         Origin.CODE_PIPELINE: SettingsLayer({"gpu": "A100"}),
-        Origin.COMPONENT: SettingsLayer({"gpu": "T4", "timeout": 100}),
+        Origin.COMPONENT: SettingsLayer({"gpu": "T4", "cloud": "gcp"}),
     }
     held = RunManifest.from_json(replace(MANIFEST, layers=layers_as_json(places)).to_json())
     made = sandbox(held, orchestrator={"gpu": "L4"}, resources={"gpu_count": 1, "memory": "1GiB"})
-    assert (made.resources.gpus, made.resources.memory, made.timeout) == (("L4",), 8192, 100)
+    assert (made.resources.gpus, made.resources.memory, made.cloud) == (("L4",), 8192, "gcp")
     assert sandbox(held, resources={"gpu_count": 1}).resources.gpus == ("T4",)
+
+
+@pytest.mark.parametrize(("run", "own", "expected"), [(86_400, "20h", 72_000), (60, "2h", 60)])
+def test_the_runs_timeout_bounds_that_of_a_step(run: int, own: str, expected: int) -> None:
+    driver = replace(DRIVER, timeout=run)
+    held = replace(MANIFEST, plan=replace(MANIFEST.plan, run_sandbox=driver))
+    assert sandbox(held, orchestrator={"timeout": own}).timeout == expected
+    assert sandbox(held).timeout == run
 
 
 @pytest.mark.parametrize("mode", ["pipeline", "per_step"])

@@ -93,12 +93,12 @@ def test_defaults() -> None:
         "modalrun.driver.supervisor",
         "modalrun.driver.pipeline",
     )
-    assert sandbox.timeout == 86_400
+    assert sandbox.timeout == 21_600
     assert sandbox.regions == ()
     assert sandbox.cloud is None
     assert sandbox.name is None
     assert sandbox.env == {
-        "MODALRUN_TIMEOUT": "86400",
+        "MODALRUN_TIMEOUT": "21600",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": "/opt/modalrun",
     }
@@ -180,7 +180,7 @@ def test_step_settings_without_effect_are_noted() -> None:
     made = plan(view("a", settings={"timeout": 60, "region": "eu", "gpu": "T4"}))
     assert len(made.notes) == 1
     assert made.notes[0].startswith("step 'a': region, timeout: no effect")
-    assert made.run_sandbox.timeout == 86_400
+    assert made.run_sandbox.timeout == 21_600
     assert made.run_sandbox.resources.gpu == "T4"
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import CostLimitError
-from modalrun.plan.catalog import GPUS_PER_SANDBOX
-from modalrun.plan.pricing import LIST_PRICES, check_limit, cost, dollars
-from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
+from modalrun.plan.pricing import LIST_PRICES, ceiling_note, check_limit, cost, dollars
+from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings, Target
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.util.modal_catalog import BROAD_REGIONS, GPUS_PER_SANDBOX, NARROW_REGIONS
 
 
 def sandbox(timeout: int = 3600, regions: tuple[str, ...] = (), **asked: Any) -> SandboxSpec:
@@ -30,9 +30,21 @@ def test_an_hour_of_a_sandbox() -> None:
     assert found.ceiling == per_second * 3600
 
 
-def test_modals_defaults_cost_too() -> None:
+@pytest.mark.parametrize(
+    ("hours", "target", "noted"), [(8, "modal", True), (6, "modal", False), (8, "local", False)]
+)
+def test_a_high_ceiling_has_a_note(hours: int, target: Target, noted: bool) -> None:
+    # An hour costs $1.26.
+    made = dataclasses.replace(
+        plan(sandbox(hours * 3600, cpu=1.0, memory=1024, gpus=("A10",))), target=target
+    )
+    note = ceiling_note(made, cost(made))
+    assert ("can cost up to $10.1" in note if note else False) is noted
+
+
+def test_the_default_request_costs_too() -> None:
     found = cost(plan(sandbox()), LIST_PRICES)
-    expected = Decimal("0.125") * Decimal("0.00003942") + Decimal("0.125") * Decimal("0.00000667")
+    expected = Decimal("0.5") * Decimal("0.00003942") + Decimal("0.00000667")
     assert found.ceiling == expected * 3600
 
 
@@ -55,6 +67,10 @@ def test_regions() -> None:
     assert cost(plan(sandbox(regions=("us-east",))), LIST_PRICES).ceiling == base * Decimal("1.75")
     both = cost(plan(sandbox(regions=("us-east", "eu"))), LIST_PRICES).ceiling
     assert both == base * Decimal("1.5")
+    for regions, factor in ((BROAD_REGIONS, "1.5"), ((*NARROW_REGIONS, "us-east-1"), "1.75")):
+        for region in regions:
+            found = cost(plan(sandbox(regions=(region,))), LIST_PRICES).ceiling
+            assert found == base * Decimal(factor), region
 
 
 @pytest.mark.parametrize("gpu", ["A10G", "a10", "A100-40GB", "H100!", "any"])

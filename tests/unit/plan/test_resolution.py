@@ -254,7 +254,8 @@ def test_every_setting_reaches_the_plan() -> None:
     """A new setting has to be thought of here."""
     run = {"mode", "app_name", "modal_environment", "workspace", "max_parallelism", "synchronous"}
     run |= {"infrastructure_retries", "keep_warm", "creation_rate", "source_include"}
-    sandbox = {"timeout", "cloud", "region", "secrets", "volumes"}
+    run |= {"wait_for_capacity"}
+    sandbox = {"timeout", "gpu_wait", "cloud", "region", "secrets", "volumes"}
     in_resources = {"gpu", "cpu_limit", "memory_limit"}
     assert run | sandbox | in_resources | {"image"} == set(FIELD_NAMES)
     made = plan(deployment({}))
@@ -288,6 +289,14 @@ def test_the_same_note_about_many_steps_is_one() -> None:
     made = plan(deployment({Origin.CODE_PIPELINE: SettingsLayer({"gpu": "T4"})}, *[own] * 7))
     (note,) = made.notes
     assert note.startswith("steps 's0', 's1', 's2', 's3', 's4' and 2 more: no GPU")
+
+
+@pytest.mark.parametrize("path", ["/app", "/app/code", "/opt/", "/opt/modalrun"])
+def test_a_volume_over_modalruns_own_files(path: str) -> None:
+    volumes = SettingsLayer({"volumes": {"data": path}})
+    with pytest.raises(UsageError, match=f"'data' can't be mounted at {path} "):
+        plan(deployment({Origin.CODE_PIPELINE: volumes}))
+    plan(deployment({Origin.CODE_PIPELINE: SettingsLayer({"volumes": {"data": f"{path}/more"}})}))
 
 
 def test_unknown_names_are_passed_on_with_a_warning() -> None:

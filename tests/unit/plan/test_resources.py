@@ -252,7 +252,28 @@ def test_below_the_minimum_is_raised_and_noted() -> None:
 
 def test_limits() -> None:
     found = joined({"cpu_count": 2, "cpu_limit": 4.0, "memory_limit": "2GiB"}).resources
-    assert (found.cpu, found.cpu_limit, found.memory, found.memory_limit) == (2, 4.0, None, 2048)
+    assert (found.cpu, found.cpu_limit, found.memory, found.memory_limit) == (2, 4.0, 1024, 2048)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cpu", "memory"),
+    [
+        ({}, 0.5, 1024),
+        ({"gpu": "T4"}, 0.5, 1024),
+        ({"cpu_count": 4}, 4, 1024),
+        ({"memory": "256MiB"}, 0.5, 256),
+        ({"cpu_limit": 0.25, "memory_limit": "512MiB"}, 0.25, 512),
+        ({"cpu_limit": 2.0, "memory_limit": "16GiB"}, 0.5, 1024),
+    ],
+)
+def test_what_nothing_asks_for_has_a_default(
+    settings: dict[str, Any], cpu: float, memory: int
+) -> None:
+    for found in (joined(settings), alone(settings, {})):
+        assert (found.resources.cpu, found.resources.memory) == (cpu, memory)
+        for name in {"cpu_count", "memory"} - settings.keys():
+            assert found.origins[name].origin is Origin.DEFAULT
+        assert found.notes == ()
 
 
 @pytest.mark.parametrize(

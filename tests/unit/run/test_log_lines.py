@@ -84,6 +84,17 @@ def test_a_step_that_gets_another_sandbox_says_so(per_step: bool) -> None:
     assert told == ([line] if per_step else [])
 
 
+def test_what_a_step_waits_for_is_one_of_its_lines() -> None:
+    lines = RunLines(RUN)
+    first = StepEvent("train", "starting", 1.0)
+    lines.feed(RUN, "stdout", events.line(first))
+    waits = StepEvent("train", "starting", 1.0, awaits="H100", following="A100")
+    told, event = lines.feed(RUN, "stdout", events.line(waits))
+    text = "modalrun: waiting for H100, next: A100"
+    assert (told, event) == (LogLine("train", "system", text, None, RUN), waits)
+    assert lines.feed(RUN, "stdout", events.line(first)) == [first]
+
+
 def test_what_a_dynamic_pipelines_function_prints_is_shown_beside_steps_with_sandboxes() -> None:
     lines = RunLines(RUN)
     selection = LineSelection(LineFilter(), lines)

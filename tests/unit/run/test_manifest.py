@@ -37,8 +37,8 @@ names = st.text(min_size=1, max_size=30)
 resources = st.builds(
     Resources,
     gpus=st.lists(names, max_size=3).map(tuple),
-    cpu=st.none() | st.floats(0.1, 64),
-    memory=st.none() | st.integers(1, 10**6),
+    cpu=st.floats(0.1, 64),
+    memory=st.integers(1, 10**6),
     cpu_limit=st.none() | st.floats(0.1, 64),
     memory_limit=st.none() | st.integers(1, 10**6),
 )

@@ -13,13 +13,19 @@ TIMED_OUT = "Run timed out after 60 s."
 COMPLETED, FAILURE = ExitKind.COMPLETED, ExitKind.FAILED
 TIMEOUT, TERMINATED = ExitKind.TIMED_OUT, ExitKind.TERMINATED
 
+MEMORY = {
+    ExitKind.OUT_OF_MEMORY: "Run {}: its sandbox ran out of memory.",
+    ExitKind.EVICTED: "Run {}: its sandbox was evicted by Modal for the memory that it used.",
+}
+
 LOST = ["running", "provisioning", "initializing", "stopping"]
 UNDECIDED = ["failed", *LOST]
 
 
 @pytest.mark.parametrize("end", [COMPLETED, FAILURE, TIMEOUT, TERMINATED])
 def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
-    code, headline = exit_code_and_headline(SandboxExit(end, 137, ""), "completed", [], 60)
+    exited = 0 if end is COMPLETED else 137
+    code, headline = exit_code_and_headline(SandboxExit(end, exited, ""), "completed", [], 60)
     assert code == 0
     said = " (its sandbox exited with 137 afterwards)" if end is not COMPLETED else ""
     assert headline == f"Run completed{said}."
@@ -35,6 +41,8 @@ def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
         *((TERMINATED, status, 7, KILLED.format("lost")) for status in LOST),
         *((end, "failed", 1, FAILED) for end in (FAILURE, COMPLETED)),
         *((end, status, 1, UNRECORDED) for end in (FAILURE, COMPLETED) for status in LOST),
+        *((end, "failed", 1, text.format("failed")) for end, text in MEMORY.items()),
+        *((end, "running", 1, text.format("lost")) for end, text in MEMORY.items()),
         *((end, "stopped", 7, "Run stopped.") for end in (COMPLETED, FAILURE, TERMINATED)),
     ],
 )

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Idle, StepEvent
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import NOT_RUN, StepRecord
@@ -33,6 +34,18 @@ def test_a_step_from_its_start_to_its_end() -> None:
     assert board.counts() == {"waiting": 1, "failed": 1}
     used = board.usage["train", 1]
     assert (used.started, used.ended, used.gpu) == (12, 20, "H100")
+
+
+def test_what_a_step_waits_for() -> None:
+    progress = RunProgress(["train"])
+    row = progress.rows["train"]
+    progress.apply(StepEvent("train", "starting", 5.0, awaits="H100"))
+    assert (row.state, row.capacity_wait) == ("starting", CapacityWait("H100", None, 5.0))
+    assert row.capacity_wait and row.capacity_wait.text(45.0) == "waiting for H100 (40 s)"
+    progress.apply(StepEvent("train", "running", 50.0, sandbox="sb-1", gpu="H100"))
+    assert row.capacity_wait is None
+    # Nothing is paid for the wait.
+    assert progress.usage["train", 1].started == 50.0
 
 
 def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:

@@ -25,17 +25,22 @@ from modalrun.run.sandbox_exit import (
         (3, ModalStatus.FAILURE, ExitKind.FAILED, False),
         (71, ModalStatus.FAILURE, ExitKind.OUT_OF_MEMORY, False),
         (137, ModalStatus.KERNEL_OOM_KILL, ExitKind.OUT_OF_MEMORY, False),
-        (137, ModalStatus.MEMORY_MANAGER_EVICTION, ExitKind.OUT_OF_MEMORY, False),
+        (0, ModalStatus.KERNEL_OOM_KILL, ExitKind.OUT_OF_MEMORY, False),
+        (137, ModalStatus.MEMORY_MANAGER_EVICTION, ExitKind.EVICTED, True),
+        (1, ModalStatus.MEMORY_THRASHING_EVICTION, ExitKind.EVICTED, True),
         (124, ModalStatus.TIMEOUT, ExitKind.TIMED_OUT, False),
         (124, ModalStatus.FAILURE, ExitKind.TIMED_OUT, False),
         (137, ModalStatus.TERMINATED, ExitKind.TERMINATED, True),
         (137, ModalStatus.FAILURE, ExitKind.TERMINATED, True),
-        (143, ModalStatus.FAILURE, ExitKind.PREEMPTED, True),
+        (143, ModalStatus.FAILURE, ExitKind.TERMINATED, True),
         (1, ModalStatus.INTERNAL_FAILURE, ExitKind.PREEMPTED, True),
         (0, ModalStatus.INIT_FAILURE, ExitKind.NOT_STARTED, True),
-        (130, ModalStatus.FAILURE, ExitKind.TERMINATED, True),
+        (130, ModalStatus.FAILURE, ExitKind.PREEMPTED, True),
         (70, ModalStatus.FAILURE, ExitKind.UNRECORDED, True),
+        # Only ZenML's record can say that the work was done.
+        (0, ModalStatus.FAILURE, ExitKind.UNRECORDED, True),
         # A status that a later Modal adds.
+        (0, 99, ExitKind.UNRECORDED, True),
         (1, 99, ExitKind.FAILED, False),
     ],
 )
@@ -43,6 +48,29 @@ def test_exit_kinds(code: int, status: int | None, kind: ExitKind, infrastructur
     end = read_exit(code, status)
     assert (end.kind, end.is_infrastructure, end.exit_code) == (kind, infrastructure, code)
     assert end.reason.endswith(".")
+
+
+@pytest.mark.parametrize("status", [None, *ModalStatus])
+def test_a_sandbox_that_was_killed_as_a_whole_could_record_nothing(
+    status: ModalStatus | None,
+) -> None:
+    kept = {
+        *(ModalStatus.SUCCESS, ModalStatus.FAILURE),
+        *(ModalStatus.TIMEOUT, ModalStatus.INIT_FAILURE),
+    }
+    # What Modal's exit codes of such ends are is not documented.
+    assert read_exit(1, status).killed == (status is not None and status not in kept)
+    assert read_exit(137).killed and read_exit(137, ModalStatus.FAILURE).killed
+
+
+def test_an_eviction_is_the_users_where_the_user_has_limited_the_memory() -> None:
+    evicted = read_exit(137, ModalStatus.MEMORY_MANAGER_EVICTION)
+    assert evicted.with_memory_limit(None) is evicted
+    limited = evicted.with_memory_limit(512)
+    assert (limited.kind, limited.is_infrastructure) == (ExitKind.OUT_OF_MEMORY, False)
+    assert limited.reason == "The sandbox needed more memory than its limit of 512 MiB."
+    killed = read_exit(137, ModalStatus.TERMINATED)
+    assert killed.with_memory_limit(512) is killed
 
 
 def test_modals_text_is_appended() -> None:
@@ -63,7 +91,8 @@ def test_modals_text_is_left_out_if_it_repeats_the_table() -> None:
 
 @pytest.mark.parametrize("kind", ExitKind)
 def test_the_driver_replaces_the_reason_of_exits_that_it_caused(kind: ExitKind) -> None:
-    own = kind not in {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.NOT_STARTED, ExitKind.LOST}
+    caused = {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.EVICTED}
+    own = kind not in {*caused, ExitKind.NOT_STARTED, ExitKind.LOST}
     end = ended_by_driver(SandboxExit(kind, 137, "Modal's reason."), "Ours.")
     assert end == SandboxExit(kind, 137, "Modal's reason." if own else "Ours.")
 

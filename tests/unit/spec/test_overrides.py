@@ -61,7 +61,7 @@ def test_every_flag() -> None:
         gpu="H100, A100",
         cpu=2.0,
         memory="1GB",
-        timeout=5,
+        timeout="5m",
         region="us",
         cloud="aws",
         env="dev",
@@ -76,7 +76,7 @@ def test_every_flag() -> None:
         "--gpu": ["H100", "A100"],
         "--cpu": 2.0,
         "--memory": "1GB",
-        "--timeout": 5,
+        "--timeout": "5m",
         "--region": "us",
         "--cloud": "aws",
         "--env": "dev",
@@ -88,6 +88,14 @@ def test_every_flag() -> None:
         "--set tags": ["x"],
     }
     assert _given().overrides == ()
+
+
+@pytest.mark.parametrize("text", ["2h", "7200"])
+def test_a_timeout_of_the_command_line_is_a_duration(tmp_path: Path, text: str) -> None:
+    spec = load(tmp_path, *_given(timeout=text).overrides)
+    assert spec.layers[Origin.COMMAND_LINE].settings == {"timeout": 7200}
+    with pytest.raises(UsageError, match=r"^--timeout: .*'90s', '2h' or '1h30m', not '2 hours'"):
+        load(tmp_path, *_given(timeout="2 hours").overrides)
 
 
 def test_overrides_have_an_origin_of_their_own(tmp_path: Path) -> None:

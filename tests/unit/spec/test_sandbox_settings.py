@@ -8,24 +8,31 @@ import pytest
 from modalrun.spec.fields import SettingFields
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
+from modalrun.util.timeparse import DURATION_FORMS
 from unit.specs import PIPELINE, line_of, mistake
 
 Load = Callable[[str], RunSpec]
 
 
 ORCHESTRATOR = [
-    ("timeout: '60'", "must be a whole number, not '60'"),
+    ("timeout: '0'", "must be 1 or more, not '0'"),
+    ("timeout: 25h", "must be 86400 or less, not '25h'"),
+    ("timeout: 0.5s", f"must be {DURATION_FORMS}, not '0.5s'"),
+    ("timeout: 1h 30", f"must be {DURATION_FORMS}, not '1h 30'"),
+    ("timeout: inf", f"must be {DURATION_FORMS}, not 'inf'"),
     ("timeout: 0", "must be 1 or more, not 0"),
     ("timeout: -5", "must be 1 or more, not -5"),
     ("timeout: 86401", "must be 86400 or less, not 86401"),
-    ("timeout: true", "must be a whole number, not true"),
-    ("timeout: 60.5", "must be a whole number, not 60.5"),
-    ("timeout: [60]", "must be a whole number, not a list"),
+    ("timeout: true", f"must be {DURATION_FORMS}, not true"),
+    ("timeout: 60.5", f"must be {DURATION_FORMS}, not 60.5"),
+    ("timeout: [60]", f"must be {DURATION_FORMS}, not a list"),
     ("gpu: 5", "must be a string or a list, not 5"),
     ("gpu: ''", "must be a string that is not empty, not ''"),
     ("gpu: {type: T4}", "must be a string or a list, not a mapping"),
     ("gpu: [1, 2]", "gpu[0]' must be a string, not 1"),
     ("gpu: []", "an empty list; leave the setting out instead"),
+    ("gpu_wait: 0", "must be 1 or more, not 0"),
+    ("wait_for_capacity: 8d", "must be 604800 or less"),
     ("region: 5", "must be a string or a list, not 5"),
     ("region: []", "an empty list; leave the setting out instead"),
     ("cloud: [aws]", "must be a string, not a list"),
@@ -44,6 +51,8 @@ ORCHESTRATOR = [
     ("secrets: wandb", "must be a list, not 'wandb'"),
     ("secrets: [1]", "secrets[0]' must be a string."),
     ("volumes: [a]", "must be a mapping (key: value), not a list"),
+    ("volumes: {data: /root/}", "the volume 'data' can't be mounted at '/root/'; Modal"),
+    ("volumes: {data: /tmp}", "at '/tmp'; Modal mounts none there"),
     ("volumes: {data: 1}", "volumes.data' must be a string, not 1"),
     (
         "image: slim",
@@ -103,6 +112,8 @@ def test_line_feed_at_the_end_of_a_name(tmp_path: Path, key: str) -> None:
         "keep_warm: 0",
         "keep_warm: 30",
         "creation_rate: 0.5",
+        "gpu_wait: 5m",
+        "wait_for_capacity: 2h",
         "secrets: [wandb]",
         "volumes: {data: /data}",
         "workspace: team",
@@ -110,6 +121,7 @@ def test_line_feed_at_the_end_of_a_name(tmp_path: Path, key: str) -> None:
         "memory_limit: 4GB",
         "gpu: T4",
         "timeout: 86400",
+        "timeout: 24h",
     ],
 )
 def test_setting_that_is_supported(load: Load, text: str) -> None:

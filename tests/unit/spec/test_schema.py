@@ -86,7 +86,8 @@ steps:
         "3: unknown key 'dely' under 'retry'. Did you mean 'delay'?",
         "4: 'model' must be a mapping (key: value), not 'tiny'.",
         "5: 'tags' must be a list, not a mapping.",
-        "7: 'settings.orchestrator.timeout' must be a whole number, not 'soon'.",
+        "7: 'settings.orchestrator.timeout' must be a whole number of seconds, or a duration such"
+        " as '90s', '2h' or '1h30m', not 'soon'.",
         "8: unknown key 'parent_imag' under 'settings.docker'. Did you mean 'parent_image'?",
         "8: 'settings.docker.apt_packages' must be a list, not 'git'.",
         "10: 'steps.train.enable_cache' must be true or false, not 7.",

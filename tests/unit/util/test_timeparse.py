@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.util.timeparse import moment
+from modalrun.util.timeparse import duration, moment
 
 HERE = timezone(timedelta(hours=2))
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=HERE)
@@ -37,3 +37,25 @@ def test_times(text: str, expected: str) -> None:
 def test_no_time(text: str) -> None:
     with pytest.raises(UsageError, match="--since"):
         moment(text, option="--since", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("90", 90),
+        ("0.5", 0.5),
+        ("90s", 90),
+        (" 2h ", 7200),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "2 h", "1h30", "2H", "nan", "inf", "9" * 999])
+def test_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match=text[:9] or "empty|convert"):
+        duration(text)

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.validation import validation_message
-from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
+from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig, component_defaults
 
 SECRET = "as-not-to-be-shown"
 
@@ -31,6 +31,11 @@ def test_values_of_zenmls_command_line_are_texts() -> None:
     assert config.volumes == {"data": "/data"}
     assert config.cpu_limit == 4.5
     assert config.app_name == "123"
+
+
+def test_a_duration_of_zenmls_command_line() -> None:
+    config = ModalOrchestratorConfig(timeout="1h30m")
+    assert component_defaults(config).settings == {"timeout": 5400}
 
 
 @pytest.mark.parametrize("name", ["token_id", "token_secret"])

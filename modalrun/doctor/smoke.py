@@ -1,0 +1,215 @@
+"""Prove on a Modal account what no local test can: `modalrun smoke`.
+
+`smoke_trials` has the trials, small sandboxes in which `driver.probe` runs, and `smoke_checks`
+judges them. They run side by side, in an app of their own that is stopped at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+
+from modalrun.doctor.smoke_checks import LINES, Seen, finding, judge, of_error
+from modalrun.doctor.smoke_trials import GPU, SMALL, TRIALS, Bench, Trial
+from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, UsageError
+from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.plan import pricing
+from modalrun.plan.image_recipe import RegistryCredentials
+from modalrun.plan.model import Plan
+from modalrun.plan.stack import wrong_stack
+from modalrun.run.run_plan import Target
+from modalrun.spec.fields import split_gpu
+from modalrun.spec.run_spec import RunSpec, load_spec
+from modalrun.submit import preflight, prepare
+from modalrun.submit.source_selection import select
+from modalrun.submit.staging import stage
+from modalrun.util import interrupts
+from modalrun.util.background import in_background
+from modalrun.util.check import Finding
+from modalrun.zenml_api.process import zenml_process
+
+TRIAL_SECONDS: dict[Target, float] = {"modal": 150.0, "local": 60.0}
+"""How long the trials may take once there is an image."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a smoke test: a finding for each line."""
+
+    target: Target
+    ceiling: Decimal | None
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything is broken, else 0."""
+        return max(finding.exit_code for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """A smoke test that is planned.
+
+    Attributes:
+        plan: For target, environment, region and the image with ZenML and Modal.
+        stack: The name of the stack.
+        trials: By name.
+        ceiling: What the sandboxes can cost at most, in USD; None if the GPU has no known price.
+        variables: Those with which a sandbox uses ZenML.
+        credentials: The Modal token of the stack's orchestrator; None for Modal's configuration.
+        registry: The login with which Modal pulls the image, if it needs one.
+        fill: Puts what every sandbox gets into a folder.
+    """
+
+    plan: Plan
+    stack: str
+    trials: Mapping[str, Trial]
+    ceiling: Decimal | None
+    variables: dict[str, str] = field(repr=False)
+    credentials: tuple[str, str] | None = field(repr=False)
+    registry: RegistryCredentials | None = field(repr=False)
+    fill: Callable[[Path], None] = field(repr=False)
+
+    def run(self, progress: Callable[[str], None], say: Callable[[str], None]) -> Report:
+        """Run all trials side by side, and remove all that they have made.
+
+        Args:
+            progress: Called with what is going on.
+            say: Called with what is left, if the test ends early.
+
+        Raises:
+            ModalrunError: Modal refuses the token or a name, or can't be reached.
+            KeyboardInterrupt, Interrupted: A signal came.
+        """
+        began = time.monotonic()
+        modal = ModalGateway()
+        connection = modal.connect(self.plan.target, credentials=self.credentials)
+        needs = AccountNeeds.of(self.plan)
+        modal.check_names(connection, needs)
+        modal.check_workspace(connection, needs)
+        with tempfile.TemporaryDirectory(prefix="modalrun-smoke-") as folder:
+            self.fill(Path(folder))
+            bench = Bench(connection, self.plan, self.variables, Path(folder))
+            try:
+                findings = list(self._find(bench, progress))
+            except BaseException:
+                with interrupts.deferred():
+                    interrupts.forget()
+                    _, message, hint = bench.remove()
+                say(f"The smoke test ended early: {message}. {hint or ''}".rstrip())
+                raise
+            with interrupts.deferred():
+                findings.append(finding("removed", bench.remove()))
+        findings.sort(key=lambda one: list(LINES).index(one.check))
+        return Report(self.plan.target, self.ceiling, tuple(findings), time.monotonic() - began)
+
+    def _find(self, bench: Bench, progress: Callable[[str], None]) -> Iterator[Finding]:
+        """Build the image, then run each trial in a thread, until the time is over."""
+        yield finding("account", in_background(bench.open))
+        progress("Building the image")
+        try:
+            yield finding("image", in_background(lambda: bench.build(self.registry)))
+        except ModalrunError as error:
+            # Without an image there is nothing to try.
+            yield finding("image", of_error(error, "image"))
+            return
+        results: dict[str, Future[Seen | ModalrunError]] = {name: Future() for name in self.trials}
+
+        def attempt(name: str, one: Trial) -> None:
+            results[name].set_result(bench.attempt(name, one))
+
+        for item in self.trials.items():
+            threading.Thread(target=attempt, args=item, daemon=True).start()
+        until = time.monotonic() + TRIAL_SECONDS[self.plan.target]
+        while (left := sum(not one.done() for one in results.values())) and (
+            time.monotonic() < until
+        ):
+            interrupts.check()
+            progress(f"{len(results) - left} of {len(results)} trials have ended")
+            wait(results.values(), 0.5)
+        progress("Removing what the smoke test has made")
+        for name, result in results.items():
+            yield from judge(name, result.result() if result.done() else _late(name))
+
+
+def _late(name: str) -> ModalrunError:
+    """Return the error about a trial that has no end."""
+    kind = CapacityError if name == "gpu" else ConnectionLostError
+    hint = "Try again; https://status.modal.com says how Modal is."
+    return kind("there was no end of it within the time", hint=hint)
+
+
+@contextlib.contextmanager
+def planned(spec_path: Path | None, target: Target | None, gpu: str | None) -> Iterator[Smoke]:
+    """Plan a smoke test for a run spec, or for the active stack without one. Nothing is created.
+
+    Raises:
+        ModalrunError: The spec, the stack or a setting is wrong, or ZenML can't be used.
+    """
+    if gpu is not None:
+        try:
+            split_gpu(gpu)
+        except ValueError as error:
+            raise UsageError(f"--gpu: {error}.") from None
+    spec = RunSpec.of_snapshot(target or "modal", Path.cwd(), own_code=False)
+    if spec_path is not None:
+        spec = prepare.with_source_root(load_spec(spec_path, target=target))
+    with zenml_process(spec.source_root):
+        if spec.target == "local":
+            preflight.warm_up_local_server()
+        yield _plan(spec, gpu, has_spec=spec_path is not None)
+
+
+def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
+    from modalrun.zenml_api import trial
+    from modalrun.zenml_api.compiling.image_builds import resolve_images
+
+    registry: RegistryCredentials | None = None
+    compiled = prepare.load_deployment(spec) if has_spec else None
+    ground = compiled or trial.of_active_stack(spec.source_root, built=spec.target == "modal")
+    described = ground.stack_description
+    priced = prepare.plan_deployment(ground.deployment, described, spec)
+    if priced.problems:
+        raise wrong_stack(described, priced.problems)
+    plan = priced.plan
+    if compiled is not None:
+        plan, registry = resolve_images(plan, compiled)
+    gpus = {"gpu": replace(GPU, resources=replace(SMALL, gpus=(gpu,)))} if gpu else {}
+    trials = {**TRIALS, **gpus}
+
+    def fill(folder: Path) -> None:
+        if compiled is not None and any(recipe.project_install for recipe in plan.images.values()):
+            stage(select(priced.source), folder)
+        # A folder without a file can't be mounted.
+        (folder / "modalrun-smoke.txt").touch()
+
+    return Smoke(
+        plan,
+        described.name,
+        trials,
+        _ceiling(trials, plan.run_sandbox.regions),
+        trial.environment(ground.stack),
+        ground.credentials if spec.target == "modal" else None,
+        registry,
+        fill,
+    )
+
+
+def _ceiling(trials: Mapping[str, Trial], regions: tuple[str, ...]) -> Decimal | None:
+    """Return timeout x price of all sandboxes; None if the GPU has no known price."""
+    total = Decimal(0)
+    for one in trials.values():
+        rate = pricing.per_second(one.resources, regions)
+        if rate is None:
+            return None
+        total += rate * one.timeout * one.sandboxes
+    return total

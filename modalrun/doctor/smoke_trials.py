@@ -1,0 +1,314 @@
+"""Run the trials of `modalrun smoke`: create small sandboxes, look how they fare, remove them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from uuid import uuid4
+
+from modalrun.doctor.smoke_checks import Seen, Verdict
+from modalrun.driver.probe import facts_in
+from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError
+from modalrun.modal_api import Connection, RunningSandbox, translated, trial
+from modalrun.modal_api.account_check import workspace
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.plan.image_recipe import RegistryCredentials
+from modalrun.plan.model import Plan
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.tags import TAG_ROLE, TAG_RUN
+from modalrun.util.background import in_background
+
+REACTION_SECONDS = 30.0
+"""How long a report of a probe is waited for, and lines in the history after an end."""
+
+CREATION_SECONDS, REMOVAL_SECONDS = 5.0, 20.0
+"""How long the clean-up waits for what is being created, and for each removal."""
+
+VOLUME = "/smoke-volume"
+SMALL, LARGE = Resources(cpu=0.25, memory=256), Resources(cpu=1.0, memory=1024)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A sandbox that is tried.
+
+    Attributes:
+        probe: The arguments of `driver.probe`; empty for a command that does not exist.
+        act: Called while the sandbox runs.
+        resources: Large ones for a sandbox that uses ZenML or Modal, whose credentials it gets.
+        mounts: Whether it mounts the volume.
+        sandboxes: How many it creates.
+    """
+
+    probe: tuple[str, ...]
+    act: Callable[[Bench, Watched], None] | None = None
+    timeout: int = 60
+    resources: Resources = SMALL
+    mounts: bool = False
+    sandboxes: int = 1
+
+
+class Watched:
+    """A sandbox whose output is read while it runs."""
+
+    def __init__(self, sandbox: RunningSandbox, seen: Seen) -> None:
+        self.id = sandbox.id
+        self.seen = seen
+        self._sandbox = sandbox
+        self._end: Future[None] = Future()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        def add(stream: str, text: str) -> None:
+            if stream == "stdout":
+                self.seen.output += text
+            else:
+                self.seen.errors += text
+
+        began = time.monotonic()
+        try:
+            self.seen.end = self._sandbox.watch(add)
+            self.seen.seconds = time.monotonic() - began
+            self._end.set_result(None)
+        except Exception as error:
+            self._end.set_exception(error)
+
+    def wait_for(self, name: str) -> None:
+        """Wait until the probe has reported a fact or ended, or the time is over."""
+        until = time.monotonic() + REACTION_SECONDS
+        while not (name in self.seen.facts or self._end.done() or time.monotonic() > until):
+            time.sleep(0.02)
+
+    def join(self) -> None:
+        """Wait for the end of the sandbox and its output; raise what has prevented it."""
+        self._end.result()
+
+
+@dataclass
+class Bench:
+    """The app, the volume, the image and the sandboxes of one smoke test.
+
+    Attributes:
+        connection: To Modal.
+        plan: For target, environment, region and the image with ZenML and Modal.
+        variables: Those with which a sandbox uses ZenML.
+        source: The folder that every sandbox gets.
+        name: Of the app and of the volume.
+    """
+
+    connection: Connection
+    plan: Plan
+    variables: dict[str, str] = field(repr=False)
+    source: Path
+    run_id: str = field(default_factory=lambda: str(uuid4()))
+
+    def __post_init__(self) -> None:
+        self.name = f"modalrun-smoke-{self.run_id[:8]}"
+        settings = replace(self.plan.settings, app_name=self.name)
+        self.plan = replace(self.plan, settings=settings)
+        self.environment = settings.modal_environment
+        # The sandbox of a step, if steps have their own.
+        steps = (step.sandbox for step in self.plan.steps if step.sandbox)
+        self._like = next(steps, self.plan.run_sandbox)
+        self._modal = ModalGateway()
+        self._app_id = self._image = ""
+        self._creating, self._closed = 0, False
+        self._changed = threading.Condition()
+
+    def open(self) -> Verdict:
+        """Create the app and the volume; return the verdict about the account."""
+        with self._creation():
+            self._app_id = str(self.connection.app(self.name, self.environment).app_id)
+            trial.create_volume(self.connection, self.name, self.environment)
+        where = f"environment '{self.environment}'" if self.environment else "default environment"
+        owner = f"workspace '{workspace(self.connection) or 'without a name'}'"
+        if self.plan.target == "local":
+            owner = "the local Modal server"
+        version = trial.builder_version(self.connection, self.environment)
+        return "ok", f"{owner}, {where}, image builder {version}", None
+
+    def build(self, registry: RegistryCredentials | None) -> Verdict:
+        """Build the image; return the verdict about it.
+
+        Raises:
+            ModalrunError: It can't be built.
+        """
+        recipe, began = self.plan.images[self._like.image], time.monotonic()
+        plan = replace(self.plan, images={"": recipe})
+        ids = self._modal.build_images(self.connection, plan, self.source, registry)
+        self._image = ids[""]
+        if self.plan.target == "local":
+            message = "none is built: sandboxes run the Python of the local Modal server"
+            return "differs", message, "On Modal it is built from its recipe."
+        return "ok", f"{recipe.base}, in {time.monotonic() - began:.0f} s", None
+
+    def attempt(self, name: str, one: Trial) -> Seen | ModalrunError:
+        """Run one trial to its end; return what was seen, or the error that prevented it."""
+        try:
+            watched = self.start(name, one)
+            if one.act is not None:
+                one.act(self, watched)
+            watched.join()
+            return watched.seen
+        except (ConnectionLostError, CapacityError) as error:
+            return error
+        except ModalrunError as error:
+            return error if one.probe else Seen(more={"refused": error.problem})
+        except Exception as error:
+            return ModalrunError(f"{type(error).__name__}: {error}")
+
+    def start(self, name: str, one: Trial) -> Watched:
+        """Create the sandbox of a trial, as that of a run is created."""
+        like = self._like
+        command: tuple[str, ...] = ("modalrun-no-such-command",)
+        if one.probe:
+            arguments = (self._argument(argument) for argument in one.probe)
+            command = (like.command[0], "-m", "modalrun.driver.probe", *arguments)
+        kept = ("PYTHONUNBUFFERED", "PYTHONPATH")
+        spec = SandboxSpec(
+            command=command,
+            image=self._image,
+            resources=one.resources,
+            timeout=one.timeout,
+            cloud=like.cloud,
+            regions=like.regions,
+            env={name: value for name, value in like.env.items() if name in kept},
+            secrets=like.secrets if one.resources is LARGE else (),
+            volumes={self.name: VOLUME} if one.mounts else {},
+            name=f"{self.name}-{name}",
+            tags={TAG_RUN: self.run_id, TAG_ROLE: "run"},
+        )
+        secrets = self.variables if one.resources is LARGE else {}
+        if "driver" in one.probe:
+            secrets = self.connection.driver_environment()
+        with self._creation():
+            sandbox = self._modal.create_run_sandbox(
+                self.connection, self.plan, spec, secrets, self.source
+            )
+        more = {"app": self._app_id, "text": self.run_id}
+        return Watched(sandbox, Seen(local=self.plan.target == "local", more=more))
+
+    def _argument(self, argument: str) -> str:
+        """Fill in what an argument of a probe stands for."""
+        values = {
+            "run_id": self.run_id,
+            "app": self.name,
+            "environment": self.environment,
+            "image": self._image,
+        }
+        return {"TEXT": self.run_id, "DRIVER": json.dumps(values)}.get(argument, argument)
+
+    @contextlib.contextmanager
+    def _creation(self) -> Iterator[None]:
+        """Make the clean-up wait for what the block creates; refuse it after the clean-up."""
+        with self._changed:
+            if self._closed:
+                raise ConnectionLostError("The smoke test has ended.")
+            self._creating += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._creating -= 1
+                self._changed.notify_all()
+
+    def remove(self) -> Verdict:
+        """Remove everything; return the verdict that says so, or what is left."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._creating, CREATION_SECONDS)
+        place = (self.connection, self.name, self.environment)
+
+        def stop() -> None:
+            if self._app_id:
+                group = self._modal.sandboxes_of(self.connection, self.run_id, self._app_id)
+                group.terminate(seconds=REMOVAL_SECONDS / 2)
+            trial.stop_app(*place)
+
+        where = f"{self.name}{f' --env {self.environment}' if self.environment else ''}"
+        removals: dict[str, Callable[[], None]] = {
+            f"modal app stop {where}": stop,
+            f"modal volume delete {where}": lambda: trial.remove_volume(*place),
+        }
+        problems: dict[str, str] = {}
+        for command, removal in removals.items():
+            try:
+                in_background(removal, REMOVAL_SECONDS)
+            except ModalrunError as error:  # noqa: PERF203 (two of them)
+                problems[command] = error.problem
+        if not problems:
+            return "ok", "the sandboxes, the app and the volume are removed", None
+        message = f"something may be left: {'; '.join(dict.fromkeys(problems.values()))}"
+        return "broken", message, f"Run: {' && '.join(problems)}"
+
+
+def _answer(bench: Bench, watched: Watched) -> None:
+    """Write by two handles, and compare the clocks by the time of the first answer."""
+
+    def write(text: str) -> None:
+        with contextlib.suppress(ValueError):
+            bench.connection.write_input(watched.id, bench.run_id, text)
+
+    watched.wait_for("ready")
+    began = time.time()
+    write("first\n")
+    watched.wait_for("line")
+    middle = (began + time.time()) / 2
+    for facts in facts_in(watched.seen.output):
+        if "line" in facts:
+            watched.seen.more["ahead"] = middle - facts["at"]
+    write("second\n")
+
+
+def _read_again(bench: Bench, watched: Watched) -> None:
+    """Read the output after the end, from its beginning: live, and from the history."""
+    watched.join()
+    ended, more = time.monotonic(), watched.seen.more
+    handle = bench.connection.attach(watched.id, bench.run_id)
+    again = RunningSandbox(bench.connection, handle, bench.run_id, app_id=more["app"])
+    late = Watched(again, Seen())
+    late.join()
+    more |= {"late": late.seen.output, "history": "", "lag": 0.0}
+    while len(more["history"]) < len(watched.seen.output) and more["lag"] < REACTION_SECONDS:
+        more["history"] = trial.stored_output(bench.connection, bench.run_id, watched.id)
+        more["lag"] = time.monotonic() - ended
+
+
+def _terminate(bench: Bench, watched: Watched) -> None:
+    watched.wait_for("ready")
+    sandbox = bench.connection.attach(watched.id, bench.run_id)
+    with translated():
+        sandbox.terminate()
+
+
+def _read_volume(bench: Bench, watched: Watched) -> None:
+    """Read in a second sandbox what the first one has written."""
+    watched.join()
+    reader = bench.start("volume-2", Trial(("volume", VOLUME), mounts=True))
+    reader.join()
+    watched.seen.output = reader.seen.output
+
+
+LIMITED = Resources(cpu=0.25, memory=128, memory_limit=128)
+GPU = Trial(("gpu",))
+TRIALS: dict[str, Trial] = {
+    "inside": Trial(("inside",), timeout=150, resources=LARGE),
+    "driver": Trial(("driver", "DRIVER"), timeout=150, resources=LARGE, sandboxes=3),
+    "input": Trial(("answer",), _answer),
+    "output": Trial(("write",), _read_again),
+    "exit_0": Trial(("end", "0")),
+    "exit_3": Trial(("end", "3")),
+    "kill": Trial(("end", "kill")),
+    "not_found": Trial(()),
+    "terminate": Trial(("wait",), _terminate),
+    "timeout": Trial(("wait",), timeout=10),
+    "out_of_memory": Trial(("fill", "256"), resources=LIMITED),
+    "volume": Trial(("volume", VOLUME, "TEXT"), _read_volume, mounts=True, sandboxes=2),
+}
+"""The trials by name; `smoke_checks.LINES` says which lines are about each."""

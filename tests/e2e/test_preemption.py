@@ -1,0 +1,79 @@
+"""Sandboxes that Modal preempts: SIGINT to the init, and gone after a grace period."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+pytestmark = pytest.mark.e2e
+
+SAID = "The sandbox was interrupted (SIGINT), as Modal does before it preempts one."
+
+
+def preempt(world: World, role: str) -> None:
+    """Preempt the first sandbox of a role as soon as its process runs."""
+    world.server()
+    fault = {"role": role, "end": "preempted", "after": 2.5}
+    (world.state / "faults.json").write_text(json.dumps({"sandboxes": [fault]}))
+
+
+def spec(world: World, mode: str, gate: object, pipeline: str = "waiting.waiting") -> str:
+    return f"""
+pipeline: {pipeline}
+target: local
+parameters: {{gate: {gate}}}
+settings: {{orchestrator: {{mode: {mode}, gpu: T4}}}}
+steps: {{wait: {{retry: {{max_retries: 1, delay: 0}}}}}}
+"""
+
+
+def test_a_preempted_step_runs_again_and_uses_up_no_retry(world: World) -> None:
+    gate = world.gate()
+    preempt(world, "step")
+    command = world.popen(spec(world, "per_step", gate))
+    boxes = world.wait_until(
+        lambda: [b for b in world.sandboxes() if b.tags.get("modalrun-step") == "wait"][1:],
+        "the step has a second sandbox",
+    )
+    gate.open()
+
+    done = command.finish()
+
+    assert done.exit_code == 0, done.stderr
+    assert len(boxes) == 1
+    assert f"{SAID} It is started again (1 of 2), without using up a retry." in done.stderr
+    assert "KeyboardInterrupt" not in done.stdout + done.stderr
+    (first, *_) = [b for b in world.sandboxes() if b.tags.get("modalrun-step") == "wait"]
+    assert first.exitcode == 130
+    run = world.only_run()
+    assert [(s.name, s.version, s.status) for s in run.steps] == [
+        ("wait", 1, "completed"),
+        ("afterwards", 1, "completed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "mode", ["pipeline", pytest.param("per_step", marks=pytest.mark.exhaustive)]
+)
+def test_a_preempted_run_is_told_as_such(world: World, mode: str) -> None:
+    preempt(world, "run")
+
+    done = world.submit(spec(world, mode, world.gate()))
+
+    assert done.exit_code == 7, done.stderr
+    assert (
+        "Run failed: its sandbox was interrupted, as Modal does before it preempts one.\n"
+        in done.stderr
+    )
+    assert "  next    submit it again: ZenML's cache has the completed steps" in done.stderr
+    assert "KeyboardInterrupt" not in done.stdout + done.stderr
+    run = world.only_run()
+    assert run.status == "failed"
+    assert SAID[1:-1] in run.reason
+    assert world.sandboxes()[0].exitcode == 130
+    assert not [box for box in world.sandboxes() if not box.finished_at]
