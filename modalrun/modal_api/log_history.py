@@ -87,7 +87,7 @@ async def fetch_entries(
     """
     end = (time.time() if until is None else until) + _CLOCK_ERROR
     begin = (time.time() - _LONGEST_LIFE if since is None else since) - _CLOCK_ERROR
-    unfinished = {source} if source is not None else set(STREAMS)
+    unfinished: set[str] = {source} if source is not None else set(STREAMS)
     until_quiet = until_settled = 0.0
     waits = pauses(_SETTLE_PAUSE, _LONGEST_SETTLE_PAUSE)
     while True:
@@ -96,7 +96,11 @@ async def fetch_entries(
             async for entries in batches:
                 came = True
                 begin = (entries[-1].timestamp + _RESOLUTION).timestamp()
-                unfinished -= {entry.source for entry in entries if END in entry.message}
+                for entry in entries:
+                    if END in entry.message:
+                        unfinished.discard(entry.source)
+                    elif entry.source in STREAMS:
+                        unfinished.add(entry.source)
                 yield entries
         if not settle or not unfinished:
             return
