@@ -17,7 +17,6 @@ from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
 from modalrun.plan.model import Plan
-from modalrun.plan.stack import wrong_stack
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.prepare import PricedPlan, plan_deployment
@@ -88,8 +87,7 @@ def connect(
     """Check the stack, the credentials and the names of a run that is planned; as `check`."""
     plan, modal = priced.plan, modal or ModalGateway()
     connection = modal.connect(spec.target, credentials=compiled.credentials)
-    if priced.problems:
-        raise wrong_stack(priced.stack, priced.problems)
+    priced.check_stack()
     needs = AccountNeeds.of(plan)
     modal.check_names(connection, needs)
     modal.check_workspace(connection, needs)
