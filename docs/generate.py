@@ -49,6 +49,8 @@ _ON_BOTH = frozenset({"gpu"})
 _MODALS = "Modal's"
 _ABSENT = {
     "gpu": "none",
+    "gpu_wait": "see right",
+    "wait_for_capacity": "none",
     "region": "any",
     "cloud": "any",
     "workspace": "any",

@@ -69,6 +69,9 @@ def start(
     )
     writer.err(f"The local Modal server runs at {info.url} (pid {info.pid}).")
     folder = f" --state-dir {shlex.quote(str(state_dir))}" if state_dir else ""
+    found = launcher.status(state_dir) if lenient else None
+    if found is not None and not found["lenient"]:
+        writer.err(f"It was started without --lenient; end it first: modalrun local stop{folder}")
     writer.err(f'To use it with the Modal CLI and SDK: eval "$(modalrun local env{folder})"')
 
 

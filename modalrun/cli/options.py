@@ -62,6 +62,15 @@ Timeout = Annotated[
         metavar="DURATION",
     ),
 ]
+WaitForCapacity = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-capacity",
+        help="How long to ask Modal again and again for a place, each GPU type in turn, instead of"
+        " exit code 5: seconds, or as in '2h'.",
+        metavar="DURATION",
+    ),
+]
 Region = Annotated[str | None, typer.Option(help="Modal region; several, separated by commas.")]
 Cloud = Annotated[str | None, typer.Option(help="Cloud provider: aws, gcp, oci or auto.")]
 Env = Annotated[str | None, typer.Option("--env", help="Modal environment.")]
@@ -160,6 +169,7 @@ def _given(
     cpu: Cpu = None,
     memory: Memory = None,
     timeout: Timeout = None,
+    wait_for_capacity: WaitForCapacity = None,
     region: Region = None,
     cloud: Cloud = None,
     env: Env = None,
@@ -181,6 +191,7 @@ def _given(
         ("--cloud", (*ORCHESTRATOR, "cloud"), cloud),
         ("--env", (*ORCHESTRATOR, "modal_environment"), env),
         ("--timeout", (*ORCHESTRATOR, "timeout"), timeout),
+        ("--wait-for-capacity", (*ORCHESTRATOR, "wait_for_capacity"), wait_for_capacity),
         ("--max-parallelism", (*ORCHESTRATOR, "max_parallelism"), max_parallelism),
         ("--sync" if sync else "--async", (*ORCHESTRATOR, "synchronous"), sync),
         ("--cpu", (*RESOURCES, "cpu_count"), cpu),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.driver.process import log_failed_termination
 from modalrun.driver.step_attempts import StepAttempts
+from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
@@ -39,6 +40,8 @@ class _Step:
     has_slot: bool = False
     # Whether ZenML has asked to stop it.
     cancelled: bool = False
+    # Set when it gets no more sandboxes.
+    given_up: asyncio.Event = field(default_factory=asyncio.Event)
     # The final status in ZenML, where the sandbox's end does not say enough.
     recorded: str | None = None
 
@@ -70,8 +73,8 @@ class IsolatedSteps:
             from modalrun.modal_api.step_sandboxes import StepSandboxes
 
             sandboxes = StepSandboxes(manifest)
-        self._sandboxes = sandboxes
-        self._ending = asyncio.Event()
+        self._sandboxes = WarmSandboxes(manifest, sandboxes)
+        self._ending = False
         self._slots = asyncio.Semaphore(manifest.plan.settings.max_parallelism or sys.maxsize)
         self._wait_for(self._sandboxes.open())
 
@@ -102,22 +105,31 @@ class IsolatedSteps:
         """Terminate a step's sandbox; nothing happens if it has ended or is not known."""
         if (submitted := self._steps.get(step_run)) is not None:
             submitted.cancelled = True
+            self._loop.call_soon_threadsafe(submitted.given_up.set)
             if (sandbox := submitted.attempts.sandbox) is not None:
                 self._wait_for(sandbox.terminate())
 
     def close_run(self, run_id: str) -> None:
         """Create no more sandboxes for the steps of a run, or of a child pipeline's run."""
         self._closed_runs.add(run_id)
+        self._give_up(run_id)
 
     def reopen(self) -> None:
         """Create sandboxes again: another process continues the run."""
         self._closed_runs.clear()
-        self._loop.call_soon_threadsafe(self._ending.clear)
+        self._ending = False
 
     def terminate_all(self) -> None:
         """Terminate every sandbox of the run, also those that are being created."""
-        self._loop.call_soon_threadsafe(self._ending.set)
+        self._ending = True
+        self._give_up()
         self._wait_for(log_failed_termination(self._sandboxes.terminate_all()))
+
+    def _give_up(self, run_id: str | None = None) -> None:
+        """Wait no more for the sandboxes of a run's steps; None for those of all runs."""
+        for submitted in list(self._steps.values()):
+            if run_id in {None, submitted.step.run_id}:
+                self._loop.call_soon_threadsafe(submitted.given_up.set)
 
     def _begin(
         self, step: IsolatedStep, begin: Callable[[_Step], Coroutine[Any, Any, None]]
@@ -126,6 +138,8 @@ class IsolatedSteps:
             self.manifest, step.name, step.sandbox, record=step.step_run, dynamic_run=step.run_id
         )
         submitted = self._steps[step.step_run] = _Step(step, attempts)
+        if self._ending or step.run_id in self._closed_runs:
+            submitted.given_up.set()
         try:
             self._wait_for(begin(submitted))
         except BaseException:
@@ -136,13 +150,13 @@ class IsolatedSteps:
 
     async def _start(self, submitted: _Step) -> None:
         """Wait for a slot, and create the first sandbox of a step."""
-        ending = asyncio.create_task(self._ending.wait())
+        given_up = asyncio.create_task(submitted.given_up.wait())
         slot = asyncio.create_task(self._slots.acquire())
-        await asyncio.wait({ending, slot}, return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
+        await asyncio.wait({given_up, slot}, return_when=asyncio.FIRST_COMPLETED)
+        given_up.cancel()
         submitted.has_slot = not slot.cancel()
         try:
-            if self._is_cancelled(submitted):
+            if submitted.given_up.is_set():
                 reason = "The step was not started: the run is being ended."
                 submitted.attempts.emit("not run", reason=reason)
                 raise RunFailedError(reason)
@@ -157,7 +171,7 @@ class IsolatedSteps:
         key = (step.run_id, step.name)
         attempts.count = max(self._counts.get(key, 0), attempts.count, step.attempt - 1)
         self._counts[key] = attempts.count + 1
-        sandbox = await attempts.create(self._sandboxes, self._ending)
+        sandbox = await attempts.create(self._sandboxes, submitted.given_up)
         if sandbox is None:
             attempts.emit("stopped")
             raise RunFailedError(ENDING)
@@ -200,7 +214,7 @@ class IsolatedSteps:
 
     async def _is_restarted(self, submitted: _Step, end: SandboxExit) -> bool:
         """Replace a sandbox that the infrastructure has lost; ZenML's record stays the same."""
-        if not end.is_infrastructure or self._is_cancelled(submitted):
+        if not end.is_infrastructure or submitted.given_up.is_set():
             return False
         submitted.recorded = await asyncio.to_thread(self.end_of_record, submitted.step.step_run)
         if submitted.recorded is not None:
@@ -211,10 +225,6 @@ class IsolatedSteps:
         submitted.attempts.emit_end("retrying", end, reason)
         await self._create(submitted)
         return True
-
-    def _is_cancelled(self, submitted: _Step) -> bool:
-        ending = self._ending.is_set() or submitted.step.run_id in self._closed_runs
-        return ending or submitted.cancelled
 
     def _release_slot(self, submitted: _Step) -> None:
         if submitted.has_slot:

@@ -7,6 +7,7 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
     image_builder     image_builder: a builder version of Modal's that has a Python
     images            build_images
     run_sandboxes     create, find or terminate the run sandbox of a run; state of its sandboxes
+    capacity          GivenUp: a creation that was given up
     running_sandbox   RunningSandbox: wait for its end, pass on its output
     step_sandboxes    StepSandboxes of a driver: create, find, await, terminate many at a time
     termination       SandboxGroup: stop all sandboxes of a run, gracefully or by force

@@ -5,7 +5,9 @@ The functions raise the errors of `modalrun.modal_api.errors.translated`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.errors import (
-    CapacityError,
     ConnectionLostError,
     ModalrunError,
     NotFoundError,
@@ -22,11 +23,13 @@ from modalrun.errors import (
 )
 from modalrun.localmodal import launcher
 from modalrun.modal_api import images
+from modalrun.modal_api.capacity import CapacitySearch
 from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
 from modalrun.modal_api.sdk_internals import exit_of
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.run_plan import RunPlan, sandbox_name
 from modalrun.run.sandbox_spec import SandboxSpec
@@ -57,20 +60,25 @@ def create(
     secrets: Mapping[str, str],
     source: Path,
     *,
+    given_up: threading.Event | None = None,
+    on_wait: Callable[[CapacityWait | None], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     manifest: Path | None = None,
     earlier: str | None = None,
 ) -> RunningSandbox:
     """Create the run sandbox, or find it if an earlier call has created it.
 
-    If Modal has none of the preferred GPU, the next one of the list is requested.
+    If Modal has no place for the preferred GPU, the next one of the list is requested.
 
     Args:
         connection: To Modal.
-        plan: For the app and environment.
+        plan: For the app and environment, and how long to wait for a place.
         spec: The sandbox, with its name; its image is built.
         secrets: Environment variables that travel as a Modal secret.
         source: The folder that is mounted at `CODE_FOLDER` in the sandbox.
+        given_up: Ends the wait for a place when it is set.
+        on_wait: Called when Modal has no place, with what is waited for; and with None when that
+            wait is over.
         say: Called with a message when another GPU is requested.
         manifest: The file with the run manifest, of a `per_step` run.
         earlier: The id of a sandbox of this name that has ended and must not be returned.
@@ -91,20 +99,45 @@ def create(
         spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
     sandbox_arguments = SandboxArguments(plan, secrets, client)
 
-    def create(gpu: str | None, *others: str | None) -> RunningSandbox:
+    async def prepare() -> None:
+        # The source tree may take its time to be sent.
+        with translated():
+            await image.build.aio(app)
+
+    async def create(gpu: str | None) -> RunningSandbox:
         arguments = {"app": app, "image": image, "client": client}
         arguments |= sandbox_arguments.of(spec, gpu)
-        try:
-            sandbox = _create_or_find(connection, plan, spec, arguments, earlier)
-        except CapacityError as error:
-            if not others or error.rate_limited:
-                raise
-            say(f"Modal has no {gpu} now; asking for {others[0]} instead")
-            return create(*others)
+        sandbox = await _create_or_find(connection, plan, spec, arguments, earlier)
         run_id = spec.tags[TAG_RUN]
         return RunningSandbox(connection, sandbox, run_id, app_id=str(app.app_id), gpu=gpu)
 
-    return create(*(spec.resources.gpus or (None,)))
+    async def find() -> modal.Sandbox:
+        environment = plan.settings.modal_environment
+        return await modal.Sandbox.from_name.aio(
+            plan.settings.app_name, str(spec.name), environment_name=environment, client=client
+        )
+
+    async def search() -> RunningSandbox:
+        event = asyncio.Event()
+        watching = asyncio.create_task(_set_with(given_up or threading.Event(), event))
+        search = CapacitySearch(
+            prepare,
+            create,
+            find,
+            event,
+            gpus=spec.resources.gpus,
+            gpu_wait=spec.gpu_wait,
+            longest=plan.run_sandbox.timeout,
+            on_wait=on_wait,
+            say=say,
+        )
+        seconds = plan.settings.wait_for_capacity
+        try:
+            return await (search.once() if seconds is None else search.within(seconds))
+        finally:
+            watching.cancel()
+
+    return asyncio.run(search())
 
 
 def find_running(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
@@ -244,7 +277,7 @@ def run_sandbox(connection: Connection, run_id: str, metadata: RunMetadata) -> R
     return RunningSandbox(connection, sandbox, run_id, app_id=metadata.app_id, gpu=metadata.gpu)
 
 
-def _create_or_find(
+async def _create_or_find(
     connection: Connection,
     plan: RunPlan,
     spec: SandboxSpec,
@@ -255,7 +288,7 @@ def _create_or_find(
 
     try:
         with translated():
-            return modal.Sandbox.create(*spec.command, **arguments)
+            return await modal.Sandbox.create.aio(*spec.command, **arguments)
     except modal.exception.AlreadyExistsError:
         lost = None
     except ConnectionLostError as error:
@@ -327,6 +360,13 @@ def _find(
             include_terminated=include_terminated,
             client=connection.client,
         )
+
+
+async def _set_with(flag: threading.Event, event: asyncio.Event) -> None:
+    """Set an event of this loop once a flag of other threads is set."""
+    while not flag.is_set():
+        await asyncio.sleep(0.1)
+    event.set()
 
 
 def _unknown(metadata: RunMetadata) -> SandboxState:

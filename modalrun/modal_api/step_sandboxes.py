@@ -8,13 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, NotFoundError
-from modalrun.modal_api import images, sdk_internals
+from modalrun.errors import (
+    ConnectionLostError,
+    ModalrunError,
+    NotFoundError,
+    UnknownOutcomeError,
+)
+from modalrun.modal_api import images, sandbox_events, sdk_internals
+from modalrun.modal_api.capacity import CapacitySearch, GivenUp, sleep
 from modalrun.modal_api.connection_pool import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -24,21 +31,19 @@ from modalrun.modal_api.connection_pool import (
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
 from modalrun.run import sandbox_exit
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.contract import EXIT_TIMED_OUT
+from modalrun.run.events import Event
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.run.tags import TAG_ATTEMPT, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.util.backoff import pauses
 from modalrun.util.rate_limit import Pace
 
 if TYPE_CHECKING:
     import modal
-
-
-class GivenUp(Exception):
-    """The sandbox is not needed any more; nothing was created."""
 
 
 class Refused(Exception):
@@ -97,7 +102,7 @@ class StepSandboxes:
         spec: SandboxSpec,
         given_up: asyncio.Event,
         *,
-        no_room: Callable[[], None] | None = None,
+        on_wait: Callable[[CapacityWait | None], None] = lambda _: None,
     ) -> StepSandbox:
         """Create a sandbox, or find it if an earlier call has created it.
 
@@ -105,31 +110,46 @@ class StepSandboxes:
 
         Args:
             spec: The sandbox, with its name and tags.
-            given_up: Once set, no further attempt is made.
-            no_room: Called each time that Modal has no capacity.
+            given_up: Once set, no further attempt is made, and no place is waited for.
+            on_wait: Called when Modal has no place for it, with what is waited for; and with None
+                when that wait is over.
 
         Raises:
             GivenUp: `given_up` is set.
             Refused: Modal refuses the request.
         """
+
+        async def prepare() -> None:
+            await sleep(self._pace.wait(asyncio.get_running_loop().time()), given_up)
+            # The source tree may take its time to be sent.
+            await self._image(spec.image, (await self._pool.get()).client)
+
+        async def find() -> modal.Sandbox:
+            return await self._find(str(spec.name), (await self._pool.get()).client, running=True)
+
+        search = CapacitySearch(
+            prepare,
+            lambda gpu: self._create_or_find(spec, gpu),
+            find,
+            given_up,
+            gpus=spec.resources.gpus,
+            gpu_wait=spec.gpu_wait,
+            longest=self._plan.run_sandbox.timeout,
+            on_wait=on_wait,
+            say=lambda text: self._log(f"Step `{spec.tags[TAG_STEP]}`: {text}"),
+        )
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
-            for gpu in spec.resources.gpus or (None,):
-                await _sleep(self._pace.wait(asyncio.get_running_loop().time()), given_up)
-                try:
-                    return await self._create_or_find(spec, gpu)
-                except CapacityError as error:
-                    self._log(f"{spec.name}: {error.message}")
-                    if error.rate_limited:
-                        break
-                    if no_room is not None:
-                        no_room()
-                except ConnectionLostError as error:
-                    self._log(f"{spec.name}: {error.message}")
-                    break
-                except ModalrunError as error:
-                    raise Refused(error.message) from error
-            await _sleep(next(waits), given_up)
+            try:
+                return await search.within(math.inf)
+            except UnknownOutcomeError:
+                # It sees itself that the run has been stopped.
+                raise GivenUp from None
+            except ConnectionLostError as error:
+                self._log(f"{spec.name}: {error.message}")
+            except ModalrunError as error:
+                raise Refused(error.message) from error
+            await sleep(next(waits), given_up)
 
     async def running(self) -> list[StepSandbox]:
         """Return the running step sandboxes of the run, including those of an earlier driver."""
@@ -198,7 +218,9 @@ class StepSandboxes:
         except NotFoundError:
             raise lost from None
 
-    async def _find(self, name: str, client: modal.Client) -> modal.Sandbox:
+    async def _find(
+        self, name: str, client: modal.Client, *, running: bool = False
+    ) -> modal.Sandbox:
         import modal
 
         settings = self._plan.settings
@@ -209,11 +231,11 @@ class StepSandboxes:
             environment_name=settings.modal_environment,
             client=client,
         )
-        try:
-            return await find(include_terminated=True)
-        except modal.exception.NotFoundError:
-            # The V1 backend finds only running sandboxes, and only without this flag.
-            return await find()
+        if not running:
+            with contextlib.suppress(modal.exception.NotFoundError):
+                return await find(include_terminated=True)
+        # The V1 backend finds only running sandboxes, and only without this flag.
+        return await find()
 
     async def _image(self, image_id: str, client: modal.Client) -> modal.Image:
         """Return an image with the source tree, which is read and sent once for all callers."""
@@ -274,11 +296,6 @@ class StepSandbox:
         return int(self.tags.get(TAG_ATTEMPT, "1"))
 
     @property
-    def early(self) -> bool:
-        """Whether it was created before its step was ready."""
-        return TAG_EARLY in self.tags
-
-    @property
     def record(self) -> str:
         """The value of its tag for the step run record; empty if it has none."""
         return self.tags.get(TAG_RECORD, "")
@@ -305,6 +322,22 @@ class StepSandbox:
         except ValueError as error:
             # The SDK raises this for a closed input (`modal/io_streams.py:801`, 1.6.4).
             raise NotFoundError(f"{self.id} does not read its input any more: {error}") from error
+
+    async def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Replace its tags.
+
+        Raises:
+            ModalrunError: It has ended, or Modal refuses them.
+        """
+        await self._pool.call(lambda: self._sandbox.set_tags.aio(dict(tags)))
+        self.tags = tags
+
+    async def listen(self, on_event: Callable[[Event | None], object]) -> None:
+        """Call `on_event` with each event on its standard output, until the output ends.
+
+        It is called with None where Modal has no more a part of the output.
+        """
+        await sandbox_events.listen(self._sandbox, on_event, self._pool.log)
 
     async def terminate(self) -> None:
         """Terminate it; do nothing if it has ended."""
@@ -345,12 +378,3 @@ async def _tags(sandbox: modal.Sandbox) -> dict[str, str] | None:
         return await sandbox.get_tags.aio()
     except modal.exception.NotFoundError:
         return None
-
-
-async def _sleep(seconds: float, given_up: asyncio.Event) -> None:
-    """Sleep, unless the sandbox is not needed any more."""
-    if seconds > 0 and not given_up.is_set():
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(given_up.wait(), seconds)
-    if given_up.is_set():
-        raise GivenUp

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.termination import SandboxGroup
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.progress import RunProgress
@@ -70,6 +71,9 @@ class RunObserver(Protocol):
 
     def phase(self, text: str) -> None:
         """Show the current activity until something else is shown."""
+
+    def waiting(self, wait: CapacityWait | None) -> None:
+        """Show that Modal has no place yet; None ends that."""
 
     def say(self, text: str, style: str | None = None) -> None:
         """Show a message."""

@@ -23,12 +23,13 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from modalrun.output.console import RenderedSegment
-from modalrun.output.format import duration_of
 from modalrun.output.sanitize import harmless
 from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run.progress import RunProgress, StepProgress
+from modalrun.util.timeformat import duration_of
 
 _MOST_ROWS = 12
+_MOST_WAITS = 3
 _CHUNK = 32 * 1024
 """Characters that are printed at a time: a question comes between two prints, and a terminal may
 take no more than 100 kB a second."""
@@ -173,6 +174,9 @@ class LiveView:
         rows = self._progress.chosen(max(3, min(_MOST_ROWS, size.height // 3)))
         if rows:
             lines += progress_table(rows, time.time(), size.width)
+        waits = [(row.name, row.capacity_wait) for row in rows if row.capacity_wait]
+        for name, wait in waits[:_MOST_WAITS]:
+            lines.append(Text(f"{name}: {wait.text(time.time())}", style="yellow"))
         lines.append(Text(self._footer(), style="dim", no_wrap=True, overflow="ellipsis"))
         if self._question:
             lines.append(Text(self._question, style="bold yellow", overflow="fold"))

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from modalrun.output.format import duration_of
 from modalrun.output.sanitize import harmless
 from modalrun.output.writer import write_pieces
+from modalrun.util.timeformat import duration_of
 
 _UNSET = {
     "sh": "unset {}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from modalrun.output.spinner import Spinner
 from modalrun.output.step_labels import StepLabels, label_width
 from modalrun.output.summary import print_summary
 from modalrun.output.writer import write_rendered
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
@@ -77,6 +79,16 @@ class Reporter:
         with self._lock:
             self._spinner.show(text)
 
+    def waiting(self, wait: CapacityWait | None) -> None:
+        """Show that Modal has no place yet: on a terminal with the time, else in one line."""
+        if wait is None:
+            self.phase("Creating the sandbox")
+        elif is_live(self._stderr):
+            with self._lock:
+                self._spinner.show(lambda: _capitalised(wait.text(time.time())))
+        else:
+            self.say(f"  {_capitalised(wait.text())}")
+
     def say(self, text: str, style: str | None = None) -> None:
         """Print a message of one or more lines to stderr."""
         lines = fitted(text, width_of(self._stderr), style or "")
@@ -131,6 +143,10 @@ class Reporter:
         if outcome.exit_code > _SIGNALLED:
             self._limit = interrupts.OUTPUT_SECONDS
         interrupts.within(self._limit, show)
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _is_one_file(first: Console, second: Console) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+    from rich.text import Text
 
 
 class Spinner:
@@ -41,8 +43,8 @@ class Spinner:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def show(self, text: str) -> None:
-        """Show another text."""
+    def show(self, text: str | Callable[[], str]) -> None:
+        """Show another text; what a function returns is shown as it changes."""
         self.end()
         if self._quiet:
             return
@@ -53,7 +55,12 @@ class Spinner:
 
         self._console = self._console or make_console(stderr=True)
         if is_live(self._console):
-            self.status = self._console.status(Text(f"{harmless(text, colours=False)} ..."))
+
+            def shown(text: str) -> Text:
+                return Text(f"{harmless(text, colours=False)} ...")
+
+            changing = _Changing(lambda: shown(text())) if callable(text) else shown(text)
+            self.status = self._console.status(changing)
             self.status.start()
 
     def end(self) -> None:
@@ -61,3 +68,13 @@ class Spinner:
         if self.status is not None:
             self.status.stop()
             self.status = None
+
+
+class _Changing:
+    """A text that Rich asks for each time that it draws."""
+
+    def __init__(self, text: Callable[[], Text]) -> None:
+        self._text = text
+
+    def __rich__(self) -> Text:
+        return self._text()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.run_plan import Mode, Target
 from modalrun.run.values import (
     CHECKED,
@@ -26,6 +27,7 @@ from modalrun.run.values import (
     Number,
     SandboxId,
     SandboxIds,
+    Seconds,
     Text,
     Word,
 )
@@ -95,6 +97,7 @@ class Announced:
         app: The name of the Modal app.
         environment: The Modal environment; None for the default one.
         withdrawn: Whether the submitting process has cancelled the run and all it created.
+        waiting: What it waits for ("waiting for H100, next: A100"); None, or empty, for nothing.
     """
 
     __pydantic_config__ = CHECKED
@@ -104,6 +107,7 @@ class Announced:
     app: ModalName
     environment: ModalName | None = None
     withdrawn: Flag = False
+    waiting: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class StepMetadata:
         exit_code: The sandbox's exit code, if the driver saw its end.
         exit_reason: Why it ended, if not "completed".
         infrastructure_retries: How often infrastructure failures have restarted it.
+        idle: Seconds for which its sandbox was kept warm before it.
     """
 
     __pydantic_config__ = CHECKED
@@ -131,6 +136,7 @@ class StepMetadata:
     exit_code: ExitCode | None = None
     exit_reason: Text | None = None
     infrastructure_retries: Number | None = None
+    idle: Seconds | None = None
 
 
 def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:
@@ -139,6 +145,11 @@ def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, A
         metadata = replace(metadata, exit_reason=one_line(metadata.exit_reason, LONGEST_TEXT))
     values = {f.name: getattr(metadata, f.name) for f in fields(metadata)}
     return {f"{PREFIX}{name}": value for name, value in values.items() if value is not None}
+
+
+def waiting_metadata(wait: CapacityWait | None) -> dict[str, str]:
+    """Encode what the submission of a run waits for, as `Announced` holds it."""
+    return {f"{PREFIX}waiting": wait.text() if wait else ""}
 
 
 def from_metadata(cls: type[M], metadata: Mapping[str, Any]) -> M | None:

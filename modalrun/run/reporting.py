@@ -46,7 +46,7 @@ def log_line(message: str) -> None:
 
 def emit_step_event(step: str, state: StepState, **fields: Any) -> None:
     """Write a step's new state to stdout as an event; `fields` are more fields of `StepEvent`."""
-    write_event(StepEvent(step, state, at=time.time(), **fields))
+    write_event(StepEvent(step, state, **{"at": time.time(), **fields}))
 
 
 def retry_text(step: str, reason: str | None, retry: int, retries: int, delay: float) -> str:
@@ -56,7 +56,7 @@ def retry_text(step: str, reason: str | None, retry: int, retries: int, delay: f
     return f"Step `{step}` failed{why}; retry {retry} of {retries}{when}."
 
 
-def write_event(event: StepEvent) -> None:
+def write_event(event: Event) -> None:
     """Write a finished event to stdout, and not to the logs that ZenML stores."""
     stream = sys.stdout
     if not getattr(stream, "write_through", False):

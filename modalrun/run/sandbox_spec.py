@@ -44,7 +44,8 @@ class SandboxSpec:
         command: Program and arguments.
         image: Its image: a key of `Plan.images` until that is built, then Modal's id ("im-...").
         resources: GPU, CPU and memory.
-        timeout: Seconds until Modal ends it.
+        timeout: Seconds until Modal ends it, from its start.
+        gpu_wait: Seconds to wait for each GPU type; None for the default.
         cloud: Cloud provider; None lets Modal choose.
         regions: Regions to choose from; empty lets Modal choose.
         env: Plain environment variables; never secrets.
@@ -58,6 +59,7 @@ class SandboxSpec:
     image: str
     resources: Resources
     timeout: int
+    gpu_wait: int | None = None
     cloud: str | None = None
     regions: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)

@@ -111,6 +111,9 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
     notes: tuple[Note, ...] = ()
     if not run.finished:
         state, over, notes = _unfinished(run, modal)
+        if run.status == "initializing" and run.announced and run.announced.waiting:
+            # Until Modal has a place, no other note is true.
+            notes = (Note(f"Its submission is {run.announced.waiting}."),)
         if run.metadata and run.metadata.stop_requested and not over and run.status != "stopping":
             notes = (_stop_requested(steps), *notes)
     elif modal.problem:
@@ -227,7 +230,7 @@ def _with_event(step: StepRecord, event: StepEvent) -> StepRecord:
         attempt=max(event.attempt, step.attempt),
         start=None if state == "starting" else _start(step, event),
         end=at if event.state in FINAL else None,
-        reason=event.reason,
+        reason=event.capacity_wait.text() if event.capacity_wait else event.reason,
         metadata=metadata,
         since=at,
     )

@@ -24,12 +24,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from modalrun.run.run_plan import Mode, Prewarm
+from modalrun.run.run_plan import Mode
 from modalrun.util.modal_catalog import NO_MOUNT_POINTS
 from modalrun.util.timeparse import DURATION_FORMS, duration
 
 MAX_TIMEOUT_SECONDS = 86_400
 """Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
+
+MAX_WAIT_SECONDS = 7 * 86_400
+"""The longest wait for a place that makes sense."""
 
 DEFAULT_TIMEOUT_SECONDS = 6 * 3600
 """A ceiling of the cost that a user can weigh; most runs are shorter."""
@@ -138,6 +141,10 @@ class SettingFields(BaseModel):
     Attributes:
         gpu: A GPU type such as "A100" or "A100:2", or a list of types: when Modal has none of
             the first, the next is requested. The count is `ResourceSettings.gpu_count`.
+        gpu_wait: How long to wait for a place for each GPU type; by default "90s" while other types
+            remain, else as long as the run may last. Timeouts and costs don't count the wait.
+        wait_for_capacity: How long to ask Modal again and again for a place for the run sandbox,
+            each GPU type in turn, instead of exit code 5; by default each type is asked for once.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
         modal_environment: The Modal environment of the app, its secrets and its volumes.
@@ -159,9 +166,9 @@ class SettingFields(BaseModel):
             through no fault of the step (preempted, killed from outside, could not start). It
             keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
             mode.
-        prewarm: Which step sandboxes are created before their turn, so that they have started by
-            then: "off", "cpu" for those without a GPU, or "all". Modal bills the waiting time,
-            which the summary shows (per_step.md). For `per_step` mode.
+        keep_warm: How many seconds a step's sandbox waits at most, after its step, for another one
+            that needs the same sandbox. 0 is a fresh sandbox for each step. Modal bills the waiting
+            time, which the summary shows (modes.md). For `per_step` mode.
         creation_rate: The most sandboxes created a second. For `per_step` mode.
         cpu_limit: A hard limit on CPU cores, above the requested `cpu_count`.
         memory_limit: A hard limit on memory, such as "32GB".
@@ -174,6 +181,8 @@ class SettingFields(BaseModel):
     )
 
     gpu: Name | list[Name] | None = None
+    gpu_wait: Annotated[Duration, Field(ge=1, le=MAX_WAIT_SECONDS)] | None = None
+    wait_for_capacity: Annotated[Duration, Field(ge=1, le=MAX_WAIT_SECONDS)] | None = None
     region: Name | list[Name] | None = None
     cloud: Name | None = None
     modal_environment: ModalName | None = None
@@ -188,7 +197,7 @@ class SettingFields(BaseModel):
     image: ImageSetting | None = None
     source_include: list[Name] | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
-    prewarm: Prewarm | None = None
+    keep_warm: Annotated[StrictInt, Field(ge=0, le=MAX_TIMEOUT_SECONDS)] | None = None
     creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None
@@ -210,12 +219,6 @@ class SettingFields(BaseModel):
         for gpu_type in [value] if isinstance(value, str) else value or ():
             split_gpu(gpu_type)
         return value
-
-    @field_validator("prewarm", mode="before")
-    @classmethod
-    def _bare_off(cls, value: Any) -> Any:
-        """Accept a bare `off`, which YAML reads as false."""
-        return "off" if value is False else value
 
 
 class ResourceFields(BaseModel):
@@ -240,6 +243,8 @@ class ResourceFields(BaseModel):
 
 
 FIELD_NAMES = frozenset(SettingFields.model_fields)
+REPLACED = {"prewarm": "keep_warm: SECONDS"}
+"""Settings that there are no more -> what to write instead."""
 QUANTITIES = ("cpu_count", "memory", "gpu_count")
 RESOURCE_KEYS = frozenset(
     {

@@ -8,10 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from modalrun.errors import NotFoundError
+from modalrun.errors import NotFoundError, UnknownOutcomeError
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.plan.isolated_step import layers_as_json
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.contract import TAKE_OVER
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata
@@ -19,13 +20,14 @@ from modalrun.run.records import CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
 from modalrun.submit.preflight import Job
-from modalrun.submit.recording import record_sandbox
+from modalrun.submit.recording import Announcer, record_sandbox
 from modalrun.submit.staging import write_manifest
 from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 CREATION_GRACE_SECONDS = 3.0
-"""How long a signal waits for a sandbox that is being created, to end it then."""
+"""How long a signal waits for a sandbox that is being created, or for the end of the wait for a
+place for it."""
 
 
 def create_run_sandbox(
@@ -68,11 +70,17 @@ def create_run_sandbox(
         secrets = {**secrets, **job.connection.driver_environment()}
         file = write_manifest(_manifest(job, plan, run), staged.parent)
     unanswered = unanswered or threading.Event()
+    given_up = threading.Event()
+    announcer = Announcer(zenml, run.id)
+
+    def show_wait(wait: CapacityWait | None) -> None:
+        observer.waiting(wait)
+        announcer.announce(wait)
 
     def create() -> RunningSandbox:
         unanswered.set()
         try:
-            return job.modal.create_run_sandbox(
+            sandbox = job.modal.create_run_sandbox(
                 job.connection,
                 plan,
                 spec,
@@ -80,12 +88,19 @@ def create_run_sandbox(
                 staged,
                 manifest=file,
                 earlier=earlier[-1] if earlier else None,
+                given_up=given_up,
+                on_wait=show_wait,
                 say=lambda text: observer.say(f"  {text}", "yellow"),
             )
-        finally:
+        except UnknownOutcomeError:
+            raise
+        except BaseException:
             unanswered.clear()
+            raise
+        unanswered.clear()
+        return sandbox
 
-    sandbox = in_background(create, grace=CREATION_GRACE_SECONDS)
+    sandbox = in_background(create, grace=CREATION_GRACE_SECONDS, give_up=given_up.set)
     sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id)
     recording = record_sandbox(
         zenml,

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from modalrun.errors import ModalrunError
 from modalrun.modal_api import RunningSandbox
 from modalrun.modal_api.termination import SandboxGroup
-from modalrun.run.metadata import RunMetadata, to_metadata
+from modalrun.run.capacity_wait import CapacityWait
+from modalrun.run.metadata import RunMetadata, to_metadata, waiting_metadata
 from modalrun.run.run_plan import RunPlan
 from modalrun.zenml_api.gateway import ZenMLGateway
 
@@ -65,6 +66,26 @@ def record_sandbox(
     thread = threading.Thread(target=record, name="recording", daemon=True)
     thread.start()
     return thread
+
+
+class Announcer:
+    """Store in ZenML what a submission waits for, from background threads."""
+
+    def __init__(self, zenml: ZenMLGateway, run_id: str) -> None:
+        self._zenml = zenml
+        self._run_id = run_id
+        self._wait: CapacityWait | None = None
+        self._storing = threading.Lock()
+
+    def announce(self, wait: CapacityWait | None) -> None:
+        """Store a wait, or that it is over."""
+        self._wait = wait
+        threading.Thread(target=self._store, name="announcing", daemon=True).start()
+
+    def _store(self) -> None:
+        # Whichever thread comes last stores the present value.
+        with self._storing, contextlib.suppress(ModalrunError):
+            self._zenml.publish_metadata(self._run_id, waiting_metadata(self._wait))
 
 
 def all_run_sandboxes(metadata: RunMetadata | None) -> tuple[str, ...]:

@@ -16,7 +16,13 @@ T = TypeVar("T")
 _CHECK_SECONDS = 0.5
 
 
-def in_background(call: Callable[[], T], seconds: float | None = None, *, grace: float = 0.0) -> T:
+def in_background(
+    call: Callable[[], T],
+    seconds: float | None = None,
+    *,
+    grace: float = 0.0,
+    give_up: Callable[[], object] = lambda: None,
+) -> T:
     """Return the result of a call in another thread; raise what it raises.
 
     A signal's exception is raised here: Modal's SDK would now and then drop it (1.6.4). The call
@@ -25,6 +31,7 @@ def in_background(call: Callable[[], T], seconds: float | None = None, *, grace:
     Args:
         call: The call.
         seconds: How long to wait; None for ever.
+        give_up: Called when a signal comes: it may end the call.
         grace: How many seconds a signal waits for the call, so that what it creates can be undone.
 
     Raises:
@@ -49,6 +56,7 @@ def in_background(call: Callable[[], T], seconds: float | None = None, *, grace:
             if until is not None and time.monotonic() > until:
                 raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.")
     except (KeyboardInterrupt, Interrupted):
+        give_up()
         wait([future], timeout=grace)
         raise
     return future.result()

@@ -56,7 +56,6 @@ def test_the_source_root_is_the_nearest_zen_folder_above_the_spec(world: World) 
         "code/__init__.py",
         "code/surroundings.py",
         "data/kept.csv",
-        "environment/pyvenv.cfg",
         "specs/deep/run.yaml",
     }
     assert "code/__pycache__/old.pyc" not in found["files"]

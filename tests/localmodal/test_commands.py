@@ -180,7 +180,7 @@ def test_modal_reads(sdk: Sdk, run_modal: Callable[..., list[str]]) -> None:
         assert next(iter(sandbox.stdout)) == f"from {gpu}\n"
         sandboxes.append(sandbox)
     tasks = [sandbox._get_task_id() for sandbox in sandboxes]
-    apps, *logs, containers, secrets, environments, token = run_modal(
+    apps, *logs, containers, secrets, _, environments, token = run_modal(
         "app list",
         "app logs cli",
         f"app logs {app.app_id} --since 1h",
@@ -190,6 +190,7 @@ def test_modal_reads(sdk: Sdk, run_modal: Callable[..., list[str]]) -> None:
         f"container logs {sandboxes[1].object_id}",
         "container list --json",
         "secret list",
+        "environment update main --set-image-builder-version 2025.06",
         "environment list",
         "token info",
     )

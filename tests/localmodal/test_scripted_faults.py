@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
 
 import modal
 import pytest
-from modal.exception import ConflictError
+from modal.exception import ConflictError, NotFoundError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.storage.paths import StateDir
@@ -93,6 +94,32 @@ def test_a_sandbox_that_is_never_scheduled(sdk: Sdk, backend: dict[str, Any]) ->
         assert (status_of(sdk, sandbox), sandbox.stdout.read()) == ("INIT_FAILURE", "")
     sandbox = sdk.create("echo", "well", **backend)
     assert sandbox.stdout.read() == "well\n"
+
+
+def test_a_gpu_sandbox_waits_for_its_place(sdk: Sdk) -> None:
+    script(sdk, scheduling={"H100": None, "T4": 0.7})
+    began = time.monotonic()
+    assert sdk.create("echo", "t4", gpu="T4").stdout.read() == "t4\n"
+    assert time.monotonic() - began >= 0.7
+    assert sdk.create("echo", "a100", gpu="A100").stdout.read() == "a100\n"
+
+    app = sdk.app()
+
+    async def wait_in_vain() -> None:
+        create = modal.Sandbox.create.aio(
+            "true", app=app, gpu="H100", name="waiting", client=sdk.client
+        )
+        creation = asyncio.create_task(create)
+        await asyncio.wait({creation}, timeout=1.0)
+        assert not creation.done()
+        # The SDK terminates the sandbox that nobody will get.
+        creation.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await creation
+
+    asyncio.run(wait_in_vain())
+    with pytest.raises(NotFoundError):
+        modal.Sandbox.from_name("tests", "waiting", client=sdk.client)
 
 
 def test_a_lagging_list_shows_a_moment_ago(sdk: Sdk) -> None:

@@ -19,6 +19,7 @@ from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd
 from modalrun.modal_api.termination import SandboxGroup
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.log_lines import LogLine
 from modalrun.run.records import App, CreatedRun, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
@@ -58,6 +59,7 @@ class FakeObserver:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.phases: list[str] = []
+        self.waits: list[CapacityWait | None] = []
         self.on_line: Callable[[str], None] = lambda _: None
         self.output: list[str] = []
         self.questions: list[str | None] = []
@@ -65,6 +67,9 @@ class FakeObserver:
 
     def phase(self, text: str) -> None:
         self.phases.append(text)
+
+    def waiting(self, wait: CapacityWait | None) -> None:
+        self.waits.append(wait)
 
     def say(self, text: str, style: str | None = None) -> None:
         self.lines.append(text)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,6 +43,9 @@ INTERNAL_FAILURE = _Result.GENERIC_STATUS_INTERNAL_FAILURE
 KILLED_WITH_SERVER = (
     "The local Modal server was killed while this sandbox ran; its processes were killed with it."
 )
+
+_PLACE_SECONDS = 0.1
+"""How often a sandbox that waits for a place looks for one."""
 
 _SAVE_SECONDS = 1.0
 """How often a record that the disk had no room for is written."""
@@ -126,7 +130,8 @@ class Sandboxes:
                 )
         self._disk.require(sum(file.content.stat().st_size for file in launch.files))
         fault = self._faults.end_of(record.tags.get("modalrun-role"))
-        record.scheduled = fault is None or fault.end != NOT_SCHEDULED
+        place = self._faults.script.has_place(record.gpu, 0.0)
+        record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
         self._store.put_sandbox(record)
         self._logs.create(record.id)
         sandbox = self._live[record.id] = LiveSandbox(record, fault)
@@ -161,6 +166,7 @@ class Sandboxes:
             await asyncio.to_thread(rootfs.remove, folder)
 
     async def _boot(self, sandbox: LiveSandbox) -> None:
+        await self._wait_for_place(sandbox)
         delay, fault = self._faults.script.boot_delay, sandbox.fault
         if fault is not None and fault.end == NOT_SCHEDULED:
             delay += fault.after or 0.0
@@ -169,6 +175,14 @@ class Sandboxes:
                 await asyncio.wait_for(sandbox.must_end.wait(), delay)
         if fault is not None and fault.end == NOT_SCHEDULED:
             self._end(sandbox, fault.status, fault.text)
+
+    async def _wait_for_place(self, sandbox: LiveSandbox) -> None:
+        record, began = sandbox.record, time.monotonic()
+        while not self._faults.script.has_place(record.gpu, time.monotonic() - began):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(sandbox.must_end.wait(), _PLACE_SECONDS)
+                return
+        record.scheduled = sandbox.fault is None or sandbox.fault.end != NOT_SCHEDULED
 
     async def _execute(self, sandbox: LiveSandbox, launch: Launch, root: Path) -> Exit:
         record = sandbox.record

@@ -164,7 +164,9 @@ class Script:
         lags: Answers that lag.
         builds: Image builds that fail: a layer whose commands contain the text "contains" fails
             with the lines "log", each time it is built.
-        boot_delay: Seconds between the creation of a sandbox and the start of its process.
+        scheduling: GPU type -> seconds until there is a place for a sandbox; None: never.
+        boot_delay: Seconds between the creation of a sandbox, or since there is a place for it, and
+            the start of its process.
         retained: Old bytes of a V2 sandbox's stream that a new reader gets, as on Modal's cloud;
             None for all. The history keeps all.
         disk_full: Whether the disk of the state folder takes nothing more.
@@ -175,10 +177,16 @@ class Script:
     sandboxes: list[SandboxFault] = field(default_factory=list)
     lags: Lags = field(default_factory=Lags)
     builds: list[dict[str, Any]] = field(default_factory=list)
+    scheduling: dict[str, float | None] = field(default_factory=dict)
     boot_delay: float = 0.0
     retained: int | None = None
     disk_full: bool = False
     clock: float = 0.0
+
+    def has_place(self, gpu: str, waited: float) -> bool:
+        """Return whether there is a place for a sandbox that has waited for so many seconds."""
+        seconds = self.scheduling.get(gpu, 0.0)
+        return seconds is not None and waited >= seconds
 
 
 class Faults:

@@ -117,4 +117,6 @@ def _check_known(kind: str, name: str, known: Iterable[str]) -> None:
         raise invalid(f"Modal has no {kind} '{name}'. {guess}{_CORRECT}")
 
 
-_CORRECT = " (By the local Modal server's catalog; 'modalrun local start --lenient' leaves it out.)"
+_CORRECT = (
+    " (From the local Modal server's catalog; 'modalrun local start --lenient' turns it off.)"
+)

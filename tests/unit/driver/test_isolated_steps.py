@@ -12,7 +12,8 @@ import pytest
 
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.errors import RunFailedError
-from modalrun.modal_api.step_sandboxes import GivenUp, Refused
+from modalrun.modal_api.capacity import GivenUp
+from modalrun.modal_api.step_sandboxes import Refused
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import events
 from modalrun.run.events import StepEvent
@@ -39,6 +40,7 @@ class Box:
         self.id = f"sb-{spec.name}"
         self.name = spec.name
         self.gpu = None
+        self.tags = spec.tags
         self.record = spec.tags[TAG_RECORD]
         self.attempt = int(spec.tags["modalrun-attempt"])
         self._end: Future[SandboxExit] = Future()
@@ -61,7 +63,9 @@ class Boxes:
         self.created: list[Box] = []
         self.left_by_others: list[Box] = []
         self.refuses = False
-        self._news = threading.Condition()
+        self.full = False
+        self.waiting = False
+        self.news = threading.Condition()
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -69,12 +73,18 @@ class Boxes:
     async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
         if given_up.is_set():
             raise GivenUp
+        if self.full:
+            with self.news:
+                self.waiting = True
+                self.news.notify_all()
+            await given_up.wait()
+            raise GivenUp
         if self.refuses:
             raise Refused("no such secret")
         box = Box(spec)
-        with self._news:
+        with self.news:
             self.created.append(box)
-            self._news.notify_all()
+            self.news.notify_all()
         return box
 
     async def running(self) -> list[Box]:
@@ -86,8 +96,8 @@ class Boxes:
 
     def wait(self, count: int) -> Box:
         """Wait until so many sandboxes have been created; returns the last one."""
-        with self._news:
-            assert self._news.wait_for(lambda: len(self.created) >= count, SECONDS)
+        with self.news:
+            assert self.news.wait_for(lambda: len(self.created) >= count, SECONDS)
         return self.created[count - 1]
 
 
@@ -148,6 +158,25 @@ def test_a_step_that_waits_for_a_slot_is_not_started_when_the_run_fails(boxes: B
     assert isolated.exit_of("record-one", wait=True) == FAILED
     assert isinstance(errors[0], RunFailedError)
     assert len(boxes.created) == 1
+
+
+@pytest.mark.parametrize("how", ["stop", "close_run", "terminate_all"])
+def test_the_wait_for_a_sandbox_is_given_up(boxes: Boxes, how: str) -> None:
+    isolated = steps(boxes, max_parallelism=1)
+    boxes.full = True
+    first, errors = in_thread(lambda: isolated.submit(step("one")))
+    with boxes.news:
+        assert boxes.news.wait_for(lambda: boxes.waiting, SECONDS)
+    arguments = {"stop": ["record-one"], "close_run": ["run"], "terminate_all": []}[how]
+    getattr(isolated, how)(*arguments)
+    first.join(SECONDS)
+    assert isinstance(errors[0], RunFailedError)
+    # Its slot is free, and another process may continue the run.
+    boxes.full = False
+    isolated.reopen()
+    isolated.submit(step("two"))
+    boxes.created[0].end(DONE)
+    assert isolated.exit_of("record-two", wait=True) == DONE
 
 
 def test_a_refused_sandbox_releases_its_slot(boxes: Boxes) -> None:

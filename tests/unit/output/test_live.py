@@ -73,6 +73,17 @@ def test_of_two_hundred_steps_the_running_ones_and_counts_are_shown() -> None:
     assert "1 of 200 steps done · 1 running · 198 waiting" in shown[-1]
 
 
+def test_what_steps_wait_for_is_shown_below_them() -> None:
+    progress = board(6)
+    for name, gpu in zip(list(progress.rows)[2:], ("H100", "H100", "L4", "T4"), strict=True):
+        progress.apply(StepEvent(name, "starting", time.time() - 40, awaits=gpu, following="A100"))
+    console = terminal()
+    print_lines(console, LiveView(console, progress)._render())
+    shown = text_of(console).splitlines()
+    assert "step_2_with_quite_a_name: waiting for H100 (40 s), next: A100" in shown
+    assert sum("waiting for" in line for line in shown) == 3
+
+
 def test_a_question_is_the_last_thing_shown() -> None:
     console = terminal()
     view = LiveView(console, board())

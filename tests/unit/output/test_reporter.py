@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from modalrun.output.format import duration
 from modalrun.output.reporter import Reporter
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import RunProgress, StepProgress
@@ -240,6 +242,27 @@ def test_phase_is_shown_on_a_terminal_until_something_else_is() -> None:
         reporter.phase("Waiting")
     assert reporter._spinner.status is None
     assert shown.getvalue().rpartition("\x1b[?25")[2].startswith("h"), "the cursor is there again"
+
+
+def test_the_time_of_a_wait_runs_on_a_terminal() -> None:
+    reporter, _ = on_a_terminal()
+    drawn = Console(file=io.StringIO(), width=100)
+    with reporter:
+        for wait in (CapacityWait("H100", "A100", time.time() - 75), None):
+            reporter.waiting(wait)
+            assert reporter._spinner.status is not None
+            drawn.print(reporter._spinner.status.status)
+    assert isinstance(drawn.file, io.StringIO)
+    waiting, creating = drawn.file.getvalue().splitlines()
+    assert waiting == "Waiting for H100 (1 m 15 s), next: A100 ..."
+    assert creating == "Creating the sandbox ..."
+
+
+def test_a_wait_is_one_line_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter() as reporter:
+        reporter.waiting(CapacityWait("H100", None, 0.0))
+        reporter.waiting(None)
+    assert capsys.readouterr().err == "  Waiting for H100\n"
 
 
 def test_phase_is_not_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

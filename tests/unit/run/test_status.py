@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from modalrun.run.events import StepEvent
-from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import (
@@ -38,6 +38,24 @@ def at(second: float) -> float:
 def test_a_run_goes_on_where_both_say_so() -> None:
     view = derive_status(RUN, [], RUNNING)
     assert (view.state, view.over, view.exit_code, view.notes) == ("running", False, None, ())
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_submission_that_waits_says_for_what(found: bool) -> None:
+    announced = Announced("modal", "pipeline", "app", waiting="waiting for H100, next: A100")
+    run = replace(RUN, status="initializing", announced=announced)
+    run = run if found else replace(run, metadata=None)
+    (note,) = derive_status(run, [], RUNNING).notes
+    assert note.text == "Its submission is waiting for H100, next: A100."
+    # Its sandbox has been recorded since.
+    assert derive_status(replace(RUN, announced=announced), [], RUNNING).notes == ()
+
+
+def test_a_step_that_waits_says_for_what() -> None:
+    event = StepEvent("train", "starting", at(5), awaits="H100", following="A100")
+    view = derive_status(RUN, [StepRecord("train", "not run")], RUNNING)
+    (step,) = with_events(view, {"train": event}).steps
+    assert (step.status, step.reason) == ("starting", "waiting for H100, next: A100")
 
 
 def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:

@@ -19,6 +19,8 @@ from modalrun.errors import (
     RunStoppedError,
     UnknownOutcomeError,
 )
+from modalrun.modal_api.capacity import GivenUp
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import creation, submission
@@ -124,6 +126,42 @@ def test_another_gpu_is_reported(spec: RunSpec) -> None:
     assert "  asking for L4 instead" in bench.observer.lines
     assert "gpu L4" in bench.observer.lines[-2]
     assert bench.zenml.metadata["modalrun_gpu"] == "L4"
+
+
+def test_a_wait_is_shown_and_recorded_until_it_is_over(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    wait = CapacityWait("H100", "A100", 0.0)
+    recorded: list[str] = []
+
+    def create(options: dict[str, Any]) -> None:
+        for told in (wait, None):
+            options["on_wait"](told)
+            for thread in threading.enumerate():
+                if thread.name == "announcing":
+                    thread.join(30)
+            recorded.append(bench.zenml.metadata["modalrun_waiting"])
+
+    bench.modal.on_create = create
+    bench.create()
+    assert bench.observer.waits == [wait, None]
+    assert recorded == ["waiting for H100, next: A100", ""]
+
+
+def test_an_interrupt_gives_the_wait_up(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    main = threading.get_ident()
+
+    def create(options: dict[str, Any]) -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        assert options["given_up"].wait(30)
+        raise GivenUp
+
+    bench.modal.on_create = create
+    with interrupts.installed(), pytest.raises(KeyboardInterrupt):
+        bench.create()
+    interrupts.forget()
+    assert bench.zenml.run.status == "stopped"
+    assert bench.observer.lines[-1].endswith("nothing of it is running.")
 
 
 def test_a_failure_in_zenml_creates_nothing(spec: RunSpec) -> None:
