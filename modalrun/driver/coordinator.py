@@ -19,7 +19,7 @@ from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.step_order import kind_of
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandbox
+    from modalrun.modal_api.step_sandbox import StepSandbox
 
 
 class Coordinator:
