@@ -120,7 +120,7 @@ def running_steps(run: RunHandle, progress: RunProgress) -> int:
     """
     try:
         running = {sandbox.object_id for sandbox in run.sandboxes.running("step")}
-        for sandbox_id, usage in progress.usage.items():
+        for (sandbox_id, _), usage in list(progress.usage.items()):
             if usage.ended is None and sandbox_id not in running:
                 with suppress(NotFoundError):
                     sandbox = run.connection.attach(sandbox_id, run.run_id)
