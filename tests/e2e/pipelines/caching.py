@@ -10,7 +10,7 @@ from zenml import pipeline, step
 def keep() -> None:
     """Say what an earlier run has kept, and keep something."""
     cache = Path.home() / ".cache"
-    print("found", sorted(path.name for path in cache.iterdir()), "below", os.environ["HOME"])
+    print("found", sorted(path.name for path in cache.glob("*.bin")), "below", os.environ["HOME"])
     (cache / "model.bin").write_text("weights")
 
 
