@@ -160,6 +160,9 @@ def environment(
         recipe: The image's recipe; its variables may refer to earlier ones.
         variables: The variables of secrets and `env`; they override those of the image.
         sandbox: The MODAL_ variables that identify the sandbox; they override all others.
+
+    Raises:
+        ValueError: HOME leaves the sandbox.
     """
     prefix = variables.get(PYTHON_VARIABLE) or sys.prefix
     programs = str(Path(prefix) / "bin")
@@ -182,6 +185,9 @@ def environment(
         env["PATH"] = os.pathsep.join([programs, env["PATH"]])
     env.update(variables)
     env.update(sandbox)
+    if not Path(env["HOME"]).is_relative_to(root):
+        # Never a home of this machine.
+        env["HOME"] = str(inside(root, env["HOME"]))
     env[ROOT_VARIABLE] = str(root)
     return env
 
