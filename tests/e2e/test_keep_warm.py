@@ -173,6 +173,19 @@ def test_a_fan_uses_as_many_sandboxes_as_steps_may_run(world: World) -> None:
 
 
 @pytest.mark.exhaustive
+def test_sandboxes_with_a_gpu(world: World) -> None:
+    """Modal's other backend."""
+    diary = world.root / "diary"
+    diary.mkdir()
+    spec = per_step("warm.traces", f"{WARM}, gpu: T4", count=2, diary=diary)
+    done = world.popen(spec).finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    (box,) = boxes(world)
+    assert (box.gpu, box.tags["modalrun-served"]) == ("T4", "2")
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
 def test_the_drivers_process_dies_between_two_steps(world: World) -> None:
     command, gate = gated(world)
     (pid,) = (
