@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import (
+    ConflictError,
     ConnectionLostError,
     ModalrunError,
     NotFoundError,
@@ -117,6 +118,7 @@ class StepSandboxes:
         Raises:
             GivenUp: `given_up` is set.
             Refused: Modal refuses the request.
+            ConflictError: Modal could not start the sandbox.
         """
 
         async def prepare() -> None:
@@ -147,6 +149,8 @@ class StepSandboxes:
                 raise GivenUp from None
             except ConnectionLostError as error:
                 self._log(f"{spec.name}: {error.message}")
+            except ConflictError:
+                raise
             except ModalrunError as error:
                 raise Refused(error.message) from error
             await sleep(next(waits), given_up)
