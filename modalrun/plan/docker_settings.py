@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modalrun.errors import UsageError
 from modalrun.plan import image_layers, requirements
@@ -26,6 +27,10 @@ from modalrun.plan.image_recipe import (
 )
 from modalrun.spec.fields import ImageSetting
 from modalrun.util.credentials import refuse_private_folder
+
+Driver = Literal["static", "dynamic"]
+"""The process of a `per_step` run that creates step sandboxes. That of a dynamic pipeline shares
+its sandbox with the user's code."""
 
 _TRANSLATED = frozenset(
     {
@@ -75,6 +80,7 @@ def image_recipe(
     source_root: Path,
     local: bool,
     image: ImageSetting | Mapping[str, Any] | None = None,
+    driver: Driver | None = None,
 ) -> tuple[ImageRecipe, list[str]]:
     """Translate Docker settings into the recipe of one sandbox's image, and notes for the user.
 
@@ -86,6 +92,7 @@ def image_recipe(
         source_root: The folder that relative paths in the settings are relative to.
         local: Whether the run is for the local Modal server, which builds no image.
         image: The setting `image`; None for an image made from the Docker settings.
+        driver: The driver that runs in the sandbox; None for none.
 
     Raises:
         UsageError: Settings can't be translated (on Modal), a file that they name is missing, or
@@ -109,6 +116,11 @@ def image_recipe(
         recipe = ImageRecipe(Slim(python_version))
     else:
         recipe = ImageRecipe(BuiltByZenML())
+    if driver == "static":
+        recipe = _of_driver(recipe, python_version, engine_packages)
+    elif driver == "dynamic" and not recipe.packages:
+        recipe = _with_modal(recipe, engine_packages, remarks)
+    recipe = image_layers.with_git(recipe, source_root, remarks)
     if remarks.problems:
         raise _refusal(remarks.problems)
     return recipe, remarks.notes
@@ -137,6 +149,31 @@ def _finished(docker: Mapping[str, Any], remarks: Remarks) -> ImageRecipe:
         )
     _note_unused(docker, f"'skip_build' uses {parent}", remarks, "parent_image")
     return ImageRecipe(FromRegistry(str(parent)))
+
+
+def _of_driver(recipe: ImageRecipe, python_version: str, engine: tuple[str, ...]) -> ImageRecipe:
+    """Return the small image of a driver that runs no user code, instead of the pipeline's.
+
+    Variables and installer stay: they may be how a proxy or a package index is reached.
+    """
+    return replace(
+        recipe,
+        base=Slim(python_version),
+        apt_packages=(),
+        packages=(image_layers.engine_layer(engine),),
+        project_install=None,
+        force_build=False,
+    )
+
+
+def _with_modal(recipe: ImageRecipe, engine: tuple[str, ...], remarks: Remarks) -> ImageRecipe:
+    """Add the Modal SDK to a finished image, which has only what ZenML and the steps need."""
+    modal = tuple(line for line in engine if requirements.project(line) == "modal")
+    remarks.note(
+        f"{', '.join(modal)} is added to the image {recipe.base}: a dynamic pipeline in 'per_step'"
+        " mode creates its step sandboxes from there"
+    )
+    return replace(recipe, packages=(image_layers.engine_layer(modal),))
 
 
 def _from_settings(

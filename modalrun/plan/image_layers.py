@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from modalrun.plan import requirements
-from modalrun.plan.image_recipe import Packages, Pairs
+from modalrun.plan.image_recipe import ImageRecipe, Packages, Pairs, Slim
 
 GATHERED = "gathered_requirements"
 """The key under which a deployment carries, next to the Docker settings, the packages that ZenML
@@ -18,6 +18,8 @@ gathered for them at compile time: {"packages": [{"origin": ..., "lines": [...]}
 _NEEDS_GATHERING = ("required_integrations", "pyproject_path", "replicate_local_python_environment")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FROM_GIT = re.compile(r"\bgit\+[a-z]+:|\bgit\s*=\s*[\"']", re.IGNORECASE)
+"""A requirement of Git's, in a requirements file or in a `pyproject.toml`."""
 _APT_PACKAGE = re.compile(r"[a-z0-9][A-Za-z0-9+.:=~_*-]*")
 _OWN_CHECKOUT = re.compile(r"(-e |--editable).*egg=modalrun")
 
@@ -72,11 +74,34 @@ def apt_packages(docker: Mapping[str, Any], remarks: Remarks) -> tuple[str, ...]
     return tuple(names)
 
 
+def with_git(recipe: ImageRecipe, source_root: Path, remarks: Remarks) -> ImageRecipe:
+    """Add git to a recipe that installs from Git repositories, where apt is known to work.
+
+    The slim base has no git (Modal's `debian_slim` is Docker's python:slim, read 2026-11-27).
+    """
+    texts = {group.origin: "\n".join((*group.lines, *group.pins)) for group in recipe.packages}
+    if recipe.project_install:
+        project = source_root / "pyproject.toml"
+        text = requirements.read_text(project, "file", "project") if project.is_file() else ""
+        texts["local_project_install_command"] = f"{recipe.project_install}\n{text}"
+    origins = ", ".join(origin for origin, text in texts.items() if _FROM_GIT.search(text))
+    if not origins or any(re.split("[=:]", name)[0] == "git" for name in recipe.apt_packages):
+        return recipe
+    if isinstance(recipe.base, Slim) or recipe.apt_packages:
+        remarks.note(f"git is added to the image: {origins} installs from Git")
+        return replace(recipe, apt_packages=(*recipe.apt_packages, "git"))
+    remarks.note(
+        f"{origins} installs from Git, and git is not added to {recipe.base}: if it has none, name"
+        " it in the Docker setting apt_packages"
+    )
+    return recipe
+
+
 def python_packages(
     docker: Mapping[str, Any], engine: tuple[str, ...], source_root: Path, remarks: Remarks
 ) -> tuple[Packages, ...]:
     """Translate everything that names Python packages; modalrun's own needs come first."""
-    groups = [Packages("modalrun's engine", engine)]
+    groups = [engine_layer(engine)]
     for origin, lines in _requirements(docker, source_root, remarks):
         kept = tuple(_installable(origin, lines, engine, remarks))
         if kept:
@@ -84,6 +109,11 @@ def python_packages(
             pins = () if requirements.has_hashes(kept) else engine
             groups.append(Packages(origin, kept, pins))
     return tuple(groups)
+
+
+def engine_layer(engine: tuple[str, ...]) -> Packages:
+    """Return the layer with the packages that modalrun needs."""
+    return Packages("modalrun's engine", engine)
 
 
 def _requirements(

@@ -43,6 +43,7 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
         resolved=_DRIVER,
         docker=deployment.docker,
         layers=planner.layers,
+        driver="dynamic" if deployment.dynamic else "static",
     )
     if not deployment.dynamic:
         # The inline steps of a dynamic pipeline run there and use both.

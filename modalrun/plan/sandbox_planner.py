@@ -8,6 +8,7 @@ from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import CompiledStep, Deployment
+from modalrun.plan.docker_settings import Driver
 from modalrun.plan.environment import check_environment
 from modalrun.plan.image_recipe import CODE_FOLDER, PACKAGE_FOLDER, ImageRecipe
 from modalrun.plan.resources import Resolved
@@ -19,7 +20,7 @@ from modalrun.spec.fields import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve_or
 
 BuildRecipe = Callable[..., tuple[ImageRecipe, list[str]]]
-"""`docker_settings.image_recipe`, bound to all but the Docker settings and `image`."""
+"""`docker_settings.image_recipe`, bound to all but the Docker settings, `image` and `driver`."""
 
 
 class SandboxPlanner:
@@ -45,7 +46,7 @@ class SandboxPlanner:
         self.origins: dict[str, Mapping[str, Value]] = {}
         self._python = python
         self._build_recipe = build_recipe
-        self._made: list[tuple[tuple[Mapping[str, Any], Any], str]] = []
+        self._made: list[tuple[tuple[Mapping[str, Any], Any, Driver | None], str]] = []
         self._notes: list[str] = []
         self._step_notes: dict[str, list[str]] = {}
 
@@ -62,6 +63,7 @@ class SandboxPlanner:
         docker: Mapping[str, Any],
         layers: Layers,
         longest: int = MAX_TIMEOUT_SECONDS,
+        driver: Driver | None = None,
     ) -> SandboxSpec:
         """Resolve the spec of one sandbox.
 
@@ -73,6 +75,7 @@ class SandboxPlanner:
             docker: The Docker settings of its image.
             layers: Its settings.
             longest: The bound on its timeout, in seconds.
+            driver: The driver that runs in it; None for none.
         """
         values = {
             "timeout": resolve_or("timeout", DEFAULT_TIMEOUT_SECONDS, layers),
@@ -86,7 +89,7 @@ class SandboxPlanner:
         region = values["region"].value
         volumes = values["volumes"].value or {}
         _check_mount_points(name, volumes, values["volumes"].source)
-        image = self._image(docker, values["image"].value)
+        image = self._image(docker, values["image"].value, driver)
         env = {"PYTHONUNBUFFERED": "1", TIMEOUT: str(timeout)}
         if not self.local:
             env["PYTHONPATH"] = self.images[image].python_path
@@ -122,18 +125,19 @@ class SandboxPlanner:
         grouped = (f"{some_steps(names)}: {text}" for text, names in self._step_notes.items())
         return (*dict.fromkeys(self._notes), *grouped)
 
-    def _image(self, docker: Mapping[str, Any], image: Any) -> str:
+    def _image(self, docker: Mapping[str, Any], image: Any, driver: Driver | None) -> str:
+        wanted = (docker, image, driver)
         for made, key in self._made:
-            if made == (docker, image):
+            if made == wanted:
                 return key
-        recipe, notes = self._build_recipe(docker, image=image)
+        recipe, notes = self._build_recipe(docker, image=image, driver=driver)
         variables = dict((*recipe.environment, *recipe.runtime_environment))
         check_environment("the Docker settings", variables)
         self.note(*notes)
         keys = {known: key for key, known in self.images.items()}
         key = keys.get(recipe, f"image-{len(keys)}")
         self.images[key] = recipe
-        self._made.append(((docker, image), key))
+        self._made.append((wanted, key))
         return key
 
 

@@ -25,6 +25,7 @@ from modalrun.submit.runtime_packages import engine_packages
 from modalrun.submit.source_tree import SourceSelection, refuse_private
 from modalrun.util import garbage_collection
 from modalrun.util.paths import checked_path, user_path
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.process import zenml_process
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ def plan_deployment(
         source_root=spec.source_root,
         python="python" if on_modal else sys.executable,
         python_version=python_version or _python_version(),
-        engine_packages=engine_packages(built=on_modal),
+        engine_packages=engine_packages(
+            built=on_modal, server=config_files.store_url().startswith("http")
+        ),
     )
     problems = problems_on_modal(stack) if on_modal else ()
     source = _source_selection(plan, deployment, spec)

@@ -30,7 +30,7 @@ class RunRecorder:
         """Load the run and its deployment."""
         self._run_id = run_id
         with translated():
-            self._loaded = LoadedRun(run_id)
+            self._loaded = LoadedRun(run_id, closed=True)
 
     def set_running(self) -> None:
         """Record that the run has begun, as ZenML's own launcher does with a run's first step."""

@@ -28,11 +28,14 @@ class LoadedRun:
         stack: Its stack, with our orchestrator in it.
     """
 
-    def __init__(self, run_id: str, only: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, run_id: str, only: Sequence[str] | None = None, *, closed: bool = False
+    ) -> None:
         """Load the run and its deployment, and prepare this process to run steps.
 
         Args:
             only: Load the configuration of these steps only; a large pipeline's is long.
+            closed: Whether this process runs no step, and needs no component of the stack.
         """
         open_store(in_sandbox=True)
         client = Client()
@@ -42,7 +45,7 @@ class LoadedRun:
         self.snapshot = client.zen_store.get_snapshot(
             self.run.snapshot.id, step_configuration_filter=list(only) if only else None
         )
-        self.stack = load_stack(self.run.snapshot.stack)
+        self.stack = load_stack(self.run.snapshot.stack, closed=closed)
         activate_lazily()
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.

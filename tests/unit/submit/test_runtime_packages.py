@@ -45,3 +45,9 @@ def test_engine_that_only_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError, match="file:///home/me/zenml"):
         runtime_packages.engine_packages()
     assert runtime_packages.engine_packages(built=False) == ("zenml==1.2",)
+
+
+def test_a_store_that_is_no_server_needs_more_of_zenml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "distribution", lambda name: _Distribution(None))
+    packages = runtime_packages.engine_packages(server=False)
+    assert packages[:2] == ("zenml[local]==1.2", "modal==1.2")
