@@ -238,10 +238,8 @@ def _child_environment() -> dict[str, str]:
 
     They are beside the source tree: a step may empty the temporary folder or its home.
     """
-    beside = Path.cwd().parent
-    where = beside if os.access(beside, os.W_OK) else None
     try:
-        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=where))
+        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=beside(Path.cwd())))
         home, config = own / "home", own / "zenml"
         home.mkdir()
         config.mkdir()
@@ -262,6 +260,11 @@ def _child_environment() -> dict[str, str]:
         contract.EXIT_CODE_FILE: str(own / "exit-code"),
         contract.RUNNING_STEPS_FILE: str(own / "running-steps"),
     }
+
+
+def beside(folder: Path) -> Path | None:
+    """Return the folder that holds another one; None if nothing can be created there."""
+    return folder.parent if os.access(folder.parent, os.W_OK) else None
 
 
 def _control(environment: dict[str, str]) -> tuple[int, ...]:

@@ -86,15 +86,23 @@ def connect(
     spec: RunSpec, compiled: Compiled, priced: PricedPlan, *, modal: ModalGateway | None = None
 ) -> Job:
     """Check the stack, the credentials and the names of a run that is planned; as `check`."""
-    plan, modal = priced.plan, modal or ModalGateway()
-    connection = modal.connect(spec.target, credentials=compiled.credentials)
+    modal = modal or ModalGateway()
+    connection, builder = connect_account(priced, compiled.credentials, modal)
+    return Job(compiled, priced.plan, modal, connection, priced.source, builder)
+
+
+def connect_account(
+    priced: PricedPlan, credentials: tuple[str, str] | None, modal: ModalGateway
+) -> tuple[Connection, PinnedBuilder | None]:
+    """Connect to Modal, and check the stack, the account and the names of a plan; as `check`."""
+    plan = priced.plan
+    connection = modal.connect(plan.target, credentials=credentials)
     if priced.problems:
         raise wrong_stack(priced.stack, priced.problems)
     needs = AccountNeeds.of(plan)
     modal.check_names(connection, needs)
     modal.check_workspace(connection, needs)
-    builder = modal.image_builder(connection, needs.environment, needs.pythons)
-    return Job(compiled, plan, modal, connection, priced.source, builder)
+    return connection, modal.image_builder(connection, needs.environment, needs.pythons)
 
 
 def warm_up_local_server() -> None:

@@ -40,6 +40,7 @@ class Box:
         self.id = f"sb-{spec.name}"
         self.name = spec.name
         self.gpu = None
+        self.tags = spec.tags
         self.record = spec.tags[TAG_RECORD]
         self.attempt = int(spec.tags["modalrun-attempt"])
         self._end: Future[SandboxExit] = Future()
