@@ -23,7 +23,7 @@ from pathlib import Path
 
 from modalrun.driver import death, privileges, spawn
 from modalrun.driver.broker_link import BrokerLink
-from modalrun.driver.output_pumps import pump
+from modalrun.driver.output_pumps import pump, write_end
 from modalrun.run import contract
 from modalrun.run.event_proof import KEY_BYTES
 
@@ -375,5 +375,6 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
+    write_end()
     # Pumps may still read a pipe that a grandchild holds open; nothing waits for them.
     os._exit(status)

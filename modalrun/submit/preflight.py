@@ -17,7 +17,6 @@ from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
 from modalrun.plan.model import Plan
-from modalrun.plan.stack import wrong_stack
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.prepare import PricedPlan, plan_deployment
@@ -97,8 +96,7 @@ def connect_account(
     """Connect to Modal, and check the stack, the account and the names of a plan; as `check`."""
     plan = priced.plan
     connection = modal.connect(plan.target, credentials=credentials)
-    if priced.problems:
-        raise wrong_stack(priced.stack, priced.problems)
+    priced.check_stack()
     needs = AccountNeeds.of(plan)
     modal.check_names(connection, needs)
     modal.check_workspace(connection, needs)
