@@ -191,7 +191,7 @@ class SettingFields(BaseModel):
     image: ImageSetting | None = None
     source_include: list[Name] | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
-    keep_warm: Annotated[StrictInt, Field(ge=0, le=MAX_TIMEOUT_SECONDS)] | None = None
+    keep_warm: Annotated[StrictInt, Field(ge=0, le=MAX_TIMEOUT)] | None = None
     creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None
