@@ -53,7 +53,7 @@ def main() -> NoReturn:
     worker = Worker(dict(os.environ))
     for number in _SIGNALS:
         signal.signal(number, worker.pass_on)
-    with garbage_collection.paused():
+    with garbage_collection.paused(), worker.without_source():
         _import()
     for order in itertools.chain((first,), _orders(seconds + ORPHAN_SECONDS)):
         worker.serve(order)
@@ -78,6 +78,14 @@ class Worker:
             _leave(contract.EXIT_INTERRUPTED if interrupted else contract.EXIT_TERMINATED)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._child, number)
+
+    @contextlib.contextmanager
+    def without_source(self) -> Iterator[None]:
+        """Import nothing from the source tree, which is the user's, during the block."""
+        path = list(sys.path)
+        sys.path[:] = [folder for folder in path if folder not in {"", str(self._source)}]
+        yield
+        sys.path[:] = path
 
     def serve(self, order: StepOrder) -> None:
         """Run a step, and report its end."""
