@@ -186,7 +186,7 @@ class Bench:
         )
         secrets = self.variables if one.resources is LARGE else {}
         if "driver" in one.probe:
-            secrets = self.connection.driver_environment()
+            secrets = self.connection.driver_environment(self.environment)
         with self._creation():
             sandbox = self._modal.create_run_sandbox(
                 self.connection, self.plan, spec, secrets, self.source

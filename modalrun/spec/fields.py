@@ -147,7 +147,8 @@ class SettingFields(BaseModel):
             each GPU type in turn, instead of exit code 5; by default each type is asked for once.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
-        modal_environment: The Modal environment of the app, its secrets and its volumes.
+        modal_environment: The Modal environment of the app, its secrets and its volumes. By
+            default MODAL_ENVIRONMENT, or that of the profile, or the workspace's own default.
         workspace: The Modal workspace that the token must belong to; with a token of another
             one the run is refused (exit code 3).
         app_name: The name of the Modal app.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import UsageError
+from modalrun.modal_api.configuration import configured_environment
 from modalrun.plan import deployment_file, docker_settings, pricing
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
@@ -107,6 +108,7 @@ def plan_deployment(
         engine_packages=engine_packages(
             built=on_modal, server=config_files.store_url().startswith("http")
         ),
+        environment=configured_environment(spec.target),
     )
     problems = problems_on_modal(stack) if on_modal else ()
     source = _source_selection(plan, deployment, spec)
