@@ -23,7 +23,7 @@ from pathlib import Path
 
 from modalrun.driver import death, privileges, spawn
 from modalrun.driver.broker_link import BrokerLink
-from modalrun.driver.output_pumps import pump
+from modalrun.driver.output_pumps import pump, write_end
 from modalrun.run import contract
 from modalrun.run.event_proof import KEY_BYTES
 
@@ -238,10 +238,8 @@ def _child_environment() -> dict[str, str]:
 
     They are beside the source tree: a step may empty the temporary folder or its home.
     """
-    beside = Path.cwd().parent
-    where = beside if os.access(beside, os.W_OK) else None
     try:
-        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=where))
+        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=beside(Path.cwd())))
         home, config = own / "home", own / "zenml"
         home.mkdir()
         config.mkdir()
@@ -262,6 +260,11 @@ def _child_environment() -> dict[str, str]:
         contract.EXIT_CODE_FILE: str(own / "exit-code"),
         contract.RUNNING_STEPS_FILE: str(own / "running-steps"),
     }
+
+
+def beside(folder: Path) -> Path | None:
+    """Return the folder that holds another one; None if nothing can be created there."""
+    return folder.parent if os.access(folder.parent, os.W_OK) else None
 
 
 def _control(environment: dict[str, str]) -> tuple[int, ...]:
@@ -372,5 +375,6 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
+    write_end()
     # Pumps may still read a pipe that a grandchild holds open; nothing waits for them.
     os._exit(status)

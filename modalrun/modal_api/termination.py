@@ -92,12 +92,14 @@ class SandboxGroup:
         deadline = time.monotonic() + seconds
         errors: list[ModalrunError] = []
         terminated: set[str] = set()
+        ended = (modal.exception.NotFoundError, modal.exception.SandboxTimeoutError)
 
         def terminate_each(sandboxes: Iterable[modal.Sandbox], **options: Any) -> None:
             def terminate_one(sandbox: modal.Sandbox) -> None:
                 terminated.add(sandbox.object_id)
                 try:
-                    with translated(), contextlib.suppress(modal.exception.NotFoundError):
+                    # A list may lag, and have a sandbox that its timeout has ended.
+                    with translated(), contextlib.suppress(*ended):
                         sandbox.terminate(**options)
                 except ModalrunError as error:
                     errors.append(error)

@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from modalrun.run.run_plan import Mode, Prewarm
+from modalrun.run.run_plan import Mode
 from modalrun.util.modal_catalog import NO_MOUNT_POINTS
 from modalrun.util.timeparse import DURATION_FORMS, duration
 
@@ -167,9 +167,9 @@ class SettingFields(BaseModel):
             through no fault of the step (preempted, killed from outside, could not start). It
             keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
             mode.
-        prewarm: Which step sandboxes are created before their turn, so that they have started by
-            then: "off", "cpu" for those without a GPU, or "all". Modal bills the waiting time,
-            which the summary shows (per_step.md). For `per_step` mode.
+        keep_warm: How many seconds a step's sandbox waits at most, after its step, for another one
+            that needs the same sandbox. 0 is a fresh sandbox for each step. Modal bills the waiting
+            time, which the summary shows (modes.md). For `per_step` mode.
         creation_rate: The most sandboxes created a second. For `per_step` mode.
         cpu_limit: A hard limit on CPU cores, above the requested `cpu_count`.
         memory_limit: A hard limit on memory, such as "32GB".
@@ -198,7 +198,7 @@ class SettingFields(BaseModel):
     image: ImageSetting | None = None
     source_include: list[Name] | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
-    prewarm: Prewarm | None = None
+    keep_warm: Annotated[StrictInt, Field(ge=0, le=MAX_TIMEOUT_SECONDS)] | None = None
     creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None
@@ -220,12 +220,6 @@ class SettingFields(BaseModel):
         for gpu_type in [value] if isinstance(value, str) else value or ():
             split_gpu(gpu_type)
         return value
-
-    @field_validator("prewarm", mode="before")
-    @classmethod
-    def _bare_off(cls, value: Any) -> Any:
-        """Accept a bare `off`, which YAML reads as false."""
-        return "off" if value is False else value
 
 
 class ResourceFields(BaseModel):
@@ -250,6 +244,8 @@ class ResourceFields(BaseModel):
 
 
 FIELD_NAMES = frozenset(SettingFields.model_fields)
+REPLACED = {"prewarm": "keep_warm: SECONDS"}
+"""Settings that there are no more -> what to write instead."""
 QUANTITIES = ("cpu_count", "memory", "gpu_count")
 RESOURCE_KEYS = frozenset(
     {

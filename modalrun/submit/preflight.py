@@ -18,7 +18,6 @@ from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
 from modalrun.plan.model import Plan
-from modalrun.plan.stack import wrong_stack
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
@@ -107,15 +106,28 @@ def connect(
 ) -> Job:
     """Check the stack, the credentials and the names of a run that is planned; as `check`."""
     modal = modal or ModalGateway()
-    connection = modal.connect(spec.target, credentials=compiled.credentials)
-    if priced.problems:
-        raise wrong_stack(priced.stack, priced.problems)
+    connection, plan, builder = connect_account(priced, compiled.credentials, modal, earlier)
+    return Job(compiled, plan, modal, connection, priced.source, builder)
+
+
+def connect_account(
+    priced: PricedPlan,
+    credentials: tuple[str, str] | None,
+    modal: ModalGateway,
+    earlier: Earlier | None = None,
+) -> tuple[Connection, Plan, PinnedBuilder | None]:
+    """Connect to Modal, and check the stack, the account and the names of a plan; as `check`.
+
+    The plan that is returned names its Modal environment.
+    """
+    connection = modal.connect(priced.plan.target, credentials=credentials)
+    priced.check_stack()
     plan = _in_its_environment(modal, connection, priced.plan, earlier)
     needs = AccountNeeds.of(plan)
     modal.check_names(connection, needs)
     modal.check_workspace(connection, needs)
     builder = modal.image_builder(connection, needs.environment, needs.pythons)
-    return Job(compiled, plan, modal, connection, priced.source, builder)
+    return connection, plan, builder
 
 
 def _in_its_environment(

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modalrun.run.event_proof import END
+
 FINALIZE = """
 import os, sys
 if "modalrun.driver.finalize" in sys.orig_argv:
@@ -35,6 +37,9 @@ sys.stderr.flush()
 os._exit(code)
 """
 """The supervisor's own last lines, with shorter waits."""
+
+LAST = f"{END}\n".encode()
+"""What the supervisor itself prints at last."""
 
 WAITING = """
 import os, signal, time
@@ -93,7 +98,8 @@ class Bench:
         step: str | None = None,
         quick: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
+        """Run a child to its end; the result has the output without the last line."""
+        done = subprocess.run(
             self.command(child, quick=quick),
             env=self.environment(timeout, run_id, step),
             cwd=self.folder,
@@ -101,6 +107,8 @@ class Bench:
             check=False,
             timeout=60,
         )
+        done.stdout, done.stderr = done.stdout.removesuffix(LAST), done.stderr.removesuffix(LAST)
+        return done
 
     @contextmanager
     def started(

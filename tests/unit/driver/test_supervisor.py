@@ -10,7 +10,7 @@ import pytest
 
 from modalrun.driver.supervisor import margin
 from modalrun.run.contract import EXIT_INTERRUPTED, EXIT_TERMINATED, PREEMPTED_REASON
-from tests.unit.driver.supervisor_bench import WAITING, Bench
+from tests.unit.driver.supervisor_bench import LAST, WAITING, Bench
 
 SAYING = "from modalrun.driver.process import leave\nleave({code})"
 
@@ -105,7 +105,7 @@ def test_signals_are_passed_on_once(bench: Bench, signum: signal.Signals, code: 
         os.killpg(process.pid, signum)
         os.killpg(process.pid, signum)
         assert process.stdout is not None
-        assert process.stdout.read() == b"told\n"
+        assert process.stdout.read() == b"told\n" + LAST
     assert process.returncode == code
     assert bench.finalized() is None
 
@@ -144,7 +144,8 @@ def test_child_that_dies_of_the_termination(bench: Bench) -> None:
     with bench.started("import signal\nprint('ready', flush=True)\nsignal.pause()") as process:
         process.terminate()
         assert process.stderr is not None
-        assert process.stderr.read() == b"modalrun: The sandbox received a termination signal.\n"
+        said = b"modalrun: The sandbox received a termination signal.\n"
+        assert process.stderr.read() == said + LAST
     assert process.returncode == 143
     assert bench.finalized() == "some-run: The sandbox received a termination signal."
 

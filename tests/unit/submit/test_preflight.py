@@ -13,6 +13,7 @@ from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preflight import Job, check
+from modalrun.submit.prepare import plan_deployment
 from tests.unit.fakes import Effects, FakeModal, FakeObserver, compiled
 
 Load = Callable[[str], RunSpec]
@@ -73,6 +74,33 @@ def test_a_stack_that_modal_cant_use(load: Load, modal: FakeModal) -> None:
     assert "'laptop'" in caught.value.message
     assert "/home/me" in caught.value.message
     assert modal.effects == ["connect modal"]
+
+
+AMBIENT = StackDescription(
+    "st-3", "prod", (Component("artifact_store", "s3", "s3", ambient=True),), "http://10.0.0.7"
+)
+
+
+def test_a_store_that_needs_the_environment_of_this_machine(load: Load, modal: FakeModal) -> None:
+    with pytest.raises(UsageError, match=r"'prod'.*\n.*no credentials of its own"):
+        check(load(MODAL), compiled(stack=AMBIENT), FakeObserver(), modal=modal)
+    assert modal.effects == ["connect modal"]
+    job = check(load(MODAL), compiled(stack=AMBIENT, secrets=["a"]), FakeObserver(), modal=modal)
+    assert isinstance(job, Job)
+    # A sandbox of the local server has the same machine, which may have a role in a cloud.
+    observer = FakeObserver()
+    check(load(LOCAL), compiled(stack=AMBIENT), observer, modal=modal)
+    assert [line for line in observer.lines if "no credentials of its own" in line]
+
+
+def test_what_the_plan_warns_of(load: Load) -> None:
+    made = compiled(stack=AMBIENT)
+    priced = plan_deployment(made.deployment, made.stack_description, load(MODAL))
+    assert priced.problems == ()
+    assert [note for note in priced.notes if "'submit' will refuse this run: The artifact" in note]
+    assert [note for note in priced.notes if "http://10.0.0.7 has a private address" in note]
+    local = plan_deployment(made.deployment, made.stack_description, load(LOCAL))
+    assert not [note for note in local.notes if "private" in note or "refuse" in note]
 
 
 def test_the_same_stack_on_the_local_server(load: Load, modal: FakeModal) -> None:
