@@ -154,7 +154,9 @@ def test_named_image(world: World) -> None:
     done = world.submit(spec(image={"name": "mine:v1"}))
     assert done.exit_code == 0, done.stderr
     assert "first published None" in done.stdout
-    assert world.sandboxes()[0].image_id == made.stdout.strip()
+    layer = recorded(world)[world.sandboxes()[0].image_id]
+    assert layer["baseImages"][0]["imageId"] == made.stdout.strip()
+    assert layer["dockerfileCommands"] == ["FROM base", "ENTRYPOINT []"]
 
 
 MAKE_STACK = """
@@ -182,7 +184,8 @@ def test_registry_image_of_a_private_registry(world: World) -> None:
     done = world.submit(text)
     assert done.exit_code == 0, done.stderr
     (sandbox,) = world.sandboxes()
-    (layer,) = layers(world, sandbox.image_id)
+    layer, reset = layers(world, sandbox.image_id)
+    assert reset["dockerfileCommands"] == ["FROM base", "ENTRYPOINT []"]
     assert layer["dockerfileCommands"] == ["FROM registry.example/me/image:1"]
     assert layer["imageRegistryConfig"]["registryAuthType"] == "REGISTRY_AUTH_TYPE_STATIC_CREDS"
     assert "s3cret-word" not in done.stdout + done.stderr + str(vars(sandbox)) + str(layer)
