@@ -23,7 +23,6 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.plan import pricing
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
-from modalrun.plan.stack import wrong_stack
 from modalrun.run.run_plan import Target
 from modalrun.spec.fields import split_gpu
 from modalrun.spec.run_spec import RunSpec, load_spec
@@ -174,8 +173,7 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
     compiled = prepare.load_deployment(spec) if has_spec else None
     ground = compiled or trial.of_active_stack(spec.source_root, built=spec.target == "modal")
     priced = prepare.plan_deployment(ground.deployment, ground.stack_description, spec)
-    if priced.problems:
-        raise wrong_stack(priced.stack, priced.problems)
+    priced.check_stack()
     registry: RegistryCredentials | None = None
     if compiled is not None:
         plan, registry = resolve_images(priced.plan, compiled)
