@@ -90,12 +90,12 @@ class Smoke:
             KeyboardInterrupt, Interrupted: A signal came.
         """
         began = time.monotonic()
-        connection, builder = preflight.connect_account(
+        connection, plan, builder = preflight.connect_account(
             self.priced, self.credentials, ModalGateway()
         )
         with tempfile.TemporaryDirectory(prefix="modalrun-smoke-") as folder:
             self.fill(Path(folder))
-            bench = Bench(connection, self.plan, self.variables, Path(folder), builder)
+            bench = Bench(connection, plan, self.variables, Path(folder), builder)
             try:
                 findings = list(self._find(bench, progress))
             except BaseException:

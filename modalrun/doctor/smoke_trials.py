@@ -134,7 +134,7 @@ class Bench:
         with self._creation():
             self._app_id = str(self.connection.app(self.name, self.environment).app_id)
             trial.create_volume(self.connection, self.name, self.environment)
-        where = f"environment '{self.environment}'" if self.environment else "default environment"
+        where = f"environment '{self.environment}'"
         owner = f"workspace '{workspace(self.connection) or 'without a name'}'"
         if self.plan.target == "local":
             owner = "the local Modal server"
@@ -196,7 +196,7 @@ class Bench:
         )
         secrets = self.variables if one.resources is LARGE else {}
         if "driver" in one.probe:
-            secrets = self.connection.driver_environment()
+            secrets = self.connection.driver_environment(self.environment)
         with self._creation():
             sandbox = self._modal.create_run_sandbox(
                 self.connection, self.plan, spec, secrets, self.source, given_up=self._closed

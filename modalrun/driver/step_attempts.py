@@ -11,6 +11,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from modalrun.errors import ConflictError
 from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepState
@@ -18,11 +19,16 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     from modalrun.driver.lease import Lease
     from modalrun.driver.warm_sandboxes import WarmSandboxes
     from modalrun.modal_api.step_sandboxes import StepSandbox
+
+
+START_PAUSE, LONGEST_START_PAUSE = 1.0, 10.0
+"""Seconds between two attempts to start a sandbox that Modal could not start."""
 
 
 class StepAttempts:
@@ -70,19 +76,32 @@ class StepAttempts:
             cancelled: Ends the attempts to create it when it is set.
 
         Returns:
-            The sandbox; its exit if Modal refuses to create it; None if it was cancelled.
+            The sandbox; its exit if Modal refuses to create it, or has failed to start it too
+            often; None if it was cancelled.
         """
-        from modalrun.modal_api.capacity import GivenUp
+        from modalrun.modal_api.capacity import GivenUp, sleep
         from modalrun.modal_api.step_sandboxes import Refused
 
-        self.count += 1
-        self.emit("starting")
-        try:
-            return await sandboxes.create(self._next_spec(), cancelled, on_wait=self._emit_wait)
-        except GivenUp:
-            return None
-        except Refused as error:
-            return sandbox_exit.refused(f"Modal refuses the sandbox of '{self.name}': {error}")
+        pause = pauses(START_PAUSE, LONGEST_START_PAUSE)
+        while True:
+            self.count += 1
+            self.emit("starting")
+            spec = self._next_spec()
+            try:
+                return await sandboxes.create(spec, cancelled, on_wait=self._emit_wait)
+            except GivenUp:
+                return None
+            except Refused as error:
+                return sandbox_exit.refused(f"Modal refuses the sandbox of '{self.name}': {error}")
+            except ConflictError as error:
+                end = sandbox_exit.not_started(f"The sandbox could not start: {error.problem}.")
+            if (retrying := self.restart(end)) is None:
+                return end
+            self.emit_end("retrying", end, retrying)
+            try:
+                await sleep(next(pause), cancelled)
+            except GivenUp:
+                return None
 
     def begin(self, sandbox: StepSandbox | Lease, *, began: float | None = None) -> None:
         """Attempt the step in a sandbox, and emit that it runs.

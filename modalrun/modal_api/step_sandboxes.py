@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import (
+    ConflictError,
     ConnectionLostError,
     ModalrunError,
     NotFoundError,
@@ -117,6 +118,7 @@ class StepSandboxes:
         Raises:
             GivenUp: `given_up` is set.
             Refused: Modal refuses the request.
+            ConflictError: Modal could not start the sandbox.
         """
 
         async def prepare() -> None:
@@ -147,6 +149,8 @@ class StepSandboxes:
                 raise GivenUp from None
             except ConnectionLostError as error:
                 self._log(f"{spec.name}: {error.message}")
+            except ConflictError:
+                raise
             except ModalrunError as error:
                 raise Refused(error.message) from error
             await sleep(next(waits), given_up)
@@ -337,7 +341,12 @@ class StepSandbox:
 
         It is called with None where Modal has no more a part of the output.
         """
-        await sandbox_events.listen(self._sandbox, on_event, self._pool.log)
+        # Another call that waits, beside that for its end.
+        self._connection.load += 1
+        try:
+            await sandbox_events.listen(self._sandbox, on_event, self._pool.log)
+        finally:
+            self._connection.load -= 1
 
     async def terminate(self) -> None:
         """Terminate it; do nothing if it has ended."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from modalrun.run import events
-from modalrun.run.event_proof import MARK
+from modalrun.run.event_proof import END, MARK
 from modalrun.run.events import Idle, LinesOf, OrderEnd, StepEvent
 from modalrun.util.line_assembler import LineAssembler
 
@@ -137,6 +137,9 @@ class RunLines:
         return [item for line in lines for item in self._items(stream, sandbox, source, line)]
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
+        if text.endswith(END):
+            text = text.removesuffix(END)
+            return [self._line(stream, sandbox, source, text)] if text else []
         before, event = events.split(text) if MARK in text else (text, None)
         if event is None or not self._possible(event):
             return [self._line(stream, sandbox, source, text)]

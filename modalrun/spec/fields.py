@@ -101,6 +101,7 @@ Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
 Cores = Annotated[float, Field(gt=0, le=10_000, strict=True)]
 
 _IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
+"""Or neither, with `keep_entrypoint` alone, which few need."""
 
 
 class ImageSetting(BaseModel):
@@ -111,12 +112,16 @@ class ImageSetting(BaseModel):
             container registry of the stack.
         name: The name of an image published in Modal ("my-image", "my-image:v2",
             "environment/my-image"), or its id ("im-...").
+        keep_entrypoint: Whether an ENTRYPOINT of the image wraps the command of its sandboxes;
+            it must end with `exec "$@"`. Without it there is none. May stand alone: then the
+            image is made from the Docker settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Literal["registry"] | None = None
     name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9\-_./:]+$")] | None = None
+    keep_entrypoint: StrictBool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -127,7 +132,8 @@ class ImageSetting(BaseModel):
 
     @model_validator(mode="after")
     def _one_of_them(self) -> ImageSetting:
-        if (self.source is None) == (self.name is None):
+        given = [self.source, self.name].count(None)
+        if given == 0 or (given == 2 and self.keep_entrypoint is None):
             raise ValueError(_IMAGE_FORMS)
         return self
 
@@ -147,7 +153,8 @@ class SettingFields(BaseModel):
             each GPU type in turn, instead of exit code 5; by default each type is asked for once.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
-        modal_environment: The Modal environment of the app, its secrets and its volumes.
+        modal_environment: The Modal environment of the app, its secrets and its volumes. By
+            default MODAL_ENVIRONMENT, or that of the profile, or the workspace's own default.
         workspace: The Modal workspace that the token must belong to; with a token of another
             one the run is refused (exit code 3).
         app_name: The name of the Modal app.

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.run import events
+from modalrun.run.event_proof import END
 from modalrun.run.events import LinesOf, OrderEnd, StepEvent
 from modalrun.run.log_lines import Item, LineFilter, LineSelection, LogLine, RunLines
 
@@ -185,6 +186,15 @@ def test_of_a_step_sandbox_only_the_word_is_believed_that_its_step_begins() -> N
 
     assert isinstance(line, LogLine) and isinstance(again, LogLine)
     assert event == StepEvent("train", "running", 3.0, 2, sandbox="sb-1", began=3.0)
+
+
+@pytest.mark.parametrize("sandbox", ["run", "step"])
+def test_the_last_line_of_a_supervisor_is_not_shown(sandbox: str) -> None:
+    lines = RunLines("run")
+    lines.assign("step", "train", 1)
+    shown = lines.feed(sandbox, "stdout", f"text\nunfinished{END}\n")
+    assert [item.text for item in shown if isinstance(item, LogLine)] == ["text", "unfinished"]
+    assert lines.feed(sandbox, "stderr", f"{END}\n") == []
 
 
 def test_a_step_sandbox_that_is_kept_warm_tells_which_step_prints() -> None:
