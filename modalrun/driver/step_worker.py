@@ -63,7 +63,7 @@ def main() -> NoReturn:
 class Worker:
     """Run steps, one at a time."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
         """Prepare to run steps that have these variables in common."""
         self._environment = environment
         self._source = Path.cwd()
@@ -110,7 +110,10 @@ class Worker:
         source = shutil.copytree(self._source, own / self._source.name, symlinks=True)
         # Short, and not beside: the path of a socket has 108 bytes at most.
         temporary = folders.enter_context(_folder("step-", None))
-        environment = {**self._environment, **order.env, "TMPDIR": str(temporary)}
+        now = {contract.CREATED: str(time.time())}
+        environment = {**now, **self._environment, **order.env, "TMPDIR": str(temporary)}
+        # The timeout of a later step does not count from the creation of the sandbox.
+        self._environment.pop(contract.CREATED, None)
         # A signal that comes in between must find the child, or be found by it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:

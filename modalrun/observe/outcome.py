@@ -93,7 +93,7 @@ def derive_outcome(
     if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:
         details.append(("memory", "the setting 'memory' asks for more"))
     if end.kind is ExitKind.TIMED_OUT:
-        details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
+        details.append(("timeout", "the setting 'timeout' counts from the creation of the sandbox"))
     if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
         again = "submit it again: ZenML's cache has the completed steps"
         per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"

@@ -22,7 +22,6 @@ def leave(number: int, diary: str) -> int:
     """Find nothing of an earlier step, and leave what a next one must not find."""
     places = {
         "working": Path.cwd(),
-        "home": Path.home(),
         "temporary": Path(tempfile.gettempdir()),
     }
     for name, place in places.items():
