@@ -41,7 +41,6 @@ class Report:
     """The result of a smoke test: a finding for each line."""
 
     target: Target
-    ceiling: Decimal | None
     findings: tuple[Finding, ...]
     seconds: float
 
@@ -107,7 +106,7 @@ class Smoke:
             with interrupts.deferred():
                 findings.append(finding("removed", bench.remove()))
         findings.sort(key=lambda one: list(LINES).index(one.check))
-        return Report(self.plan.target, self.ceiling, tuple(findings), time.monotonic() - began)
+        return Report(self.plan.target, tuple(findings), time.monotonic() - began)
 
     def _find(self, bench: Bench, progress: Callable[[str], None]) -> Iterator[Finding]:
         """Build the image, then run each trial in a thread, until the time is over."""
