@@ -15,7 +15,6 @@ from modalrun.driver.takeover import Takeover, finished_steps
 from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event, log_line, write_event
-from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.step_order import kind_of
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Coordinator:
         )
         self._steps = {step.name: StaticStep(step, self._context) for step in plan.steps}
         self._kinds = {step.name: kind_of(step.sandbox) for step in plan.steps if step.sandbox}
-        sandboxes.is_expected = self._is_expected
+        sandboxes.expected = self._expected
         self._finished = asyncio.Event()
 
     @property
@@ -151,14 +150,14 @@ class Coordinator:
                 self._terminate_running(reason)
         self._apply(self._scheduler.ended(name, succeeded=succeeded))
 
-    def _is_expected(self, kind: SandboxSpec) -> bool:
-        """Return whether a step that needs a sandbox of a kind is still to come."""
-        return any(
-            state is State.WAITING
-            or (state is State.RUNNING and self._steps[name].attempts.sandbox is None)
+    def _expected(self) -> set[str]:
+        """Return the kinds of sandboxes that steps need which are still to come."""
+        return {
+            self._kinds[name]
             for name, state in self._scheduler.states.items()
-            if self._kinds[name] == kind
-        )
+            if state is State.WAITING
+            or (state is State.RUNNING and self._steps[name].attempts.sandbox is None)
+        }
 
 
 async def _end(sandbox: StepSandbox | Lease) -> None:

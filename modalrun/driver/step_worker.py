@@ -53,7 +53,7 @@ def main() -> NoReturn:
     worker = Worker(dict(os.environ))
     for number in _SIGNALS:
         signal.signal(number, worker.pass_on)
-    with garbage_collection.paused():
+    with garbage_collection.paused(), worker.without_source():
         _import()
     for order in itertools.chain((first,), _orders(seconds + ORPHAN_SECONDS)):
         worker.serve(order)
@@ -63,7 +63,7 @@ def main() -> NoReturn:
 class Worker:
     """Run steps, one at a time."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
         """Prepare to run steps that have these variables in common."""
         self._environment = environment
         self._source = Path.cwd()
@@ -78,6 +78,14 @@ class Worker:
             _leave(contract.EXIT_INTERRUPTED if interrupted else contract.EXIT_TERMINATED)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._child, number)
+
+    @contextlib.contextmanager
+    def without_source(self) -> Iterator[None]:
+        """Import nothing from the source tree, which is the user's, during the block."""
+        path = list(sys.path)
+        sys.path[:] = [folder for folder in path if folder not in {"", str(self._source)}]
+        yield
+        sys.path[:] = path
 
     def serve(self, order: StepOrder) -> None:
         """Run a step, and report its end."""
@@ -102,7 +110,10 @@ class Worker:
         source = shutil.copytree(self._source, own / self._source.name, symlinks=True)
         # Short, and not beside: the path of a socket has 108 bytes at most.
         temporary = folders.enter_context(_folder("step-", None))
-        environment = {**self._environment, **order.env, "TMPDIR": str(temporary)}
+        now = {contract.CREATED: str(time.time())}
+        environment = {**now, **self._environment, **order.env, "TMPDIR": str(temporary)}
+        # The timeout of a later step does not count from the creation of the sandbox.
+        self._environment.pop(contract.CREATED, None)
         # A signal that comes in between must find the child, or be found by it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:

@@ -50,6 +50,17 @@ def margin(timeout: float) -> float:
     return min(30.0, max(0.5, timeout * 0.1))
 
 
+def _age(timeout: float) -> float:
+    """Return how many seconds ago the sandbox was created: Modal's timeout counts from then.
+
+    Below 0, or above half of the timeout, one of the two clocks is taken to be wrong: then the age
+    is 0, and Modal's timeout may come before this process has recorded the end.
+    """
+    now = time.time()
+    age = now - float(os.environ.get(contract.CREATED, now))
+    return age if 0 <= age <= timeout / 2 else 0.0
+
+
 _token: dict[str, str] = {}
 _brokers: list[BrokerLink] = []
 _broker_pumps: list[threading.Thread] = []
@@ -68,7 +79,7 @@ def main() -> int:
 
 def _supervise() -> int:
     timeout = float(os.environ[contract.TIMEOUT])
-    deadline = time.monotonic() + timeout - margin(timeout)
+    deadline = time.monotonic() - _age(timeout) + timeout - margin(timeout)
     earlier_kills = death.out_of_memory_kills()
     environment = _child_environment()
     # The first signal; later ones change nothing.
@@ -234,14 +245,13 @@ def _subject() -> str:
 
 
 def _child_environment() -> dict[str, str]:
-    """Give the child a home and a ZenML configuration of its own; sharing one causes crashes.
+    """Give the child a ZenML configuration of its own; HOME stays the image's.
 
-    They are beside the source tree: a step may empty the temporary folder or its home.
+    It is beside the source tree: a step may empty the temporary folder or its home.
     """
     try:
         own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=beside(Path.cwd())))
-        home, config = own / "home", own / "zenml"
-        home.mkdir()
+        config = own / "zenml"
         config.mkdir()
         (own / "exit-code").write_text("none", encoding="ascii")
         (own / "running-steps").write_text("[]", encoding="ascii")
@@ -251,7 +261,6 @@ def _child_environment() -> dict[str, str]:
     binaries = str(Path(sys.executable).parent)
     return {
         **os.environ,
-        "HOME": str(home),
         "ZENML_CONFIG_PATH": str(config),
         "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),

@@ -13,7 +13,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line, write_event
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.step_order import OF_A_STEP, StepOrder, kind_of
+from modalrun.run.step_order import OF_A_STEP, StepOrder, kind_of, shared_env
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandbox import StepSandbox
@@ -46,7 +46,7 @@ class _Worker:
     """A sandbox that is kept warm; without a `kind` it ends after its step."""
 
     sandbox: StepSandbox
-    kind: SandboxSpec | None
+    kind: str | None
     lease: Lease | None
     step: str
     served: int = 1
@@ -58,7 +58,7 @@ class _Worker:
 class _Waiting:
     """A creation that is needless once a worker of its kind is free."""
 
-    kind: SandboxSpec
+    kind: str
     free: asyncio.Future[_Worker] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -68,11 +68,12 @@ class WarmSandboxes:
     """Create step sandboxes as `StepSandboxes` does, or use workers again.
 
     Attributes:
-        is_expected: Tells whether a step of a kind is still to come; else no worker waits for it.
+        expected: Returns the kinds of the steps that are still to come, for which workers wait;
+            None where that is not known.
     """
 
     def __init__(self, manifest: RunManifest, sandboxes: StepSandboxes) -> None:
-        self.is_expected: Callable[[SandboxSpec], bool] = lambda kind: True
+        self.expected: Callable[[], Collection[str] | None] = lambda: None
         self._sandboxes = sandboxes
         self._seconds = manifest.plan.settings.keep_warm
         self._timeout = manifest.plan.run_sandbox.timeout
@@ -130,8 +131,9 @@ class WarmSandboxes:
 
     def look(self) -> None:
         """End the workers that wait for a step which is not expected any more."""
+        expected = self.expected() if self._idle else None
         for worker in list(self._idle):
-            if worker.kind is None or not self.is_expected(worker.kind):
+            if expected is not None and worker.kind not in expected:
                 self._end_idle(worker)
 
     def end_idle(self) -> None:
@@ -149,7 +151,7 @@ class WarmSandboxes:
         self.end_idle()
         await self._sandboxes.terminate_all()
 
-    def _take(self, kind: SandboxSpec) -> _Worker | None:
+    def _take(self, kind: str) -> _Worker | None:
         """Take the worker of a kind that has waited the least."""
         for worker in reversed(self._idle):
             if worker.kind == kind:
@@ -199,11 +201,11 @@ class WarmSandboxes:
         """Return the spec of a worker whose first step is that of a spec."""
         return replace(
             spec,
-            command=(spec.command[0], "-m", contract.WORKER_MODULE),
+            command=(*spec.command[: spec.command.index("-m")], "-m", contract.WORKER_MODULE),
             # The time limit of each step is its own.
             timeout=max(spec.timeout, self._timeout),
             env={
-                **kind_of(spec).env,
+                **shared_env(spec),
                 contract.KEEP_WARM: str(self._seconds),
                 contract.ORDER: order.to_json(),
             },

@@ -107,7 +107,12 @@ class StepSandbox:
 
         It is called with None where Modal has no more a part of the output.
         """
-        await sandbox_events.listen(self._sandbox, on_event, self._pool.log)
+        # Another call that waits, beside that for its end.
+        self._connection.load += 1
+        try:
+            await sandbox_events.listen(self._sandbox, on_event, self._pool.log)
+        finally:
+            self._connection.load -= 1
 
     @property
     def is_over(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -32,17 +32,17 @@ class SandboxGroup:
     """All sandboxes of one run, whichever process created them."""
 
     def __init__(
-        self, connection: Connection, run_id: str, app_id: str, app: App | None = None
+        self, connection: Connection, run_id: str, *app_ids: str, apps: Sequence[App] = ()
     ) -> None:
-        """Prepare for a run by ZenML's run id, and Modal's id of its app.
+        """Prepare for a run by ZenML's run id, and Modal's ids of the apps that it may be in.
 
         A sandbox is the run's if its tags say so, whatever ZenML's metadata says. Modal's list may
-        lag: with `app`, sandboxes are found by their names too.
+        lag: with `apps`, sandboxes are found by their names too.
         """
         self._connection = connection
         self._run_id = run_id
-        self._app_id = app_id
-        self._app = app
+        self._app_ids = app_ids
+        self._apps = apps
         self._step_names: list[str] = []
         self._ended: set[str] = set()
 
@@ -70,7 +70,7 @@ class SandboxGroup:
             for sandbox in sandboxes:
                 with contextlib.suppress(NotFoundError):
                     RunningSandbox(
-                        self._connection, sandbox, self._run_id, app_id=self._app_id
+                        self._connection, sandbox, self._run_id, app_id=self._app_ids[0]
                     ).wait()
                 self._ended.add(sandbox.object_id)
 
@@ -80,30 +80,29 @@ class SandboxGroup:
 
         tags = {TAG_RUN: self._run_id} | ({TAG_ROLE: role} if role else {})
         with translated():
-            listed = list(
-                modal.Sandbox.list(app_id=self._app_id, tags=tags, client=self._connection.client)
-            )
-        found = {sandbox.object_id: sandbox for sandbox in listed}
+            client = self._connection.client
+            found = {
+                sandbox.object_id: sandbox
+                for app in self._app_ids
+                for sandbox in modal.Sandbox.list(app_id=app, tags=tags, client=client)
+            }
         names = [] if role == "step" else [sandbox_name(self._run_id)]
         names += [] if role == "run" else self._step_names
+        places = [(app, name) for app in self._apps for name in names]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for sandbox in pool.map(self._named, names):
-                if sandbox is not None:
-                    found.setdefault(sandbox.object_id, sandbox)
+            for named in pool.map(self._named, places):
+                if named is not None:
+                    found.setdefault(named.object_id, named)
         return [sandbox for sandbox in found.values() if sandbox.object_id not in self._ended]
 
-    def _named(self, name: str) -> modal.Sandbox | None:
-        """Find a running sandbox of the run by its name."""
+    def _named(self, place: tuple[App, str]) -> modal.Sandbox | None:
+        """Find a running sandbox of the run by its app and name."""
         import modal
 
-        if self._app is None:
-            return None
+        app, name = place
         with contextlib.suppress(NotFoundError), translated():
             sandbox = modal.Sandbox.from_name(
-                self._app.app,
-                name,
-                environment_name=self._app.environment,
-                client=self._connection.client,
+                app.app, name, environment_name=app.environment, client=self._connection.client
             )
             require_owner(sandbox.object_id, sandbox.get_tags(), self._run_id)
             return sandbox

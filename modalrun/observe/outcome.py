@@ -95,7 +95,7 @@ def derive_outcome(
     if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:
         details.append(("memory", "the setting 'memory' asks for more"))
     if end.kind is ExitKind.TIMED_OUT:
-        details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
+        details.append(("timeout", "the setting 'timeout' counts from the creation of the sandbox"))
     if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
         again = "submit it again: ZenML's cache has the completed steps"
         per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
@@ -120,11 +120,11 @@ def running_steps(run: RunHandle, progress: RunProgress) -> int:
     """
     try:
         running = {sandbox.object_id for sandbox in run.sandboxes.running("step")}
-        for (sandbox_id, _), usage in list(progress.usage.items()):
-            if usage.ended is None and sandbox_id not in running:
+        for row in list(progress.rows.values()):
+            if row.sandbox is not None and not row.final and row.sandbox not in running:
                 with suppress(NotFoundError):
-                    sandbox = run.connection.attach(sandbox_id, run.run_id)
-                    running |= {sandbox_id} if sandbox.returncode is None else set()
+                    sandbox = run.connection.attach(row.sandbox, run.run_id)
+                    running |= {row.sandbox} if sandbox.returncode is None else set()
     except ModalrunError:
         return 0
     return len(running)

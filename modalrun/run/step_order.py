@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from pydantic import TypeAdapter
 
@@ -50,7 +51,12 @@ class StepOrder:
 _ORDER = TypeAdapter(StepOrder)
 
 
-def kind_of(spec: SandboxSpec) -> SandboxSpec:
-    """Return what sandboxes have in common of which each can run the other's step."""
-    env = {name: value for name, value in spec.env.items() if name not in OF_A_STEP}
-    return replace(spec, name=None, tags={}, timeout=0, gpu_wait=None, env=env)
+def shared_env(spec: SandboxSpec) -> dict[str, str]:
+    """Return the variables of a step's sandbox that every step in it has."""
+    return {name: value for name, value in spec.env.items() if name not in OF_A_STEP}
+
+
+def kind_of(spec: SandboxSpec) -> str:
+    """Return a text that is equal for sandboxes of which each can run the other's step."""
+    shared = replace(spec, name=None, tags={}, timeout=0, gpu_wait=None, env=shared_env(spec))
+    return json.dumps(asdict(shared), sort_keys=True)

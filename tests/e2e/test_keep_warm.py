@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ pytestmark = [
 
 LONG = 300
 WARM = "keep_warm: 60"
-OTHER = "steps: {wait: {settings: {resources: {cpu_count: 0.5}}}}\n"
+OTHER = "steps: {wait: {settings: {resources: {cpu_count: 0.75}}}}\n"
 """Makes the sandbox of one step another kind than those of the others."""
 
 
@@ -52,12 +53,12 @@ def test_steps_share_a_sandbox_and_nothing_of_their_own(world: World) -> None:
     assert box.tags["modalrun-served"] == "3"
     for number in range(3):
         lines = re.findall(rf"^leave_{number} \| (.*)$", done.stdout, re.MULTILINE)
-        assert len([line for line in lines if re.search(r" has \[\]$", line)]) == 3, lines
+        assert len([line for line in lines if re.search(r" has \[\]$", line)]) == 2, lines
         assert "environment None source True" in lines
         assert any(line.startswith("no line feed") for line in lines)
         assert lines.count("stray 0 runs: False") == (1 if number else 0)
-    places = re.findall(r"(?:working|home|temporary) (\S+) has", done.stdout)
-    assert len(set(places)) == 9, places
+    places = re.findall(r"(?:working|temporary) (\S+) has", done.stdout)
+    assert len(set(places)) == 6, places
     assert not [place for place in places if os.path.lexists(place)]
 
     run = world.only_run()
@@ -169,6 +170,52 @@ def test_a_fan_uses_as_many_sandboxes_as_steps_may_run(world: World) -> None:
     assert done.exit_code == 0, done.stderr
     assert len(boxes(world)) == 2
     assert sum(int(box.tags["modalrun-served"]) for box in boxes(world)) == 8
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_other_secrets_are_in_another_sandbox(world: World) -> None:
+    code = "import modal; modal.Secret.objects.create('{0}', {{'TOKEN_{0}': 'hidden'}})"
+    for name in ("ours", "theirs"):
+        made = world.start([sys.executable, "-c", code.format(name)], **world.server()).finish()
+        assert made.exit_code == 0, made.stderr
+    steps = {
+        name: f"settings: {{orchestrator: {{secrets: [{secret}]}}}}"
+        for name, secret in (("a", "ours"), ("b", "theirs"), ("c", "ours"))
+    }
+    more = "".join(f"  {name}: {{{text}}}\n" for name, text in steps.items())
+    done = world.popen(f"{per_step('warm.saying', WARM)}steps:\n{more}").finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    for name, secret in (("a", "ours"), ("b", "theirs"), ("c", "ours")):
+        assert f"it says {name} with ['TOKEN_{secret}']" in done.stdout
+    assert [len(boxes(world, name)) for name in ("a", "b", "c")] == [0, 1, 1]
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_a_sandbox_that_runs_out_of_memory_ends_with_its_step(world: World) -> None:
+    world.server()
+    fault = {"role": "step", "end": "out-of-memory", "after": 10}
+    (world.state / "faults.json").write_text(json.dumps({"sandboxes": [fault]}))
+    command, _ = gated(world)
+    done = command.finish(LONG)
+    assert done.exit_code == 1, done.stderr
+    assert "The sandbox ran out of memory." in done.stderr
+    assert world.only_run().statuses == {"first": "completed", "wait": "failed"}
+    assert len(boxes(world)) == 1
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_sandboxes_with_a_gpu(world: World) -> None:
+    """Modal's other backend."""
+    diary = world.root / "diary"
+    diary.mkdir()
+    spec = per_step("warm.traces", f"{WARM}, gpu: T4", count=2, diary=diary)
+    done = world.popen(spec).finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    (box,) = boxes(world)
+    assert (box.gpu, box.tags["modalrun-served"]) == ("T4", "2")
     assert_all_over(world)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,7 @@ def test_no_way_to_print_makes_an_event(
     environment = {
         **os.environ,
         "MODALRUN_TIMEOUT": "100",
+        "MODALRUN_CREATED": str(time.time()),
         "OUTSIDE": str(os.getpid()),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
         **({"MODALRUN_STEP": step} if step else {}),

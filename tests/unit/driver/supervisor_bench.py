@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,7 @@ class Bench:
         environment = {
             **os.environ,
             "MODALRUN_TIMEOUT": str(timeout),
+            "MODALRUN_CREATED": str(time.time()),
             "FINALIZED": str(self.finalized_file),
             "TMPDIR": str(self.folder / "tmp"),
             "PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path]),

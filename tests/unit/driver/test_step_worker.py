@@ -36,7 +36,7 @@ from modalrun.driver.process import leave
 
 def main():
     step = os.environ["MODALRUN_STEP"]
-    kept = {n: os.environ.get(n) for n in ("HOME", "TMPDIR", "OWN", "MODALRUN_ORDER")}
+    kept = {n: os.environ.get(n) for n in ("TMPDIR", "OWN", "MODALRUN_ORDER", "MODALRUN_CREATED")}
     print(json.dumps({"step": step, "cwd": os.getcwd(), "stdin": sys.stdin.read(), **kept}))
     sys.stdout.flush()
     if step == "dies":
@@ -73,6 +73,7 @@ class Bench:
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 "PATIENCE": str(self.patience),
                 contract.KEEP_WARM: "0",
+                contract.CREATED: "1800000000",
                 contract.ORDER: self.order(step, **env),
             },
             stdin=subprocess.PIPE,
@@ -131,7 +132,10 @@ def test_each_step_has_folders_and_variables_of_its_own(bench: Bench) -> None:
     assert told(second[-1]) == OrderEnd("secret-second", 1)
     one, two = json.loads(first[1]), json.loads(second[1])
     assert (one["OWN"], two["OWN"]) == ("mine", None)
-    for name in ("cwd", "HOME", "TMPDIR"):
+    # The timeout of a later step counts from its order, not from the sandbox's creation.
+    assert float(one["MODALRUN_CREATED"]) == 1_800_000_000
+    assert abs(float(two["MODALRUN_CREATED"]) - time.time()) < 60
+    for name in ("cwd", "TMPDIR"):
         assert one[name] != two[name]
         assert not Path(one[name]).exists()
     assert (one["stdin"], one["MODALRUN_ORDER"]) == ("", None)

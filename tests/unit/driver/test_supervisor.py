@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from modalrun.driver import supervisor
 from modalrun.driver.supervisor import margin
 from modalrun.run.contract import EXIT_INTERRUPTED, EXIT_TERMINATED, PREEMPTED_REASON
 from tests.unit.driver.supervisor_bench import LAST, WAITING, Bench
@@ -199,6 +200,22 @@ def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
     assert done.stdout == b"ready\n" + reason + b"\n"
     assert done.stderr == b"modalrun: " + reason + b"\n"
     assert bench.finalized() is None, "the child has recorded its end itself"
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "counted"),
+    [(4, 4), (50, 50), (-600, 0), (51, 0), (86_400, 0)],
+    ids=["soon", "late", "from the future", "too late for its timeout", "yesterday"],
+)
+def test_the_deadline_counts_from_the_creation_unless_a_clock_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, seconds_ago: float, counted: float
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
+    monkeypatch.setenv("MODALRUN_CREATED", str(1_800_000_000 - seconds_ago))
+
+    assert supervisor._age(100) == counted
+    monkeypatch.delenv("MODALRUN_CREATED")
+    assert supervisor._age(100) == 0
 
 
 def test_child_that_ignores_the_deadline(bench: Bench) -> None:

@@ -20,7 +20,7 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
-from modalrun.run.step_order import StepOrder
+from modalrun.run.step_order import StepOrder, kind_of
 from modalrun.run.tags import TAG_ATTEMPT, TAG_ORDER, TAG_SERVED, TAG_STEP
 
 KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
@@ -29,7 +29,7 @@ NEVER = asyncio.Event
 
 def spec_of(step: str, *, attempt: int = 1, secrets: tuple[str, ...] = ()) -> SandboxSpec:
     return SandboxSpec(
-        ("python", "-m", "modalrun.driver.supervisor", "modalrun.driver.step"),
+        ("python", "-P", "-m", "modalrun.driver.supervisor", "modalrun.driver.step"),
         "im-1",
         Resources(),
         60,
@@ -173,7 +173,7 @@ def test_the_next_step_of_the_kind_gets_the_sandbox(capfd: pytest.CaptureFixture
         bench = Bench()
         first = await bench.get("a")
         (box,) = bench.boxes.created
-        assert box.spec.command == ("python", "-m", contract.WORKER_MODULE)
+        assert box.spec.command == ("python", "-P", "-m", contract.WORKER_MODULE)
         # The time limit of the step is in its order; the sandbox lasts as long as the run.
         assert (box.spec.timeout, box.orders[0].env[contract.TIMEOUT]) == (900, "60")
         assert contract.STEP not in box.spec.env
@@ -226,15 +226,15 @@ def test_it_waits_no_longer_than_agreed() -> None:
 def test_it_waits_for_no_step_that_is_not_expected() -> None:
     async def scene() -> None:
         bench = Bench()
-        expected = True
-        bench.pool.is_expected = lambda kind: expected and contract.TIMEOUT not in kind.env
+        expected = {kind_of(spec_of("another"))}
+        bench.pool.expected = lambda: expected
         await bench.get("a")
         (box,) = bench.boxes.created
         await box.end_step()
         bench.pool.look()
         await asyncio.sleep(0.01)
         assert not box.terminated
-        expected = False
+        expected.clear()
         bench.pool.look()
         await bench.pool.close()
         assert box.terminated
