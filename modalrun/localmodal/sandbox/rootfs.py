@@ -58,12 +58,16 @@ class File:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The parts of an image that a sandbox uses: `ENV`, `WORKDIR`, `CMD` and `COPY`."""
+    """The parts of an image that a sandbox uses: `ENV`, `WORKDIR`, `CMD` and `COPY`.
+
+    `python` is the `sys.prefix` of the image's own Python; empty for the server's.
+    """
 
     env: list[tuple[str, str]] = field(default_factory=list)
     workdir: str = ""
     copies: list[tuple[str, str]] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
+    python: str = ""
 
 
 def inside(root: Path, path: str) -> Path:
@@ -83,16 +87,8 @@ def temporary(sandbox_id: str) -> Path:
     return base / sandbox_id[:15]
 
 
-def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
-    """Create the folders of a sandbox, with files and volumes.
-
-    Blocking. Raises OSError, ValueError.
-    """
-    root = folder / "root"
-    (root / "root").mkdir(parents=True, mode=0o700)
-    own = temporary(folder.name)
-    own.mkdir(mode=0o700)
-    (root / "tmp").symlink_to(own, target_is_directory=True)
+def add_files(root: Path, files: Iterable[File]) -> None:
+    """Copy files to their places below a root. Blocking. Raises OSError, ValueError."""
     made: set[Path] = set()
     for file in files:
         target = inside(root, file.path)
@@ -103,6 +99,19 @@ def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], work
         # A copy, not a link: a sandbox that writes to the file must not change the stored one.
         shutil.copyfile(file.content, target)
         target.chmod((file.mode & 0o777) or 0o644)
+
+
+def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
+    """Create the folders of a sandbox, with files and volumes.
+
+    Blocking. Raises OSError, ValueError.
+    """
+    root = folder / "root"
+    (root / "root").mkdir(parents=True, mode=0o700)
+    own = temporary(folder.name)
+    own.mkdir(mode=0o700)
+    (root / "tmp").symlink_to(own, target_is_directory=True)
+    add_files(root, files)
     for path, volume in volumes.items():
         target = inside(root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +170,7 @@ def environment(
         variables: The variables of secrets and `env`; they override those of the image.
         sandbox: The MODAL_ variables that identify the sandbox; they override all others.
     """
-    prefix = variables.get(PYTHON_VARIABLE) or sys.prefix
+    prefix = variables.get(PYTHON_VARIABLE) or recipe.python or sys.prefix
     programs = str(Path(prefix) / "bin")
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     env |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
@@ -182,6 +191,9 @@ def environment(
         env["PATH"] = os.pathsep.join([programs, env["PATH"]])
     env.update(variables)
     env.update(sandbox)
+    if "PYTHONPATH" in env:
+        folders = env["PYTHONPATH"].split(os.pathsep)
+        env["PYTHONPATH"] = os.pathsep.join(arguments(folders, root))
     env[ROOT_VARIABLE] = str(root)
     return env
 

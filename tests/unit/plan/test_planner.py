@@ -47,7 +47,6 @@ def plan(
         Deployment(pipeline=pipeline, steps=steps, layers=written, docker=docker or {}),
         target=target,
         source_root=root,
-        python="python",
         python_version="3.11",
         engine_packages=("zenml==0.98.0",),
     )
