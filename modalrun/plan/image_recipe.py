@@ -139,6 +139,6 @@ class ImageRecipe:
 
     @property
     def python_path(self) -> str:
-        """The PYTHONPATH of sandboxes that don't share our Python: modalrun's source, then its own."""
+        """The PYTHONPATH of sandboxes that do not share our Python: modalrun first."""
         own = dict((*self.environment, *self.runtime_environment)).get("PYTHONPATH")
         return f"{PACKAGE_FOLDER}:{own}" if own else PACKAGE_FOLDER

@@ -84,11 +84,13 @@ class PythonEnvironments:
                 version = _version(layers)
                 yield f"Making a virtual environment with Python {version}"
                 python = version if version != _own_version() else sys.executable
-                async for line in _uv("venv", "--python", python, str(prefix)):
+                async for line in _uv("venv", "--python", python, prefix):
                     yield line
-                for layer in _installing(layers):
-                    async for line in _install(layer, prefix):
-                        yield line
+                with tempfile.TemporaryDirectory(prefix="modalrun-image-") as root:
+                    for layer in layers:
+                        await asyncio.to_thread(_add_context, layer, Path(root))
+                        async for line in _install(layer, Path(root), prefix / "bin" / "python"):
+                            yield line
                 _marker(prefix).touch()
             finally:
                 if not _marker(prefix).exists():
@@ -114,33 +116,34 @@ def _version(layers: Sequence[Layer]) -> str:
     return found.group(1) if found else _own_version()
 
 
-async def _install(layer: Layer, prefix: Path) -> AsyncIterator[str]:
-    with tempfile.TemporaryDirectory(prefix="modalrun-image-") as root:
-        rootfs.add_files(Path(root), layer.files)
-        for source, target in rootfs.read_recipe(layer.commands).copies:
-            if source in layer.context:
-                file = rootfs.inside(Path(root), target)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(layer.context[source])
-        for run in layer.runs:
-            cwd = root
-            for command in run.split("&&"):
-                changed = re.fullmatch(r"cd\s+(\S+)", command.strip())
-                found = _INSTALL.fullmatch(command.strip())
-                if changed:
-                    cwd = str(rootfs.inside(Path(root), changed.group(1)))
-                elif found is None:
-                    yield f"Not executed on this machine: {command.strip()}"
-                else:
-                    words = shlex.split(found.group("arguments").replace(_THIS_PYTHON, ""))
-                    arguments = [word for word in words if word not in _DROPPED]
-                    real = rootfs.arguments(arguments, Path(root))
-                    python = str(prefix / "bin" / "python")
-                    async for line in _uv("pip", "install", "--python", python, *real, cwd=cwd):
-                        yield line
+def _add_context(layer: Layer, root: Path) -> None:
+    """Put the files that a layer copies into the image below a root."""
+    rootfs.add_files(root, layer.files)
+    for source, target in rootfs.read_recipe(layer.commands).copies:
+        if source in layer.context:
+            file = rootfs.inside(root, target)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(layer.context[source])
 
 
-async def _uv(*arguments: str, cwd: str | None = None) -> AsyncIterator[str]:
+async def _install(layer: Layer, root: Path, python: Path) -> AsyncIterator[str]:
+    for run in layer.runs:
+        cwd = root
+        for command in (part.strip() for part in run.split("&&")):
+            changed = re.fullmatch(r"cd\s+(\S+)", command)
+            found = _INSTALL.fullmatch(command)
+            if changed:
+                cwd = rootfs.inside(root, changed.group(1))
+            elif found is None:
+                yield f"Not executed on this machine: {command}"
+            else:
+                words = shlex.split(found.group("arguments").replace(_THIS_PYTHON, ""))
+                arguments = rootfs.arguments([word for word in words if word not in _DROPPED], root)
+                async for line in _uv("pip", "install", "--python", python, *arguments, cwd=cwd):
+                    yield line
+
+
+async def _uv(*arguments: str | Path, cwd: Path | None = None) -> AsyncIterator[str]:
     """Execute uv; yield the lines of its output. Raises InstallError."""
     from uv import find_uv_bin
 

@@ -18,6 +18,7 @@ from modalrun.spec.precedence import Origin, SettingsLayer
 
 RECORD = UUID(int=1)
 DRIVER = SandboxSpec(("python",), "im-pipeline", Resources(), 300, env={"PYTHONPATH": "/x"})
+OTHER = {"PYTHONPATH": "/y"}
 MANIFEST = RunManifest(
     run_id="r",
     plan=RunPlan(

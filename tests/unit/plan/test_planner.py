@@ -87,7 +87,7 @@ def test_defaults() -> None:
     assert made.notes == ()
     sandbox = made.run_sandbox
     assert sandbox.command == (
-        "python",
+        "python3",
         "-m",
         "modalrun.driver.supervisor",
         "modalrun.driver.pipeline",
