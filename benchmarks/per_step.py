@@ -1,7 +1,7 @@
 """Compare `per_step` and `pipeline` mode on graphs of trivial steps on the local Modal server.
 
 Usage: python benchmarks/per_step.py [--graphs chain-4,fan-8,...] [--boot 0,2] [--modes ...]
-                                     [--rounds 1] [--cold] [--prewarm cpu]
+                                     [--rounds 1] [--cold] [--keep-warm 30]
 
 Graphs: chain-N, fan-N (N steps between a first and a last one), random-N (the same each time; a
 step waits for up to three of the twenty before it). Prints, per graph, mode and boot delay of a
@@ -17,8 +17,8 @@ The mode "upstream" is ZenML's own Modal orchestrator on the same server and rec
 `upstream.py`); it runs `python`, not `modalrun submit`, and prints no line of a step.
 
 Uses a temporary folder with a separate ZenML configuration and server. `--cold` starts sandboxes
-without ZenML in memory. `--prewarm cpu` creates the sandboxes of `per_step` mode before their turn,
-by the times of an extra round that is not measured.
+without ZenML in memory. `--keep-warm 30` sets `keep_warm` in `per_step` mode; then "create gap" and
+"step" have no meaning, because a sandbox runs several steps.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Place:
         if done.returncode != 0:
             sys.exit(f"{arguments} failed:\n{done.stdout}\n{done.stderr}")
 
-    def run(self, graph: str, mode: str, boot_delay: float, prewarm: str = "off") -> Figures:
+    def run(self, graph: str, mode: str, boot_delay: float, keep_warm: int = 0) -> Figures:
         """Submit a graph and watch it."""
         parents = parents_of(graph)
         self.state.mkdir(mode=0o700, exist_ok=True)
@@ -165,7 +165,7 @@ class Place:
         if mode == "upstream":
             command, environment = self._upstream(parents)
         else:
-            command, environment = self._ours(parents, mode, prewarm), self.environment
+            command, environment = self._ours(parents, mode, keep_warm), self.environment
         begin, before = time.perf_counter(), time.time()
         figures = Figures(0.0, 0.0)
         process = subprocess.Popen(
@@ -187,13 +187,14 @@ class Place:
             ends = [file.read_text(encoding="utf-8")[-2000:] for file in logs[-2:]]
             sys.exit("\n".join([f"{graph} in {mode} mode failed:", *lines, *ends]))
         figures.total = time.perf_counter() - begin
-        self._add_sandboxes(figures, parents, before)
+        if not (keep_warm and mode == "per_step"):
+            self._add_sandboxes(figures, parents, before)
         return figures
 
-    def _ours(self, parents: dict[str, list[str]], mode: str, prewarm: str) -> list[str]:
+    def _ours(self, parents: dict[str, list[str]], mode: str, keep_warm: int) -> list[str]:
         """Return the arguments of `python` for a run with modalrun."""
         # In `pipeline` mode steps run one after the other, as they do without this setting.
-        own = {"max_parallelism": 50, "prewarm": prewarm} if mode == "per_step" else {}
+        own = {"max_parallelism": 50, "keep_warm": keep_warm} if mode == "per_step" else {}
         spec = {
             "pipeline": "graphs.graph",
             "target": "local",
@@ -291,7 +292,7 @@ def main() -> None:
     parser.add_argument("--modes", default="per_step,pipeline,upstream")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--cold", action="store_true")
-    parser.add_argument("--prewarm", choices=("off", "cpu", "all"), default="off")
+    parser.add_argument("--keep-warm", type=int, default=0)
     wanted = parser.parse_args()
     print(f"load of this machine at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(
@@ -302,10 +303,8 @@ def main() -> None:
         for graph in wanted.graphs.split(","):
             for mode in wanted.modes.split(","):
                 for boot in map(float, wanted.boot.split(",")):
-                    if wanted.prewarm != "off" and mode == "per_step":
-                        here.run(graph, mode, boot, wanted.prewarm)
                     rounds = [
-                        here.run(graph, mode, boot, wanted.prewarm) for _ in range(wanted.rounds)
+                        here.run(graph, mode, boot, wanted.keep_warm) for _ in range(wanted.rounds)
                     ]
                     print(row(graph, mode, boot, rounds), flush=True)
 

@@ -9,6 +9,7 @@ The tree has one branch per decision that a caller (a person or a CI job) makes:
         ├── AuthenticationError  3  not authenticated, or not allowed
         ├── NotFoundError        4  run, deployment, stack or app not found
         ├── CapacityError        5  no capacity, quota or rate limit
+        │   └── ConflictError       Modal can't do it in its present state, such as start a sandbox
         ├── RunTimeoutError      6  the run's own timeout passed
         ├── RunStoppedError      7  stopped or terminated by somebody
         ├── ConnectionLostError  8  the run may still be going
@@ -117,6 +118,10 @@ class CapacityError(ModalrunError):
     ) -> None:
         super().__init__(problem, effect=effect, hint=hint)
         self.rate_limited = rate_limited
+
+
+class ConflictError(CapacityError):
+    """Modal can't do it in its present state, such as start a sandbox; a later attempt may work."""
 
 
 class RunTimeoutError(ModalrunError, RuntimeError):

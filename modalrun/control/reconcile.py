@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
-from modalrun.run.outcome import ENDED_BY_MEMORY, LOST, PAUSED
+from modalrun.run.outcome import ENDED_AS_A_WHOLE, LOST, PAUSED
 from modalrun.run.status import WAITS, RunStatus, derive_status
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
@@ -55,8 +55,8 @@ def reconcile(
     if any(resume in one.commands for one in status.notes):
         hint = f" '{resume}' could have continued it."
     end = "ended" if state == LOST else "could not be found"
-    if status.modal.end is not None and status.modal.end.kind in ENDED_BY_MEMORY:
-        end = ENDED_BY_MEMORY[status.modal.end.kind]
+    if status.modal.end is not None and status.modal.end.kind in ENDED_AS_A_WHOLE:
+        end = ENDED_AS_A_WHOLE[status.modal.end.kind]
     elif status.modal.exit_code is not None:
         end = f"ended with exit code {status.modal.exit_code}"
     zenml = zenml or zenml_gateway()

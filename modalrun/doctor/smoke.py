@@ -11,15 +11,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
 from modalrun.doctor.smoke_checks import LINES, Seen, finding, judge, of_error
-from modalrun.doctor.smoke_trials import GPU, SMALL, TRIALS, Bench, Trial
+from modalrun.doctor.smoke_trials import TRIAL_SECONDS, TRIALS, Bench, Trial, with_gpu
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, UsageError
-from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.plan import pricing
 from modalrun.plan.image_recipe import RegistryCredentials
@@ -29,15 +28,13 @@ from modalrun.run.run_plan import Target
 from modalrun.spec.fields import split_gpu
 from modalrun.spec.run_spec import RunSpec, load_spec
 from modalrun.submit import preflight, prepare
+from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import stage
 from modalrun.util import interrupts
 from modalrun.util.background import in_background
 from modalrun.util.check import Finding
 from modalrun.zenml_api.process import zenml_process
-
-TRIAL_SECONDS: dict[Target, float] = {"modal": 150.0, "local": 60.0}
-"""How long the trials may take once there is an image."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,7 @@ class Smoke:
     """A smoke test that is planned.
 
     Attributes:
-        plan: For target, environment, region and the image with ZenML and Modal.
-        stack: The name of the stack.
+        priced: The plan for target, environment, region and image, and its stack.
         trials: By name.
         ceiling: What the sandboxes can cost at most, in USD; None if the GPU has no known price.
         variables: Those with which a sandbox uses ZenML.
@@ -70,14 +66,18 @@ class Smoke:
         fill: Puts what every sandbox gets into a folder.
     """
 
-    plan: Plan
-    stack: str
+    priced: PricedPlan
     trials: Mapping[str, Trial]
     ceiling: Decimal | None
     variables: dict[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
     registry: RegistryCredentials | None = field(repr=False)
     fill: Callable[[Path], None] = field(repr=False)
+
+    @property
+    def plan(self) -> Plan:
+        """What the sandboxes are made like."""
+        return self.priced.plan
 
     def run(self, progress: Callable[[str], None], say: Callable[[str], None]) -> Report:
         """Run all trials side by side, and remove all that they have made.
@@ -91,14 +91,12 @@ class Smoke:
             KeyboardInterrupt, Interrupted: A signal came.
         """
         began = time.monotonic()
-        modal = ModalGateway()
-        connection = modal.connect(self.plan.target, credentials=self.credentials)
-        needs = AccountNeeds.of(self.plan)
-        modal.check_names(connection, needs)
-        modal.check_workspace(connection, needs)
+        connection, plan, builder = preflight.connect_account(
+            self.priced, self.credentials, ModalGateway()
+        )
         with tempfile.TemporaryDirectory(prefix="modalrun-smoke-") as folder:
             self.fill(Path(folder))
-            bench = Bench(connection, self.plan, self.variables, Path(folder))
+            bench = Bench(connection, plan, self.variables, Path(folder), builder)
             try:
                 findings = list(self._find(bench, progress))
             except BaseException:
@@ -115,7 +113,7 @@ class Smoke:
     def _find(self, bench: Bench, progress: Callable[[str], None]) -> Iterator[Finding]:
         """Build the image, then run each trial in a thread, until the time is over."""
         yield finding("account", in_background(bench.open))
-        progress("Building the image")
+        progress("Building the image, if Modal has none like it")
         try:
             yield finding("image", in_background(lambda: bench.build(self.registry)))
         except ModalrunError as error:
@@ -127,25 +125,25 @@ class Smoke:
         def attempt(name: str, one: Trial) -> None:
             results[name].set_result(bench.attempt(name, one))
 
+        progress("Starting the sandboxes")
         for item in self.trials.items():
             threading.Thread(target=attempt, args=item, daemon=True).start()
         until = time.monotonic() + TRIAL_SECONDS[self.plan.target]
-        while (left := sum(not one.done() for one in results.values())) and (
-            time.monotonic() < until
-        ):
+        missing = set(results.values())
+        while missing and time.monotonic() < until:
             interrupts.check()
-            progress(f"{len(results) - left} of {len(results)} trials have ended")
-            wait(results.values(), 0.5)
+            ended, missing = wait(missing, 0.5, FIRST_COMPLETED)
+            if ended:
+                progress(f"{len(results) - len(missing)} of {len(results)} trials have ended")
         progress("Removing what the smoke test has made")
         for name, result in results.items():
-            yield from judge(name, result.result() if result.done() else _late(name))
+            yield from judge(name, result.result() if result.done() else self._late(name))
 
-
-def _late(name: str) -> ModalrunError:
-    """Return the error about a trial that has no end."""
-    kind = CapacityError if name == "gpu" else ConnectionLostError
-    hint = "Try again; https://status.modal.com says how Modal is."
-    return kind("there was no end of it within the time", hint=hint)
+    def _late(self, name: str) -> ModalrunError:
+        """Return the error about a trial that has no end."""
+        kind = CapacityError if name == "gpu" else ConnectionLostError
+        hint = "Try again; https://status.modal.com says how Modal is."
+        return kind(f"no end of it within {TRIAL_SECONDS[self.plan.target]} s", hint=hint)
 
 
 @contextlib.contextmanager
@@ -173,38 +171,35 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
     from modalrun.zenml_api import trial
     from modalrun.zenml_api.compiling.image_builds import resolve_images
 
-    registry: RegistryCredentials | None = None
     compiled = prepare.load_deployment(spec) if has_spec else None
     ground = compiled or trial.of_active_stack(spec.source_root, built=spec.target == "modal")
-    described = ground.stack_description
-    priced = prepare.plan_deployment(ground.deployment, described, spec)
+    priced = prepare.plan_deployment(ground.deployment, ground.stack_description, spec)
     if priced.problems:
-        raise wrong_stack(described, priced.problems)
-    plan = priced.plan
+        raise wrong_stack(priced.stack, priced.problems)
+    registry: RegistryCredentials | None = None
     if compiled is not None:
-        plan, registry = resolve_images(plan, compiled)
-    gpus = {"gpu": replace(GPU, resources=replace(SMALL, gpus=(gpu,)))} if gpu else {}
-    trials = {**TRIALS, **gpus}
+        plan, registry = resolve_images(priced.plan, compiled)
+        priced = replace(priced, plan=plan)
+    trials = {**TRIALS, **({"gpu": with_gpu(gpu)} if gpu else {})}
 
     def fill(folder: Path) -> None:
-        if compiled is not None and any(recipe.project_install for recipe in plan.images.values()):
+        if compiled and any(recipe.project_install for recipe in priced.plan.images.values()):
             stage(select(priced.source), folder)
         # A folder without a file can't be mounted.
         (folder / "modalrun-smoke.txt").touch()
 
     return Smoke(
-        plan,
-        described.name,
+        priced,
         trials,
-        _ceiling(trials, plan.run_sandbox.regions),
+        ceiling(trials, priced.plan.run_sandbox.regions),
         trial.environment(ground.stack),
-        ground.credentials if spec.target == "modal" else None,
+        ground.credentials,
         registry,
         fill,
     )
 
 
-def _ceiling(trials: Mapping[str, Trial], regions: tuple[str, ...]) -> Decimal | None:
+def ceiling(trials: Mapping[str, Trial], regions: tuple[str, ...]) -> Decimal | None:
     """Return timeout x price of all sandboxes; None if the GPU has no known price."""
     total = Decimal(0)
     for one in trials.values():

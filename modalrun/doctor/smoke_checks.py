@@ -363,9 +363,11 @@ def finding(name: str, verdict: Verdict) -> Finding:
 
 def _read(line: Line, seen: Seen) -> Verdict:
     assert line.judge is not None
+    if seen.kind is ExitKind.NOT_STARTED and line.trial != "not_found":
+        return _broken(seen.told_end, "Try again. modalrun starts the sandbox of a step again.")
     try:
         return line.judge(seen)
     except KeyError:
         # The probe has not come so far.
         last = next(reversed(seen.errors.splitlines()), "")
-        return _broken(f"nothing is reported; its sandbox is {seen.told_end} {last}".strip())
+        return _broken(f"nothing is reported; the sandbox was {seen.told_end} {last}".strip())

@@ -13,16 +13,20 @@ from pathlib import Path
 from uuid import uuid4
 
 from modalrun.doctor.smoke_checks import Seen, Verdict
-from modalrun.driver.probe import facts_in
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError
 from modalrun.modal_api import Connection, RunningSandbox, translated, trial
 from modalrun.modal_api.account_check import workspace
 from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.image_builder import PinnedBuilder, usual_builder
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
+from modalrun.run.run_plan import Target
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_ROLE, TAG_RUN
 from modalrun.util.background import in_background
+
+TRIAL_SECONDS: dict[Target, int] = {"modal": 150, "local": 60}
+"""How long the trials may take once there is an image; half of it to find a GPU."""
 
 REACTION_SECONDS = 30.0
 """How long a report of a probe is waited for, and lines in the history after an end."""
@@ -79,11 +83,12 @@ class Watched:
         except Exception as error:
             self._end.set_exception(error)
 
-    def wait_for(self, name: str) -> None:
-        """Wait until the probe has reported a fact or ended, or the time is over."""
+    def wait_for(self, name: str) -> bool:
+        """Wait until the probe has reported a fact; return whether it has, in time."""
         until = time.monotonic() + REACTION_SECONDS
         while not (name in self.seen.facts or self._end.done() or time.monotonic() > until):
             time.sleep(0.02)
+        return name in self.seen.facts
 
     def join(self) -> None:
         """Wait for the end of the sandbox and its output; raise what has prevented it."""
@@ -99,6 +104,7 @@ class Bench:
         plan: For target, environment, region and the image with ZenML and Modal.
         variables: Those with which a sandbox uses ZenML.
         source: The folder that every sandbox gets.
+        builder: The image builder version, if it is not the usual one.
         name: Of the app and of the volume.
     """
 
@@ -106,11 +112,12 @@ class Bench:
     plan: Plan
     variables: dict[str, str] = field(repr=False)
     source: Path
+    builder: PinnedBuilder | None = None
     run_id: str = field(default_factory=lambda: str(uuid4()))
 
     def __post_init__(self) -> None:
         self.name = f"modalrun-smoke-{self.run_id[:8]}"
-        settings = replace(self.plan.settings, app_name=self.name)
+        settings = replace(self.plan.settings, app_name=self.name, wait_for_capacity=None)
         self.plan = replace(self.plan, settings=settings)
         self.environment = settings.modal_environment
         # The sandbox of a step, if steps have their own.
@@ -118,7 +125,8 @@ class Bench:
         self._like = next(steps, self.plan.run_sandbox)
         self._modal = ModalGateway()
         self._app_id = self._image = ""
-        self._creating, self._closed = 0, False
+        self._creating = 0
+        self._closed = threading.Event()
         self._changed = threading.Condition()
 
     def open(self) -> Verdict:
@@ -126,12 +134,13 @@ class Bench:
         with self._creation():
             self._app_id = str(self.connection.app(self.name, self.environment).app_id)
             trial.create_volume(self.connection, self.name, self.environment)
-        where = f"environment '{self.environment}'" if self.environment else "default environment"
+        where = f"environment '{self.environment}'"
         owner = f"workspace '{workspace(self.connection) or 'without a name'}'"
         if self.plan.target == "local":
             owner = "the local Modal server"
-        version = trial.builder_version(self.connection, self.environment)
-        return "ok", f"{owner}, {where}, image builder {version}", None
+        builder = usual_builder(self.connection, self.environment)
+        found = f"{owner}, {where}, image builder {builder}"
+        return ("differs", found, self.builder.note) if self.builder else ("ok", found, None)
 
     def build(self, registry: RegistryCredentials | None) -> Verdict:
         """Build the image; return the verdict about it.
@@ -141,7 +150,7 @@ class Bench:
         """
         recipe, began = self.plan.images[self._like.image], time.monotonic()
         plan = replace(self.plan, images={"": recipe})
-        ids = self._modal.build_images(self.connection, plan, self.source, registry)
+        ids = self._modal.build_images(self.connection, plan, self.source, registry, self.builder)
         self._image = ids[""]
         if self.plan.target == "local":
             message = "none is built: sandboxes run the Python of the local Modal server"
@@ -176,6 +185,7 @@ class Bench:
             image=self._image,
             resources=one.resources,
             timeout=one.timeout,
+            gpu_wait=TRIAL_SECONDS[self.plan.target] // 2,
             cloud=like.cloud,
             regions=like.regions,
             env={name: value for name, value in like.env.items() if name in kept},
@@ -186,10 +196,10 @@ class Bench:
         )
         secrets = self.variables if one.resources is LARGE else {}
         if "driver" in one.probe:
-            secrets = self.connection.driver_environment()
+            secrets = self.connection.driver_environment(self.environment)
         with self._creation():
             sandbox = self._modal.create_run_sandbox(
-                self.connection, self.plan, spec, secrets, self.source
+                self.connection, self.plan, spec, secrets, self.source, given_up=self._closed
             )
         more = {"app": self._app_id, "text": self.run_id}
         return Watched(sandbox, Seen(local=self.plan.target == "local", more=more))
@@ -208,7 +218,7 @@ class Bench:
     def _creation(self) -> Iterator[None]:
         """Make the clean-up wait for what the block creates; refuse it after the clean-up."""
         with self._changed:
-            if self._closed:
+            if self._closed.is_set():
                 raise ConnectionLostError("The smoke test has ended.")
             self._creating += 1
         try:
@@ -221,7 +231,7 @@ class Bench:
     def remove(self) -> Verdict:
         """Remove everything; return the verdict that says so, or what is left."""
         with self._changed:
-            self._closed = True
+            self._closed.set()
             self._changed.wait_for(lambda: not self._creating, CREATION_SECONDS)
         place = (self.connection, self.name, self.environment)
 
@@ -240,8 +250,8 @@ class Bench:
         for command, removal in removals.items():
             try:
                 in_background(removal, REMOVAL_SECONDS)
-            except ModalrunError as error:  # noqa: PERF203 (two of them)
-                problems[command] = error.problem
+            except Exception as error:  # noqa: PERF203 (two of them)
+                problems[command] = getattr(error, "problem", repr(error))
         if not problems:
             return "ok", "the sandboxes, the app and the volume are removed", None
         message = f"something may be left: {'; '.join(dict.fromkeys(problems.values()))}"
@@ -250,20 +260,15 @@ class Bench:
 
 def _answer(bench: Bench, watched: Watched) -> None:
     """Write by two handles, and compare the clocks by the time of the first answer."""
-
-    def write(text: str) -> None:
-        with contextlib.suppress(ValueError):
-            bench.connection.write_input(watched.id, bench.run_id, text)
-
-    watched.wait_for("ready")
     began = time.time()
-    write("first\n")
-    watched.wait_for("line")
-    middle = (began + time.time()) / 2
-    for facts in facts_in(watched.seen.output):
-        if "line" in facts:
-            watched.seen.more["ahead"] = middle - facts["at"]
-    write("second\n")
+    for text, reported in (("first\n", "ready"), ("second\n", "line")):
+        if watched.wait_for(reported):
+            if "at" in watched.seen.facts:
+                middle = (began + time.time()) / 2
+                watched.seen.more["ahead"] = middle - watched.seen.facts["at"]
+            began = time.time()
+            with contextlib.suppress(ValueError):
+                bench.connection.write_input(watched.id, bench.run_id, text)
 
 
 def _read_again(bench: Bench, watched: Watched) -> None:
@@ -296,7 +301,6 @@ def _read_volume(bench: Bench, watched: Watched) -> None:
 
 
 LIMITED = Resources(cpu=0.25, memory=128, memory_limit=128)
-GPU = Trial(("gpu",))
 TRIALS: dict[str, Trial] = {
     "inside": Trial(("inside",), timeout=150, resources=LARGE),
     "driver": Trial(("driver", "DRIVER"), timeout=150, resources=LARGE, sandboxes=3),
@@ -312,3 +316,8 @@ TRIALS: dict[str, Trial] = {
     "volume": Trial(("volume", VOLUME, "TEXT"), _read_volume, mounts=True, sandboxes=2),
 }
 """The trials by name; `smoke_checks.LINES` says which lines are about each."""
+
+
+def with_gpu(gpu: str) -> Trial:
+    """Return the trial of a GPU type."""
+    return Trial(("gpu",), resources=replace(SMALL, gpus=(gpu,)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -15,13 +17,22 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from modalrun.doctor.findings import Findings
-from modalrun.errors import ConnectionLostError
+from modalrun.errors import ConnectionLostError, UsageError
 from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.plan import store_credentials
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import Plan
-from modalrun.plan.stack import StackDescription, problems_on_modal, wrong_stack
+from modalrun.plan.stack import (
+    StackDescription,
+    has_private_address,
+    is_private,
+    private_server,
+    problems_on_modal,
+    wrong_stack,
+)
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.submit import prepare
+from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.util import check, compatibility, reachability
 from modalrun.util.check import Finding
@@ -73,6 +84,7 @@ class ZenMLChecks:
         self.target = target
         self.imported = threading.Event()
         self.needs: Future[AccountNeeds] = Future()
+        self._priced: Future[PricedPlan | None] = Future()
         self._findings = findings
         self._spec = spec
         self._open_zenml = open_zenml or _open_zenml
@@ -81,7 +93,7 @@ class ZenMLChecks:
     def run(self) -> None:
         """Make all checks; an error becomes the finding of those that it prevents."""
         try:
-            if check_server(self._findings):
+            if check_server(self._findings, self.target):
                 self._check_with_zenml()
             else:
                 self._findings.skip(_AFTER_SERVER, "the ZenML server can't be asked")
@@ -92,6 +104,7 @@ class ZenMLChecks:
             self.imported.set()
             self._findings.put(Finding("image", "ok", self._default_image()))
             self._send(AccountNeeds())
+            self._set_priced(None)
 
     def _check_with_zenml(self) -> None:
         zenml = self._open_zenml(self._spec.source_root if self._spec else Path.cwd())
@@ -102,19 +115,21 @@ class ZenMLChecks:
             self._findings.skip(_AFTER_SERVER[1:], "ZenML can't be asked")
             return
         stack, credentials = self._named_stack(zenml)
-        plan: Plan | None = None
+        priced: PricedPlan | None = None
         if self._spec is not None:
             try:
                 compiled = self._load(self._spec)
                 first, stack, credentials = stack is None, compiled.stack, compiled.credentials
                 if first:
                     self._check_stack(zenml, stack)
-                plan = prepare.plan_deployment(
+                priced = prepare.plan_deployment(
                     compiled.deployment, compiled.stack_description, self._spec
-                ).plan
-                self._findings.put(_pipeline(plan))
+                )
+                self._findings.put(_pipeline(priced.plan))
             except Exception as error:
                 self._report_pipeline(zenml.problem_of("pipeline", error))
+        self._set_priced(priced)
+        plan = priced.plan if priced else None
         needs = AccountNeeds.of(plan) if plan else AccountNeeds()
         self._send(replace(needs, credentials=credentials))
         if stack is None:
@@ -137,12 +152,15 @@ class ZenMLChecks:
 
     def _check_stack(self, zenml: ZenML, stack: Stack) -> None:
         """Check a stack, and its artifact store in a thread of its own."""
+        described = zenml.describe_stack(stack)
 
         def check_store() -> None:
-            self._findings.put(_finding("artifact_store", lambda: zenml.round_trip(stack), zenml))
+            found = _finding("artifact_store", lambda: zenml.round_trip(stack), zenml)
+            if found.state == "ok" and any(one.ambient for one in described.components):
+                found = self._login_of_sandboxes(described) or found
+            self._findings.put(found)
 
         threading.Thread(target=check_store, daemon=True).start()
-        described = zenml.describe_stack(stack)
         problems = problems_on_modal(described) if self.target == "modal" else []
         if problems:
             self._findings.put(Finding.of_error("stack", wrong_stack(described, problems)))
@@ -151,6 +169,27 @@ class ZenMLChecks:
             f"{one.kind.replace('_', ' ')} {one.name}" for one in described.components
         )
         self._findings.put(Finding("stack", "ok", f"'{described.name}': {parts}"))
+
+    def _login_of_sandboxes(self, described: StackDescription) -> Finding | None:
+        """Return what keeps sandboxes from logging in to the artifact store, as this machine can.
+
+        It waits for the plan, which says what the sandboxes have.
+        """
+        priced = self._priced.result()
+        if priced is None:
+            stores = (one for one in described.components if one.ambient)
+            texts = tuple(store_credentials.problem(store) for store in stores)
+        else:
+            texts = priced.no_login
+        if not texts:
+            return None
+        if priced is None or self.target == "local":
+            return Finding("artifact_store", "warning", " ".join(texts))
+        return Finding.of_error("artifact_store", UsageError(" ".join(texts)))
+
+    def _set_priced(self, priced: PricedPlan | None) -> None:
+        if not self._priced.done():
+            self._priced.set_result(priced)
 
     def _report_pipeline(self, problem: Finding) -> None:
         """Report why the pipeline can't be planned, unless the stack's finding says it already."""
@@ -170,7 +209,7 @@ class ZenMLChecks:
         return f"made from the Docker settings, with {', '.join(engine_packages())}"
 
 
-def check_server(findings: Findings) -> bool:
+def check_server(findings: Findings, target: Target) -> bool:
     """Check ZenML's server before ZenML is imported; return whether ZenML can be used."""
     url, client = config_files.store_url(), metadata.version("zenml")
     if urlsplit(url).scheme not in {"http", "https"}:
@@ -203,8 +242,21 @@ def check_server(findings: Findings) -> bool:
     except (ValueError, AttributeError):
         pass  # The answer is not one of ZenML's, so the version stays unknown.
     supported = compatibility.versions_of("zenml")
-    findings.put(check.server_version(url, version, client, supported))
+    found = check.server_version(url, version, client, supported)
+    if target == "modal" and found.state == "ok" and _is_private(url):
+        hint = "A run needs a way from Modal to it. 'modalrun smoke' shows whether there is one."
+        found = Finding("zenml_server", "warning", private_server(url), hint)
+    findings.put(found)
     return True
+
+
+def _is_private(url: str) -> bool:
+    """Whether a server has a private address, or a name that stands for one in this network."""
+    addresses: set[str] = set()
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(urlsplit(url).hostname, None)
+        addresses = {str(address[0]) for *_, address in found}
+    return has_private_address(url) or (bool(addresses) and all(map(is_private, addresses)))
 
 
 def _database(url: str, client: str) -> Finding:

@@ -1,8 +1,7 @@
-"""Read control lines from the standard input of a run sandbox or step sandbox.
+"""Read control lines from the standard input of a run sandbox.
 
 The supervisor passes its standard input on to its child as the descriptor that `CONTROL` names, so
-that the user's code has an empty one. A driver reads `stop`, a graceful stop; a step whose sandbox
-was created before its turn waits for `go`.
+that the user's code has an empty one. A driver or runner reads `stop`, a graceful stop.
 """
 
 from __future__ import annotations
@@ -10,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from modalrun.run.contract import CONTROL, GO, STOP, STOP_FILE
+from modalrun.run.contract import CONTROL, STOP, STOP_FILE
 
 
 def watch(on_stop: Callable[[], object]) -> list[int]:
@@ -67,25 +64,6 @@ def listen(on_stop: Callable[[], object]) -> None:
                     on_stop()
 
     threading.Thread(target=read, name="control", daemon=True).start()
-
-
-def wait_for_go(seconds: float) -> bool:
-    """Wait for the turn of this sandbox's step, for `seconds` at most; return whether it came."""
-    descriptor = _descriptor()
-    if descriptor is None:
-        return False
-    deadline, pending = time.monotonic() + seconds, b""
-    with contextlib.suppress(OSError), os.fdopen(descriptor, "rb", 0) as source:
-        while (left := deadline - time.monotonic()) > 0:
-            if not select.select([source], [], [], left)[0]:
-                break
-            if not (chunk := source.read(1024)):
-                # The driver that could write it has gone.
-                break
-            *lines, pending = (pending + chunk).split(b"\n")
-            if GO.encode() in map(bytes.strip, lines):
-                return True
-    return False
 
 
 def _descriptor() -> int | None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from modalrun.driver.ahead import Ahead
+from modalrun.driver.lease import Lease
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, State
 from modalrun.driver.static_step import Background, EarlyEnd, RunContext, StaticStep
 from modalrun.driver.takeover import Takeover, finished_steps
+from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event, log_line, write_event
-from modalrun.run.sandbox_exit import SandboxExit
+from modalrun.run.step_order import kind_of
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
+    from modalrun.modal_api.step_sandboxes import StepSandbox
 
 
 class Coordinator:
@@ -33,7 +33,7 @@ class Coordinator:
     def __init__(
         self,
         manifest: RunManifest,
-        sandboxes: StepSandboxes,
+        sandboxes: WarmSandboxes,
         recorder: AsyncRecorder,
     ) -> None:
         self.sandboxes = sandboxes
@@ -53,26 +53,17 @@ class Coordinator:
             recorder=recorder,
             background=self._background,
             early_end=self.early_end,
-            ahead=Ahead(
-                plan,
-                self._scheduler.states,
-                create=self._create_early,
-                start_background=self._background.start,
-            ),
             stop=self.stop,
         )
         self._steps = {step.name: StaticStep(step, self._context) for step in plan.steps}
+        self._kinds = {step.name: kind_of(step.sandbox) for step in plan.steps if step.sandbox}
+        sandboxes.expected = self._expected
         self._finished = asyncio.Event()
 
     @property
     def succeeded(self) -> bool:
         """Whether every step has succeeded."""
         return self._scheduler.succeeded
-
-    @property
-    def creates_early(self) -> bool:
-        """Whether sandboxes may be created before their step's turn."""
-        return self._context.ahead.enabled
 
     async def run(self, taken: Takeover | None = None) -> None:
         """Run until every step is in a final state, from what an earlier driver has left."""
@@ -96,6 +87,7 @@ class Coordinator:
         self._apply(self._scheduler.start())
         await self._finished.wait()
         await self._background.wait()
+        await self.sandboxes.close()
 
     async def first_created(self, limit: float) -> None:
         """Wait until the sandboxes of the first steps are created, for `limit` seconds at most."""
@@ -106,10 +98,6 @@ class Coordinator:
         ]
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.gather(*first), limit)
-
-    def expect(self, seconds: Mapping[str, float]) -> None:
-        """Set how long each step takes; sandboxes may be created early from now on."""
-        self._context.ahead.expect(seconds)
 
     def stop(self, reason: str) -> None:
         """Start nothing new, as requested for a reason (a part of a sentence)."""
@@ -129,7 +117,6 @@ class Coordinator:
             self.early_end.reason = reason
             log_line(f"Nothing more is started: {reason}.")
         self.early_end.event.set()
-        self._context.ahead.discard_all()
         self._apply(self._scheduler.stop(reason))
 
     def _terminate_running(self, reason: str) -> None:
@@ -142,11 +129,10 @@ class Coordinator:
         for action in actions:
             if isinstance(action, Skip):
                 log_line(action.reason)
-                self._context.ahead.discard(action.step)
                 emit_step_event(action.step, "not run", reason=action.reason)
             else:
                 self._start(action.step)
-        self._context.ahead.look()
+        self.sandboxes.look()
         if self._scheduler.finished:
             self._finished.set()
 
@@ -164,15 +150,16 @@ class Coordinator:
                 self._terminate_running(reason)
         self._apply(self._scheduler.ended(name, succeeded=succeeded))
 
-    async def _create_early(
-        self, name: str, cancelled: asyncio.Event
-    ) -> StepSandbox | SandboxExit | None:
-        # If Modal has no capacity now, the sandbox is created at its turn.
-        return await self._steps[name].attempts.create(
-            self.sandboxes, cancelled, early=True, no_room=cancelled.set
-        )
+    def _expected(self) -> set[str]:
+        """Return the kinds of sandboxes that steps need which are still to come."""
+        return {
+            self._kinds[name]
+            for name, state in self._scheduler.states.items()
+            if state is State.WAITING
+            or (state is State.RUNNING and self._steps[name].attempts.sandbox is None)
+        }
 
 
-async def _end(sandbox: StepSandbox) -> None:
+async def _end(sandbox: StepSandbox | Lease) -> None:
     await sandbox.terminate()
     await sandbox.ended()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.driver.process import log_failed_termination
 from modalrun.driver.step_attempts import StepAttempts
+from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
@@ -72,7 +73,7 @@ class IsolatedSteps:
             from modalrun.modal_api.step_sandboxes import StepSandboxes
 
             sandboxes = StepSandboxes(manifest)
-        self._sandboxes = sandboxes
+        self._sandboxes = WarmSandboxes(manifest, sandboxes)
         self._ending = False
         self._slots = asyncio.Semaphore(manifest.plan.settings.max_parallelism or sys.maxsize)
         self._wait_for(self._sandboxes.open())

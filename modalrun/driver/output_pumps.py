@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import sys
 import threading
 from typing import IO
 
 from modalrun.driver.spawn import Child
-from modalrun.run.event_proof import Output, ProofReader
+from modalrun.run.event_proof import END, MARK, Output, ProofReader
 
 CHUNK = 65_536
 
@@ -22,6 +23,14 @@ def pump(child: Child, key: bytes) -> list[threading.Thread]:
         _pump(child.stdout, sys.stdout.buffer, key, 1),
         _pump(child.stderr, sys.stderr.buffer, key, 2),
     ]
+
+
+def write_end() -> None:
+    """Write the last line of both streams: whoever has it has everything before it."""
+    for number, sink in ((1, sys.stdout.buffer), (2, sys.stderr.buffer)):
+        with _locks[number], contextlib.suppress(OSError):
+            sink.write(_outputs[number].event(END.removeprefix(MARK).encode()))
+            sink.flush()
 
 
 def _pump(source: IO[bytes] | None, sink: IO[bytes], key: bytes, number: int) -> threading.Thread:

@@ -21,6 +21,7 @@ from modalrun.driver.process import buffer_lines, leave, supervisors_reason, ter
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.static_step import STOP_REASON
 from modalrun.driver.takeover import Takeover
+from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.run import contract
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line, prove_events
@@ -56,19 +57,16 @@ async def drive(manifest: RunManifest) -> int:
 
     loop = asyncio.get_running_loop()
     recorder = AsyncRecorder(manifest.run_id)
-    sandboxes = StepSandboxes(manifest)
+    sandboxes = WarmSandboxes(manifest, StepSandboxes(manifest))
     coordinator = Coordinator(manifest, sandboxes, recorder)
     loop.add_signal_handler(signal.SIGTERM, _give_up, coordinator)
     control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, "the run was asked to stop"))
     with garbage_collection.paused():
         await sandboxes.open()
     taken = await _take_over(coordinator, recorder) if os.environ.get(contract.TAKE_OVER) else None
-    tasks = [asyncio.create_task(_watch_for_stop(coordinator, recorder))]
-    if coordinator.creates_early:
-        tasks.append(asyncio.create_task(_expect(coordinator, recorder)))
+    watching = asyncio.create_task(_watch_for_stop(coordinator, recorder))
     await coordinator.run(taken)
-    for task in tasks:
-        task.cancel()
+    watching.cancel()
     return await _settle(coordinator, recorder)
 
 
@@ -118,15 +116,6 @@ async def _answer(call: Awaitable[T], logged: set[str]) -> T | None:
             log_line(text)
         logged.add(text)
         return None
-
-
-async def _expect(coordinator: Coordinator, recorder: AsyncRecorder) -> None:
-    """Find out how long steps take; without that no sandbox is created early."""
-    await coordinator.first_created(FIRST_SECONDS)
-    try:
-        coordinator.expect(await recorder.call(lambda recorder: recorder.expected_seconds()))
-    except Exception as error:
-        log_line(f"No sandbox is created early: {type(error).__name__}: {error}")
 
 
 async def _settle(coordinator: Coordinator, recorder: AsyncRecorder) -> int:

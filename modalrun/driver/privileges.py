@@ -15,6 +15,7 @@ import sys
 from collections.abc import Collection
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_CAPBSET_DROP = 24
 _CAP_SYS_PTRACE = 19
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -28,6 +29,12 @@ def hide_process() -> None:
 def show_process() -> None:
     """Undo `hide_process`, in a fork that runs user code."""
     _set_dumpable(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all processes below this one whose own parents end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def drop_tracing() -> None:

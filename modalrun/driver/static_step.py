@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver.ahead import Ahead
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.step_attempts import StepAttempts
+from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import ModalrunError
 from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
@@ -24,7 +23,6 @@ from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandboxes
     from modalrun.zenml_api.execution.recorder import RunRecorder
 
 T = TypeVar("T")
@@ -77,11 +75,10 @@ class RunContext:
     """Hold what all steps of a run share; `stop` stops the run gracefully, for a reason."""
 
     manifest: RunManifest
-    sandboxes: StepSandboxes
+    sandboxes: WarmSandboxes
     recorder: AsyncRecorder
     background: Background
     early_end: EarlyEnd
-    ahead: Ahead
     stop: Callable[[str], None]
 
 
@@ -140,7 +137,6 @@ class StaticStep:
         # ZenML's cache was asked about the first steps when the run was submitted.
         ask_cache = new and self._step.caches and self._step.upstream
         if ask_cache and await self._is_cached():
-            context.ahead.discard(attempts.name)
             attempts.emit("cached")
             return True
         delay = self._step.delay
@@ -162,34 +158,23 @@ class StaticStep:
     async def _attempt(self, *, adopted: bool) -> SandboxExit | None:
         """Run one sandbox to its end; return None if nothing new may start."""
         attempts, context = self.attempts, self._context
-        waited, began = None, None
+        began = None
         sandbox = attempts.sandbox
-        if sandbox is None and (early := await context.ahead.take(attempts.name)) is not None:
-            sandbox, waited = early
         if sandbox is None:
-            created = await attempts.create(
-                context.sandboxes,
-                context.early_end.event,
-                # A waiting sandbox must not take the capacity of one that could run.
-                no_room=context.ahead.discard_all,
-            )
+            created = await attempts.create(context.sandboxes, context.early_end.event)
             if created is None or isinstance(created, SandboxExit):
                 return created
             sandbox = created
         self.created.set()
         if adopted and self.recorded is not None and is_running(self.recorded):
             began = self.recorded.began
-        created_at = time.time()
-        attempts.begin(sandbox, wasted=waited, began=began)
+        attempts.begin(sandbox, began=began)
         if context.early_end.termination:
             # It was being created when all running sandboxes were terminated.
             await sandbox.terminate()
-        context.ahead.begin(attempts.name, created_at, early=waited is not None)
         end = await attempts.wait()
         if context.early_end.termination:
             end = sandbox_exit.ended_by_driver(end, context.early_end.termination)
-        if context.ahead.enabled and waited is None and end.kind is ExitKind.COMPLETED:
-            context.background.start(self._measure_startup(created_at))
         return end
 
     async def _judge(self, end: SandboxExit, delay: float) -> bool | None:
@@ -276,12 +261,6 @@ class StaticStep:
     async def _record_failure(self, reason: str, *, final: bool) -> None:
         name = self.attempts.name
         await self._call(lambda recorder: recorder.fail_step(name, reason, final=final))
-
-    async def _measure_startup(self, created_at: float) -> None:
-        name = self.attempts.name
-        state = await self._call(lambda recorder: recorder.step_state(name))
-        if state is not None and state.began is not None and state.attempt == 1:
-            self._context.ahead.foresight.saw_startup(state.began - created_at)
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:

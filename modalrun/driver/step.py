@@ -12,7 +12,6 @@ import time
 import traceback
 from typing import NoReturn
 
-from modalrun.driver import control
 from modalrun.driver.process import (
     EXIT_CODES,
     Signals,
@@ -49,12 +48,6 @@ def main() -> NoReturn:
                 step_run=os.environ.get(contract.STEP_RUN),
                 metadata=_metadata(),
             )
-            wait = os.environ.pop(contract.WAIT, None)
-            if wait is not None:
-                step.prepare()
-        if wait is not None and not control.wait_for_go(float(wait)):
-            # It has begun nothing, so the driver creates another sandbox at the step's turn.
-            leave(contract.EXIT_TERMINATED)
         # Without a sandbox: the step itself begins.
         write_event(StepEvent(name, "running", at=time.time()))
         forget_key()

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from modalrun.driver.ahead import longest_wait
+from modalrun.errors import ConflictError
 from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepState
@@ -20,19 +19,26 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
+    from modalrun.driver.lease import Lease
+    from modalrun.driver.warm_sandboxes import WarmSandboxes
+    from modalrun.modal_api.step_sandboxes import StepSandbox
+
+
+START_PAUSE, LONGEST_START_PAUSE = 1.0, 10.0
+"""Seconds between two attempts to start a sandbox that Modal could not start."""
 
 
 class StepAttempts:
-    """Create a step's sandboxes, wait for their ends and count them.
+    """Create a step's sandboxes, or use ones that are kept warm, and count the attempts.
 
     Attributes:
         name: The step's invocation id.
         sandbox: The sandbox that runs; None between attempts.
         sandbox_id: Modal's id of the last sandbox.
-        count: How many sandboxes were created.
+        count: How many attempts there were, each in a sandbox.
         failures: How many failures used up one of the user's retries.
         restarts: How often the step was started again after the infrastructure had failed.
         record: ZenML's step run id that the next sandbox executes; None to make a new record.
@@ -50,7 +56,7 @@ class StepAttempts:
         dynamic_run: str | None = None,
     ) -> None:
         self.name = name
-        self.sandbox: StepSandbox | None = None
+        self.sandbox: StepSandbox | Lease | None = None
         self.sandbox_id: str | None = None
         self.count = 0
         self.failures = 0
@@ -61,50 +67,47 @@ class StepAttempts:
         self.dynamic_run = dynamic_run
 
     async def create(
-        self,
-        sandboxes: StepSandboxes,
-        cancelled: asyncio.Event,
-        *,
-        early: bool = False,
-        no_room: Callable[[], None] | None = None,
-    ) -> StepSandbox | SandboxExit | None:
-        """Create the next sandbox; an `early` one waits for the step's turn.
+        self, sandboxes: WarmSandboxes, cancelled: asyncio.Event
+    ) -> StepSandbox | Lease | SandboxExit | None:
+        """Create the next sandbox, or use one that is kept warm.
 
         Args:
             sandboxes: The sandboxes of the run.
             cancelled: Ends the attempts to create it when it is set.
-            no_room: Called when Modal has no place for it.
 
         Returns:
-            The sandbox; its exit if Modal refuses to create it; None if it was cancelled.
+            The sandbox; its exit if Modal refuses to create it, or has failed to start it too
+            often; None if it was cancelled.
         """
-        from modalrun.modal_api.capacity import GivenUp
+        from modalrun.modal_api.capacity import GivenUp, sleep
         from modalrun.modal_api.step_sandboxes import Refused
 
-        def waits(wait: CapacityWait | None) -> None:
-            if wait is not None and no_room is not None:
-                no_room()
-            if not early:
-                self._emit_wait(wait)
-
-        self.count += 1
-        if not early:
+        pause = pauses(START_PAUSE, LONGEST_START_PAUSE)
+        while True:
+            self.count += 1
             self.emit("starting")
-        try:
-            return await sandboxes.create(self._next_spec(early=early), cancelled, on_wait=waits)
-        except GivenUp:
-            return None
-        except Refused as error:
-            return sandbox_exit.refused(f"Modal refuses the sandbox of '{self.name}': {error}")
+            spec = self._next_spec()
+            try:
+                return await sandboxes.create(spec, cancelled, on_wait=self._emit_wait)
+            except GivenUp:
+                return None
+            except Refused as error:
+                return sandbox_exit.refused(f"Modal refuses the sandbox of '{self.name}': {error}")
+            except ConflictError as error:
+                end = sandbox_exit.not_started(f"The sandbox could not start: {error.problem}.")
+            if (retrying := self.restart(end)) is None:
+                return end
+            self.emit_end("retrying", end, retrying)
+            try:
+                await sleep(next(pause), cancelled)
+            except GivenUp:
+                return None
 
-    def begin(
-        self, sandbox: StepSandbox, *, wasted: float | None = None, began: float | None = None
-    ) -> None:
+    def begin(self, sandbox: StepSandbox | Lease, *, began: float | None = None) -> None:
         """Attempt the step in a sandbox, and emit that it runs.
 
         Args:
             sandbox: The sandbox.
-            wasted: How many seconds it has waited, if it was created early.
             began: When the step began (seconds since the epoch), if another driver began it.
         """
         self.sandbox, self.sandbox_id = sandbox, sandbox.id
@@ -115,12 +118,11 @@ class StepAttempts:
             gpu=sandbox.gpu or self._spec.resources.gpu,
             cpu=self._spec.resources.cpu,
             memory=self._spec.resources.memory,
-            wasted=wasted,
             began=began,
         )
 
     async def wait(self) -> SandboxExit:
-        """Wait for the end of the running sandbox."""
+        """Wait for the end of the attempt."""
         assert self.sandbox is not None
         end = await self.sandbox.ended()
         end = end.with_memory_limit(self._spec.resources.memory_limit)
@@ -152,7 +154,7 @@ class StepAttempts:
             reason = reason or end.reason
         self.emit(state, exit_code=end.exit_code, reason=reason)
 
-    def _next_spec(self, *, early: bool) -> SandboxSpec:
+    def _next_spec(self) -> SandboxSpec:
         """Return the spec of the next sandbox: the planned one with this attempt's values."""
         run_id, spec = self._manifest.run_id, self._spec
         # The steps of a child pipeline may be named like its parent's.
@@ -176,8 +178,5 @@ class StepAttempts:
             env[contract.STEP_RUN] = self.record
         if self.record is not None and self.dynamic_run:
             labels[tags.TAG_RECORD] = self.record
-        if early:
-            env[contract.WAIT] = str(longest_wait(spec.timeout))
-            labels[tags.TAG_EARLY] = "1"
         name = tags.fit(f"modalrun-{run_id}-{digest}-{self.count}", tags.MAX_NAME)
         return replace(spec, name=name, tags=labels, env=env)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from modalrun.driver import death, privileges, spawn
 from modalrun.driver.broker_link import BrokerLink
-from modalrun.driver.output_pumps import pump
+from modalrun.driver.output_pumps import pump, write_end
 from modalrun.run import contract
 from modalrun.run.event_proof import KEY_BYTES
 
@@ -50,6 +50,16 @@ def margin(timeout: float) -> float:
     return min(30.0, max(0.5, timeout * 0.1))
 
 
+def _age(timeout: float) -> float:
+    """Return how many seconds ago the sandbox was created: Modal's timeout counts from then.
+
+    Below 0, or above half of the timeout, one of the two clocks is taken to be wrong: then the age
+    is 0, and Modal's timeout may come before this process has recorded the end.
+    """
+    age = time.time() - float(os.environ[contract.CREATED])
+    return age if 0 <= age <= timeout / 2 else 0.0
+
+
 _token: dict[str, str] = {}
 _brokers: list[BrokerLink] = []
 _broker_pumps: list[threading.Thread] = []
@@ -68,7 +78,7 @@ def main() -> int:
 
 def _supervise() -> int:
     timeout = float(os.environ[contract.TIMEOUT])
-    deadline = time.monotonic() + timeout - margin(timeout)
+    deadline = time.monotonic() - _age(timeout) + timeout - margin(timeout)
     earlier_kills = death.out_of_memory_kills()
     environment = _child_environment()
     # The first signal; later ones change nothing.
@@ -234,16 +244,13 @@ def _subject() -> str:
 
 
 def _child_environment() -> dict[str, str]:
-    """Give the child a home and a ZenML configuration of its own; sharing one causes crashes.
+    """Give the child a ZenML configuration of its own; HOME stays the image's.
 
-    They are beside the source tree: a step may empty the temporary folder or its home.
+    It is beside the source tree: a step may empty the temporary folder or its home.
     """
-    beside = Path.cwd().parent
-    where = beside if os.access(beside, os.W_OK) else None
     try:
-        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=where))
-        home, config = own / "home", own / "zenml"
-        home.mkdir()
+        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=beside(Path.cwd())))
+        config = own / "zenml"
         config.mkdir()
         (own / "exit-code").write_text("none", encoding="ascii")
         (own / "running-steps").write_text("[]", encoding="ascii")
@@ -253,7 +260,6 @@ def _child_environment() -> dict[str, str]:
     binaries = str(Path(sys.executable).parent)
     return {
         **os.environ,
-        "HOME": str(home),
         "ZENML_CONFIG_PATH": str(config),
         "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
@@ -262,6 +268,11 @@ def _child_environment() -> dict[str, str]:
         contract.EXIT_CODE_FILE: str(own / "exit-code"),
         contract.RUNNING_STEPS_FILE: str(own / "running-steps"),
     }
+
+
+def beside(folder: Path) -> Path | None:
+    """Return the folder that holds another one; None if nothing can be created there."""
+    return folder.parent if os.access(folder.parent, os.W_OK) else None
 
 
 def _control(environment: dict[str, str]) -> tuple[int, ...]:
@@ -372,5 +383,6 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
+    write_end()
     # Pumps may still read a pipe that a grandchild holds open; nothing waits for them.
     os._exit(status)

@@ -12,6 +12,7 @@ from modalrun.run.records import StepRecord
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
+    from modalrun.driver.lease import Lease
     from modalrun.modal_api.step_sandboxes import StepSandbox
 
 
@@ -24,7 +25,7 @@ class Takeover:
         records: ZenML's last record of each step that has one.
     """
 
-    sandboxes: Sequence[StepSandbox]
+    sandboxes: Sequence[StepSandbox | Lease]
     records: Mapping[str, StepRecord]
 
     @property
@@ -34,7 +35,7 @@ class Takeover:
 
     def restore(
         self, steps: Mapping[str, StaticStep], done: Collection[str]
-    ) -> Iterator[StepSandbox]:
+    ) -> Iterator[StepSandbox | Lease]:
         """Restore the steps' attempts, records and running sandboxes; yield superfluous ones."""
         by_tag = {fit(name, MAX_TAG): step for name, step in steps.items()}
         for sandbox in sorted(self.sandboxes, key=lambda sandbox: sandbox.attempt):
@@ -46,11 +47,7 @@ class Takeover:
                 # It was given up when the later one was created.
                 yield step.attempts.sandbox
                 step.attempts.sandbox = None
-            if sandbox.early and step.attempts.name not in self.records:
-                # Whether it may begin is unknown; it has not begun its step.
-                yield sandbox
-            else:
-                step.attempts.sandbox = sandbox
+            step.attempts.sandbox = sandbox
         for name, record in self.records.items():
             if name not in steps:
                 continue

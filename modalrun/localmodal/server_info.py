@@ -53,7 +53,9 @@ class ServerInfo:
     def environ(self) -> dict[str, str]:
         """Return the variables that point the Modal SDK and CLI to this server.
 
-        They override ~/.modal.toml, and HTTP_PROXY, which the SDK uses even for 127.0.0.1.
+        They override ~/.modal.toml, and HTTP_PROXY, which the SDK uses even for 127.0.0.1. A
+        MODAL_ENVIRONMENT stays where the variables are set already; elsewhere it is one of Modal's
+        cloud.
         """
         local = ["127.0.0.1", "localhost"]
         current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
@@ -63,7 +65,8 @@ class ServerInfo:
         # modalrun itself finds the server, and starts it again, by its folder.
         folder = str(self.state_dir)
         token = (self.token_id, self.token_secret)
-        values = (self.url, *token, "main", config, folder, no_proxy, no_proxy)
+        chosen = os.environ.get("MODAL_ENVIRONMENT") if os.environ.get(STATE_VARIABLE) else None
+        values = (self.url, *token, chosen or "main", config, folder, no_proxy, no_proxy)
         return dict(zip(VARIABLES, values, strict=True))
 
 

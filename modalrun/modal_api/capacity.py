@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from modalrun.errors import CapacityError, ModalrunError, UnknownOutcomeError
+from modalrun.errors import CapacityError, ConflictError, ModalrunError, UnknownOutcomeError
 from modalrun.modal_api.connection_pool import FIRST_PAUSE, LONGEST_PAUSE
 from modalrun.modal_api.errors import translated
 from modalrun.run.capacity_wait import CapacityWait
@@ -91,6 +91,7 @@ class CapacitySearch(Generic[T]):
 
         Raises:
             CapacityError: Modal has none of them; or it limits the rate of creations.
+            ConflictError: Modal could not start the sandbox.
             GivenUp: The search was given up.
             UnknownOutcomeError: It was given up, and Modal has not answered yet.
             ModalrunError: As `create`.
@@ -111,7 +112,7 @@ class CapacitySearch(Generic[T]):
                 self._tried[gpu] = f"waited {duration_of(self._waited[gpu], whole=True)}"
                 tried = f" ({self._tried[gpu]})"
             except CapacityError as error:
-                if error.rate_limited:
+                if error.rate_limited or isinstance(error, ConflictError):
                     raise
                 tried = ""
                 self._tried.setdefault(gpu, f"refused: {error.__cause__ or error.message}")
@@ -134,6 +135,8 @@ class CapacitySearch(Generic[T]):
             while True:
                 try:
                     return await self.once()
+                except ConflictError:
+                    raise
                 except CapacityError as error:
                     left = self._until - time.monotonic()
                     if left <= 0:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from modalrun.errors import CapacityError, ConnectionLostError
+from modalrun.errors import CapacityError, ConflictError, ConnectionLostError
 from modalrun.modal_api.errors import translated
 from modalrun.util.backoff import pauses
 
@@ -22,6 +22,10 @@ SANDBOXES_PER_CONNECTION = 50
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 """Seconds between two attempts of a call while Modal can't be asked, growing."""
+
+
+MOST_CONFLICTS = 5
+"""How often a call is repeated that Modal can't do in its present state."""
 
 
 @dataclass
@@ -76,13 +80,17 @@ class ConnectionPool:
     async def call(self, request: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a request, repeated as long as Modal can't be reached.
 
-        Other errors are raised as by `translated`.
+        Other errors are raised as by `translated`; a conflict after some attempts.
         """
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        conflicts = 0
         while True:
             try:
                 with translated():
                     return await request()
             except (ConnectionLostError, CapacityError) as error:
+                conflicts += isinstance(error, ConflictError)
+                if conflicts > MOST_CONFLICTS:
+                    raise
                 self.log(f"{error.message}; trying again")
             await asyncio.sleep(next(waits))

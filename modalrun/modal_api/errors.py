@@ -6,11 +6,13 @@ import asyncio
 import builtins
 import contextlib
 import socket
+import sys
 from collections.abc import Iterator
 
 from modalrun.errors import (
     AuthenticationError,
     CapacityError,
+    ConflictError,
     ConnectionLostError,
     NotFoundError,
     RunFailedError,
@@ -29,15 +31,25 @@ def translated() -> Iterator[None]:
         AuthenticationError: Modal refuses the token.
         NotFoundError: What was named does not exist.
         CapacityError: Modal has no capacity, or limits the rate.
+        ConflictError: Modal can't do it in its present state, such as start a sandbox.
         RunFailedError: An image can't be built.
         UsageError: Modal refuses an argument, or the local Modal server's disk is full.
-        ConnectionLostError: Modal can't be reached.
+        ConnectionLostError: Modal can't be reached, or fails.
+        modal.exception.Error: One of those that callers handle: a name that is taken, the end of a
+            sandbox, a part of a log that is too long.
     """
-    from grpclib.exceptions import ProtocolError, StreamTerminatedError
+    from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
     from modal import exception as modal_errors
 
     try:
         yield
+    except (
+        modal_errors.AlreadyExistsError,
+        modal_errors.SandboxTimeoutError,
+        modal_errors.SandboxTerminatedError,
+        modal_errors.LogsFetchError,
+    ):
+        raise
     except (modal_errors.AuthError, modal_errors.PermissionDeniedError) as error:
         raise AuthenticationError(
             f"Modal did not accept the token: {error}",
@@ -60,18 +72,27 @@ def translated() -> Iterator[None]:
         raise RunFailedError(
             f"Modal could not build the image{f' {image_id}' if image_id else ''}: {error}"
         ) from error
+    # In the SDK an InvalidError, for FAILED_PRECONDITION and ABORTED (1.6.4, `_grpc_client.py`).
+    except modal_errors.ConflictError as error:
+        raise ConflictError(f"Modal can't do this now: {error}", hint="Try again.") from error
     except (
         modal_errors.InvalidError,
+        modal_errors.RequestSizeError,
         modal_errors.VersionError,
         modal_errors.UnimplementedError,
     ) as error:
         raise UsageError(f"Modal refuses this: {error}") from error
     except (
-        modal_errors.ConnectionError,
-        modal_errors.ServiceError,
+        modal_errors.ExecutionError,
         modal_errors.InternalError,
+        modal_errors.InternalFailure,
         modal_errors.DataLossError,
-        modal_errors.ClientClosed,
+    ) as error:
+        raise ConnectionLostError(f"Modal failed: {error}") from error
+    except (
+        # Also those that a later SDK adds.
+        modal_errors.Error,
+        GRPCError,
         builtins.ConnectionError,
         builtins.TimeoutError,
         asyncio.TimeoutError,
@@ -81,9 +102,18 @@ def translated() -> Iterator[None]:
         ProtocolError,
     ) as error:
         raise ConnectionLostError(f"The connection to Modal failed: {error}") from error
-    except AttributeError as error:
+    except Exception as error:
+        if not _is_of_the_network(error):
+            raise
+        raise ConnectionLostError(f"The connection to Modal broke: {error}") from error
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """Return whether an error of a library beneath the SDK is one of the connection."""
+    if isinstance(error, AttributeError):
         # grpclib has dropped the transport of a connection that breaks while a call begins
         # (`grpclib/protocol.py:236`, 0.4.9).
-        if error.name != "_transport":
-            raise
-        raise ConnectionLostError("The connection to Modal broke.") from error
+        return error.name == "_transport"
+    # The SDK uploads large files with it (1.6.4, `_utils/blob_utils.py`), and imports it then.
+    http = sys.modules.get("aiohttp")
+    return http is not None and isinstance(error, http.ClientError)

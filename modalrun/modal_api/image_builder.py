@@ -38,12 +38,10 @@ def image_builder(
         UsageError: No version has them, or the configured one does not.
         ModalrunError: As for `translated`.
     """
-    from modal.config import config
-
     fitting = [version for version, found in BUILDER_PYTHONS.items() if set(pythons) <= set(found)]
     if len(fitting) == len(BUILDER_PYTHONS):
         return None
-    configured = config.get("image_builder_version")
+    configured = _configured()
     version = configured or _of_environment(connection, environment)
     if version in fitting or version not in BUILDER_PYTHONS:
         # The SDK knows best about one that is newer than our list.
@@ -65,6 +63,18 @@ def image_builder(
         f"the environment's image builder {version} has no {wanted}: the images are built with"
         f" {fitting[-1]}",
     )
+
+
+def usual_builder(connection: Connection, environment: str | None) -> str:
+    """Return the builder version that is configured, or else that of an environment."""
+    return _configured() or _of_environment(connection, environment)
+
+
+def _configured() -> str | None:
+    from modal.config import config
+
+    version: str | None = config.get("image_builder_version")
+    return version
 
 
 def _of_environment(connection: Connection, name: str | None) -> str:

@@ -76,6 +76,9 @@ class Builder:
 
     def _layers(self, recipe: ImageRecipe, source: Path, folder: Path) -> modal.Image:
         image = self._base(recipe)
+        if not recipe.keep_entrypoint and not isinstance(recipe.base, Slim):
+            # It would wrap the supervisor (modal.com/docs/guide/existing-images, 2026-11-28).
+            image = image.entrypoint([])
         if recipe.environment:
             image = image.env(dict(recipe.environment))
         if recipe.apt_packages:

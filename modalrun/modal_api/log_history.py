@@ -8,6 +8,7 @@ after the other: longer ones while they hold little, and shorter ones where they
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
@@ -15,12 +16,15 @@ from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from modalrun.errors import ConnectionLostError
+from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.log_buffer import Buffer, OutputChunk
+from modalrun.modal_api.log_buffer import STREAMS, Buffer, OutputChunk
 from modalrun.modal_api.sandbox_handles import Patience, SandboxHandles
-from modalrun.modal_api.sdk_internals import sdk_loop
+from modalrun.modal_api.sdk_internals import exit_of, sdk_loop
+from modalrun.run.event_proof import END
+from modalrun.run.sandbox_exit import ExitKind
+from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
     from modal.types import LogEntry
@@ -39,6 +43,17 @@ _FEW = 2_000
 _MANY = 20_000
 _ROUNDING = timedelta(microseconds=3)
 
+SETTLE_SECONDS = 10.0
+"""How long a history is asked again after an end. Modal stores lines some time after it streams
+them; how long, is not documented."""
+
+QUIET_SECONDS = 3.0
+"""The same, once nothing comes and nothing says that more must come."""
+
+_SETTLE_PAUSE, _LONGEST_SETTLE_PAUSE = 0.1, 1.0
+_RESOLUTION = timedelta(microseconds=1)
+"""Of the SDK's times."""
+
 _BATCH = 500
 """Entries that are passed to the reader's thread at a time."""
 
@@ -50,6 +65,7 @@ async def fetch_entries(
     until: float | None = None,
     *,
     source: str | None = None,
+    settle: bool = False,
 ) -> AsyncGenerator[list[LogEntry], None]:
     """Yield the stored entries of a sandbox between two moments, oldest first, in batches.
 
@@ -62,17 +78,69 @@ async def fetch_entries(
         since: Seconds since the epoch; None for the earliest start of a sandbox that still runs.
         until: Seconds since the epoch; None for now.
         source: "stdout", "stderr" or "system"; None for all.
+        settle: Whether to ask again for what Modal stores only now, until each stream has its last
+            line (`event_proof.END`), or nothing has come for some seconds.
 
     Raises:
         ModalrunError: Modal can't be asked, not even after a minute.
         modal.exception.LogsFetchError: One moment has more entries than Modal returns.
     """
-    from modal.exception import LogsFetchError
-
     end = (time.time() if until is None else until) + _CLOCK_ERROR
     begin = (time.time() - _LONGEST_LIFE if since is None else since) - _CLOCK_ERROR
-    period = _CLOCK_ERROR + _FIRST_PERIOD if since is not None else end - begin
+    unfinished: set[str] = {source} if source is not None else set(STREAMS)
+    until_quiet = until_settled = 0.0
+    waits = pauses(_SETTLE_PAUSE, _LONGEST_SETTLE_PAUSE)
+    while True:
+        came = False
+        async with aclosing(_fetch_once(handles, sandbox, (begin, end), source)) as batches:
+            async for entries in batches:
+                came = True
+                begin = (entries[-1].timestamp + _RESOLUTION).timestamp()
+                for entry in entries:
+                    if END in entry.message:
+                        unfinished.discard(entry.source)
+                    elif entry.source in STREAMS:
+                        unfinished.add(entry.source)
+                yield entries
+        if not settle or not unfinished:
+            return
+        now = time.monotonic()
+        if not until_settled:
+            quiet = await _quiet_seconds(handles, sandbox)
+            until_settled = now + SETTLE_SECONDS
+        if came or not until_quiet:
+            until_quiet = now + quiet
+        if now > min(until_quiet, until_settled):
+            return
+        await asyncio.sleep(next(waits))
+
+
+async def _quiet_seconds(handles: SandboxHandles, sandbox: str) -> float:
+    """Return how long nothing may come before a history counts as complete."""
+    end = None
+    with contextlib.suppress(ModalrunError), translated():
+        handle = await handles.get(sandbox)
+        await handle.poll()
+        end = exit_of(handle)
+    # Who ends by itself has written a last line.
+    lost = end is not None and (
+        end.killed or end.kind in {ExitKind.TIMED_OUT, ExitKind.NOT_STARTED}
+    )
+    return QUIET_SECONDS if lost else SETTLE_SECONDS
+
+
+async def _fetch_once(
+    handles: SandboxHandles,
+    sandbox: str,
+    between: tuple[float, float],
+    source: str | None,
+) -> AsyncGenerator[list[LogEntry], None]:
+    """Yield the entries between two moments that Modal has stored by now."""
+    from modal.exception import LogsFetchError
+
     patience = Patience()
+    begin, end = between
+    period = _CLOCK_ERROR + _FIRST_PERIOD
     while begin < end:
         stop = min(end, begin + period)
         entries: list[LogEntry] = []
@@ -167,13 +235,19 @@ class History:
         self._discover = discover
         self._loop = sdk_loop()
         self._buffer: Buffer[list[OutputChunk] | None] = Buffer(self._loop)
+        self._settle = False
         self._known: set[str] = set()
         self._histories: list[_SandboxHistory] = []
         self._added: list[_SandboxHistory] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def read(
-        self, sandboxes: Iterable[str], since: float | None, until: float | None
+        self,
+        sandboxes: Iterable[str],
+        since: float | None,
+        until: float | None,
+        *,
+        settle: bool = False,
     ) -> Iterator[list[OutputChunk]]:
         """Yield the output of some sandboxes, and of those that it adds, in batches.
 
@@ -181,7 +255,9 @@ class History:
             sandboxes: Modal's ids of the first ones.
             since: Seconds since the epoch; None for a day ago.
             until: Seconds since the epoch; None for now.
+            settle: Whether to wait for what Modal stores only now.
         """
+        self._settle = settle
         merging = asyncio.run_coroutine_threadsafe(self._merge(sandboxes, since, until), self._loop)
         try:
             while True:
@@ -243,7 +319,9 @@ class History:
         self, history: _SandboxHistory, since: float | None, until: float | None
     ) -> None:
         try:
-            entries_of = fetch_entries(self._handles, history.sandbox, since, until)
+            entries_of = fetch_entries(
+                self._handles, history.sandbox, since, until, settle=self._settle
+            )
             async with aclosing(entries_of) as batches:
                 async for entries in batches:
                     for entry in entries:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
@@ -132,11 +133,16 @@ class _StreamReader:
 
     async def _read_to_end(self) -> None:
         position = self._position
-        patience = Patience()
+        patience, gone = Patience(), False
         while not position.ended:
             before, handle = (position.offset, position.entry), None
             try:
                 handle = await self._handles.get(self._sandbox)
+                if gone:
+                    await _wait(handle)
+                    await self._read_history(None)
+                    position.ended = True
+                    return
                 await self._read(handle)
                 if position.ended or (position.offset, position.entry) != before:
                     # The SDK's stream on the V1 backend may end before the sandbox's does.
@@ -148,11 +154,10 @@ class _StreamReader:
                 patience.note_failure(error)
             except (NotFoundError, UnicodeDecodeError, WorkerGoneError):
                 # Modal has removed the data from its worker, or `sb.stdout` can't read on.
-                if handle is None:
+                if handle is None or gone:
                     raise
-                await self._read_history(None)
-                position.ended = True
-                return
+                gone = True
+                continue
             await patience.pause()
             await self._handles.renew(self._sandbox, handle)
 
@@ -171,7 +176,9 @@ class _StreamReader:
         await self._put(decoder.decode(b"", True), missing=0 if end is None else end - start)
         decoder.reset()
         offset = 0
-        batches = log_history.fetch_entries(self._handles, self._sandbox, None, source=self._stream)
+        batches = log_history.fetch_entries(
+            self._handles, self._sandbox, None, source=self._stream, settle=True
+        )
         async with aclosing(batches):
             async for batch in batches:
                 for entry in batch:
@@ -184,3 +191,11 @@ class _StreamReader:
                         return
         if end is not None:
             await self._put("", lost=end - max(start, offset))
+
+
+async def _wait(sandbox: Any) -> None:
+    """Wait for the end of an inner sandbox."""
+    from modal.exception import SandboxTimeoutError
+
+    with contextlib.suppress(SandboxTimeoutError), stream_errors():
+        await sandbox.wait(raise_on_termination=False)

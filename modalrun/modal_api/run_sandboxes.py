@@ -12,10 +12,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.errors import (
+    ConflictError,
     ConnectionLostError,
     ModalrunError,
     NotFoundError,
@@ -23,7 +25,7 @@ from modalrun.errors import (
 )
 from modalrun.localmodal import launcher
 from modalrun.modal_api import images
-from modalrun.modal_api.capacity import CapacitySearch
+from modalrun.modal_api.capacity import CapacitySearch, sleep
 from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
@@ -32,6 +34,7 @@ from modalrun.modal_api.sdk_internals import exit_of
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.run_plan import RunPlan, sandbox_name
+from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
@@ -48,6 +51,9 @@ LOOK_UP_SECONDS = 30.0
 
 APPEAR_SECONDS = 3.0
 """How long a creation that was not answered may take to show, once Modal can be asked."""
+
+START_PAUSE, LONGEST_START_PAUSE = 1.0, 10.0
+"""Seconds between two attempts to start a sandbox that Modal could not start."""
 
 TERMINATE_SECONDS = 7.0
 """CI systems kill 7.5 to 10 s after their signal."""
@@ -131,8 +137,18 @@ def create(
             say=say,
         )
         seconds = plan.settings.wait_for_capacity
+        retries = islice(
+            pauses(START_PAUSE, LONGEST_START_PAUSE), plan.settings.infrastructure_retries
+        )
         try:
-            return await (search.once() if seconds is None else search.within(seconds))
+            while True:
+                try:
+                    return await (search.once() if seconds is None else search.within(seconds))
+                except ConflictError as error:
+                    if (pause := next(retries, None)) is None:
+                        raise
+                    say(f"The run sandbox could not start: {error.problem}; trying again")
+                await sleep(pause, event)
         finally:
             watching.cancel()
 
@@ -298,7 +314,9 @@ async def _create_or_find(
             found = _find_last(connection, plan, spec)
         except NotFoundError:
             return None
-        return found if found.object_id != earlier else None
+        end = exit_of(found)
+        started = end is None or end.kind is not ExitKind.NOT_STARTED
+        return found if started and found.object_id != earlier else None
 
     found = _look_up(connection, plan, spec, look)
     if found is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modalrun.plan.image_recipe import CODE_FOLDER
-from modalrun.run.contract import GPU
+from modalrun.run.contract import CREATED, GPU
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 
@@ -54,7 +55,7 @@ class SandboxArguments:
         return {
             "name": spec.name,
             "tags": dict(spec.tags),
-            "env": {**env, **({GPU: gpu} if gpu else {})},
+            "env": {**env, CREATED: str(time.time()), **({GPU: gpu} if gpu else {})},
             # Ours last: a named secret must not replace what the run needs to reach ZenML.
             "secrets": [*secrets, self._own_secret],
             "volumes": volumes,

@@ -62,7 +62,7 @@ def stream_errors() -> Iterator[None]:
         except modal_errors.ConflictError as error:
             # The answer about a worker that a finished sandbox has left.
             raise WorkerGoneError(str(error)) from error
-        except (modal_errors.TimeoutError, OSError) as error:
+        except OSError as error:
             raise ConnectionResetError(str(error)) from error
 
 

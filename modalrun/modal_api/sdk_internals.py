@@ -107,12 +107,13 @@ def _backend(sandbox: Any) -> Literal[1, 2] | None:
     """Return the backend of a sandbox; None if this SDK lacks what its streams are read with."""
     try:
         from modal import io_streams
-        from modal.sandbox import _common, _impl_v1, _impl_v2
+        from modal.sandbox import _impl_v1, _impl_v2
         from modal.sandbox._task_command_router_client import TaskCommandRouterClient
 
         if isinstance(sandbox._impl, _impl_v2.SandboxImplV2):
             needed: tuple[object, ...] = (
-                _common.command_router,
+                sandbox._impl.get_task_id,
+                sandbox._impl.get_command_router_client,
                 TaskCommandRouterClient.sandbox_stdio_read,
             )
             return 2 if all(map(callable, needed)) else None
@@ -124,9 +125,9 @@ def _backend(sandbox: Any) -> Literal[1, 2] | None:
 
 
 async def _read_v2(sandbox: Any, stream: StreamName, position: StreamPosition) -> Chunks:
-    from modal.sandbox import _common
-
-    task_id, router = await _common.command_router(sandbox._impl)
+    # The SDK would wait for ever for the place of a sandbox that has ended without one.
+    task_id = await sandbox._impl.get_task_id(raise_if_task_complete=True)
+    router = await sandbox._impl.get_command_router_client(task_id)
     items = router.sandbox_stdio_read(task_id, _descriptor(stream), start_offset=position.offset)
     async with aclosing(items):
         async for item in items:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import (
+    ConflictError,
     ConnectionLostError,
     ModalrunError,
     NotFoundError,
     UnknownOutcomeError,
 )
-from modalrun.modal_api import images, sdk_internals
+from modalrun.modal_api import images, sandbox_events, sdk_internals
 from modalrun.modal_api.capacity import CapacitySearch, GivenUp, sleep
 from modalrun.modal_api.connection_pool import (
     FIRST_PAUSE,
@@ -33,11 +34,12 @@ from modalrun.modal_api.sandbox_arguments import SandboxArguments
 from modalrun.run import sandbox_exit
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.contract import EXIT_TIMED_OUT
+from modalrun.run.events import Event
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.tags import TAG_ATTEMPT, TAG_EARLY, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.run.tags import TAG_ATTEMPT, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
 from modalrun.util.backoff import pauses
 from modalrun.util.rate_limit import Pace
 
@@ -116,6 +118,7 @@ class StepSandboxes:
         Raises:
             GivenUp: `given_up` is set.
             Refused: Modal refuses the request.
+            ConflictError: Modal could not start the sandbox.
         """
 
         async def prepare() -> None:
@@ -146,6 +149,8 @@ class StepSandboxes:
                 raise GivenUp from None
             except ConnectionLostError as error:
                 self._log(f"{spec.name}: {error.message}")
+            except ConflictError:
+                raise
             except ModalrunError as error:
                 raise Refused(error.message) from error
             await sleep(next(waits), given_up)
@@ -295,11 +300,6 @@ class StepSandbox:
         return int(self.tags.get(TAG_ATTEMPT, "1"))
 
     @property
-    def early(self) -> bool:
-        """Whether it was created before its step was ready."""
-        return TAG_EARLY in self.tags
-
-    @property
     def record(self) -> str:
         """The value of its tag for the step run record; empty if it has none."""
         return self.tags.get(TAG_RECORD, "")
@@ -326,6 +326,27 @@ class StepSandbox:
         except ValueError as error:
             # The SDK raises this for a closed input (`modal/io_streams.py:801`, 1.6.4).
             raise NotFoundError(f"{self.id} does not read its input any more: {error}") from error
+
+    async def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Replace its tags.
+
+        Raises:
+            ModalrunError: It has ended, or Modal refuses them.
+        """
+        await self._pool.call(lambda: self._sandbox.set_tags.aio(dict(tags)))
+        self.tags = tags
+
+    async def listen(self, on_event: Callable[[Event | None], object]) -> None:
+        """Call `on_event` with each event on its standard output, until the output ends.
+
+        It is called with None where Modal has no more a part of the output.
+        """
+        # Another call that waits, beside that for its end.
+        self._connection.load += 1
+        try:
+            await sandbox_events.listen(self._sandbox, on_event, self._pool.log)
+        finally:
+            self._connection.load -= 1
 
     async def terminate(self) -> None:
         """Terminate it; do nothing if it has ended."""

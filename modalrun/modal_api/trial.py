@@ -15,26 +15,10 @@ from modalrun.errors import NotFoundError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.log_history import History
-from modalrun.modal_api.sdk_internals import inner
 from modalrun.run.tags import TAG_ROLE, TAG_RUN
 
 SETTLE_SECONDS = 10.0
 """How long a sandbox may take to be listed, and its name to be free again."""
-
-
-def builder_version(connection: Connection, environment: str | None) -> str:
-    """Return the version of the image builder with which images of an environment are built."""
-    import modal
-    from modal.config import config
-
-    if pinned := config.get("image_builder_version"):
-        return str(pinned)
-    named, current = modal.Environment.from_name, modal.Environment.from_context
-    found = named(environment) if environment else current()
-    with translated():
-        found.hydrate(connection.client)
-    # The SDK keeps it private (`modal/_environments.py`, 1.6.4).
-    return str(inner(found)._settings.image_builder_version)
 
 
 def create_volume(connection: Connection, name: str, environment: str | None) -> None:

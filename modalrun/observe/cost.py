@@ -6,13 +6,13 @@ and what was used; only the request is known here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
 from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.progress import RunProgress
+from modalrun.run.progress import RunProgress, Usage
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import (
@@ -32,7 +32,7 @@ def cost_details(
     *,
     resumed: bool = False,
 ) -> list[tuple[str, str]]:
-    """Return labels and values for a summary: the cost by list prices, and seconds of waiting.
+    """Return labels and values for a summary: the cost by list prices, and what waiting costs.
 
     Args:
         progress: The times of the step sandboxes.
@@ -42,12 +42,16 @@ def cost_details(
         resumed: Whether an earlier driver has run a part of it, which is not counted.
     """
     sandboxes = {step.name: step.sandbox for step in plan.steps}
-    amounts = [_spent(plan.run_sandbox, gpu, now - began)]
-    amounts += [
-        _spent(sandbox, used.gpu, (used.ended or now) - used.started)
-        for used in progress.usage.values()
-        if (sandbox := sandboxes.get(used.step)) is not None
-    ]
+
+    def spent(times: Iterable[Usage]) -> list[Decimal | None]:
+        return [
+            _spent(sandbox, used.gpu, used.seconds(now))
+            for used in times
+            if (sandbox := sandboxes.get(used.step)) is not None
+        ]
+
+    idle = spent(progress.idle)
+    amounts = [_spent(plan.run_sandbox, gpu, now - began), *spent(progress.usage.values()), *idle]
     details = []
     if (total := _total(amounts)) is not None:
         about = f"about {dollars(total)}" + (" since the resume" if resumed else "")
@@ -56,8 +60,10 @@ def cost_details(
             details.append(("cost", f"nothing here; on Modal {about} ({prices})"))
         else:
             details.append(("cost", f"{about} ({prices}, by what was requested)"))
-    if progress.wasted:
-        details.append(("waited", f"{progress.wasted:.1f} s in sandboxes that were created early"))
+    seconds = sum(used.seconds(now) for used in progress.idle)
+    if seconds >= 0.05:
+        price = f", {dollars(waiting)}" if (waiting := _total(idle)) is not None else ""
+        details.append(("idle", f"{seconds:.1f} s in sandboxes that were kept warm{price}"))
     return details
 
 
@@ -78,7 +84,11 @@ def estimate(
     if run.metadata is None:
         return None
     amounts = [_amount(run.metadata, run.start, run.end, now, table)]
-    amounts += [_amount(a.metadata, a.start, a.end, now, table) for a in attempts if a.metadata]
+    amounts += [
+        _amount(a.metadata, a.start, a.end, now, table, idle=a.metadata.idle or 0.0)
+        for a in attempts
+        if a.metadata
+    ]
     return _total(amounts)
 
 
@@ -94,11 +104,13 @@ def _amount(
     end: datetime | None,
     now: datetime,
     table: PriceTable,
+    *,
+    idle: float = 0.0,
 ) -> Decimal | None:
     if start is None:
         return Decimal(0)
     regions = metadata.regions.split(",") if metadata.regions else []
-    seconds = max(0.0, ((end or now) - start).total_seconds())
+    seconds = max(0.0, ((end or now) - start).total_seconds()) + idle
     gpus = (metadata.gpu,) if metadata.gpu else ()
     asked = Resources(gpus, metadata.cpu or DEFAULT_CORES, metadata.memory or DEFAULT_MEMORY_MIB)
     return _cost(asked, regions, seconds, table)

@@ -15,7 +15,7 @@ from modalrun.errors import (
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
 from modalrun.run.outcome import (
-    ENDED_BY_MEMORY,
+    ENDED_AS_A_WHOLE,
     PAUSED,
     Outcome,
     answer_commands,
@@ -90,10 +90,10 @@ def derive_outcome(
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
-    if end.kind in ENDED_BY_MEMORY:
+    if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:
         details.append(("memory", "the setting 'memory' asks for more"))
     if end.kind is ExitKind.TIMED_OUT:
-        details.append(("timeout", "the setting 'timeout' counts from the start of the sandbox"))
+        details.append(("timeout", "the setting 'timeout' counts from the creation of the sandbox"))
     if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
         again = "submit it again: ZenML's cache has the completed steps"
         per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
@@ -121,7 +121,7 @@ def running_steps(run: RunHandle) -> int:
 
 def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcome:
     count = running_steps(run)
-    how = ENDED_BY_MEMORY.get(end.kind, "was ended from outside")
+    how = ENDED_AS_A_WHOLE.get(end.kind, "was ended from outside")
     running = f" (step sandboxes that still run: {count})" if count else ""
     return Outcome(
         exit_code=(end.kind.error or RunStoppedError).exit_code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -19,6 +20,9 @@ from modalrun.util.retry import while_connection_lost
 
 _BATCH = 500
 """Lines of ZenML's logs that are read at a time."""
+
+_RECENT_SECONDS = 60.0
+"""How long after its end the stored lines of a run may be incomplete."""
 
 
 class StoredLogs:
@@ -54,7 +58,10 @@ class StoredLogs:
             history = ModalGateway().log_history(
                 source.connection, source.run_id, self._named_sandboxes
             )
-            for batch in history.read(source.run_sandboxes, source.since, source.until):
+            settle = not source.running and _is_recent(source.until)
+            for batch in history.read(
+                source.run_sandboxes, source.since, source.until, settle=settle
+            ):
                 yield [
                     item
                     for chunk in batch
@@ -112,6 +119,11 @@ class StoredLogs:
                 self.lines.assign(item.sandbox, item.step, item.attempt)
                 found.append((item.sandbox, item.began or item.at))
         return found
+
+
+def _is_recent(end: float | None) -> bool:
+    """Return whether Modal may not have stored all lines of a run that ended then."""
+    return end is None or time.time() - end < _RECENT_SECONDS
 
 
 class _StoredLines:

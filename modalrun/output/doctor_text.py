@@ -46,8 +46,13 @@ def checks_as_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def print_report(report: Report) -> None:
-    """Print a line for each check to stdout, and what to do about each problem."""
+    """Print a line for each check to stdout, and what to do about each problem or next."""
     print_findings(report.findings, LABELS, report.seconds, report.target)
+    if report.target == "modal" and not report.exit_code:
+        following = Text(
+            "Next: 'modalrun smoke' tries in small sandboxes what only Modal can show."
+        )
+        print_lines(make_console(stderr=False), [following])
 
 
 def print_findings(
@@ -65,9 +70,11 @@ def print_findings(
     width = max(len(labels[finding.check]) for finding in findings)
     indent = len("problem") + width + 4
     lines: list[Text] = []
-    for finding in findings:
+    for finding, following in zip(findings, [*findings[1:], None], strict=True):
         first, *more = [without_credentials(line) for line in finding.message.splitlines()] or [""]
-        more += [f"-> {finding.hint}"] if finding.hint else []
+        # What many have in common is said after the last of them.
+        if finding.hint and (following is None or finding.hint != following.hint):
+            more.append(f"-> {finding.hint}")
         text = f"{finding.state:<9}{labels[finding.check]:<{width}}  {first}".rstrip()
         text = "\n".join([text, *(" " * indent + line for line in more)])
         head, *rest = fitted(text, width_of(shown), indent=indent)

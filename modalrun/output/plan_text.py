@@ -95,11 +95,6 @@ _MODES = {
     "pipeline": "all steps in one sandbox",
     "per_step": "one sandbox for each step, and a small one for the driver",
 }
-_PREWARMED = {
-    "off": None,
-    "cpu": "sandboxes without a GPU start before their turn, and the waiting is billed",
-    "all": "sandboxes start before their turn, and the waiting is billed",
-}
 
 
 def _run_lines(plan: Plan, stack: str) -> list[str]:
@@ -114,7 +109,10 @@ def _run_lines(plan: Plan, stack: str) -> list[str]:
         "workspace": settings.workspace,
         "at once": f"{settings.max_parallelism} steps" if settings.max_parallelism else None,
         "waiting": None if settings.synchronous else "no: submit returns when the run is accepted",
-        "prewarm": _PREWARMED[settings.prewarm] if settings.mode == "per_step" else None,
+        "kept warm": f"sandboxes wait up to {settings.keep_warm} s for another step, and the"
+        " waiting is billed"
+        if settings.keep_warm and settings.mode == "per_step"
+        else None,
         "secrets": ", ".join(sorted({n for s in plan.sandboxes for n in s.secrets})),
         "volumes": ", ".join(sorted(volumes)),
     }

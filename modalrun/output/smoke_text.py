@@ -19,7 +19,7 @@ VERSION = 1
 def estimate(smoke: Smoke) -> str:
     """Say what a smoke test is about to do, and what it can cost at most."""
     sandboxes = sum(one.sandboxes for one in smoke.trials.values())
-    begin = f"Smoke test: {sandboxes} small sandboxes, stack '{smoke.stack}'"
+    begin = f"Smoke test: {sandboxes} small sandboxes, stack '{smoke.priced.stack.name}'"
     if smoke.plan.target == "local":
         return f"{begin}, on the local Modal server; it costs nothing."
     if smoke.ceiling is None:
@@ -49,8 +49,9 @@ def as_json(report: Report) -> str:
         "ceiling_usd": None if report.ceiling is None else str(round(report.ceiling, 4)),
         "checks": checks_as_json(report.findings),
     }
-    home = json.dumps(str(Path.home()))[1:-1]
-    return json.dumps(document, indent=2).replace(home, "~")
+    text, home = json.dumps(document, indent=2), json.dumps(str(Path.home()))[1:-1]
+    # Some containers have "/" as home.
+    return text.replace(home, "~") if len(home) > 1 else text
 
 
 def print_report(report: Report) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -237,6 +237,7 @@ def _steps(
     view: RunStatus, steps: Sequence[StepRecord], now: datetime, width: int | None
 ) -> list[Text]:
     per_step = view.run.metadata is not None and view.run.metadata.mode == "per_step"
+    served = Counter(one.metadata.sandbox_id for one in view.steps if one.metadata)
     roomy = width is None or width >= _START_WIDTH
     rows = [
         {
@@ -245,17 +246,19 @@ def _steps(
             **({"start": Text(_local(step.start, now) if step.start else "")} if roomy else {}),
             "time": Text(duration(step.start, step.end or (None if view.over else now))),
             "resources": cell(_resources(step, view)),
-            **(
-                {"sandbox": cell(step.metadata.sandbox_id if step.metadata else "")}
-                if per_step
-                else {}
-            ),
+            **({"sandbox": cell(_step_sandbox(step, served))} if per_step else {}),
         }
         for step in steps
     ]
     return table(
         rows, width, cut={"step": SHORT_NAME, "resources": 16}, optional=("sandbox", "start")
     )
+
+
+def _step_sandbox(step: StepRecord, served: Mapping[str, int]) -> str:
+    """Return a step's sandbox, and how many steps it has run if they are several."""
+    sandbox = step.metadata.sandbox_id if step.metadata else ""
+    return f"{sandbox} ({served[sandbox]} steps)" if served.get(sandbox, 0) > 1 else sandbox
 
 
 def _resources(step: StepRecord, view: RunStatus) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.plan.environment import check_environment
+from modalrun.plan.environment import check_environment, gives_credentials
 from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.snapshot_schema import check, check_settings, check_snapshot
 from modalrun.run.run_plan import PlannedStep
@@ -29,11 +29,13 @@ class CompiledStep:
         planned: Its name, upstream steps, retries and caching; its sandbox is not planned yet.
         layers: The settings of the step itself, by place.
         docker: Its `DockerSettings` fields, the pipeline's merged in; None if it has no others.
+        has_credentials: Whether ZenML gives it variables for the login to an artifact store.
     """
 
     planned: PlannedStep
     layers: Layers = field(default_factory=dict)
     docker: Mapping[str, Any] | None = None
+    has_credentials: bool = False
 
     @property
     def name(self) -> str:
@@ -53,6 +55,7 @@ class Deployment:
             those that it has announced.
         failure_mode: The value of ZenML's `ExecutionMode`.
         modules: The modules of the source root that a sandbox imports its steps from.
+        has_credentials: Whether ZenML gives all steps variables for the login to an artifact store.
     """
 
     pipeline: str
@@ -63,6 +66,7 @@ class Deployment:
     dynamic: bool = False
     failure_mode: str = "continue_on_failure"
     modules: tuple[str, ...] = ()
+    has_credentials: bool = False
 
     def with_caching(self, enabled: bool) -> Deployment:
         """Return the deployment with ZenML's cache on or off for every step."""
@@ -175,6 +179,7 @@ def read_snapshot(
             ),
             layers={Origin.CODE_STEP: layer(step["step_config_overrides"]["settings"], name)},
             docker=step_docker if step_docker != docker else None,
+            has_credentials=_has_credentials(config),
         )
 
     sources = [step["spec"].get("source") for step in snapshot["step_configurations"].values()]
@@ -189,7 +194,13 @@ def read_snapshot(
         dynamic=bool(snapshot.get("is_dynamic")),
         failure_mode=pipeline["execution_mode"],
         modules=tuple(modules),
+        has_credentials=_has_credentials(pipeline),
     )
+
+
+def _has_credentials(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration has ZenML secrets as variables, or variables with credentials."""
+    return bool(config.get("secrets")) or gives_credentials(config.get("environment") or ())
 
 
 def with_settings(

@@ -110,7 +110,7 @@ def image_recipe(
         recipe = ImageRecipe(Named(setting.name))
     elif docker.get("skip_build"):
         recipe = _finished(docker, remarks)
-    elif setting is None:
+    elif setting is None or setting.source is None:
         recipe = _from_settings(docker, python_version, engine_packages, source_root, remarks)
     elif local:
         remarks.note("'image: source: registry' has no effect locally: nothing is built or pulled")
@@ -124,7 +124,8 @@ def image_recipe(
     recipe = image_layers.with_git(recipe, source_root, remarks)
     if remarks.problems:
         raise _refusal(remarks.problems)
-    return recipe, remarks.notes
+    keep = setting is not None and bool(setting.keep_entrypoint)
+    return replace(recipe, keep_entrypoint=keep), remarks.notes
 
 
 def dockerignore(docker: Mapping[str, Any]) -> str | None:

@@ -1,8 +1,9 @@
-"""Check environment variables against what a process can be started with. Pure."""
+"""Check environment variables: their sizes, and whether they give credentials. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from modalrun.errors import UsageError
@@ -12,6 +13,18 @@ MAX_VARIABLE = 131_071
 
 MAX_TOTAL = 1_000_000
 """Bytes of all variables of one owner; Linux allows 2 MiB in all, arguments included."""
+
+_CREDENTIALS = re.compile(
+    r"(AWS|B2|GOOGLE|GCP|GCS|CLOUDSDK|AZURE|FSSPEC)_"
+    r".*(KEY|TOKEN|SECRET|CREDENTIAL|ROLE|CONNECTION|CLIENT|_FILE)"
+)
+"""Variables from which the libraries of artifact stores read credentials, or the file or the role
+(OIDC) that has them."""
+
+
+def gives_credentials(names: Iterable[str]) -> bool:
+    """Return whether one of some environment variables gives credentials for a store."""
+    return any(_CREDENTIALS.match(name) for name in names)
 
 
 def check_environment(owner: str, variables: Mapping[str, Any]) -> None:

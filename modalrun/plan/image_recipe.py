@@ -125,6 +125,7 @@ class ImageRecipe:
             source tree at `CODE_FOLDER`.
         runtime_environment: Environment variables that are set last, sorted by name.
         force_build: Whether Modal builds anew what it has built before.
+        keep_entrypoint: Whether an ENTRYPOINT of the base wraps the sandbox's command.
     """
 
     base: Base
@@ -136,6 +137,7 @@ class ImageRecipe:
     project_install: str | None = field(default=None, repr=False)
     runtime_environment: Pairs = field(default=(), repr=False)
     force_build: bool = False
+    keep_entrypoint: bool = False
 
     @property
     def python_path(self) -> str:

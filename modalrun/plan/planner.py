@@ -16,7 +16,7 @@ from modalrun.plan.pipeline_mode import plan_pipeline_mode
 from modalrun.plan.sandbox_planner import SandboxPlanner
 from modalrun.run.run_plan import RunSettings, Target
 from modalrun.run.tags import MAX_NAME, fit
-from modalrun.spec.precedence import resolve_or
+from modalrun.spec.precedence import Value, resolve_or
 
 
 def make_plan(
@@ -26,6 +26,7 @@ def make_plan(
     source_root: Path,
     python_version: str,
     engine_packages: tuple[str, ...],
+    environment: Value | None = None,
 ) -> Plan:
     """Resolve every setting of a deployment.
 
@@ -35,6 +36,7 @@ def make_plan(
         source_root: Where files that settings name (requirements) are looked for.
         python_version: That of the image, "3.11".
         engine_packages: The packages that modalrun needs in the image.
+        environment: The Modal environment that is used unless a setting names one.
 
     Raises:
         UsageError: A setting is not supported, or settings contradict one another.
@@ -51,6 +53,8 @@ def make_plan(
     defaults = {field.name: field.default for field in fields(RunSettings)}
     defaults["app_name"] = app_name(deployment.pipeline)
     origins = {n: resolve_or(n, default, planner.layers) for n, default in defaults.items()}
+    if environment is not None and origins["modal_environment"].value is None:
+        origins["modal_environment"] = environment
     values = {name: value.value for name, value in origins.items()}
     include = tuple(values.pop("source_include"))
     settings = RunSettings(**values, source_include=include)

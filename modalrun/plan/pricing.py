@@ -104,13 +104,15 @@ def cost(plan: RunPlan, table: PriceTable = LIST_PRICES) -> Cost:
     """Price a plan: for each sandbox an hour's price, and timeout times price.
 
     A run can't outlast its run sandbox, and no more steps than `max_parallelism` run at once; the
-    ceiling takes both into account.
+    ceiling takes both into account. With `keep_warm`, each attempt may be followed by a wait, and
+    sandboxes that wait do not count for `max_parallelism`.
     """
     longest = plan.run_sandbox.timeout
+    warm = plan.settings.keep_warm
     run = _sandbox_cost(plan.run_sandbox, longest, table)
     steps = {
         step.name: _sandbox_cost(
-            step.sandbox, min(longest, step.sandbox.timeout * (1 + step.retries)), table
+            step.sandbox, min(longest, (step.sandbox.timeout + warm) * (1 + step.retries)), table
         )
         for step in plan.steps
         if step.sandbox is not None
@@ -118,7 +120,8 @@ def cost(plan: RunPlan, table: PriceTable = LIST_PRICES) -> Cost:
     resources = [sandbox.resources for sandbox in plan.sandboxes]
     gpus = [gpu for asked in resources for gpu in asked.gpus]
     unpriced = dict.fromkeys(split_gpu(gpu)[0] for gpu in gpus if gpu_name(gpu) not in table.gpus)
-    total = _total(run, list(steps.values()), plan.settings.max_parallelism)
+    at_once = None if warm else plan.settings.max_parallelism
+    total = _total(run, list(steps.values()), at_once)
     return Cost(
         run=run,
         steps=steps,

@@ -77,6 +77,7 @@ class StepConfiguration(_Part):
 
     settings: Settings
     environment: Variables | None = None
+    secrets: list[str] | None = None
     enable_cache: bool | None = None
     retry: Retry | None = None
 
@@ -116,6 +117,7 @@ class PipelineConfiguration(_Part):
     execution_mode: Literal["fail_fast", "stop_on_failure", "continue_on_failure"]
     settings: Settings
     environment: Variables | None = None
+    secrets: list[str] | None = None
     enable_cache: bool | None = None
 
 

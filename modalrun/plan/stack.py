@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from modalrun.errors import UsageError
+
+_PRIVATE_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
+        *("fc00::/7", "fe80::/10"),
+    )
+)
+_PRIVATE_NAMES = (".local", ".internal", ".lan", ".home.arpa")
+"""Domains that no public name server knows (RFC 6762, RFC 8375, ICANN's `.internal`)."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,8 @@ class Component:
         kind: ZenML's type of it: "artifact_store", "orchestrator", ...
         is_local: Whether it depends on this machine.
         local_path: The folder on this machine that it keeps its state in, if it does.
+        ambient: Whether it is an artifact store that takes its credentials from where it is used:
+            the environment, a file in the home folder.
     """
 
     kind: str
@@ -25,6 +37,7 @@ class Component:
     flavor: str
     is_local: bool = False
     local_path: str | None = None
+    ambient: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,22 +81,59 @@ def problems_on_modal(stack: StackDescription) -> list[str]:
     return found
 
 
-def wrong_stack(stack: StackDescription, problems: Iterable[str]) -> UsageError:
-    """Return one error with all problems of a stack."""
-    listed = "".join(f"\n  - {problem}" for problem in problems)
+def wrong_stack(
+    stack: StackDescription, problems: Sequence[str], no_login: Sequence[str] = ()
+) -> UsageError:
+    """Return one error with all problems of a stack.
+
+    Args:
+        stack: The stack.
+        problems: Those that another stack solves.
+        no_login: Why sandboxes can't log in to its artifact store; the sentences say what helps.
+    """
+    listed = "".join(f"\n  - {problem}" for problem in (*problems, *no_login))
+    hint = "Use a stack with remote components ('stack:' in the run spec), or '--target local'."
     return UsageError(
         f"The stack '{stack.name}' can't be used with target 'modal':{listed}",
-        hint="Use a stack with remote components ('stack:' in the run spec), or '--target local'.",
+        hint=hint if problems else None,
     )
 
 
 def is_on_this_machine(url: str) -> bool:
     """Whether a URL names this machine by a loopback address."""
     host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    address = _address(host)
+    if address is None:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
+def has_private_address(url: str) -> bool:
+    """Whether the host in a URL is one that only a private network knows."""
+    host = urlsplit(url).hostname or ""
+    return bool(host) and not is_on_this_machine(url) and is_private(host)
+
+
+def is_private(host: str) -> bool:
+    """Whether a name or an IP address is one that only a private network knows."""
+    address = _address(host)
+    if address is not None:
+        return any(address in network for network in _PRIVATE_NETWORKS)
+    name = host.rstrip(".")
+    return "." not in name or name.endswith(_PRIVATE_NAMES)
+
+
+def private_server(url: str) -> str:
+    """Say that Modal may not reach a server with a private address."""
+    return (
+        f"The ZenML server {url} has a private address; a sandbox on Modal reaches it only through"
+        " a proxy or VPN."
+    )
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

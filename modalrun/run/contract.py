@@ -14,6 +14,9 @@ DYNAMIC_MODULE = "modalrun.driver.dynamic"
 BROKER_MODULE = "modalrun.driver.sandbox_broker"
 """The process that creates the step sandboxes of a dynamic pipeline."""
 
+WORKER_MODULE = "modalrun.driver.step_worker"
+"""The first process of a step sandbox that is kept warm, in place of the supervisor."""
+
 MODAL_TOKEN = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
 """The variables of the token that a driver creates sandboxes with."""
 
@@ -22,6 +25,8 @@ RUN_ID = "MODALRUN_RUN_ID"
 """ZenML's run id."""
 TIMEOUT = "MODALRUN_TIMEOUT"
 """The sandbox's timeout in seconds."""
+CREATED = "MODALRUN_CREATED"
+"""When its creation was asked for (seconds since 1970), by the clock of the process that did so."""
 GPU = "MODALRUN_GPU"
 """The GPU that the sandbox was created with; unset for a CPU sandbox."""
 
@@ -40,8 +45,12 @@ ATTEMPT = "MODALRUN_ATTEMPT"
 """The number of ZenML's record of the step that this sandbox executes, from 1."""
 STEP_METADATA = "MODALRUN_STEP_METADATA"
 """A JSON object with the fields of `StepMetadata` that are known before the sandbox exists."""
-WAIT = "MODALRUN_WAIT"
-"""How many seconds a sandbox that was created early waits at most for `GO`."""
+
+# Variables of a step sandbox that is kept warm (`driver/step_worker.py`).
+KEEP_WARM = "MODALRUN_KEEP_WARM"
+"""How many seconds it waits for another step."""
+ORDER = "MODALRUN_ORDER"
+"""The secret of the order for its first step, which the report of the step's end repeats."""
 
 # Variables that the supervisor sets for its child.
 CONTROL = "MODALRUN_CONTROL"
@@ -64,8 +73,6 @@ STOP_FILE = "MODALRUN_STOP_FILE"
 # Control lines.
 STOP = "stop"
 """Start nothing new, let running steps finish, then end the run as stopped."""
-GO = "go"
-"""Begin the step for which a sandbox was created early."""
 
 # Exit codes of a sandbox; `modalrun.run.sandbox_exit` tabulates what they mean.
 EXIT_COMPLETED = 0

@@ -17,6 +17,9 @@ MARK = "\x1e"
 PREFIX = f'{MARK}{{"modalrun"'
 """What each event begins with. Whatever begins otherwise is none, even if it is the same JSON."""
 
+END = f'{PREFIX}: "end"}}'
+"""The last line of each stream of a sandbox, unless its supervisor was killed."""
+
 KEY_BYTES = 32
 
 _MARK = PREFIX.encode()

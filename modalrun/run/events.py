@@ -3,7 +3,7 @@
 An event is a line of output: the ASCII record separator, then a JSON object. So it travels with the
 logs: live, in order, kept as long as they are, without polling. The driver prints the events of its
 steps to its stdout; each step's process prints that it begins; where several steps share one
-sandbox, the runner prints on both streams which step prints next.
+sandbox, its first process or the runner prints on both streams which step prints next.
 
 User code can print to the same streams, so a line is an event only if each of its values is valid.
 """
@@ -36,7 +36,6 @@ from modalrun.run.values import (
 from modalrun.util.text import one_line
 
 StepState = Literal[
-    "waiting",
     "starting",
     "running",
     "completed",
@@ -55,8 +54,7 @@ class StepEvent:
 
     Attributes:
         step: The step's invocation id.
-        state: Its new state. "waiting": its sandbox was created early; with `wasted`, that sandbox
-            has ended unused. "starting": Modal is asked for a sandbox. "running" with a sandbox:
+        state: Its new state. "starting": Modal is asked for a sandbox. "running" with a sandbox:
             the sandbox exists; see `begun`.
         at: When it reached the state.
         attempt: Number of the attempt, from 1; all retries count.
@@ -67,7 +65,6 @@ class StepEvent:
         exit_code: The sandbox's exit code.
         reason: Why the attempt ended, or why the step is not run; a sentence. With "retrying",
             also what happens next.
-        wasted: Seconds that a sandbox created early has waited.
         awaits: With "starting": what Modal has no place for yet ("H100").
         following: With `awaits`: the GPU type that is asked for next.
         began: When the attempt began, by the step's process or by a replacement driver.
@@ -85,7 +82,6 @@ class StepEvent:
     memory: Number | None = None
     exit_code: ExitCode | None = None
     reason: Text | None = None
-    wasted: Seconds | None = None
     began: Moment | None = None
     awaits: Word | None = None
     following: Word | None = None
@@ -103,24 +99,71 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class LinesOf:
-    """The step that prints the following lines of this stream; None for no step."""
+    """The step that prints the following lines of this stream; None for no step.
+
+    Attributes:
+        step: Its invocation id.
+        attempt: The number of its attempt, in a step sandbox.
+    """
 
     __pydantic_config__ = CHECKED
 
     step: StepName | None = None
+    attempt: Number = 1
 
 
-Event = StepEvent | LinesOf
-_KINDS: dict[str, type[StepEvent] | type[LinesOf]] = {"step": StepEvent, "lines": LinesOf}
+@dataclass(frozen=True)
+class OrderEnd:
+    """A step has ended in a sandbox that is kept warm.
+
+    Attributes:
+        order: The secret of the order, which no other step knows.
+        exit_code: As that of a sandbox of the step's own.
+    """
+
+    __pydantic_config__ = CHECKED
+
+    order: Word
+    exit_code: ExitCode
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A sandbox that is kept warm has waited for another step.
+
+    Attributes:
+        step: The step before.
+        sandbox: Modal's id of the sandbox.
+        seconds: How long it has waited.
+        gpu: Its GPU as Modal writes it; None for a CPU sandbox.
+    """
+
+    __pydantic_config__ = CHECKED
+
+    step: StepName
+    sandbox: SandboxId
+    seconds: Seconds
+    gpu: Word | None = None
+
+
+Event = StepEvent | LinesOf | OrderEnd | Idle
+_MARK = PREFIX.encode()
+_LONGEST = 65_536
+"""Bytes of an event at most."""
+
+_KINDS: dict[str, type[Event]] = {
+    "step": StepEvent,
+    "lines": LinesOf,
+    "order": OrderEnd,
+    "idle": Idle,
+}
 
 
 def line(event: Event) -> str:
     """Encode an event as a line of output, with its line feed; a reason becomes one line."""
-    kind = "lines"
-    if isinstance(event, StepEvent):
-        kind = "step"
-        if event.reason is not None:
-            event = replace(event, reason=one_line(event.reason, LONGEST_TEXT))
+    if isinstance(event, StepEvent) and event.reason is not None:
+        event = replace(event, reason=one_line(event.reason, LONGEST_TEXT))
+    kind = next(kind for kind, cls in _KINDS.items() if cls is type(event))
     values = {name: value for name, value in asdict(event).items() if value is not None}
     return f"{MARK}{json.dumps({'modalrun': kind, **values})}\n"
 
@@ -142,6 +185,25 @@ def split(text: str) -> tuple[str, Event | None]:
     except (ValueError, TypeError, KeyError, AttributeError):
         # User code has printed it. `ValidationError` is a ValueError.
         return text, None
+
+
+class EventScanner:
+    """Find the events in a stream of bytes, most of which are something else."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return the events that a piece of the stream completes."""
+        data, found = self._pending + data, []
+        while (start := data.find(_MARK)) >= 0 and (end := data.find(b"\n", start)) >= 0:
+            if (event := read(data[start:end].decode("utf-8", "replace"))) is not None:
+                found.append(event)
+            data = data[end + 1 :]
+        self._pending = data[start:] if start >= 0 else data[-len(_MARK) :]
+        if len(self._pending) > _LONGEST:
+            self._pending = b""
+        return found
 
 
 @functools.cache

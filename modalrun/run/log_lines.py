@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from modalrun.run import events
-from modalrun.run.event_proof import MARK
-from modalrun.run.events import LinesOf, StepEvent
+from modalrun.run.event_proof import END, MARK
+from modalrun.run.events import Idle, LinesOf, OrderEnd, StepEvent
 from modalrun.util.line_assembler import LineAssembler
 
 SYSTEM = "system"
@@ -41,7 +41,7 @@ class LogLine:
     attempt: int = 1
 
 
-Item = LogLine | StepEvent | LinesOf
+Item = LogLine | StepEvent | LinesOf | Idle
 
 
 class _Stream:
@@ -50,6 +50,7 @@ class _Stream:
     def __init__(self) -> None:
         self.assembler = LineAssembler()
         self.step: str | None = None
+        self.attempt = 1
         self.time: float | None = None
 
 
@@ -75,7 +76,7 @@ class RunLines:
         """
         Args:
             run_sandbox: Modal's id of the run sandbox. Events count only in its output; in a step
-                sandbox's output, only the one that the step begins.
+                sandbox's output, only those that a step begins and which step prints.
             earlier: The run sandboxes before the run was resumed.
             graph: The names of all steps; None if they are not known. An event about another step
                 is an ordinary line.
@@ -87,7 +88,7 @@ class RunLines:
         self._steps: dict[str, tuple[str, int]] = {}
         self._sandboxes: dict[tuple[str, int], str] = {}
         self._attempts: dict[str, int] = {}
-        self._begun_in: set[str] = set()
+        self._begun: set[tuple[str, str | None, int]] = set()
         self._shared = False
         self._graph = None if graph is None else frozenset(graph)
         self._named: set[str] = set()
@@ -136,18 +137,27 @@ class RunLines:
         return [item for line in lines for item in self._items(stream, sandbox, source, line)]
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
-        if MARK in text and (begun := self._begun(sandbox, text)):
-            return [begun]
-        before, event = text, None
-        if sandbox in self.run_sandboxes:
-            before, event = events.split(text)
+        if text.endswith(END):
+            text = text.removesuffix(END)
+            return [self._line(stream, sandbox, source, text)] if text else []
+        before, event = events.split(text) if MARK in text else (text, None)
         if event is None or not self._possible(event):
             return [self._line(stream, sandbox, source, text)]
         items: list[Item] = [self._line(stream, sandbox, source, before)] if before else []
+        is_run = sandbox in self.run_sandboxes
+        told = (self._of_run if is_run else self._of_step)(stream, sandbox, event)
+        return [self._line(stream, sandbox, source, text)] if told is None else [*items, *told]
+
+    def _of_run(self, stream: _Stream, sandbox: str, event: events.Event) -> list[Item] | None:
+        """Return what an event in a run sandbox's output tells; None if it is an ordinary line."""
+        if isinstance(event, OrderEnd):
+            return None
+        if isinstance(event, Idle):
+            return [event]
         if isinstance(event, LinesOf):
             # The run sandbox runs steps itself.
             stream.step, self.per_step, self._shared = event.step, False, True
-            return [*items, event]
+            return [event]
         if event.sandbox is not None:
             self.assign(event.sandbox, event.step, event.attempt)
         elif event.state == "starting":
@@ -155,16 +165,15 @@ class RunLines:
         elif event.state == "running":
             self.per_step = False
             self._attempts[event.step] = event.attempt
-        if (note := self._note_line(stream, event)) is not None:
-            items.append(note)
-        return [*items, event]
+        note = self._note_line(stream, event)
+        return [note, event] if note else [event]
 
     def _possible(self, event: events.Event) -> bool:
         """Return whether the run can have the step of an event, and its sandbox."""
-        if event.step is None:
+        if isinstance(event, OrderEnd) or event.step is None:
             return True
         named = {event.step}
-        if isinstance(event, StepEvent) and event.sandbox is not None:
+        if isinstance(event, StepEvent | Idle) and event.sandbox is not None:
             named.add(event.sandbox)
         named -= self._named
         if self._graph is not None and event.step not in self._graph:
@@ -174,15 +183,29 @@ class RunLines:
         self._named |= named
         return True
 
-    def _begun(self, sandbox: str, text: str) -> StepEvent | None:
-        """Return the event that a step's process prints before the user's code runs."""
-        step, attempt = self._steps.get(sandbox, (None, 1))
-        event = events.read(text) if step is not None and sandbox not in self._begun_in else None
-        if not isinstance(event, StepEvent) or (event.step, event.state) != (step, "running"):
+    def _of_step(self, stream: _Stream, sandbox: str, event: events.Event) -> list[Item] | None:
+        """Return what an event in a step sandbox's output tells; None if it is an ordinary line."""
+        if sandbox not in self._steps:
             return None
-        self._begun_in.add(sandbox)
-        # The user's code can print such a line too, so only the time is taken from it.
-        return StepEvent(event.step, "running", event.at, attempt, sandbox=sandbox, began=event.at)
+        if isinstance(event, OrderEnd):
+            # It is for the driver.
+            return []
+        if isinstance(event, LinesOf):
+            stream.step, stream.attempt = event.step, event.attempt
+            return []
+        step, attempt = self._printing(stream, sandbox)
+        begun = (sandbox, step, attempt)
+        if (
+            not isinstance(event, StepEvent)
+            or (event.step, event.state) != (step, "running")
+            or begun in self._begun
+        ):
+            return None
+        self._begun.add(begun)
+        # Printed before the user's code runs, which can print such a line too: only the time is
+        # taken from it.
+        at = event.at
+        return [StepEvent(event.step, "running", at, attempt, sandbox=sandbox, began=at)]
 
     def _note_line(self, stream: _Stream, event: StepEvent) -> LogLine | None:
         """Return a line about a retry, or about what a step waits for; None for other events.
@@ -203,10 +226,17 @@ class RunLines:
         )
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
-        step, attempt = self._steps.get(sandbox, (stream.step, 1))
-        if sandbox in self.run_sandboxes and step is not None:
-            attempt = self._attempts.get(step, 1)
+        step, attempt = self._printing(stream, sandbox)
         return LogLine(step, source, text, stream.time, sandbox, attempt)
+
+    def _printing(self, stream: _Stream, sandbox: str) -> tuple[str | None, int]:
+        """Return the step and the attempt that print to a stream now."""
+        if sandbox in self.run_sandboxes and stream.step is not None:
+            return stream.step, self._attempts.get(stream.step, 1)
+        if stream.step is not None:
+            # The sandbox is kept warm for several steps.
+            return stream.step, stream.attempt
+        return self._steps.get(sandbox, (None, 1))
 
 
 @dataclass(frozen=True)

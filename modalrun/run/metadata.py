@@ -27,6 +27,7 @@ from modalrun.run.values import (
     Number,
     SandboxId,
     SandboxIds,
+    Seconds,
     Text,
     Word,
 )
@@ -122,6 +123,7 @@ class StepMetadata:
         exit_code: The sandbox's exit code, if the driver saw its end.
         exit_reason: Why it ended, if not "completed".
         infrastructure_retries: How often infrastructure failures have restarted it.
+        idle: Seconds for which its sandbox was kept warm before it.
     """
 
     __pydantic_config__ = CHECKED
@@ -134,6 +136,7 @@ class StepMetadata:
     exit_code: ExitCode | None = None
     exit_reason: Text | None = None
     infrastructure_retries: Number | None = None
+    idle: Seconds | None = None
 
 
 def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 LOST = "lost"
 """The state of a run that ZenML records as unfinished and whose sandbox has ended."""
 
-ENDED_BY_MEMORY = {
+ENDED_AS_A_WHOLE = {
+    ExitKind.NOT_STARTED: "could not start",
     ExitKind.OUT_OF_MEMORY: "ran out of memory",
     ExitKind.EVICTED: "was evicted by Modal for the memory that it used",
 }
@@ -107,8 +108,8 @@ def exit_code_and_headline(
             why = "its sandbox was interrupted, as Modal does before it preempts one"
         return error.exit_code, f"Run {state}: {why}."
     why = f": {', '.join(failed_steps)}" if failed_steps else ""
-    if end.kind in ENDED_BY_MEMORY:
-        why = f": its sandbox {ENDED_BY_MEMORY[end.kind]}"
+    if end.kind in ENDED_AS_A_WHOLE:
+        why = f": its sandbox {ENDED_AS_A_WHOLE[end.kind]}"
     elif state == LOST:
         why = ": its sandbox ended without recording it"
     return RunFailedError.exit_code, f"Run {state}{why}."

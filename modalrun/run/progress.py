@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from modalrun.run.capacity_wait import CapacityWait
-from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.events import FINAL, Idle, StepEvent
 from modalrun.run.records import NOT_RUN, StepRecord
 
 
@@ -75,10 +75,10 @@ class StepProgress:
 
 @dataclass
 class Usage:
-    """The time of one step sandbox, from which its cost is computed.
+    """A time of one step sandbox, from which its cost is computed.
 
     Attributes:
-        step: The step's invocation id.
+        step: The invocation id of the step that it runs, or has run before it waits.
         gpu: As Modal writes it; None for a CPU sandbox.
         started: In seconds since the epoch.
         ended: In seconds since the epoch; None while it runs.
@@ -89,23 +89,30 @@ class Usage:
     started: float
     ended: float | None = None
 
+    def seconds(self, now: float) -> float:
+        """Return how long it has lasted so far."""
+        return (self.ended or now) - self.started
+
 
 class RunProgress:
     """The progress of all steps of a run.
 
     Attributes:
         rows: By step, in the graph's order.
-        usage: The step sandboxes, by their id.
-        wasted: Seconds that sandboxes created early have waited.
+        usage: The attempts in step sandboxes, by step and number.
+        idle: The times in which step sandboxes have waited for another step.
     """
 
     def __init__(self, steps: Iterable[str]) -> None:
         self.rows = {step: StepProgress(step) for step in steps}
-        self.usage: dict[str, Usage] = {}
-        self.wasted = 0.0
+        self.usage: dict[tuple[str, int], Usage] = {}
+        self.idle: list[Usage] = []
 
-    def apply(self, event: StepEvent) -> None:
+    def apply(self, event: StepEvent | Idle) -> None:
         """Update a step by an event; a replacement driver may repeat events."""
+        if isinstance(event, Idle):
+            self.idle.append(Usage(event.step, event.gpu, 0.0, event.seconds))
+            return
         self._note_usage(event)
         row = self.rows.setdefault(event.step, StepProgress(event.step))
         if event.attempt < row.attempt:
@@ -131,18 +138,12 @@ class RunProgress:
         row.state = state
 
     def _note_usage(self, event: StepEvent) -> None:
-        if event.wasted and not (event.state in FINAL and event.sandbox is None):
-            self.wasted += event.wasted
-        if event.sandbox is None:
-            return
-        unused = event.state == "waiting" and event.wasted is not None
-        if event.state in {"waiting", "starting", "running"} and not unused:
-            used = self.usage.setdefault(
-                event.sandbox, Usage(event.step, event.gpu, event.at - (event.wasted or 0.0))
-            )
+        attempt = (event.step, event.attempt)
+        if event.state == "running" and event.sandbox is not None:
+            used = self.usage.setdefault(attempt, Usage(event.step, event.gpu, event.at))
             used.gpu = event.gpu or used.gpu
-        elif event.sandbox in self.usage and self.usage[event.sandbox].ended is None:
-            self.usage[event.sandbox].ended = event.at
+        elif event.state != "starting" and attempt in self.usage:
+            self.usage[attempt].ended = self.usage[attempt].ended or event.at
 
     def counts(self) -> Counter[str]:
         """Count the steps in each state."""

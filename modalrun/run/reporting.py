@@ -56,7 +56,7 @@ def retry_text(step: str, reason: str | None, retry: int, retries: int, delay: f
     return f"Step `{step}` failed{why}; retry {retry} of {retries}{when}."
 
 
-def write_event(event: StepEvent) -> None:
+def write_event(event: Event) -> None:
     """Write a finished event to stdout, and not to the logs that ZenML stores."""
     stream = sys.stdout
     if not getattr(stream, "write_through", False):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from modalrun.run.contract import RUN_ID
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import TAG_RUN
 
 Mode = Literal["pipeline", "per_step"]
-Prewarm = Literal["off", "cpu", "all"]
 Target = Literal["modal", "local"]
+
+P = TypeVar("P", bound="RunPlan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class RunSettings:
         max_parallelism: How many steps may run at once; None for no limit of the user's.
         synchronous: Whether `submit` waits for the end of the run.
         infrastructure_retries: How often a step whose sandbox is lost is executed again.
-        prewarm: Which step sandboxes are created before their turn.
+        keep_warm: Seconds that a step sandbox waits for another step; 0 for one step each.
         creation_rate: The most sandboxes that are created in a second. A Modal workspace may create
             5 a second (Modal's dashboard, Starter plan; GitHub: PrimeIntellect-ai/verifiers#1639).
         wait_for_capacity: Seconds to wait in all for a place for the run sandbox; None to ask for
@@ -42,7 +43,7 @@ class RunSettings:
     max_parallelism: int | None = None
     synchronous: bool = True
     infrastructure_retries: int = 2
-    prewarm: Prewarm = "off"
+    keep_warm: int = 0
     creation_rate: float = 5.0
     wait_for_capacity: int | None = None
     source_include: tuple[str, ...] = ()
@@ -114,6 +115,10 @@ class RunPlan:
             tags={TAG_RUN: run_id, **self.run_sandbox.tags},
             env={**self.run_sandbox.env, RUN_ID: run_id},
         )
+
+    def in_environment(self: P, name: str) -> P:
+        """Replace the Modal environment."""
+        return replace(self, settings=replace(self.settings, modal_environment=name))
 
     def with_images(self, images: Mapping[str, str]) -> RunPlan:
         """Replace the reference to each sandbox's image by another.

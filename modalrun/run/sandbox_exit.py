@@ -145,6 +145,11 @@ def refused(reason: str) -> SandboxExit:
     return SandboxExit(ExitKind.REFUSED, None, reason)
 
 
+def not_started(reason: str) -> SandboxExit:
+    """Return the exit of a sandbox that Modal could not start now."""
+    return SandboxExit(ExitKind.NOT_STARTED, None, reason)
+
+
 def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> SandboxExit:
     """Look up what an exit code and Modal's status mean.
 

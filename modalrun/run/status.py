@@ -15,7 +15,7 @@ from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.outcome import (
-    ENDED_BY_MEMORY,
+    ENDED_AS_A_WHOLE,
     LOST,
     PAUSED,
     answer_commands,
@@ -168,8 +168,8 @@ def how_ended(modal: SandboxState) -> str:
     """Return how a run sandbox has ended, as the verb of a sentence."""
     if modal.end is not None and modal.end.kind is ExitKind.TIMED_OUT:
         return "has reached its timeout"
-    if modal.end is not None and modal.end.kind in ENDED_BY_MEMORY:
-        return ENDED_BY_MEMORY[modal.end.kind]
+    if modal.end is not None and modal.end.kind in ENDED_AS_A_WHOLE:
+        return ENDED_AS_A_WHOLE[modal.end.kind]
     if modal.end is not None and modal.end.kind.error is RunStoppedError:
         return f"was ended from outside (exit code {modal.exit_code})"
     return f"has ended (exit code {modal.exit_code})"

@@ -28,8 +28,10 @@ TAG_ATTEMPT = "modalrun-attempt"
 """The number of the step's sandbox, from 1; a driver that takes over continues the count."""
 TAG_RECORD = "modalrun-record"
 """ZenML's step run id, for a step of a dynamic pipeline."""
-TAG_EARLY = "modalrun-early"
-"""Set if it was created before its step's turn."""
+TAG_ORDER = "modalrun-order"
+"""The secret of its last order (`run/contract.ORDER`), if it is kept warm."""
+TAG_SERVED = "modalrun-served"
+"""How many steps it has been given, if it is kept warm."""
 
 
 def fit(text: str, limit: int) -> str:

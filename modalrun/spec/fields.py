@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from modalrun.run.run_plan import Mode, Prewarm
+from modalrun.run.run_plan import Mode
 from modalrun.util.modal_catalog import NO_MOUNT_POINTS
 from modalrun.util.timeparse import DURATION_FORMS, duration
 
@@ -101,6 +101,7 @@ Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
 Cores = Annotated[float, Field(gt=0, le=10_000, strict=True)]
 
 _IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
+"""Or neither, with `keep_entrypoint` alone, which few need."""
 
 
 class ImageSetting(BaseModel):
@@ -111,12 +112,16 @@ class ImageSetting(BaseModel):
             container registry of the stack.
         name: The name of an image published in Modal ("my-image", "my-image:v2",
             "environment/my-image"), or its id ("im-...").
+        keep_entrypoint: Whether an ENTRYPOINT of the image wraps the command of its sandboxes;
+            it must end with `exec "$@"`. Without it there is none. May stand alone: then the
+            image is made from the Docker settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Literal["registry"] | None = None
     name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9\-_./:]+$")] | None = None
+    keep_entrypoint: StrictBool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -127,7 +132,8 @@ class ImageSetting(BaseModel):
 
     @model_validator(mode="after")
     def _one_of_them(self) -> ImageSetting:
-        if (self.source is None) == (self.name is None):
+        given = [self.source, self.name].count(None)
+        if given == 0 or (given == 2 and self.keep_entrypoint is None):
             raise ValueError(_IMAGE_FORMS)
         return self
 
@@ -147,7 +153,8 @@ class SettingFields(BaseModel):
             each GPU type in turn, instead of exit code 5; by default each type is asked for once.
         region: A Modal region such as "us-east", or several to choose from.
         cloud: A cloud provider: "aws", "gcp", "oci" or "auto".
-        modal_environment: The Modal environment of the app, its secrets and its volumes.
+        modal_environment: The Modal environment of the app, its secrets and its volumes. By
+            default MODAL_ENVIRONMENT, or that of the profile, or the workspace's own default.
         workspace: The Modal workspace that the token must belong to; with a token of another
             one the run is refused (exit code 3).
         app_name: The name of the Modal app.
@@ -166,9 +173,9 @@ class SettingFields(BaseModel):
             through no fault of the step (preempted, killed from outside, could not start). It
             keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
             mode.
-        prewarm: Which step sandboxes are created before their turn, so that they have started by
-            then: "off", "cpu" for those without a GPU, or "all". Modal bills the waiting time,
-            which the summary shows (per_step.md). For `per_step` mode.
+        keep_warm: How many seconds a step's sandbox waits at most, after its step, for another one
+            that needs the same sandbox. 0 is a fresh sandbox for each step. Modal bills the waiting
+            time, which the summary shows (modes.md). For `per_step` mode.
         creation_rate: The most sandboxes created a second. For `per_step` mode.
         cpu_limit: A hard limit on CPU cores, above the requested `cpu_count`.
         memory_limit: A hard limit on memory, such as "32GB".
@@ -197,7 +204,7 @@ class SettingFields(BaseModel):
     image: ImageSetting | None = None
     source_include: list[Name] | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
-    prewarm: Prewarm | None = None
+    keep_warm: Annotated[StrictInt, Field(ge=0, le=MAX_TIMEOUT_SECONDS)] | None = None
     creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None
@@ -219,12 +226,6 @@ class SettingFields(BaseModel):
         for gpu_type in [value] if isinstance(value, str) else value or ():
             split_gpu(gpu_type)
         return value
-
-    @field_validator("prewarm", mode="before")
-    @classmethod
-    def _bare_off(cls, value: Any) -> Any:
-        """Accept a bare `off`, which YAML reads as false."""
-        return "off" if value is False else value
 
 
 class ResourceFields(BaseModel):
@@ -249,6 +250,8 @@ class ResourceFields(BaseModel):
 
 
 FIELD_NAMES = frozenset(SettingFields.model_fields)
+REPLACED = {"prewarm": "keep_warm: SECONDS"}
+"""Settings that there are no more -> what to write instead."""
 QUANTITIES = ("cpu_count", "memory", "gpu_count")
 RESOURCE_KEYS = frozenset(
     {

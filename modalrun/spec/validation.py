@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from modalrun.errors import UsageError
+from modalrun.spec.fields import REPLACED
 from modalrun.spec.messages import describe, format_value, group_by_key, is_secret, path_name
 from modalrun.spec.schema import (
     ZENML_VERSION,
@@ -157,6 +158,8 @@ class Checker:
         valid = f"Valid keys: {', '.join(sorted(known))}."
         inside = f" under '{parent}'" if parent else ""
         hint = f"Did you mean '{close}'?" if close else valid
+        if key in REPLACED:
+            hint = f"Use '{REPLACED[key]}' instead (docs/modes.md)."
         self.error(at, f"unknown key '{key}'{inside}.", hint)
 
 

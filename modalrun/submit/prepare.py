@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import UsageError
-from modalrun.plan import deployment_file, docker_settings, pricing
+from modalrun.modal_api.configuration import configured_environment
+from modalrun.plan import deployment_file, docker_settings, pricing, store_credentials
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.plan.model import Plan
 from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES, Cost
-from modalrun.plan.stack import StackDescription, problems_on_modal
+from modalrun.plan.stack import (
+    StackDescription,
+    has_private_address,
+    private_server,
+    problems_on_modal,
+    wrong_stack,
+)
 from modalrun.spec.precedence import Origin, resolve
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
@@ -42,6 +49,7 @@ class PricedPlan:
         stack: The stack that the deployment is compiled for.
         source: Which files of the source tree go.
         problems: Why the stack can't be used with the target; empty if it can.
+        no_login: Why the sandboxes can't log in to the artifact store; empty if they can.
     """
 
     plan: Plan
@@ -49,12 +57,27 @@ class PricedPlan:
     stack: StackDescription
     source: SourceSelection
     problems: tuple[str, ...] = ()
+    no_login: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """The plan's notes, and those for who weighs whether to run it."""
-        note = pricing.ceiling_note(self.plan, self.cost)
-        return (*self.plan.notes, *([note] if note else []))
+        found = [pricing.ceiling_note(self.plan, self.cost)]
+        if self.plan.target == "modal":
+            found += [f"'submit' will refuse this run: {text}" for text in self.no_login]
+            server = self.stack.server
+            found += [private_server(server)] if server and has_private_address(server) else []
+        return (*self.plan.notes, *filter(None, found))
+
+    def check_stack(self) -> None:
+        """Refuse a stack that a run can't have with the target.
+
+        Raises:
+            UsageError: The stack needs this machine, or its artifact store what is in the
+                environment here.
+        """
+        if self.plan.target == "modal" and (self.problems or self.no_login):
+            raise wrong_stack(self.stack, self.problems, self.no_login)
 
 
 def plan_spec(spec: RunSpec) -> PricedPlan:
@@ -106,10 +129,16 @@ def plan_deployment(
         engine_packages=engine_packages(
             built=on_modal, server=config_files.store_url().startswith("http")
         ),
+        environment=configured_environment(spec.target),
     )
     problems = problems_on_modal(stack) if on_modal else ()
+    no_login = store_credentials.missing(stack, plan, deployment)
+    if not on_modal:
+        # A machine of a cloud may have credentials of its own, which the sandboxes here use too.
+        plan = replace(plan, notes=(*plan.notes, *no_login))
     source = _source_selection(plan, deployment, spec)
-    return PricedPlan(plan, pricing.cost(plan, LIST_PRICES), stack, source, tuple(problems))
+    cost = pricing.cost(plan, LIST_PRICES)
+    return PricedPlan(plan, cost, stack, source, tuple(problems), tuple(no_login))
 
 
 def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> SourceSelection:

@@ -23,9 +23,7 @@ FLAVOR = "modalrun"
 OUR_FLAVORS = (FLAVOR, "modal")
 """Flavors of orchestrators whose component values are read as defaults."""
 
-_TEXTS = frozenset(
-    {"cloud", "modal_environment", "workspace", "app_name", "mode", "memory_limit", "prewarm"}
-)
+_TEXTS = frozenset({"cloud", "modal_environment", "workspace", "app_name", "mode", "memory_limit"})
 
 
 class ModalOrchestratorConfig(BaseOrchestratorConfig, SettingFields):

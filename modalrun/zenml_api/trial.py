@@ -47,7 +47,7 @@ def of_active_stack(source_root: Path, *, built: bool) -> Ground:
 
     Args:
         source_root: What relative paths are relative to.
-        built: Whether an image is built from the deployment.
+        built: Whether it is for Modal's cloud, which builds an image from the deployment.
     """
     with translated():
         model = find_stack(None)
@@ -57,7 +57,8 @@ def of_active_stack(source_root: Path, *, built: bool) -> Ground:
         layer = SettingsLayer({key: defaults[key] for key in _TAKEN if key in defaults})
         bare = Deployment("smoke", (), layers={Origin.COMPONENT: layer})
         deployment = with_packages(bare, stack, source_root, built=built)
-        return Ground(deployment, stack, describe_stack(stack), credentials(config))
+        token = credentials(config) if built else None
+        return Ground(deployment, stack, describe_stack(stack), token)
 
 
 def environment(stack: Stack) -> dict[str, str]:

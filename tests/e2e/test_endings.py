@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -61,6 +62,9 @@ def assert_settled(world: World, done: Result, exit_code: int) -> None:
 
 def test_a_run_that_takes_too_long_is_timed_out(world: World) -> None:
     settings = "settings: {orchestrator: {timeout: 12}}"
+    world.server()
+    # Modal's timeout counts from the creation, so the deadline must, too.
+    (world.state / "faults.json").write_text(json.dumps({"boot_delay": 3}))
     done = world.submit(waiting_spec(world.gate(), settings))
 
     assert done.exit_code == 6, done.stderr

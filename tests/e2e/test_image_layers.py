@@ -191,8 +191,9 @@ def test_project_and_mounts(server: Server, builder: Builder, tree: Path) -> Non
 def test_registry_with_credentials(server: Server, builder: Builder, tree: Path) -> None:
     recipe = ImageRecipe(FromRegistry("registry.example/me/image:1", private=True))
     image = builder.build(recipe, tree)
-    (layer,) = server.layers(image.object_id)
+    layer, reset = server.layers(image.object_id)
     assert layer["dockerfileCommands"] == ["FROM registry.example/me/image:1"]
+    assert reset["dockerfileCommands"] == ["FROM base", "ENTRYPOINT []"]
     assert layer["imageRegistryConfig"]["registryAuthType"] == "REGISTRY_AUTH_TYPE_STATIC_CREDS"
     assert layer["imageRegistryConfig"]["secretId"].startswith("st-")
     public = builder.build(ImageRecipe(FromRegistry("python:3.11")), tree)
@@ -210,7 +211,7 @@ def test_dockerfile(server: Server, builder: Builder, tree: Path, tmp_path: Path
     base = FromDockerfile(tmp_path / "Dockerfile", tmp_path, tmp_path / "ignore", (("V", "1"),))
     image = builder.build(ImageRecipe(base, force_build=True), tree)
     # Image builder 2026.10 makes a layer of the FROM line.
-    first, layer = server.layers(image.object_id)
+    first, layer, _ = server.layers(image.object_id)
     assert first["dockerfileCommands"] == ["FROM python:3.11"]
     assert layer["dockerfileCommands"][:3] == ["FROM base", "ARG V", "COPY lib /lib"]
     assert layer["buildArgs"] == {"V": "1"}
@@ -225,8 +226,11 @@ def test_named_images(server: Server, builder: Builder, tree: Path) -> None:
     image = builder.build(ImageRecipe(Slim("3.11"), environment=(("N", "1"),)), tree)
     image.publish("mine:v1", client=builder.client)
     for name in ("mine:v1", "main/mine:v1", image.object_id):
-        found = builder.build(ImageRecipe(Named(name)), tree)
+        found = builder.build(ImageRecipe(Named(name), keep_entrypoint=True), tree)
         assert found.object_id == image.object_id
+        reset = builder.build(ImageRecipe(Named(name)), tree)
+        assert server.commands(reset.object_id)[-1] == "ENTRYPOINT []"
+        assert len(server.layers(reset.object_id)) == len(server.layers(image.object_id)) + 1
     with pytest.raises(NotFoundError, match="absent"):
         builder.build(ImageRecipe(Named("absent")), tree)
     with pytest.raises(NotFoundError, match="im-absent"):

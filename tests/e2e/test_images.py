@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,6 +64,34 @@ def test_a_code_change_rebuilds_nothing(world: World) -> None:
     order = ["ENV FROM_THE_IMAGE=yes", "apt-get install -y git", "uv==", "s3fs", "humanize", "LATE"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
+
+
+NEWER = """
+import os, time
+from growing import square
+from zenml import pipeline
+
+@pipeline(dynamic=True, enable_cache=False)
+def newer():
+    with open("notes.txt", "w") as file:
+        file.write("made by the function")
+    os.utime("notes.txt", (time.time() + 3600,) * 2)
+    square(3).load()
+"""
+
+
+@pytest.mark.parametrize("by", ["you", pytest.param("the run sandbox", marks=EXHAUSTIVE)])
+def test_files_that_seem_newer_than_now_are_mounted(world: World, by: str) -> None:
+    """The SDK would refuse them: "was modified during build process"."""
+    if by == "you":
+        later = time.time() + 3600
+        os.utime(world.project / "pictured_code.py", (later, later))
+        done = world.submit(spec())
+    else:
+        (world.project / "newer.py").write_text(NEWER)
+        settings = {"orchestrator": {"mode": "per_step"}}
+        done = world.submit(spec(pipeline="newer.newer", settings=settings))
+    assert done.exit_code == 0, done.stderr
 
 
 def test_failed_build_ends_the_run_with_1(world: World) -> None:
@@ -124,7 +154,9 @@ def test_named_image(world: World) -> None:
     done = world.submit(spec(image={"name": "mine:v1"}))
     assert done.exit_code == 0, done.stderr
     assert "first published None" in done.stdout
-    assert world.sandboxes()[0].image_id == made.stdout.strip()
+    layer = recorded(world)[world.sandboxes()[0].image_id]
+    assert layer["baseImages"][0]["imageId"] == made.stdout.strip()
+    assert layer["dockerfileCommands"] == ["FROM base", "ENTRYPOINT []"]
 
 
 MAKE_STACK = """
@@ -152,7 +184,8 @@ def test_registry_image_of_a_private_registry(world: World) -> None:
     done = world.submit(text)
     assert done.exit_code == 0, done.stderr
     (sandbox,) = world.sandboxes()
-    (layer,) = layers(world, sandbox.image_id)
+    layer, reset = layers(world, sandbox.image_id)
+    assert reset["dockerfileCommands"] == ["FROM base", "ENTRYPOINT []"]
     assert layer["dockerfileCommands"] == ["FROM registry.example/me/image:1"]
     assert layer["imageRegistryConfig"]["registryAuthType"] == "REGISTRY_AUTH_TYPE_STATIC_CREDS"
     assert "s3cret-word" not in done.stdout + done.stderr + str(vars(sandbox)) + str(layer)

@@ -125,8 +125,10 @@ CREATION = "SandboxCreate*"
             {"sandboxes": [{"end": "not-scheduled", "after": 0, "times": None}]},
             "live",
             "broken",
-            "come",
+            "could not start",
         ),
+        ({"scheduling": {"T4": None}}, "gpu", "differs", "T4 (waited 30 s)"),
+        ({"scheduling": {"T4": 2}}, "gpu", "differs", "none is seen"),
         ({"lags": {"history": 12}}, "history", "differs", "after the end"),
         ({"lags": {"list": 5}}, "list", "differs", "after"),
         (
@@ -151,7 +153,7 @@ def test_a_fault_is_named(world: World, faults: Any, line: str, state: str, frag
     world.server()
     (world.state / "faults.json").write_text(json.dumps(faults))
 
-    done = world.modalrun(*LOCAL).finish(200)
+    done = world.modalrun(*LOCAL, "--gpu", "T4").finish(200)
 
     found = lines(done)
     assert found[line]["state"] == state, found

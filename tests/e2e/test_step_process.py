@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -92,6 +93,7 @@ class StepSandboxes:
             "MODALRUN_RUN_ID": self.run_id,
             "MODALRUN_STEP": step,
             "MODALRUN_TIMEOUT": str(timeout),
+            "MODALRUN_CREATED": str(time.time()),
         }
         return {**self._environment, **ours}
 

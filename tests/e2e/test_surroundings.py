@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -114,3 +115,32 @@ def test_a_step_that_empties_its_temporary_folder_and_its_home(world: World, mod
     again = world.submit(spec, "--set", "parameters.whole=true")
     assert again.exit_code == 1, again.stderr
     assert world.runs()[-1].statuses == {"empty": "completed", "leave": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "home"),
+    [
+        ("per_step", "/root"),
+        pytest.param("pipeline", "/root", marks=pytest.mark.exhaustive),
+        pytest.param("pipeline", "/home/me", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_volume_below_the_home_keeps_a_cache(world: World, mode: str, home: str) -> None:
+    spec = f"""
+pipeline: caching.caching
+target: local
+settings:
+  docker: {{environment: {{HOME: {home}}}}}
+  orchestrator: {{mode: {mode}, volumes: {{models: {home}/.cache}}}}
+"""
+    assert world.modal("volume", "create", "models").exit_code == 0
+
+    first, second = world.submit(spec), world.submit(spec)
+
+    assert (first.exit_code, second.exit_code) == (0, 0), first.stderr + second.stderr
+    assert "keep | found [] below " in first.stdout
+    assert "keep | found ['model.bin'] below " in second.stdout
+    # In the sandbox, and so never the user's own.
+    (folder,) = re.findall(r"below (.*)", second.stdout)
+    assert folder.startswith(str(world.state))
+    assert folder.endswith(f"/root{home}")

@@ -121,6 +121,23 @@ def test_folder_and_environment(
     assert list((sdk.info.state_dir / "sandboxes").iterdir()) == []
 
 
+def test_an_entrypoint_wraps_the_command(sdk: Sdk) -> None:
+    wrapped = modal.Image.debian_slim().dockerfile_commands(
+        'ENTRYPOINT ["env", "A=1,2"]', "CMD env"
+    )
+    cases = [
+        (wrapped, (), "A=1,2\n"),
+        (wrapped, ("sh", "-c", "echo A=$A"), "A=1,2\n"),
+        (wrapped.entrypoint([]), ("sh", "-c", "echo A=$A"), "A=\n"),
+        (wrapped.entrypoint(["echo"]), ("a", "b"), "a b\n"),
+        # It drops the CMD.
+        (wrapped.entrypoint(["echo", "c d"]), (), "c d\n"),
+        (wrapped.cmd(["echo", "a,b"]), (), "a,b\n"),
+    ]
+    for image, command, output in cases:
+        assert output in sdk.create(*command, image=image).stdout.read()
+
+
 def test_python_is_the_hosts(sdk: Sdk) -> None:
     sandbox = sdk.create("python", "-c", "import sys, modal; print(sys.prefix)")
     assert sandbox.stdout.read().strip() == sys.prefix

@@ -128,6 +128,29 @@ def test_recipe_lines() -> None:
     assert recipe.workdir == "/app/sub"
     assert recipe.copies == [(".", "/")]
     assert recipe.command == ["sleep", "5"]
+    assert recipe.entrypoint is None
+
+
+@pytest.mark.parametrize("instruction", ["ENTRYPOINT", "CMD"])
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ('["echo", "a,b"]', ["echo", "a,b"]),
+        ('["echo","a, b"]', ["echo", "a, b"]),
+        (r'["sh", "-c", "exec \"$@\" [x]", "--"]', ["sh", "-c", 'exec "$@" [x]', "--"]),
+        ('[ "a",\\\n# why\n  "b" ]', ["a", "b"]),
+        ("[]", []),
+        ("exec echo a, b", ["/bin/sh", "-c", "exec echo a, b"]),
+        ("[ -f x ] && y", ["/bin/sh", "-c", "[ -f x ] && y"]),
+        ('["a", 1]', ["/bin/sh", "-c", '["a", 1]']),
+    ],
+)
+def test_entrypoint_and_command(instruction: str, written: str, words: list[str]) -> None:
+    lines = ["FROM base", "ENV A=1 \\", "    B=2", *f"{instruction}\t{written}".split("\n")]
+    recipe = rootfs.read_recipe(lines)
+    found = recipe.entrypoint if instruction == "ENTRYPOINT" else recipe.command
+    assert found == words
+    assert recipe.env == [("A", "1"), ("B", "2")]
 
 
 def test_a_command_for_the_keeper() -> None:

@@ -13,7 +13,7 @@ import pytest
 from modalrun.errors import ConnectionLostError
 from modalrun.localmodal.launcher import StateDir
 from modalrun.localmodal.server_info import ServerInfo
-from modalrun.modal_api import Connection, sandbox_handles
+from modalrun.modal_api import Connection, log_history, sandbox_handles
 from modalrun.observe.log_source import LogSource
 from modalrun.observe.logs import LogRequest, read
 from modalrun.run.log_lines import LineFilter
@@ -31,6 +31,12 @@ for turn in range(3):
         input()
 """
 LINES = [f"{turn} {n}" for turn in range(3) for n in range(100)]
+
+
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands here write no last line, and nothing comes late."""
+    monkeypatch.setattr(log_history, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

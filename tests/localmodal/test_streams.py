@@ -16,7 +16,7 @@ import pytest
 
 from modalrun.errors import NotFoundError
 from modalrun.localmodal.storage.paths import StateDir
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api import Connection, RunningSandbox, log_history
 from modalrun.modal_api.log_buffer import OutputChunk
 from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.observe.log_source import LogSource
@@ -52,6 +52,12 @@ class RunSdk(Sdk):
 
     def create(self, *command: str, app: modal.App | None = None, **options: Any) -> modal.Sandbox:
         return super().create(*command, app=app, tags={TAG_RUN: RUN}, **options)
+
+
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands here write no last line, and nothing comes late."""
+    monkeypatch.setattr(log_history, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -231,6 +232,7 @@ def test_only_the_broker_has_the_token(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "MODALRUN_TIMEOUT": "100",
+        "MODALRUN_CREATED": str(time.time()),
         "MODAL_TOKEN_ID": secret,
         "MODAL_TOKEN_SECRET": secret,
         "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),

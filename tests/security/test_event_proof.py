@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,7 @@ def test_no_way_to_print_makes_an_event(
     environment = {
         **os.environ,
         "MODALRUN_TIMEOUT": "100",
+        "MODALRUN_CREATED": str(time.time()),
         "OUTSIDE": str(os.getpid()),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
         **({"MODALRUN_STEP": step} if step else {}),
@@ -232,6 +234,7 @@ def test_no_way_to_print_makes_an_event(
     ]
     assert [event.state for event in found if isinstance(event, StepEvent)] == states
     assert not [event for event in found if "FORGED" in str(event)]
-    assert (done.stdout + done.stderr).count(events.PREFIX.encode()) == len(found)
+    # And the last line of each stream.
+    assert (done.stdout + done.stderr).count(events.PREFIX.encode()) == len(found) + 2
     assert (done.stdout + done.stderr).count(b"FORGED") >= 2 * 8
     assert b"reached []" in done.stdout

@@ -74,7 +74,7 @@ def test_the_form_of_the_forgeries_is_right() -> None:
         {"reason": "\x9b31m"},
         {"reason": "x" * 100_000},
         {"reason": "\udc80"},
-        {"wasted": "1"},
+        {"wasted": 1.0},
         {"began": float("nan")},
         {"more": 1},
     ],

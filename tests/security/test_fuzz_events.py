@@ -48,7 +48,6 @@ VALID = st.fixed_dictionaries(
         "sandbox": st.sampled_from(["sb-1", "sb-2"]),
         "gpu": st.sampled_from(["T4", "A100:2"]),
         "reason": TEXT,
-        "wasted": st.floats(-1e9, 1e9),
         "began": st.floats(0, 1e11),
         "exit_code": st.integers(0, 255),
     },

@@ -28,7 +28,7 @@ run_name: "run {date}"
 enable_cache: false
 parameters: {epochs: 3, rate: 1e-3, when: 2026-01-31, big: 0x1F, text: "\\u00fc"}
 settings:
-  orchestrator: {<<: *gpu, timeout: 60, mode: per_step, prewarm: off}
+  orchestrator: {<<: *gpu, timeout: 60, mode: per_step, keep_warm: 9}
   resources: {cpu_count: 2.5, memory: 4GB}
   docker: {requirements: [numpy], environment: {A: b}}
 steps:

@@ -10,6 +10,7 @@ CODES = {
     "AuthenticationError": 3,
     "NotFoundError": 4,
     "CapacityError": 5,
+    "ConflictError": 5,
     "RunTimeoutError": 6,
     "RunStoppedError": 7,
     "ConnectionLostError": 8,

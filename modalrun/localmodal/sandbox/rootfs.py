@@ -11,7 +11,9 @@ a link to it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shlex
 import shutil
 import string
@@ -27,6 +29,8 @@ PYTHON_VARIABLE = "MODALRUN_LOCAL_PYTHON"
 
 _LONGEST_BASE = 32
 """Characters of a folder for temporary folders; sockets in them need the rest of their 108."""
+
+_CONTINUED = re.compile(r"\\[ \t]*\n")
 
 _PASSED_ON = (
     "LANG",
@@ -58,15 +62,17 @@ class File:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The parts of an image that a sandbox uses: `ENV`, `WORKDIR`, `CMD` and `COPY`.
+    """The parts of an image that a sandbox uses: ENV, WORKDIR, COPY, ENTRYPOINT and CMD.
 
-    `python` is the `sys.prefix` of the image's own Python; empty for the server's.
+    The last two are None where the image sets none. `python` is the `sys.prefix` of the image's
+    own Python; empty for the server's.
     """
 
     env: list[tuple[str, str]] = field(default_factory=list)
     workdir: str = ""
     copies: list[tuple[str, str]] = field(default_factory=list)
-    command: list[str] = field(default_factory=list)
+    entrypoint: list[str] | None = None
+    command: list[str] | None = None
     python: str = ""
 
 
@@ -169,6 +175,9 @@ def environment(
         recipe: The image's recipe; its variables may refer to earlier ones.
         variables: The variables of secrets and `env`; they override those of the image.
         sandbox: The MODAL_ variables that identify the sandbox; they override all others.
+
+    Raises:
+        ValueError: HOME leaves the sandbox.
     """
     prefix = variables.get(PYTHON_VARIABLE) or recipe.python or sys.prefix
     programs = str(Path(prefix) / "bin")
@@ -194,19 +203,23 @@ def environment(
     if "PYTHONPATH" in env:
         folders = env["PYTHONPATH"].split(os.pathsep)
         env["PYTHONPATH"] = os.pathsep.join(arguments(folders, root))
+    if not Path(env["HOME"]).is_relative_to(root):
+        # Never a home of this machine.
+        env["HOME"] = str(inside(root, env["HOME"]))
     env[ROOT_VARIABLE] = str(root)
     return env
 
 
 def read_recipe(commands: Iterable[str]) -> Recipe:
-    """Read the lines of a Dockerfile that sandboxes use: ENV, WORKDIR, COPY, CMD."""
+    """Read the lines of a Dockerfile that sandboxes use: ENV, WORKDIR, COPY, ENTRYPOINT, CMD."""
     env: list[tuple[str, str]] = []
     copies: list[tuple[str, str]] = []
     workdir = ""
-    command: list[str] = []
-    for line in commands:
-        instruction, _, rest = line.strip().partition(" ")
-        rest = rest.strip()
+    entrypoint: list[str] | None = None
+    command: list[str] | None = None
+    text = "\n".join(line for line in commands if not line.lstrip().startswith("#"))
+    for line in _CONTINUED.sub(" ", text).splitlines():
+        instruction, rest = (*line.strip().split(maxsplit=1), "", "")[:2]
         match instruction.upper():
             case "ENV":
                 env += _assignments(rest)
@@ -215,9 +228,20 @@ def read_recipe(commands: Iterable[str]) -> Recipe:
             case "COPY" if not rest.startswith("--"):
                 source, _, target = rest.rpartition(" ")
                 copies.append((source, target))
-            case "CMD" if rest.startswith("["):
-                command = shlex.split(rest.strip("[]").replace(",", " "))
-    return Recipe(env, workdir, copies, command)
+            case "ENTRYPOINT":
+                entrypoint = _words(rest)
+            case "CMD":
+                command = _words(rest)
+    return Recipe(env, workdir, copies, entrypoint, command)
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of an ENTRYPOINT or CMD: a JSON array, else a command for the shell."""
+    with contextlib.suppress(ValueError):
+        words = json.loads(text)
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            return words
+    return ["/bin/sh", "-c", text] if text else []
 
 
 def _assignments(text: str) -> list[tuple[str, str]]:

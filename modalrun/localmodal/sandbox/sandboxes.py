@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -144,6 +145,11 @@ class Sandboxes:
         record = sandbox.record
         folder = self._state.sandbox(record.id)
         exit_ = Exit(code=None, killed=False)
+        text = f"The sandbox ran longer than its timeout of {record.timeout_secs} seconds."
+        # From the creation on: "maximum lifetime" (`modal/sandbox/_sandbox.py:236`, 1.6.4).
+        timer = asyncio.get_running_loop().call_later(
+            record.timeout_secs or math.inf, self._end, sandbox, TIMEOUT, text
+        )
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
@@ -161,6 +167,7 @@ class Sandboxes:
         except Exception:
             log.exception("%s failed", record.id)
             sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
+        timer.cancel()
         self._finish(sandbox, exit_)
         if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
             await asyncio.to_thread(rootfs.remove, folder)
@@ -202,10 +209,6 @@ class Sandboxes:
         self._save(record)
         fault, end = sandbox.fault, partial(self._end, sandbox)
         timers = fault.timers(process.interrupt, end) if fault is not None else []
-        if record.timeout_secs:
-            text = f"The sandbox ran longer than its timeout of {record.timeout_secs} seconds."
-            loop = asyncio.get_running_loop()
-            timers.append(loop.call_later(record.timeout_secs, end, TIMEOUT, text))
         try:
             exit_ = await process.exited
         finally:

@@ -1,6 +1,6 @@
 """Record the layers of images; nothing is built, because sandboxes run the host's Python.
 
-A sandbox gets the `ENV`, `WORKDIR` and `CMD` lines and the files of `add_local_*(copy=True)`.
+A sandbox gets the ENV, WORKDIR, ENTRYPOINT and CMD lines and the files of `add_local_*(copy=True)`.
 Packages and commands are recorded only, and builds fail through fault injection alone (see
 `faults`). With `--isolated-python` packages are installed: an image has a Python of its own.
 """
@@ -74,18 +74,24 @@ class Images(Service):
         env: list[tuple[str, str]] = []
         files: list[File] = []
         workdir = ""
-        command: list[str] = []
+        entrypoint: list[str] | None = None
+        command: list[str] | None = None
         for layer in self._layers(image_id) if image_id else []:
             document = layer.document["recipe"]
             commands = document.get("dockerfileCommands", [])
             part = read_recipe([f"WORKDIR {workdir}", *commands] if workdir else commands)
             env += part.env
             workdir = part.workdir or workdir
-            command = part.command or command
+            if part.entrypoint is not None:
+                # As in Docker, it also drops the CMD of the base.
+                entrypoint, command = part.entrypoint, None
+            command = part.command if part.command is not None else command
             context = document.get("contextMountId")
             if context and any(copy == (".", "/") for copy in part.copies):
                 files += self._mounts.files(context)
-        return Recipe(env, workdir, command=command, python=self._python(image_id)), files
+        python = self._python(image_id)
+        recipe = Recipe(env, workdir, entrypoint=entrypoint, command=command, python=python)
+        return recipe, files
 
     def _python(self, image_id: str) -> str:
         """Return the folder of an image's own Python; empty if the host's is used."""

@@ -130,7 +130,11 @@ class SandboxRpcs:
             created_at=self._clock.now(),
             name=definition.name,
             tags=tags,
-            command=list(definition.entrypoint_args) or recipe.command or _DEFAULT_COMMAND,
+            command=[
+                *(recipe.entrypoint or ()),
+                *(definition.entrypoint_args or recipe.command or ()),
+            ]
+            or _DEFAULT_COMMAND,
             image_id=definition.image_id,
             workdir=definition.workdir or recipe.workdir or _DEFAULT_WORKDIR,
             variables=sorted(variables),

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
-
-from zenml.client import Client
-from zenml.enums import ExecutionStatus
 from zenml.orchestrators.step_launcher import StepLauncher
 
 from modalrun.run.metadata import StepMetadata
@@ -15,9 +10,6 @@ from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records import run_access, runs, step_records
 from modalrun.zenml_api.records.cache import Cache
-
-RUNS_COMPARED = 5
-"""The number of earlier runs that the expected duration of a step is computed from."""
 
 
 class RunRecorder:
@@ -75,29 +67,3 @@ class RunRecorder:
     def finalize(self, reason: str, *, stopped: bool = False) -> bool:
         """Record the end of the run; see `runs.finalize_run`."""
         return runs.finalize_run(self._run_id, reason, stopped=stopped)
-
-    def expected_seconds(self) -> dict[str, float]:
-        """Return the median duration of each step in the last completed runs of this pipeline.
-
-        Steps that did not run in them, or only as cached ones, are left out.
-        """
-        if self._loaded.run.pipeline is None:
-            return {}
-        with translated():
-            client = Client()
-            earlier = client.list_pipeline_runs(
-                pipeline_id=self._loaded.run.pipeline.id,
-                project=client.active_project.id,
-                status=ExecutionStatus.COMPLETED.value,
-                sort_by="desc:created",
-                size=RUNS_COMPARED,
-            ).items
-            return median_seconds([step_records.step_seconds(str(run.id)) for run in earlier])
-
-
-def median_seconds(durations: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the median of each step over several runs, in seconds."""
-    names = dict.fromkeys(name for run in durations for name in run)
-    return {
-        name: statistics.median(run[name] for run in durations if name in run) for name in names
-    }

@@ -54,6 +54,20 @@ METADATA_SECONDS = 10.0
 """How long the process waits at its end until the sandbox's metadata is stored."""
 
 
+def import_ahead() -> None:
+    """Import what ZenML imports when it opens its store and runs a step, for forks to have it."""
+    import sqlalchemy.orm
+    import zenml.log_stores.artifact.artifact_log_exporter
+    import zenml.zen_stores.rest_zen_store
+    import zenml.zen_stores.sql_zen_store  # noqa: F401
+    from zenml.integrations.registry import integration_registry
+
+    # It imports the description of each integration.
+    integration_registry.get_installed_integrations()
+    # The first query calls it; it takes half a second.
+    sqlalchemy.orm.configure_mappers()
+
+
 class Signals(Protocol):
     """Handle the termination of the process.
 
@@ -111,11 +125,6 @@ class SingleStep:
         """Load the run, and the part of its deployment that belongs to this step."""
         loaded = LoadedRun(run_id, only=[name])
         return cls(loaded, name, step_run=step_run, metadata=metadata)
-
-    def prepare(self) -> None:
-        """Import the user's code ahead of time; an error comes again when the step runs."""
-        with contextlib.suppress(Exception):
-            BaseStep.load_from_source(self._step.spec.source)
 
     def _configuration(self, name: str) -> Step:
         """Return the step's configuration; in a dynamic pipeline its record holds it."""

@@ -141,16 +141,6 @@ def _create_failed(run_id: str, step: str, reason: str) -> StepRecord:
     )
 
 
-def step_seconds(run_id: str) -> dict[str, float]:
-    """Return the duration of each completed step of a run, without cached ones, in seconds."""
-    with translated():
-        return {
-            record.name: (record.end_time - record.start_time).total_seconds()
-            for record in step_runs(run_id, status="completed")
-            if record.start_time is not None and record.end_time is not None
-        }
-
-
 def record_metadata(
     step_run_id: str, metadata: StepMetadata, orchestrator_id: UUID | None = None
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,9 @@ from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.run_plan import PlannedStep
+from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec, Target
+from modalrun.util import reachability
 from modalrun.util.check import LABELS, Finding
 
 TOKEN = ("ak-1", "as-1")
@@ -93,6 +96,7 @@ def run(
     spec: RunSpec | None = None,
     compiled: Exception | Deployment = DEPLOYMENT,
     target: Target = "modal",
+    stack: StackDescription = REMOTE,
 ) -> dict[str, Finding]:
     """Run the checks; returns the finding of each."""
     other = "local_server" if target == "modal" else "modal_account"
@@ -111,7 +115,7 @@ def run(
         if isinstance(compiled, Exception):
             raise compiled
         return SimpleNamespace(
-            deployment=compiled, stack_description=REMOTE, stack="its own stack", credentials=TOKEN
+            deployment=compiled, stack_description=stack, stack="its own stack", credentials=TOKEN
         )
 
     checks = ZenMLChecks(findings, spec, target, open_zenml=open_zenml, load=load)
@@ -184,6 +188,55 @@ def test_a_stack_that_does_not_fit_the_target() -> None:
     assert "/here" in found["stack"].message
     assert found["artifact_store"].state == "ok"
     assert run(zenml=FakeZenML(describe_stack=local), target="local")["stack"].state == "ok"
+
+
+AMBIENT = StackDescription(
+    "1", "prod", (Component("artifact_store", "s3", "s3", ambient=True),), "https://zenml.test"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets", "state"),
+    [
+        ("pipeline: project.training\n", [], "problem"),
+        ("pipeline: project.training\n", ["aws"], "ok"),
+        ("pipeline: project.training\ntarget: local\n", [], "warning"),
+        (None, [], "warning"),
+    ],
+)
+def test_a_store_that_needs_the_environment_of_this_machine(
+    load: Callable[[str], RunSpec], text: str | None, secrets: list[str], state: str
+) -> None:
+    spec = load(text) if text else None
+    found = run(
+        zenml=FakeZenML(describe_stack=AMBIENT),
+        spec=spec,
+        compiled=replace(
+            DEPLOYMENT, layers={Origin.CODE_PIPELINE: SettingsLayer({"secrets": secrets})}
+        ),
+        target=spec.target if spec else "modal",
+        stack=AMBIENT,
+    )["artifact_store"]
+    assert (found.state, found.exit_code) == (state, 2 if state == "problem" else 0)
+    assert ("--authentication_secret" in found.message) is (state != "ok")
+
+
+def test_a_store_that_can_not_be_used_here_says_so_first() -> None:
+    broken = UsageError("s3: nothing can be written to it")
+    found = run(zenml=FakeZenML(describe_stack=AMBIENT, round_trip=broken))["artifact_store"]
+    assert (found.state, found.message) == ("problem", broken.message)
+
+
+@pytest.mark.parametrize(("target", "state"), [("modal", "warning"), ("local", "ok")])
+def test_a_server_with_a_private_address(
+    monkeypatch: pytest.MonkeyPatch, target: Target, state: str
+) -> None:
+    monkeypatch.setenv("ZENML_STORE_URL", "http://10.0.0.7:8080")
+    monkeypatch.setattr(reachability, "connection_problem", lambda *_: None)
+    monkeypatch.setattr(reachability, "ask", lambda *_, **__: reachability.Answer(b"{}", None))
+    found = run(target=target)["zenml_server"]
+    assert found.state == state
+    assert ("private address" in found.message) is (state == "warning")
 
 
 def test_no_stack() -> None:

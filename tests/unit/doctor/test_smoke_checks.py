@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modalrun.doctor.smoke_checks import LINES, Seen, judge
-from modalrun.doctor.smoke_trials import GPU, TRIALS
+from modalrun.doctor.smoke_trials import TRIALS, with_gpu
 from modalrun.driver.probe import MARK, MODES, facts_in, payload
 from modalrun.errors import CapacityError, ConnectionLostError
 from modalrun.run.sandbox_exit import ModalStatus, read_exit
@@ -187,7 +187,7 @@ def test_an_error_is_told_in_each_line_of_its_trial() -> None:
 
 
 def test_each_line_has_a_trial_and_each_trial_a_probe() -> None:
-    trials = {**TRIALS, "gpu": GPU}
+    trials = {**TRIALS, "gpu": with_gpu("T4")}
     assert {line.trial for line in LINES.values() if line.trial} == set(trials)
     assert {one.probe[0] for one in trials.values() if one.probe} == set(MODES)
 
@@ -195,3 +195,12 @@ def test_each_line_has_a_trial_and_each_trial_a_probe() -> None:
 def test_facts_are_read_between_other_output() -> None:
     output = f"hello\n{MARK}broken\n{told({'a': 1}, {'a': 2})}{MARK}{{"
     assert facts_in(output) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_sandbox_that_does_not_start_says_so_in_each_line() -> None:
+    seen = Seen(end=read_exit(1, ModalStatus.INIT_FAILURE, "no image"))
+    found = judge("output", seen)
+    assert {one.state for one in found} == {"broken"}
+    assert all(
+        "could not start" in one.message and "Try again" in (one.hint or "") for one in found
+    )

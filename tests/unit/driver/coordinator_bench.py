@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from modalrun.driver.coordinator import Coordinator
 from modalrun.driver.takeover import Takeover
+from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.modal_api.capacity import GivenUp
 from modalrun.run import events
 from modalrun.run.events import StepEvent
@@ -19,7 +20,6 @@ from modalrun.run.records import StepRecord
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
-from modalrun.run.tags import TAG_EARLY
 
 DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
 FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
@@ -29,15 +29,14 @@ KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
 class Box:
     """A step sandbox that ends when the test says so."""
 
-    def __init__(self, step: str, attempt: int = 1, *, early: bool = False) -> None:
+    def __init__(self, step: str, attempt: int = 1) -> None:
         self.id = f"sb-{step}-{attempt}"
-        self.step, self.attempt, self.early = step, attempt, early
+        self.step, self.attempt = step, attempt
         self.gpu: str | None = None
         self.record = ""
-        self.written: list[str] = []
+        self.tags: dict[str, str] = {}
         self.terminated = False
         self.fault: Exception | None = None
-        self.reads: Callable[[Box], Any] | None = None
         self._over = asyncio.Event()
         self._end = DONE
 
@@ -53,11 +52,6 @@ class Box:
         if self.fault is not None:
             raise self.fault
         return self._end
-
-    async def write(self, text: str) -> None:
-        if self.reads is not None:
-            await self.reads(self)
-        self.written.append(text)
 
     async def terminate(self) -> None:
         self.terminated = True
@@ -80,7 +74,7 @@ class Boxes:
         self.requested.append(spec)
         tags = spec.tags
         attempt = int(tags["modalrun-attempt"])
-        box = Box(tags["modalrun-step"], attempt, early=TAG_EARLY in tags)
+        box = Box(tags["modalrun-step"], attempt)
         self.created[box.id] = box
         self.news.set()
         return box
@@ -174,9 +168,10 @@ class Bench:
         )
         self.boxes = Boxes()
         self.records = AsyncRecorder()
+        manifest = RunManifest("run", plan, failure_mode, cached=cached)
         self.coordinator = Coordinator(
-            RunManifest("run", plan, failure_mode, cached=cached),
-            cast("Any", self.boxes),
+            manifest,
+            WarmSandboxes(manifest, cast("Any", self.boxes)),
             cast("Any", self.records),
         )
 

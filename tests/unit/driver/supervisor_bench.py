@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from modalrun.run.event_proof import END
 
 FINALIZE = """
 import os, sys
@@ -35,6 +38,9 @@ sys.stderr.flush()
 os._exit(code)
 """
 """The supervisor's own last lines, with shorter waits."""
+
+LAST = f"{END}\n".encode()
+"""What the supervisor itself prints at last."""
 
 WAITING = """
 import os, signal, time
@@ -72,6 +78,7 @@ class Bench:
         environment = {
             **os.environ,
             "MODALRUN_TIMEOUT": str(timeout),
+            "MODALRUN_CREATED": str(time.time()),
             "FINALIZED": str(self.finalized_file),
             "TMPDIR": str(self.folder / "tmp"),
             "PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path]),
@@ -93,7 +100,8 @@ class Bench:
         step: str | None = None,
         quick: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
+        """Run a child to its end; the result has the output without the last line."""
+        done = subprocess.run(
             self.command(child, quick=quick),
             env=self.environment(timeout, run_id, step),
             cwd=self.folder,
@@ -101,6 +109,8 @@ class Bench:
             check=False,
             timeout=60,
         )
+        done.stdout, done.stderr = done.stdout.removesuffix(LAST), done.stderr.removesuffix(LAST)
+        return done
 
     @contextmanager
     def started(

@@ -69,10 +69,10 @@ def test_other_steps_run_after_a_failure_before_the_takeover() -> None:
 def test_of_two_sandboxes_of_a_step_the_last_one_is_adopted(order: int) -> None:
     async def scene() -> None:
         bench = Bench({"a": []})
-        early, later = Box("a", 1, early=True), Box("a", 2)
-        run = bench.begin(taken_over(*[early, later][::order], a="running"))
+        given_up, later = Box("a", 1), Box("a", 2)
+        run = bench.begin(taken_over(*[given_up, later][::order], a="running"))
         await asyncio.sleep(0.05)
-        assert (early.terminated, later.terminated) == (True, False)
+        assert (given_up.terminated, later.terminated) == (True, False)
         later.end(DONE)
         await run
         assert bench.coordinator.succeeded

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from modalrun.driver import step_attempts
 from modalrun.driver.isolated_steps import IsolatedSteps
-from modalrun.errors import RunFailedError
+from modalrun.errors import ConflictError, RunFailedError
 from modalrun.modal_api.capacity import GivenUp
 from modalrun.modal_api.step_sandboxes import Refused
 from modalrun.plan.isolated_step import IsolatedStep
@@ -40,6 +41,7 @@ class Box:
         self.id = f"sb-{spec.name}"
         self.name = spec.name
         self.gpu = None
+        self.tags = spec.tags
         self.record = spec.tags[TAG_RECORD]
         self.attempt = int(spec.tags["modalrun-attempt"])
         self._end: Future[SandboxExit] = Future()
@@ -62,6 +64,7 @@ class Boxes:
         self.created: list[Box] = []
         self.left_by_others: list[Box] = []
         self.refuses = False
+        self.conflicts = 0
         self.full = False
         self.waiting = False
         self.news = threading.Condition()
@@ -80,6 +83,9 @@ class Boxes:
             raise GivenUp
         if self.refuses:
             raise Refused("no such secret")
+        if self.conflicts:
+            self.conflicts -= 1
+            raise ConflictError("Modal can't do this now: loading container failed")
         box = Box(spec)
         with self.news:
             self.created.append(box)
@@ -203,6 +209,26 @@ def test_a_lost_sandbox_is_replaced_for_the_same_record(
     assert isolated.exit_of("record-train", wait=True) == KILLED
     assert len(boxes.created) == 2
     assert "It is started again (1 of 1), without using up a retry." in capsys.readouterr().out
+
+
+def test_a_sandbox_that_could_not_start_is_asked_for_again(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(step_attempts, "START_PAUSE", 0.01)
+    boxes.conflicts = 2
+    isolated = steps(boxes, infrastructure_retries=2)
+    isolated.submit(step("train"))
+    (box,) = boxes.created
+    # It is another sandbox, and Modal may find the first one by its name.
+    assert box.attempt == 3
+    box.end(DONE)
+    assert isolated.exit_of("record-train", wait=True) == DONE
+    again = "loading container failed. It is started again (2 of 2), without using up a retry."
+    assert again in capsys.readouterr().out
+
+    boxes.conflicts = 3
+    with pytest.raises(RunFailedError, match="loading container failed"):
+        isolated.submit(step("late"))
 
 
 def test_failed_stopped_and_recorded_steps_are_not_replaced(

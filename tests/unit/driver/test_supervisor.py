@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from modalrun.driver import supervisor
 from modalrun.driver.supervisor import margin
 from modalrun.run.contract import EXIT_INTERRUPTED, EXIT_TERMINATED, PREEMPTED_REASON
-from tests.unit.driver.supervisor_bench import WAITING, Bench
+from tests.unit.driver.supervisor_bench import LAST, WAITING, Bench
 
 SAYING = "from modalrun.driver.process import leave\nleave({code})"
 
@@ -105,7 +106,7 @@ def test_signals_are_passed_on_once(bench: Bench, signum: signal.Signals, code: 
         os.killpg(process.pid, signum)
         os.killpg(process.pid, signum)
         assert process.stdout is not None
-        assert process.stdout.read() == b"told\n"
+        assert process.stdout.read() == b"told\n" + LAST
     assert process.returncode == code
     assert bench.finalized() is None
 
@@ -144,7 +145,8 @@ def test_child_that_dies_of_the_termination(bench: Bench) -> None:
     with bench.started("import signal\nprint('ready', flush=True)\nsignal.pause()") as process:
         process.terminate()
         assert process.stderr is not None
-        assert process.stderr.read() == b"modalrun: The sandbox received a termination signal.\n"
+        said = b"modalrun: The sandbox received a termination signal.\n"
+        assert process.stderr.read() == said + LAST
     assert process.returncode == 143
     assert bench.finalized() == "some-run: The sandbox received a termination signal."
 
@@ -198,6 +200,20 @@ def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
     assert done.stdout == b"ready\n" + reason + b"\n"
     assert done.stderr == b"modalrun: " + reason + b"\n"
     assert bench.finalized() is None, "the child has recorded its end itself"
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "counted"),
+    [(4, 4), (50, 50), (-600, 0), (51, 0), (86_400, 0)],
+    ids=["soon", "late", "from the future", "too late for its timeout", "yesterday"],
+)
+def test_the_deadline_counts_from_the_creation_unless_a_clock_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, seconds_ago: float, counted: float
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
+    monkeypatch.setenv("MODALRUN_CREATED", str(1_800_000_000 - seconds_ago))
+
+    assert supervisor._age(100) == counted
 
 
 def test_child_that_ignores_the_deadline(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.driver.supervisor_bench import WAITING, Bench
+from tests.unit.driver.supervisor_bench import LAST, WAITING, Bench
 
 
 @pytest.fixture
@@ -38,7 +38,8 @@ def test_flood_on_both_streams(bench: Bench) -> None:
         leave(0)
         """
     )
-    expected = b"x" + "\N{GRINNING FACE}".encode() * 1_250_000
+    # The last line of the supervisor has a line of its own.
+    expected = b"x" + "\N{GRINNING FACE}".encode() * 1_250_000 + b"\n"
     assert done.returncode == 0
     for output in (done.stdout, done.stderr):
         assert len(output) == len(expected)
@@ -57,9 +58,21 @@ def test_invalid_utf_8_is_replaced(bench: Bench) -> None:
         leave(0)
         """
     )
-    expected = "😀 �� �( \0 \x1b[31m \r\n�"
+    expected = "😀 �� �( \0 \x1b[31m \r\n�\n"
     assert done.stdout.decode("utf-8") == expected
     assert done.stderr.decode("utf-8") == expected
+
+
+def test_the_last_line_of_both_streams_says_that_nothing_follows(bench: Bench) -> None:
+    done = subprocess.run(
+        bench.command("print('no line feed', end='')", quick=False),
+        env=bench.environment(100, None),
+        cwd=bench.folder,
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout == b"no line feed\n" + LAST
+    assert done.stderr.endswith(b"\n" + LAST)
 
 
 def test_output_arrives_while_the_child_runs(bench: Bench) -> None:
@@ -99,11 +112,10 @@ def test_environment_of_the_child(bench: Bench) -> None:
         """
     )
     environment, folder, stdin = json.loads(done.stdout)
-    home = Path(environment["HOME"])
-    own = home.parent
-    assert own.parent == bench.folder.parent, "a private home, not the user's"
+    assert environment["HOME"] == os.environ["HOME"], "that of the image"
+    own = Path(environment["ZENML_CONFIG_PATH"]).parent
+    assert own.parent == bench.folder.parent
     assert own.stat().st_mode & 0o077 == 0
-    assert Path(environment["ZENML_CONFIG_PATH"]).parent == own
     assert Path(environment["ZENML_CONFIG_PATH"]).is_dir()
     assert environment["ZENML_CUSTOM_SOURCE_ROOT"] == folder == str(bench.folder)
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)

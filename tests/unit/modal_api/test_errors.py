@@ -3,12 +3,15 @@
 import builtins
 import socket
 
+import aiohttp
 import pytest
+from grpclib import GRPCError, Status
 from modal import exception as modal_errors
 
 from modalrun.errors import (
     AuthenticationError,
     CapacityError,
+    ConflictError,
     ConnectionLostError,
     ModalrunError,
     NotFoundError,
@@ -29,13 +32,21 @@ from modalrun.modal_api import client, translated
         # The local server's disk: waiting for capacity would take for ever.
         (modal_errors.ResourceExhaustedError(f"{DISK_FULL} /x is full."), UsageError),
         (modal_errors.RemoteError("pip failed"), RunFailedError),
+        (modal_errors.ConflictError("loading container failed"), ConflictError),
         (modal_errors.InvalidError("bad gpu"), UsageError),
+        (modal_errors.RequestSizeError("too long"), UsageError),
         (modal_errors.VersionError("too old"), UsageError),
         (modal_errors.ConnectionError("gone"), ConnectionLostError),
         (modal_errors.UnimplementedError("no such call"), UsageError),
         (modal_errors.ServiceError("down"), ConnectionLostError),
         (modal_errors.DataLossError("torn"), ConnectionLostError),
         (modal_errors.InternalError("broken"), ConnectionLostError),
+        (modal_errors.ExecutionError("Failed to upload blob"), ConnectionLostError),
+        (modal_errors.InternalFailure("again"), ConnectionLostError),
+        (modal_errors.MountUploadTimeoutError("slow"), ConnectionLostError),
+        (modal_errors.ClientClosed("closed"), ConnectionLostError),
+        (GRPCError(Status.ABORTED, "torn"), ConnectionLostError),
+        (aiohttp.ClientPayloadError("half an answer"), ConnectionLostError),
         (builtins.ConnectionError("reset"), ConnectionLostError),
         (ConnectionResetError("reset"), ConnectionLostError),
         (socket.gaierror("no name"), ConnectionLostError),
@@ -49,7 +60,27 @@ def test_translated(raised: Exception, error: type[ModalrunError]) -> None:
     assert caught.value.__cause__ is raised
 
 
-@pytest.mark.parametrize("raised", [modal_errors.AlreadyExistsError("x"), ValueError("y")])
+def test_every_error_of_the_sdk_is_translated_or_handled_by_callers() -> None:
+    handled = {
+        modal_errors.AlreadyExistsError,
+        modal_errors.SandboxTimeoutError,
+        modal_errors.SandboxTerminatedError,
+        modal_errors.LogsFetchError,
+    }
+    kinds = [kind for kind in vars(modal_errors).values() if isinstance(kind, type)]
+    errors = [kind for kind in kinds if issubclass(kind, modal_errors.Error)]
+    assert len(errors) > 30
+    for kind in errors:
+        raised = kind("text", "im-1") if kind is modal_errors.ImageBuildError else kind("text")
+        with pytest.raises(Exception) as caught, translated():
+            raise raised
+        assert isinstance(caught.value, ModalrunError) or kind in handled
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [modal_errors.AlreadyExistsError("x"), modal_errors.SandboxTimeoutError("z"), ValueError("y")],
+)
 def test_not_translated(raised: Exception) -> None:
     with pytest.raises(type(raised)) as caught, translated():
         raise raised

@@ -1,6 +1,7 @@
 """The arguments of `modal.Sandbox.create` for a sandbox spec."""
 
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_every_field_of_a_spec_arrives() -> None:
     assert found == {
         "name": "modalrun-1",
         "tags": {"modalrun-role": "run"},
-        "env": {"A": "1", "MODALRUN_GPU": "T4"},
+        "env": {"A": "1", "MODALRUN_GPU": "T4", "MODALRUN_CREATED": ANY},
         "timeout": 60,
         "workdir": "/app/code",
         "gpu": "T4",
@@ -54,7 +55,8 @@ def test_every_field_of_a_spec_arrives() -> None:
 def test_a_sandbox_without_settings() -> None:
     found = made(SandboxSpec(("python",), "im-1", Resources(), 60))
     assert (found["gpu"], found["cpu"], found["memory"]) == (None, 0.5, 1024)
-    assert (found["cloud"], found["region"], found["env"]) == (None, None, {})
+    assert (found["cloud"], found["region"]) == (None, None)
+    assert found["env"] == {"MODALRUN_CREATED": ANY}
 
 
 @pytest.mark.parametrize(

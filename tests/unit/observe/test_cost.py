@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from modalrun.observe.cost import cost_details
 from modalrun.plan.pricing import dollars
-from modalrun.run.events import StepEvent
+from modalrun.run.events import Idle, StepEvent
 from modalrun.run.progress import RunProgress
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
@@ -21,13 +21,14 @@ def planned(target: str) -> RunPlan:
 
 def test_every_sandbox_counts_with_the_gpu_that_it_got() -> None:
     board = RunProgress(["train"])
-    board.apply(StepEvent("train", "running", at=10, sandbox="sb-1", gpu="T4", wasted=2.0))
-    board.apply(StepEvent("train", "completed", at=1008, sandbox="sb-1"))
+    board.apply(StepEvent("train", "running", at=10, sandbox="sb-1", gpu="T4"))
+    board.apply(StepEvent("train", "completed", at=1008))
+    board.apply(Idle("train", "sb-1", 2.0, "T4"))
     lines = dict(cost_details(planned("modal"), board, None, 0, 2000))
     # 2000 s of the driver, 1000 s of the step: about $0.30, rounded up.
     amount = 2000 * SECOND + 1000 * (SECOND + Decimal("0.000164"))
     assert lines["cost"].startswith(f"about {dollars(amount)} (")
-    assert lines["waited"].startswith("2.0 s")
+    assert lines["idle"] == "2.0 s in sandboxes that were kept warm, $0.0005"
 
 
 def test_here_it_costs_nothing() -> None:

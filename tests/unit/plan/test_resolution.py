@@ -252,7 +252,7 @@ def test_every_value_has_an_origin(pipeline: Layers, own: list[Layers], mode: st
 def test_every_setting_reaches_the_plan() -> None:
     """A new setting has to be thought of here."""
     run = {"mode", "app_name", "modal_environment", "workspace", "max_parallelism", "synchronous"}
-    run |= {"infrastructure_retries", "prewarm", "creation_rate", "source_include"}
+    run |= {"infrastructure_retries", "keep_warm", "creation_rate", "source_include"}
     run |= {"wait_for_capacity"}
     sandbox = {"timeout", "gpu_wait", "cloud", "region", "secrets", "volumes"}
     in_resources = {"gpu", "cpu_limit", "memory_limit"}

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.run import events
-from modalrun.run.events import LinesOf, StepEvent
+from modalrun.run.event_proof import END
+from modalrun.run.events import LinesOf, OrderEnd, StepEvent
 from modalrun.run.log_lines import Item, LineFilter, LineSelection, LogLine, RunLines
 
 RUN = "sb-run"
@@ -185,3 +186,79 @@ def test_of_a_step_sandbox_only_the_word_is_believed_that_its_step_begins() -> N
 
     assert isinstance(line, LogLine) and isinstance(again, LogLine)
     assert event == StepEvent("train", "running", 3.0, 2, sandbox="sb-1", began=3.0)
+
+
+@pytest.mark.parametrize("sandbox", ["run", "step"])
+def test_the_last_line_of_a_supervisor_is_not_shown(sandbox: str) -> None:
+    lines = RunLines("run")
+    lines.assign("step", "train", 1)
+    shown = lines.feed(sandbox, "stdout", f"text\nunfinished{END}\n")
+    assert [item.text for item in shown if isinstance(item, LogLine)] == ["text", "unfinished"]
+    assert lines.feed(sandbox, "stderr", f"{END}\n") == []
+
+
+def test_a_step_sandbox_that_is_kept_warm_tells_which_step_prints() -> None:
+    lines = RunLines(RUN, graph=["load", "train"])
+    lines.feed(RUN, "stdout", events.line(StepEvent("load", "running", 1.0, 2, sandbox="sb-1")))
+    text = "".join(
+        [
+            "at the start\n",
+            events.line(LinesOf("load", 2)),
+            events.line(StepEvent("load", "running", 2.0)),
+            "loaded\nno line feed",
+            events.line(OrderEnd("secret", 0)),
+            # The driver's event about the next step may come later.
+            events.line(LinesOf("train", 1)),
+            events.line(StepEvent("train", "running", 3.0)),
+            events.line(StepEvent("load", "running", 4.0)),
+            "epoch 1\n",
+            events.line(LinesOf("unknown", 1)),
+        ]
+    )
+    items = lines.feed("sb-1", "stdout", text)
+    printed = [(i.step, i.attempt, i.text) for i in items if isinstance(i, LogLine)]
+    assert printed[:4] == [
+        ("load", 2, "at the start"),
+        ("load", 2, "loaded"),
+        ("load", 2, "no line feed"),
+        ("train", 1, events.line(StepEvent("load", "running", 4.0)).rstrip("\n")),
+    ]
+    assert printed[4] == ("train", 1, "epoch 1")
+    # It can have no other steps than the run.
+    assert printed[5][0] == "train" and len(printed) == 6
+    assert [(e.step, e.attempt, e.began) for e in items if isinstance(e, StepEvent)] == [
+        ("load", 2, 2.0),
+        ("train", 1, 3.0),
+    ]
+
+
+def test_a_sandbox_that_no_event_has_named_tells_nothing() -> None:
+    lines = RunLines(RUN)
+    (line,) = lines.feed("sb-2", "stdout", events.line(LinesOf("load", 1)))
+    assert isinstance(line, LogLine)
+
+
+def test_waiting_is_told_by_the_run_sandbox_alone() -> None:
+    lines = RunLines(RUN)
+    idle = events.Idle("load", "sb-1", 2.0)
+    assert lines.feed(RUN, "stdout", events.line(idle)) == [idle]
+    (line,) = lines.feed(RUN, "stdout", events.line(OrderEnd("secret", 0)))
+    assert isinstance(line, LogLine)
+
+
+@given(
+    printed=st.lists(st.one_of(TEXT, st.integers(0, 99)), max_size=9),
+    places=st.lists(st.integers(min_value=0)),
+)
+def test_events_are_found_in_bytes_however_a_stream_is_cut(
+    printed: list[str | int], places: list[int]
+) -> None:
+    told = [OrderEnd("x", code) for code in printed if isinstance(code, int)]
+    text = "".join(
+        one if isinstance(one, str) else events.line(OrderEnd("x", one)) for one in printed
+    )
+    scanner = events.EventScanner()
+    data = text.encode()
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    found = [e for a, b in itertools.pairwise(edges) for e in scanner.feed(data[a:b])]
+    assert found == told

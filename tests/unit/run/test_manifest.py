@@ -72,7 +72,7 @@ run_settings = st.builds(
     modal_environment=st.none() | names,
     max_parallelism=st.none() | st.integers(1, 99),
     infrastructure_retries=st.integers(0, 9),
-    prewarm=st.sampled_from(["off", "cpu", "all"]),
+    keep_warm=st.integers(0, 999),
     creation_rate=st.floats(0.1, 64),
 )
 

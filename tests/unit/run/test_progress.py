@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from modalrun.run.capacity_wait import CapacityWait
-from modalrun.run.events import StepEvent
+from modalrun.run.events import Idle, StepEvent
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import NOT_RUN, StepRecord
 
@@ -32,7 +32,7 @@ def test_a_step_from_its_start_to_its_end() -> None:
     assert (row.state, row.final, row.seconds(99)) == ("failed", True, 5)
     assert row.reason == "raised"
     assert board.counts() == {"waiting": 1, "failed": 1}
-    used = board.usage["sb-1"]
+    used = board.usage["train", 1]
     assert (used.started, used.ended, used.gpu) == (12, 20, "H100")
 
 
@@ -45,7 +45,7 @@ def test_what_a_step_waits_for() -> None:
     progress.apply(StepEvent("train", "running", 50.0, sandbox="sb-1", gpu="H100"))
     assert row.capacity_wait is None
     # Nothing is paid for the wait.
-    assert progress.usage["sb-1"].started == 50.0
+    assert progress.usage["train", 1].started == 50.0
 
 
 def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:
@@ -58,7 +58,7 @@ def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:
     board.apply(StepEvent("train", "running", at=5, attempt=2, sandbox="sb-2", began=5))
     board.apply(StepEvent("train", "failed", at=6, attempt=1, sandbox="sb-1"))
     assert (row.state, row.sandbox, row.seconds(7)) == ("running", "sb-2", 2)
-    assert board.usage["sb-1"].ended == 3
+    assert board.usage["train", 1].ended == 3
 
 
 def test_a_driver_that_takes_over_says_again_what_was_said() -> None:
@@ -83,12 +83,16 @@ def test_what_was_before_the_driver_that_tells_of_it() -> None:
     assert [(u.step, u.started) for u in board.usage.values()] == [("train", 20)]
 
 
-def test_seconds_of_waiting_are_summed_up_and_belong_to_the_sandbox() -> None:
+def test_each_attempt_uses_its_sandbox_until_it_ends_which_may_wait_in_between() -> None:
     board = RunProgress(["a", "b"])
-    board.apply(StepEvent("a", "running", at=10, sandbox="sb-1", wasted=1.5))
-    board.apply(StepEvent("b", "running", at=10, sandbox="sb-2", wasted=2))
-    assert board.wasted == 3.5
-    assert board.usage["sb-1"].started == 8.5
+    board.apply(StepEvent("a", "running", at=10, sandbox="sb-1", gpu="T4"))
+    board.apply(StepEvent("a", "retrying", at=14))
+    board.apply(Idle("a", "sb-1", 2.5, "T4"))
+    board.apply(StepEvent("a", "running", at=16.5, attempt=2, sandbox="sb-1"))
+    board.apply(StepEvent("a", "completed", at=18, attempt=2))
+    board.apply(StepEvent("b", "running", at=19, sandbox="sb-1"))
+    assert [used.seconds(30) for used in board.usage.values()] == [4, 1.5, 11]
+    assert [(used.step, used.gpu, used.seconds(30)) for used in board.idle] == [("a", "T4", 2.5)]
 
 
 def test_a_step_that_nobody_knew_of_is_shown_too() -> None:
@@ -108,20 +112,6 @@ def test_of_many_steps_those_that_matter_are_chosen() -> None:
     assert [row.name for row in board.chosen(5)] == ["s3", "s18", "s19", "s30", "s40"]
     assert len(board.chosen(99)) == 50
     assert board.chosen(0) == []
-
-
-def test_a_sandbox_that_was_created_early() -> None:
-    board = RunProgress(["a", "b"])
-    board.apply(StepEvent("a", "waiting", at=10, sandbox="sb-1"))
-    assert board.rows["a"].state == "waiting"
-    board.apply(StepEvent("a", "running", at=14, sandbox="sb-1", wasted=4))
-    board.apply(StepEvent("a", "completed", at=20))
-    board.apply(StepEvent("b", "waiting", at=15, sandbox="sb-2"))
-    board.apply(StepEvent("b", "waiting", at=18, sandbox="sb-2", wasted=3))
-    board.apply(StepEvent("b", "cached", at=18))
-    assert board.wasted == 7
-    assert board.usage["sb-1"].started == 10
-    assert (board.usage["sb-2"].started, board.usage["sb-2"].ended) == (15, 18)
 
 
 def test_a_servers_whole_seconds_give_way_to_the_runs_own_times() -> None:

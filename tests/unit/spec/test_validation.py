@@ -72,6 +72,13 @@ def test_unknown_key_without_a_similar_one_lists_the_valid_keys(tmp_path: Path) 
     assert "pipeline" in str(error.hint)
 
 
+def test_a_setting_that_was_replaced_names_the_new_one(tmp_path: Path) -> None:
+    text = "settings: {orchestrator: {mode: per_step, prewarm: cpu}}\n"
+    error = mistake(tmp_path, PIPELINE + text)
+    assert error.message.endswith("unknown key 'prewarm' under 'settings.orchestrator'.")
+    assert error.hint == "Use 'keep_warm: SECONDS' instead (docs/modes.md)."
+
+
 @pytest.mark.parametrize("key", ["5", "2024-01-02", "1.50", "true", "~"])
 def test_key_that_is_not_a_string(tmp_path: Path, key: str) -> None:
     error = mistake(tmp_path, f"{PIPELINE}{key}: 1\n")

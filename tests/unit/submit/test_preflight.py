@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preflight import Job, check
+from modalrun.submit.prepare import plan_deployment
 from tests.unit.fakes import Effects, FakeModal, FakeObserver, compiled
 
 Load = Callable[[str], RunSpec]
@@ -74,6 +76,33 @@ def test_a_stack_that_modal_cant_use(load: Load, modal: FakeModal) -> None:
     assert modal.effects == ["connect modal"]
 
 
+AMBIENT = StackDescription(
+    "st-3", "prod", (Component("artifact_store", "s3", "s3", ambient=True),), "http://10.0.0.7"
+)
+
+
+def test_a_store_that_needs_the_environment_of_this_machine(load: Load, modal: FakeModal) -> None:
+    with pytest.raises(UsageError, match=r"'prod'.*\n.*no credentials of its own"):
+        check(load(MODAL), compiled(stack=AMBIENT), FakeObserver(), modal=modal)
+    assert modal.effects == ["connect modal"]
+    job = check(load(MODAL), compiled(stack=AMBIENT, secrets=["a"]), FakeObserver(), modal=modal)
+    assert isinstance(job, Job)
+    # A sandbox of the local server has the same machine, which may have a role in a cloud.
+    observer = FakeObserver()
+    check(load(LOCAL), compiled(stack=AMBIENT), observer, modal=modal)
+    assert [line for line in observer.lines if "no credentials of its own" in line]
+
+
+def test_what_the_plan_warns_of(load: Load) -> None:
+    made = compiled(stack=AMBIENT)
+    priced = plan_deployment(made.deployment, made.stack_description, load(MODAL))
+    assert priced.problems == ()
+    assert [note for note in priced.notes if "'submit' will refuse this run: The artifact" in note]
+    assert [note for note in priced.notes if "http://10.0.0.7 has a private address" in note]
+    local = plan_deployment(made.deployment, made.stack_description, load(LOCAL))
+    assert not [note for note in local.notes if "private" in note or "refuse" in note]
+
+
 def test_the_same_stack_on_the_local_server(load: Load, modal: FakeModal) -> None:
     check(load(LOCAL), compiled(stack=ON_THIS_MACHINE), FakeObserver(), modal=modal)
 
@@ -88,3 +117,21 @@ def test_a_secret_that_does_not_exist(load: Load, modal: FakeModal) -> None:
     modal.effects.errors["check names"] = NotFoundError("There is no secret 'token'.")
     with pytest.raises(NotFoundError, match="token"):
         check(load(LOCAL), compiled(secrets=["token"]), FakeObserver(), modal=modal)
+
+
+def test_the_environment_is_known_by_its_name(
+    load: Load, modal: FakeModal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "none.toml"))
+    monkeypatch.delenv("MODAL_ENVIRONMENT", raising=False)
+    job = check(load(MODAL), compiled(stack=REMOTE), FakeObserver(), modal=modal)
+    assert job.plan.settings.modal_environment == "main", "the workspace's default one"
+    monkeypatch.setenv("MODAL_ENVIRONMENT", "dev")
+    job = check(load(MODAL), compiled(stack=REMOTE), FakeObserver(), modal=modal)
+    assert job.plan.settings.modal_environment == "dev"
+    assert job.plan.origins["modal_environment"].source == "MODAL_ENVIRONMENT"
+    assert modal.needs is not None
+    assert modal.needs.environment == "dev"
+    named = compiled(stack=REMOTE, modal_environment="mine")
+    job = check(load(MODAL), named, FakeObserver(), modal=modal)
+    assert job.plan.settings.modal_environment == "mine"

@@ -2,14 +2,7 @@
 
 from zenml.enums import ExecutionStatus
 
-from modalrun.zenml_api.execution.recorder import median_seconds
 from modalrun.zenml_api.execution.single_step import final_status
-
-
-def test_median_of_the_runs_that_have_a_step() -> None:
-    runs = [{"a": 1.0, "b": 5.0}, {"a": 9.0}, {"a": 2.0, "b": 7.0}]
-    assert median_seconds(runs) == {"a": 2.0, "b": 6.0}
-    assert median_seconds([]) == {}
 
 
 def test_every_status_has_a_meaning_for_the_exit_of_a_sandbox() -> None:

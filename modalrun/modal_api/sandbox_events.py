@@ -1,0 +1,64 @@
+"""Listen to the events on a sandbox's standard output, through lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from modalrun.errors import ModalrunError, NotFoundError
+from modalrun.modal_api.connection_pool import FIRST_PAUSE, LONGEST_PAUSE
+from modalrun.modal_api.sandbox_handles import WorkerGoneError, stream_errors
+from modalrun.modal_api.sdk_internals import MissingBytes, StreamPosition, inner, read, sdk_loop
+from modalrun.run.events import Event, EventScanner
+from modalrun.util.backoff import pauses
+
+if TYPE_CHECKING:
+    import modal
+
+
+async def listen(
+    sandbox: modal.Sandbox,
+    on_event: Callable[[Event | None], object],
+    log: Callable[[str], object],
+) -> None:
+    """Call `on_event` in this event loop with each event, until the output ends.
+
+    Args:
+        sandbox: The sandbox.
+        on_event: Also called with None where Modal has no more a part of the output.
+        log: Called with a message when the connection is lost.
+    """
+    loop = asyncio.get_running_loop()
+    reading = asyncio.run_coroutine_threadsafe(
+        _listen(inner(sandbox), lambda event: loop.call_soon_threadsafe(on_event, event), log),
+        sdk_loop(),
+    )
+    await asyncio.wrap_future(reading)
+
+
+async def _listen(
+    sandbox: Any, on_event: Callable[[Event | None], object], log: Callable[[str], object]
+) -> None:
+    position, scanner = StreamPosition(), EventScanner()
+    waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+    while not position.ended:
+        before = (position.offset, position.entry)
+        try:
+            with stream_errors():
+                async with aclosing(read(sandbox, "stdout", position)) as chunks:
+                    async for chunk in chunks:
+                        if isinstance(chunk, MissingBytes):
+                            on_event(None)
+                            continue
+                        for event in scanner.feed(chunk):
+                            on_event(event)
+        except (NotFoundError, WorkerGoneError):
+            return
+        except ModalrunError as error:
+            log(f"{sandbox.object_id}: {error.message}; reading again")
+        if (position.offset, position.entry) != before:
+            waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        if not position.ended:
+            await asyncio.sleep(next(waits))

@@ -1,0 +1,58 @@
+"""An image's ENTRYPOINT, which would wrap the command of a sandbox."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+pytestmark = pytest.mark.e2e
+
+
+def spec(world: World, entrypoint: str, **keys: Any) -> str:
+    """Write a Dockerfile with an ENTRYPOINT and return a run spec that uses it."""
+    (world.project / "Dockerfile").write_text(
+        f"FROM python:3.11\nENTRYPOINT {entrypoint}\nCMD sleep 1\n"
+    )
+    docker = {"dockerfile": "Dockerfile"}
+    keys = {"pipeline": "pictured.pictured", "target": "local", **keys}
+    return json.dumps({**keys, "settings": {"docker": docker}})
+
+
+@pytest.mark.parametrize(
+    "mode", ["pipeline", pytest.param("per_step", marks=pytest.mark.exhaustive)]
+)
+def test_an_entrypoint_is_reset(world: World, mode: str) -> None:
+    """As for ZenML's other orchestrators, whose images have ZenML's own."""
+    done = world.submit(spec(world, '["echo", "instead, of the command"]'), "--mode", mode)
+
+    assert done.exit_code == 0, done.stderr
+    assert "first None None" in done.stdout
+    assert "instead" not in done.stdout
+
+
+def test_an_entrypoint_that_is_asked_for_wraps_the_command(world: World) -> None:
+    entrypoint = '["env", "FROM_THE_IMAGE=a, b"]'
+
+    done = world.submit(spec(world, entrypoint, image={"keep_entrypoint": True}))
+
+    assert done.exit_code == 0, done.stderr
+    assert "first a, b None" in done.stdout
+    (sandbox,) = world.sandboxes()
+    assert sandbox.command[:2] == ["env", "FROM_THE_IMAGE=a, b"]
+
+
+@pytest.mark.exhaustive
+def test_an_entrypoint_that_runs_no_command(world: World) -> None:
+    text = spec(world, '["echo", "a,b"]', image={"keep_entrypoint": True})
+
+    done = world.submit(text)
+
+    assert done.exit_code == 1, done.stderr
+    assert re.match("a,b .* -m modalrun.driver.supervisor", done.stdout)
+    assert world.only_run().status == "failed"

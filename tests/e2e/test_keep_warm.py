@@ -1,0 +1,230 @@
+"""Step sandboxes that are kept warm for the next step: `keep_warm`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate
+
+if TYPE_CHECKING:
+    from tests.world import Command, Gate, World
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="steps are forked on Linux"),
+]
+
+LONG = 300
+WARM = "keep_warm: 60"
+OTHER = "steps: {wait: {settings: {resources: {cpu_count: 0.5}}}}\n"
+"""Makes the sandbox of one step another kind than those of the others."""
+
+
+def gated(world: World, more: str = "") -> tuple[Command, Gate]:
+    """Start a run whose second step waits at a gate."""
+    gate = world.gate()
+    command = world.popen(per_step("warm.gated", WARM, gate=str(gate)) + more)
+    command.stdout.wait_for("waiting", LONG)
+    return command, gate
+
+
+def modalrun(world: World, *arguments: str) -> str:
+    done = world.start([sys.executable, "-m", "modalrun", *arguments], cwd=world.project).finish(
+        LONG
+    )
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def test_steps_share_a_sandbox_and_nothing_of_their_own(world: World) -> None:
+    diary = world.root / "diary"
+    diary.mkdir()
+    done = world.popen(per_step("warm.traces", WARM, count=3, diary=diary)).finish(LONG)
+
+    assert done.exit_code == 0, done.stderr
+    (box,) = boxes(world)
+    assert box.tags["modalrun-served"] == "3"
+    for number in range(3):
+        lines = re.findall(rf"^leave_{number} \| (.*)$", done.stdout, re.MULTILINE)
+        assert len([line for line in lines if re.search(r" has \[\]$", line)]) == 2, lines
+        assert "environment None source True" in lines
+        assert any(line.startswith("no line feed") for line in lines)
+        assert lines.count("stray 0 runs: False") == (1 if number else 0)
+    places = re.findall(r"(?:working|temporary) (\S+) has", done.stdout)
+    assert len(set(places)) == 6, places
+    assert not [place for place in places if os.path.lexists(place)]
+
+    run = world.only_run()
+    shown = modalrun(world, "status", run.id)
+    assert shown.count(f"{box.id} (3 steps)") == 3, shown
+    logs = modalrun(world, "logs", run.id, "--step", "leave_1")
+    assert "stray 0 runs: False" in logs
+    assert "stray 1 runs" not in logs and "leave_2" not in logs
+    assert_all_over(world)
+
+
+def test_a_step_ends_its_process_and_not_the_sandbox(world: World) -> None:
+    ways = ["leaves_0", "leaves_137", "sigsegv", "group"]
+    more = f"{WARM}, max_parallelism: 1"
+    done = world.popen(per_step("ends.ends", more, ways=ways)).finish(LONG)
+
+    assert done.exit_code == 1, done.stderr
+    statuses = world.only_run().statuses
+    assert [statuses[way] for way in [*ways, "never"]] == ["failed"] * 5
+    assert statuses["last"] == "completed"
+    assert len(boxes(world)) == 1
+    said = " ".join(done.stderr.split())
+    assert "The step's process died of SIGSEGV." in said
+    assert_all_over(world)
+
+
+def test_a_time_limit_is_the_steps_own(world: World) -> None:
+    limit = "steps: {hang: {settings: {orchestrator: {timeout: 4}}}}\n"
+    more = f"{WARM}, max_parallelism: 1"
+    done = world.popen(per_step("warm.exceeding", more) + limit).finish(LONG)
+
+    assert done.exit_code == 1, done.stderr
+    assert world.only_run().statuses == {"hang": "failed", "after": "completed"}
+    assert "The step took longer than its timeout" in done.stderr
+    assert len(boxes(world)) == 1
+    assert_all_over(world)
+
+
+def test_sandboxes_wait_for_what_is_expected(world: World) -> None:
+    """Kill one that waits, and one in a step; neither is the step's fault."""
+    command, gate = gated(world, OTHER)
+    (idle,) = boxes(world, "first")
+    assert not idle.finished_at
+    (busy,) = boxes(world, "wait")
+    terminate(world, idle.id)
+    terminate(world, busy.id)
+    command.stderr.wait_for("It is started again (1 of 2), without using up a retry.", LONG)
+    world.wait_until(lambda: command.stdout.text.count("waiting") == 2, "it waits again")
+    gate.open()
+    done = command.finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    assert re.search(r"idle +\d+\.\d s in sandboxes that were kept warm, \$0\.\d+", done.stderr)
+    steps = world.only_run().steps
+    assert sorted((step.name, step.status, step.version) for step in steps) == [
+        ("first", "completed", 1),
+        ("last", "completed", 1),
+        ("wait", "completed", 1),
+    ]
+    assert [len(boxes(world, name)) for name in ("first", "wait", "last")] == [1, 2, 1]
+    assert_all_over(world)
+
+
+def test_another_driver_adopts_a_step(world: World) -> None:
+    command, gate = gated(world)
+    run = world.only_run()
+    (box,) = boxes(world)
+    assert box.tags["modalrun-step"] == "wait"
+    (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
+    modalrun(world, "local", "kill", driver.id)
+    assert command.finish(LONG).exit_code == 7
+    resume = world.start([sys.executable, "-m", "modalrun", "resume", run.id], cwd=world.project)
+    resume.stderr.wait_for("another driver takes over", LONG)
+    gate.open()
+    done = resume.finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    steps = world.only_run().steps
+    assert sorted((step.name, step.status, step.version) for step in steps) == [
+        ("first", "completed", 1),
+        ("last", "completed", 1),
+        ("wait", "completed", 1),
+    ]
+    assert modalrun(world, "logs", run.id, "--step", "wait").count("waiting") == 1
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("force", [False, True])
+def test_a_stop_ends_the_sandboxes(world: World, force: bool) -> None:
+    command, gate = gated(world, OTHER)
+    run_id = world.only_run().id
+    stop = world.start(
+        [sys.executable, "-m", "modalrun", "stop", run_id, *(["--force"] if force else [])]
+    )
+    world.wait_until(lambda: boxes(world, "first")[0].finished_at, "nothing is expected any more")
+    if not force:
+        gate.open()
+    assert stop.finish(LONG).exit_code == 0
+    assert command.finish(LONG).exit_code == 7
+    status = "stopped" if force else "completed"
+    assert world.only_run().statuses == {"first": "completed", "wait": status}
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_a_fan_uses_as_many_sandboxes_as_steps_may_run(world: World) -> None:
+    diary = world.root / "diary"
+    more = f"{WARM}, max_parallelism: 2"
+    done = world.popen(per_step("fan.fan", more, count=6, diary=diary)).finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    assert len(boxes(world)) == 2
+    assert sum(int(box.tags["modalrun-served"]) for box in boxes(world)) == 8
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_a_sandbox_that_runs_out_of_memory_ends_with_its_step(world: World) -> None:
+    world.server()
+    fault = {"role": "step", "end": "out-of-memory", "after": 10}
+    (world.state / "faults.json").write_text(json.dumps({"sandboxes": [fault]}))
+    command, _ = gated(world)
+    done = command.finish(LONG)
+    assert done.exit_code == 1, done.stderr
+    assert "The sandbox ran out of memory." in done.stderr
+    assert world.only_run().statuses == {"first": "completed", "wait": "failed"}
+    assert len(boxes(world)) == 1
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_sandboxes_with_a_gpu(world: World) -> None:
+    """Modal's other backend."""
+    diary = world.root / "diary"
+    diary.mkdir()
+    spec = per_step("warm.traces", f"{WARM}, gpu: T4", count=2, diary=diary)
+    done = world.popen(spec).finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    (box,) = boxes(world)
+    assert (box.gpu, box.tags["modalrun-served"]) == ("T4", "2")
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_the_drivers_process_dies_between_two_steps(world: World) -> None:
+    command, gate = gated(world)
+    (pid,) = (
+        pid
+        for pid, line in world.processes().items()
+        if "modalrun.driver.per_step" in line and "supervisor" not in line
+    )
+    os.kill(pid, signal.SIGKILL)
+    command.stderr.wait_for("This driver takes over; running step sandboxes: 1.", LONG)
+    gate.open()
+    done = command.finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    assert {step.version for step in world.only_run().steps} == {1}
+    assert_all_over(world)
+
+
+def test_isolated_steps_of_a_dynamic_pipeline_share_a_sandbox(world: World) -> None:
+    done = world.popen(per_step("warm.decided", WARM, count=3)).finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    (box,) = boxes(world)
+    assert box.tags["modalrun-served"] == "3"
+    assert re.findall(r"^(\S+) \| squaring (\d+)$", done.stdout, re.MULTILINE) == [
+        ("square", "2"),
+        ("square_2", "4"),
+        ("square_3", "16"),
+    ]
+    assert_all_over(world)

@@ -1,0 +1,401 @@
+"""Keep step sandboxes warm: who gets a worker, how long it waits, and what its death means."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from modalrun.driver.lease import Lease
+from modalrun.driver.warm_sandboxes import WarmSandboxes
+from modalrun.errors import NotFoundError
+from modalrun.modal_api.capacity import GivenUp
+from modalrun.run import contract, events
+from modalrun.run.capacity_wait import CapacityWait
+from modalrun.run.events import Event, Idle, LinesOf, OrderEnd
+from modalrun.run.manifest import RunManifest
+from modalrun.run.run_plan import RunPlan, RunSettings
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.step_order import StepOrder, kind_of
+from modalrun.run.tags import TAG_ATTEMPT, TAG_ORDER, TAG_SERVED, TAG_STEP
+
+KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
+NEVER = asyncio.Event
+
+
+def spec_of(step: str, *, attempt: int = 1, secrets: tuple[str, ...] = ()) -> SandboxSpec:
+    return SandboxSpec(
+        ("python", "-P", "-m", "modalrun.driver.supervisor", "modalrun.driver.step"),
+        "im-1",
+        Resources(),
+        60,
+        env={
+            contract.STEP: step,
+            contract.TIMEOUT: "60",
+            contract.STEP_METADATA: '{"cpu": 1}',
+            "PYTHONUNBUFFERED": "1",
+        },
+        secrets=secrets,
+        name=f"{step}-{attempt}",
+        tags={TAG_STEP: step, TAG_ATTEMPT: str(attempt)},
+    )
+
+
+class Box:
+    """A worker that begins each step at once, and ends steps when the test says so."""
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        self.id = f"sb-{spec.name}"
+        self.gpu = None
+        self.spec = spec
+        self.tags: Mapping[str, str] = dict(spec.tags)
+        self.begins = True
+        self.refuses = False
+        self.orders = []
+        if contract.ORDER in spec.env:
+            self.orders.append(StepOrder.from_json(spec.env[contract.ORDER]))
+        self.terminated = False
+        self._tell: Callable[[Event | None], object] = lambda event: None
+        self._over = asyncio.Event()
+        self._end = KILLED
+
+    @property
+    def step(self) -> str:
+        return self.tags[TAG_STEP]
+
+    async def listen(self, tell: Callable[[Event | None], object]) -> None:
+        self._tell = tell
+        await self._over.wait()
+
+    async def set_tags(self, tags: Mapping[str, str]) -> None:
+        self.tags = tags
+
+    async def write(self, text: str) -> None:
+        if self.refuses:
+            raise NotFoundError("closed")
+        self.orders.append(StepOrder.from_json(text))
+        if self.begins:
+            self.begin()
+
+    def begin(self) -> None:
+        self._tell(LinesOf(self.orders[-1].env[contract.STEP], self.orders[-1].attempt))
+
+    def tell(self, event: Event) -> None:
+        self._tell(event)
+
+    async def end_step(self, code: int = 0) -> None:
+        await asyncio.sleep(0)
+        self._tell(OrderEnd(self.orders[-1].secret, code))
+        await asyncio.sleep(0.01)
+
+    async def die(self, end: SandboxExit = KILLED) -> None:
+        self._end = end
+        self._over.set()
+        await asyncio.sleep(0.01)
+
+    async def ended(self) -> SandboxExit:
+        await self._over.wait()
+        return self._end
+
+    async def terminate(self) -> None:
+        self.terminated = True
+        await self.die()
+
+
+class Boxes:
+    """Create workers as `StepSandboxes` does."""
+
+    def __init__(self) -> None:
+        self.created: list[Box] = []
+        self.left: list[Box] = []
+        self.full = False
+
+    async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **more: Any) -> Box:
+        await asyncio.sleep(0)
+        while self.full and not given_up.is_set():
+            more["on_wait"](CapacityWait("T4", None, 0.0))
+            await asyncio.sleep(0.01)
+        if given_up.is_set():
+            raise GivenUp
+        self.created.append(Box(spec))
+        return self.created[-1]
+
+    async def running(self) -> list[Box]:
+        return [box for box in [*self.created, *self.left] if not box.terminated]
+
+    async def terminate_all(self) -> None:
+        for box in self.created:
+            await box.terminate()
+
+
+class Bench:
+    """A pool with fakes beneath it."""
+
+    def __init__(self, seconds: int = 30) -> None:
+        self.boxes = Boxes()
+        settings = RunSettings(app_name="a", mode="per_step", keep_warm=seconds)
+        run_sandbox = SandboxSpec(("python",), "im-0", Resources(), 900)
+        manifest = RunManifest("run", RunPlan("local", "p", settings, run_sandbox), "fail_fast")
+        self.pool = WarmSandboxes(manifest, cast("Any", self.boxes))
+
+    async def get(self, step: str, **more: Any) -> Lease:
+        lease = await self.pool.create(spec_of(step, **more), asyncio.Event())
+        assert isinstance(lease, Lease)
+        await asyncio.sleep(0)
+        return lease
+
+
+def play(scene: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(scene(), 10))
+
+
+def idle_events(out: str) -> list[str]:
+    found = [events.read(line) for line in out.split("\n")]
+    return [event.step for event in found if isinstance(event, Idle)]
+
+
+def test_without_it_each_step_gets_the_sandbox_of_its_own() -> None:
+    async def scene() -> None:
+        bench = Bench(0)
+        for step in ("a", "b"):
+            box = await bench.pool.create(spec_of(step), asyncio.Event())
+            assert cast("Box", box).spec == spec_of(step)
+
+    play(scene)
+
+
+def test_the_next_step_of_the_kind_gets_the_sandbox(capfd: pytest.CaptureFixture[str]) -> None:
+    async def scene() -> None:
+        bench = Bench()
+        first = await bench.get("a")
+        (box,) = bench.boxes.created
+        assert box.spec.command == ("python", "-P", "-m", contract.WORKER_MODULE)
+        # The time limit of the step is in its order; the sandbox lasts as long as the run.
+        assert (box.spec.timeout, box.orders[0].env[contract.TIMEOUT]) == (900, "60")
+        assert contract.STEP not in box.spec.env
+        await box.end_step()
+        assert (await first.ended()).kind is ExitKind.COMPLETED
+
+        second = await bench.get("b", attempt=3)
+        assert (second.id, second.step, second.attempt) == (first.id, "b", 3)
+        assert box.tags[TAG_SERVED] == "2"
+        assert box.tags[TAG_ORDER] == box.orders[1].secret != box.orders[0].secret
+        metadata = json.loads(box.orders[1].env[contract.STEP_METADATA])
+        assert metadata["cpu"] == 1 and 0 < metadata["idle"] < 5
+        await box.end_step(1)
+        assert (await second.ended()).kind is ExitKind.FAILED
+        assert len(bench.boxes.created) == 1
+        await bench.pool.close()
+        assert box.terminated
+
+    play(scene)
+    assert idle_events(capfd.readouterr().out) == ["a", "b"]
+
+
+def test_other_secrets_are_another_kind() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        await bench.get("a", secrets=("one",))
+        await bench.boxes.created[0].end_step()
+        await bench.get("b", secrets=("two",))
+        assert len(bench.boxes.created) == 2
+        await bench.get("c", secrets=("one",))
+        assert len(bench.boxes.created) == 2
+
+    play(scene)
+
+
+def test_it_waits_no_longer_than_agreed() -> None:
+    async def scene() -> None:
+        bench = Bench(1)
+        await bench.get("a")
+        (box,) = bench.boxes.created
+        await box.end_step()
+        while not box.terminated:
+            await asyncio.sleep(0.05)
+        await bench.get("b")
+        assert len(bench.boxes.created) == 2
+
+    play(scene)
+
+
+def test_it_waits_for_no_step_that_is_not_expected() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        expected = {kind_of(spec_of("another"))}
+        bench.pool.expected = lambda: expected
+        await bench.get("a")
+        (box,) = bench.boxes.created
+        await box.end_step()
+        bench.pool.look()
+        await asyncio.sleep(0.01)
+        assert not box.terminated
+        expected.clear()
+        bench.pool.look()
+        await bench.pool.close()
+        assert box.terminated
+
+    play(scene)
+
+
+def test_a_free_sandbox_goes_to_the_step_that_waits_for_capacity() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        first = await bench.get("a")
+        bench.boxes.full = True
+        waiting = asyncio.create_task(bench.get("b"))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await bench.boxes.created[0].end_step()
+        assert (await waiting).id == first.id
+        assert len(bench.boxes.created) == 1
+
+    play(scene)
+
+
+def test_a_sandbox_that_waits_makes_room_for_another_kind() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        await bench.get("a", secrets=("one",))
+        (box,) = bench.boxes.created
+        await box.end_step()
+        bench.boxes.full = True
+        waiting = asyncio.create_task(bench.get("b"))
+        while not box.terminated:
+            await asyncio.sleep(0.01)
+        bench.boxes.full = False
+        await waiting
+
+    play(scene)
+
+
+def test_a_creation_ends_when_the_run_does() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        bench.boxes.full = True
+        given_up = asyncio.Event()
+        waiting = asyncio.create_task(bench.pool.create(spec_of("a"), given_up))
+        await asyncio.sleep(0.05)
+        given_up.set()
+        with pytest.raises(GivenUp):
+            await waiting
+
+    play(scene)
+
+
+@pytest.mark.parametrize("how", ["before", "refuses", "meanwhile"])
+def test_a_sandbox_that_dies_while_it_waits_costs_nothing(how: str) -> None:
+    async def scene() -> None:
+        bench = Bench()
+        await bench.get("a")
+        (box,) = bench.boxes.created
+        await box.end_step()
+        if how == "before":
+            await box.die()
+        box.refuses = how == "refuses"
+        box.begins = False
+        coming = asyncio.create_task(bench.get("b"))
+        if how == "meanwhile":
+            await asyncio.sleep(0.01)
+            await box.die()
+        assert (await coming).id == "sb-b-1"
+
+    play(scene)
+
+
+def test_a_sandbox_that_dies_in_a_step_is_its_end() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        lease = await bench.get("a")
+        await bench.boxes.created[0].die()
+        assert (await lease.ended()) == KILLED
+
+    play(scene)
+
+
+def test_a_report_without_the_secret_is_none() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        lease = await bench.get("a")
+        (box,) = bench.boxes.created
+        for secret in ("0" * 32, "ä"):
+            box.tell(OrderEnd(secret, 0))
+        await asyncio.sleep(0.01)
+        ending = asyncio.create_task(lease.ended())
+        await asyncio.sleep(0.01)
+        assert not ending.done()
+        await box.end_step()
+        assert (await ending).kind is ExitKind.COMPLETED
+
+    play(scene)
+
+
+@pytest.mark.parametrize("code", [contract.EXIT_KILLED, contract.EXIT_UNRECORDED])
+def test_an_end_from_outside_ends_the_sandbox(code: int) -> None:
+    async def scene() -> None:
+        bench = Bench()
+        lease = await bench.get("a")
+        (box,) = bench.boxes.created
+        await box.end_step(code)
+        assert (await lease.ended()).is_infrastructure
+        assert box.terminated
+
+    play(scene)
+
+
+def test_a_step_is_ended_by_the_end_of_its_sandbox() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        lease = await bench.get("a")
+        await lease.terminate()
+        assert (await lease.ended()) == KILLED
+
+    play(scene)
+
+
+def test_another_driver_adopts_a_step_and_leaves_its_sandbox_to_it() -> None:
+    async def scene() -> None:
+        earlier = Bench()
+        await earlier.get("a")
+        (box,) = earlier.boxes.created
+        bench = Bench()
+        bench.boxes.left.append(box)
+        (adopted,) = await bench.pool.running()
+        assert isinstance(adopted, Lease)
+        assert (adopted.id, adopted.step, adopted.attempt) == (box.id, "a", 1)
+        await asyncio.sleep(0.01)
+        await box.end_step()
+        assert (await adopted.ended()).kind is ExitKind.COMPLETED
+        assert box.terminated
+
+    play(scene)
+
+
+def test_of_its_own_sandboxes_a_driver_finds_the_steps_that_run() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        lease = await bench.get("a")
+        assert await bench.pool.running() == [lease]
+        await bench.boxes.created[0].end_step()
+        assert await bench.pool.running() == []
+
+    play(scene)
+
+
+def test_an_order_that_the_earlier_driver_could_not_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modalrun.driver.warm_sandboxes.BEGIN_SECONDS", 0.05)
+
+    async def scene() -> None:
+        bench = Bench()
+        box = Box(spec_of("a"))
+        box.tags = {**box.tags, TAG_ORDER: "0", TAG_SERVED: "2"}
+        bench.boxes.left.append(box)
+        (adopted,) = await bench.pool.running()
+        assert (await adopted.ended()) == KILLED
+        assert box.terminated
+
+    play(scene)
