@@ -50,7 +50,7 @@ class Layer:
     @property
     def runs(self) -> list[str]:
         """The shell commands of its `RUN` lines."""
-        return [line.split(" ", 1)[1].strip() for line in self.commands if line.startswith("RUN ")]
+        return [rest for name, rest in rootfs.instructions(self.commands) if name == "RUN"]
 
 
 class PythonEnvironments:

@@ -19,7 +19,7 @@ import shutil
 import string
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -210,6 +210,14 @@ def environment(
     return env
 
 
+def instructions(commands: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each instruction of a Dockerfile in capitals, and the rest of its line."""
+    text = "\n".join(line for line in commands if not line.lstrip().startswith("#"))
+    for line in _CONTINUED.sub(" ", text).splitlines():
+        instruction, rest = (*line.strip().split(maxsplit=1), "", "")[:2]
+        yield instruction.upper(), rest
+
+
 def read_recipe(commands: Iterable[str]) -> Recipe:
     """Read the lines of a Dockerfile that sandboxes use: ENV, WORKDIR, COPY, ENTRYPOINT, CMD."""
     env: list[tuple[str, str]] = []
@@ -217,10 +225,8 @@ def read_recipe(commands: Iterable[str]) -> Recipe:
     workdir = ""
     entrypoint: list[str] | None = None
     command: list[str] | None = None
-    text = "\n".join(line for line in commands if not line.lstrip().startswith("#"))
-    for line in _CONTINUED.sub(" ", text).splitlines():
-        instruction, rest = (*line.strip().split(maxsplit=1), "", "")[:2]
-        match instruction.upper():
+    for instruction, rest in instructions(commands):
+        match instruction:
             case "ENV":
                 env += _assignments(rest)
             case "WORKDIR":
