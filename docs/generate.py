@@ -40,7 +40,7 @@ _EXAMPLES = {
     Origin.CODE_STEP: '`@step(settings={"orchestrator": ModalOrchestratorSettings(gpu="H100")})`',
     Origin.CODE_PIPELINE: '`@pipeline(settings={"orchestrator": ModalOrchestratorSettings(...)})`',
     Origin.COMPONENT: "the stack's orchestrator: `zenml orchestrator register ... --gpu=H100`",
-    Origin.DEFAULT: "the tables below; for the environment, Modal's own profile",
+    Origin.DEFAULT: "the tables below; for the environment, Modal's own configuration",
 }
 
 _ON_BOTH = frozenset({"gpu"})
@@ -54,7 +54,7 @@ _ABSENT = {
     "region": "any",
     "cloud": "any",
     "workspace": "any",
-    "modal_environment": "the profile's",
+    "modal_environment": "see right",
     "secrets": "none",
     "volumes": "none",
     "image": "from `docker`",
@@ -224,7 +224,6 @@ def _defaults() -> dict[str, Any]:
         Deployment("x", (CompiledStep(PlannedStep("train")),)),
         target="modal",
         source_root=FOLDER,
-        python="python",
         python_version="3.11",
         engine_packages=(),
     )

@@ -19,7 +19,7 @@ from modalrun.run.records import CreatedRun, RunRecord
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight
 from modalrun.submit.creation import create_run_sandbox, wait_for_sandbox
-from modalrun.submit.preflight import Job
+from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.staging import new_files_note, stage_again
@@ -107,11 +107,12 @@ def resume(
             ended=[step.name for step in steps if step.finished],
             take_over=True,
         )
+    environment = plan.settings.modal_environment
     settings, what = plan.settings, " (another driver takes over)" if plan.has_driver else ""
     observer.say(f"Run {run.name}", "bold")
     observer.say(f"  id       {run.id}")
     observer.say(f"  sandbox  {handle.sandbox.id}{what}")
-    observer.say(f"  target   {plan.target}, app {settings.app_name}")
+    observer.say(f"  target   {plan.target}, app {settings.app_name}, environment {environment}")
     observer.say("")
     return handle
 
@@ -137,4 +138,5 @@ def _planned_again(
     priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     if not (priced.plan.has_driver or run.status == PAUSED):
         raise no_driver
-    return preflight.connect(spec, compiled, priced, modal=modal)
+    earlier = Earlier(run.id, run.place.environment)
+    return preflight.connect(spec, compiled, priced, modal=modal, earlier=earlier)

@@ -197,17 +197,19 @@ class _Stop:
     def _sandboxes(self, run: RunRecord) -> SandboxGroup | None:
         """Return the sandboxes of a run; None if its app does not exist.
 
-        The app is the one that its deployment names: a step that does not want to be stopped can
-        change the metadata.
+        A step that does not want to be stopped can change the metadata: the app is the one that its
+        deployment names, also in the environment that a submission from here would use.
         """
         place = run.place
         assert place is not None
         connection = self._connect(run, place.target)
         app = self.zenml.app_of(run.id) or place
-        app_id = self.modal.app_id(connection, app.app, app.environment)
-        if app_id is None and run.metadata is not None:
-            app_id = run.metadata.app_id
-        return None if app_id is None else self.modal.sandboxes_of(connection, run.id, app_id)
+        environments = [app.environment] if app.environment else [place.environment, None]
+        looked_up = (self.modal.app_id(connection, app.app, where) for where in environments)
+        ids = dict.fromkeys(one for one in looked_up if one is not None)
+        if not ids and run.metadata is not None:
+            ids[run.metadata.app_id] = None
+        return self.modal.sandboxes_of(connection, run.id, *ids) if ids else None
 
     def _gracefully(self, run: RunRecord, sandboxes: SandboxGroup) -> Stopped:
         asked = sandboxes.request_stop()

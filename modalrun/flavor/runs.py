@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from modalrun import errors
 from modalrun.control import reconcile
 from modalrun.control import stop as stopping
+from modalrun.modal_api.configuration import configured_environment
 from modalrun.observe import attach
 from modalrun.observe import status as runs
 from modalrun.observe.handle import RunHandle
@@ -36,7 +37,7 @@ from modalrun.run.outcome import LOST
 from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.submit import preflight
 from modalrun.submit.creation import wait_for_sandbox
-from modalrun.submit.preflight import Job
+from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
 from modalrun.zenml_api.gateway import zenml_gateway
@@ -80,13 +81,14 @@ def announce(
     Raises:
         ModalrunError: ZenML can't be asked.
     """
-    metadata = Announced(
-        target,
-        settings.mode or "pipeline",
-        settings.app_name or app_name(snapshot.pipeline_configuration.name),
-        settings.modal_environment,
-    )
     with _readable_errors():
+        configured = configured_environment(target)
+        metadata = Announced(
+            target,
+            settings.mode or "pipeline",
+            settings.app_name or app_name(snapshot.pipeline_configuration.name),
+            settings.modal_environment or (configured.value if configured else None),
+        )
         open_store()
         zenml_gateway().publish_metadata(run_id, to_metadata(metadata))
 
@@ -149,12 +151,13 @@ def submit(
         stack.enter_context(_unknown_outcome_kept_open(run))
         with _readable_errors(), ExitStack() as display, interrupts.installed():
             display.callback(shown.close)
-            job = _job(target, str(snapshot.id), _source_root(run), shown)
+            previous = from_metadata(RunMetadata, run.run_metadata)
+            earlier = Earlier(str(run.id), previous.environment) if previous is not None else None
+            job = _job(target, str(snapshot.id), _source_root(run), shown, earlier)
             from modalrun.zenml_api.records.runs import existing_run
 
             zenml = zenml_gateway()
             submission = Submission(job, shown, zenml)
-            previous = from_metadata(RunMetadata, run.run_metadata)
             if previous is not None:
                 # The next sandbox gets the same name.
                 wait_for_sandbox(job, str(run.id), previous)
@@ -248,14 +251,17 @@ def _source_root(run: PipelineRunResponse) -> Path:
     return root
 
 
-def _job(target: Target, snapshot_id: str, source_root: Path, shown: Reporter) -> Job:
+def _job(
+    target: Target, snapshot_id: str, source_root: Path, shown: Reporter, earlier: Earlier | None
+) -> Job:
     from modalrun.zenml_api.compiling import snapshots
 
     if target == "local":
         preflight.warm_up_local_server()
     shown.phase("Reading the deployment")
     spec = RunSpec.of_snapshot(target, source_root, own_code=True)
-    return preflight.check(spec, snapshots.from_zenml(snapshot_id, spec), shown)
+    compiled = snapshots.from_zenml(snapshot_id, spec)
+    return preflight.check(spec, compiled, shown, earlier=earlier)
 
 
 def _follow(run: RunHandle, shown: Reporter) -> None:

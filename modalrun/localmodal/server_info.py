@@ -31,7 +31,12 @@ _ANSWER_LIMIT = 5.0
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A running server. `started_at` is in seconds since 1970."""
+    """A running server.
+
+    Attributes:
+        started_at: In seconds since 1970.
+        isolated_python: Whether sandboxes run the Python of their image, not this one.
+    """
 
     url: str
     token_id: str
@@ -40,6 +45,7 @@ class ServerInfo:
     state_dir: Path
     version: str
     started_at: float
+    isolated_python: bool
 
     def __repr__(self) -> str:
         return f"ServerInfo(url={self.url!r}, pid={self.pid}, state_dir={str(self.state_dir)!r})"
@@ -47,7 +53,9 @@ class ServerInfo:
     def environ(self) -> dict[str, str]:
         """Return the variables that point the Modal SDK and CLI to this server.
 
-        They override ~/.modal.toml, and HTTP_PROXY, which the SDK uses even for 127.0.0.1.
+        They override ~/.modal.toml, and HTTP_PROXY, which the SDK uses even for 127.0.0.1. A
+        MODAL_ENVIRONMENT stays where the variables are set already; elsewhere it is one of Modal's
+        cloud.
         """
         local = ["127.0.0.1", "localhost"]
         current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
@@ -57,7 +65,8 @@ class ServerInfo:
         # modalrun itself finds the server, and starts it again, by its folder.
         folder = str(self.state_dir)
         token = (self.token_id, self.token_secret)
-        values = (self.url, *token, "main", config, folder, no_proxy, no_proxy)
+        chosen = os.environ.get("MODAL_ENVIRONMENT") if os.environ.get(STATE_VARIABLE) else None
+        values = (self.url, *token, chosen or "main", config, folder, no_proxy, no_proxy)
         return dict(zip(VARIABLES, values, strict=True))
 
 

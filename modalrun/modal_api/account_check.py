@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
+from modalrun.modal_api.configuration import configured_environment
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import image_builder
 from modalrun.plan.image_recipe import Named, Slim
@@ -59,7 +60,7 @@ class AccountNeeds:
 
 
 def check_names(connection: Connection, needs: AccountNeeds) -> None:
-    """Check that an environment, and secrets and volumes in it, exist.
+    """Check that secrets and volumes exist in an environment, which exists.
 
     Raises:
         NotFoundError: One of them does not exist.
@@ -67,9 +68,6 @@ def check_names(connection: Connection, needs: AccountNeeds) -> None:
     import modal
 
     client, where = connection.client, needs.environment
-    if where:
-        with _made_by("environment create", where, connection):
-            modal.Environment.from_name(where, client=client).hydrate()
     within = f" --env {where}" if where else ""
     for name in needs.secrets:
         with _made_by("secret create", f"{name} NAME=value{within}", connection):
@@ -77,6 +75,31 @@ def check_names(connection: Connection, needs: AccountNeeds) -> None:
     for name in needs.volumes:
         with _made_by("volume create", f"{name}{within}", connection):
             modal.Volume.from_name(name, environment_name=where, client=client).hydrate()
+
+
+def environment_name(connection: Connection, name: str | None) -> str:
+    """Return the name of the Modal environment that is used.
+
+    Args:
+        connection: To Modal.
+        name: The one that a setting names; None for that of Modal's configuration, or else the
+            default one of the workspace.
+
+    Raises:
+        NotFoundError: There is no such environment.
+    """
+    import modal
+
+    client = connection.client
+    if name is None and (configured := configured_environment(connection.target)) is not None:
+        name = configured.value
+    with _made_by("environment create", name or "NAME", connection):
+        if name:
+            found = modal.Environment.from_name(name, client=client)
+        else:
+            found = modal.Environment.from_context(client=client)
+        found.hydrate()
+    return str(found.name)
 
 
 @contextlib.contextmanager
@@ -88,7 +111,7 @@ def _made_by(command: str, arguments: str, connection: Connection) -> Iterator[N
             yield
     except NotFoundError as error:
         raise NotFoundError(
-            error.problem,
+            f"{error.problem}.",
             effect="Nothing was created.",
             hint=f"Correct the name, or create it: {local}modal {command} {arguments}",
         ) from error
@@ -143,15 +166,15 @@ def check_account(
         ModalrunError: The first check that failed.
     """
     import modal
-    from modal.config import config
 
     if target == "local":
         connection = Connection(target)
-        check_names(connection, needs)
+        environment = environment_name(connection, needs.environment)
+        check_names(connection, replace(needs, environment=environment))
         image_builder(connection, needs.environment, needs.pythons)
         return "the Modal SDK connects to it"
     connection = _connect_in_time(needs.credentials, record_clock)
-    environment = needs.environment or config.get("environment") or None
+    environment = environment_name(connection, needs.environment)
     needs = replace(needs, environment=environment)
     check_workspace(connection, needs)
     check_names(connection, needs)
@@ -161,8 +184,8 @@ def check_account(
             within = None if "/" in name else environment
             image = modal.Image.from_name(name, environment_name=within, client=connection.client)
             image.hydrate()
-    where = f"environment '{environment}'" if environment else "its default environment"
-    found = f"workspace '{workspace(connection) or 'without a name'}', {where}"
+    owner = f"workspace '{workspace(connection) or 'without a name'}'"
+    found = f"{owner}, environment '{environment}'"
     if builder is not None:
         found += f"; {builder.note}"
     named = [*needs.secrets, *needs.volumes, *needs.images]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError, UsageError
 from modalrun.localmodal import launcher
+from modalrun.modal_api.configuration import require_readable_configuration
 from modalrun.modal_api.errors import translated
 from modalrun.run.run_plan import Target
 from modalrun.run.tags import TAG_RUN
@@ -28,6 +28,7 @@ class Connection:
     Attributes:
         target: Modal's cloud or the local Modal server.
         client: The SDK's client; `reconnect` replaces it.
+        mounts_package: Whether sandboxes need modalrun's source, because their Python is not ours.
     """
 
     client: modal.Client
@@ -46,14 +47,17 @@ class Connection:
             ConnectionLostError: The server can't be reached.
         """
         self.target = target
+        self.mounts_package = target == "modal"
         self._credentials = credentials if target == "modal" else None
         self.reconnect()
 
     def reconnect(self) -> None:
         """Connect again, to a new local Modal server if the old one is gone; as `__init__`."""
         if self.target == "local":
+            server = launcher.ensure_running()
             # The SDK reads these once, when it is imported or a client is made.
-            os.environ.update(launcher.ensure_running().environ())
+            os.environ.update(server.environ())
+            self.mounts_package = server.isolated_python
         require_readable_configuration()
         from modal.config import config
 
@@ -107,8 +111,11 @@ class Connection:
             sandbox.stdin.write(text)
             sandbox.stdin.drain()
 
-    def driver_environment(self) -> dict[str, str]:
-        """Return the variables that the driver of a `per_step` run connects with. Never shown.
+    def driver_environment(self, environment: str | None) -> dict[str, str]:
+        """Return the variables that the driver of a `per_step` run uses Modal with. Never shown.
+
+        Args:
+            environment: The Modal environment of the run.
 
         Raises:
             AuthenticationError: There is no token to pass on.
@@ -127,6 +134,10 @@ class Connection:
             "MODAL_TOKEN_ID": token_id,
             "MODAL_TOKEN_SECRET": token_secret,
             "MODAL_SERVER_URL": str(config["server_url"]),
+            **({"MODAL_ENVIRONMENT": environment} if environment else {}),
+            # The SDK refuses files that are changed while it mounts them (`modal/mount.py:608`,
+            # 1.6.4). In a sandbox nobody edits them, and its clock is not that of their times.
+            "MODAL_BUILD_VALIDATION": "ignore",
         }
 
     def _token(self) -> tuple[str, str]:
@@ -163,27 +174,6 @@ def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
             f"Modal's configuration holds the {given} of a token without its {missing}.",
             hint="Set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run 'modal setup'.",
         )
-
-
-def require_readable_configuration() -> None:
-    """Check Modal's configuration file, because the SDK fails to be imported with a damaged one.
-
-    Raises:
-        UsageError: It can't be read.
-    """
-    import toml
-
-    path = Path(os.environ.get("MODAL_CONFIG_PATH") or Path.home() / ".modal.toml")
-    try:
-        toml.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(
-            f"Modal's configuration {path} can't be read: {reason}.",
-            hint="Restore it; or delete it, and run 'modal setup' for an account on Modal.",
-        ) from error
 
 
 def require_server(url: str, seconds: float = CONNECT_SECONDS) -> None:

@@ -13,6 +13,7 @@ class ModalGateway:
     """Create, find, read and end the sandboxes of runs on Modal. Tests override methods."""
 
     connect = staticmethod(Connection)
+    environment_name = staticmethod(account_check.environment_name)
     check_names = staticmethod(account_check.check_names)
     check_workspace = staticmethod(account_check.check_workspace)
     image_builder = staticmethod(image_builder.image_builder)

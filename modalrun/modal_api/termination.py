@@ -29,14 +29,14 @@ _AT_ONCE = 16
 class SandboxGroup:
     """All sandboxes of one run, whichever process created them."""
 
-    def __init__(self, connection: Connection, run_id: str, app_id: str) -> None:
-        """Prepare for a run by ZenML's run id, and Modal's id of its app.
+    def __init__(self, connection: Connection, run_id: str, *app_ids: str) -> None:
+        """Prepare for a run by ZenML's run id, and Modal's ids of the apps that it may be in.
 
         A sandbox is the run's if its tags say so, whatever ZenML's metadata says.
         """
         self._connection = connection
         self._run_id = run_id
-        self._app_id = app_id
+        self._app_ids = app_ids
 
     def request_stop(self) -> bool:
         """Request a graceful stop; return whether the run sandbox was running."""
@@ -58,7 +58,7 @@ class SandboxGroup:
             for sandbox in sandboxes:
                 with contextlib.suppress(NotFoundError):
                     RunningSandbox(
-                        self._connection, sandbox, self._run_id, app_id=self._app_id
+                        self._connection, sandbox, self._run_id, app_id=self._app_ids[0]
                     ).wait()
 
     def running(self, role: str | None = None) -> list[modal.Sandbox]:
@@ -67,9 +67,12 @@ class SandboxGroup:
 
         tags = {TAG_RUN: self._run_id} | ({TAG_ROLE: role} if role else {})
         with translated():
-            return list(
-                modal.Sandbox.list(app_id=self._app_id, tags=tags, client=self._connection.client)
-            )
+            client = self._connection.client
+            return [
+                found
+                for app in self._app_ids
+                for found in modal.Sandbox.list(app_id=app, tags=tags, client=client)
+            ]
 
     def terminate(self, *, wait: bool = True, seconds: float = END_SECONDS) -> int:
         """Terminate all sandboxes, steps first, including those that are created meanwhile.

@@ -16,7 +16,7 @@ from modalrun.plan.pipeline_mode import plan_pipeline_mode
 from modalrun.plan.sandbox_planner import SandboxPlanner
 from modalrun.run.run_plan import RunSettings, Target
 from modalrun.run.tags import MAX_NAME, fit
-from modalrun.spec.precedence import resolve_or
+from modalrun.spec.precedence import Value, resolve_or
 
 
 def make_plan(
@@ -24,9 +24,9 @@ def make_plan(
     *,
     target: Target,
     source_root: Path,
-    python: str,
     python_version: str,
     engine_packages: tuple[str, ...],
+    environment: Value | None = None,
 ) -> Plan:
     """Resolve every setting of a deployment.
 
@@ -34,9 +34,9 @@ def make_plan(
         deployment: The compiled pipeline, with the settings of the run spec and the command line.
         target: Where the sandboxes run: "modal" or "local".
         source_root: Where files that settings name (requirements) are looked for.
-        python: The interpreter in the sandbox: "python", or a path for the local Modal server.
         python_version: That of the image, "3.11".
         engine_packages: The packages that modalrun needs in the image.
+        environment: The Modal environment that is used unless a setting names one.
 
     Raises:
         UsageError: A setting is not supported, or settings contradict one another.
@@ -49,10 +49,12 @@ def make_plan(
         source_root=source_root,
         local=local,
     )
-    planner = SandboxPlanner(deployment, python=python, build_recipe=build_recipe, local=local)
+    planner = SandboxPlanner(deployment, build_recipe=build_recipe, local=local)
     defaults = {field.name: field.default for field in fields(RunSettings)}
     defaults["app_name"] = app_name(deployment.pipeline)
     origins = {n: resolve_or(n, default, planner.layers) for n, default in defaults.items()}
+    if environment is not None and origins["modal_environment"].value is None:
+        origins["modal_environment"] = environment
     values = {name: value.value for name, value in origins.items()}
     include = tuple(values.pop("source_include"))
     settings = RunSettings(**values, source_include=include)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from modalrun.run.contract import RUN_ID
 from modalrun.run.sandbox_spec import SandboxSpec
@@ -12,6 +12,8 @@ from modalrun.run.tags import TAG_RUN
 
 Mode = Literal["pipeline", "per_step"]
 Target = Literal["modal", "local"]
+
+P = TypeVar("P", bound="RunPlan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,10 @@ class RunPlan:
             tags={TAG_RUN: run_id, **self.run_sandbox.tags},
             env={**self.run_sandbox.env, RUN_ID: run_id},
         )
+
+    def in_environment(self: P, name: str) -> P:
+        """Replace the Modal environment."""
+        return replace(self, settings=replace(self.settings, modal_environment=name))
 
     def with_images(self, images: Mapping[str, str]) -> RunPlan:
         """Replace the reference to each sandbox's image by another.

@@ -67,7 +67,7 @@ def create_run_sandbox(
         spec = replace(spec, env={**spec.env, TAKE_OVER: "1"})
     secrets, file = run.environment, None
     if plan.has_driver:
-        secrets = {**secrets, **job.connection.driver_environment()}
+        secrets = {**secrets, **job.connection.driver_environment(plan.settings.modal_environment)}
         file = write_manifest(_manifest(job, plan, run), staged.parent)
     unanswered = unanswered or threading.Event()
     given_up = threading.Event()

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from modalrun.errors import ModalrunError
+from modalrun.errors import ModalrunError, UsageError
 from modalrun.localmodal import launcher
 from modalrun.modal_api import Connection
 from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.configuration import ENVIRONMENT
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
 from modalrun.plan.model import Plan
+from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.prepare import PricedPlan, plan_deployment
@@ -49,6 +51,17 @@ class Job:
         return tuple(step.name for step in self.compiled.deployment.steps)
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What ZenML records of a run that continues: its id, and the Modal environment it was in.
+
+    A step can change the record, so it is only a hint.
+    """
+
+    run_id: str
+    environment: str | None
+
+
 def check(
     spec: RunSpec,
     compiled: Compiled,
@@ -56,6 +69,7 @@ def check(
     max_cost: Decimal | None = None,
     *,
     modal: ModalGateway | None = None,
+    earlier: Earlier | None = None,
 ) -> Job:
     """Plan a compiled pipeline and check cost, stack, credentials and names.
 
@@ -65,6 +79,7 @@ def check(
         observer: Receives the notes of the plan.
         max_cost: The most that the run may cost in USD; None for no limit.
         modal: The functions on Modal; None for the real ones.
+        earlier: What is recorded of a run that continues.
 
     Raises:
         ModalrunError: The class names the check that failed. Nothing was created.
@@ -75,32 +90,68 @@ def check(
         observer.say(f"note: {note}", "yellow")
     if max_cost is not None:
         pricing.check_limit(priced.cost, max_cost)
-    job = connect(spec, compiled, priced, modal=modal)
+    job = connect(spec, compiled, priced, modal=modal, earlier=earlier)
     if job.builder is not None:
         observer.say(f"note: {job.builder.note}", "yellow")
     return job
 
 
 def connect(
-    spec: RunSpec, compiled: Compiled, priced: PricedPlan, *, modal: ModalGateway | None = None
+    spec: RunSpec,
+    compiled: Compiled,
+    priced: PricedPlan,
+    *,
+    modal: ModalGateway | None = None,
+    earlier: Earlier | None = None,
 ) -> Job:
     """Check the stack, the credentials and the names of a run that is planned; as `check`."""
     modal = modal or ModalGateway()
-    connection, builder = connect_account(priced, compiled.credentials, modal)
-    return Job(compiled, priced.plan, modal, connection, priced.source, builder)
+    connection, plan, builder = connect_account(priced, compiled.credentials, modal, earlier)
+    return Job(compiled, plan, modal, connection, priced.source, builder)
 
 
 def connect_account(
-    priced: PricedPlan, credentials: tuple[str, str] | None, modal: ModalGateway
-) -> tuple[Connection, PinnedBuilder | None]:
-    """Connect to Modal, and check the stack, the account and the names of a plan; as `check`."""
-    plan = priced.plan
-    connection = modal.connect(plan.target, credentials=credentials)
+    priced: PricedPlan,
+    credentials: tuple[str, str] | None,
+    modal: ModalGateway,
+    earlier: Earlier | None = None,
+) -> tuple[Connection, Plan, PinnedBuilder | None]:
+    """Connect to Modal, and check the stack, the account and the names of a plan; as `check`.
+
+    The plan that is returned names its Modal environment.
+    """
+    connection = modal.connect(priced.plan.target, credentials=credentials)
     priced.check_stack()
+    plan = _in_its_environment(modal, connection, priced.plan, earlier)
     needs = AccountNeeds.of(plan)
     modal.check_names(connection, needs)
     modal.check_workspace(connection, needs)
-    return connection, modal.image_builder(connection, needs.environment, needs.pythons)
+    builder = modal.image_builder(connection, needs.environment, needs.pythons)
+    return connection, plan, builder
+
+
+def _in_its_environment(
+    modal: ModalGateway, connection: Connection, plan: Plan, earlier: Earlier | None
+) -> Plan:
+    """Return a plan with the name of the Modal environment that the run is in, or will be in.
+
+    Raises:
+        NotFoundError: There is no such environment.
+        UsageError: The run was in another one by its record, and Modal knows its sandbox in none.
+    """
+    set_by = plan.origins["modal_environment"].origin
+    found = plan.in_environment(modal.environment_name(connection, plan.settings.modal_environment))
+    name, recorded = found.settings.modal_environment, earlier.environment if earlier else None
+    if earlier is None or recorded is None or recorded == name or set_by < Origin.DEFAULT:
+        return found
+    for candidate in (plan.in_environment(recorded), found):
+        if modal.find_last(connection, candidate, candidate.sandbox_of_run(earlier.run_id)):
+            return candidate
+    raise UsageError(
+        f"The run {earlier.run_id} was submitted in the Modal environment '{recorded}', its record"
+        f" in ZenML says; here it would continue in '{name}'.",
+        hint=f"If that is right, name it: {ENVIRONMENT}={recorded}.",
+    )
 
 
 def warm_up_local_server() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import UsageError
+from modalrun.modal_api.configuration import configured_environment
 from modalrun.plan import deployment_file, docker_settings, pricing, store_credentials
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
@@ -124,11 +125,11 @@ def plan_deployment(
         deployment,
         target=spec.target,
         source_root=spec.source_root,
-        python="python" if on_modal else sys.executable,
         python_version=python_version or _python_version(),
         engine_packages=engine_packages(
             built=on_modal, server=config_files.store_url().startswith("http")
         ),
+        environment=configured_environment(spec.target),
     )
     problems = problems_on_modal(stack) if on_modal else ()
     no_login = store_credentials.missing(stack, plan, deployment)

@@ -120,7 +120,10 @@ def hash_tree(files: Mapping[str, str]) -> str:
 
 
 def _copy(tree: SourceTree, folder: Path, files: Iterable[SourceFile]) -> None:
-    """Copy files of a source tree with their modes and times."""
+    """Copy files of a source tree with their modes.
+
+    Not their times: the SDK refuses files that seem newer than now (`modal/mount.py:608`, 1.6.4).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         destination = folder / file.path
@@ -130,7 +133,6 @@ def _copy(tree: SourceTree, folder: Path, files: Iterable[SourceFile]) -> None:
                 shutil.copyfileobj(source, copy)
                 found = os.fstat(source.fileno())
             destination.chmod(found.st_mode & 0o777)
-            os.utime(destination, ns=(found.st_atime_ns, found.st_mtime_ns))
         except OSError as error:
             raise UsageError(
                 f"The file {tree.root / file.path} can't be copied for the sandbox:"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,6 +64,34 @@ def test_a_code_change_rebuilds_nothing(world: World) -> None:
     order = ["ENV FROM_THE_IMAGE=yes", "apt-get install -y git", "uv==", "s3fs", "humanize", "LATE"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
+
+
+NEWER = """
+import os, time
+from growing import square
+from zenml import pipeline
+
+@pipeline(dynamic=True, enable_cache=False)
+def newer():
+    with open("notes.txt", "w") as file:
+        file.write("made by the function")
+    os.utime("notes.txt", (time.time() + 3600,) * 2)
+    square(3).load()
+"""
+
+
+@pytest.mark.parametrize("by", ["you", pytest.param("the run sandbox", marks=EXHAUSTIVE)])
+def test_files_that_seem_newer_than_now_are_mounted(world: World, by: str) -> None:
+    """The SDK would refuse them: "was modified during build process"."""
+    if by == "you":
+        later = time.time() + 3600
+        os.utime(world.project / "pictured_code.py", (later, later))
+        done = world.submit(spec())
+    else:
+        (world.project / "newer.py").write_text(NEWER)
+        settings = {"orchestrator": {"mode": "per_step"}}
+        done = world.submit(spec(pipeline="newer.newer", settings=settings))
+    assert done.exit_code == 0, done.stderr
 
 
 def test_failed_build_ends_the_run_with_1(world: World) -> None:
@@ -198,7 +228,7 @@ from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 def resolved(spec):
     compiled = compile.compile_spec(spec)
     made = planner.make_plan(
-        compiled.deployment, target="modal", source_root=spec.source_root, python="python",
+        compiled.deployment, target="modal", source_root=spec.source_root,
         python_version="3.11", engine_packages=(),
     )
     recipe = made.images[made.run_sandbox.image]

@@ -94,8 +94,9 @@ class FakeConnection(Connection):
     def __init__(self, credentials: tuple[str, str] | None = None) -> None:
         self.credentials = credentials
 
-    def driver_environment(self) -> dict[str, str]:
-        return {"MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}
+    def driver_environment(self, environment: str | None) -> dict[str, str]:
+        token = {"MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}
+        return {**token, "MODAL_ENVIRONMENT": str(environment)}
 
 
 class FakeSandbox(RunningSandbox):
@@ -205,6 +206,9 @@ class FakeModal(ModalGateway):
         request: The arguments of the last creation.
         on_create: Called with the keyword arguments of each creation.
         app: The id of the app that `app_id` finds.
+        environment: The default environment.
+        last_in: The one where the last run sandbox is.
+        apps: The environments that were looked into for an app.
     """
 
     def __init__(self, effects: Effects) -> None:
@@ -216,6 +220,8 @@ class FakeModal(ModalGateway):
         self.request: dict[str, Any] = {}
         self.on_create: Callable[[dict[str, Any]], None] = lambda _: None
         self.app: str | None = "ap-1"
+        self.environment = self.last_in = "main"
+        self.apps: list[str | None] = []
         self.streams = FakeStreams()
         self.state = SandboxState("running")
         self.needs: AccountNeeds | None = None
@@ -225,6 +231,9 @@ class FakeModal(ModalGateway):
         self.effects.add(f"connect {target}")
         self.credentials = credentials
         return FakeConnection(credentials)
+
+    def environment_name(self, connection: Connection, name: str | None) -> str:
+        return name or self.environment
 
     def check_names(self, connection: Connection, needs: AccountNeeds) -> None:
         self.effects.add("check names")
@@ -267,7 +276,7 @@ class FakeModal(ModalGateway):
         return self.existing
 
     def find_last(self, connection: Connection, plan: Any, spec: Any) -> str | None:
-        return self.last
+        return self.last if plan.settings.modal_environment == self.last_in else None
 
     def terminate(self, connection: Connection, plan: Any, spec: Any) -> None:
         self.effects.add(f"terminate {spec.name}")
@@ -276,6 +285,7 @@ class FakeModal(ModalGateway):
         return self.sandboxes
 
     def app_id(self, connection: Connection, name: str, environment: str | None) -> str | None:
+        self.apps.append(environment)
         return self.app
 
     def log_streams(self, connection: Connection, run_id: str) -> Any:

@@ -225,8 +225,35 @@ def test_what_its_metadata_says_of_mode_app_and_sandbox_is_not_believed(bench: B
     handle = bench.resumed()
     assert handle.plan.settings.mode == "per_step"
     assert handle.plan.settings.app_name == "zenml-pipeline-training"
-    assert handle.plan.settings.modal_environment is None
+    assert handle.plan.settings.modal_environment == "main"
     assert bench.modal.request["earlier"] == "sb-2", "the one of its name"
+
+
+def test_the_environment_of_the_record_is_believed_where_modal_knows_the_sandbox(
+    bench: Bench,
+) -> None:
+    bench.zenml.run = replace(bench.zenml.run, metadata=replace(METADATA, environment="dev"))
+    bench.modal.last_in = "dev"
+    handle = bench.resumed()
+    assert handle.plan.settings.modal_environment == "dev"
+    assert bench.modal.request["secrets"]["MODAL_ENVIRONMENT"] == "dev"
+    assert "  target   local, app zenml-pipeline-training, environment dev" in bench.observer.lines
+
+
+def test_the_environment_of_the_deployment_beats_the_record(bench: Bench) -> None:
+    bench.zenml.compiled = compiled(*STEPS, mode="per_step", modal_environment="dev")
+    bench.zenml.run = replace(bench.zenml.run, metadata=replace(METADATA, environment="y"))
+    bench.modal.last_in = "dev"
+    assert bench.resumed().plan.settings.modal_environment == "dev"
+
+
+def test_where_modal_knows_no_sandbox_another_environment_is_named_first(bench: Bench) -> None:
+    bench.zenml.run = replace(bench.zenml.run, metadata=replace(METADATA, environment="dev"))
+    bench.modal.last = None
+    with pytest.raises(UsageError, match="in the Modal environment 'dev'") as caught:
+        bench.resume()
+    assert "MODAL_ENVIRONMENT=dev" in str(caught.value.hint)
+    assert bench.effects == CHECKS[:1]
 
 
 def test_a_paused_run_waits_for_the_sandbox_of_its_name_alone(bench: Bench) -> None:

@@ -289,3 +289,10 @@ def test_a_run_that_has_no_sandbox_on_record() -> None:
         bench.stop()
     assert bench.clock.now > stopping.ANNOUNCE_SECONDS
     assert not bench.effects
+
+
+def test_the_sandboxes_are_looked_for_where_the_run_is_and_where_it_could_be() -> None:
+    bench = Bench()
+    bench.zenml.run = replace(bench.zenml.run, metadata=replace(METADATA, environment="dev"))
+    bench.stop(force=True)
+    assert bench.modal.apps == ["dev", None], "a step can change the record"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +117,21 @@ def test_a_secret_that_does_not_exist(load: Load, modal: FakeModal) -> None:
     modal.effects.errors["check names"] = NotFoundError("There is no secret 'token'.")
     with pytest.raises(NotFoundError, match="token"):
         check(load(LOCAL), compiled(secrets=["token"]), FakeObserver(), modal=modal)
+
+
+def test_the_environment_is_known_by_its_name(
+    load: Load, modal: FakeModal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "none.toml"))
+    monkeypatch.delenv("MODAL_ENVIRONMENT", raising=False)
+    job = check(load(MODAL), compiled(stack=REMOTE), FakeObserver(), modal=modal)
+    assert job.plan.settings.modal_environment == "main", "the workspace's default one"
+    monkeypatch.setenv("MODAL_ENVIRONMENT", "dev")
+    job = check(load(MODAL), compiled(stack=REMOTE), FakeObserver(), modal=modal)
+    assert job.plan.settings.modal_environment == "dev"
+    assert job.plan.origins["modal_environment"].source == "MODAL_ENVIRONMENT"
+    assert modal.needs is not None
+    assert modal.needs.environment == "dev"
+    named = compiled(stack=REMOTE, modal_environment="mine")
+    job = check(load(MODAL), named, FakeObserver(), modal=modal)
+    assert job.plan.settings.modal_environment == "mine"

@@ -1,0 +1,60 @@
+"""Read Modal's configuration without importing the SDK. As in `modal/config.py`, 1.6.4."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from modalrun.errors import UsageError
+from modalrun.localmodal import launcher
+from modalrun.run.run_plan import Target
+from modalrun.spec.precedence import Origin, Value
+
+ENVIRONMENT = "MODAL_ENVIRONMENT"
+
+
+def require_readable_configuration() -> dict[str, Any]:
+    """Return what Modal's configuration file holds; with a damaged one the SDK can't be imported.
+
+    Raises:
+        UsageError: It can't be read.
+    """
+    import toml
+
+    path = Path(os.environ.get("MODAL_CONFIG_PATH") or Path.home() / ".modal.toml")
+    try:
+        return toml.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"Modal's configuration {path} can't be read: {reason}.",
+            hint="Restore it; or delete it, and run 'modal setup' for an account on Modal.",
+        ) from error
+
+
+def configured_environment(target: Target) -> Value | None:
+    """Return the Modal environment of the variable, or else of the profile; None for no such.
+
+    The local Modal server has no profiles, and the variable counts if the shell names that server.
+
+    Raises:
+        UsageError: The configuration can't be read.
+    """
+    if target == "local" and not os.environ.get(launcher.STATE_VARIABLE):
+        return None
+    if ENVIRONMENT in os.environ:
+        # An empty one stands for the default environment of the workspace.
+        return _value(os.environ[ENVIRONMENT], ENVIRONMENT)
+    if target == "local":
+        return None
+    profiles = {k: v for k, v in require_readable_configuration().items() if isinstance(v, dict)}
+    active = next((k for k, values in profiles.items() if values.get("active") is True), "default")
+    profile = os.environ.get("MODAL_PROFILE") or active
+    return _value(profiles.get(profile, {}).get("environment"), f"Modal profile '{profile}'")
+
+
+def _value(name: Any, source: str) -> Value | None:
+    return Value(str(name), Origin.DEFAULT, source) if name else None
