@@ -43,10 +43,12 @@ class SandboxArguments:
         volumes = {
             path: self._once(modal.Volume.from_name, name) for name, path in spec.volumes.items()
         }
+        # A GPU may have been waited for, which Modal's timeout does not count.
+        own = {GPU: gpu} if gpu else {CREATED: str(time.time())}
         return {
             "name": spec.name,
             "tags": dict(spec.tags),
-            "env": {**spec.env, CREATED: str(time.time()), **({GPU: gpu} if gpu else {})},
+            "env": {**spec.env, **own},
             # Ours last: a named secret must not replace what the run needs to reach ZenML.
             "secrets": [*secrets, self._own_secret],
             "volumes": volumes,

@@ -16,8 +16,9 @@ from modalrun.run.contract import TIMEOUT
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
-from modalrun.spec.fields import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
+from modalrun.spec.fields import DEFAULT_TIMEOUT_SECONDS
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve_or
+from modalrun.util.modal_catalog import MAX_TIMEOUT
 
 BuildRecipe = Callable[..., tuple[ImageRecipe, list[str]]]
 """`docker_settings.image_recipe`, bound to all but the Docker settings, `image` and `driver`."""
@@ -62,7 +63,7 @@ class SandboxPlanner:
         resolved: Resolved,
         docker: Mapping[str, Any],
         layers: Layers,
-        longest: int = MAX_TIMEOUT_SECONDS,
+        longest: int = MAX_TIMEOUT,
         driver: Driver | None = None,
     ) -> SandboxSpec:
         """Resolve the spec of one sandbox.

@@ -39,7 +39,7 @@ def test_every_field_of_a_spec_arrives() -> None:
     assert found == {
         "name": "modalrun-1",
         "tags": {"modalrun-role": "run"},
-        "env": {"A": "1", "MODALRUN_GPU": "T4", "MODALRUN_CREATED": ANY},
+        "env": {"A": "1", "MODALRUN_GPU": "T4"},
         "timeout": 60,
         "workdir": "/app/code",
         "gpu": "T4",
