@@ -139,7 +139,7 @@ CREATION = "SandboxCreate*"
         ),
         ([{"rpc": "AppStop", "times": None, "action": "error"}], "removed", "broken", "left"),
         (
-            {"builds": [{"contains": "zenml==", "log": ["No matching distribution"]}]},
+            {"builds": [{"contains": "modal==", "log": ["No matching distribution"]}]},
             "image",
             "broken",
             "No matching distribution",
