@@ -45,7 +45,9 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
     # It ends when its input is closed.
     output, _ = process.communicate(timeout=DEADLINE)
-    assert (process.returncode, output) == (0, b"")
+    assert process.returncode == 0, output
+    # The Modal SDK warns of the old Python.
+    assert output == b"" or b"Python 3.10 is EOL" in output
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.plan import pricing
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
-from modalrun.plan.stack import wrong_stack
 from modalrun.run.run_plan import Target
 from modalrun.spec.fields import split_gpu
 from modalrun.spec.run_spec import RunSpec, load_spec
@@ -42,7 +41,6 @@ class Report:
     """The result of a smoke test: a finding for each line."""
 
     target: Target
-    ceiling: Decimal | None
     findings: tuple[Finding, ...]
     seconds: float
 
@@ -108,7 +106,7 @@ class Smoke:
             with interrupts.deferred():
                 findings.append(finding("removed", bench.remove()))
         findings.sort(key=lambda one: list(LINES).index(one.check))
-        return Report(self.plan.target, self.ceiling, tuple(findings), time.monotonic() - began)
+        return Report(self.plan.target, tuple(findings), time.monotonic() - began)
 
     def _find(self, bench: Bench, progress: Callable[[str], None]) -> Iterator[Finding]:
         """Build the image, then run each trial in a thread, until the time is over."""
@@ -174,8 +172,7 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
     compiled = prepare.load_deployment(spec) if has_spec else None
     ground = compiled or trial.of_active_stack(spec.source_root, built=spec.target == "modal")
     priced = prepare.plan_deployment(ground.deployment, ground.stack_description, spec)
-    if priced.problems:
-        raise wrong_stack(priced.stack, priced.problems)
+    priced.check_stack()
     registry: RegistryCredentials | None = None
     if compiled is not None:
         plan, registry = resolve_images(priced.plan, compiled)

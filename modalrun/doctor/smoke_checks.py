@@ -41,11 +41,14 @@ class Seen:
     seconds: float = 0.0
     more: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What its probe has reported (the last report of a name), and what was seen outside."""
+    def __getitem__(self, name: str) -> Any:
+        """Return what its probe has reported (the last report counts), or was seen outside."""
         told = {key: value for facts in facts_in(self.output) for key, value in facts.items()}
-        return self.more | told
+        return (self.more | told)[name]
+
+    def all(self, name: str) -> list[Any]:
+        """Return every report of a name, in order."""
+        return [facts[name] for facts in facts_in(self.output) if name in facts]
 
     @property
     def kind(self) -> ExitKind | None:
@@ -55,178 +58,143 @@ class Seen:
     @property
     def told_end(self) -> str:
         """How its end was read."""
-        return (
-            f"read as '{self.end.kind.label}', code {self.end.exit_code}: {self.end.reason}"
-            if self.end
-            else "read as running"
-        )
+        if self.end is None:
+            return "read as running"
+        return f"read as '{self.end.kind.label}', code {self.end.exit_code}: {self.end.reason}"
 
 
-def _ok(message: str) -> Verdict:
-    return "ok", message, None
+Read = tuple[bool | check.State, str]
+"""Whether it is as expected, or the state itself; and what was seen."""
 
 
-def _broken(message: str, do: str = REPORT) -> Verdict:
-    return "broken", message, do
+def _writable(seen: Seen) -> Read:
+    closed = [name for name, writable in seen["writable"].items() if not writable]
+    if not closed:
+        return True, ", ".join(seen["writable"])
+    state: check.State = "differs" if closed == ["HOME"] else "broken"
+    return state, f"nothing can be written to {' and '.join(closed)}"
 
 
-def _expect(
-    good: Callable[[dict[str, Any]], bool], shown: Callable[[dict[str, Any]], str], does: str
-) -> Callable[[Seen], Verdict]:
-    """Judge facts of a probe: as expected, or with `does`, what modalrun does instead."""
+def _zenml(name: str) -> Callable[[Seen], Read]:
+    def read(seen: Seen) -> Read:
+        state, message, hint = seen.all(name)[-1] if seen.all(name) else seen["zenml"]
+        return state == "ok", f"{message}\n{hint}" if hint else message
 
-    def judge(seen: Seen) -> Verdict:
-        facts = seen.facts
-        return _ok(shown(facts)) if good(facts) else ("differs", shown(facts), does)
-
-    return judge
+    return read
 
 
-def _require(
-    good: Callable[[dict[str, Any]], bool], shown: str, bad: str, do: str = REPORT
-) -> Callable[[Seen], Verdict]:
-    """Judge facts of a probe that runs can't do without."""
-    return lambda seen: _ok(shown) if good(seen.facts) else _broken(bad, do)
-
-
-def _zenml(name: str) -> Callable[[Seen], Verdict]:
-    def judge(seen: Seen) -> Verdict:
-        state, message, hint = seen.facts.get(name) or seen.facts["zenml"]
-        return _ok(message) if state == "ok" else _broken(message, hint or "Run 'modalrun doctor'.")
-
-    return judge
-
-
-def _import(name: str) -> Callable[[Seen], Verdict]:
-    return _expect(
-        lambda facts: facts[name] < SLOW_IMPORT,
-        lambda facts: f"{facts[name]:.1f} s",
-        "Each sandbox imports it once; with 'mode: pipeline' all steps share one sandbox.",
-    )
-
-
-def _writable(seen: Seen) -> Verdict:
-    folders = seen.facts["writable"]
-    closed = [name for name, writable in folders.items() if not writable]
-    message = f"nothing can be written to {' and '.join(closed)}"
-    if closed == ["HOME"]:
-        return "differs", message, "modalrun and ZenML write to TMPDIR; your steps may need HOME."
-    do = "Use an image in which TMPDIR and the working folder can be written to."
-    return _broken(message, do) if closed else _ok(", ".join(folders))
-
-
-def _listed(seen: Seen) -> Verdict:
-    seconds = seen.facts["listed"]
+def _listed(seen: Seen) -> Read:
+    seconds = seen["listed"]
     if seconds is None:
-        return _broken("a running sandbox is not listed by its tags")
-    shown = f"found by its tags after {seconds:.1f} s"
-    does = "'stop' lists again until no sandbox is left."
-    return _ok(shown) if seconds < SLOW_LIST else ("differs", shown, does)
+        return "broken", "a running sandbox is not listed by its tags"
+    return seconds < SLOW_LIST, f"found by its tags after {seconds:.1f} s"
 
 
-def _input(seen: Seen) -> Verdict:
-    lines = [facts["line"] for facts in facts_in(seen.output) if "line" in facts]
+def _input(seen: Seen) -> Read:
+    lines = seen.all("line")
     if lines[:1] != ["first"]:
-        return _broken("no line arrives", "Stop runs with 'modalrun stop --force'.")
-    if lines == ["first", "second"]:
-        return _ok("lines of two handles arrive")
-    does = "To stop a run takes one line; 'stop --force' needs none."
-    return "differs", "what a second handle writes arrives cut, or not at all", does
+        return "broken", "no line arrives"
+    if lines != ["first", "second"]:
+        return "differs", "what a second handle writes arrives cut, or not at all"
+    return True, "lines of two handles arrive"
 
 
-def _clock(seen: Seen) -> Verdict:
-    ahead = seen.more["ahead"]
-    found = check.clock({"the sandbox": ahead})
+def _clock(seen: Seen) -> Read:
+    found = check.clock({"the sandbox": seen["ahead"]})
     if found.state == "ok":
-        return _ok(f"this machine and the sandbox differ by {abs(ahead):.1f} s")
-    return "differs" if found.state == "warning" else "broken", found.message, found.hint
+        return True, f"this machine and the sandbox differ by {abs(seen['ahead']):.1f} s"
+    return "differs" if found.state == "warning" else "broken", found.message
 
 
-def same_output(text: str, what: str) -> Verdict:
+def same_output(text: str, what: str) -> Read:
     """Compare what was read of the probe's output with what it wrote, byte for byte."""
     written = payload().decode("utf-8", "replace")
     if text == written:
-        return _ok(f"{len(payload()):,} bytes, {what}")
+        return True, f"{len(payload()):,} bytes, {what}"
     # An odd byte may have become a line break, but each number has to come once and in order.
     come, due = (re.findall(r"^\d{5} ", one, re.MULTILINE) for one in (text, written))
     if come == due:
-        does = "modalrun shows control characters and bytes that are not UTF-8 by a sign."
-        return "differs", "all lines come once and in order, with other odd bytes", does
-    return _broken(f"of {len(due):,} lines {len(come):,} come, or in another order, {what}")
+        return "differs", "all lines come once and in order, with other odd bytes"
+    return "broken", f"of {len(due):,} lines {len(come):,} come, or in another order, {what}"
 
 
-def _history(seen: Seen) -> Verdict:
-    lag = seen.more["lag"]
-    verdict = same_output(seen.more["history"], f"{lag:.1f} s after the end")
-    if verdict[0] == "broken" or lag < SLOW_HISTORY:
-        return verdict
-    return "differs", verdict[1], "'modalrun logs' shows the last lines later than 'submit'."
+def _history(seen: Seen) -> Read:
+    found = same_output(seen["history"], f"{seen['lag']:.1f} s after the end")
+    return ("differs", found[1]) if found[0] is True and seen["lag"] > SLOW_HISTORY else found
 
 
-def _end(expected: ExitKind, code: int) -> Callable[[Seen], Verdict]:
-    def judge(seen: Seen) -> Verdict:
-        assert seen.end is not None
-        if (seen.kind, seen.end.exit_code) == (expected, code):
-            return _ok(f"exit code {code}")
-        if ExitKind.COMPLETED in {expected, seen.kind}:
-            return _broken(seen.told_end)
-        return "differs", seen.told_end, "ZenML's record of the run counts, where it has its end."
+def _end(expected: ExitKind, code: int) -> Callable[[Seen], Read]:
+    def read(seen: Seen) -> Read:
+        if seen.end and (seen.kind, seen.end.exit_code) == (expected, code):
+            return True, f"exit code {code}"
+        completed = ExitKind.COMPLETED in {expected, seen.kind}
+        return "broken" if completed else "differs", seen.told_end
 
-    return judge
+    return read
 
 
-def _not_found(seen: Seen) -> Verdict:
-    if problem := seen.more.get("refused"):
-        return _ok(f"refused: {problem}")
-    good = seen.kind not in {None, ExitKind.COMPLETED}
-    return _ok(seen.told_end) if good else _broken(seen.told_end)
+def _not_found(seen: Seen) -> Read:
+    if "refused" in seen.more:
+        return True, f"refused: {seen['refused']}"
+    return seen.kind not in {None, ExitKind.COMPLETED}, seen.told_end
 
 
-def _signalled(expected: ExitKind) -> Callable[[Seen], Verdict]:
-    """Judge an end from outside, and the signals that announce it."""
+def _signalled(expected: ExitKind) -> Callable[[Seen], Read]:
+    """Read an end from outside, and the signals that announce it."""
 
-    def judge(seen: Seen) -> Verdict:
-        facts = facts_in(seen.output)
-        came = [one for one in facts if "signal" in one]
+    def read(seen: Seen) -> Read:
+        signals = seen.all("signal")
         if seen.kind is not expected:
-            return _broken(seen.told_end)
-        if not came:
-            does = "modalrun ends a step before its timeout, and asks a run to stop by its input."
-            return "differs", f"killed after {seen.seconds:.1f} s, without a signal", does
-        alive = max((one["alive"] for one in facts if "alive" in one), default=0.0)
-        grace = max(0.0, alive - came[0]["at"])
-        shown = f"{', '.join(one['signal'] for one in came)}, {grace:.1f} s before the kill"
-        does = "modalrun's processes take the first one, and ignore the others."
-        return _ok(shown) if len(came) == 1 else ("differs", shown, does)
+            return "broken", seen.told_end
+        if not signals:
+            return "differs", f"killed after {seen.seconds:.1f} s, without a signal"
+        grace = max(0.0, max(seen.all("alive"), default=0.0) - seen.all("at")[0])
+        state: check.State = "ok" if len(signals) == 1 else "differs"
+        return state, f"{', '.join(signals)}, {grace:.1f} s before the kill"
 
-    return judge
+    return read
 
 
-def _out_of_memory(seen: Seen) -> Verdict:
-    if seen.kind is ExitKind.OUT_OF_MEMORY:
-        return _ok(seen.told_end)
-    if "held" in seen.facts:
-        return "differs", "the limit is not kept", "No step is ended for it."
-    return "differs", seen.told_end, "Where only a step is killed, modalrun's supervisor says so."
+def _out_of_memory(seen: Seen) -> Read:
+    if seen.all("held"):
+        return "differs", "the limit is not kept"
+    return seen.kind is ExitKind.OUT_OF_MEMORY, seen.told_end
 
 
-def _gpu(seen: Seen) -> Verdict:
-    if found := seen.facts["gpus"]:
-        return _ok(", ".join(found))
-    message = f"none is seen in the sandbox: {seen.facts.get('why', 'nvidia-smi shows none')}"
-    if seen.local:
-        return "differs", message, "The local Modal server records the request, and gives none."
-    return _broken(message)
+def _gpu(seen: Seen) -> Read:
+    if seen["gpus"]:
+        return True, ", ".join(seen["gpus"])
+    why = seen.all("why") or ["nvidia-smi shows none"]
+    return "differs" if seen.local else "broken", f"none is seen in the sandbox: {why[0]}"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the report: its title, the trial that it is about, and how that is read."""
+    """One line of the report.
+
+    Attributes:
+        label: Its title.
+        trial: The trial that it is about; empty for those that `smoke` makes itself.
+        read: Reads what was seen.
+        does: What modalrun does where it is not as expected; empty where runs can't do without.
+        do: What to do where it is broken.
+    """
 
     label: str
     trial: str = ""
-    judge: Callable[[Seen], Verdict] | None = None
+    read: Callable[[Seen], Read] = lambda seen: (True, "")
+    does: str = ""
+    do: str = REPORT
 
+
+_ODD_BYTES = "modalrun shows control characters and bytes that are not UTF-8 by a sign."
+_SHARES = "Each sandbox imports it once; with 'mode: pipeline' all steps share one sandbox."
+_RECORD = "ZenML's record of the run counts, where it has its end."
+_ASKS = (
+    "modalrun asks a run to stop by its input, ends a step before its timeout, and takes one signal"
+    " of several."
+)
+_NTP = "Set the clock (NTP): tokens and signed requests carry the time, and are refused."
 
 LINES: dict[str, Line] = {
     "account": Line("Modal account"),
@@ -234,103 +202,123 @@ LINES: dict[str, Line] = {
     "variables": Line(
         "MODAL_ variables",
         "inside",
-        _expect(
-            # Sandboxes get the first, Functions the others too (modal.com/docs, read 2026-11-27).
-            lambda facts: (
-                "MODAL_SANDBOX_ID" in facts["variables"]
-                and not {"MODAL_IS_REMOTE", "MODAL_ENVIRONMENT"} & {*facts["variables"]}
-            ),
-            lambda facts: ", ".join(facts["variables"]) or "none",
-            "modalrun passes the environment's name and the driver's token itself.",
+        # Sandboxes get the first, Functions the others too (modal.com/docs, read 2026-11-27).
+        lambda s: (
+            "MODAL_SANDBOX_ID" in s["variables"]
+            and not {"MODAL_IS_REMOTE", "MODAL_ENVIRONMENT"} & {*s["variables"]},
+            ", ".join(s["variables"]) or "none",
         ),
+        "modalrun passes the environment's name and the driver's token itself.",
     ),
     "init": Line(
         "first process",
         "inside",
-        _expect(
-            lambda facts: 1 in {facts["pid"], facts["parent"]},
-            lambda facts: f"{facts['init']}; the program is process {facts['pid']}",
-            "modalrun's supervisor ends all that it has started, whatever PID 1 is.",
-        ),
+        lambda s: (1 in {s["pid"], s["parent"]}, f"{s['init']}; the program is {s['pid']}"),
+        "modalrun's supervisor ends all that it has started, whatever PID 1 is.",
     ),
     "group": Line(
         "process group",
         "inside",
-        _expect(
-            lambda facts: facts["group"] == facts["pid"],
-            lambda facts: f"{facts['group']}; the program is process {facts['pid']}",
-            "modalrun's supervisor gives its child a group of its own, so a signal comes once.",
-        ),
+        lambda s: (s["group"] == s["pid"], f"{s['group']}; the program is {s['pid']}"),
+        "modalrun's supervisor gives its child a group of its own, so a signal comes once.",
     ),
     "user": Line(
-        "user",
-        "inside",
-        _expect(
-            lambda facts: facts["uid"] == 0,
-            lambda facts: f"id {facts['uid']}",
-            "modalrun needs no root.",
-        ),
+        "user", "inside", lambda s: (s["uid"] == 0, f"id {s['uid']}"), "modalrun needs no root."
     ),
     "memory": Line(
         "memory limit",
         "inside",
-        _expect(
-            lambda facts: facts["memory"] is not None,
-            lambda facts: f"{facts['memory']} MiB" if facts["memory"] else "none to be read",
-            "modalrun takes an end for want of memory from Modal's status.",
-        ),
+        lambda s: (bool(s["memory"]), f"{s['memory']} MiB" if s["memory"] else "none to be read"),
+        "modalrun takes an end for want of memory from Modal's status.",
     ),
-    "folders": Line("writable folders", "inside", _writable),
-    "zenml": Line("ZenML", "inside", _zenml("zenml")),
-    "artifact_store": Line("artifact store", "inside", _zenml("artifact_store")),
-    "import_zenml": Line("import of zenml", "inside", _import("zenml_import")),
-    "import_modal": Line("import of modal", "driver", _import("modal_import")),
+    "folders": Line(
+        "writable folders",
+        "inside",
+        _writable,
+        "modalrun and ZenML write to TMPDIR; your steps may need HOME.",
+        "Use an image in which TMPDIR and the working folder can be written to.",
+    ),
+    "zenml": Line("ZenML", "inside", _zenml("zenml"), do="Run 'modalrun doctor'."),
+    "artifact_store": Line(
+        "artifact store", "inside", _zenml("artifact_store"), do="Run 'modalrun doctor'."
+    ),
+    "import_zenml": Line(
+        "import of zenml",
+        "inside",
+        lambda s: (s["zenml_import"] < SLOW_IMPORT, f"{s['zenml_import']:.1f} s"),
+        _SHARES,
+    ),
+    "import_modal": Line(
+        "import of modal",
+        "driver",
+        lambda s: (s["modal_import"] < SLOW_IMPORT, f"{s['modal_import']:.1f} s"),
+        _SHARES,
+    ),
     "app": Line(
         "driver: app",
         "driver",
-        _require(
-            lambda facts: facts["driver_app"] == facts["app"],
-            "a driver finds the same app",
-            "a driver's token leads to another app, so 'stop' would miss its sandboxes",
-            "Name 'modal_environment' and 'workspace' in the run spec, and check the token.",
+        lambda s: (
+            s["driver_app"] == s["app"],
+            "the same as here" if s["driver_app"] == s["app"] else "not the one here",
         ),
+        do="A driver's token has to lead to the same app: name 'modal_environment' and 'workspace'"
+        " in the run spec, and check the token.",
     ),
-    "child": Line("driver: sandbox", "driver", lambda s: _ok(f"in {s.facts['child']:.1f} s")),
-    "list": Line("driver: list", "driver", _listed),
+    "child": Line("driver: sandbox", "driver", lambda s: (True, f"in {s['child']:.1f} s")),
+    "list": Line("driver: list", "driver", _listed, "'stop' lists again until no sandbox is left."),
     "name": Line(
         "driver: name",
         "driver",
-        _require(
-            lambda facts: facts["taken"] and facts["free"],
-            "taken while its sandbox runs, and free afterwards",
-            "not unique while its sandbox runs, or not free afterwards",
+        lambda s: (
+            s["taken"] and s["free"],
+            f"{'taken' if s['taken'] else 'not taken'} while its sandbox runs,"
+            f" {'free' if s['free'] else 'not free'} afterwards",
         ),
     ),
-    "clock": Line("clock", "input", _clock),
-    "input": Line("standard input", "input", _input),
-    "live": Line("output, live", "output", lambda s: same_output(s.output, "as written")),
-    "late": Line("output, late", "output", lambda s: same_output(s.more["late"], "afterwards")),
-    "history": Line("output, history", "output", _history),
-    "exit_0": Line("end: code 0", "exit_0", _end(ExitKind.COMPLETED, 0)),
-    "exit_3": Line("end: code 3", "exit_3", _end(ExitKind.FAILED, 3)),
-    "kill": Line("end: kill -9", "kill", _end(ExitKind.TERMINATED, 137)),
+    "clock": Line("clock", "input", _clock, _NTP, _NTP),
+    "input": Line(
+        "standard input",
+        "input",
+        _input,
+        "To stop a run takes one line; 'stop --force' needs none.",
+        "Stop runs with 'modalrun stop --force'.",
+    ),
+    "live": Line(
+        "output, live", "output", lambda s: same_output(s.output, "as written"), _ODD_BYTES
+    ),
+    "late": Line(
+        "output, late", "output", lambda s: same_output(s["late"], "afterwards"), _ODD_BYTES
+    ),
+    "history": Line(
+        "output, history", "output", _history, f"'modalrun logs' waits for it. {_ODD_BYTES}"
+    ),
+    "exit_0": Line("end: code 0", "exit_0", _end(ExitKind.COMPLETED, 0), _RECORD),
+    "exit_3": Line("end: code 3", "exit_3", _end(ExitKind.FAILED, 3), _RECORD),
+    "kill": Line("end: kill -9", "kill", _end(ExitKind.TERMINATED, 137), _RECORD),
     "not_found": Line("end: no such command", "not_found", _not_found),
-    "terminate": Line("end: terminate", "terminate", _signalled(ExitKind.TERMINATED)),
-    "timeout": Line("end: timeout", "timeout", _signalled(ExitKind.TIMED_OUT)),
-    "out_of_memory": Line("end: out of memory", "out_of_memory", _out_of_memory),
+    "terminate": Line("end: terminate", "terminate", _signalled(ExitKind.TERMINATED), _ASKS),
+    "timeout": Line("end: timeout", "timeout", _signalled(ExitKind.TIMED_OUT), _ASKS),
+    "out_of_memory": Line(
+        "end: out of memory",
+        "out_of_memory",
+        _out_of_memory,
+        "modalrun's supervisor names the want of memory where only a step is killed.",
+    ),
     "volume": Line(
         "volume",
         "volume",
-        _require(
-            lambda facts: facts["found"] == facts["text"],
-            "what one sandbox writes, the next one reads",
-            "what one sandbox writes, the next one does not find",
+        lambda s: (
+            s["found"] == s["text"],
+            f"the next sandbox {'reads' if s['found'] == s['text'] else 'does not find'} what one"
+            " has written",
         ),
     ),
-    "gpu": Line("GPU", "gpu", _gpu),
+    "gpu": Line(
+        "GPU", "gpu", _gpu, "The local Modal server records the request, and gives no GPU."
+    ),
     "removed": Line("clean-up"),
 }
-"""The lines in the order in which they are shown. Those without a judge are about no trial."""
+"""The lines in the order in which they are shown."""
 
 
 def judge(trial: str, seen: Seen | ModalrunError) -> list[Finding]:
@@ -353,7 +341,7 @@ def of_error(error: ModalrunError, line: str) -> Verdict:
     """Return the verdict about a line whose trial an error has prevented."""
     if line == "gpu" and isinstance(error, CapacityError):
         return "differs", error.problem, "modalrun tries again, and the next GPU type of a list."
-    return _broken(error.problem, error.hint or REPORT)
+    return "broken", error.problem, error.hint or REPORT
 
 
 def finding(name: str, verdict: Verdict) -> Finding:
@@ -362,12 +350,14 @@ def finding(name: str, verdict: Verdict) -> Finding:
 
 
 def _read(line: Line, seen: Seen) -> Verdict:
-    assert line.judge is not None
     if seen.kind is ExitKind.NOT_STARTED and line.trial != "not_found":
-        return _broken(seen.told_end, "Try again. modalrun starts the sandbox of a step again.")
+        return "broken", seen.told_end, "Try again. modalrun starts the sandbox of a step again."
     try:
-        return line.judge(seen)
+        state, message = line.read(seen)
     except KeyError:
         # The probe has not come so far.
         last = next(reversed(seen.errors.splitlines()), "")
-        return _broken(f"nothing is reported; the sandbox was {seen.told_end} {last}".strip())
+        return "broken", f"nothing is reported; the sandbox was {seen.told_end} {last}", line.do
+    if isinstance(state, bool):
+        state = "ok" if state else "differs" if line.does else "broken"
+    return state, message, {"differs": line.does, "broken": line.do}.get(state)

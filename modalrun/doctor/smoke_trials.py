@@ -86,9 +86,9 @@ class Watched:
     def wait_for(self, name: str) -> bool:
         """Wait until the probe has reported a fact; return whether it has, in time."""
         until = time.monotonic() + REACTION_SECONDS
-        while not (name in self.seen.facts or self._end.done() or time.monotonic() > until):
+        while not (self.seen.all(name) or self._end.done() or time.monotonic() > until):
             time.sleep(0.02)
-        return name in self.seen.facts
+        return bool(self.seen.all(name))
 
     def join(self) -> None:
         """Wait for the end of the sandbox and its output; raise what has prevented it."""
@@ -263,9 +263,8 @@ def _answer(bench: Bench, watched: Watched) -> None:
     began = time.time()
     for text, reported in (("first\n", "ready"), ("second\n", "line")):
         if watched.wait_for(reported):
-            if "at" in watched.seen.facts:
-                middle = (began + time.time()) / 2
-                watched.seen.more["ahead"] = middle - watched.seen.facts["at"]
+            for at in watched.seen.all("at"):
+                watched.seen.more["ahead"] = (began + time.time()) / 2 - at
             began = time.time()
             with contextlib.suppress(ValueError):
                 bench.connection.write_input(watched.id, bench.run_id, text)

@@ -111,7 +111,7 @@ def _made_by(command: str, arguments: str, connection: Connection) -> Iterator[N
             yield
     except NotFoundError as error:
         raise NotFoundError(
-            error.problem,
+            f"{error.problem}.",
             effect="Nothing was created.",
             hint=f"Correct the name, or create it: {local}modal {command} {arguments}",
         ) from error

@@ -46,7 +46,6 @@ def as_json(report: Report) -> str:
         "target": report.target,
         "exit_code": report.exit_code,
         "seconds": round(report.seconds, 3),
-        "ceiling_usd": None if report.ceiling is None else str(round(report.ceiling, 4)),
         "checks": checks_as_json(report.findings),
     }
     text, home = json.dumps(document, indent=2), json.dumps(str(Path.home()))[1:-1]

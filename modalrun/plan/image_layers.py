@@ -10,6 +10,7 @@ from typing import Any
 
 from modalrun.plan import requirements
 from modalrun.plan.image_recipe import ImageRecipe, Packages, Pairs, Slim
+from modalrun.util.modal_catalog import VARIABLE
 
 GATHERED = "gathered_requirements"
 """The key under which a deployment carries, next to the Docker settings, the packages that ZenML
@@ -17,7 +18,6 @@ gathered for them at compile time: {"packages": [{"origin": ..., "lines": [...]}
 
 _NEEDS_GATHERING = ("required_integrations", "pyproject_path", "replicate_local_python_environment")
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FROM_GIT = re.compile(r"\bgit\+[a-z]+:|\bgit\s*=\s*[\"']", re.IGNORECASE)
 """A requirement of Git's, in a requirements file or in a `pyproject.toml`."""
 _APT_PACKAGE = re.compile(r"[a-z0-9][A-Za-z0-9+.:=~_*-]*")
@@ -54,7 +54,7 @@ def variables(docker: Mapping[str, Any], name: str, remarks: Remarks) -> Pairs:
     """
     values = {str(key).upper(): str(value) for key, value in (docker.get(name) or {}).items()}
     for variable, value in values.items():
-        if not _VARIABLE.fullmatch(variable):
+        if not re.fullmatch(VARIABLE, variable):
             remarks.refuse(f"'{name}': '{variable}' is not the name of an environment variable")
         elif "\n" in value:
             remarks.refuse(

@@ -16,8 +16,9 @@ from modalrun.run.contract import TIMEOUT
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
-from modalrun.spec.fields import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
+from modalrun.spec.fields import DEFAULT_TIMEOUT_SECONDS
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatten, resolve_or
+from modalrun.util.modal_catalog import MAX_TIMEOUT
 
 BuildRecipe = Callable[..., tuple[ImageRecipe, list[str]]]
 """`docker_settings.image_recipe`, bound to all but the Docker settings, `image` and `driver`."""
@@ -33,9 +34,7 @@ class SandboxPlanner:
         origins: By step, and under `RUN_SANDBOX`, the origin of each setting.
     """
 
-    def __init__(
-        self, deployment: Deployment, *, python: str, build_recipe: BuildRecipe, local: bool
-    ) -> None:
+    def __init__(self, deployment: Deployment, *, build_recipe: BuildRecipe, local: bool) -> None:
         self.deployment = deployment
         self.layers: Layers = {
             Origin.CODE_PIPELINE: flatten(_without_component(deployment.layers)),
@@ -44,7 +43,6 @@ class SandboxPlanner:
         self.local = local
         self.images: dict[str, ImageRecipe] = {}
         self.origins: dict[str, Mapping[str, Value]] = {}
-        self._python = python
         self._build_recipe = build_recipe
         self._made: list[tuple[tuple[Mapping[str, Any], Any, Driver | None], str]] = []
         self._notes: list[str] = []
@@ -62,7 +60,7 @@ class SandboxPlanner:
         resolved: Resolved,
         docker: Mapping[str, Any],
         layers: Layers,
-        longest: int = MAX_TIMEOUT_SECONDS,
+        longest: int = MAX_TIMEOUT,
         driver: Driver | None = None,
     ) -> SandboxSpec:
         """Resolve the spec of one sandbox.
@@ -90,11 +88,13 @@ class SandboxPlanner:
         volumes = values["volumes"].value or {}
         _check_mount_points(name, volumes, values["volumes"].source)
         image = self._image(docker, values["image"].value, driver)
-        env = {"PYTHONUNBUFFERED": "1", TIMEOUT: str(timeout)}
-        if not self.local:
-            env["PYTHONPATH"] = self.images[image].python_path
+        env = {
+            "PYTHONUNBUFFERED": "1",
+            TIMEOUT: str(timeout),
+            "PYTHONPATH": self.images[image].python_path,
+        }
         return SandboxSpec(
-            command=(self._python, "-m", "modalrun.driver.supervisor", module, *arguments),
+            command=("python3", "-m", "modalrun.driver.supervisor", module, *arguments),
             image=image,
             resources=resolved.resources,
             timeout=timeout,

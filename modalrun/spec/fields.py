@@ -25,11 +25,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from modalrun.run.run_plan import Mode
-from modalrun.util.modal_catalog import NO_MOUNT_POINTS
+from modalrun.util.modal_catalog import MAX_TIMEOUT, NO_MOUNT_POINTS, OBJECT_NAME
 from modalrun.util.timeparse import DURATION_FORMS, duration
-
-MAX_TIMEOUT_SECONDS = 86_400
-"""Modal ends every sandbox after 24 hours (modal.com/docs/guide/sandboxes, read 2026-10-09)."""
 
 MAX_WAIT_SECONDS = 7 * 86_400
 """The longest wait for a place that makes sense."""
@@ -37,15 +34,12 @@ MAX_WAIT_SECONDS = 7 * 86_400
 DEFAULT_TIMEOUT_SECONDS = 6 * 3600
 """A ceiling of the cost that a user can weigh; most runs are shorter."""
 
-MODAL_NAME = re.compile(r"[A-Za-z0-9\-_.]{1,64}")
-"""The names that Modal accepts for apps and environments (`modal/_utils/name_utils.py`, 1.6.4)."""
-
 MEMORY = re.compile(r"([0-9]{1,31})([KMGTP]i?B|B)")
 """An amount of memory in ZenML's notation (`zenml/config/resource_settings.py`, 0.98.0)."""
 
 
 def _modal_name(value: str) -> str:
-    if not MODAL_NAME.fullmatch(value):
+    if not re.fullmatch(OBJECT_NAME, value):
         raise ValueError(
             "Modal takes 1 to 64 letters, digits, dashes, underscores and dots as a name"
             f" (it is {value!r})"
@@ -71,12 +65,12 @@ def _whole_seconds(value: Any) -> Any:
             return int(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise PydanticCustomError("duration_type", DURATION_FORMS)
+    raise PydanticCustomError("duration_type", f"Input should be {DURATION_FORMS}")
 
 
 def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:
     for name, path in volumes.items():
-        if not MODAL_NAME.fullmatch(name):
+        if not re.fullmatch(OBJECT_NAME, name):
             raise ValueError(f"'{name}' is not the name of a Modal volume")
         if not path.startswith("/") or path.strip("/") == "" or ".." in path.split("/"):
             raise ValueError(
@@ -197,14 +191,14 @@ class SettingFields(BaseModel):
     app_name: ModalName | None = None
     mode: Mode | None = None
     max_parallelism: Annotated[StrictInt, Field(ge=1, le=100_000)] | None = None
-    timeout: Annotated[Duration, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
+    timeout: Annotated[Duration, Field(ge=1, le=MAX_TIMEOUT)] | None = None
     synchronous: StrictBool | None = None
     secrets: list[Name] | None = None
     volumes: Volumes | None = None
     image: ImageSetting | None = None
     source_include: list[Name] | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
-    keep_warm: Annotated[StrictInt, Field(ge=0, le=MAX_TIMEOUT_SECONDS)] | None = None
+    keep_warm: Annotated[StrictInt, Field(ge=0, le=MAX_TIMEOUT)] | None = None
     creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None

@@ -67,6 +67,9 @@ ENVIRONMENT_NAME = r"(?![eE][nN]-)[a-zA-Z0-9][a-zA-Z0-9\-_]{0,63}"
 TAG = r"[a-zA-Z0-9\-_.]{1,63}"
 """Keys and values of tags (the same file)."""
 
+VARIABLE = r"[a-zA-Z_][a-zA-Z0-9_]*"
+"""Keys of secrets and names of environment variables (`modal/sandbox/_common.py`, 1.6.4)."""
+
 NO_MOUNT_POINTS = ("/", "/root", "/tmp")  # noqa: S108 (a rule of Modal's)
 """Where no volume can be mounted (`modal/_utils/mount_utils.py`, 1.6.4)."""
 

@@ -55,6 +55,13 @@ def test_plan(world: World, name: str) -> None:
     assert {step: box["gpu"] for step, box in boxes.items()} == STEPS.get(name, {})
 
 
+ENVIRONMENTS = {
+    "advanced": "production",
+    "environments_dev": "dev",
+    "environments_prod": "production",
+}
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", STEPS)
 def test_run_with_a_sandbox_for_each_step(world: World, name: str) -> None:
@@ -70,6 +77,8 @@ def test_run_with_a_sandbox_for_each_step(world: World, name: str) -> None:
 
 @pytest.mark.parametrize("name", some(sorted(set(EXPECTED) - set(STEPS)), "advanced"))
 def test_run(world: World, name: str) -> None:
+    if environment := ENVIRONMENTS.get(name):
+        assert world.modal("environment", "create", environment).exit_code == 0
     done = world.submit(CONFIGS / f"{name}.yaml")
     assert done.exit_code == 0, done.stderr
     if name == "async":

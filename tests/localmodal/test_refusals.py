@@ -122,6 +122,9 @@ def test_names_and_tags(sdk: Sdk) -> None:
     for tags in ({"a b": "c"}, {"a": ""}, {"a": "x" * 64}, {"a": "ü"}):
         with pytest.raises(InvalidError, match="Invalid tag"):
             sdk.create("true", tags=tags)
+    for key in ("A-B", "1A", "", "ü"):
+        secret = api_pb2.SecretGetOrCreateRequest(env_dict={key: "x"})
+        assert "Secret key name" in refused(sdk.info, "SecretGetOrCreate", secret)
     box = sdk.create("true", tags={"a-._": "x" * 63}, name="x" * 64)
     with pytest.raises(InvalidError, match="Invalid tag"):
         box.set_tags({"a": "b c"})

@@ -39,6 +39,16 @@ def check_environment_name(name: str) -> None:
         )
 
 
+def check_variables(names: Iterable[str]) -> None:
+    """Raise GRPCError for a key of a secret that is no name of an environment variable."""
+    for name in names:
+        if not re.fullmatch(catalog.VARIABLE, name):
+            raise invalid(
+                f"Secret key name '{name}' is not that of an environment variable: letters, digits"
+                " and underscores, not a digit first."
+            )
+
+
 def check_tags(tags: Mapping[str, str]) -> None:
     """Raise GRPCError for a tag with a key or value that Modal does not take."""
     for text in (text for pair in tags.items() for text in pair):

@@ -11,7 +11,7 @@ from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.server.rpc import not_found, rpc
-from modalrun.localmodal.services.rules import check_name
+from modalrun.localmodal.services.rules import check_name, check_variables
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock, new_id
 from modalrun.localmodal.storage.store import Store, Stored
@@ -57,6 +57,7 @@ class Secrets(Service):
     ) -> api.SecretGetOrCreateResponse:
         creation = request.object_creation_type
         values = dict(request.env_dict)
+        check_variables(values)
         if not request.deployment_name:
             secret_id = new_id("st")
             self._anonymous[secret_id] = values
@@ -113,6 +114,7 @@ class Secrets(Service):
         secret = self.get(request.secret_id)
         for change in request.updates:
             if change.HasField("value"):
+                check_variables([change.key])
                 secret.document["values"][change.key] = change.value
             else:
                 secret.document["values"].pop(change.key, None)
