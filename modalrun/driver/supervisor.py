@@ -56,7 +56,8 @@ def _age(timeout: float) -> float:
     Below 0, or above half of the timeout, one of the two clocks is taken to be wrong: then the age
     is 0, and Modal's timeout may come before this process has recorded the end.
     """
-    age = time.time() - float(os.environ[contract.CREATED])
+    now = time.time()
+    age = now - float(os.environ.get(contract.CREATED, now))
     return age if 0 <= age <= timeout / 2 else 0.0
 
 

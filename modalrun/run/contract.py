@@ -26,7 +26,9 @@ RUN_ID = "MODALRUN_RUN_ID"
 TIMEOUT = "MODALRUN_TIMEOUT"
 """The sandbox's timeout in seconds."""
 CREATED = "MODALRUN_CREATED"
-"""When its creation was asked for (seconds since 1970), by the clock of the process that did so."""
+"""When its creation was asked for (seconds since 1970), by the clock of the process that did so.
+
+Unset with a GPU, for which the sandbox may have waited."""
 GPU = "MODALRUN_GPU"
 """The GPU that the sandbox was created with; unset for a CPU sandbox."""
 

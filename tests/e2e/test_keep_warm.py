@@ -23,7 +23,7 @@ pytestmark = [
 
 LONG = 300
 WARM = "keep_warm: 60"
-OTHER = "steps: {wait: {settings: {resources: {cpu_count: 0.5}}}}\n"
+OTHER = "steps: {wait: {settings: {resources: {cpu_count: 0.75}}}}\n"
 """Makes the sandbox of one step another kind than those of the others."""
 
 
@@ -170,6 +170,25 @@ def test_a_fan_uses_as_many_sandboxes_as_steps_may_run(world: World) -> None:
     assert done.exit_code == 0, done.stderr
     assert len(boxes(world)) == 2
     assert sum(int(box.tags["modalrun-served"]) for box in boxes(world)) == 8
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+def test_other_secrets_are_in_another_sandbox(world: World) -> None:
+    code = "import modal; modal.Secret.objects.create('{0}', {{'TOKEN_{0}': 'hidden'}})"
+    for name in ("ours", "theirs"):
+        made = world.start([sys.executable, "-c", code.format(name)], **world.server()).finish()
+        assert made.exit_code == 0, made.stderr
+    steps = {
+        name: f"settings: {{orchestrator: {{secrets: [{secret}]}}}}"
+        for name, secret in (("a", "ours"), ("b", "theirs"), ("c", "ours"))
+    }
+    more = "".join(f"  {name}: {{{text}}}\n" for name, text in steps.items())
+    done = world.popen(f"{per_step('warm.saying', WARM)}steps:\n{more}").finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    for name, secret in (("a", "ours"), ("b", "theirs"), ("c", "ours")):
+        assert f"it says {name} with ['TOKEN_{secret}']" in done.stdout
+    assert [len(boxes(world, name)) for name in ("a", "b", "c")] == [0, 1, 1]
     assert_all_over(world)
 
 

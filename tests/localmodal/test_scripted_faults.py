@@ -97,10 +97,12 @@ def test_a_sandbox_that_is_never_scheduled(sdk: Sdk, backend: dict[str, Any]) ->
 
 
 def test_a_gpu_sandbox_waits_for_its_place(sdk: Sdk) -> None:
-    script(sdk, scheduling={"H100": None, "T4": 0.7})
+    script(sdk, scheduling={"H100": None, "T4": 2.5})
     began = time.monotonic()
-    assert sdk.create("echo", "t4", gpu="T4").stdout.read() == "t4\n"
-    assert time.monotonic() - began >= 0.7
+    # The wait is no part of the timeout.
+    waited = sdk.create("bash", "-c", "sleep 1; echo t4", gpu="T4", timeout=3)
+    assert time.monotonic() - began >= 2.5
+    assert waited.stdout.read() == "t4\n"
     assert sdk.create("echo", "a100", gpu="A100").stdout.read() == "a100\n"
 
     app = sdk.app()

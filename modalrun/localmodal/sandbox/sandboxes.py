@@ -145,8 +145,10 @@ class Sandboxes:
         record = sandbox.record
         folder = self._state.sandbox(record.id)
         exit_ = Exit(code=None, killed=False)
+        # No timeout counts it (for Functions: modal.com/docs/guide/timeouts, read 2026-11-28).
+        await self._wait_for_place(sandbox)
         text = f"The sandbox ran longer than its timeout of {record.timeout_secs} seconds."
-        # From the creation on: "maximum lifetime" (`modal/sandbox/_sandbox.py:236`, 1.6.4).
+        # From then on: "maximum lifetime" (`modal/sandbox/_sandbox.py:236`, 1.6.4).
         timer = asyncio.get_running_loop().call_later(
             record.timeout_secs or math.inf, self._end, sandbox, TIMEOUT, text
         )
@@ -173,7 +175,6 @@ class Sandboxes:
             await asyncio.to_thread(rootfs.remove, folder)
 
     async def _boot(self, sandbox: LiveSandbox) -> None:
-        await self._wait_for_place(sandbox)
         delay, fault = self._faults.script.boot_delay, sandbox.fault
         if fault is not None and fault.end == NOT_SCHEDULED:
             delay += fault.after or 0.0

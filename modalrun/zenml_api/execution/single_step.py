@@ -60,8 +60,21 @@ def import_ahead() -> None:
     import zenml.log_stores.artifact.artifact_log_exporter
     import zenml.zen_stores.rest_zen_store
     import zenml.zen_stores.sql_zen_store  # noqa: F401
+    from zenml import models
     from zenml.integrations.registry import integration_registry
 
+    # Pydantic completes them when they are first used.
+    for model in (
+        models.ArtifactVersionResponse,
+        models.ComponentResponse,
+        models.LogsResponse,
+        models.PipelineResponse,
+        models.PipelineRunResponse,
+        models.PipelineSnapshotResponse,
+        models.StackResponse,
+        models.StepRunResponse,
+    ):
+        model.model_rebuild()
     # It imports the description of each integration.
     integration_registry.get_installed_integrations()
     # The first query calls it; it takes half a second.

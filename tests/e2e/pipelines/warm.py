@@ -52,7 +52,8 @@ def traces(count: int, diary: str) -> None:
 @step
 def say(text: str) -> str:
     """Print, and be done."""
-    print(f"it says {text}", flush=True)
+    tokens = sorted(name for name in os.environ if name.startswith("TOKEN_"))
+    print(f"it says {text} with {tokens}", flush=True)
     return text
 
 
@@ -81,6 +82,14 @@ def hang(way: str) -> None:
         while True:
             kept.append(bytearray(os.urandom(16)) * 2**20)
     time.sleep(600)
+
+
+@pipeline(enable_cache=False)
+def saying() -> None:
+    """One after the other."""
+    say("a", id="a")
+    say("b", id="b", after=["a"])
+    say("c", id="c", after=["b"])
 
 
 @pipeline(enable_cache=False)

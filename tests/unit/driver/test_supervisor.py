@@ -214,6 +214,8 @@ def test_the_deadline_counts_from_the_creation_unless_a_clock_is_wrong(
     monkeypatch.setenv("MODALRUN_CREATED", str(1_800_000_000 - seconds_ago))
 
     assert supervisor._age(100) == counted
+    monkeypatch.delenv("MODALRUN_CREATED")
+    assert supervisor._age(100) == 0
 
 
 def test_child_that_ignores_the_deadline(bench: Bench) -> None:

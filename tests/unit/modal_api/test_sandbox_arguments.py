@@ -26,7 +26,7 @@ SPEC = SandboxSpec(
 
 def arguments(target: Target = "modal") -> SandboxArguments:
     settings = RunSettings(app_name="a", modal_environment="staging")
-    return SandboxArguments(RunPlan(target, "p", settings, SPEC), {"TOKEN": "s3cret"})
+    return SandboxArguments(RunPlan(target, "p", settings, SPEC), {"TOKEN": "s3cret"}, package=True)
 
 
 def made(spec: SandboxSpec, gpu: str | None = None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_every_field_of_a_spec_arrives() -> None:
     assert found == {
         "name": "modalrun-1",
         "tags": {"modalrun-role": "run"},
-        "env": {"A": "1", "MODALRUN_GPU": "T4", "MODALRUN_CREATED": ANY},
+        "env": {"A": "1", "MODALRUN_GPU": "T4"},
         "timeout": 60,
         "workdir": "/app/code",
         "gpu": "T4",
