@@ -60,8 +60,8 @@ class StepEvent:
         attempt: Number of the attempt, from 1; all retries count.
         sandbox: Modal's id of the attempt's sandbox.
         gpu: Its GPU as Modal writes it; None for a CPU sandbox.
-        cpu: Its CPU cores; None for Modal's default.
-        memory: Its memory in MiB; None for Modal's default.
+        cpu: Its CPU cores; None if not known.
+        memory: Its memory in MiB; None if not known.
         exit_code: The sandbox's exit code.
         reason: Why the attempt ended, or why the step is not run; a sentence. With "retrying",
             also what happens next.

@@ -53,8 +53,8 @@ class RunMetadata:
         timeout: The run sandbox's timeout in seconds; 0 if it is not known.
         environment: The Modal environment; None for the default one.
         gpu: The run sandbox's GPU; None for a CPU sandbox.
-        cpu: Its CPU cores; None for Modal's default.
-        memory: Its memory in MiB; None for Modal's default.
+        cpu: Its CPU cores; None if not known.
+        memory: Its memory in MiB; None if not known.
         regions: The regions requested, separated by commas; None for any.
         workspace: The Modal workspace that the settings name, if any.
         stop_requested: Whether the driver was asked to stop; running steps may finish.
@@ -117,8 +117,8 @@ class StepMetadata:
     Attributes:
         sandbox_id: Its sandbox.
         gpu: The sandbox's GPU; None for a CPU sandbox.
-        cpu: Its CPU cores; None for Modal's default.
-        memory: Its memory in MiB; None for Modal's default.
+        cpu: Its CPU cores; None if not known.
+        memory: Its memory in MiB; None if not known.
         regions: The regions requested, separated by commas; None for any.
         exit_code: The sandbox's exit code, if the driver saw its end.
         exit_reason: Why it ended, if not "completed".

@@ -65,7 +65,7 @@ def _whole_seconds(value: Any) -> Any:
             return int(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise PydanticCustomError("duration_type", DURATION_FORMS)
+    raise PydanticCustomError("duration_type", f"Input should be {DURATION_FORMS}")
 
 
 def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:

@@ -88,7 +88,7 @@ def test_the_driver_of_a_static_pipeline_has_a_small_image_of_its_own(world: Wor
     docker = {"skip_build": True, "parent_image": "me/with-zenml:1"}
     done = world.submit(spec("pictured.pictured", docker))
     assert done.exit_code == 0, done.stderr
-    assert commands(world, "step") == "FROM me/with-zenml:1"
+    assert commands(world, "step") == "FROM me/with-zenml:1\nFROM base\nENTRYPOINT []"
     driver = commands(world, "run")
     assert "FROM python:3." in driver
     for package in ("zenml[local]==", "modal==", "pydantic=="):

@@ -75,6 +75,7 @@ print(json.dumps(found))
     "leaves": "import sys; sys.exit(3)",
     "says": "import sys; sys.exit('goodbye')",
     "shot": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+    "interrupted": "import os, signal; os.kill(os.getpid(), signal.SIGINT); signal.pause()",
     "late": (
         "import atexit, threading, time\n"
         "atexit.register(print, 'at exit')\n"
@@ -164,6 +165,7 @@ def _locale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("_locale")
 def test_it_behaves_like_a_cold_one(sdk: Sdk, run: Run) -> None:
     endings = {"raises": 1, "leaves": 3, "says": 1, "shot": 143, "late": 0, "missing": 1}
+    endings["interrupted"] = 130
     surroundings = ("surroundings", "--flag", "x y")
     assert preloaded(sdk) == {"state": "off"}
     cold = ended(run(*surroundings), "input")

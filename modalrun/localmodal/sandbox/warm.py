@@ -114,7 +114,8 @@ class Warm:
             # Hide this function, as in a new process.
             error.__traceback__ = trace and trace.tb_next
             sys.excepthook(type(error), error, error.__traceback__)
-            code = 1
+            # Python itself dies of SIGINT then.
+            code = 130 if isinstance(error, KeyboardInterrupt) else 1
         _leave(code)
 
     def _clear(self, argv: list[str], env: Mapping[str, str]) -> None:
