@@ -15,8 +15,8 @@ from modalrun.output import writer
 
 app = typer.Typer(
     help="Manage the local Modal server, which needs no account.\n\nIt runs sandboxes on this"
-    " machine for the real Modal SDK and CLI. Images are not built: sandboxes use this machine's"
-    " Python. Requested cpu, memory, gpu, region and cloud are recorded and shown, not enforced.",
+    " machine for the real Modal SDK and CLI, and refuses what Modal refuses. Images are not built:"
+    " sandboxes use this machine's Python, and its cores, memory and GPUs, whatever they request.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
