@@ -224,7 +224,6 @@ def _defaults() -> dict[str, Any]:
         Deployment("x", (CompiledStep(PlannedStep("train")),)),
         target="modal",
         source_root=FOLDER,
-        python="python",
         python_version="3.11",
         engine_packages=(),
     )

@@ -15,8 +15,8 @@ from modalrun.output import writer
 
 app = typer.Typer(
     help="Manage the local Modal server, which needs no account.\n\nIt runs sandboxes on this"
-    " machine for the real Modal SDK and CLI. Images are not built: sandboxes use this machine's"
-    " Python. Requested cpu, memory, gpu, region and cloud are recorded and shown, not enforced.",
+    " machine for the real Modal SDK and CLI, and refuses what Modal refuses. Images are not built:"
+    " sandboxes use this machine's Python, and its cores, memory and GPUs, whatever they request.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -51,12 +51,22 @@ LenientOption = Annotated[
     ),
 ]
 
+IsolatedOption = Annotated[
+    bool,
+    typer.Option(
+        "--isolated-python",
+        help="Install each image's packages with uv, so that a sandbox has the Python of its image"
+        " and not this one. Also: $MODALRUN_LOCAL_ISOLATED_PYTHON=1. Ignored if it already runs.",
+    ),
+]
+
 
 @app.command()
 def start(
     state_dir: StateDirOption = None,
     idle_timeout: IdleOption = None,
     lenient: LenientOption = False,
+    isolated_python: IsolatedOption = False,
 ) -> None:
     """Start the server, unless it runs.
 
@@ -65,13 +75,18 @@ def start(
     from modalrun.localmodal import launcher
 
     info = launcher.ensure_running(
-        state_dir, idle_timeout=seconds_option(idle_timeout, "--idle-timeout"), lenient=lenient
+        state_dir,
+        idle_timeout=seconds_option(idle_timeout, "--idle-timeout"),
+        lenient=lenient,
+        isolated_python=isolated_python,
     )
     writer.err(f"The local Modal server runs at {info.url} (pid {info.pid}).")
     folder = f" --state-dir {shlex.quote(str(state_dir))}" if state_dir else ""
-    found = launcher.status(state_dir) if lenient else None
-    if found is not None and not found["lenient"]:
-        writer.err(f"It was started without --lenient; end it first: modalrun local stop{folder}")
+    found = launcher.status(state_dir) or {}
+    asked = {"lenient": lenient, "isolated_python": isolated_python}
+    for name in (name for name, value in asked.items() if value and not found.get(name, True)):
+        option = f"--{name.replace('_', '-')}"
+        writer.err(f"It was started without {option}; end it first: modalrun local stop{folder}")
     writer.err(f'To use it with the Modal CLI and SDK: eval "$(modalrun local env{folder})"')
 
 

@@ -117,7 +117,6 @@ class Broker:
         return plan_isolated_step(
             self._manifest,
             _REQUEST.validate_python(step),
-            python=sys.executable,
             source_root=Path.cwd(),
         )
 

@@ -1,7 +1,7 @@
 """The local Modal server: enough of Modal's API for the unmodified `modal` SDK and CLI.
 
 A sandbox is a process group of this machine. Images are not built and sandboxes are not isolated:
-the host's Python runs. Requested cpu, memory, gpu, region and cloud are recorded, not enforced.
+the host's Python runs. What Modal refuses is refused; what is requested is recorded, not given.
 
     launcher, preload   start, find and stop the server; the only modules that other packages import
     __main__            the server process

@@ -39,6 +39,7 @@ def main() -> int | str:
     parser.add_argument("--idle-timeout", type=float, default=900.0)
     parser.add_argument("--retention", type=float, default=30 * 24 * 3600.0)
     parser.add_argument("--lenient", action="store_true")
+    parser.add_argument("--isolated-python", action="store_true")
     parser.add_argument("--ready-fd", type=int, default=-1)
     parser.add_argument("--detach", action="store_true")
     arguments = parser.parse_args()
@@ -83,6 +84,7 @@ def main() -> int | str:
             idle_timeout=arguments.idle_timeout,
             retention=arguments.retention,
             lenient=arguments.lenient,
+            isolated_python=arguments.isolated_python,
         )
         server.sandboxes.open_files = open_files
 

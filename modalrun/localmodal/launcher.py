@@ -66,6 +66,7 @@ __all__ = [
 
 
 IDLE_TIMEOUT_VARIABLE = "MODALRUN_LOCAL_IDLE_TIMEOUT"
+ISOLATED_VARIABLE = "MODALRUN_LOCAL_ISOLATED_PYTHON"
 LENIENT_VARIABLE = "MODALRUN_LOCAL_LENIENT"
 PRELOAD_VARIABLE = "MODALRUN_LOCAL_PRELOAD"
 RETENTION_VARIABLE = "MODALRUN_LOCAL_RETENTION_DAYS"
@@ -219,7 +220,11 @@ def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
 
 
 def ensure_running(
-    state_dir: Path | None = None, *, idle_timeout: float | None = None, lenient: bool = False
+    state_dir: Path | None = None,
+    *,
+    idle_timeout: float | None = None,
+    lenient: bool = False,
+    isolated_python: bool = False,
 ) -> ServerInfo:
     """Return the server of a state folder; start it if it does not run.
 
@@ -231,6 +236,8 @@ def ensure_running(
             0 for never; None for $MODALRUN_LOCAL_IDLE_TIMEOUT or 900.
         lenient: Whether a new server accepts what its catalog of Modal's offers lacks; also by
             $MODALRUN_LOCAL_LENIENT.
+        isolated_python: Whether the sandboxes of a new server run the Python of their image; also
+            by $MODALRUN_LOCAL_ISOLATED_PYTHON.
 
     Raises:
         UsageError: The state folder cannot be used, or its disk is full.
@@ -240,12 +247,16 @@ def ensure_running(
     try:
         state.create()
         with _start_lock(state):
-            return _find_or_start(state, idle_timeout, lenient=lenient)
+            return _find_or_start(
+                state, idle_timeout, lenient=lenient, isolated_python=isolated_python
+            )
     except OSError as error:
         raise state.unusable(str(error)) from error
 
 
-def _find_or_start(state: StateDir, idle_timeout: float | None, *, lenient: bool) -> ServerInfo:
+def _find_or_start(
+    state: StateDir, idle_timeout: float | None, *, lenient: bool, isolated_python: bool
+) -> ServerInfo:
     found = _query(state)
     if found is not None:
         info, answer = found
@@ -255,21 +266,30 @@ def _find_or_start(state: StateDir, idle_timeout: float | None, *, lenient: bool
     _wait_for_end(state)
     if idle_timeout is None:
         idle_timeout = _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
-    lenient = lenient or os.environ.get(LENIENT_VARIABLE, "0") not in ("", "0")
-    return _start(state, idle_timeout, lenient=lenient)
+    options = ["--lenient"] if lenient or _is_set(LENIENT_VARIABLE) else []
+    if isolated_python or _is_set(ISOLATED_VARIABLE):
+        options.append("--isolated-python")
+    return _start(state, idle_timeout, options)
 
 
 def preload(info: ServerInfo, request: Preload) -> None:
     """Ask the server to import modules in the background, so that sandboxes start with them.
 
     $MODALRUN_LOCAL_PRELOAD replaces the modules of `request`; set and empty, it disables
-    preloading. If the server does not answer, nothing is preloaded.
+    preloading. If the server does not answer, or sandboxes have a Python of their own, nothing is
+    preloaded.
     """
+    if info.isolated_python:
+        return
     override = os.environ.get(PRELOAD_VARIABLE)
     if override is not None:
         request = replace(request, modules=tuple(override.replace(",", " ").split()))
     with contextlib.suppress(NoAnswerError):
         ask(StateDir(info.state_dir), "POST", "/preload", json.dumps(request.to_json()).encode())
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 def _number(variable: str, default: float) -> float:
@@ -280,7 +300,7 @@ def _number(variable: str, default: float) -> float:
         raise ModalrunError(f"{variable} is not a number: {text!r}") from None
 
 
-def _start(state: StateDir, idle_timeout: float, *, lenient: bool) -> ServerInfo:
+def _start(state: StateDir, idle_timeout: float, options: list[str]) -> ServerInfo:
     retention = _number(RETENTION_VARIABLE, DEFAULT_RETENTION_DAYS) * 24 * 3600
     package = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
@@ -295,7 +315,7 @@ def _start(state: StateDir, idle_timeout: float, *, lenient: bool) -> ServerInfo
         command = [sys.executable, "-m", "modalrun.localmodal", "--detach"]
         command += ["--state-dir", str(state.root), "--ready-fd", str(server_end)]
         command += ["--idle-timeout", str(idle_timeout), "--retention", str(retention)]
-        command += ["--lenient"] if lenient else []
+        command += options
         subprocess.run(  # noqa: S603 (the command is ours)
             command,
             stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from modalrun import __version__
 from modalrun.localmodal import peers
 from modalrun.localmodal.admin import Admin
 from modalrun.localmodal.sandbox import rootfs
+from modalrun.localmodal.sandbox.python_environment import PythonEnvironments
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server import http
 from modalrun.localmodal.server.activity import Activity
@@ -66,7 +67,13 @@ class LocalServer:
     """A server on a state folder."""
 
     def __init__(
-        self, state: StateDir, *, idle_timeout: float, retention: float, lenient: bool = False
+        self,
+        state: StateDir,
+        *,
+        idle_timeout: float,
+        retention: float,
+        lenient: bool = False,
+        isolated_python: bool = False,
     ) -> None:
         """
         Args:
@@ -76,11 +83,13 @@ class LocalServer:
                 server ends; 0 for never.
             retention: Seconds after which a finished sandbox is deleted.
             lenient: Whether the rules of the catalog are left out.
+            isolated_python: Whether each image has a Python of its own.
         """
         self._state = state
         self._idle_timeout = idle_timeout
         self._retention = retention
         self._rules = CatalogRules(lenient=lenient)
+        self._pythons = PythonEnvironments(state.pythons) if isolated_python else None
         self._started_at = time.time()
         self._guard = Guard()
         self._faults = Faults(state.faults_file)
@@ -123,7 +132,14 @@ class LocalServer:
         environments = Environments(store, clock, self._rules)
         self._mounts = Mounts(self._state, store, clock, guard, self._disk)
         apps = Apps(store, clock, sandboxes, self._logs.changed.fire)
-        images = Images(store, clock, self._mounts, self._faults.failing_build, self._rules)
+        images = Images(
+            store,
+            clock,
+            self._mounts,
+            failing_build=self._faults.failing_build,
+            rules=self._rules,
+            pythons=self._pythons,
+        )
         secrets = Secrets(store, clock)
         volumes = Volumes(self._state, store, clock)
         self._rpcs = SandboxRpcs(
@@ -218,6 +234,7 @@ class LocalServer:
             "uptime_seconds": round(now - self._started_at, 3),
             "idle_timeout_seconds": self._idle_timeout,
             "lenient": self._rules.lenient,
+            "isolated_python": self._pythons is not None,
             "catalog": CATALOG_FILE,
             "preload": self.sandboxes.warm.status(),
             "apps": self._store.count("app"),
@@ -258,6 +275,7 @@ class LocalServer:
             "pid": os.getpid(),
             "version": __version__,
             "started_at": self._started_at,
+            "isolated_python": self._pythons is not None,
         }
 
     async def run(self, on_ready: Any) -> None:

@@ -31,7 +31,12 @@ _ANSWER_LIMIT = 5.0
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A running server. `started_at` is in seconds since 1970."""
+    """A running server.
+
+    Attributes:
+        started_at: In seconds since 1970.
+        isolated_python: Whether sandboxes run the Python of their image, not this one.
+    """
 
     url: str
     token_id: str
@@ -40,6 +45,7 @@ class ServerInfo:
     state_dir: Path
     version: str
     started_at: float
+    isolated_python: bool
 
     def __repr__(self) -> str:
         return f"ServerInfo(url={self.url!r}, pid={self.pid}, state_dir={str(self.state_dir)!r})"

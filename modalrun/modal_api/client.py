@@ -28,6 +28,7 @@ class Connection:
     Attributes:
         target: Modal's cloud or the local Modal server.
         client: The SDK's client; `reconnect` replaces it.
+        mounts_package: Whether sandboxes need modalrun's source, because their Python is not ours.
     """
 
     client: modal.Client
@@ -46,14 +47,17 @@ class Connection:
             ConnectionLostError: The server can't be reached.
         """
         self.target = target
+        self.mounts_package = target == "modal"
         self._credentials = credentials if target == "modal" else None
         self.reconnect()
 
     def reconnect(self) -> None:
         """Connect again, to a new local Modal server if the old one is gone; as `__init__`."""
         if self.target == "local":
+            server = launcher.ensure_running()
             # The SDK reads these once, when it is imported or a client is made.
-            os.environ.update(launcher.ensure_running().environ())
+            os.environ.update(server.environ())
+            self.mounts_package = server.isolated_python
         require_readable_configuration()
         from modal.config import config
 

@@ -163,6 +163,12 @@ def build_images(
             return {key: image.object_id for key, image in zip(plan.images, built, strict=True)}
 
 
+def is_mounted() -> bool:
+    """Return whether this process runs the source of modalrun that `with_files` has mounted."""
+    # On the local Modal server the root of a sandbox is a folder.
+    return str(Path(modalrun.__file__).parents[1]).endswith(PACKAGE_FOLDER)
+
+
 def with_files(
     image: modal.Image, source: Path, *, package: bool, manifest: Path | None = None
 ) -> modal.Image:

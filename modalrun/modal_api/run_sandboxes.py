@@ -98,12 +98,11 @@ def create(
     client = connection.client
     app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
     built = modal.Image.from_id(spec.image, client=client)
-    image = images.with_files(
-        built, source, package=connection.target == "modal", manifest=manifest
-    )
+    package = connection.mounts_package
+    image = images.with_files(built, source, package=package, manifest=manifest)
     if earlier is not None:
         spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
-    sandbox_arguments = SandboxArguments(plan, secrets, client)
+    sandbox_arguments = SandboxArguments(plan, secrets, client, package=package)
 
     async def prepare() -> None:
         # The source tree may take its time to be sent.

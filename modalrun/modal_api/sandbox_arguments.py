@@ -19,7 +19,12 @@ class SandboxArguments:
     """Make the arguments for the sandboxes of one run."""
 
     def __init__(
-        self, plan: RunPlan, secrets: Mapping[str, str], client: modal.Client | None = None
+        self,
+        plan: RunPlan,
+        secrets: Mapping[str, str],
+        client: modal.Client | None = None,
+        *,
+        package: bool,
     ) -> None:
         """
         Args:
@@ -27,11 +32,14 @@ class SandboxArguments:
             secrets: Environment variables that travel to every sandbox as a Modal secret.
             client: The connection that secrets and volumes are looked up with; None for that of
                 the creation.
+            package: Whether modalrun's source is mounted (`images.with_files`); otherwise
+                sandboxes share the Python of the local Modal server, and its modules.
         """
         import modal
 
         self._environment = plan.settings.modal_environment
         self._client = client
+        self._dropped = () if package else ("PYTHONPATH",)
         self._own_secret = modal.Secret.from_dict(dict(secrets))
         self._named: dict[str, Any] = {}
 
@@ -39,6 +47,7 @@ class SandboxArguments:
         """Return the keyword arguments for a spec and one of its GPUs, without app and image."""
         import modal
 
+        env = {name: value for name, value in spec.env.items() if name not in self._dropped}
         secrets = [self._once(modal.Secret.from_name, name) for name in spec.secrets]
         volumes = {
             path: self._once(modal.Volume.from_name, name) for name, path in spec.volumes.items()
@@ -48,7 +57,7 @@ class SandboxArguments:
         return {
             "name": spec.name,
             "tags": dict(spec.tags),
-            "env": {**spec.env, **own},
+            "env": {**env, **own},
             # Ours last: a named secret must not replace what the run needs to reach ZenML.
             "secrets": [*secrets, self._own_secret],
             "volumes": volumes,

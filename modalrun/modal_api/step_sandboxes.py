@@ -99,7 +99,7 @@ class StepSandboxes:
             )
 
         self._app = await self._pool.call(look_up)
-        self._arguments = SandboxArguments(self._plan, self._variables)
+        self._arguments = SandboxArguments(self._plan, self._variables, package=images.is_mounted())
 
     async def create(
         self,
@@ -286,7 +286,7 @@ class StepSandboxes:
         import modal
 
         bare = modal.Image.from_id(image_id, client=client)
-        image = images.with_files(bare, self._source, package=self._plan.target == "modal")
+        image = images.with_files(bare, self._source, package=images.is_mounted())
         with translated():
             await image.build.aio(self._app)
         return image

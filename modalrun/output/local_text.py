@@ -32,6 +32,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         "refuses": "only bad names and paths (lenient)"
         if status["lenient"]
         else f"what Modal does not offer, by {status['catalog']}",
+        "python": "of the image (isolated)" if status["isolated_python"] else status["python"],
         "preloaded": _preloaded(status["preload"]),
         "apps": status["apps"],
         "sandboxes": f"{status['sandboxes']}, {len(status['running'])} running",

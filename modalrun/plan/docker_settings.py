@@ -103,6 +103,7 @@ def image_recipe(
     if local and any(docker.get(key) for key in docker if key != GATHERED):
         remarks.note(
             "Docker settings are recorded, not built: the local Modal server runs this Python"
+            " (unless it was started with --isolated-python)"
         )
     if setting is not None and setting.name is not None:
         _note_unused(docker, f"'image: name:' uses the image {setting.name}", remarks)

@@ -141,6 +141,6 @@ class ImageRecipe:
 
     @property
     def python_path(self) -> str:
-        """The PYTHONPATH of its sandboxes on Modal: modalrun's source, then the image's own."""
+        """The PYTHONPATH of sandboxes that do not share our Python: modalrun first."""
         own = dict((*self.environment, *self.runtime_environment)).get("PYTHONPATH")
         return f"{PACKAGE_FOLDER}:{own}" if own else PACKAGE_FOLDER

@@ -77,7 +77,7 @@ def layers_as_json(layers: Layers) -> dict[str, dict[str, Any]]:
 
 
 def plan_isolated_step(
-    manifest: RunManifest, request: StepRequest, *, python: str, source_root: Path
+    manifest: RunManifest, request: StepRequest, *, source_root: Path
 ) -> IsolatedStep:
     """Plan the sandbox of an isolated step.
 
@@ -87,7 +87,6 @@ def plan_isolated_step(
     Args:
         manifest: The run.
         request: The step.
-        python: The interpreter inside a sandbox of the local Modal server.
         source_root: Where files that settings name are looked for.
 
     Raises:
@@ -117,7 +116,6 @@ def plan_isolated_step(
         Deployment(pipeline, (view,), layers),
         target=target,
         source_root=source_root,
-        python=python if target == "local" else "python",
         python_version="3",
         engine_packages=(),
     )
@@ -125,13 +123,13 @@ def plan_isolated_step(
     assert sandbox is not None
     _require_known(manifest, step, sandbox)
     # The image is built already, and its recipe is not known here.
-    path = {n: value for n, value in image_of.env.items() if n == "PYTHONPATH"}
+    env = {**sandbox.env, "PYTHONPATH": image_of.env["PYTHONPATH"]}
     return IsolatedStep(
         name=step,
         step_run=str(request.step_run),
         run_id=str(request.run_id),
         attempt=request.attempt,
-        sandbox=replace(sandbox, image=image_of.image, env={**sandbox.env, **path}),
+        sandbox=replace(sandbox, image=image_of.image, env=env),
     )
 
 

@@ -24,7 +24,6 @@ def make_plan(
     *,
     target: Target,
     source_root: Path,
-    python: str,
     python_version: str,
     engine_packages: tuple[str, ...],
     environment: Value | None = None,
@@ -35,7 +34,6 @@ def make_plan(
         deployment: The compiled pipeline, with the settings of the run spec and the command line.
         target: Where the sandboxes run: "modal" or "local".
         source_root: Where files that settings name (requirements) are looked for.
-        python: The interpreter in the sandbox: "python", or a path for the local Modal server.
         python_version: That of the image, "3.11".
         engine_packages: The packages that modalrun needs in the image.
         environment: The Modal environment that is used unless a setting names one.
@@ -51,7 +49,7 @@ def make_plan(
         source_root=source_root,
         local=local,
     )
-    planner = SandboxPlanner(deployment, python=python, build_recipe=build_recipe, local=local)
+    planner = SandboxPlanner(deployment, build_recipe=build_recipe, local=local)
     defaults = {field.name: field.default for field in fields(RunSettings)}
     defaults["app_name"] = app_name(deployment.pipeline)
     origins = {n: resolve_or(n, default, planner.layers) for n, default in defaults.items()}

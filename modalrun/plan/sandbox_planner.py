@@ -34,9 +34,7 @@ class SandboxPlanner:
         origins: By step, and under `RUN_SANDBOX`, the origin of each setting.
     """
 
-    def __init__(
-        self, deployment: Deployment, *, python: str, build_recipe: BuildRecipe, local: bool
-    ) -> None:
+    def __init__(self, deployment: Deployment, *, build_recipe: BuildRecipe, local: bool) -> None:
         self.deployment = deployment
         self.layers: Layers = {
             Origin.CODE_PIPELINE: flatten(_without_component(deployment.layers)),
@@ -45,7 +43,6 @@ class SandboxPlanner:
         self.local = local
         self.images: dict[str, ImageRecipe] = {}
         self.origins: dict[str, Mapping[str, Value]] = {}
-        self._python = python
         self._build_recipe = build_recipe
         self._made: list[tuple[tuple[Mapping[str, Any], Any, Driver | None], str]] = []
         self._notes: list[str] = []
@@ -91,11 +88,13 @@ class SandboxPlanner:
         volumes = values["volumes"].value or {}
         _check_mount_points(name, volumes, values["volumes"].source)
         image = self._image(docker, values["image"].value, driver)
-        env = {"PYTHONUNBUFFERED": "1", TIMEOUT: str(timeout)}
-        if not self.local:
-            env["PYTHONPATH"] = self.images[image].python_path
+        env = {
+            "PYTHONUNBUFFERED": "1",
+            TIMEOUT: str(timeout),
+            "PYTHONPATH": self.images[image].python_path,
+        }
         return SandboxSpec(
-            command=(self._python, "-m", "modalrun.driver.supervisor", module, *arguments),
+            command=("python3", "-m", "modalrun.driver.supervisor", module, *arguments),
             image=image,
             resources=resolved.resources,
             timeout=timeout,

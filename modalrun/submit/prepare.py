@@ -125,7 +125,6 @@ def plan_deployment(
         deployment,
         target=spec.target,
         source_root=spec.source_root,
-        python="python" if on_modal else sys.executable,
         python_version=python_version or _python_version(),
         engine_packages=engine_packages(
             built=on_modal, server=config_files.store_url().startswith("http")

@@ -228,7 +228,7 @@ from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 def resolved(spec):
     compiled = compile.compile_spec(spec)
     made = planner.make_plan(
-        compiled.deployment, target="modal", source_root=spec.source_root, python="python",
+        compiled.deployment, target="modal", source_root=spec.source_root,
         python_version="3.11", engine_packages=(),
     )
     recipe = made.images[made.run_sandbox.image]

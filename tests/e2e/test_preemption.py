@@ -15,10 +15,10 @@ pytestmark = pytest.mark.e2e
 SAID = "The sandbox was interrupted (SIGINT), as Modal does before it preempts one."
 
 
-def preempt(world: World, role: str) -> None:
-    """Preempt the first sandbox of a role as soon as its process runs."""
+def preempt(world: World, role: str, after: float = 2.5) -> None:
+    """Preempt the first sandbox of a role some seconds after its process has started."""
     world.server()
-    fault = {"role": role, "end": "preempted", "after": 2.5}
+    fault = {"role": role, "end": "preempted", "after": after}
     (world.state / "faults.json").write_text(json.dumps({"sandboxes": [fault]}))
 
 
@@ -32,9 +32,14 @@ steps: {{wait: {{retry: {{max_retries: 1, delay: 0}}}}}}
 """
 
 
-def test_a_preempted_step_runs_again_and_uses_up_no_retry(world: World) -> None:
+@pytest.mark.parametrize(
+    "after",
+    # In the step's code; while its processes start.
+    [2.5, *(pytest.param(seconds, marks=pytest.mark.exhaustive) for seconds in (0.05, 0.2, 0.8))],
+)
+def test_a_preempted_step_runs_again_and_uses_up_no_retry(world: World, after: float) -> None:
     gate = world.gate()
-    preempt(world, "step")
+    preempt(world, "step", after)
     command = world.popen(spec(world, "per_step", gate))
     boxes = world.wait_until(
         lambda: [b for b in world.sandboxes() if b.tags.get("modalrun-step") == "wait"][1:],

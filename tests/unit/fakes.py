@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from modalrun.errors import ModalrunError
+from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
@@ -93,6 +93,9 @@ class FakeConnection(Connection):
 
     def __init__(self, credentials: tuple[str, str] | None = None) -> None:
         self.credentials = credentials
+
+    def attach(self, sandbox_id: str, run_id: str) -> Any:
+        raise NotFoundError(f"There is no sandbox {sandbox_id}.")
 
     def driver_environment(self, environment: str | None) -> dict[str, str]:
         token = {"MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}

@@ -19,7 +19,7 @@ import shutil
 import string
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -64,7 +64,8 @@ class File:
 class Recipe:
     """The parts of an image that a sandbox uses: ENV, WORKDIR, COPY, ENTRYPOINT and CMD.
 
-    The last two are None where the image sets none.
+    The last two are None where the image sets none. `python` is the `sys.prefix` of the image's
+    own Python; empty for the server's.
     """
 
     env: list[tuple[str, str]] = field(default_factory=list)
@@ -72,6 +73,7 @@ class Recipe:
     copies: list[tuple[str, str]] = field(default_factory=list)
     entrypoint: list[str] | None = None
     command: list[str] | None = None
+    python: str = ""
 
 
 def inside(root: Path, path: str) -> Path:
@@ -91,16 +93,8 @@ def temporary(sandbox_id: str) -> Path:
     return base / sandbox_id[:15]
 
 
-def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
-    """Create the folders of a sandbox, with files and volumes.
-
-    Blocking. Raises OSError, ValueError.
-    """
-    root = folder / "root"
-    (root / "root").mkdir(parents=True, mode=0o700)
-    own = temporary(folder.name)
-    own.mkdir(mode=0o700)
-    (root / "tmp").symlink_to(own, target_is_directory=True)
+def add_files(root: Path, files: Iterable[File]) -> None:
+    """Copy files to their places below a root. Blocking. Raises OSError, ValueError."""
     made: set[Path] = set()
     for file in files:
         target = inside(root, file.path)
@@ -111,6 +105,19 @@ def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], work
         # A copy, not a link: a sandbox that writes to the file must not change the stored one.
         shutil.copyfile(file.content, target)
         target.chmod((file.mode & 0o777) or 0o644)
+
+
+def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
+    """Create the folders of a sandbox, with files and volumes.
+
+    Blocking. Raises OSError, ValueError.
+    """
+    root = folder / "root"
+    (root / "root").mkdir(parents=True, mode=0o700)
+    own = temporary(folder.name)
+    own.mkdir(mode=0o700)
+    (root / "tmp").symlink_to(own, target_is_directory=True)
+    add_files(root, files)
     for path, volume in volumes.items():
         target = inside(root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +179,7 @@ def environment(
     Raises:
         ValueError: HOME leaves the sandbox.
     """
-    prefix = variables.get(PYTHON_VARIABLE) or sys.prefix
+    prefix = variables.get(PYTHON_VARIABLE) or recipe.python or sys.prefix
     programs = str(Path(prefix) / "bin")
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     env |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
@@ -193,11 +200,22 @@ def environment(
         env["PATH"] = os.pathsep.join([programs, env["PATH"]])
     env.update(variables)
     env.update(sandbox)
+    if "PYTHONPATH" in env:
+        folders = env["PYTHONPATH"].split(os.pathsep)
+        env["PYTHONPATH"] = os.pathsep.join(arguments(folders, root))
     if not Path(env["HOME"]).is_relative_to(root):
         # Never a home of this machine.
         env["HOME"] = str(inside(root, env["HOME"]))
     env[ROOT_VARIABLE] = str(root)
     return env
+
+
+def instructions(commands: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each instruction of a Dockerfile in capitals, and the rest of its line."""
+    text = "\n".join(line for line in commands if not line.lstrip().startswith("#"))
+    for line in _CONTINUED.sub(" ", text).splitlines():
+        instruction, rest = (*line.strip().split(maxsplit=1), "", "")[:2]
+        yield instruction.upper(), rest
 
 
 def read_recipe(commands: Iterable[str]) -> Recipe:
@@ -207,10 +225,8 @@ def read_recipe(commands: Iterable[str]) -> Recipe:
     workdir = ""
     entrypoint: list[str] | None = None
     command: list[str] | None = None
-    text = "\n".join(line for line in commands if not line.lstrip().startswith("#"))
-    for line in _CONTINUED.sub(" ", text).splitlines():
-        instruction, rest = (*line.strip().split(maxsplit=1), "", "")[:2]
-        match instruction.upper():
+    for instruction, rest in instructions(commands):
+        match instruction:
             case "ENV":
                 env += _assignments(rest)
             case "WORKDIR":

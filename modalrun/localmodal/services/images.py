@@ -1,18 +1,27 @@
 """Record the layers of images; nothing is built, because sandboxes run the host's Python.
 
 A sandbox gets the ENV, WORKDIR, ENTRYPOINT and CMD lines and the files of `add_local_*(copy=True)`.
-Packages and commands are recorded only. Builds fail through fault injection alone (see `faults`).
+Packages and commands are recorded only, and builds fail through fault injection alone (see
+`faults`). With `--isolated-python` packages are installed: an image has a Python of its own.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
+from modalrun.localmodal.sandbox.python_environment import (
+    InstallError,
+    Layer,
+    PythonEnvironments,
+)
 from modalrun.localmodal.sandbox.rootfs import File, Recipe, read_recipe
 from modalrun.localmodal.server.rpc import not_found, rpc
 from modalrun.localmodal.services.mounts import Mounts
@@ -26,8 +35,8 @@ BUILD_TASK = "ta-build-"
 
 _FAILURE = api.GenericResult(status=api.GenericResult.GENERIC_STATUS_FAILURE)
 _SUCCESS = api.GenericResult(status=api.GenericResult.GENERIC_STATUS_SUCCESS)
-# Not part of the recipe: file contents, and the code of build functions.
-_NOT_RECORDED = ("contextFiles", "buildFunction", "buildFunctionGlobals", "buildFunctionDef")
+# Not part of the recipe: the code of build functions.
+_NOT_RECORDED = ("buildFunction", "buildFunctionGlobals", "buildFunctionDef")
 
 
 class Images(Service):
@@ -41,14 +50,17 @@ class Images(Service):
         store: Store,
         clock: Clock,
         mounts: Mounts,
+        *,
         failing_build: Callable[[Sequence[str]], list[str] | None],
         rules: CatalogRules,
+        pythons: PythonEnvironments | None,
     ) -> None:
         """`failing_build` returns the log of a build that must fail, by its layer's commands."""
         super().__init__(store, clock)
         self._mounts = mounts
         self._failing_build = failing_build
         self._rules = rules
+        self._pythons = pythons
 
     def _layers(self, image_id: str) -> list[Stored]:
         """Return the layers of an image, the base first."""
@@ -77,7 +89,35 @@ class Images(Service):
             context = document.get("contextMountId")
             if context and any(copy == (".", "/") for copy in part.copies):
                 files += self._mounts.files(context)
-        return Recipe(env, workdir, entrypoint=entrypoint, command=command), files
+        python = self._python(image_id)
+        recipe = Recipe(env, workdir, entrypoint=entrypoint, command=command, python=python)
+        return recipe, files
+
+    def _python(self, image_id: str) -> str:
+        """Return the folder of an image's own Python; empty if the host's is used."""
+        if self._pythons is None or not image_id:
+            return ""
+        layers = self._python_layers(image_id)
+        if not self._pythons.is_ready(layers):
+            raise GRPCError(
+                Status.FAILED_PRECONDITION,
+                f"The Python of image '{image_id}' is not installed: build the image again",
+            )
+        return str(self._pythons.prefix(layers))
+
+    def _python_layers(self, image_id: str) -> list[Layer]:
+        found = []
+        for layer in self._layers(image_id):
+            recipe = layer.document["recipe"]
+            mount = recipe.get("contextMountId")
+            context = {
+                file["filename"]: base64.b64decode(file.get("data", ""))
+                for file in recipe.get("contextFiles", [])
+            }
+            commands = recipe.get("dockerfileCommands", [])
+            files = self._mounts.files(mount) if mount else []
+            found.append(Layer(layer.id, commands, context, files))
+        return found
 
     def _metadata(self, image_id: str) -> api.ImageMetadata:
         recipe, _ = self.recipe(image_id)
@@ -110,18 +150,34 @@ class Images(Service):
             self._store.put(
                 Stored("image", image_id, self._clock.now(), name=request.app_id, document=document)
             )
-        if failure is not None:
-            # Without a result the client joins the build, which fails.
+        if failure is not None or not self._is_built(image_id):
+            # Without a result the client joins the build.
             return api.ImageGetOrCreateResponse(image_id=image_id)
         return api.ImageGetOrCreateResponse(
             image_id=image_id, result=_SUCCESS, metadata=self._metadata(image_id)
         )
 
+    def _is_built(self, image_id: str) -> bool:
+        return self._pythons is None or self._pythons.is_ready(self._python_layers(image_id))
+
     @rpc("ImageJoinStreaming")
     async def join(
         self, request: api.ImageJoinStreamingRequest
     ) -> AsyncIterator[api.ImageJoinStreamingResponse]:
-        failure = self.get(request.image_id).document.get("failure")
+        image = self.get(request.image_id)
+        failure = image.document.get("failure")
+        if failure is None and self._pythons is not None:
+            log: list[str] = []
+            try:
+                async for line in self._pythons.make(self._python_layers(image.id)):
+                    log.append(line)
+                    entry = api.TaskLogs(data=f"{line}\n")
+                    yield api.ImageJoinStreamingResponse(task_logs=[entry], entry_id=str(len(log)))
+            except (InstallError, OSError) as error:
+                image.document["failure"] = [*log, str(error)]
+                self._store.put(image)
+                yield api.ImageJoinStreamingResponse(result=_FAILURE, eof=True)
+                return
         if failure is not None:
             logs = (api.TaskLogs(data=f"{line}\n") for line in failure)
             yield api.ImageJoinStreamingResponse(task_logs=logs, entry_id="1")

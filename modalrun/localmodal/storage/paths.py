@@ -11,7 +11,7 @@ from modalrun.util.paths import user_path
 
 STATE_VARIABLE = "MODALRUN_LOCAL_STATE"
 
-_FOLDERS = ("blobs", "uploads", "volumes", "logs", "sandboxes")
+_FOLDERS = ("blobs", "uploads", "volumes", "logs", "sandboxes", "pythons")
 
 _MARKER_TEXT = """\
 This folder belongs to the local Modal server of modalrun, which deletes old files in it.
@@ -46,6 +46,7 @@ class StateDir:
         blobs: Contents of uploaded files, named by their sha256.
         uploads: Unfinished uploads.
         volumes: One folder per volume.
+        pythons: Virtual environments of images (`--isolated-python`).
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,6 +63,7 @@ class StateDir:
         self.blobs = root / "blobs"
         self.uploads = root / "uploads"
         self.volumes = root / "volumes"
+        self.pythons = root / "pythons"
 
     def logs(self, sandbox_id: str) -> Path:
         """The stored output of a sandbox."""

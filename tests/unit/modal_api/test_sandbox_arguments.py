@@ -26,7 +26,7 @@ SPEC = SandboxSpec(
 
 def arguments(target: Target = "modal") -> SandboxArguments:
     settings = RunSettings(app_name="a", modal_environment="staging")
-    return SandboxArguments(RunPlan(target, "p", settings, SPEC), {"TOKEN": "s3cret"})
+    return SandboxArguments(RunPlan(target, "p", settings, SPEC), {"TOKEN": "s3cret"}, package=True)
 
 
 def made(spec: SandboxSpec, gpu: str | None = None) -> dict[str, Any]:

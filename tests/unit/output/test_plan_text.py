@@ -37,7 +37,6 @@ def priced(settings: Mapping[str, Any]) -> PricedPlan:
         deployment,
         target="local",
         source_root=Path("/nowhere"),
-        python="python",
         python_version="3.11",
         engine_packages=("zenml",),
     )

@@ -128,7 +128,6 @@ def test_what_a_spec_changes_is_stored_so_that_the_plan_is_the_same(
                 read(),
                 target="modal",
                 source_root=Path("/s"),
-                python="python",
                 python_version="3.11",
                 engine_packages=("zenml==1",),
             )

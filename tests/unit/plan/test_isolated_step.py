@@ -18,6 +18,7 @@ from modalrun.spec.precedence import Origin, SettingsLayer
 
 RECORD = UUID(int=1)
 DRIVER = SandboxSpec(("python",), "im-pipeline", Resources(), 300, env={"PYTHONPATH": "/x"})
+OTHER = {"PYTHONPATH": "/y"}
 MANIFEST = RunManifest(
     run_id="r",
     plan=RunPlan(
@@ -25,7 +26,11 @@ MANIFEST = RunManifest(
         "growing",
         RunSettings(app_name="a", mode="per_step"),
         DRIVER,
-        (PlannedStep("train", sandbox=replace(DRIVER, image="im-train", env={})),),
+        (
+            PlannedStep(
+                "train", sandbox=replace(DRIVER, image="im-train", env={"PYTHONPATH": "/y"})
+            ),
+        ),
     ),
     failure_mode="stop_on_failure",
     docker="numpy",
@@ -47,7 +52,7 @@ def sandbox(
         docker=docker,
         template=template,
     )
-    return plan_isolated_step(manifest, request, python="/py", source_root=Path("/s")).sandbox
+    return plan_isolated_step(manifest, request, source_root=Path("/s")).sandbox
 
 
 def test_a_step_gets_its_settings_and_the_pipelines_image() -> None:
@@ -57,7 +62,7 @@ def test_a_step_gets_its_settings_and_the_pipelines_image() -> None:
             "resources": {"gpu_count": 2, "memory": "2GiB", "cpu_count": 4},
         }
     )
-    assert made.command == ("/py", "-m", "modalrun.driver.supervisor", "modalrun.driver.step")
+    assert made.command == ("python3", "-m", "modalrun.driver.supervisor", "modalrun.driver.step")
     assert made.resources == Resources(("T4:2",), cpu=4, memory=2048)
     assert (made.timeout, made.regions) == (200, ("us-east",))
     assert (made.image, made.env["PYTHONPATH"]) == ("im-pipeline", "/x")
@@ -65,8 +70,7 @@ def test_a_step_gets_its_settings_and_the_pipelines_image() -> None:
 
 def test_an_announced_step_has_the_image_that_was_built_for_it() -> None:
     made = sandbox(template="train", docker="torch")
-    assert made.image == "im-train"
-    assert "PYTHONPATH" not in made.env
+    assert (made.image, made.env["PYTHONPATH"]) == ("im-train", "/y")
 
 
 def test_another_image_was_not_built() -> None:
@@ -134,7 +138,6 @@ def test_a_dynamic_pipelines_function_runs_in_the_run_sandbox(mode: str) -> None
         deployment,
         target="local",
         source_root=Path("/s"),
-        python="/py",
         python_version="3.11",
         engine_packages=(),
     )

@@ -47,7 +47,6 @@ def plan(
         Deployment(pipeline=pipeline, steps=steps, layers=written, docker=docker or {}),
         target=target,
         source_root=root,
-        python="python",
         python_version="3.11",
         engine_packages=("zenml==0.98.0",),
     )
@@ -88,7 +87,7 @@ def test_defaults() -> None:
     assert made.notes == ()
     sandbox = made.run_sandbox
     assert sandbox.command == (
-        "python",
+        "python3",
         "-m",
         "modalrun.driver.supervisor",
         "modalrun.driver.pipeline",

@@ -53,7 +53,6 @@ def plan(deployment: Deployment) -> Plan:
         deployment,
         target="local",
         source_root=None,  # type: ignore[arg-type]
-        python="python",
         python_version="3.11",
         engine_packages=(),
     )

@@ -39,7 +39,6 @@ def found(
         made,
         target="modal",
         source_root=Path("/nowhere"),
-        python="python",
         python_version="3.11",
         engine_packages=(),
     )
