@@ -69,6 +69,7 @@ class Worker:
         self._source = Path.cwd()
         self._child: int | None = None
         self._terminated = False
+        self._served: set[str] = set()
 
     def pass_on(self, number: int, _frame: object) -> None:
         """Handle a signal: end the step that runs, and then this process."""
@@ -88,7 +89,10 @@ class Worker:
         sys.path[:] = path
 
     def serve(self, order: StepOrder) -> None:
-        """Run a step, and report its end."""
+        """Run a step, and report its end; do nothing for an order that came before."""
+        if order.secret in self._served:
+            return
+        self._served.add(order.secret)
         lines = LinesOf(order.env[contract.STEP], order.attempt)
         _write(1, lines)
         _write(2, lines)

@@ -311,7 +311,7 @@ class StepSandbox:
         return await asyncio.shield(self._exit)
 
     async def write(self, text: str) -> None:
-        """Write to its standard input.
+        """Write to its standard input; after a lost connection, the text may come twice.
 
         Raises:
             ModalrunError: It has ended.

@@ -163,6 +163,34 @@ def test_a_stop_ends_the_sandboxes(world: World, force: bool) -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("gpu", ["", ", gpu: T4"])
+def test_connections_that_are_lost(world: World, gpu: str) -> None:
+    """No order is lost or carried out twice, and no end is missed."""
+    world.server()
+    rules = [
+        {"rpc": rpc, "action": action, "times": 2, **more}
+        for rpc, action, more in (
+            ("SandboxStdinWriteV2", "lose_answer", {}),
+            ("SandboxStdinWrite", "lose_answer", {}),
+            ("SandboxTagsSetV2", "error", {}),
+            ("SandboxStdioReadV2", "disconnect", {"messages": 2}),
+            ("SandboxGetLogs", "disconnect", {"messages": 2}),
+        )
+    ]
+    (world.state / "faults.json").write_text(json.dumps(rules))
+    done = world.submit(per_step("warm.saying", WARM + gpu), "--async")
+    assert done.exit_code == 0, done.stderr
+    world.wait_until(lambda: world.only_run().status == "completed", "the run is over", LONG)
+    (box,) = boxes(world)
+    printed = (world.state / "logs" / box.id / "stdout").read_text()
+    (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
+    said = (world.state / "logs" / driver.id / "stderr").read_text()
+    assert "reading again" in said
+    assert re.findall(r"it says (\w) with", printed) == ["a", "b", "c"]
+    world.wait_until(lambda: all(b.finished_at for b in world.sandboxes()), "all have ended")
+
+
+@pytest.mark.exhaustive
 def test_a_fan_uses_as_many_sandboxes_as_steps_may_run(world: World) -> None:
     diary = world.root / "diary"
     more = f"{WARM}, max_parallelism: 2"

@@ -20,12 +20,14 @@ from modalrun.run.step_order import StepOrder
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steps are forked on Linux")
 
 WORKER = """
-import os, sys
+import os, sys, threading
 from modalrun.driver import step_worker
 import child
 sys.modules["modalrun.driver.step"] = child
 step_worker._import = lambda: None
 step_worker.ORPHAN_SECONDS = float(os.environ["PATIENCE"])
+for _ in range(int(os.environ["THREADS"])):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 step_worker.main()
 """
 
@@ -64,7 +66,7 @@ class Bench:
         self.lines: list[bytes] = []
         self._pending = b""
 
-    def start(self, step: str, **env: str) -> None:
+    def start(self, step: str, threads: int = 0, **env: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER],
             cwd=self.source,
@@ -72,6 +74,7 @@ class Bench:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 "PATIENCE": str(self.patience),
+                "THREADS": str(threads),
                 contract.KEEP_WARM: "0",
                 contract.CREATED: "1800000000",
                 contract.ORDER: self.order(step, **env),
@@ -139,6 +142,24 @@ def test_each_step_has_folders_and_variables_of_its_own(bench: Bench) -> None:
         assert one[name] != two[name]
         assert not Path(one[name]).exists()
     assert (one["stdin"], one["MODALRUN_ORDER"]) == ("", None)
+
+
+def test_an_order_that_comes_twice_is_carried_out_once(bench: Bench) -> None:
+    bench.start("first")
+    bench.until_end()
+    bench.give("first")
+    bench.give("second")
+    lines = bench.until_end()
+    assert [told(line) for line in (lines[0], lines[-1])] == [
+        LinesOf("second", 1),
+        OrderEnd("secret-second", 0),
+    ]
+
+
+def test_where_a_fork_is_unsafe_the_step_is_a_new_program(bench: Bench) -> None:
+    bench.start("first", threads=1)
+    # It is the real step's process, which misses a variable.
+    assert told(bench.until_end()[-1]) == OrderEnd("secret-first", contract.EXIT_UNRECORDED)
 
 
 def test_the_end_of_a_process_is_that_of_its_step(bench: Bench) -> None:
