@@ -89,8 +89,8 @@ class Smoke:
             KeyboardInterrupt, Interrupted: A signal came.
         """
         began = time.monotonic()
-        connection, plan, builder = preflight.connect_account(
-            self.priced, self.credentials, ModalGateway()
+        connection, plan, builder = in_background(
+            lambda: preflight.connect_account(self.priced, self.credentials, ModalGateway())
         )
         with tempfile.TemporaryDirectory(prefix="modalrun-smoke-") as folder:
             self.fill(Path(folder))

@@ -152,7 +152,7 @@ class Bench:
         plan = replace(self.plan, images={"": recipe})
         ids = self._modal.build_images(self.connection, plan, self.source, registry, self.builder)
         self._image = ids[""]
-        if self.plan.target == "local":
+        if not self.connection.mounts_package:
             message = "none is built: sandboxes run the Python of the local Modal server"
             return "differs", message, "On Modal it is built from its recipe."
         return "ok", f"{recipe.base}, in {time.monotonic() - began:.0f} s", None

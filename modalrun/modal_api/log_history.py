@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.modal_api.client import Connection
@@ -23,7 +23,7 @@ from modalrun.modal_api.log_buffer import STREAMS, Buffer, OutputChunk
 from modalrun.modal_api.sandbox_handles import Patience, SandboxHandles
 from modalrun.modal_api.sdk_internals import exit_of, sdk_loop
 from modalrun.run.event_proof import END
-from modalrun.run.sandbox_exit import ExitKind
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
@@ -118,15 +118,20 @@ async def fetch_entries(
 async def _quiet_seconds(handles: SandboxHandles, sandbox: str) -> float:
     """Return how long nothing may come before a history counts as complete."""
     end = None
-    with contextlib.suppress(ModalrunError), translated():
-        handle = await handles.get(sandbox)
-        await handle.poll()
-        end = exit_of(handle)
+    with contextlib.suppress(ModalrunError):
+        end = await _end_of(await handles.get(sandbox))
     # Who ends by itself has written a last line.
     lost = end is not None and (
         end.killed or end.kind in {ExitKind.TIMED_OUT, ExitKind.NOT_STARTED}
     )
     return QUIET_SECONDS if lost else SETTLE_SECONDS
+
+
+async def _end_of(sandbox: Any) -> SandboxExit | None:
+    """Return the end of an inner sandbox; None if it runs, or Modal can't be asked."""
+    with contextlib.suppress(ModalrunError), translated():
+        await sandbox.poll()
+    return exit_of(sandbox)
 
 
 async def _fetch_once(
@@ -163,6 +168,10 @@ async def _fetch_once(
             period /= 8
             continue
         except ConnectionLostError as error:
+            end_of_it = await _end_of(handle) if handle is not None else None
+            if end_of_it is not None and end_of_it.kind is ExitKind.NOT_STARTED:
+                # It never had a task, which the SDK asks the history about.
+                return
             patience.note_failure(error)
             await patience.pause()
             await handles.renew(sandbox, handle)

@@ -127,7 +127,7 @@ CREATION = "SandboxCreate*"
             "broken",
             "could not start",
         ),
-        ({"scheduling": {"T4": None}}, "gpu", "differs", "T4 (waited 30 s)"),
+        ({"scheduling": {"T4": None}}, "gpu", "differs", "no place"),
         ({"scheduling": {"T4": 2}}, "gpu", "differs", "none is seen"),
         ({"lags": {"history": 12}}, "history", "differs", "after the end"),
         ({"lags": {"list": 5}}, "list", "differs", "after"),
@@ -139,7 +139,7 @@ CREATION = "SandboxCreate*"
         ),
         ([{"rpc": "AppStop", "times": None, "action": "error"}], "removed", "broken", "left"),
         (
-            {"builds": [{"contains": "zenml==", "log": ["No matching distribution"]}]},
+            {"builds": [{"contains": "modal==", "log": ["No matching distribution"]}]},
             "image",
             "broken",
             "No matching distribution",
