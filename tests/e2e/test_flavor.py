@@ -70,6 +70,12 @@ def commands(world: World, *lines: str, **environment: str) -> list[str]:
     return done.stderr.split("$ ")[1:]
 
 
+def register(world: World) -> None:
+    """Register a stack, and create the Modal environment that it names."""
+    commands(world, *REGISTER)
+    assert world.modal("environment", "create", "dev").exit_code == 0
+
+
 def script(world: World, *arguments: str, **environment: str) -> Command:
     """Start a script of the project, with the stack that was set last."""
     if world.place is not None:
@@ -80,8 +86,7 @@ def script(world: World, *arguments: str, **environment: str) -> Command:
 
 @pytest.mark.local_store("tests/realserver/test_registered_stack.py is its counterpart there")
 def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
-    commands(world, *REGISTER)
-    assert world.modal("environment", "create", "dev").exit_code == 0
+    register(world)
 
     done = script(world, "flavored.py", "pipeline").finish()
 
@@ -173,7 +178,7 @@ def test_init_makes_a_stack_whose_runs_zenmls_commands_look_at_and_stop(world: W
 
 @pytest.mark.exhaustive
 def test_ctrl_c_leaves_a_run_and_a_refresh_finds_that_its_sandbox_is_gone(world: World) -> None:
-    commands(world, *REGISTER)
+    register(world)
     command = script(world, "flavored.py", "pipeline", str(world.gate()))
     command.stdout.wait_for("doubling in")
     command.signal(signal.SIGINT)
@@ -194,8 +199,7 @@ def test_ctrl_c_leaves_a_run_and_a_refresh_finds_that_its_sandbox_is_gone(world:
 
 @pytest.mark.exhaustive
 def test_a_run_whose_submission_was_not_answered_keeps_its_record(world: World) -> None:
-    commands(world, *REGISTER)
-    world.server()
+    register(world)
     rules = [
         {"rpc": "SandboxCreate*", "action": "lose_answer", "times": None},
         {"rpc": "SandboxGetFromName*", "action": "error", "times": None},
