@@ -13,7 +13,7 @@ from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
-from modalrun.run.records import RunRecord
+from modalrun.run.records import App, RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.run.status import how_ended
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
@@ -110,6 +110,7 @@ def by_force(
     try:
         # First, so that ZenML starts no new step and records what ends now as stopped.
         zenml.mark_stopping(run_id, reason)
+        _expect_steps(run_id, sandboxes, zenml)
     except ModalrunError as error:
         # Sandboxes cost money, also while ZenML's server can't be reached.
         unrecorded = error
@@ -205,11 +206,12 @@ class _Stop:
         connection = self._connect(run, place.target)
         app = self.zenml.app_of(run.id) or place
         environments = [app.environment] if app.environment else [place.environment, None]
-        looked_up = (self.modal.app_id(connection, app.app, where) for where in environments)
+        apps = [App(app.app, where) for where in dict.fromkeys(environments)]
+        looked_up = (self.modal.app_id(connection, one.app, one.environment) for one in apps)
         ids = dict.fromkeys(one for one in looked_up if one is not None)
         if not ids and run.metadata is not None:
             ids[run.metadata.app_id] = None
-        return self.modal.sandboxes_of(connection, run.id, *ids) if ids else None
+        return self.modal.sandboxes_of(connection, run.id, *ids, apps=apps) if ids else None
 
     def _gracefully(self, run: RunRecord, sandboxes: SandboxGroup) -> Stopped:
         asked = sandboxes.request_stop()
@@ -222,6 +224,7 @@ class _Stop:
             self.say(f"The run was asked to stop; waiting for {what}.")
             self.say("Ctrl-C detaches; --force ends it now.")
             sandboxes.wait("run")
+        _expect_steps(run.id, sandboxes, self.zenml)
         if left := sandboxes.running("step"):
             # Without a driver nothing new starts, and running steps may finish.
             text = f"The run has no driver any more; step sandboxes that still run: {len(left)}."
@@ -252,6 +255,13 @@ class _Stop:
     def _next(self, run: RunRecord) -> RunRecord:
         self.clock.sleep(POLL_SECONDS)
         return self.zenml.read_run(run.id)
+
+
+def _expect_steps(run_id: str, sandboxes: SandboxGroup, zenml: ZenMLGateway) -> None:
+    """Have the sandboxes of unfinished steps found by their names: Modal's list may lag."""
+    run, steps = zenml.read_run_and_steps(run_id)
+    if run.place is not None and run.place.mode == "per_step":
+        sandboxes.expect(steps)
 
 
 def _may_have_sandbox(run: RunRecord) -> bool:

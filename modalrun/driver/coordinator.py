@@ -18,7 +18,7 @@ from modalrun.run.reporting import emit_step_event, log_line, write_event
 from modalrun.run.step_order import kind_of
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandbox
+    from modalrun.modal_api.step_sandbox import StepSandbox
 
 
 class Coordinator:

@@ -19,6 +19,7 @@ from modalrun.run import sandbox_exit
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.tags import step_sandbox_name
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandboxes import StepSandboxes
@@ -186,8 +187,14 @@ class IsolatedSteps:
         """Find the running sandbox of a step that another process has created."""
         if not self._slots.locked():
             submitted.has_slot = await self._slots.acquire()
-        for sandbox in await self._sandboxes.running():
-            if sandbox.record == submitted.step.step_run:
+        run_id, step = self.manifest.run_id, submitted.step
+        last = step.attempt + self.manifest.plan.settings.infrastructure_retries
+        names = [
+            step_sandbox_name(run_id, step.name, number, step.run_id)
+            for number in range(step.attempt, last + 1)
+        ]
+        for sandbox in await self._sandboxes.running(names):
+            if sandbox.record == step.step_run:
                 submitted.attempts.count = sandbox.attempt
                 submitted.attempts.begin(sandbox)
 

@@ -10,7 +10,7 @@ from modalrun.run.events import LinesOf
 from modalrun.run.sandbox_exit import SandboxExit
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandbox
+    from modalrun.modal_api.step_sandbox import StepSandbox
 
 
 class Lease:

@@ -24,6 +24,7 @@ from modalrun.driver.takeover import Takeover
 from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.run import contract
 from modalrun.run.manifest import RunManifest
+from modalrun.run.records import NOT_RUN, StepRecord, sandbox_names
 from modalrun.run.reporting import log_line, prove_events
 from modalrun.util import garbage_collection
 
@@ -63,7 +64,9 @@ async def drive(manifest: RunManifest) -> int:
     control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, "the run was asked to stop"))
     with garbage_collection.paused():
         await sandboxes.open()
-    taken = await _take_over(coordinator, recorder) if os.environ.get(contract.TAKE_OVER) else None
+    taken = None
+    if os.environ.get(contract.TAKE_OVER):
+        taken = await _take_over(manifest, coordinator, recorder)
     watching = asyncio.create_task(_watch_for_stop(coordinator, recorder))
     await coordinator.run(taken)
     watching.cancel()
@@ -75,7 +78,9 @@ def _give_up(coordinator: Coordinator) -> None:
     coordinator.give_up(termination_clause(), timed_out=supervisors_reason() is not None)
 
 
-async def _take_over(coordinator: Coordinator, recorder: AsyncRecorder) -> Takeover:
+async def _take_over(
+    manifest: RunManifest, coordinator: Coordinator, recorder: AsyncRecorder
+) -> Takeover:
     """Find what an earlier driver of this run has left."""
     # Before the records: a sandbox that has ended by then has recorded its step's end.
     sandboxes = await coordinator.sandboxes.running()
@@ -85,6 +90,12 @@ async def _take_over(coordinator: Coordinator, recorder: AsyncRecorder) -> Takeo
     )
     if stopped:
         coordinator.stop(STOP_REASON)
+    # Modal's list may lag, and a step that runs must not be started again.
+    steps = [records.get(s.name, StepRecord(s.name, NOT_RUN)) for s in manifest.plan.steps]
+    found = {sandbox.id: sandbox for sandbox in sandboxes}
+    for sandbox in await coordinator.sandboxes.running(sandbox_names(manifest.run_id, steps)):
+        found.setdefault(sandbox.id, sandbox)
+    sandboxes = list(found.values())
     log_line(f"This driver takes over; running step sandboxes: {len(sandboxes)}.")
     return Takeover(sandboxes, records)
 

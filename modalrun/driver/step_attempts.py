@@ -6,7 +6,6 @@ Steps of static pipelines (`static_step`) and of dynamic ones (`isolated_steps`)
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from modalrun.util.backoff import pauses
 if TYPE_CHECKING:
     from modalrun.driver.lease import Lease
     from modalrun.driver.warm_sandboxes import WarmSandboxes
-    from modalrun.modal_api.step_sandboxes import StepSandbox
+    from modalrun.modal_api.step_sandbox import StepSandbox
 
 
 START_PAUSE, LONGEST_START_PAUSE = 1.0, 10.0
@@ -157,9 +156,6 @@ class StepAttempts:
     def _next_spec(self) -> SandboxSpec:
         """Return the spec of the next sandbox: the planned one with this attempt's values."""
         run_id, spec = self._manifest.run_id, self._spec
-        # The steps of a child pipeline may be named like its parent's.
-        unique = f"{self.dynamic_run} {self.name}" if self.dynamic_run else self.name
-        digest = hashlib.sha256(unique.encode()).hexdigest()[:8]
         metadata = {
             "cpu": spec.resources.cpu,
             "memory": spec.resources.memory,
@@ -178,5 +174,5 @@ class StepAttempts:
             env[contract.STEP_RUN] = self.record
         if self.record is not None and self.dynamic_run:
             labels[tags.TAG_RECORD] = self.record
-        name = tags.fit(f"modalrun-{run_id}-{digest}-{self.count}", tags.MAX_NAME)
+        name = tags.step_sandbox_name(run_id, self.name, self.count, self.dynamic_run)
         return replace(spec, name=name, tags=labels, env=env)

@@ -13,7 +13,7 @@ from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
     from modalrun.driver.lease import Lease
-    from modalrun.modal_api.step_sandboxes import StepSandbox
+    from modalrun.modal_api.step_sandbox import StepSandbox
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,7 @@ class Takeover:
                 continue
             steps[name].recorded = record
             attempts = steps[name].attempts
-            metadata = record.metadata
-            restarts = metadata.infrastructure_retries if metadata is not None else None
-            # A restart has a sandbox of its own, and so a name, but no record.
-            attempts.count = max(attempts.count, record.attempt + (restarts or 0))
+            attempts.count = max(attempts.count, record.sandboxes)
             # The last attempt of a "retrying" record has failed as well.
             attempts.failures = record.attempt - (0 if record.status == "retrying" else 1)
             attempts.record = record.id if is_running(record) else None
@@ -75,12 +72,11 @@ def finished_steps(
         cached = record.status == "cached"
         # The sandbox of a cached step belongs to another run.
         metadata = None if cached else record.metadata
-        restarts = metadata.infrastructure_retries if metadata is not None else None
         yield StepEvent(
             name,
             "cached" if cached else "completed",
             at=record.ended or now,
-            attempt=record.attempt + (restarts or 0),
+            attempt=record.attempt if cached else record.sandboxes,
             sandbox=metadata.sandbox_id if metadata is not None else None,
             gpu=metadata.gpu if metadata is not None else None,
             cpu=metadata.cpu if metadata is not None else None,

@@ -13,7 +13,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.step_order import OF_A_STEP, StepOrder, kind_of, shared_env
 
 if TYPE_CHECKING:
-    from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
+    from modalrun.modal_api.step_sandbox import StepSandbox
+    from modalrun.modal_api.step_sandboxes import StepSandboxes
 
 OnWait = Callable[[CapacityWait | None], None]
 
@@ -116,14 +117,15 @@ class WarmSandboxes:
             if (lease := await self._order(worker, spec)) is not None:
                 return lease
 
-    async def running(self) -> list[StepSandbox | Lease]:
+    async def running(self, names: Iterable[str] = ()) -> list[StepSandbox | Lease]:
         """Return what runs of the run's steps, including what an earlier driver has started.
 
-        A worker that another driver has created is left to its step, and ends with it.
+        `names` are looked up in addition to Modal's list, which may lag. A worker that another
+        driver has created is left to its step, and ends with it.
         """
         return [
             found
-            for sandbox in await self._sandboxes.running()
+            for sandbox in await self._sandboxes.running(names)
             if (found := self._adopt(sandbox)) is not None
         ]
 

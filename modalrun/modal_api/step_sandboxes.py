@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,30 +21,30 @@ from modalrun.errors import (
     NotFoundError,
     UnknownOutcomeError,
 )
-from modalrun.modal_api import images, sandbox_events, sdk_internals
+from modalrun.modal_api import images
 from modalrun.modal_api.capacity import CapacitySearch, GivenUp, sleep
 from modalrun.modal_api.connection_pool import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     ConnectionPool,
-    PooledConnection,
 )
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
-from modalrun.run import sandbox_exit
+from modalrun.modal_api.step_sandbox import StepSandbox
 from modalrun.run.capacity_wait import CapacityWait
-from modalrun.run.contract import EXIT_TIMED_OUT
-from modalrun.run.events import Event
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line
-from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.tags import TAG_ATTEMPT, TAG_RECORD, TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.run.tags import TAG_ROLE, TAG_RUN, TAG_STEP, step_sandbox_name
 from modalrun.util.backoff import pauses
 from modalrun.util.rate_limit import Pace
 
 if TYPE_CHECKING:
     import modal
+
+
+_LOOK_UPS = 16
+"""How many sandboxes are looked up by name at the same time."""
 
 
 class Refused(Exception):
@@ -75,6 +75,9 @@ class StepSandboxes:
         self._log = log
         self._pace = Pace(manifest.plan.settings.creation_rate)
         self._pool = pool or ConnectionPool(log)
+        # By name; None while it is being created.
+        self._requested: dict[str, StepSandbox | None] = {}
+        self._looking = asyncio.Semaphore(_LOOK_UPS)
         self._images: dict[str, asyncio.Task[modal.Image]] = {}
         self._app: modal.App
         self._arguments: SandboxArguments
@@ -121,6 +124,9 @@ class StepSandboxes:
             ConflictError: Modal could not start the sandbox.
         """
 
+        name = str(spec.name)
+        self._requested[name] = None
+
         async def prepare() -> None:
             await sleep(self._pace.wait(asyncio.get_running_loop().time()), given_up)
             # The source tree may take its time to be sent.
@@ -143,7 +149,8 @@ class StepSandboxes:
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
-                return await search.within(math.inf)
+                self._requested[name] = sandbox = await search.within(math.inf)
+                return sandbox
             except UnknownOutcomeError:
                 # It sees itself that the run has been stopped.
                 raise GivenUp from None
@@ -155,20 +162,31 @@ class StepSandboxes:
                 raise Refused(error.message) from error
             await sleep(next(waits), given_up)
 
-    async def running(self) -> list[StepSandbox]:
-        """Return the running step sandboxes of the run, including those of an earlier driver."""
-        return await self._pool.call(self._running)
+    async def running(self, names: Iterable[str] = ()) -> list[StepSandbox]:
+        """Return the running step sandboxes of the run, including those of an earlier driver.
+
+        `names` are looked up in addition to Modal's list, which may lag.
+        """
+        return await self._pool.call(lambda: self._running(names))
 
     async def terminate_all(self) -> None:
         """Terminate every step sandbox of the run, including those that are being created."""
+        names = [name for name, box in self._requested.items() if box is None or not box.is_over]
+        if not self._requested:
+            # This process has created none; a driver that has died may have.
+            steps = [step.name for step in self._plan.steps]
+            names = [step_sandbox_name(self._run_id, step, 1) for step in steps]
+        ended: set[str] = set()
         for pause in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0):
-            sandboxes = await self.running()
+            sandboxes = [box for box in await self.running(names) if box.id not in ended]
             if not sandboxes:
                 return
             await asyncio.gather(*(sandbox.terminate() for sandbox in sandboxes))
             await asyncio.sleep(pause)
+            # The list may show for longer what has ended.
+            ended |= {box.id for box in sandboxes if await box.has_ended()}
 
-    async def _running(self) -> list[StepSandbox]:
+    async def _running(self, names: Iterable[str]) -> list[StepSandbox]:
         import modal
 
         connection = await self._pool.get()
@@ -178,12 +196,25 @@ class StepSandboxes:
             client=connection.client,
         )
         found = [sandbox async for sandbox in listed]
+        known = {sandbox.object_id for sandbox in found}
+        named = await asyncio.gather(*(self._named(name, connection.client) for name in names))
+        found += [box for box in named if box is not None and box.object_id not in known]
         tags = await asyncio.gather(*(_tags(sandbox) for sandbox in found))
         return [
             StepSandbox(self._pool, connection, sandbox, tags=tags)
             for sandbox, tags in zip(found, tags, strict=True)
-            if tags is not None
+            if tags is not None and tags.get(TAG_RUN) == self._run_id
         ]
+
+    async def _named(self, name: str, client: modal.Client) -> modal.Sandbox | None:
+        """Find a running sandbox by its name."""
+        import modal
+
+        async with self._looking:
+            try:
+                return await self._find(name, client, running=True)
+            except modal.exception.NotFoundError:
+                return None
 
     async def _create_or_find(self, spec: SandboxSpec, gpu: str | None) -> StepSandbox:
         connection = await self._pool.get()
@@ -259,124 +290,6 @@ class StepSandboxes:
         with translated():
             await image.build.aio(self._app)
         return image
-
-
-class StepSandbox:
-    """One step sandbox.
-
-    Attributes:
-        id: Modal's id.
-        tags: Its tags.
-        gpu: The GPU that was requested in the end; None for a sandbox that was found.
-    """
-
-    def __init__(
-        self,
-        pool: ConnectionPool,
-        connection: PooledConnection,
-        sandbox: modal.Sandbox,
-        *,
-        tags: Mapping[str, str],
-        gpu: str | None = None,
-        counted: bool = False,
-    ) -> None:
-        self.id: str = sandbox.object_id
-        self.gpu = gpu
-        self.tags = tags
-        self._pool = pool
-        self._connection = connection
-        self._sandbox = sandbox
-        self._counted = counted
-        self._exit: asyncio.Task[SandboxExit] | None = None
-
-    @property
-    def step(self) -> str:
-        """The value of its tag for the step."""
-        return self.tags.get(TAG_STEP, "")
-
-    @property
-    def attempt(self) -> int:
-        """The number of this sandbox among those of its step, from 1."""
-        return int(self.tags.get(TAG_ATTEMPT, "1"))
-
-    @property
-    def record(self) -> str:
-        """The value of its tag for the step run record; empty if it has none."""
-        return self.tags.get(TAG_RECORD, "")
-
-    async def ended(self) -> SandboxExit:
-        """Wait for its end, through any number of lost connections."""
-        if self._exit is None:
-            self._exit = asyncio.create_task(self._wait())
-        return await asyncio.shield(self._exit)
-
-    async def write(self, text: str) -> None:
-        """Write to its standard input; after a lost connection, the text may come twice.
-
-        Raises:
-            ModalrunError: It has ended.
-        """
-
-        async def write() -> None:
-            self._sandbox.stdin.write(text)
-            await self._sandbox.stdin.drain.aio()
-
-        try:
-            await self._pool.call(write)
-        except ValueError as error:
-            # The SDK raises this for a closed input (`modal/io_streams.py:801`, 1.6.4).
-            raise NotFoundError(f"{self.id} does not read its input any more: {error}") from error
-
-    async def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Replace its tags.
-
-        Raises:
-            ModalrunError: It has ended, or Modal refuses them.
-        """
-        await self._pool.call(lambda: self._sandbox.set_tags.aio(dict(tags)))
-        self.tags = tags
-
-    async def listen(self, on_event: Callable[[Event | None], object]) -> None:
-        """Call `on_event` with each event on its standard output, until the output ends.
-
-        It is called with None where Modal has no more a part of the output.
-        """
-        # Another call that waits, beside that for its end.
-        self._connection.load += 1
-        try:
-            await sandbox_events.listen(self._sandbox, on_event, self._pool.log)
-        finally:
-            self._connection.load -= 1
-
-    async def terminate(self) -> None:
-        """Terminate it; do nothing if it has ended."""
-        with contextlib.suppress(NotFoundError):
-            await self._pool.call(self._sandbox.terminate.aio)
-
-    async def _wait(self) -> SandboxExit:
-        import modal
-
-        if not self._counted:
-            self._connection.load += 1
-        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        try:
-            while True:
-                try:
-                    with translated():
-                        await self._sandbox.wait.aio(raise_on_termination=False)
-                    # The SDK has waited for the end, so there is one.
-                    if (end := sdk_internals.exit_of(self._sandbox)) is not None:
-                        return end
-                except modal.exception.SandboxTimeoutError:
-                    return read_exit(EXIT_TIMED_OUT, ModalStatus.TIMEOUT)
-                except NotFoundError:
-                    return sandbox_exit.LOST
-                except (ModalrunError, modal.exception.Error) as error:
-                    # No error of a question is an end. The step's deadline is the bound.
-                    self._pool.log(f"{self.id}: {error}; asking again")
-                await asyncio.sleep(next(waits))
-        finally:
-            self._connection.load -= 1
 
 
 async def _tags(sandbox: modal.Sandbox) -> dict[str, str] | None:

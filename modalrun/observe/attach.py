@@ -135,7 +135,9 @@ class _Attachment:
         def wait() -> SandboxExit:
             try:
                 end = self._run.sandbox.wait()
-                if not (driver_was_killed(self._run, end) and running_steps(self._run)):
+                if not (
+                    driver_was_killed(self._run, end) and running_steps(self._run, self.progress)
+                ):
                     reader.join()
                 return end
             finally:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from modalrun.errors import (
     AuthenticationError,
     ConnectionLostError,
     ModalrunError,
+    NotFoundError,
     RunFailedError,
     RunStoppedError,
 )
@@ -111,16 +113,25 @@ def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
     return run.plan.settings.mode == "per_step" and end.killed
 
 
-def running_steps(run: RunHandle) -> int:
-    """Count the step sandboxes that run; 0 where Modal can't be asked."""
+def running_steps(run: RunHandle, progress: RunProgress) -> int:
+    """Count the step sandboxes that run; 0 where Modal can't be asked.
+
+    Modal's list may lag, so those are asked for too that have no end by the events.
+    """
     try:
-        return len(run.sandboxes.running("step"))
+        running = {sandbox.object_id for sandbox in run.sandboxes.running("step")}
+        for row in list(progress.rows.values()):
+            if row.sandbox is not None and not row.final and row.sandbox not in running:
+                with suppress(NotFoundError):
+                    sandbox = run.connection.attach(row.sandbox, run.run_id)
+                    running |= {row.sandbox} if sandbox.returncode is None else set()
     except ModalrunError:
         return 0
+    return len(running)
 
 
 def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcome:
-    count = running_steps(run)
+    count = running_steps(run, progress)
     how = ENDED_AS_A_WHOLE.get(end.kind, "was ended from outside")
     running = f" (step sandboxes that still run: {count})" if count else ""
     return Outcome(

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
+from modalrun.run.tags import step_sandbox_name
 
 LATEST = "latest"
 MIN_PREFIX = 4
@@ -123,6 +124,13 @@ class StepRecord:
     metadata: StepMetadata | None = None
     since: datetime | None = None
     id: str = ""
+
+    @property
+    def sandboxes(self) -> int:
+        """How many sandboxes it has had, as far as recorded; at least one."""
+        restarts = self.metadata.infrastructure_retries if self.metadata is not None else None
+        # A restart has a sandbox of its own, and so a name, but no record.
+        return self.attempt + (restarts or 0)
 
     @property
     def successful(self) -> bool:
@@ -248,3 +256,21 @@ class CreatedRun:
     environment: Mapping[str, str] = field(repr=False)
     cached: frozenset[str] = frozenset()
     finished: bool = False
+
+
+def sandbox_names(run_id: str, steps: Iterable[StepRecord]) -> list[str]:
+    """Return the names that the running sandboxes of a run's unfinished steps can have.
+
+    A sandbox may be newer than its step's record: Modal's list of sandboxes may be older than both.
+    """
+    names = []
+    for step in steps:
+        if not step.finished:
+            number = step.sandboxes
+            names += [step_sandbox_name(run_id, step.name, n) for n in (number, number + 1)]
+            if step.id:
+                # Of a dynamic pipeline, steps are known by their records alone.
+                names += [
+                    step_sandbox_name(run_id, step.name, n, run_id) for n in (number, number + 1)
+                ]
+    return names

@@ -34,6 +34,21 @@ TAG_SERVED = "modalrun-served"
 """How many steps it has been given, if it is kept warm."""
 
 
+def step_sandbox_name(run_id: str, step: str, number: int, dynamic_run: str | None = None) -> str:
+    """Return the name of a step's sandbox, by which it is found.
+
+    Args:
+        run_id: ZenML's run id.
+        step: The step's invocation id.
+        number: The number among the step's sandboxes, from 1.
+        dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to.
+    """
+    # The steps of a child pipeline may be named like its parent's.
+    unique = f"{dynamic_run} {step}" if dynamic_run else step
+    digest = hashlib.sha256(unique.encode()).hexdigest()[:8]
+    return fit(f"modalrun-{run_id}-{digest}-{number}", MAX_NAME)
+
+
 def fit(text: str, limit: int) -> str:
     """Make a name that Modal accepts: replace other characters by dashes, cut a long text.
 

@@ -16,7 +16,7 @@ from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.contract import TAKE_OVER
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata
-from modalrun.run.records import CreatedRun
+from modalrun.run.records import App, CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
 from modalrun.submit.preflight import Job
@@ -101,7 +101,12 @@ def create_run_sandbox(
         return sandbox
 
     sandbox = in_background(create, grace=CREATION_GRACE_SECONDS, give_up=given_up.set)
-    sandboxes = job.modal.sandboxes_of(job.connection, run.id, sandbox.app_id)
+    sandboxes = job.modal.sandboxes_of(
+        job.connection,
+        run.id,
+        sandbox.app_id,
+        apps=[App(plan.settings.app_name, plan.settings.modal_environment)],
+    )
     recording = record_sandbox(
         zenml,
         run.id,

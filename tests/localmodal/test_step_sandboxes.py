@@ -18,7 +18,8 @@ from modalrun.modal_api.connection_pool import (
     ConnectionPool,
     connect,
 )
-from modalrun.modal_api.step_sandboxes import StepSandbox, StepSandboxes
+from modalrun.modal_api.step_sandbox import StepSandbox
+from modalrun.modal_api.step_sandboxes import StepSandboxes
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind

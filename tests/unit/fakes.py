@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from modalrun.errors import ModalrunError
+from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.gateway import ModalGateway
@@ -93,6 +93,9 @@ class FakeConnection(Connection):
 
     def __init__(self, credentials: tuple[str, str] | None = None) -> None:
         self.credentials = credentials
+
+    def attach(self, sandbox_id: str, run_id: str) -> Any:
+        raise NotFoundError(f"There is no sandbox {sandbox_id}.")
 
     def driver_environment(self, environment: str | None) -> dict[str, str]:
         token = {"MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}
@@ -178,6 +181,9 @@ class FakeSandboxes(SandboxGroup):
         self.effects.add("end sandboxes")
         ended, self.run, self.steps = self.run + self.steps, 0, 0
         return ended
+
+    def expect(self, steps: Any) -> None:
+        """They are counted anyway."""
 
     def request_stop(self) -> bool:
         self.effects.add("ask to stop")
@@ -281,7 +287,7 @@ class FakeModal(ModalGateway):
     def terminate(self, connection: Connection, plan: Any, spec: Any) -> None:
         self.effects.add(f"terminate {spec.name}")
 
-    def sandboxes_of(self, *_: Any) -> SandboxGroup:
+    def sandboxes_of(self, *_: Any, **__: Any) -> SandboxGroup:
         return self.sandboxes
 
     def app_id(self, connection: Connection, name: str, environment: str | None) -> str | None:

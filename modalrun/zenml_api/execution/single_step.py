@@ -9,12 +9,15 @@ sandbox doesn't use up a retry, `Launcher.launch_again` does with the record wha
 from __future__ import annotations
 
 import contextlib
+import importlib
+import operator
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
 from uuid import UUID
 
+from zenml import models
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
@@ -31,6 +34,7 @@ from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.zenml_modules import ZENML_MODULES
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import database_errors
 from modalrun.zenml_api.execution import containment
@@ -56,13 +60,13 @@ METADATA_SECONDS = 10.0
 
 def import_ahead() -> None:
     """Import what ZenML imports when it opens its store and runs a step, for forks to have it."""
-    import sqlalchemy.orm
-    import zenml.log_stores.artifact.artifact_log_exporter
-    import zenml.zen_stores.rest_zen_store
-    import zenml.zen_stores.sql_zen_store  # noqa: F401
-    from zenml import models
-    from zenml.integrations.registry import integration_registry
-
+    for name in ZENML_MODULES:
+        module, _, function = name.partition(":")
+        # Another version of ZenML may lack one.
+        with contextlib.suppress(ModuleNotFoundError):
+            imported = importlib.import_module(module)
+            if function:
+                operator.attrgetter(function)(imported)()
     # Pydantic completes them when they are first used.
     for model in (
         models.ArtifactVersionResponse,
@@ -75,10 +79,6 @@ def import_ahead() -> None:
         models.StepRunResponse,
     ):
         model.model_rebuild()
-    # It imports the description of each integration.
-    integration_registry.get_installed_integrations()
-    # The first query calls it; it takes half a second.
-    sqlalchemy.orm.configure_mappers()
 
 
 class Signals(Protocol):

@@ -68,6 +68,7 @@ def test_graceful_waits_for_the_driver_and_records_the_end() -> None:
         "ask to stop",
         "record stop request",
         "wait for the run sandbox",
+        "read run and steps",
         "finalize run",
     ]
     assert bench.messages == [
@@ -90,6 +91,7 @@ def test_graceful_without_a_driver_waits_for_its_steps() -> None:
     assert bench.effects == [
         "connect modal",
         "ask to stop",
+        "read run and steps",
         "wait for steps",
         "ask Modal",
         "finalize run",
@@ -107,7 +109,7 @@ def test_graceful_without_a_driver_and_without_waiting_changes_nothing() -> None
     assert stopped.status == "running"
     assert "step sandboxes that still run: 2" in stopped.headline
     assert f"modalrun stop {RUN_ID}" in stopped.headline
-    assert bench.effects == ["connect modal", "ask to stop"]
+    assert bench.effects == ["connect modal", "ask to stop", "read run and steps"]
 
 
 def test_a_run_that_completes_before_it_stops() -> None:
@@ -129,6 +131,7 @@ def test_by_force_ends_sandboxes_between_two_records() -> None:
         "connect modal",
         "ask Modal",
         "mark stopping",
+        "read run and steps",
         "end sandboxes",
         "finalize run",
         "end sandboxes",
@@ -213,6 +216,7 @@ def test_a_submission_is_cancelled_by_its_own_process() -> None:
         "mark stopping",
         "connect modal",
         "mark stopping",
+        "read run and steps",
         "end sandboxes",
         "finalize run",
         "end sandboxes",

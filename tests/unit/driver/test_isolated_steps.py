@@ -92,7 +92,7 @@ class Boxes:
             self.news.notify_all()
         return box
 
-    async def running(self) -> list[Box]:
+    async def running(self, names: Any = ()) -> list[Box]:
         return [*self.created, *self.left_by_others]
 
     async def terminate_all(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ class TakenOver(Watched):
         self.sandboxes = self
         self.listed = False
 
-    async def running(self) -> list[Any]:
+    async def running(self, names: Any = ()) -> list[Any]:
         # A slow answer.
         await asyncio.sleep(0)
         self.listed = True
@@ -71,7 +72,8 @@ class TakenOver(Watched):
 @pytest.mark.parametrize("stopping", [True, False])
 def test_a_takeover_keeps_a_requested_stop(stopping: bool) -> None:
     run: Any = TakenOver(stopping=stopping)
+    manifest: Any = SimpleNamespace(run_id="run", plan=SimpleNamespace(steps=()))
 
-    asyncio.run(per_step._take_over(run, run))
+    asyncio.run(per_step._take_over(manifest, run, run))
 
     assert run.reasons == (["ZenML was asked to stop the run"] if stopping else [])

@@ -12,6 +12,8 @@ from modalrun.run.metadata import StepMetadata
 
 def state(status: str, **more: Any) -> Any:
     values: dict[str, Any] = {"attempt": 1, "began": None, "ended": None, "metadata": None, **more}
+    restarts = values["metadata"].infrastructure_retries if values["metadata"] else None
+    values["sandboxes"] = values["attempt"] + (restarts or 0)
     return SimpleNamespace(status=status, successful=status in {"completed", "cached"}, **values)
 
 

@@ -124,7 +124,7 @@ class Boxes:
         self.created.append(Box(spec))
         return self.created[-1]
 
-    async def running(self) -> list[Box]:
+    async def running(self, names: Any = ()) -> list[Box]:
         return [box for box in [*self.created, *self.left] if not box.terminated]
 
     async def terminate_all(self) -> None:
