@@ -41,8 +41,8 @@ MAX_TIMEOUT = 24 * 3600
 MAX_CORES = 64
 MAX_MEMORY_MIB = 336 * 1024
 """The largest request for cores and memory. Modal says that there is one and raises InvalidError
-above it, without the numbers (modal.com/docs/guide/resources, 2026-09-01). These are third-party
-figures of 2026, not verified."""
+above it, without the numbers (modal.com/docs/guide/resources, 2026-09-01). The memory is a
+third-party figure of 2026, not verified; the cores are a guess of ours."""
 
 BUILDER_PYTHONS: Mapping[str, tuple[str, ...]] = {
     "2023.12": ("3.10", "3.11", "3.12"),

@@ -32,7 +32,13 @@ from modalrun.run.tags import TAG_ROLE
 from tests.unit.driver.test_isolated_steps import DONE, Boxes
 
 RUN_SANDBOX = SandboxSpec(
-    ("python",), "im-1", Resources(), 300, secrets=("known",), tags={TAG_ROLE: "run"}
+    ("python",),
+    "im-1",
+    Resources(),
+    300,
+    env={"PYTHONPATH": "/opt/modalrun"},
+    secrets=("known",),
+    tags={TAG_ROLE: "run"},
 )
 MANIFEST = RunManifest(
     "run",

@@ -105,7 +105,8 @@ def test_a_name_adds_no_line_to_the_status_of_the_local_server() -> None:
     }  # fmt: skip
     status = {
         "url": "http://127.0.0.1:1", "pid": 1, "version": EVIL, "state_dir": EVIL, "apps": 1,
-        "lenient": False, "catalog": EVIL,
+        "lenient": False, "isolated_python": False, "python": EVIL,
+        "catalog": EVIL,
         "uptime_seconds": 1, "idle_timeout_seconds": 0, "sandboxes": 1, "running": [sandbox],
         "preload": {"state": "failed", "problem": EVIL},
     }  # fmt: skip
