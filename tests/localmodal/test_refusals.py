@@ -162,6 +162,9 @@ def test_mount_points(sdk: Sdk) -> None:
         )
         text = refused(sdk.info, "SandboxCreateV2", request)
         assert "be mounted" in text or "canonical, absolute path" in text
+    other = modal.Volume.from_name("w", create_if_missing=True, client=sdk.client)
+    with pytest.raises(InvalidError, match=r"Two Volumes .* same path: /a/b"):
+        sdk.create("true", volumes={"/a/b": volume, "/a//b": other})
     sdk.create("true", volumes={"/root/.cache": volume}).wait()
 
 

@@ -70,6 +70,8 @@ def check_mount_points(mounts: Iterable[api.VolumeMount]) -> None:
             raise invalid(f"Volume {path} cannot be mounted at '{path}'.")
         if other := mounted.get(mount.volume_id):
             raise invalid(f"The same Volume cannot be mounted at two paths: {other}, {path}")
+        if path in mounted.values():
+            raise invalid(f"Two Volumes cannot be mounted at the same path: {path}")
         mounted[mount.volume_id] = path
 
 
