@@ -56,6 +56,9 @@ def derive_outcome(
         ConnectionLostError, AuthenticationError: ZenML can't be asked.
     """
     end = end.with_memory_limit(run.plan.run_sandbox.resources.memory_limit)
+    what, how = end.kind.label, f"{end.kind.label}, exit code {end.exit_code}"
+    if end.kind is ExitKind.UNRECORDED:
+        what = how = end.reason.rstrip(".")
     try:
         if driver_was_killed(run, end):
             record = zenml.read_run(run.run_id)
@@ -65,19 +68,16 @@ def derive_outcome(
                 # Another driver would need as much memory.
                 run.sandboxes.terminate()
         # A sandbox that was killed as a whole could not record its own end.
-        zenml.finalize_run(
-            run.run_id, f"The run sandbox ended ({end.kind.label}, exit code {end.exit_code})."
-        )
+        zenml.finalize_run(run.run_id, f"The run sandbox ended ({how}).")
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
-            f"The run sandbox ended ({end.kind.label}), but ZenML can't be asked how:"
-            f" {error.message}",
+            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.message}",
             hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
         ) from error
     except AuthenticationError as error:
         raise AuthenticationError(
-            f"The run sandbox ended ({end.kind.label}), but ZenML doesn't say how: {error.message}",
+            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.message}",
             hint=f"{error.hint} Then 'modalrun status {run.run_id}' shows how the run ended, and"
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error
@@ -92,14 +92,21 @@ def derive_outcome(
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
-    if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:
-        details.append(("memory", "the setting 'memory' asks for more"))
+    pipeline_mode = run.plan.settings.mode == "pipeline"
+    # No setting gives a driver more.
+    if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED} and pipeline_mode:
+        limited = run.plan.run_sandbox.resources.memory_limit is not None
+        setting = "orchestrator: memory_limit" if limited else "resources: memory"
+        details.append(("next", f"raise 'settings: {setting}'"))
     if end.kind is ExitKind.TIMED_OUT:
-        details.append(("timeout", "the setting 'timeout' counts from the creation of the sandbox"))
+        raised = "raise 'settings: orchestrator: timeout' (or '--timeout')"
+        details.append(("next", f"{raised}; it counts from the creation of the sandbox"))
+    if end.kind is ExitKind.UNRECORDED:
+        again = "then submit it again: ZenML's cache has the completed steps"
+        details.append(("next", f"see its output ('modalrun logs {run.run_id}'), {again}"))
     if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
         again = "submit it again: ZenML's cache has the completed steps"
         per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
-        pipeline_mode = run.plan.settings.mode == "pipeline"
         details.append(("next", again + (per_step if pipeline_mode else "")))
     if record.status == PAUSED:
         commands = answer_commands(run.run_id)
@@ -110,7 +117,7 @@ def derive_outcome(
 
 def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
     """Return whether a driver was killed with its sandbox, so that another one can take over."""
-    return run.plan.settings.mode == "per_step" and end.killed
+    return run.plan.settings.mode == "per_step" and end.leaves_steps
 
 
 def running_steps(run: RunHandle, progress: RunProgress) -> int:
@@ -132,10 +139,12 @@ def running_steps(run: RunHandle, progress: RunProgress) -> int:
 
 def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcome:
     count = running_steps(run, progress)
-    how = ENDED_AS_A_WHOLE.get(end.kind, "was ended from outside")
+    how = ENDED_AS_A_WHOLE.get(end.kind) or (
+        "was ended from outside" if end.kind is ExitKind.TERMINATED else "is gone"
+    )
     running = f" (step sandboxes that still run: {count})" if count else ""
     return Outcome(
-        exit_code=(end.kind.error or RunStoppedError).exit_code,
+        exit_code=RunStoppedError.exit_code,
         headline=f"The run's driver {how}{running}. The run is not over.",
         details=(*run.links, ("resume", f"modalrun resume {run.run_id}"), *run.commands),
         steps=_steps(run.steps, (), progress),

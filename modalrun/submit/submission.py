@@ -234,6 +234,8 @@ class Submission:
                 self.zenml.publish_metadata(run_id, self._announcement())
             return
         if isinstance(error, ModalrunError) and not stopped:
+            with contextlib.suppress(ModalrunError):
+                self.zenml.publish_metadata(run_id, self._announcement(exit_code=error.exit_code))
             self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error}")
             return
         # Modal may have created the sandbox before the interrupt came.
@@ -272,7 +274,9 @@ class Submission:
                 )
             time.sleep(WITHDRAW_PAUSE)
 
-    def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
+    def _announcement(
+        self, *, withdrawn: bool = False, exit_code: int | None = None
+    ) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""
         settings = self._plan.settings
         return to_metadata(
@@ -282,6 +286,7 @@ class Submission:
                 settings.app_name,
                 settings.modal_environment,
                 withdrawn,
+                exit_code=exit_code,
             )
         )
 
