@@ -165,7 +165,7 @@ def from_json(cls: type[M], values: Mapping[str, Any]) -> M | None:
     known = {f.name for f in fields(cls)} & values.keys()
     wrong = _wrong(cls, values)
     try:
-        found: M = _adapter(cls).validate_python({n: values[n] for n in known - wrong})
+        found: M = _adapters()[cls].validate_python({n: values[n] for n in known - wrong})
     except ValidationError:
         return None
     return found
@@ -184,7 +184,7 @@ def _wrong(
     """Return the fields whose values are wrong."""
     known = {f.name for f in fields(cls)} & values.keys()
     try:
-        _adapter(cls).validate_python({name: values[name] for name in known})
+        _adapters()[cls].validate_python({name: values[name] for name in known})
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         return known & {str(one["loc"][0]) for one in found}
@@ -192,5 +192,5 @@ def _wrong(
 
 
 @functools.cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+def _adapters() -> dict[type, TypeAdapter[Any]]:
+    return {cls: TypeAdapter(cls) for cls in (RunMetadata, Announced, StepMetadata)}
