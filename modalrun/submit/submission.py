@@ -299,15 +299,20 @@ def _say_at_last(observer: RunObserver, text: str) -> None:
 
 def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
     resources = plan.run_sandbox.resources
-    parts = {
+    place = {
         "app": plan.settings.app_name,
         "target": plan.target,
         "environment": plan.settings.modal_environment,
+    }
+    asked = {
         "gpu": sandbox.gpu,
         "cpu": f"{resources.cpu:g}",
         "memory": f"{resources.memory} MiB",
         "region": " or ".join(plan.run_sandbox.regions),
         "cloud": plan.run_sandbox.cloud,
     }
-    values = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
-    return f"{sandbox.id} ({values})"
+    where, what = (
+        ", ".join(f"{name} {value}" for name, value in one.items() if value)
+        for one in (place, asked)
+    )
+    return f"{sandbox.id} ({where})\n           {what}"
