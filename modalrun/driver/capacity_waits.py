@@ -36,6 +36,10 @@ class CapacityWaits:
             self._waited[step, before.what] += round(time.time() - before.since)
         if wait is not None:
             self._waits[step] = wait
+        self.store()
+
+    def store(self) -> None:
+        """Begin to store the present state, in place of what an earlier driver may have left."""
         if self._storing is None or self._storing.done():
             self._storing = asyncio.create_task(self._store())
 

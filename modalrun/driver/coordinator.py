@@ -75,6 +75,7 @@ class Coordinator:
         for name in sorted(done):
             emit_step_event(name, "cached")
         if taken is not None:
+            self.waits.store()
             for event in finished_steps(taken.records, self._steps.keys() - done, time.time()):
                 write_event(event)
             done |= taken.successful

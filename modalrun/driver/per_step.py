@@ -84,10 +84,9 @@ async def _take_over(
     """Find what an earlier driver of this run has left."""
     # Before the records: a sandbox that has ended by then has recorded its step's end.
     sandboxes = await coordinator.sandboxes.running()
-    records, stopped, _ = await asyncio.gather(
+    records, stopped = await asyncio.gather(
         recorder.call(lambda recorder: recorder.states()),
         recorder.call(lambda recorder: recorder.stop_requested()),
-        recorder.call(lambda recorder: recorder.store_waits({})),
     )
     if stopped:
         coordinator.stop(STOP_REASON)
