@@ -56,6 +56,9 @@ def derive_outcome(
         ConnectionLostError, AuthenticationError: ZenML can't be asked.
     """
     end = end.with_memory_limit(run.plan.run_sandbox.resources.memory_limit)
+    what, how = end.kind.label, f"{end.kind.label}, exit code {end.exit_code}"
+    if end.kind is ExitKind.UNRECORDED:
+        what = how = end.reason.rstrip(".")
     try:
         if driver_was_killed(run, end):
             record = zenml.read_run(run.run_id)
@@ -65,19 +68,16 @@ def derive_outcome(
                 # Another driver would need as much memory.
                 run.sandboxes.terminate()
         # A sandbox that was killed as a whole could not record its own end.
-        zenml.finalize_run(
-            run.run_id, f"The run sandbox ended ({end.kind.label}, exit code {end.exit_code})."
-        )
+        zenml.finalize_run(run.run_id, f"The run sandbox ended ({how}).")
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
-            f"The run sandbox ended ({end.kind.label}), but ZenML can't be asked how:"
-            f" {error.message}",
+            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.message}",
             hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
         ) from error
     except AuthenticationError as error:
         raise AuthenticationError(
-            f"The run sandbox ended ({end.kind.label}), but ZenML doesn't say how: {error.message}",
+            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.message}",
             hint=f"{error.hint} Then 'modalrun status {run.run_id}' shows how the run ended, and"
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error
@@ -117,7 +117,7 @@ def derive_outcome(
 
 def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
     """Return whether a driver was killed with its sandbox, so that another one can take over."""
-    return run.plan.settings.mode == "per_step" and end.killed
+    return run.plan.settings.mode == "per_step" and end.leaves_steps
 
 
 def running_steps(run: RunHandle, progress: RunProgress) -> int:
@@ -139,10 +139,12 @@ def running_steps(run: RunHandle, progress: RunProgress) -> int:
 
 def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcome:
     count = running_steps(run, progress)
-    how = ENDED_AS_A_WHOLE.get(end.kind, "was ended from outside")
+    how = ENDED_AS_A_WHOLE.get(end.kind) or (
+        "was ended from outside" if end.kind is ExitKind.TERMINATED else "is gone"
+    )
     running = f" (step sandboxes that still run: {count})" if count else ""
     return Outcome(
-        exit_code=(end.kind.error or RunStoppedError).exit_code,
+        exit_code=RunStoppedError.exit_code,
         headline=f"The run's driver {how}{running}. The run is not over.",
         details=(*run.links, ("resume", f"modalrun resume {run.run_id}"), *run.commands),
         steps=_steps(run.steps, (), progress),

@@ -15,6 +15,7 @@ from modalrun.errors import (
     CapacityError,
     ConnectionLostError,
     Interrupted,
+    ModalrunError,
     NotFoundError,
     RunStoppedError,
     UnknownOutcomeError,
@@ -171,13 +172,15 @@ def test_a_failure_in_zenml_creates_nothing(spec: RunSpec) -> None:
 
 
 @pytest.mark.parametrize("error", [CapacityError("Modal is full."), ConnectionLostError("Gone.")])
-def test_a_failed_creation_ends_the_record(spec: RunSpec, error: Exception) -> None:
+def test_a_failed_creation_ends_the_record(spec: RunSpec, error: ModalrunError) -> None:
     bench = Bench(spec)
     bench.fail("create sandbox", error)
     assert bench.submission.handle is None
-    assert bench.effects[-2:] == ["create sandbox", "finalize run"]
+    assert bench.effects[-3:] == ["create sandbox", "publish metadata", "finalize run"]
     assert bench.zenml.run.status == "failed"
     assert bench.zenml.reasons == [f"The run sandbox was not created: {error}"]
+    # `status` shows the exit code of `submit`.
+    assert bench.zenml.metadata["modalrun_exit_code"] == error.exit_code
 
 
 def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:
