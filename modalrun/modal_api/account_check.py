@@ -105,7 +105,6 @@ def environment_name(connection: Connection, name: str | None) -> str:
 @contextlib.contextmanager
 def _made_by(command: str, arguments: str, connection: Connection) -> Iterator[None]:
     """Name the command that makes what the block does not find; raise as `translated`."""
-    local = 'eval "$(modalrun local env)"; ' if connection.target == "local" else ""
     try:
         with translated():
             yield
@@ -113,7 +112,8 @@ def _made_by(command: str, arguments: str, connection: Connection) -> Iterator[N
         raise NotFoundError(
             f"{error.problem}.",
             effect="Nothing was created.",
-            hint=f"Correct the name, or create it: {local}modal {command} {arguments}",
+            hint="Correct the name, or create it: "
+            + connection.shell_command(f"{command} {arguments}"),
         ) from error
 
 

@@ -97,7 +97,9 @@ def derive_outcome(
     if end.kind is ExitKind.TIMED_OUT:
         details.append(("timeout", "the setting 'timeout' counts from the creation of the sandbox"))
     if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
-        again = "submit it again: ZenML's cache has the completed steps"
+        again = "submit it again"
+        if any(step.caches for step in run.plan.steps):
+            again += ": ZenML's cache has the completed steps, unless caching is off for them"
         per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
         pipeline_mode = run.plan.settings.mode == "pipeline"
         details.append(("next", again + (per_step if pipeline_mode else "")))

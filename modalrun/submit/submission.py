@@ -18,8 +18,10 @@ from modalrun.errors import (
     Interrupted,
     ModalrunError,
     NotFoundError,
+    RunFailedError,
     RunStoppedError,
     UnknownOutcomeError,
+    UsageError,
 )
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
@@ -199,6 +201,13 @@ class Submission:
                     with interrupts.deferred():
                         interrupts.forget()
                         self._abandon(run.id, cause)
+                    if isinstance(cause, UsageError):
+                        # Its exit code says that nothing was created.
+                        cause = RunFailedError(
+                            cause.problem,
+                            effect=f"The run {run.id} is recorded as failed.",
+                            hint=cause.hint,
+                        )
                 elif not isinstance(cause, ModalrunError):
                     _say_at_last(self.observer, NOTHING_SUBMITTED)
                 if cause is error:
@@ -235,6 +244,9 @@ class Submission:
             return
         if isinstance(error, ModalrunError) and not stopped:
             self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error}")
+            # It makes `list` show the run.
+            with contextlib.suppress(ModalrunError):
+                self.zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
             return
         # Modal may have created the sandbox before the interrupt came.
         left = self._terminate_sandbox(run_id)

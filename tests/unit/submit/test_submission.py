@@ -16,8 +16,10 @@ from modalrun.errors import (
     ConnectionLostError,
     Interrupted,
     NotFoundError,
+    RunFailedError,
     RunStoppedError,
     UnknownOutcomeError,
+    UsageError,
 )
 from modalrun.modal_api.capacity import GivenUp
 from modalrun.run.capacity_wait import CapacityWait
@@ -175,9 +177,20 @@ def test_a_failed_creation_ends_the_record(spec: RunSpec, error: Exception) -> N
     bench = Bench(spec)
     bench.fail("create sandbox", error)
     assert bench.submission.handle is None
-    assert bench.effects[-2:] == ["create sandbox", "finalize run"]
+    assert bench.effects[-3:] == ["create sandbox", "finalize run", "publish metadata"]
     assert bench.zenml.run.status == "failed"
     assert bench.zenml.reasons == [f"The run sandbox was not created: {error}"]
+    # `list` shows it.
+    assert bench.zenml.metadata["modalrun_withdrawn"] is True
+
+
+def test_a_refusal_after_the_run_was_created_is_a_failed_run(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.effects.errors["create sandbox"] = UsageError("Modal refuses this: no GPU 'H1000'.")
+    # Not 2, which says that nothing was created.
+    with pytest.raises(RunFailedError, match=f"'H1000'. The run {RUN_ID} is recorded as failed."):
+        bench.create()
+    assert bench.zenml.run.status == "failed"
 
 
 def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:
