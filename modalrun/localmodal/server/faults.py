@@ -88,7 +88,7 @@ _RPCS = tuple(
 def _require(key: str, word: str, known: Sequence[str]) -> None:
     if not any(fnmatchcase(one, word) for one in known):
         guess = did_you_mean(word, known, f"There are {', '.join(known[:20])}.")
-        raise ValueError(f"'{key}' is none: '{word}'. {guess}")
+        raise ValueError(f"there is no {key} '{word}'. {guess}")
 
 
 @dataclass(frozen=True)
