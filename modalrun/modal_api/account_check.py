@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
-from modalrun.modal_api.configuration import configured_environment
+from modalrun.modal_api.configuration import configured_environment, local_server_note
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import image_builder
 from modalrun.plan.image_recipe import Named, Slim
@@ -188,8 +188,10 @@ def check_account(
     found = f"{owner}, environment '{environment}'"
     if builder is not None:
         found += f"; {builder.note}"
-    named = [*needs.secrets, *needs.volumes, *needs.images]
-    return f"{found}, with {', '.join(dict.fromkeys(named))}" if named else found
+    if named := [*needs.secrets, *needs.volumes, *needs.images]:
+        found += f", with {', '.join(dict.fromkeys(named))}"
+    note = local_server_note(target)
+    return f"{found}. {note}" if note else found
 
 
 def _connect_in_time(

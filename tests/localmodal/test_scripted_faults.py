@@ -175,4 +175,4 @@ def test_a_script_with_a_mistake_changes_nothing(sdk: Sdk) -> None:
     assert status is not None
     assert told in status["faults"]
     with pytest.raises(InvalidError, match="no-such-end"):
-        modal.Client.from_credentials(sdk.info.token_id, sdk.info.token_secret)
+        modal.Client.from_credentials(sdk.info.token_id, sdk.info.token_secret).hello()

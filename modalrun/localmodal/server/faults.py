@@ -22,8 +22,8 @@ The keys of an entry of `sandboxes`, which decides how a sandbox ends:
               process ends by itself, and only what Modal says about it is scripted
     grace     seconds between the SIGINT of "preempted" and the kill (default 30, as on Modal)
 
-A changed file is read again and resets the counters. With one that has a mistake no client gets a
-connection: a fault that never comes looks like one that is survived.
+A changed file is read again and resets the counters. With a mistake in it a client that begins
+(ClientHello, AppGetOrCreate) is refused: a fault that never comes looks like one that is survived.
 """
 
 from __future__ import annotations
@@ -290,11 +290,11 @@ class Faults:
         """Apply the first rule that matches a call; return a Fault that cuts the connection.
 
         Raises:
-            GRPCError: The rule's action is `error`. Or a client connects, and the script is wrong.
+            GRPCError: The rule's action is `error`. Or the script is wrong, and a client begins.
         """
         rules = self.script.rules
         # Not later calls: a file may be read while it is being written.
-        if self._problem is not None and rpc == "ClientHello":
+        if self._problem is not None and rpc in ("ClientHello", "AppGetOrCreate"):
             raise GRPCError(Status.INVALID_ARGUMENT, self._problem)
         rule = next((one for one in rules if one.hits(matches=fnmatchcase(rpc, one.rpc))), None)
         if rule is None:
