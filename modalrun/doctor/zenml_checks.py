@@ -162,7 +162,7 @@ class ZenMLChecks:
             if found.state == "ok" and any(one.ambient for one in described.components):
                 found = self._login_of_sandboxes(described) or found
             elif found.state == "ok" and on_this_machine:
-                message = f"{found.message}; no sandbox on Modal can: see 'stack'"
+                message = f"works from this machine only: {found.message}"
                 found = Finding("artifact_store", "warning", message)
             self._findings.put(found)
 
