@@ -34,7 +34,8 @@ def list_(
 ) -> None:
     """List the runs that modalrun has started, newest first.
 
-    The cost is an estimate: the time of each sandbox at Modal's list prices for its request.
+    The cost is an estimate: the time of each sandbox at Modal's list prices for its request. '-' is
+    nothing: a run on the local Modal server, or without a sandbox. '?' is not known.
     """
     from modalrun.observe import list_runs
     from modalrun.zenml_api import process

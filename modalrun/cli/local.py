@@ -129,7 +129,7 @@ def status(state_dir: StateDirOption = None, output: Output = "text") -> None:
     elif found is not None:
         writer.out("\n".join(local_text.status_lines(found)))
     if found is None:
-        writer.err("The local Modal server does not run; `modalrun local start` starts it.")
+        writer.err("The local Modal server does not run; 'modalrun local start' starts it.")
         raise typer.Exit(4)
 
 
@@ -211,8 +211,8 @@ def kill(
 ) -> None:
     """Kill sandboxes, as Modal does when one is terminated.
 
-    Use it to test how a run handles the loss of a sandbox, such as with `modalrun resume`. To end a
-    run, use `modalrun stop`. A sandbox that has ended already is left as it is. The exit code is 4
+    Use it to test how a run handles the loss of a sandbox, such as with 'modalrun resume'. To end a
+    run, use 'modalrun stop'. A sandbox that has ended already is left as it is. The exit code is 4
     if there is no such sandbox.
     """
     from modalrun.localmodal import launcher

@@ -65,7 +65,7 @@ def logs(
     ] = False,
     output: Annotated[
         Literal["text", "jsonl"],
-        typer.Option(help="Format of the lines: text, or one JSON object each."),
+        typer.Option("--output", "-o", help="Format of the lines: text, or one JSON object each."),
     ] = "text",
 ) -> None:
     """Show the output of a run's steps.
@@ -111,7 +111,11 @@ def logs(
                 interruption.text = (
                     f"Detached. To continue: 'modalrun logs --follow {found.run_id}'."
                 )
+            silent = True
             for batch in read(found, request, say):
                 if batch:
+                    silent = False
                     spinner.end()
                     write(batch)
+            if silent:
+                say("The run's driver has no output." if driver else "No output to show.")

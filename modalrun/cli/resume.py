@@ -34,10 +34,11 @@ def resume(
     ] = True,
     interrupt: Interrupt = None,
 ) -> None:
-    """Resume a 'per_step' run whose driver is gone, or a paused run that was answered.
+    """Resume a run that has lost its driver, or was paused.
 
-    Finished steps are not run again, running steps are followed, and the rest is run. A run that
-    has ended, or whose driver runs, is left as it is (exit code 0).
+    'per_step' runs and dynamic pipelines can be resumed. Finished steps are not run again, running
+    steps are followed, and the rest is run. A run that has ended, or whose driver runs, is left as
+    it is (exit code 0).
 
     Exit codes: as for 'submit'; 2 also if the source tree is missing or has changed.
     """

@@ -31,11 +31,11 @@ def smoke(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it begins.")] = False,
     output: Output = "text",
 ) -> None:
-    """Try on Modal what a run needs: about two minutes, for a few cents.
+    """Try on Modal what a run needs, in small sandboxes.
 
-    It builds the image, starts small sandboxes and looks how they begin, print and end. Each line
-    is 'ok', 'differs' (and what modalrun does about it) or 'broken' (and what to do). Everything
-    that it makes is removed.
+    It takes about two minutes and costs a few cents. It builds the image, starts small sandboxes
+    and looks how they begin, print and end. Each line is 'ok', 'differs' (and what modalrun does
+    about it) or 'broken' (and what to do). Everything that it makes is removed.
 
     Exit codes: 0 nothing is broken, 1 something is, 2 the run spec or the stack is wrong, or
     nobody can be asked, 3 not authenticated, 4 not found, 8 a server can't be reached.

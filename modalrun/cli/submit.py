@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ def submit(
         typer.Option(
             "--max-cost",
             metavar="USD",
-            help="Refuse the run (exit code 10) if it can cost more: timeout x price.",
+            help="Refuse the run (exit code 10) if it can cost more dollars: timeout x price.",
         ),
     ] = None,
     interrupt: Interrupt = None,
@@ -64,13 +65,10 @@ def submit(
 def _amount(text: str | None) -> Decimal | None:
     if text is None:
         return None
-    try:
-        amount = Decimal(text.removeprefix("$"))
-    except InvalidOperation:
-        amount = Decimal(-1)
-    if not amount.is_finite() or amount < 0:
+    amount = re.fullmatch(r"\$?([0-9]+(?:\.[0-9]+)?)", text)
+    if amount is None:
         raise UsageError(
             f"--max-cost {text}: this is not an amount of USD.",
             hint="As in '5' or '$5'. '--timeout 2h' limits the time.",
         )
-    return amount
+    return Decimal(amount[1])

@@ -128,11 +128,13 @@ class Smoke:
             threading.Thread(target=attempt, args=item, daemon=True).start()
         until = time.monotonic() + TRIAL_SECONDS[self.plan.target]
         missing = set(results.values())
+        total = sum(one.sandboxes for one in self.trials.values())
         while missing and time.monotonic() < until:
             interrupts.check()
             ended, missing = wait(missing, 0.5, FIRST_COMPLETED)
             if ended:
-                progress(f"{len(results) - len(missing)} of {len(results)} trials have ended")
+                done = sum(one.sandboxes for n, one in self.trials.items() if results[n].done())
+                progress(f"{done} of {total} sandboxes have ended")
         progress("Removing what the smoke test has made")
         for name, result in results.items():
             yield from judge(name, result.result() if result.done() else self._late(name))

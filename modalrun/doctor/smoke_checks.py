@@ -95,8 +95,11 @@ def _input(seen: Seen) -> Read:
     if lines[:1] != ["first"]:
         return "broken", "no line arrives"
     if lines != ["first", "second"]:
-        return "differs", "what a second handle writes arrives cut, or not at all"
-    return True, "lines of two handles arrive"
+        return (
+            "differs",
+            "the line of a second writer arrives cut, or not at all",
+        )
+    return True, "lines of two writers arrive"
 
 
 def _clock(seen: Seen) -> Read:
@@ -213,13 +216,19 @@ LINES: dict[str, Line] = {
     "init": Line(
         "first process",
         "inside",
-        lambda s: (1 in {s["pid"], s["parent"]}, f"{s['init']}; the program is {s['pid']}"),
+        lambda s: (
+            1 in {s["pid"], s["parent"]},
+            f"PID 1 is '{s['init']}', the trial's program has PID {s['pid']}",
+        ),
         "modalrun's supervisor ends all that it has started, whatever PID 1 is.",
     ),
     "group": Line(
         "process group",
         "inside",
-        lambda s: (s["group"] == s["pid"], f"{s['group']}; the program is {s['pid']}"),
+        lambda s: (
+            s["group"] == s["pid"],
+            f"the trial's program, PID {s['pid']}, is in the process group {s['group']}",
+        ),
         "modalrun's supervisor gives its child a group of its own, so a signal comes once.",
     ),
     "user": Line(
@@ -229,7 +238,7 @@ LINES: dict[str, Line] = {
         "memory limit",
         "inside",
         lambda s: (bool(s["memory"]), f"{s['memory']} MiB" if s["memory"] else "none to be read"),
-        "modalrun takes an end for want of memory from Modal's status.",
+        "modalrun learns from Modal's status that a sandbox ran out of memory.",
     ),
     "folders": Line(
         "writable folders",
@@ -259,7 +268,7 @@ LINES: dict[str, Line] = {
         "driver",
         lambda s: (
             s["driver_app"] == s["app"],
-            "the same as here" if s["driver_app"] == s["app"] else "not the one here",
+            f"a driver finds {'the same' if s['driver_app'] == s['app'] else 'another'} app",
         ),
         do="A driver's token has to lead to the same app: name 'modal_environment' and 'workspace'"
         " in the run spec, and check the token.",
@@ -280,7 +289,7 @@ LINES: dict[str, Line] = {
         "standard input",
         "input",
         _input,
-        "To stop a run takes one line; 'stop --force' needs none.",
+        "'modalrun stop' sends a run one line; 'stop --force' needs none.",
         "Stop runs with 'modalrun stop --force'.",
     ),
     "live": Line(
@@ -302,7 +311,7 @@ LINES: dict[str, Line] = {
         "end: out of memory",
         "out_of_memory",
         _out_of_memory,
-        "modalrun's supervisor names the want of memory where only a step is killed.",
+        "modalrun's supervisor reports it as out of memory where only a step is killed.",
     ),
     "volume": Line(
         "volume",

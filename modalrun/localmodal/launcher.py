@@ -194,7 +194,7 @@ def stored(
     except FileNotFoundError:
         raise NotFoundError(
             f"No output of sandbox '{sandbox_id}' is stored in {state.logs(sandbox_id).parent}",
-            hint="`modal container list` and `modalrun local status` show sandboxes.",
+            hint="'modal container list' and 'modalrun local status' show sandboxes.",
         ) from None
     for span in log.spans():
         if timestamps:
@@ -224,7 +224,7 @@ def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
     except (NoAnswerError, ValueError) as error:
         raise NotFoundError(
             f"The local Modal server has no sandbox '{sandbox_id}' ({error}).",
-            hint="`modalrun local status` shows the running ones.",
+            hint="'modalrun local status' shows the running ones.",
         ) from None
     return bool(answer["was_running"])
 

@@ -92,16 +92,23 @@ def derive_outcome(
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
-    if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:
-        details.append(("memory", "the setting 'memory' asks for more"))
+    pipeline_mode = run.plan.settings.mode == "pipeline"
+    # No setting gives a driver more.
+    if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED} and pipeline_mode:
+        limited = run.plan.run_sandbox.resources.memory_limit is not None
+        setting = "orchestrator: memory_limit" if limited else "resources: memory"
+        details.append(("next", f"raise 'settings: {setting}'"))
     if end.kind is ExitKind.TIMED_OUT:
-        details.append(("timeout", "the setting 'timeout' counts from the creation of the sandbox"))
+        raised = "raise 'settings: orchestrator: timeout' (or '--timeout')"
+        details.append(("next", f"{raised}; it counts from the creation of the sandbox"))
+    if end.kind is ExitKind.UNRECORDED:
+        again = "then submit it again: ZenML's cache has the completed steps"
+        details.append(("next", f"see its output ('modalrun logs {run.run_id}'), {again}"))
     if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
         again = "submit it again"
         if any(step.caches for step in run.plan.steps):
             again += ": ZenML's cache has the completed steps, unless caching is off for them"
         per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
-        pipeline_mode = run.plan.settings.mode == "pipeline"
         details.append(("next", again + (per_step if pipeline_mode else "")))
     if record.status == PAUSED:
         commands = answer_commands(run.run_id)

@@ -72,8 +72,9 @@ def print_findings(
     lines: list[Text] = []
     for finding, following in zip(findings, [*findings[1:], None], strict=True):
         first, *more = [without_credentials(line) for line in finding.message.splitlines()] or [""]
-        # What many have in common is said after the last of them.
-        if finding.hint and (following is None or finding.hint != following.hint):
+        # What neighbours of a state have in common is said after the last of them.
+        same = following and (finding.hint, finding.state) == (following.hint, following.state)
+        if finding.hint and not same:
             more.append(f"-> {finding.hint}")
         text = f"{finding.state:<9}{labels[finding.check]:<{width}}  {first}".rstrip()
         text = "\n".join([text, *(" " * indent + line for line in more)])

@@ -48,6 +48,9 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
     if not deployment.dynamic:
         # The inline steps of a dynamic pipeline run there and use both.
         driver = replace(driver, secrets=(), volumes={})
+        unused = {"secrets", "volumes"}
+        origins = planner.origins[RUN_SANDBOX].items()
+        planner.origins[RUN_SANDBOX] = {name: v for name, v in origins if name not in unused}
     return driver, tuple(_planned(planner, step, driver.timeout) for step in deployment.steps)
 
 

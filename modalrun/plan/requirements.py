@@ -77,11 +77,18 @@ def read_text(path: Path, kind: str, setting: str) -> str:
 def logical_lines(text: str) -> tuple[str, ...]:
     """Return the lines of a requirements file without comments, with continued lines joined.
 
-    As in pip (`pip/_internal/req/req_file.py`), a comment begins at a line's start or after white
-    space, so that `#egg=` in a URL stays.
+    As in pip (`pip/_internal/req/req_file.py`, 25.3), a comment begins at a line's start or after
+    white space, so that `#egg=` in a URL stays, and a line of comment is never continued.
     """
-    joined = re.sub(r"\\\r?\n\s*", " ", text).splitlines()
-    lines = (_COMMENT.sub("", line).strip() for line in joined)
+    joined, begun = [], ""
+    for line in text.splitlines():
+        comment = _COMMENT.match(line)
+        if line.endswith("\\") and not comment:
+            begun += line.strip("\\")
+        else:
+            joined.append(f"{begun} {line}" if comment else begun + line)
+            begun = ""
+    lines = (_COMMENT.sub("", line).strip() for line in (*joined, begun))
     return tuple(line for line in lines if line)
 
 

@@ -60,7 +60,7 @@ class ExitKind(Enum):
     TERMINATED = ("terminated", RunStoppedError, True)
     PREEMPTED = ("preempted", RunStoppedError, True)
     NOT_STARTED = ("could not start", RunFailedError, True)
-    UNRECORDED = ("unrecorded", RunFailedError, True)
+    UNRECORDED = ("before it recorded the run's end", RunFailedError, True)
     LOST = ("lost", RunFailedError, True)
 
     def __init__(

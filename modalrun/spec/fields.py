@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -69,21 +70,23 @@ def _whole_seconds(value: Any) -> Any:
 
 
 def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:
+    """Return the volumes with canonical paths, which alone Modal takes."""
+    canonical = {name: f"/{posixpath.normpath(path).lstrip('/')}" for name, path in volumes.items()}
     for name, path in volumes.items():
         if not re.fullmatch(OBJECT_NAME, name):
             raise ValueError(f"'{name}' is not the name of a Modal volume")
-        if not path.startswith("/") or path.strip("/") == "" or ".." in path.split("/"):
+        if not path.startswith("/") or canonical[name] == "/" or ".." in path.split("/"):
             raise ValueError(
                 f"the volume '{name}' must be mounted at an absolute path below '/', such as"
                 f" '/data', not at '{path}'"
             )
-        if f"/{path.strip('/')}" in NO_MOUNT_POINTS:
+        if canonical[name] in NO_MOUNT_POINTS:
             raise ValueError(
                 f"the volume '{name}' can't be mounted at '{path}'; Modal mounts none there"
             )
-    if len({path.rstrip("/") for path in volumes.values()}) < len(volumes):
+    if len(set(canonical.values())) < len(volumes):
         raise ValueError("two volumes are mounted at the same path")
-    return volumes
+    return canonical
 
 
 Name = Annotated[StrictStr, Field(min_length=1)]
@@ -167,7 +170,7 @@ class SettingFields(BaseModel):
             through no fault of the step (preempted, killed from outside, could not start). It
             keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
             mode.
-        keep_warm: How many seconds a step's sandbox waits at most, after its step, for another one
+        keep_warm: How long a step's sandbox waits at most, after its step, for another one
             that needs the same sandbox. 0 is a fresh sandbox for each step. Modal bills the waiting
             time, which the summary shows (modes.md). For `per_step` mode.
         creation_rate: The most sandboxes created a second. For `per_step` mode.
@@ -198,7 +201,7 @@ class SettingFields(BaseModel):
     image: ImageSetting | None = None
     source_include: list[Name] | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
-    keep_warm: Annotated[StrictInt, Field(ge=0, le=MAX_TIMEOUT)] | None = None
+    keep_warm: Annotated[Duration, Field(ge=0, le=MAX_TIMEOUT)] | None = None
     creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None

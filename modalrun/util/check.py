@@ -45,9 +45,9 @@ class Finding:
 
     Attributes:
         check: A key of `LABELS`, or the name of a line of `smoke`.
-        state: "ok", "warning" (a run may work), "problem" (it can't), or "skipped" (another
-            problem makes the check impossible). Of `smoke`: "ok", "differs" (modalrun copes with
-            it, as the hint says) or "broken".
+        state: "ok", "warning" (a run may work), "problem" (it can't), or "skipped" (the check can't
+            be made, as because of another problem). Of `smoke`: "ok", "differs" (modalrun copes
+            with it, as the hint says) or "broken".
         hint: What to do next, if anything.
         exit_code: The exit code of a command that has the problem; 0 if it is none.
     """
@@ -124,7 +124,7 @@ def server_version(address: str, found: str | None, client: str, supported: str 
 def clock(ahead: Mapping[str, float]) -> Finding:
     """Check that this machine's clock agrees; `ahead` holds seconds by name of the server."""
     if not ahead:
-        return Finding("clock", "ok", "no server to compare it with")
+        return Finding("clock", "skipped", "no ZenML or Modal server to compare it with")
     server, seconds = max(ahead.items(), key=lambda one: abs(one[1]))
     if abs(seconds) <= CLOCK_WARNING_SECONDS:
         servers = " and ".join(ahead)

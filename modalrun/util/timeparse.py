@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import datetime, timedelta, timezone
 
@@ -11,8 +10,9 @@ from modalrun.errors import UsageError
 DURATION_FORMS = "a whole number of seconds, or a duration such as '90s', '2h' or '1h30m'"
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]+)?"
+_DURATION = re.compile(rf"(?:{_NUMBER}[smhdw])+")
+_PART = re.compile(rf"({_NUMBER})([smhdw])")
 
 
 def duration(text: str) -> float:
@@ -24,10 +24,9 @@ def duration(text: str) -> float:
     text = text.strip()
     if _DURATION.fullmatch(text):
         return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
-    seconds = float(text)
-    if not 0 <= seconds < math.inf:
-        raise ValueError(text)
-    return seconds
+    if not re.fullmatch(_NUMBER, text):
+        raise ValueError(f"not a duration: {text!r}")
+    return float(text)
 
 
 def moment(text: str, *, option: str, now: datetime) -> datetime:

@@ -39,7 +39,7 @@ def login() -> str:
         user, project = client.active_user, client.active_project.name
         kind = "service account" if user.is_service_account else "user"
         if GlobalConfiguration().store_configuration.type == StoreType.SQL:
-            rights = "nobody's rights: it opens the database on this machine"
+            rights = "no login: without a ZenML server it opens the database on this machine"
         else:
             admin = "an administrator" if user.is_admin else "no administrator"
             rights = f"the rights of this {kind}, which is {admin}"

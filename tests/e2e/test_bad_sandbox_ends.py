@@ -76,7 +76,7 @@ def test_a_run_sandbox_that_is_out_of_memory(world: World, mode: str) -> None:
 
     assert done.exit_code == 1, done.stderr
     assert "Run failed: its sandbox ran out of memory." in done.stderr
-    assert "the setting 'memory' asks for more" in done.stderr
+    assert ("raise 'settings: resources: memory'" in done.stderr) == (mode == "pipeline")
     run = world.only_run()
     assert (run.status, run.reason) == (
         "failed",

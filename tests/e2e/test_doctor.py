@@ -83,7 +83,7 @@ def test_all_is_well_and_nothing_is_left_behind(world: World) -> None:
 
     assert done.exit_code == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    rights = "nobody's rights" if world.place is None else "the rights of this user"
+    rights = "no login" if world.place is None else "the rights of this user"
     for what in (
         r"Python +3\.",
         r"Modal SDK +1\.",

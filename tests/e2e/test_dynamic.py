@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.test_flavor import COMMANDS, REGISTER, commands, script
+from tests.e2e.test_flavor import COMMANDS, commands, register, script
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -150,7 +150,7 @@ def test_a_paused_run_without_a_driver_is_resumed_where_it_ran(world: World) -> 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> None:
-    commands(world, *REGISTER)
+    register(world)
 
     asked = script(world, "growing.py", "ask").finish(LONG)
 

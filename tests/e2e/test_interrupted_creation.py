@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e.test_endings import waiting_spec
-from tests.e2e.test_flavor import REGISTER, commands, script
+from tests.e2e.test_flavor import register, script
 
 if TYPE_CHECKING:
     from tests.world import Command, World
@@ -81,7 +81,7 @@ def test_a_signal_while_a_run_is_created_cancels_it(
 def test_a_signal_while_a_script_creates_a_run_cancels_it(
     world: World, number: int, waits: str
 ) -> None:
-    commands(world, *REGISTER)
+    register(world)
     faults(world, {"rpc": "SandboxCreate*", "action": "hang"})
     command = script(world, "flavored.py", "pipeline", str(world.gate()), waits)
 

@@ -103,6 +103,28 @@ def test_other_commands_are_named_and_not_executed(isolated: Sdk, tmp_path: Path
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pip install -q PROBE; pip install PROBE",
+        "false || pip3 install PROBE > /tmp/log 2>&1",
+        "if true; then /.uv/uv pip install --python $(command -v python) PROBE; fi",
+        '["python3", "-m", "pip", "install", "PROBE"]',
+        "--mount=type=cache,target=/cache QUIET=1 pip install \\\n  PROBE",
+    ],
+)
+def test_an_install_is_found_in_any_line(isolated: Sdk, wheels: Path, line: str) -> None:
+    wheel = str(wheels / "probe-1.0-py3-none-any.whl")
+    image = base().dockerfile_commands(f"RUN {line.replace('PROBE', wheel)}")
+    assert output(isolated, "python3", "-c", LOOK, image=image).endswith("probe 1.0")
+
+
+def test_a_line_that_can_not_be_read_is_not_executed(isolated: Sdk) -> None:
+    image = base().dockerfile_commands("RUN echo 'x", "RUN pip install $WHAT", "RUN []")
+    image.build(isolated.app())
+    assert output(isolated, "true", image=image) == ""
+
+
 def test_an_environment_is_made_once(isolated: Sdk, wheels: Path) -> None:
     offline = {"find_links": str(wheels), "extra_options": "--no-index"}
 

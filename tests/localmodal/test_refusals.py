@@ -162,6 +162,9 @@ def test_mount_points(sdk: Sdk) -> None:
         )
         text = refused(sdk.info, "SandboxCreateV2", request)
         assert "be mounted" in text or "canonical, absolute path" in text
+    other = modal.Volume.from_name("w", create_if_missing=True, client=sdk.client)
+    with pytest.raises(InvalidError, match=r"Two Volumes .* same path: /a/b"):
+        sdk.create("true", volumes={"/a/b": volume, "/a//b": other})
     sdk.create("true", volumes={"/root/.cache": volume}).wait()
 
 
@@ -194,7 +197,7 @@ def test_the_image_builder_version(sdk: Sdk) -> None:
     call(sdk.info, "EnvironmentUpdate", update)
     assert {builder_of(sdk.info, version) for version in VERSIONS} == {"2024.04"}
     update.image_builder_version = "2024.05"
-    assert "Did you mean '2024.10'" in refused(sdk.info, "EnvironmentUpdate", update)
+    assert "It has 2023.12, " in refused(sdk.info, "EnvironmentUpdate", update)
     image = api_pb2.ImageGetOrCreateRequest(builder_version="2027.01")
     assert "no image builder version '2027.01'" in refused(sdk.info, "ImageGetOrCreate", image)
     update.image_builder_version = ""

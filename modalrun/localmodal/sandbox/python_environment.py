@@ -7,19 +7,23 @@ not: they are meant for another machine's root. The build log names them.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.rootfs import File
 
-_INSTALL = re.compile(r"(?:\S*uv\s+pip|pip3?|python3?\s+-m\s+pip)\s+install\s+(?P<arguments>.+)")
+# Which words begin a pip install, whatever the installer.
+_INSTALL = re.compile(r"(\S*uv pip|\S*pip[\d.]*|\S*python[\d.]* -m pip) install")
+# Words that may stand before a command: of the shell, of RUN, and variables.
+_BEFORE = re.compile(r"then|else|do|if|!|\{|--\S+|\w+=.*", re.DOTALL)
 # As the SDK has uv find the image's Python (`modal/_image.py`, 1.6.4).
 _THIS_PYTHON = "--python $(command -v python)"
 _VERSION = re.compile(r"FROM\s+\S*python:(\d+\.\d+)")
@@ -129,18 +133,44 @@ def _add_context(layer: Layer, root: Path) -> None:
 async def _install(layer: Layer, root: Path, python: Path) -> AsyncIterator[str]:
     for run in layer.runs:
         cwd = root
-        for command in (part.strip() for part in run.split("&&")):
-            changed = re.fullmatch(r"cd\s+(\S+)", command)
-            found = _INSTALL.fullmatch(command)
-            if changed:
-                cwd = rootfs.inside(root, changed.group(1))
-            elif found is None:
-                yield f"Not executed on this machine: {command}"
-            else:
-                words = shlex.split(found.group("arguments").replace(_THIS_PYTHON, ""))
-                arguments = rootfs.arguments([word for word in words if word not in _DROPPED], root)
+        for words in _commands(run):
+            command = shlex.join(words)
+            if words[0] == "cd" and len(words) > 1:
+                cwd = rootfs.inside(root, words[1])
+            elif "$" not in command and (found := _INSTALL.match(" ".join(words))):
+                given = words[len(found.group().split()) :]
+                arguments = rootfs.arguments([word for word in given if word not in _DROPPED], root)
                 async for line in _uv("pip", "install", "--python", python, *arguments, cwd=cwd):
                     yield line
+            else:
+                yield f"Not executed on this machine: {command}"
+
+
+def _commands(run: str) -> Iterator[list[str]]:
+    """Split the text of a RUN line into simple commands, without redirections."""
+    lexer = shlex.shlex(run.replace(_THIS_PYTHON, ""), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        found = [*json.loads(run), ";"] if run.startswith("[") else [*lexer, ";"]
+    except ValueError:
+        # Not the text of a command; its build fails on Modal.
+        found = [repr(run), ";"]
+    words: list[str] = []
+    skip = False
+    for word in found:
+        if set(word) <= set("();&|"):
+            if words:
+                yield words
+            words = []
+        elif word in {">", ">>", "<", ">&", "&>"}:
+            skip = True
+            if words and words[-1].isdigit():
+                words.pop()
+        elif skip:
+            skip = False
+        elif words or not _BEFORE.fullmatch(word):
+            words.append(word)
 
 
 async def _uv(*arguments: str | Path, cwd: Path | None = None) -> AsyncIterator[str]:

@@ -70,6 +70,8 @@ def check_mount_points(mounts: Iterable[api.VolumeMount]) -> None:
             raise invalid(f"Volume {path} cannot be mounted at '{path}'.")
         if other := mounted.get(mount.volume_id):
             raise invalid(f"The same Volume cannot be mounted at two paths: {other}, {path}")
+        if path in mounted.values():
+            raise invalid(f"Two Volumes cannot be mounted at the same path: {path}")
         mounted[mount.volume_id] = path
 
 
@@ -107,7 +109,9 @@ class CatalogRules:
     def check_builder(self, version: str) -> None:
         """Raise GRPCError for an image builder version that Modal does not have."""
         if not self.lenient:
-            _check_known("image builder version", version, (*catalog.BUILDER_PYTHONS, "PREVIEW"))
+            known = (*catalog.BUILDER_PYTHONS, "PREVIEW")
+            # Of dates, the nearest by its letters is a guess.
+            _check_known("image builder version", version, known, guess=False)
 
 
 def newest_builder() -> str:
@@ -121,10 +125,11 @@ def _beyond(what: str, asked: float, most: int, unit: str) -> GRPCError:
     return invalid(f"{what} {asked:g} is above Modal's maximum of {most} {unit}.{_CORRECT}")
 
 
-def _check_known(kind: str, name: str, known: Iterable[str]) -> None:
+def _check_known(kind: str, name: str, known: Iterable[str], *, guess: bool = True) -> None:
     if name not in known:
-        guess = did_you_mean(name, known, f"It has {', '.join(known)}.")
-        raise invalid(f"Modal has no {kind} '{name}'. {guess}{_CORRECT}")
+        hint = f"It has {', '.join(known)}."
+        hint = did_you_mean(name, known, hint) if guess else hint
+        raise invalid(f"Modal has no {kind} '{name}'. {hint}{_CORRECT}")
 
 
 _CORRECT = (

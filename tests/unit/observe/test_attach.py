@@ -154,7 +154,7 @@ def test_a_timeout_says_from_where_it_counts() -> None:
     bench.ends(124, "failed")
     outcome = bench.follow()
     assert (outcome.exit_code, outcome.headline) == (6, "Run timed out after 60 s.")
-    assert "timeout" in dict(outcome.details)
+    assert "counts from the creation of the sandbox" in dict(outcome.details)["next"]
 
 
 def test_a_signal_detaches() -> None:

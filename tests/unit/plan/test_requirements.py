@@ -27,9 +27,22 @@ def test_logical_lines() -> None:
     assert logical_lines(text) == (
         "numpy>=1",
         "x @ https://h/x.whl#egg=x",
-        "y==1  --hash=sha256:a  --hash=sha256:b",
+        "y==1     --hash=sha256:a     --hash=sha256:b",
         "--index-url https://h",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("# pins \\\nnumpy\n", ("numpy",)),
+        ("  # pins \\\r\nnumpy\n", ("numpy",)),
+        ("numpy \\\n# pins \\\npolars", ("numpy", "polars")),
+        ("numpy\\\n==1\\\n", ("numpy==1",)),
+    ],
+)
+def test_comments_are_never_continued(text: str, lines: tuple[str, ...]) -> None:
+    assert logical_lines(text) == lines
 
 
 @given(st.text())

@@ -243,8 +243,12 @@ def test_every_value_has_an_origin(pipeline: Layers, own: list[Layers], mode: st
     names = [RUN_SANDBOX, *(step.name for step in made.steps if step.sandbox)]
     for sandbox, key in zip(made.sandboxes, names, strict=True):
         origins = made.sandbox_origins[key]
-        for name in ("timeout", "cloud", "region", "secrets", "volumes"):
+        # The driver of static steps gets neither secrets nor volumes.
+        shown = {"timeout", "cloud", "region"}
+        shown |= {"secrets", "volumes"} if key or mode == "pipeline" else set()
+        for name in shown:
             assert origins[name].source
+        assert ("secrets" in origins) == ("secrets" in shown)
         for value, name in ((sandbox.resources.cpu, "cpu_count"), (sandbox.resources.gpu, "gpu")):
             assert value is None or origins[name].source
 
@@ -257,7 +261,7 @@ def test_every_setting_reaches_the_plan() -> None:
     sandbox = {"timeout", "gpu_wait", "cloud", "region", "secrets", "volumes"}
     in_resources = {"gpu", "cpu_limit", "memory_limit"}
     assert run | sandbox | in_resources | {"image"} == set(FIELD_NAMES)
-    made = plan(deployment({}))
+    made = plan(deployment({}, mode="pipeline"))
     assert set(made.origins) == run
     assert sandbox <= set(made.sandbox_origins[RUN_SANDBOX])
 

@@ -53,6 +53,10 @@ ORCHESTRATOR = [
     ("volumes: [a]", "must be a mapping (key: value), not a list"),
     ("volumes: {data: /root/}", "the volume 'data' can't be mounted at '/root/'; Modal"),
     ("volumes: {data: /tmp}", "at '/tmp'; Modal mounts none there"),
+    ("volumes: {data: /tmp/./}", "at '/tmp/./'; Modal mounts none there"),
+    ("volumes: {data: /./}", "at an absolute path below '/'"),
+    ("volumes: {a: /data//a, b: /data/a}", "two volumes are mounted at the same path"),
+    ("volumes: {a: //data, b: /data/./}", "two volumes are mounted at the same path"),
     ("volumes: {data: 1}", "volumes.data' must be a string, not 1"),
     (
         "image: slim",
@@ -61,7 +65,7 @@ ORCHESTRATOR = [
     ("source_include: data.csv", "must be a list, not 'data.csv'"),
     ("infrastructure_retries: -1", "must be 0 or more, not -1"),
     ("keep_warm: -1", "must be 0 or more, not -1"),
-    ("keep_warm: true", "must be a whole number, not true"),
+    ("keep_warm: true", "must be a whole number of seconds, or a duration such as"),
     ("creation_rate: 0", "must be above 0, not 0"),
     ("cpu_limit: 0", "must be above 0, not 0"),
     ("cpu_limit: much", "must be a number, not 'much'"),
@@ -111,6 +115,7 @@ def test_line_feed_at_the_end_of_a_name(tmp_path: Path, key: str) -> None:
         "infrastructure_retries: 0",
         "keep_warm: 0",
         "keep_warm: 30",
+        "keep_warm: 2h",
         "creation_rate: 0.5",
         "gpu_wait: 5m",
         "wait_for_capacity: 2h",
@@ -199,3 +204,8 @@ def test_environment_with_characters_that_modal_refuses(tmp_path: Path, name: st
 def test_environment_message_shows_no_pattern(tmp_path: Path) -> None:
     error = mistake(tmp_path, f"{PIPELINE}modal:\n  environment: 'a b'\n")
     assert "^[" not in error.message
+
+
+@pytest.mark.parametrize("path", ["/data//a", "//data/a", "/data/a/", "/data/./a"])
+def test_mount_paths_become_canonical(path: str) -> None:
+    assert SettingFields(volumes={"x": path}).volumes == {"x": "/data/a"}

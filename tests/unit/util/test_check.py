@@ -48,7 +48,7 @@ def test_the_version_of_an_unsupported_server_is_not_recommended(server: str) ->
 @pytest.mark.parametrize(
     ("ahead", "state", "code", "message"),
     [
-        ({}, "ok", 0, "no server"),
+        ({}, "skipped", 0, "no ZenML or Modal server"),
         ({"ZenML": 0.4, "Modal": -9.0}, "ok", 0, "ZenML and Modal"),
         ({"ZenML": 0.4, "Modal": -42.0}, "warning", 0, "42 s behind Modal"),
         ({"ZenML": 4000.0}, "problem", 3, "4000 s ahead of ZenML"),

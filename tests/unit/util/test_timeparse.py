@@ -55,7 +55,13 @@ def test_durations(text: str, seconds: float) -> None:
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1", "2 h", "1h30", "2H", "nan", "inf", "9" * 999])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "soon", "-1", "2 h", "1h30", "2H", "nan", "inf", "9" * 999, "9" * 999 + "w"),
+        *("1_000", "1e3", "1_0s", "٣", "٣s", "+5", ".5", "5."),
+    ],
+)
 def test_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match=text[:9] or "empty|convert"):
+    with pytest.raises(ValueError, match="not a duration"):
         duration(text)
