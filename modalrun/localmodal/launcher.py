@@ -56,7 +56,6 @@ __all__ = [
     "ensure_running",
     "follow",
     "has_ended_variables",
-    "is_target_of_sdk",
     "kill",
     "preload",
     "running",
@@ -133,15 +132,6 @@ def status(state_dir: Path | None = None) -> dict[str, Any] | None:
     """Return the status of the running server (`LocalServer.status`); None if none runs."""
     found = _query(_state(state_dir))
     return found[1] if found else None
-
-
-def is_target_of_sdk() -> bool:
-    """Return whether the variables of `modalrun local env` point the SDK to the running server."""
-    state = StateDir(default_state_dir())
-    if os.environ.get("MODAL_CONFIG_PATH") != str(state.modal_config):
-        return False
-    info = running()
-    return info is not None and os.environ.get("MODAL_SERVER_URL") == info.url
 
 
 def has_ended_variables() -> bool:

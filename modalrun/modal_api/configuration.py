@@ -58,7 +58,11 @@ def configured_environment(target: Target) -> Value | None:
 
 def local_server_note(target: Target) -> str | None:
     """Say that target 'modal' is the local Modal server here; None where it is Modal's cloud."""
-    if target == "local" or not launcher.is_target_of_sdk():
+    url = os.environ.get("MODAL_SERVER_URL")
+    if target == "local" or not url or not os.environ.get(launcher.STATE_VARIABLE):
+        return None
+    server = launcher.running()
+    if server is None or server.url != url:
         return None
     return (
         "MODAL_SERVER_URL is the local Modal server's, so target 'modal' is that server and not"
