@@ -97,7 +97,7 @@ def _supervise() -> int:
             if signum == signal.SIGINT:
                 _write(environment[contract.END_REASON_FILE], contract.PREEMPTED_REASON)
             for child in children[-1:]:
-                child.terminate()
+                _pass_on(signum, child)
             killer = threading.Timer(TERMINATE_GRACE_SECONDS, kill)
             killer.daemon = True
             killer.start()
@@ -107,7 +107,7 @@ def _supervise() -> int:
         children.append(child)
         pumps.extend(more)
         if asked:
-            child.terminate()
+            _pass_on(asked[0], child)
         return child.wait(max(0.0, deadline - time.monotonic()))
 
     # Before there is a child: a signal that arrives while it starts is passed on afterwards.
@@ -235,6 +235,14 @@ def _has_broker() -> bool:
     return sys.argv[1] == contract.DYNAMIC_MODULE and len(sys.argv) > 2
 
 
+def _pass_on(signum: int, child: spawn.Child) -> None:
+    if signum == signal.SIGINT and _is_driver():
+        # After SIGTERM it would end the steps too, which another driver can adopt.
+        child.kill()
+    else:
+        child.terminate()
+
+
 def _is_driver() -> bool:
     """Return whether the child drives step sandboxes; a dynamic run then has a manifest."""
     return sys.argv[1] == contract.DRIVER_MODULE or _has_broker()
@@ -327,8 +335,11 @@ def _death(
 
 def _record(reason: str, result: int, environment: dict[str, str]) -> int:
     """Have the end of the child recorded in ZenML; return the sandbox's exit code."""
-    # The driver judges such an end of a step: it may execute the same record again.
-    left_to_driver = contract.STEP in environment and result in _FROM_OUTSIDE
+    # The driver judges such an end of a step: it may execute the same record again. What a
+    # preempted driver leaves is left to the next one.
+    in_step = contract.STEP in environment
+    preempted = result == contract.EXIT_INTERRUPTED and _is_driver()
+    left_to_driver = preempted or (in_step and result in _FROM_OUTSIDE)
     if contract.RUN_ID in environment and not left_to_driver:
         if not all(broker.terminate_sandboxes() for broker in _brokers):
             _log("The step sandboxes may still run.")

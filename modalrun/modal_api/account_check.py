@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
@@ -63,18 +64,25 @@ def check_names(connection: Connection, needs: AccountNeeds) -> None:
     """Check that secrets and volumes exist in an environment, which exists.
 
     Raises:
-        NotFoundError: One of them does not exist.
+        NotFoundError: Some of them do not exist.
     """
     import modal
 
-    client, where = connection.client, needs.environment
+    where = needs.environment
     within = f" --env {where}" if where else ""
-    for name in needs.secrets:
-        with _made_by("secret create", f"{name} NAME=value{within}", connection):
-            modal.Secret.from_name(name, environment_name=where, client=client).hydrate()
-    for name in needs.volumes:
-        with _made_by("volume create", f"{name}{within}", connection):
-            modal.Volume.from_name(name, environment_name=where, client=client).hydrate()
+    named: list[tuple[Any, str, str]] = [
+        *((modal.Secret, name, f"secret create {name} NAME=value") for name in needs.secrets),
+        *((modal.Volume, name, f"volume create {name}") for name in needs.volumes),
+    ]
+    missing: dict[str, str] = {}
+    for kind, name, command in named:
+        try:
+            with translated():
+                kind.from_name(name, environment_name=where, client=connection.client).hydrate()
+        except NotFoundError as error:  # noqa: PERF203 (a request takes longer)
+            missing[command + within] = error.problem
+    if missing:
+        raise _absent(missing, connection)
 
 
 def environment_name(connection: Connection, name: str | None) -> str:
@@ -93,28 +101,27 @@ def environment_name(connection: Connection, name: str | None) -> str:
     client = connection.client
     if name is None and (configured := configured_environment(connection.target)) is not None:
         name = configured.value
-    with _made_by("environment create", name or "NAME", connection):
-        if name:
-            found = modal.Environment.from_name(name, client=client)
-        else:
-            found = modal.Environment.from_context(client=client)
-        found.hydrate()
+    try:
+        with translated():
+            if name:
+                found = modal.Environment.from_name(name, client=client)
+            else:
+                found = modal.Environment.from_context(client=client)
+            found.hydrate()
+    except NotFoundError as error:
+        missing = {f"environment create {name or 'NAME'}": error.problem}
+        raise _absent(missing, connection) from error
     return str(found.name)
 
 
-@contextlib.contextmanager
-def _made_by(command: str, arguments: str, connection: Connection) -> Iterator[None]:
-    """Name the command that makes what the block does not find; raise as `translated`."""
-    try:
-        with translated():
-            yield
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"{error.problem}.",
-            effect="Nothing was created.",
-            hint="Correct the name, or create it: "
-            + connection.shell_command(f"{command} {arguments}"),
-        ) from error
+def _absent(missing: Mapping[str, str], connection: Connection) -> NotFoundError:
+    """Return the error for what is missing: `modal`'s command that creates it -> the problem."""
+    what = "names, or create them" if len(missing) > 1 else "name, or create it"
+    return NotFoundError(
+        f"{'; '.join(missing.values())}.",
+        effect="Nothing was created.",
+        hint=f"Correct the {what}: {connection.shell_command(*missing)}",
+    )
 
 
 def check_workspace(connection: Connection, needs: AccountNeeds) -> None:

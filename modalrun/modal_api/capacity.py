@@ -82,6 +82,8 @@ class CapacitySearch(Generic[T]):
         self._say = say
         self._until: float | None = None
         self._told: CapacityWait | None = None
+        self._overall: CapacityWait | None = None
+        self._turns: set[str] = set()
         # What became of each type.
         self._tried: dict[str, str] = {}
         self._waited: dict[str, float] = {}
@@ -108,15 +110,18 @@ class CapacitySearch(Generic[T]):
             try:
                 if (created := await self._ask(gpu, following, limit)) is not None:
                     return created
-                self._waited[gpu] = self._waited.get(gpu, 0.0) + time.monotonic() - began
+                waited = time.monotonic() - began
+                tried = f" (waited {duration_of(waited, whole=True)})"
+                self._waited[gpu] = self._waited.get(gpu, 0.0) + waited
                 self._tried[gpu] = f"waited {duration_of(self._waited[gpu], whole=True)}"
-                tried = f" ({self._tried[gpu]})"
             except CapacityError as error:
                 if error.rate_limited or isinstance(error, ConflictError):
                     raise
                 tried = ""
                 self._tried.setdefault(gpu, f"refused: {error.__cause__ or error.message}")
-            if following is not None:
+            first = gpu not in self._turns
+            self._turns.add(gpu)
+            if following is not None and first:
                 self._say(f"Modal has no {gpu} now{tried}; asking for {following} instead")
         tried = ", ".join(f"{gpu} ({what})" for gpu, what in self._tried.items())
         raise CapacityError(
@@ -127,10 +132,12 @@ class CapacitySearch(Generic[T]):
 
     async def within(self, seconds: float) -> T:
         """Ask for the types again and again until the time is up; raises as `once`."""
-        began, since = time.monotonic(), time.time()
+        began = time.monotonic()
         self._until = began + seconds
+        everything = " or ".join(self._gpus) or "capacity"
+        self._overall = CapacityWait(everything, None, time.time())
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        said = ""
+        said, hinted = "", False
         try:
             while True:
                 try:
@@ -144,9 +151,14 @@ class CapacitySearch(Generic[T]):
                     if not self._waited and error.message != said:
                         said = error.message
                         self._say(f"{said.rstrip('.')}; asking again")
+                    if self._waited and not hinted:
+                        hinted = True
+                        self._say(
+                            f"Modal has no {everything} yet; asking again. Each request is new and"
+                            " keeps no place in Modal's queue: a longer 'gpu_wait' may help"
+                        )
                     if not error.rate_limited and time.monotonic() - began >= NOTICE_SECONDS:
-                        everything = " or ".join(self._gpus) or "capacity"
-                        self._tell(CapacityWait(everything, None, since))
+                        self._tell(self._overall)
                 await sleep(min(next(waits), left), self._given_up)
         finally:
             self._tell(None)
@@ -177,11 +189,14 @@ class CapacitySearch(Generic[T]):
         try:
             done, _ = await asyncio.wait(either, timeout=notice, return_when=first)
             if not done and limit > notice:
-                self._tell(CapacityWait(gpu, following, since))
+                # The turns of a type after its first one would be told again and again.
+                again = gpu in self._turns
+                self._tell(self._overall if again else CapacityWait(gpu, following, since))
                 await asyncio.wait(either, timeout=limit - notice, return_when=first)
         finally:
             given_up.cancel()
-            self._tell(None)
+            if gpu not in self._turns:
+                self._tell(None)
         if creation.done():
             return creation.result()
         answered = await self._running() is not None

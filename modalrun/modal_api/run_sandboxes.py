@@ -137,16 +137,18 @@ def create(
             say=say,
         )
         seconds = plan.settings.wait_for_capacity
-        retries = islice(
-            pauses(START_PAUSE, LONGEST_START_PAUSE), plan.settings.infrastructure_retries
-        )
+        again = plan.settings.infrastructure_retries
+        retries = islice(pauses(START_PAUSE, LONGEST_START_PAUSE), again)
         try:
             while True:
                 try:
                     return await (search.once() if seconds is None else search.within(seconds))
                 except ConflictError as error:
                     if (pause := next(retries, None)) is None:
-                        raise
+                        raise ConflictError(
+                            f"The sandbox could not start (attempts: {again + 1}): {error.problem}",
+                            hint="Try again later; https://status.modal.com says how Modal is.",
+                        ) from error
                     say(f"The run sandbox could not start: {error.problem}; trying again")
                 await sleep(pause, event)
         finally:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second
+from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second, without_price
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.progress import RunProgress, Usage
 from modalrun.run.records import RunRecord, StepRecord
@@ -60,6 +60,10 @@ def cost_details(
             details.append(("cost", f"nothing here; on Modal {about} ({prices})"))
         else:
             details.append(("cost", f"{about} ({prices}, by what was requested)"))
+    else:
+        gpus = (gpu, *(used.gpu for used in progress.usage.values()))
+        names = ", ".join(without_price(one for one in gpus if one))
+        details.append(("cost", f"unknown: no price for {names}"))
     seconds = sum(used.seconds(now) for used in progress.idle)
     if seconds >= 0.05:
         price = f", {dollars(waiting)}" if (waiting := _total(idle)) is not None else ""

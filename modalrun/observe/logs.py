@@ -15,6 +15,7 @@ from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.stored_logs import StoredLogs
 from modalrun.run.log_lines import LineFilter, LineSelection, LogLine, RunLines
+from modalrun.run.status import may_be_resumed
 from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api.gateway import zenml_gateway
 
@@ -131,10 +132,10 @@ def _next_run_sandbox(source: LogSource, ended: str, say: Say, left: threading.E
     sandbox = source.connection.attach(ended, source.run_id)
     running = RunningSandbox(source.connection, sandbox, source.run_id, app_id="")
     end = running.wait()
-    if not end.killed:
+    if not end.leaves_steps:
         return None
     source.use_zenml()
-    if not resumption.may_be_resumed(zenml_gateway().read_run(source.run_id), end):
+    if not may_be_resumed(zenml_gateway().read_run(source.run_id), end):
         return None
     say(
         "The run's driver is gone; waiting for another one"

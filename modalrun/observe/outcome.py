@@ -29,6 +29,9 @@ from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 
+_CACHED = ": ZenML's cache has the completed steps, unless caching is off for them"
+
+
 def accepted(run: RunHandle) -> Outcome:
     """Return the outcome of an asynchronous run, once other processes can find the run."""
     run.recording.join()
@@ -56,6 +59,9 @@ def derive_outcome(
         ConnectionLostError, AuthenticationError: ZenML can't be asked.
     """
     end = end.with_memory_limit(run.plan.run_sandbox.resources.memory_limit)
+    what, how = end.kind.label, f"{end.kind.label}, exit code {end.exit_code}"
+    if end.kind is ExitKind.UNRECORDED:
+        what = how = end.reason.rstrip(".")
     try:
         if driver_was_killed(run, end):
             record = zenml.read_run(run.run_id)
@@ -65,19 +71,16 @@ def derive_outcome(
                 # Another driver would need as much memory.
                 run.sandboxes.terminate()
         # A sandbox that was killed as a whole could not record its own end.
-        zenml.finalize_run(
-            run.run_id, f"The run sandbox ended ({end.kind.label}, exit code {end.exit_code})."
-        )
+        zenml.finalize_run(run.run_id, f"The run sandbox ended ({how}).")
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
-            f"The run sandbox ended ({end.kind.label}), but ZenML can't be asked how:"
-            f" {error.message}",
+            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.message}",
             hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
         ) from error
     except AuthenticationError as error:
         raise AuthenticationError(
-            f"The run sandbox ended ({end.kind.label}), but ZenML doesn't say how: {error.message}",
+            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.message}",
             hint=f"{error.hint} Then 'modalrun status {run.run_id}' shows how the run ended, and"
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error
@@ -101,13 +104,11 @@ def derive_outcome(
     if end.kind is ExitKind.TIMED_OUT:
         raised = "raise 'settings: orchestrator: timeout' (or '--timeout')"
         details.append(("next", f"{raised}; it counts from the creation of the sandbox"))
+    caches = any(step.caches for step in run.plan.steps)
+    again = f"submit it again{_CACHED if caches else ''}"
     if end.kind is ExitKind.UNRECORDED:
-        again = "then submit it again: ZenML's cache has the completed steps"
-        details.append(("next", f"see its output ('modalrun logs {run.run_id}'), {again}"))
+        details.append(("next", f"see its output ('modalrun logs {run.run_id}'), then {again}"))
     if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
-        again = "submit it again"
-        if any(step.caches for step in run.plan.steps):
-            again += ": ZenML's cache has the completed steps, unless caching is off for them"
         per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
         details.append(("next", again + (per_step if pipeline_mode else "")))
     if record.status == PAUSED:
@@ -119,7 +120,7 @@ def derive_outcome(
 
 def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
     """Return whether a driver was killed with its sandbox, so that another one can take over."""
-    return run.plan.settings.mode == "per_step" and end.killed
+    return run.plan.settings.mode == "per_step" and end.leaves_steps
 
 
 def running_steps(run: RunHandle, progress: RunProgress) -> int:
@@ -141,10 +142,12 @@ def running_steps(run: RunHandle, progress: RunProgress) -> int:
 
 def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcome:
     count = running_steps(run, progress)
-    how = ENDED_AS_A_WHOLE.get(end.kind, "was ended from outside")
+    how = ENDED_AS_A_WHOLE.get(end.kind) or (
+        "was ended from outside" if end.kind is ExitKind.TERMINATED else "is gone"
+    )
     running = f" (step sandboxes that still run: {count})" if count else ""
     return Outcome(
-        exit_code=(end.kind.error or RunStoppedError).exit_code,
+        exit_code=RunStoppedError.exit_code,
         headline=f"The run's driver {how}{running}. The run is not over.",
         details=(*run.links, ("resume", f"modalrun resume {run.run_id}"), *run.commands),
         steps=_steps(run.steps, (), progress),

@@ -10,7 +10,6 @@ from modalrun.errors import ConnectionLostError
 from modalrun.modal_api import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.run.records import RunRecord
-from modalrun.run.sandbox_exit import SandboxExit
 from modalrun.zenml_api.gateway import zenml_gateway
 
 PATIENCE = 60.0
@@ -18,16 +17,6 @@ PATIENCE = 60.0
 
 PAUSE = 1.0
 """Seconds between two reads: a resumption is not announced to observers."""
-
-
-def may_be_resumed(run: RunRecord, end: SandboxExit | None) -> bool:
-    """Return whether another driver may take over a run whose run sandbox has ended.
-
-    Args:
-        end: Of its run sandbox. A driver that was not killed records the run's end itself.
-    """
-    per_step = run.metadata is not None and run.metadata.mode == "per_step"
-    return per_step and not run.finished and end is not None and end.killed
 
 
 def wait_for_driver(

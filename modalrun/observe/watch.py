@@ -21,7 +21,7 @@ from modalrun.run.events import Event, StepEvent
 from modalrun.run.log_lines import LogLine, RunLines
 from modalrun.run.outcome import LOST
 from modalrun.run.records import RunRecord
-from modalrun.run.status import RunStatus, with_events
+from modalrun.run.status import RunStatus, may_be_resumed, with_events
 
 BACKSTOP = 5.0
 """Seconds after which ZenML's record is read although no event came."""
@@ -48,7 +48,7 @@ def watch(run: RunRecord, show: Show, *, with_exit_code: bool = False) -> RunSta
     watcher = _Watcher(show, with_exit_code)
     while True:
         status = watcher.until_sandbox_ends(run.id)
-        if not resumption.may_be_resumed(status.run, status.modal.end):
+        if not may_be_resumed(status.run, status.modal.end):
             return status
         resumed = watcher.wait_for_driver(status)
         if resumed is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import groupby
 from typing import Any
 
@@ -103,6 +103,7 @@ class LiveView:
         self._note = ""
         self._question = ""
         self._began = time.time()
+        self._columns: set[str] = set()
         self._news = threading.Condition()
         self._pending: list[str | Text] = []
         self._size = 0
@@ -173,7 +174,13 @@ class LiveView:
         lines = [Text("─" * min(size.width, _RULE_WIDTH), style="dim")]
         rows = self._progress.chosen(max(3, min(_MOST_ROWS, size.height // 3)))
         if rows:
-            lines += progress_table(rows, time.time(), size.width)
+            # A column that came stays.
+            self._columns |= {
+                name
+                for name in ("gpu", "sandbox")
+                if any(getattr(row, name) for row in list(self._progress.rows.values()))
+            }
+            lines += progress_table(rows, time.time(), size.width, self._columns)
         waits = [(row.name, row.capacity_wait) for row in rows if row.capacity_wait]
         for name, wait in waits[:_MOST_WAITS]:
             lines.append(Text(f"{name}: {wait.text(time.time())}", style="yellow"))
@@ -194,15 +201,21 @@ class LiveView:
         return " · ".join(parts)
 
 
-def progress_table(steps: Iterable[StepProgress], now: float, width: int) -> list[Text]:
+def progress_table(
+    steps: Iterable[StepProgress],
+    now: float,
+    width: int,
+    columns: Collection[str] = ("gpu", "sandbox"),
+) -> list[Text]:
     """Create the table of steps.
 
     Args:
         steps: The steps to show, one or more.
         now: In seconds since the epoch.
         width: Columns of the terminal.
+        columns: Which of "gpu" and "sandbox" to show.
     """
-    steps = list(steps)
+    absent = {"gpu", "sandbox"} - set(columns)
     rows = [
         {
             "step": cell(step.name),
@@ -214,7 +227,6 @@ def progress_table(steps: Iterable[StepProgress], now: float, width: int) -> lis
         for step in steps
         for seconds in [step.seconds(now)]
     ]
-    absent = [name for name in ("gpu", "sandbox") if not any(getattr(s, name) for s in steps)]
     return table(
         [{name: text for name, text in row.items() if name not in absent} for row in rows],
         width,

@@ -16,6 +16,7 @@ from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Origin, Value
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.source_tree import SourceTree, shown, size
+from modalrun.util.timeparse import written
 
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
 
@@ -109,7 +110,7 @@ def _run_lines(plan: Plan, stack: str) -> list[str]:
         "workspace": settings.workspace,
         "at once": f"{settings.max_parallelism} steps" if settings.max_parallelism else None,
         "waiting": None if settings.synchronous else "no: submit returns when the run is accepted",
-        "kept warm": f"sandboxes wait up to {settings.keep_warm} s for another step, and the"
+        "kept warm": f"sandboxes wait up to {written(settings.keep_warm)} for another step, and the"
         " waiting is billed"
         if settings.keep_warm and settings.mode == "per_step"
         else None,
@@ -127,7 +128,7 @@ def _row(plan: Plan, key: str, sandbox: SandboxSpec, cost: SandboxCost) -> tuple
         _requested(f"{asked.cpu:g}", origins["cpu_count"], asked.cpu_limit),
         _requested(f"{asked.memory} MiB", origins["memory"], asked.memory_limit),
         ", ".join((*sandbox.regions, *([sandbox.cloud] if sandbox.cloud else []))) or "any",
-        f"{sandbox.timeout} s",
+        written(sandbox.timeout),
         _image(plan.images[sandbox.image]),
         "?" if cost.per_hour is None else dollars(cost.per_hour),
         "?" if cost.ceiling is None else dollars(cost.ceiling),
@@ -212,11 +213,13 @@ def _origins(plan: Plan, width: int | None) -> list[str]:
 def _shown(value: Value) -> str:
     if value.value is None:
         return "-"
-    if isinstance(value.value, list):
-        return ", ".join(map(str, value.value))
+    if isinstance(value.value, list | tuple):
+        return ", ".join(map(str, value.value)) or "[]"
     if isinstance(value.value, Mapping):
-        return ", ".join(f"{name} at {path}" for name, path in value.value.items())
-    return str(value.value)
+        return ", ".join(f"{name} at {path}" for name, path in value.value.items()) or "{}"
+    if isinstance(value.value, bool):
+        return str(value.value).lower()
+    return f"{value.value:g}" if isinstance(value.value, float) else str(value.value)
 
 
 def _money(cost: Cost, plan: Plan) -> list[str]:

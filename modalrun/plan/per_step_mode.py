@@ -19,6 +19,7 @@ from modalrun.run.sandbox_spec import (
     SandboxSpec,
 )
 from modalrun.spec.precedence import Origin, Value
+from modalrun.util.timeparse import written
 
 _DRIVER = Resolved(
     Resources(),
@@ -72,5 +73,6 @@ def _planned(planner: SandboxPlanner, step: CompiledStep, run_timeout: int) -> P
     )
     timeout = planner.origins[step.name]["timeout"].value
     if timeout > run_timeout:
-        planner.note_step(step.name, f"timeout {timeout} is cut to the run's, {run_timeout} s")
+        text = f"timeout {written(timeout)} is cut to the run's, {written(run_timeout)}"
+        planner.note_step(step.name, text)
     return replace(step.planned, sandbox=sandbox)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
@@ -119,17 +119,23 @@ def cost(plan: RunPlan, table: PriceTable = LIST_PRICES) -> Cost:
     }
     resources = [sandbox.resources for sandbox in plan.sandboxes]
     gpus = [gpu for asked in resources for gpu in asked.gpus]
-    unpriced = dict.fromkeys(split_gpu(gpu)[0] for gpu in gpus if gpu_name(gpu) not in table.gpus)
+    unpriced = without_price(gpus, table)
     at_once = None if warm else plan.settings.max_parallelism
     total = _total(run, list(steps.values()), at_once)
     return Cost(
         run=run,
         steps=steps,
         ceiling=None if unpriced else total,
-        unpriced=tuple(unpriced),
+        unpriced=unpriced,
         has_limits=all(None not in (asked.cpu_limit, asked.memory_limit) for asked in resources),
         table=table,
     )
+
+
+def without_price(gpus: Iterable[str], table: PriceTable = LIST_PRICES) -> tuple[str, ...]:
+    """Return the types among some GPUs whose price is not known, each once."""
+    types = (split_gpu(gpu)[0] for gpu in gpus if gpu_name(gpu) not in table.gpus)
+    return tuple(dict.fromkeys(types))
 
 
 def check_limit(cost: Cost, limit: Decimal) -> None:

@@ -98,6 +98,7 @@ class Announced:
         environment: The Modal environment; None for the default one.
         withdrawn: Whether the submitting process has cancelled the run and all it created.
         waiting: What it waits for ("waiting for H100, next: A100"); None, or empty, for nothing.
+        exit_code: The exit code of a submission that could not create the sandbox.
     """
 
     __pydantic_config__ = CHECKED
@@ -108,6 +109,7 @@ class Announced:
     environment: ModalName | None = None
     withdrawn: Flag = False
     waiting: Text | None = None
+    exit_code: ExitCode | None = None
 
 
 @dataclass(frozen=True)

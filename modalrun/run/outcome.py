@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
-from modalrun.run.contract import EXIT_INTERRUPTED
 from modalrun.run.progress import StepProgress
 from modalrun.run.records import FINISHED
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -18,6 +17,7 @@ ENDED_AS_A_WHOLE = {
     ExitKind.NOT_STARTED: "could not start",
     ExitKind.OUT_OF_MEMORY: "ran out of memory",
     ExitKind.EVICTED: "was evicted by Modal for the memory that it used",
+    ExitKind.PREEMPTED: "was ended by Modal, as when it preempts one",
 }
 """What to say of the run sandbox, as the verb of a sentence."""
 
@@ -102,14 +102,12 @@ def exit_code_and_headline(
         return RunStoppedError.exit_code, "Run stopped."
     # The word is the state that `list` and `status` show.
     state = status if status in FINISHED or status == PAUSED else LOST
+    how = ENDED_AS_A_WHOLE.get(end.kind)
     if error is RunStoppedError:
-        why = "its sandbox was terminated from outside or its process killed"
-        if end.exit_code == EXIT_INTERRUPTED:
-            why = "its sandbox was interrupted, as Modal does before it preempts one"
-        return error.exit_code, f"Run {state}: {why}."
+        how = how or "was terminated from outside or its process killed"
+    if error is not None and how is not None:
+        return error.exit_code, f"Run {state}: its sandbox {how}."
     why = f": {', '.join(failed_steps)}" if failed_steps else ""
-    if end.kind in ENDED_AS_A_WHOLE:
-        why = f": its sandbox {ENDED_AS_A_WHOLE[end.kind]}"
-    elif state == LOST:
+    if state == LOST:
         why = ": its sandbox ended without recording it"
     return RunFailedError.exit_code, f"Run {state}{why}."

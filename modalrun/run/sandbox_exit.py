@@ -129,6 +129,13 @@ class SandboxExit:
         """Whether neither the user's code nor the user's settings are to blame."""
         return self.kind.is_infrastructure
 
+    @property
+    def leaves_steps(self) -> bool:
+        """Whether a driver whose sandbox ended so may have left steps running, and no record."""
+        # A driver that gets SIGTERM ends the run itself.
+        lost = self.is_infrastructure and self.exit_code != contract.EXIT_TERMINATED
+        return self.killed or lost
+
     def with_memory_limit(self, limit: int | None) -> SandboxExit:
         """Blame an eviction on the user's own memory limit in MiB, if there is one."""
         if self.kind is not ExitKind.EVICTED or limit is None:

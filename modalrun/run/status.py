@@ -105,6 +105,16 @@ def needs_modal(run: RunRecord, *, with_exit_code: bool) -> bool:
     return not run.finished or (with_exit_code and run.status == "failed")
 
 
+def may_be_resumed(run: RunRecord, end: SandboxExit | None) -> bool:
+    """Return whether another driver may take over a run whose run sandbox has ended.
+
+    Args:
+        end: Of its run sandbox. A driver that was not killed records the run's end itself.
+    """
+    per_step = run.metadata is not None and run.metadata.mode == "per_step"
+    return per_step and not run.finished and end is not None and end.leaves_steps
+
+
 def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState) -> RunStatus:
     """Derive a run's status from ZenML's record and Modal's."""
     state, over = run.status, run.finished
@@ -184,6 +194,10 @@ def _end(
     recorded = {"completed": EXIT_COMPLETED, PAUSED: EXIT_COMPLETED, "stopped": EXIT_TERMINATED}
     end = modal.end or read_exit(recorded.get(run.status, EXIT_FAILED))
     code, headline = exit_code_and_headline(end, run.status, failed, timeout)
+    if end.is_infrastructure and may_be_resumed(run, modal.end):
+        return RunStoppedError.exit_code, headline
+    if run.metadata is None and run.announced and run.announced.exit_code:
+        return run.announced.exit_code, "Run failed: its sandbox was not created."
     if code == RunFailedError.exit_code and modal.sandbox == "not asked" and run.metadata:
         # Only Modal knows whether a failure was a timeout or a termination.
         return None, headline

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from modalrun.spec.yaml_source import KeyPath
-from modalrun.util.timeparse import DURATION_FORMS
+from modalrun.util.timeparse import DURATION_FORMS, written
 
 _KINDS = {
     "string": "a string",
@@ -150,6 +150,10 @@ def _expected(error: ErrorDetails) -> str | None:
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         bound = context[name]
+        given = error["input"]
+        if isinstance(bound, int) and isinstance(given, str) and not given.isdigit():
+            # Of numbers, only a duration may be given as a text.
+            return words.format(written(bound))
         return words.format(f"{bound:g}" if isinstance(bound, float) else bound)
     if kind == "string_too_short":
         least = context["min_length"]

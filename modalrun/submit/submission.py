@@ -197,10 +197,6 @@ class Submission:
                 # The SDK may have turned a signal into an error of its own.
                 cause = interrupts.pending() or error
                 if run is not None:
-                    # More signals must not interrupt this.
-                    with interrupts.deferred():
-                        interrupts.forget()
-                        self._abandon(run.id, cause)
                     if isinstance(cause, UsageError):
                         # Its exit code says that nothing was created.
                         cause = RunFailedError(
@@ -208,6 +204,10 @@ class Submission:
                             effect=f"The run {run.id} is recorded as failed.",
                             hint=cause.hint,
                         )
+                    # More signals must not interrupt this.
+                    with interrupts.deferred():
+                        interrupts.forget()
+                        self._abandon(run.id, cause)
                 elif not isinstance(cause, ModalrunError):
                     _say_at_last(self.observer, NOTHING_SUBMITTED)
                 if cause is error:
@@ -243,10 +243,9 @@ class Submission:
                 self.zenml.publish_metadata(run_id, self._announcement())
             return
         if isinstance(error, ModalrunError) and not stopped:
-            self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error}")
-            # It makes `list` show the run.
             with contextlib.suppress(ModalrunError):
-                self.zenml.publish_metadata(run_id, self._announcement(withdrawn=True))
+                self.zenml.publish_metadata(run_id, self._announcement(exit_code=error.exit_code))
+            self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error.problem}")
             return
         # Modal may have created the sandbox before the interrupt came.
         left = self._terminate_sandbox(run_id)
@@ -284,7 +283,9 @@ class Submission:
                 )
             time.sleep(WITHDRAW_PAUSE)
 
-    def _announcement(self, *, withdrawn: bool = False) -> dict[str, Any]:
+    def _announcement(
+        self, *, withdrawn: bool = False, exit_code: int | None = None
+    ) -> dict[str, Any]:
         """Return the metadata by which `stop` finds a run that has no sandbox yet."""
         settings = self._plan.settings
         return to_metadata(
@@ -294,6 +295,7 @@ class Submission:
                 settings.app_name,
                 settings.modal_environment,
                 withdrawn,
+                exit_code=exit_code,
             )
         )
 
@@ -306,15 +308,20 @@ def _say_at_last(observer: RunObserver, text: str) -> None:
 
 def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:
     resources = plan.run_sandbox.resources
-    parts = {
+    place = {
         "app": plan.settings.app_name,
         "target": plan.target,
         "environment": plan.settings.modal_environment,
+    }
+    asked = {
         "gpu": sandbox.gpu,
         "cpu": f"{resources.cpu:g}",
         "memory": f"{resources.memory} MiB",
         "region": " or ".join(plan.run_sandbox.regions),
         "cloud": plan.run_sandbox.cloud,
     }
-    values = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
-    return f"{sandbox.id} ({values})"
+    where, what = (
+        ", ".join(f"{name} {value}" for name, value in one.items() if value)
+        for one in (place, asked)
+    )
+    return f"{sandbox.id} ({where})\n           {what}"

@@ -29,6 +29,13 @@ def duration(text: str) -> float:
     return float(text)
 
 
+def written(seconds: int) -> str:
+    """Write a duration as `duration` reads it: 21600 as "6h", 90 as "1m30s", 0 as "0s"."""
+    hours, rest = divmod(seconds, 3600)
+    parts = {"h": hours, "m": rest // 60, "s": rest % 60}
+    return "".join(f"{number}{unit}" for unit, number in parts.items() if number) or "0s"
+
+
 def moment(text: str, *, option: str, now: datetime) -> datetime:
     """Parse a time; return it in UTC.
 

@@ -143,7 +143,7 @@ def test_an_evicted_driver_can_be_replaced(world: World) -> None:
     gate = world.gate()
     script(world, sandboxes=[{"role": "run", "end": "evicted", "after": 4}])
     done = world.submit(per_step("waiting.waiting", gate=str(gate)))
-    assert done.exit_code == 1, done.stderr
+    assert done.exit_code == 7, done.stderr
     assert "The run's driver was evicted by Modal" in done.stderr
     assert "The run is not over." in done.stderr
     command = [sys.executable, "-m", "modalrun", "resume", world.only_run().id]

@@ -45,10 +45,13 @@ def test_a_run_sandbox_that_never_starts(world: World) -> None:
     done = world.submit(per_step("diamond.diamond"))
 
     assert done.exit_code == 5, done.stderr
-    assert "Modal can't do this now: loading container failed" in done.stderr
+    said = "The sandbox could not start (attempts: 3): Modal can't do this now: loading container"
+    assert said in " ".join(done.stderr.split())
     run = world.only_run()
     assert (run.status, run.steps) == ("failed", [])
     assert "The run sandbox was not created" in run.reason
+    status = world.modalrun("status", run.id, "--exit-status").finish()
+    assert status.exit_code == 5, status.stdout
 
 
 @pytest.mark.parametrize("role", ["run", pytest.param("step", marks=pytest.mark.exhaustive)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,19 +63,35 @@ def test_a_preempted_step_runs_again_and_uses_up_no_retry(world: World, after: f
     ]
 
 
-@pytest.mark.parametrize(
-    "mode", ["pipeline", pytest.param("per_step", marks=pytest.mark.exhaustive)]
-)
-def test_a_preempted_run_is_told_as_such(world: World, mode: str) -> None:
-    preempt(world, "run")
+@pytest.mark.exhaustive
+def test_a_preempted_driver_leaves_its_steps(world: World) -> None:
+    gate = world.gate()
+    preempt(world, "run", after=8)
 
-    done = world.submit(spec(world, mode, world.gate()))
+    done = world.submit(spec(world, "per_step", gate))
 
     assert done.exit_code == 7, done.stderr
-    assert (
-        "Run failed: its sandbox was interrupted, as Modal does before it preempts one.\n"
-        in done.stderr
-    )
+    assert "The run's driver was ended by Modal, as when it preempts one" in done.stderr
+    assert "The run is not over." in done.stderr
+    (run,) = [box for box in world.sandboxes() if box.tags["modalrun-role"] == "run"]
+    assert run.exitcode == 130
+    command = [sys.executable, "-m", "modalrun", "resume", world.only_run().id]
+    resumed = world.start(command, cwd=world.project)
+    gate.open()
+    done = resumed.finish()
+    assert done.exit_code == 0, done.stderr
+    steps = world.only_run().steps
+    assert [(step.name, step.version) for step in steps] == [("wait", 1), ("afterwards", 1)]
+    assert len([box for box in world.sandboxes() if box.tags["modalrun-role"] == "step"]) == 2
+
+
+def test_a_preempted_run_is_told_as_such(world: World) -> None:
+    preempt(world, "run")
+
+    done = world.submit(spec(world, "pipeline", world.gate()))
+
+    assert done.exit_code == 7, done.stderr
+    assert "Run failed: its sandbox was ended by Modal, as when it preempts one.\n" in done.stderr
     # The pipeline is not cached.
     assert "  next    submit it again" in done.stderr
     assert "cache" not in done.stderr

@@ -177,6 +177,16 @@ def test_what_nobody_made_on_modal(world: World, named: str, command: str) -> No
     assert done.exit_code == 0, done.stderr
 
 
+@pytest.mark.exhaustive
+def test_all_that_nobody_made_on_modal_is_named_at_once(world: World) -> None:
+    named = "secrets: [one, two], volumes: {three: /data}"
+    done = world.submit(f"pipeline: sandboxes.plain\ntarget: local\nmodal: {{{named}}}\n")
+    assert done.exit_code == 4
+    told = " ".join(done.stderr.split())
+    assert all(f"'{name}' not found" in told for name in ("one", "two", "three")), told
+    assert "modal secret create two NAME=value --env main && modal volume create three" in told
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [

@@ -116,8 +116,8 @@ class FakeSandbox(RunningSandbox):
     def url(self) -> str | None:
         return None
 
-    def finish(self, end: int | ModalrunError) -> None:
-        """End with an exit code, or with an error of those who wait."""
+    def finish(self, end: int | SandboxExit | ModalrunError) -> None:
+        """End with an exit code or an exit, or with an error of those who wait."""
         self._end.put(read_exit(end) if isinstance(end, int) else end)
 
     def wait(self) -> SandboxExit:

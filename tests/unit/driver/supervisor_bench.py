@@ -39,6 +39,9 @@ os._exit(code)
 """
 """The supervisor's own last lines, with shorter waits."""
 
+DRIVER = "from modalrun.run import contract\ncontract.DRIVER_MODULE = 'child'\n"
+"""Makes the child a driver."""
+
 LAST = f"{END}\n".encode()
 """What the supervisor itself prints at last."""
 
@@ -67,9 +70,13 @@ class Bench:
         (folder / "sitecustomize.py").write_text(FINALIZE, encoding="utf-8")
         (folder / "tmp").mkdir()
 
-    def command(self, child: str, *, quick: bool) -> list[str]:
+    def command(self, child: str, *, quick: bool, driver: bool = False) -> list[str]:
         (self.folder / "child.py").write_text(textwrap.dedent(child), encoding="utf-8")
-        how = ["-c", QUICK] if quick else ["-m", "modalrun.driver.supervisor"]
+        how = (
+            ["-c", (DRIVER if driver else "") + QUICK]
+            if quick
+            else ["-m", "modalrun.driver.supervisor"]
+        )
         return [sys.executable, *how, "child"]
 
     def environment(
@@ -114,14 +121,20 @@ class Bench:
 
     @contextmanager
     def started(
-        self, child: str, *, quick: bool = False, step: str | None = None, group: bool = False
+        self,
+        child: str,
+        *,
+        quick: bool = False,
+        step: str | None = None,
+        group: bool = False,
+        driver: bool = False,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A supervisor whose child has printed `ready` and sits in what comes after it.
 
         With `group` it leads a process group of its own, as below the init of a sandbox.
         """
         with subprocess.Popen(
-            self.command(child, quick=quick),
+            self.command(child, quick=quick, driver=driver),
             env=self.environment(100, "some-run", step),
             cwd=self.folder,
             stdin=subprocess.PIPE,

@@ -126,6 +126,16 @@ def test_a_preempted_run_is_recorded_as_that_while_signals_come(bench: Bench) ->
     assert bench.finalized() == f"some-run: {PREEMPTED_REASON}"
 
 
+def test_a_preempted_driver_leaves_its_steps_and_the_record(bench: Bench) -> None:
+    with bench.started(WAITING.format(code=143), quick=True, driver=True) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        # SIGTERM would have it end the steps.
+        assert process.stdout.read() == b""
+    assert process.returncode == EXIT_INTERRUPTED
+    assert bench.finalized() is None
+
+
 def test_a_preempted_step_is_left_to_the_driver(bench: Bench) -> None:
     waiting = "import signal\nprint('ready', flush=True)\nsignal.pause()"
     with bench.started(waiting, step="train") as process:

@@ -168,6 +168,22 @@ def test_types_are_asked_for_again_until_the_time_is_up(monkeypatch: pytest.Monk
     assert modal.cancelled == ["H100"]
 
 
+def test_only_the_first_turn_of_each_type_is_told() -> None:
+    async def scenario() -> None:
+        modal = Modal({"H100": "queued", "A100": "queued"})
+        search = Search(modal, "H100", "A100", gpu_wait=0.05)
+        with pytest.raises(CapacityError):
+            await search.search.within(0.6)
+        assert modal.asked[:4] == ["H100", "A100", "H100", "A100"]
+        assert search.told[:2] == ["waiting for H100, next: A100", None]
+        assert search.told[2:] == ["waiting for A100", None, "waiting for H100 or A100", None]
+        first, hint = search.said
+        assert first == "Modal has no H100 now (waited 0 s); asking for A100 instead"
+        assert "a longer 'gpu_wait' may help" in hint
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_wait_that_is_given_up_ends_at_once(answers: bool) -> None:
     async def scenario() -> None:

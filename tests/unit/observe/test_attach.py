@@ -21,6 +21,7 @@ from modalrun.run.events import StepEvent
 from modalrun.run.outcome import Outcome
 from modalrun.run.records import StepRecord
 from modalrun.run.run_plan import Mode, PlannedStep, RunPlan, RunSettings
+from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.util import interrupts
 from tests.unit.fakes import (
@@ -285,6 +286,39 @@ def test_a_driver_that_was_killed_leaves_its_steps(status: str) -> None:
     )
     assert ("resume", f"modalrun resume {RUN_ID}") in outcome.details
     assert "finalize run" not in bench.effects
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (read_exit(137, 8), "was evicted by Modal for the memory that it used"),
+        (read_exit(130), "was ended by Modal, as when it preempts one"),
+        (read_exit(137, 6), "was ended by Modal, as when it preempts one"),
+        (read_exit(0, 2), "is gone"),
+        (read_exit(1, 5), "could not start"),
+    ],
+)
+def test_any_driver_that_is_gone_leaves_a_run_that_can_be_resumed(
+    end: SandboxExit, how: str
+) -> None:
+    bench = Bench("per_step")
+    bench.zenml.run = replace(bench.zenml.run, status="running")
+    bench.modal.streams.end("sb-run")
+    bench.sandbox.finish(end)
+    outcome = bench.follow()
+    assert outcome.exit_code == 7
+    assert outcome.headline == f"The run's driver {how}. The run is not over."
+    assert "finalize run" not in bench.effects
+
+
+def test_a_failure_with_exit_code_0_is_recorded_in_words() -> None:
+    bench = Bench()
+    bench.zenml.run = replace(bench.zenml.run, status="running")
+    bench.modal.streams.end("sb-run")
+    bench.sandbox.finish(read_exit(0, 2))
+    bench.follow()
+    said = "The run sandbox ended (Modal reports a failure, with exit code 0)."
+    assert bench.zenml.reasons == [said]
 
 
 @pytest.mark.parametrize("status", ["stopping", "failed"])

@@ -42,4 +42,5 @@ def test_after_a_resume_it_says_that_only_a_part_is_counted() -> None:
 
 
 def test_no_price_no_figure() -> None:
-    assert cost_details(planned("modal"), RunProgress([]), "Z9000", 0, 10) == []
+    (found,) = cost_details(planned("modal"), RunProgress([]), "Z9000", 0, 10)
+    assert found == ("cost", "unknown: no price for Z9000")

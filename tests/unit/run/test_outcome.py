@@ -13,10 +13,16 @@ TIMED_OUT = "Run timed out after 60 s."
 COMPLETED, FAILURE = ExitKind.COMPLETED, ExitKind.FAILED
 TIMEOUT, TERMINATED = ExitKind.TIMED_OUT, ExitKind.TERMINATED
 
-MEMORY = {
+WHOLE = {
+    ExitKind.PREEMPTED: "Run {}: its sandbox was ended by Modal, as when it preempts one.",
     ExitKind.OUT_OF_MEMORY: "Run {}: its sandbox ran out of memory.",
     ExitKind.EVICTED: "Run {}: its sandbox was evicted by Modal for the memory that it used.",
 }
+
+
+def code(end: ExitKind) -> int:
+    return 7 if end is ExitKind.PREEMPTED else 1
+
 
 LOST = ["running", "provisioning", "initializing", "stopping"]
 UNDECIDED = ["failed", *LOST]
@@ -41,8 +47,8 @@ def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
         *((TERMINATED, status, 7, KILLED.format("lost")) for status in LOST),
         *((end, "failed", 1, FAILED) for end in (FAILURE, COMPLETED)),
         *((end, status, 1, UNRECORDED) for end in (FAILURE, COMPLETED) for status in LOST),
-        *((end, "failed", 1, text.format("failed")) for end, text in MEMORY.items()),
-        *((end, "running", 1, text.format("lost")) for end, text in MEMORY.items()),
+        *((end, "failed", code(end), text.format("failed")) for end, text in WHOLE.items()),
+        *((end, "running", code(end), text.format("lost")) for end, text in WHOLE.items()),
         *((end, "stopped", 7, "Run stopped.") for end in (COMPLETED, FAILURE, TERMINATED)),
     ],
 )

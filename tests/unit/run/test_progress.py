@@ -146,9 +146,15 @@ def test_a_record_wins_over_events_and_lacks_the_gpu() -> None:
     assert shown.recorded_as(replace(RECORDED, reason="ValueError: no")).reason == "ValueError: no"
 
 
-@pytest.mark.parametrize("record", [None, StepRecord("train", NOT_RUN)])
 @pytest.mark.parametrize(("state", "shown"), [("waiting", "not run"), ("starting", "starting")])
-def test_events_count_where_zenml_has_no_record(
-    record: StepRecord | None, state: str, shown: str
-) -> None:
-    assert StepProgress("train", state).recorded_as(record).state == shown
+def test_events_count_where_zenml_was_not_asked(state: str, shown: str) -> None:
+    assert StepProgress("train", state).recorded_as(None).state == shown
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [("waiting", "not run"), ("starting", "not run"), ("running", "not run"), ("failed", "failed")],
+)
+def test_a_step_that_zenml_has_no_record_of_did_not_run(state: str, shown: str) -> None:
+    step = StepProgress("train", state, 1.0).recorded_as(StepRecord("train", NOT_RUN))
+    assert (step.state, step.final) == (shown, True)

@@ -10,7 +10,7 @@ import pytest
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
-from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.status import (
     LOST,
     NOT_ASKED,
@@ -104,6 +104,28 @@ def test_a_driver_that_is_gone_can_be_replaced() -> None:
     assert (view.state, view.over, view.exit_code) == (LOST, False, None)
     assert "2 step sandboxes still run" in view.notes[0].text
     assert view.notes[0].commands == ("modalrun resume id", "modalrun stop id")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        read_exit(137, 8),
+        read_exit(137, 6),
+        read_exit(130),
+        read_exit(0, ModalStatus.FAILURE),
+        read_exit(1, 5),
+    ],
+)
+def test_a_run_that_can_be_resumed_has_one_exit_code(end: SandboxExit) -> None:
+    run = replace(RUN, metadata=replace(FACTS, mode="per_step"))
+    assert derive_status(run, [], SandboxState("ended", end)).exit_code == 7
+
+
+def test_a_run_without_a_sandbox_has_the_exit_code_of_its_submission() -> None:
+    announced = Announced("modal", "pipeline", "app", exit_code=5)
+    run = replace(finished("failed"), metadata=None, announced=announced)
+    view = derive_status(run, [], NOT_ASKED)
+    assert (view.exit_code, view.headline) == (5, "Run failed: its sandbox was not created.")
 
 
 def test_what_could_not_be_checked_is_not_called_lost() -> None:

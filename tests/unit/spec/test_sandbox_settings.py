@@ -16,7 +16,7 @@ Load = Callable[[str], RunSpec]
 
 ORCHESTRATOR = [
     ("timeout: '0'", "must be 1 or more, not '0'"),
-    ("timeout: 25h", "must be 86400 or less, not '25h'"),
+    ("timeout: 25h", "must be 24h or less, not '25h'"),
     ("timeout: 0.5s", f"must be {DURATION_FORMS}, not '0.5s'"),
     ("timeout: 1h 30", f"must be {DURATION_FORMS}, not '1h 30'"),
     ("timeout: inf", f"must be {DURATION_FORMS}, not 'inf'"),
@@ -32,7 +32,7 @@ ORCHESTRATOR = [
     ("gpu: [1, 2]", "gpu[0]' must be a string, not 1"),
     ("gpu: []", "an empty list; leave the setting out instead"),
     ("gpu_wait: 0", "must be 1 or more, not 0"),
-    ("wait_for_capacity: 8d", "must be 604800 or less"),
+    ("wait_for_capacity: 8d", "must be 168h or less"),
     ("region: 5", "must be a string or a list, not 5"),
     ("region: []", "an empty list; leave the setting out instead"),
     ("cloud: [aws]", "must be a string, not a list"),

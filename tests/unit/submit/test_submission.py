@@ -15,6 +15,7 @@ from modalrun.errors import (
     CapacityError,
     ConnectionLostError,
     Interrupted,
+    ModalrunError,
     NotFoundError,
     RunFailedError,
     RunStoppedError,
@@ -173,24 +174,26 @@ def test_a_failure_in_zenml_creates_nothing(spec: RunSpec) -> None:
 
 
 @pytest.mark.parametrize("error", [CapacityError("Modal is full."), ConnectionLostError("Gone.")])
-def test_a_failed_creation_ends_the_record(spec: RunSpec, error: Exception) -> None:
+def test_a_failed_creation_ends_the_record(spec: RunSpec, error: ModalrunError) -> None:
     bench = Bench(spec)
     bench.fail("create sandbox", error)
     assert bench.submission.handle is None
-    assert bench.effects[-3:] == ["create sandbox", "finalize run", "publish metadata"]
+    assert bench.effects[-3:] == ["create sandbox", "publish metadata", "finalize run"]
     assert bench.zenml.run.status == "failed"
     assert bench.zenml.reasons == [f"The run sandbox was not created: {error}"]
-    # `list` shows it.
-    assert bench.zenml.metadata["modalrun_withdrawn"] is True
+    # `status` shows the exit code of `submit`.
+    assert bench.zenml.metadata["modalrun_exit_code"] == error.exit_code
 
 
 def test_a_refusal_after_the_run_was_created_is_a_failed_run(spec: RunSpec) -> None:
     bench = Bench(spec)
-    bench.effects.errors["create sandbox"] = UsageError("Modal refuses this: no GPU 'H1000'.")
+    bench.effects.errors["create sandbox"] = UsageError("Modal refuses this: no GPU.")
     # Not 2, which says that nothing was created.
-    with pytest.raises(RunFailedError, match=f"'H1000'. The run {RUN_ID} is recorded as failed."):
+    with pytest.raises(RunFailedError, match=f"no GPU. The run {RUN_ID} is recorded as failed."):
         bench.create()
     assert bench.zenml.run.status == "failed"
+    assert bench.zenml.reasons == ["The run sandbox was not created: Modal refuses this: no GPU."]
+    assert bench.zenml.metadata["modalrun_exit_code"] == 1
 
 
 def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:

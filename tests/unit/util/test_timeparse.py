@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.util.timeparse import duration, moment
+from modalrun.util.timeparse import duration, moment, written
 
 HERE = timezone(timedelta(hours=2))
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=HERE)
@@ -65,3 +65,11 @@ def test_durations(text: str, seconds: float) -> None:
 def test_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (90, "1m30s"), (3600, "1h"), (21600, "6h"), (90061, "25h1m1s")]
+)
+def test_a_duration_is_written_as_it_is_read(seconds: int, text: str) -> None:
+    assert written(seconds) == text
+    assert duration(text) == seconds
