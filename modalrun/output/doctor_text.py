@@ -70,11 +70,9 @@ def print_findings(
     width = max(len(labels[finding.check]) for finding in findings)
     indent = len("problem") + width + 4
     lines: list[Text] = []
-    for finding, following in zip(findings, [*findings[1:], None], strict=True):
+    for finding in findings:
         first, *more = [without_credentials(line) for line in finding.message.splitlines()] or [""]
-        # What neighbours of a state have in common is said after the last of them.
-        same = following and (finding.hint, finding.state) == (following.hint, following.state)
-        if finding.hint and not same:
+        if finding.hint:
             more.append(f"-> {finding.hint}")
         text = f"{finding.state:<9}{labels[finding.check]:<{width}}  {first}".rstrip()
         text = "\n".join([text, *(" " * indent + line for line in more)])

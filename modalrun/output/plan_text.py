@@ -195,7 +195,7 @@ def _origins(plan: Plan, width: int | None) -> list[str]:
     if plan.settings.mode == "pipeline":
         sandboxes = {"run": {**plan.origins, **plan.sandbox_origins[RUN_SANDBOX]}}
     rows = [
-        (sandbox, setting, _shown(value), value.source)
+        (sandbox, setting, _shown(setting, value), value.source)
         for sandbox, origins in sandboxes.items()
         for setting, value in origins.items()
     ]
@@ -210,7 +210,7 @@ def _origins(plan: Plan, width: int | None) -> list[str]:
     return ["Where each value comes from", *lines]
 
 
-def _shown(value: Value) -> str:
+def _shown(setting: str, value: Value) -> str:
     if value.value is None:
         return "-"
     if isinstance(value.value, list | tuple):
@@ -219,6 +219,8 @@ def _shown(value: Value) -> str:
         return ", ".join(f"{name} at {path}" for name, path in value.value.items()) or "{}"
     if isinstance(value.value, bool):
         return str(value.value).lower()
+    if setting in {"timeout", "gpu_wait", "wait_for_capacity"}:
+        return written(value.value)
     return f"{value.value:g}" if isinstance(value.value, float) else str(value.value)
 
 

@@ -139,12 +139,15 @@ def test_a_step_that_needs_more_memory_has_failed(
 
 
 @pytest.mark.exhaustive
-def test_an_evicted_driver_can_be_replaced(world: World) -> None:
+@pytest.mark.parametrize(
+    ("end", "how"), [("evicted", "was evicted by Modal"), ("failure-0", "is gone")]
+)
+def test_a_driver_that_is_gone_can_be_replaced(world: World, end: str, how: str) -> None:
     gate = world.gate()
-    script(world, sandboxes=[{"role": "run", "end": "evicted", "after": 4}])
+    script(world, sandboxes=[{"role": "run", "end": end, "after": 4}])
     done = world.submit(per_step("waiting.waiting", gate=str(gate)))
     assert done.exit_code == 7, done.stderr
-    assert "The run's driver was evicted by Modal" in done.stderr
+    assert f"The run's driver {how}" in done.stderr
     assert "The run is not over." in done.stderr
     command = [sys.executable, "-m", "modalrun", "resume", world.only_run().id]
     resumed = world.start(command, cwd=world.project)

@@ -40,12 +40,15 @@ class LoadedRun:
         open_store(in_sandbox=True)
         client = Client()
         self.run = client.zen_store.get_run(UUID(run_id))
-        if self.run.snapshot is None or self.run.snapshot.stack is None:
-            raise RuntimeError(f"The run {run_id} has lost its deployment or its stack.")
+        # The properties of the run's own copy would load all steps' configurations.
+        if self.run.snapshot is None:
+            raise RuntimeError(f"The run {run_id} has lost its deployment.")
         self.snapshot = client.zen_store.get_snapshot(
             self.run.snapshot.id, step_configuration_filter=list(only) if only else None
         )
-        self.stack = load_stack(self.run.snapshot.stack, closed=closed)
+        if self.snapshot.stack is None:
+            raise RuntimeError(f"The run {run_id} has lost its stack.")
+        self.stack = load_stack(self.snapshot.stack, closed=closed)
         activate_lazily()
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.

@@ -1,5 +1,6 @@
 """A plan as text: all of it at any width."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,11 @@ def test_the_image_makes_room_for_the_table() -> None:
         *("sandbox", "gpu", "cpu", "memory", "region", "timeout", "$/hour", "ceiling"),
     ]
     assert text[9] == "  image  debian slim, Python 3.11 + 2 packages"
+
+
+def test_values_are_shown_as_yaml_has_them() -> None:
+    settings = {"timeout": 5400, "synchronous": True, "gpu": "T4"}
+    text = "\n".join(lines(priced(settings), explain=True))
+    assert re.search(r"timeout +1h30m", text)
+    assert re.search(r"synchronous +true", text)
+    assert "()" not in text
