@@ -28,7 +28,6 @@ from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.zenml_api.gateway import ZenMLGateway
 
-
 _CACHED = ": ZenML's cache has the completed steps, unless caching is off for them"
 
 
