@@ -10,7 +10,7 @@ Parts of the pipeline runner: `worker_pool`, `worker_process` and `worker` (a fo
 Dynamic runs: `sandbox_broker`, which has the Modal token, and `sandbox_client`, which asks it.
 Parts of the driver: `coordinator` and `scheduler` (the graph), `static_step` and `isolated_steps`
 (one step to its end), `step_attempts` (its sandboxes), `takeover`, `recorder` (calls to ZenML),
-`warm_sandboxes` and `lease` (which sandbox a step gets).
+`warm_sandboxes` and `lease` (which sandbox a step gets), `capacity_waits` (which has no place yet).
 Shared: `process`, `privileges` (hidden processes), `messages` (to and from user code), `death` (why
 a process died), `control` (requests on the standard input), `spawn` (child processes).
 

@@ -7,6 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from modalrun.driver.capacity_waits import CapacityWaits
 from modalrun.driver.lease import Lease
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, State
@@ -28,6 +29,7 @@ class Coordinator:
         sandboxes: The step sandboxes of the run.
         failed: The steps that have failed, the first one first.
         early_end: Whether, why and how the run ends early.
+        waits: What steps wait for.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Coordinator:
         self.sandboxes = sandboxes
         self.failed: list[str] = []
         self.early_end = EarlyEnd()
+        self.waits = CapacityWaits(recorder)
         plan = manifest.plan
         self._manifest = manifest
         self._background = Background()
@@ -51,6 +54,7 @@ class Coordinator:
             manifest=manifest,
             sandboxes=sandboxes,
             recorder=recorder,
+            waits=self.waits,
             background=self._background,
             early_end=self.early_end,
             stop=self.stop,
@@ -71,6 +75,7 @@ class Coordinator:
         for name in sorted(done):
             emit_step_event(name, "cached")
         if taken is not None:
+            self.waits.store()
             for event in finished_steps(taken.records, self._steps.keys() - done, time.time()):
                 write_event(event)
             done |= taken.successful

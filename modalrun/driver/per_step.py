@@ -140,6 +140,9 @@ async def _settle(coordinator: Coordinator, recorder: AsyncRecorder) -> int:
         reason = f"Steps failed: {', '.join(failed)}."
     else:
         reason = supervisors_reason() or f"The run ended early: {early_end.reason}."
+        if early_end.timed_out:
+            # The run's timeout goes on while its steps wait.
+            reason = f"{reason} {coordinator.waits.summary()}".rstrip()
     stopped = early_end.requested and not failed and not early_end.gave_up
     await recorder.call(lambda recorder: recorder.finalize(reason, stopped=stopped))
     return contract.EXIT_TERMINATED if stopped or early_end.gave_up else contract.EXIT_FAILED

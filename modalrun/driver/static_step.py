@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from modalrun.driver.capacity_waits import CapacityWaits
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.step_attempts import StepAttempts
 from modalrun.driver.warm_sandboxes import WarmSandboxes
@@ -77,6 +78,7 @@ class RunContext:
     manifest: RunManifest
     sandboxes: WarmSandboxes
     recorder: AsyncRecorder
+    waits: CapacityWaits
     background: Background
     early_end: EarlyEnd
     stop: Callable[[str], None]
@@ -161,7 +163,9 @@ class StaticStep:
         began = None
         sandbox = attempts.sandbox
         if sandbox is None:
-            created = await attempts.create(context.sandboxes, context.early_end.event)
+            created = await attempts.create(
+                context.sandboxes, context.early_end.event, on_wait=context.waits.tell
+            )
             if created is None or isinstance(created, SandboxExit):
                 return created
             sandbox = created

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +67,18 @@ class StepAttempts:
         self.dynamic_run = dynamic_run
 
     async def create(
-        self, sandboxes: WarmSandboxes, cancelled: asyncio.Event
+        self,
+        sandboxes: WarmSandboxes,
+        cancelled: asyncio.Event,
+        *,
+        on_wait: Callable[[str, CapacityWait | None], None] = lambda *_: None,
     ) -> StepSandbox | Lease | SandboxExit | None:
         """Create the next sandbox, or use one that is kept warm.
 
         Args:
             sandboxes: The sandboxes of the run.
             cancelled: Ends the attempts to create it when it is set.
+            on_wait: Called with the step and what Modal has no place for yet; None for nothing.
 
         Returns:
             The sandbox; its exit if Modal refuses to create it, or has failed to start it too
@@ -81,13 +87,17 @@ class StepAttempts:
         from modalrun.modal_api.capacity import GivenUp, sleep
         from modalrun.modal_api.step_sandboxes import Refused
 
+        def tell_wait(wait: CapacityWait | None) -> None:
+            self._emit_wait(wait)
+            on_wait(self.name, wait)
+
         pause = pauses(START_PAUSE, LONGEST_START_PAUSE)
         while True:
             self.count += 1
             self.emit("starting")
             spec = self._next_spec()
             try:
-                return await sandboxes.create(spec, cancelled, on_wait=self._emit_wait)
+                return await sandboxes.create(spec, cancelled, on_wait=tell_wait)
             except GivenUp:
                 return None
             except Refused as error:

@@ -120,10 +120,11 @@ async def _quiet_seconds(handles: SandboxHandles, sandbox: str) -> float:
     end = None
     with contextlib.suppress(ModalrunError):
         end = await _end_of(await handles.get(sandbox))
+    if end is not None and end.kind is ExitKind.NOT_STARTED:
+        # It has printed nothing.
+        return 0.0
     # Who ends by itself has written a last line.
-    lost = end is not None and (
-        end.killed or end.kind in {ExitKind.TIMED_OUT, ExitKind.NOT_STARTED}
-    )
+    lost = end is not None and (end.killed or end.kind is ExitKind.TIMED_OUT)
     return QUIET_SECONDS if lost else SETTLE_SECONDS
 
 

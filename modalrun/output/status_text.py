@@ -148,7 +148,8 @@ def render(
 def _reason(step: StepRecord, width: int | None) -> list[Text]:
     """Render why a step, or the sandbox that it had before, ended as it did."""
     replaced = step.metadata.infrastructure_retries if step.metadata else None
-    text, style = f"  {step.name}: {exit_reason(step)}", "red"
+    style = "yellow" if step.status == "starting" else "red"
+    text = f"  {step.name}: {exit_reason(step)}"
     if replaced and step.status in {"running", "completed"}:
         times = "" if replaced == 1 else f", {replaced} times"
         text, style = f"{text} It was started again{times}, without using up a retry.", "yellow"

@@ -7,6 +7,7 @@ wrong one is taken as unknown.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from modalrun.run.values import (
     SandboxId,
     SandboxIds,
     Seconds,
+    StepName,
     Text,
     Word,
 )
@@ -35,6 +37,8 @@ from modalrun.util.text import one_line
 
 PREFIX = "modalrun_"
 """Prefix of each field in the keys of ZenML's metadata."""
+
+_STORED_WAITS = 100
 
 M = TypeVar("M", "RunMetadata", "StepMetadata", "Announced")
 
@@ -59,6 +63,7 @@ class RunMetadata:
         workspace: The Modal workspace that the settings name, if any.
         stop_requested: Whether the driver was asked to stop; running steps may finish.
         earlier: The run sandboxes before this one, oldest first, separated by commas.
+        step_waits: What steps wait for ("waiting for H100"), by their names; `per_step` mode only.
     """
 
     __pydantic_config__ = CHECKED
@@ -78,6 +83,7 @@ class RunMetadata:
     workspace: Word | None = None
     stop_requested: Flag = False
     earlier: SandboxIds | None = None
+    step_waits: dict[StepName, Text] | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:
@@ -152,6 +158,11 @@ def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, A
 def waiting_metadata(wait: CapacityWait | None) -> dict[str, str]:
     """Encode what the submission of a run waits for, as `Announced` holds it."""
     return {f"{PREFIX}waiting": wait.text() if wait else ""}
+
+
+def step_waits_metadata(waits: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Encode what steps wait for, as `RunMetadata` holds it: at most so many as ZenML can store."""
+    return {f"{PREFIX}step_waits": dict(itertools.islice(waits.items(), _STORED_WAITS))}
 
 
 def from_metadata(cls: type[M], metadata: Mapping[str, Any]) -> M | None:

@@ -130,11 +130,21 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
         notes = (Note(f"How the sandbox ended could not be found out: {modal.problem}"),)
     if run.problem:
         notes = (*notes, Note(run.problem))
+    if state == "running" and run.metadata and (waits := run.metadata.step_waits):
+        steps = [_waiting(step, waits) for step in steps]
     status = RunStatus(run, tuple(steps), modal, state, over, notes=notes)
     if not over:
         return status
     exit_code, headline = _end(run, steps, modal)
     return replace(status, exit_code=exit_code, headline=headline)
+
+
+def _waiting(step: StepRecord, waits: Mapping[str, str]) -> StepRecord:
+    """Return the record of a step, with what it waits for if Modal has no place for it yet."""
+    if step.finished or step.status == "running" or step.name not in waits:
+        return step
+    metadata = step.metadata and replace(step.metadata, exit_code=None, exit_reason=None)
+    return replace(step, status="starting", reason=waits[step.name], metadata=metadata)
 
 
 def _stop_requested(steps: Sequence[StepRecord]) -> Note:

@@ -145,7 +145,8 @@ class SettingFields(BaseModel):
         gpu: A GPU type such as "A100" or "A100:2", or a list of types: when Modal has none of
             the first, the next is requested. The count is `ResourceSettings.gpu_count`.
         gpu_wait: How long to wait for a place for each GPU type; by default "90s" while other types
-            remain, else as long as the run may last. Timeouts and costs don't count the wait.
+            remain, else as long as the run may last. The waiting sandbox's timeout and cost don't
+            count the wait.
         wait_for_capacity: How long to ask Modal again and again for a place for the run sandbox,
             each GPU type in turn, instead of exit code 5; by default each type is asked for once.
         region: A Modal region such as "us-east", or several to choose from.

@@ -65,3 +65,18 @@ def test_a_gpu_sandbox_that_ends_before_it_has_a_place(world: World, role: str) 
     assert "loading container failed" in done.stderr + done.stdout
     assert world.only_run().status == "completed"
     assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("role", ["run", "step"])
+def test_a_sandbox_that_ends_before_it_has_a_place_holds_nothing(world: World, role: str) -> None:
+    fault = {"role": role, "end": "not-scheduled", "after": 1}
+    script(world, sandboxes=[fault | ({"skip": 1} if role == "step" else {})])
+
+    command = world.popen(per_step("diamond.diamond"))
+    done = command.finish(60)
+
+    assert "can't be read" not in done.stderr + done.stdout
+    assert (done.exit_code == 0) == (role == "step"), done.stderr
+    logs = world.modalrun("logs", world.only_run().id).finish(60)
+    assert "can't be read" not in logs.stderr + logs.stdout

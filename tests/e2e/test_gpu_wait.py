@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,27 @@ def test_the_time_for_capacity_ends(world: World) -> None:
     assert_nothing_left(world)
 
 
+def waiting_steps(world: World, run_id: str) -> dict[str, str]:
+    """Return what steps wait for by `status`, once it shows that any waits."""
+
+    def found() -> dict[str, str]:
+        shown = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
+        steps = [step for step in shown["steps"] if step["state"] == "starting"]
+        return {step["name"]: step["exit_reason"] for step in steps}
+
+    return world.wait_until(found, "status shows what a step waits for")
+
+
+@pytest.mark.exhaustive
+def test_the_reason_of_a_run_that_times_out_names_the_waits(world: World) -> None:
+    script(world, scheduling={"H100": None})
+    done = world.submit(per_step("diamond.diamond", "gpu: H100, timeout: 30", count=3))
+    assert done.exit_code == 6, done.stderr
+    reason = world.only_run().reason
+    assert re.search(r"timeout of 30 s\. `load` waited \d+ s for H100\.", reason), reason
+    assert_nothing_left(world)
+
+
 def test_steps_wait_each_for_its_place(world: World) -> None:
     script(world, scheduling={"H100": None, "L4": None})
     gpus = "gpu: [H100, L4], gpu_wait: 8"
@@ -158,6 +180,7 @@ def test_steps_wait_each_for_its_place(world: World) -> None:
     run = world.only_run()
     logs = world.modalrun("logs", run.id, "--output", "jsonl").finish()
     assert line in logs.stdout, logs.stderr
+    assert waiting_steps(world, run.id) == {"load": "waiting for H100, next: L4"}
     command.stderr.wait_for("asking for L4 instead")
     script(world)
     done = command.finish(LONG)

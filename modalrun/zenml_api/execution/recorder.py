@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zenml.orchestrators.step_launcher import StepLauncher
 
-from modalrun.run.metadata import StepMetadata
+from modalrun.run.metadata import StepMetadata, step_waits_metadata
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.execution.steps import LoadedRun
@@ -59,6 +59,10 @@ class RunRecorder:
     def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
         """Store a sandbox's exit with a step's record; see `step_records.record_metadata`."""
         step_records.record_metadata(step_run, metadata)
+
+    def store_waits(self, waits: dict[str, str]) -> None:
+        """Store what steps wait for with the run, for `status`."""
+        runs.publish_metadata(self._run_id, step_waits_metadata(waits))
 
     def stop_requested(self) -> bool:
         """Return whether ZenML records that the run is stopping or stopped."""

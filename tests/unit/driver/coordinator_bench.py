@@ -93,11 +93,15 @@ class Recorder:
     def __init__(self) -> None:
         self.states: dict[str, StepRecord] = {}
         self.stopping = False
+        self.waits: list[dict[str, str]] = []
         self.exits: list[tuple[str, str]] = []
         self.failures: list[tuple[str, bool]] = []
 
     def step_state(self, step: str) -> StepRecord | None:
         return self.states.get(step)
+
+    def store_waits(self, waits: dict[str, str]) -> None:
+        self.waits.append(waits)
 
     def stop_requested(self) -> bool:
         return self.stopping

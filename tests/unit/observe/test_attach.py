@@ -158,6 +158,14 @@ def test_a_timeout_says_from_where_it_counts() -> None:
     assert "counts from the creation of the sandbox" in dict(outcome.details)["next"]
 
 
+def test_an_end_without_a_record_says_what_to_do_next() -> None:
+    bench = Bench()
+    bench.ends(70, "failed")
+    outcome = bench.follow()
+    assert outcome.exit_code == 1
+    assert f"'modalrun logs {RUN_ID}'" in dict(outcome.details)["next"]
+
+
 def test_a_signal_detaches() -> None:
     bench = Bench()
     with pytest.raises(KeyboardInterrupt):

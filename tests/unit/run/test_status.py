@@ -58,6 +58,23 @@ def test_a_step_that_waits_says_for_what() -> None:
     assert (step.status, step.reason) == ("starting", "waiting for H100, next: A100")
 
 
+def test_what_the_driver_has_stored_says_so_too() -> None:
+    waits = {"load": "waiting for H100", "train": "waiting for T4", "gone": "waiting for T4"}
+    run = replace(RUN, metadata=replace(FACTS, step_waits=waits))
+    before = StepMetadata("sb-2", exit_code=137, exit_reason="It was killed.")
+    steps = [
+        StepRecord("load", "running"),
+        StepRecord("train", "retrying", metadata=before),
+        StepRecord("report", "not run"),
+    ]
+    load, train, report = derive_status(run, steps, RUNNING).steps
+    assert (load, report) == (steps[0], steps[2])
+    assert (train.status, train.reason) == ("starting", "waiting for T4")
+    assert train.metadata == StepMetadata("sb-2")
+    # Nothing waits in a run whose driver is gone.
+    assert derive_status(run, steps, KILLED).steps[1] == steps[1]
+
+
 def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:
     asked = replace(RUN, metadata=replace(FACTS, stop_requested=True))
     steps = [StepRecord("load", "completed"), StepRecord("train", "running")]
