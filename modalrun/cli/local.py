@@ -47,7 +47,7 @@ LenientOption = Annotated[
     typer.Option(
         "--lenient",
         help="Accept GPU types, regions, sizes and image builder versions that the server's list of"
-        " what Modal offers lacks. Also: $MODALRUN_LOCAL_LENIENT=1. Ignored if it already runs.",
+        " what Modal offers lacks. Also: $MODALRUN_LOCAL_LENIENT=1. Refused if it runs without.",
     ),
 ]
 
@@ -56,7 +56,7 @@ IsolatedOption = Annotated[
     typer.Option(
         "--isolated-python",
         help="Install each image's packages with uv, so that a sandbox has the Python of its image"
-        " and not this one. Also: $MODALRUN_LOCAL_ISOLATED_PYTHON=1. Ignored if it already runs.",
+        " and not this one. Also: $MODALRUN_LOCAL_ISOLATED_PYTHON=1. Refused if it runs without.",
     ),
 ]
 
@@ -84,9 +84,13 @@ def start(
     folder = f" --state-dir {shlex.quote(str(state_dir))}" if state_dir else ""
     found = launcher.status(state_dir) or {}
     asked = {"lenient": lenient, "isolated_python": isolated_python}
-    for name in (name for name, value in asked.items() if value and not found.get(name, True)):
-        option = f"--{name.replace('_', '-')}"
-        writer.err(f"It was started without {option}; end it first: modalrun local stop{folder}")
+    lacking = [name for name, value in asked.items() if value and not found.get(name, True)]
+    if lacking:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in lacking)
+        raise UsageError(
+            f"The local Modal server was started without {options}, and goes on without.",
+            hint=f"End it first, with its sandboxes: modalrun local stop{folder}",
+        )
     writer.err(f'To use it with the Modal CLI and SDK: eval "$(modalrun local env{folder})"')
 
 

@@ -52,10 +52,13 @@ def smoke(
         )
 
     from modalrun.doctor.smoke import planned
+    from modalrun.modal_api.configuration import local_server_note
     from modalrun.output.smoke_text import as_json, estimate, print_report
 
     stdout = sys.stdout
     with redirect_stdout(sys.stderr), planned(spec, target, gpu) as job:
+        if note := local_server_note(job.plan.target):
+            writer.err(f"note: {note}")
         writer.err(estimate(job))
         if asks and not typer.confirm("Continue?", err=True):
             writer.err("Nothing was created.")

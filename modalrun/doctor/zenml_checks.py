@@ -153,15 +153,20 @@ class ZenMLChecks:
     def _check_stack(self, zenml: ZenML, stack: Stack) -> None:
         """Check a stack, and its artifact store in a thread of its own."""
         described = zenml.describe_stack(stack)
+        problems = problems_on_modal(described) if self.target == "modal" else []
+        stores = [one for one in described.components if one.kind == "artifact_store"]
+        on_this_machine = bool(problems) and any(one.is_local for one in stores)
 
         def check_store() -> None:
             found = _finding("artifact_store", lambda: zenml.round_trip(stack), zenml)
             if found.state == "ok" and any(one.ambient for one in described.components):
                 found = self._login_of_sandboxes(described) or found
+            elif found.state == "ok" and on_this_machine:
+                message = f"works from this machine only: {found.message}"
+                found = Finding("artifact_store", "warning", message)
             self._findings.put(found)
 
         threading.Thread(target=check_store, daemon=True).start()
-        problems = problems_on_modal(described) if self.target == "modal" else []
         if problems:
             self._findings.put(Finding.of_error("stack", wrong_stack(described, problems)))
             return

@@ -236,6 +236,7 @@ class LocalServer:
             "lenient": self._rules.lenient,
             "isolated_python": self._pythons is not None,
             "catalog": CATALOG_FILE,
+            "faults": self._faults.current_problem(),
             "preload": self.sandboxes.warm.status(),
             "apps": self._store.count("app"),
             "sandboxes": self._store.count_sandboxes(),

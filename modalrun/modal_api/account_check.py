@@ -12,7 +12,7 @@ from typing import Any
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
-from modalrun.modal_api.configuration import configured_environment
+from modalrun.modal_api.configuration import configured_environment, local_server_note
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import image_builder
 from modalrun.plan.image_recipe import Named, Slim
@@ -116,13 +116,11 @@ def environment_name(connection: Connection, name: str | None) -> str:
 
 def _absent(missing: Mapping[str, str], connection: Connection) -> NotFoundError:
     """Return the error for what is missing: `modal`'s command that creates it -> the problem."""
-    local = 'eval "$(modalrun local env)"; ' if connection.target == "local" else ""
-    commands = " && ".join(f"modal {command}" for command in missing)
     what = "names, or create them" if len(missing) > 1 else "name, or create it"
     return NotFoundError(
         f"{'; '.join(missing.values())}.",
         effect="Nothing was created.",
-        hint=f"Correct the {what}: {local}{commands}",
+        hint=f"Correct the {what}: {connection.shell_command(*missing)}",
     )
 
 
@@ -197,8 +195,10 @@ def check_account(
     found = f"{owner}, environment '{environment}'"
     if builder is not None:
         found += f"; {builder.note}"
-    named = [*needs.secrets, *needs.volumes, *needs.images]
-    return f"{found}, with {', '.join(dict.fromkeys(named))}" if named else found
+    if named := [*needs.secrets, *needs.volumes, *needs.images]:
+        found += f", with {', '.join(dict.fromkeys(named))}"
+    note = local_server_note(target)
+    return f"{found}. {note}" if note else found
 
 
 def _connect_in_time(

@@ -56,5 +56,19 @@ def configured_environment(target: Target) -> Value | None:
     return _value(profiles.get(profile, {}).get("environment"), f"Modal profile '{profile}'")
 
 
+def local_server_note(target: Target) -> str | None:
+    """Say that target 'modal' is the local Modal server here; None where it is Modal's cloud."""
+    url = os.environ.get("MODAL_SERVER_URL")
+    if target == "local" or not url or not os.environ.get(launcher.STATE_VARIABLE):
+        return None
+    server = launcher.running()
+    if server is None or server.url != url:
+        return None
+    return (
+        "MODAL_SERVER_URL is the local Modal server's, so target 'modal' is that server and not"
+        " Modal's cloud; 'eval \"$(modalrun local env --unset)\"' ends that"
+    )
+
+
 def _value(name: Any, source: str) -> Value | None:
     return Value(str(name), Origin.DEFAULT, source) if name else None

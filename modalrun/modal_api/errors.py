@@ -51,9 +51,11 @@ def translated() -> Iterator[None]:
     ):
         raise
     except (modal_errors.AuthError, modal_errors.PermissionDeniedError) as error:
+        # The local Modal server says itself what helps.
+        own = "modalrun local env" in str(error)
+        hint = "Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
         raise AuthenticationError(
-            f"Modal did not accept the token: {error}",
-            hint="Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET.",
+            f"Modal did not accept the token: {error}", hint=None if own else hint
         ) from error
     except modal_errors.NotFoundError as error:
         raise NotFoundError(f"Modal: {error}") from error

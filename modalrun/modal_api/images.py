@@ -49,7 +49,7 @@ LOG_LINES = 40
 class Builder:
     """Builds images in one app and Modal environment, with the credentials of a registry."""
 
-    client: modal.Client
+    connection: Connection
     app: modal.App
     environment: str | None
     registry: RegistryCredentials | None = field(default=None, repr=False)
@@ -71,7 +71,7 @@ class Builder:
             try:
                 image.build(self.app)
             except modal.exception.ImageBuildError as error:
-                raise _failed(image, error) from error
+                raise _failed(image, error, self.connection) from error
         return image
 
     def _layers(self, recipe: ImageRecipe, source: Path, folder: Path) -> modal.Image:
@@ -105,11 +105,11 @@ class Builder:
             return _from_dockerfile(base, force)
         if isinstance(base, Named):
             if base.is_id:
-                return modal.Image.from_id(base.name, client=self.client)
+                return modal.Image.from_id(base.name, client=self.connection.client)
             return modal.Image.from_name(
                 base.name,
                 environment_name=None if "/" in base.name else self.environment,
-                client=self.client,
+                client=self.connection.client,
             )
         assert isinstance(base, BuiltByZenML)
         raise InternalError("The image that ZenML builds was not built before it was needed.")
@@ -152,7 +152,7 @@ def build_images(
     """
     environment = plan.settings.modal_environment
     app = connection.app(plan.settings.app_name, environment)
-    builder = Builder(connection.client, app, environment, registry)
+    builder = Builder(connection, app, environment, registry)
     with image_builder.pinned(pinned):
         if len(plan.images) == 1:
             # In this thread, where Ctrl-C interrupts it.
@@ -231,7 +231,9 @@ def _stays_behind(base: FromDockerfile, context: Path) -> Callable[[Path], bool]
     return lambda path: matches(path) or (path not in named and bool(credential_reason(path)))
 
 
-def _failed(image: modal.Image, error: modal.exception.ImageBuildError) -> RunFailedError:
+def _failed(
+    image: modal.Image, error: modal.exception.ImageBuildError, connection: Connection
+) -> RunFailedError:
     """Make the error of a failed build, with the end of its log, which the SDK's error lacks."""
     lines: list[str] = []
     # Without its log, the failure must still be reported.
@@ -240,10 +242,10 @@ def _failed(image: modal.Image, error: modal.exception.ImageBuildError) -> RunFa
         lines = text.splitlines()[-LOG_LINES:]
     shown = "".join(f"\n  | {line}" for line in lines)
     log = f"\nThe end of its build log:{shown}" if shown else f"\n{error}"
+    command = connection.shell_command(f"image logs {error.image_id}")
     return RunFailedError(
         f"Modal could not build the image {error.image_id}.{log}",
-        hint=f"'modal image logs {error.image_id}' shows the whole log. The image is configured"
-        " under 'settings: docker:'.",
+        hint=f"'{command}' shows the whole log. The image is configured under 'settings: docker:'.",
     )
 
 

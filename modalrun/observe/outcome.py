@@ -28,6 +28,8 @@ from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.zenml_api.gateway import ZenMLGateway
 
+_CACHED = ": ZenML's cache has the completed steps, unless caching is off for them"
+
 
 def accepted(run: RunHandle) -> Outcome:
     """Return the outcome of an asynchronous run, once other processes can find the run."""
@@ -101,11 +103,11 @@ def derive_outcome(
     if end.kind is ExitKind.TIMED_OUT:
         raised = "raise 'settings: orchestrator: timeout' (or '--timeout')"
         details.append(("next", f"{raised}; it counts from the creation of the sandbox"))
+    caches = any(step.caches for step in run.plan.steps)
+    again = f"submit it again{_CACHED if caches else ''}"
     if end.kind is ExitKind.UNRECORDED:
-        again = "then submit it again: ZenML's cache has the completed steps"
-        details.append(("next", f"see its output ('modalrun logs {run.run_id}'), {again}"))
+        details.append(("next", f"see its output ('modalrun logs {run.run_id}'), then {again}"))
     if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
-        again = "submit it again: ZenML's cache has the completed steps"
         per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
         details.append(("next", again + (per_step if pipeline_mode else "")))
     if record.status == PAUSED:

@@ -39,6 +39,8 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     }
     for name, value in values.items():
         yield harmless(f"{name:<13} {value}", colours=False)
+    if status.get("faults"):
+        yield harmless(f"{'problem':<13} {status['faults']}", colours=False)
     if status["running"]:
         yield "\nRunning sandboxes (resources as requested; they are not enforced):"
     for sandbox in status["running"]:

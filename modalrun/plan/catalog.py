@@ -1,13 +1,14 @@
 """Warn of what Modal is not known to offer. Pure.
 
 Modal adds GPU types, clouds and regions, so another name is passed on with a warning, never
-refused.
+refused. The local Modal server refuses it, unless it is lenient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modalrun.run.run_plan import Target
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.util.modal_catalog import (
     AS_OF,
@@ -22,7 +23,7 @@ from modalrun.util.nearest import nearest
 
 
 def beyond_catalog(sandboxes: Sequence[SandboxSpec]) -> list[str]:
-    """Return a warning for each name and size that Modal is not known to offer."""
+    """Return a sentence's beginning for each name and size that Modal is not known to offer."""
     gpus = [gpu.partition(":")[0] for sandbox in sandboxes for gpu in sandbox.resources.gpus]
     regions = [region for sandbox in sandboxes for region in sandbox.regions]
     clouds = [sandbox.cloud for sandbox in sandboxes if sandbox.cloud is not None]
@@ -37,10 +38,9 @@ def beyond_catalog(sandboxes: Sequence[SandboxSpec]) -> list[str]:
             if candidate in known:
                 continue
             close = nearest(candidate, known)
-            guess = f"did you mean '{close}'?" if close else f"known are {', '.join(known)}."
+            guess = f"did you mean '{close}'?" if close else f"known are {', '.join(known)}"
             warnings.append(
-                f"the {kind} '{name}' is not one that Modal is known to have ({AS_OF}); it is"
-                f" passed on as it is; {guess}"
+                f"the {kind} '{name}' is not one that Modal is known to have ({AS_OF}; {guess})"
             )
     for kind, sizes, most, unit in (
         ("cpu", [sandbox.resources.cpu for sandbox in sandboxes], MAX_CORES, "cores"),
@@ -50,6 +50,14 @@ def beyond_catalog(sandboxes: Sequence[SandboxSpec]) -> list[str]:
         if highest > most:
             warnings.append(
                 f"{kind} {highest:g} {unit} is more than Modal is known to give a sandbox"
-                f" ({most} {unit}); it is passed on as it is"
+                f" ({most} {unit})"
             )
     return warnings
+
+
+def notes(sandboxes: Sequence[SandboxSpec], target: Target) -> list[str]:
+    """Return the warnings, and what becomes of such a sandbox."""
+    then = "it is passed on as it is"
+    if target == "local":
+        then = "the local Modal server refuses it, unless it is lenient"
+    return [f"{warning}; {then}" for warning in beyond_catalog(sandboxes)]

@@ -17,6 +17,7 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
+from modalrun.plan.catalog import beyond_catalog
 from modalrun.plan.model import Plan
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
@@ -122,12 +123,29 @@ def connect_account(
     """
     connection = modal.connect(priced.plan.target, credentials=credentials)
     priced.check_stack()
+    _check_catalog(priced.plan)
     plan = _in_its_environment(modal, connection, priced.plan, earlier)
     needs = AccountNeeds.of(plan)
     modal.check_names(connection, needs)
     modal.check_workspace(connection, needs)
     builder = modal.image_builder(connection, needs.environment, needs.pythons)
     return connection, plan, builder
+
+
+def _check_catalog(plan: Plan) -> None:
+    """Refuse, before there is a run, what the local Modal server would refuse afterwards.
+
+    Raises:
+        UsageError: A sandbox asks for what Modal is not known to offer, and the server is strict.
+    """
+    beyond = beyond_catalog(plan.sandboxes) if plan.target == "local" else []
+    if beyond and not (launcher.status() or {}).get("lenient"):
+        raise UsageError(
+            f"The local Modal server refuses this, as Modal would: {'; '.join(beyond)}.",
+            effect="Nothing was created.",
+            hint="Correct it. If Modal has it by now: 'modalrun local stop', then 'modalrun local"
+            " start --lenient'.",
+        )
 
 
 def _in_its_environment(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import UsageError
-from modalrun.modal_api.configuration import configured_environment
+from modalrun.modal_api.configuration import configured_environment, local_server_note
 from modalrun.plan import deployment_file, docker_settings, pricing, store_credentials
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
@@ -131,6 +131,8 @@ def plan_deployment(
         ),
         environment=configured_environment(spec.target),
     )
+    if note := local_server_note(spec.target):
+        plan = replace(plan, notes=(*plan.notes, note))
     problems = problems_on_modal(stack) if on_modal else ()
     no_login = store_credentials.missing(stack, plan, deployment)
     if not on_modal:

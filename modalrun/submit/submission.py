@@ -18,8 +18,10 @@ from modalrun.errors import (
     Interrupted,
     ModalrunError,
     NotFoundError,
+    RunFailedError,
     RunStoppedError,
     UnknownOutcomeError,
+    UsageError,
 )
 from modalrun.modal_api import RunningSandbox
 from modalrun.observe import attach
@@ -195,6 +197,13 @@ class Submission:
                 # The SDK may have turned a signal into an error of its own.
                 cause = interrupts.pending() or error
                 if run is not None:
+                    if isinstance(cause, UsageError):
+                        # Its exit code says that nothing was created.
+                        cause = RunFailedError(
+                            cause.problem,
+                            effect=f"The run {run.id} is recorded as failed.",
+                            hint=cause.hint,
+                        )
                     # More signals must not interrupt this.
                     with interrupts.deferred():
                         interrupts.forget()
@@ -236,7 +245,7 @@ class Submission:
         if isinstance(error, ModalrunError) and not stopped:
             with contextlib.suppress(ModalrunError):
                 self.zenml.publish_metadata(run_id, self._announcement(exit_code=error.exit_code))
-            self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error}")
+            self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error.problem}")
             return
         # Modal may have created the sandbox before the interrupt came.
         left = self._terminate_sandbox(run_id)

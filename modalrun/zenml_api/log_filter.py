@@ -12,6 +12,8 @@ import os
 NOISE = {
     # A thread of ZenML's own begins; the line before reports the step's start.
     "zenml.orchestrators.step_runner": "Initiating heartbeat for step",
+    # The supervisor's SIGTERM, whatever the sandbox got; the end of the run says why.
+    "zenml.orchestrators.signal_handler": "Received signal",
     # An advertisement, once for each model.
     "zenml.orchestrators.step_run_utils": "Models can be viewed in the dashboard using ZenML Pro",
 }

@@ -19,6 +19,7 @@ from modalrun.errors import NotFoundError, RunFailedError, UsageError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.images import Builder, with_files
 from modalrun.plan.image_recipe import (
     FromDockerfile,
@@ -91,22 +92,20 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[modal.Client]:
+def connection(server: Server) -> Iterator[Connection]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("MODAL_")]:
             patch.delenv(name)
         for name, value in launcher.ensure_running(server.state).environ().items():
             patch.setenv(name, value)
-        yield modal.Client.from_credentials(
-            os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"]
-        )
+        yield Connection("local")
 
 
 @pytest.fixture
-def builder(server: Server, client: modal.Client) -> Builder:
+def builder(server: Server, connection: Connection) -> Builder:
     server.fail_builds()
-    app = modal.App.lookup("images", create_if_missing=True, client=client)
-    return Builder(client, app, None, RegistryCredentials("me", "s3cret"))
+    app = modal.App.lookup("images", create_if_missing=True, client=connection.client)
+    return Builder(connection, app, None, RegistryCredentials("me", "s3cret"))
 
 
 # Recipe -> layers.
@@ -175,7 +174,7 @@ def test_project_and_mounts(server: Server, builder: Builder, tree: Path) -> Non
     app = builder.app
     sandbox = modal.Sandbox.create(
         "sh", "-c", "ls $MODALRUN_LOCAL_ROOT/app/code $MODALRUN_LOCAL_ROOT/opt/modalrun/modalrun",
-        app=app, image=mounted, client=builder.client, timeout=60,
+        app=app, image=mounted, client=builder.connection.client, timeout=60,
     )  # fmt: skip
     listed = sandbox.stdout.read()
     assert "pipes.py" in listed
@@ -224,7 +223,7 @@ def test_dockerfile(server: Server, builder: Builder, tree: Path, tmp_path: Path
 
 def test_named_images(server: Server, builder: Builder, tree: Path) -> None:
     image = builder.build(ImageRecipe(Slim("3.11"), environment=(("N", "1"),)), tree)
-    image.publish("mine:v1", client=builder.client)
+    image.publish("mine:v1", client=builder.connection.client)
     for name in ("mine:v1", "main/mine:v1", image.object_id):
         found = builder.build(ImageRecipe(Named(name), keep_entrypoint=True), tree)
         assert found.object_id == image.object_id

@@ -9,9 +9,10 @@ from typing import Any
 
 import modal
 import pytest
-from modal.exception import ConflictError, NotFoundError
+from modal.exception import ConflictError, InvalidError, NotFoundError
 from modal_proto import api_pb2 as api
 
+from modalrun.localmodal import launcher
 from modalrun.localmodal.storage.paths import StateDir
 
 from .support import PATIENCE, Sdk
@@ -167,4 +168,11 @@ def test_a_script_with_a_mistake_changes_nothing(sdk: Sdk) -> None:
     sandbox = sdk.create("true")
     sandbox.wait()
     assert status_of(sdk, sandbox) == "SUCCESS"
-    assert "the fault script is not usable" in StateDir(sdk.info.state_dir).server_log.read_text()
+    told = "faults.json, is wrong: sandboxes[0]: there is no end 'no-such-end'"
+    assert told in StateDir(sdk.info.state_dir).server_log.read_text()
+    # Nobody takes it for a fault that was survived.
+    status = launcher.status(sdk.info.state_dir)
+    assert status is not None
+    assert told in status["faults"]
+    with pytest.raises(InvalidError, match="no-such-end"):
+        modal.Client.from_credentials(sdk.info.token_id, sdk.info.token_secret).hello()

@@ -22,7 +22,8 @@ The keys of an entry of `sandboxes`, which decides how a sandbox ends:
               process ends by itself, and only what Modal says about it is scripted
     grace     seconds between the SIGINT of "preempted" and the kill (default 30, as on Modal)
 
-A changed file is read again and resets the counters.
+A changed file is read again and resets the counters. With a mistake in it a client that begins
+(ClientHello, AppGetOrCreate) is refused: a fault that never comes looks like one that is survived.
 """
 
 from __future__ import annotations
@@ -32,16 +33,21 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
+from modal_proto import task_command_router_pb2
 
+from modalrun.util.nearest import did_you_mean
 from modalrun.util.regular_files import read_text
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +76,21 @@ ENDS: dict[str, tuple[int, int, str]] = {
 """Status, exit code and text of each scripted end. What Modal's codes are is not documented."""
 
 
+_ACTIONS = ("error", "disconnect", "lose_answer", "delay", "hang")
+_RPCS = tuple(
+    method.name
+    for module in (api, task_command_router_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+)
+
+
+def _require(key: str, word: str, known: Sequence[str]) -> None:
+    if not any(fnmatchcase(one, word) for one in known):
+        guess = did_you_mean(word, known, f"There are {', '.join(known[:20])}.")
+        raise ValueError(f"there is no {key} '{word}'. {guess}")
+
+
 @dataclass(frozen=True)
 class Fault:
     """A cut of the connection: after `messages` of a stream, or after the call (`perform`)."""
@@ -78,8 +99,12 @@ class Fault:
     perform: bool = False
 
 
+class _Strict:
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
 @dataclass(kw_only=True)
-class _Counted:
+class _Counted(_Strict):
     skip: int = 0
     times: int | None = 1
 
@@ -104,6 +129,11 @@ class _Rule(_Counted):
     seconds: float = 0.0
     messages: int = 0
 
+    def __post_init__(self) -> None:
+        _require("rpc", self.rpc, _RPCS)
+        _require("action", self.action, _ACTIONS)
+        _require("status", self.status, tuple(Status.__members__))
+
 
 @dataclass(kw_only=True)
 class SandboxFault(_Counted):
@@ -115,6 +145,7 @@ class SandboxFault(_Counted):
     grace: float = PREEMPTION_GRACE
 
     def __post_init__(self) -> None:
+        _require("end", self.end, tuple(ENDS))
         self.status, self.exit_code, self.text = ENDS[self.end]
 
     @property
@@ -142,7 +173,13 @@ class SandboxFault(_Counted):
 
 
 @dataclass(frozen=True)
-class Lags:
+class _Build(_Strict):
+    contains: str
+    log: list[str]
+
+
+@dataclass(frozen=True)
+class Lags(_Strict):
     """How many seconds behind the server's answers are.
 
     Attributes:
@@ -155,7 +192,7 @@ class Lags:
 
 
 @dataclass
-class Script:
+class Script(_Strict):
     """What goes wrong.
 
     Attributes:
@@ -176,7 +213,7 @@ class Script:
     rules: list[_Rule] = field(default_factory=list)
     sandboxes: list[SandboxFault] = field(default_factory=list)
     lags: Lags = field(default_factory=Lags)
-    builds: list[dict[str, Any]] = field(default_factory=list)
+    builds: list[_Build] = field(default_factory=list)
     scheduling: dict[str, float | None] = field(default_factory=dict)
     boot_delay: float = 0.0
     retained: int | None = None
@@ -194,39 +231,55 @@ class Faults:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._loaded: tuple[int, int] | None = None
+        self._problem: str | None = None
+        self._loaded: tuple[int, int, int] | None = None
         self._script = Script()
         if text := os.environ.get(FAULTS_VARIABLE):
-            self._load(text)
+            self._load(text, FAULTS_VARIABLE)
 
-    def _load(self, text: str) -> None:
+    def _load(self, text: str, place: str) -> None:
+        from pydantic import TypeAdapter, ValidationError
+
         try:
             keys: Any = json.loads(text)
-            keys = {"rules": keys} if isinstance(keys, list) else dict(keys)
-            keys["rules"] = [_Rule(**rule) for rule in keys.get("rules", [])]
-            keys["sandboxes"] = [SandboxFault(**one) for one in keys.get("sandboxes", [])]
-            keys["lags"] = Lags(**keys.get("lags", {}))
-            self._script = Script(**keys)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            log.error("the fault script is not usable: %s", error)
+            keys = {"rules": keys} if isinstance(keys, list) else keys
+            self._script = TypeAdapter(Script).validate_python(keys)
+            self._problem = None
+            return
+        except ValidationError as invalid:
+            reason = _described(invalid.errors(include_url=False))
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+        self._problem = f"The fault script of the local Modal server, {place}, is wrong: {reason}"
+        log.error("%s", self._problem)
 
     @property
     def script(self) -> Script:
         """The script as the file has it now."""
         try:
             stat = self._path.stat()
-            if self._loaded != (stat.st_mtime_ns, stat.st_ino):
+            # The size, because the clock of files is coarse.
+            version = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if self._loaded != version:
                 text = read_text(self._path, _MAX_BYTES)
-                self._loaded = (stat.st_mtime_ns, stat.st_ino)
-                self._load(text)
+                self._loaded = version
+                self._load(text, str(self._path.absolute()))
+        except FileNotFoundError:
+            if self._loaded is not None:
+                self._loaded, self._script, self._problem = None, Script(), None
         except OSError:
             pass
         return self._script
 
+    def current_problem(self) -> str | None:
+        """Return what is wrong with the script as the file has it now; None if nothing."""
+        _ = self.script
+        return self._problem
+
     def failing_build(self, commands: Sequence[str]) -> list[str] | None:
         """Return the log of a build that must fail, by its layer's commands; None otherwise."""
         text = "\n".join(commands)
-        return next((one["log"] for one in self.script.builds if one["contains"] in text), None)
+        return next((one.log for one in self.script.builds if one.contains in text), None)
 
     def end_of(self, role: str | None) -> SandboxFault | None:
         """Return the scripted end of a new sandbox, by its role; None for its own end."""
@@ -237,9 +290,12 @@ class Faults:
         """Apply the first rule that matches a call; return a Fault that cuts the connection.
 
         Raises:
-            GRPCError: The rule's action is `error`.
+            GRPCError: The rule's action is `error`. Or the script is wrong, and a client begins.
         """
         rules = self.script.rules
+        # Not later calls: a file may be read while it is being written.
+        if self._problem is not None and rpc in ("ClientHello", "AppGetOrCreate"):
+            raise GRPCError(Status.INVALID_ARGUMENT, self._problem)
         rule = next((one for one in rules if one.hits(matches=fnmatchcase(rpc, one.rpc))), None)
         if rule is None:
             return None
@@ -255,3 +311,19 @@ class Faults:
         elif rule.action == "lose_answer":
             return Fault(perform=True)
         return None
+
+
+def _described(errors: Sequence[ErrorDetails]) -> str:
+    """Say what is wrong with a script: the key, and the nearest one that there is."""
+    unknown = (one for one in errors if one["type"] == "unexpected_keyword_argument")
+    error = next(unknown, errors[0])
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    where = where.removeprefix(".")
+    if error["type"] != "unexpected_keyword_argument":
+        message = error["msg"].removeprefix("Value error, ").rstrip(".")
+        return f"{where}: {message}." if where else f"{message}."
+    of = {"rules": _Rule, "sandboxes": SandboxFault, "lags": Lags, "builds": _Build}
+    owner: Any = of[str(error["loc"][0])] if len(error["loc"]) > 1 else Script
+    known = [one.name for one in fields(owner)]
+    guess = did_you_mean(str(error["loc"][-1]), known, f"It has {', '.join(known)}.")
+    return f"{where}: there is no such key. {guess}"

@@ -6,7 +6,7 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.localmodal import launcher
-from modalrun.modal_api.configuration import configured_environment
+from modalrun.modal_api.configuration import configured_environment, local_server_note
 from modalrun.run.run_plan import Target
 
 PROFILES = """
@@ -74,3 +74,18 @@ def test_no_file_and_a_damaged_one(file: Path) -> None:
         found()
     file.unlink()
     assert found() is None
+
+
+def test_a_shell_that_points_to_the_local_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "http://127.0.0.1:4711"
+    info = launcher.ServerInfo(url, "ak-1", "as-1", 1, tmp_path, "1", 0.0, isolated_python=False)
+    monkeypatch.setattr(launcher, "running", lambda: info)
+    assert local_server_note("modal") is None
+    for name, value in info.environ().items():
+        monkeypatch.setenv(name, value)
+    assert "not Modal's cloud" in str(local_server_note("modal"))
+    assert local_server_note("local") is None
+    monkeypatch.setenv("MODAL_SERVER_URL", "https://api.modal.com")
+    assert local_server_note("modal") is None

@@ -60,6 +60,13 @@ def test_translated(raised: Exception, error: type[ModalrunError]) -> None:
     assert caught.value.__cause__ is raised
 
 
+def test_a_token_of_an_earlier_local_server_has_one_remedy() -> None:
+    refused = modal_errors.AuthError('Run this again: eval "$(modalrun local env)"')
+    with pytest.raises(AuthenticationError) as caught, translated():
+        raise refused
+    assert caught.value.hint is None
+
+
 def test_every_error_of_the_sdk_is_translated_or_handled_by_callers() -> None:
     handled = {
         modal_errors.AlreadyExistsError,

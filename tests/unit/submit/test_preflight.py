@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.errors import AuthenticationError, CostLimitError, NotFoundError, UsageError
+from modalrun.localmodal import launcher
 from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec
@@ -33,13 +34,27 @@ def modal() -> FakeModal:
     return FakeModal(Effects())
 
 
-def test_a_run_that_can_be_created(load: Load, modal: FakeModal) -> None:
+def test_a_run_that_can_be_created(
+    load: Load, modal: FakeModal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "status", lambda: {"lenient": True})
     observer = FakeObserver()
     pipeline = compiled(PlannedStep("load"), PlannedStep("train", ("load",)), cloud="nebula")
     job = check(load(LOCAL), pipeline, observer, modal=modal)
     assert modal.effects == ["connect local", "check names", "check workspace"]
     assert job.steps == ("load", "train")
     assert [line for line in observer.lines if line.startswith("note: ") and "nebula" in line]
+
+
+@pytest.mark.parametrize("server", [{"lenient": False}, None])
+def test_what_a_strict_local_server_refuses(
+    load: Load, modal: FakeModal, monkeypatch: pytest.MonkeyPatch, server: dict[str, bool] | None
+) -> None:
+    monkeypatch.setattr(launcher, "status", lambda: server)
+    with pytest.raises(UsageError, match=r"'H1000' .* mean 'H100'.* Nothing was created"):
+        check(load(LOCAL), compiled(gpu="H1000"), FakeObserver(), modal=modal)
+    job = check(load(MODAL), compiled(stack=REMOTE, gpu="H1000"), FakeObserver(), modal=modal)
+    assert isinstance(job, Job), "Modal may have it by now"
 
 
 def test_names_and_workspace_that_the_plan_uses(load: Load, modal: FakeModal) -> None:

@@ -17,8 +17,10 @@ from modalrun.errors import (
     Interrupted,
     ModalrunError,
     NotFoundError,
+    RunFailedError,
     RunStoppedError,
     UnknownOutcomeError,
+    UsageError,
 )
 from modalrun.modal_api.capacity import GivenUp
 from modalrun.run.capacity_wait import CapacityWait
@@ -181,6 +183,17 @@ def test_a_failed_creation_ends_the_record(spec: RunSpec, error: ModalrunError) 
     assert bench.zenml.reasons == [f"The run sandbox was not created: {error}"]
     # `status` shows the exit code of `submit`.
     assert bench.zenml.metadata["modalrun_exit_code"] == error.exit_code
+
+
+def test_a_refusal_after_the_run_was_created_is_a_failed_run(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.effects.errors["create sandbox"] = UsageError("Modal refuses this: no GPU.")
+    # Not 2, which says that nothing was created.
+    with pytest.raises(RunFailedError, match=f"no GPU. The run {RUN_ID} is recorded as failed."):
+        bench.create()
+    assert bench.zenml.run.status == "failed"
+    assert bench.zenml.reasons == ["The run sandbox was not created: Modal refuses this: no GPU."]
+    assert bench.zenml.metadata["modalrun_exit_code"] == 1
 
 
 def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:
