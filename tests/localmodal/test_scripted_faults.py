@@ -164,8 +164,10 @@ def test_a_history_that_lags(sdk: Sdk) -> None:
 
 
 def test_a_script_with_a_mistake_changes_nothing(sdk: Sdk) -> None:
+    app = sdk.app()
     script(sdk, sandboxes=[{"end": "no-such-end"}])
-    sandbox = sdk.create("true")
+    # Who has begun goes on.
+    sandbox = sdk.create("true", app=app)
     sandbox.wait()
     assert status_of(sdk, sandbox) == "SUCCESS"
     told = "faults.json, is wrong: sandboxes[0]: there is no end 'no-such-end'"
@@ -176,3 +178,5 @@ def test_a_script_with_a_mistake_changes_nothing(sdk: Sdk) -> None:
     assert told in status["faults"]
     with pytest.raises(InvalidError, match="no-such-end"):
         modal.Client.from_credentials(sdk.info.token_id, sdk.info.token_secret).hello()
+    with pytest.raises(InvalidError, match="no-such-end"):
+        sdk.app()
