@@ -97,7 +97,9 @@ def test_all_is_well_and_nothing_is_left_behind(world: World) -> None:
         r"pipeline +'diamond', \d steps, mode pipeline",
     ):
         assert any(re.match(rf"ok +{what}", line) for line in lines), (what, done.stdout)
-    assert re.match(r"13 ok, in \d+\.\d s \(target local\)", lines[-1])
+    # There is a clock to compare with only where ZenML has a server.
+    counted = "12 ok, 1 skipped" if world.place is None else "13 ok"
+    assert re.match(rf"{counted}, in \d+\.\d s \(target local\)", lines[-1])
     assert world.runs() == []
     assert not world.state.exists(), "a server was started for good"
     left = set(world.zenml_config.rglob("*")) - set(configuration)
@@ -116,9 +118,9 @@ def test_a_check_that_fails_hides_no_other(world: World, nobody: str) -> None:
     assert (found["zenml_server"]["state"], found["zenml_server"]["exit_code"]) == ("problem", 8)
     assert nobody in found["zenml_server"]["message"] and found["zenml_server"]["hint"]
     assert json.loads(done.stdout)["seconds"] < 15, "the SDKs alone try for half a minute"
-    for name in ("python", "modal", "zenml", "local_server", "spec", "image", "clock"):
+    for name in ("python", "modal", "zenml", "local_server", "spec", "image"):
         assert found[name]["state"] == "ok", found[name]
-    for name in ("zenml_login", "stack", "artifact_store", "pipeline"):
+    for name in ("clock", "zenml_login", "stack", "artifact_store", "pipeline"):
         assert found[name]["state"] == "skipped", found[name]
 
     misspelt = world.spec("pipeline: diamond.diamond\ntargt: modal\n", "misspelt.yaml")
