@@ -25,7 +25,8 @@ from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.source_tree import SourceTree
 from modalrun.submit.submission import Submission
 from tests.security.growth import assert_linear
-from tests.unit.fakes import Effects, FakeModal, FakeObserver, FakeZenML, compiled
+from tests.unit.fake_zenml import FakeZenML, compiled
+from tests.unit.fakes import Effects, FakeModal, FakeObserver
 
 CANARY = "s3cr3t-canary"
 

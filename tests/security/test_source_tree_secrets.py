@@ -22,7 +22,8 @@ from modalrun.submit.source_tree import SourceSelection
 from modalrun.submit.staging import stage, stage_again
 from modalrun.submit.submission import Submission
 from tests.source_trees import git, names, selected, write
-from tests.unit.fakes import Effects, FakeModal, FakeObserver, FakeZenML, compiled
+from tests.unit.fake_zenml import FakeZenML, compiled
+from tests.unit.fakes import Effects, FakeModal, FakeObserver
 
 pytestmark = pytest.mark.usefixtures("no_surrounding_repository")
 

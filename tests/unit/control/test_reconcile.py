@@ -11,7 +11,8 @@ from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import RunStatus, SandboxState, derive_status
-from tests.unit.fakes import Effects, FakeZenML
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import Effects
 
 PIPELINE = RunMetadata("modal", "pipeline", "an-app", "ap-1", "sb-1", 600)
 PER_STEP = replace(PIPELINE, mode="per_step")

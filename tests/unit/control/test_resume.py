@@ -16,7 +16,8 @@ from modalrun.run.source import Source
 from modalrun.submit.source_changes import hashes_to_store
 from modalrun.submit.source_tree import SourceSelection
 from modalrun.submit.staging import hash_files, hash_tree, stage_again
-from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeZenML, compiled
+from tests.unit.fake_zenml import FakeZenML, compiled
+from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver
 
 READ = "read run and steps"
 METADATA = RunMetadata("local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")

@@ -12,7 +12,8 @@ from modalrun.errors import ConnectionLostError, NotFoundError
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import SandboxState
-from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeZenML
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import RUN_ID, Effects, FakeModal
 
 METADATA = RunMetadata("modal", "per_step", "an-app", "ap-1", "sb-1", 600)
 

@@ -24,7 +24,6 @@ from modalrun.run.step_order import StepOrder, kind_of
 from modalrun.run.tags import TAG_ATTEMPT, TAG_ORDER, TAG_SERVED, TAG_STEP
 
 KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
-NEVER = asyncio.Event
 
 
 def spec_of(step: str, *, attempt: int = 1, secrets: tuple[str, ...] = ()) -> SandboxSpec:

@@ -24,6 +24,7 @@ from modalrun.run.run_plan import Mode, PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.util import interrupts
+from tests.unit.fake_zenml import FakeZenML
 from tests.unit.fakes import (
     RUN_ID,
     Effects,
@@ -32,7 +33,6 @@ from tests.unit.fakes import (
     FakeObserver,
     FakeSandbox,
     FakeSandboxes,
-    FakeZenML,
 )
 
 

@@ -13,7 +13,8 @@ from modalrun.run.outcome import LOST
 from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import SandboxState
-from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeZenML
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import RUN_ID, Effects, FakeModal
 
 METADATA = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-run", 60)
 

@@ -9,7 +9,8 @@ import pytest
 from modalrun.errors import CapacityError, ConnectionLostError, RunStoppedError
 from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.util import interrupts
-from tests.unit.fakes import RUN_ID, Effects, FakeZenML
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import RUN_ID, Effects
 
 ANNOUNCEMENT = {"modalrun_target": "modal"}
 

@@ -15,7 +15,8 @@ from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preflight import Job, check
 from modalrun.submit.prepare import plan_deployment
-from tests.unit.fakes import Effects, FakeModal, FakeObserver, compiled
+from tests.unit.fake_zenml import compiled
+from tests.unit.fakes import Effects, FakeModal, FakeObserver
 
 Load = Callable[[str], RunSpec]
 LOCAL = "pipeline: project.training\ntarget: local\n"

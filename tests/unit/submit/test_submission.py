@@ -30,15 +30,8 @@ from modalrun.submit import creation, submission
 from modalrun.submit.preflight import check
 from modalrun.submit.submission import Submission
 from modalrun.util import interrupts
-from tests.unit.fakes import (
-    RUN_ID,
-    Effects,
-    FakeModal,
-    FakeObserver,
-    FakeSandbox,
-    FakeZenML,
-    compiled,
-)
+from tests.unit.fake_zenml import FakeZenML, compiled
+from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeSandbox
 
 TERMINATE = f"terminate modalrun-{RUN_ID}"
 
