@@ -66,6 +66,7 @@ class Watched:
         self.seen = seen
         self._sandbox = sandbox
         self._end: Future[None] = Future()
+        self._changed = threading.Condition()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -74,6 +75,7 @@ class Watched:
                 self.seen.output += text
             else:
                 self.seen.errors += text
+            self._notify()
 
         began = time.monotonic()
         try:
@@ -82,12 +84,18 @@ class Watched:
             self._end.set_result(None)
         except Exception as error:
             self._end.set_exception(error)
+        self._notify()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def wait_for(self, name: str) -> bool:
         """Wait until the probe has reported a fact; return whether it has, in time."""
-        until = time.monotonic() + REACTION_SECONDS
-        while not (self.seen.all(name) or self._end.done() or time.monotonic() > until):
-            time.sleep(0.02)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: bool(self.seen.all(name)) or self._end.done(), REACTION_SECONDS
+            )
         return bool(self.seen.all(name))
 
     def join(self) -> None:
