@@ -2,7 +2,8 @@
 
 A file is one JSON object: the format's name and version, the versions it was made with, a checksum,
 and the content. The content holds ZenML's snapshot as it is, and beside it what the snapshot lacks:
-the origin of each setting, the component's defaults, and a description of the stack.
+the origin of each setting, the component's defaults, a description of the stack, and what it was
+compiled against.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic_core import from_json
 
 from modalrun import __version__
 from modalrun.errors import UsageError
+from modalrun.plan.conditions import Conditions
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.snapshot_schema import Docker, check, check_settings
 from modalrun.plan.stack import StackDescription
@@ -45,6 +47,7 @@ class DeploymentFile:
         deployment, snapshot: The pipeline in modalrun's form, and in ZenML's, as plain values.
         zenml_version, python_version: The versions that compiled it, "0.98.0" and "3.11".
         source_root: The folder that the pipeline was imported from, relative to the file.
+        conditions: What it was compiled against on a ZenML server.
     """
 
     deployment: Deployment
@@ -54,6 +57,7 @@ class DeploymentFile:
     python_version: str
     source_root: str
     source_code: str | None = None
+    conditions: Conditions | None = None
 
 
 def write(path: Path, file: DeploymentFile) -> None:
@@ -82,6 +86,7 @@ def write(path: Path, file: DeploymentFile) -> None:
         "notes": deployment.notes,
         "source_root": file.source_root,
         "source_code": file.source_code,
+        "conditions": asdict(file.conditions) if file.conditions else None,
     }
     text = json.dumps(content, separators=(",", ":"))
     header = {
@@ -139,6 +144,7 @@ def read(path: Path) -> DeploymentFile:
         python_version=file.python,
         source_root=content.source_root,
         source_code=content.source_code,
+        conditions=content.conditions,
     )
 
 
@@ -155,6 +161,7 @@ class _Content(BaseModel):
     notes: list[str]
     source_root: str
     source_code: str | None
+    conditions: Conditions | None = None
 
     @field_validator("docker")
     @classmethod

@@ -27,6 +27,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.validation import Mistakes
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
+from modalrun.zenml_api.compiling.inputs import CompileInputs, watched
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
     check_step_parameters,
@@ -64,6 +65,7 @@ class Compiled:
         source_code: The code of the pipeline function, which ZenML shows.
         stored_id: The id of the snapshot if ZenML has it stored unchanged.
         credentials: The Modal token of the stack's orchestrator. Never printed.
+        inputs: What the pipeline's code read here; None if it was compiled before.
     """
 
     deployment: Deployment
@@ -73,6 +75,7 @@ class Compiled:
     source_code: str | None = None
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
+    inputs: CompileInputs | None = None
 
     @property
     def docker_digest(self) -> str:
@@ -95,13 +98,16 @@ def compile_spec(spec: RunSpec) -> Compiled:
     with translated():
         # Before the import: modules read the active stack's components.
         stack, config = use_stack(find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: "))
-        pipeline = import_pipeline(spec).copy()
+        inputs = CompileInputs()
+        with watched(inputs):
+            pipeline = import_pipeline(spec).copy()
         orchestrator = stack.orchestrator.name
         # Before the run configuration is merged into it.
         code = read_code(
             pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
         )
-        run_configuration = _checked_configuration(pipeline, spec)
+        with watched(inputs):
+            run_configuration = _checked_configuration(pipeline, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
@@ -113,7 +119,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         _refuse_builds(stack, snapshot)
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
-        return assemble(
+        compiled = assemble(
             replace(
                 deployment,
                 layers={**deployment.layers, Origin.COMPONENT: component_defaults(config)},
@@ -125,6 +131,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
             spec,
             source_code=pipeline.source_code,
         )
+        return replace(compiled, inputs=inputs)
 
 
 def use_stack(model: StackResponse) -> tuple[Stack, ModalOrchestratorConfig]:
