@@ -26,6 +26,13 @@ def submit(
         ),
     ] = None,
     interrupt: Interrupt = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Compile the pipeline although nothing has changed since an earlier submission.",
+        ),
+    ] = False,
 ) -> None:
     """Run a pipeline on Modal and follow it to its end.
 
@@ -56,7 +63,12 @@ def submit(
 
     with reporter() as shown:
         outcome = submission.submit(
-            checked, shown, stop=by_force, max_cost=limit, on_interrupt=on_interrupt(interrupt)
+            checked,
+            shown,
+            stop=by_force,
+            max_cost=limit,
+            on_interrupt=on_interrupt(interrupt),
+            fresh=fresh,
         )
         shown.summary(outcome)
     exit_with(outcome)

@@ -20,8 +20,9 @@ _USUAL_LOGIN = "OAUTH2_PASSWORD_BEARER"
 _PRO = "cloud"
 """Values of ZenML's `AuthScheme` and `ServerDeploymentType` (0.98.0)."""
 
-_REPLAY = ("steps_to_skip", "skip_successful_steps", "step_input_overrides") + (
-    "step_default_input_overrides",
+_REPLAY = (
+    *("steps_to_skip", "skip_successful_steps"),
+    *("step_input_overrides", "step_default_input_overrides"),
 )
 """Of a pipeline's configuration: only a run that replays another one has them."""
 
@@ -74,10 +75,10 @@ def unusual(
     plan: Plan,
     deployment: Deployment,
     snapshot: Mapping[str, Any],
+    *,
     description: StackDescription,
     conditions: Conditions,
     now: ServerState,
-    *,
     zenml: str,
 ) -> str | None:
     """Return why a submission needs ZenML's own client; None if a few requests do.
@@ -126,8 +127,7 @@ def cacheable(deployment: Deployment) -> list[str]:
 def gathers_here(docker: Mapping[str, Any]) -> bool:
     """Return whether Docker settings name packages that are read on the submitting machine."""
     return (
-        GATHERED not in docker
-        and not docker.get("skip_build")
+        (GATHERED not in docker and not docker.get("skip_build"))
         or isinstance(docker.get("requirements"), str)
         or docker.get("disable_automatic_requirements_detection") is False
         or any(docker.get(name) for name in _READ_HERE)

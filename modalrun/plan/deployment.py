@@ -123,6 +123,19 @@ def merged_orchestrator_settings(
     return merged
 
 
+def orchestrator_settings(snapshot: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the keys of a snapshot's orchestrator settings, each with the names set below it."""
+    found: dict[str, set[str]] = {}
+    for settings in (
+        snapshot["pipeline_configuration"]["settings"],
+        *(s["step_config_overrides"]["settings"] for s in snapshot["step_configurations"].values()),
+    ):
+        for key, values in settings.items():
+            if key.startswith("orchestrator"):
+                found.setdefault(key, set()).update(values)
+    return found
+
+
 def read_snapshot(
     snapshot: Mapping[str, Any],
     *,
@@ -201,6 +214,22 @@ def read_snapshot(
 def _has_credentials(config: Mapping[str, Any]) -> bool:
     """Whether a configuration has ZenML secrets as variables, or variables with credentials."""
     return bool(config.get("secrets")) or gives_credentials(config.get("environment") or ())
+
+
+def with_run_options(snapshot: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a snapshot with the name and caching of a run configuration."""
+    changed = dict(snapshot)
+    name, cache = options.get("run_name"), options.get("enable_cache")
+    if name is not None:
+        changed["run_name_template"] = str(name)
+    if cache is not None:
+        flag = {"enable_cache": bool(cache)}
+        changed["pipeline_configuration"] = {**snapshot["pipeline_configuration"], **flag}
+        changed["step_configurations"] = {
+            step: {**values, "config": {**values["config"], **flag}}
+            for step, values in snapshot["step_configurations"].items()
+        }
+    return changed
 
 
 def with_settings(

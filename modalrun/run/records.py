@@ -248,6 +248,7 @@ class CreatedRun:
             Modal secret and are never printed.
         cached: The steps that ZenML's cache supplied; they are recorded and don't run.
         finished: Whether every step was cached: the run has completed and needs no sandbox.
+        snapshot_id: The id of its deployment in ZenML, where known.
     """
 
     id: str
@@ -256,6 +257,7 @@ class CreatedRun:
     environment: Mapping[str, str] = field(repr=False)
     cached: frozenset[str] = frozenset()
     finished: bool = False
+    snapshot_id: str | None = None
 
 
 def sandbox_names(run_id: str, steps: Iterable[StepRecord]) -> list[str]:

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from modalrun.errors import (
     Interrupted,
@@ -35,17 +35,23 @@ from modalrun.run.records import CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import preflight, prepare
+from modalrun.submit import fingerprint, preflight, prepare, reuse
 from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.creation import create_run_sandbox
+from modalrun.submit.lean import find
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import new_files_note, stage, stage_again
 from modalrun.util import interrupts
 from modalrun.util.background import in_background
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
+from modalrun.zenml_api.rest.submission import REFUSALS
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling.compile import Compiled
 
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
@@ -64,6 +70,7 @@ def submit(
     stop: StopRun,
     max_cost: Decimal | None = None,
     on_interrupt: OnInterrupt = "detach",
+    fresh: bool = False,
 ) -> Outcome:
     """Compile, plan and create a run; unless it is asynchronous, follow it to its end.
 
@@ -73,6 +80,7 @@ def submit(
         stop: Stops a run by force.
         max_cost: The most that the run may cost in USD, by its ceiling; None for no limit.
         on_interrupt: What Ctrl-C and SIGTERM do once the run has its sandbox.
+        fresh: Whether to compile although an earlier submission has compiled the same.
 
     Raises:
         ModalrunError: The run was not created, or its end is not known. A run that fails is an
@@ -80,32 +88,43 @@ def submit(
         KeyboardInterrupt, Interrupted: A signal ended the submission or the following.
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
+    began = time.time()
     spec = prepare.with_source_root(spec)
+    key, configuration = fingerprint.of_spec(spec), config_files.folder()
     with zenml_process(spec.source_root):
         try:
             text = f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment"
             observer.phase(text)
             if spec.target == "local":
                 preflight.warm_up_local_server()
-            job = preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
+            lean = None if fresh else find(spec, key, configuration, observer)
+            # It stands for what ZenML compiles.
+            compiled = cast("Compiled", lean.compiled) if lean else prepare.load_deployment(spec)
+            job = preflight.check(spec, compiled, observer, max_cost)
         except (KeyboardInterrupt, Interrupted):
             _say_at_last(observer, NOTHING_SUBMITTED)
             raise
-        with redirect_stdout(sys.stderr):
-            from modalrun.zenml_api.records import runs
+        submission = Submission(job, observer, lean.gateway if lean else zenml_gateway())
 
-            submission = Submission(job, observer, zenml_gateway())
+        def create_run() -> CreatedRun:
+            if lean is not None:
+                with contextlib.suppress(*REFUSALS):
+                    return lean.create_run(submission.source)
+            return _created_by_zenml(compiled if lean is None else prepare.load_deployment(spec))
+
         signal_number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                created = submission.create(lambda: runs.create_run(job.compiled))
+                created = submission.create(create_run)
             interrupts.check()
         except (KeyboardInterrupt, Interrupted) as interruption:
             if submission.handle is None:
                 raise
             signal_number = interrupts.number(interruption)
             interrupts.forget()
-        handle = submission.handle
+        handle, remembering = submission.handle, None
+        if lean is None and submission.source is not None:
+            remembering = reuse.remember(key, spec, compiled, created, submission.source, began)
         if handle is None:
             waits = job.plan.settings.synchronous
             return all_cached(created.id, created.url, job.steps, asynchronous=not waits)
@@ -114,7 +133,15 @@ def submit(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
         with interrupts.deferred(), redirect_stdout(sys.stderr):
+            if remembering is not None:
+                remembering.join()
             return accepted(handle)
+
+
+def _created_by_zenml(compiled: Compiled) -> CreatedRun:
+    from modalrun.zenml_api.records import runs
+
+    return runs.create_run(compiled)
 
 
 @dataclass
@@ -127,6 +154,7 @@ class Submission:
         zenml: Access to ZenML's records.
         previous: What is recorded of the run's last sandbox, which has ended.
         submitted: The record of the source tree that its last sandbox got.
+        source: The record of the source tree that goes, where there is none yet.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
     """
@@ -136,6 +164,7 @@ class Submission:
     zenml: ZenMLGateway
     previous: RunMetadata | None = None
     submitted: Source | None = None
+    source: Source | None = field(default=None, init=False)
     handle: RunHandle | None = field(default=None, init=False)
     _plan: RunPlan = field(init=False)
     _unanswered: threading.Event = field(default_factory=threading.Event, init=False)
@@ -162,14 +191,14 @@ class Submission:
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = Path(folder) / "source"
-            source = self._stage(staged)
+            self.source = source = self._stage(staged)
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():
                     run = create_run()
                 observer.say(f"Run {run.name}", "bold")
                 observer.say(f"  id       {run.id}")
-                observer.say(f"  stack    {job.compiled.stack.name}")
+                observer.say(f"  stack    {job.compiled.stack_description.name}")
                 if run.finished:
                     # It has no sandbox on record that marks it as a run of modalrun's.
                     self.zenml.publish_metadata(run.id, self._announcement())

@@ -26,8 +26,9 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.validation import Mistakes
+from modalrun.util.inputs import Inputs, watched
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
-from modalrun.zenml_api.compiling.inputs import CompileInputs, watched
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
     check_step_parameters,
@@ -66,6 +67,7 @@ class Compiled:
         stored_id: The id of the snapshot if ZenML has it stored unchanged.
         credentials: The Modal token of the stack's orchestrator. Never printed.
         inputs: What the pipeline's code read here; None if it was compiled before.
+        named_id: The id of the snapshot that the run spec names.
     """
 
     deployment: Deployment
@@ -75,7 +77,8 @@ class Compiled:
     source_code: str | None = None
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
-    inputs: CompileInputs | None = None
+    inputs: Inputs | None = None
+    named_id: str | None = None
 
     @property
     def docker_digest(self) -> str:
@@ -98,15 +101,15 @@ def compile_spec(spec: RunSpec) -> Compiled:
     with translated():
         # Before the import: modules read the active stack's components.
         stack, config = use_stack(find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: "))
-        inputs = CompileInputs()
-        with watched(inputs):
+        inputs, others = Inputs(), [str(config_files.folder())]
+        with watched(inputs, others):
             pipeline = import_pipeline(spec).copy()
         orchestrator = stack.orchestrator.name
         # Before the run configuration is merged into it.
         code = read_code(
             pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
         )
-        with watched(inputs):
+        with watched(inputs, others):
             run_configuration = _checked_configuration(pipeline, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()

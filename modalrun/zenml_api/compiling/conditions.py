@@ -11,19 +11,15 @@ from zenml.models import StackResponse
 from zenml.orchestrators.cache_utils import generate_cache_key
 
 from modalrun.plan.conditions import Conditions
+from modalrun.run.run_plan import Target
 from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import component_config
 from modalrun.zenml_api.stacks import orchestrator_of
 
 
-def conditions_of(compiled: Compiled, *, on_modal: bool) -> Conditions:
-    """Return what a compiled pipeline depends on in ZenML.
-
-    Args:
-        compiled: The pipeline.
-        on_modal: Whether it was compiled for target 'modal'.
-    """
+def conditions_of(compiled: Compiled, target: Target) -> Conditions:
+    """Return what a pipeline that was compiled for a target depends on in ZenML."""
     with translated():
         project = Client().active_project.id
         keys = {}
@@ -42,7 +38,7 @@ def conditions_of(compiled: Compiled, *, on_modal: bool) -> Conditions:
             stack=changes_of(model),
             cache_keys=keys,
             docker_digest=compiled.docker_digest,
-            built=on_modal,
+            built=target == "modal",
             # Attribute access would read a referenced secret from ZenML's secret store.
             has_token=bool(config.__dict__.get("token_id")),
         )

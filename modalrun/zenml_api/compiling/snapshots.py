@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 import zenml
@@ -14,7 +13,13 @@ from zenml.client import Client
 from zenml.models import PipelineSnapshotBase, PipelineSnapshotResponse, StackResponse
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.plan.deployment import Deployment, read_snapshot, with_settings
+from modalrun.plan.deployment import (
+    Deployment,
+    orchestrator_settings,
+    read_snapshot,
+    with_run_options,
+    with_settings,
+)
 from modalrun.plan.deployment_file import AGAIN, DeploymentFile
 from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.spec.fields import FIELD_NAMES
@@ -33,7 +38,7 @@ def from_file(file: DeploymentFile, spec: RunSpec) -> Compiled:
         UsageError: This ZenML can't read it.
         NotFoundError: ZenML has no stack of that id or name.
     """
-    snapshot = _changed(file.snapshot, spec)
+    snapshot = with_run_options(file.snapshot, spec.run_configuration)
     try:
         parsed = PipelineSnapshotBase.model_validate(snapshot)
     except ValidationError as error:
@@ -71,9 +76,9 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
             )
         values = {name: getattr(response, name) for name in PipelineSnapshotBase.model_fields}
         plain = PipelineSnapshotBase(**values).model_dump(mode="json")
-        snapshot = _changed(plain, spec)
+        snapshot = with_run_options(plain, spec.run_configuration)
         orchestrator = orchestrator_of(response.stack)
-        settings = _orchestrator_settings(plain)
+        settings = orchestrator_settings(plain)
         ignored: set[str] = set()
         notes: tuple[str, ...] = ()
         if orchestrator.flavor_name not in OUR_FLAVORS and not _are_ours(settings):
@@ -88,7 +93,7 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
                 "the snapshot holds no orchestrator settings; ZenML keeps those of the code only"
                 " where the stack's orchestrator has some",
             )
-        return _compiled(
+        compiled = _compiled(
             replace(read_snapshot(snapshot, ignored_settings=ignored), notes=notes),
             PipelineSnapshotBase.model_validate(snapshot),
             response.stack,
@@ -96,6 +101,7 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
             stored_id=response.id if snapshot == plain else None,
             source_code=response.source_code,
         )
+        return replace(compiled, named_id=str(response.id))
 
 
 def _compiled(
@@ -180,35 +186,6 @@ def _stack_of(file: DeploymentFile) -> StackResponse:
         " ZenML has none of that id or name.",
         hint="Log in to the ZenML server that has it, or compile the pipeline again.",
     )
-
-
-def _changed(snapshot: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
-    """Return a snapshot with the run name and caching of the spec, which need no compiling."""
-    changed = dict(snapshot)
-    name, cache = (spec.run_configuration.get(key) for key in ("run_name", "enable_cache"))
-    if name is not None:
-        changed["run_name_template"] = str(name)
-    if cache is not None:
-        flag = {"enable_cache": bool(cache)}
-        changed["pipeline_configuration"] = {**snapshot["pipeline_configuration"], **flag}
-        changed["step_configurations"] = {
-            step: {**values, "config": {**values["config"], **flag}}
-            for step, values in snapshot["step_configurations"].items()
-        }
-    return changed
-
-
-def _orchestrator_settings(snapshot: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Return the keys of a snapshot's orchestrator settings, each with the names set below it."""
-    found: dict[str, set[str]] = {}
-    for settings in (
-        snapshot["pipeline_configuration"]["settings"],
-        *(s["step_config_overrides"]["settings"] for s in snapshot["step_configurations"].values()),
-    ):
-        for key, values in settings.items():
-            if key.startswith("orchestrator"):
-                found.setdefault(key, set()).update(values)
-    return found
 
 
 def _are_ours(settings: Mapping[str, set[str]]) -> bool:

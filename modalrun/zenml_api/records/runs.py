@@ -33,10 +33,10 @@ from zenml.stack import Stack
 from zenml.utils import pagination_utils
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.run.contract import ORCHESTRATOR_RUN_ID
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import CreatedRun
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import STOPPED, get_run, run_url, step_runs
 from modalrun.zenml_api.records.step_records import end_step
@@ -83,7 +83,9 @@ def create_run(compiled: Compiled) -> CreatedRun:
         if cached and len(cached) == len(compiled.deployment.steps):
             return CreatedRun(str(run.id), run.name, run_url(run), {}, cached, finished=True)
         variables = environment(run.id, compiled.stack, orchestrator_run_id)
-        return CreatedRun(str(run.id), run.name, run_url(run), variables, cached=cached)
+        return CreatedRun(
+            str(run.id), run.name, run_url(run), variables, cached, snapshot_id=str(stored.id)
+        )
 
 
 def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:

@@ -1,10 +1,9 @@
-"""Find out what the user's code reads while its pipeline is imported and compiled.
+"""Find out what code reads while it is imported, to know whether it would do the same again.
 
-The snapshot of an earlier submission may be used again only if compiling now would give the same.
 Python reports each file that is opened, each folder that is listed, each program that is started
 and each request (audit events, PEP 578); which clock or random number code asks for is not
-reported, so its source is searched for that. Who uses this must know the environment, the installed
-packages and the day to be the same, too.
+reported, so its source is searched for that. The environment, the installed packages and the day
+are left to the caller.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import site
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,13 @@ _NOT_FILES = ("/proc/", "/sys/", "/dev/")
 
 
 @dataclass
-class CompileInputs:
+class Inputs:
     """Hold what was read.
 
     Attributes:
         paths: The hash of each file and of each folder's list of names; "" for one that is missing.
-        doubts: Why a later compile might give something else although nothing has changed that is
-            known; empty if there is no reason.
+        doubts: Why the code might do something else the next time, although nothing has changed
+            that is known; empty if there is no reason.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
@@ -67,8 +67,10 @@ class _Watch:
         self.folders: set[str] = set()
         self.doubts: set[str] = set()
         self._thread = threading.get_ident()
+        self.began = time.time()
 
     def take(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Note what an event tells of."""
         if threading.get_ident() != self._thread:
             return
         if event == "open":
@@ -77,10 +79,10 @@ class _Watch:
             if mode is None and isinstance(flags, int):
                 writes = flags & os.O_ACCMODE != os.O_RDONLY
             if not writes and isinstance(path, (str, bytes, os.PathLike)):
-                self.files.add(os.path.abspath(os.fsdecode(path)))
+                self.files.add(_absolute(path))
         elif event in _LISTS:
             if not isinstance(arguments[0], int):
-                self.folders.add(os.path.abspath(os.fsdecode(arguments[0] or ".")))
+                self.folders.add(_absolute(arguments[0] or "."))
         elif event in _STARTS or event.startswith(_FOREIGN):
             self.doubts.add(f"it calls {event}")
 
@@ -95,8 +97,13 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 @contextlib.contextmanager
-def watched(inputs: CompileInputs) -> Iterator[None]:
-    """Add what the block reads in this thread to `inputs`."""
+def watched(inputs: Inputs, others: Iterable[str] = ()) -> Iterator[None]:
+    """Add what the block reads in this thread to `inputs`.
+
+    Args:
+        inputs: What was read before.
+        others: Folders whose files don't count, besides those of installed packages.
+    """
     global _watch, _hooked  # noqa: PLW0603 (an audit hook stays until the process ends)
     if not _hooked:
         sys.addaudithook(_hook)
@@ -107,7 +114,7 @@ def watched(inputs: CompileInputs) -> Iterator[None]:
         yield
     finally:
         _watch = None
-    own = _Own()
+    own = _Own(others)
     for name in set(sys.modules) - before:
         source = getattr(sys.modules[name], "__file__", None)
         if source is not None and own.has(source):
@@ -115,6 +122,8 @@ def watched(inputs: CompileInputs) -> Iterator[None]:
             inputs.doubts += _volatile(Path(source))
     inputs.doubts += sorted(watch.doubts)
     files = {_source(path) for path in watch.files if own.has(path)}
+    if any(changed_since(Path(path), watch.began) for path in files):
+        inputs.doubts.append("a file has just changed")
     folders = {path for path in watch.folders if own.has(path)}
     try:
         inputs.paths.update(hashes([*files, *folders]))
@@ -130,6 +139,12 @@ def unchanged(paths: Mapping[str, str]) -> bool:
         return False
 
 
+def changed_since(path: Path, moment: float) -> bool:
+    """Return whether a file has changed since a moment, in seconds since 1970."""
+    # The clock of files lags a little.
+    return path.exists() and path.stat().st_mtime >= moment - 0.05
+
+
 def hashes(paths: list[str]) -> dict[str, str]:
     """Hash files, and the names in folders; "" for what can't be read.
 
@@ -141,14 +156,15 @@ def hashes(paths: list[str]) -> dict[str, str]:
     left, found = MOST_BYTES, {}
     for path in sorted(paths):
         try:
-            if os.path.isdir(path):
-                names = sorted(name for name in os.listdir(path) if name != "__pycache__")
+            file = Path(path)
+            if file.is_dir():
+                names = sorted({one.name for one in file.iterdir()} - {"__pycache__"})
                 content = "\0".join(names).encode("utf-8", "surrogateescape")
             else:
-                left -= os.stat(path).st_size
+                left -= file.stat().st_size
                 if left < 0:
                     raise ValueError(f"it reads more than {MOST_BYTES:,} bytes")
-                content = Path(path).read_bytes()
+                content = file.read_bytes()
         except OSError:
             found[path] = ""
             continue
@@ -157,20 +173,23 @@ def hashes(paths: list[str]) -> dict[str, str]:
 
 
 class _Own:
-    """Tell the files of the user from those of Python, installed packages and ZenML's settings."""
+    """Tell the files of the user from those of Python and of installed packages."""
 
-    def __init__(self) -> None:
-        from modalrun.zenml_api import config_files
-
+    def __init__(self, others: Iterable[str]) -> None:
         names = ("stdlib", "platstdlib", "purelib", "platlib")
         folders = {sysconfig.get_path(name) for name in names} | {site.getusersitepackages()}
-        folders |= {str(config_files.folder()), str(Path(__file__).parents[2])}
+        folders |= {str(Path(__file__).parents[1]), *others}
         places = {os.path.realpath(folder) for folder in folders} | folders
         self._others = tuple(f"{place}/" for place in places) + _NOT_FILES
 
     def has(self, path: str) -> bool:
         """Return whether a path is the user's."""
         return not f"{path}/".startswith(self._others)
+
+
+def _absolute(path: Any) -> str:
+    # Not Path.resolve: what a link leads to may change.
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100
 
 
 def _source(path: str) -> str:
