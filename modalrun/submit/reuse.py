@@ -101,7 +101,7 @@ def recall(key: str, spec: RunSpec) -> Remembered | None:
 
 
 def remember(
-    key: str, spec: RunSpec, compiled: Compiled, run: CreatedRun, source: Source, began: float
+    key: str, spec: RunSpec, compiled: Compiled, run: CreatedRun, source: Source, *, began: float
 ) -> threading.Thread:
     """Remember a submission that was accepted, from a background thread.
 

@@ -124,7 +124,9 @@ def submit(
             interrupts.forget()
         handle, remembering = submission.handle, None
         if lean is None and submission.source is not None:
-            remembering = reuse.remember(key, spec, compiled, created, submission.source, began)
+            remembering = reuse.remember(
+                key, spec, compiled, created, submission.source, began=began
+            )
         if handle is None:
             waits = job.plan.settings.synchronous
             return all_cached(created.id, created.url, job.steps, asynchronous=not waits)

@@ -81,7 +81,10 @@ class _Watch:
             if not writes and isinstance(path, (str, bytes, os.PathLike)):
                 self.files.add(_absolute(path))
         elif event in _LISTS:
-            if not isinstance(arguments[0], int):
+            # The import system, and importlib.metadata, list all places of modules; a new one is a
+            # change of the packages or of the source tree.
+            importing = "importlib" in sys._getframe(2).f_code.co_filename
+            if not importing and not isinstance(arguments[0], int):
                 self.folders.add(_absolute(arguments[0] or "."))
         elif event in _STARTS or event.startswith(_FOREIGN):
             self.doubts.add(f"it calls {event}")

@@ -219,7 +219,7 @@ class Server:
             # A link on ZenML's dashboard.
             types[_ORCHESTRATOR_URL] = "uri"
         self._session.post(
-            "/run_metadata",
+            "/run-metadata",
             {
                 "project": self.project["id"],
                 "resources": [{"id": run_id, "type": "pipeline_run"}],
