@@ -5,6 +5,9 @@ Environment variables, files, control lines and exit codes.
 
 from __future__ import annotations
 
+CODE_FOLDER = "/app/code"
+"""Where the source tree is inside a sandbox."""
+
 # Modules that run as processes in the run sandbox.
 DRIVER_MODULE = "modalrun.driver.per_step"
 """The driver of a `per_step` run."""
