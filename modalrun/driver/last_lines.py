@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from modalrun.run.contract import LAST_LINES
 from modalrun.run.event_proof import MARK
-from modalrun.run.failure import LINES
 
 _BYTES = 8_192
 
@@ -29,7 +29,7 @@ class LastLines:
     def lines(self) -> list[str]:
         """Return the last lines, without the events of modalrun among them."""
         lines = self._kept.decode("utf-8", "replace").split("\n")
-        return [line for line in lines if line.strip() and MARK not in line][-LINES:]
+        return [line for line in lines if line.strip() and MARK not in line][-LAST_LINES:]
 
     def encoded(self) -> bytes:
         """Return the last lines as one text."""

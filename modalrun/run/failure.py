@@ -7,12 +7,9 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modalrun.run.contract import CODE_FOLDER
+from modalrun.run.contract import CODE_FOLDER, LAST_LINES
 from modalrun.run.values import LONGEST_TEXT
 from modalrun.util.text import one_line
-
-LINES = 6
-"""Lines of a traceback, or of a step's output, that are told with a failure."""
 
 _LONGEST_NAME = 200
 _LONGEST_LINE = 1_000
@@ -78,7 +75,7 @@ def with_lines(sentence: str, lines: Sequence[str]) -> str:
 
 def trace_of(error: BaseException) -> list[str]:
     """Return the last lines of an exception's traceback, without the exception itself."""
-    return "".join(traceback.format_tb(error.__traceback__)).splitlines()[-2 * LINES :]
+    return "".join(traceback.format_tb(error.__traceback__)).splitlines()[-2 * LAST_LINES :]
 
 
 def of_steps(failed: Mapping[str, str]) -> str:
@@ -132,4 +129,4 @@ def _place(lines: Sequence[str]) -> str | None:
 
 
 def _last(lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(relative(line)[:_LONGEST_LINE] for line in lines[-LINES:])
+    return tuple(relative(line)[:_LONGEST_LINE] for line in lines[-LAST_LINES:])

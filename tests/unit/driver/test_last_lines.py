@@ -1,8 +1,8 @@
 """The last lines that a process has printed."""
 
 from modalrun.driver.last_lines import LastLines
+from modalrun.run.contract import LAST_LINES
 from modalrun.run.event_proof import MARK
-from modalrun.run.failure import LINES
 
 
 def test_the_last_lines_without_events() -> None:
@@ -11,7 +11,7 @@ def test_the_last_lines_without_events() -> None:
         last.add(f"line {number}\n".encode())
     last.add(f'{MARK}#1#ab{{"modalrun": "step"}}\n\nhalf a li'.encode())
     last.add("ne \u20ac".encode()[:-1])
-    expected = [f"line {n}" for n in range(10_000 - LINES + 1, 10_000)]
+    expected = [f"line {n}" for n in range(10_000 - LAST_LINES + 1, 10_000)]
     assert last.lines() == [*expected, "half a line \ufffd"]
     assert last.encoded().decode().split("\n") == last.lines()
     last.clear()

@@ -3,7 +3,8 @@
 import pytest
 
 from modalrun.run import failure
-from modalrun.run.failure import LINES, Failure, read_failure, relative
+from modalrun.run.contract import LAST_LINES
+from modalrun.run.failure import Failure, read_failure, relative
 
 CODE = "/state/sandboxes/sb-01ABC/root/app/code"
 TRACE = f"""  File "{CODE}/train.py", line 14, in train
@@ -54,7 +55,7 @@ def test_the_end_of_a_process_has_a_sentence_and_its_last_lines() -> None:
     printed = [f"line {n}" for n in range(9)]
     reason = "The step's process was killed (SIGKILL)."
     found = read_failure(failure.with_lines(reason, printed), None, reason)
-    assert found == Failure(reason, lines=tuple(printed[-LINES:]))
+    assert found == Failure(reason, lines=tuple(printed[-LAST_LINES:]))
     assert str(found) == reason
 
 
