@@ -82,3 +82,23 @@ def test_a_run_names_its_first_failed_step_and_counts_the_others() -> None:
 )
 def test_a_path_in_a_traceback_is_relative_to_the_source_root(line: str, shown: str) -> None:
     assert relative(line) == shown
+
+
+FRAMES = f"""Traceback (most recent call last):
+  File "/usr/lib/python3.11/importlib/__init__.py", line 126, in import_module
+  File "{CODE}/team/training.py", line 7, in <module>
+  File "/usr/lib/python3.11/site-packages/other.py", line 9, in load
+"""
+
+
+@pytest.mark.parametrize(
+    ("trace", "place"),
+    [
+        (f"{FRAMES}ImportError: no", "team/training.py:7"),
+        ("ImportError: no", None),
+        ('  File "/app/code/bad.py", line 3\n    def (\nImportError: no', "bad.py:3"),
+    ],
+)
+def test_the_last_line_of_the_project_is_the_place(trace: str, place: str | None) -> None:
+    found = read_failure(trace, "builtins.ImportError", "no")
+    assert found and found.place == place
