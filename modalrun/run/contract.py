@@ -1,9 +1,16 @@
 """List what submitter, supervisor and the processes in a sandbox agree on.
 
-Environment variables, files, control lines and exit codes.
+Folders, environment variables, files, control lines and exit codes.
 """
 
 from __future__ import annotations
+
+# Folders of a sandbox.
+CODE_FOLDER = "/app/code"
+"""Where the source tree is inside a sandbox."""
+
+PACKAGE_FOLDER = "/opt/modalrun"
+"""Where modalrun's own source is mounted on Modal."""
 
 # Modules that run as processes in the run sandbox.
 DRIVER_MODULE = "modalrun.driver.per_step"

@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
 from uuid import UUID
 
-from zenml import models
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
@@ -67,18 +66,6 @@ def import_ahead() -> None:
             imported = importlib.import_module(module)
             if function:
                 operator.attrgetter(function)(imported)()
-    # Pydantic completes them when they are first used.
-    for model in (
-        models.ArtifactVersionResponse,
-        models.ComponentResponse,
-        models.LogsResponse,
-        models.PipelineResponse,
-        models.PipelineRunResponse,
-        models.PipelineSnapshotResponse,
-        models.StackResponse,
-        models.StepRunResponse,
-    ):
-        model.model_rebuild()
 
 
 class Signals(Protocol):
@@ -252,7 +239,15 @@ class Launcher(StepLauncher):
         orchestrator_run_id: str,
         metadata: StepMetadata | None,
     ) -> None:
-        super().__init__(snapshot=snapshot, step=step, orchestrator_run_id=orchestrator_run_id)
+        # ZenML would store what it logs before the step's own code as a second log, two writes and
+        # nine queries, and the traceback of a failed step in both.
+        unlogged = step.config.model_copy(update={"enable_step_logs": False})
+        super().__init__(
+            snapshot=snapshot,
+            step=step.model_copy(update={"config": unlogged}),
+            orchestrator_run_id=orchestrator_run_id,
+        )
+        self._whole_step = step
         self.guarded: Callable[[Callable[[], Any]], Any] = lambda call: call()
         self._metadata = metadata
         self._storing: threading.Thread | None = None
@@ -316,6 +311,8 @@ class Launcher(StepLauncher):
             self._storing.join(METADATA_SECONDS)
 
     def _create_or_reuse_run(self) -> tuple[PipelineRunResponse, bool]:
+        # It comes after the choice whether there is such a log.
+        self._step = self._whole_step
         run, created = super()._create_or_reuse_run()
         if run.resources is not None:
             # For step-level hooks ZenML would load it again, with all of its steps.

@@ -48,7 +48,11 @@ class LoadedRun:
         )
         if self.snapshot.stack is None:
             raise RuntimeError(f"The run {run_id} has lost its stack.")
-        self.stack = load_stack(self.snapshot.stack, closed=closed)
+        # The client keeps it, with the details that a request for the snapshot's own would bring.
+        stack = client.active_stack_model
+        if stack.id != self.snapshot.stack.id:
+            stack = self.snapshot.stack
+        self.stack = load_stack(stack, closed=closed)
         activate_lazily()
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.

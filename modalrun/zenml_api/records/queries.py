@@ -18,7 +18,7 @@ from zenml.utils import pagination_utils
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
-from modalrun.plan.image_recipe import CODE_FOLDER
+from modalrun.run.contract import CODE_FOLDER
 from modalrun.run.metadata import (
     PREFIX,
     Announced,
