@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from modalrun.errors import without_credentials
+from modalrun.run.contract import PACKAGE_FOLDER
 
 Pairs = tuple[tuple[str, str], ...]
 

@@ -36,7 +36,7 @@ from modalrun.run.metadata import StepMetadata
 from modalrun.run.zenml_modules import ZENML_MODULES
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import database_errors
-from modalrun.zenml_api.execution import containment
+from modalrun.zenml_api.execution import containment, steps
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
@@ -123,8 +123,7 @@ class SingleStep:
         metadata: StepMetadata | None = None,
     ) -> SingleStep:
         """Load the run, and the part of its deployment that belongs to this step."""
-        loaded = LoadedRun(run_id, only=[name])
-        return cls(loaded, name, step_run=step_run, metadata=metadata)
+        return cls(steps.load(run_id, name), name, step_run=step_run, metadata=metadata)
 
     def _configuration(self, name: str) -> Step:
         """Return the step's configuration; in a dynamic pipeline its record holds it."""
