@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from modalrun.errors import without_credentials
-from modalrun.run.contract import PACKAGE_FOLDER
+
+PACKAGE_FOLDER = "/opt/modalrun"
+"""Where modalrun's own source is mounted on Modal."""
 
 Pairs = tuple[tuple[str, str], ...]
 

@@ -5,12 +5,11 @@ Folders, environment variables, files, control lines and exit codes.
 
 from __future__ import annotations
 
-# Folders of a sandbox.
 CODE_FOLDER = "/app/code"
 """Where the source tree is inside a sandbox."""
 
-PACKAGE_FOLDER = "/opt/modalrun"
-"""Where modalrun's own source is mounted on Modal."""
+LAST_LINES = 6
+"""Lines of a traceback, or of a step's output, that are told with its failure."""
 
 # Modules that run as processes in the run sandbox.
 DRIVER_MODULE = "modalrun.driver.per_step"
