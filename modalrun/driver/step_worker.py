@@ -1,11 +1,11 @@
 """Run one step after the other in a step sandbox that is kept warm, each in a fork.
 
 `python -m modalrun.driver.step_worker` is the first process of such a sandbox. It imports ZenML,
-loads the run beside the first step, and runs no user code. The sandbox's environment holds the order for its first
-step; the driver writes the next ones to the standard input (`driver/warm_sandboxes.py`). For each
-it forks a supervisor (`driver/supervisor.py`), which forks the step's process and treats it as in a
-sandbox of its own. What the step leaves behind is ended and deleted; then the standard output tells
-the driver how it ended.
+loads the run beside the first step, and runs no user code. The sandbox's environment holds the
+order for its first step; the driver writes the next ones to the standard input
+(`driver/warm_sandboxes.py`). For each it forks a supervisor (`driver/supervisor.py`), which forks
+the step's process and treats it as in a sandbox of its own. What the step leaves behind is ended
+and deleted; then the standard output tells the driver how it ended.
 """
 
 from __future__ import annotations
