@@ -43,7 +43,8 @@ from modalrun.zenml_api.orchestrator_config import (
     component_defaults,
     credentials,
 )
-from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
+from modalrun.zenml_api.stack_description import describe_stack
+from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of
 
 VERSION: str = zenml.__version__
 
