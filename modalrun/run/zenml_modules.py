@@ -32,6 +32,20 @@ ZENML_MODULES = (
     # It imports the description of each integration.
     "zenml.integrations.registry:integration_registry.get_installed_integrations",
     "packaging.requirements",
+    # Pydantic completes a model when it is first used.
+    *(
+        f"zenml.models:{name}Response.model_rebuild"
+        for name in (
+            "ArtifactVersion",
+            "Component",
+            "Logs",
+            "Pipeline",
+            "PipelineRun",
+            "PipelineSnapshot",
+            "Stack",
+            "StepRun",
+        )
+    ),
 )
 """The imports of `modalrun.zenml_api`, and those of ZenML 0.98.0 at these moments, in order.
 

@@ -29,13 +29,3 @@ Unless its docstring says otherwise, a function that asks ZenML raises `Authenti
 server refuses the credentials, and `ConnectionLostError` if it can't be reached. Importing a module
 imports ZenML (about two seconds) unless it is marked; importing this package does not.
 """
-
-from __future__ import annotations
-
-import os
-import sys
-
-_ROOT = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
-if _ROOT is not None and "zenml.utils.source_utils" in sys.modules:
-    # Preloaded before the sandbox existed (`submit.preload`), or set by ZenML's command line.
-    sys.modules["zenml.utils.source_utils"].set_custom_source_root(_ROOT)

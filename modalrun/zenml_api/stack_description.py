@@ -1,4 +1,4 @@
-"""Describe a stack for those who decide whether it works with Modal; no process of a run does."""
+"""Describe a stack: what the planner must know of it. A process that runs steps does without it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from modalrun.plan.stack import Component, StackDescription
 from modalrun.plan.store_credentials import held_by
 
 _CLOUDS = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
+
+
+def _is_ambient(component: StackComponent, stack: Stack) -> bool:
+    """Return whether an artifact store takes its credentials from where it is used."""
+    if component.type != StackComponentType.ARTIFACT_STORE or component.connector is not None:
+        return False
+    config = component.config.model_dump(exclude_none=True)
+    custom = not isinstance(component.config, AuthenticationConfigMixin)
+    if component.config.is_local or component.local_path is not None or held_by(config):
+        return False
+    if custom and (set(config) != {"path"} or not config["path"].startswith(_CLOUDS)):
+        # One of its other fields may be the way to credentials.
+        return False
+    owners = (component, stack)
+    return not any(one.secrets or gives_credentials(one.environment) for one in owners)
 
 
 def describe_stack(stack: Stack) -> StackDescription:
@@ -35,18 +50,3 @@ def describe_stack(stack: Stack) -> StackDescription:
         components=tuple(components),
         server=None if store.type == StoreType.SQL else store.url,
     )
-
-
-def _is_ambient(component: StackComponent, stack: Stack) -> bool:
-    """Return whether an artifact store takes its credentials from where it is used."""
-    if component.type != StackComponentType.ARTIFACT_STORE or component.connector is not None:
-        return False
-    config = component.config.model_dump(exclude_none=True)
-    custom = not isinstance(component.config, AuthenticationConfigMixin)
-    if component.config.is_local or component.local_path is not None or held_by(config):
-        return False
-    if custom and (set(config) != {"path"} or not config["path"].startswith(_CLOUDS)):
-        # One of its other fields may be the way to credentials.
-        return False
-    owners = (component, stack)
-    return not any(one.secrets or gives_credentials(one.environment) for one in owners)

@@ -18,7 +18,6 @@ from typing import Any, Literal, NoReturn, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from zenml import models
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
@@ -39,7 +38,7 @@ from modalrun.run.metadata import StepMetadata
 from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import database_errors
-from modalrun.zenml_api.execution import containment
+from modalrun.zenml_api.execution import containment, steps
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
@@ -71,18 +70,6 @@ def import_ahead() -> None:
             imported = importlib.import_module(module)
             if function:
                 operator.attrgetter(function)(imported)()
-    # Pydantic completes them when they are first used.
-    for model in (
-        models.ArtifactVersionResponse,
-        models.ComponentResponse,
-        models.LogsResponse,
-        models.PipelineResponse,
-        models.PipelineRunResponse,
-        models.PipelineSnapshotResponse,
-        models.StackResponse,
-        models.StepRunResponse,
-    ):
-        model.model_rebuild()
 
 
 class Signals(Protocol):
@@ -140,8 +127,7 @@ class SingleStep:
         metadata: StepMetadata | None = None,
     ) -> SingleStep:
         """Load the run, and the part of its deployment that belongs to this step."""
-        loaded = LoadedRun(run_id, only=[name])
-        return cls(loaded, name, step_run=step_run, metadata=metadata)
+        return cls(steps.load(run_id, name), name, step_run=step_run, metadata=metadata)
 
     def _configuration(self, name: str) -> Step:
         """Return the step's configuration; in a dynamic pipeline its record holds it."""
@@ -257,7 +243,15 @@ class Launcher(StepLauncher):
         orchestrator_run_id: str,
         metadata: StepMetadata | None,
     ) -> None:
-        super().__init__(snapshot=snapshot, step=step, orchestrator_run_id=orchestrator_run_id)
+        # ZenML would store what it logs before the step's own code as a second log, two writes and
+        # nine queries, and the traceback of a failed step in both.
+        unlogged = step.config.model_copy(update={"enable_step_logs": False})
+        super().__init__(
+            snapshot=snapshot,
+            step=step.model_copy(update={"config": unlogged}),
+            orchestrator_run_id=orchestrator_run_id,
+        )
+        self._whole_step = step
         self.guarded: Callable[[Callable[[], Any]], Any] = lambda call: call()
         self._metadata = metadata
         self._storing: threading.Thread | None = None
@@ -321,6 +315,8 @@ class Launcher(StepLauncher):
             self._storing.join(METADATA_SECONDS)
 
     def _create_or_reuse_run(self) -> tuple[PipelineRunResponse, bool]:
+        # It comes after the choice whether there is such a log.
+        self._step = self._whole_step
         run, created = super()._create_or_reuse_run()
         if run.resources is not None:
             # For step-level hooks ZenML would load it again, with all of its steps.
