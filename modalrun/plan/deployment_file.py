@@ -25,6 +25,7 @@ from modalrun.plan.conditions import Conditions
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.snapshot_schema import Docker, check, check_settings
 from modalrun.plan.stack import StackDescription
+from modalrun.run.run_plan import Target
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.util.regular_files import open_regular
 
@@ -47,6 +48,7 @@ class DeploymentFile:
         deployment, snapshot: The pipeline in modalrun's form, and in ZenML's, as plain values.
         zenml_version, python_version: The versions that compiled it, "0.98.0" and "3.11".
         source_root: The folder that the pipeline was imported from, relative to the file.
+        target: Where it is run unless a run spec or an option names a target.
         conditions: What it was compiled against on a ZenML server.
     """
 
@@ -56,6 +58,7 @@ class DeploymentFile:
     zenml_version: str
     python_version: str
     source_root: str
+    target: Target
     source_code: str | None = None
     conditions: Conditions | None = None
 
@@ -85,6 +88,7 @@ def write(path: Path, file: DeploymentFile) -> None:
         "component": deployment.layers.get(Origin.COMPONENT, SettingsLayer()).settings,
         "notes": deployment.notes,
         "source_root": file.source_root,
+        "target": file.target,
         "source_code": file.source_code,
         "conditions": asdict(file.conditions) if file.conditions else None,
     }
@@ -143,6 +147,7 @@ def read(path: Path) -> DeploymentFile:
         zenml_version=file.zenml,
         python_version=file.python,
         source_root=content.source_root,
+        target=content.target,
         source_code=content.source_code,
         conditions=content.conditions,
     )
@@ -160,6 +165,7 @@ class _Content(BaseModel):
     component: dict[str, Any]
     notes: list[str]
     source_root: str
+    target: Target
     source_code: str | None
     conditions: Conditions | None = None
 

@@ -89,7 +89,7 @@ def submit(
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
     began = time.time()
-    spec = prepare.with_source_root(spec)
+    spec = prepare.with_file_values(spec)
     key, configuration = fingerprint.of_spec(spec), config_files.folder()
     with zenml_process(spec.source_root):
         try:

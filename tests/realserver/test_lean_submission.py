@@ -29,9 +29,13 @@ VARYING = {"id", "created", "updated", "start_time", "end_time", "time", "name",
 
 
 @pytest.fixture
+def forge() -> None:
+    """Every command starts cold: a warm one has ZenML in memory."""
+
+
+@pytest.fixture
 def world(world: World) -> World:
-    """A world whose commands start cold, and may be kept from importing ZenML."""
-    world.forge = None
+    """A world whose commands may be kept from importing ZenML."""
     without = world.root / "without-zenml"
     without.mkdir()
     # The same in every command: it is a part of what a submission is known by.
@@ -71,11 +75,17 @@ def submit(world: World, spec: Path, *arguments: str, **environment: str) -> Res
     return done
 
 
-def steady(value: Any) -> Any:
-    """A record without what differs between any two runs."""
-    if isinstance(value, dict):
-        return {k: steady(v) for k, v in value.items() if k not in VARYING}
-    return [steady(one) for one in value] if isinstance(value, list) else value
+def steady(value: Any, at: str = "") -> dict[str, Any]:
+    """The values of a record by their places, without what differs between any two runs."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {at: value}
+    found: dict[str, Any] = {}
+    for name, one in value.items():
+        if name not in VARYING:
+            found |= steady(one, f"{at}.{name}")
+    return found
 
 
 def records(world: World, done: Result) -> dict[str, Any]:
@@ -88,16 +98,21 @@ def records(world: World, done: Result) -> dict[str, Any]:
         "/steps", pipeline_run_id=run_id, project=str(world.place and world.place.project)
     )
     told = json.loads((world.root / "told" / f"{run_id}.json").read_text())
-    assert told["claims"]["pipeline_run_id"] == run_id == told["run"]
+    assert told["claims"]["pipeline_run_id"] == run_id == told.pop("run")
     # Without a configuration of its own, each command invents a user id for statistics.
     told["variables"].pop("ZENML_USER_ID")
+    told["claims"] = sorted(told["claims"])
     return {
-        "run": steady(run),
-        "snapshot": steady(snapshot),
-        "steps": steady(steps),
-        "variables": told["variables"],
-        "claims": sorted(told["claims"]),
+        **steady(run, "run"),
+        **steady(snapshot, "snapshot"),
+        **steady(steps, "steps"),
+        **steady(told, "sandbox"),
     }
+
+
+def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    places = first.keys() | second.keys()
+    return {p: (first.get(p), second.get(p)) for p in places if first.get(p) != second.get(p)}
 
 
 def test_a_run_spec_that_was_compiled_before(world: World) -> None:
@@ -109,9 +124,7 @@ def test_a_run_spec_that_was_compiled_before(world: World) -> None:
         second = submit(world, spec)
 
     assert NOT_COMPILED in second.stderr
-    expected, found = records(world, first), records(world, second)
-    assert found == expected
-    assert found["run"]["resources"]["tags"]
+    assert differences(records(world, first), records(world, second)) == {}
 
 
 def test_a_deployment_file(world: World) -> None:
@@ -128,7 +141,7 @@ def test_a_deployment_file(world: World) -> None:
     with ZenMLRefused(world):
         without = submit(world, file, *options)
 
-    assert records(world, without) == records(world, with_client)
+    assert differences(records(world, without), records(world, with_client)) == {}
 
 
 @pytest.mark.exhaustive
@@ -143,7 +156,7 @@ def test_a_stored_snapshot(world: World) -> None:
     with_client = submit(world, stored)
     with ZenMLRefused(world):
         without = submit(world, stored)
-    assert records(world, without) == records(world, with_client)
+    assert differences(records(world, without), records(world, with_client)) == {}
 
 
 @pytest.mark.exhaustive

@@ -349,6 +349,7 @@ class TestFile:
                 ZENML,
                 "3.11",
                 ".",
+                "local",
                 conditions=CONDITIONS,
             )
             deployment_file.write(tmp_path / "p.json", replace(file, **changed))
