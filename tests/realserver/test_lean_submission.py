@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ VARYING = {"id", "created", "updated", "start_time", "end_time", "time", "name",
     "source_snapshot_id",
     "in_progress",
     "log_id",
+    "latest_heartbeat",
 }
 """What differs between any two runs."""
 
@@ -79,6 +81,8 @@ def steady(value: Any, at: str = "") -> dict[str, Any]:
     """The values of a record by their places, without what differs between any two runs."""
     if isinstance(value, list):
         value = dict(enumerate(value))
+    if isinstance(value, str):
+        value = re.sub(r"/sb-\w+/|/\.modalrun-\w+/", "/", value)
     if not isinstance(value, dict):
         return {at: value}
     found: dict[str, Any] = {}
