@@ -31,6 +31,7 @@ from modalrun.spec.validation import Mistakes
 from modalrun.util.inputs import Inputs, watched
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
+from modalrun.zenml_api.compiling.module_places import Surroundings, check_places
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
     check_step_parameters,
@@ -104,6 +105,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
     with translated():
         # Before the import: modules read the active stack's components.
         stack, config = use_stack(find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: "))
+        before = Surroundings()
         inputs, others = Inputs(), [str(config_files.folder())]
         with watched(inputs, others):
             pipeline = import_pipeline(spec).copy()
@@ -138,6 +140,8 @@ def compile_spec(spec: RunSpec) -> Compiled:
             spec,
             source_code=pipeline.source_code,
         )
+        modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
+        check_places(spec.source_root, before, modules, compiled.deployment.docker)
         return replace(compiled, inputs=inputs)
 
 
