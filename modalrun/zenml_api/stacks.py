@@ -20,6 +20,7 @@ from modalrun.plan.environment import gives_credentials
 from modalrun.plan.stack import Component, StackDescription
 from modalrun.plan.store_credentials import held_by
 from modalrun.util.nearest import did_you_mean
+from modalrun.zenml_api.component import OrchestratorComponent
 from modalrun.zenml_api.errors import first_line
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
@@ -155,11 +156,11 @@ def _made(
     )
 
 
-def orchestrator_of(model: StackResponse) -> ComponentResponse:
-    """Return the orchestrator component of a stack as ZenML stores it."""
-    return Client().get_stack_component(
-        StackComponentType.ORCHESTRATOR, model.components[StackComponentType.ORCHESTRATOR][0].id
-    )
+def orchestrator_of(model: StackResponse) -> OrchestratorComponent:
+    """Return the orchestrator of a stack as ZenML stores it."""
+    kind = StackComponentType.ORCHESTRATOR
+    found = Client().get_stack_component(kind, model.components[kind][0].id)
+    return OrchestratorComponent(found.name, found.flavor_name, found.configuration)
 
 
 def _is_ambient(component: StackComponent, stack: Stack) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,11 +75,9 @@ def test_a_sandbox_of_another_run_is_neither_shown_nor_stopped(world: World) -> 
 def reason(**info: Any) -> str | None:
     from zenml.models import ExceptionInfo
 
-    from modalrun.zenml_api.records.queries import _reason
+    from modalrun.zenml_api.records.responses import reason_of
 
-    fields = {"traceback": "", **info}
-    metadata = SimpleNamespace(exception_info=ExceptionInfo(**fields))
-    return _reason(SimpleNamespace(get_metadata=lambda: metadata))  # type: ignore[arg-type]
+    return reason_of(ExceptionInfo(**{"traceback": "", **info}).model_dump(mode="json"))
 
 
 @pytest.mark.parametrize("message", ["", " ", "\n\n", "\x0b", None])

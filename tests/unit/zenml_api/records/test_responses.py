@@ -9,7 +9,7 @@ from zenml.enums import ExecutionStatus
 from zenml.models import ExceptionInfo
 
 from modalrun.run.records import FINISHED, SUCCESSFUL
-from modalrun.zenml_api.records import queries
+from modalrun.zenml_api.records import responses
 
 
 def test_the_final_statuses_are_zenmls() -> None:
@@ -18,9 +18,9 @@ def test_the_final_statuses_are_zenmls() -> None:
 
 
 def test_times_get_the_zone_that_zenml_leaves_out() -> None:
-    noon = datetime(2026, 11, 23, 12)
-    assert queries._utc(noon) == datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
-    assert queries._utc(None) is None
+    noon = "2026-11-23T12:00:00"
+    assert responses._utc(noon) == datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+    assert responses._utc(None) is None
 
 
 FRAMES = """Traceback (most recent call last):
@@ -43,4 +43,4 @@ FRAMES = """Traceback (most recent call last):
 def test_the_line_of_an_error_outside_of_the_steps_function(
     info: ExceptionInfo, place: str
 ) -> None:
-    assert queries._place(info) == place
+    assert responses.place_of(info.model_dump(mode="json")) == place
