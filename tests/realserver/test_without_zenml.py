@@ -114,7 +114,7 @@ def plain(text: str) -> str:
 
 def test_both_ways_read_the_same(world: World) -> None:
     gate = world.gate()
-    failing = "pipeline: ends.one\ntarget: local\nparameters: {way: raise, retries: 0}\n"
+    failing = "pipeline: ends.one\ntarget: local\nparameters: {way: raises, retries: 0}\n"
     assert world.submit(DIAMOND + PER_STEP).exit_code == 0
     assert world.submit(DIAMOND).exit_code == 0
     assert world.submit(failing).exit_code == 1

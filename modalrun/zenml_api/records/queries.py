@@ -15,7 +15,7 @@ from modalrun.run.metadata import PREFIX
 from modalrun.run.records import NOT_RUN, RunRecord, StepRecord, id_prefix
 from modalrun.zenml_api.errors import ServerTrouble, translated
 from modalrun.zenml_api.records import stores
-from modalrun.zenml_api.records.responses import FAILED, Page, StoredRun, StoredStep
+from modalrun.zenml_api.records.responses import ENDED, Page, StoredRun, StoredStep
 from modalrun.zenml_api.retry import impatient
 
 T = TypeVar("T")
@@ -107,8 +107,8 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         per_step = record.metadata is not None and record.metadata.mode == "per_step"
         found = step_runs(run_id, project=run.project, hydrate=per_step)
         recorded = {step.record.name: step.record for step in found}
-        if not per_step and any(step.status in FAILED for step in recorded.values()):
-            status = f"oneof:{json.dumps(list(FAILED))}"
+        if not per_step and any(step.status in ENDED for step in recorded.values()):
+            status = f"oneof:{json.dumps(list(ENDED))}"
             for step in step_runs(run_id, project=run.project, hydrate=True, status=status):
                 name = step.record.name
                 if name in recorded and recorded[name].id == step.record.id:

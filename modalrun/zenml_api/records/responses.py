@@ -6,13 +6,12 @@ TypeError, ValueError or AttributeError.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, datetime, timezone
 from typing import Any, Generic, TypeVar
 
-from modalrun.plan.image_recipe import CODE_FOLDER
+from modalrun.run.failure import Failure, read_failure
 from modalrun.run.metadata import (
     Announced,
     RunMetadata,
@@ -21,25 +20,18 @@ from modalrun.run.metadata import (
     wrong_keys,
 )
 from modalrun.run.records import RunRecord, StackRecord, StepRecord
-from modalrun.run.values import LONGEST_TEXT
-from modalrun.util.text import one_line
 from modalrun.zenml_api.component import OrchestratorComponent
 
 Json = dict[str, Any]
 T = TypeVar("T")
 
-FAILED = ("failed", "retrying")
-"""ZenML's statuses of a step whose last attempt has failed."""
+ENDED = ("failed", "retrying", "stopped")
+"""ZenML's statuses of a step whose last attempt has ended for a reason."""
 
 STOPPED = frozenset({"stopping", "stopped"})
 """ZenML's statuses of a run that was stopped, whether or not its steps have ended."""
 
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
-_LONGEST_LINE = 1_000
-_NAME = 200
-
-_PROJECT_LINE = re.compile(rf' *File ".*{CODE_FOLDER}/(.+)", line (\d+)')
-"""A line of a traceback that is in the project's code, in a sandbox."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ class StoredStep:
     """A step's attempt as ZenML stores it.
 
     Attributes:
-        record: What the rest of modalrun needs; with reason and metadata if they were asked for.
+        record: What the rest of modalrun needs; with failure and metadata if they were asked for.
         created: When it was created.
         run: The id of its run; None where metadata were not asked for.
     """
@@ -148,7 +140,7 @@ def stored_step(step: Json) -> StoredStep:
         attempt=body["version"],
         start=_utc(body["start_time"]),
         end=_utc(body["end_time"]),
-        reason=reason_of(metadata["exception_info"]) if metadata and status in FAILED else None,
+        failure=_failure(metadata["exception_info"]) if metadata and status in ENDED else None,
         metadata=from_metadata(StepMetadata, metadata["run_metadata"]) if metadata else None,
         id=step["id"],
     )
@@ -172,28 +164,9 @@ def orchestrator_component(component: Json) -> OrchestratorComponent:
     return OrchestratorComponent(component["name"], component["body"]["flavor_name"], configuration)
 
 
-def reason_of(info: Json | None) -> str | None:
-    """Return why a step failed, in one line: its exception, or the sentence stored for it."""
-    if info is None:
-        return None
-    if info["source"]:
-        message = next(iter((info["message"] or "").strip().splitlines()), "")
-        text = f": {one_line(message, LONGEST_TEXT)}" if message else ""
-        return f"{one_line(info['source'].rpartition('.')[2], _NAME)}{text}{place_of(info)}"
-    lines = info["traceback"].strip().splitlines()
-    return one_line(lines[-1], LONGEST_TEXT) if lines else None
-
-
-def place_of(info: Json) -> str:
-    """Return the line of the project's code outside of the step's function, in parentheses."""
-    if info["user_code_line"] is not None:
-        return ""
-    lines: Sequence[str] = info["traceback"].splitlines()
-    for line in reversed(lines):
-        # Nobody has such a path, and the pattern takes quadratic time.
-        if len(line) <= _LONGEST_LINE and (found := _PROJECT_LINE.match(line)):
-            return f" ({one_line(found[1], _LONGEST_LINE)}:{found[2]})"
-    return ""
+def _failure(info: Json | None) -> Failure | None:
+    """Return why a step has failed: its exception, or what was stored for it."""
+    return read_failure(info["traceback"], info["source"], info["message"]) if info else None
 
 
 def utc_now() -> str:

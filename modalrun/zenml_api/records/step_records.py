@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
+from modalrun.run.failure import with_lines
 from modalrun.run.metadata import StepMetadata, to_metadata
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import NotAllowedError, first_line, translated
@@ -40,7 +42,13 @@ def step_state(run_id: str, step: str, *, detailed: bool = False) -> StepRecord 
 
 
 def fail_step(
-    run_id: str, step: str, reason: str, *, attempt: int = 1, final: bool = False
+    run_id: str,
+    step: str,
+    reason: str,
+    *,
+    attempt: int = 1,
+    final: bool = False,
+    lines: Sequence[str] = (),
 ) -> StepRecord | None:
     """Record that a step has failed; create a record if there is none.
 
@@ -53,21 +61,23 @@ def fail_step(
         attempt: Which attempt it is, from 1. Its process may have died before it made a record.
         final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
             has no other final status that leaves the rest of the run alone.
+        lines: The last lines that it has printed.
 
     Returns:
         The record afterwards; None if ZenML creates none any more, because the run is over.
     """
+    info = _exception(reason, lines)
     with translated():
         state = step_state(run_id, step)
         honour_stop_request(run_id)
         try:
             retrying = state is not None and state.status == "retrying"
             if state is None or (retrying and state.attempt < attempt):
-                state = _create_failed(run_id, step, reason)
+                state = _create_failed(run_id, step, info)
             elif not state.finished and state.status != "retrying":
-                state = end_step(state.id, "failed", reason)
+                state = end_step(state.id, "failed", reason, lines)
             while final and state.status == "retrying":
-                state = _create_failed(run_id, step, reason)
+                state = _create_failed(run_id, step, info)
         except NotAllowedError:
             # The step was recorded meanwhile, or the run is over.
             return step_state(run_id, step)
@@ -101,8 +111,8 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
             return step_state(run_id, step)
 
 
-def end_step(step_run_id: str, status: str, reason: str) -> StepRecord:
-    """Record the end of a step, and the reason; return the record.
+def end_step(step_run_id: str, status: str, reason: str, lines: Sequence[str] = ()) -> StepRecord:
+    """Record the end of a step, the reason, and the last lines before it; return the record.
 
     Raises:
         NotAllowedError: ZenML takes no such status any more.
@@ -113,7 +123,7 @@ def end_step(step_run_id: str, status: str, reason: str) -> StepRecord:
             step_run_id,
             status=status,
             end_time=utc_now(),
-            exception_info={"traceback": reason, "message": reason},
+            exception_info=_exception(reason, lines),
         )
     except UNDECODABLE:
         # It is stored, but ZenML can't decode metadata to return.
@@ -123,10 +133,14 @@ def end_step(step_run_id: str, status: str, reason: str) -> StepRecord:
     return ended.record
 
 
-def _create_failed(run_id: str, step: str, reason: str) -> StepRecord:
+def _exception(reason: str, lines: Sequence[str]) -> dict[str, str]:
+    return {"traceback": with_lines(reason, lines), "message": reason}
+
+
+def _create_failed(run_id: str, step: str, info: dict[str, str]) -> StepRecord:
     from modalrun.zenml_api.records.zenml_store import create_failed_step
 
-    return create_failed_step(run_id, step, reason).record
+    return create_failed_step(run_id, step, info).record
 
 
 def record_metadata(step_run_id: str, metadata: StepMetadata) -> None:

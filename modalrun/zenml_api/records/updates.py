@@ -18,7 +18,8 @@ from modalrun.zenml_api.records.step_records import end_step
 _URL = "orchestrator_url"
 """The metadata that ZenML's dashboard shows as a link (`zenml.constants`, 0.98.0)."""
 
-_LONGEST_REASON = 250
+_REASON = 250
+"""Characters of a reason that ZenML stores with a run (a column of 255)."""
 
 
 def publish_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
@@ -52,8 +53,8 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     """Record the end of a run whose process has ended.
 
     The run and its unfinished steps become FAILED, or STOPPED if the run was stopped. Finished
-    records are not changed. A paused run stays paused unless it is stopped. The runs of a dynamic
-    pipeline's child pipelines end with it.
+    records are not changed, but a failed run without a reason gets one. A paused run stays paused
+    unless it is stopped. The runs of a dynamic pipeline's child pipelines end with it.
 
     Args:
         reason: The reason, in a sentence; stored with each step and the run.
@@ -93,12 +94,6 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         return _end_run(get_run(run_id), status, reason) or changed
 
 
-def record_reason(run_id: str, reason: str) -> None:
-    """Record why the run of a dynamic pipeline has failed, of which ZenML knows that it has."""
-    with translated():
-        stores.current().update_run(run_id, status="failed", status_reason=reason[:_LONGEST_REASON])
-
-
 def mark_stopping(run_id: str, reason: str) -> bool:
     """Record that the run is stopping; ZenML sets it to STOPPED if no step is unfinished.
 
@@ -114,7 +109,7 @@ def mark_stopping(run_id: str, reason: str) -> bool:
         _require_deployment(run)
         recorded = False
         with _recorded(run):
-            update_run(run, status="stopping", status_reason=reason[:_LONGEST_REASON])
+            update_run(run, status="stopping", status_reason=reason[:_REASON])
             recorded = True
         return recorded  # noqa: RET504 (the block may end early)
 
@@ -130,14 +125,20 @@ def update_run(run: StoredRun, **changes: Any) -> None:
 
 def _end_run(run: StoredRun, status: str, reason: str) -> bool:
     """Give a run a final status; return whether it had none."""
-    if run.record.finished:
+    record = run.record
+    if record.finished:
+        unexplained = record.status == "failed" and not record.reason
+        if unexplained and status == record.status and run.deployment is not None:
+            # ZenML ends a run with its failed step, or function, and gives no reason.
+            with _recorded(run):
+                update_run(run, status=status, status_reason=reason[:_REASON])
         return False
     # ZenML computes a run's status from its steps. Without a stopped step, only STOPPING leads
     # to STOPPED (`pipeline_run_schemas.py:1310`, 0.98.0).
     first = "stopping" if status == "stopped" else status
     # The end of the last step may have ended the run meanwhile.
     with _recorded(run):
-        update_run(run, status=first, status_reason=reason[:_LONGEST_REASON])
+        update_run(run, status=first, status_reason=reason[:_REASON])
         if first == "stopping" and run.dynamic:
             # ZenML computes no status for the run of a dynamic pipeline.
             update_run(run, status="stopped")

@@ -107,8 +107,11 @@ class ZenMLStore:
         Client().create_run_metadata(metadata=typed, resources=[resource])
 
 
-def create_failed_step(run_id: str, step: str, reason: str) -> StoredStep:
+def create_failed_step(run_id: str, step: str, info: Mapping[str, str]) -> StoredStep:
     """Create the record of an attempt at a step that has failed.
+
+    Args:
+        info: ZenML's `exception_info`.
 
     Raises:
         NotAllowedError: There is one meanwhile, or the run is over.
@@ -120,7 +123,7 @@ def create_failed_step(run_id: str, step: str, reason: str) -> StoredStep:
         "status": "failed",
         "start_time": (now := utc_now()),
         "end_time": now,
-        "exception_info": {"traceback": reason, "message": reason},
+        "exception_info": info,
     }
     with _allowed():
         store = Client().zen_store
