@@ -17,7 +17,6 @@ from modalrun.errors import UsageError
 from modalrun.spec.fields import FIELD_NAMES, SettingFields
 from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
-from modalrun.spec.validation import validation_message
 
 FLAVOR = "modalrun"
 """The name of the flavor."""
@@ -102,6 +101,9 @@ def component_values(component: OrchestratorComponent, cls: type[V]) -> V:
     try:
         return cls(**known)
     except ValidationError as error:
+        # Its own imports take a step's process 10 ms.
+        from modalrun.spec.validation import validation_message
+
         where, problem = validation_message(error, known)
         at = f": '{path_name(where)}'" if where else ""
         raise UsageError(

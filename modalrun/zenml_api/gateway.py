@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.model import Plan
-from modalrun.run.records import App, RunRecord, StepRecord
-from modalrun.run.source import Source
-from modalrun.spec.run_spec import RunSpec
-
 if TYPE_CHECKING:
+    from modalrun.plan.image_recipe import RegistryCredentials
+    from modalrun.plan.model import Plan
+    from modalrun.run.records import App, RunRecord, StepRecord
+    from modalrun.run.source import Source
+    from modalrun.spec.run_spec import RunSpec
     from modalrun.zenml_api.compiling.compile import Compiled
 
 

@@ -6,7 +6,7 @@ from pydantic import ConfigDict
 from zenml.orchestrators import BaseOrchestratorConfig
 from zenml.utils.secret_utils import SecretField
 
-from modalrun.errors import UsageError
+from modalrun.errors import NotFoundError
 from modalrun.zenml_api.component import (
     FLAVOR,
     OUR_FLAVORS,
@@ -77,7 +77,7 @@ def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
     """Return the Modal token of a component, read from ZenML's secret store if it refers to that.
 
     Raises:
-        UsageError: The secret, or its key, doesn't exist.
+        NotFoundError: The secret, or its key, doesn't exist.
     """
     try:
         token_id, token_secret = config.token_id, config.token_secret
@@ -87,7 +87,7 @@ def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
             for text in (config.__dict__["token_id"], config.__dict__["token_secret"])
             if is_reference(text)
         )
-        raise UsageError(
+        raise NotFoundError(
             f"The Modal token of the stack's orchestrator refers to {names}, and ZenML has no such"
             " secret or key.",
             hint="'zenml secret list' shows what there is.",

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.model import Plan
-from modalrun.spec.run_spec import RunSpec
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import (
     matching_runs,
@@ -33,6 +30,9 @@ from modalrun.zenml_api.records.updates import (
 )
 
 if TYPE_CHECKING:
+    from modalrun.plan.image_recipe import RegistryCredentials
+    from modalrun.plan.model import Plan
+    from modalrun.spec.run_spec import RunSpec
     from modalrun.zenml_api.compiling.compile import Compiled
 
 __all__ = [

@@ -20,7 +20,6 @@ from modalrun.run.metadata import (
     wrong_keys,
 )
 from modalrun.run.records import RunRecord, StackRecord, StepRecord
-from modalrun.zenml_api.component import OrchestratorComponent
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -156,12 +155,6 @@ def stored_deployment(snapshot: Json) -> StoredDeployment:
     # The specification of the pipeline names every step without its configuration.
     steps = tuple(step["invocation_id"] for step in specification["steps"]) if fixed else None
     return StoredDeployment(steps, metadata["pipeline_configuration"])
-
-
-def orchestrator_component(component: Json) -> OrchestratorComponent:
-    """Convert ZenML's response for the orchestrator of a stack."""
-    configuration = component["metadata"]["configuration"]
-    return OrchestratorComponent(component["name"], component["body"]["flavor_name"], configuration)
 
 
 def _failure(info: Json | None) -> Failure | None:

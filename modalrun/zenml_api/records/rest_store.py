@@ -9,9 +9,8 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from modalrun.zenml_api.component import OrchestratorComponent
 from modalrun.zenml_api.errors import NotAllowedError
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.responses import (
@@ -21,7 +20,6 @@ from modalrun.zenml_api.records.responses import (
     StoredDeployment,
     StoredRun,
     StoredStep,
-    orchestrator_component,
     stored_deployment,
     stored_run,
     stored_step,
@@ -29,6 +27,9 @@ from modalrun.zenml_api.records.responses import (
 from modalrun.zenml_api.records.stores import Store
 from modalrun.zenml_api.rest.session import MissingError, RefusedError, Session
 from modalrun.zenml_api.rest.settings import Unusual
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.component import OrchestratorComponent
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -106,9 +107,13 @@ class RestStore:
     @_or_by_zenml
     def orchestrator(self, stack_id: str) -> OrchestratorComponent:
         """See `Store`."""
+        from modalrun.zenml_api.component import OrchestratorComponent
+
         stack = self._session.get(f"/stacks/{stack_id}", hydrate=True)
         component = stack["metadata"]["components"]["orchestrator"][0]["id"]
-        return orchestrator_component(self._session.get(f"/components/{component}", hydrate=True))
+        found = self._session.get(f"/components/{component}", hydrate=True)
+        configuration = found["metadata"]["configuration"]
+        return OrchestratorComponent(found["name"], found["body"]["flavor_name"], configuration)
 
     @_or_by_zenml
     def update_run(self, run_id: str, **changes: Any) -> StoredRun:

@@ -10,17 +10,9 @@ import logging
 from typing import Any
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.plan.deployment import merged_orchestrator_settings
-from modalrun.plan.planner import app_name
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import App
 from modalrun.run.source import Source
-from modalrun.zenml_api.component import (
-    ComponentValues,
-    component_defaults,
-    component_values,
-    is_reference,
-)
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import get_run, step_runs
@@ -77,6 +69,14 @@ def app_of(run_id: str) -> App | None:
     Raises:
         NotFoundError: There is no such run.
     """
+    from modalrun.plan.deployment import merged_orchestrator_settings
+    from modalrun.plan.planner import app_name
+    from modalrun.zenml_api.component import (
+        ComponentValues,
+        component_defaults,
+        component_values,
+    )
+
     with translated():
         run, store = get_run(run_id), stores.current()
         if run.deployment is None:
@@ -105,11 +105,13 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
         The token's id and secret; None if Modal's own configuration is to be used.
 
     Raises:
-        NotFoundError: There is no such run.
-        UsageError: The component's values are wrong, or ZenML's secret store has no such secret.
+        NotFoundError: There is no such run, or ZenML's secret store has no such secret.
+        UsageError: The component's values are wrong.
     """
     if target != "modal":
         return None
+    from modalrun.zenml_api.component import ComponentValues, component_values, is_reference
+
     with translated():
         run = get_run(run_id)
         if run.deployment is None or run.record.stack is None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from modalrun.util import garbage_collection
-from modalrun.zenml_api.component import OrchestratorComponent
 from modalrun.zenml_api.records.responses import (
     Page,
     StoredDeployment,
     StoredRun,
     StoredStep,
 )
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.component import OrchestratorComponent
 
 
 class Store(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from zenml.client import Client
@@ -21,7 +21,6 @@ from zenml.models import (
 )
 from zenml.utils.dashboard_utils import get_run_url
 
-from modalrun.zenml_api.component import OrchestratorComponent
 from modalrun.zenml_api.errors import NotAllowedError
 from modalrun.zenml_api.records.responses import (
     Link,
@@ -34,6 +33,9 @@ from modalrun.zenml_api.records.responses import (
     stored_step,
     utc_now,
 )
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.component import OrchestratorComponent
 
 # What `responses` reads: all of a response takes long to encode.
 _RUN: Any = {
