@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.observe.handle import RunObserver
@@ -29,7 +29,6 @@ from modalrun.submit import prepare, reuse
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import stage
 from modalrun.zenml_api import config_files
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.rest.session import connect
 from modalrun.zenml_api.rest.settings import Unusual
 from modalrun.zenml_api.rest.submission import REFUSALS, Server
@@ -107,27 +106,6 @@ class LeanSubmission:
             local_artifacts=any(c.kind == "artifact_store" and c.is_local for c in components),
         )
 
-    @property
-    def gateway(self) -> ZenMLGateway:
-        """The functions on ZenML's records; the rarer ones import ZenML."""
-        return cast(ZenMLGateway, _Gateway(self.server))
-
-
-class _Gateway:
-    """Do what every submission does by requests, and leave the rest to ZenML's own client."""
-
-    def __init__(self, server: Server) -> None:
-        self.publish_metadata = server.publish_metadata
-        self.record_metadata = server.record_metadata
-        self.stop_requested = server.stop_requested
-
-    def resolve_images(self, plan: Any, compiled: Any) -> tuple[Any, None]:
-        """Return the plan: a stack with a container registry is none of these."""
-        return plan, None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(zenml_gateway(), name)
-
 
 def find(
     spec: RunSpec, key: str, configuration: Path, observer: RunObserver
@@ -199,7 +177,7 @@ def _of_file(spec: RunSpec, path: Path, configuration: Path) -> LeanSubmission:
     if spec.has_settings:
         key = f"orchestrator:{server.orchestrator['name']}"
         snapshot = with_settings(snapshot, deployment, key)
-    stack = replace(file.stack, server=server.url)
+    stack = replace(file.stack, server=server.session.settings.url)
     folders = [component.local_path for component in stack.components if component.local_path]
     if not all(folder.startswith(config_files.local_stores()) for folder in folders):
         raise Unusual("a component keeps its files on another machine")

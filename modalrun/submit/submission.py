@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -48,6 +48,8 @@ from modalrun.util.background import in_background
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
+from modalrun.zenml_api.records import stores
+from modalrun.zenml_api.records.rest_store import RestStore
 from modalrun.zenml_api.rest.submission import REFUSALS
 
 if TYPE_CHECKING:
@@ -91,20 +93,23 @@ def submit(
     began = time.time()
     spec = prepare.with_file_values(spec)
     key, configuration = fingerprint.of_spec(spec), config_files.folder()
-    with zenml_process(spec.source_root):
+    with ExitStack() as using, zenml_process(spec.source_root):
         try:
             text = f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment"
             observer.phase(text)
             if spec.target == "local":
                 preflight.warm_up_local_server()
             lean = None if fresh else find(spec, key, configuration, observer)
+            if lean is not None:
+                stores.use(RestStore(lean.server.session))
+                using.callback(stores.use, None)
             # It stands for what ZenML compiles.
             compiled = cast("Compiled", lean.compiled) if lean else prepare.load_deployment(spec)
             job = preflight.check(spec, compiled, observer, max_cost)
         except (KeyboardInterrupt, Interrupted):
             _say_at_last(observer, NOTHING_SUBMITTED)
             raise
-        submission = Submission(job, observer, lean.gateway if lean else zenml_gateway())
+        submission = Submission(job, observer, zenml_gateway())
 
         def create_run() -> CreatedRun:
             if lean is not None:

@@ -5,7 +5,6 @@ Read from ZenML 0.98.0 (`pipelines/run_utils.py`, `orchestrators/utils.py`, `cli
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,9 @@ from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
-from modalrun.errors import ModalrunError, ServerError
+from modalrun.errors import ServerError
 from modalrun.plan.conditions import ServerState
 from modalrun.run.contract import ORCHESTRATOR_RUN_ID
-from modalrun.run.metadata import PREFIX
 from modalrun.run.records import CreatedRun
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.rest.session import RefusedError, Session
@@ -31,13 +29,6 @@ _NEEDS_CLIENT = ("ZENML_PREVENT_CLIENT_SIDE_CACHING", "ZENML_PIPELINE_RUN_API_TO
 _FIELDS = ("user_id", "user_email", "user_email_opt_in", "analytics_opt_in", "container_engine")
 """Fields of ZenML's configuration that a sandbox gets as variables (`global_config.py:445`)."""
 
-_STOPPED = frozenset({"stopping", "stopped"})
-_KINDS = {bool: "bool", int: "int", float: "float", str: "str"}
-"""Types of metadata, and ZenML's names for them (`metadata_types.py`)."""
-
-_ORCHESTRATOR_URL = "orchestrator_url"
-"""ZenML's key of a run's link (`METADATA_ORCHESTRATOR_URL`)."""
-
 
 class Server:
     """A ZenML server to which one run is submitted.
@@ -45,7 +36,7 @@ class Server:
     Each method raises one of `REFUSALS`, or as `errors.translated` says.
 
     Attributes:
-        url: Its address.
+        session: The connection.
         stack: The stack of the run, as the server has it.
         project: The active project.
     """
@@ -59,15 +50,14 @@ class Server:
         """
         if any(os.environ.get(name) for name in _NEEDS_CLIENT):
             raise Unusual("a variable of the environment changes how ZenML submits")
-        self._session = session
-        self.url = session.settings.url
+        self.session = session
         self.project = session.project
         self.stack: dict[str, Any] = session.get(f"/stacks/{stack_id}")
 
     @property
     def state(self) -> ServerState:
         """What the server says now."""
-        info = self._session.info
+        info = self.session.info
         changed = {self.stack["id"]: self.stack["body"]["updated"]}
         for components in self.stack["metadata"]["components"].values():
             changed |= {one["id"]: one["body"]["updated"] for one in components}
@@ -86,7 +76,7 @@ class Server:
 
     def snapshot(self, snapshot_id: str) -> dict[str, Any]:
         """Return a stored snapshot, with the fields of ZenML's `PipelineSnapshotBase`."""
-        found = self._session.get(f"/pipeline_snapshots/{snapshot_id}")
+        found = self.session.get(f"/pipeline_snapshots/{snapshot_id}")
         stack = (found.get("resources") or {}).get("stack") or {}
         if stack.get("id") != self.stack["id"]:
             raise Unusual("the snapshot's stack is gone")
@@ -95,9 +85,9 @@ class Server:
     def require_snapshot(self, name_or_id: str, snapshot_id: str) -> None:
         """Check that a run spec's `deployment` is still the snapshot that it was."""
         if name_or_id == snapshot_id:
-            self._session.get(f"/pipeline_snapshots/{snapshot_id}", hydrate=False)
+            self.session.get(f"/pipeline_snapshots/{snapshot_id}", hydrate=False)
             return
-        page = self._session.get(
+        page = self.session.get(
             "/pipeline_snapshots",
             project=self.project["id"],
             name=f"equals:{name_or_id}",
@@ -111,7 +101,7 @@ class Server:
 
         def is_cached(key: str) -> bool:
             # As `cache_utils.get_cached_step_run`.
-            page = self._session.get(
+            page = self.session.get(
                 "/steps",
                 project=self.project["id"],
                 cache_key=key,
@@ -128,7 +118,7 @@ class Server:
     def store(self, snapshot: Mapping[str, Any], pipeline: str, source_code: str | None) -> str:
         """Store a snapshot of a pipeline, and return its id."""
         project = self.project["id"]
-        page = self._session.get("/pipelines", project=project, name=f"equals:{pipeline}", size=1)
+        page = self.session.get("/pipelines", project=project, name=f"equals:{pipeline}", size=1)
         if not page["total"]:
             raise Unusual("ZenML has no such pipeline yet")
         request = {
@@ -138,7 +128,7 @@ class Server:
             "pipeline": page["items"][0]["id"],
             "source_code": source_code,
         }
-        return str(self._session.post("/pipeline_snapshots", request)["id"])
+        return str(self.session.post("/pipeline_snapshots", request)["id"])
 
     def create_run(
         self, snapshot_id: str, snapshot: Mapping[str, Any], *, local_artifacts: bool
@@ -161,7 +151,7 @@ class Server:
             **(configuration.get("substitutions") or {}),
         }
         orchestrator_run_id = str(uuid4())
-        run, _ = self._session.post(
+        run, _ = self.session.post(
             "/runs",
             {
                 "name": snapshot["run_name_template"].format(**names),
@@ -175,7 +165,7 @@ class Server:
         )
         try:
             asked = {"token_type": "workload", "pipeline_run_id": run["id"]}
-            token = self._session.get("/api_token", **asked)
+            token = self.session.get("/api_token", **asked)
         except REFUSALS as error:
             raise ServerError(
                 f"ZenML's server gives no token for the run {run['id']}: {error}"
@@ -187,7 +177,7 @@ class Server:
         }
         if local_artifacts:
             variables[config_files.LOCAL_STORES_PATH] = config_files.local_stores()
-        base = self._session.info.get("server_url") or self._session.settings.url
+        base = self.session.info.get("server_url") or self.session.settings.url
         url = f"{base}/projects/{self.project['name']}/runs/{run['id']}"
         return CreatedRun(run["id"], run["name"], url, variables, snapshot_id=snapshot_id)
 
@@ -197,11 +187,11 @@ class Server:
         names = {f"ZENML_{field.upper()}": field for field in _FIELDS}
         found = {name: os.environ.get(name, stored.get(field)) for name, field in names.items()}
         analytics = str(found["ZENML_ANALYTICS_OPT_IN"]).lower() not in {"false", "0", "no", "off"}
-        settings = self._session.settings
+        settings = self.session.settings
         return {
             **{name: str(value) for name, value in found.items() if value is not None},
             "ZENML_ANALYTICS_OPT_IN": str(analytics),
-            "ZENML_VERSION": self._session.info["version"],
+            "ZENML_VERSION": self.session.info["version"],
             "ZENML_STORE_TYPE": "rest",
             "ZENML_STORE_URL": settings.url,
             "ZENML_STORE_VERIFY_SSL": str(settings.verify),
@@ -211,38 +201,3 @@ class Server:
             "ZENML_ACTIVE_PROJECT_ID": self.project["id"],
             config_files.DISABLE_CREDENTIALS: "true",
         }
-
-    def publish_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> None:
-        """Store metadata with the run."""
-        types = {name: _KINDS[type(value)] for name, value in metadata.items()}
-        if _ORCHESTRATOR_URL in types:
-            # A link on ZenML's dashboard.
-            types[_ORCHESTRATOR_URL] = "uri"
-        self._session.post(
-            "/run-metadata",
-            {
-                "project": self.project["id"],
-                "resources": [{"id": run_id, "type": "pipeline_run"}],
-                "stack_component_id": self.orchestrator["id"],
-                "values": dict(metadata),
-                "types": types,
-            },
-        )
-
-    def record_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:
-        """Store where the run sandbox is; as `records.runs.record_metadata`."""
-        stored = dict(metadata)
-        if url := stored.get(f"{PREFIX}sandbox_url"):
-            stored[_ORCHESTRATOR_URL] = url
-        try:
-            self.publish_metadata(run_id, stored)
-            run = self._session.put(f"/runs/{run_id}", {"status": "provisioning"})
-            return run["body"]["status"] in _STOPPED
-        except (*REFUSALS, ModalrunError) as error:
-            logging.getLogger(__name__).warning("The run's metadata was not stored: %s", error)
-            return False
-
-    def stop_requested(self, run_id: str) -> bool:
-        """Return whether the run is stopping or stopped."""
-        run = self._session.get(f"/runs/{run_id}", hydrate=False)
-        return run["body"]["status"] in _STOPPED

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from modalrun.errors import ConnectionLostError, ServerError, UsageError
+from modalrun.errors import ServerError, UsageError
 from modalrun.plan import deployment_file
 from modalrun.plan.conditions import Conditions
 from modalrun.plan.deployment import read_snapshot
@@ -177,50 +177,6 @@ def test_a_run_of_a_stored_snapshot(spec: RunSpec, session: Session, tmp_path: P
         "pipeline_run_id": "ru",
     }
     assert "ZENML_LOCAL_STORES_PATH" not in run.environment
-
-
-def test_metadata_and_state_go_to_the_server(
-    spec: RunSpec, session: Session, tmp_path: Path
-) -> None:
-    submission = found(spec, tmp_path)
-    assert submission is not None
-    zenml = submission.gateway
-    stored = {"modalrun_app": "a", "modalrun_timeout": 60, "modalrun_cpu": 0.5}
-    more = {"modalrun_withdrawn": False, "modalrun_sandbox_url": "https://m.test/1"}
-
-    assert zenml.record_metadata("ru", {**stored, **more}) is False
-
-    body = session.body("POST /run-metadata")
-    assert body["resources"] == [{"id": "ru", "type": "pipeline_run"}]
-    assert body["stack_component_id"] == "or"
-    assert body["values"]["orchestrator_url"] == "https://m.test/1"
-    assert body["types"] == {
-        "modalrun_app": "str",
-        "modalrun_timeout": "int",
-        "modalrun_cpu": "float",
-        "modalrun_withdrawn": "bool",
-        "modalrun_sandbox_url": "str",
-        "orchestrator_url": "uri",
-    }
-    assert session.body("PUT /runs/ru") == {"status": "provisioning"}
-    assert zenml.stop_requested("ru") is False
-    for status in ("stopping", "stopped"):
-        session.answers["GET /runs/ru"] = {"body": {"status": status}}
-        session.answers["PUT /runs/ru"] = {"body": {"status": status}}
-        assert zenml.stop_requested("ru") is True
-        assert zenml.record_metadata("ru", stored) is True
-
-
-def test_metadata_that_cannot_be_stored_is_only_logged(
-    spec: RunSpec, session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    submission = found(spec, tmp_path)
-    assert submission is not None
-    for error in (KeyError("run"), RefusedError("no", 403, ""), ConnectionLostError("gone")):
-        session.answers["POST /run-metadata"] = error
-        with caplog.at_level(logging.WARNING):
-            assert submission.gateway.record_metadata("ru", {"modalrun_app": "a"}) is False
-    assert caplog.text.count("was not stored") == 3
 
 
 @pytest.mark.parametrize(
