@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from modalrun.modal_api import account_check, image_builder, images, run_sandboxes
 from modalrun.modal_api.client import Connection
+from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.modal_api.log_history import History
 from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.modal_api.termination import SandboxGroup
+from modalrun.plan.model import Plan
 
 
 class ModalGateway:
@@ -31,3 +35,15 @@ class ModalGateway:
     running_run_sandbox = staticmethod(run_sandboxes.running_run_sandbox)
     log_streams = staticmethod(OutputStreams)
     log_history = staticmethod(History)
+
+    def send(
+        self, connection: Connection, plan: Plan, source: Path, pinned: PinnedBuilder | None
+    ) -> None:
+        """Send the source tree before the run exists, if that is possible; else the creation does.
+
+        Args:
+            connection: To Modal.
+            plan: The plan, with the images.
+            source: The source tree.
+            pinned: The image builder version; None for the usual one.
+        """

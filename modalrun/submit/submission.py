@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -35,14 +35,15 @@ from modalrun.run.records import CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import preflight, prepare
+from modalrun.submit import fingerprint, plan_cache, preflight, prepare
+from modalrun.submit.ahead import Asked, ModalAhead
 from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.creation import create_run_sandbox
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import new_files_note, stage, stage_again
-from modalrun.util import interrupts
+from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
@@ -81,18 +82,25 @@ def submit(
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
     spec = prepare.with_source_root(spec)
-    with zenml_process(spec.source_root):
+    key = fingerprint.of_spec(spec)
+    modal = ModalAhead(Asked.from_json(plan_cache.load(key).get("modal")))
+    with ExitStack() as debugging, zenml_process(spec.source_root):
+        debugging.enter_context(timeline.shown(observer.say))
         try:
             text = f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment"
             observer.phase(text)
             if spec.target == "local":
                 preflight.warm_up_local_server()
-            job = preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
+            else:
+                modal.begin(spec.target)
+            compiled = prepare.load_deployment(spec)
+            job = preflight.check(spec, compiled, observer, max_cost, modal=modal)
         except (KeyboardInterrupt, Interrupted):
             _say_at_last(observer, NOTHING_SUBMITTED)
             raise
         with redirect_stdout(sys.stderr):
-            from modalrun.zenml_api.records import runs
+            with timeline.phase("import ZenML's records"):
+                from modalrun.zenml_api.records import runs
 
             submission = Submission(job, observer, zenml_gateway())
         signal_number: int | None = None
@@ -106,10 +114,13 @@ def submit(
             signal_number = interrupts.number(interruption)
             interrupts.forget()
         handle = submission.handle
+        if handle is not None:
+            plan_cache.store(key, {"modal": modal.asked.to_json()})
         if handle is None:
             waits = job.plan.settings.synchronous
             return all_cached(created.id, created.url, job.steps, asynchronous=not waits)
         if job.plan.settings.synchronous or signal_number is not None:
+            debugging.close()
             return attach.follow(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
@@ -157,12 +168,16 @@ class Submission:
             KeyboardInterrupt, Interrupted: A signal came.
         """
         job, observer = self.job, self.observer
-        plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
+        with timeline.phase("resolve the images"):
+            plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
         self._plan = plan
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = Path(folder) / "source"
             source = self._stage(staged)
+            sending = background.begin(
+                lambda: job.modal.send(job.connection, plan, staged, job.builder), "modal"
+            )
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():
@@ -181,6 +196,9 @@ class Submission:
                         )
                     )
                     self._plan = plan.with_images(images)
+                    with contextlib.suppress(Exception):
+                        # The creation sends what could not be sent.
+                        background.outcome(sending)
                     self.handle = create_run_sandbox(
                         job,
                         self._plan,
@@ -224,11 +242,13 @@ class Submission:
             if new := stage_again(self.submitted, selection, folder):
                 say(new_files_note(new), "yellow")
             return None
-        tree = select(selection)
+        with timeline.phase("select the source"):
+            tree = select(selection)
         for note in tree.notes:
             say(f"note: {note}", "yellow")
         say(tree.described("'modalrun plan SPEC --files' lists them"))
-        return stage(tree, folder)
+        with timeline.phase("copy and hash the source"):
+            return stage(tree, folder)
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""

@@ -26,6 +26,7 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.validation import Mistakes
+from modalrun.util import timeline
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
@@ -94,8 +95,11 @@ def compile_spec(spec: RunSpec) -> Compiled:
     sys.path.insert(0, str(spec.source_root))
     with translated():
         # Before the import: modules read the active stack's components.
-        stack, config = use_stack(find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: "))
-        pipeline = import_pipeline(spec).copy()
+        with timeline.phase("load the stack"):
+            at = f"{spec.source.where(('stack',))}: "
+            stack, config = use_stack(find_stack(spec.stack, at=at))
+        with timeline.phase("import the pipeline"):
+            pipeline = import_pipeline(spec).copy()
         orchestrator = stack.orchestrator.name
         # Before the run configuration is merged into it.
         code = read_code(
@@ -105,7 +109,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
-        with user_code(spec, f"compiling '{spec.pipeline}'"):
+        with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
             # The pipeline has them all. These two would be added to it once more.
             run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
             snapshot = Compiler().compile(pipeline, stack, run_configuration)

@@ -25,6 +25,7 @@ from zenml.models import (
     PipelineRunResponse,
     PipelineRunUpdate,
     PipelineSnapshotRequest,
+    PipelineSnapshotResponse,
 )
 from zenml.orchestrators.publish_utils import publish_pipeline_run_metadata
 from zenml.orchestrators.utils import get_config_environment_vars
@@ -35,6 +36,7 @@ from zenml.utils import pagination_utils
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import CreatedRun
+from modalrun.util import timeline
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
@@ -55,34 +57,26 @@ def create_run(compiled: Compiled) -> CreatedRun:
         UsageError: A run of this name exists.
     """
     with translated():
-        client = Client()
-        if compiled.stored_id is not None:
-            stored = client.zen_store.get_snapshot(compiled.stored_id)
-        else:
-            stored = client.zen_store.create_snapshot(
-                PipelineSnapshotRequest(
-                    project=client.active_project.id,
-                    stack=compiled.stack.id,
-                    pipeline=_register_pipeline(client, compiled.deployment.pipeline).id,
-                    source_code=compiled.source_code,
-                    **compiled.snapshot.model_dump(),
-                )
-            )
+        with timeline.phase("store the deployment"):
+            stored = _stored(Client(), compiled)
         # Without an id of its own a run could be adopted by the steps of another one
         # (`sql_zen_store.py:7246`).
         orchestrator_run_id = str(uuid4())
         try:
-            run = create_placeholder_run(stored, orchestrator_run_id=orchestrator_run_id)
+            with timeline.phase("create the run"):
+                run = create_placeholder_run(stored, orchestrator_run_id=orchestrator_run_id)
         except EntityExistsError as error:
             raise UsageError(
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
                 hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
             ) from error
         dynamic = compiled.deployment.dynamic
-        cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
+        with timeline.phase("look up cached steps"):
+            cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
         if cached and len(cached) == len(compiled.deployment.steps):
             return CreatedRun(str(run.id), run.name, run_url(run), {}, cached, finished=True)
-        variables = environment(run.id, compiled.stack, orchestrator_run_id)
+        with timeline.phase("get the run's token"):
+            variables = environment(run.id, compiled.stack, orchestrator_run_id)
         return CreatedRun(str(run.id), run.name, run_url(run), variables, cached=cached)
 
 
@@ -279,6 +273,21 @@ def mark_stopping(run_id: str, reason: str) -> bool:
             )
             recorded = True
         return recorded  # noqa: RET504 (the block may end early)
+
+
+def _stored(client: Client, compiled: Compiled) -> PipelineSnapshotResponse:
+    """Return the deployment as ZenML stores it."""
+    if compiled.stored_id is not None:
+        return client.zen_store.get_snapshot(compiled.stored_id)
+    return client.zen_store.create_snapshot(
+        PipelineSnapshotRequest(
+            project=client.active_project.id,
+            stack=compiled.stack.id,
+            pipeline=_register_pipeline(client, compiled.deployment.pipeline).id,
+            source_code=compiled.source_code,
+            **compiled.snapshot.model_dump(),
+        )
+    )
 
 
 def _register_pipeline(client: Client, name: str) -> PipelineResponse:
