@@ -168,12 +168,6 @@ def workspace(connection: Connection) -> str | None:
         return str(found.name) if found.name else None
 
 
-def load_sdk() -> None:
-    """Import the parts of the SDK that `check_account` uses."""
-    import modal.client
-    import modal.sandbox  # noqa: F401
-
-
 def check_account(
     target: Target, needs: AccountNeeds, record_clock: Callable[[float | None], None]
 ) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,18 @@ from modalrun.util.reachability import CONNECT_SECONDS, connection_problem
 
 if TYPE_CHECKING:
     import modal
+
+
+def load_sdk() -> None:
+    """Import the SDK.
+
+    Raises:
+        UsageError: Modal's configuration can't be read; the SDK then can't be imported.
+    """
+    require_readable_configuration()
+    if "modal" not in sys.modules:
+        with timeline.phase("import modal"):
+            import modal  # noqa: F401
 
 
 class ForeignSandboxError(NotFoundError):
@@ -66,10 +79,9 @@ class Connection:
             # The SDK reads these once, when it is imported or a client is made.
             os.environ.update(server.environ())
             self.mounts_package = server.isolated_python
-        require_readable_configuration()
-        with timeline.phase("import modal"):
-            import modal  # noqa: F401
-            from modal.config import config
+        load_sdk()
+        from modal.config import config
+
         if self.target == "modal":
             require_whole_token(*self._token())
             require_server(str(config["server_url"]))

@@ -21,6 +21,8 @@ class ModalGateway:
     check_names = staticmethod(account_check.check_names)
     check_workspace = staticmethod(account_check.check_workspace)
     image_builder = staticmethod(image_builder.image_builder)
+    look_up_images = staticmethod(images.look_up)
+    mount = staticmethod(images.mount)
     build_images = staticmethod(images.build_images)
     create_run_sandbox = staticmethod(run_sandboxes.create)
     find_running = staticmethod(run_sandboxes.find_running)

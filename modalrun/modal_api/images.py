@@ -8,7 +8,7 @@ import hashlib
 import json
 import shlex
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -192,36 +192,61 @@ def key_of(recipe: ImageRecipe, builder: str) -> str | None:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def mount(
-    connection: Connection, app: modal.App, images: Collection[str], source: Path | None = None
-) -> list[str]:
-    """Mount what `run_image` mounts into built images ahead of it, so that it need not wait.
-
-    Args:
-        connection: To Modal; it remembers the images.
-        app: Where their sandboxes will be.
-        images: Modal's ids of them.
-        source: The source tree; None for modalrun's own source alone.
+def look_up(
+    connection: Connection, app: modal.App, images: Collection[str], run_image: str | None
+) -> frozenset[str]:
+    """Look up built images, and mount modalrun's own source in the one of the run sandbox.
 
     Returns:
-        The ids of those that Modal has; the others are not mounted.
+        Modal's ids of those that Modal has.
 
     Raises:
         ModalrunError: As `translated`.
     """
-    made = {one: _mounted(connection, one, source) for one in images}
+    made = {one: _mounted(connection, one, None) for one in images if one == run_image}
+    made |= {one: _bare(connection, one) for one in images if one != run_image}
+    with timeline.phase("look up the images"):
+        found = _load(app, made)
+    if run_image in found:
+        connection.mounted[run_image, None] = found[run_image]
+    return frozenset(found)
+
+
+def mount(connection: Connection, app: modal.App, image: str, source: Path) -> None:
+    """Mount in a built image what `run_image` mounts, ahead of it, so that it need not wait.
+
+    Args:
+        connection: To Modal; it remembers the image.
+        app: Where the run sandbox will be.
+        image: Modal's id of the image.
+        source: The source tree.
+
+    Raises:
+        ModalrunError: As `translated`.
+    """
+    with timeline.phase("send the source"):
+        found = _load(app, {image: _mounted(connection, image, source)})
+    if image in found:
+        connection.mounted[image, source] = found[image]
+
+
+def _load(app: modal.App, images: Mapping[str, modal.Image]) -> dict[str, modal.Image]:
+    """Load images side by side; return those that Modal has."""
 
     async def load() -> list[Any]:
-        loads = [image.build.aio(app) for image in made.values()]
+        loads = [image.build.aio(app) for image in images.values()]
         return await asyncio.gather(*loads, return_exceptions=True)
 
-    with translated(), timeline.phase("send the source" if source else "look up the images"):
-        found = asyncio.run(load())
-    loaded = {one: made[one] for one, end in zip(made, found, strict=True) if end is made[one]}
-    for one, image in loaded.items():
+    with translated():
+        ends = asyncio.run(load())
+    found = {
+        name: image
+        for (name, image), end in zip(images.items(), ends, strict=True)
+        if not isinstance(end, BaseException)
+    }
+    for image in found.values():
         keep_loaded(image)
-        connection.mounted[one, source] = image
-    return list(loaded)
+    return found
 
 
 def run_image(
@@ -244,14 +269,18 @@ def run_image(
 
 def _mounted(connection: Connection, image: str, source: Path | None) -> modal.Image:
     """Return an image with a source tree and modalrun's own source, if that is needed."""
-    import modal
-
     if (found := connection.mounted.get((image, source))) is not None:
         return found
     if source is not None:
         return with_source(_mounted(connection, image, None), source)
-    bare = modal.Image.from_id(image, client=connection.client)
+    bare = _bare(connection, image)
     return with_package(bare) if connection.mounts_package else bare
+
+
+def _bare(connection: Connection, image: str) -> modal.Image:
+    import modal
+
+    return modal.Image.from_id(image, client=connection.client)
 
 
 def is_mounted() -> bool:

@@ -22,6 +22,8 @@ from modalrun.run.sandbox_exit import SandboxExit, read_exit
 if TYPE_CHECKING:
     import modal
 
+    from modalrun.modal_api.client import Connection
+
 
 def sdk_loop() -> asyncio.AbstractEventLoop:
     """Return the event loop of all SDK objects, which runs in a thread of its own."""
@@ -43,13 +45,13 @@ def keep_loaded(image: modal.Image) -> None:
     inner(image)._skip_reload = True
 
 
-def load_token(client: modal.Client) -> None:
+def load_token(connection: Connection) -> None:
     """Request the token that Modal wants with each creation of a sandbox; the SDK keeps it.
 
     Nothing happens with an SDK that has none, or if it can't be had now.
     """
     with contextlib.suppress(Exception):
-        manager = inner(client)._auth_token_manager
+        manager = inner(connection.client)._auth_token_manager
         asyncio.run_coroutine_threadsafe(manager.get_token(), sdk_loop()).result()
 
 

@@ -18,18 +18,21 @@ from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from modalrun.errors import ModalrunError
 from modalrun.modal_api import Connection, image_builder, images, sdk_internals
 from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.client import load_sdk
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
 from modalrun.run.run_plan import Target
-from modalrun.util import background, timeline
+from modalrun.submit.source_ahead import SourceAhead
+from modalrun.util import background
 
 T = TypeVar("T")
 
@@ -44,6 +47,7 @@ class Asked:
         needs: The names that were looked up.
         app: The name of the app.
         images: Modal's ids of the built images, by their keys (`images.key_of`).
+        run_image: Modal's id of the image of the run sandbox.
     """
 
     own_token: bool = False
@@ -51,6 +55,7 @@ class Asked:
     needs: AccountNeeds | None = None
     app: str | None = None
     images: Mapping[str, str] = field(default_factory=dict)
+    run_image: str | None = None
 
     @staticmethod
     def from_json(values: Any) -> Asked:
@@ -75,19 +80,27 @@ class ModalAhead(ModalGateway):
         asked: What this submission has asked.
     """
 
-    def __init__(self, earlier: Asked | None = None) -> None:
+    def __init__(self, earlier: Asked, source: SourceAhead | None = None) -> None:
         """
         Args:
-            earlier: What an earlier submission has asked; None if there was none.
+            earlier: What an earlier submission has asked.
+            source: The source tree that is copied ahead.
         """
+        # Tests have another class between this one and the gateway.
+        self._modal = cast(ModalGateway, super())
         self.asked = Asked()
-        self._earlier = earlier or Asked()
+        self._earlier = earlier
+        self._source = source
         self._connecting: tuple[Hashable, Future[Connection]] | None = None
         self._answers: dict[Hashable, Future[Any]] = {}
 
     def begin(self, target: Target) -> None:
         """Connect in another thread, and look up from there what is known."""
-        if not self._earlier.own_token:
+        if self._earlier.own_token:
+            return
+        with contextlib.suppress(ModalrunError):
+            # Here: two threads that import circular packages can fail.
+            load_sdk()
             call = background.begin(lambda: self._connect(target, None), "modal")
             self._connecting = _key_of_connection(target, None), call
 
@@ -97,7 +110,7 @@ class ModalAhead(ModalGateway):
         begun = self._connecting
         if begun is not None and begun[0] == _key_of_connection(target, credentials):
             with contextlib.suppress(Exception):
-                return _outcome(begun[1], "wait for the connection")
+                return background.outcome(begun[1], "wait for the connection")
         return self._connect(target, credentials)
 
     def environment_name(self, connection: Connection, name: str | None) -> str:
@@ -105,21 +118,21 @@ class ModalAhead(ModalGateway):
         self.asked = replace(self.asked, environment=name)
         return self._answer(
             (connection, ("environment", name)),
-            lambda: ModalGateway.environment_name(connection, name),
+            lambda: self._modal.environment_name(connection, name),
         )
 
     def check_names(self, connection: Connection, needs: AccountNeeds) -> None:
         """Do as `account_check.check_names`."""
         self.asked = replace(self.asked, needs=needs)
         self._answer(
-            (connection, ("names", needs)), lambda: ModalGateway.check_names(connection, needs)
+            (connection, ("names", needs)), lambda: self._modal.check_names(connection, needs)
         )
 
     def check_workspace(self, connection: Connection, needs: AccountNeeds) -> None:
         """Do as `account_check.check_workspace`."""
         self._answer(
             (connection, ("workspace", needs)),
-            lambda: ModalGateway.check_workspace(connection, needs),
+            lambda: self._modal.check_workspace(connection, needs),
         )
 
     def send(
@@ -127,9 +140,13 @@ class ModalAhead(ModalGateway):
     ) -> None:
         """Mount the source tree for the run sandbox, if its image is known."""
         known = self._known(connection, plan, pinned)
-        if (image := known.get(plan.run_sandbox.image)) is not None:
+        image = known.get(plan.run_sandbox.image)
+        if (begun := self._answers.get((connection, "source"))) is not None:
+            with contextlib.suppress(Exception):
+                background.outcome(begun, "wait for the source")
+        if image is not None and (image, source) not in connection.mounted:
             app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
-            images.mount(connection, app, [image], source)
+            self._modal.mount(connection, app, image, source)
 
     def build_images(
         self,
@@ -144,33 +161,44 @@ class ModalAhead(ModalGateway):
         rest = {key: recipe for key, recipe in plan.images.items() if key not in found}
         if rest:
             few = replace(plan, images=rest)
-            found |= ModalGateway.build_images(connection, few, source, registry, pinned)
+            found |= self._modal.build_images(connection, few, source, registry, pinned)
         keys = _keys(connection, plan, pinned)
         self.asked = replace(
             self.asked,
             app=plan.settings.app_name,
             images={keys[name]: image for name, image in found.items() if name in keys},
+            run_image=found[plan.run_sandbox.image],
         )
         return found
 
     def _connect(self, target: Target, credentials: tuple[str, str] | None) -> Connection:
         """Connect, and look up what is known."""
-        connection = ModalGateway.connect(target, credentials=credentials)
+        connection = self._modal.connect(target, credentials=credentials)
         earlier = self._earlier
         if earlier.needs is None or earlier.app is None:
             return connection
         needs, name, app = earlier.needs, earlier.environment, earlier.app
 
         def look_up_images() -> frozenset[str]:
-            sdk_internals.load_token(connection.client)
+            sdk_internals.load_token(connection)
             found = connection.app(app, needs.environment, create=False)
-            return frozenset(images.mount(connection, found, sorted(set(earlier.images.values()))))
+            known = frozenset(earlier.images.values())
+            return self._modal.look_up_images(connection, found, known, earlier.run_image)
+
+        def send_source() -> None:
+            image, source = earlier.run_image, self._source
+            if image is None or source is None or not source.is_that_of_earlier_run():
+                return
+            if image in self._answers[connection, "images"].result():
+                found = connection.app(app, needs.environment, create=False)
+                self._modal.mount(connection, found, image, source.folder)
 
         calls: dict[Hashable, Callable[[], object]] = {
             "images": look_up_images,
-            ("environment", name): lambda: ModalGateway.environment_name(connection, name),
-            ("names", needs): lambda: ModalGateway.check_names(connection, needs),
-            ("workspace", needs): lambda: ModalGateway.check_workspace(connection, needs),
+            "source": send_source,
+            ("environment", name): lambda: self._modal.environment_name(connection, name),
+            ("names", needs): lambda: self._modal.check_names(connection, needs),
+            ("workspace", needs): lambda: self._modal.check_workspace(connection, needs),
         }
         for key, call in calls.items():
             self._answers[connection, key] = background.begin(call, "modal")
@@ -180,7 +208,7 @@ class ModalAhead(ModalGateway):
         """Return the answer to what was asked ahead; else ask."""
         if (begun := self._answers.pop(key, None)) is not None:
             with contextlib.suppress(Exception):
-                answer: T = _outcome(begun, "wait for Modal")
+                answer: T = background.outcome(begun, "wait for Modal")
                 return answer
         return call()
 
@@ -192,18 +220,11 @@ class ModalAhead(ModalGateway):
         if begun is None:
             return {}
         with contextlib.suppress(Exception):
-            there: frozenset[str] = _outcome(begun, "wait for the images")
+            there: frozenset[str] = background.outcome(begun, "wait for the images")
             ids = self._earlier.images
             keys = _keys(connection, plan, pinned)
             return {name: ids[key] for name, key in keys.items() if ids.get(key) in there}
         return {}
-
-
-def _outcome(begun: Future[T], name: str) -> T:
-    if begun.done():
-        return begun.result()
-    with timeline.phase(name):
-        return background.outcome(begun)
 
 
 def _keys(connection: Connection, plan: Plan, pinned: PinnedBuilder | None) -> dict[str, str]:

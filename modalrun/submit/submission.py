@@ -41,6 +41,7 @@ from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.creation import create_run_sandbox
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
+from modalrun.submit.source_ahead import SourceAhead, copied_ahead, remembered
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import new_files_note, stage, stage_again
 from modalrun.util import background, interrupts, timeline
@@ -83,9 +84,12 @@ def submit(
     """
     spec = prepare.with_source_root(spec)
     key = fingerprint.of_spec(spec)
-    modal = ModalAhead(Asked.from_json(plan_cache.load(key).get("modal")))
-    with ExitStack() as debugging, zenml_process(spec.source_root):
-        debugging.enter_context(timeline.shown(observer.say))
+    earlier = plan_cache.load(key)
+    with ExitStack() as submitting, zenml_process(spec.source_root):
+        submitting.enter_context(timeline.shown(observer.say))
+        if (copied := copied_ahead(spec.source_root, earlier.get("source"))) is not None:
+            submitting.enter_context(copied)
+        modal = ModalAhead(Asked.from_json(earlier.get("modal")), copied)
         try:
             text = f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment"
             observer.phase(text)
@@ -102,7 +106,7 @@ def submit(
             with timeline.phase("import ZenML's records"):
                 from modalrun.zenml_api.records import runs
 
-            submission = Submission(job, observer, zenml_gateway())
+            submission = Submission(job, observer, zenml_gateway(), copied)
         signal_number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
@@ -114,13 +118,14 @@ def submit(
             signal_number = interrupts.number(interruption)
             interrupts.forget()
         handle = submission.handle
-        if handle is not None:
-            plan_cache.store(key, {"modal": modal.asked.to_json()})
+        if handle is not None and submission.source is not None:
+            source = remembered(job.source, submission.source)
+            plan_cache.store(key, {"modal": modal.asked.to_json(), "source": source})
         if handle is None:
             waits = job.plan.settings.synchronous
             return all_cached(created.id, created.url, job.steps, asynchronous=not waits)
         if job.plan.settings.synchronous or signal_number is not None:
-            debugging.close()
+            submitting.close()
             return attach.follow(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
@@ -136,8 +141,10 @@ class Submission:
         job: The run.
         observer: Receives progress.
         zenml: Access to ZenML's records.
+        copied: The source tree, if it is copied ahead.
         previous: What is recorded of the run's last sandbox, which has ended.
         submitted: The record of the source tree that its last sandbox got.
+        source: What is to be recorded of the source tree, as soon as it is staged.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
     """
@@ -145,8 +152,10 @@ class Submission:
     job: Job
     observer: RunObserver
     zenml: ZenMLGateway
+    copied: SourceAhead | None = None
     previous: RunMetadata | None = None
     submitted: Source | None = None
+    source: Source | None = field(default=None, init=False)
     handle: RunHandle | None = field(default=None, init=False)
     _plan: RunPlan = field(init=False)
     _unanswered: threading.Event = field(default_factory=threading.Event, init=False)
@@ -173,8 +182,7 @@ class Submission:
         self._plan = plan
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
-            staged = Path(folder) / "source"
-            source = self._stage(staged)
+            staged = self._stage(Path(folder) / "source")
             sending = background.begin(
                 lambda: job.modal.send(job.connection, plan, staged, job.builder), "modal"
             )
@@ -206,7 +214,7 @@ class Submission:
                         staged,
                         observer=observer,
                         zenml=self.zenml,
-                        source=source,
+                        source=self.source,
                         unanswered=self._unanswered,
                         ended=run.cached if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),
@@ -235,20 +243,24 @@ class Submission:
         observer.say("")
         return run
 
-    def _stage(self, folder: Path) -> Source | None:
-        """Copy the source tree, and return what is new to be recorded of it."""
+    def _stage(self, folder: Path) -> Path:
+        """Copy the source tree to a folder, unless it is copied already; return where it is."""
         selection, say = self.job.source, self.observer.say
         if self.submitted is not None:
             if new := stage_again(self.submitted, selection, folder):
                 say(new_files_note(new), "yellow")
-            return None
+            return folder
         with timeline.phase("select the source"):
             tree = select(selection)
         for note in tree.notes:
             say(f"note: {note}", "yellow")
         say(tree.described("'modalrun plan SPEC --files' lists them"))
+        if self.copied is not None and (source := self.copied.take(selection, tree)) is not None:
+            self.source = source
+            return self.copied.folder
         with timeline.phase("copy and hash the source"):
-            return stage(tree, folder)
+            self.source = stage(tree, folder)
+        return folder
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""

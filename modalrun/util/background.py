@@ -9,7 +9,7 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from modalrun.errors import ConnectionLostError, Interrupted
-from modalrun.util import interrupts
+from modalrun.util import interrupts, timeline
 
 T = TypeVar("T")
 
@@ -23,19 +23,24 @@ def begin(call: Callable[[], T], name: str = "call") -> Future[T]:
     return future
 
 
-def outcome(future: Future[T], seconds: float | None = None) -> T:
+def outcome(future: Future[T], waiting: str = "wait") -> T:
     """Wait for a call, unless a signal comes; return its result, or raise what it raised.
 
-    Raises:
-        ConnectionLostError: The time is up.
+    `waiting` is the name of the wait in the timeline.
     """
+    if not future.done():
+        with timeline.phase(waiting):
+            _wait(future, None)
+    return future.result()
+
+
+def _wait(future: Future[T], seconds: float | None) -> None:
     until = None if seconds is None else time.monotonic() + seconds
     while not wait([future], timeout=_CHECK_SECONDS).done:
         # The exception of a signal is lost where Python can raise none, as in a destructor.
         interrupts.check()
         if until is not None and time.monotonic() > until:
             raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.")
-    return future.result()
 
 
 def in_background(
@@ -63,7 +68,8 @@ def in_background(
     try:
         # Inside: a signal may come as soon as it runs.
         _start(call, future, "call")
-        return outcome(future, seconds)
+        _wait(future, seconds)
+        return future.result()
     except (KeyboardInterrupt, Interrupted):
         give_up()
         wait([future], timeout=grace)

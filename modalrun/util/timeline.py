@@ -1,6 +1,6 @@
 """Record when the phases of a submission begin and end: `--debug` shows what waits for what.
 
-A phase is recorded in any thread, and costs nothing worth mentioning. Its name is a constant.
+A phase is recorded in any thread. Its name is a constant, which holds nothing of the user's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ _phases: list[Phase] = []
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Record the block as a phase."""
+    """Record the block as a phase, if `--debug` is given."""
+    if not os.environ.get(DEBUG):
+        yield
+        return
     one = Phase(name, threading.current_thread().name, time.monotonic())
     _phases.append(one)
     try:
@@ -51,14 +54,12 @@ def phase(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shown(say: Callable[[str], object]) -> Iterator[None]:
-    """Say the timeline at the end of the block, also of one that fails, if `--debug` is given."""
+    """Say the phases of the block at its end, also if it fails."""
+    _phases.clear()
     try:
         yield
     finally:
-        phases = list(_phases)
-        # The next submission of this process has a timeline of its own.
-        _phases.clear()
-        if os.environ.get(DEBUG) and phases:
+        if phases := list(_phases):
             with contextlib.suppress(OSError):
                 say("\n".join(lines(phases, _start(phases[0].begin), time.monotonic())))
 
