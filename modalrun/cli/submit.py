@@ -14,7 +14,7 @@ from modalrun.errors import UsageError
 
 @shared
 def submit(
-    spec: Spec,
+    spec: Spec = None,
     *,
     given: Given,
     max_cost: Annotated[

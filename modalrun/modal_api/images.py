@@ -22,7 +22,6 @@ from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.modal_api.sdk_internals import keep_loaded
 from modalrun.plan.image_recipe import (
-    CODE_FOLDER,
     PACKAGE_FOLDER,
     BuiltByZenML,
     FromDockerfile,
@@ -35,6 +34,7 @@ from modalrun.plan.image_recipe import (
 )
 from modalrun.plan.model import Plan
 from modalrun.plan.requirements import is_plain, read_text
+from modalrun.run.contract import CODE_FOLDER
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.util import timeline
 from modalrun.util.credentials import credential_reason

@@ -10,9 +10,9 @@ from modalrun.errors import UsageError
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.docker_settings import Driver
 from modalrun.plan.environment import check_environment
-from modalrun.plan.image_recipe import CODE_FOLDER, PACKAGE_FOLDER, ImageRecipe
+from modalrun.plan.image_recipe import PACKAGE_FOLDER, ImageRecipe
 from modalrun.plan.resources import Resolved
-from modalrun.run.contract import TIMEOUT
+from modalrun.run.contract import CODE_FOLDER, TIMEOUT
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
@@ -60,6 +60,7 @@ class SandboxPlanner:
         resolved: Resolved,
         docker: Mapping[str, Any],
         layers: Layers,
+        variables: Mapping[str, str],
         longest: int = MAX_TIMEOUT,
         driver: Driver | None = None,
     ) -> SandboxSpec:
@@ -72,6 +73,7 @@ class SandboxPlanner:
             resolved: Its resources.
             docker: The Docker settings of its image.
             layers: Its settings.
+            variables: The user's variables that its processes must start with.
             longest: The bound on its timeout, in seconds.
             driver: The driver that runs in it; None for none.
         """
@@ -89,6 +91,7 @@ class SandboxPlanner:
         _check_mount_points(name, volumes, values["volumes"].source)
         image = self._image(docker, values["image"].value, driver)
         env = {
+            **variables,
             "PYTHONUNBUFFERED": "1",
             TIMEOUT: str(timeout),
             "PYTHONPATH": self.images[image].python_path,

@@ -82,7 +82,7 @@ def submit(
         KeyboardInterrupt, Interrupted: A signal ended the submission or the following.
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
-    spec = prepare.with_source_root(spec)
+    spec = prepare.with_file_values(spec)
     key = fingerprint.of_spec(spec)
     earlier = plan_cache.load(key)
     with ExitStack() as submitting, zenml_process(spec.source_root):

@@ -3,13 +3,15 @@
 The rest of modalrun may call:
 
     process              prepare a process for ZenML (does not import ZenML)
+    rest                 talk to a ZenML server by HTTP (does not import ZenML)
     config_files         read ZenML's configuration (does not import ZenML)
     log_filter           hide useless lines of ZenML's (does not import ZenML)
     gateway              `ZenMLGateway`: the functions on records that submit, control and
                          observe call, and that tests replace by a fake
     health               checks of `modalrun doctor`
     registration         register flavor, orchestrator and stack for `modalrun init`
-    stacks               find, load and describe stacks
+    stacks               find and load stacks
+    stack_description    describe a stack
     orchestrator         base class of the orchestrator
     orchestrator_config  its configuration
     compiling            compile: run spec -> `Compiled`; snapshots: compiled before, in a file or
@@ -20,19 +22,10 @@ The rest of modalrun may call:
     execution            in a sandbox. pipeline_steps: `PipelineSteps`; single_step: `SingleStep`;
                          dynamic: `DynamicRun`; recorder: `RunRecorder`, for the driver
 
-For zenml_api alone: errors, compat, retry, lazy_integrations, surface, docker_digest.
+For zenml_api alone: errors and retry (do not import ZenML), compat, lazy_integrations, surface,
+docker_digest.
 
 Unless its docstring says otherwise, a function that asks ZenML raises `AuthenticationError` if the
 server refuses the credentials, and `ConnectionLostError` if it can't be reached. Importing a module
 imports ZenML (about two seconds) unless it is marked; importing this package does not.
 """
-
-from __future__ import annotations
-
-import os
-import sys
-
-_ROOT = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
-if _ROOT is not None and "zenml.utils.source_utils" in sys.modules:
-    # Preloaded before the sandbox existed (`submit.preload`), or set by ZenML's command line.
-    sys.modules["zenml.utils.source_utils"].set_custom_source_root(_ROOT)
