@@ -2,7 +2,10 @@
 
 `modalrun submit` uses the local Modal server. Both start from a cold process, without cache.
 
-Usage: python benchmarks/submit.py [repetitions]
+Usage: python benchmarks/submit.py [repetitions] [--latency SECONDS]
+
+With `--latency`, only `submit --async` is measured, until Modal has accepted the run: at once, and
+with a local Modal server that answers each request so many seconds later, as from far away.
 
 Uses a temporary folder with a ZenML configuration and a local Modal server, both prepared before
 the clock starts; one more measurement includes the start of the server.
@@ -10,6 +13,8 @@ the clock starts; one more measurement includes the start of the server.
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -19,6 +24,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+MODALRUN = [sys.executable, "-m", "modalrun"]
 SPEC = ROOT / "configs" / "diamond.yaml"
 LOCAL_ORCHESTRATOR = (
     "from examples.diamond import diamond; diamond.with_options(enable_cache=False)()"
@@ -39,10 +45,12 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
 
 def main() -> None:
     """Print one line per way to run the pipeline."""
-    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    parser = argparse.ArgumentParser()
+    parser.add_argument("repetitions", type=int, nargs="?", default=5)
+    parser.add_argument("--latency", type=float)
+    options = parser.parse_args()
+    repetitions: int = options.repetitions
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "local_orchestrator.py"
-        script.write_text(LOCAL_ORCHESTRATOR + "\n", encoding="utf-8")
         environment = {
             **os.environ,
             "HOME": folder,
@@ -51,23 +59,53 @@ def main() -> None:
             "MODALRUN_LOCAL_STATE": f"{folder}/modal",
             "PYTHONPATH": str(ROOT),
         }
-        modalrun = [sys.executable, "-m", "modalrun"]
         timed(
             [sys.executable, "-c", "from zenml.client import Client; Client().zen_store"],
             environment,
         )
         try:
-            cold = timed([*modalrun, "submit", str(SPEC)], environment)
-            warm = [
-                timed([*modalrun, "submit", str(SPEC)], environment) for _ in range(repetitions)
-            ]
-            local = [timed([sys.executable, str(script)], environment) for _ in range(repetitions)]
+            if options.latency is None:
+                whole_runs(environment, Path(folder), repetitions)
+            else:
+                submissions(environment, Path(folder), repetitions, options.latency)
         finally:
-            timed([*modalrun, "local", "stop"], environment)
+            timed([*MODALRUN, "local", "stop"], environment)
+
+
+def whole_runs(environment: dict[str, str], folder: Path, repetitions: int) -> None:
+    """Compare runs, from a cold process to their ends."""
+    script = folder / "local_orchestrator.py"
+    script.write_text(LOCAL_ORCHESTRATOR + "\n", encoding="utf-8")
+    submit = [*MODALRUN, "submit", str(SPEC)]
+    cold = timed(submit, environment)
+    warm = [timed(submit, environment) for _ in range(repetitions)]
+    local = [timed([sys.executable, str(script)], environment) for _ in range(repetitions)]
     print(f"four trivial steps, seconds of wall time, median (min-max) of {repetitions}")
     print(f"modalrun submit, local Modal server   {show(warm)}")
     print(f"  the same, server not running yet    {cold:.1f}")
     print(f"ZenML's local orchestrator            {show(local)}")
+
+
+def submissions(
+    environment: dict[str, str], folder: Path, repetitions: int, latency: float
+) -> None:
+    """Compare submissions with and without a delay of each answer of Modal's, in turn."""
+    submit = [*MODALRUN, "submit", str(SPEC), "--async"]
+    faults = folder / "modal" / "faults.json"
+    first = timed(submit, environment)
+    near, far = [], []
+    for _ in range(repetitions):
+        faults.write_text("[]", encoding="utf-8")
+        near.append(timed(submit, environment))
+        delay = {"rpc": "*", "action": "delay", "seconds": latency, "times": None}
+        faults.write_text(json.dumps([delay]), encoding="utf-8")
+        far.append(timed(submit, environment))
+    print(f"until the run is accepted, seconds of wall time, median (min-max) of {repetitions}")
+    print(f"the first submission                  {first:.1f}")
+    print(f"further ones                          {show(near)}")
+    print(f"each answer {latency:g} s later             {show(far)}")
+    waits = statistics.median(f - n for n, f in zip(near, far, strict=True)) / latency
+    print(f"answers that are waited for in a row  {waits:.1f}")
 
 
 def show(times: list[float]) -> str:
