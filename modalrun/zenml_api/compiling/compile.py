@@ -30,6 +30,7 @@ from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.validation import Mistakes
 from modalrun.util import timeline
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
+from modalrun.zenml_api.compiling.module_places import Surroundings, check_places
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
     check_step_parameters,
@@ -101,6 +102,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         with timeline.phase("load the stack"):
             at = f"{spec.source.where(('stack',))}: "
             stack, config = use_stack(find_stack(spec.stack, at=at))
+        before = Surroundings()
         with timeline.phase("import the pipeline"):
             pipeline = import_pipeline(spec).copy()
         orchestrator = stack.orchestrator.name
@@ -121,7 +123,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         _refuse_builds(stack, snapshot)
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
-        return assemble(
+        compiled = assemble(
             replace(
                 deployment,
                 layers={**deployment.layers, Origin.COMPONENT: component_defaults(config)},
@@ -133,6 +135,9 @@ def compile_spec(spec: RunSpec) -> Compiled:
             spec,
             source_code=pipeline.source_code,
         )
+        modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
+        check_places(spec.source_root, before, modules, compiled.deployment.docker)
+        return compiled
 
 
 def use_stack(model: StackResponse) -> tuple[Stack, ModalOrchestratorConfig]:
