@@ -2,11 +2,11 @@
 
 `modalrun submit` uses the local Modal server. Both start from a cold process, without cache.
 
-With `--server` instead: until `modalrun submit --async` says that a run on a ZenML server is
-accepted, with ZenML's own client (`--fresh`) and without it, of a run spec that was submitted
-before and of a deployment file.
+Usage: python benchmarks/submit.py [repetitions] [--latency SECONDS] [--server]
 
-Usage: python benchmarks/submit.py [--server] [repetitions]
+With `--latency`, only `submit --async` is measured, until Modal has accepted the run: at once, and
+with a local Modal server that answers each request so many seconds later, as from far away. With
+`--server` the same on a ZenML server, with ZenML's own client and without it (`accepted.py`).
 
 Uses a temporary folder with a ZenML configuration and a local Modal server, both prepared before
 the clock starts; one more measurement includes the start of the server.
@@ -14,8 +14,9 @@ the clock starts; one more measurement includes the start of the server.
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,10 +25,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from servers.zenml_server import Api, Backend, ZenMLServer  # noqa: E402
-
+MODALRUN = [sys.executable, "-m", "modalrun"]
 SPEC = ROOT / "configs" / "diamond.yaml"
 LOCAL_ORCHESTRATOR = (
     "from examples.diamond import diamond; diamond.with_options(enable_cache=False)()"
@@ -46,111 +44,75 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return seconds
 
 
-def accepted(ways: dict[str, list[str]], environment: dict[str, str], rounds: int) -> None:
-    """Print how long each way to submit takes until the run is accepted, and its CPU time."""
-    figures: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way, command in ways.items():
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            seconds = timed(command, environment)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            figures[way].append((seconds, cpu))
-            # The steps would share the machine with the next submission.
-            timed([sys.executable, "-m", "modalrun", "stop", "--force", "latest"], environment)
-    print(f"seconds until the run is accepted, median (min-max) of {rounds}; CPU time, median")
-    for way, found in figures.items():
-        cpu = statistics.median(cpu for _, cpu in found)
-        print(f"{way:<46}{show([seconds for seconds, _ in found])}   {cpu:.1f}")
+def main() -> None:
+    """Print one line per way to run the pipeline."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("repetitions", type=int, nargs="?", default=5)
+    parser.add_argument("--latency", type=float)
+    parser.add_argument("--server", action="store_true")
+    options = parser.parse_args()
+    repetitions: int = options.repetitions
+    with tempfile.TemporaryDirectory() as folder:
+        if options.server:
+            import accepted
 
-
-def on_a_server(folder: Path, repetitions: int) -> None:
-    """Measure submissions on a ZenML server of their own."""
-    backend = Backend("", str(folder / "server-config"), "0" * 64, "password")
-    server = ZenMLServer(folder / "server", backend)
-    server.start()
-    try:
-        api = Api(server.url, backend.password)
-        account = api.post("/service_accounts", {"name": "me", "active": True})
-        key = api.post(f"/service_accounts/{account['id']}/api_keys", {"name": "key"})
+            accepted.measure(Path(folder), repetitions)
+            return
         environment = {
             **os.environ,
-            "HOME": str(folder),
-            "ZENML_CONFIG_PATH": str(folder / "zenml"),
+            "HOME": folder,
+            "ZENML_CONFIG_PATH": f"{folder}/zenml",
             "ZENML_ANALYTICS_OPT_IN": "false",
-            "ZENML_STORE_URL": server.url,
-            "ZENML_STORE_API_KEY": key["body"]["key"],
-            "MODALRUN_LOCAL_STATE": str(folder / "modal"),
+            "MODALRUN_LOCAL_STATE": f"{folder}/modal",
             "PYTHONPATH": str(ROOT),
         }
-        modalrun = [sys.executable, "-m", "modalrun"]
-        file = str(folder / "deployment.json")
-        root = ["--source-root", str(ROOT / "examples")]
-        spec = folder / "diamond.yaml"
-        spec.write_text(
-            f"pipeline: diamond.diamond\ntarget: local\nsource_root: {ROOT / 'examples'}\n"
-            "enable_cache: false\nsettings: {orchestrator: {synchronous: false}}\n"
+        timed(
+            [sys.executable, "-c", "from zenml.client import Client; Client().zen_store"],
+            environment,
         )
-        submit = [*modalrun, "submit", str(spec)]
-        of_file = [*modalrun, "submit", file, *root, "--target", "local"]
         try:
-            timed([*modalrun, "compile", str(spec), "-o", file], environment)
-            # The first one registers the pipeline, and starts the local Modal server.
-            timed(submit, environment)
-            accepted(
-                {
-                    "run spec, with ZenML's client (--fresh)": [*submit, "--fresh"],
-                    "run spec, nothing has changed": submit,
-                    "deployment file, with ZenML's client (--fresh)": [*of_file, "--fresh"],
-                    "deployment file": of_file,
-                },
-                environment,
-                repetitions,
-            )
+            if options.latency is None:
+                whole_runs(environment, Path(folder), repetitions)
+            else:
+                submissions(environment, Path(folder), repetitions, options.latency)
         finally:
-            timed([*modalrun, "local", "stop"], environment)
-    finally:
-        server.stop()
+            timed([*MODALRUN, "local", "stop"], environment)
 
 
-def main() -> None:
-    """Print one line per way to run or submit the pipeline."""
-    arguments = [one for one in sys.argv[1:] if one != "--server"]
-    repetitions = int(arguments[0]) if arguments else 5
-    with tempfile.TemporaryDirectory() as folder:
-        if "--server" in sys.argv:
-            on_a_server(Path(folder), repetitions)
-        else:
-            beside_zenml(folder, repetitions)
-
-
-def beside_zenml(folder: str, repetitions: int) -> None:
-    """Measure whole runs beside those of ZenML's `local` orchestrator."""
-    script = Path(folder) / "local_orchestrator.py"
+def whole_runs(environment: dict[str, str], folder: Path, repetitions: int) -> None:
+    """Compare runs, from a cold process to their ends."""
+    script = folder / "local_orchestrator.py"
     script.write_text(LOCAL_ORCHESTRATOR + "\n", encoding="utf-8")
-    environment = {
-        **os.environ,
-        "HOME": folder,
-        "ZENML_CONFIG_PATH": f"{folder}/zenml",
-        "ZENML_ANALYTICS_OPT_IN": "false",
-        "MODALRUN_LOCAL_STATE": f"{folder}/modal",
-        "PYTHONPATH": str(ROOT),
-    }
-    modalrun = [sys.executable, "-m", "modalrun"]
-    timed(
-        [sys.executable, "-c", "from zenml.client import Client; Client().zen_store"],
-        environment,
-    )
-    try:
-        cold = timed([*modalrun, "submit", str(SPEC)], environment)
-        warm = [timed([*modalrun, "submit", str(SPEC)], environment) for _ in range(repetitions)]
-        local = [timed([sys.executable, str(script)], environment) for _ in range(repetitions)]
-    finally:
-        timed([*modalrun, "local", "stop"], environment)
+    submit = [*MODALRUN, "submit", str(SPEC)]
+    cold = timed(submit, environment)
+    warm = [timed(submit, environment) for _ in range(repetitions)]
+    local = [timed([sys.executable, str(script)], environment) for _ in range(repetitions)]
     print(f"four trivial steps, seconds of wall time, median (min-max) of {repetitions}")
     print(f"modalrun submit, local Modal server   {show(warm)}")
     print(f"  the same, server not running yet    {cold:.1f}")
     print(f"ZenML's local orchestrator            {show(local)}")
+
+
+def submissions(
+    environment: dict[str, str], folder: Path, repetitions: int, latency: float
+) -> None:
+    """Compare submissions with and without a delay of each answer of Modal's, in turn."""
+    submit = [*MODALRUN, "submit", str(SPEC), "--async"]
+    faults = folder / "modal" / "faults.json"
+    first = timed(submit, environment)
+    near, far = [], []
+    for _ in range(repetitions):
+        faults.write_text("[]", encoding="utf-8")
+        near.append(timed(submit, environment))
+        delay = {"rpc": "*", "action": "delay", "seconds": latency, "times": None}
+        faults.write_text(json.dumps([delay]), encoding="utf-8")
+        far.append(timed(submit, environment))
+    print(f"until the run is accepted, seconds of wall time, median (min-max) of {repetitions}")
+    print(f"the first submission                  {first:.1f}")
+    print(f"further ones                          {show(near)}")
+    print(f"each answer {latency:g} s later             {show(far)}")
+    waits = statistics.median(f - n for n, f in zip(near, far, strict=True)) / latency
+    print(f"answers that are waited for in a row  {waits:.1f}")
 
 
 def show(times: list[float]) -> str:

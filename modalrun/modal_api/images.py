@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
+import json
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from modalrun.modal_api import image_builder
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import PinnedBuilder
+from modalrun.modal_api.sdk_internals import keep_loaded
 from modalrun.plan.image_recipe import (
     PACKAGE_FOLDER,
     BuiltByZenML,
@@ -32,6 +36,7 @@ from modalrun.plan.model import Plan
 from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.contract import CODE_FOLDER
 from modalrun.run.manifest import MANIFEST_FILE
+from modalrun.util import timeline
 from modalrun.util.credentials import credential_reason
 from modalrun.util.ignore_files import dockerignore_matcher
 
@@ -69,7 +74,8 @@ class Builder:
         with tempfile.TemporaryDirectory(prefix="modalrun-image-") as folder, translated():
             image = self._layers(recipe, source, Path(folder))
             try:
-                image.build(self.app)
+                with timeline.phase("look up or build an image"):
+                    image.build(self.app)
             except modal.exception.ImageBuildError as error:
                 raise _failed(image, error, self.connection) from error
         return image
@@ -163,25 +169,134 @@ def build_images(
             return {key: image.object_id for key, image in zip(plan.images, built, strict=True)}
 
 
+def key_of(recipe: ImageRecipe, builder: str) -> str | None:
+    """Return the key of an image: recipes with the same one are the same image to Modal.
+
+    Args:
+        recipe: The recipe.
+        builder: The image builder version.
+
+    Returns:
+        None where the image depends on more than its recipe: on files, on a published name, on a
+        login, or on when it is built.
+    """
+    from modal.config import config
+
+    anew = recipe.force_build or config.get("force_build") or config.get("ignore_cache")
+    plain = isinstance(recipe.base, Slim) or (
+        isinstance(recipe.base, FromRegistry) and not recipe.base.private
+    )
+    if anew or not plain or recipe.project_install:
+        return None
+    values = [builder, type(recipe.base).__name__, asdict(recipe)]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def look_up(
+    connection: Connection, app: modal.App, images: Collection[str], run_image: str | None
+) -> frozenset[str]:
+    """Look up built images, and mount modalrun's own source in the one of the run sandbox.
+
+    Returns:
+        Modal's ids of those that Modal has.
+
+    Raises:
+        ModalrunError: As `translated`.
+    """
+    made = {one: _mounted(connection, one, None) for one in images if one == run_image}
+    made |= {one: _bare(connection, one) for one in images if one != run_image}
+    with timeline.phase("look up the images"):
+        found = _load(app, made)
+    if run_image in found:
+        connection.mounted[run_image, None] = found[run_image]
+    return frozenset(found)
+
+
+def mount(connection: Connection, app: modal.App, image: str, source: Path) -> None:
+    """Mount in a built image what `run_image` mounts, ahead of it, so that it need not wait.
+
+    Args:
+        connection: To Modal; it remembers the image.
+        app: Where the run sandbox will be.
+        image: Modal's id of the image.
+        source: The source tree.
+
+    Raises:
+        ModalrunError: As `translated`.
+    """
+    with timeline.phase("send the source"):
+        found = _load(app, {image: _mounted(connection, image, source)})
+    if image in found:
+        connection.mounted[image, source] = found[image]
+
+
+def _load(app: modal.App, images: Mapping[str, modal.Image]) -> dict[str, modal.Image]:
+    """Load images side by side; return those that Modal has."""
+
+    async def load() -> list[Any]:
+        loads = [image.build.aio(app) for image in images.values()]
+        return await asyncio.gather(*loads, return_exceptions=True)
+
+    with translated():
+        ends = asyncio.run(load())
+    found = {
+        name: image
+        for (name, image), end in zip(images.items(), ends, strict=True)
+        if not isinstance(end, BaseException)
+    }
+    for image in found.values():
+        keep_loaded(image)
+    return found
+
+
+def run_image(
+    connection: Connection, image: str, source: Path, manifest: Path | None = None
+) -> modal.Image:
+    """Return a built image with the files of a run sandbox mounted.
+
+    A mount is no layer, so nothing is rebuilt.
+
+    Args:
+        connection: To Modal.
+        image: Modal's id of the built image.
+        source: The source tree, for `CODE_FOLDER`.
+        manifest: The run manifest, which a driver needs.
+    """
+    found = _mounted(connection, image, source)
+    # Last: it is not known before the run exists.
+    return found if manifest is None else found.add_local_file(manifest, MANIFEST_FILE)
+
+
+def _mounted(connection: Connection, image: str, source: Path | None) -> modal.Image:
+    """Return an image with a source tree and modalrun's own source, if that is needed."""
+    if (found := connection.mounted.get((image, source))) is not None:
+        return found
+    if source is not None:
+        return with_source(_mounted(connection, image, None), source)
+    bare = _bare(connection, image)
+    return with_package(bare) if connection.mounts_package else bare
+
+
+def _bare(connection: Connection, image: str) -> modal.Image:
+    import modal
+
+    return modal.Image.from_id(image, client=connection.client)
+
+
 def is_mounted() -> bool:
-    """Return whether this process runs the source of modalrun that `with_files` has mounted."""
+    """Return whether this process runs the source of modalrun that `with_package` has mounted."""
     # On the local Modal server the root of a sandbox is a folder.
     return str(Path(modalrun.__file__).parents[1]).endswith(PACKAGE_FOLDER)
 
 
-def with_files(
-    image: modal.Image, source: Path, *, package: bool, manifest: Path | None = None
-) -> modal.Image:
-    """Mount the source tree at `CODE_FOLDER`. A mount is no layer, so nothing is rebuilt.
+def with_package(image: modal.Image) -> modal.Image:
+    """Mount modalrun's own source."""
+    folder = Path(modalrun.__file__).parent
+    return image.add_local_dir(folder, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_not_source)
 
-    With `package`, modalrun's own source is mounted too; a driver also needs the `manifest` file.
-    """
-    if manifest is not None:
-        image = image.add_local_file(manifest, MANIFEST_FILE)
-    if package:
-        image = image.add_local_dir(
-            Path(modalrun.__file__).parent, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_not_source
-        )
+
+def with_source(image: modal.Image, source: Path) -> modal.Image:
+    """Mount the source tree."""
     # A driver adds its own folder, in which Python may have left what it compiled.
     return image.add_local_dir(source, CODE_FOLDER, ignore=["**/__pycache__"])
 

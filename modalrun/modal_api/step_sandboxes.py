@@ -285,8 +285,10 @@ class StepSandboxes:
     async def _mount_source(self, image_id: str, client: modal.Client) -> modal.Image:
         import modal
 
-        bare = modal.Image.from_id(image_id, client=client)
-        image = images.with_files(bare, self._source, package=images.is_mounted())
+        image = modal.Image.from_id(image_id, client=client)
+        if images.is_mounted():
+            image = images.with_package(image)
+        image = images.with_source(image, self._source)
         with translated():
             await image.build.aio(self._app)
         return image

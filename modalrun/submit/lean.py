@@ -6,16 +6,16 @@ also each refusal of the server: its errors stay the same.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import UsageError
-from modalrun.observe.handle import RunObserver
 from modalrun.plan import conditions as usual
 from modalrun.plan import deployment_file
 from modalrun.plan.conditions import Conditions
@@ -28,14 +28,18 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import prepare, reuse
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import stage
+from modalrun.util import timeline
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.rest.session import connect
 from modalrun.zenml_api.rest.settings import Unusual
 from modalrun.zenml_api.rest.submission import REFUSALS, Server
 
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling.compile import Compiled
+
 logger = logging.getLogger(__name__)
 
-_NOT_COMPILED = (
+NOT_COMPILED = (
     "Nothing has changed since the pipeline was compiled; '--fresh' compiles it all the same."
 )
 
@@ -49,7 +53,7 @@ class LeanDeployment:
         conditions: What it was compiled against.
         snapshot: The pipeline in ZenML's form.
         stored_id: The id of the snapshot if ZenML has it stored.
-        tree: The digest that the source tree must have.
+        tree: The digest that the source tree must have, if it was compiled from that.
     """
 
     deployment: Deployment
@@ -107,16 +111,13 @@ class LeanSubmission:
         )
 
 
-def find(
-    spec: RunSpec, key: str, configuration: Path, observer: RunObserver
-) -> LeanSubmission | None:
+def find(spec: RunSpec, key: str, configuration: Path) -> LeanSubmission | None:
     """Return a submission that needs no ZenML; None if there is none.
 
     Args:
         spec: The run spec.
         key: Its key, by `fingerprint`.
         configuration: The user's own configuration folder of ZenML.
-        observer: Is told that nothing is compiled.
 
     Raises:
         ModalrunError: ZenML's server can't be reached, or a setting is wrong.
@@ -127,10 +128,7 @@ def find(
     path = prepare.deployment_path(spec)
     try:
         if remembered is not None:
-            found = _remembered(spec, remembered, configuration)
-            if spec.own_code:
-                observer.say(_NOT_COMPILED)
-            return found
+            return _remembered(spec, remembered, configuration)
         if path is not None:
             return _of_file(spec, path, configuration)
     except REFUSALS as refusal:
@@ -138,18 +136,43 @@ def find(
     return None
 
 
+def create_run(
+    spec: RunSpec, compiled: Compiled, lean: LeanSubmission | None, source: Source | None
+) -> CreatedRun:
+    """Create the record of a run in ZenML, by requests where that is possible.
+
+    Args:
+        spec: The run spec.
+        compiled: Its pipeline.
+        lean: The submission that needs no ZenML, if it is one.
+        source: The source tree that goes.
+
+    Raises:
+        ModalrunError: As for `records.runs.create_run`.
+    """
+    if lean is not None:
+        with contextlib.suppress(*REFUSALS):
+            return lean.create_run(source)
+        # ZenML's own client says why, or can do it.
+        compiled = prepare.load_deployment(spec)
+    with timeline.phase("import ZenML's records"):
+        from modalrun.zenml_api.records import runs
+    return runs.create_run(compiled)
+
+
 def _remembered(spec: RunSpec, found: reuse.Remembered, configuration: Path) -> LeanSubmission:
     server = Server(connect(configuration), found.description.id)
     if found.named is not None and spec.deployment is not None:
         server.require_snapshot(spec.deployment, found.named)
     snapshot = server.snapshot(found.snapshot)
+    deployment = found.deployment(snapshot)
     compiled = LeanDeployment(
-        found.deployment(snapshot),
+        deployment,
         found.description,
         found.conditions,
         snapshot,
         found.snapshot,
-        tree=found.tree,
+        tree=found.tree if spec.own_code or _gather_here(deployment) else None,
     )
     return _usual(spec, compiled, server)
 
@@ -163,9 +186,8 @@ def _of_file(spec: RunSpec, path: Path, configuration: Path) -> LeanSubmission:
     spec.check_steps([step.name for step in deployment.steps], deployment.pipeline)
     if (cache := spec.run_configuration.get("enable_cache")) is not None:
         deployment = deployment.with_caching(bool(cache))
-    dockers = [deployment.docker, *(step.docker for step in deployment.steps if step.docker)]
     layers = [spec.layers, *spec.step_layers.values()]
-    if any(map(usual.gathers_here, dockers)) or any(
+    if _gather_here(deployment) or any(
         layer.docker for by_origin in layers for layer in by_origin.values()
     ):
         raise Unusual("the Docker settings name packages of this machine")
@@ -185,6 +207,11 @@ def _of_file(spec: RunSpec, path: Path, configuration: Path) -> LeanSubmission:
         deployment, stack, file.conditions, snapshot, source_code=file.source_code
     )
     return _usual(spec, compiled, server)
+
+
+def _gather_here(deployment: Deployment) -> bool:
+    dockers = [deployment.docker, *(step.docker for step in deployment.steps if step.docker)]
+    return any(map(usual.gathers_here, dockers))
 
 
 def _usual(spec: RunSpec, compiled: LeanDeployment, server: Server) -> LeanSubmission:

@@ -31,7 +31,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.submit.source_root import check_root
 from modalrun.submit.source_tree import SourceSelection
-from modalrun.util import garbage_collection
+from modalrun.util import garbage_collection, timeline
 from modalrun.util.paths import checked_path, user_path
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.process import zenml_process
@@ -168,10 +168,11 @@ def load_deployment(spec: RunSpec) -> Compiled:
     """
     # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
     with garbage_collection.paused(), redirect_stdout(sys.stderr):
-        from modalrun.zenml_api.compiling import compile, snapshots
-        from modalrun.zenml_api.retry import open_store
-
-        open_store()
+        with timeline.phase("import ZenML"):
+            from modalrun.zenml_api.compiling import compile, snapshots
+            from modalrun.zenml_api.retry import open_store
+        with timeline.phase("open ZenML's store"):
+            open_store()
         path = deployment_path(spec)
         if path is not None:
             return snapshots.from_file(deployment_file.read(path), spec)

@@ -33,7 +33,7 @@ from modalrun.util.inputs import changed_since, unchanged
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
-_NAME = "compiled"
+NAME = "compiled"
 """What the entry of `plan_cache` has it under."""
 
 _PASSWORD = re.compile(r"://[^/\s]*@")
@@ -92,7 +92,7 @@ class Remembered:
 def recall(key: str, spec: RunSpec) -> Remembered | None:
     """Return what is remembered under a key, if as far as this machine knows it still holds."""
     try:
-        found = _adapter().validate_python(plan_cache.load(key).get(_NAME))
+        found = _adapter().validate_python(plan_cache.load(key).get(NAME))
     except ValidationError:
         return None
     if spec.own_code and not (found.day == _today() and unchanged(found.inputs)):
@@ -123,7 +123,7 @@ def remember(
         # It costs the next submission a few seconds.
         with contextlib.suppress(Exception):
             if (found := _remembered(spec, compiled, run, source, began)) is not None:
-                plan_cache.store(key, {_NAME: _adapter().dump_python(found, mode="json")})
+                plan_cache.store(key, {NAME: _adapter().dump_python(found, mode="json")})
 
     thread = threading.Thread(target=work, name="remembering", daemon=True)
     thread.start()

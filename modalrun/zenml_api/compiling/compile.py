@@ -28,6 +28,7 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.validation import Mistakes
+from modalrun.util import timeline
 from modalrun.util.inputs import Inputs, watched
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
@@ -104,10 +105,12 @@ def compile_spec(spec: RunSpec) -> Compiled:
     sys.path.insert(0, str(spec.source_root))
     with translated():
         # Before the import: modules read the active stack's components.
-        stack, config = use_stack(find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: "))
+        with timeline.phase("load the stack"):
+            at = f"{spec.source.where(('stack',))}: "
+            stack, config = use_stack(find_stack(spec.stack, at=at))
         before = Surroundings()
         inputs, others = Inputs(), [str(config_files.folder())]
-        with watched(inputs, others):
+        with timeline.phase("import the pipeline"), watched(inputs, others):
             pipeline = import_pipeline(spec).copy()
         orchestrator = stack.orchestrator.name
         # Before the run configuration is merged into it.
@@ -120,7 +123,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
         _check_secrets(pipeline, run_configuration)
-        with user_code(spec, f"compiling '{spec.pipeline}'"):
+        with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
             # The pipeline has them all. These two would be added to it once more.
             run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
             snapshot = Compiler().compile(pipeline, stack, run_configuration)

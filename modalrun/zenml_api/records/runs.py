@@ -15,7 +15,12 @@ from zenml.constants import (
 )
 from zenml.enums import StoreType
 from zenml.exceptions import EntityExistsError
-from zenml.models import PipelineRequest, PipelineResponse, PipelineSnapshotRequest
+from zenml.models import (
+    PipelineRequest,
+    PipelineResponse,
+    PipelineSnapshotRequest,
+    PipelineSnapshotResponse,
+)
 from zenml.orchestrators.utils import get_config_environment_vars
 from zenml.pipelines.run_utils import create_placeholder_run
 from zenml.stack import Stack
@@ -24,6 +29,7 @@ from zenml.utils.dashboard_utils import get_run_url
 from modalrun.errors import UsageError
 from modalrun.run.contract import ORCHESTRATOR_RUN_ID
 from modalrun.run.records import CreatedRun
+from modalrun.util import timeline
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.cache import Cache
@@ -43,24 +49,14 @@ def create_run(compiled: Compiled) -> CreatedRun:
         UsageError: A run of this name exists.
     """
     with translated():
-        client = Client()
-        if compiled.stored_id is not None:
-            stored = client.zen_store.get_snapshot(compiled.stored_id)
-        else:
-            stored = client.zen_store.create_snapshot(
-                PipelineSnapshotRequest(
-                    project=client.active_project.id,
-                    stack=compiled.stack.id,
-                    pipeline=_register_pipeline(client, compiled.deployment.pipeline).id,
-                    source_code=compiled.source_code,
-                    **compiled.snapshot.model_dump(),
-                )
-            )
+        with timeline.phase("store the deployment"):
+            stored = _stored(Client(), compiled)
         # Without an id of its own a run could be adopted by the steps of another one
         # (`sql_zen_store.py:7246`).
         orchestrator_run_id = str(uuid4())
         try:
-            run = create_placeholder_run(stored, orchestrator_run_id=orchestrator_run_id)
+            with timeline.phase("create the run"):
+                run = create_placeholder_run(stored, orchestrator_run_id=orchestrator_run_id)
         except EntityExistsError as error:
             raise UsageError(
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
@@ -68,10 +64,12 @@ def create_run(compiled: Compiled) -> CreatedRun:
             ) from error
         dynamic = compiled.deployment.dynamic
         url = get_run_url(run) or None
-        cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
+        with timeline.phase("look up cached steps"):
+            cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
         if cached and len(cached) == len(compiled.deployment.steps):
             return CreatedRun(str(run.id), run.name, url, {}, cached, finished=True)
-        variables = environment(run.id, compiled.stack, orchestrator_run_id)
+        with timeline.phase("get the run's token"):
+            variables = environment(run.id, compiled.stack, orchestrator_run_id)
         return CreatedRun(str(run.id), run.name, url, variables, cached, snapshot_id=str(stored.id))
 
 
@@ -133,6 +131,21 @@ def driver_environment(run_id: str) -> dict[str, str]:
             raise UsageError(f"The deployment or the stack of the run {run_id} was deleted.")
         stack = load_stack(Client().zen_store.get_stack(UUID(run.record.stack.id)))
         return environment(UUID(run_id), stack, str(run.orchestrator_run_id))
+
+
+def _stored(client: Client, compiled: Compiled) -> PipelineSnapshotResponse:
+    """Return the deployment as ZenML stores it."""
+    if compiled.stored_id is not None:
+        return client.zen_store.get_snapshot(compiled.stored_id)
+    return client.zen_store.create_snapshot(
+        PipelineSnapshotRequest(
+            project=client.active_project.id,
+            stack=compiled.stack.id,
+            pipeline=_register_pipeline(client, compiled.deployment.pipeline).id,
+            source_code=compiled.source_code,
+            **compiled.snapshot.model_dump(),
+        )
+    )
 
 
 def _register_pipeline(client: Client, name: str) -> PipelineResponse:

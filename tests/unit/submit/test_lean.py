@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -31,7 +31,6 @@ from modalrun.submit.source_tree import SourceSelection
 from modalrun.submit.staging import stage
 from modalrun.zenml_api.rest.session import RefusedError
 from modalrun.zenml_api.rest.settings import Unusual
-from tests.unit.fakes import FakeObserver
 from tests.unit.plan.test_deployment_file import snapshot
 
 ZENML = version("zenml")
@@ -143,7 +142,7 @@ def remember(spec: RunSpec, tmp_path: Path, **changed: Any) -> None:
 
 
 def found(spec: RunSpec, tmp_path: Path) -> LeanSubmission | None:
-    return find(spec, "key", tmp_path / "zenml", cast("Any", FakeObserver()))
+    return find(spec, "key", tmp_path / "zenml")
 
 
 @pytest.fixture
