@@ -149,7 +149,10 @@ class RestStore:
     def _page(self, path: str, order: str, hydrate: bool, filters: Json) -> Json:
         project = filters.get("project") or self._session.project["id"]
         query = {"sort_by": order, "page": 1, "size": 20, **filters, "project": project}
-        page: Json = self._session.get(path, hydrate=hydrate, **query)
+        try:
+            page: Json = self._session.get(path, hydrate=hydrate, **query)
+        except MissingError as error:
+            raise Unusual(f"a list is not found: {error}") from error
         return page
 
     def _run(self, run: Json) -> StoredRun:
