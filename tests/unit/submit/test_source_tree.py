@@ -332,7 +332,7 @@ def test_a_file_that_changes_meanwhile_is_named(tmp_path: Path, change: str) -> 
         (tmp_path / "root" / "sub" / "b.py").unlink()
         if change == "a folder":
             (tmp_path / "root" / "sub" / "b.py").mkdir()
-    with pytest.raises(UsageError, match="sub/b.py can't be copied") as caught:
+    with pytest.raises(UsageError, match=r"b\.py can't be copied") as caught:
         stage_tree(tree, tmp_path / "copy")
     assert caught.value.hint
     assert listed(tmp_path / "root") == (["a.py", "sub"] if change == "in a file" else ["a.py"])
