@@ -164,7 +164,7 @@ def _overlap(one: KeyPath, other: KeyPath) -> bool:
 def _read(flag: str, path: tuple[str, ...], text: str) -> Override:
     """Read a value; a parameter that is declared as text is just what the user has typed."""
     typed, of_typed = read_text(text, flag)
-    may_be_text = "parameters" in (path[0], *path[2:3])
+    may_be_text = not {"parameters", "environment"}.isdisjoint((path[0], *path[2:3]))
     try:
         value, reading = read_value(text, flag, path)
     except UsageError as error:

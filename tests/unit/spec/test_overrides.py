@@ -33,6 +33,7 @@ def load(tmp_path: Path, *overrides: Override, text: str = "") -> RunSpec:
         ('steps."a.retry".retry.delay=5', ("steps", "a.retry", "retry", "delay"), 5),
         ("timeout= 2h # long", ("timeout",), "2h"),
         ("parameters.tag=v #2", ("parameters", "tag"), "v #2"),
+        ("environment.A=v #2", ("environment", "A"), "v #2"),
         ("steps.a.parameters.tag=@x", ("steps", "a", "parameters", "tag"), "@x"),
         ("steps.train={}", ("steps", "train"), {}),
     ],
