@@ -1,9 +1,15 @@
 """List what submitter, supervisor and the processes in a sandbox agree on.
 
-Environment variables, files, control lines and exit codes.
+Folders, environment variables, files, control lines and exit codes.
 """
 
 from __future__ import annotations
+
+CODE_FOLDER = "/app/code"
+"""Where the source tree is inside a sandbox."""
+
+LAST_LINES = 6
+"""Lines of a traceback, or of a step's output, that are told with its failure."""
 
 # Modules that run as processes in the run sandbox.
 DRIVER_MODULE = "modalrun.driver.per_step"

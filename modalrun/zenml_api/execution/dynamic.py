@@ -15,7 +15,8 @@ from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
-from modalrun.run.reporting import emit_step_event, log_line, one_line
+from modalrun.run.failure import Failure
+from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
@@ -32,7 +33,7 @@ from modalrun.zenml_api.execution.single_step import (
 )
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
-from modalrun.zenml_api.records import runs, step_records
+from modalrun.zenml_api.records import step_records, updates
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
@@ -49,7 +50,7 @@ class DynamicRun:
         self,
         run_id: str,
         isolated: IsolatedSandboxes | None,
-        death: tuple[str, list[tuple[str, str]]] | None,
+        death: tuple[str, list[tuple[str, str]], list[str]] | None,
     ) -> None:
         """Load the run.
 
@@ -87,16 +88,13 @@ class DynamicRun:
             reason = STOP_REASON
             log_line(str(error))
         except BaseException as error:
-            reason = one_line(error)
+            reason = str(Failure.of(error))
             failed(error)
         run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
         if reason is not None and run.status != ExecutionStatus.PAUSED:
             # ZenML records no failure of the init hook, of the import, or without a text.
-            runs.finalize_run(str(run.id), reason)
+            updates.finalize_run(str(run.id), reason)
             run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
-            if run.status.is_failed and not run.get_body().status_reason:
-                # ZenML records what the function raised, but not as the reason.
-                runs.record_reason(run.id, reason)
         if run.status == ExecutionStatus.PAUSED:
             # The function waits for an answer, and ZenML resumes the run after it.
             return "completed"
@@ -253,7 +251,7 @@ class _Runner(DynamicPipelineRunner):
             emit_step_event(name, "stopped", attempt=attempt)
             raise
         except BaseException as error:
-            reason = one_line(error)
+            reason = str(Failure.of(error))
             retried = launcher.record is not None and _is_retried(launcher.record.id, reason)
             state: StepState = "retrying" if retried else "failed"
             emit_step_event(name, state, attempt=attempt, reason=reason)
@@ -297,7 +295,7 @@ class _Runner(DynamicPipelineRunner):
         if self.stop_requested and exception is not None:
             # ZenML records a stopping run that fails as stopped. Only at the end: the heartbeat
             # would interrupt running steps.
-            runs.mark_stopping(str(self._run.id), STOP_REASON)
+            updates.mark_stopping(str(self._run.id), STOP_REASON)
         super()._publish_run_status(return_value=return_value, exception=exception)
 
 
@@ -324,9 +322,7 @@ def _is_retried(record: UUID, reason: str) -> bool:
     """Return whether ZenML awaits another attempt after a failure; record it if ZenML has not."""
     status = Client().zen_store.get_run_step(record, hydrate=False).status
     if status in UNFINISHED:
-        status = ExecutionStatus(
-            step_records.end_step(record, ExecutionStatus.FAILED, reason).status
-        )
+        status = ExecutionStatus(step_records.end_step(str(record), "failed", reason).status)
     return status == ExecutionStatus.RETRYING
 
 

@@ -1,12 +1,13 @@
 """Record the end of a dead process."""
 
+import io
 import sys
 
 import pytest
 
 from modalrun.driver import finalize
 from modalrun.zenml_api import retry
-from modalrun.zenml_api.records import runs, step_records
+from modalrun.zenml_api.records import step_records, updates
 
 
 @pytest.fixture(autouse=True)
@@ -19,14 +20,15 @@ def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         step_records,
         "fail_step",
-        lambda *arguments, attempt: calls.append((*arguments, attempt)),
+        lambda *arguments, attempt, lines: calls.append((*arguments, attempt, lines)),
     )
     monkeypatch.setenv("MODALRUN_ATTEMPT", "2")
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.setenv("MODALRUN_STEP", "train")
     monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("its\nlast words"))
     assert finalize.main() == 0
-    assert calls == [("some-run", "train", "It died.", 2)]
+    assert calls == [("some-run", "train", "It died.", 2, ["its", "last words"])]
 
 
 def test_says_in_two_lines_that_the_end_is_not_recorded(
@@ -35,7 +37,7 @@ def test_says_in_two_lines_that_the_end_is_not_recorded(
     def full(*_: object) -> None:
         raise ValueError("database or disk is full")
 
-    monkeypatch.setattr(runs, "finalize_run", full)
+    monkeypatch.setattr(updates, "finalize_run", full)
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.delenv("MODALRUN_STEP", raising=False)
     monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
@@ -47,7 +49,7 @@ def test_says_in_two_lines_that_the_end_is_not_recorded(
 
 def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(runs, "finalize_run", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(updates, "finalize_run", lambda *arguments: calls.append(arguments))
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.setattr(sys, "argv", ["finalize", "The runner died of SIGSEGV."])
     assert finalize.main() == 0

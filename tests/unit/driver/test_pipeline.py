@@ -80,7 +80,7 @@ def test_done_steps_are_not_run_again() -> None:
 @pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
 def test_nothing_starts_after_a_failure(mode: str) -> None:
     pool = Pool(graph(mode=mode), left=[failed()])
-    assert go(pool) == (EXIT_FAILED, "Steps failed: left.", False)
+    assert go(pool) == (EXIT_FAILED, "Step `left` failed: ValueError: no", False)
     assert pool.launched == ["load", "left"]
     assert pool.cleaned_up == 1
     assert pool.logged == [
@@ -106,8 +106,8 @@ def test_retries(capsys: pytest.CaptureFixture[str]) -> None:
     assert go(pool)[0] == EXIT_COMPLETED
     assert pool.launched == ["load"] * 3
     assert pool.logged == [
-        "load: modalrun: Step `load` failed (ValueError: no); retry 1 of 3 in 0.01 s.",
-        "load: modalrun: Step `load` failed (ValueError: no); retry 2 of 3 in 0.02 s.",
+        "load: modalrun: Step `load` failed: ValueError: no; retry 1 of 3 in 0.01 s.",
+        "load: modalrun: Step `load` failed: ValueError: no; retry 2 of 3 in 0.02 s.",
     ]
     assert step_events(capsys.readouterr().out) == [
         ("load", "running", 1),
@@ -130,11 +130,11 @@ def test_a_worker_that_dies_is_a_failed_attempt() -> None:
     pool = Pool(
         graph(steps, retries={"load": (1, 0, 1)}, mode="continue_on_failure"), load=[DIED, DIED]
     )
-    assert go(pool) == (EXIT_FAILED, "Steps failed: load.", False)
+    assert go(pool) == (EXIT_FAILED, f"Step `load` failed: {DIED}", False)
     assert pool.launched == ["load", "load", "next"]
     assert pool.asked == [
-        ("fail", "load", str(DIED), 1, False),
-        ("fail", "load", str(DIED), 2, True),
+        ("fail", "load", str(DIED), 1, False, ["last words"]),
+        ("fail", "load", str(DIED), 2, True, ["last words"]),
     ]
 
 
@@ -272,7 +272,7 @@ def test_fail_fast_ends_the_running_steps(
     monkeypatch.setenv(MAX_PARALLELISM, "2")
     pool = Pool(graph({"a": (), "b": (), "c": ("b",)}, mode="fail_fast"))
     pool.ends = {"a": [failed()], "b": [waiting(pool, "b")]}
-    assert go(pool) == (EXIT_FAILED, "Steps failed: a.", False)
+    assert go(pool) == (EXIT_FAILED, "Step `a` failed: ValueError: no", False)
     reason = "It was ended early: step `a` failed."
     assert pool.asked == [("stop", "b", reason)]
     assert f"b: Step `b` stopped: {reason}" in pool.logged
