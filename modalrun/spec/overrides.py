@@ -164,14 +164,15 @@ def _overlap(one: KeyPath, other: KeyPath) -> bool:
 def _read(flag: str, path: tuple[str, ...], text: str) -> Override:
     """Read a value; a parameter that is declared as text is just what the user has typed."""
     typed, of_typed = read_text(text, flag)
+    may_be_text = not {"parameters", "environment"}.isdisjoint((path[0], *path[2:3]))
     try:
         value, reading = read_value(text, flag, path)
     except UsageError as error:
-        if path[0] == "parameters" and isinstance(error.__cause__, MarkedYAMLError):
+        if may_be_text and isinstance(error.__cause__, MarkedYAMLError):
             return Override(flag, path, typed, of_typed)
         hint = "Put quotes around text with special characters."
         raise UsageError(f"{flag}: the value is not YAML.", hint=hint) from error
-    if isinstance(value, str) and reading.is_plain:
+    if may_be_text and isinstance(value, str) and reading.is_plain:
         # YAML strips blanks and comments.
         return Override(flag, path, typed, of_typed)
     if not isinstance(value, str):

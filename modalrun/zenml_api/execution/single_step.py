@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from zenml.client import Client
@@ -34,13 +35,13 @@ from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.failure import trace_of
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.zenml_modules import ZENML_MODULES
+from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import database_errors
 from modalrun.zenml_api.execution import containment, steps
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.steps import LoadedRun
-from modalrun.zenml_api.records.queries import STOPPED
+from modalrun.zenml_api.records.responses import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, honour_stop_request, record_metadata
 from modalrun.zenml_api.retry import while_database_fails
 
@@ -60,7 +61,9 @@ METADATA_SECONDS = 10.0
 
 def import_ahead() -> None:
     """Import what ZenML imports when it opens its store and runs a step, for forks to have it."""
-    for name in ZENML_MODULES:
+    server = urlsplit(config_files.store_url()).scheme in {"http", "https"}
+    skipped = DATABASE_MODULES if server else frozenset()
+    for name in (name for name in ZENML_MODULES if name not in skipped):
         module, _, function = name.partition(":")
         # Another version of ZenML may lack one.
         with contextlib.suppress(ModuleNotFoundError):
@@ -209,7 +212,7 @@ class SingleStep:
         record = self._launcher.record
         if record is not None and self._recorded_status() == "running":
             lines = trace_of(error)
-            while_database_fails(lambda: end_step(record.id, ExecutionStatus.FAILED, reason, lines))
+            while_database_fails(lambda: end_step(str(record.id), "failed", reason, lines))
 
 
 def _reason(error: BaseException) -> str:
@@ -301,7 +304,7 @@ class Launcher(StepLauncher):
         if self._metadata is not None and self._storing is None:
             self._storing = threading.Thread(
                 target=record_metadata,
-                args=(str(step_run.id), self._metadata, self._stack.orchestrator.id),
+                args=(str(step_run.id), self._metadata),
                 daemon=True,
             )
             self._storing.start()
