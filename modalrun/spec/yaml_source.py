@@ -274,7 +274,7 @@ class Reading:
         else:
             path = (*self.above, *at)
             # What a key for anchors holds counts where an alias uses it.
-            if "${" in node.value and not str(path[:1]).startswith("('x-"):
+            if "${" in node.value and not (path and str(path[0]).startswith("x-")):
                 self._replace_variables(node, at)
             owned = path[2:] if path[:1] == ("steps",) else path
             if owned[:-1] in _VARIABLES_OF and node.tag != _NULL:
