@@ -32,7 +32,6 @@ from modalrun.plan.image_recipe import (
     RegistryCredentials,
     Slim,
 )
-from modalrun.plan.model import Plan
 from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.contract import CODE_FOLDER
 from modalrun.run.manifest import MANIFEST_FILE
@@ -42,6 +41,8 @@ from modalrun.util.ignore_files import dockerignore_matcher
 
 if TYPE_CHECKING:
     import modal
+
+    from modalrun.plan.model import Plan
 
 AT_ONCE = 16
 """Images that are built at the same time."""
