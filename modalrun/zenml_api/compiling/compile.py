@@ -117,12 +117,8 @@ def compile_spec(spec: RunSpec) -> Compiled:
         code = read_code(
             pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
         )
-<<<<<<< HEAD
         with watched(inputs, others):
-            run_configuration = _checked_configuration(pipeline, spec)
-=======
-        spec, run_configuration = _checked_configuration(pipeline, spec)
->>>>>>> main
+            spec, run_configuration = _checked_configuration(pipeline, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
