@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -46,8 +47,11 @@ def measure(folder: Path, repetitions: int) -> None:
         api = Api(server.url, backend.password)
         account = api.post("/service_accounts", {"name": "me", "active": True})
         key = api.post(f"/service_accounts/{account['id']}/api_keys", {"name": "key"})
+        project = folder / "project"
+        shutil.copytree(ROOT / "examples", project)
         environment = {
             **os.environ,
+            "PROJECT": str(project),
             "HOME": str(folder),
             "ZENML_CONFIG_PATH": str(folder / "zenml"),
             "ZENML_ANALYTICS_OPT_IN": "false",
@@ -56,15 +60,14 @@ def measure(folder: Path, repetitions: int) -> None:
             "MODALRUN_LOCAL_STATE": str(folder / "modal"),
             "PYTHONPATH": str(ROOT),
         }
-        file = str(folder / "deployment.json")
-        root = ["--source-root", str(ROOT / "examples")]
-        spec = folder / "diamond.yaml"
+        file = str(project / "deployment.json")
+        spec = project / "diamond.yaml"
         spec.write_text(
-            f"pipeline: diamond.diamond\ntarget: local\nsource_root: {ROOT / 'examples'}\n"
-            "enable_cache: false\nsettings: {orchestrator: {synchronous: false}}\n"
+            "pipeline: diamond.diamond\ntarget: local\nenable_cache: false\n"
+            "settings: {orchestrator: {synchronous: false}}\n"
         )
         submit = [*MODALRUN, "submit", str(spec)]
-        of_file = [*MODALRUN, "submit", file, *root, "--target", "local"]
+        of_file = [*MODALRUN, "submit", file]
         try:
             timed([*MODALRUN, "compile", str(spec), "-o", file], environment)
             # The first one registers the pipeline, and starts the local Modal server.

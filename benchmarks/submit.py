@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,17 +27,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODALRUN = [sys.executable, "-m", "modalrun"]
-SPEC = ROOT / "configs" / "diamond.yaml"
+SUBMIT = [*MODALRUN, "submit", "configs/diamond.yaml"]
 LOCAL_ORCHESTRATOR = (
     "from examples.diamond import diamond; diamond.with_options(enable_cache=False)()"
 )
 
 
 def timed(command: list[str], environment: dict[str, str]) -> float:
-    """Return the seconds that a command takes; print its output only if it fails."""
+    """Return the seconds that a command takes in a project; print its output only if it fails."""
     begin = time.perf_counter()
     result = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        command,
+        env=environment,
+        cwd=environment["PROJECT"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - begin
     if result.returncode != 0:
@@ -58,7 +64,11 @@ def main() -> None:
 
             accepted.measure(Path(folder), repetitions)
             return
+        # The repository itself holds modalrun, which no source tree may.
+        for name in ("configs", "examples"):
+            shutil.copytree(ROOT / name, Path(folder) / "project" / name)
         environment = {
+            "PROJECT": f"{folder}/project",
             **os.environ,
             "HOME": folder,
             "ZENML_CONFIG_PATH": f"{folder}/zenml",
@@ -81,11 +91,10 @@ def main() -> None:
 
 def whole_runs(environment: dict[str, str], folder: Path, repetitions: int) -> None:
     """Compare runs, from a cold process to their ends."""
-    script = folder / "local_orchestrator.py"
+    script = folder / "project" / "local_orchestrator.py"
     script.write_text(LOCAL_ORCHESTRATOR + "\n", encoding="utf-8")
-    submit = [*MODALRUN, "submit", str(SPEC)]
-    cold = timed(submit, environment)
-    warm = [timed(submit, environment) for _ in range(repetitions)]
+    cold = timed(SUBMIT, environment)
+    warm = [timed(SUBMIT, environment) for _ in range(repetitions)]
     local = [timed([sys.executable, str(script)], environment) for _ in range(repetitions)]
     print(f"four trivial steps, seconds of wall time, median (min-max) of {repetitions}")
     print(f"modalrun submit, local Modal server   {show(warm)}")
@@ -97,7 +106,7 @@ def submissions(
     environment: dict[str, str], folder: Path, repetitions: int, latency: float
 ) -> None:
     """Compare submissions with and without a delay of each answer of Modal's, in turn."""
-    submit = [*MODALRUN, "submit", str(SPEC), "--async"]
+    submit = [*SUBMIT, "--async"]
     faults = folder / "modal" / "faults.json"
     first = timed(submit, environment)
     near, far = [], []
