@@ -25,6 +25,7 @@ from modalrun.plan.stack import StackDescription
 from modalrun.run.records import CreatedRun
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.step_keys import for_steps
 from modalrun.submit import prepare, reuse
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import stage
@@ -183,7 +184,9 @@ def _of_file(spec: RunSpec, path: Path, configuration: Path) -> LeanSubmission:
     if file.conditions is None:
         raise Unusual("the file was not compiled for a ZenML server")
     deployment = file.deployment
-    spec.check_steps([step.name for step in deployment.steps], deployment.pipeline)
+    compiled_steps = file.snapshot["step_configurations"].items()
+    steps = {name: step["config"].get("name", name) for name, step in compiled_steps}
+    spec = for_steps(spec, steps, deployment.pipeline)
     if (cache := spec.run_configuration.get("enable_cache")) is not None:
         deployment = deployment.with_caching(bool(cache))
     layers = [spec.layers, *spec.step_layers.values()]
