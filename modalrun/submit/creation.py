@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from modalrun.errors import NotFoundError, UnknownOutcomeError
-from modalrun.modal_api import RunningSandbox
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.plan.isolated_step import layers_as_json
 from modalrun.run.capacity_wait import CapacityWait
