@@ -8,6 +8,7 @@ from typing import Any
 
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.client import Connection, require_owner
+from modalrun.modal_api.errors import stream_errors
 from modalrun.modal_api.sdk_internals import inner, sandbox_from_id
 from modalrun.util.backoff import pauses
 
