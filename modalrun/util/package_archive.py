@@ -17,6 +17,8 @@ from types import CodeType
 import modalrun
 
 _UNCHECKED = (1).to_bytes(4, "little")
+_NO_REFERENCES = 2
+"""The last version of the format of `marshal` that has none."""
 
 _CLIENT_ONLY = ("cli", "control", "doctor", "flavor", "localmodal", "observe", "output", "submit")
 """Packages that no process in a sandbox imports by itself; they are not compiled."""
@@ -40,7 +42,8 @@ def write_archive(path: Path, mounted: str) -> None:
                 # From Python's cache on this machine, if it is there.
                 code = SourceFileLoader(module, str(file)).get_code(module)
                 assert code is not None
-                moved = marshal.dumps(_moved(code, f"{mounted}/{name}"))
+                # Without references, whose number depends on what this process has imported.
+                moved = marshal.dumps(_moved(code, f"{mounted}/{name}"), _NO_REFERENCES)
                 header = importlib.util.MAGIC_NUMBER + _UNCHECKED
                 bytecode = header + importlib.util.source_hash(source) + moved
                 archive.writestr(zipfile.ZipInfo(str(name.with_suffix(".pyc"))), bytecode)
