@@ -49,7 +49,7 @@ def main() -> NoReturn:
         # For the workers, which are forked from this process.
         with garbage_collection.paused(), without_source():
             from modalrun.zenml_api.execution import pipeline_steps, single_step  # noqa: F401
-            from modalrun.zenml_api.records import runs  # noqa: F401
+            from modalrun.zenml_api.records import updates, zenml_store  # noqa: F401
 
             single_step.import_ahead()
         code = asyncio.run(run())
