@@ -26,7 +26,6 @@ from modalrun.plan.image_recipe import (
     RegistryCredentials,
     Slim,
 )
-from modalrun.plan.model import Plan
 from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.contract import CODE_FOLDER
 from modalrun.util.credentials import credential_reason
@@ -34,6 +33,8 @@ from modalrun.util.ignore_files import dockerignore_matcher
 
 if TYPE_CHECKING:
     import modal
+
+    from modalrun.plan.model import Plan
 
 AT_ONCE = 16
 """Images that are built at the same time."""
