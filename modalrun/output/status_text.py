@@ -16,7 +16,7 @@ from modalrun.output.status_json import app_url, exit_reason
 from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run.outcome import LOST
 from modalrun.run.records import StepRecord
-from modalrun.run.status import RunStatus
+from modalrun.run.status import RunStatus, may_be_rerun
 
 _LABELS = 10
 """Columns for the labels of the metadata."""
@@ -29,7 +29,7 @@ _OTHER_ROWS = 18
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
-_QUIET = ("completed", "cached", "not run")
+_QUIET = ("completed", "cached", "skipped", "not run")
 """States of steps that are shown last where there is no room for all."""
 
 
@@ -163,6 +163,9 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
         "id": run.id,
         "state": _described_state(view),
         "reason": run.reason if run.finished else None,
+        "rerun of": metadata.rerun_of if metadata else None,
+        "rerun by": metadata.rerun_by if metadata else None,
+        "rerun": f"modalrun rerun {run.id}" if may_be_rerun(run) else None,
         "pipeline": run.pipeline,
         "mode": run.place.mode if run.place else None,
         "target": _target(view),

@@ -33,7 +33,14 @@ class CommandLineSource(YamlSource):
 
     def flag(self, path: KeyPath) -> str | None:
         """Return the flag that set a key, or a key above or below it; None if none did."""
-        return next((flag for at, flag in self.flags.items() if _overlap(at, path)), None)
+        return next((flag for at, flag in self.flags.items() if overlap(at, path)), None)
+
+    def value(self, path: KeyPath) -> Any:
+        """Return the value that a flag has set."""
+        found: Any = self.data
+        for part in path:
+            found = found[part]
+        return found
 
     def where(self, key_path: Iterable[str | int]) -> str:
         """Return the flag of a key, for messages."""
@@ -85,7 +92,7 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
     flags: dict[KeyPath, str] = {}
     for override in overrides:
         for path, flag in flags.items():
-            if _overlap(path, override.path):
+            if overlap(path, override.path):
                 raise UsageError(
                     f"{flag} and {override.flag} both set '{'.'.join(override.path)}'.",
                     hint="Keep one of them.",
@@ -107,7 +114,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def _overlap(one: KeyPath, other: KeyPath) -> bool:
+def overlap(one: KeyPath, other: KeyPath) -> bool:
     """Whether one key is the other, or inside it."""
     return all(a == b for a, b in zip(one, other, strict=False))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.run.run_plan import Target
+from modalrun.run.source import Source
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
 from modalrun.spec.precedence import Layers, Origin
 from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
@@ -24,6 +25,26 @@ from modalrun.util.nearest import nearest
 from modalrun.util.paths import checked_path, user_path
 
 __all__ = ["RunSpec", "Target", "load_spec"]
+
+
+@dataclass(frozen=True)
+class RerunRequest:
+    """Say which run is run again, and how.
+
+    Attributes:
+        run_id: ZenML's id of the earlier run.
+        begin: The steps to begin with, although they have succeeded.
+        source: Its files, which must be as they were; None for those that are there now.
+        compiles: Whether its pipeline is compiled anew.
+        given: The keys that this command line sets. The rest of the spec is the earlier run's, and
+            that may be somebody else's.
+    """
+
+    run_id: str
+    begin: tuple[str, ...] = ()
+    source: Source | None = None
+    compiles: bool = False
+    given: CommandLineSource = field(default_factory=lambda: command_line(()))
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,7 @@ class RunSpec:
             somebody else's: it can't read files outside of the source root, or run commands here.
         layers, step_layers: The settings of the sandboxes of the pipeline, and of single steps.
         notes: Remarks for the user about how the spec was read.
+        rerun: The run that it runs again; None for a run of its own.
     """
 
     pipeline: str
@@ -56,6 +78,7 @@ class RunSpec:
     layers: Layers = field(default_factory=dict)
     step_layers: Mapping[str, Layers] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    rerun: RerunRequest | None = None
     command_line: CommandLineSource = field(
         default_factory=lambda: command_line(()), repr=False, kw_only=True
     )
@@ -138,7 +161,13 @@ def load_spec(
         source = YamlSource(path, {"deployment": str(path.resolve())}, {})
     else:
         source = read_yaml(path)
-    flags = command_line(overrides)
+    return check_spec(source, command_line(overrides), target=target)
+
+
+def check_spec(
+    source: YamlSource, flags: CommandLineSource, *, target: Target | None = None
+) -> RunSpec:
+    """Check the keys of a run spec and of a command line; as `load_spec`."""
     mistakes = Mistakes()
     in_file, in_flags = Checker(source, mistakes), Checker(flags, mistakes)
     file_keys, flag_keys = _our_keys(in_file), _our_keys(in_flags)

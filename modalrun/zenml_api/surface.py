@@ -18,7 +18,7 @@ from modalrun.zenml_api.records.queries import (
 from modalrun.zenml_api.records.run_access import (
     app_of,
     credentials_of,
-    deployment_id,
+    deployment_of,
     driver_environment,
     read_source,
     record_stop_request,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "app_of",
     "credentials_of",
+    "deployment_of",
     "driver_environment",
     "finalize_run",
     "load_deployment_of_run",
@@ -77,4 +78,4 @@ def load_deployment_of_run(run_id: str, spec: RunSpec) -> Compiled:
     from modalrun.zenml_api.compiling import snapshots
 
     source_utils.set_custom_source_root(str(spec.source_root))
-    return snapshots.from_zenml(deployment_id(run_id), spec)
+    return snapshots.from_zenml(deployment_of(run_id).id, spec)

@@ -10,7 +10,7 @@ from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import merged_orchestrator_settings
 from modalrun.plan.planner import app_name
 from modalrun.run.metadata import PREFIX
-from modalrun.run.records import App
+from modalrun.run.records import App, DeploymentRecord
 from modalrun.run.source import Source
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator_config import (
@@ -47,22 +47,23 @@ def read_source(run_id: str) -> Source | None:
         return Source.from_metadata(run.run_metadata)
     except ValueError as error:
         raise UsageError(
-            f"The run {run_id} can't be resumed: {error}.",
+            f"The run {run_id} can't be continued: {error}.",
             hint="ZenML's metadata of the run was damaged or changed. Submit the pipeline again.",
         ) from error
 
 
-def deployment_id(run_id: str) -> str:
-    """Return the id of the snapshot that a run runs.
+def deployment_of(run_id: str) -> DeploymentRecord:
+    """Return what identifies the snapshot that a run runs.
 
     Raises:
         NotFoundError: There is no such run, or its snapshot was deleted.
     """
     with translated():
         run = get_run(run_id)
-    if run.snapshot is None:
-        raise NotFoundError(f"The deployment of the run {run_id} was deleted.")
-    return str(run.snapshot.id)
+        if run.snapshot is None:
+            raise NotFoundError(f"The deployment of the run {run_id} was deleted.")
+        stack = str(run.stack.id) if run.stack is not None else None
+        return DeploymentRecord(str(run.snapshot.id), stack, run.client_environment)
 
 
 def app_of(run_id: str) -> App | None:

@@ -34,7 +34,8 @@ from zenml.utils import pagination_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
-from modalrun.run.records import CreatedRun
+from modalrun.run.records import SUCCESSFUL, CreatedRun
+from modalrun.run.rerun import Rerun
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records.cache import Cache
@@ -72,18 +73,39 @@ def create_run(compiled: Compiled) -> CreatedRun:
         # (`sql_zen_store.py:7246`).
         orchestrator_run_id = str(uuid4())
         try:
-            run = create_placeholder_run(stored, orchestrator_run_id=orchestrator_run_id)
+            run = create_placeholder_run(
+                stored,
+                orchestrator_run_id=orchestrator_run_id,
+                original_run_id=UUID(rerun.run_id) if (rerun := compiled.rerun) else None,
+            )
         except EntityExistsError as error:
             raise UsageError(
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
                 hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
             ) from error
         dynamic = compiled.deployment.dynamic
-        cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
-        if cached and len(cached) == len(compiled.deployment.steps):
-            return CreatedRun(str(run.id), run.name, run_url(run), {}, cached, finished=True)
+        if rerun is not None:
+            _link(rerun, run)
+        done = {} if dynamic else Cache(stored, run, compiled.stack).record_all()
+        if done and len(done) == len(compiled.deployment.steps):
+            return CreatedRun(str(run.id), run.name, run_url(run), {}, done, finished=True)
         variables = environment(run.id, compiled.stack, orchestrator_run_id)
-        return CreatedRun(str(run.id), run.name, run_url(run), variables, cached=cached)
+        return CreatedRun(str(run.id), run.name, run_url(run), variables, done)
+
+
+def _link(rerun: Rerun, run: PipelineRunResponse) -> None:
+    """Link a run and the earlier one that it reruns, by metadata and a tag that both have.
+
+    A failure to do so is only logged.
+    """
+    try:
+        publish_metadata(str(run.id), {f"{PREFIX}rerun_of": rerun.run_id})
+        publish_metadata(rerun.run_id, {f"{PREFIX}rerun_by": str(run.id)})
+        # The new run has the tag from its deployment.
+        tag = PipelineRunUpdate(add_tags=[rerun.tag])
+        Client().zen_store.update_run(UUID(rerun.run_id), tag)
+    except Exception as error:
+        logging.getLogger(__name__).warning("The runs were not linked: %s", first_line(error))
 
 
 def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
@@ -102,13 +124,13 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
         orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
         if run.orchestrator_run_id is None:
             update_run(run, PipelineRunUpdate(orchestrator_run_id=orchestrator_run_id))
-        done = {s.name for s in step_runs(run_id) if s.status.is_successful}
+        recorded = {step.name: step.status for step in step_runs(run_id)}
         return CreatedRun(
             str(run.id),
             run.name,
             run_url(run),
             complete(dict(variables), compiled.stack, orchestrator_run_id),
-            cached=frozenset(done),
+            done={n: SUCCESSFUL[s.value] for n, s in recorded.items() if s.is_successful},
         )
 
 
