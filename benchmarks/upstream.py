@@ -2,7 +2,7 @@
 
 It requires a ZenML server, a remote artifact store and a container registry. The classes here
 declare a folder as remote and the server as optional, and change nothing else. The sandboxes must
-be able to import this module (`per_step.py` installs it).
+be able to import this module and the pipeline's (`place.py` sees to it).
 """
 
 from __future__ import annotations
@@ -110,6 +110,11 @@ def run(graph: str) -> None:
     from graphs import graph as pipeline
     from zenml.config import DockerSettings
 
-    docker = DockerSettings(skip_build=True, parent_image="registry.example/me/image:1")
+    # ZenML unpacks downloaded code in `/app`, which sandboxes of the local Modal server share.
+    docker = DockerSettings(
+        skip_build=True,
+        parent_image="registry.example/me/image:1",
+        allow_download_from_artifact_store=False,
+    )
     parents = json.loads(Path(graph).read_text(encoding="utf-8"))
     pipeline.with_options(settings={"docker": docker})(parents)

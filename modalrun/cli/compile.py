@@ -15,7 +15,7 @@ from modalrun.output.spinner import Spinner
 
 @shared
 def compile_(
-    spec: Spec,
+    spec: Spec = None,
     *,
     given: Given,
     output: Annotated[

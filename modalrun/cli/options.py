@@ -33,9 +33,13 @@ Output = Annotated[
     Format, typer.Option("--output", "-o", help="Format of the result: text, or one JSON object.")
 ]
 Spec = Annotated[
-    Path,
+    Path | None,
     typer.Argument(
-        metavar="SPEC", help="The run spec, a YAML file, or a deployment file from 'compile'."
+        metavar="SPEC",
+        help="The run spec, a YAML file; by default modalrun.yaml or run.yaml of this folder. Or a"
+        " pipeline (training.py:training, my_project.training:pipeline), or a deployment file from"
+        " 'compile'.",
+        show_default=False,
     ),
 ]
 TargetName = Literal["modal", "local"]
@@ -145,14 +149,18 @@ class Given:
     target: TargetName | None
     overrides: tuple[Override, ...]
 
-    def load(self, path: Path) -> RunSpec:
-        """Read a run spec and apply the options.
+    def load(self, path: Path | None) -> RunSpec:
+        """Read a run spec, or the one of this folder, and apply the options.
 
         Raises:
             UsageError: The spec or an option is wrong.
         """
         from modalrun.spec.run_spec import load_spec
+        from modalrun.spec.spec_argument import default_spec
 
+        if path is None:
+            path = default_spec()
+            writer.err(f"Using {path}")
         return load_spec(path, target=self.target, overrides=self.overrides)
 
 

@@ -13,7 +13,7 @@ from modalrun.output.spinner import Spinner
 
 @shared
 def plan(
-    spec: Spec,
+    spec: Spec = None,
     *,
     given: Given,
     explain: Annotated[

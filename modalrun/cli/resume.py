@@ -48,7 +48,7 @@ def resume(
     from modalrun.observe.outcome import accepted
     from modalrun.output import reporter
     from modalrun.run import records
-    from modalrun.spec import run_spec
+    from modalrun.spec.spec_argument import source_root_of
     from modalrun.zenml_api import process
 
     text = records.run_argument(run, interactive=interactive())
@@ -57,7 +57,7 @@ def resume(
         shown.phase("Reading the run")
         zenml.enter_context(process.zenml_session())
         found = status.resolve(text)
-        folder = run_spec.source_root(Path.cwd())
+        folder = source_root_of(Path.cwd())
         if source_root:
             folder = checked_path(source_root, "--source-root").resolve()
         resumed = resuming.resume(found.id, shown, source_root=folder)

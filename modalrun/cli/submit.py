@@ -16,7 +16,7 @@ from modalrun.cli.options import (
 
 @shared
 def submit(
-    spec: Spec,
+    spec: Spec = None,
     *,
     given: Given,
     max_cost: MaxCost = None,

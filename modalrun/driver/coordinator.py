@@ -27,7 +27,7 @@ class Coordinator:
 
     Attributes:
         sandboxes: The step sandboxes of the run.
-        failed: The steps that have failed, the first one first.
+        failed: Why steps have failed, by their names, the first one first.
         early_end: Whether, why and how the run ends early.
         waits: What steps wait for.
     """
@@ -39,7 +39,7 @@ class Coordinator:
         recorder: AsyncRecorder,
     ) -> None:
         self.sandboxes = sandboxes
-        self.failed: list[str] = []
+        self.failed: dict[str, str] = {}
         self.early_end = EarlyEnd()
         self.waits = CapacityWaits(recorder)
         plan = manifest.plan
@@ -147,8 +147,8 @@ class Coordinator:
     async def _run_step(self, step: StaticStep) -> None:
         name = step.attempts.name
         succeeded = await step.run()
-        if step.failed:
-            self.failed.append(name)
+        if step.failed is not None:
+            self.failed[name] = step.failed
             if self._manifest.failure_mode == FailureMode.FAIL_FAST.value:
                 reason = f"step `{name}` failed"
                 self._start_nothing(reason)

@@ -58,6 +58,8 @@ def main() -> NoReturn:
         with garbage_collection.paused():
             if len(sys.argv) > 1:
                 isolated = SandboxClient()
+            # What the user's modules parse when they are imported.
+            del sys.argv[1:]
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
             death = json.loads(os.environ.pop(contract.DEATH, "null"))

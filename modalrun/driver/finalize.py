@@ -15,7 +15,8 @@ from modalrun.run.reporting import log_line
 def main() -> int:
     """Record that the run failed, for the reason given as the first argument.
 
-    In a step sandbox only the step's failure is recorded: the driver decides about the run. The
+    In a step sandbox only the step's failure is recorded, with its last lines of output, which are
+    the standard input: the driver decides about the run. The
     second argument is the manifest of a `per_step` run, whose step sandboxes are terminated first.
     """
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
@@ -43,7 +44,8 @@ def _record(run_id: str, reason: str) -> None:
         from modalrun.zenml_api.records.step_records import fail_step
 
         step, attempt = os.environ[STEP], int(os.environ.get(ATTEMPT, "1"))
-        while_database_fails(lambda: fail_step(run_id, step, reason, attempt=attempt))
+        lines = sys.stdin.read().splitlines()
+        while_database_fails(lambda: fail_step(run_id, step, reason, attempt=attempt, lines=lines))
     else:
         from modalrun.zenml_api.records.runs import finalize_run
 

@@ -8,10 +8,14 @@ import sys
 import threading
 from typing import IO
 
+from modalrun.driver.last_lines import LastLines
 from modalrun.driver.spawn import Child
 from modalrun.run.event_proof import END, MARK, Output, ProofReader
 
 CHUNK = 65_536
+
+last_lines = LastLines()
+"""The last lines that the children have printed."""
 
 _outputs = {1: Output(), 2: Output()}
 _locks = {1: threading.Lock(), 2: threading.Lock()}
@@ -46,6 +50,7 @@ def _pump(source: IO[bytes] | None, sink: IO[bytes], key: bytes, number: int) ->
     def run() -> None:
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         while chunk := source.read(CHUNK):
+            last_lines.add(chunk)
             write(decode(chunk))
         write(decode(b"", True), final=True)
 

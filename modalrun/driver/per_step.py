@@ -22,7 +22,7 @@ from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.static_step import STOP_REASON
 from modalrun.driver.takeover import Takeover
 from modalrun.driver.warm_sandboxes import WarmSandboxes
-from modalrun.run import contract
+from modalrun.run import contract, failure
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import NOT_RUN, StepRecord, sandbox_names
 from modalrun.run.reporting import log_line, prove_events
@@ -137,7 +137,7 @@ async def _settle(coordinator: Coordinator, recorder: AsyncRecorder) -> int:
     if coordinator.succeeded:
         return contract.EXIT_COMPLETED
     if failed and not early_end.gave_up:
-        reason = f"Steps failed: {', '.join(failed)}."
+        reason = failure.of_steps(failed)
     else:
         reason = supervisors_reason() or f"The run ended early: {early_end.reason}."
         if early_end.timed_out:

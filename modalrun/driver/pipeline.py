@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
 
 from modalrun.driver import control, privileges
@@ -28,7 +29,7 @@ from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
 from modalrun.driver.worker import Graph, StepEnd
 from modalrun.driver.worker_pool import WorkerPool
 from modalrun.driver.worker_process import WorkerDied, WorkerError
-from modalrun.run import contract
+from modalrun.run import contract, failure
 from modalrun.run.reporting import emit_step_event, prove_events, retry_text
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
@@ -82,7 +83,7 @@ class Runner:
         self._pool = pool
         self._terminated = False
         self._limit = int(os.environ.get(contract.MAX_PARALLELISM, "1"))
-        self._failed: list[str] = []
+        self._failed: dict[str, str] = {}
         # Set when nothing new may start; then why not, as a part of a sentence.
         self._stopping = asyncio.Event()
         self._stop_reason = ""
@@ -101,7 +102,8 @@ class Runner:
             return termination_reason(), stopped
         if stopped:
             return "The run was asked to stop.", True
-        return self._error or f"Steps failed: {', '.join(self._failed)}.", False
+        reason = failure.of_steps(self._failed) if self._failed else "The run ended early."
+        return self._error or reason, False
 
     def stop(self, reason: str) -> None:
         """Start nothing new, as requested for a reason (a part of a sentence)."""
@@ -190,7 +192,7 @@ class Runner:
             attempt += 1
         emit_step_event(name, end.state, attempt=attempt, reason=end.reason)
         if end.state == "failed":
-            self._failed.append(name)
+            self._failed[name] = end.reason or "Its log says why."
             if self._graph.failure_mode == FailureMode.FAIL_FAST.value:
                 reason = f"step `{name}` failed"
                 self._start_nothing(reason)
@@ -220,7 +222,9 @@ class Runner:
         if isinstance(problem, WorkerDied) and problem.asked:
             return await self._stopped_end(name)
         if worker.begun:
-            return await self._failed_end(name, str(problem), attempt, final=final)
+            return await self._failed_end(
+                name, str(problem), attempt, final=final, lines=worker.last_lines()
+            )
         if isinstance(problem, WorkerError) or not worker.used:
             self._error = f"The run failed before step `{name}`: {problem}"
             self._start_nothing("the run has failed")
@@ -239,13 +243,15 @@ class Runner:
             end = await self._failed_end(name, reason, attempt, final=final)
         return end
 
-    async def _failed_end(self, name: str, reason: str, attempt: int, *, final: bool) -> StepEnd:
+    async def _failed_end(
+        self, name: str, reason: str, attempt: int, *, final: bool, lines: Sequence[str] = ()
+    ) -> StepEnd:
         """Have a failure recorded that its worker could not record."""
         self._pool.log(name, f"modalrun: {reason}")
         try:
             with self._pool.worker() as worker:
                 # ZenML's record wins: it may have completed before.
-                end: StepEnd = await worker.ask("fail", name, reason, attempt, final)
+                end: StepEnd = await worker.ask("fail", name, reason, attempt, final, lines)
                 return end
         except (WorkerDied, WorkerError):
             # The end of the run settles its record.

@@ -91,7 +91,7 @@ class StaticStep:
         attempts: Its sandboxes.
         recorded: ZenML's record that an earlier driver left; None if there is none.
         created: Set when the first sandbox was created, or none will be.
-        failed: Whether the step has failed for good.
+        failed: Why the step has failed for good; None if it has not.
     """
 
     def __init__(self, step: PlannedStep, context: RunContext) -> None:
@@ -100,7 +100,7 @@ class StaticStep:
         self.attempts = StepAttempts(context.manifest, step.name, step.sandbox)
         self.recorded: StepRecord | None = None
         self.created = asyncio.Event()
-        self.failed = False
+        self.failed: str | None = None
         self._step = step
         self._context = context
 
@@ -192,8 +192,8 @@ class StaticStep:
             return self._ended("completed", end)
         running = record is not None and is_running(record)
         failed = has_failed(record, attempts.failures)
-        if failed and record is not None and record.reason:
-            end = _explained(end, record.reason)
+        if failed and record is not None and record.failure:
+            end = replace(end, reason=str(record.failure))
         if record is not None and (running or failed) and attempts.sandbox_id:
             # Else the record is that of an earlier attempt.
             self._record_exit(record.id, attempts.sandbox_id, end)
@@ -227,7 +227,7 @@ class StaticStep:
             # Without the stop it would have been restarted. The end of the run settles its record.
             return self._ended("stopped", end)
         await self._record_failure(end.reason, final=True)
-        self.failed = True
+        self.failed = end.reason
         return self._ended("failed", end)
 
     def _retry(self, end: SandboxExit, delay: float) -> str | None:
@@ -275,7 +275,7 @@ class StaticStep:
         return await self._context.recorder.call(question)
 
     def _fail(self, reason: str) -> None:
-        self.failed = True
+        self.failed = reason
         self.attempts.emit("failed", reason=reason)
 
     def _ended(self, state: StepState, end: SandboxExit) -> bool:
@@ -284,12 +284,6 @@ class StaticStep:
         if state != "completed":
             log_line(f"Step `{self.attempts.name}` {state}: {end.reason}")
         return state == "completed"
-
-
-def _explained(end: SandboxExit, reason: str) -> SandboxExit:
-    """Replace the reason of an exit by the recorded one, unless Modal or the kernel knows more."""
-    known = end.kind in {ExitKind.TIMED_OUT, ExitKind.OUT_OF_MEMORY}
-    return end if known else replace(end, reason=reason)
 
 
 def has_failed(record: StepRecord | None, failures: int) -> bool:

@@ -10,6 +10,7 @@ import struct
 import termios
 from typing import BinaryIO
 
+from modalrun.driver.last_lines import LastLines
 from modalrun.run.events import LinesOf
 from modalrun.run.reporting import event_line
 
@@ -51,10 +52,18 @@ class WorkerStream:
         pipe: The descriptor; -1 once it is closed.
     """
 
-    def __init__(self, pipe: int, target: TaggedStream) -> None:
+    def __init__(self, pipe: int, target: TaggedStream, last: LastLines) -> None:
+        """Read a pipe.
+
+        Args:
+            pipe: Its descriptor.
+            target: Where the lines go.
+            last: Keeps the last ones of the worker.
+        """
         self.step: str | None = None
         self.pipe = pipe
         self._target = target
+        self._last = last
         self._pending = b""
         self._idle: asyncio.TimerHandle | None = None
         os.set_blocking(pipe, False)
@@ -82,6 +91,7 @@ class WorkerStream:
         if not data:
             self._close()
             return 0
+        self._last.add(data)
         whole, newline, self._pending = (self._pending + data).rpartition(b"\n")
         if len(self._pending) > _LONGEST_PENDING:
             whole, newline, self._pending = whole + newline + self._pending, b"", b""

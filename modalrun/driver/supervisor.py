@@ -23,7 +23,7 @@ from pathlib import Path
 
 from modalrun.driver import death, privileges, spawn
 from modalrun.driver.broker_link import BrokerLink
-from modalrun.driver.output_pumps import pump, write_end
+from modalrun.driver.output_pumps import last_lines, pump, write_end
 from modalrun.run import contract
 from modalrun.run.event_proof import KEY_BYTES
 
@@ -188,7 +188,7 @@ def _is_continued(
         "step's process", children[-1].pid, code, environment, out_of_memory=out_of_memory
     )
     _log(reason)
-    environment[contract.DEATH] = json.dumps([reason, steps])
+    environment[contract.DEATH] = json.dumps([reason, steps, last_lines.lines()])
     return True
 
 
@@ -346,10 +346,7 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
         # With the manifest of a static run, finalize terminates the step sandboxes.
         manifest = [] if _has_broker() else sys.argv[2:]
         command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
-        # Signals that the sandbox's init forwards to this process group must not end it.
-        subprocess.run(  # noqa: S603 (the command is ours)
-            command, env=environment, check=False, start_new_session=spawn.OWN_SESSION
-        )
+        spawn.run_apart(command, environment, last_lines.encoded())
     return result
 
 

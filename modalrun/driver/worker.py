@@ -22,6 +22,7 @@ from modalrun.driver.process import Signals, leave, print_traceback
 from modalrun.errors import RunStopped
 from modalrun.run import contract
 from modalrun.run.events import StepState
+from modalrun.run.failure import Failure
 from modalrun.run.reporting import one_line
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Worker:
 
         def failed(error: BaseException) -> None:
             print_traceback(error)
-            reasons.append(one_line(error))
+            reasons.append(str(Failure.of(error)))
 
         signals = Signals()
         signal.signal(signal.SIGTERM, signals)
@@ -172,13 +173,15 @@ class Worker:
             state = self._steps.run(name, signals, failed)
         return StepEnd(state, reasons[0] if reasons else None)
 
-    def fail(self, name: str, reason: str, attempt: int, final: bool) -> StepEnd:
+    def fail(
+        self, name: str, reason: str, attempt: int, final: bool, lines: Sequence[str]
+    ) -> StepEnd:
         """Record the failure of a step whose worker has died; return how its record ends."""
         from modalrun.zenml_api.records.step_records import fail_step
         from modalrun.zenml_api.retry import while_database_fails
 
         record = while_database_fails(
-            lambda: fail_step(self._run_id, name, reason, attempt=attempt, final=final)
+            lambda: fail_step(self._run_id, name, reason, attempt=attempt, final=final, lines=lines)
         )
         if record is not None and record.successful:
             return StepEnd("completed")

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from modalrun.driver import death, privileges, worker
+from modalrun.driver.last_lines import LastLines
 from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import die_with_parent
 from modalrun.driver.spawn import OWN_SESSION
@@ -97,8 +98,10 @@ class WorkerProcess:
         self._connection: MessageSocket | None = ours
         self._answer: asyncio.Future[Any] | None = None
         self._ended = asyncio.Event()
+        self._last = LastLines()
         self._streams = [
-            WorkerStream(read, target) for (read, _), target in zip(pipes, targets, strict=True)
+            WorkerStream(read, target, self._last)
+            for (read, _), target in zip(pipes, targets, strict=True)
         ]
         asyncio.get_running_loop().add_reader(ours.fileno(), self._receive)
 
@@ -216,7 +219,13 @@ class WorkerProcess:
         else:
             self._answer.set_result(message.value)
 
+    def last_lines(self) -> list[str]:
+        """Return the last lines that its step has printed."""
+        return self._last.lines()
+
     def _tag(self, step: str | None) -> None:
+        if step is not None:
+            self._last.clear()
         for stream in self._streams:
             stream.step = step
 

@@ -15,6 +15,7 @@ from modalrun.flavor import pipeline_discovery
 from modalrun.flavor.pipeline_discovery import FoundPipeline
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.spec.run_spec import Target, load_spec
+from modalrun.spec.spec_argument import source_root_of
 from modalrun.zenml_api import process
 
 
@@ -60,7 +61,7 @@ def initialize(
             be reached.
     """
     name = name or ("modalrun" if target == "modal" else "modalrun_local")
-    root = pipeline_discovery.source_root(folder)
+    root = source_root_of(folder)
     existing = _read_spec(folder / spec)
     found = [] if existing is not None else pipeline_discovery.pipelines(root)
     if pipeline is not None:

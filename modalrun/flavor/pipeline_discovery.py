@@ -30,11 +30,6 @@ class FoundPipeline:
     required: tuple[str, ...] = ()
 
 
-def source_root(folder: Path) -> Path:
-    """Return the folder that sources are relative to: the nearest with `.zen`, else `folder`."""
-    return next((one for one in (folder, *folder.parents) if (one / ".zen").is_dir()), folder)
-
-
 def pipelines(root: Path) -> list[FoundPipeline]:
     """Return the pipelines of all modules below a folder, sorted by source.
 

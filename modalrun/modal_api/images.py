@@ -18,7 +18,6 @@ from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.plan.image_recipe import (
-    CODE_FOLDER,
     PACKAGE_FOLDER,
     BuiltByZenML,
     FromDockerfile,
@@ -31,6 +30,7 @@ from modalrun.plan.image_recipe import (
 )
 from modalrun.plan.model import Plan
 from modalrun.plan.requirements import is_plain, read_text
+from modalrun.run.contract import CODE_FOLDER
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.util.credentials import credential_reason
 from modalrun.util.ignore_files import dockerignore_matcher

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from modalrun.plan.image_recipe import CODE_FOLDER
-from modalrun.run.contract import CREATED, GPU
+from modalrun.run.contract import CODE_FOLDER, CREATED, GPU
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 

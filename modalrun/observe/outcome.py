@@ -56,6 +56,7 @@ def derive_outcome(
     Raises:
         ConnectionLostError, AuthenticationError: ZenML can't be asked.
     """
+    timeout = run.plan.run_sandbox.timeout
     end = end.with_memory_limit(run.plan.run_sandbox.resources.memory_limit)
     what, how = end.kind.label, f"{end.kind.label}, exit code {end.exit_code}"
     if end.kind is ExitKind.UNRECORDED:
@@ -69,7 +70,7 @@ def derive_outcome(
                 # Another driver would need as much memory.
                 run.sandboxes.terminate()
         # A sandbox that was killed as a whole could not record its own end.
-        zenml.finalize_run(run.run_id, f"The run sandbox ended ({how}).")
+        zenml.finalize_run(run.run_id, _reason(end, how, timeout))
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
@@ -83,13 +84,14 @@ def derive_outcome(
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error
     failed = [step.name for step in steps if step.status == "failed"]
-    timeout = run.plan.run_sandbox.timeout
     code, headline = exit_code_and_headline(end, record.status, failed, timeout)
     details: list[tuple[str, str]] = []
     if code == RunFailedError.exit_code and not failed and record.reason:
         # No step is to blame: a hook, or the function of a dynamic pipeline.
         details.append(("reason", record.reason))
-    details += [*run.links, run.commands[0], ("logs", f"modalrun logs {run.run_id}")]
+    details += [*run.links, run.commands[0]]
+    # Of a failed step, the command is beside its reason.
+    details += [] if failed else [("logs", f"modalrun logs {run.run_id}")]
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
@@ -118,6 +120,13 @@ def _next(run: RunHandle, end: SandboxExit) -> Iterator[str]:
         yield "see its output before it is run again"
     if end.kind is ExitKind.PREEMPTED and pipeline_mode:
         yield "with 'mode: per_step' only the preempted step runs again, by itself"
+
+
+def _reason(end: SandboxExit, how: str, timeout: int) -> str:
+    """Return why a run has ended whose processes have recorded no reason."""
+    if end.kind is ExitKind.TIMED_OUT:
+        return f"The run took longer than its timeout of {timeout} s."
+    return f"The run sandbox ended ({how})."
 
 
 def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:

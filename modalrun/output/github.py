@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from modalrun.output.format import duration, with_attempt
+from modalrun.output.reasons import logs_command, one_line
 from modalrun.output.reporter import Reporter
 from modalrun.output.sanitize import harmless, without_commands
-from modalrun.output.summary import first_line
 from modalrun.output.writer import workflow_command, write_rendered
 from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.failure import relative
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import RunProgress
@@ -131,7 +132,7 @@ class GitHubReporter(Reporter):
 
     def line(self, line: LogLine) -> None:
         """Print a line of the run's output in the group of its step."""
-        text = without_commands(harmless(line.text, colours=False))
+        text = without_commands(harmless(relative(line.text), colours=False))
         with self._lock:
             self._groups.line(line.step, text)
 
@@ -141,11 +142,12 @@ class GitHubReporter(Reporter):
     def summary(self, outcome: Outcome) -> None:
         """Annotate the job with errors, and print the steps to the log and the job's page."""
         self.close()
-        failed = [step for step in outcome.steps if step.state == "failed"]
-        for step in failed:
-            message = first_line(step.reason or "Its log says why.")
+        for step in outcome.failed:
+            last = step.failure.lines if step.failure else ()
+            command = logs_command(step.name, outcome.run_id)
+            message = "\n".join((one_line(step.reason or "Its output says why."), *last, command))
             self._write(workflow_command("error", message, title=f"Step {step.name} failed"))
-        if outcome.exit_code and not failed:
+        if outcome.exit_code and not outcome.failed:
             self._write(workflow_command("error", outcome.headline, title="modalrun"))
         super().summary(outcome)
         path = os.environ.get(STEP_SUMMARY)
@@ -172,7 +174,7 @@ def markdown(outcome: Outcome) -> str:
                 with_attempt(step.state, step.attempt),
                 duration(step.started, step.ended),
                 step.gpu or "",
-                first_line(step.reason or ""),
+                one_line(step.reason or ""),
             )
             lines.append(f"| {' | '.join(map(_escaped, cells))} |")
         lines.append("")

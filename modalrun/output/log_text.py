@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from modalrun.output.sanitize import harmless, json_safe, without_commands
 from modalrun.output.step_labels import StepLabels, label_width
 from modalrun.output.writer import write_rendered
+from modalrun.run.failure import relative
 from modalrun.run.log_lines import SYSTEM, LogLine
 
 JSON_VERSION = 1
@@ -35,7 +36,7 @@ class LineRenderer:
 
     def render(self, line: LogLine) -> str:
         """Render a line."""
-        text = harmless(line.text, colours=self._colours)
+        text = harmless(relative(line.text), colours=self._colours)
         if self._colours and "\x1b" in text:
             text += _RESET
         if self._colours and line.source == SYSTEM:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from rich.text import Text
 
 from modalrun.observe.list_runs import ListedRun
-from modalrun.output.console import make_console, print_lines, width_of
+from modalrun.output.console import fitted, make_console, print_lines, width_of
 from modalrun.output.format import duration
 from modalrun.output.status_json import run_fields
 from modalrun.output.table import cell, state_cell, table
@@ -39,6 +39,7 @@ def as_json(found: Sequence[ListedRun]) -> str:
                 **run_fields(listed.run),
                 "state": listed.run.status,
                 "finished": listed.run.finished,
+                "reason": listed.run.reason,
                 "cost_estimate": None if listed.cost is None else f"{listed.cost:.6f}",
             }
             for listed in found
@@ -52,8 +53,14 @@ def print_list(found: Sequence[ListedRun]) -> None:
     shown = make_console(stderr=False)
     now = datetime.now(timezone.utc)
     rows = [_row(listed, now) for listed in found]
-    lines = table(rows, width_of(shown), cut={"name": _NAME}, optional=_OPTIONAL)
-    print_lines(shown, lines)
+    width = width_of(shown)
+    head, *lines = table(rows, width, cut={"name": _NAME}, optional=_OPTIONAL)
+    result = [head]
+    for listed, line in zip(found, lines, strict=True):
+        result.append(line)
+        if listed.run.status == "failed" and listed.run.reason:
+            result += fitted(f"{' ' * SHORT_ID}  {listed.run.reason}", width, "red")
+    print_lines(shown, result)
 
 
 def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from modalrun.run.contract import EXIT_FAILED
+from modalrun.run.failure import Failure
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.status import RunStatus
 
@@ -91,18 +91,21 @@ def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
         "memory_mib": metadata.memory if metadata else None,
         "sandbox": (metadata.sandbox_id or None) if metadata and ran else None,
         "exit_code": step.metadata.exit_code if step.metadata else None,
-        "exit_reason": exit_reason(step),
+        "exit_reason": step.reason,
+        "failure": _failure(step.failure),
         "infrastructure_retries": step.metadata.infrastructure_retries if step.metadata else None,
     }
 
 
-def exit_reason(step: StepRecord) -> str | None:
-    """Return why a step ended, unless it completed."""
-    end = step.metadata
-    if end is None or (end.exit_code == EXIT_FAILED and step.reason):
-        # The process has recorded its own failure; the driver only knows the exit code.
-        return step.reason
-    return end.exit_reason or step.reason
+def _failure(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {
+        "class": failure.kind,
+        "message": failure.message,
+        "place": failure.place,
+        "lines": list(failure.lines),
+    }
 
 
 def moment(at: datetime | None) -> str | None:

@@ -12,8 +12,10 @@ from rich.text import Text
 from modalrun.output.console import fitted, labelled, make_console, print_lines, width_of
 from modalrun.output.format import STYLES, duration, with_attempt
 from modalrun.output.live import ResizableLive
-from modalrun.output.status_json import app_url, exit_reason
+from modalrun.output.reasons import told
+from modalrun.output.status_json import app_url
 from modalrun.output.table import SHORT_NAME, cell, state_cell, table
+from modalrun.run import failure
 from modalrun.run.outcome import LOST
 from modalrun.run.records import StepRecord
 from modalrun.run.status import RunStatus, may_be_rerun
@@ -106,8 +108,8 @@ class _Change(NamedTuple):
 def _changes(view: RunStatus) -> Iterator[_Change]:
     for step in view.steps:
         if step.status != "not run":
-            reason = exit_reason(step)
-            text = with_attempt(step.status, step.attempt) + (f" ({reason})" if reason else "")
+            text = with_attempt(step.status, step.attempt)
+            text += f" ({step.reason})" if step.reason else ""
             began = step.start if step.status == "running" else step.since
             yield _Change(f"step {step.name}", text, step.end or began)
     run = view.run
@@ -136,8 +138,7 @@ def render(
         counts = Counter(step.status for step in rest)
         states = ", ".join(f"{count} {status}" for status, count in counts.items())
         lines.append(Text(f"and {len(rest)} more steps: {states}", style="dim"))
-    reasons = [line for step in steps if exit_reason(step) for line in _reason(step, width)]
-    if reasons:
+    if reasons := _reasons(steps, view.run.id, width):
         lines += [Text(), *reasons]
     for note in view.notes:
         lines += [Text(), *fitted(note.text, width, "yellow", indent=0)]
@@ -145,24 +146,33 @@ def render(
     return lines
 
 
-def _reason(step: StepRecord, width: int | None) -> list[Text]:
-    """Render why a step, or the sandbox that it had before, ended as it did."""
-    replaced = step.metadata.infrastructure_retries if step.metadata else None
-    style = "yellow" if step.status == "starting" else "red"
-    text = f"  {step.name}: {exit_reason(step)}"
-    if replaced and step.status in {"running", "completed"}:
-        times = "" if replaced == 1 else f", {replaced} times"
-        text, style = f"{text} It was started again{times}, without using up a retry.", "yellow"
-    return fitted(text, width, style, indent=4)
+def _reasons(steps: Sequence[StepRecord], run_id: str, width: int | None) -> list[Text]:
+    """Render why steps, or the sandboxes that they had before, ended as they did."""
+    lines = []
+    for step in steps:
+        replaced = step.metadata.infrastructure_retries if step.metadata else None
+        if step.status == "failed" or not step.reason:
+            continue
+        text, style = f"  {step.name}: {step.reason}", "yellow"
+        if replaced and step.status in {"running", "completed"}:
+            times = "" if replaced == 1 else f", {replaced} times"
+            text = f"{text} It was started again{times}, without using up a retry."
+        lines += fitted(text, width, style, indent=4)
+    failed = [step for step in steps if step.status == "failed" and step.reason]
+    return lines + told(failed, run_id, width, "red")
 
 
 def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
     run, metadata = view.run, view.run.metadata
     started = run.start or run.created
+    told_below = any(
+        step.status == "failed" and (run.reason or "").startswith(failure.of_steps({step.name: ""}))
+        for step in view.steps
+    )
     values: dict[str, str | None] = {
         "id": run.id,
         "state": _described_state(view),
-        "reason": run.reason if run.finished else None,
+        "reason": None if told_below or not run.finished else run.reason,
         "rerun of": metadata.rerun_of if metadata else None,
         "rerun by": metadata.rerun_by if metadata else None,
         "rerun": f"modalrun rerun {run.id}" if may_be_rerun(run) else None,

@@ -7,12 +7,9 @@ from rich.text import Text
 
 from modalrun.output.console import fitted, labelled, print_lines, width_of
 from modalrun.output.format import duration
-from modalrun.output.sanitize import harmless
+from modalrun.output.reasons import told
 from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run.outcome import Outcome
-
-LONGEST_REASON = 500
-"""Characters; the record in ZenML has all of them."""
 
 
 def print_summary(console: Console, outcome: Outcome) -> None:
@@ -32,16 +29,7 @@ def print_summary(console: Console, outcome: Outcome) -> None:
         ]
         lines = [Text(), *table(rows, width, cut={"step": SHORT_NAME}), Text()]
     lines += fitted(outcome.headline, width, "bold red" if outcome.exit_code else "bold green")
-    for step in outcome.steps:
-        if step.state == "failed" and step.reason:
-            lines += fitted(f"  {step.name}: {first_line(step.reason)}", width, indent=4)
+    lines += told(outcome.failed, outcome.run_id, width)
     for label, value in outcome.details:
         lines += labelled(label, value, width, room=8)
     print_lines(console, lines)
-
-
-def first_line(reason: str) -> str:
-    """Return the first line of a reason, cut, with nothing in it that could do harm."""
-    line = reason.strip().partition("\n")[0]
-    cut = line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
-    return harmless(cut, colours=False)

@@ -8,9 +8,6 @@ from typing import Literal
 
 from modalrun.errors import without_credentials
 
-CODE_FOLDER = "/app/code"
-"""Where the source tree is inside a sandbox."""
-
 PACKAGE_FOLDER = "/opt/modalrun"
 """Where modalrun's own source is mounted on Modal."""
 

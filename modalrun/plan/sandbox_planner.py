@@ -10,9 +10,9 @@ from modalrun.errors import UsageError
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.docker_settings import Driver
 from modalrun.plan.environment import check_environment
-from modalrun.plan.image_recipe import CODE_FOLDER, PACKAGE_FOLDER, ImageRecipe
+from modalrun.plan.image_recipe import PACKAGE_FOLDER, ImageRecipe
 from modalrun.plan.resources import Resolved
-from modalrun.run.contract import TIMEOUT
+from modalrun.run.contract import CODE_FOLDER, TIMEOUT
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit

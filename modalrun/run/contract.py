@@ -5,6 +5,12 @@ Environment variables, files, control lines and exit codes.
 
 from __future__ import annotations
 
+CODE_FOLDER = "/app/code"
+"""Where the source tree is inside a sandbox."""
+
+LAST_LINES = 6
+"""Lines of a traceback, or of a step's output, that are told with its failure."""
+
 # Modules that run as processes in the run sandbox.
 DRIVER_MODULE = "modalrun.driver.per_step"
 """The driver of a `per_step` run."""

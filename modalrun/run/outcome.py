@@ -45,6 +45,11 @@ class Outcome:
     run_id: str = ""
     asynchronous: bool = False
 
+    @property
+    def failed(self) -> list[StepProgress]:
+        """The steps that have failed."""
+        return [step for step in self.steps if step.state == "failed"]
+
 
 def all_cached(
     run_id: str, url: str | None, steps: Sequence[str], *, asynchronous: bool

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import FINAL, Idle, StepEvent
+from modalrun.run.failure import Failure
 from modalrun.run.records import NOT_RUN, StepRecord
 
 
@@ -24,6 +25,7 @@ class StepProgress:
         sandbox: Its sandbox, where it has one of its own.
         gpu: That sandbox's GPU.
         reason: Why it ended as it did.
+        failure: What ZenML has stored of that.
         capacity_wait: What it waits for, if Modal has no place for it.
     """
 
@@ -35,6 +37,7 @@ class StepProgress:
     sandbox: str | None = None
     gpu: str | None = None
     reason: str | None = None
+    failure: Failure | None = None
     capacity_wait: CapacityWait | None = None
 
     @property
@@ -60,7 +63,11 @@ class StepProgress:
         if record is None or record.status == NOT_RUN:
             return replace(self, state="not run" if self.state == "waiting" else self.state)
         step = replace(
-            self, state=record.status, attempt=record.attempt, reason=record.reason or self.reason
+            self,
+            state=record.status,
+            attempt=record.attempt,
+            reason=record.reason or self.reason,
+            failure=record.failure,
         )
         if not self._is_more_exact(record):
             step.started, step.ended = record.began, record.ended

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.events import StepState
+from modalrun.run.failure import Failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.tags import step_sandbox_name
 
@@ -127,7 +128,7 @@ class StepRecord:
         attempt: Number of the attempt, from 1; infrastructure retries don't count.
         start: When the attempt started.
         end: When it ended.
-        reason: Why it failed, in one line.
+        failure: Why it has failed, or was stopped.
         metadata: What modalrun stored with it, in `per_step` mode.
         since: When it reached this status, where that is neither its start nor its end.
         id: ZenML's step run id; empty where there is no record.
@@ -138,7 +139,7 @@ class StepRecord:
     attempt: int = 1
     start: datetime | None = None
     end: datetime | None = None
-    reason: str | None = None
+    failure: Failure | None = None
     metadata: StepMetadata | None = None
     since: datetime | None = None
     id: str = ""
@@ -149,6 +150,13 @@ class StepRecord:
         restarts = self.metadata.infrastructure_retries if self.metadata is not None else None
         # A restart has a sandbox of its own, and so a name, but no record.
         return self.attempt + (restarts or 0)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended, unless it completed, or why it is not running yet; in one line."""
+        if self.failure is not None:
+            return str(self.failure)
+        return self.metadata.exit_reason if self.metadata is not None else None
 
     @property
     def successful(self) -> bool:

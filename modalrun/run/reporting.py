@@ -51,7 +51,7 @@ def emit_step_event(step: str, state: StepState, **fields: Any) -> None:
 
 def retry_text(step: str, reason: str | None, retry: int, retries: int, delay: float) -> str:
     """Say that a step has failed, why, and when which retry follows."""
-    why = f" ({reason.rstrip('.')})" if reason else ""
+    why = f": {reason.rstrip('.')}" if reason else ""
     when = f" in {delay:g} s" if delay else ""
     return f"Step `{step}` failed{why}; retry {retry} of {retries}{when}."
 

@@ -148,8 +148,9 @@ def _waiting(step: StepRecord, waits: Mapping[str, str]) -> StepRecord:
     """Return the record of a step, with what it waits for if Modal has no place for it yet."""
     if step.finished or step.status == "running" or step.name not in waits:
         return step
-    metadata = step.metadata and replace(step.metadata, exit_code=None, exit_reason=None)
-    return replace(step, status="starting", reason=waits[step.name], metadata=metadata)
+    known = step.metadata or StepMetadata("")
+    metadata = replace(known, exit_code=None, exit_reason=waits[step.name])
+    return replace(step, status="starting", failure=None, metadata=metadata)
 
 
 def _stop_requested(steps: Sequence[StepRecord]) -> Note:
@@ -245,10 +246,11 @@ def _with_event(step: StepRecord, event: StepEvent) -> StepRecord:
         cpu=event.cpu or recorded.cpu,
         memory=event.memory or recorded.memory,
         exit_code=event.exit_code,
-        exit_reason=event.reason,
+        exit_reason=event.capacity_wait.text() if event.capacity_wait else event.reason,
     )
     if step.finished and (event.state in FINAL or step.end is None or step.end >= at):
-        return replace(step, metadata=step.metadata or metadata, reason=step.reason or event.reason)
+        kept = step.metadata or metadata
+        return replace(step, metadata=replace(kept, exit_reason=kept.exit_reason or event.reason))
     state = event.state
     if state == "running" and not event.begun and step.status != "running":
         # The sandbox exists; ZenML records when the step begins.
@@ -259,7 +261,7 @@ def _with_event(step: StepRecord, event: StepEvent) -> StepRecord:
         attempt=max(event.attempt, step.attempt),
         start=None if state == "starting" else _start(step, event),
         end=at if event.state in FINAL else None,
-        reason=event.capacity_wait.text() if event.capacity_wait else event.reason,
+        failure=None,
         metadata=metadata,
         since=at,
     )

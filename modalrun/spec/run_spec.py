@@ -19,10 +19,11 @@ from modalrun.spec.overrides import CommandLineSource, Override, command_line, m
 from modalrun.spec.precedence import Layers, Origin
 from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
 from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, RUN_KEYS, OurKeys
+from modalrun.spec.spec_argument import source_root_of, spec_source
 from modalrun.spec.validation import Checker, Mistakes
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
-from modalrun.util.paths import checked_path, user_path
+from modalrun.util.paths import user_path
 
 __all__ = ["RunSpec", "Target", "load_spec"]
 
@@ -144,24 +145,17 @@ def load_spec(
     """Read and check a run spec.
 
     Args:
-        path: The YAML file, or a deployment file (`.json`) instead of a spec that names it.
+        path: The YAML file, or instead of one a deployment file (`.json`) or a pipeline
+            (`training.py:training`, `my_project.training:pipeline`).
         target, overrides: What the command line sets; it overrides the file.
 
     Raises:
         UsageError: The file, a key in it or an override is wrong; the message names the place,
             with a line for each mistake.
     """
-    checked_path(path, "The run spec")
-    if path.suffix == ".py":
-        raise UsageError(
-            f"{path} is Python, not a run spec.",
-            hint="Write a YAML file that names its pipeline: 'pipeline: module.function'.",
-        )
-    if path.suffix == ".json":
-        source = YamlSource(path, {"deployment": str(path.resolve())}, {})
-    else:
-        source = read_yaml(path)
-    return check_spec(source, command_line(overrides), target=target)
+    flags = command_line(overrides)
+    source = spec_source(path, flags.data.get("source_root"))
+    return check_spec(source, flags, target=target)
 
 
 def check_spec(
@@ -207,12 +201,6 @@ def check_spec(
         notes=tuple(mistakes.notes),
         command_line=flags,
     )
-
-
-def source_root(folder: Path) -> Path:
-    """Return the ZenML repository that a folder is in, else the folder itself."""
-    folders = (folder, *folder.parents)
-    return next((one for one in folders if (one / ".zen").is_dir()), folder)
 
 
 def _our_keys(checker: Checker) -> OurKeys:
@@ -271,7 +259,7 @@ def _sandboxes(checker: Checker, ours: OurKeys, *, compiled: bool) -> SandboxSet
 def _source_root(checker: Checker, given: str | None) -> Path:
     spec_folder = checker.source.path.resolve().parent
     if given is None:
-        return source_root(spec_folder)
+        return source_root_of(spec_folder)
     try:
         root = (spec_folder / user_path(given, "'source_root'")).resolve()
     except UsageError as error:

@@ -3,6 +3,8 @@
 prepare           run spec -> compiled pipeline and priced plan; nothing is created
 preflight         check cost, stack, credentials and names before anything is created
 submission        create the record in ZenML and the run sandbox, then follow the run
+fingerprint       the key of a submission: has anything changed since an earlier one?
+plan_cache        what earlier submissions have led to, by that key
 creation          create the run sandbox of a run that is submitted or resumed
 cancellation      cancel a submission when somebody stops its run
 recording         record a new run sandbox in ZenML

@@ -3,6 +3,7 @@
 The rest of modalrun may call:
 
     process              prepare a process for ZenML (does not import ZenML)
+    rest                 talk to a ZenML server by HTTP (does not import ZenML)
     config_files         read ZenML's configuration (does not import ZenML)
     log_filter           hide useless lines of ZenML's (does not import ZenML)
     gateway              `ZenMLGateway`: the functions on records that submit, control and
@@ -20,7 +21,8 @@ The rest of modalrun may call:
     execution            in a sandbox. pipeline_steps: `PipelineSteps`; single_step: `SingleStep`;
                          dynamic: `DynamicRun`; recorder: `RunRecorder`, for the driver
 
-For zenml_api alone: errors, compat, retry, lazy_integrations, surface, docker_digest.
+For zenml_api alone: errors and retry (do not import ZenML), compat, lazy_integrations, surface,
+docker_digest.
 
 Unless its docstring says otherwise, a function that asks ZenML raises `AuthenticationError` if the
 server refuses the credentials, and `ConnectionLostError` if it can't be reached. Importing a module

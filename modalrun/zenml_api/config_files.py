@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import yaml
@@ -18,8 +18,11 @@ CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 STORE_PREFIX = "ZENML_STORE_"
 STORE_URL = "ZENML_STORE_URL"
-ACTIVE_PROJECT = "ZENML_ACTIVE_PROJECT_ID"
+DISABLE_CREDENTIALS = "DISABLE_CREDENTIALS_DISK_CACHING"
 DISABLE_MIGRATION = "DISABLE_DATABASE_MIGRATION"
+
+TRUE = frozenset({"1", "y", "yes", "true"})
+"""What ZenML takes for yes, in lower case."""
 
 _WRITING_SECONDS = 1.0
 """How long another process may take to write ZenML's configuration."""
@@ -71,7 +74,7 @@ def store_url() -> str:
 
     "" if there is none yet.
     """
-    store = _read("config.yaml").get("store")
+    store = configuration().get("store")
     configured = store.get("url") if isinstance(store, dict) else None
     return os.environ.get(STORE_URL) or str(configured or "")
 
@@ -82,21 +85,34 @@ def database() -> Path | None:
     return Path(path) if found else None
 
 
-def active_project() -> str | None:
-    """Return the id of the active project; None if only ZenML itself can find it."""
-    found = os.environ.get(ACTIVE_PROJECT) or _read("config.yaml").get("active_project_id")
+def active(kind: Literal["project", "stack"]) -> str | None:
+    """Return the id of the active project or stack; None if only ZenML itself can find it.
+
+    A repository, the next folder upwards with a `.zen` in it, has its own.
+    """
+    found = os.environ.get(f"ZENML_ACTIVE_{kind.upper()}_ID")
+    if not found:
+        given = os.environ.get("ZENML_REPOSITORY_PATH")
+        places = [Path(given)] if given else [Path.cwd(), *Path.cwd().parents]
+        repository = next((p / ".zen" for p in places if (p / ".zen").is_dir()), folder())
+        found = _read(repository / "config.yaml").get(f"active_{kind}_id")
     return str(found) if found else None
 
 
-def stored_credentials(url: str) -> tuple[str | None, str | None]:
-    """Return the token and the API key that ZenML has stored for a server.
+def configuration() -> dict[str, Any]:
+    """Return ZenML's configuration; {} if there is none."""
+    return _read(folder() / "config.yaml")
 
-    Read from `login/credentials.py`, ZenML 0.98.0.
-    """
-    found = _read("credentials.yaml").get(url)
-    found = found if isinstance(found, dict) else {}
-    token, key = found.get("api_token"), found.get("api_key")
-    return str(token["access_token"]) if token else None, str(key) if key else None
+
+def credentials(url: str) -> dict[str, Any]:
+    """Return what ZenML has stored to log in at a server (`login/credentials.py`, 0.98.0)."""
+    found = {} if is_true(DISABLE_CREDENTIALS) else _read(folder() / "credentials.yaml").get(url)
+    return found if isinstance(found, dict) else {}
+
+
+def is_true(variable: str) -> bool:
+    """Return whether a variable of the environment says yes, as ZenML reads it."""
+    return os.environ.get(variable, "").lower() in TRUE
 
 
 def database_version() -> str | None:
@@ -115,10 +131,10 @@ def database_version() -> str | None:
     return None
 
 
-def _read(name: str) -> dict[str, Any]:
-    """Return a file of ZenML's configuration folder; {} if it is missing or broken."""
+def _read(path: Path) -> dict[str, Any]:
+    """Return a file of ZenML's configuration; {} if it is missing or broken."""
     try:
-        found = yaml.safe_load((folder() / name).read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         # ZenML creates a missing file, and reports a broken one itself.
         return {}

@@ -1,4 +1,4 @@
-"""Translate ZenML's exceptions to modalrun's."""
+"""Translate the exceptions of ZenML and of its server to modalrun's. Does not import ZenML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import requests
 from pydantic import ValidationError
-from zenml.exceptions import AuthorizationException, ZenKeyError
 
 from modalrun.errors import (
     AuthenticationError,
@@ -38,6 +37,12 @@ def database_errors() -> tuple[type[Any], ...]:
     return () if sqlalchemy is None else (sqlalchemy.DBAPIError,)
 
 
+def zenml_errors(name: str) -> tuple[type[Any], ...]:
+    """Return a class of ZenML's exceptions, for `except`; none in a process without ZenML."""
+    exceptions = sys.modules.get("zenml.exceptions")
+    return () if exceptions is None else (getattr(exceptions, name),)
+
+
 class ServerTrouble(requests.RequestException):
     """The server has answered a request with errors of its own for minutes."""
 
@@ -54,12 +59,12 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except AuthorizationException as error:
+    except zenml_errors("AuthorizationException") as error:
         raise AuthenticationError(
             f"ZenML did not accept the credentials: {first_line(error)}",
             hint="Log in again with 'zenml login', or check ZENML_STORE_API_KEY.",
         ) from error
-    except ZenKeyError as error:
+    except zenml_errors("ZenKeyError") as error:
         raise NotFoundError(first_line(error)) from error
     except KeyError as error:
         text = first_line(error).strip('"')

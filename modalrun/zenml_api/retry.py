@@ -16,10 +16,6 @@ from typing import Any, TypeVar
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
-from zenml.client import Client
-from zenml.config.global_config import GlobalConfiguration
-from zenml.zen_server.exceptions import exception_from_response
-from zenml.zen_stores.rest_zen_store import RestZenStore
 
 from modalrun.run.reporting import log_line
 from modalrun.util.backoff import pauses
@@ -68,16 +64,28 @@ def open_store(*, in_sandbox: bool = False) -> None:
         in_sandbox: Wait without limit for a server that is away: the sandbox's timeout ends it.
     """
     with translated():
-        store = _opened()
-    if isinstance(store, RestZenStore):
-        policy = retry_policy(log_line, in_sandbox=in_sandbox)
-        adapter = _Adapter(max_retries=policy, pool_maxsize=store.config.connection_pool_size)
+        store: Any = _opened()
+    if hasattr(store, "session"):
+        adapter = patient_adapter(in_sandbox=in_sandbox, size=store.config.connection_pool_size)
         # The longest prefix wins: the store's own adapters stay for every other address.
         store.session.mount(f"{store.url}/", adapter)
 
 
+def patient_adapter(*, in_sandbox: bool = False, size: int = 10) -> HTTPAdapter:
+    """Return what lets the requests to a server wait out its trouble.
+
+    Args:
+        in_sandbox: As for `open_store`.
+        size: How many connections it keeps.
+    """
+    return _Adapter(max_retries=retry_policy(log_line, in_sandbox=in_sandbox), pool_maxsize=size)
+
+
 def _opened() -> object:
     """Return the store; opening it makes the first requests, for which there is no adapter yet."""
+    from zenml.client import Client
+    from zenml.config.global_config import GlobalConfiguration
+
     until, waits = time.monotonic() + PATIENCE, pauses(longest=LONGEST_PAUSE)
     while True:
         try:
@@ -170,13 +178,30 @@ def is_server_error(status: int) -> bool:
     return status >= 500 and status != _NOT_IMPLEMENTED
 
 
+def refusal(response: requests.Response) -> tuple[str, str]:
+    """Return the class of ZenML's exception that an answer tells of, "" if none, and its text.
+
+    As `exception_from_response` (`zen_server/exceptions.py`, ZenML 0.98.0).
+    """
+    try:
+        answer = response.json()
+    except ValueError:
+        return "", response.text
+    detail = answer.get("detail", response.text) if isinstance(answer, dict) else answer
+    if isinstance(detail, str):
+        return "", detail
+    if isinstance(detail, list) and detail and isinstance(detail[0], str):
+        return detail[0], ": ".join(map(str, detail[1:]))
+    return "", response.text
+
+
 class _Adapter(HTTPAdapter):
     """Raise what the server answers after all attempts, which ZenML makes a RuntimeError of."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         response = super().send(request, *args, **kwargs)
         if is_server_error(response.status_code):
-            text = exception_from_response(response) or response.text
+            text = refusal(response)[1]
             raise ServerTrouble(
                 f"{request.method} {request.path_url} got status {response.status_code}: {text}"
             )

@@ -20,15 +20,16 @@ pytestmark = pytest.mark.e2e
 @pytest.mark.parametrize("mode", ["pipeline", "per_step"])
 def test_a_step_that_waits_for_its_retry_says_why(world: World, mode: str) -> None:
     submitting = world.popen("pipeline: retrying.static\ntarget: local\n", "--mode", mode)
-    line = "modalrun: Step `fails` failed (ValueError: bad luck); retry 1 of 3 in 600 s."
+    why = "ValueError: bad luck (retrying.py:12)"
+    line = f"modalrun: Step `fails` failed: {why}; retry 1 of 3 in 600 s."
     submitting.stderr.wait_for(line)
     run_id = world.only_run().id
 
     shown = world.modalrun("status", run_id).finish().stdout
 
-    assert "  fails: ValueError: bad luck\n" in shown, shown
+    assert f"  fails: {why}\n" in shown, shown
     told = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
-    assert told["steps"][0]["exit_reason"] == "ValueError: bad luck"
+    assert told["steps"][0]["exit_reason"] == why
     world.modalrun("stop", run_id).finish()
     assert submitting.finish().exit_code == 7
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modalrun.run.failure import read_failure
 from modalrun.run.metadata import PREFIX
 from tests.e2e.test_endings import waiting_spec
 from tests.security.growth import assert_linear
@@ -74,13 +74,8 @@ def test_a_sandbox_of_another_run_is_neither_shown_nor_stopped(world: World) -> 
 
 
 def reason(**info: Any) -> str | None:
-    from zenml.models import ExceptionInfo
-
-    from modalrun.zenml_api.records.queries import _reason
-
-    fields = {"traceback": "", **info}
-    metadata = SimpleNamespace(exception_info=ExceptionInfo(**fields))
-    return _reason(SimpleNamespace(get_metadata=lambda: metadata))  # type: ignore[arg-type]
+    found = read_failure(**{"trace": "", "source": None, "message": None, **info})
+    return str(found) if found else None
 
 
 @pytest.mark.parametrize("message", ["", " ", "\n\n", "\x0b", None])
@@ -88,9 +83,9 @@ def test_an_exception_without_a_text_has_a_class(message: str | None) -> None:
     assert reason(source="builtins.ValueError", message=message) == "ValueError"
 
 
-@pytest.mark.parametrize("traceback", ["", "\n", " \x0b "])
-def test_an_exception_without_anything_has_no_reason(traceback: str) -> None:
-    assert reason(traceback=traceback) is None
+@pytest.mark.parametrize("trace", ["", "\n", " \x0b "])
+def test_an_exception_without_anything_has_no_reason(trace: str) -> None:
+    assert reason(trace=trace) is None
 
 
 def test_a_reason_is_one_clean_line() -> None:
@@ -102,17 +97,17 @@ def test_a_long_traceback_takes_linear_time() -> None:
     def text(size: int) -> str:
         return ' File "' + "/app/code/" * size + '", line'
 
-    assert_linear(lambda traceback: reason(source="a.B", traceback=traceback), text, 20_000)
+    assert_linear(lambda trace: reason(source="a.B", trace=trace), text, 20_000)
     assert_linear(
-        lambda traceback: reason(source="a.B", traceback=traceback),
+        lambda trace: reason(source="a.B", trace=trace),
         lambda size: f"{text(90)}\n" * size,
         200,
     )
 
 
 def test_the_place_in_the_project_is_found() -> None:
-    traceback = '  File "/app/code/steps/train.py", line 12, in train\n    x\nValueError: y\n'
-    found = reason(source="builtins.ValueError", message="y", traceback=traceback)
+    trace = '  File "/app/code/steps/train.py", line 12, in train\n    x\nValueError: y\n'
+    found = reason(source="builtins.ValueError", message="y", trace=trace)
     assert found == "ValueError: y (steps/train.py:12)"
 
 

@@ -264,6 +264,6 @@ def _prepare(
             raise spec.error(
                 ("parameters",),
                 f"the pipeline '{pipeline.name}' needs values for: {', '.join(sorted(missing))}.",
-                "Write them under 'parameters:'.",
+                "Write them under 'parameters:', or give them as in '--param NAME=VALUE'.",
             )
         pipeline.prepare()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def user_code(spec: RunSpec, doing: str) -> Iterator[None]:
         ModalrunError: ZenML refuses the credentials, or can't be reached.
     """
     try:
-        with _working_folder(spec.source_root), _exit_raised():
+        with _working_folder(spec.source_root), _own_arguments(spec), _exit_raised():
             yield
     except (ModalrunError, Interrupted):
         raise
@@ -93,7 +94,7 @@ def _import(spec: RunSpec, name: str) -> ModuleType:
             ("pipeline",),
             f"there is no module '{error.name}' below the source root {spec.source_root}.",
             "The source root is the nearest folder with '.zen' above the run spec, else the"
-            " run spec's own; 'source_root:' sets another.",
+            " run spec's own; 'source_root:' or '--source-root' sets another.",
         ) from error
 
 
@@ -158,6 +159,19 @@ def _working_folder(folder: Path) -> Iterator[None]:
     finally:
         os.fchdir(before)
         os.close(before)
+
+
+@contextlib.contextmanager
+def _own_arguments(spec: RunSpec) -> Iterator[None]:
+    """Let the code see the pipeline's file as the command line, without modalrun's arguments."""
+    before = sys.argv
+    module = spec.source_root.joinpath(*spec.pipeline.split(".")[:-1])
+    file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+    sys.argv = [str(file)]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
+from modalrun.run.failure import Failure
 from modalrun.run.records import SUCCESSFUL
-from modalrun.run.reporting import emit_step_event, log_line, one_line
+from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
@@ -50,7 +51,7 @@ class DynamicRun:
         self,
         run_id: str,
         isolated: IsolatedSandboxes | None,
-        death: tuple[str, list[tuple[str, str]]] | None,
+        death: tuple[str, list[tuple[str, str]], list[str]] | None,
     ) -> None:
         """Load the run.
 
@@ -88,16 +89,13 @@ class DynamicRun:
             reason = STOP_REASON
             log_line(str(error))
         except BaseException as error:
-            reason = one_line(error)
+            reason = str(Failure.of(error))
             failed(error)
         run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
         if reason is not None and run.status != ExecutionStatus.PAUSED:
             # ZenML records no failure of the init hook, of the import, or without a text.
             runs.finalize_run(str(run.id), reason)
             run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
-            if run.status.is_failed and not run.get_body().status_reason:
-                # ZenML records what the function raised, but not as the reason.
-                runs.record_reason(run.id, reason)
         if run.status == ExecutionStatus.PAUSED:
             # The function waits for an answer, and ZenML resumes the run after it.
             return "completed"
@@ -254,7 +252,7 @@ class _Runner(DynamicPipelineRunner):
             emit_step_event(name, "stopped", attempt=attempt)
             raise
         except BaseException as error:
-            reason = one_line(error)
+            reason = str(Failure.of(error))
             retried = launcher.record is not None and _is_retried(launcher.record.id, reason)
             state: StepState = "retrying" if retried else "failed"
             emit_step_event(name, state, attempt=attempt, reason=reason)

@@ -34,14 +34,16 @@ class InlineSteps:
     """
 
     def __init__(
-        self, pipeline: PipelineConfiguration, death: tuple[str, list[tuple[str, str]]] | None
+        self,
+        pipeline: PipelineConfiguration,
+        death: tuple[str, list[tuple[str, str]], list[str]] | None,
     ) -> None:
         """Record the death of an earlier process of the run, if there was one.
 
         Args:
             pipeline: The configuration of the run, whose variables all steps share.
-            death: Why it died, in a sentence, and the steps that ran in it: the ids of their runs
-                and their names.
+            death: Why it died, in a sentence; the steps that ran in it: the ids of their runs and
+                their names; and the last lines that it has printed.
         """
         self.death: str | None = None
         self.stopping = threading.Event()
@@ -52,9 +54,10 @@ class InlineSteps:
         self._suspects: set[tuple[str, str]] = set()
         self._listing = threading.Lock()
         if death is not None:
-            self._record_death(death[0], [(run_id, name) for run_id, name in death[1]])
+            reason, steps, lines = death
+            self._record_death(reason, [(run_id, name) for run_id, name in steps], lines)
 
-    def _record_death(self, reason: str, steps: list[tuple[str, str]]) -> None:
+    def _record_death(self, reason: str, steps: list[tuple[str, str]], lines: list[str]) -> None:
         """Record a death of the process as the failure of the step that ran.
 
         If several ran, the one that caused it is not known. They run again, each one alone, and
@@ -69,7 +72,7 @@ class InlineSteps:
             self.death = reason
             return
         ((run_id, name),) = running
-        record = step_records.fail_step(run_id, name, reason)
+        record = step_records.fail_step(run_id, name, reason, lines=lines)
         if record is not None:
             retried = record.status == "retrying"
             state: StepState = "retrying" if retried else "failed"

@@ -33,6 +33,7 @@ from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
+from modalrun.run.failure import trace_of
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.zenml_modules import ZENML_MODULES
 from modalrun.zenml_api import config_files
@@ -174,7 +175,7 @@ class SingleStep:
             # After a stop ZenML raises all kinds of exceptions.
             if self._recorded_status() != "stopped":
                 failed(error)
-                self._fail(_reason(error))
+                self._fail(_reason(error), error)
         self._launcher.wait_for_metadata()
         return self._recorded_status()
 
@@ -194,7 +195,7 @@ class SingleStep:
                 raise
             reason = signals.reason()
             if reason is not None:
-                self._fail(reason)
+                self._fail(reason, error)
             self._launcher.wait_for_metadata()
             with contextlib.suppress(Exception):
                 _flush_logs()
@@ -217,11 +218,12 @@ class SingleStep:
         run = client.zen_store.get_run(self._loaded.run.id, hydrate=False)
         return "stopped" if final_status(run.status) == "stopped" else "running"
 
-    def _fail(self, reason: str) -> None:
-        """Record a failure that ZenML has not recorded."""
+    def _fail(self, reason: str, error: BaseException) -> None:
+        """Record a failure that ZenML has not recorded, and where the step was."""
         record = self._launcher.record
         if record is not None and self._recorded_status() == "running":
-            while_database_fails(lambda: end_step(record.id, ExecutionStatus.FAILED, reason))
+            lines = trace_of(error)
+            while_database_fails(lambda: end_step(record.id, ExecutionStatus.FAILED, reason, lines))
 
 
 def _reason(error: BaseException) -> str:

@@ -7,14 +7,10 @@ Written against ZenML 0.98.0 (`zen_stores/schemas`, `zen_server/routers/runs_end
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sqlite3
-import urllib.parse
-import urllib.request
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from modalrun.run.metadata import PREFIX
@@ -51,7 +47,7 @@ def recent_runs() -> list[RecentRun]:
 
 
 def _from_database(path: Path) -> list[RecentRun]:
-    project = config_files.active_project()
+    project = config_files.active("project")
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=TIMEOUT_SECONDS)) as connection:
         rows = connection.execute(
@@ -66,38 +62,18 @@ def _from_database(path: Path) -> list[RecentRun]:
 
 
 def _from_server() -> list[RecentRun]:
-    url = config_files.store_url().rstrip("/")
-    query = {
-        "sort_by": "desc:created",
-        "size": str(LIMIT),
-        "run_metadata": f"{PREFIX}sandbox_id:contains:sb-",
-    }
-    project = config_files.active_project()
-    if project:
-        query["project"] = project
-    found = _ask(
-        f"{url}/api/v1/runs?{urllib.parse.urlencode(query)}",
-        headers={"Authorization": f"Bearer {_token(url)}"},
+    from requests.adapters import HTTPAdapter
+
+    from modalrun.zenml_api.rest.session import Session
+    from modalrun.zenml_api.rest.settings import server_settings
+
+    settings = replace(server_settings(), timeout=TIMEOUT_SECONDS)
+    session = Session(settings, config_files.folder(), adapter=HTTPAdapter())
+    found = session.get(
+        "/runs",
+        sort_by="desc:created",
+        size=LIMIT,
+        run_metadata=f"{PREFIX}sandbox_id:contains:sb-",
+        project=config_files.active("project"),
     )
     return [RecentRun(item["id"], item["name"], item["body"]["status"]) for item in found["items"]]
-
-
-def _token(url: str) -> str:
-    stored_token, stored_key = config_files.stored_credentials(url)
-    token = os.environ.get("ZENML_STORE_API_TOKEN") or stored_token
-    key = os.environ.get("ZENML_STORE_API_KEY") or stored_key
-    if token or not key:
-        return token or ""
-    answer = _ask(f"{url}/api/v1/login", data={"password": key})
-    return str(answer["access_token"])
-
-
-def _ask(
-    url: str, *, headers: Mapping[str, str] | None = None, data: Mapping[str, str] | None = None
-) -> Any:
-    if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
-        raise ValueError(url)
-    body = urllib.parse.urlencode(data).encode() if data else None
-    request = urllib.request.Request(url, data=body, headers=dict(headers or {}))  # noqa: S310 (checked above)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 (checked above)
-        return json.load(answer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Sequence
 from datetime import MAXYEAR, MINYEAR, datetime, timezone
 from functools import partial
@@ -13,12 +12,12 @@ from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
-from zenml.models import ExceptionInfo, Page, PipelineRunResponse, StepRunResponse
+from zenml.models import Page, PipelineRunResponse, StepRunResponse
 from zenml.utils import pagination_utils
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import NotFoundError
-from modalrun.plan.image_recipe import CODE_FOLDER
+from modalrun.run.failure import Failure, read_failure
 from modalrun.run.metadata import (
     PREFIX,
     Announced,
@@ -28,8 +27,6 @@ from modalrun.run.metadata import (
     wrong_keys,
 )
 from modalrun.run.records import NOT_RUN, RunRecord, StackRecord, StepRecord, id_prefix
-from modalrun.run.values import LONGEST_TEXT
-from modalrun.util.text import one_line
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.records.undecodable import (
     is_undecodable,
@@ -43,17 +40,11 @@ _OURS = f"{PREFIX}target:contains:al"
 _PAGE = 100
 
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
-_LONGEST_LINE = 1_000
-_NAME = 200
-
-_PROJECT_LINE = re.compile(rf' *File ".*{CODE_FOLDER}/(.+)", line (\d+)')
-"""A line of a traceback that is in the project's code, in a sandbox."""
-
 STOPPED = frozenset({ExecutionStatus.STOPPING, ExecutionStatus.STOPPED})
 """ZenML's statuses of a run that was stopped, whether or not its steps have ended."""
 
-_FAILED = (ExecutionStatus.FAILED, ExecutionStatus.RETRYING)
-"""ZenML's statuses of a step whose last attempt has failed."""
+_WITH_REASON = (ExecutionStatus.FAILED, ExecutionStatus.RETRYING, ExecutionStatus.STOPPED)
+"""ZenML's statuses of a step whose last attempt has ended for a reason."""
 
 _STEP_PAGE = 1000
 """Step runs in one request; with ZenML's default of 20, a large run takes many."""
@@ -136,14 +127,14 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         per_step = record.metadata is not None and record.metadata.mode == "per_step"
         project = response.project_id
         recorded = {s.name: s for s in step_runs(run_id, project=project, hydrate=per_step)}
-        failed = {name for name, step in recorded.items() if step.status in _FAILED}
-        if failed and not per_step:
-            status = f"oneof:{json.dumps([one.value for one in _FAILED])}"
+        ended = {name for name, step in recorded.items() if step.status in _WITH_REASON}
+        if ended and not per_step:
+            status = f"oneof:{json.dumps([one.value for one in _WITH_REASON])}"
             for step in step_runs(run_id, project=project, hydrate=True, status=status):
                 if step.name in recorded and recorded[step.name].id == step.id:
                     recorded[step.name] = step
         return record, tuple(
-            step_record(recorded[name], detailed=per_step or name in failed)
+            step_record(recorded[name], detailed=per_step or name in ended)
             if name in recorded
             else StepRecord(name, NOT_RUN)
             for name in _invocations(client, response, list(recorded))
@@ -200,7 +191,7 @@ def step_record(step: StepRunResponse, *, detailed: bool = False) -> StepRecord:
     """Convert ZenML's response to a step record.
 
     Args:
-        detailed: Whether to include reason and metadata, which take a hydrated response.
+        detailed: Whether to include failure and metadata, which take a hydrated response.
     """
     return StepRecord(
         name=step.name,
@@ -208,34 +199,16 @@ def step_record(step: StepRunResponse, *, detailed: bool = False) -> StepRecord:
         attempt=step.version,
         start=_utc(step.start_time),
         end=_utc(step.end_time),
-        reason=_reason(step) if detailed and step.status in _FAILED else None,
+        failure=_failure(step) if detailed and step.status in _WITH_REASON else None,
         metadata=from_metadata(StepMetadata, step.run_metadata) if detailed else None,
         id=str(step.id),
     )
 
 
-def _reason(step: StepRunResponse) -> str | None:
-    """Return why a step failed, in one line: its exception, or the sentence stored for it."""
+def _failure(step: StepRunResponse) -> Failure | None:
+    """Return why a step has failed: its exception, or what was stored for it."""
     info = step.get_metadata().exception_info
-    if info is None:
-        return None
-    if info.source:
-        message = next(iter((info.message or "").strip().splitlines()), "")
-        text = f": {one_line(message, LONGEST_TEXT)}" if message else ""
-        return f"{one_line(info.source.rpartition('.')[2], _NAME)}{text}{_place(info)}"
-    lines = info.traceback.strip().splitlines()
-    return one_line(lines[-1], LONGEST_TEXT) if lines else None
-
-
-def _place(info: ExceptionInfo) -> str:
-    """Return the line of the project's code outside of the step's function, in parentheses."""
-    if info.user_code_line is not None:
-        return ""
-    for line in reversed(info.traceback.splitlines()):
-        # Nobody has such a path, and the pattern takes quadratic time.
-        if len(line) <= _LONGEST_LINE and (found := _PROJECT_LINE.match(line)):
-            return f" ({one_line(found[1], _LONGEST_LINE)}:{found[2]})"
-    return ""
+    return read_failure(info.traceback, info.source, info.message) if info else None
 
 
 def _utc(moment: datetime | None) -> datetime | None:

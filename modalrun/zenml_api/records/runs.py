@@ -46,6 +46,9 @@ from modalrun.zenml_api.records.undecodable import update_run
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
+_REASON = 250
+"""Characters of a reason that ZenML stores with a run (a column of 255)."""
+
 
 def create_run(compiled: Compiled) -> CreatedRun:
     """Store the deployment and the placeholder run, so that the run id exists before any sandbox.
@@ -188,8 +191,8 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     """Record the end of a run whose process has ended.
 
     The run and its unfinished steps become FAILED, or STOPPED if the run was stopped. Finished
-    records are not changed. A paused run stays paused unless it is stopped. The runs of a dynamic
-    pipeline's child pipelines end with it.
+    records are not changed, but a failed run without a reason gets one. A paused run stays paused
+    unless it is stopped. The runs of a dynamic pipeline's child pipelines end with it.
 
     Args:
         reason: The reason, in a sentence; stored with each step and the run.
@@ -230,17 +233,15 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         return _end_run(client, run_id, status, reason) or changed
 
 
-def record_reason(run_id: UUID, reason: str) -> None:
-    """Record why the run of a dynamic pipeline has failed, of which ZenML knows that it has."""
-    with translated():
-        update = PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=reason[:250])
-        Client().zen_store.update_run(run_id, update)
-
-
 def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) -> bool:
     """Give a run a final status; return whether it had none."""
     run = get_run(run_id)
     if run.status.is_finished:
+        unexplained = run.status.is_failed and not run.get_body().status_reason
+        if unexplained and status == run.status and run.snapshot is not None:
+            # ZenML ends a run with its failed step, or function, and gives no reason.
+            with _recorded(run):
+                update_run(run, PipelineRunUpdate(status=status, status_reason=reason[:_REASON]))
         return False
     if status == ExecutionStatus.STOPPED:
         # ZenML computes a run's status from its steps. Without a stopped step, only STOPPING leads
@@ -248,7 +249,7 @@ def _end_run(client: Client, run_id: str, status: ExecutionStatus, reason: str) 
         status = ExecutionStatus.STOPPING
     # The end of the last step may have ended the run meanwhile.
     with _recorded(run):
-        updated = update_run(run, PipelineRunUpdate(status=status, status_reason=reason[:250]))
+        updated = update_run(run, PipelineRunUpdate(status=status, status_reason=reason[:_REASON]))
         if status == ExecutionStatus.STOPPING and run.snapshot and run.snapshot.is_dynamic:
             # ZenML computes no status for the run of a dynamic pipeline.
             update_run(updated, PipelineRunUpdate(status=ExecutionStatus.STOPPED))
@@ -297,7 +298,7 @@ def mark_stopping(run_id: str, reason: str) -> bool:
         with _recorded(run):
             update_run(
                 run,
-                PipelineRunUpdate(status=ExecutionStatus.STOPPING, status_reason=reason[:250]),
+                PipelineRunUpdate(status=ExecutionStatus.STOPPING, status_reason=reason[:_REASON]),
             )
             recorded = True
         return recorded  # noqa: RET504 (the block may end early)

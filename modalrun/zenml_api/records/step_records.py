@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from zenml.models import ExceptionInfo, PipelineRunUpdate, StepRunRequest, StepR
 from zenml.orchestrators.publish_utils import publish_step_run_metadata
 from zenml.utils.time_utils import utc_now
 
+from modalrun.run.failure import with_lines
 from modalrun.run.metadata import RunMetadata, StepMetadata, from_metadata, to_metadata
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import first_line, translated
@@ -44,7 +46,13 @@ def step_state(run_id: str, step: str, *, detailed: bool = False) -> StepRecord 
 
 
 def fail_step(
-    run_id: str, step: str, reason: str, *, attempt: int = 1, final: bool = False
+    run_id: str,
+    step: str,
+    reason: str,
+    *,
+    attempt: int = 1,
+    final: bool = False,
+    lines: Sequence[str] = (),
 ) -> StepRecord | None:
     """Record that a step has failed; create a record if there is none.
 
@@ -57,21 +65,23 @@ def fail_step(
         attempt: Which attempt it is, from 1. Its process may have died before it made a record.
         final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
             has no other final status that leaves the rest of the run alone.
+        lines: The last lines that it has printed.
 
     Returns:
         The record afterwards; None if ZenML creates none any more, because the run is over.
     """
+    info = _exception(reason, lines)
     with translated():
         state = step_state(run_id, step)
         honour_stop_request(run_id)
         try:
             retrying = state is not None and state.status == ExecutionStatus.RETRYING.value
             if state is None or (retrying and state.attempt < attempt):
-                state = _create_failed(run_id, step, reason)
+                state = _create_failed(run_id, step, info)
             elif not state.finished and state.status != ExecutionStatus.RETRYING.value:
-                state = end_step(UUID(state.id), ExecutionStatus.FAILED, reason)
+                state = end_step(UUID(state.id), ExecutionStatus.FAILED, reason, lines)
             while final and state.status == ExecutionStatus.RETRYING.value:
-                state = _create_failed(run_id, step, reason)
+                state = _create_failed(run_id, step, info)
         except (EntityExistsError, IllegalOperationError):
             # The step was recorded meanwhile, or the run is over.
             return step_state(run_id, step)
@@ -106,8 +116,10 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
             return step_state(run_id, step)
 
 
-def end_step(step_run_id: UUID, status: ExecutionStatus, reason: str) -> StepRecord:
-    """Record the end of a step, and the reason; return the record.
+def end_step(
+    step_run_id: UUID, status: ExecutionStatus, reason: str, lines: Sequence[str] = ()
+) -> StepRecord:
+    """Record the end of a step, the reason, and the last lines before it; return the record.
 
     Raises:
         IllegalOperationError: ZenML takes no such status any more.
@@ -118,13 +130,17 @@ def end_step(step_run_id: UUID, status: ExecutionStatus, reason: str) -> StepRec
             StepRunUpdate(
                 status=status,
                 end_time=utc_now(),
-                exception_info=ExceptionInfo(traceback=reason, message=reason),
+                exception_info=_exception(reason, lines),
             ),
         )
     )
 
 
-def _create_failed(run_id: str, step: str, reason: str) -> StepRecord:
+def _exception(reason: str, lines: Sequence[str]) -> ExceptionInfo:
+    return ExceptionInfo(traceback=with_lines(reason, lines), message=reason)
+
+
+def _create_failed(run_id: str, step: str, info: ExceptionInfo) -> StepRecord:
     now, client = utc_now(), Client()
     return step_record(
         client.zen_store.create_run_step(
@@ -135,7 +151,7 @@ def _create_failed(run_id: str, step: str, reason: str) -> StepRecord:
                 status=ExecutionStatus.FAILED,
                 start_time=now,
                 end_time=now,
-                exception_info=ExceptionInfo(traceback=reason, message=reason),
+                exception_info=info,
             )
         )
     )

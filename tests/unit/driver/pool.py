@@ -56,6 +56,9 @@ class Worker:
         self.begun = False
         self.used = pool.used
 
+    def last_lines(self) -> list[str]:
+        return ["last words"]
+
     async def ask(
         self,
         method: str,

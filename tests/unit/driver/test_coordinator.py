@@ -9,6 +9,7 @@ import pytest
 
 from modalrun.driver.takeover import Takeover
 from modalrun.run import events
+from modalrun.run.failure import Failure
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
@@ -32,7 +33,7 @@ def test_an_internal_error_leaves_no_sandbox_running() -> None:
         box = await bench.boxes.wait("sb-a-1")
         box.end(RuntimeError("of ours"))
         await run
-        assert bench.coordinator.failed == ["a"]
+        assert list(bench.coordinator.failed) == ["a"]
         assert box.terminated
 
     play(scene)
@@ -49,7 +50,7 @@ def test_nothing_starts_after_a_failure_before_the_takeover(mode: str) -> None:
         assert running.terminated == (mode == "fail_fast")
         running.end(DONE)
         await run
-        assert bench.coordinator.failed == ["broken"]
+        assert list(bench.coordinator.failed) == ["broken"]
 
     play(scene)
 
@@ -60,7 +61,7 @@ def test_other_steps_run_after_a_failure_before_the_takeover() -> None:
         run = bench.begin(taken_over(broken="failed"))
         (await bench.boxes.wait("sb-other-1")).end(DONE)
         await run
-        assert (bench.coordinator.failed, len(bench.boxes.requested)) == (["broken"], 1)
+        assert (list(bench.coordinator.failed), len(bench.boxes.requested)) == (["broken"], 1)
 
     play(scene)
 
@@ -104,7 +105,7 @@ def test_a_sandbox_that_a_stop_has_ended_is_not_replaced(
         bench.records.recorder.stopping = True
         box.end(KILLED)
         await run
-        assert bench.coordinator.failed == []
+        assert bench.coordinator.failed == {}
         assert bench.coordinator.early_end.requested
         assert len(bench.boxes.requested) == 1
         assert bench.records.recorder.states["a"].status == "stopped"
@@ -148,8 +149,7 @@ def test_a_sandbox_exit_is_stored_with_the_record_that_it_executed() -> None:
         ("It was killed (SIGKILL).", read_exit(1), "It was killed (SIGKILL)"),
         # Its sandbox was lost after the failure.
         ("SystemExit: 3", KILLED, "SystemExit: 3"),
-        # Modal knows more.
-        ("SystemExit: 3", read_exit(124), "The step took longer than its timeout"),
+        ("SystemExit: 3", read_exit(124), "SystemExit: 3"),
         (None, read_exit(1), "The step failed"),
     ],
 )
@@ -160,17 +160,21 @@ def test_the_recorded_reason_of_a_failure_is_the_one_that_is_told(
         bench = Bench({"a": []}, step=PlannedStep("", retries=1, delay=0.01))
         run = bench.begin()
         first = await bench.boxes.wait("sb-a-1")
-        bench.records.recorder.states["a"] = replace(state("a", "retrying"), reason=recorded)
+        bench.records.recorder.states["a"] = replace(
+            state("a", "retrying"), failure=recorded and Failure(recorded)
+        )
         first.end(end)
         second = await bench.boxes.wait("sb-a-2")
-        bench.records.recorder.states["a"] = replace(state("a", "failed", 2), reason=recorded)
+        bench.records.recorder.states["a"] = replace(
+            state("a", "failed", 2), failure=recorded and Failure(recorded)
+        )
         second.end(end)
         await run
 
     play(scene)
     found = [events.read(line) for line in capsys.readouterr().out.split("\n")]
     ends = [e.reason for e in found if isinstance(e, events.StepEvent) and e.reason]
-    assert ends[0] == f"Step `a` failed ({said}); retry 1 of 1 in 0.01 s."
+    assert ends[0] == f"Step `a` failed: {said}; retry 1 of 1 in 0.01 s."
     assert ends[1].rstrip(".") == said
 
 
@@ -203,7 +207,7 @@ def test_a_sandbox_lost_during_a_graceful_stop_is_no_failure(
         lost.end(KILLED)
         kept.end(DONE)
         await run
-        assert bench.coordinator.failed == []
+        assert bench.coordinator.failed == {}
         assert bench.coordinator.early_end.requested
         # ZenML would interrupt the other steps; the end of the run settles it.
         assert bench.records.recorder.states["a"].status == "running"

@@ -1,5 +1,6 @@
 """Record the end of a dead process."""
 
+import io
 import sys
 
 import pytest
@@ -19,14 +20,15 @@ def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         step_records,
         "fail_step",
-        lambda *arguments, attempt: calls.append((*arguments, attempt)),
+        lambda *arguments, attempt, lines: calls.append((*arguments, attempt, lines)),
     )
     monkeypatch.setenv("MODALRUN_ATTEMPT", "2")
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.setenv("MODALRUN_STEP", "train")
     monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("its\nlast words"))
     assert finalize.main() == 0
-    assert calls == [("some-run", "train", "It died.", 2)]
+    assert calls == [("some-run", "train", "It died.", 2, ["its", "last words"])]
 
 
 def test_says_in_two_lines_that_the_end_is_not_recorded(

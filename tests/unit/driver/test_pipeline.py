@@ -19,6 +19,7 @@ from modalrun.run.contract import (
     MAX_PARALLELISM,
     TERMINATED_REASON,
 )
+from modalrun.run.events import StepState
 
 from .pool import Pool, Worker
 
@@ -31,9 +32,9 @@ def graph(
     *,
     mode: str = "stop_on_failure",
     retries: dict[str, tuple[int, float, float]] | None = None,
-    done: frozenset[str] = frozenset(),
+    done: dict[str, StepState] | None = None,
 ) -> Graph:
-    return Graph(steps, retries or {}, done, mode)
+    return Graph(steps, retries or {}, done or {}, mode)
 
 
 def failed(reason: str = "ValueError: no") -> StepEnd:
@@ -71,16 +72,20 @@ def test_all_steps_in_graph_order() -> None:
     assert pool.cleaned_up == 1
 
 
-def test_done_steps_are_not_run_again() -> None:
-    pool = Pool(graph(done=frozenset({"load", "left"})))
+def test_done_steps_are_not_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = Pool(graph(done={"load": "skipped", "left": "cached"}))
     assert go(pool)[0] == EXIT_COMPLETED
     assert pool.launched == ["right", "join"]
+    assert step_events(capsys.readouterr().out)[:2] == [
+        ("load", "skipped", 1),
+        ("left", "cached", 1),
+    ]
 
 
 @pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
 def test_nothing_starts_after_a_failure(mode: str) -> None:
     pool = Pool(graph(mode=mode), left=[failed()])
-    assert go(pool) == (EXIT_FAILED, "Steps failed: left.", False)
+    assert go(pool) == (EXIT_FAILED, "Step `left` failed: ValueError: no", False)
     assert pool.launched == ["load", "left"]
     assert pool.cleaned_up == 1
     assert pool.logged == [
@@ -106,8 +111,8 @@ def test_retries(capsys: pytest.CaptureFixture[str]) -> None:
     assert go(pool)[0] == EXIT_COMPLETED
     assert pool.launched == ["load"] * 3
     assert pool.logged == [
-        "load: modalrun: Step `load` failed (ValueError: no); retry 1 of 3 in 0.01 s.",
-        "load: modalrun: Step `load` failed (ValueError: no); retry 2 of 3 in 0.02 s.",
+        "load: modalrun: Step `load` failed: ValueError: no; retry 1 of 3 in 0.01 s.",
+        "load: modalrun: Step `load` failed: ValueError: no; retry 2 of 3 in 0.02 s.",
     ]
     assert step_events(capsys.readouterr().out) == [
         ("load", "running", 1),
@@ -130,11 +135,11 @@ def test_a_worker_that_dies_is_a_failed_attempt() -> None:
     pool = Pool(
         graph(steps, retries={"load": (1, 0, 1)}, mode="continue_on_failure"), load=[DIED, DIED]
     )
-    assert go(pool) == (EXIT_FAILED, "Steps failed: load.", False)
+    assert go(pool) == (EXIT_FAILED, f"Step `load` failed: {DIED}", False)
     assert pool.launched == ["load", "load", "next"]
     assert pool.asked == [
-        ("fail", "load", str(DIED), 1, False),
-        ("fail", "load", str(DIED), 2, True),
+        ("fail", "load", str(DIED), 1, False, ["last words"]),
+        ("fail", "load", str(DIED), 2, True, ["last words"]),
     ]
 
 
@@ -272,7 +277,7 @@ def test_fail_fast_ends_the_running_steps(
     monkeypatch.setenv(MAX_PARALLELISM, "2")
     pool = Pool(graph({"a": (), "b": (), "c": ("b",)}, mode="fail_fast"))
     pool.ends = {"a": [failed()], "b": [waiting(pool, "b")]}
-    assert go(pool) == (EXIT_FAILED, "Steps failed: a.", False)
+    assert go(pool) == (EXIT_FAILED, "Step `a` failed: ValueError: no", False)
     reason = "It was ended early: step `a` failed."
     assert pool.asked == [("stop", "b", reason)]
     assert f"b: Step `b` stopped: {reason}" in pool.logged

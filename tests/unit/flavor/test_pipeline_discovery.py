@@ -7,7 +7,8 @@ import yaml
 
 from modalrun.flavor import init_project
 from modalrun.flavor.init_project import spec_text
-from modalrun.flavor.pipeline_discovery import FoundPipeline, pipelines, source_root
+from modalrun.flavor.pipeline_discovery import FoundPipeline, pipelines
+from modalrun.spec.spec_argument import source_root_of
 
 TRAINING = """
 import does_not_exist
@@ -60,9 +61,9 @@ def test_pipelines_of_a_tree(tmp_path: Path) -> None:
 def test_the_source_root_is_where_zenml_was_initialized(tmp_path: Path) -> None:
     inner = tmp_path / "project" / "code"
     inner.mkdir(parents=True)
-    assert source_root(inner) == inner
+    assert source_root_of(inner) == inner
     (tmp_path / "project" / ".zen").mkdir()
-    assert source_root(inner) == tmp_path / "project"
+    assert source_root_of(inner) == tmp_path / "project"
 
 
 def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(tmp_path: Path) -> None:

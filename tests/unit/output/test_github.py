@@ -119,7 +119,7 @@ with reporter() as shown:
     shown.line(LogLine("load", "stderr", "##[error]owned", None, 'sb-1'))
     shown.event(StepEvent("load", "failed", at=1.0))
     step = StepProgress("load", "failed", reason="ValueError: 50 % ##[x\\n::x")
-    shown.summary(Outcome(1, "Run failed: load.", (), (step,)))
+    shown.summary(Outcome(1, "Run failed: load.", (), (step,), "an-id"))
 """
     environment = {**os.environ, "GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)}
     done = subprocess.run(
@@ -130,7 +130,8 @@ with reporter() as shown:
         ": :error::owned red",
         "## [error]owned",
         "::endgroup::",
-        "::error title=Step load failed::ValueError: 50 %25 ## [x",
+        "::error title=Step load failed::ValueError: 50 %25 ## [x"
+        "%0Amodalrun logs an-id --step load",
     ]
     assert done.stderr.startswith("Run x\n : :error::talk\n")
     assert "  load: ValueError: 50 % ## [x\n" in done.stderr

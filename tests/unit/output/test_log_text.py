@@ -91,3 +91,13 @@ def test_on_a_terminal_names_line_up_and_stay_apart(
         "preprocess_…ions_america | x",
     ]
     assert json.loads(last)["step"] == names[0]
+
+
+def test_a_traceback_shows_paths_relative_to_the_source_root(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = '  File "/state/sandboxes/sb-01AB/root/app/code/lib/prep.py", line 3, in clean'
+    printer(jsonl=False, timestamps=False)([line(text)])
+    assert capsys.readouterr().out == 'train |   File "lib/prep.py", line 3, in clean\n'
+    # As it was printed.
+    assert json.loads(as_json(line(text)))["text"] == text

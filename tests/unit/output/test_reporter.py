@@ -130,6 +130,7 @@ OUTCOME = Outcome(
         StepProgress("[red]train[/red]", "failed", BEGAN, BEGAN + 75),
         StepProgress("evaluate", "not run"),
     ),
+    run_id="an-id",
 )
 
 
@@ -160,6 +161,8 @@ def test_summary_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         ["[red]train[/red]", "failed", "1", "m", "15", "s"],
         ["evaluate", "not", "run"],
         ["Run", "failed:", "[b]train[/b]."],
+        ["[red]train[/red]:", "its", "output", "says", "why"],
+        ["modalrun", "logs", "an-id", "--step", "'[red]train[/red]'"],
         ["run", "some-id"],
         ["logs", "modalrun", "local", "logs", "sb-1"],
     ]

@@ -13,6 +13,7 @@ from rich.console import Console
 from modalrun.output import status_text
 from modalrun.output.console import print_lines
 from modalrun.output.status_text import foremost
+from modalrun.run.failure import Failure
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StackRecord, StepRecord
 from modalrun.run.sandbox_exit import read_exit
@@ -28,6 +29,12 @@ STEPS = [
     StepRecord("train\x1b[2J", "failed", 2, NOON, NOON + timedelta(hours=2), metadata=STEP_FACTS),
     StepRecord("report", "not run"),
 ]
+FAILURE = Failure(
+    "boom",
+    "ValueError",
+    "train.py:7",
+    ('  File "train.py", line 7, in train', '    raise ValueError("boom")'),
+)
 RUN = RunRecord(
     "0d1f5b62-7c1c-4f1e-9d5a-2f4f6f1a9b7e",
     "training-2026_11_23-12_00_00_000000",
@@ -81,9 +88,14 @@ def test_a_step_that_was_started_again_says_why() -> None:
 
 def test_a_step_that_recorded_its_failure_shows_its_exception() -> None:
     end = StepMetadata("sb-2", exit_code=1, exit_reason="The step exited with code 1.")
-    steps = [StepRecord("train", "failed", 1, NOON, NOON, "ValueError: boom", metadata=end)]
+    steps = [StepRecord("train", "failed", 1, NOON, NOON, FAILURE, metadata=end)]
     text = rendered(120, RUN, steps=steps)
-    assert "  train: ValueError: boom\n" in text
+    assert (
+        "  train: ValueError: boom (train.py:7)\n"
+        '        File "train.py", line 7, in train\n'
+        '          raise ValueError("boom")\n'
+        f"    modalrun logs {RUN.id} --step train\n"
+    ) in text
     assert "exited with code" not in text
 
 

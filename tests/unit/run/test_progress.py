@@ -7,6 +7,7 @@ import pytest
 
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Idle, StepEvent
+from modalrun.run.failure import Failure
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import NOT_RUN, StepRecord
 
@@ -143,7 +144,9 @@ def test_a_record_wins_over_events_and_lacks_the_gpu() -> None:
     step = shown.recorded_as(replace(RECORDED, status="failed", attempt=2))
     assert (step.state, step.attempt, step.gpu) == ("failed", 2, "T4")
     assert step.reason == "It was killed."
-    assert shown.recorded_as(replace(RECORDED, reason="ValueError: no")).reason == "ValueError: no"
+    failure = Failure("no", "ValueError", "train.py:3", ("  raise ValueError('no')",))
+    recorded = shown.recorded_as(replace(RECORDED, failure=failure))
+    assert (recorded.reason, recorded.failure) == ("ValueError: no (train.py:3)", failure)
 
 
 @pytest.mark.parametrize(("state", "shown"), [("waiting", "not run"), ("starting", "starting")])

@@ -176,7 +176,7 @@ class _Store:
 
 def test_a_store_is_opened_in_spite_of_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     store = _Store(RuntimeError("status 500"), requests.exceptions.RetryError("503"))
-    monkeypatch.setattr(retry, "Client", lambda: store)
+    monkeypatch.setattr("zenml.client.Client", lambda: store)
     monkeypatch.setattr(retry, "pauses", lambda longest: iter([0.0] * 9))
     retry.open_store()
     assert store.left == []
@@ -186,7 +186,7 @@ def test_an_address_that_is_no_zenml_server_is_not_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = _Store(ValueError("Bad response from API"), RuntimeError("never raised"))
-    monkeypatch.setattr(retry, "Client", lambda: store)
+    monkeypatch.setattr("zenml.client.Client", lambda: store)
     with pytest.raises(ConnectionLostError):
         retry.open_store()
     assert len(store.left) == 1

@@ -1,0 +1,36 @@
+"""Keep the last lines that a process has printed: they are told with its death."""
+
+from __future__ import annotations
+
+import threading
+
+from modalrun.run.contract import LAST_LINES
+from modalrun.run.event_proof import MARK
+
+_BYTES = 8_192
+
+
+class LastLines:
+    """The last lines of both streams of a process, in the order in which they were read."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+        self._lock = threading.Lock()
+
+    def add(self, data: bytes) -> None:
+        """Add what was read."""
+        with self._lock:
+            self._kept = (self._kept + data[-_BYTES:])[-_BYTES:]
+
+    def clear(self) -> None:
+        """Forget all lines: those of another step follow."""
+        self._kept = b""
+
+    def lines(self) -> list[str]:
+        """Return the last lines, without the events of modalrun among them."""
+        lines = self._kept.decode("utf-8", "replace").split("\n")
+        return [line for line in lines if line.strip() and MARK not in line][-LAST_LINES:]
+
+    def encoded(self) -> bytes:
+        """Return the last lines as one text."""
+        return "\n".join(self.lines()).encode()

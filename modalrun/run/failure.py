@@ -1,0 +1,132 @@
+"""Describe why a step has failed, from the exception that ZenML stores with it. Pure."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from modalrun.run.contract import CODE_FOLDER, LAST_LINES
+from modalrun.run.values import LONGEST_TEXT
+from modalrun.util.text import one_line
+
+_LONGEST_NAME = 200
+_LONGEST_LINE = 1_000
+_LONGEST_TRACEBACK = 200_000
+
+# The local Modal server has a folder for each sandbox, which stands for its root.
+_CODE = rf"/(?:[^\"]*/sandboxes/sb-[^/\"]+/root/)?{CODE_FOLDER[1:]}/"
+_FRAME = re.compile(rf'( *File "){_CODE}([^"]+)(", line (\d+))')
+_WARNING = re.compile(rf"{_CODE}(?=[^:\"]+:\d+: )")
+_MARKS = re.compile(r"[ ^~]*")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step has failed.
+
+    Attributes:
+        message: A sentence, or the first line of the exception's text; may be empty.
+        kind: The class of the exception; None if it was none, as for a process that was killed.
+        place: The line of the project's code: "lib/prep.py:12"; None if it is not known.
+        lines: The last lines of the traceback, or of what the step has printed.
+    """
+
+    message: str
+    kind: str | None = None
+    place: str | None = None
+    lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in one line: "KeyError: 'rate' (lib/prep.py:12)"."""
+        text = ": ".join(filter(None, (self.kind, self.message)))
+        return f"{text} ({self.place})" if self.place else text
+
+    @staticmethod
+    def of(error: BaseException) -> Failure:
+        """Describe an exception as the record of it will be read."""
+        text = "".join(traceback.format_exception(error))
+        return _read(text, type(error).__name__, str(error))
+
+
+def read_failure(trace: str, source: str | None, message: str | None) -> Failure | None:
+    """Read what ZenML stores of an exception; None if that is nothing.
+
+    Args:
+        trace: Its traceback; without a class the lines that the step has printed, and a sentence.
+        source: The import path of its class.
+        message: Its text.
+    """
+    if source:
+        return _read(trace, source.rpartition(".")[2], message or "")
+    message = (message or "").strip()
+    *before, last = [*_lines(trace.rstrip().removesuffix(message)), *message.splitlines()[:1]] or [
+        ""
+    ]
+    text = one_line(last, LONGEST_TEXT)
+    return Failure(text, place=_place(before), lines=_last(before)) if text else None
+
+
+def with_lines(sentence: str, lines: Sequence[str]) -> str:
+    """Return the text to store as the traceback of a failure that was no exception."""
+    return "\n".join((*lines, sentence))
+
+
+def trace_of(error: BaseException) -> list[str]:
+    """Return the last lines of an exception's traceback, without the exception itself."""
+    return "".join(traceback.format_tb(error.__traceback__)).splitlines()[-2 * LAST_LINES :]
+
+
+def of_steps(failed: Mapping[str, str]) -> str:
+    """Say which steps of a run have failed, and why the first one has.
+
+    Args:
+        failed: Why each has, by its name, the first one first.
+    """
+    name, reason = next(iter(failed.items()))
+    more = len(failed) - 1
+    others = f" {more} more step{'s' * (more > 1)} failed." if more else ""
+    return f"Step `{name}` failed: {reason}{others and f';{others}'}"
+
+
+def relative(line: str) -> str:
+    """Return a line of output with a path in the sandbox relative to the source root.
+
+    Only in a traceback and in a warning of Python: elsewhere somebody may want the whole path.
+    """
+    if CODE_FOLDER not in line or len(line) > _LONGEST_LINE:
+        return line
+    return _WARNING.sub("", _FRAME.sub(r"\1\2\3", line), count=1)
+
+
+def _read(trace: str, kind: str, message: str) -> Failure:
+    lines = _lines(trace)
+    for number in range(len(lines) - 1, -1, -1):
+        # Its own line: the class and the text, which are told before.
+        if lines[number].partition(":")[0].rpartition(".")[2] == kind:
+            del lines[number]
+            break
+    first = next(iter(message.strip().splitlines()), "")
+    return Failure(
+        one_line(first, LONGEST_TEXT), one_line(kind, _LONGEST_NAME), _place(lines), _last(lines)
+    )
+
+
+def _lines(trace: str) -> list[str]:
+    """Return the lines of a traceback without those that mark a part of the line above."""
+    lines = trace[-_LONGEST_TRACEBACK:].rstrip().splitlines()
+    return [line for line in lines if not _MARKS.fullmatch(line)]
+
+
+def _place(lines: Sequence[str]) -> str | None:
+    """Return the last line of the project's code in a traceback."""
+    for line in reversed(lines):
+        # Nobody has such a path, and the pattern takes quadratic time.
+        if len(line) <= _LONGEST_LINE and (found := _FRAME.match(line)):
+            return f"{one_line(found[2], _LONGEST_LINE)}:{found[4]}"
+    return None
+
+
+def _last(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(relative(line)[:_LONGEST_LINE] for line in lines[-LAST_LINES:])

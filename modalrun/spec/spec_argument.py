@@ -1,0 +1,99 @@
+"""Read what a command line names as its run spec: a file, or a pipeline without one. Pure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from modalrun.errors import UsageError
+from modalrun.spec.yaml_source import YamlSource, read_yaml
+from modalrun.util.paths import checked_path
+
+DEFAULT_FILES = ("modalrun.yaml", "run.yaml")
+"""The run specs that a command takes when none is named."""
+
+_AS_IN = "'modalrun submit training.py:training' runs the pipeline 'training' of a file"
+
+
+def default_spec() -> Path:
+    """Return the run spec of the current folder.
+
+    Raises:
+        UsageError: There is none, or more than one.
+    """
+    here = [Path(name) for name in DEFAULT_FILES if os.path.lexists(name)]
+    if len(here) > 1:
+        raise UsageError(
+            f"This folder has {here[0]} and {here[1]}.", hint="Name the one that you mean."
+        )
+    if not here:
+        raise UsageError(
+            f"SPEC is missing, and this folder has no {' or '.join(DEFAULT_FILES)}.",
+            hint=f"Name one, or 'modalrun init' writes one. {_AS_IN} without one.",
+        )
+    return here[0]
+
+
+def spec_source(argument: Path, source_root: str | None) -> YamlSource:
+    """Read a run spec, or make the one of a deployment file or a pipeline.
+
+    Args:
+        argument: A YAML file, a deployment file (`.json`), or a pipeline: `training.py:training`
+            or `my_project.training:pipeline`.
+        source_root: The source root that the command line sets; the names of modules depend on it.
+
+    Raises:
+        UsageError: There is no such file, or it can't be read.
+    """
+    checked_path(argument, "The run spec")
+    place, colon, name = str(argument).rpartition(":")
+    if colon and not os.path.lexists(argument):
+        return _of_pipeline(argument, place, name, source_root)
+    if argument.suffix == ".json":
+        return YamlSource(argument, {"deployment": str(argument.resolve())}, {})
+    if argument.suffix == ".py":
+        raise UsageError(
+            f"{argument} is Python, not a run spec.",
+            hint=f"Name a pipeline in it, as in '{argument}:training', or write a YAML file that"
+            " names it.",
+        )
+    if argument.suffix in {".yaml", ".yml"} or os.path.lexists(argument):
+        return read_yaml(argument)
+    module, _, function = str(argument).rpartition(".")
+    hint = f"A pipeline is named with a colon: '{module}:{function}'." if module else _AS_IN + "."
+    raise UsageError(f"There is no file {argument}.", hint=hint)
+
+
+def source_root_of(folder: Path) -> Path:
+    """Return the ZenML repository that a folder is in, else the folder itself."""
+    return next((one for one in (folder, *folder.parents) if (one / ".zen").is_dir()), folder)
+
+
+def _of_pipeline(argument: Path, place: str, name: str, source_root: str | None) -> YamlSource:
+    """Make the run spec that only names a pipeline, by its file or module."""
+    if place.endswith(".py"):
+        file = Path(place).resolve()
+        if not file.is_file():
+            raise UsageError(f"There is no file {place}.", hint="Check the path.")
+        root = Path(source_root) if source_root else source_root_of(_import_folder(file))
+        if not file.is_relative_to(root.resolve()):
+            raise UsageError(
+                f"{place} is not below the source root {root}.",
+                hint="'--source-root' names the folder of the pipeline's code.",
+            )
+        parts = file.relative_to(root.resolve()).with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    else:
+        root, module = Path(source_root or source_root_of(Path.cwd())), place
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise UsageError(
+            f"{argument} names no pipeline.",
+            hint="As in 'training.py:training' or 'my_project.training:training'; the names of"
+            " modules and functions hold letters, digits and underscores.",
+        )
+    return YamlSource(argument, {"pipeline": f"{module}.{name}", "source_root": str(root)}, {})
+
+
+def _import_folder(file: Path) -> Path:
+    """Return the folder that Python imports a file from: the first above it that is no package."""
+    return next(one for one in file.parents if not (one / "__init__.py").exists())

@@ -1,0 +1,1 @@
+"""A package whose steps fail in every way a step can."""

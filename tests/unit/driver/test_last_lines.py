@@ -1,0 +1,18 @@
+"""The last lines that a process has printed."""
+
+from modalrun.driver.last_lines import LastLines
+from modalrun.run.contract import LAST_LINES
+from modalrun.run.event_proof import MARK
+
+
+def test_the_last_lines_without_events() -> None:
+    last = LastLines()
+    for number in range(10_000):
+        last.add(f"line {number}\n".encode())
+    last.add(f'{MARK}#1#ab{{"modalrun": "step"}}\n\nhalf a li'.encode())
+    last.add("ne \u20ac".encode()[:-1])
+    expected = [f"line {n}" for n in range(10_000 - LAST_LINES + 1, 10_000)]
+    assert last.lines() == [*expected, "half a line \ufffd"]
+    assert last.encoded().decode().split("\n") == last.lines()
+    last.clear()
+    assert last.lines() == []

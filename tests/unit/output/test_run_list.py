@@ -1,0 +1,27 @@
+"""The list of runs for people."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+
+from modalrun.observe.list_runs import ListedRun
+from modalrun.output.run_list import as_json, print_list
+from modalrun.run.records import RunRecord
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+REASON = "Step `train` failed: KeyError: 'rate' (train.py:3)"
+FOUND = [
+    ListedRun(RunRecord("11111111-a", "first", "training", "failed", NOON, reason=REASON), None),
+    ListedRun(RunRecord("22222222-b", "second", "training", "stopped", NOON, reason="Why."), None),
+]
+
+
+def test_a_failed_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    print_list(FOUND)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["run", "11111111", "Step", "22222222"]
+    assert lines[2] == f"{' ' * 10}{REASON}"
+    assert [run["reason"] for run in json.loads(as_json(FOUND))["runs"]] == [REASON, "Why."]

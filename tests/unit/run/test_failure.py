@@ -1,0 +1,104 @@
+"""Why a step has failed, from what ZenML stores of it."""
+
+import pytest
+
+from modalrun.run import failure
+from modalrun.run.contract import LAST_LINES
+from modalrun.run.failure import Failure, read_failure, relative
+
+CODE = "/state/sandboxes/sb-01ABC/root/app/code"
+TRACE = f"""  File "{CODE}/train.py", line 14, in train
+    return clean(rate)
+           ^^^^^^^^^^^
+  File "{CODE}/lib/prep.py", line 3, in clean
+    return table[rate]
+           ~~~~~^^^^^^
+KeyError: 'nothing'
+"""
+
+
+def test_an_exception_has_a_class_a_message_a_place_and_its_last_lines() -> None:
+    found = read_failure(TRACE, "builtins.KeyError", "'nothing'")
+    assert found == Failure(
+        "'nothing'",
+        "KeyError",
+        "lib/prep.py:3",
+        (
+            '  File "train.py", line 14, in train',
+            "    return clean(rate)",
+            '  File "lib/prep.py", line 3, in clean',
+            "    return table[rate]",
+        ),
+    )
+    assert str(found) == "KeyError: 'nothing' (lib/prep.py:3)"
+
+
+def test_a_message_of_several_lines_keeps_them() -> None:
+    trace = f'  File "{CODE}/a.py", line 1, in f\n    g()\nlib.errors.Bad: first\n  second\nthird\n'
+    found = read_failure(trace, "lib.errors.Bad", "first\n  second\nthird")
+    assert found and str(found) == "Bad: first (a.py:1)"
+    assert found.lines == ('  File "a.py", line 1, in f', "    g()", "  second", "third")
+
+
+def test_an_exception_is_described_as_its_record_will_be_read() -> None:
+    try:
+        exec(compile("\n\nint('x')", f"{CODE}/steps/a.py", "exec"))
+    except ValueError as error:
+        found = Failure.of(error)
+        told = failure.trace_of(error)
+    assert found.kind == "ValueError" and found.place == "steps/a.py:3"
+    read = read_failure(failure.with_lines("It took too long.", told), None, "It took too long.")
+    assert read and str(read) == "It took too long. (steps/a.py:3)"
+
+
+def test_the_end_of_a_process_has_a_sentence_and_its_last_lines() -> None:
+    printed = [f"line {n}" for n in range(9)]
+    reason = "The step's process was killed (SIGKILL)."
+    found = read_failure(failure.with_lines(reason, printed), None, reason)
+    assert found == Failure(reason, lines=tuple(printed[-LAST_LINES:]))
+    assert str(found) == reason
+
+
+def test_a_run_names_its_first_failed_step_and_counts_the_others() -> None:
+    reasons = {"train": "ValueError: no (train.py:3)", "report": "KeyError"}
+    first = "Step `train` failed: ValueError: no (train.py:3)"
+    assert failure.of_steps({"train": reasons["train"]}) == first
+    assert failure.of_steps(reasons) == f"{first}; 1 more step failed."
+    assert failure.of_steps({**reasons, "b": "", "c": ""}) == f"{first}; 3 more steps failed."
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (f'  File "{CODE}/lib/a b.py", line 3, in f', '  File "lib/a b.py", line 3, in f'),
+        ('  File "/app/code/p.py", line 3', '  File "p.py", line 3'),
+        # A folder of the project's own has the same name.
+        (f'  File "{CODE}/app/code/p.py", line 3', '  File "app/code/p.py", line 3'),
+        (f"{CODE}/p.py:12: UserWarning: old", "p.py:12: UserWarning: old"),
+        ('  File "/usr/lib/python3/json.py", line 3', '  File "/usr/lib/python3/json.py", line 3'),
+        (f"wrote {CODE}/model.bin", f"wrote {CODE}/model.bin"),
+        ('  File "/home/app/code/p.py", line 3', '  File "/home/app/code/p.py", line 3'),
+    ],
+)
+def test_a_path_in_a_traceback_is_relative_to_the_source_root(line: str, shown: str) -> None:
+    assert relative(line) == shown
+
+
+FRAMES = f"""Traceback (most recent call last):
+  File "/usr/lib/python3.11/importlib/__init__.py", line 126, in import_module
+  File "{CODE}/team/training.py", line 7, in <module>
+  File "/usr/lib/python3.11/site-packages/other.py", line 9, in load
+"""
+
+
+@pytest.mark.parametrize(
+    ("trace", "place"),
+    [
+        (f"{FRAMES}ImportError: no", "team/training.py:7"),
+        ("ImportError: no", None),
+        ('  File "/app/code/bad.py", line 3\n    def (\nImportError: no', "bad.py:3"),
+    ],
+)
+def test_the_last_line_of_the_project_is_the_place(trace: str, place: str | None) -> None:
+    found = read_failure(trace, "builtins.ImportError", "no")
+    assert found and found.place == place

@@ -1,0 +1,99 @@
+"""What a command line may name in place of a YAML file."""
+
+from pathlib import Path
+
+import pytest
+
+from modalrun.errors import UsageError
+from modalrun.spec.overrides import Override, param_option
+from modalrun.spec.run_spec import RunSpec, load_spec
+from modalrun.spec.spec_argument import default_spec
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("training.py", "package/__init__.py", "package/inner.py", "src/alone.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(argument: str, *overrides: Override) -> RunSpec:
+    return load_spec(Path(argument), overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("argument", "pipeline", "root"),
+    [
+        ("training.py:training", "training.training", "."),
+        ("./training.py:training", "training.training", "."),
+        ("package/inner.py:training", "package.inner.training", "."),
+        ("package/__init__.py:training", "package.training", "."),
+        ("src/alone.py:training", "alone.training", "src"),
+        ("package.inner:training", "package.inner.training", "."),
+        ("training:training", "training.training", "."),
+    ],
+)
+def test_a_pipeline(project: Path, argument: str, pipeline: str, root: str) -> None:
+    for named in {argument, argument.replace("./", f"{project}/")}:
+        spec = load(named, param_option("rate=0.2"))
+        assert (spec.pipeline, spec.source_root) == (pipeline, project / root)
+        assert spec.run_configuration == {"parameters": {"rate": 0.2}}
+
+
+def test_a_zenml_repository_is_the_source_root(project: Path) -> None:
+    (project / ".zen").mkdir()
+    spec = load("src/alone.py:training")
+    assert (spec.pipeline, spec.source_root) == ("src.alone.training", project)
+
+
+def test_the_source_root_of_the_command_line_decides_the_module(project: Path) -> None:
+    root = Override("--source-root", ("source_root",), str(project))
+    spec = load("src/alone.py:training", root)
+    assert (spec.pipeline, spec.source_root) == ("src.alone.training", project)
+    elsewhere = Override("--source-root", ("source_root",), str(project / "package"))
+    with pytest.raises(UsageError, match="not below the source root"):
+        load("src/alone.py:training", elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("argument", "problem", "hint"),
+    [
+        ("training.py", "training.py is Python", "'training.py:training'"),
+        ("absent.py:training", "There is no file absent.py.", ""),
+        ("training.py:", "names no pipeline", "'training.py:training'"),
+        ("training.py:a b", "names no pipeline", "'training.py:training'"),
+        ("my-module:training", "names no pipeline", "letters, digits"),
+        ("package.inner.training", "no file package.inner.training", "'package.inner:training'"),
+        ("absent.yaml", "no file absent.yaml", ""),
+        ("nothing", "no file nothing", "'modalrun submit training.py:training'"),
+    ],
+)
+def test_what_is_neither(argument: str, problem: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(argument)
+    assert problem in caught.value.message
+    assert hint in (caught.value.hint or "")
+
+
+def test_a_file_with_a_colon_in_its_name_is_a_run_spec(project: Path) -> None:
+    (project / "run:1.yaml").write_text("pipeline: a.b\n")
+    assert load("run:1.yaml").pipeline == "a.b"
+
+
+def test_mistakes_name_the_argument() -> None:
+    error = load("training.py:training").error(("pipeline",), "no such pipeline.")
+    assert error.message == "training.py:training: no such pipeline."
+
+
+def test_the_run_spec_of_the_folder(project: Path) -> None:
+    with pytest.raises(UsageError, match=r"no modalrun\.yaml or run\.yaml"):
+        default_spec()
+    (project / "run.yaml").touch()
+    assert default_spec() == Path("run.yaml")
+    (project / "modalrun.yaml").touch()
+    with pytest.raises(UsageError, match=r"has modalrun\.yaml and run\.yaml"):
+        default_spec()
+    (project / "run.yaml").unlink()
+    assert default_spec() == Path("modalrun.yaml")
