@@ -1,11 +1,11 @@
 """Run one step after the other in a step sandbox that is kept warm, each in a fork.
 
 `python -m modalrun.driver.step_worker` is the first process of such a sandbox. It imports ZenML,
-connects to nothing and runs no user code. The sandbox's environment holds the order for its first
-step; the driver writes the next ones to the standard input (`driver/warm_sandboxes.py`). For each
-it forks a supervisor (`driver/supervisor.py`), which forks the step's process and treats it as in a
-sandbox of its own. What the step leaves behind is ended and deleted; then the standard output tells
-the driver how it ended.
+loads the run beside the first step, and runs no user code. The sandbox's environment holds the
+order for its first step; the driver writes the next ones to the standard input
+(`driver/warm_sandboxes.py`). For each it forks a supervisor (`driver/supervisor.py`), which forks
+the step's process and treats it as in a sandbox of its own. What the step leaves behind is ended
+and deleted; then the standard output tells the driver how it ended.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Worker:
         self._child: int | None = None
         self._terminated = False
         self._served: set[str] = set()
+        self._loads = sys.platform == "linux"
 
     def pass_on(self, number: int, _frame: object) -> None:
         """Handle a signal: end the step that runs, and then this process."""
@@ -124,10 +125,30 @@ class Worker:
             self._child = _start(environment, source, self._source)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        if self._loads:
+            self._loads = False
+            self._load_ahead(order.env)
         _, status = os.waitpid(self._child, 0)
         self._child = None
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
+
+    def _load_ahead(self, order: Mapping[str, str]) -> None:
+        """Open ZenML's store and load the run beside the first step, for the forks of later ones.
+
+        The step loads it itself. Components of the stack that are the user's own code are not
+        found, and nothing is loaded then.
+        """
+        if (self._source / ".zen").exists():
+            # ZenML would take the shared source tree for the repository of every step.
+            return
+        own = tempfile.mkdtemp(prefix=".modalrun-", dir=supervisor.beside(self._source))
+        os.environ.update(ZENML_CONFIG_PATH=own, ZENML_CUSTOM_SOURCE_ROOT=own)
+        with self.without_source(), contextlib.suppress(Exception):
+            from modalrun.zenml_api.execution import steps
+
+            steps.load_ahead(order[contract.RUN_ID], order[contract.STEP])
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _start(environment: Mapping[str, str], source: Path, shared: Path) -> int:

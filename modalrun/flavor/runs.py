@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 def validate(stack: Stack) -> tuple[bool, str]:
     """Return whether a stack can be used on Modal's cloud, and all its problems in one message."""
-    from modalrun.zenml_api.stacks import describe_stack
+    from modalrun.zenml_api.stack_description import describe_stack
 
     described = describe_stack(stack)
     problems = problems_on_modal(described)

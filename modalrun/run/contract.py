@@ -1,6 +1,6 @@
 """List what submitter, supervisor and the processes in a sandbox agree on.
 
-Environment variables, files, control lines and exit codes.
+Folders, environment variables, files, control lines and exit codes.
 """
 
 from __future__ import annotations

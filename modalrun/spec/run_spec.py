@@ -16,9 +16,11 @@ from modalrun.errors import UsageError
 from modalrun.run.run_plan import Target
 from modalrun.run.source import Source
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
+from modalrun.spec.places import TOP_KEYS
 from modalrun.spec.precedence import Layers, Origin
 from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
-from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, RUN_KEYS, OurKeys
+from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, OurKeys
+from modalrun.spec.short_forms import expanded
 from modalrun.spec.spec_argument import source_root_of, spec_source
 from modalrun.spec.validation import Checker, Mistakes
 from modalrun.spec.yaml_source import YamlSource, read_yaml
@@ -163,7 +165,8 @@ def check_spec(
 ) -> RunSpec:
     """Check the keys of a run spec and of a command line; as `load_spec`."""
     mistakes = Mistakes()
-    in_file, in_flags = Checker(source, mistakes), Checker(flags, mistakes)
+    in_file = expanded(Checker(source, mistakes))
+    in_flags = expanded(Checker(flags, mistakes))
     file_keys, flag_keys = _our_keys(in_file), _our_keys(in_flags)
     ours = OurKeys.model_validate(
         merged(file_keys.model_dump(exclude_unset=True), flag_keys.model_dump(exclude_unset=True))
@@ -172,8 +175,8 @@ def check_spec(
         # A key with a wrong value would be reported as missing, too.
         _check_pipeline(in_file, ours)
     compiled = ours.deployment is not None
-    of_file = _sandboxes(in_file, file_keys, compiled=compiled)
-    of_flags = _sandboxes(in_flags, flag_keys, compiled=compiled)
+    of_file = _sandboxes(in_file, compiled=compiled)
+    of_flags = _sandboxes(in_flags, compiled=compiled)
     source_root = _source_root(in_file, ours.source_root)
     mistakes.raise_all()
     return RunSpec(
@@ -182,7 +185,7 @@ def check_spec(
         target=target or ours.target,
         source_root=source_root,
         run_configuration=merged(of_file.rest, of_flags.rest),
-        source=source,
+        source=in_file.source,
         deployment=ours.deployment,
         has_source_root=ours.source_root is not None,
         own_code=not compiled,
@@ -206,7 +209,7 @@ def check_spec(
 def _our_keys(checker: Checker) -> OurKeys:
     """Return modalrun's own keys of a source, those with right values."""
     data = checker.source.data
-    checker.zenml_names((), data, {*OurKeys.model_fields, *RUN_KEYS, *HOOK_KEYS})
+    checker.zenml_names((), data, {*TOP_KEYS, *HOOK_KEYS})
     given = {key: data[key] for key in OurKeys.model_fields if data.get(key) is not None}
     right = {k: v for k, v in given.items() if checker.values((), OurKeys, {k: v})}
     for key, problem in REFUSED.items():
@@ -236,13 +239,13 @@ def _check_pipeline(checker: Checker, ours: OurKeys) -> None:
         checker.error(("pipeline",), problem, hint)
 
 
-def _sandboxes(checker: Checker, ours: OurKeys, *, compiled: bool) -> SandboxSettings:
+def _sandboxes(checker: Checker, *, compiled: bool) -> SandboxSettings:
     configuration = {
         HOOK_KEYS.get(str(key), str(key)): value
         for key, value in checker.source.data.items()
         if key not in OurKeys.model_fields and value is not None
     }
-    settings = read_sandboxes(checker, ours, configuration, compiled=compiled)
+    settings = read_sandboxes(checker, configuration, compiled=compiled)
     rest = settings.rest
     checker.zenml_values(rest)
     if compiled:

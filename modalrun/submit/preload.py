@@ -15,7 +15,7 @@ PRELOAD = Preload(
     programs=("modalrun.driver",),
     # The planner sets it in every sandbox.
     env={"PYTHONUNBUFFERED": "1"},
-    # Python looks for a user's own packages in HOME. `modalrun.zenml_api` sets the source root.
+    # Python looks for a user's own packages in HOME, and `zenml_api.execution.steps` sets the root.
     late=("HOME", "ZENML_CUSTOM_SOURCE_ROOT"),
 )
 """The imports of a step's process, which take most of its time."""

@@ -10,7 +10,8 @@ The rest of modalrun may call:
                          observe call, and that tests replace by a fake
     health               checks of `modalrun doctor`
     registration         register flavor, orchestrator and stack for `modalrun init`
-    stacks               find, load and describe stacks
+    stacks               find and load stacks
+    stack_description    describe a stack
     orchestrator         base class of the orchestrator
     orchestrator_config  its configuration
     compiling            compile: run spec -> `Compiled`; snapshots: compiled before, in a file or
@@ -28,13 +29,3 @@ Unless its docstring says otherwise, a function that asks ZenML raises `Authenti
 server refuses the credentials, and `ConnectionLostError` if it can't be reached. Importing a module
 imports ZenML (about two seconds) unless it is marked; importing this package does not.
 """
-
-from __future__ import annotations
-
-import os
-import sys
-
-_ROOT = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT")
-if _ROOT is not None and "zenml.utils.source_utils" in sys.modules:
-    # Preloaded before the sandbox existed (`submit.preload`), or set by ZenML's command line.
-    sys.modules["zenml.utils.source_utils"].set_custom_source_root(_ROOT)

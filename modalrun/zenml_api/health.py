@@ -18,7 +18,8 @@ from modalrun.zenml_api.compiling.image_builds import credentials_for, registry_
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator_config import component_config, credentials
 from modalrun.zenml_api.retry import open_store
-from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
+from modalrun.zenml_api.stack_description import describe_stack
+from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of
 
 __all__ = [
     "Stack",

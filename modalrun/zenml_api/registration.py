@@ -16,7 +16,8 @@ from modalrun.plan.stack import StackDescription
 from modalrun.spec.run_spec import Target
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import FLAVOR
-from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack
+from modalrun.zenml_api.stack_description import describe_stack
+from modalrun.zenml_api.stacks import find_stack, load_stack
 
 SOURCE = "modalrun.flavor.ModalrunOrchestratorFlavor"
 

@@ -6,25 +6,18 @@ from typing import ClassVar
 
 from zenml.artifact_stores import BaseArtifactStore, BaseArtifactStoreConfig
 from zenml.client import Client
-from zenml.config.global_config import GlobalConfiguration
-from zenml.enums import StackComponentType, StoreType
+from zenml.enums import StackComponentType
 from zenml.models import ComponentResponse, StackResponse
 from zenml.stack import Stack, StackComponent
 from zenml.stack import stack as stack_module
-from zenml.stack.authentication_mixin import AuthenticationConfigMixin
 from zenml.stack.stack_component import StackComponentConfig
 from zenml.utils import pagination_utils
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.plan.environment import gives_credentials
-from modalrun.plan.stack import Component, StackDescription
-from modalrun.plan.store_credentials import held_by
 from modalrun.util.nearest import did_you_mean
 from modalrun.zenml_api.errors import first_line
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
-
-_CLOUDS = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 
 
 def find_stack(name_or_id: str | None, *, at: str = "") -> StackResponse:
@@ -159,42 +152,4 @@ def orchestrator_of(model: StackResponse) -> ComponentResponse:
     """Return the orchestrator component of a stack as ZenML stores it."""
     return Client().get_stack_component(
         StackComponentType.ORCHESTRATOR, model.components[StackComponentType.ORCHESTRATOR][0].id
-    )
-
-
-def _is_ambient(component: StackComponent, stack: Stack) -> bool:
-    """Return whether an artifact store takes its credentials from where it is used."""
-    if component.type != StackComponentType.ARTIFACT_STORE or component.connector is not None:
-        return False
-    config = component.config.model_dump(exclude_none=True)
-    custom = not isinstance(component.config, AuthenticationConfigMixin)
-    if component.config.is_local or component.local_path is not None or held_by(config):
-        return False
-    if custom and (set(config) != {"path"} or not config["path"].startswith(_CLOUDS)):
-        # One of its other fields may be the way to credentials.
-        return False
-    owners = (component, stack)
-    return not any(one.secrets or gives_credentials(one.environment) for one in owners)
-
-
-def describe_stack(stack: Stack) -> StackDescription:
-    """Return the properties of a stack that decide whether it works with Modal."""
-    store = GlobalConfiguration().store_configuration
-    components = [
-        Component(
-            kind=component.type.value,
-            name=component.name,
-            flavor=component.flavor,
-            is_local=component.config.is_local,
-            local_path=component.local_path,
-            ambient=_is_ambient(component, stack),
-        )
-        for component in stack.all_components
-        if component.type != StackComponentType.ORCHESTRATOR
-    ]
-    return StackDescription(
-        id=str(stack.id),
-        name=stack.name,
-        components=tuple(components),
-        server=None if store.type == StoreType.SQL else store.url,
     )

@@ -23,7 +23,8 @@ from modalrun.zenml_api.orchestrator_config import (
     credentials,
 )
 from modalrun.zenml_api.records.runs import complete
-from modalrun.zenml_api.stacks import describe_stack, find_stack, load_stack, orchestrator_of
+from modalrun.zenml_api.stack_description import describe_stack
+from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of
 
 TOKEN = "ZENML_STORE_API_TOKEN"  # noqa: S105 (a name)
 TOKEN_SECONDS = 1800

@@ -70,6 +70,18 @@ def test_steps_share_a_sandbox_and_nothing_of_their_own(world: World) -> None:
     assert_all_over(world)
 
 
+def test_a_users_module_may_be_named_like_one_of_modalruns(world: World) -> None:
+    done = world.popen(per_step("process.passes", WARM)).finish(LONG)
+
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count("a note from the first") == 2
+    (box,) = boxes(world)
+    assert box.tags["modalrun-served"] == "4"
+    of_steps = f"step_run_id IS NOT NULL AND {world.records.mine('logs')}"
+    logs = world.records.rows(f"SELECT source FROM logs WHERE {of_steps}")
+    assert [source for (source,) in logs] == ["step"] * 4
+
+
 def test_a_step_ends_its_process_and_not_the_sandbox(world: World) -> None:
     ways = ["leaves_0", "leaves_137", "sigsegv", "group"]
     more = f"{WARM}, max_parallelism: 1"

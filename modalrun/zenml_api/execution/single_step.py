@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from zenml import models
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus, StepRuntime
@@ -35,10 +35,10 @@ from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.failure import trace_of
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.zenml_modules import ZENML_MODULES
+from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import database_errors
-from modalrun.zenml_api.execution import containment
+from modalrun.zenml_api.execution import containment, steps
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.queries import STOPPED
@@ -61,25 +61,15 @@ METADATA_SECONDS = 10.0
 
 def import_ahead() -> None:
     """Import what ZenML imports when it opens its store and runs a step, for forks to have it."""
-    for name in ZENML_MODULES:
+    server = urlsplit(config_files.store_url()).scheme in {"http", "https"}
+    skipped = DATABASE_MODULES if server else frozenset()
+    for name in (name for name in ZENML_MODULES if name not in skipped):
         module, _, function = name.partition(":")
         # Another version of ZenML may lack one.
         with contextlib.suppress(ModuleNotFoundError):
             imported = importlib.import_module(module)
             if function:
                 operator.attrgetter(function)(imported)()
-    # Pydantic completes them when they are first used.
-    for model in (
-        models.ArtifactVersionResponse,
-        models.ComponentResponse,
-        models.LogsResponse,
-        models.PipelineResponse,
-        models.PipelineRunResponse,
-        models.PipelineSnapshotResponse,
-        models.StackResponse,
-        models.StepRunResponse,
-    ):
-        model.model_rebuild()
 
 
 class Signals(Protocol):
@@ -137,8 +127,7 @@ class SingleStep:
         metadata: StepMetadata | None = None,
     ) -> SingleStep:
         """Load the run, and the part of its deployment that belongs to this step."""
-        loaded = LoadedRun(run_id, only=[name])
-        return cls(loaded, name, step_run=step_run, metadata=metadata)
+        return cls(steps.load(run_id, name), name, step_run=step_run, metadata=metadata)
 
     def _configuration(self, name: str) -> Step:
         """Return the step's configuration; in a dynamic pipeline its record holds it."""
@@ -254,7 +243,15 @@ class Launcher(StepLauncher):
         orchestrator_run_id: str,
         metadata: StepMetadata | None,
     ) -> None:
-        super().__init__(snapshot=snapshot, step=step, orchestrator_run_id=orchestrator_run_id)
+        # ZenML would store what it logs before the step's own code as a second log, two writes and
+        # nine queries, and the traceback of a failed step in both.
+        unlogged = step.config.model_copy(update={"enable_step_logs": False})
+        super().__init__(
+            snapshot=snapshot,
+            step=step.model_copy(update={"config": unlogged}),
+            orchestrator_run_id=orchestrator_run_id,
+        )
+        self._whole_step = step
         self.guarded: Callable[[Callable[[], Any]], Any] = lambda call: call()
         self._metadata = metadata
         self._storing: threading.Thread | None = None
@@ -318,6 +315,8 @@ class Launcher(StepLauncher):
             self._storing.join(METADATA_SECONDS)
 
     def _create_or_reuse_run(self) -> tuple[PipelineRunResponse, bool]:
+        # It comes after the choice whether there is such a log.
+        self._step = self._whole_step
         run, created = super()._create_or_reuse_run()
         if run.resources is not None:
             # For step-level hooks ZenML would load it again, with all of its steps.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from uuid import UUID
@@ -9,6 +10,9 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
+from zenml.utils import source_utils
+from zenml.zen_stores.rest_zen_store import RestZenStore
+from zenml.zen_stores.sql_zen_store import SqlZenStore
 
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
@@ -37,18 +41,18 @@ class LoadedRun:
             only: Load the configuration of these steps only; a large pipeline's is long.
             closed: Whether this process runs no step, and needs no component of the stack.
         """
+        set_source_root()
         open_store(in_sandbox=True)
         client = Client()
         self.run = client.zen_store.get_run(UUID(run_id))
-        # The properties of the run's own copy would load all steps' configurations.
-        if self.run.snapshot is None:
-            raise RuntimeError(f"The run {run_id} has lost its deployment.")
-        self.snapshot = client.zen_store.get_snapshot(
-            self.run.snapshot.id, step_configuration_filter=list(only) if only else None
-        )
+        self.load_snapshot(only)
         if self.snapshot.stack is None:
             raise RuntimeError(f"The run {run_id} has lost its stack.")
-        self.stack = load_stack(self.snapshot.stack, closed=closed)
+        # The client keeps it, with the details that a request for the snapshot's own would bring.
+        stack = client.active_stack_model
+        if stack.id != self.snapshot.stack.id:
+            stack = self.snapshot.stack
+        self.stack = load_stack(stack, closed=closed)
         activate_lazily()
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.
@@ -57,8 +61,52 @@ class LoadedRun:
         begun = None if self.run.status in _PLACEHOLDER else self.run
         self._contexts.enter_context(compat.execution_context(begun))
 
+    def load_snapshot(self, only: Sequence[str] | None) -> None:
+        """Load the deployment, with the configuration of all steps or of these only."""
+        # The properties of the run's own copy would load all steps' configurations.
+        if self.run.snapshot is None:
+            raise RuntimeError(f"The run {self.run.id} has lost its deployment.")
+        self.snapshot = Client().zen_store.get_snapshot(
+            self.run.snapshot.id, step_configuration_filter=list(only) if only else None
+        )
+
     @property
     def orchestrator_run_id(self) -> str:
         """The id that ties the steps in a sandbox to their run."""
         # A child pipeline's run has one of its own, which the sandbox's environment doesn't name.
         return self.run.orchestrator_run_id or self.stack.orchestrator.get_orchestrator_run_id()
+
+
+_ahead: dict[str, LoadedRun] = {}
+"""The run that `load_ahead` has loaded before this process was forked, by its id."""
+
+
+def load_ahead(run_id: str, step: str) -> None:
+    """Load a run as for a step of it, so that forks of this process needn't, and disconnect."""
+    open_store()
+    store = Client().zen_store
+    try:
+        _ahead[run_id] = LoadedRun(run_id, only=[step])
+    finally:
+        if isinstance(store, SqlZenStore):
+            store.engine.dispose()
+        elif isinstance(store, RestZenStore):
+            store.session.close()
+
+
+def load(run_id: str, step: str) -> LoadedRun:
+    """Load a run for one of its steps."""
+    if (loaded := _ahead.get(run_id)) is None:
+        return LoadedRun(run_id, only=[step])
+    set_source_root()
+    loaded.load_snapshot([step])
+    return loaded
+
+
+def set_source_root() -> None:
+    """Have ZenML import the user's modules from this process's source tree.
+
+    ZenML may have been imported before there was one (`submit.preload`, `driver.step_worker`).
+    """
+    if root := os.environ.get("ZENML_CUSTOM_SOURCE_ROOT"):
+        source_utils.set_custom_source_root(root)
