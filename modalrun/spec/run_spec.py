@@ -61,7 +61,7 @@ class RunSpec:
         run_configuration: The part for ZenML, as plain values: without settings of sandboxes.
         source, command_line: The file and the overrides, to name the line or flag of a wrong value.
         deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
-        has_source_root: Whether the spec names its source root.
+        has_source_root, has_target: Whether the spec or the command line names them.
         own_code: Whether it is compiled from the user's own code, here and now. A deployment may be
             somebody else's: it can't read files outside of the source root, or run commands here.
         layers, step_layers: The settings of the sandboxes of the pipeline, and of single steps.
@@ -77,6 +77,7 @@ class RunSpec:
     source: YamlSource = field(repr=False)
     deployment: str | None = None
     has_source_root: bool = False
+    has_target: bool = False
     own_code: bool = True
     layers: Layers = field(default_factory=dict)
     step_layers: Mapping[str, Layers] = field(default_factory=dict)
@@ -188,6 +189,7 @@ def check_spec(
         source=in_file.source,
         deployment=ours.deployment,
         has_source_root=ours.source_root is not None,
+        has_target=bool(target) or "target" in ours.model_fields_set,
         own_code=not compiled,
         layers={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
         step_layers={
