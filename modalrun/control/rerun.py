@@ -81,7 +81,7 @@ def spec_of_rerun(
                 " with its deployment.",
                 hint="Submit the pipeline with its run spec, or rerun it as it was.",
             )
-        flags = command_line(record.overrides(overrides))
+        flags = record.command_line(given)
         spec = check_spec(YamlSource(place, dict(record.file), {}), flags, target=target)
         spec = replace(spec, stack=spec.stack or deployment.stack)
     else:

@@ -5,7 +5,9 @@ Pure.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -42,12 +44,15 @@ class CommandLineSource(YamlSource):
         """Return the flag that set a key, or a key above or below it; None if none did."""
         return next((flag for at, flag in self.flags.items() if overlap(at, path)), None)
 
-    def value(self, path: KeyPath) -> Any:
-        """Return the value that a flag has set."""
-        found: Any = self.data
-        for part in path:
-            found = found[part]
-        return found
+    @property
+    def overrides(self) -> list[Override]:
+        """The overrides, with the paths that short forms stand for."""
+        return [
+            Override(
+                flag, tuple(map(str, path)), functools.reduce(operator.getitem, path, self.data)
+            )
+            for path, flag in self.flags.items()
+        ]
 
     def where(self, key_path: Iterable[str | int]) -> str:
         """Return the flag of a key, for messages."""

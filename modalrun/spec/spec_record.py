@@ -6,13 +6,13 @@ ZenML stores it in the deployment's `client_environment`, which nobody can chang
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from modalrun.spec.overrides import CommandLineSource, Override, merged, overlap
+from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged, overlap
 from modalrun.spec.yaml_source import KeyPath
 
 KEY = "modalrun_spec"
@@ -41,19 +41,16 @@ class SpecRecord:
         new = [*_leaves(file), *flags.flags]
         kept = [one for one in self.flags if not any(overlap(one[1], path) for path in new)]
         kept += [
-            (flag, tuple(map(str, path)), flags.value(path))
-            for path, flag in flags.flags.items()
-            if path[0] not in _OF_THE_MACHINE
+            (one.flag, one.path, one.value)
+            for one in flags.overrides
+            if one.path[0] not in _OF_THE_MACHINE
         ]
         return SpecRecord(merged(self.file, file), kept)
 
-    def overrides(self, given: Collection[Override]) -> list[Override]:
+    def command_line(self, given: CommandLineSource) -> CommandLineSource:
         """Return the command line of a rerun: what it gives, and the rest of the record's."""
-        kept = [Override(*one) for one in self.flags]
-        return [
-            *(one for one in kept if not any(overlap(one.path, new.path) for new in given)),
-            *given,
-        ]
+        kept = [Override(*one) for one in self.flags if given.flag(one[1]) is None]
+        return command_line([*kept, *given.overrides])
 
     def to_environment(self) -> dict[str, Any]:
         """Return the record as a part of a deployment's environment; nothing if it is too long."""

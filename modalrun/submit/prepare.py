@@ -149,9 +149,8 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
     if spec.own_code:
         by_user.add(Origin.CODE_PIPELINE)
     if spec.rerun is not None and spec.rerun.compiles:
-        given = spec.rerun.given.data
-        names = ((given.get("settings") or {}).get("orchestrator") or {}).keys() | given.keys()
-        by_user = {Origin.COMMAND_LINE} if "source_include" in names else set()
+        flag = spec.rerun.given.flag(("settings", "orchestrator", "source_include"))
+        by_user = {Origin.COMMAND_LINE} if flag else set()
     named = resolve("source_include", deployment.layers)
     return SourceSelection(
         spec.source_root,

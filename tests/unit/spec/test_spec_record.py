@@ -28,7 +28,7 @@ def record(*overrides: Override) -> SpecRecord:
 
 
 def data_of(found: SpecRecord, *given: Override) -> dict[str, Any]:
-    return dict(command_line(found.overrides(given)).data)
+    return dict(found.command_line(command_line(given)).data)
 
 
 def test_what_belongs_to_the_machine_is_not_kept() -> None:
@@ -44,6 +44,7 @@ def test_the_command_line_of_a_rerun_overrides_that_of_the_run() -> None:
         "parameters": {"rate": 0.2},
         "settings": {"orchestrator": {"gpu": "A100"}},
     }
+    assert data_of(kept, set_option("gpu=H100"))["settings"]["orchestrator"] == {"gpu": "H100"}
     assert data_of(kept, set_option("settings.orchestrator={mode: per_step}")) == {
         "parameters": {"rate": 0.2},
         "settings": {"orchestrator": {"mode": "per_step"}},
