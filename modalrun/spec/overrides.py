@@ -5,9 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -47,12 +45,13 @@ class CommandLineSource(YamlSource):
     @property
     def overrides(self) -> list[Override]:
         """The overrides, with the paths that short forms stand for."""
-        return [
-            Override(
-                flag, tuple(map(str, path)), functools.reduce(operator.getitem, path, self.data)
-            )
-            for path, flag in self.flags.items()
-        ]
+        found: list[Override] = []
+        for path, flag in self.flags.items():
+            value: Any = self.data
+            for part in path:
+                value = value[part]
+            found.append(Override(flag, tuple(map(str, path)), value))
+        return found
 
     def where(self, key_path: Iterable[str | int]) -> str:
         """Return the flag of a key, for messages."""
