@@ -84,6 +84,7 @@ def derive_outcome(
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error
     failed = [step.name for step in steps if step.status == "failed"]
+    remarks = [run.left_behind(s.failure) for s in steps if s.status == "failed" and s.failure]
     code, headline = exit_code_and_headline(end, record.status, failed, timeout)
     details: list[tuple[str, str]] = []
     if code == RunFailedError.exit_code and not failed and record.reason:
@@ -95,6 +96,7 @@ def derive_outcome(
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
+    details += [("next", remark) for remark in dict.fromkeys(filter(None, remarks))]
     details += [("next", text) for text in _next(run, end)]
     if may_be_rerun(record):
         details.append(("rerun", f"modalrun rerun {run.run_id}"))
