@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from uuid import UUID
 
 from zenml.client import Client
 from zenml.config.step_configurations import Step, StepConfiguration
@@ -34,7 +35,8 @@ from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.compiling.snapshots import with_caching
 from modalrun.zenml_api.compiling.user_code import user_code
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.records.queries import get_run, step_record, step_runs
+from modalrun.zenml_api.records.cache import steps_of
+from modalrun.zenml_api.records.queries import step_runs
 
 _AT_ONCE = 8
 """Artifacts that are looked for at the same time."""
@@ -53,8 +55,12 @@ def as_rerun(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> Compil
         UsageError: There is nothing to run.
     """
     with translated():
-        run = get_run(request.run_id)
-        records = {step.name: step for step in step_runs(request.run_id, hydrate=True)}
+        try:
+            run = Client().zen_store.get_run(UUID(request.run_id))
+        except KeyError as error:
+            raise NotFoundError(f"ZenML has no run {request.run_id}.") from error
+        records = steps_of(run.id)
+        ends = {step.record.name: step.record for step in step_runs(request.run_id)}
         lost, notes = _lost_results(compiled.stack, records)
         changed = _changes(compiled, run, records, spec) if request.compiles else {}
         dynamic = compiled.deployment.dynamic
@@ -74,7 +80,7 @@ def as_rerun(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> Compil
             {
                 name: Earlier(
                     upstream,
-                    step_record(records[name]) if name in records else None,
+                    ends.get(name),
                     lost.get(name) or changed.get(name),
                 )
                 for name, upstream in graph.items()

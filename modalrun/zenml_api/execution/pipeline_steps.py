@@ -16,7 +16,7 @@ from modalrun.run.events import StepState
 from modalrun.run.records import SUCCESSFUL
 from modalrun.zenml_api.execution.single_step import FinalStatus, Signals, SingleStep
 from modalrun.zenml_api.execution.steps import LoadedRun
-from modalrun.zenml_api.records.queries import STOPPED
+from modalrun.zenml_api.records.responses import STOPPED
 
 
 class PipelineSteps:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from uuid import UUID
 
+from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.constants import ENV_ZENML_PREVENT_CLIENT_SIDE_CACHING, handle_bool_env_var
 from zenml.enums import ExecutionStatus
@@ -20,10 +22,13 @@ from zenml.orchestrators.step_run_utils import (
     publish_cached_step_run,
 )
 from zenml.stack import Stack
+from zenml.utils import pagination_utils
 
 from modalrun.run.events import StepState
 from modalrun.zenml_api import compat
-from modalrun.zenml_api.records.queries import step_runs
+
+_PAGE = 1000
+"""Step runs in one request."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +89,14 @@ class Cache:
         return done
 
 
+def steps_of(run_id: UUID) -> dict[str, StepRunResponse]:
+    """Return the last attempt of each step of a run as ZenML has it, the oldest step first."""
+    found = pagination_utils.depaginate(
+        Client().list_run_steps, pipeline_run_id=run_id, hydrate=True, size=_PAGE
+    )
+    return {step.name: step for step in sorted(found, key=lambda one: (one.created, one.version))}
+
+
 class _Requests(StepRunRequestFactory):
     """Create ZenML's requests for step runs without importing the step's module.
 
@@ -99,8 +112,7 @@ class _Requests(StepRunRequestFactory):
     def _get_original_step_run(self, invocation_id: str) -> StepRunResponse | None:
         if self._originals is None:
             original = self.pipeline_run.original_run
-            found = step_runs(str(original.id), hydrate=True) if original else []
-            self._originals = {step.name: step for step in found}
+            self._originals = steps_of(original.id) if original else {}
         return self._originals.get(invocation_id)
 
     def _get_docstring_and_source_code(self, step: Step) -> tuple[str | None, str | None]:
