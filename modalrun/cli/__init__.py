@@ -30,7 +30,13 @@ from modalrun.cli import (
     stop,
     submit,
 )
-from modalrun.errors import InternalError, Interrupted, ModalrunError, UsageError
+from modalrun.errors import (
+    InternalError,
+    Interrupted,
+    ModalrunError,
+    UsageError,
+    without_credentials,
+)
 from modalrun.output import writer
 from modalrun.util import interrupts
 from modalrun.util.machine import machine_error
@@ -148,7 +154,7 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
 
 def _show(error: ModalrunError) -> None:
     if os.environ.get(DEBUG):
-        writer.err("".join(traceback.format_exception(error)))
+        writer.err(without_credentials("".join(traceback.format_exception(error))))
     from modalrun.output.console import print_error
 
     print_error(error)

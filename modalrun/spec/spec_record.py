@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -50,7 +50,8 @@ class SpecRecord:
     def command_line(self, given: CommandLineSource) -> CommandLineSource:
         """Return the command line of a rerun: what it gives, and the rest of the record's."""
         kept = [Override(*one) for one in self.flags if given.flag(one[1]) is None]
-        return command_line([*kept, *given.overrides])
+        own = command_line(kept)
+        return replace(given, data=merged(own.data, given.data), flags={**own.flags, **given.flags})
 
     def to_environment(self) -> dict[str, Any]:
         """Return the record as a part of a deployment's environment; nothing if it is too long."""
