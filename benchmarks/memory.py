@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import psutil
-from per_step import Place, parents_of, place
+from place import Place, parents_of, place
 
 DRIVER = "modalrun.driver.per_step"
 
