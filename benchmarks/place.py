@@ -183,8 +183,8 @@ class Place:
         code = process.wait()
         timer.cancel()
         figures.total = time.perf_counter() - begin
-        recorded = self._recorded(before)
-        if code != 0 or recorded != (expected := ("completed", len(parents))):
+        recorded, expected = self._recorded(before), ("completed", len(parents))
+        if code != 0 or recorded != expected:
             logs = sorted(self.state.glob("logs/*/std*"), key=lambda file: file.stat().st_mtime)
             ends = [file.read_text(encoding="utf-8")[-2000:] for file in logs[-2:]]
             what = f"exit code {code}, run and completed steps: {recorded} instead of {expected}"

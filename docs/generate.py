@@ -26,17 +26,18 @@ from modalrun.plan.planner import app_name, make_plan
 from modalrun.run.run_plan import PlannedStep, RunSettings
 from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB
 from modalrun.spec.fields import ImageSetting, ResourceFields, SettingFields
+from modalrun.spec.places import SHORT_FORMS
 from modalrun.spec.precedence import Origin
-from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, STEP_KEYS, ModalSection, OurKeys
+from modalrun.spec.schema import COMPILED_KEYS, REFUSED, RUN_KEYS, STEP_KEYS, OurKeys
 
 FOLDER = Path(__file__).parent
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 _EXAMPLES = {
     Origin.COMMAND_LINE_STEP: "`--set steps.train.settings.orchestrator.gpu=H100`",
-    Origin.COMMAND_LINE: "`--gpu H100`, `--set settings.orchestrator.gpu=H100`",
+    Origin.COMMAND_LINE: "`--gpu H100`, `--set gpu=H100`, `--set settings.orchestrator.gpu=H100`",
     Origin.SPEC_STEP: "`steps: {train: {settings: {orchestrator: {gpu: H100}}}}`",
-    Origin.SPEC_PIPELINE: "`settings: {orchestrator: {gpu: H100}}`, `modal: {environment: dev}`",
+    Origin.SPEC_PIPELINE: "`gpu: H100`, `settings: {orchestrator: {gpu: H100}}`",
     Origin.CODE_STEP: '`@step(settings={"orchestrator": ModalOrchestratorSettings(gpu="H100")})`',
     Origin.CODE_PIPELINE: '`@pipeline(settings={"orchestrator": ModalOrchestratorSettings(...)})`',
     Origin.COMPONENT: "the stack's orchestrator: `zenml orchestrator register ... --gpu=H100`",
@@ -86,13 +87,32 @@ def precedence() -> str:
 def spec_keys() -> str:
     """List the run spec keys of modalrun."""
     rows = []
-    for prefix, model in (("", OurKeys), ("modal.", ModalSection), ("image.", ImageSetting)):
-        meanings = _meanings(model)
-        for name, field in model.model_fields.items():
-            default = field.get_default(call_default_factory=True)
-            shown = "" if default is None or isinstance(default, BaseModel) else f"`{default}`"
-            rows.append((f"`{prefix}{name}`", _type(field), shown, meanings[name]))
+    meanings = _meanings(OurKeys)
+    for name, field in OurKeys.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        rows.append((f"`{name}`", _type(field), default, meanings[name]))
     return _table(("key", "type", "default", "meaning"), rows)
+
+
+def short_forms() -> str:
+    """List the keys that stand for longer ones."""
+    rows = []
+    for short, place in SHORT_FORMS.items():
+        model = ResourceFields if place[1] == "resources" else SettingFields
+        rows.append(
+            (f"`{'.'.join(short)}`", _type(model.model_fields[place[2]]), f"`{': '.join(place)}`")
+        )
+    return _table(("key", "type", "stands for"), rows)
+
+
+def image() -> str:
+    """List the keys of the setting `image`."""
+    meanings = _meanings(ImageSetting)
+    fields = ImageSetting.model_fields.items()
+    return _table(
+        ("key", "type", "meaning"),
+        [(f"`image.{name}`", _type(field), meanings[name]) for name, field in fields],
+    )
 
 
 def zenml_keys() -> str:
@@ -187,6 +207,8 @@ def exit_codes() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "precedence": precedence,
     "spec-keys": spec_keys,
+    "short-forms": short_forms,
+    "image": image,
     "zenml-keys": zenml_keys,
     "settings": settings,
     "resources": resources,

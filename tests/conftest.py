@@ -25,6 +25,19 @@ from modalrun.submit.preload import PRELOAD
 
 pytest_plugins = ["servers.option"]
 
+LONG = 600
+"""Tests with a time limit of as many seconds or more begin first, so that no worker ends late."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests."""
+
+    def limit(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return float(marker.args[0]) if marker else 0.0
+
+    items.sort(key=lambda item: limit(item) < LONG)
+
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

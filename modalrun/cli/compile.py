@@ -33,10 +33,13 @@ def compile_(
     from modalrun.submit.prepare import compile_to_file
 
     with Spinner("Compiling"):
-        note = compile_to_file(checked, output)
+        outside = compile_to_file(checked, output)
     writer.err(f"Wrote {output}")
-    # The target is not compiled in.
-    target = " --target local" if checked.target == "local" else ""
-    writer.err(f"To run it: modalrun submit {shlex.quote(str(output))}{target}")
-    if note is not None:
-        writer.err(f"note: {note}")
+    command = ["modalrun", "submit", str(output)]
+    if outside is not None:
+        writer.err(
+            "note: the source root is not below the file's folder, so whoever uses the file has to"
+            " name it"
+        )
+        command += ["--source-root", str(outside)]
+    writer.err(f"To run it: {shlex.join(command)}")

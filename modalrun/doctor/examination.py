@@ -78,7 +78,7 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
     spec_finding: Finding | None = None
     if spec_path is not None:
         try:
-            spec = prepare.with_source_root(load_spec(spec_path, target=target))
+            spec = prepare.with_file_values(load_spec(spec_path, target=target))
             spec_finding = Finding("spec", "ok", str(spec_path))
         except ModalrunError as error:
             spec_finding = Finding.of_error("spec", error)

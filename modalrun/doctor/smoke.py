@@ -160,7 +160,7 @@ def planned(spec_path: Path | None, target: Target | None, gpu: str | None) -> I
             raise UsageError(f"--gpu: {error}.") from None
     spec = RunSpec.of_snapshot(target or "modal", Path.cwd(), own_code=False)
     if spec_path is not None:
-        spec = prepare.with_source_root(load_spec(spec_path, target=target))
+        spec = prepare.with_file_values(load_spec(spec_path, target=target))
     with zenml_process(spec.source_root):
         if spec.target == "local":
             preflight.warm_up_local_server()

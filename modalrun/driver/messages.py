@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import socket
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
+
+from modalrun.run.values import CHECKED
 
 _CHUNK = 65_536
 _READS = 1024
@@ -17,6 +20,38 @@ _READS = 1024
 
 LONGEST = 64 * 1024 * 1024
 """Bytes of a message at most."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call a method of the broker; or answer the question of this number, whose method is empty."""
+
+    __pydantic_config__ = CHECKED
+
+    number: int
+    method: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    value: str | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Reply to a call, or ask or tell something without one.
+
+    Attributes:
+        number: The call's, or the question's.
+        value: The end of a sandbox, if the call has returned one: `SandboxExit`, with the name of
+            its kind.
+        error: Why it has failed: the name of an error class, the message and a hint.
+        asks: The id of a record about which the broker asks how it has ended in ZenML.
+        ended: Whether a step has ended; there is no call then.
+    """
+
+    number: int = 0
+    value: tuple[str, int | None, str] | None = None
+    error: tuple[str, str, str | None] | None = None
+    asks: str | None = None
+    ended: bool = False
 
 
 class MessageSocket:

@@ -14,9 +14,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,48 +24,16 @@ from pydantic import TypeAdapter, ValidationError
 from modalrun.driver import privileges
 from modalrun.driver.broker_link import CONNECT, TERMINATE
 from modalrun.driver.isolated_steps import IsolatedSteps
-from modalrun.driver.messages import MessageSocket
+from modalrun.driver.messages import Call, MessageSocket, Reply
 from modalrun.driver.process import buffer_lines, die_with_parent
 from modalrun.errors import ModalrunError, UsageError
-from modalrun.plan.isolated_step import IsolatedStep, StepRequest, plan_isolated_step
+from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
 from modalrun.run import contract
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line, prove_events
 from modalrun.run.sandbox_exit import SandboxExit
-from modalrun.run.values import CHECKED
+from modalrun.run.step_request import StepRequest
 from modalrun.util import garbage_collection
-
-
-@dataclass(frozen=True)
-class Call:
-    """Call a method of `Broker`; or answer the question of this number, whose method is empty."""
-
-    __pydantic_config__ = CHECKED
-
-    number: int
-    method: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    value: str | None = None
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Reply to a call, or ask or tell something without one.
-
-    Attributes:
-        number: The call's, or the question's.
-        value: The end of a sandbox, if the call has returned one: `SandboxExit`, with the name of
-            its kind.
-        error: Why it has failed: the name of an error class, the message and a hint.
-        asks: The id of a record about which the broker asks how it has ended in ZenML.
-        ended: Whether a step has ended; there is no call then.
-    """
-
-    number: int = 0
-    value: tuple[str, int | None, str] | None = None
-    error: tuple[str, str, str | None] | None = None
-    asks: str | None = None
-    ended: bool = False
 
 
 class Broker:

@@ -14,13 +14,12 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter
 
 from modalrun import errors
-from modalrun.driver.messages import MessageSocket
+from modalrun.driver.messages import Call, MessageSocket, Reply
 from modalrun.driver.process import leave
-from modalrun.driver.sandbox_broker import Call, Reply
-from modalrun.plan.isolated_step import StepRequest
 from modalrun.run import contract
 from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.step_request import StepRequest
 
 _REPLY = TypeAdapter(Reply)
 

@@ -188,19 +188,18 @@ pipeline: {pipeline.source}
 stack: {stack}
 target: {target}  # modal: Modal's cloud; local: the local Modal server, on this machine
 {parameters}
-settings:
-  orchestrator:
-    mode: pipeline  # all steps in one sandbox; per_step: a sandbox for each
-    timeout: 1h  # then the run is ended; without it after 6h
-    # gpu: [H100, A100]  # a type, or several: when Modal has none of the first, the next
-    # max_parallelism: 2  # how many steps may run side by side
-    # secrets: [my-modal-secret]
-  # resources:
-  #   cpu_count: 4
-  #   memory: 16GiB
-  #   gpu_count: 1
-  # docker:  # becomes a Modal image; no Docker is needed
-  #   requirements: [scikit-learn]
+mode: pipeline  # all steps in one sandbox; per_step: a sandbox for each
+timeout: 1h  # then the run is ended; without it after 6h
+# gpu: [H100, A100]  # a type ('A100:2': two), or several to try in this order
+# cpu: 4
+# memory: 16GiB
+# max_parallelism: 2  # how many steps may run side by side
+# modal:
+#   secrets: [my-modal-secret]
+
+# settings:
+#   docker:  # becomes a Modal image; no Docker is needed
+#     requirements: [scikit-learn]
 
 # steps:  # settings of single steps, by name
 #   train:

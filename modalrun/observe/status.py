@@ -97,7 +97,8 @@ def connect(
 
     Raises:
         AuthenticationError: Modal or ZenML refuses the credentials.
-        UsageError: The token is incomplete, or names a secret that ZenML does not have.
+        UsageError: The token is incomplete.
+        NotFoundError: It names a secret that ZenML does not have.
         ConnectionLostError: Modal or ZenML can't be reached.
     """
     credentials = (zenml or zenml_gateway()).credentials_of(run_id, metadata.target)

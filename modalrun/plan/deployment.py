@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.plan.environment import check_environment, gives_credentials
+from modalrun.plan.environment import check_environment, gives_credentials, of_process
 from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.snapshot_schema import check, check_settings, check_snapshot
 from modalrun.run.run_plan import PlannedStep
@@ -30,12 +30,14 @@ class CompiledStep:
         layers: The settings of the step itself, by place.
         docker: Its `DockerSettings` fields, the pipeline's merged in; None if it has no others.
         has_credentials: Whether ZenML gives it variables for the login to an artifact store.
+        process_variables: Those of its variables that its process must start with.
     """
 
     planned: PlannedStep
     layers: Layers = field(default_factory=dict)
     docker: Mapping[str, Any] | None = None
     has_credentials: bool = False
+    process_variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -56,6 +58,7 @@ class Deployment:
         failure_mode: The value of ZenML's `ExecutionMode`.
         modules: The modules of the source root that a sandbox imports its steps from.
         has_credentials: Whether ZenML gives all steps variables for the login to an artifact store.
+        process_variables: Those of the pipeline's variables that a process must start with.
     """
 
     pipeline: str
@@ -67,6 +70,7 @@ class Deployment:
     failure_mode: str = "continue_on_failure"
     modules: tuple[str, ...] = ()
     has_credentials: bool = False
+    process_variables: Mapping[str, str] = field(default_factory=dict)
 
     def with_caching(self, enabled: bool) -> Deployment:
         """Return the deployment with ZenML's cache on or off for every step."""
@@ -163,7 +167,8 @@ def read_snapshot(
                 f" '{name[:20]}...' has {len(name)}."
             )
         config = step["config"]
-        check_environment(f"step '{name}'", {**variables, **(config.get("environment") or {})})
+        own = {**variables, **(config.get("environment") or {})}
+        check_environment(f"step '{name}'", own)
         step_docker = config["settings"].get("docker") or {}
         retry = config.get("retry") or {}
         # As `is_setting_enabled` (`zenml/orchestrators/utils.py`, 0.98.0).
@@ -180,6 +185,7 @@ def read_snapshot(
             layers={Origin.CODE_STEP: layer(step["step_config_overrides"]["settings"], name)},
             docker=step_docker if step_docker != docker else None,
             has_credentials=_has_credentials(config),
+            process_variables=of_process(own),
         )
 
     sources = [step["spec"].get("source") for step in snapshot["step_configurations"].values()]
@@ -195,6 +201,7 @@ def read_snapshot(
         failure_mode=pipeline["execution_mode"],
         modules=tuple(modules),
         has_credentials=_has_credentials(pipeline),
+        process_variables=of_process(variables),
     )
 
 

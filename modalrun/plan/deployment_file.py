@@ -23,6 +23,7 @@ from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.snapshot_schema import Docker, check, check_settings
 from modalrun.plan.stack import StackDescription
+from modalrun.run.run_plan import Target
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.util.regular_files import open_regular
 
@@ -45,6 +46,7 @@ class DeploymentFile:
         deployment, snapshot: The pipeline in modalrun's form, and in ZenML's, as plain values.
         zenml_version, python_version: The versions that compiled it, "0.98.0" and "3.11".
         source_root: The folder that the pipeline was imported from, relative to the file.
+        target: Where it is run unless a run spec or an option names a target.
     """
 
     deployment: Deployment
@@ -53,6 +55,7 @@ class DeploymentFile:
     zenml_version: str
     python_version: str
     source_root: str
+    target: Target
     source_code: str | None = None
 
 
@@ -81,6 +84,7 @@ def write(path: Path, file: DeploymentFile) -> None:
         "component": deployment.layers.get(Origin.COMPONENT, SettingsLayer()).settings,
         "notes": deployment.notes,
         "source_root": file.source_root,
+        "target": file.target,
         "source_code": file.source_code,
     }
     text = json.dumps(content, separators=(",", ":"))
@@ -138,6 +142,7 @@ def read(path: Path) -> DeploymentFile:
         zenml_version=file.zenml,
         python_version=file.python,
         source_root=content.source_root,
+        target=content.target,
         source_code=content.source_code,
     )
 
@@ -154,6 +159,7 @@ class _Content(BaseModel):
     component: dict[str, Any]
     notes: list[str]
     source_root: str
+    target: Target
     source_code: str | None
 
     @field_validator("docker")

@@ -21,6 +21,17 @@ _CREDENTIALS = re.compile(
 """Variables from which the libraries of artifact stores read credentials, or the file or the role
 (OIDC) that has them."""
 
+_READ_AT_IMPORT = re.compile("ZENML_(DEBUG|(STORAGE_|CONSOLE_)?LOGGING_[A-Z_]+)")
+"""Variables that count only if a process starts with them (`zenml/constants.py`, 0.98.0)."""
+
+
+def of_process(variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that a process must start with: ZenML reads them when it is imported.
+
+    ZenML sets those of a configuration while a step runs.
+    """
+    return {name: str(v) for name, v in variables.items() if _READ_AT_IMPORT.fullmatch(name)}
+
 
 def gives_credentials(names: Iterable[str]) -> bool:
     """Return whether one of some environment variables gives credentials for a store."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import CompiledStep, Deployment, merged_orchestrator_settings
@@ -15,35 +13,10 @@ from modalrun.plan.snapshot_schema import check_settings
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.values import CHECKED, Number, StepName
+from modalrun.run.step_request import StepRequest
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 
 _ANNOUNCE = "Name the step in '@pipeline(dynamic=True, depends_on=[...])'."
-
-
-@dataclass(frozen=True)
-class StepRequest:
-    """Ask for a sandbox for an isolated step; user code can ask too.
-
-    Attributes:
-        name: Its invocation id.
-        step_run: The id of its record, which ZenML has made.
-        run_id: The run it belongs to: that of the manifest, or of a child pipeline.
-        attempt: The number of the attempt, from 1.
-        settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
-        template: The planned step that this one is made from, if there is one.
-        docker: The digest of its Docker settings.
-    """
-
-    __pydantic_config__ = CHECKED
-
-    name: StepName
-    step_run: UUID
-    run_id: UUID
-    attempt: Number
-    settings: Mapping[str, Any]
-    docker: str
-    template: StepName | None = None
 
 
 @dataclass(frozen=True)

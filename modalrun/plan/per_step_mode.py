@@ -44,6 +44,7 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
         resolved=_DRIVER,
         docker=deployment.docker,
         layers=planner.layers,
+        variables=deployment.process_variables,
         driver="dynamic" if deployment.dynamic else "static",
     )
     if not deployment.dynamic:
@@ -69,6 +70,7 @@ def _planned(planner: SandboxPlanner, step: CompiledStep, run_timeout: int) -> P
         resolved=resolved,
         docker=planner.deployment.docker if step.docker is None else step.docker,
         layers={Origin.CODE_STEP: layer, **planner.layers},
+        variables=step.process_variables,
         longest=run_timeout,
     )
     timeout = planner.origins[step.name]["timeout"].value

@@ -36,6 +36,7 @@ def plan_pipeline_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
         resolved=resolved,
         docker=deployment.docker,
         layers=layers,
+        variables=deployment.process_variables,
     )
     if (at_once := resolve("max_parallelism", layers)) is not None:
         # The first is ZenML's own.

@@ -60,6 +60,7 @@ class SandboxPlanner:
         resolved: Resolved,
         docker: Mapping[str, Any],
         layers: Layers,
+        variables: Mapping[str, str],
         longest: int = MAX_TIMEOUT,
         driver: Driver | None = None,
     ) -> SandboxSpec:
@@ -72,6 +73,7 @@ class SandboxPlanner:
             resolved: Its resources.
             docker: The Docker settings of its image.
             layers: Its settings.
+            variables: The user's variables that its processes must start with.
             longest: The bound on its timeout, in seconds.
             driver: The driver that runs in it; None for none.
         """
@@ -89,6 +91,7 @@ class SandboxPlanner:
         _check_mount_points(name, volumes, values["volumes"].source)
         image = self._image(docker, values["image"].value, driver)
         env = {
+            **variables,
             "PYTHONUNBUFFERED": "1",
             TIMEOUT: str(timeout),
             "PYTHONPATH": self.images[image].python_path,

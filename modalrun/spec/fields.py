@@ -62,9 +62,9 @@ def _whole_seconds(value: Any) -> Any:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = duration(value)
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-    elif isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise PydanticCustomError("duration_type", f"Input should be {DURATION_FORMS}")
 
@@ -94,6 +94,10 @@ ModalName = Annotated[Name, AfterValidator(_modal_name)]
 Memory = Annotated[Name, AfterValidator(_memory)]
 Duration = Annotated[int | str, BeforeValidator(_whole_seconds)]
 """Seconds, or a text such as "2h" or "1h30m"; a validated model holds whole seconds."""
+ZenMLDuration = Annotated[
+    int, BeforeValidator(lambda value: _whole_seconds(value) if isinstance(value, str) else value)
+]
+"""The same in place of ZenML's number of seconds, which takes more kinds of values than ours."""
 Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
 Cores = Annotated[float, Field(gt=0, le=10_000, strict=True)]
 

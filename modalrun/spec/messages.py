@@ -113,9 +113,7 @@ def format_value(value: Any) -> str:
 
 def is_secret(where: KeyPath) -> bool:
     """Return whether the value of a key may be a secret, which no message shows."""
-    # Modal's environments are names.
-    secrets = _SECRETS - {"environment"} if where[:1] == ("modal",) else _SECRETS
-    return bool(_HOLD_SECRETS & {str(part) for part in where[:-1]} or secrets & set(where[-1:]))
+    return bool(_HOLD_SECRETS & {str(part) for part in where[:-1]} or _SECRETS & set(where[-1:]))
 
 
 def _path(error: ErrorDetails, root: Any) -> KeyPath:

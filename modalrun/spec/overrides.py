@@ -5,13 +5,20 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
+from modalrun.spec.places import canonical
+from modalrun.spec.schema import STEP_KEYS
 from modalrun.spec.yaml_source import KeyPath, YamlSource, read_value
+
+_PART = r'(?:"([^"]+)"|([^".]+))'
+"""A part of a key's path, which is in quotes if it has dots of its own."""
 
 _FLAVORS = {"orchestrator": ("modalrun", "modal"), "step_operator": ("modal",)}
 
@@ -41,7 +48,7 @@ class CommandLineSource(YamlSource):
 
 
 def set_option(text: str) -> Override:
-    """Read `--set KEY.PATH=VALUE`; the value is YAML.
+    """Read `--set KEY.PATH=VALUE`; the value is YAML, a part with dots stands in quotes.
 
     Raises:
         UsageError: There is no `=`, the path has an empty part, or the value is not YAML.
@@ -50,15 +57,19 @@ def set_option(text: str) -> Override:
     hint = "As in '--set settings.orchestrator.gpu=H100'."
     if not equals:
         raise UsageError(f"--set {text}: there is no '='.", hint=hint)
-    if not all(key.split(".")):
+    if not re.fullmatch(rf"{_PART}(?:\.{_PART})*", key):
         raise UsageError(f"--set {key}: '{key}' is not the path of a key.", hint=hint)
     path: list[str] = []
-    for part in key.split("."):
+    for quoted, plain in re.findall(_PART, key):
         # The settings key "orchestrator.modal" has a dot of its own.
-        if path and part in _FLAVORS.get(path[-1], ()) and "settings" in path[-2:-1]:
-            path[-1] = f"{path[-1]}.{part}"
+        if path and plain in _FLAVORS.get(path[-1], ()) and "settings" in path[-2:-1]:
+            path[-1] = f"{path[-1]}.{plain}"
         else:
-            path.append(part)
+            path.append(quoted or plain)
+    if path[0] == "steps":
+        # So may a step's id, which ends where a key of a step begins.
+        end = next((i for i in range(2, len(path)) if path[i] in STEP_KEYS), 2)
+        path[1:end] = [".".join(path[1:end])]
     return Override(f"--set {key}", tuple(path), _yaml(value, f"--set {key}"))
 
 
@@ -83,7 +94,7 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
     """
     data: dict[str, Any] = {}
     flags: dict[KeyPath, str] = {}
-    for override in overrides:
+    for override in itertools.chain.from_iterable(map(_in_place, overrides)):
         for path, flag in flags.items():
             if _overlap(path, override.path):
                 raise UsageError(
@@ -96,6 +107,15 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
             here = here.setdefault(part, {})
         here[override.path[-1]] = override.value
     return CommandLineSource(Path("command line"), data, {}, flags)
+
+
+def _in_place(override: Override) -> Iterator[Override]:
+    """Give overrides the paths that short forms stand for; `modal` stands for several."""
+    if override.path == ("modal",) and isinstance(override.value, Mapping):
+        for key, value in override.value.items():
+            yield from _in_place(Override(override.flag, ("modal", str(key)), value))
+    else:
+        yield replace(override, path=tuple(map(str, canonical(override.path))))
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

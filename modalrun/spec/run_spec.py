@@ -15,9 +15,11 @@ from typing import Any
 from modalrun.errors import UsageError
 from modalrun.run.run_plan import Target
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
+from modalrun.spec.places import TOP_KEYS
 from modalrun.spec.precedence import Layers, Origin
 from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
-from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, RUN_KEYS, OurKeys
+from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, OurKeys
+from modalrun.spec.short_forms import expanded
 from modalrun.spec.spec_argument import source_root_of, spec_source
 from modalrun.spec.validation import Checker, Mistakes
 from modalrun.spec.yaml_source import YamlSource, read_yaml
@@ -38,7 +40,7 @@ class RunSpec:
         run_configuration: The part for ZenML, as plain values: without settings of sandboxes.
         source, command_line: The file and the overrides, to name the line or flag of a wrong value.
         deployment: A compiled deployment instead of a pipeline: a file, or a snapshot's id or name.
-        has_source_root: Whether the spec names its source root.
+        has_source_root, has_target: Whether the spec or the command line names them.
         own_code: Whether it is compiled from the user's own code, here and now. A deployment may be
             somebody else's: it can't read files outside of the source root, or run commands here.
         layers, step_layers: The settings of the sandboxes of the pipeline, and of single steps.
@@ -53,6 +55,7 @@ class RunSpec:
     source: YamlSource = field(repr=False)
     deployment: str | None = None
     has_source_root: bool = False
+    has_target: bool = False
     own_code: bool = True
     layers: Layers = field(default_factory=dict)
     step_layers: Mapping[str, Layers] = field(default_factory=dict)
@@ -133,7 +136,8 @@ def load_spec(
     flags = command_line(overrides)
     source = spec_source(path, flags.data.get("source_root"))
     mistakes = Mistakes()
-    in_file, in_flags = Checker(source, mistakes), Checker(flags, mistakes)
+    in_file = expanded(Checker(source, mistakes))
+    in_flags = expanded(Checker(flags, mistakes))
     file_keys, flag_keys = _our_keys(in_file), _our_keys(in_flags)
     ours = OurKeys.model_validate(
         merged(file_keys.model_dump(exclude_unset=True), flag_keys.model_dump(exclude_unset=True))
@@ -142,8 +146,8 @@ def load_spec(
         # A key with a wrong value would be reported as missing, too.
         _check_pipeline(in_file, ours)
     compiled = ours.deployment is not None
-    of_file = _sandboxes(in_file, file_keys, compiled=compiled)
-    of_flags = _sandboxes(in_flags, flag_keys, compiled=compiled)
+    of_file = _sandboxes(in_file, compiled=compiled)
+    of_flags = _sandboxes(in_flags, compiled=compiled)
     source_root = _source_root(in_file, ours.source_root)
     mistakes.raise_all()
     return RunSpec(
@@ -152,9 +156,10 @@ def load_spec(
         target=target or ours.target,
         source_root=source_root,
         run_configuration=merged(of_file.rest, of_flags.rest),
-        source=source,
+        source=in_file.source,
         deployment=ours.deployment,
         has_source_root=ours.source_root is not None,
+        has_target=bool(target) or "target" in ours.model_fields_set,
         own_code=not compiled,
         layers={Origin.SPEC_PIPELINE: of_file.pipeline, Origin.COMMAND_LINE: of_flags.pipeline},
         step_layers={
@@ -176,7 +181,7 @@ def load_spec(
 def _our_keys(checker: Checker) -> OurKeys:
     """Return modalrun's own keys of a source, those with right values."""
     data = checker.source.data
-    checker.zenml_names((), data, {*OurKeys.model_fields, *RUN_KEYS, *HOOK_KEYS})
+    checker.zenml_names((), data, {*TOP_KEYS, *HOOK_KEYS})
     given = {key: data[key] for key in OurKeys.model_fields if data.get(key) is not None}
     right = {k: v for k, v in given.items() if checker.values((), OurKeys, {k: v})}
     for key, problem in REFUSED.items():
@@ -206,13 +211,13 @@ def _check_pipeline(checker: Checker, ours: OurKeys) -> None:
         checker.error(("pipeline",), problem, hint)
 
 
-def _sandboxes(checker: Checker, ours: OurKeys, *, compiled: bool) -> SandboxSettings:
+def _sandboxes(checker: Checker, *, compiled: bool) -> SandboxSettings:
     configuration = {
         HOOK_KEYS.get(str(key), str(key)): value
         for key, value in checker.source.data.items()
         if key not in OurKeys.model_fields and value is not None
     }
-    settings = read_sandboxes(checker, ours, configuration, compiled=compiled)
+    settings = read_sandboxes(checker, configuration, compiled=compiled)
     rest = settings.rest
     checker.zenml_values(rest)
     if compiled:

@@ -6,7 +6,7 @@ modalrun resolves these settings itself, with its own precedence; ZenML gets the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from modalrun.spec.fields import (
@@ -17,7 +17,7 @@ from modalrun.spec.fields import (
     SettingFields,
 )
 from modalrun.spec.precedence import SettingsLayer
-from modalrun.spec.schema import COMPONENTS, GENERAL_SETTINGS, STEP_KEYS, OurKeys
+from modalrun.spec.schema import COMPONENTS, GENERAL_SETTINGS, STEP_KEYS
 from modalrun.spec.validation import Checker
 from modalrun.spec.yaml_source import KeyPath
 
@@ -37,13 +37,12 @@ def other_flavor_note(where: str, key: str) -> str:
 
 
 def read_sandboxes(
-    checker: Checker, ours: OurKeys, configuration: Mapping[str, Any], *, compiled: bool
+    checker: Checker, configuration: Mapping[str, Any], *, compiled: bool
 ) -> SandboxSettings:
     """Separate what a source sets for sandboxes from its run configuration.
 
     Args:
         checker: Checks the source and collects its mistakes; with any, the result is useless.
-        ours: The source's keys that are modalrun's.
         configuration: Its keys that are ZenML's.
         compiled: Whether the spec is for a compiled deployment: Docker settings are separated too.
     """
@@ -63,7 +62,6 @@ def read_sandboxes(
             own = left.pop("settings", None)
             steps[name], settings = _layer(checker, (*at, "settings"), own, compiled)
             rest["steps"][name] = {**left, "settings": settings} if settings else left
-    pipeline = replace(pipeline, settings=_with_short_forms(checker, ours, pipeline.settings))
     return SandboxSettings(pipeline, steps, rest)
 
 
@@ -112,27 +110,3 @@ def _check_keys(checker: Checker, at: KeyPath, settings: Mapping[str, Any]) -> N
                 f"settings for the orchestrator '{selector}' have no effect on a modalrun run.",
                 "Write them under 'orchestrator'.",
             )
-
-
-def _with_short_forms(
-    checker: Checker, ours: OurKeys, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Add the settings that the keys `modal`, `image` and `source_include` stand for."""
-    given: dict[KeyPath, Any] = {("modal", k): v for k, v in ours.modal if v is not None}
-    if ours.image is not None:
-        given["image",] = ours.image.model_dump(exclude_none=True)
-    if ours.source_include is not None:
-        given["source_include",] = ours.source_include
-    merged = dict(settings)
-    for path, value in given.items():
-        key = str(path[-1])
-        what = "Modal environment" if key == "environment" else key
-        name = what.lower().replace(" ", "_")
-        if merged.get(name) not in (None, value):
-            places = f", here and under 'settings.orchestrator.{name}'"
-            if isinstance(value, str):
-                other = f"'{merged[name]}' under 'settings.orchestrator.{name}'"
-                places = f": '{value}' here and {other}"
-            checker.error(path, f"the {what} is given twice{places}.", "Keep one of them.")
-        merged[name] = value
-    return merged

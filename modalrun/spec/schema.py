@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from modalrun.run.run_plan import Target
-from modalrun.spec.fields import ImageSetting, ModalName, Name, Volumes
+from modalrun.spec.fields import Name, ZenMLDuration
 
 ZENML_VERSION = "0.98.0"
 """The ZenML that the lists below are from. A newer one may have more keys."""
@@ -32,7 +32,7 @@ class RetryKeys(_Keys):
     """`zenml.config.retry_config.StepRetryConfig`."""
 
     max_retries: Annotated[int, Field(gt=0)] = 1
-    delay: Annotated[int, Field(ge=0)] = 0
+    delay: Annotated[ZenMLDuration, Field(ge=0)] = 0
     backoff: Annotated[int, Field(ge=0)] = 0
 
 
@@ -173,24 +173,6 @@ REFUSED = {
 }
 
 
-class ModalSection(BaseModel):
-    """List the keys below `modal`, a shorter way to write four settings.
-
-    Attributes:
-        environment: As `settings.orchestrator.modal_environment`.
-        workspace: As `settings.orchestrator.workspace`.
-        secrets: As `settings.orchestrator.secrets`.
-        volumes: As `settings.orchestrator.volumes`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    environment: ModalName | None = None
-    workspace: Name | None = None
-    secrets: list[Name] | None = None
-    volumes: Volumes | None = None
-
-
 class OurKeys(BaseModel):
     """List the keys that modalrun adds to ZenML's run configuration.
 
@@ -203,9 +185,6 @@ class OurKeys(BaseModel):
         source_root: The folder that the pipeline is imported from and that the sandbox gets,
             relative to the spec. By default the nearest folder with a `.zen`, from the spec's own
             upwards, else the spec's own.
-        source_include: As `settings.orchestrator.source_include`: ignored files that go along.
-        modal: A shorter way to write settings, see below.
-        image: As `settings.orchestrator.image`: `{name: ...}` or `{source: registry}`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -215,6 +194,3 @@ class OurKeys(BaseModel):
     stack: Name | None = None
     target: Target = "modal"
     source_root: Name | None = None
-    source_include: list[Name] | None = None
-    modal: ModalSection = ModalSection()
-    image: ImageSetting | None = None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from modalrun.errors import UsageError
-from modalrun.spec.fields import REPLACED
+from modalrun.spec import places
 from modalrun.spec.messages import describe, format_value, group_by_key, is_secret, path_name
 from modalrun.spec.schema import (
     ZENML_VERSION,
@@ -22,7 +23,7 @@ from modalrun.spec.schema import (
     StepKeys,
 )
 from modalrun.spec.yaml_source import KeyPath, YamlSource
-from modalrun.util.nearest import misspelling_of, nearest
+from modalrun.util.nearest import misspelling_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,6 +34,7 @@ class Mistakes:
     def __init__(self) -> None:
         self.found: list[UsageError] = []
         self.notes: list[str] = []
+        self.listed: set[frozenset[str]] = set()
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
@@ -100,8 +102,18 @@ class Checker:
                 if errors[0]["type"] == "extra_forbidden":
                     self._unknown((*at, *where), _fields_at(model, where[:-1]))
                 else:
-                    self.error((*at, *where), f"'{path_name((*at, *where))}'{problem}")
+                    self.error((*at, *where), f"'{self.name((*at, *where))}'{problem}")
             return None
+
+    def name(self, path: KeyPath) -> str:
+        """Return the path of a key as it is written."""
+        return path_name(self.source.written(path))
+
+    def names(self, at: KeyPath, keys: Iterable[Any], known: Collection[str]) -> None:
+        """Check that modalrun has the keys."""
+        for key in keys:
+            if key not in known:
+                self._unknown((*at, str(key)), known)
 
     def zenml_names(self, at: KeyPath, keys: Iterable[Any], known: Iterable[str]) -> None:
         """Check that ZenML has the keys.
@@ -130,17 +142,30 @@ class Checker:
         if value is not None:
             given = "" if is_secret(at) else f", not {format_value(value)}"
             problem = f"must be a mapping (key: value){given}."
-            self.error(at, f"'{path_name(at)}' {problem}")
+            self.error(at, f"'{self.name(at)}' {problem}")
         return {}
 
-    def zenml_values(self, configuration: Mapping[str, Any]) -> None:
-        """Check the values of ZenML's keys, of the pipeline and its steps."""
+    def zenml_values(self, configuration: dict[str, Any]) -> None:
+        """Check the values of ZenML's keys, of the pipeline and its steps.
+
+        What people write in a form of their own gets ZenML's: durations, `{{date}}` for `{date}`.
+        """
         self._owner((), RunKeys, configuration)
         for name, step in (configuration.get("steps") or {}).items():
             self._owner(("steps", name), StepKeys, step)
+        if isinstance(run_name := configuration.get("run_name"), str):
+            # To `str.format`, which ZenML calls, two braces are one of the name itself.
+            configuration["run_name"] = run_name = re.sub(r"\{(\{\w+\})\}", r"\1", run_name)
+            try:
+                list(Formatter().parse(run_name))
+            except ValueError as error:
+                hint = "Braces hold a placeholder: {date} or {time}."
+                self.error(("run_name",), f"'run_name': {error} in {run_name!r}.", hint)
 
-    def _owner(self, at: KeyPath, model: type[BaseModel], owner: Mapping[str, Any]) -> None:
-        self.values(at, model, owner)
+    def _owner(self, at: KeyPath, model: type[BaseModel], owner: dict[str, Any]) -> None:
+        checked = self.values(at, model, owner)
+        if (retry := getattr(checked, "retry", None)) and "delay" in retry.model_fields_set:
+            owner["retry"] = {**owner["retry"], "delay": retry.delay}
         docker = (owner.get("settings") or {}).get("docker")
         for path, value, keys in (
             (("retry",), owner.get("retry"), RetryKeys),
@@ -153,14 +178,10 @@ class Checker:
             self.values((*at, "settings", "docker"), DockerKeys, docker)
 
     def _unknown(self, at: KeyPath, known: Iterable[str]) -> None:
-        key, parent = str(at[-1]), ".".join(map(str, at[:-1]))
-        close = nearest(key, known)
-        valid = f"Valid keys: {', '.join(sorted(known))}."
+        parent = self.name(at[:-1]) if len(at) > 1 else ""
         inside = f" under '{parent}'" if parent else ""
-        hint = f"Did you mean '{close}'?" if close else valid
-        if key in REPLACED:
-            hint = f"Use '{REPLACED[key]}' instead (docs/modes.md)."
-        self.error(at, f"unknown key '{key}'{inside}.", hint)
+        problem = f"unknown key '{at[-1]}'{inside}."
+        self.error(at, problem, places.hint(at, known, self.mistakes.listed))
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:

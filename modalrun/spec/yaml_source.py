@@ -32,11 +32,17 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class YamlSource:
-    """Hold the mapping of a YAML file, and the line (from 1) of each key by its path."""
+    """Hold the mapping of a YAML file.
+
+    Attributes:
+        lines: The line (from 1) of each key by its path.
+        names: The paths of keys that are written in another place -> that place.
+    """
 
     path: Path
     data: dict[str, Any]
     lines: Mapping[KeyPath, int] = field(repr=False)
+    names: Mapping[KeyPath, KeyPath] = field(default_factory=dict, kw_only=True)
 
     def where(self, key_path: Iterable[str | int]) -> str:
         """Return `file:line` of a key, or of its nearest parent that is in the file."""
@@ -44,6 +50,11 @@ class YamlSource:
         while parts and parts not in self.lines:
             parts = parts[:-1]
         return f"{self.path}:{self.lines[parts]}" if parts else str(self.path)
+
+    def written(self, path: KeyPath) -> KeyPath:
+        """Return the path of a key as it is written."""
+        found = next((place for place in self.names if path[: len(place)] == place), None)
+        return path if found is None else (*self.names[found], *path[len(found) :])
 
 
 def read_yaml(path: Path) -> YamlSource:

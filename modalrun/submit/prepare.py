@@ -95,7 +95,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
             return plan_deployment(compiled.deployment, compiled.stack_description, spec)
     with garbage_collection.paused():
         file = deployment_file.read(path)
-        spec = _with_source_root_of(spec, path, file)
+        spec = _with_values_of(spec, path, file)
         spec.check_steps([step.name for step in file.deployment.steps], file.deployment.pipeline)
         deployment = file.deployment.with_layers(spec.layers, spec.step_layers)
         check_foreign_docker(deployment, spec.source_root, spec.layers, spec.step_layers)
@@ -181,11 +181,11 @@ def load_deployment(spec: RunSpec) -> Compiled:
         return compile.compile_spec(spec)
 
 
-def compile_to_file(spec: RunSpec, path: Path) -> str | None:
+def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
     """Compile the pipeline of a run spec to a deployment file.
 
     Returns:
-        A note for the user, if there is one.
+        The source root, if the file can't name it: it is not below the file's folder.
 
     Raises:
         ModalrunError: As for `plan_spec`; or the file can't be written.
@@ -215,15 +215,11 @@ def compile_to_file(spec: RunSpec, path: Path) -> str | None:
                 zenml_version=VERSION,
                 python_version=_python_version(),
                 source_root=os.path.relpath(spec.source_root, folder),
+                target=spec.target,
                 source_code=compiled.source_code,
             ),
         )
-    if spec.source_root.is_relative_to(folder):
-        return None
-    return (
-        f"the source root {spec.source_root} is not below the file's folder: name it with"
-        " '--source-root' when the file is planned or submitted"
-    )
+    return None if spec.source_root.is_relative_to(folder) else spec.source_root
 
 
 def deployment_path(spec: RunSpec) -> Path | None:
@@ -235,8 +231,8 @@ def deployment_path(spec: RunSpec) -> Path | None:
     return path.resolve() if is_file else None
 
 
-def with_source_root(spec: RunSpec) -> RunSpec:
-    """Return the spec with the source root of its deployment file, unless it has one of its own.
+def with_file_values(spec: RunSpec) -> RunSpec:
+    """Return the spec with target and source root of its deployment file where it names none.
 
     Raises:
         UsageError: There is no such file, it is damaged, or names a source root that is not below
@@ -246,12 +242,14 @@ def with_source_root(spec: RunSpec) -> RunSpec:
     if path is None:
         refuse_private(spec.source_root)
         return spec
-    return _with_source_root_of(spec, path, deployment_file.read(path))
+    return _with_values_of(spec, path, deployment_file.read(path))
 
 
-def _with_source_root_of(spec: RunSpec, path: Path, file: DeploymentFile) -> RunSpec:
+def _with_values_of(spec: RunSpec, path: Path, file: DeploymentFile) -> RunSpec:
     if not spec.has_source_root:
         spec = replace(spec, source_root=_source_root_of(path, file.source_root))
+    if not spec.has_target:
+        spec = replace(spec, target=file.target)
     refuse_private(spec.source_root)
     _check_modules(file.deployment, spec.source_root)
     return spec

@@ -80,7 +80,7 @@ def submit(
         KeyboardInterrupt, Interrupted: A signal ended the submission or the following.
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
-    spec = prepare.with_source_root(spec)
+    spec = prepare.with_file_values(spec)
     with zenml_process(spec.source_root):
         try:
             text = f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment"

@@ -19,8 +19,11 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
 
 
 def misspelling_of(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` is within two typing mistakes of; None if there is none."""
-    close = nearest(word, known)
+    """Return the known word that `word` is within two typing mistakes of; None if there is none.
+
+    People mistype the first letter rarely: `tpu` is not `gpu`.
+    """
+    close = nearest(word, (one for one in known if one[:1] == word[:1]))
     if close is None:
         return None
     matcher = difflib.SequenceMatcher(None, word, close, autojunk=False)

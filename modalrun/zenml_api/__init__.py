@@ -10,7 +10,8 @@ The rest of modalrun may call:
                          observe call, and that tests replace by a fake
     health               checks of `modalrun doctor`
     registration         register flavor, orchestrator and stack for `modalrun init`
-    stacks               find, load and describe stacks
+    stacks               find and load stacks
+    stack_description    describe a stack
     orchestrator         base class of the orchestrator
     orchestrator_config  its configuration
     compiling            compile: run spec -> `Compiled`; snapshots: compiled before, in a file or

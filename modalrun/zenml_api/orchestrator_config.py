@@ -11,7 +11,7 @@ from zenml.models import ComponentResponse
 from zenml.orchestrators import BaseOrchestratorConfig
 from zenml.utils.secret_utils import SecretField, is_secret_reference
 
-from modalrun.errors import UsageError
+from modalrun.errors import NotFoundError, UsageError
 from modalrun.spec.fields import FIELD_NAMES, SettingFields
 from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
@@ -133,7 +133,7 @@ def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
     """Return the Modal token of a component, read from ZenML's secret store if it refers to that.
 
     Raises:
-        UsageError: The secret, or its key, doesn't exist.
+        NotFoundError: The secret, or its key, doesn't exist.
     """
     try:
         token_id, token_secret = config.token_id, config.token_secret
@@ -143,7 +143,7 @@ def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
             for text in (config.__dict__["token_id"], config.__dict__["token_secret"])
             if is_secret_reference(text)
         )
-        raise UsageError(
+        raise NotFoundError(
             f"The Modal token of the stack's orchestrator refers to {names}, and ZenML has no such"
             " secret or key.",
             hint="'zenml secret list' shows what there is.",

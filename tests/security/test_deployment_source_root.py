@@ -19,7 +19,7 @@ from modalrun.plan.image_recipe import FromDockerfile
 from modalrun.plan.stack import Component, StackDescription
 from modalrun.spec.overrides import Override
 from modalrun.spec.run_spec import load_spec
-from modalrun.submit.prepare import PricedPlan, plan_spec, with_source_root
+from modalrun.submit.prepare import PricedPlan, plan_spec, with_file_values
 from modalrun.submit.source_selection import select
 
 
@@ -77,6 +77,7 @@ class Bench:
             zenml_version="0.98.0",
             python_version="3.11",
             source_root=source_root,
+            target="modal",
         )
         # As `compile` writes it.
         file = replace(file, deployment=replace(file.deployment, docker=docker or {}))
@@ -109,7 +110,7 @@ def test_a_folder_below_the_file_is_taken(bench: Bench) -> None:
 def test_another_folder_is_refused(bench: Bench, named: str) -> None:
     absolute = {"": str(bench.folder / "code")}
     bench.write(absolute.get(named, named))
-    for attempt in (bench.plan, lambda: with_source_root(load_spec(bench.file))):
+    for attempt in (bench.plan, lambda: with_file_values(load_spec(bench.file))):
         with pytest.raises(UsageError, match="names the source root") as caught:
             attempt()
         assert "--source-root" in str(caught.value.hint)
@@ -121,7 +122,7 @@ def test_another_folder_is_refused(bench: Bench, named: str) -> None:
 def test_a_folder_without_the_steps_modules_is_refused(bench: Bench, module: str) -> None:
     """A file that was moved does not take along what is beside it now."""
     bench.write("code", module=module, source_include=["absent"])
-    for attempt in (bench.plan, lambda: with_source_root(load_spec(bench.file))):
+    for attempt in (bench.plan, lambda: with_file_values(load_spec(bench.file))):
         with pytest.raises(
             UsageError, match=r"compiled from .*, which .*code does not hold"
         ) as why:
@@ -175,7 +176,7 @@ def test_a_file_in_the_home_folder_does_not_upload_it(bench: Bench) -> None:
 def test_a_snapshot_names_no_source_root(bench: Bench) -> None:
     spec = bench.folder / "run.yaml"
     spec.write_text("deployment: a-snapshot\n")
-    assert with_source_root(load_spec(spec)).source_root == bench.folder
+    assert with_file_values(load_spec(spec)).source_root == bench.folder
 
 
 def test_a_deployment_takes_no_credential_file_along(bench: Bench) -> None:

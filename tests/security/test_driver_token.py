@@ -23,11 +23,11 @@ from modalrun.driver import sandbox_broker, sandbox_client
 from modalrun.driver.isolated_steps import IsolatedSteps
 from modalrun.driver.messages import MessageSocket
 from modalrun.errors import RunFailedError, UsageError
-from modalrun.plan.isolated_step import StepRequest
 from modalrun.run import contract
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.step_request import StepRequest
 from modalrun.run.tags import TAG_ROLE
 from tests.unit.driver.test_isolated_steps import DONE, Boxes
 

@@ -11,13 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.spec import schema
+from modalrun.spec import places, schema
 from modalrun.spec.fields import ResourceFields, SettingFields
 from modalrun.spec.overrides import param_option, set_option
 from modalrun.spec.run_spec import load_spec, target_of_spec
 
 SPEC = """\
 pipeline: project.training.pipeline
+x-anchors: [&region us]
+region: *region
+cpu: 2.5
 stack: prod
 target: local
 source_root: .
@@ -36,7 +39,7 @@ steps:
 """
 
 NAMES = sorted(
-    {*schema.OurKeys.model_fields, *schema.ModalSection.model_fields, *schema.RUN_KEYS}
+    {*places.TOP_KEYS, *places.MODAL_KEYS}
     | {*schema.STEP_KEYS, *schema.HOOK_KEYS, *schema.DockerKeys.model_fields, *schema.COMPONENTS}
     | {*SettingFields.model_fields, *ResourceFields.model_fields, *schema.RetryKeys.model_fields}
     | {"orchestrator.modal", "orchestrator:x", "resources", "docker", "name", "source", "<<", "="}

@@ -11,7 +11,7 @@ import pytest
 from modalrun.errors import UsageError
 from modalrun.localmodal import launcher
 from modalrun.spec.run_spec import load_spec
-from modalrun.submit.prepare import with_source_root
+from modalrun.submit.prepare import with_file_values
 from tests.security.test_deployment_source_root import Bench, bench
 
 __all__ = ["bench"]
@@ -27,7 +27,7 @@ def test_a_deployment_file(bench: Bench, named: str) -> None:
     with pytest.raises(UsageError, match="a path"):
         bench.plan()
     with pytest.raises(UsageError, match="a path"):
-        with_source_root(load_spec(bench.file))
+        with_file_values(load_spec(bench.file))
     settings: list[dict[str, Any]] = [{name: named} for name in DOCKER]
     settings += [{"build_config": {"dockerignore": named}}]
     for docker in settings:
@@ -52,7 +52,7 @@ def test_a_run_spec(bench: Bench, named: str) -> None:
     ):
         spec.write_text(line)
         with pytest.raises(UsageError, match=r"a path|home folder"):
-            with_source_root(load_spec(spec))
+            with_file_values(load_spec(spec))
     names = DOCKER[:2] if named in NO_USER else DOCKER
     lines = [f"settings: {{docker: {{{name}: {quoted(named)}}}}}\n" for name in names]
     for line in lines if named in NO_USER else [*lines, f"source_include: [{quoted(named)}]\n"]:
@@ -88,4 +88,4 @@ def test_the_spec_itself(named: str, suffix: str) -> None:
 def test_a_named_pipe_as_a_spec(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(UsageError, match="no regular file"):
-        with_source_root(load_spec(tmp_path / name))
+        with_file_values(load_spec(tmp_path / name))

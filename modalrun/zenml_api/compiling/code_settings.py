@@ -15,6 +15,7 @@ from zenml.config.base_settings import BaseSettings
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from modalrun.errors import UsageError
+from modalrun.spec import places
 from modalrun.spec.fields import (
     FIELD_NAMES,
     OUR_FLAVOR_KEYS,
@@ -26,7 +27,6 @@ from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
 from modalrun.spec.sandbox_settings import other_flavor_note
 from modalrun.spec.validation import validation_message
-from modalrun.util.nearest import did_you_mean
 
 
 def read_code(
@@ -54,10 +54,10 @@ def read_code(
         values = _dump(settings[key])
         unknown = [name for name in values if name not in FIELD_NAMES]
         if unknown:
-            valid = f"Valid settings: {', '.join(sorted(FIELD_NAMES))}."
+            at = ("settings", key, unknown[0])
             raise UsageError(
                 f"{owner}: unknown setting '{unknown[0]}' under '{key}'.",
-                hint=did_you_mean(unknown[0], FIELD_NAMES, valid),
+                hint=places.hint(at, FIELD_NAMES, set()),
             )
         ours.update(_checked(SettingFields, values, f"{owner}: 'settings.{key}").values())
         if key in ZENML_FLAVOR_KEYS:

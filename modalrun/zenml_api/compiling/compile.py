@@ -10,15 +10,17 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import zenml
+from zenml.client import Client
 from zenml.config.compiler import Compiler
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
+from zenml.exceptions import ZenKeyError
 from zenml.models import PipelineSnapshotBase, StackResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
 from zenml.utils import env_utils, pydantic_utils, source_utils
 
-from modalrun.errors import UsageError
+from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.stack import StackDescription
 from modalrun.spec.overrides import merged
@@ -106,6 +108,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
+        _check_secrets(pipeline, run_configuration)
         with user_code(spec, f"compiling '{spec.pipeline}'"):
             # The pipeline has them all. These two would be added to it once more.
             run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
@@ -196,6 +199,34 @@ def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:
             " builds (for a step operator), which is not supported yet.",
             hint="Remove the step operator from the step: modalrun runs it in the sandbox.",
         )
+
+
+def _check_secrets(pipeline: Pipeline, configuration: PipelineRunConfiguration) -> None:
+    """Raise a NotFoundError for all secrets that ZenML lacks; its compiler stops at the first."""
+    named = [*pipeline.configuration.secrets]
+    for invocation in pipeline.invocations.values():
+        named += invocation.step.configuration.secrets
+    for step in (configuration.steps or {}).values():
+        named += step.secrets or ()
+    missing = [name for name in dict.fromkeys(map(str, named)) if not _is_secret(name)]
+    if missing:
+        raise NotFoundError(
+            f"ZenML has no secret {' and no '.join(map(repr, missing))}; 'secrets' of the pipeline"
+            " or a step name it.",
+            hint=f"'zenml secret create {missing[0]} --KEY=VALUE' creates it; 'zenml secret list'"
+            " shows what there is.",
+        )
+
+
+def _is_secret(name_or_id: str) -> bool:
+    try:
+        Client().get_secret(name_or_id, hydrate=False)
+    except ZenKeyError:
+        # Several have it.
+        raise
+    except KeyError:
+        return False
+    return True
 
 
 def _checked_configuration(pipeline: Pipeline, spec: RunSpec) -> PipelineRunConfiguration:

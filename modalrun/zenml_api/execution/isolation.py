@@ -9,8 +9,8 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 
-from modalrun.plan.isolated_step import StepRequest
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.step_request import StepRequest
 from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.records import step_records
 from modalrun.zenml_api.records.queries import STOPPED

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from zenml.client import Client
@@ -34,7 +35,7 @@ from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.failure import trace_of
 from modalrun.run.metadata import StepMetadata
-from modalrun.run.zenml_modules import ZENML_MODULES
+from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import database_errors
 from modalrun.zenml_api.execution import containment, steps
@@ -60,7 +61,9 @@ METADATA_SECONDS = 10.0
 
 def import_ahead() -> None:
     """Import what ZenML imports when it opens its store and runs a step, for forks to have it."""
-    for name in ZENML_MODULES:
+    server = urlsplit(config_files.store_url()).scheme in {"http", "https"}
+    skipped = DATABASE_MODULES if server else frozenset()
+    for name in (name for name in ZENML_MODULES if name not in skipped):
         module, _, function = name.partition(":")
         # Another version of ZenML may lack one.
         with contextlib.suppress(ModuleNotFoundError):

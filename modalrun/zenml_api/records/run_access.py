@@ -112,8 +112,8 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
         The token's id and secret; None if Modal's own configuration is to be used.
 
     Raises:
-        NotFoundError: There is no such run.
-        UsageError: The component's values are wrong, or ZenML's secret store has no such secret.
+        NotFoundError: There is no such run, or ZenML's secret store has no such secret.
+        UsageError: The component's values are wrong.
     """
     if target != "modal":
         return None

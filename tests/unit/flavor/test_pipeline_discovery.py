@@ -82,7 +82,7 @@ def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(tmp_
     path.write_text(whole)
     data = yaml.safe_load(whole)
     assert data["parameters"] == {"epochs": 3}
-    assert data["settings"]["resources"]["memory"] == "16GiB"
+    assert data["memory"] == "16GiB"
     load_spec(path)
 
 

@@ -59,6 +59,7 @@ def held() -> DeploymentFile:
         zenml_version="0.98.0",
         python_version="3.11",
         source_root=".",
+        target="modal",
         source_code="def p(): ...",
     )
 
@@ -147,7 +148,7 @@ def test_changed_content(file: Path) -> None:
 def test_content_that_is_not_a_snapshot(tmp_path: Path, held: DeploymentFile) -> None:
     path = tmp_path / "x.json"
     broken = DeploymentFile(
-        held.deployment, {"pipeline_configuration": {}}, held.stack, "0.98.0", "3.11", "."
+        held.deployment, {"pipeline_configuration": {}}, held.stack, "0.98.0", "3.11", ".", "modal"
     )
     deployment_file.write(path, broken)
     with pytest.raises(UsageError, match="The deployment is damaged"):

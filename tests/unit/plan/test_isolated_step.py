@@ -9,11 +9,12 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import Deployment
-from modalrun.plan.isolated_step import StepRequest, layers_as_json, plan_isolated_step
+from modalrun.plan.isolated_step import layers_as_json, plan_isolated_step
 from modalrun.plan.planner import make_plan
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.step_request import StepRequest
 from modalrun.spec.precedence import Origin, SettingsLayer
 
 RECORD = UUID(int=1)

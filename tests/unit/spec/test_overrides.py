@@ -28,6 +28,10 @@ def load(tmp_path: Path, *overrides: Override, text: str = "") -> RunSpec:
         ("tags=[a, b]", ("tags",), ["a", "b"]),
         ("parameters.word=a=b", ("parameters", "word"), "a=b"),
         ("enable_cache=", ("enable_cache",), None),
+        ("steps.a.b.enable_cache=no", ("steps", "a.b", "enable_cache"), False),
+        ("steps.a.retry.retry.delay=5", ("steps", "a", "retry", "retry", "delay"), 5),
+        ('steps."a.retry".retry.delay=5', ("steps", "a.retry", "retry", "delay"), 5),
+        ("steps.train={}", ("steps", "train"), {}),
     ],
 )
 def test_set(text: str, path: tuple[str, ...], value: object) -> None:
@@ -36,7 +40,10 @@ def test_set(text: str, path: tuple[str, ...], value: object) -> None:
     assert found.flag == f"--set {text.partition('=')[0]}"
 
 
-@pytest.mark.parametrize("text", ["gpu", "=1", "settings..gpu=1", ".a=1", "a=[", "a=*b"])
+@pytest.mark.parametrize(
+    "text",
+    ["gpu", "=1", 'a."b=1', '"a"b=1', "steps..a=1", "settings..gpu=1", ".a=1", "a=[", "a=*b"],
+)
 def test_not_a_set(text: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         set_option(text)

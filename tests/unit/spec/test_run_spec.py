@@ -217,3 +217,26 @@ def test_target_of_a_wrong_spec(tmp_path: Path, text: str, target: str) -> None:
     path.write_text(text)
     assert target_of_spec(path) == target
     assert target_of_spec(None) == "modal"
+
+
+# What people write in a form of their own.
+
+
+def test_a_delay_between_retries_is_a_duration(load: Load) -> None:
+    spec = load(PIPELINE + "retry: {delay: 2m}\nsteps: {train: {retry: {delay: 1h30m}}}\n")
+    assert spec.run_configuration["retry"] == {"delay": 120}
+    assert spec.run_configuration["steps"]["train"]["retry"] == {"delay": 5400}
+
+
+@pytest.mark.parametrize("name", ["a-{date}-{time}", "a-{{date}}-{{time}}"])
+def test_placeholders_of_a_run_name(load: Load, name: str) -> None:
+    spec = load(f"{PIPELINE}run_name: '{name}'\n")
+    assert spec.run_configuration["run_name"] == "a-{date}-{time}"
+
+
+@pytest.mark.parametrize("name", ["a-{date", "a-date}", "{"])
+def test_a_run_name_with_an_open_brace(tmp_path: Path, name: str) -> None:
+    error = mistake(tmp_path, f"{PIPELINE}run_name: '{name}'\n")
+    assert line_of(error, tmp_path) == 2
+    assert f"in '{name}'" in error.message
+    assert "{date}" in str(error.hint)

@@ -1,0 +1,136 @@
+"""Know where keys of a run spec belong: those that stand for others, and those in a wrong place.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from pydantic import ValidationError
+
+from modalrun.run.run_plan import RunSettings
+from modalrun.spec.fields import REPLACED, RESOURCE_KEYS, ResourceFields, SettingFields
+from modalrun.spec.schema import RUN_KEYS, STEP_KEYS, DockerKeys, OurKeys, RetryKeys
+from modalrun.spec.yaml_source import KeyPath
+from modalrun.util.nearest import misspelling_of
+
+ORCHESTRATOR = ("settings", "orchestrator")
+RESOURCES = ("settings", "resources")
+
+SHORT_FORMS: dict[tuple[str, ...], tuple[str, ...]] = {
+    **{
+        (name,): (*ORCHESTRATOR, name)
+        for name in ("gpu", "timeout", "mode", "region", "max_parallelism")
+    },
+    ("cpu",): (*RESOURCES, "cpu_count"),
+    ("memory",): (*RESOURCES, "memory"),
+    ("image",): (*ORCHESTRATOR, "image"),
+    ("source_include",): (*ORCHESTRATOR, "source_include"),
+    ("modal", "environment"): (*ORCHESTRATOR, "modal_environment"),
+    **{("modal", name): (*ORCHESTRATOR, name) for name in ("workspace", "secrets", "volumes")},
+}
+"""Keys of a run spec -> the longer ones that they stand for."""
+
+TOP_KEYS = frozenset({*OurKeys.model_fields, *RUN_KEYS, *(path[0] for path in SHORT_FORMS)})
+MODAL_KEYS = frozenset(path[1] for path in SHORT_FORMS if path[0] == "modal")
+
+_OTHER_NAMES = {
+    "cpu_count": "cpu cpus cores cpu_cores num_cpus vcpu vcpus",
+    "memory": "mem ram",
+    "gpu": "gpus gpu_type accelerator accelerators",
+    "gpu_count": "num_gpus gpu_num n_gpus",
+    "max_parallelism": "parallelism max_parallel concurrency max_concurrency",
+    "region": "regions",
+    "synchronous": "sync wait",
+    "parameters": "params param args arguments",
+    "environment": "env envs env_vars environment_variables variables",
+    "enable_cache": "cache caching",
+    "run_name": "name",
+    "max_retries": "retries",
+    "requirements": "packages pip pip_packages pip_install python_packages dependencies",
+    "apt_packages": "apt apt_install system_packages",
+    "parent_image": "base_image docker_image",
+    "volumes": "volume mounts",
+}
+
+
+_NAMES = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
+_OF_RUN = frozenset(field.name for field in fields(RunSettings))
+
+
+def _places() -> dict[str, list[KeyPath]]:
+    """List the places of each key by its name."""
+    found: dict[str, list[KeyPath]] = {}
+    for above, names in (
+        ((), sorted(RUN_KEYS | STEP_KEYS | OurKeys.model_fields.keys())),
+        (ORCHESTRATOR, SettingFields.model_fields),
+        (RESOURCES, sorted(RESOURCE_KEYS)),
+        (("retry",), RetryKeys.model_fields),
+        (("settings",), ("orchestrator", "resources", "docker")),
+        (("modal",), ("environment",)),
+    ):
+        for name in names:
+            found.setdefault(name, []).append((*above, name))
+    for name in DockerKeys.model_fields:
+        found.setdefault(name, [("settings", "docker", name)])
+    return found
+
+
+_PLACES = _places()
+
+
+def canonical(path: KeyPath) -> KeyPath:
+    """Return the path that a path stands for: `gpu` -> `settings.orchestrator.gpu`."""
+    short = next((one for one in SHORT_FORMS if path[: len(one)] == one), ())
+    return (*SHORT_FORMS[short], *path[len(short) :]) if short else path
+
+
+def same_value(place: KeyPath, one: Any, other: Any) -> bool:
+    """Return whether two values of a setting mean the same: `2h` and `7200`."""
+    model = ResourceFields if place[1] == "resources" else SettingFields
+    try:
+        return model.model_validate({place[2]: one}) == model.model_validate({place[2]: other})
+    except ValidationError:
+        return bool(one == other)
+
+
+def hint(at: KeyPath, known: Iterable[str], listed: set[frozenset[str]]) -> str | None:
+    """Return what to write instead of an unknown key: the right place, or the nearest valid key.
+
+    Args:
+        at: The path of the key.
+        known: The valid keys beside it.
+        listed: The lists of valid keys that the user sees already; each is shown once.
+    """
+    key, keys = str(at[-1]), frozenset(known)
+    if key in REPLACED:
+        return f"Use '{REPLACED[key]}' instead (docs/modes.md)."
+    if key.startswith("x-"):
+        return "Keys that begin with 'x-' stand at the top level."
+    # A key of settings may name a flavor: "orchestrator.modal".
+    word = re.split("[.:]", key.lower())[0].replace("-", "_")
+    owner = at[:2] if at[0] == "steps" and len(at) > 2 else ()
+    for name in (_NAMES.get(word, word), misspelling_of(word, keys), misspelling_of(word, _PLACES)):
+        if name in keys:
+            return f"Did you mean '{name}'?"
+        if name in _PLACES:
+            places = dict.fromkeys(_written(owner, place) for place in _PLACES[name])
+            return f"'{key}' is {' or '.join(places)}."
+    if keys in listed:
+        return None
+    listed.add(keys)
+    return f"Valid keys: {', '.join(sorted(keys))}."
+
+
+def _written(owner: KeyPath, place: KeyPath) -> str:
+    """Write the place of a key as it stands in a run spec."""
+    of_step = place[0] in STEP_KEYS and (place[:2] != ORCHESTRATOR or place[-1] not in _OF_RUN)
+    if owner and of_step:
+        place = (*owner, *place)
+    elif owner or len(place) == 1:
+        return f"'{': '.join(map(str, place))}' at the top level"
+    return f"'{': '.join(map(str, place))}'"
