@@ -84,7 +84,8 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
             spec_finding = Finding.of_error("spec", error)
     target = target or (spec.target if spec else target_of_spec(spec_path))
     omitted = {"local_server" if target == "modal" else "modal_account"}
-    omitted |= {name for name, given in (("spec", spec_path), ("pipeline", spec)) if given is None}
+    omitted |= {"spec"} if spec_path is None else set()
+    omitted |= {"pipeline", "source"} if spec is None else set()
     findings = Findings(name for name in LABELS if name not in omitted)
     if spec_finding is not None:
         findings.put(spec_finding)

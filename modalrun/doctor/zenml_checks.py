@@ -34,6 +34,8 @@ from modalrun.spec.run_spec import RunSpec, Target
 from modalrun.submit import prepare
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.runtime_packages import engine_packages
+from modalrun.submit.source_selection import select
+from modalrun.submit.source_tree import SourceSelection
 from modalrun.util import check, compatibility, reachability
 from modalrun.util.check import Finding
 from modalrun.zenml_api import config_files, process
@@ -103,6 +105,7 @@ class ZenMLChecks:
         finally:
             self.imported.set()
             self._findings.put(Finding("image", "ok", self._default_image()))
+            self._findings.skip(("source",), "the pipeline can't be planned")
             self._send(AccountNeeds())
             self._set_priced(None)
 
@@ -126,6 +129,8 @@ class ZenMLChecks:
                     compiled.deployment, compiled.stack_description, self._spec
                 )
                 self._findings.put(_pipeline(priced.plan))
+                selection = priced.source
+                self._findings.put(_finding("source", lambda: _source(selection), zenml))
             except Exception as error:
                 self._report_pipeline(zenml.problem_of("pipeline", error))
         self._set_priced(priced)
@@ -283,6 +288,17 @@ def _pipeline(plan: Plan) -> Finding:
     count = len(plan.steps)
     steps = f"{count} step{'s' if count != 1 else ''}"
     return Finding("pipeline", "ok", f"'{plan.pipeline}', {steps}, mode {plan.settings.mode}")
+
+
+def _source(selection: SourceSelection) -> str:
+    """Describe the files that go.
+
+    Raises:
+        UsageError: They can't go.
+    """
+    tree = select(selection)
+    tree.check()
+    return tree.described().removeprefix("source: ")
 
 
 def _images(zenml: ZenML, plan: Plan, stack: Stack) -> Finding:

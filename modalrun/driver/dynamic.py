@@ -80,7 +80,7 @@ def _end(isolated: SandboxClient | None) -> NoReturn:
     try:
         if isolated is not None:
             isolated.terminate_all()
-        from modalrun.zenml_api.records.runs import finalize_run
+        from modalrun.zenml_api.records.updates import finalize_run
 
         finalize_run(os.environ[contract.RUN_ID], termination_reason())
         code = contract.EXIT_TERMINATED

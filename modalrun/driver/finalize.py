@@ -47,7 +47,7 @@ def _record(run_id: str, reason: str) -> None:
         lines = sys.stdin.read().splitlines()
         while_database_fails(lambda: fail_step(run_id, step, reason, attempt=attempt, lines=lines))
     else:
-        from modalrun.zenml_api.records.runs import finalize_run
+        from modalrun.zenml_api.records.updates import finalize_run
 
         while_database_fails(lambda: finalize_run(run_id, reason))
 

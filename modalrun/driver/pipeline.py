@@ -48,7 +48,7 @@ def main() -> NoReturn:
         with garbage_collection.paused():
             # For the workers, which are forked from this process.
             from modalrun.zenml_api.execution import pipeline_steps  # noqa: F401
-            from modalrun.zenml_api.records import runs  # noqa: F401
+            from modalrun.zenml_api.records import updates, zenml_store  # noqa: F401
         code = asyncio.run(run())
     except BaseException:
         traceback.print_exc()

@@ -200,7 +200,7 @@ class Worker:
 
     def finalize(self, reason: str, stopped: bool) -> None:
         """Leave no `running` record in ZenML."""
-        from modalrun.zenml_api.records.runs import finalize_run
+        from modalrun.zenml_api.records.updates import finalize_run
         from modalrun.zenml_api.retry import while_database_fails
 
         while_database_fails(lambda: finalize_run(self._run_id, reason, stopped=stopped))

@@ -92,11 +92,9 @@ def initialize(
     following = _to_run(existing, spec) if ready and existing is not None else []
     if not made.active:
         following.append(("make the stack the active one", f"zenml stack set {name}"))
-    script = _script(existing, folder) if existing is not None else None
+    script = _run_script(existing, folder) if existing is not None else None
     if script is not None:
-        following.append(
-            ("run it as usual" if made.active else "then run it as usual", f"python {script}")
-        )
+        following.append(("run it as usual" if made.active else "then run it as usual", script))
     return Initialized(tuple(steps), tuple(undo), tuple(following))
 
 
@@ -139,11 +137,16 @@ def _to_run(existing: _ExistingSpec, spec: Path) -> list[tuple[str, str]]:
     return [(first, f"modalrun submit {file}")]
 
 
-def _script(existing: _ExistingSpec, folder: Path) -> str | None:
-    """Return the script of a run spec's pipeline, relative to `folder`."""
+def _run_script(existing: _ExistingSpec, folder: Path) -> str | None:
+    """Return the command that runs the script of a run spec's pipeline from `folder`."""
     if existing.pipeline is None or existing.pipeline.script is None:
         return None
-    return shlex.quote(os.path.relpath(existing.root / existing.pipeline.script, folder))
+    script, root = Path(existing.pipeline.script), os.path.relpath(existing.root, folder)
+    if len(script.parts) == 1:
+        return f"python {shlex.quote(str(Path(root, script)))}"
+    # As a file, it could not import the modules of its own package.
+    there = "" if root == "." else f"cd {shlex.quote(root)} && "
+    return f"{there}python -m {'.'.join(script.with_suffix('').parts)}"
 
 
 def _write_spec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepEvent
+from modalrun.run.failure import Failure
 from modalrun.run.log_lines import LogLine
 from modalrun.run.progress import RunProgress
 from modalrun.run.run_plan import RunPlan
@@ -30,6 +32,7 @@ class RunHandle:
         recording: The thread that stores in ZenML where the sandbox is, so that others find it.
         resumed: Whether an earlier driver has run a part of it.
         ended: The steps that had ended by then; their output is not shown again.
+        left_behind: Returns what a step has missed that is on this machine; None for nothing.
     """
 
     run_id: str
@@ -42,6 +45,7 @@ class RunHandle:
     recording: threading.Thread
     resumed: bool = False
     ended: frozenset[str] = frozenset()
+    left_behind: Callable[[Failure], str | None] = lambda _: None
 
     @property
     def links(self) -> list[tuple[str, str]]:

@@ -85,6 +85,7 @@ def derive_outcome(
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error
     failed = [step.name for step in steps if step.status == "failed"]
+    remarks = [run.left_behind(s.failure) for s in steps if s.status == "failed" and s.failure]
     code, headline = exit_code_and_headline(end, record.status, failed, timeout)
     details: list[tuple[str, str]] = []
     if code == RunFailedError.exit_code and not failed and record.reason:
@@ -96,6 +97,7 @@ def derive_outcome(
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
+    details += [("next", remark) for remark in dict.fromkeys(filter(None, remarks))]
     pipeline_mode = run.plan.settings.mode == "pipeline"
     # No setting gives a driver more.
     if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED} and pipeline_mode:

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from modalrun.errors import NotFoundError, UnknownOutcomeError
@@ -19,6 +20,7 @@ from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import App, CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
+from modalrun.submit.left_behind import left_behind
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import Announcer, record_sandbox
 from modalrun.submit.staging import write_manifest
@@ -128,6 +130,7 @@ def create_run_sandbox(
         recording=recording,
         resumed=take_over or bool(earlier),
         ended=frozenset(ended),
+        left_behind=partial(left_behind, job.source),
     )
 
 

@@ -7,11 +7,13 @@ program. So a repository inside the tree is not asked, unless it is a submodule.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from modalrun.errors import UsageError
 from modalrun.util.ignore_files import GitRule, gitignore_rules
 from modalrun.util.regular_files import open_regular
 
@@ -37,6 +39,8 @@ SECONDS = 30
 LARGEST_IGNORE_FILE = 1_000_000
 """Bytes that are read of a `.gitignore`."""
 
+_NO_GIT = "git is not installed"
+
 LeftOut = Callable[[Path, str], object]
 """Receives a path that is left out, and the rule."""
 
@@ -54,8 +58,25 @@ class Entry:
     tracked: bool
 
 
-class GitError(Exception):
-    """Git can't list the files of a repository; the text says why."""
+class GitError(UsageError):
+    """Git can't list the files of a repository: which files go would be a guess."""
+
+    def __init__(self, folder: Path, repository: Path, reason: str) -> None:
+        if "dubious ownership" in reason:
+            hint = (
+                "The repository is another user's, as in many CI jobs. Run this before:\n"
+                f"git config --global --add safe.directory {shlex.quote(str(repository))}"
+            )
+        elif reason == _NO_GIT:
+            hint = (
+                f"Install git. Where a CI image has none, leave {repository / '.git'} out of it:"
+                " then the .gitignore files alone decide."
+            )
+        else:
+            hint = f"See what 'git status' says in {folder}."
+        super().__init__(
+            f"Git can't say which files of {folder} go to a sandbox: {reason}.", hint=hint
+        )
 
 
 def listed(folder: Path) -> list[Entry]:
@@ -99,7 +120,7 @@ def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
     for path in (*repositories, real / ".gitignore"):
         # Git would wait forever for a named pipe.
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise GitError(f"{path} is no regular file")
+            raise GitError(real, path.parent, f"{path} is no regular file")
     # Inside a Git hook, Git's own variables name the hook's repository, not this one.
     environment = {k: v for k, v in os.environ.items() if k not in _OF_REPOSITORY}
     try:
@@ -113,13 +134,15 @@ def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
             timeout=SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        reason = "git is not installed" if isinstance(error, OSError) else "no answer from git"
+        reason = _NO_GIT if isinstance(error, OSError) else f"no answer within {SECONDS} s"
     else:
         if result.returncode == 0:
             return result.stdout
-        reason = result.stderr.decode(errors="replace").strip().partition("\n")[0]
-    if repositories:
-        raise GitError(reason)
+        told = result.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
+        reason = told.partition("\n")[0]
+    # A folder of a repository that only looks like one itself has no tracked files of its own.
+    if repositories and "safe.bareRepository" not in reason:
+        raise GitError(real, repositories[0].parent, reason)
     return b""
 
 

@@ -29,7 +29,8 @@ from modalrun.plan.stack import (
 from modalrun.spec.precedence import Origin, resolve
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.runtime_packages import engine_packages
-from modalrun.submit.source_tree import SourceSelection, refuse_private
+from modalrun.submit.source_root import check_root
+from modalrun.submit.source_tree import SourceSelection
 from modalrun.util import garbage_collection
 from modalrun.util.paths import checked_path, user_path
 from modalrun.zenml_api import config_files
@@ -89,7 +90,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     """
     path = deployment_path(spec)
     if path is None:
-        refuse_private(spec.source_root)
+        check_root(spec.source_root)
         with zenml_process(spec.source_root):
             compiled = load_deployment(spec)
             return plan_deployment(compiled.deployment, compiled.stack_description, spec)
@@ -199,7 +200,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
     folder = checked_path(path, "--output").resolve().parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder} to write {path.name} to.")
-    refuse_private(spec.source_root)
+    check_root(spec.source_root)
     with zenml_process(spec.source_root):
         compiled = load_deployment(spec)
         # A setting that can't be planned is an error now, not at the first use of the file.
@@ -240,7 +241,7 @@ def with_file_values(spec: RunSpec) -> RunSpec:
     """
     path = deployment_path(spec)
     if path is None:
-        refuse_private(spec.source_root)
+        check_root(spec.source_root)
         return spec
     return _with_values_of(spec, path, deployment_file.read(path))
 
@@ -250,7 +251,7 @@ def _with_values_of(spec: RunSpec, path: Path, file: DeploymentFile) -> RunSpec:
         spec = replace(spec, source_root=_source_root_of(path, file.source_root))
     if not spec.has_target:
         spec = replace(spec, target=file.target)
-    refuse_private(spec.source_root)
+    check_root(spec.source_root)
     _check_modules(file.deployment, spec.source_root)
     return spec
 

@@ -12,11 +12,11 @@ from modalrun.errors import UsageError
 from modalrun.submit import git_files
 from modalrun.submit.git_files import GitError
 from modalrun.submit.source_changes import listing
+from modalrun.submit.source_root import check_root
 from modalrun.submit.source_tree import (
     SourceFile,
     SourceSelection,
     SourceTree,
-    refuse_private,
     shown,
 )
 from modalrun.util.credentials import (
@@ -52,10 +52,10 @@ def select(selection: SourceSelection) -> SourceTree:
         selection: Which files.
 
     Raises:
-        UsageError: The source root is a private folder; a path of `include` is not below it; or
-            the .dockerignore file is missing or invalid.
+        UsageError: The source root is a private folder; a path of `include` is not below it; Git
+            can't be asked about a repository; or the .dockerignore file is missing or invalid.
     """
-    refuse_private(selection.root)
+    check_root(selection.root)
     return _Selecting(selection).tree()
 
 
@@ -69,7 +69,6 @@ class _Selecting:
         self._dockerignored = _dockerignore(selection.root, selection.dockerignore)
         self._folders: dict[Path, Path] = {}
         self._followed = 0
-        self._git_answers = True
         self._tree = SourceTree(selection.root, self._real_root)
         self._ignored: set[Path] = set()
         included = [self._included(name) for name in selection.include]
@@ -110,7 +109,11 @@ class _Selecting:
         real = self._real(path)
         if real is None:
             return
-        found = (self._real_root / real).lstat()
+        try:
+            found = (self._real_root / real).lstat()
+        except OSError:
+            # It was deleted meanwhile.
+            return
         reason = self._credential(path, real)
         if not stat.S_ISREG(found.st_mode):
             self._tree.left_out[path] = "no regular file"
@@ -241,15 +244,8 @@ class _Selecting:
     def _listed(self, folder: Path, ask_git: bool) -> Iterator[tuple[Path, bool]]:
         whole = self._root / folder
         entries: list[git_files.Entry] = []
-        if ask_git and self._git_answers:
-            try:
-                entries = git_files.listed(whole)
-            except GitError as error:
-                self._git_answers = False
-                self._tree.notes.append(
-                    f"Git can't list the files of {whole} ({error}); all files that no .gitignore"
-                    " names go"
-                )
+        if ask_git:
+            entries = git_files.listed(whole)
         if entries:
             self._tree.in_git |= not folder.parts
             with contextlib.suppress(GitError):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modalrun.errors import UsageError
-from modalrun.util.credentials import refuse_private_folder
 from modalrun.util.paths import checked_path
 
 MAX_BYTES = 500_000_000
 """A larger source root is an error: it holds data, or it is the home folder."""
 
 _MOST_NAMED = 5
-
-_SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (they are refused)
 
 
 @dataclass(frozen=True)
@@ -157,20 +153,6 @@ class SourceTree:
         return (
             f"source: {_counted(len(self.files), 'file')}, {size(self.size)} from"
             f" {_short(self.root)}" + (f" ({'; '.join(remarks)})" if remarks else "")
-        )
-
-
-def refuse_private(root: Path) -> None:
-    """Refuse the home folder, one above it, one of credentials or `/tmp` as a source root.
-
-    Raises:
-        UsageError: It is such a folder.
-    """
-    hint = "Name the folder with the code: '--source-root FOLDER', or 'source_root:' in a run spec."
-    refuse_private_folder(root, "The source root", hint)
-    if root.resolve() in {Path(folder).resolve() for folder in (*_SHARED, tempfile.gettempdir())}:
-        raise UsageError(
-            f"The source root {root} is the folder for temporary files of all programs.", hint=hint
         )
 
 

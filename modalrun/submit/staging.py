@@ -127,15 +127,18 @@ def _copy(tree: SourceTree, folder: Path, files: Iterable[SourceFile]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         destination = folder / file.path
-        destination.parent.mkdir(parents=True, exist_ok=True)
         try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
             with open_inside(tree.real_root, file.real) as source, destination.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
                 found = os.fstat(source.fileno())
             destination.chmod(found.st_mode & 0o777)
         except OSError as error:
+            gone = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
             raise UsageError(
                 f"The file {tree.root / file.path} can't be copied for the sandbox:"
                 f" {error.strerror or error}.",
-                hint="If the pipeline doesn't need it, list it in .dockerignore.",
+                hint="It changed meanwhile: try again when nothing else writes in the source root."
+                if gone
+                else "If the pipeline doesn't need it, list it in .dockerignore.",
             ) from error

@@ -29,6 +29,7 @@ LABELS = {
     "clock": "clock",
     "spec": "run spec",
     "pipeline": "pipeline",
+    "source": "source tree",
 }
 """The checks in the order in which they are shown, each with its title."""
 

@@ -14,11 +14,13 @@ The rest of modalrun may call:
     stack_description    describe a stack
     orchestrator         base class of the orchestrator
     orchestrator_config  its configuration
+    component            the values of a stack's orchestrator (does not import ZenML)
     compiling            compile: run spec -> `Compiled`; snapshots: compiled before, in a file or
                          in ZenML; image_builds: images of the stack's container registry
-    records              runs: create, finalize; queries: read runs and steps; step_records: read
-                         and end steps; run_access: read what stop and resume need; step_logs;
-                         completion (does not import ZenML)
+    records              queries: read runs and steps; step_records: read and end steps; updates:
+                         store a run's metadata and record its end; run_access: read what stop and
+                         resume need; completion (none of these imports ZenML unless it must: see
+                         stores); runs: create; step_logs
     execution            in a sandbox. pipeline_steps: `PipelineSteps`; single_step: `SingleStep`;
                          dynamic: `DynamicRun`; recorder: `RunRecorder`, for the driver
 

@@ -43,6 +43,10 @@ def zenml_errors(name: str) -> tuple[type[Any], ...]:
     return () if exceptions is None else (getattr(exceptions, name),)
 
 
+class NotAllowedError(Exception):
+    """ZenML allows no such change, or no longer: its IllegalOperationError."""
+
+
 class ServerTrouble(requests.RequestException):
     """The server has answered a request with errors of its own for minutes."""
 

@@ -1,23 +1,20 @@
 """Describe the functions on ZenML that other packages call, so that tests can pass a fake.
 
-Importing this module does not import ZenML; `zenml_gateway` does.
+Neither importing this module nor `zenml_gateway` imports ZenML; its functions do where they must.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.model import Plan
-from modalrun.run.records import App, RunRecord, StepRecord
-from modalrun.run.source import Source
-from modalrun.spec.run_spec import RunSpec
-
 if TYPE_CHECKING:
+    from modalrun.plan.image_recipe import RegistryCredentials
+    from modalrun.plan.model import Plan
+    from modalrun.run.records import App, RunRecord, StepRecord
+    from modalrun.run.source import Source
+    from modalrun.spec.run_spec import RunSpec
     from modalrun.zenml_api.compiling.compile import Compiled
 
 
@@ -93,8 +90,7 @@ class ZenMLGateway(Protocol):
 
 
 def zenml_gateway() -> ZenMLGateway:
-    """Import ZenML and return the real gateway."""
-    # ZenML prints to stdout while it is imported; stdout is for data.
-    with redirect_stdout(sys.stderr):
-        from modalrun.zenml_api import surface
+    """Return the real gateway."""
+    from modalrun.zenml_api import surface
+
     return surface

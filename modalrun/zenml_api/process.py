@@ -19,6 +19,7 @@ from modalrun.util import compatibility, garbage_collection, interrupts
 from modalrun.util.machine import require_memory
 from modalrun.util.reachability import connection_problem
 from modalrun.zenml_api import config_files
+from modalrun.zenml_api.records import stores
 
 
 @contextlib.contextmanager
@@ -57,23 +58,38 @@ def zenml_process(source_root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def zenml_session() -> Iterator[None]:
-    """Prepare this process to read runs from ZenML, and open ZenML's store.
+    """Prepare this process to read runs from ZenML, on a server without importing ZenML.
+
+    ZenML is imported, and its store opened, where there is no server, or for what only ZenML's own
+    client can do.
 
     Raises:
         ConnectionLostError, UsageError: As for `zenml_process`.
         AuthenticationError: ZenML's server refuses the credentials.
     """
+    folder = config_files.folder()
     with zenml_process(Path.cwd()):
         # ZenML's own check takes 0.2 s.
         if _is_current():
             os.environ.setdefault(config_files.DISABLE_MIGRATION, "true")
-        # ZenML prints to stdout while it is imported; stdout is for data.
-        with garbage_collection.paused(), redirect_stdout(sys.stderr):
-            from modalrun.zenml_api.retry import open_store
+        stores.use(_rest_store(folder))
+        try:
+            yield
+        finally:
+            stores.use(None)
 
-            # The store's own imports are half of all.
-            open_store()
-        yield
+
+def _rest_store(folder: Path) -> stores.Store | None:
+    """Return a store that sends requests to the server; None if ZenML's own client is needed."""
+    if urlsplit(config_files.store_url()).scheme in {"http", "https"}:
+        from modalrun.zenml_api.records.rest_store import RestStore
+        from modalrun.zenml_api.rest.session import connect
+        from modalrun.zenml_api.rest.settings import Unusual
+
+        with contextlib.suppress(Unusual):
+            return RestStore(connect(folder))
+    stores.open_zenml()
+    return None
 
 
 def _create_store(folder: Path) -> None:

@@ -15,6 +15,7 @@ from zenml.utils import pagination_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.util.nearest import did_you_mean
+from modalrun.zenml_api.component import OrchestratorComponent
 from modalrun.zenml_api.errors import first_line
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
@@ -148,8 +149,8 @@ def _made(
     )
 
 
-def orchestrator_of(model: StackResponse) -> ComponentResponse:
-    """Return the orchestrator component of a stack as ZenML stores it."""
-    return Client().get_stack_component(
-        StackComponentType.ORCHESTRATOR, model.components[StackComponentType.ORCHESTRATOR][0].id
-    )
+def orchestrator_of(model: StackResponse) -> OrchestratorComponent:
+    """Return the orchestrator of a stack as ZenML stores it."""
+    kind = StackComponentType.ORCHESTRATOR
+    found = Client().get_stack_component(kind, model.components[kind][0].id)
+    return OrchestratorComponent(found.name, found.flavor_name, found.configuration)

@@ -1,12 +1,10 @@
-"""The functions of `ZenMLGateway`. Importing this module imports ZenML, but not its compiler."""
+"""The functions of `ZenMLGateway`. Importing this module does not import ZenML."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modalrun.plan.image_recipe import RegistryCredentials
-from modalrun.plan.model import Plan
-from modalrun.spec.run_spec import RunSpec
+from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import (
     matching_runs,
     newest_runs,
@@ -19,13 +17,12 @@ from modalrun.zenml_api.records.run_access import (
     app_of,
     credentials_of,
     deployment_id,
-    driver_environment,
     read_source,
     record_stop_request,
     stop_requested,
     unfinished_steps,
 )
-from modalrun.zenml_api.records.runs import (
+from modalrun.zenml_api.records.updates import (
     finalize_run,
     mark_stopping,
     publish_metadata,
@@ -33,6 +30,9 @@ from modalrun.zenml_api.records.runs import (
 )
 
 if TYPE_CHECKING:
+    from modalrun.plan.image_recipe import RegistryCredentials
+    from modalrun.plan.model import Plan
+    from modalrun.spec.run_spec import RunSpec
     from modalrun.zenml_api.compiling.compile import Compiled
 
 __all__ = [
@@ -65,6 +65,14 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
     return image_builds.resolve_images(plan, compiled)
 
 
+def driver_environment(run_id: str) -> dict[str, str]:
+    """Do as `records.runs.driver_environment`, for which ZenML is imported."""
+    stores.open_zenml()
+    from modalrun.zenml_api.records import runs
+
+    return runs.driver_environment(run_id)
+
+
 def load_deployment_of_run(run_id: str, spec: RunSpec) -> Compiled:
     """Load the deployment of a run as a submission of it does, for the spec's target and tree.
 
@@ -72,6 +80,7 @@ def load_deployment_of_run(run_id: str, spec: RunSpec) -> Compiled:
         NotFoundError: There is no such run, or its deployment was deleted.
         ModalrunError: As for `compiling.snapshots.from_zenml`.
     """
+    stores.open_zenml()
     from zenml.utils import source_utils
 
     from modalrun.zenml_api.compiling import snapshots

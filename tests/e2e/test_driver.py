@@ -330,7 +330,8 @@ def test_a_step_whose_sandbox_comes_after_zenml_was_asked_to_stop(world: World) 
     world.wait_until(lambda: boxes(world, "afterwards"), "the second step is starting")
 
     world.zenml(
-        f"from modalrun.zenml_api.records import runs\nresult = runs.mark_stopping({run_id!r}, 'x')"
+        "from modalrun.zenml_api.records import updates\n"
+        f"result = updates.mark_stopping({run_id!r}, 'x')"
     )
 
     done = command.finish(LONG)

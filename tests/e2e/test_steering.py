@@ -111,7 +111,8 @@ def test_a_sandbox_that_comes_after_its_run_was_stopped_ends_by_itself(
 
     # ZenML alone is told, as where the process that submitted the run is gone.
     mark = (
-        f"from modalrun.zenml_api.records import runs\nresult = runs.mark_stopping({run_id!r}, 'x')"
+        "from modalrun.zenml_api.records import updates\n"
+        f"result = updates.mark_stopping({run_id!r}, 'x')"
     )
     world.zenml(mark)
     assert world.only_run().status == "stopped"

@@ -29,6 +29,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.validation import Mistakes
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
+from modalrun.zenml_api.compiling.module_places import Surroundings, check_places
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
     check_step_parameters,
@@ -98,6 +99,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
     with translated():
         # Before the import: modules read the active stack's components.
         stack, config = use_stack(find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: "))
+        before = Surroundings()
         pipeline = import_pipeline(spec).copy()
         orchestrator = stack.orchestrator.name
         # Before the run configuration is merged into it.
@@ -117,7 +119,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         _refuse_builds(stack, snapshot)
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
-        return assemble(
+        compiled = assemble(
             replace(
                 deployment,
                 layers={**deployment.layers, Origin.COMPONENT: component_defaults(config)},
@@ -129,6 +131,9 @@ def compile_spec(spec: RunSpec) -> Compiled:
             spec,
             source_code=pipeline.source_code,
         )
+        modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
+        check_places(spec.source_root, before, modules, compiled.deployment.docker)
+        return compiled
 
 
 def use_stack(model: StackResponse) -> tuple[Stack, ModalOrchestratorConfig]:

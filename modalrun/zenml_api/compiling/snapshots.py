@@ -76,11 +76,11 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
         settings = _orchestrator_settings(plain)
         ignored: set[str] = set()
         notes: tuple[str, ...] = ()
-        if orchestrator.flavor_name not in OUR_FLAVORS and not _are_ours(settings):
+        if orchestrator.flavor not in OUR_FLAVORS and not _are_ours(settings):
             ignored = set(settings)
         if ignored:
             notes = (
-                f"the snapshot's settings for the orchestrator flavor '{orchestrator.flavor_name}'"
+                f"the snapshot's settings for the orchestrator flavor '{orchestrator.flavor}'"
                 " have no effect on Modal",
             )
         elif f"orchestrator:{orchestrator.name}" not in settings:

@@ -24,6 +24,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import validation_message
 from modalrun.util import interrupts
 from modalrun.util.nearest import nearest
+from modalrun.zenml_api.compiling.module_places import missing_module_hint, subfolder_hint
 from modalrun.zenml_api.errors import message, translated
 
 _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
@@ -93,7 +94,8 @@ def _import(spec: RunSpec, name: str) -> ModuleType:
         raise spec.error(
             ("pipeline",),
             f"there is no module '{error.name}' below the source root {spec.source_root}.",
-            "The source root is the nearest folder with '.zen' above the run spec, else the"
+            subfolder_hint(error.name, spec.source_root)
+            or "The source root is the nearest folder with '.zen' above the run spec, else the"
             " run spec's own; 'source_root:' or '--source-root' sets another.",
         ) from error
 
@@ -129,7 +131,7 @@ def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:
             " 'if __name__ == \"__main__\":'."
         )
     elif isinstance(error, ModuleNotFoundError):
-        hint = "Install it on this machine too: pipelines are compiled here. " + hint
+        hint = (error.name and missing_module_hint(error.name, spec.source_root)) or hint
     text = message(error)
     return spec.error(
         ("pipeline",),

@@ -33,7 +33,7 @@ from modalrun.zenml_api.execution.single_step import (
 )
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
-from modalrun.zenml_api.records import runs, step_records
+from modalrun.zenml_api.records import step_records, updates
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
@@ -93,7 +93,7 @@ class DynamicRun:
         run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
         if reason is not None and run.status != ExecutionStatus.PAUSED:
             # ZenML records no failure of the init hook, of the import, or without a text.
-            runs.finalize_run(str(run.id), reason)
+            updates.finalize_run(str(run.id), reason)
             run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
         if run.status == ExecutionStatus.PAUSED:
             # The function waits for an answer, and ZenML resumes the run after it.
@@ -295,7 +295,7 @@ class _Runner(DynamicPipelineRunner):
         if self.stop_requested and exception is not None:
             # ZenML records a stopping run that fails as stopped. Only at the end: the heartbeat
             # would interrupt running steps.
-            runs.mark_stopping(str(self._run.id), STOP_REASON)
+            updates.mark_stopping(str(self._run.id), STOP_REASON)
         super()._publish_run_status(return_value=return_value, exception=exception)
 
 
@@ -322,9 +322,7 @@ def _is_retried(record: UUID, reason: str) -> bool:
     """Return whether ZenML awaits another attempt after a failure; record it if ZenML has not."""
     status = Client().zen_store.get_run_step(record, hydrate=False).status
     if status in UNFINISHED:
-        status = ExecutionStatus(
-            step_records.end_step(record, ExecutionStatus.FAILED, reason).status
-        )
+        status = ExecutionStatus(step_records.end_step(str(record), "failed", reason).status)
     return status == ExecutionStatus.RETRYING
 
 

@@ -13,7 +13,7 @@ from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.step_request import StepRequest
 from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.records import step_records
-from modalrun.zenml_api.records.queries import STOPPED
+from modalrun.zenml_api.records.responses import STOPPED
 
 if TYPE_CHECKING:
     from zenml.config.step_configurations import StepConfiguration

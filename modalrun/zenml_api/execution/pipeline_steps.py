@@ -14,7 +14,7 @@ from zenml.utils.logging_utils import (
 from modalrun.errors import RunStopped
 from modalrun.zenml_api.execution.single_step import FinalStatus, Signals, SingleStep
 from modalrun.zenml_api.execution.steps import LoadedRun
-from modalrun.zenml_api.records.queries import STOPPED
+from modalrun.zenml_api.records.responses import STOPPED
 
 
 class PipelineSteps:

@@ -8,7 +8,7 @@ from modalrun.run.metadata import StepMetadata, step_waits_metadata
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.execution.steps import LoadedRun
-from modalrun.zenml_api.records import run_access, runs, step_records
+from modalrun.zenml_api.records import run_access, step_records, updates
 from modalrun.zenml_api.records.cache import Cache
 
 
@@ -62,12 +62,12 @@ class RunRecorder:
 
     def store_waits(self, waits: dict[str, str]) -> None:
         """Store what steps wait for with the run, for `status`."""
-        runs.publish_metadata(self._run_id, step_waits_metadata(waits))
+        updates.publish_metadata(self._run_id, step_waits_metadata(waits))
 
     def stop_requested(self) -> bool:
         """Return whether ZenML records that the run is stopping or stopped."""
         return run_access.stop_requested(self._run_id)
 
     def finalize(self, reason: str, *, stopped: bool = False) -> bool:
-        """Record the end of the run; see `runs.finalize_run`."""
-        return runs.finalize_run(self._run_id, reason, stopped=stopped)
+        """Record the end of the run; see `updates.finalize_run`."""
+        return updates.finalize_run(self._run_id, reason, stopped=stopped)

@@ -41,7 +41,7 @@ from modalrun.zenml_api.errors import database_errors
 from modalrun.zenml_api.execution import containment, steps
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.steps import LoadedRun
-from modalrun.zenml_api.records.queries import STOPPED
+from modalrun.zenml_api.records.responses import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, honour_stop_request, record_metadata
 from modalrun.zenml_api.retry import while_database_fails
 
@@ -212,7 +212,7 @@ class SingleStep:
         record = self._launcher.record
         if record is not None and self._recorded_status() == "running":
             lines = trace_of(error)
-            while_database_fails(lambda: end_step(record.id, ExecutionStatus.FAILED, reason, lines))
+            while_database_fails(lambda: end_step(str(record.id), "failed", reason, lines))
 
 
 def _reason(error: BaseException) -> str:
@@ -304,7 +304,7 @@ class Launcher(StepLauncher):
         if self._metadata is not None and self._storing is None:
             self._storing = threading.Thread(
                 target=record_metadata,
-                args=(str(step_run.id), self._metadata, self._stack.orchestrator.id),
+                args=(str(step_run.id), self._metadata),
                 daemon=True,
             )
             self._storing.start()

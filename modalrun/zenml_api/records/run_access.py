@@ -1,4 +1,7 @@
-"""Read what is needed to stop or resume a run: its record, its source tree and credentials."""
+"""Read what is needed to stop or resume a run: its record, its source tree and credentials.
+
+Imports ZenML only for a token that is in ZenML's secret store.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,14 @@ import logging
 from typing import Any
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.plan.deployment import merged_orchestrator_settings
-from modalrun.plan.planner import app_name
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import App
 from modalrun.run.source import Source
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.orchestrator_config import (
-    component_config,
-    component_defaults,
-    credentials,
-)
-from modalrun.zenml_api.records.queries import STOPPED, get_run, step_runs
-from modalrun.zenml_api.records.runs import environment, publish_metadata
-from modalrun.zenml_api.stacks import load_stack, orchestrator_of
+from modalrun.zenml_api.records import stores
+from modalrun.zenml_api.records.queries import get_run, step_runs
+from modalrun.zenml_api.records.responses import STOPPED
+from modalrun.zenml_api.records.updates import publish_metadata
 
 
 def unfinished_steps(run_id: str) -> tuple[str, ...]:
@@ -30,7 +27,8 @@ def unfinished_steps(run_id: str) -> tuple[str, ...]:
         NotFoundError: There is no such run.
     """
     with translated():
-        running = [step.name for step in step_runs(run_id) if not step.status.is_finished]
+        steps = [step.record for step in step_runs(run_id)]
+        running = [step.name for step in steps if not step.finished]
         return tuple(dict.fromkeys(running))
 
 
@@ -44,7 +42,7 @@ def read_source(run_id: str) -> Source | None:
     with translated():
         run = get_run(run_id)
     try:
-        return Source.from_metadata(run.run_metadata)
+        return Source.from_metadata(run.values or {})
     except ValueError as error:
         raise UsageError(
             f"The run {run_id} can't be resumed: {error}.",
@@ -60,9 +58,9 @@ def deployment_id(run_id: str) -> str:
     """
     with translated():
         run = get_run(run_id)
-    if run.snapshot is None:
+    if run.deployment is None:
         raise NotFoundError(f"The deployment of the run {run_id} was deleted.")
-    return str(run.snapshot.id)
+    return run.deployment
 
 
 def app_of(run_id: str) -> App | None:
@@ -71,35 +69,30 @@ def app_of(run_id: str) -> App | None:
     Raises:
         NotFoundError: There is no such run.
     """
+    from modalrun.plan.deployment import merged_orchestrator_settings
+    from modalrun.plan.planner import app_name
+    from modalrun.zenml_api.component import (
+        ComponentValues,
+        component_defaults,
+        component_values,
+    )
+
     with translated():
-        run = get_run(run_id)
-        if run.snapshot is None:
+        run, store = get_run(run_id), stores.current()
+        if run.deployment is None:
             return None
-        pipeline = run.snapshot.pipeline_configuration
+        pipeline = store.deployment(run.deployment, []).pipeline
         settings: dict[str, Any] = {}
         # Neither a deleted stack nor a wrong value of its component keeps a run from being stopped.
         with contextlib.suppress(UsageError):
-            if run.snapshot.stack is not None:
-                component = component_config(orchestrator_of(run.snapshot.stack))
-                settings |= component_defaults(component).settings
-        settings |= merged_orchestrator_settings(pipeline.model_dump(mode="json")["settings"])
-    name = settings.get("app_name") or app_name(pipeline.name)
+            if run.record.stack is not None:
+                component = store.orchestrator(run.record.stack.id)
+                settings |= component_defaults(
+                    component_values(component, ComponentValues)
+                ).settings
+        settings |= merged_orchestrator_settings(pipeline["settings"])
+    name = settings.get("app_name") or app_name(pipeline["name"])
     return App(str(name), settings.get("modal_environment"))
-
-
-def driver_environment(run_id: str) -> dict[str, str]:
-    """Return the variables with which a driver uses ZenML. They hold its credentials.
-
-    Raises:
-        NotFoundError: There is no such run.
-        UsageError: Its deployment or its stack was deleted.
-    """
-    with translated():
-        run = get_run(run_id)
-        if run.snapshot is None or run.snapshot.stack is None:
-            raise UsageError(f"The deployment or the stack of the run {run_id} was deleted.")
-        stack = load_stack(run.snapshot.stack)
-        return environment(run.id, stack, str(run.orchestrator_run_id))
 
 
 def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
@@ -117,10 +110,23 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
     """
     if target != "modal":
         return None
+    from modalrun.zenml_api.component import ComponentValues, component_values, is_reference
+
     with translated():
         run = get_run(run_id)
-        stack = run.snapshot.stack if run.snapshot else None
-        return None if stack is None else credentials(component_config(orchestrator_of(stack)))
+        if run.deployment is None or run.record.stack is None:
+            return None
+        component = stores.current().orchestrator(run.record.stack.id)
+        values = component_values(component, ComponentValues)
+        if not values.token_id or not values.token_secret:
+            return None
+        token = (values.token_id, values.token_secret)
+        if not any(map(is_reference, token)):
+            return token
+        stores.open_zenml()
+        from modalrun.zenml_api.orchestrator_config import component_config, credentials
+
+        return credentials(component_config(component))
 
 
 def stop_requested(run_id: str) -> bool:
@@ -130,7 +136,7 @@ def stop_requested(run_id: str) -> bool:
         NotFoundError: There is no such run.
     """
     with translated():
-        return get_run(run_id, hydrate=False).status in STOPPED
+        return get_run(run_id, hydrate=False).record.status in STOPPED
 
 
 def record_stop_request(run_id: str) -> None:

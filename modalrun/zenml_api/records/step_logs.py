@@ -5,19 +5,24 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
+from uuid import UUID
 
 from zenml.client import Client
 from zenml.stack import StackComponent
+from zenml.utils import pagination_utils
 
 from modalrun.run.log_lines import LogLine
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.records.queries import get_run, step_runs
+from modalrun.zenml_api.records import stores
 
 if TYPE_CHECKING:
     from zenml.artifact_stores import BaseArtifactStore
     from zenml.log_stores.base_log_store import BaseLogStore
     from zenml.models import LogEntry, LogsResponse
+
+_PAGE = 1000
+"""Attempts at steps in one request."""
 
 
 def stored_lines(run_id: str) -> Iterator[LogLine]:
@@ -28,10 +33,17 @@ def stored_lines(run_id: str) -> Iterator[LogLine]:
     Raises:
         Exception: Whatever the store of the logs raises; there are many kinds.
     """
+    stores.open_zenml()
     with translated():
         client = Client()
-        run = get_run(run_id)
-        steps = step_runs(run_id, hydrate=True, exclude_retried=False)
+        run = client.zen_store.get_run(UUID(run_id), hydrate=False)
+        steps = pagination_utils.depaginate(
+            client.list_run_steps,
+            pipeline_run_id=run.id,
+            project=run.project_id,
+            exclude_retried=False,
+            size=_PAGE,
+        )
     yield from _lines(client, None, run.log_collection, 1)
     for step in sorted(steps, key=lambda one: one.start_time or one.created):
         yield from _lines(client, step.name, step.log_collection, step.version)

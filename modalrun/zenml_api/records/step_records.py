@@ -1,4 +1,7 @@
-"""Read the records of a run's steps, and record their ends."""
+"""Read the records of a run's steps, and record their ends.
+
+Imports ZenML only to record the failure of a step without a record.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,14 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
-
-from zenml.client import Client
-from zenml.enums import ExecutionStatus
-from zenml.exceptions import EntityExistsError, IllegalOperationError
-from zenml.models import ExceptionInfo, PipelineRunUpdate, StepRunRequest, StepRunUpdate
-from zenml.orchestrators.publish_utils import publish_step_run_metadata
-from zenml.utils.time_utils import utc_now
 
 from modalrun.run.failure import with_lines
-from modalrun.run.metadata import RunMetadata, StepMetadata, from_metadata, to_metadata
+from modalrun.run.metadata import StepMetadata, to_metadata
 from modalrun.run.records import StepRecord
-from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.records.queries import get_run, step_record, step_runs
-from modalrun.zenml_api.records.undecodable import update_run, update_step
+from modalrun.zenml_api.errors import NotAllowedError, first_line, translated
+from modalrun.zenml_api.records import stores
+from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
+from modalrun.zenml_api.records.responses import utc_now
 
 
 def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]:
@@ -31,7 +27,7 @@ def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]
     """
     with translated():
         found = step_runs(run_id, hydrate=detailed)
-        return {step.name: step_record(step, detailed=detailed) for step in found}
+        return {step.record.name: step.record for step in found}
 
 
 def step_state(run_id: str, step: str, *, detailed: bool = False) -> StepRecord | None:
@@ -42,7 +38,7 @@ def step_state(run_id: str, step: str, *, detailed: bool = False) -> StepRecord 
     """
     with translated():
         found = step_runs(run_id, name=f"equals:{step}", hydrate=detailed)
-        return step_record(found[-1], detailed=detailed) if found else None
+        return found[-1].record if found else None
 
 
 def fail_step(
@@ -75,14 +71,14 @@ def fail_step(
         state = step_state(run_id, step)
         honour_stop_request(run_id)
         try:
-            retrying = state is not None and state.status == ExecutionStatus.RETRYING.value
+            retrying = state is not None and state.status == "retrying"
             if state is None or (retrying and state.attempt < attempt):
                 state = _create_failed(run_id, step, info)
-            elif not state.finished and state.status != ExecutionStatus.RETRYING.value:
-                state = end_step(UUID(state.id), ExecutionStatus.FAILED, reason, lines)
-            while final and state.status == ExecutionStatus.RETRYING.value:
+            elif not state.finished and state.status != "retrying":
+                state = end_step(state.id, "failed", reason, lines)
+            while final and state.status == "retrying":
                 state = _create_failed(run_id, step, info)
-        except (EntityExistsError, IllegalOperationError):
+        except NotAllowedError:
             # The step was recorded meanwhile, or the run is over.
             return step_state(run_id, step)
         return state
@@ -93,11 +89,10 @@ def honour_stop_request(run_id: str) -> None:
 
     ZenML sets a run to failed with its first failed step, for good, unless it is stopping before.
     """
-    with contextlib.suppress(IllegalOperationError):
-        run = get_run(run_id)
-        metadata = from_metadata(RunMetadata, run.run_metadata)
-        if metadata is not None and metadata.stop_requested and not run.status.is_finished:
-            update_run(run, PipelineRunUpdate(status=ExecutionStatus.STOPPING))
+    with contextlib.suppress(NotAllowedError):
+        record = get_run(run_id).record
+        if record.metadata is not None and record.metadata.stop_requested and not record.finished:
+            stores.current().update_run(run_id, status="stopping")
 
 
 def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
@@ -111,66 +106,53 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
         if state is None or state.finished:
             return state
         try:
-            return end_step(UUID(state.id), ExecutionStatus.STOPPED, reason)
-        except IllegalOperationError:
+            return end_step(state.id, "stopped", reason)
+        except NotAllowedError:
             return step_state(run_id, step)
 
 
-def end_step(
-    step_run_id: UUID, status: ExecutionStatus, reason: str, lines: Sequence[str] = ()
-) -> StepRecord:
+def end_step(step_run_id: str, status: str, reason: str, lines: Sequence[str] = ()) -> StepRecord:
     """Record the end of a step, the reason, and the last lines before it; return the record.
 
     Raises:
-        IllegalOperationError: ZenML takes no such status any more.
+        NotAllowedError: ZenML takes no such status any more.
     """
-    return step_record(
-        update_step(
+    store = stores.current()
+    try:
+        ended = store.update_step(
             step_run_id,
-            StepRunUpdate(
-                status=status,
-                end_time=utc_now(),
-                exception_info=_exception(reason, lines),
-            ),
+            status=status,
+            end_time=utc_now(),
+            exception_info=_exception(reason, lines),
         )
-    )
+    except UNDECODABLE:
+        # It is stored, but ZenML can't decode metadata to return.
+        ended = store.step(step_run_id, hydrate=False)
+        if ended.record.status != status:
+            raise
+    return ended.record
 
 
-def _exception(reason: str, lines: Sequence[str]) -> ExceptionInfo:
-    return ExceptionInfo(traceback=with_lines(reason, lines), message=reason)
+def _exception(reason: str, lines: Sequence[str]) -> dict[str, str]:
+    return {"traceback": with_lines(reason, lines), "message": reason}
 
 
-def _create_failed(run_id: str, step: str, info: ExceptionInfo) -> StepRecord:
-    now, client = utc_now(), Client()
-    return step_record(
-        client.zen_store.create_run_step(
-            StepRunRequest(
-                name=step,
-                pipeline_run_id=UUID(run_id),
-                project=client.active_project.id,
-                status=ExecutionStatus.FAILED,
-                start_time=now,
-                end_time=now,
-                exception_info=info,
-            )
-        )
-    )
+def _create_failed(run_id: str, step: str, info: dict[str, str]) -> StepRecord:
+    from modalrun.zenml_api.records.zenml_store import create_failed_step
+
+    return create_failed_step(run_id, step, info).record
 
 
-def record_metadata(
-    step_run_id: str, metadata: StepMetadata, orchestrator_id: UUID | None = None
-) -> None:
+def record_metadata(step_run_id: str, metadata: StepMetadata) -> None:
     """Store the metadata of a step's sandbox with a record; a failure to do so is only logged.
 
     Args:
         step_run_id: ZenML's step run id.
         metadata: Fields that are None stay as they are stored.
-        orchestrator_id: The orchestrator of the active stack; requested if it is None.
     """
     try:
-        orchestrator_id = orchestrator_id or Client().active_stack.orchestrator.id
         stored: dict[str, Any] = to_metadata(metadata)
-        publish_step_run_metadata(UUID(step_run_id), {orchestrator_id: stored})
+        stores.current().add_metadata("step_run", step_run_id, stored)
     except Exception as error:
         logging.getLogger(__name__).warning(
             "The step's metadata was not stored: %s", first_line(error)

@@ -47,6 +47,10 @@ class RefusedError(Exception):
         self.kind = kind
 
 
+class MissingError(KeyError):
+    """Tell that what was asked for, or is named in a request, does not exist."""
+
+
 class Session:
     """A connection to a ZenML server of the installed version, kept open between requests.
 
@@ -55,7 +59,7 @@ class Session:
 
         Unusual: Only ZenML's own client knows what to do. Nothing was changed, unless it was the
             answer that could not be read.
-        KeyError: What the path or the body names does not exist (404).
+        MissingError: What the path or the body names does not exist (404).
         RefusedError: Any other refusal; 403 is ZenML's IllegalOperationError, 409 its
             EntityExistsError.
         AuthenticationError, ConnectionLostError, ServerError: As `errors.translated` says.
@@ -138,8 +142,14 @@ class Session:
             return dict(page["items"][0])
         try:
             return dict(self.get(f"/projects/{chosen}"))
-        except (KeyError, RefusedError) as error:
+        except (MissingError, RefusedError) as error:
             raise Unusual(f"the active project can't be used: {error}") from error
+
+    def project_name(self, project_id: str) -> str:
+        """Return the name of a project, which the address of its page on the dashboard has."""
+        active = self.project
+        found = active if active["id"] == project_id else self.get(f"/projects/{project_id}")
+        return str(found["name"])
 
     def _request(self, method: str, path: str, **how: Any) -> Any:
         answer = self._send(method, path, **how)
@@ -241,7 +251,7 @@ def _content(answer: requests.Response) -> Any:
         # ZenML's own client may know other ways to log in, and words the error.
         raise Unusual("the server refuses the credentials")
     if status == HTTPStatus.NOT_FOUND:
-        raise KeyError(refusal(answer)[1])
+        raise MissingError(refusal(answer)[1])
     if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
         kind, text = refusal(answer)
         raise RefusedError(text, status, kind)

@@ -113,7 +113,8 @@ def _valid(token: Any) -> str | None:
     if not isinstance(token, dict) or "access_token" not in token:
         return None
     if (until := token.get("expires_at")) is not None:
-        moment = until if isinstance(until, datetime) else datetime.fromisoformat(str(until))
+        # Python 3.10 reads no "Z".
+        moment = datetime.fromisoformat(str(until).replace("Z", "+00:00"))
         # The file has times in UTC.
         moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
         if moment - timedelta(seconds=int(token.get("leeway") or 0)) < datetime.now(timezone.utc):

@@ -100,7 +100,7 @@ def run(
 ) -> dict[str, Finding]:
     """Run the checks; returns the finding of each."""
     other = "local_server" if target == "modal" else "modal_account"
-    left_out = {other, "spec"} | (set() if spec else {"pipeline"})
+    left_out = {other, "spec"} | (set() if spec else {"pipeline", "source"})
     findings = Findings(
         set(LABELS) - left_out - {"python", "modalrun", "modal", "zenml"},
     )
@@ -136,6 +136,7 @@ def test_everything_is_in_order(load: Callable[[str], RunSpec]) -> None:
     assert found["artifact_store"].message == "s3 (s3, s3://bucket)"
     assert found["pipeline"].message == "'training', 2 steps, mode pipeline"
     assert found["image"].message == "python:3.11"
+    assert found["source"].message.startswith("1 file, ")
     assert found["modal_account"].message == "workspace 'mine'"
     assert modal.needs is not None and modal.needs.credentials == TOKEN
 

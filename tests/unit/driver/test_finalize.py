@@ -7,7 +7,7 @@ import pytest
 
 from modalrun.driver import finalize
 from modalrun.zenml_api import retry
-from modalrun.zenml_api.records import runs, step_records
+from modalrun.zenml_api.records import step_records, updates
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_says_in_two_lines_that_the_end_is_not_recorded(
     def full(*_: object) -> None:
         raise ValueError("database or disk is full")
 
-    monkeypatch.setattr(runs, "finalize_run", full)
+    monkeypatch.setattr(updates, "finalize_run", full)
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.delenv("MODALRUN_STEP", raising=False)
     monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
@@ -49,7 +49,7 @@ def test_says_in_two_lines_that_the_end_is_not_recorded(
 
 def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(runs, "finalize_run", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(updates, "finalize_run", lambda *arguments: calls.append(arguments))
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.setattr(sys, "argv", ["finalize", "The runner died of SIGSEGV."])
     assert finalize.main() == 0

@@ -120,8 +120,8 @@ def test_next_commands_for_an_existing_run_spec(
         (words, f"modalrun {command} 'a b.yaml'")
     ]
     # Relative to the current folder.
-    found = init_project._script(existing, tmp_path / "below")
-    assert found == ("../mine.py" if script else None)
+    found = init_project._run_script(existing, tmp_path / "below")
+    assert found == ("python ../mine.py" if script else None)
 
 
 def test_a_missing_run_spec(tmp_path: Path) -> None:

@@ -98,19 +98,40 @@ def test_never_counts_in_a_repository_too(repository: Path) -> None:
     assert listed(repository) == ["a.py"]
 
 
-def test_a_repository_that_git_refuses_is_walked(repository: Path) -> None:
+def test_a_repository_that_git_refuses_is_an_error(repository: Path) -> None:
     make(repository, "a.py")
     (repository / ".git" / "HEAD").write_text("broken", encoding="utf-8")
-    assert listed(repository) == ["a.py"]
+    with pytest.raises(UsageError, match="not a git repository") as caught:
+        listed(repository)
+    assert caught.value.hint == f"See what 'git status' says in {repository}."
 
 
-def test_without_git_the_folder_is_walked(
+def test_without_git_a_repository_is_an_error_and_another_folder_is_walked(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(repository, "a.py", "ignored.bin")
+    # Git tracks a file that it would ignore: without Git it would stay behind.
+    make(repository, "a.py", "tracked.bin")
     make(repository, ".gitignore", text="*.bin\n")
+    git(repository, "add", "-f", ".")
+    assert "tracked.bin" in listed(repository)
     monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="git is not installed") as caught:
+        listed(repository)
+    assert f"leave {repository / '.git'} out of it" in caught.value.hint
+    shutil.rmtree(repository / ".git")
     assert listed(repository) == [".gitignore", "a.py"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_repository_of_somebody_else_is_an_error_with_the_command(repository: Path) -> None:
+    make(repository, "a.py")
+    git(repository, "add", ".")
+    make(repository, "code/b.py")
+    for path in (repository, repository / ".git"):
+        os.chown(path, 12_345, 12_345)
+    with pytest.raises(UsageError, match="detected dubious ownership") as caught:
+        listed(repository / "code")
+    assert f"git config --global --add safe.directory {repository}" in caught.value.hint
 
 
 def test_submodule(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

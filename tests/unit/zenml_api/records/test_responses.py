@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from zenml.enums import ExecutionStatus
 
 from modalrun.run.records import FINISHED, SUCCESSFUL
-from modalrun.zenml_api.records import queries
+from modalrun.zenml_api.records import responses
 
 
 def test_the_final_statuses_are_zenmls() -> None:
@@ -16,6 +16,6 @@ def test_the_final_statuses_are_zenmls() -> None:
 
 
 def test_times_get_the_zone_that_zenml_leaves_out() -> None:
-    noon = datetime(2026, 11, 23, 12)
-    assert queries._utc(noon) == datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
-    assert queries._utc(None) is None
+    noon = "2026-11-23T12:00:00"
+    assert responses._utc(noon) == datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+    assert responses._utc(None) is None

@@ -1,0 +1,94 @@
+"""Say of a file or module that a step has missed that it is here, and did not go along."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from modalrun.errors import ModalrunError
+from modalrun.run.contract import CODE_FOLDER
+from modalrun.run.failure import Failure
+from modalrun.submit.source_selection import select
+from modalrun.submit.source_tree import SourceSelection, shown
+
+_QUOTED = re.compile(r"'([^']{1,1000})'|\"([^\"]{1,1000})\"")
+_IN_SANDBOX = re.compile(rf".*{CODE_FOLDER}/")
+
+
+def left_behind(selection: SourceSelection, failure: Failure) -> str | None:
+    """Return what a step has missed that is on this machine, and how it gets it.
+
+    Args:
+        selection: Which files of which folder went.
+        failure: Why the step has failed.
+
+    Returns:
+        None if it missed nothing that is here.
+    """
+    # The run has ended: nothing that has changed here since may hide its outcome.
+    with contextlib.suppress(ModalrunError, OSError, ValueError, ImportError):
+        if failure.kind == "ModuleNotFoundError":
+            return _module(selection, failure.message)
+        if failure.kind == "FileNotFoundError" or "No such file" in failure.message:
+            paths = (one[1] or one[2] for one in _QUOTED.finditer(failure.message))
+            return next(filter(None, (_file(selection, path) for path in paths)), None)
+    return None
+
+
+def _module(selection: SourceSelection, message: str) -> str | None:
+    found = _QUOTED.search(message)
+    if found is None:
+        return None
+    name = found[1] or found[2]
+    path = Path(*name.split("."))
+    for file in (path.with_name(f"{path.name}.py"), path / "__init__.py", path):
+        if remark := _ignored(selection, file):
+            return remark
+    top = name.partition(".")[0]
+    if top.isidentifier() and importlib.util.find_spec(top) is not None:
+        return (
+            f"'{top}' is installed here, but not in the sandbox: add its package to 'settings:"
+            " docker: requirements'."
+        )
+    return None
+
+
+def _file(selection: SourceSelection, text: str) -> str | None:
+    path = Path(os.path.normpath(_IN_SANDBOX.sub("", text)))
+    if not path.is_absolute():
+        return _ignored(selection, path)
+    if not os.path.lexists(path):
+        return None
+    if path.is_relative_to(selection.root):
+        return (
+            f"{shown(path)} is on this machine. In a sandbox the source root is elsewhere: use a"
+            f" path relative to it ({shown(path.relative_to(selection.root))})."
+        )
+    return (
+        f"{shown(path)} is on this machine, and not in a sandbox: copy it below the source root"
+        f" {selection.root}, or keep it in a volume or a bucket."
+    )
+
+
+def _ignored(selection: SourceSelection, path: Path) -> str | None:
+    """Return a remark on a path relative to the source root that is here and did not go."""
+    if ".." in path.parts or not os.path.lexists(selection.root / path):
+        return None
+    tree = select(selection)
+    if any(file.path == path or path in file.path.parents for file in tree.files):
+        return None
+    rules = (tree.left_out[one] for one in _with_parents(path) if one in tree.left_out)
+    rule = next(rules, "it is empty, or new since the submission")
+    return (
+        f"{shown(path)} is in the source root, but did not go along ({rule}):"
+        f" 'source_include: [{shown(path)}]' takes it along."
+    )
+
+
+def _with_parents(path: Path) -> Iterator[Path]:
+    yield path
+    yield from path.parents

@@ -1,0 +1,71 @@
+"""Refuse a folder that can't be the source root of a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from modalrun.errors import UsageError
+from modalrun.util.credentials import refuse_private_folder
+
+_SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (they are refused)
+
+_IMPORTED = frozenset({"modal", "modal_proto", "modalrun", "grpclib", "synchronicity", "zenml"})
+"""Modules that a sandbox imports in any case, and this process perhaps not yet."""
+
+_NOT_IMPORTED = frozenset(
+    {"chunk", "cmd", "code", "pipes", "profile", "sched", "statistics", "this", "trace", "wave"}
+)
+"""Modules of Python that a debugger or a notebook imports, and ZenML and modalrun don't."""
+
+
+def check_root(root: Path) -> None:
+    """Refuse the home folder, one above it, one of credentials or `/tmp` as a source root.
+
+    A module in it must not hide one that ZenML or modalrun imports: in a sandbox, the source root
+    comes first on Python's path.
+
+    Raises:
+        UsageError: It is such a folder, or holds such a module.
+    """
+    hint = "Name the folder with the code: '--source-root FOLDER', or 'source_root:' in a run spec."
+    refuse_private_folder(root, "The source root", hint)
+    if root.resolve() in {Path(folder).resolve() for folder in (*_SHARED, tempfile.gettempdir())}:
+        raise UsageError(
+            f"The source root {root} is the folder for temporary files of all programs.", hint=hint
+        )
+    for name, path in sorted(_modules(root)):
+        if name in _IMPORTED or _is_loaded_from_elsewhere(name, root):
+            raise UsageError(
+                f"{path} hides the module '{name}' that ZenML and modalrun import: in a sandbox,"
+                " modules of the source root come first.",
+                hint="Rename it, or move it into a package of your own.",
+            )
+
+
+def _modules(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the modules and packages right in a folder, with their paths."""
+    try:
+        entries = list(os.scandir(root))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.endswith(".py"):
+            yield entry.name.removesuffix(".py"), entry.path
+        elif entry.name.isidentifier() and Path(entry, "__init__.py").is_file():
+            yield entry.name, f"{entry.path}/"
+
+
+def _is_loaded_from_elsewhere(name: str, root: Path) -> bool:
+    """Return whether this process, which has imported what a sandbox does, has another module."""
+    module = sys.modules.get(name)
+    if module is None or name == "__main__":
+        return False
+    file = Path(getattr(module, "__file__", None) or "")
+    if file.parent in {root, root / name, root.resolve(), root.resolve() / name}:
+        return False
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
+    return installed or name in sys.stdlib_module_names - _NOT_IMPORTED

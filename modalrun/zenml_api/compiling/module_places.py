@@ -1,0 +1,160 @@
+"""Say where the modules of a pipeline come from: a sandbox has the source root and its packages."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import sys
+import sysconfig
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from packaging.utils import canonicalize_name
+
+from modalrun.errors import UsageError
+
+_OURS = {"modalrun", "zenml"}
+_PYTHON = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "data")]
+_INSTALLED = {"site-packages", "dist-packages"}
+
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "bs4": "beautifulsoup4",
+    "dotenv": "python-dotenv",
+    "dateutil": "python-dateutil",
+}
+"""What to install for a module whose package has another name."""
+
+
+def missing_module_hint(name: str, source_root: Path) -> str | None:
+    """Return what to do where code imports a module that is not there.
+
+    Args:
+        name: The module.
+        source_root: The source root.
+
+    Returns:
+        None if a part of it is there: then the name is wrong.
+    """
+    top = name.partition(".")[0]
+    if top != name and (top in sys.modules or _is_in(source_root, top)):
+        return None
+    if hint := subfolder_hint(name, source_root):
+        return hint
+    package = _DISTRIBUTIONS.get(top, top)
+    return (
+        f"{package} is not installed in this Python ({sys.executable}); the pipeline is also"
+        f" imported here: pip install {package}"
+    )
+
+
+def subfolder_hint(name: str, source_root: Path) -> str | None:
+    """Return what to do for a module that is in a folder of the source root; None if it is not."""
+    for folder in sorted(source_root.iterdir()):
+        if _is_in(folder, name.partition(".")[0]):
+            return _hint(folder.resolve(), source_root.resolve())
+    return None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What Python had loaded, and where it looked for modules, before the pipeline was imported."""
+
+    modules: frozenset[str] = field(default_factory=lambda: frozenset(sys.modules))
+    path: frozenset[Path] = field(default_factory=lambda: frozenset(map(Path, sys.path)))
+
+
+def check_places(
+    source_root: Path, before: Surroundings, own: Collection[str], docker: Mapping[str, Any]
+) -> None:
+    """Refuse modules that a sandbox would not find.
+
+    Args:
+        source_root: The source root.
+        before: The surroundings of the import.
+        own: The modules of the pipeline and of its steps, which a sandbox imports by name.
+        docker: The fields of its `DockerSettings`, with the packages gathered from them.
+
+    Raises:
+        UsageError: One comes from an editable installation, from PYTHONPATH, or from a folder
+            below the source root that is not on the path there.
+    """
+    if docker.get("local_project_install_command"):
+        return
+    root = source_root.resolve()
+    imported = {*own, *(sys.modules.keys() - before.modules)}
+    for name in sorted(imported, key=lambda name: (name.count("."), name)):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or name == "__main__" or name.partition(".")[0] in _OURS:
+            continue
+        place = Path(file).resolve()
+        if place in _expected(root, name) or _is_installed(place, name, docker):
+            continue
+        folder = place.parents[len(name.split(".")) - (place.name != "__init__.py")]
+        # What the code itself adds to the path, it adds in a sandbox too.
+        if name in own or folder in before.path or _is_editable(place):
+            raise UsageError(
+                f"The module '{name}' is imported from {place}, and not from the source root"
+                f" {source_root}: a sandbox would not find it.",
+                hint=_hint(folder, root),
+            )
+
+
+def _hint(folder: Path, root: Path) -> str:
+    if folder.is_relative_to(root):
+        name = folder.relative_to(root)
+        return f"Set 'source_root: {name}' (or '--source-root {name}'), the folder that it is in."
+    return (
+        "It comes from PYTHONPATH or from an editable installation. Set 'source_root:' to a folder"
+        " that has all of the code, or add its package to the requirements of the Docker settings."
+    )
+
+
+def _expected(root: Path, name: str) -> Iterator[Path]:
+    path = root.joinpath(*name.split("."))
+    yield from (path.with_name(f"{path.name}.py").resolve(), (path / "__init__.py").resolve())
+
+
+def _is_installed(place: Path, name: str, docker: Mapping[str, Any]) -> bool:
+    """Return whether a sandbox has a module: of Python's, or of a package."""
+    if place.suffix != ".py" or not _INSTALLED.isdisjoint(place.parts):
+        return True
+    if any(place.is_relative_to(folder) for folder in _PYTHON):
+        return True
+    # An editable installation here may be an ordinary one there.
+    asked = canonicalize_name(json.dumps(docker, default=str))
+    top = name.partition(".")[0]
+    packages = _distributions().get(top, [top])
+    return any(canonicalize_name(package) in asked for package in packages)
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def _is_editable(place: Path) -> bool:
+    """Return whether a file belongs to an editable installation."""
+    for distribution in importlib.metadata.distributions():
+        about = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if about.get("dir_info", {}).get("editable"):
+            url = urlsplit(about["url"])
+            if place.is_relative_to(Path(url2pathname(url.path))):
+                return True
+    return False
+
+
+def _is_in(folder: Path, module: str) -> bool:
+    with contextlib.suppress(OSError):
+        return (folder / f"{module}.py").is_file() or (folder / module / "__init__.py").is_file()
+    return False

@@ -1,0 +1,175 @@
+"""Convert ZenML's responses to records, from the JSON that its server sends. Does not import ZenML.
+
+Written against ZenML 0.98.0 (`models/v2/core`). A response of another shape raises KeyError,
+TypeError, ValueError or AttributeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import MAXYEAR, MINYEAR, datetime, timezone
+from typing import Any, Generic, TypeVar
+
+from modalrun.run.failure import Failure, read_failure
+from modalrun.run.metadata import (
+    Announced,
+    RunMetadata,
+    StepMetadata,
+    from_metadata,
+    wrong_keys,
+)
+from modalrun.run.records import RunRecord, StackRecord, StepRecord
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+ENDED = ("failed", "retrying", "stopped")
+"""ZenML's statuses of a step whose last attempt has ended for a reason."""
+
+STOPPED = frozenset({"stopping", "stopped"})
+"""ZenML's statuses of a run that was stopped, whether or not its steps have ended."""
+
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as ZenML stores it.
+
+    Attributes:
+        record: What the rest of modalrun needs.
+        project: The id of its project.
+        deployment: The id of its snapshot; None if that was deleted.
+        dynamic: Whether its pipeline is dynamic.
+        values: All its metadata; None if they were not asked for, or ZenML can't decode them.
+        orchestrator_run_id: What ties its steps to it; None also where `values` is.
+    """
+
+    record: RunRecord
+    project: str
+    deployment: str | None
+    dynamic: bool
+    values: Mapping[str, Any] | None
+    orchestrator_run_id: str | None
+
+
+@dataclass(frozen=True)
+class StoredStep:
+    """A step's attempt as ZenML stores it.
+
+    Attributes:
+        record: What the rest of modalrun needs; with failure and metadata if they were asked for.
+        created: When it was created.
+        run: The id of its run; None where metadata were not asked for.
+    """
+
+    record: StepRecord
+    created: datetime
+    run: str | None
+
+
+@dataclass(frozen=True)
+class StoredDeployment:
+    """A snapshot as ZenML stores it.
+
+    Attributes:
+        steps: The names of all steps in graph order; None if its pipeline is dynamic.
+        pipeline: The configuration of the pipeline.
+    """
+
+    steps: tuple[str, ...] | None
+    pipeline: Json
+
+
+class Link(str):
+    """A value of metadata that ZenML's dashboard shows as a link."""
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list, and how many there are."""
+
+    items: list[T]
+    pages: int
+
+
+def stored_run(run: Json, url: str | None) -> StoredRun:
+    """Convert ZenML's response for a run.
+
+    Args:
+        url: The run's page on ZenML's dashboard; None if there is no dashboard.
+    """
+    body, metadata, resources = run["body"], run["metadata"], run["resources"]
+    pipeline, stack, snapshot = (resources[name] for name in ("pipeline", "stack", "snapshot"))
+    values = metadata["run_metadata"] if metadata is not None else {}
+    known = metadata or {"start_time": None, "end_time": None, "orchestrator_run_id": None}
+    record = RunRecord(
+        id=run["id"],
+        name=run["name"],
+        pipeline=pipeline["name"] if pipeline is not None else "",
+        status=body["status"],
+        created=_utc(body["created"]) or _EPOCH,
+        start=_utc(known["start_time"]),
+        end=_utc(known["end_time"]),
+        reason=body["status_reason"],
+        metadata=from_metadata(RunMetadata, values),
+        announced=from_metadata(Announced, values),
+        stack=None if stack is None else StackRecord(stack["id"], stack["name"]),
+        url=url,
+        wrong_metadata=("all",) if metadata is None else wrong_keys(values),
+    )
+    return StoredRun(
+        record,
+        body["project_id"],
+        None if snapshot is None else snapshot["id"],
+        snapshot is not None and snapshot["body"]["is_dynamic"],
+        None if metadata is None else values,
+        known["orchestrator_run_id"],
+    )
+
+
+def stored_step(step: Json) -> StoredStep:
+    """Convert ZenML's response for a step's attempt."""
+    body, metadata = step["body"], step["metadata"]
+    status = body["status"]
+    record = StepRecord(
+        name=step["name"],
+        status=status,
+        attempt=body["version"],
+        start=_utc(body["start_time"]),
+        end=_utc(body["end_time"]),
+        failure=_failure(metadata["exception_info"]) if metadata and status in ENDED else None,
+        metadata=from_metadata(StepMetadata, metadata["run_metadata"]) if metadata else None,
+        id=step["id"],
+    )
+    run = metadata["pipeline_run_id"] if metadata else None
+    return StoredStep(record, _utc(body["created"]) or _EPOCH, run)
+
+
+def stored_deployment(snapshot: Json) -> StoredDeployment:
+    """Convert ZenML's response for a snapshot."""
+    metadata = snapshot["metadata"]
+    specification = metadata["pipeline_spec"]
+    fixed = not snapshot["body"]["is_dynamic"] and specification is not None
+    # The specification of the pipeline names every step without its configuration.
+    steps = tuple(step["invocation_id"] for step in specification["steps"]) if fixed else None
+    return StoredDeployment(steps, metadata["pipeline_configuration"])
+
+
+def _failure(info: Json | None) -> Failure | None:
+    """Return why a step has failed: its exception, or what was stored for it."""
+    return read_failure(info["traceback"], info["source"], info["message"]) if info else None
+
+
+def utc_now() -> str:
+    """Return the time as ZenML encodes it: in UTC, without a zone."""
+    return datetime.now(timezone.utc).replace(tzinfo=None).isoformat()
+
+
+def _utc(moment: str | None) -> datetime | None:
+    """Add the time zone that ZenML leaves out; None for a year that no other zone may have."""
+    found = datetime.fromisoformat(moment) if moment is not None else None
+    if found is None or not MINYEAR < found.year < MAXYEAR:
+        return None
+    return found.replace(tzinfo=timezone.utc)

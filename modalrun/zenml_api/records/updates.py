@@ -1,0 +1,183 @@
+"""Store metadata of runs and record their ends. Does not import ZenML."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from modalrun.errors import NotFoundError
+from modalrun.run.metadata import PREFIX
+from modalrun.zenml_api.errors import NotAllowedError, first_line, translated
+from modalrun.zenml_api.records import stores
+from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
+from modalrun.zenml_api.records.responses import STOPPED, Link, StoredRun
+from modalrun.zenml_api.records.step_records import end_step
+
+_URL = "orchestrator_url"
+"""The metadata that ZenML's dashboard shows as a link (`zenml.constants`, 0.98.0)."""
+
+_REASON = 250
+"""Characters of a reason that ZenML stores with a run (a column of 255)."""
+
+
+def publish_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
+    """Store metadata with a run."""
+    with translated():
+        stores.current().add_metadata("pipeline_run", run_id, metadata)
+
+
+def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
+    """Store metadata of the run sandbox with the run; a failure to do so is only logged.
+
+    Returns:
+        Whether the run was stopped before its sandbox was known.
+    """
+    stored = dict(metadata)
+    if url := stored.get(f"{PREFIX}sandbox_url"):
+        stored[_URL] = Link(url)
+    try:
+        publish_metadata(run_id, stored)
+        # ZenML ignores it if the run has begun or ended (`pipeline_run_schemas.py:966`).
+        run = stores.current().update_run(run_id, status="provisioning")
+        return run.record.status in STOPPED
+    except Exception as error:
+        logging.getLogger(__name__).warning(
+            "The run's metadata was not stored: %s", first_line(error)
+        )
+        return False
+
+
+def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
+    """Record the end of a run whose process has ended.
+
+    The run and its unfinished steps become FAILED, or STOPPED if the run was stopped. Finished
+    records are not changed, but a failed run without a reason gets one. A paused run stays paused
+    unless it is stopped. The runs of a dynamic pipeline's child pipelines end with it.
+
+    Args:
+        reason: The reason, in a sentence; stored with each step and the run.
+        stopped: Whether the run was stopped on request.
+
+    Returns:
+        Whether any record was unfinished.
+    """
+    changed = False
+    with translated():
+        status = "stopped" if stopped else "failed"
+        run = get_run(run_id)
+        recorded = run.record.status
+        if recorded == "paused" and not stopped:
+            return False
+        _require_deployment(run)
+        if recorded in STOPPED:
+            status = "stopped"
+        else:
+            # First, so that ZenML creates no more steps, and no stopped step makes a run stopped
+            # that has failed.
+            changed = _end_run(run, status, reason)
+        for child in _children(run):
+            ended = finalize_run(child, reason, stopped=status == "stopped")
+            changed = ended or changed
+        for step in step_runs(run_id):
+            if step.record.finished:
+                continue
+            # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
+            # No retry follows here, and only STOPPED is final then.
+            # Somebody else may end it at the same time, or end the run: ZenML then refuses.
+            with _recorded(run):
+                for final in dict.fromkeys((status, "stopped")):
+                    if end_step(step.record.id, final, reason).finished:
+                        break
+            changed = True
+        return _end_run(get_run(run_id), status, reason) or changed
+
+
+def mark_stopping(run_id: str, reason: str) -> bool:
+    """Record that the run is stopping; ZenML sets it to STOPPED if no step is unfinished.
+
+    Running steps end at their next heartbeat; new ones are refused.
+
+    Returns:
+        Whether the run was still unfinished.
+    """
+    with translated():
+        run = get_run(run_id)
+        if run.record.finished:
+            return False
+        _require_deployment(run)
+        recorded = False
+        with _recorded(run):
+            update_run(run, status="stopping", status_reason=reason[:_REASON])
+            recorded = True
+        return recorded  # noqa: RET504 (the block may end early)
+
+
+def update_run(run: StoredRun, **changes: Any) -> None:
+    """Change a run; with the change stored, ZenML may be unable to decode metadata to return."""
+    try:
+        stores.current().update_run(run.record.id, **changes)
+    except UNDECODABLE:
+        if run.values is not None:
+            raise
+
+
+def _end_run(run: StoredRun, status: str, reason: str) -> bool:
+    """Give a run a final status; return whether it had none."""
+    record = run.record
+    if record.finished:
+        unexplained = record.status == "failed" and not record.reason
+        if unexplained and status == record.status and run.deployment is not None:
+            # ZenML ends a run with its failed step, or function, and gives no reason.
+            with _recorded(run):
+                update_run(run, status=status, status_reason=reason[:_REASON])
+        return False
+    # ZenML computes a run's status from its steps. Without a stopped step, only STOPPING leads
+    # to STOPPED (`pipeline_run_schemas.py:1310`, 0.98.0).
+    first = "stopping" if status == "stopped" else status
+    # The end of the last step may have ended the run meanwhile.
+    with _recorded(run):
+        update_run(run, status=first, status_reason=reason[:_REASON])
+        if first == "stopping" and run.dynamic:
+            # ZenML computes no status for the run of a dynamic pipeline.
+            update_run(run, status="stopped")
+    return True
+
+
+@contextlib.contextmanager
+def _recorded(run: StoredRun) -> Iterator[None]:
+    """Ignore that a run or a step has ended meanwhile.
+
+    Once ZenML has stored the end of a run whose stack was deleted, it fails at an assertion about
+    the stack (`sql_zen_store.py:13539`, 0.98.0).
+    """
+    try:
+        yield
+    except NotAllowedError:
+        pass
+    except Exception:
+        if run.deployment is None or run.record.stack is not None:
+            raise
+
+
+def _require_deployment(run: StoredRun) -> None:
+    """Refuse a run that ZenML can't update (`pipeline_run_schemas.py:978`, an assertion)."""
+    if run.deployment is None and not run.record.finished:
+        raise NotFoundError(
+            f"ZenML can't record the end of the run {run.record.id}: its deployment was deleted.",
+            hint=f"'zenml pipeline runs delete {run.record.id}' removes its record.",
+        )
+
+
+def _children(run: StoredRun) -> list[str]:
+    """Return the unfinished runs of child pipelines."""
+    if not run.dynamic:
+        return []
+    store, found = stores.current(), list[StoredRun]()
+    page, pages = 1, 1
+    while page <= pages:
+        answer = store.runs(hydrate=False, parent_run_id=run.record.id, page=page, size=100)
+        found += answer.items
+        page, pages = page + 1, answer.pages
+    return [child.record.id for child in found if not child.record.finished]

@@ -1,0 +1,69 @@
+"""What a step has missed that is on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modalrun.run.failure import Failure
+from modalrun.submit.left_behind import left_behind
+from modalrun.submit.source_tree import SourceSelection
+
+CODE = "/state/sandboxes/sb-1/root/app/code"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    for name in ("train.py", "data/labels.csv", "gone/features.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    (root / ".gitignore").write_text("data/\ngone/\n")
+    (tmp_path / "beside.csv").write_text("x")
+    return root
+
+
+def remark(root: Path, kind: str, message: str) -> str | None:
+    return left_behind(SourceSelection(root), Failure(message, kind))
+
+
+@pytest.mark.parametrize("path", ["data/labels.csv", f"{CODE}/data/labels.csv"])
+def test_a_file_that_an_ignore_file_left_out(root: Path, path: str) -> None:
+    found = remark(root, "FileNotFoundError", f"[Errno 2] No such file or directory: '{path}'")
+    assert found == (
+        "data/labels.csv is in the source root, but did not go along (data/ in .gitignore):"
+        " 'source_include: [data/labels.csv]' takes it along."
+    )
+
+
+def test_a_file_elsewhere_on_this_machine(root: Path) -> None:
+    message = f'[Errno 2] No such file or directory: "{root.parent}/beside.csv"'
+    found = remark(root, "FileNotFoundError", message)
+    assert found and "is on this machine, and not in a sandbox" in found
+    message = f"[Errno 2] No such file or directory: '{root}/train.py'"
+    found = remark(root, "FileNotFoundError", message)
+    assert found and "use a path relative to it (train.py)" in found
+
+
+def test_a_module_that_is_here(root: Path) -> None:
+    found = remark(root, "ModuleNotFoundError", "No module named 'gone.features'")
+    assert found and found.startswith("gone/features.py is in the source root")
+    found = remark(root, "ModuleNotFoundError", "No module named 'pytest'")
+    assert found and "'pytest' is installed here, but not in the sandbox" in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("FileNotFoundError", "[Errno 2] No such file or directory: 'nowhere.csv'"),
+        ("FileNotFoundError", "[Errno 2] No such file or directory: 'train.py'"),
+        ("FileNotFoundError", "[Errno 2] No such file or directory: '../beside.csv'"),
+        ("FileNotFoundError", "what\x00'\x00'"),
+        ("ModuleNotFoundError", "No module named 'nobody_has_it'"),
+        ("ModuleNotFoundError", "No module named '../../x'"),
+        ("KeyError", "'data/labels.csv'"),
+    ],
+)
+def test_nothing_is_said_of_anything_else(root: Path, kind: str, message: str) -> None:
+    assert remark(root, kind, message) is None

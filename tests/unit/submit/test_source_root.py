@@ -1,0 +1,43 @@
+"""Folders that can't be the source root of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modalrun.errors import UsageError
+from modalrun.submit.source_root import check_root
+
+
+@pytest.mark.parametrize(
+    "name", ["modal.py", "zenml/__init__.py", "yaml.py", "logging.py", "pydantic/__init__.py"]
+)
+def test_a_module_that_hides_another_one_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    module = name.partition("/")[0].removesuffix(".py")
+    with pytest.raises(UsageError, match=f"hides the module '{module}'") as caught:
+        check_root(tmp_path)
+    assert str(tmp_path / module) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["training.py", "lib/yaml.py", "lib/__init__.py", "yaml/data.csv", "__main__.py", "setup.py"],
+)
+def test_other_modules_are_not(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    check_root(tmp_path)
+
+
+def test_a_module_of_the_project_that_is_imported_already_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_module_of_the_test.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__("own_module_of_the_test")
+    check_root(tmp_path)

@@ -1,0 +1,91 @@
+"""Where the modules of a pipeline come from."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modalrun.errors import UsageError
+from modalrun.zenml_api.compiling.module_places import (
+    Surroundings,
+    check_places,
+    missing_module_hint,
+)
+
+NAME = "package_of_the_test"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    modules, path = set(sys.modules), list(sys.path)
+    yield tmp_path / "root"
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def package(folder: Path, *, text: str = "") -> None:
+    (folder / NAME).mkdir(parents=True)
+    (folder / NAME / "__init__.py").write_text("")
+    (folder / NAME / "training.py").write_text(text)
+
+
+def test_modules_of_the_source_root_are_found(root: Path) -> None:
+    package(root, text="import json, yaml, zenml")
+    sys.path.insert(0, str(root))
+    before = Surroundings()
+    importlib.import_module(f"{NAME}.training")
+    check_places(root, before, [f"{NAME}.training"], {})
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_src_layout_names_the_folder(root: Path, own: bool) -> None:
+    package(root / "src")
+    sys.path.insert(0, str(root / "src"))
+    before = Surroundings()
+    importlib.import_module(f"{NAME}.training")
+    with pytest.raises(UsageError, match=f"'{NAME}' is imported from") as caught:
+        check_places(root, before, [f"{NAME}.training"] if own else [], {})
+    assert "Set 'source_root: src'" in caught.value.hint
+    check_places(root, before, [], {"local_project_install_command": "pip install ."})
+
+
+def test_a_package_beside_the_source_root_is_refused_unless_it_is_asked_for(root: Path) -> None:
+    package(root.parent / "beside")
+    sys.path.append(str(root.parent / "beside"))
+    before = Surroundings()
+    importlib.import_module(f"{NAME}.training")
+    with pytest.raises(UsageError, match="would not find it") as caught:
+        check_places(root, before, [], {})
+    assert "PYTHONPATH" in caught.value.hint
+    check_places(root, before, [], {"requirements": ["Package-of.the_test==1.0"]})
+
+
+def test_a_folder_that_the_code_puts_on_the_path_is_found_there_too(root: Path) -> None:
+    package(root / "src")
+    before = Surroundings()
+    sys.path.insert(0, str(root / "src"))
+    importlib.import_module(f"{NAME}.training")
+    check_places(root, before, [], {})
+    # But a sandbox imports the module of a step before any other.
+    with pytest.raises(UsageError, match=f"'{NAME}.training' is imported from"):
+        check_places(root, before, [f"{NAME}.training"], {})
+
+
+def test_a_missing_package_is_to_be_installed_here(root: Path) -> None:
+    root.mkdir()
+    hint = missing_module_hint("sklearn.linear_model", root)
+    assert hint == (
+        f"scikit-learn is not installed in this Python ({sys.executable}); the pipeline is also"
+        " imported here: pip install scikit-learn"
+    )
+    package(root / "src")
+    hint = missing_module_hint(f"{NAME}.training", root)
+    assert hint and hint.startswith("Set 'source_root: src'")
+    # A module that is missing in a package that is there.
+    package(root)
+    assert missing_module_hint(f"{NAME}.nothing", root) is None
