@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import modalrun
 from modalrun.errors import UsageError
 from modalrun.util.credentials import refuse_private_folder
 
@@ -38,6 +39,9 @@ def check_root(root: Path) -> None:
             f"The source root {root} is the folder for temporary files of all programs.", hint=hint
         )
     for name, path in sorted(_modules(root)):
+        if Path(path).resolve() == Path(modalrun.__file__).resolve().parent:
+            # The repository of modalrun itself.
+            continue
         if name in _IMPORTED or _is_loaded_from_elsewhere(name, root):
             raise UsageError(
                 f"{path} hides the module '{name}' that ZenML and modalrun import: in a sandbox,"
