@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -121,15 +122,48 @@ def connect_account(
 
     The plan that is returned names its Modal environment.
     """
-    connection = modal.connect(priced.plan.target, credentials=credentials)
-    priced.check_stack()
-    _check_catalog(priced.plan)
-    plan = _in_its_environment(modal, connection, priced.plan, earlier)
-    needs = AccountNeeds.of(plan)
-    modal.check_names(connection, needs)
-    modal.check_workspace(connection, needs)
-    builder = modal.image_builder(connection, needs.environment, needs.pythons)
+    problems: list[ModalrunError] = []
+    plan, connection, builder = priced.plan, None, None
+    with _collected(problems):
+        connection = modal.connect(plan.target, credentials=credentials)
+    with _collected(problems):
+        priced.check_stack()
+    with _collected(problems):
+        _check_catalog(plan)
+    if connection is not None:
+        with _collected(problems):
+            plan = _in_its_environment(modal, connection, plan, earlier)
+            needs = AccountNeeds.of(plan)
+            with _collected(problems):
+                modal.check_names(connection, needs)
+            with _collected(problems):
+                modal.check_workspace(connection, needs)
+            builder = modal.image_builder(connection, needs.environment, needs.pythons)
+    if connection is None or problems:
+        raise _together(problems)
     return connection, plan, builder
+
+
+@contextlib.contextmanager
+def _collected(problems: list[ModalrunError]) -> Iterator[None]:
+    """Add the error of a block to a list, so that the next check is made as well."""
+    try:
+        yield
+    except ModalrunError as error:
+        problems.append(error)
+
+
+def _together(problems: Sequence[ModalrunError]) -> ModalrunError:
+    """Return one error that tells all of several; its class is that of the first."""
+    first, *more = problems
+    if not more:
+        return first
+    hints = [error.hint for error in problems if error.hint]
+    return type(first)(
+        "\n".join(error.problem for error in problems),
+        effect="Nothing was created.",
+        hint=" ".join([*dict.fromkeys(hints), "'modalrun doctor' with the run spec checks all."]),
+    )
 
 
 def _check_catalog(plan: Plan) -> None:

@@ -217,7 +217,7 @@ def test_an_account_and_a_stack_that_fits_another_target(world: World) -> None:
     account_found = found["modal_account"]["message"]
     assert account_found.startswith("workspace 'local', environment 'main'. MODAL_SERVER_URL is")
     assert "zenml login" in found["stack"]["message"] and "target local" in found["stack"]["hint"]
-    assert found["artifact_store"]["state"] == "ok"
+    assert found["artifact_store"]["message"].startswith("works from this machine only")
     assert "zenml==" in found["image"]["message"]
 
     done = world.modalrun("doctor", str(spec), "--output", "json", **account).finish()

@@ -89,7 +89,7 @@ def test_a_stack_that_modal_cant_use(load: Load, modal: FakeModal) -> None:
         check(load(MODAL), compiled(stack=ON_THIS_MACHINE), FakeObserver(), modal=modal)
     assert "'laptop'" in caught.value.message
     assert "/home/me" in caught.value.message
-    assert modal.effects == ["connect modal"]
+    assert modal.effects[0] == "connect modal"
 
 
 AMBIENT = StackDescription(
@@ -100,7 +100,6 @@ AMBIENT = StackDescription(
 def test_a_store_that_needs_the_environment_of_this_machine(load: Load, modal: FakeModal) -> None:
     with pytest.raises(UsageError, match=r"'prod'.*\n.*no credentials of its own"):
         check(load(MODAL), compiled(stack=AMBIENT), FakeObserver(), modal=modal)
-    assert modal.effects == ["connect modal"]
     job = check(load(MODAL), compiled(stack=AMBIENT, secrets=["a"]), FakeObserver(), modal=modal)
     assert isinstance(job, Job)
     # A sandbox of the local server has the same machine, which may have a role in a cloud.
@@ -123,10 +122,23 @@ def test_the_same_stack_on_the_local_server(load: Load, modal: FakeModal) -> Non
     check(load(LOCAL), compiled(stack=ON_THIS_MACHINE), FakeObserver(), modal=modal)
 
 
-def test_a_missing_token_comes_before_the_stack(load: Load, modal: FakeModal) -> None:
-    modal.effects.errors["connect modal"] = AuthenticationError("There is no Modal token.")
-    with pytest.raises(AuthenticationError):
+def test_all_that_is_missing_is_told_at_once(load: Load, modal: FakeModal) -> None:
+    modal.effects.errors["connect modal"] = AuthenticationError(
+        "There is no Modal token.", effect="Nothing was created.", hint="Run 'modal setup'."
+    )
+    with pytest.raises(AuthenticationError, match="no Modal token") as caught:
         check(load(MODAL), compiled(stack=ON_THIS_MACHINE), FakeObserver(), modal=modal)
+    assert "'laptop' can't be used" in caught.value.message
+    assert caught.value.message.count("Nothing was created.") == 1
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("Run 'modal setup'. Use a stack")
+    assert "'modalrun doctor'" in caught.value.hint
+
+    del modal.effects.errors["connect modal"]
+    modal.effects.errors["check names"] = NotFoundError("There is no secret 'token'.")
+    modal.effects.errors["check workspace"] = UsageError("The token is of another workspace.")
+    with pytest.raises(NotFoundError, match=r"(?s)'token'.*another workspace"):
+        check(load(MODAL), compiled(stack=REMOTE), FakeObserver(), modal=modal)
 
 
 def test_a_secret_that_does_not_exist(load: Load, modal: FakeModal) -> None:
