@@ -39,7 +39,7 @@ def check_root(root: Path) -> None:
             f"The source root {root} is the folder for temporary files of all programs.", hint=hint
         )
     for name, path in sorted(_modules(root)):
-        if Path(path).resolve() == Path(modalrun.__file__).resolve().parent:
+        if name == modalrun.__name__ and Path(path).resolve() == Path(*modalrun.__path__).resolve():
             # The repository of modalrun itself.
             continue
         if name in _IMPORTED or _is_loaded_from_elsewhere(name, root):
