@@ -42,9 +42,28 @@ _QUERY = re.compile(
     re.IGNORECASE,
 )
 
+_VARIABLES: dict[str, str] = {}
+"""Values of variables of this machine that a run spec takes -> the variable, as it is shown."""
+
+
+def show_as(value: str, variable: str) -> None:
+    """Show a variable's name in place of its value from now on: it may be a secret.
+
+    Words that are everywhere (less than 4 characters, or a number) are left.
+    """
+    if len(value) >= 4 and not value.isdigit():
+        _VARIABLES[value] = variable
+
 
 def without_credentials(text: str) -> str:
-    """Replace user, password and tokens in the URLs of a text that is shown or stored."""
+    """Replace user, password and tokens in the URLs of a text that is shown or stored.
+
+    And the values of variables that a run spec takes.
+    """
+    for value in sorted(_VARIABLES, key=len, reverse=True):
+        if value in text:
+            # The name of a variable has no backslash.
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", _VARIABLES[value], text)
     masked = _CREDENTIALS.sub(lambda found: f"{found[1] or ''}***@", text)
     return _QUERY.sub(r"\1***", masked)
 

@@ -17,6 +17,7 @@ from modalrun import __version__
 from modalrun.cli import compile as compile_command
 from modalrun.cli import (
     doctor,
+    examples,
     init,
     list_runs,
     local,
@@ -29,7 +30,13 @@ from modalrun.cli import (
     stop,
     submit,
 )
-from modalrun.errors import InternalError, Interrupted, ModalrunError, UsageError
+from modalrun.errors import (
+    InternalError,
+    Interrupted,
+    ModalrunError,
+    UsageError,
+    without_credentials,
+)
 from modalrun.output import writer
 from modalrun.util import interrupts
 from modalrun.util.machine import machine_error
@@ -40,6 +47,9 @@ EXIT_BROKEN_PIPE = 141
 COMPLETE = "_MODALRUN_COMPLETE"
 """The variable with which a shell requests completions (Typer)."""
 
+WIDEST_HELP = 110
+"""Columns of the help on a wide terminal; Click would take 80."""
+
 # Newer versions of Typer bring a Click of their own, so the base class is reached through Typer.
 _CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
@@ -49,7 +59,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST_HELP},
 )
 app.command("submit")(submit.submit)
 app.command("plan")(plan.plan)
@@ -64,6 +74,7 @@ app.command("stop")(stop.stop)
 app.command("resume")(resume.resume)
 app.command("init")(init.init)
 app.add_typer(local.app, name="local")
+examples.add_to(app)
 
 
 def _show_version(value: bool) -> None:
@@ -144,7 +155,7 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
 
 def _show(error: ModalrunError) -> None:
     if os.environ.get(DEBUG):
-        writer.err("".join(traceback.format_exception(error)))
+        writer.err(without_credentials("".join(traceback.format_exception(error))))
     from modalrun.output.console import print_error
 
     print_error(error)

@@ -17,7 +17,9 @@ from modalrun.output.spinner import Spinner
 def doctor(
     spec: Annotated[
         Path | None,
-        typer.Argument(metavar="SPEC", help="A run spec or deployment file to check as well."),
+        typer.Argument(
+            metavar="SPEC", help="A run spec, a pipeline or a deployment file to check as well."
+        ),
     ] = None,
     *,
     target: Target = None,

@@ -103,7 +103,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any key of the run spec, such as 'settings.orchestrator.gpu=H100'. Repeatable.",
+        help="Any key of the run spec, such as 'timeout=2h' or"
+        " 'steps.train*.enable_cache=false'. Repeatable.",
     ),
 ]
 SourceRoot = Annotated[

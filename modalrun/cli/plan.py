@@ -17,7 +17,10 @@ def plan(
     *,
     given: Given,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show where each value comes from.")
+        bool, typer.Option("--explain", help="Show where each value comes from, but for defaults.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With --explain: also the defaults.")
     ] = False,
     files: Annotated[
         bool,
@@ -47,7 +50,9 @@ def plan(
     else:
         from modalrun.output.plan_text import print_plan
 
-        print_plan(found, tree, explain=explain, files=files)
+        print_plan(
+            found, tree, explain="all" if everything else "set" if explain else None, files=files
+        )
     if found.problems:
         raise wrong_stack(found.stack, found.problems)
     tree.check()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
@@ -16,9 +16,11 @@ from modalrun.modal_api.configuration import configured_environment, local_serve
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import image_builder
 from modalrun.plan.image_recipe import Named, Slim
-from modalrun.plan.model import Plan
-from modalrun.spec.run_spec import Target
+from modalrun.run.run_plan import Target
 from modalrun.util.reachability import ask
+
+if TYPE_CHECKING:
+    from modalrun.plan.model import Plan
 
 CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 4.0
 """How long `check_account` waits for Modal's server, and until that accepts the token. The SDK

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import UsageError
 from modalrun.localmodal import launcher
 from modalrun.run.run_plan import Target
-from modalrun.spec.precedence import Origin, Value
+
+if TYPE_CHECKING:
+    from modalrun.spec.precedence import Value
 
 ENVIRONMENT = "MODAL_ENVIRONMENT"
 
@@ -71,4 +73,7 @@ def local_server_note(target: Target) -> str | None:
 
 
 def _value(name: Any, source: str) -> Value | None:
+    # Most commands don't ask, and the import takes longer than all of Modal's gateway.
+    from modalrun.spec.precedence import Origin, Value
+
     return Value(str(name), Origin.DEFAULT, source) if name else None

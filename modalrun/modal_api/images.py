@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import modalrun
 from modalrun.errors import InternalError, RunFailedError
 from modalrun.modal_api import image_builder
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.plan.image_recipe import (
-    PACKAGE_FOLDER,
     BuiltByZenML,
     FromDockerfile,
     FromRegistry,
@@ -28,18 +26,29 @@ from modalrun.plan.image_recipe import (
     RegistryCredentials,
     Slim,
 )
-from modalrun.plan.model import Plan
 from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.contract import CODE_FOLDER
-from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.util.credentials import credential_reason
 from modalrun.util.ignore_files import dockerignore_matcher
 
 if TYPE_CHECKING:
     import modal
 
+    from modalrun.plan.model import Plan
+
 AT_ONCE = 16
 """Images that are built at the same time."""
+
+COMPILE = (
+    "python -c 'import compileall, sys;"
+    " [compileall.compile_dir(p, quiet=2, workers=0) for p in sys.path if p]'"
+)
+"""Compiles all that Python can import, unless it is compiled already.
+
+Docker's `python` images have no bytecode of the standard library (docker-library/python#615 on
+GitHub), and those that ZenML builds have none of what uv installs
+(`utils/pipeline_docker_image_builder.py`, 0.98.0). Each sandbox would compile it again.
+"""
 
 LOG_LINES = 40
 """Lines of a failed build's log that are shown."""
@@ -79,6 +88,8 @@ class Builder:
         if not recipe.keep_entrypoint and not isinstance(recipe.base, Slim):
             # It would wrap the supervisor (modal.com/docs/guide/existing-images, 2026-11-28).
             image = image.entrypoint([])
+        if not isinstance(recipe.base, Named):
+            image = image.run_commands(COMPILE)
         if recipe.environment:
             image = image.env(dict(recipe.environment))
         if recipe.apt_packages:
@@ -87,7 +98,9 @@ class Builder:
             image = _install(image, recipe, packages, folder / f"{number}-requirements.txt")
         if recipe.project_install:
             image = image.add_local_dir(source, CODE_FOLDER, copy=True, ignore=[])
-            image = image.run_commands(f"cd {CODE_FOLDER} && {recipe.project_install}")
+            install = f"cd {CODE_FOLDER} && {recipe.project_install}"
+            # Not every tool compiles what it installs.
+            image = image.run_commands(f"{install} && {COMPILE}")
         if recipe.runtime_environment:
             image = image.env(dict(recipe.runtime_environment))
         return image
@@ -163,29 +176,6 @@ def build_images(
             return {key: image.object_id for key, image in zip(plan.images, built, strict=True)}
 
 
-def is_mounted() -> bool:
-    """Return whether this process runs the source of modalrun that `with_files` has mounted."""
-    # On the local Modal server the root of a sandbox is a folder.
-    return str(Path(modalrun.__file__).parents[1]).endswith(PACKAGE_FOLDER)
-
-
-def with_files(
-    image: modal.Image, source: Path, *, package: bool, manifest: Path | None = None
-) -> modal.Image:
-    """Mount the source tree at `CODE_FOLDER`. A mount is no layer, so nothing is rebuilt.
-
-    With `package`, modalrun's own source is mounted too; a driver also needs the `manifest` file.
-    """
-    if manifest is not None:
-        image = image.add_local_file(manifest, MANIFEST_FILE)
-    if package:
-        image = image.add_local_dir(
-            Path(modalrun.__file__).parent, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_not_source
-        )
-    # A driver adds its own folder, in which Python may have left what it compiled.
-    return image.add_local_dir(source, CODE_FOLDER, ignore=["**/__pycache__"])
-
-
 def _install(
     image: modal.Image, recipe: ImageRecipe, packages: Packages, file: Path
 ) -> modal.Image:
@@ -247,7 +237,3 @@ def _failed(
         f"Modal could not build the image {error.image_id}.{log}",
         hint=f"'{command}' shows the whole log. The image is configured under 'settings: docker:'.",
     )
-
-
-def _is_not_source(path: Path) -> bool:
-    return path.suffix != ".py" and path.name != "py.typed"

@@ -24,7 +24,7 @@ from modalrun.errors import (
     UnknownOutcomeError,
 )
 from modalrun.localmodal import launcher
-from modalrun.modal_api import images
+from modalrun.modal_api import mounts
 from modalrun.modal_api.capacity import CapacitySearch, sleep
 from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
@@ -99,7 +99,7 @@ def create(
     app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
     built = modal.Image.from_id(spec.image, client=client)
     package = connection.mounts_package
-    image = images.with_files(built, source, package=package, manifest=manifest)
+    image = mounts.with_files(built, source, package=package, manifest=manifest)
     if earlier is not None:
         spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
     sandbox_arguments = SandboxArguments(plan, secrets, client, package=package)

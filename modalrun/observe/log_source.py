@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from modalrun.errors import ModalrunError, NotFoundError
-from modalrun.modal_api import Connection
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.status import connect, resolve
 from modalrun.run.records import RunRecord, run_argument
@@ -131,15 +131,15 @@ def _source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
                     f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached,"
                     " so it needed no sandbox."
                 )
-        if run.problem and run.finished:
-            # ZenML may have stored its lines.
-            wrong = run.problem.rstrip(".")
-            return LogSource(run.id, "", None, running=False, problem=wrong)
-        raise NotFoundError(
-            f"The run {run.id} ({run.name}) has no sandbox that modalrun knows of."
-            f" {run.problem or ''}".strip(),
-            hint="It was started by other means, or is only just being submitted.",
-        )
+        if run.announced and not run.finished:
+            raise NotFoundError(
+                f"The run {run.id} ({run.name}) has no sandbox yet.",
+                hint="It is only just being submitted: try again.",
+            )
+        # ZenML may have stored its lines, whatever has run it.
+        what = "The run has no sandbox" if run.announced else "modalrun did not start the run"
+        why = run.problem.rstrip(".") if run.problem else what
+        return LogSource(run.id, "", None, running=False, problem=why)
     connection, problem, metadata = None, None, run.metadata
     try:
         connection = while_connection_lost(lambda: connect(run.id, metadata), say)

@@ -7,13 +7,19 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
+from rich.cells import cell_len
+
 from modalrun.output.sanitize import harmless, json_safe, without_commands
 from modalrun.output.step_labels import StepLabels, label_width
+from modalrun.output.wrapping import wrapped
 from modalrun.output.writer import write_rendered
 from modalrun.run.failure import relative
 from modalrun.run.log_lines import SYSTEM, LogLine
 
 JSON_VERSION = 1
+_SHORT = 20
+"""Columns that a line always has."""
+
 _RESET = "\x1b[0m"
 _DIM = "\x1b[2m"
 
@@ -22,35 +28,50 @@ class LineRenderer:
     """Render lines of a log as text in which nothing can do harm."""
 
     def __init__(
-        self, labels: StepLabels | None, *, colours: bool, timestamps: bool = False
+        self,
+        labels: StepLabels | None,
+        *,
+        colours: bool,
+        timestamps: bool = False,
+        width: Callable[[], int] | None = None,
     ) -> None:
         """
         Args:
             labels: The labels of steps on a terminal; None for their names.
+            width: Returns the columns of the terminal; None for anything else.
             colours: Whether steps have a colour, and lines keep theirs.
             timestamps: Whether each line begins with its time.
         """
         self._labels = labels
         self._colours = colours
         self._timestamps = timestamps
+        self._width = width
 
     def render(self, line: LogLine) -> str:
         """Render a line."""
         text = harmless(relative(line.text), colours=self._colours)
+        stamp = f"{rfc3339(line.time) or '-':<24} " if self._timestamps else ""
+        label, columns = self._label(line.step)
+        if self._width is not None and len(text) > _SHORT and "\x1b" not in text:
+            indent = len(stamp) + columns
+            parts = wrapped(text, max(_SHORT, self._width() - indent), indent=0)
+            text = f"\n{' ' * indent}".join(parts)
         if self._colours and "\x1b" in text:
             text += _RESET
         if self._colours and line.source == SYSTEM:
             text = f"{_DIM}{text}{_RESET}"
-        stamp = f"{rfc3339(line.time) or '-':<24} " if self._timestamps else ""
-        return without_commands(f"{stamp}{self._label(line.step)}{text}")
+        return without_commands(f"{stamp}{label}{text}")
 
-    def _label(self, step: str | None) -> str:
+    def _label(self, step: str | None) -> tuple[str, int]:
+        """Return the label of a step, and its columns."""
         if step is None:
-            return ""
+            return "", 0
         if self._labels is None:
-            return f"{harmless(step, colours=False)} | "
-        label, colour = self._labels.of(step)
-        return f"\x1b[{colour}m{label} | {_RESET}" if self._colours else f"{label} | "
+            label = f"{harmless(step, colours=False)} | "
+            return label, cell_len(label)
+        name, colour = self._labels.of(step)
+        label = f"{name} | "
+        return f"\x1b[{colour}m{label}{_RESET}" if self._colours else label, cell_len(label)
 
 
 def printer(*, jsonl: bool, timestamps: bool) -> Callable[[Sequence[LogLine]], None]:
@@ -78,7 +99,9 @@ def _for_stdout(*, timestamps: bool) -> tuple[StepLabels | None, Callable[[LogLi
     console = make_console(stderr=False)
     labels = StepLabels(label_width(console.width)) if console.file.isatty() else None
     colours = is_live(console) and not console.no_color
-    return labels, LineRenderer(labels, colours=colours, timestamps=timestamps).render
+    width = (lambda: console.width) if labels is not None else None
+    renderer = LineRenderer(labels, colours=colours, timestamps=timestamps, width=width)
+    return labels, renderer.render
 
 
 def as_json(line: LogLine) -> str:

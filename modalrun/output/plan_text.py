@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from modalrun.output.sanitize import harmless
 from modalrun.output.wrapping import NO_BREAK, wrapped
@@ -18,16 +19,21 @@ from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.source_tree import SourceTree, shown, size
 from modalrun.util.timeparse import written
 
+Explain = Literal["set", "all"]
+"""What has a value that is no default, or everything."""
+
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
 
 
-def print_plan(found: PricedPlan, tree: SourceTree, *, explain: bool, files: bool) -> None:
+def print_plan(
+    found: PricedPlan, tree: SourceTree, *, explain: Explain | None, files: bool
+) -> None:
     """Print a plan to stdout.
 
     Args:
         found: The plan.
         tree: The source tree.
-        explain: Whether to show where each value comes from.
+        explain: Of which values to show where they come from.
         files: Whether to list the files of the source tree.
     """
     # Rich is slow to import; a plan of a deployment file needs neither it nor an SDK.
@@ -38,7 +44,7 @@ def print_plan(found: PricedPlan, tree: SourceTree, *, explain: bool, files: boo
     out("\n".join(_fitted([*text, *(_files(tree) if files else ())], width)))
 
 
-def lines(found: PricedPlan, *, explain: bool, width: int | None = None) -> list[str]:
+def lines(found: PricedPlan, *, explain: Explain | None, width: int | None = None) -> list[str]:
     """Lay out a plan for a terminal of a width; without one, as wide as it needs to be."""
     return _fitted(_lines(found, explain=explain, width=width), width)
 
@@ -69,7 +75,7 @@ def _files(tree: SourceTree) -> list[str]:
     ]
 
 
-def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
+def _lines(found: PricedPlan, *, explain: Explain | None, width: int | None) -> list[str]:
     plan, cost = found.plan, found.cost
     rows = [_row(plan, RUN_SANDBOX, plan.run_sandbox, cost.run)]
     rows += [
@@ -85,7 +91,7 @@ def _lines(found: PricedPlan, *, explain: bool, width: int | None) -> list[str]:
         "",
         *_graph(plan),
         "",
-        *([*_origins(plan, width), ""] if explain else []),
+        *([*_origins(plan, explain, width), ""] if explain else []),
         *_money(cost, plan),
         *(["", "Notes", *(f"  - {note}" for note in found.notes)] if found.notes else []),
     ]
@@ -187,7 +193,7 @@ def _graph(plan: Plan) -> list[str]:
     return [f"Order ({how})" if any(len(row) > 1 for row in layers) else "Order", *rows]
 
 
-def _origins(plan: Plan, width: int | None) -> list[str]:
+def _origins(plan: Plan, explain: Explain, width: int | None) -> list[str]:
     sandboxes = {
         "run": plan.origins,
         **{name or "driver": origins for name, origins in plan.sandbox_origins.items()},
@@ -198,16 +204,20 @@ def _origins(plan: Plan, width: int | None) -> list[str]:
         (sandbox, setting, _shown(setting, value), value.source)
         for sandbox, origins in sandboxes.items()
         for setting, value in origins.items()
+        if explain == "all" or value.origin is not Origin.DEFAULT
     ]
+    head = "Where each value comes from" + ("" if explain == "all" else "; '--all' adds defaults")
+    if not rows:
+        return ["Every value is a default; '--explain --all' shows them"]
     lines = _table(("sandbox", "setting", "value", "from"), *rows)
     if not _fits(lines, width):
         room = max(len(setting) for _, setting, _, _ in rows)
         lines = []
-        for name in sandboxes:
+        for name in dict.fromkeys(row[0] for row in rows):
             lines.append(f"  {name}")
             # A long value, as a list of regions, takes the room of its own row alone.
             lines += [f"    {r[1]:<{room}}  {r[2]:<20}  {r[3]}" for r in rows if r[0] == name]
-    return ["Where each value comes from", *lines]
+    return [head, *lines]
 
 
 def _shown(setting: str, value: Value) -> str:

@@ -37,8 +37,8 @@ def told(
             f"  {name}: {one_line(step.reason or 'its output says why')}", width, style, indent=4
         )
         if number < _WITH_LINES:
-            last = step.failure.lines if step.failure else ()
-            lines += [Text(f"      {harmless(line, colours=False)}", style="dim") for line in last]
+            for line in step.failure.lines if step.failure else ():
+                lines += fitted(f"      {line}", width, "dim", indent=10)
             lines.append(Text(f"    {logs_command(step.name, run_id)}"))
     return lines
 

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import time
+from functools import partial
 
 from rich.console import Console
 
@@ -44,6 +45,7 @@ class Reporter:
             console: LineRenderer(
                 self._labels if console.is_terminal else None,
                 colours=console.is_terminal and not console.no_color,
+                width=partial(getattr, console, "width") if console.is_terminal else None,
             )
             for console in (self._stdout, self._stderr)
         }

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from modalrun.run.failure import Failure
-from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
 from modalrun.run.status import RunStatus
 
 VERSION = 1
@@ -76,7 +76,7 @@ def app_url(run: RunRecord) -> str | None:
 
 def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
     metadata = step.metadata or run.metadata
-    ran = step.status != "not run"
+    ran = step.status not in UNBEGUN
     return {
         "name": step.name,
         "state": step.status,

@@ -17,7 +17,7 @@ from modalrun.output.status_json import app_url
 from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run import failure
 from modalrun.run.outcome import LOST
-from modalrun.run.records import StepRecord
+from modalrun.run.records import UNBEGUN, StepRecord
 from modalrun.run.status import RunStatus
 
 _LABELS = 10
@@ -31,7 +31,7 @@ _OTHER_ROWS = 18
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
-_QUIET = ("completed", "cached", "not run")
+_QUIET = ("completed", "cached", "waiting", "not run")
 """States of steps that are shown last where there is no room for all."""
 
 
@@ -107,7 +107,7 @@ class _Change(NamedTuple):
 
 def _changes(view: RunStatus) -> Iterator[_Change]:
     for step in view.steps:
-        if step.status != "not run":
+        if step.status not in UNBEGUN:
             text = with_attempt(step.status, step.attempt)
             text += f" ({step.reason})" if step.reason else ""
             began = step.start if step.status == "running" else step.since
@@ -274,7 +274,7 @@ def _step_sandbox(step: StepRecord, served: Mapping[str, int]) -> str:
 
 def _resources(step: StepRecord, view: RunStatus) -> str:
     metadata = step.metadata or view.run.metadata
-    if metadata is None or step.status == "not run":
+    if metadata is None or step.status in UNBEGUN:
         return ""
     parts = [metadata.gpu] if metadata.gpu else []
     parts += [f"{metadata.cpu:g} cpu"] if metadata.cpu else []

@@ -7,12 +7,14 @@ too, as the streams are guarded meanwhile. Nothing that is printed controls a te
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, TextIO, cast
 
 from modalrun.output.sanitize import Pieces, json_safe, plain
+from modalrun.output.wrapping import wrapped
 
 
 def out(text: str) -> None:
@@ -21,8 +23,10 @@ def out(text: str) -> None:
 
 
 def err(text: str) -> None:
-    """Write a text of one or more lines to stderr."""
-    write_rendered(sys.stderr, f"{plain(text)}\n")
+    """Write a text of one or more lines to stderr; on a terminal, broken between words."""
+    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    lines = [part for line in plain(text).split("\n") for part in wrapped(line, width) or [""]]
+    write_rendered(sys.stderr, "\n".join(lines) + "\n")
 
 
 def out_json(text: str) -> None:

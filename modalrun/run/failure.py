@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from modalrun.run.contract import CODE_FOLDER, LAST_LINES
 from modalrun.run.values import LONGEST_TEXT
-from modalrun.util.text import one_line
+from modalrun.util.text import indented_line, one_line
 
 _LONGEST_NAME = 200
 _LONGEST_LINE = 1_000
@@ -19,6 +19,9 @@ _LONGEST_TRACEBACK = 200_000
 _CODE = rf"/(?:[^\"]*/sandboxes/sb-[^/\"]+/root/)?{CODE_FOLDER[1:]}/"
 _FRAME = re.compile(rf'( *File "){_CODE}([^"]+)(", line (\d+))')
 _WARNING = re.compile(rf"{_CODE}(?=[^:\"]+:\d+: )")
+_HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/process.py")
+"""Where a signal raises an exception in a step: not where the step was."""
+
 _MARKS = re.compile(r"[ ^~]*")
 
 
@@ -75,7 +78,10 @@ def with_lines(sentence: str, lines: Sequence[str]) -> str:
 
 def trace_of(error: BaseException) -> list[str]:
     """Return the last lines of an exception's traceback, without the exception itself."""
-    return "".join(traceback.format_tb(error.__traceback__)).splitlines()[-2 * LAST_LINES :]
+    frames = traceback.extract_tb(error.__traceback__)
+    while frames and frames[-1].filename.endswith(_HANDLERS):
+        frames.pop()
+    return "".join(traceback.format_list(frames)).splitlines()[-2 * LAST_LINES :]
 
 
 def of_steps(failed: Mapping[str, str]) -> str:
@@ -129,4 +135,4 @@ def _place(lines: Sequence[str]) -> str | None:
 
 
 def _last(lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(relative(line)[:_LONGEST_LINE] for line in lines[-LAST_LINES:])
+    return tuple(indented_line(relative(line), _LONGEST_LINE) for line in lines[-LAST_LINES:])

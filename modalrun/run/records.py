@@ -19,7 +19,12 @@ MIN_PREFIX = 4
 """Hex digits that a prefix of a run id needs at least."""
 
 NOT_RUN = "not run"
-"""The status of a step that ZenML has no record of."""
+"""The status of a step that ZenML has no record of, in a run that is over."""
+
+WAITING = "waiting"
+"""The same while the run goes on."""
+
+UNBEGUN = frozenset({NOT_RUN, WAITING})
 
 SUCCESSFUL = frozenset({"completed", "cached", "skipped"})
 FINISHED = SUCCESSFUL | {"failed", "retried", "stopped", "cancelled"}
@@ -106,7 +111,7 @@ class StepRecord:
 
     Attributes:
         name: Invocation id.
-        status: ZenML's status, or `NOT_RUN`.
+        status: ZenML's status, `NOT_RUN` or `WAITING`.
         attempt: Number of the attempt, from 1; infrastructure retries don't count.
         start: When the attempt started.
         end: When it ended.

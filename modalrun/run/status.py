@@ -21,7 +21,7 @@ from modalrun.run.outcome import (
     answer_commands,
     exit_code_and_headline,
 )
-from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.records import NOT_RUN, WAITING, RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
 WAITS = "The run waits for somebody's answer, in no sandbox."
@@ -132,6 +132,8 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
         notes = (*notes, Note(run.problem))
     if state == "running" and run.metadata and (waits := run.metadata.step_waits):
         steps = [_waiting(step, waits) for step in steps]
+    if not over and state != LOST:
+        steps = [replace(s, status=WAITING) if s.status == NOT_RUN else s for s in steps]
     status = RunStatus(run, tuple(steps), modal, state, over, notes=notes)
     if not over:
         return status

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from modalrun.spec.yaml_source import KeyPath
+from modalrun.spec.yaml_source import KeyPath, Scalar
 from modalrun.util.timeparse import DURATION_FORMS, written
 
 _KINDS = {
@@ -61,7 +62,7 @@ def path_name(path: KeyPath) -> str:
 
 def group_by_key(errors: Sequence[ErrorDetails], root: Any = None) -> list[list[ErrorDetails]]:
     """Group all errors of the value `root` by key; the items of a list belong to the list's key."""
-    keys = [_without_items(_path(error, root)) for error in errors]
+    keys = [_without_items(error_path(error, root)) for error in errors]
     groups: dict[KeyPath, list[ErrorDetails]] = {}
     for key, error in zip(keys, errors, strict=True):
         # One branch of a union reports the value, another a key in it.
@@ -74,14 +75,33 @@ def _without_items(path: KeyPath) -> KeyPath:
     return next((path[:i] for i, part in enumerate(path) if isinstance(part, int)), path)
 
 
-def describe(errors: Sequence[ErrorDetails], root: Any = None) -> tuple[KeyPath, str]:
+Shown = Callable[[KeyPath], str | None]
+"""Returns a value as it is shown instead of what it is, by its path; None for as it is."""
+
+
+def as_written(scalar: Scalar | None) -> str | None:
+    """Return how a value that a user has written is shown; None for as it is."""
+    if scalar is None:
+        return None
+    if scalar.written is not None:
+        return format_value(scalar.written)
+    if not scalar.is_surprising:
+        return None
+    kind = "a date" if isinstance(scalar.value, date) else format_value(scalar.value)
+    return f"{scalar.text}, which YAML reads as {kind} (put quotes around text)"
+
+
+def describe(
+    errors: Sequence[ErrorDetails], root: Any = None, shown: Shown | None = None
+) -> tuple[KeyPath, str]:
     """Return the path of a wrong key, and the text after it: " must be a number, not 'many'.".
 
     Args:
         errors: Pydantic's errors of one field; of a union, those of every branch.
         root: The whole value, if known: it distinguishes a key from the name of a union's branch.
+        shown: How values are shown.
     """
-    paths = [_path(error, root) for error in errors]
+    paths = [error_path(error, root) for error in errors]
     # Of a union's branches, the one that looks into the value knows most,
     where = max(paths, key=len)
     at_path = [error for error, path in zip(errors, paths, strict=True) if path == where]
@@ -95,7 +115,8 @@ def describe(errors: Sequence[ErrorDetails], root: Any = None) -> tuple[KeyPath,
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
         return where, f": {message[:1].lower()}{message[1:]}."
     choice = " or ".join(dict.fromkeys(map(str, expected)))
-    given = "" if is_secret(where) else f", not {format_value(first.get('input'))}"
+    value = (shown and shown(where)) or format_value(first.get("input"))
+    given = "" if is_secret(where) else f", not {value}"
     return where, f" must be {choice}{given}."
 
 
@@ -116,7 +137,7 @@ def is_secret(where: KeyPath) -> bool:
     return bool(_HOLD_SECRETS & {str(part) for part in where[:-1]} or _SECRETS & set(where[-1:]))
 
 
-def _path(error: ErrorDetails, root: Any) -> KeyPath:
+def error_path(error: ErrorDetails, root: Any) -> KeyPath:
     """Return an error's location without the names of a union's branches (`list[str]`, `Tag`)."""
     where: list[int | str] = []
     here = root

@@ -8,14 +8,23 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from yaml import MarkedYAMLError
 
 from modalrun.errors import UsageError
 from modalrun.spec.places import canonical
 from modalrun.spec.schema import STEP_KEYS
-from modalrun.spec.yaml_source import KeyPath, YamlSource, read_value
+from modalrun.spec.yaml_source import (
+    KeyPath,
+    Reading,
+    Scalar,
+    YamlSource,
+    read_text,
+    read_value,
+)
 
 _PART = r'(?:"([^"]+)"|([^".]+))'
 """A part of a key's path, which is in quotes if it has dots of its own."""
@@ -25,11 +34,17 @@ _FLAVORS = {"orchestrator": ("modalrun", "modal"), "step_operator": ("modal",)}
 
 @dataclass(frozen=True)
 class Override:
-    """Set one key of a run spec, by its path, to a plain value; `flag` is the user's: "--gpu"."""
+    """Set one key of a run spec, by its path, to a plain value.
+
+    Attributes:
+        flag: The user's flag: "--gpu".
+        reading: What else is known of a value that is read from a text.
+    """
 
     flag: str
     path: tuple[str, ...]
     value: Any
+    reading: Reading = field(default_factory=lambda: Reading(""), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,11 @@ class CommandLineSource(YamlSource):
 
     def flag(self, path: KeyPath) -> str | None:
         """Return the flag that set a key, or a key above or below it; None if none did."""
-        return next((flag for at, flag in self.flags.items() if _overlap(at, path)), None)
+        paths = (path, self.written(path))
+        return next(
+            (flag for at, flag in self.flags.items() if any(_overlap(at, one) for one in paths)),
+            None,
+        )
 
     def where(self, key_path: Iterable[str | int]) -> str:
         """Return the flag of a key, for messages."""
@@ -70,20 +89,20 @@ def set_option(text: str) -> Override:
         # So may a step's id, which ends where a key of a step begins.
         end = next((i for i in range(2, len(path)) if path[i] in STEP_KEYS), 2)
         path[1:end] = [".".join(path[1:end])]
-    return Override(f"--set {key}", tuple(path), _yaml(value, f"--set {key}"))
+    return _read(f"--set {key}", tuple(path), value)
 
 
 def param_option(text: str) -> Override:
-    """Read `--param NAME=VALUE`, a parameter of the pipeline; the value is YAML.
+    """Read `--param NAME=VALUE`, a parameter of the pipeline; the value is YAML, or else text.
 
     Raises:
-        UsageError: As for `set_option`.
+        UsageError: A name or value is missing.
     """
     name, equals, value = text.partition("=")
     if not equals or not name:
         hint = "As in '--param epochs=3'."
         raise UsageError(f"--param {text}: a name and a value are needed.", hint=hint)
-    return Override(f"--param {name}", ("parameters", name), _yaml(value, f"--param {name}"))
+    return _read(f"--param {name}", ("parameters", name), value)
 
 
 def command_line(overrides: Iterable[Override]) -> CommandLineSource:
@@ -94,7 +113,8 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
     """
     data: dict[str, Any] = {}
     flags: dict[KeyPath, str] = {}
-    for override in itertools.chain.from_iterable(map(_in_place, overrides)):
+    placed = list(itertools.chain.from_iterable(map(_in_place, overrides)))
+    for override in placed:
         for path, flag in flags.items():
             if _overlap(path, override.path):
                 raise UsageError(
@@ -106,14 +126,23 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
         for part in override.path[:-1]:
             here = here.setdefault(part, {})
         here[override.path[-1]] = override.value
-    return CommandLineSource(Path("command line"), data, {}, flags)
+    readings = [(override.path, override.reading) for override in placed]
+    return CommandLineSource(
+        Path("command line"),
+        data,
+        {},
+        flags,
+        scalars={(*at, *path): v for at, one in readings for path, v in one.scalars.items()},
+        unset={(*at, *path): v for at, one in readings for path, v in one.unset.items()},
+        literals={text for _, one in readings for text in one.literals},
+    )
 
 
 def _in_place(override: Override) -> Iterator[Override]:
     """Give overrides the paths that short forms stand for; `modal` stands for several."""
     if override.path == ("modal",) and isinstance(override.value, Mapping):
         for key, value in override.value.items():
-            yield from _in_place(Override(override.flag, ("modal", str(key)), value))
+            yield from _in_place(replace(override, path=("modal", str(key)), value=value))
     else:
         yield replace(override, path=tuple(map(str, canonical(override.path))))
 
@@ -132,9 +161,22 @@ def _overlap(one: KeyPath, other: KeyPath) -> bool:
     return all(a == b for a, b in zip(one, other, strict=False))
 
 
-def _yaml(text: str, what: str) -> Any:
+def _read(flag: str, path: tuple[str, ...], text: str) -> Override:
+    """Read a value; a parameter that is declared as text is just what the user has typed."""
+    typed, of_typed = read_text(text, flag)
+    may_be_text = not {"parameters", "environment"}.isdisjoint((path[0], *path[2:3]))
     try:
-        return read_value(text, what)
+        value, reading = read_value(text, flag, path)
     except UsageError as error:
+        if may_be_text and isinstance(error.__cause__, MarkedYAMLError):
+            return Override(flag, path, typed, of_typed)
         hint = "Put quotes around text with special characters."
-        raise UsageError(f"{what}: the value is not YAML.", hint=hint) from error
+        raise UsageError(f"{flag}: the value is not YAML.", hint=hint) from error
+    if may_be_text and isinstance(value, str) and reading.is_plain:
+        # YAML strips blanks and comments.
+        return Override(flag, path, typed, of_typed)
+    if not isinstance(value, str):
+        with_variables = of_typed.scalars.get(())
+        written = with_variables.written if with_variables else None
+        reading.scalars[()] = Scalar(typed, value, written)
+    return Override(flag, path, value, reading)

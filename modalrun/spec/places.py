@@ -132,5 +132,6 @@ def _written(owner: KeyPath, place: KeyPath) -> str:
     if owner and of_step:
         place = (*owner, *place)
     elif owner or len(place) == 1:
+        place = next((short for short, long in SHORT_FORMS.items() if long == place), place)
         return f"'{': '.join(map(str, place))}' at the top level"
     return f"'{': '.join(map(str, place))}'"

@@ -22,7 +22,7 @@ from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, OurKeys
 from modalrun.spec.short_forms import expanded
 from modalrun.spec.spec_argument import source_root_of, spec_source
 from modalrun.spec.validation import Checker, Mistakes
-from modalrun.spec.yaml_source import YamlSource, read_yaml
+from modalrun.spec.yaml_source import KeyPath, Scalar, YamlSource, read_yaml
 from modalrun.util.nearest import nearest
 from modalrun.util.paths import user_path
 
@@ -88,26 +88,10 @@ class RunSpec:
         where = self.command_line.flag(path) or self.source.where(path)
         return UsageError(f"{where}: {problem}", hint=hint)
 
-    def check_steps(self, known: Iterable[str], pipeline: str) -> None:
-        """Check that every step named in the spec exists.
-
-        Raises:
-            UsageError: One doesn't.
-        """
-        known = list(known)
-        named = [*(self.run_configuration.get("steps") or {}), *self.step_layers]
-        mistakes = Mistakes()
-        for name in dict.fromkeys(named):
-            if name not in known:
-                close = nearest(name, known)
-                mistakes.found.append(
-                    self.error(
-                        ("steps", name),
-                        f"the pipeline '{pipeline}' has no step '{name}'.",
-                        f"Did you mean '{close}'?" if close else f"Its steps: {', '.join(known)}.",
-                    )
-                )
-        mistakes.raise_all()
+    def scalar(self, path: KeyPath) -> Scalar | None:
+        """Return what is written for a value; None if that is simply its text."""
+        given = self.command_line.flag(path)
+        return (self.command_line if given else self.source).scalar(path)
 
 
 def target_of_spec(path: Path | None) -> Target:
@@ -136,8 +120,11 @@ def load_spec(
     flags = command_line(overrides)
     source = spec_source(path, flags.data.get("source_root"))
     mistakes = Mistakes()
-    in_file = expanded(Checker(source, mistakes))
-    in_flags = expanded(Checker(flags, mistakes))
+    checkers = Checker(source, mistakes), Checker(flags, mistakes)
+    for checker in checkers:
+        checker.variables()
+    mistakes.raise_all()
+    in_file, in_flags = map(expanded, checkers)
     file_keys, flag_keys = _our_keys(in_file), _our_keys(in_flags)
     ours = OurKeys.model_validate(
         merged(file_keys.model_dump(exclude_unset=True), flag_keys.model_dump(exclude_unset=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from modalrun.spec.messages import format_value, path_name
+from modalrun.spec.messages import as_written, format_value, path_name
 from modalrun.spec.places import MODAL_KEYS, SHORT_FORMS, same_value
 from modalrun.spec.validation import Checker
 from modalrun.spec.yaml_source import KeyPath
@@ -23,7 +23,7 @@ def expanded(checker: Checker) -> Checker:
     settings = data.get("settings")
     # The section may have its other name.
     renamed = isinstance(settings, dict) and "orchestrator.modalrun" in settings
-    names: dict[KeyPath, KeyPath] = {}
+    names: dict[KeyPath, tuple[KeyPath, ...]] = {}
     for short, (_, section, name) in SHORT_FORMS.items():
         value = data.pop(short[0], None) if len(short) == 1 else modal.get(short[1])
         if value is None:
@@ -32,21 +32,13 @@ def expanded(checker: Checker) -> Checker:
         place = ("settings", "orchestrator.modalrun" if renames else section, name)
         there = _put(data, place, value)
         if there is value:
-            names[place] = short
+            names[place] = (short,)
         elif not same_value(place, value, there):
-            values = f"{format_value(value)} here and {format_value(there)}"
+            here = as_written(source.scalar(short)) or format_value(value)
+            values = f"{here} here and {as_written(source.scalar(place)) or format_value(there)}"
             problem = f"is given twice: {values} under '{path_name(place)}'."
             checker.error(short, f"'{path_name(short)}' {problem}", "Keep one of them.")
-    places = {short: place for place, short in names.items()}
-    lines = {
-        (*places[path[:length]], *path[length:]): line
-        for path, line in source.lines.items()
-        for length in (1, 2)
-        if path[:length] in places
-    }
-    return replace(
-        checker, source=replace(source, data=data, lines={**lines, **source.lines}, names=names)
-    )
+    return replace(checker, source=replace(source, data=data, names=names))
 
 
 def _put(data: dict[str, Any], place: tuple[str, ...], value: Any) -> Any:

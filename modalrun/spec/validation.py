@@ -13,7 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from modalrun.errors import UsageError
 from modalrun.spec import places
-from modalrun.spec.messages import describe, format_value, group_by_key, is_secret, path_name
+from modalrun.spec.messages import (
+    Shown,
+    as_written,
+    describe,
+    format_value,
+    group_by_key,
+    is_secret,
+    path_name,
+)
 from modalrun.spec.schema import (
     ZENML_VERSION,
     DockerKeys,
@@ -74,10 +82,13 @@ def validation_message(error: ValidationError, root: Any = None) -> tuple[KeyPat
     return validation_messages(error, root)[0]
 
 
-def validation_messages(error: ValidationError, root: Any = None) -> list[tuple[KeyPath, str]]:
+def validation_messages(
+    error: ValidationError, root: Any = None, shown: Shown | None = None
+) -> list[tuple[KeyPath, str]]:
     """Describe the problems of a pydantic error, one for each key and each list."""
     return [
-        describe(errors, root) for errors in group_by_key(error.errors(include_url=False), root)
+        describe(errors, root, shown)
+        for errors in group_by_key(error.errors(include_url=False), root)
     ]
 
 
@@ -98,12 +109,17 @@ class Checker:
             return model.model_validate(value)
         except ValidationError as error:
             for errors in group_by_key(error.errors(include_url=False), value):
-                where, problem = describe(errors, value)
+                where, problem = describe(errors, value, lambda path: self._as_written(at, path))
                 if errors[0]["type"] == "extra_forbidden":
                     self._unknown((*at, *where), _fields_at(model, where[:-1]))
                 else:
                     self.error((*at, *where), f"'{self.name((*at, *where))}'{problem}")
             return None
+
+    def variables(self) -> None:
+        """Report variables that are not set."""
+        for at, problem in self.source.unset.items():
+            self.error(at, f"'{path_name(at)}': {problem}")
 
     def name(self, path: KeyPath) -> str:
         """Return the path of a key as it is written."""
@@ -176,6 +192,9 @@ class Checker:
                 self.zenml_names((*at, *path), value, keys.model_fields)
         if docker is not None:
             self.values((*at, "settings", "docker"), DockerKeys, docker)
+
+    def _as_written(self, at: KeyPath, path: KeyPath) -> str | None:
+        return as_written(self.source.scalar((*at, *path)))
 
     def _unknown(self, at: KeyPath, known: Iterable[str]) -> None:
         parent = self.name(at[:-1]) if len(at) > 1 else ""

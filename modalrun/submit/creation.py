@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from modalrun.errors import NotFoundError, UnknownOutcomeError
-from modalrun.modal_api import RunningSandbox
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.plan.isolated_step import layers_as_json
 from modalrun.run.capacity_wait import CapacityWait

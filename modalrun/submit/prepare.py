@@ -28,6 +28,7 @@ from modalrun.plan.stack import (
 )
 from modalrun.spec.precedence import Origin, resolve
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.step_keys import for_steps
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.submit.source_root import check_root
 from modalrun.submit.source_tree import SourceSelection
@@ -97,7 +98,9 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     with garbage_collection.paused():
         file = deployment_file.read(path)
         spec = _with_values_of(spec, path, file)
-        spec.check_steps([step.name for step in file.deployment.steps], file.deployment.pipeline)
+        compiled_steps = file.snapshot["step_configurations"].items()
+        steps = {name: step["config"].get("name", name) for name, step in compiled_steps}
+        spec = for_steps(spec, steps, file.deployment.pipeline)
         deployment = file.deployment.with_layers(spec.layers, spec.step_layers)
         check_foreign_docker(deployment, spec.source_root, spec.layers, spec.step_layers)
         deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))

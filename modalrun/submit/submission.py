@@ -23,7 +23,7 @@ from modalrun.errors import (
     UnknownOutcomeError,
     UsageError,
 )
-from modalrun.modal_api import RunningSandbox
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe.attach import StopRun
 from modalrun.observe.handle import RunHandle, RunObserver

@@ -18,6 +18,12 @@ def without_surrogates(text: str) -> str:
 
 def one_line(text: str, limit: int) -> str:
     """Return a text as one line of at most `limit` characters, without control characters."""
+    return indented_line(text, limit, strip=True)
+
+
+def indented_line(text: str, limit: int, *, strip: bool = False) -> str:
+    """Do the same and keep the blanks at the beginning, unless `strip` is set."""
     # A text of megabytes is not searched to its end for what is cut off.
-    text = _CONTROLS.sub(" ", _ESCAPES.sub("", without_surrogates(text[: 8 * limit]))).strip()
+    text = _CONTROLS.sub(" ", _ESCAPES.sub("", without_surrogates(text[: 8 * limit]))).rstrip()
+    text = text.lstrip() if strip else text
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

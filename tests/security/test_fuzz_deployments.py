@@ -127,7 +127,7 @@ def plan(folder: Path, text: str | bytes) -> None:
         assert error.message
         return
     json.loads(as_json(found, tree))
-    "\n".join(lines(found, explain=True)).encode()
+    "\n".join(lines(found, explain="all")).encode()
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

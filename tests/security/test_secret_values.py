@@ -71,7 +71,7 @@ def test_what_a_submission_stores_and_shows(tmp_path: Path, mode: str, dynamic: 
     assert zenml.metadata
     assert len(manifests) == (mode == "per_step")
     sandboxes = [asdict(sandbox) for sandbox in submission.handle.plan.sandboxes]
-    text = plan_text.lines(priced, explain=True)
+    text = plan_text.lines(priced, explain="all")
     stored = [zenml.metadata, zenml.reasons, manifests, sandboxes, str(modal.request["spec"].tags)]
     assert CANARY not in json.dumps(
         [*stored, shown.lines, text, plan_json.as_json(priced, SourceTree(tmp_path, tmp_path))]

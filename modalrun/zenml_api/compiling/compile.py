@@ -18,7 +18,7 @@ from zenml.exceptions import ZenKeyError
 from zenml.models import PipelineSnapshotBase, StackResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
-from zenml.utils import env_utils, pydantic_utils, source_utils
+from zenml.utils import env_utils, pydantic_utils, source_utils, string_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
@@ -106,7 +106,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         code = read_code(
             pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
         )
-        run_configuration = _checked_configuration(pipeline, spec)
+        spec, run_configuration = _checked_configuration(pipeline, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
@@ -115,7 +115,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
             # The pipeline has them all. These two would be added to it once more.
             run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
             snapshot = Compiler().compile(pipeline, stack, run_configuration)
-            snapshot = env_utils.substitute_env_variable_placeholders(snapshot)
+            snapshot = _with_variables(snapshot, spec)
         _refuse_builds(stack, snapshot)
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
@@ -234,26 +234,42 @@ def _is_secret(name_or_id: str) -> bool:
     return True
 
 
-def _checked_configuration(pipeline: Pipeline, spec: RunSpec) -> PipelineRunConfiguration:
-    """Prepare the pipeline with a spec's run configuration, and return that.
+def _with_variables(snapshot: PipelineSnapshotBase, spec: RunSpec) -> PipelineSnapshotBase:
+    """Replace the variables in values of the code, as ZenML does; not again in the spec's."""
+    literals = {*spec.source.literals, *spec.command_line.literals}
+    return string_utils.substitute_string(
+        snapshot,
+        lambda text: (
+            text if text in literals else env_utils.substitute_env_variable_placeholders(text)
+        ),
+    )
+
+
+def _checked_configuration(
+    pipeline: Pipeline, spec: RunSpec
+) -> tuple[RunSpec, PipelineRunConfiguration]:
+    """Prepare the pipeline with a spec's run configuration.
+
+    Returns:
+        The spec as it is read for this pipeline, and its run configuration.
 
     Raises:
         UsageError: One line for each mistake in the configuration, parameters and named steps.
     """
     mistakes = Mistakes()
     configuration: PipelineRunConfiguration | None = None
+    spec = check_pipeline_parameters(pipeline, spec, mistakes)
+    fits = not mistakes.found
     with mistakes.collecting():
         configuration = _with_options_in_code(pipeline, read_run_configuration(spec))
-    before = len(mistakes.found)
-    check_pipeline_parameters(pipeline, spec, mistakes)
-    if len(mistakes.found) == before:
+    if fits:
         # The graph, and with it the names of the steps, is known only once the function was called.
         with mistakes.collecting() if configuration else contextlib.suppress(UsageError):
             _prepare(pipeline, configuration, spec)
-            check_step_parameters(pipeline, spec, mistakes)
+            spec = check_step_parameters(pipeline, spec, mistakes)
     mistakes.raise_all()
-    assert configuration is not None
-    return configuration
+    spec = replace(spec, notes=(*spec.notes, *mistakes.notes))
+    return spec, _with_options_in_code(pipeline, read_run_configuration(spec))
 
 
 def _with_options_in_code(

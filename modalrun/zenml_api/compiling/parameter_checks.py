@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.pipelines.pipeline_definition import Pipeline
-from zenml.utils import env_utils
+from zenml.steps.entrypoint_function_utils import EntrypointFunctionDefinition
 from zenml.utils.pydantic_utils import validate_function_args
 
 from modalrun.errors import UsageError
-from modalrun.spec.messages import path_name
+from modalrun.spec.messages import as_written, error_path, path_name
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.step_keys import for_steps
 from modalrun.spec.validation import Mistakes, one_error, validation_messages
+from modalrun.spec.yaml_source import KeyPath
 from modalrun.util.nearest import did_you_mean
 from modalrun.zenml_api.errors import first_line
 
@@ -24,22 +29,18 @@ def read_run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
     """Parse the run configuration of a spec with ZenML's own model.
 
     Raises:
-        UsageError: ZenML can't read it, or an environment variable that it names is not set.
+        UsageError: ZenML can't read it.
     """
     given = dict(spec.run_configuration)
     try:
-        parsed = PipelineRunConfiguration.model_validate(given)
-        return env_utils.substitute_env_variable_placeholders(parsed)
+        return PipelineRunConfiguration.model_validate(given)
     except ValidationError as error:
         found = [
             spec.error(where, f"'{path_name(where)}'{problem}")
             for where, problem in validation_messages(error, given)
         ]
-        raise one_error(found) from error
-    except KeyError as error:
-        raise UsageError(
-            f"{spec.source.path}: {error.args[0]}", hint="Set the environment variable."
-        ) from error
+        # The error has the values, which may be secrets.
+        raise one_error(found) from None
     except (TypeError, ValueError) as error:
         # Some of ZenML's own validators raise something else than pydantic's errors.
         raise UsageError(
@@ -47,57 +48,145 @@ def read_run_configuration(spec: RunSpec) -> PipelineRunConfiguration:
         ) from error
 
 
-def check_pipeline_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> None:
-    """Check the names and types of the parameters that a spec gives to the pipeline."""
+def check_pipeline_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> RunSpec:
+    """Check the names and types of the parameters that a spec gives to the pipeline.
+
+    Returns:
+        The spec; a parameter that is declared as text has the text that is written.
+    """
     known = inspect.signature(pipeline.entrypoint).parameters
-    given = spec.run_configuration.get("parameters") or {}
-    right = {}
-    for name, value in given.items():
-        if name in known:
-            right[name] = value
-            continue
+    given = dict(spec.run_configuration.get("parameters") or {})
+    for name in [name for name in given if name not in known]:
         problem, hint = _unknown_parameter(f"the pipeline '{pipeline.name}'", name, known)
         mistakes.found.append(spec.error(("parameters", name), problem, hint))
-    try:
-        values = env_utils.substitute_env_variable_placeholders(right)
-        fitting = {**(pipeline.configuration.parameters or {}), **values}
-        validate_function_args(pipeline.entrypoint, ConfigDict(), **fitting)
-    except ValidationError as error:
-        for where, problem in validation_messages(error, fitting):
-            if where[:1] and where[0] in right:
-                at = ("parameters", *where)
-                mistakes.found.append(spec.error(at, f"'{path_name(at)}'{problem}"))
-    except (KeyError, TypeError, ValueError):
-        # A type that pydantic can't check, or a variable that isn't set: ZenML reports it.
-        pass
+        del given[name]
+    if not given:
+        return spec
+
+    def check(values: Mapping[str, Any]) -> None:
+        others = pipeline.configuration.parameters or {}
+        validate_function_args(pipeline.entrypoint, ConfigDict(), **{**others, **values})
+
+    fitting = _fit(given, check, lambda path: ("parameters", *path), spec, mistakes)
+    for name, value in fitting.items():
+        _note(("parameters", name), value, known[name].annotation, spec, mistakes)
+    return replace(spec, run_configuration={**spec.run_configuration, "parameters": fitting})
 
 
-def check_step_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> None:
-    """Check the steps that a spec names, and their parameters, against those of the graph."""
+def check_step_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes) -> RunSpec:
+    """Check the steps that a spec names, and their parameters, against those of the graph.
+
+    Returns:
+        The spec, with a key for each step. A parameter that is declared as text has that text.
+    """
+    names = {one: invocation.step.name for one, invocation in pipeline.invocations.items()}
     with mistakes.collecting():
-        spec.check_steps(pipeline.invocations, pipeline.name)
-    for step, own in (spec.run_configuration.get("steps") or {}).items():
-        if step not in pipeline.invocations:
-            continue
+        spec = for_steps(spec, names, pipeline.name)
+    steps = dict(spec.run_configuration.get("steps") or {})
+    for step in steps.keys() & pipeline.invocations.keys():
         definition = pipeline.invocations[step].step.entrypoint_definition
-        for name, value in (own.get("parameters") or {}).items():
-            at = ("steps", step, "parameters", name)
-            if name not in definition.inputs:
-                problem, hint = _unknown_parameter(f"the step '{step}'", name, definition.inputs)
-                mistakes.found.append(spec.error(at, problem, hint))
-                continue
-            try:
-                definition.validate_input(
-                    name, env_utils.substitute_env_variable_placeholders(value)
-                )
-            except RuntimeError as error:
-                if isinstance(error.__cause__, ValidationError):
-                    for where, problem in validation_messages(error.__cause__, {"value": value}):
-                        path = (*at, *where[1:])
-                        mistakes.found.append(spec.error(path, f"'{path_name(path)}'{problem}"))
-            except (KeyError, TypeError, ValueError):
-                # A variable that isn't set, or what only ZenML can judge: it does so later.
-                pass
+        given = dict(steps[step].get("parameters") or {})
+        at = ("steps", step, "parameters")
+        for name in [name for name in given if name not in definition.inputs]:
+            problem, hint = _unknown_parameter(f"the step '{step}'", name, definition.inputs)
+            mistakes.found.append(spec.error((*at, name), problem, hint))
+            del given[name]
+        for name, value in given.items():
+            check = functools.partial(_check_input, definition, name)
+            place = functools.partial(_below, (*at, name))
+            given[name] = _fit({"value": value}, check, place, spec, mistakes)["value"]
+            annotation = definition.inputs[name].annotation
+            _note((*at, name), given[name], annotation, spec, mistakes)
+        if given:
+            steps[step] = {**steps[step], "parameters": given}
+    if steps:
+        spec = replace(spec, run_configuration={**spec.run_configuration, "steps": steps})
+    return spec
+
+
+def _check_input(definition: EntrypointFunctionDefinition, name: str, values: Any) -> None:
+    try:
+        definition.validate_input(name, values["value"])
+    except RuntimeError as error:
+        if isinstance(error.__cause__, ValidationError):
+            raise error.__cause__ from None
+
+
+def _below(at: KeyPath, path: KeyPath) -> KeyPath:
+    return (*at, *path[1:])
+
+
+def _fit(
+    given: dict[str, Any],
+    check: Callable[[Mapping[str, Any]], None],
+    place: Callable[[KeyPath], KeyPath],
+    spec: RunSpec,
+    mistakes: Mistakes,
+) -> dict[str, Any]:
+    """Check values against their types; return them, as the written text where that alone fits.
+
+    Args:
+        given: The values, by the names that errors have for them.
+        check: Raises a ValidationError for values.
+        place: Returns the path of a value in the spec.
+        spec: The run spec.
+        mistakes: Collects what is wrong even so.
+    """
+    error = _error(check, given)
+    if error is None:
+        return given
+    fitting: dict[str, Any] = _copy(given)
+    for one in error.errors(include_url=False):
+        path = error_path(one, given)
+        scalar = spec.scalar(place(path))
+        if path and scalar is not None and not isinstance(scalar.value, str):
+            _put(fitting, path, scalar.text)
+    error = _error(check, fitting)
+    shown = functools.partial(_as_written, place, spec)
+    for where, problem in validation_messages(error, fitting, shown) if error else ():
+        if where[:1] and where[0] in given:
+            at = place(where)
+            mistakes.found.append(spec.error(at, f"'{path_name(at)}'{problem}"))
+    return fitting
+
+
+def _error(check: Callable[[Mapping[str, Any]], None], values: Any) -> ValidationError | None:
+    try:
+        check(values)
+    except ValidationError as error:
+        return error
+    except (KeyError, TypeError, ValueError):
+        # A type that pydantic can't check: ZenML reports it.
+        pass
+    return None
+
+
+def _as_written(place: Callable[[KeyPath], KeyPath], spec: RunSpec, path: KeyPath) -> str | None:
+    return as_written(spec.scalar(place(path)))
+
+
+def _note(at: KeyPath, value: Any, annotation: Any, spec: RunSpec, mistakes: Mistakes) -> None:
+    """Note a parameter that YAML reads as something else than people do."""
+    scalar = spec.scalar(at)
+    if scalar is None or not scalar.is_surprising or value != scalar.value:
+        return
+    declared = getattr(annotation, "__name__", "") + str(annotation)
+    if not isinstance(value, bool | date) or type(value).__name__ not in declared:
+        place = spec.command_line.flag(at) or spec.source.where(at)
+        mistakes.notes.append(f"{place}: '{path_name(at)}' is {as_written(scalar)}")
+
+
+def _copy(value: Any) -> Any:
+    """Return a copy of nested values that shares nothing, as YAML's aliases do."""
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _put(value: Any, path: KeyPath, new: Any) -> None:
+    for part in path[:-1]:
+        value = value[part]
+    value[path[-1]] = new
 
 
 def _unknown_parameter(owner: str, name: str, known: Mapping[str, Any]) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.step_keys import for_steps
 from modalrun.zenml_api.compiling.compile import Compiled, assemble, use_stack
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import OUR_FLAVORS, component_defaults
@@ -107,7 +108,8 @@ def _compiled(
     source_code: str | None,
     stored_id: UUID | None = None,
 ) -> Compiled:
-    spec.check_steps(snapshot.step_configurations, snapshot.pipeline_configuration.name)
+    steps = {name: step.config.name for name, step in snapshot.step_configurations.items()}
+    spec = for_steps(spec, steps, snapshot.pipeline_configuration.name)
     stack, config = use_stack(model)
     layers = deployment.layers
     if Origin.COMPONENT not in layers:

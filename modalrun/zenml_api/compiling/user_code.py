@@ -22,7 +22,7 @@ from modalrun.errors import Interrupted, ModalrunError, UsageError
 from modalrun.spec.messages import path_name
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import validation_message
-from modalrun.util import interrupts
+from modalrun.util import interrupts, line_ends
 from modalrun.util.nearest import nearest
 from modalrun.zenml_api.compiling.module_places import missing_module_hint, subfolder_hint
 from modalrun.zenml_api.errors import message, translated
@@ -45,7 +45,12 @@ def user_code(spec: RunSpec, doing: str) -> Iterator[None]:
         ModalrunError: ZenML refuses the credentials, or can't be reached.
     """
     try:
-        with _working_folder(spec.source_root), _own_arguments(spec), _exit_raised():
+        with (
+            line_ends.ended(),
+            _working_folder(spec.source_root),
+            _own_arguments(spec),
+            _exit_raised(),
+        ):
             yield
     except (ModalrunError, Interrupted):
         raise

@@ -36,6 +36,7 @@ from zenml.utils.logging_utils import LoggingContext
 from modalrun.run.failure import trace_of
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
+from modalrun.util import line_ends
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import database_errors
 from modalrun.zenml_api.execution import containment, steps
@@ -175,7 +176,7 @@ class SingleStep:
         sandbox is no failure of the step, which is executed again.
         """
         try:
-            with signals.in_user_code(), containment.contained():
+            with line_ends.ended(), signals.in_user_code(), containment.contained():
                 return call()
         except BaseException as error:
             if not signals.came:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from modalrun.errors import ServerError
 from modalrun.zenml_api.errors import NotAllowedError
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.responses import (
@@ -52,6 +53,9 @@ def _or_by_zenml(method: M) -> M:
                 return method(self, *args, **kwargs)
             except MissingError:
                 raise
+            except ServerError as error:
+                # As ZenML's client: `queries` then reads without metadata.
+                raise error.__cause__ or error from None
             except RefusedError as error:
                 if error.status == HTTPStatus.FORBIDDEN and method.__name__.startswith("update"):
                     raise NotAllowedError(str(error)) from error
@@ -145,7 +149,10 @@ class RestStore:
     def _page(self, path: str, order: str, hydrate: bool, filters: Json) -> Json:
         project = filters.get("project") or self._session.project["id"]
         query = {"sort_by": order, "page": 1, "size": 20, **filters, "project": project}
-        page: Json = self._session.get(path, hydrate=hydrate, **query)
+        try:
+            page: Json = self._session.get(path, hydrate=hydrate, **query)
+        except MissingError as error:
+            raise Unusual(f"a list is not found: {error}") from error
         return page
 
     def _run(self, run: Json) -> StoredRun:

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from modalrun.output.log_text import as_json, printer, rfc3339
+from modalrun.output.log_text import LineRenderer, as_json, printer, rfc3339
+from modalrun.output.step_labels import StepLabels
 from modalrun.run.log_lines import LogLine
 
 EVIL = "\x1b]0;title\x07[bold]a\x1b[2J\x00b\x9b1mc"
@@ -101,3 +102,17 @@ def test_a_traceback_shows_paths_relative_to_the_source_root(
     assert capsys.readouterr().out == 'train |   File "lib/prep.py", line 3, in clean\n'
     # As it was printed.
     assert json.loads(as_json(line(text)))["text"] == text
+
+
+def test_a_long_line_is_broken_between_words_below_its_own_text() -> None:
+    labels = StepLabels(20)
+    labels.learn(["train", "evaluate"])
+    renderer = LineRenderer(labels, colours=False, width=lambda: 40)
+    text = "one two three four five six seven eight nine /a/path/that/is/longer/than/the/line"
+    shown = renderer.render(line(text)).split("\n")
+    assert shown == [
+        "train    | one two three four five six",
+        "           seven eight nine",
+        "           /a/path/that/is/longer/than/the/line",
+    ]
+    assert renderer.render(line("short")) == "train    | short"

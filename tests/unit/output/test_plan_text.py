@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.output.plan_text import lines
+from modalrun.output.plan_text import Explain, lines
 from modalrun.plan import pricing
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.planner import make_plan
@@ -55,10 +55,10 @@ PER_STEP = {
 }
 
 
-@pytest.mark.parametrize("explain", [True, False])
+@pytest.mark.parametrize("explain", ["all", "set", None])
 @pytest.mark.parametrize("settings", [{"gpu": "A100"}, PER_STEP], ids=["pipeline", "per_step"])
 def test_a_terminal_of_any_width_shows_everything(
-    settings: Mapping[str, Any], explain: bool
+    settings: Mapping[str, Any], explain: Explain | None
 ) -> None:
     found = priced(settings)
     wide = lines(found, explain=explain)
@@ -75,7 +75,7 @@ def test_a_terminal_of_any_width_shows_everything(
 
 
 def test_the_image_makes_room_for_the_table() -> None:
-    text = lines(priced({"timeout": 600, "gpu": "T4"}), explain=False, width=80)
+    text = lines(priced({"timeout": 600, "gpu": "T4"}), explain=None, width=80)
     assert text[6].split() == [
         *("sandbox", "gpu", "cpu", "memory", "region", "timeout", "$/hour", "ceiling"),
     ]
@@ -84,7 +84,15 @@ def test_the_image_makes_room_for_the_table() -> None:
 
 def test_values_are_shown_as_yaml_has_them() -> None:
     settings = {"timeout": 5400, "synchronous": True, "gpu": "T4"}
-    text = "\n".join(lines(priced(settings), explain=True))
+    text = "\n".join(lines(priced(settings), explain="all"))
     assert re.search(r"timeout +1h30m", text)
     assert re.search(r"synchronous +true", text)
     assert "()" not in text
+
+
+def test_explain_shows_what_is_no_default_unless_all_is_asked_for() -> None:
+    found = priced({"timeout": 5400, "gpu": "T4"})
+    some = "\n".join(lines(found, explain="set"))
+    assert re.search(r"timeout +1h30m", some) and "--all" in some
+    assert not re.search(r"^.*synchronous.*default", some, re.M)
+    assert re.search(r"^.*synchronous.*default", "\n".join(lines(found, explain="all")), re.M)

@@ -10,7 +10,7 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.plan.deployment import read_snapshot
-from modalrun.plan.environment import MAX_TOTAL, MAX_VARIABLE, check_environment
+from modalrun.plan.environment import MAX_TOTAL, MAX_VARIABLE, check_environment, of_process
 
 
 def test_the_largest_variable_fits_into_a_process() -> None:
@@ -57,3 +57,8 @@ def test_a_deployment_that_cannot_run_is_refused() -> None:
         read_snapshot(snapshot("s" * 256, {}))
     with pytest.raises(UsageError, match="BIG of step 'train'"):
         read_snapshot(snapshot("train", {"BIG": "x" * 200_000}))
+
+
+def test_variables_that_a_process_must_start_with() -> None:
+    variables = {"ZENML_LOGGING_VERBOSITY": "DEBUG", "ZENML_DEBUG": True, "TOKEN": "x"}
+    assert of_process(variables) == {"ZENML_LOGGING_VERBOSITY": "DEBUG", "ZENML_DEBUG": "True"}

@@ -1,7 +1,10 @@
 """Why a step has failed, from what ZenML stores of it."""
 
+import signal
+
 import pytest
 
+from modalrun.driver.process import Signals, Terminated
 from modalrun.run import failure
 from modalrun.run.contract import LAST_LINES
 from modalrun.run.failure import Failure, read_failure, relative
@@ -52,11 +55,23 @@ def test_an_exception_is_described_as_its_record_will_be_read() -> None:
 
 
 def test_the_end_of_a_process_has_a_sentence_and_its_last_lines() -> None:
-    printed = [f"line {n}" for n in range(9)]
+    printed = [f"line {n}" for n in range(8)]
+    printed.append("  \x1b[37mline\x1b[0m 8")
     reason = "The step's process was killed (SIGKILL)."
     found = read_failure(failure.with_lines(reason, printed), None, reason)
-    assert found == Failure(reason, lines=tuple(printed[-LAST_LINES:]))
+    expected = (*printed[-LAST_LINES:-1], "  line 8")
+    assert found == Failure(reason, lines=expected)
     assert str(found) == reason
+
+
+def test_the_handler_of_a_signal_is_not_where_a_step_was() -> None:
+    signals = Signals()
+    signals._unwinds = True
+    try:
+        signals(signal.SIGTERM, None)
+    except Terminated as error:
+        told = failure.trace_of(error)
+    assert told[-1].strip() == "signals(signal.SIGTERM, None)"
 
 
 def test_a_run_names_its_first_failed_step_and_counts_the_others() -> None:

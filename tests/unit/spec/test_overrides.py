@@ -31,6 +31,10 @@ def load(tmp_path: Path, *overrides: Override, text: str = "") -> RunSpec:
         ("steps.a.b.enable_cache=no", ("steps", "a.b", "enable_cache"), False),
         ("steps.a.retry.retry.delay=5", ("steps", "a", "retry", "retry", "delay"), 5),
         ('steps."a.retry".retry.delay=5', ("steps", "a.retry", "retry", "delay"), 5),
+        ("timeout= 2h # long", ("timeout",), "2h"),
+        ("parameters.tag=v #2", ("parameters", "tag"), "v #2"),
+        ("environment.A=v #2", ("environment", "A"), "v #2"),
+        ("steps.a.parameters.tag=@x", ("steps", "a", "parameters", "tag"), "@x"),
         ("steps.train={}", ("steps", "train"), {}),
     ],
 )

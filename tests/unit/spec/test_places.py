@@ -143,7 +143,7 @@ def test_short_forms_of_the_command_line(tmp_path: Path) -> None:
             "'gpu' is 'steps: a: settings: orchestrator: gpu'.",
         ),
         ("steps: {a: {cpus: 4}}", "'cpus' is 'steps: a: settings: resources: cpu_count'."),
-        ("steps: {a: {mode: x}}", "'mode' is 'settings: orchestrator: mode' at the top level."),
+        ("steps: {a: {mode: x}}", "'mode' is 'mode' at the top level."),
         ("requirements: [torch]", "'requirements' is 'settings: docker: requirements'."),
         ("requirments: [torch]", "'requirments' is 'settings: docker: requirements'."),
         ("gpu_count: 2", "'gpu_count' is 'settings: resources: gpu_count'."),

@@ -83,14 +83,6 @@ def test_empty_sections_set_nothing(load: Load) -> None:
     assert spec.run_configuration == {"steps": {"train": {}}}
 
 
-def test_environment_placeholders_are_left_to_zenml(load: Load) -> None:
-    spec = load(PIPELINE + "parameters: {path: '${DATA_PATH}'}\nrun_name: run-${USER}-{date}\n")
-    assert spec.run_configuration == {
-        "parameters": {"path": "${DATA_PATH}"},
-        "run_name": "run-${USER}-{date}",
-    }
-
-
 def test_anchors_and_merge_keys(load: Load) -> None:
     spec = load(
         PIPELINE

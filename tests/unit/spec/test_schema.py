@@ -75,7 +75,7 @@ settings:
   orchestrator: {timeout: soon}
   docker: {apt_packages: git, parent_imag: x}
 steps:
-  train: {enable_cache: 7, environment: {TOKEN: 17}, experiment_tracker: [x]}
+  train: {enable_cache: 7, environment: {TOKEN: [17]}, experiment_tracker: [x]}
 """
     path = tmp_path / "run.yaml"
     lines = mistakes(tmp_path, PIPELINE + text).message.replace(f"{path}:", "").split("\n")

@@ -321,6 +321,23 @@ def test_file_that_can_not_be_read(tmp_path: Path) -> None:
         stage(tmp_path / "root", tmp_path / "copy")
 
 
+@pytest.mark.parametrize("change", ["deleted", "a folder", "in a file"])
+def test_a_file_that_changes_meanwhile_is_named(tmp_path: Path, change: str) -> None:
+    make(tmp_path / "root", "a.py", "sub/b.py")
+    tree = select(SourceSelection(tmp_path / "root"))
+    if change == "in a file":
+        shutil.rmtree(tmp_path / "root" / "sub")
+        make(tmp_path / "root", "sub")
+    else:
+        (tmp_path / "root" / "sub" / "b.py").unlink()
+        if change == "a folder":
+            (tmp_path / "root" / "sub" / "b.py").mkdir()
+    with pytest.raises(UsageError, match=r"b\.py can't be copied") as caught:
+        stage_tree(tree, tmp_path / "copy")
+    assert caught.value.hint
+    assert listed(tmp_path / "root") == (["a.py", "sub"] if change == "in a file" else ["a.py"])
+
+
 def test_hashes_of_staged_files(tmp_path: Path) -> None:
     make(tmp_path, "b.py", "sub/a.py", "same.py")
     (tmp_path / "same.py").chmod(0o755)

@@ -1,0 +1,60 @@
+"""Give the help of each command examples and its page of the docs."""
+
+from __future__ import annotations
+
+import typer
+
+DOCS = "https://github.com/modalrun/modalrun/blob/main/docs"
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "submit": (
+        "configuration.md",
+        "submit training.yaml --param rate=0.2 --gpu A100",
+        "submit training.py:training --target local",
+    ),
+    "plan": (
+        "configuration.md#money",
+        "plan training.yaml --explain",
+        "plan training.yaml --files",
+    ),
+    "compile": (
+        "configuration.md#compiled-deployments",
+        "compile training.yaml --output deployment.json",
+    ),
+    "doctor": ("troubleshooting.md#run-doctor-first", "doctor training.yaml"),
+    "smoke": ("first-cloud-run.md#5-smoke", "smoke --gpu T4"),
+    "status": ("status.md", "status latest --watch", "status 0d1f5b62 --output json"),
+    "logs": ("logs.md", "logs latest --follow", "logs 0d1f5b62 --step 'train*' --tail 100"),
+    "list": ("status.md#modalrun-list", "list --state failed --since 2d"),
+    "reconcile": ("status.md#modalrun-reconcile-run", "reconcile 0d1f5b62"),
+    "stop": ("modes.md#stop", "stop 0d1f5b62", "stop 0d1f5b62 --force"),
+    "resume": ("modes.md#resume", "resume 0d1f5b62"),
+    "rerun": ("modes.md", "rerun 0d1f5b62 --from train"),
+    "init": ("first-cloud-run.md", "init"),
+    "local start": ("local-server.md", "local start --idle-timeout 2h"),
+    "local stop": ("local-server.md", "local stop"),
+    "local status": ("local-server.md", "local status"),
+    "local env": ("local-server.md#variables", 'eval "$(modalrun local env)"'),
+    "local logs": ("local-server.md#the-state-folder", "local logs sb-01JX"),
+    "local kill": ("local-server.md#fault-injection-for-your-own-tests", "local kill sb-01JX"),
+}
+"""Command -> the page of the docs, and its examples."""
+
+
+def add_to(app: typer.Typer, above: str = "") -> None:
+    """Add examples and docs to the help of all commands.
+
+    Args:
+        app: Has the commands.
+        above: The command that they belong to, with a blank.
+    """
+    for command in app.registered_commands:
+        name = f"{above}{command.name or getattr(command.callback, '__name__', '')}"
+        page, *examples = EXAMPLES[name]
+        lines = [one if "modalrun" in one else f"modalrun {one}" for one in examples]
+        text = "\n".join(f"  {line}" for line in lines)
+        # The mark keeps the lines as they are.
+        command.epilog = f"\b\nExamples:\n{text}\n\n\b\nDocs: {DOCS}/{page}"
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            add_to(group.typer_instance, f"{above}{group.name} ")

@@ -1,0 +1,93 @@
+"""Match the keys under `steps:` with the steps of a pipeline. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from modalrun.spec.overrides import merged
+from modalrun.spec.precedence import MERGED_FIELDS, Layers, SettingsLayer
+from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.validation import Mistakes
+from modalrun.spec.yaml_source import KeyPath, YamlSource
+from modalrun.util.nearest import nearest
+
+S = TypeVar("S", bound=YamlSource)
+
+
+def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec:
+    """Return a spec in which each key under `steps:` is a step: `train*` becomes several.
+
+    Of two keys for a step, its own name is stronger, then the longer one.
+
+    Args:
+        spec: The run spec.
+        steps: The invocation ids of the pipeline's steps -> the names of the steps.
+        pipeline: The name of the pipeline.
+
+    Raises:
+        UsageError: A key is for no step.
+    """
+    configured = spec.run_configuration.get("steps") or {}
+    keys = sorted({*configured, *spec.step_layers}, key=lambda key: (key in steps, len(key)))
+    matches = {key: [step for step in steps if _is_for(key, step)] for key in keys}
+    mistakes = Mistakes()
+    for key in keys:
+        if not matches[key]:
+            close = nearest(key, steps)
+            hint = f"Did you mean '{close}'?" if close else f"Its steps: {', '.join(steps)}."
+            problem = f"the pipeline '{pipeline}' has no step '{key}'."
+            mistakes.found.append(spec.error(("steps", key), problem, hint))
+    mistakes.raise_all()
+    covered = {step for matched in matches.values() for step in matched}
+    for key in keys:
+        missing = [s for s in steps if key in steps and steps[s] == steps[key] and s not in covered]
+        if missing:
+            place = spec.command_line.flag(("steps", key)) or spec.source.where(("steps", key))
+            mistakes.notes.append(
+                f"{place}: '{key}' is one of the calls of that step; the others"
+                f" ({', '.join(missing)}) are as the code has them. The key '{key}*' is for all"
+            )
+    if all(key in steps for key in keys):
+        return replace(spec, notes=(*spec.notes, *mistakes.notes))
+    configuration: dict[str, Any] = {}
+    layers: dict[str, Layers] = {}
+    written: dict[KeyPath, tuple[KeyPath, ...]] = {}
+    for key in keys:
+        for step in matches[key]:
+            if key in configured:
+                configuration[step] = merged(configuration.get(step, {}), configured[key])
+            layers[step] = _joined(layers.get(step, {}), spec.step_layers.get(key, {}))
+            at = ("steps", step)
+            written[at] = (("steps", key), *written.get(at, ()))
+    return replace(
+        spec,
+        run_configuration={**spec.run_configuration, "steps": configuration},
+        step_layers=layers,
+        source=_named(spec.source, written),
+        command_line=_named(spec.command_line, written),
+        notes=(*spec.notes, *mistakes.notes),
+    )
+
+
+def _is_for(key: str, step: str) -> bool:
+    return key == step or (key.endswith("*") and step.startswith(key[:-1]))
+
+
+def _joined(below: Layers, above: Layers) -> Layers:
+    """Join the settings that two keys give to one step, place by place; `above` is stronger."""
+    joined = dict(below)
+    for origin, layer in above.items():
+        base = below.get(origin, SettingsLayer())
+        settings = {**base.settings, **layer.settings}
+        for name in MERGED_FIELDS & base.settings.keys() & layer.settings.keys():
+            settings[name] = {**base.settings[name], **layer.settings[name]}
+        joined[origin] = SettingsLayer(
+            settings, {**base.resources, **layer.resources}, {**base.docker, **layer.docker}
+        )
+    return joined
+
+
+def _named(source: S, written: Mapping[KeyPath, tuple[KeyPath, ...]]) -> S:
+    return replace(source, names={**source.names, **written})

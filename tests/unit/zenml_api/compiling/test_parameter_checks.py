@@ -1,0 +1,148 @@
+"""Parameters of a run spec against the types that the code declares."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from zenml import pipeline, step
+
+from modalrun import errors
+from modalrun.spec.overrides import param_option
+from modalrun.spec.run_spec import RunSpec, load_spec
+from modalrun.spec.validation import Mistakes
+from modalrun.zenml_api.compiling.parameter_checks import (
+    check_pipeline_parameters,
+    check_step_parameters,
+)
+
+Check = Callable[..., tuple[dict[str, Any], Mistakes]]
+
+
+@step
+def use(  # noqa: PLR0917
+    text: str = "",
+    maybe: str | None = None,
+    texts: list[str] | None = None,
+    names: dict[str, str] | None = None,
+    rate: float = 0.0,
+    count: int = 0,
+    flag: bool = False,
+    kind: Literal["on", "off"] = "on",
+    anything: Any = None,
+) -> None: ...
+
+
+@pipeline
+def of_steps(  # noqa: PLR0917
+    text: str = "",
+    maybe: str | None = None,
+    texts: list[str] | None = None,
+    names: dict[str, str] | None = None,
+    rate: float = 0.0,
+    count: int = 0,
+    flag: bool = False,
+    kind: Literal["on", "off"] = "on",
+    anything: Any = None,
+) -> None:
+    use()
+
+
+@pytest.fixture(params=["pipeline", "step", "command line"])
+def check(request: pytest.FixtureRequest, tmp_path: Path) -> Check:
+    """Check one parameter of the pipeline or of a step; return it and the mistakes."""
+
+    def of(name: str, text: str) -> tuple[Any, Mistakes]:
+        path, mistakes = tmp_path / "run.yaml", Mistakes()
+        spec: RunSpec
+        if request.param == "command line":
+            path.write_text("pipeline: a.b\n")
+            spec = load_spec(path, overrides=[param_option(f"{name}={text}")])
+        else:
+            step_key = "steps: {'us*': " if request.param == "step" else ""
+            end = "}" if step_key else ""
+            path.write_text(f"pipeline: a.b\n{step_key}{{parameters: {{{name}: {text}}}}}{end}\n")
+            if not step_key:
+                path.write_text(f"pipeline: a.b\nparameters: {{{name}: {text}}}\n")
+            spec = load_spec(path)
+        made = of_steps.copy()
+        if request.param == "step":
+            made.prepare()
+            spec = check_step_parameters(made, spec, mistakes)
+            owner = spec.run_configuration["steps"]["use"]
+        else:
+            spec = check_pipeline_parameters(made, spec, mistakes)
+            owner = spec.run_configuration
+        return owner["parameters"][name], mistakes
+
+    return of
+
+
+@pytest.mark.parametrize("text", ["007", "1.10", "NO", "2026-01-31", "1e-3", "null", "on", "1:30"])
+@pytest.mark.parametrize("name", ["text", "maybe", "texts", "names"])
+def test_a_text_stays_what_is_written(check: Check, name: str, text: str) -> None:
+    written = {"texts": f"[{text}]", "names": f"{{a: {text}}}"}.get(name, text)
+    value, mistakes = check(name, written)
+    expected: Any = None if (name, text) == ("maybe", "null") else text
+    assert value == {"texts": [text], "names": {"a": text}}.get(name, expected)
+    assert mistakes.found == mistakes.notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("rate", "1e-3", 0.001),
+        ("rate", "2", 2),
+        ("count", "1_000", 1000),
+        ("flag", "NO", False),
+        ("kind", "off", "off"),
+        ("anything", "007", 7),
+    ],
+)
+def test_another_type_has_its_value(check: Check, name: str, text: str, value: Any) -> None:
+    found, mistakes = check(name, text)
+    assert (found, type(found)) == (value, type(value))
+    assert mistakes.found == mistakes.notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("count", "010", "010, which YAML reads as 8"),
+        ("anything", "NO", "NO, which YAML reads as false (put quotes around text)"),
+        ("anything", "1:30", "1:30, which YAML reads as 90"),
+    ],
+)
+def test_what_yaml_reads_as_something_else_is_said(
+    check: Check, name: str, text: str, said: str
+) -> None:
+    _, mistakes = check(name, text)
+    assert mistakes.found == []
+    (note,) = mistakes.notes
+    assert said in note
+    assert f".{name}' is " in note
+
+
+def test_a_wrong_value_is_shown_as_it_is_written(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "_VARIABLES", {})
+    monkeypatch.setenv("SECRET", "pw7")
+    for text, shown in (("'${SECRET}'", "'${SECRET}'"), ("NO", "NO, which YAML reads")):
+        _, mistakes = check("count", text)
+        if text == "NO":
+            # Pydantic takes it for 0.
+            assert mistakes.found == []
+            continue
+        (error,) = mistakes.found
+        assert f"must be a whole number, not {shown}" in error.message
+        assert "pw7" not in f"{error.message}{error.__cause__}"
+
+
+def test_a_comment_is_part_of_what_was_typed(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("pipeline: a.b\n")
+    options = [param_option("text=v1 #2"), param_option("maybe=a: b"), param_option("count=3 #x")]
+    spec = load_spec(path, overrides=options)
+    spec = check_pipeline_parameters(of_steps.copy(), spec, Mistakes())
+    assert spec.run_configuration["parameters"] == {"text": "v1 #2", "maybe": "a: b", "count": 3}
