@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import modalrun
-from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.sdk_internals import keep_loaded
 from modalrun.run.contract import CODE_FOLDER, PACKAGE_FILE
@@ -18,6 +17,8 @@ from modalrun.util.package_archive import write_archive
 
 if TYPE_CHECKING:
     import modal
+
+    from modalrun.modal_api.client import Connection
 
 
 def is_mounted() -> bool:

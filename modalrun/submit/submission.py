@@ -106,7 +106,13 @@ def submit(
             with timeline.phase("import ZenML's records"):
                 from modalrun.zenml_api.records import runs
 
-            submission = Submission(job, observer, zenml_gateway(), copied)
+            submission = Submission(
+                job,
+                observer,
+                zenml_gateway(),
+                copied,
+                submitted=spec.rerun.source if spec.rerun else None,
+            )
         signal_number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
@@ -143,7 +149,8 @@ class Submission:
         zenml: Access to ZenML's records.
         copied: The source tree, if it is copied ahead.
         previous: What is recorded of the run's last sandbox, which has ended.
-        submitted: The record of the source tree that its last sandbox got.
+        submitted: The record of the source tree that it must get, of its last sandbox or of the run
+            that it reruns.
         source: What is to be recorded of the source tree, as soon as it is staged.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
@@ -216,7 +223,7 @@ class Submission:
                         zenml=self.zenml,
                         source=self.source,
                         unanswered=self._unanswered,
-                        ended=run.cached if self.previous else (),
+                        ended=run.done if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),
                     )
             except BaseException as error:
@@ -247,8 +254,9 @@ class Submission:
         """Copy the source tree to a folder, unless it is copied already; return where it is."""
         selection, say = self.job.source, self.observer.say
         if self.submitted is not None:
-            if new := stage_again(self.submitted, selection, folder):
+            if new := stage_again(self.submitted, selection, folder, rerun=self.previous is None):
                 say(new_files_note(new), "yellow")
+            self.source = None if self.previous else self.submitted
             return folder
         with timeline.phase("select the source"):
             tree = select(selection)
