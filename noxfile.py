@@ -1,6 +1,7 @@
 """Every check of the project: `nox` runs them all, `nox -s tests` one of them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nox
@@ -122,6 +123,25 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session(venv_backend="venv")
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, install it in an empty environment, and run the quickstart with it."""
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder)
+    pip = ["python", "-m", "pip"]
+    session.run(*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder / "dist"), ".")
+    (built,) = (folder / "dist").iterdir()
+    # As a user installs it; nox's own `install` would take the environment of the project.
+    session.run(*pip, "install", "--quiet", f"modalrun[examples] @ {built.as_uri()}")
+    for name in ("configs", "examples"):
+        shutil.copytree(name, folder / "project" / name)
+    # A user's first run, on a machine that knows neither ZenML nor modalrun.
+    home = {"HOME": str(folder / "home"), "ZENML_CONFIG_PATH": str(folder / "home" / "zenml")}
+    session.chdir(folder / "project")
+    session.run("modalrun", "submit", "configs/quickstart.yaml", env=home)
+    session.run("modalrun", "local", "stop", env=home)
+
+
 @nox.session
 def audit(session: nox.Session) -> None:
     """Look for known vulnerabilities of all dependencies; skip where no index is reachable."""
@@ -152,4 +172,5 @@ def benchmarks(session: nox.Session) -> None:
     for name in ("startup", "submit", "plan", "local_server", "logs", "status"):
         session.run("python", f"benchmarks/{name}.py")
     session.run("python", "benchmarks/per_step.py", "--graphs", "chain-4", "--boot", "0")
+    session.run("python", "benchmarks/memory.py")
     session.run("python", "benchmarks/peer.py", "--graphs", "chain-4", "--cold")

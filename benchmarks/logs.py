@@ -21,7 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.observe.log_stream import LogStream
 from modalrun.run import events

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from modalrun.errors import ModalrunError, NotFoundError
-from modalrun.modal_api import Connection
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
 from modalrun.run.records import App, RunRecord

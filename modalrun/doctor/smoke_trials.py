@@ -14,10 +14,13 @@ from uuid import uuid4
 
 from modalrun.doctor.smoke_checks import Seen, Verdict
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError
-from modalrun.modal_api import Connection, RunningSandbox, translated, trial
+from modalrun.modal_api import trial
 from modalrun.modal_api.account_check import workspace
+from modalrun.modal_api.client import Connection
+from modalrun.modal_api.errors import translated
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.image_builder import PinnedBuilder, usual_builder
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
 from modalrun.run.run_plan import Target

@@ -23,6 +23,7 @@ from modalrun.driver.process import (
     supervisors_reason,
     termination_clause,
     termination_reason,
+    without_source,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
@@ -45,10 +46,12 @@ def main() -> NoReturn:
     log_filter.hide()
     code = contract.EXIT_UNRECORDED
     try:
-        with garbage_collection.paused():
-            # For the workers, which are forked from this process.
-            from modalrun.zenml_api.execution import pipeline_steps  # noqa: F401
+        # For the workers, which are forked from this process.
+        with garbage_collection.paused(), without_source():
+            from modalrun.zenml_api.execution import pipeline_steps, single_step  # noqa: F401
             from modalrun.zenml_api.records import updates, zenml_store  # noqa: F401
+
+            single_step.import_ahead()
         code = asyncio.run(run())
     except BaseException:
         traceback.print_exc()
@@ -149,8 +152,8 @@ class Runner:
             graph.steps, mode=FailureMode(graph.failure_mode), max_parallelism=self._limit
         )
         scheduler.restore(graph.done)
-        for step in graph.done:
-            emit_step_event(step, "cached")
+        for step, state in graph.done.items():
+            emit_step_event(step, state)
         if self._stopping.is_set():
             scheduler.stop(self._stop_reason)
         running = self._apply(scheduler.start())

@@ -29,7 +29,7 @@ from typing import NoReturn
 import psutil  # type: ignore[import-untyped]
 
 from modalrun.driver import privileges, spawn, supervisor
-from modalrun.driver.process import die_with_parent
+from modalrun.driver.process import die_with_parent, without_source
 from modalrun.run import contract, events
 from modalrun.run.events import Event, LinesOf, OrderEnd
 from modalrun.run.reporting import log_line
@@ -53,7 +53,7 @@ def main() -> NoReturn:
     worker = Worker(dict(os.environ))
     for number in _SIGNALS:
         signal.signal(number, worker.pass_on)
-    with garbage_collection.paused(), worker.without_source():
+    with garbage_collection.paused(), without_source():
         _import()
     for order in itertools.chain((first,), _orders(seconds + ORPHAN_SECONDS)):
         worker.serve(order)
@@ -80,14 +80,6 @@ class Worker:
             _leave(contract.EXIT_INTERRUPTED if interrupted else contract.EXIT_TERMINATED)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._child, number)
-
-    @contextlib.contextmanager
-    def without_source(self) -> Iterator[None]:
-        """Import nothing from the source tree, which is the user's, during the block."""
-        path = list(sys.path)
-        sys.path[:] = [folder for folder in path if folder not in {"", str(self._source)}]
-        yield
-        sys.path[:] = path
 
     def serve(self, order: StepOrder) -> None:
         """Run a step, and report its end; do nothing for an order that came before."""
@@ -139,12 +131,9 @@ class Worker:
         The step loads it itself. Components of the stack that are the user's own code are not
         found, and nothing is loaded then.
         """
-        if (self._source / ".zen").exists():
-            # ZenML would take the shared source tree for the repository of every step.
-            return
         own = tempfile.mkdtemp(prefix=".modalrun-", dir=supervisor.beside(self._source))
         os.environ.update(ZENML_CONFIG_PATH=own, ZENML_CUSTOM_SOURCE_ROOT=own)
-        with self.without_source(), contextlib.suppress(Exception):
+        with without_source(), contextlib.suppress(Exception):
             from modalrun.zenml_api.execution import steps
 
             steps.load_ahead(order[contract.RUN_ID], order[contract.STEP])

@@ -21,11 +21,3 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
 Internal: `sandbox_arguments`, `sandbox_handles`, `connection_pool` and `sdk_internals` (private
 parts of the SDK).
 """
-
-from __future__ import annotations
-
-from modalrun.modal_api.client import Connection
-from modalrun.modal_api.errors import translated
-from modalrun.modal_api.running_sandbox import RunningSandbox
-
-__all__ = ["Connection", "RunningSandbox", "translated"]

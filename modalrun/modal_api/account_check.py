@@ -17,7 +17,6 @@ from modalrun.modal_api.client import Connection, require_server, require_whole_
 from modalrun.modal_api.configuration import configured_environment, local_server_note
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import Named, Slim
-from modalrun.plan.model import Plan
 from modalrun.run.run_plan import Target
 from modalrun.util import timeline
 from modalrun.util.reachability import ask

@@ -43,14 +43,13 @@ class Connection:
     Attributes:
         target: Modal's cloud or the local Modal server.
         client: The SDK's client; `reconnect` replaces it.
-        mounted: Images whose files are mounted, by their id and the source tree or None
-            (`images.mount`).
+        mounted: Images whose files are mounted, by their id and the source tree (`mounts.mount`).
         builders: The image builder versions of environments, by name.
         mounts_package: Whether sandboxes need modalrun's source, because their Python is not ours.
     """
 
     client: modal.Client
-    mounted: dict[tuple[str, Path | None], modal.Image]
+    mounted: dict[tuple[str, Path], modal.Image]
     builders: dict[str, str]
     _apps: dict[tuple[str, str | None], modal.App]
 

@@ -18,7 +18,6 @@ from modalrun.errors import (
     RunFailedError,
     UsageError,
 )
-from modalrun.localmodal.launcher import DISK_FULL
 
 
 @contextlib.contextmanager
@@ -60,6 +59,9 @@ def translated() -> Iterator[None]:
     except modal_errors.NotFoundError as error:
         raise NotFoundError(f"Modal: {error}") from error
     except modal_errors.ResourceExhaustedError as error:
+        # The drivers of runs do without it.
+        from modalrun.localmodal.launcher import DISK_FULL
+
         if DISK_FULL in str(error):
             # Of the local Modal server. To wait for room, as for a GPU, would take for ever.
             raise UsageError(str(error)) from error
@@ -108,6 +110,25 @@ def translated() -> Iterator[None]:
         if not _is_of_the_network(error):
             raise
         raise ConnectionLostError(f"The connection to Modal broke: {error}") from error
+
+
+class WorkerGoneError(Exception):
+    """The worker that held a stream is gone."""
+
+
+@contextlib.contextmanager
+def stream_errors() -> Iterator[None]:
+    """Translate the errors of calls beneath the SDK's public surface."""
+    from modal import exception as modal_errors
+
+    with translated():
+        try:
+            yield
+        except modal_errors.ConflictError as error:
+            # The answer about a worker that a finished sandbox has left.
+            raise WorkerGoneError(str(error)) from error
+        except OSError as error:
+            raise ConnectionResetError(str(error)) from error
 
 
 def _is_of_the_network(error: Exception) -> bool:

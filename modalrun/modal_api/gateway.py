@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modalrun.modal_api import account_check, image_builder, images, run_sandboxes
+from modalrun.modal_api import account_check, image_builder, images, mounts, run_sandboxes
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.modal_api.log_history import History
@@ -21,8 +21,8 @@ class ModalGateway:
     check_names = staticmethod(account_check.check_names)
     check_workspace = staticmethod(account_check.check_workspace)
     image_builder = staticmethod(image_builder.image_builder)
-    look_up_images = staticmethod(images.look_up)
-    mount = staticmethod(images.mount)
+    look_up_images = staticmethod(mounts.look_up)
+    mount = staticmethod(mounts.mount)
     build_images = staticmethod(images.build_images)
     create_run_sandbox = staticmethod(run_sandboxes.create)
     find_running = staticmethod(run_sandboxes.find_running)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
 import shlex
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import modalrun
 from modalrun.errors import InternalError, RunFailedError
 from modalrun.modal_api import image_builder
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.image_builder import PinnedBuilder
-from modalrun.modal_api.sdk_internals import keep_loaded
 from modalrun.plan.image_recipe import (
-    PACKAGE_FOLDER,
     BuiltByZenML,
     FromDockerfile,
     FromRegistry,
@@ -34,7 +30,6 @@ from modalrun.plan.image_recipe import (
 )
 from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.contract import CODE_FOLDER
-from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.util import timeline
 from modalrun.util.credentials import credential_reason
 from modalrun.util.ignore_files import dockerignore_matcher
@@ -46,6 +41,17 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 """Images that are built at the same time."""
+
+COMPILE = (
+    "python -c 'import compileall, sys;"
+    " [compileall.compile_dir(p, quiet=2, workers=0) for p in sys.path if p]'"
+)
+"""Compiles all that Python can import, unless it is compiled already.
+
+Docker's `python` images have no bytecode of the standard library (docker-library/python#615 on
+GitHub), and those that ZenML builds have none of what uv installs
+(`utils/pipeline_docker_image_builder.py`, 0.98.0). Each sandbox would compile it again.
+"""
 
 LOG_LINES = 40
 """Lines of a failed build's log that are shown."""
@@ -86,6 +92,8 @@ class Builder:
         if not recipe.keep_entrypoint and not isinstance(recipe.base, Slim):
             # It would wrap the supervisor (modal.com/docs/guide/existing-images, 2026-11-28).
             image = image.entrypoint([])
+        if not isinstance(recipe.base, Named):
+            image = image.run_commands(COMPILE)
         if recipe.environment:
             image = image.env(dict(recipe.environment))
         if recipe.apt_packages:
@@ -94,7 +102,9 @@ class Builder:
             image = _install(image, recipe, packages, folder / f"{number}-requirements.txt")
         if recipe.project_install:
             image = image.add_local_dir(source, CODE_FOLDER, copy=True, ignore=[])
-            image = image.run_commands(f"cd {CODE_FOLDER} && {recipe.project_install}")
+            install = f"cd {CODE_FOLDER} && {recipe.project_install}"
+            # Not every tool compiles what it installs.
+            image = image.run_commands(f"{install} && {COMPILE}")
         if recipe.runtime_environment:
             image = image.env(dict(recipe.runtime_environment))
         return image
@@ -193,115 +203,6 @@ def key_of(recipe: ImageRecipe, builder: str) -> str | None:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def look_up(
-    connection: Connection, app: modal.App, images: Collection[str], run_image: str | None
-) -> frozenset[str]:
-    """Look up built images, and mount modalrun's own source in the one of the run sandbox.
-
-    Returns:
-        Modal's ids of those that Modal has.
-
-    Raises:
-        ModalrunError: As `translated`.
-    """
-    made = {one: _mounted(connection, one, None) for one in images if one == run_image}
-    made |= {one: _bare(connection, one) for one in images if one != run_image}
-    with timeline.phase("look up the images"):
-        found = _load(app, made)
-    if run_image in found:
-        connection.mounted[run_image, None] = found[run_image]
-    return frozenset(found)
-
-
-def mount(connection: Connection, app: modal.App, image: str, source: Path) -> None:
-    """Mount in a built image what `run_image` mounts, ahead of it, so that it need not wait.
-
-    Args:
-        connection: To Modal; it remembers the image.
-        app: Where the run sandbox will be.
-        image: Modal's id of the image.
-        source: The source tree.
-
-    Raises:
-        ModalrunError: As `translated`.
-    """
-    with timeline.phase("send the source"):
-        found = _load(app, {image: _mounted(connection, image, source)})
-    if image in found:
-        connection.mounted[image, source] = found[image]
-
-
-def _load(app: modal.App, images: Mapping[str, modal.Image]) -> dict[str, modal.Image]:
-    """Load images side by side; return those that Modal has."""
-
-    async def load() -> list[Any]:
-        loads = [image.build.aio(app) for image in images.values()]
-        return await asyncio.gather(*loads, return_exceptions=True)
-
-    with translated():
-        ends = asyncio.run(load())
-    found = {
-        name: image
-        for (name, image), end in zip(images.items(), ends, strict=True)
-        if not isinstance(end, BaseException)
-    }
-    for image in found.values():
-        keep_loaded(image)
-    return found
-
-
-def run_image(
-    connection: Connection, image: str, source: Path, manifest: Path | None = None
-) -> modal.Image:
-    """Return a built image with the files of a run sandbox mounted.
-
-    A mount is no layer, so nothing is rebuilt.
-
-    Args:
-        connection: To Modal.
-        image: Modal's id of the built image.
-        source: The source tree, for `CODE_FOLDER`.
-        manifest: The run manifest, which a driver needs.
-    """
-    found = _mounted(connection, image, source)
-    # Last: it is not known before the run exists.
-    return found if manifest is None else found.add_local_file(manifest, MANIFEST_FILE)
-
-
-def _mounted(connection: Connection, image: str, source: Path | None) -> modal.Image:
-    """Return an image with a source tree and modalrun's own source, if that is needed."""
-    if (found := connection.mounted.get((image, source))) is not None:
-        return found
-    if source is not None:
-        return with_source(_mounted(connection, image, None), source)
-    bare = _bare(connection, image)
-    return with_package(bare) if connection.mounts_package else bare
-
-
-def _bare(connection: Connection, image: str) -> modal.Image:
-    import modal
-
-    return modal.Image.from_id(image, client=connection.client)
-
-
-def is_mounted() -> bool:
-    """Return whether this process runs the source of modalrun that `with_package` has mounted."""
-    # On the local Modal server the root of a sandbox is a folder.
-    return str(Path(modalrun.__file__).parents[1]).endswith(PACKAGE_FOLDER)
-
-
-def with_package(image: modal.Image) -> modal.Image:
-    """Mount modalrun's own source."""
-    folder = Path(modalrun.__file__).parent
-    return image.add_local_dir(folder, f"{PACKAGE_FOLDER}/modalrun", ignore=_is_not_source)
-
-
-def with_source(image: modal.Image, source: Path) -> modal.Image:
-    """Mount the source tree."""
-    # A driver adds its own folder, in which Python may have left what it compiled.
-    return image.add_local_dir(source, CODE_FOLDER, ignore=["**/__pycache__"])
-
-
 def _install(
     image: modal.Image, recipe: ImageRecipe, packages: Packages, file: Path
 ) -> modal.Image:
@@ -363,7 +264,3 @@ def _failed(
         f"Modal could not build the image {error.image_id}.{log}",
         hint=f"'{command}' shows the whole log. The image is configured under 'settings: docker:'.",
     )
-
-
-def _is_not_source(path: Path) -> bool:
-    return path.suffix != ".py" and path.name != "py.typed"

@@ -17,13 +17,9 @@ from typing import Any
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api import log_history
 from modalrun.modal_api.client import Connection
+from modalrun.modal_api.errors import WorkerGoneError, stream_errors
 from modalrun.modal_api.log_buffer import STREAMS, Buffer, OutputChunk, StreamEnd, StreamName
-from modalrun.modal_api.sandbox_handles import (
-    Patience,
-    SandboxHandles,
-    WorkerGoneError,
-    stream_errors,
-)
+from modalrun.modal_api.sandbox_handles import Patience, SandboxHandles
 from modalrun.modal_api.sdk_internals import MissingBytes, StreamPosition, read, sdk_loop
 
 _RELEASED = StreamEnd("", "")

@@ -24,7 +24,7 @@ from modalrun.errors import (
     UnknownOutcomeError,
 )
 from modalrun.localmodal import launcher
-from modalrun.modal_api import images
+from modalrun.modal_api import mounts
 from modalrun.modal_api.capacity import CapacitySearch, sleep
 from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
@@ -99,7 +99,7 @@ def create(
     client = connection.client
     app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
     package = connection.mounts_package
-    image = images.run_image(connection, spec.image, source, manifest)
+    image = mounts.run_image(connection, spec.image, source, manifest)
     if earlier is not None:
         spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
     sandbox_arguments = SandboxArguments(plan, secrets, client, package=package)

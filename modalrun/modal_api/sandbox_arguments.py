@@ -31,7 +31,7 @@ class SandboxArguments:
             secrets: Environment variables that travel to every sandbox as a Modal secret.
             client: The connection that secrets and volumes are looked up with; None for that of
                 the creation.
-            package: Whether modalrun's source is mounted (`images.with_package`); otherwise
+            package: Whether modalrun's source is mounted (`mounts.with_files`); otherwise
                 sandboxes share the Python of the local Modal server, and its modules.
         """
         import modal

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.connection_pool import FIRST_PAUSE, LONGEST_PAUSE
-from modalrun.modal_api.sandbox_handles import WorkerGoneError, stream_errors
+from modalrun.modal_api.errors import WorkerGoneError, stream_errors
 from modalrun.modal_api.sdk_internals import MissingBytes, StreamPosition, inner, read, sdk_loop
 from modalrun.run.events import Event, EventScanner
 from modalrun.util.backoff import pauses

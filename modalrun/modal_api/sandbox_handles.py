@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.client import Connection, require_owner
-from modalrun.modal_api.errors import translated
+from modalrun.modal_api.errors import stream_errors
 from modalrun.modal_api.sdk_internals import inner, sandbox_from_id
 from modalrun.util.backoff import pauses
 
@@ -45,25 +43,6 @@ class Patience:
     async def pause(self) -> None:
         """Wait before the next attempt, longer each time."""
         await asyncio.sleep(next(self._pauses))
-
-
-class WorkerGoneError(Exception):
-    """The worker that held a stream is gone."""
-
-
-@contextmanager
-def stream_errors() -> Iterator[None]:
-    """Translate the errors of calls beneath the SDK's public surface."""
-    from modal import exception as modal_errors
-
-    with translated():
-        try:
-            yield
-        except modal_errors.ConflictError as error:
-            # The answer about a worker that a finished sandbox has left.
-            raise WorkerGoneError(str(error)) from error
-        except OSError as error:
-            raise ConnectionResetError(str(error)) from error
 
 
 class SandboxHandles:

@@ -21,7 +21,7 @@ from modalrun.errors import (
     NotFoundError,
     UnknownOutcomeError,
 )
-from modalrun.modal_api import images
+from modalrun.modal_api import mounts
 from modalrun.modal_api.capacity import CapacitySearch, GivenUp, sleep
 from modalrun.modal_api.connection_pool import (
     FIRST_PAUSE,
@@ -99,7 +99,7 @@ class StepSandboxes:
             )
 
         self._app = await self._pool.call(look_up)
-        self._arguments = SandboxArguments(self._plan, self._variables, package=images.is_mounted())
+        self._arguments = SandboxArguments(self._plan, self._variables, package=mounts.is_mounted())
 
     async def create(
         self,
@@ -285,10 +285,8 @@ class StepSandboxes:
     async def _mount_source(self, image_id: str, client: modal.Client) -> modal.Image:
         import modal
 
-        image = modal.Image.from_id(image_id, client=client)
-        if images.is_mounted():
-            image = images.with_package(image)
-        image = images.with_source(image, self._source)
+        bare = modal.Image.from_id(image_id, client=client)
+        image = mounts.with_files(bare, self._source, package=mounts.is_mounted())
         with translated():
             await image.build.aio(self._app)
         return image

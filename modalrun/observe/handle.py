@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from modalrun.modal_api import Connection, RunningSandbox
+from modalrun.modal_api.client import Connection
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepEvent

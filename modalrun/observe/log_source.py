@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from modalrun.errors import ModalrunError, NotFoundError
-from modalrun.modal_api import Connection
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.status import connect, resolve
 from modalrun.run.records import RunRecord, run_argument

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from modalrun.errors import ConnectionLostError
-from modalrun.modal_api import Connection
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.run.records import RunRecord
 from modalrun.zenml_api.gateway import zenml_gateway

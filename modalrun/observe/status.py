@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from modalrun.errors import ModalrunError, NotFoundError
-from modalrun.modal_api import Connection
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import LATEST, RunRecord, select

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from modalrun.errors import without_credentials
-
-PACKAGE_FOLDER = "/opt/modalrun"
-"""Where modalrun's own source is mounted on Modal."""
+from modalrun.run.contract import PACKAGE_FILE
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -140,4 +138,4 @@ class ImageRecipe:
     def python_path(self) -> str:
         """The PYTHONPATH of sandboxes that do not share our Python: modalrun first."""
         own = dict((*self.environment, *self.runtime_environment)).get("PYTHONPATH")
-        return f"{PACKAGE_FOLDER}:{own}" if own else PACKAGE_FOLDER
+        return f"{PACKAGE_FILE}:{own}" if own else PACKAGE_FILE

@@ -10,9 +10,9 @@ from modalrun.errors import UsageError
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.docker_settings import Driver
 from modalrun.plan.environment import check_environment
-from modalrun.plan.image_recipe import PACKAGE_FOLDER, ImageRecipe
+from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.resources import Resolved
-from modalrun.run.contract import CODE_FOLDER, TIMEOUT
+from modalrun.run.contract import CODE_FOLDER, PACKAGE_FILE, TIMEOUT
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_TAG, TAG_PIPELINE, TAG_ROLE, TAG_STEP, fit
@@ -151,7 +151,8 @@ def _check_mount_points(step: str, volumes: Mapping[str, str], source: str) -> N
     path" (reports of several users, 2026-11-28).
     """
     for name, path in volumes.items():
-        for own in (CODE_FOLDER, PACKAGE_FOLDER, str(PurePosixPath(MANIFEST_FILE).parent)):
+        files = (PurePosixPath(PACKAGE_FILE), PurePosixPath(MANIFEST_FILE))
+        for own in (CODE_FOLDER, *(str(file.parent) for file in files)):
             if PurePosixPath(own).is_relative_to(path):
                 owner = f"step '{step}'" if step else "the pipeline"
                 raise UsageError(

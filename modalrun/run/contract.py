@@ -8,6 +8,9 @@ from __future__ import annotations
 CODE_FOLDER = "/app/code"
 """Where the source tree is inside a sandbox."""
 
+PACKAGE_FILE = "/opt/modalrun/modalrun.zip"
+"""Where modalrun itself is mounted on Modal."""
+
 LAST_LINES = 6
 """Lines of a traceback, or of a step's output, that are told with its failure."""
 

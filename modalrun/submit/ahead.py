@@ -23,9 +23,9 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from modalrun.errors import ModalrunError
-from modalrun.modal_api import Connection, image_builder, images, sdk_internals
+from modalrun.modal_api import image_builder, images, sdk_internals
 from modalrun.modal_api.account_check import AccountNeeds
-from modalrun.modal_api.client import load_sdk
+from modalrun.modal_api.client import Connection, load_sdk
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.plan.image_recipe import RegistryCredentials
@@ -183,7 +183,7 @@ class ModalAhead(ModalGateway):
             sdk_internals.load_token(connection)
             found = connection.app(app, needs.environment, create=False)
             known = frozenset(earlier.images.values())
-            return self._modal.look_up_images(connection, found, known, earlier.run_image)
+            return self._modal.look_up_images(connection, found, known)
 
         def send_source() -> None:
             image, source = earlier.run_image, self._source

@@ -19,7 +19,7 @@ from modalrun.errors import UsageError
 from modalrun.plan import conditions as usual
 from modalrun.plan import deployment_file
 from modalrun.plan.conditions import Conditions
-from modalrun.plan.deployment import Deployment, with_run_options, with_settings
+from modalrun.plan.deployment import Deployment, with_run_options, with_spec
 from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.plan.stack import StackDescription
 from modalrun.run.records import CreatedRun
@@ -123,7 +123,7 @@ def find(spec: RunSpec, key: str, configuration: Path) -> LeanSubmission | None:
     Raises:
         ModalrunError: ZenML's server can't be reached, or a setting is wrong.
     """
-    if not config_files.store_url().startswith("http"):
+    if spec.rerun is not None or not config_files.store_url().startswith("http"):
         return None
     remembered = reuse.recall(key, spec)
     path = prepare.deployment_path(spec)
@@ -201,7 +201,7 @@ def _of_file(spec: RunSpec, path: Path, configuration: Path) -> LeanSubmission:
     snapshot = with_run_options(file.snapshot, spec.run_configuration)
     if spec.has_settings:
         key = f"orchestrator:{server.orchestrator['name']}"
-        snapshot = with_settings(snapshot, deployment, key)
+        snapshot = with_spec(snapshot, deployment, key, spec)
     stack = replace(file.stack, server=server.session.settings.url)
     folders = [component.local_path for component in stack.components if component.local_path]
     if not all(folder.startswith(config_files.local_stores()) for folder in folders):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from modalrun.errors import ModalrunError, UsageError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection
 from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.configuration import ENVIRONMENT
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.image_builder import PinnedBuilder
@@ -90,6 +90,9 @@ def check(
     with timeline.phase("plan"):
         priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     plan = priced.plan
+    if (rerun := compiled.rerun) is not None:
+        for line in rerun.lines:
+            observer.say(line)
     for note in plan.notes:
         observer.say(f"note: {note}", "yellow")
     if max_cost is not None:

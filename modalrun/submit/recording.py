@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from modalrun.errors import ModalrunError
-from modalrun.modal_api import RunningSandbox
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import RunMetadata, to_metadata, waiting_metadata

@@ -145,6 +145,7 @@ def _remembered(
     }
     if (
         run.snapshot_id is None
+        or spec.rerun is not None
         or compiled.stack_description.server is None
         or (inputs is not None and inputs.doubts)
         or _PASSWORD.search(repr(gathered))

@@ -38,7 +38,7 @@ def check_root(root: Path) -> None:
             f"The source root {root} is the folder for temporary files of all programs.", hint=hint
         )
     for name, path in sorted(_modules(root)):
-        if name in _IMPORTED or _is_loaded_from_elsewhere(name, root):
+        if _hides(name, root):
             raise UsageError(
                 f"{path} hides the module '{name}' that ZenML and modalrun import: in a sandbox,"
                 " modules of the source root come first.",
@@ -59,13 +59,16 @@ def _modules(root: Path) -> Iterator[tuple[str, str]]:
             yield entry.name, f"{entry.path}/"
 
 
-def _is_loaded_from_elsewhere(name: str, root: Path) -> bool:
+def _hides(name: str, root: Path) -> bool:
     """Return whether this process, which has imported what a sandbox does, has another module."""
     module = sys.modules.get(name)
     if module is None or name == "__main__":
-        return False
+        return name in _IMPORTED
     file = Path(getattr(module, "__file__", None) or "")
     if file.parent in {root, root / name, root.resolve(), root.resolve() / name}:
+        # It is the one that is imported: the source root may be modalrun's own repository.
         return False
+    if name in _IMPORTED:
+        return True
     installed = not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
     return installed or name in sys.stdlib_module_names - _NOT_IMPORTED

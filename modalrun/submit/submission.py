@@ -23,7 +23,7 @@ from modalrun.errors import (
     UnknownOutcomeError,
     UsageError,
 )
-from modalrun.modal_api import RunningSandbox
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe.attach import StopRun
 from modalrun.observe.handle import RunHandle, RunObserver
@@ -118,7 +118,13 @@ def submit(
         except (KeyboardInterrupt, Interrupted):
             _say_at_last(observer, NOTHING_SUBMITTED)
             raise
-        submission = Submission(job, observer, zenml_gateway(), copied)
+        submission = Submission(
+            job,
+            observer,
+            zenml_gateway(),
+            copied,
+            submitted=spec.rerun.source if spec.rerun else None,
+        )
         signal_number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
@@ -171,7 +177,8 @@ class Submission:
         zenml: Access to ZenML's records.
         copied: The source tree, if it is copied ahead.
         previous: What is recorded of the run's last sandbox, which has ended.
-        submitted: The record of the source tree that its last sandbox got.
+        submitted: The record of the source tree that it must get, of its last sandbox or of the run
+            that it reruns.
         source: What is to be recorded of the source tree, as soon as it is staged.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
@@ -244,7 +251,7 @@ class Submission:
                         zenml=self.zenml,
                         source=self.source,
                         unanswered=self._unanswered,
-                        ended=run.cached if self.previous else (),
+                        ended=run.done if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),
                     )
             except BaseException as error:
@@ -275,8 +282,9 @@ class Submission:
         """Copy the source tree to a folder, unless it is copied already; return where it is."""
         selection, say = self.job.source, self.observer.say
         if self.submitted is not None:
-            if new := stage_again(self.submitted, selection, folder):
+            if new := stage_again(self.submitted, selection, folder, rerun=self.previous is None):
                 say(new_files_note(new), "yellow")
+            self.source = None if self.previous else self.submitted
             return folder
         with timeline.phase("select the source"):
             tree = select(selection)

@@ -9,8 +9,9 @@ import pytest
 
 from modalrun.errors import AuthenticationError
 from modalrun.localmodal import launcher
-from modalrun.modal_api import Connection, account_check
+from modalrun.modal_api import account_check
 from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.client import Connection
 
 pytestmark = pytest.mark.e2e
 

@@ -95,10 +95,11 @@ def test_all_is_well_and_nothing_is_left_behind(world: World) -> None:
         r"image +none is built",
         r"run spec +.*run\.yaml",
         r"pipeline +'diamond', \d steps, mode pipeline",
+        r"source tree +\d+ files, ",
     ):
         assert any(re.match(rf"ok +{what}", line) for line in lines), (what, done.stdout)
     # There is a clock to compare with only where ZenML has a server.
-    counted = "12 ok, 1 skipped" if world.place is None else "13 ok"
+    counted = "13 ok, 1 skipped" if world.place is None else "14 ok"
     assert re.match(rf"{counted}, in \d+\.\d s \(target local\)", lines[-1])
     assert world.runs() == []
     assert not world.state.exists(), "a server was started for good"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from packaging.requirements import Requirement
 
+from modalrun.modal_api.images import COMPILE
 from modalrun.submit.runtime_packages import ENGINE
 from tests.e2e.test_images import layers
 
@@ -88,7 +89,8 @@ def test_the_driver_of_a_static_pipeline_has_a_small_image_of_its_own(world: Wor
     docker = {"skip_build": True, "parent_image": "me/with-zenml:1"}
     done = world.submit(spec("pictured.pictured", docker))
     assert done.exit_code == 0, done.stderr
-    assert commands(world, "step") == "FROM me/with-zenml:1\nFROM base\nENTRYPOINT []"
+    step = ("FROM me/with-zenml:1", "FROM base", "ENTRYPOINT []", "FROM base", f"RUN {COMPILE}")
+    assert commands(world, "step") == "\n".join(step)
     driver = commands(world, "run")
     assert "FROM python:3." in driver
     for package in ("zenml[local]==", "modal==", "pydantic=="):

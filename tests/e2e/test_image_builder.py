@@ -15,8 +15,8 @@ from modalrun.errors import UsageError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store
-from modalrun.modal_api import Connection
 from modalrun.modal_api.account_check import AccountNeeds, check_account
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.image_builder import VARIABLE, image_builder
 from modalrun.modal_api.images import build_images
 from modalrun.plan.image_recipe import ImageRecipe, Slim

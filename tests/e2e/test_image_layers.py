@@ -8,6 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.images import Builder, with_files
+from modalrun.modal_api.images import COMPILE, Builder
+from modalrun.modal_api.mounts import with_files
 from modalrun.plan.image_recipe import (
     FromDockerfile,
     FromRegistry,
@@ -34,6 +38,9 @@ from modalrun.plan.image_recipe import (
 pytestmark = pytest.mark.e2e
 
 ENGINE = Packages("modalrun's engine", ("zenml==0.98.0", "modal==1.6.4"))
+
+
+_bytecode = shutil.ignore_patterns("__pycache__")
 
 
 class Server:
@@ -125,7 +132,8 @@ def test_layers_in_order(server: Server, builder: Builder, tree: Path) -> None:
     )
     image = builder.build(recipe, tree)
     layers = server.layers(image.object_id)
-    assert [layer["dockerfileCommands"][1:] for layer in layers[1:4]] == [
+    assert [layer["dockerfileCommands"][1:] for layer in layers[1:5]] == [
+        [f"RUN {COMPILE}"],
         ["ENV A='one two'"],
         ["RUN apt-get update", "RUN apt-get install -y git curl"],
         [
@@ -136,11 +144,11 @@ def test_layers_in_order(server: Server, builder: Builder, tree: Path) -> None:
     ]
     assert layers[0]["dockerfileCommands"][0].startswith("FROM python:3.11")
     # The pins go with every later group, so that nothing replaces what modalrun runs with.
-    assert layers[4]["dockerfileCommands"][-1].endswith(
+    assert layers[5]["dockerfileCommands"][-1].endswith(
         "modal==1.6.4 numpy torch==2.4 zenml==0.98.0"
     )
-    assert layers[5]["dockerfileCommands"][1:] == ["ENV LATE='$HOME'"]
-    assert len(layers) == 6
+    assert layers[6]["dockerfileCommands"][1:] == ["ENV LATE='$HOME'"]
+    assert len(layers) == 7
 
 
 def test_pip_and_requirements_files(server: Server, builder: Builder, tree: Path) -> None:
@@ -169,17 +177,17 @@ def test_project_and_mounts(server: Server, builder: Builder, tree: Path) -> Non
     recipe = ImageRecipe(Slim("3.11"), project_install="pip install --no-deps .")
     image = builder.build(recipe, tree)
     commands = server.commands(image.object_id)
-    assert commands[-2:] == ["COPY . /", "RUN cd /app/code && pip install --no-deps ."]
+    install = "cd /app/code && pip install --no-deps ."
+    assert commands[-2:] == ["COPY . /", f"RUN {install} && {COMPILE}"]
     mounted = with_files(image, tree, package=True)
     app = builder.app
     sandbox = modal.Sandbox.create(
-        "sh", "-c", "ls $MODALRUN_LOCAL_ROOT/app/code $MODALRUN_LOCAL_ROOT/opt/modalrun/modalrun",
+        "sh", "-c", "ls $MODALRUN_LOCAL_ROOT/app/code $MODALRUN_LOCAL_ROOT/opt/modalrun",
         app=app, image=mounted, client=builder.connection.client, timeout=60,
     )  # fmt: skip
     listed = sandbox.stdout.read()
     assert "pipes.py" in listed
-    assert "supervisor" not in listed
-    assert "py.typed" in listed
+    assert "modalrun.zip" in listed
     with server.store() as store:
         record = store.sandbox(sandbox.object_id)
     assert record is not None
@@ -190,9 +198,10 @@ def test_project_and_mounts(server: Server, builder: Builder, tree: Path) -> Non
 def test_registry_with_credentials(server: Server, builder: Builder, tree: Path) -> None:
     recipe = ImageRecipe(FromRegistry("registry.example/me/image:1", private=True))
     image = builder.build(recipe, tree)
-    layer, reset = server.layers(image.object_id)
+    layer, reset, compiled = server.layers(image.object_id)
     assert layer["dockerfileCommands"] == ["FROM registry.example/me/image:1"]
     assert reset["dockerfileCommands"] == ["FROM base", "ENTRYPOINT []"]
+    assert compiled["dockerfileCommands"] == ["FROM base", f"RUN {COMPILE}"]
     assert layer["imageRegistryConfig"]["registryAuthType"] == "REGISTRY_AUTH_TYPE_STATIC_CREDS"
     assert layer["imageRegistryConfig"]["secretId"].startswith("st-")
     public = builder.build(ImageRecipe(FromRegistry("python:3.11")), tree)
@@ -210,7 +219,8 @@ def test_dockerfile(server: Server, builder: Builder, tree: Path, tmp_path: Path
     base = FromDockerfile(tmp_path / "Dockerfile", tmp_path, tmp_path / "ignore", (("V", "1"),))
     image = builder.build(ImageRecipe(base, force_build=True), tree)
     # Image builder 2026.10 makes a layer of the FROM line.
-    first, layer, _ = server.layers(image.object_id)
+    first, layer, _, compiled = server.layers(image.object_id)
+    assert compiled["dockerfileCommands"] == ["FROM base", f"RUN {COMPILE}"]
     assert first["dockerfileCommands"] == ["FROM python:3.11"]
     assert layer["dockerfileCommands"][:3] == ["FROM base", "ARG V", "COPY lib /lib"]
     assert layer["buildArgs"] == {"V": "1"}
@@ -254,6 +264,23 @@ def test_failed_build_shows_the_end_of_its_log(
     assert builder.build(recipe, tree).object_id
 
 
+def test_bytecode_of_an_image(tmp_path: Path) -> None:
+    """The command of the layer compiles what an installer has left uncompiled."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "module.py").write_text("VALUE = 1")
+    (package / "of_python_2.py").write_text("print 1")
+    shutil.copytree(Path(json.__file__).parent, tmp_path / "json", ignore=_bytecode)
+    _, code, _ = COMPILE.split("'")
+    # What is on the path of this Python is not the test's.
+    code = code.replace("sys.path", f"['', {str(tmp_path)!r}]")
+    # An image may set this: nothing is written while a sandbox runs.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    compiled = {path.name.partition(".")[0] for path in tmp_path.rglob("*.pyc")}
+    assert compiled == {"module", *(file.stem for file in tmp_path.glob("json/*.py"))}
+
+
 def test_argument_that_modal_refuses(server: Server, builder: Builder, tree: Path) -> None:
     with pytest.raises(UsageError, match=r"2\.7"):
         builder.build(ImageRecipe(Slim("2.7")), tree)
@@ -261,5 +288,5 @@ def test_argument_that_modal_refuses(server: Server, builder: Builder, tree: Pat
 
 def test_python_path() -> None:
     recipe = ImageRecipe(Slim("3.11"), environment=(("PYTHONPATH", "/lib"),))
-    assert recipe.python_path == "/opt/modalrun:/lib"
-    assert ImageRecipe(Slim("3.11")).python_path == "/opt/modalrun"
+    assert recipe.python_path == "/opt/modalrun/modalrun.zip:/lib"
+    assert ImageRecipe(Slim("3.11")).python_path == "/opt/modalrun/modalrun.zip"

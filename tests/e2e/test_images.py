@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modalrun.modal_api.images import COMPILE
+
 if TYPE_CHECKING:
     from tests.world import Result, World
 
@@ -184,8 +186,9 @@ def test_registry_image_of_a_private_registry(world: World) -> None:
     done = world.submit(text)
     assert done.exit_code == 0, done.stderr
     (sandbox,) = world.sandboxes()
-    layer, reset = layers(world, sandbox.image_id)
+    layer, reset, compiled = layers(world, sandbox.image_id)
     assert reset["dockerfileCommands"] == ["FROM base", "ENTRYPOINT []"]
+    assert compiled["dockerfileCommands"] == ["FROM base", f"RUN {COMPILE}"]
     assert layer["dockerfileCommands"] == ["FROM registry.example/me/image:1"]
     assert layer["imageRegistryConfig"]["registryAuthType"] == "REGISTRY_AUTH_TYPE_STATIC_CREDS"
     assert "s3cret-word" not in done.stdout + done.stderr + str(vars(sandbox)) + str(layer)

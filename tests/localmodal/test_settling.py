@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from modalrun.localmodal.launcher import StateDir
-from modalrun.modal_api import Connection, log_history
+from modalrun.modal_api import log_history
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream

@@ -13,7 +13,8 @@ import pytest
 from modalrun.errors import ConnectionLostError
 from modalrun.localmodal.launcher import StateDir
 from modalrun.localmodal.server_info import ServerInfo
-from modalrun.modal_api import Connection, log_history, sandbox_handles
+from modalrun.modal_api import log_history, sandbox_handles
+from modalrun.modal_api.client import Connection
 from modalrun.observe.log_source import LogSource
 from modalrun.observe.logs import LogRequest, read
 from modalrun.run.log_lines import LineFilter

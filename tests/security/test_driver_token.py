@@ -36,7 +36,7 @@ RUN_SANDBOX = SandboxSpec(
     "im-1",
     Resources(),
     300,
-    env={"PYTHONPATH": "/opt/modalrun"},
+    env={"PYTHONPATH": "/opt/modalrun/modalrun.zip"},
     secrets=("known",),
     tags={TAG_ROLE: "run"},
 )

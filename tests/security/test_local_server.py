@@ -32,7 +32,7 @@ from modalrun.localmodal.sandbox import shared_nursery
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
-from modalrun.modal_api import Connection
+from modalrun.modal_api.client import Connection
 from tests.localmodal.support import PATIENCE, Sdk, close, kill_server
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import ModalrunError, NotFoundError
-from modalrun.modal_api import Connection, RunningSandbox
 from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd
+from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.log_lines import LogLine
@@ -252,7 +253,7 @@ class FakeModal(ModalGateway):
     def image_builder(self, *_: Any) -> None:
         """Need no other version."""
 
-    def look_up_images(self, _: Any, app: Any, images: Any, run_image: Any) -> frozenset[str]:
+    def look_up_images(self, _: Any, app: Any, images: Any) -> frozenset[str]:
         self.effects.add("look up images")
         return frozenset(images) & self.built
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,43 @@ def test_pure_packages_import_neither_an_sdk_nor_rich(name: str) -> None:
     command = [sys.executable, "-c", _IMPORT_ALL, f"modalrun.{name}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+
+
+_IMPORT = """
+import importlib, sys
+*modules, unwanted = sys.argv[1:]
+for name in modules:
+    module, _, function = name.partition(":")
+    module = importlib.import_module(module)
+    if function:
+        getattr(module, function)()
+print(sorted(name for name in unwanted.split() if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("driver.supervisor", "pydantic yaml psutil asyncio zenml modal"),
+        ("driver.per_step modal_api.step_sandboxes", "modalrun.localmodal modalrun.plan zenml"),
+        # With a ZenML server, as on Modal.
+        (
+            "driver.step driver.step_worker driver.dynamic zenml_api.execution.dynamic"
+            " zenml_api.execution.pipeline_steps zenml_api.execution.single_step:import_ahead",
+            "modalrun.plan modalrun.modal_api modal sqlalchemy alembic",
+        ),
+    ],
+)
+def test_processes_of_a_run_import_only_what_they_need(modules: str, unwanted: str) -> None:
+    names = [f"modalrun.{name}" for name in modules.split()]
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT, *names, unwanted],
+        env={**os.environ, "ZENML_STORE_URL": "https://zenml.example"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_unit_tests_mirror_the_packages() -> None:

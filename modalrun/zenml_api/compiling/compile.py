@@ -23,10 +23,12 @@ from zenml.utils import env_utils, pydantic_utils, source_utils, string_utils
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.stack import StackDescription
+from modalrun.run.rerun import Rerun
 from modalrun.spec.overrides import merged
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.schema import HOOK_KEYS
+from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.validation import Mistakes
 from modalrun.util import timeline
 from modalrun.util.inputs import Inputs, watched
@@ -73,6 +75,7 @@ class Compiled:
         credentials: The Modal token of the stack's orchestrator. Never printed.
         inputs: What the pipeline's code read here; None if it was compiled before.
         named_id: The id of the snapshot that the run spec names.
+        rerun: What is taken from an earlier run; None for a run of its own.
     """
 
     deployment: Deployment
@@ -84,6 +87,7 @@ class Compiled:
     credentials: tuple[str, str] | None = field(default=None, repr=False)
     inputs: Inputs | None = None
     named_id: str | None = None
+    rerun: Rerun | None = None
 
     @property
     def docker_digest(self) -> str:
@@ -129,6 +133,8 @@ def compile_spec(spec: RunSpec) -> Compiled:
             snapshot = Compiler().compile(pipeline, stack, run_configuration)
             snapshot = _with_variables(snapshot, spec)
         _refuse_builds(stack, snapshot)
+        record = SpecRecord({}).with_keys(spec.source.data, spec.command_line)
+        snapshot.client_environment.update(record.to_environment())
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
         compiled = assemble(

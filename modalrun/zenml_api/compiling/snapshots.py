@@ -18,13 +18,14 @@ from modalrun.plan.deployment import (
     orchestrator_settings,
     read_snapshot,
     with_run_options,
-    with_settings,
+    with_spec,
 )
 from modalrun.plan.deployment_file import AGAIN, DeploymentFile
 from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.step_keys import for_steps
 from modalrun.zenml_api.compiling.compile import Compiled, assemble, use_stack
 from modalrun.zenml_api.errors import translated
@@ -89,7 +90,10 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
                 f"the snapshot's settings for the orchestrator flavor '{orchestrator.flavor}'"
                 " have no effect on Modal",
             )
-        elif f"orchestrator:{orchestrator.name}" not in settings:
+        elif (
+            f"orchestrator:{orchestrator.name}" not in settings
+            and SpecRecord.of(response.client_environment) is None
+        ):
             notes = (
                 "the snapshot holds no orchestrator settings; ZenML keeps those of the code only"
                 " where the stack's orchestrator has some",
@@ -127,7 +131,7 @@ def _compiled(
     if spec.has_settings:
         # A resume of the run knows them from the stored snapshot alone.
         key = f"orchestrator:{stack.orchestrator.name}"
-        changed = with_settings(snapshot.model_dump(mode="json"), complete, key)
+        changed = with_spec(snapshot.model_dump(mode="json"), complete, key, spec)
         snapshot, stored_id = PipelineSnapshotBase.model_validate(changed), None
     return assemble(
         complete,

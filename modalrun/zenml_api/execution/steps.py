@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.enums import ExecutionStatus
+from zenml.enums import ExecutionStatus, StoreType
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
 from zenml.utils import source_utils
-from zenml.zen_stores.rest_zen_store import RestZenStore
-from zenml.zen_stores.sql_zen_store import SqlZenStore
 
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
@@ -84,13 +83,14 @@ _ahead: dict[str, LoadedRun] = {}
 def load_ahead(run_id: str, step: str) -> None:
     """Load a run as for a step of it, so that forks of this process needn't, and disconnect."""
     open_store()
-    store = Client().zen_store
+    # Without its class: the modules of the other kind are not imported.
+    store: Any = Client().zen_store
     try:
         _ahead[run_id] = LoadedRun(run_id, only=[step])
     finally:
-        if isinstance(store, SqlZenStore):
+        if store.type == StoreType.SQL:
             store.engine.dispose()
-        elif isinstance(store, RestZenStore):
+        else:
             store.session.close()
 
 

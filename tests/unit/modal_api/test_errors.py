@@ -19,7 +19,8 @@ from modalrun.errors import (
     UsageError,
 )
 from modalrun.localmodal.launcher import DISK_FULL
-from modalrun.modal_api import client, translated
+from modalrun.modal_api import client
+from modalrun.modal_api.errors import translated
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_defaults() -> None:
     assert sandbox.env == {
         "MODALRUN_TIMEOUT": "21600",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": "/opt/modalrun",
+        "PYTHONPATH": "/opt/modalrun/modalrun.zip",
     }
     assert sandbox.tags == {"modalrun-role": "run", "modalrun-pipeline": "training"}
     assert [group.lines for group in image(made).packages] == [("zenml==0.98.0",)]

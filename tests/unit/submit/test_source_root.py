@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import modalrun
 from modalrun.errors import UsageError
 from modalrun.submit.source_root import check_root
 
@@ -32,6 +33,10 @@ def test_other_modules_are_not(tmp_path: Path, name: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("")
     check_root(tmp_path)
+
+
+def test_the_repository_of_modalrun_is_a_source_root() -> None:
+    check_root(Path(modalrun.__file__).parents[1])
 
 
 def test_a_module_of_the_project_that_is_imported_already_is_not(
