@@ -172,4 +172,5 @@ def benchmarks(session: nox.Session) -> None:
     for name in ("startup", "submit", "plan", "local_server", "logs", "status"):
         session.run("python", f"benchmarks/{name}.py")
     session.run("python", "benchmarks/per_step.py", "--graphs", "chain-4", "--boot", "0")
+    session.run("python", "benchmarks/memory.py")
     session.run("python", "benchmarks/peer.py", "--graphs", "chain-4", "--cold")

@@ -1,23 +1,25 @@
 """Print how much memory a large `per_step` run takes on the local Modal server.
 
-Usage: python benchmarks/memory.py [--steps 1000] [--at-once 100]
+Usage: python benchmarks/memory.py [--steps 100,1000] [--at-once 100]
 
-The steps are trivial, and as many as `--at-once` run at the same time. Prints the largest resident
-memory of the driver, which goes through all steps, and of `modalrun submit`, which follows the
-sandboxes. Pages that the driver shares with the process it is forked from count in full.
+The steps are trivial, and as many as `--at-once` run at the same time. Prints, for runs of so many
+steps, the largest resident memory of the driver, and of `modalrun submit`, which compiles the
+pipeline and follows the sandboxes. Pages that the driver shares with the process it is forked from
+count in full.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
-from per_step import Place, parents_of, place
+from place import Place, parents_of, place
 
 DRIVER = "modalrun.driver.per_step"
 
@@ -75,16 +77,20 @@ def measure(here: Place, steps: int, at_once: int) -> tuple[float, float, float]
 
 
 def main() -> None:
-    """Print one line per process."""
+    """Print one line per run."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", default="100,1000")
     parser.add_argument("--at-once", type=int, default=100)
     wanted = parser.parse_args()
+    print(f"load of this machine at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"{'steps':>5}{'at once':>9}{'driver':>10}{'submit':>10}{'total':>8}")
     with place(cold=False) as here:
-        of_driver, of_submit, seconds = measure(here, wanted.steps, wanted.at_once)
-    print(f"{wanted.steps} steps, {wanted.at_once} at once, in {seconds:.0f} s")
-    print(f"driver  {of_driver:4.0f} MB")
-    print(f"submit  {of_submit:4.0f} MB")
+        for steps in map(int, wanted.steps.split(",")):
+            driver, submit, seconds = measure(here, steps, wanted.at_once)
+            print(
+                f"{steps:>5}{wanted.at_once:>9}{driver:>7.0f} MB{submit:>7.0f} MB{seconds:>6.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

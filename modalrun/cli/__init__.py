@@ -24,6 +24,7 @@ from modalrun.cli import (
     logs,
     plan,
     reconcile,
+    rerun,
     resume,
     smoke,
     status,
@@ -71,6 +72,7 @@ app.command("logs")(logs.logs)
 app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)
+app.command("rerun")(rerun.rerun)
 app.command("resume")(resume.resume)
 app.command("init")(init.init)
 app.add_typer(local.app, name="local")
@@ -140,7 +142,9 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
     except BrokenPipeError:
         raise
     except (OSError, MemoryError) as error:
-        known = machine_error(error, creates_run=bool({"submit", "resume"} & set(arguments)))
+        known = machine_error(
+            error, creates_run=bool({"submit", "rerun", "resume"} & set(arguments))
+        )
         _show(known)
         return known.exit_code
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modalrun.errors import UsageError
 from modalrun.output import writer
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from modalrun.observe.interrupt_prompt import OnInterrupt
     from modalrun.run.outcome import Outcome
     from modalrun.spec.overrides import Override
@@ -114,6 +118,14 @@ SourceRoot = Annotated[
         metavar="FOLDER",
         help="Folder of the pipeline's code, which the sandbox gets. Overrides the run spec and"
         " the deployment file.",
+    ),
+]
+MaxCost = Annotated[
+    str | None,
+    typer.Option(
+        "--max-cost",
+        metavar="USD",
+        help="Refuse the run (exit code 10) if it can cost more dollars: timeout x price.",
     ),
 ]
 Interrupt = Annotated[
@@ -232,6 +244,25 @@ def on_interrupt(option: Literal["stop", "detach"] | None) -> OnInterrupt:
     return option or ("ask" if is_attended else "stop")
 
 
+def amount(text: str | None) -> Decimal | None:
+    """Parse the value of `--max-cost`.
+
+    Raises:
+        UsageError: It is not an amount.
+    """
+    from decimal import Decimal
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"\$?([0-9]+(?:\.[0-9]+)?)", text)
+    if found is None:
+        raise UsageError(
+            f"--max-cost {text}: this is not an amount of USD.",
+            hint="As in '5' or '$5'. '--timeout 2h' limits the time.",
+        )
+    return Decimal(found[1])
+
+
 def moment_option(text: str | None, option: str) -> datetime | None:
     """Parse the value of an option that is a moment.
 
@@ -251,7 +282,6 @@ def seconds_option(text: str | None, option: str) -> float | None:
     Raises:
         UsageError: It is not a duration.
     """
-    from modalrun.errors import UsageError
     from modalrun.util.timeparse import DURATION_FORMS, duration
 
     try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
-from typing import Annotated
-
-import typer
-
-from modalrun.cli.options import Given, Interrupt, Spec, exit_with, on_interrupt, shared
-from modalrun.errors import UsageError
+from modalrun.cli.options import (
+    Given,
+    Interrupt,
+    MaxCost,
+    Spec,
+    amount,
+    exit_with,
+    on_interrupt,
+    shared,
+)
 
 
 @shared
@@ -17,14 +19,7 @@ def submit(
     spec: Spec = None,
     *,
     given: Given,
-    max_cost: Annotated[
-        str | None,
-        typer.Option(
-            "--max-cost",
-            metavar="USD",
-            help="Refuse the run (exit code 10) if it can cost more dollars: timeout x price.",
-        ),
-    ] = None,
+    max_cost: MaxCost = None,
     interrupt: Interrupt = None,
 ) -> None:
     """Run a pipeline on Modal and follow it to its end.
@@ -47,7 +42,7 @@ def submit(
       10  over the cost limit
       129, 130 and 143 interrupted
     """
-    limit = _amount(max_cost)
+    limit = amount(max_cost)
     checked = given.load(spec)
 
     from modalrun.control.stop import by_force
@@ -60,15 +55,3 @@ def submit(
         )
         shown.summary(outcome)
     exit_with(outcome)
-
-
-def _amount(text: str | None) -> Decimal | None:
-    if text is None:
-        return None
-    amount = re.fullmatch(r"\$?([0-9]+(?:\.[0-9]+)?)", text)
-    if amount is None:
-        raise UsageError(
-            f"--max-cost {text}: this is not an amount of USD.",
-            hint="As in '5' or '$5'. '--timeout 2h' limits the time.",
-        )
-    return Decimal(amount[1])

@@ -16,6 +16,7 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.run.outcome import PAUSED
 from modalrun.run.records import CreatedRun, RunRecord
+from modalrun.run.status import may_be_rerun
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight
 from modalrun.submit.creation import create_run_sandbox, wait_for_sandbox
@@ -61,7 +62,8 @@ def resume(
     observer.phase("Reading the run")
     run = zenml.read_run(run_id)
     if run.finished:
-        return f"The run {run.id} has ended: {run.status}. There is nothing to resume."
+        rerun = f" 'modalrun rerun {run.id}' runs the rest again." if may_be_rerun(run) else ""
+        return f"The run {run.id} has ended: {run.status}. There is nothing to resume.{rerun}"
     job = _planned_again(run, source_root, zenml, modal)
     spec = job.plan.sandbox_of_run(run.id)
     if run.status == PAUSED and run.metadata is not None:

@@ -71,9 +71,9 @@ class Coordinator:
 
     async def run(self, taken: Takeover | None = None) -> None:
         """Run until every step is in a final state, from what an earlier driver has left."""
-        done = set(self._manifest.cached)
-        for name in sorted(done):
-            emit_step_event(name, "cached")
+        done = set(self._manifest.done)
+        for name, state in sorted(self._manifest.done.items()):
+            emit_step_event(name, state)
         if taken is not None:
             self.waits.store()
             for event in finished_steps(taken.records, self._steps.keys() - done, time.time()):

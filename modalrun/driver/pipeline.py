@@ -152,8 +152,8 @@ class Runner:
             graph.steps, mode=FailureMode(graph.failure_mode), max_parallelism=self._limit
         )
         scheduler.restore(graph.done)
-        for step in graph.done:
-            emit_step_event(step, "cached")
+        for step, state in graph.done.items():
+            emit_step_event(step, state)
         if self._stopping.is_set():
             scheduler.stop(self._stop_reason)
         running = self._apply(scheduler.start())

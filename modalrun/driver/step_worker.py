@@ -131,9 +131,6 @@ class Worker:
         The step loads it itself. Components of the stack that are the user's own code are not
         found, and nothing is loaded then.
         """
-        if (self._source / ".zen").exists():
-            # ZenML would take the shared source tree for the repository of every step.
-            return
         own = tempfile.mkdtemp(prefix=".modalrun-", dir=supervisor.beside(self._source))
         os.environ.update(ZENML_CONFIG_PATH=own, ZENML_CUSTOM_SOURCE_ROOT=own)
         with without_source(), contextlib.suppress(Exception):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modalrun.driver.static_step import StaticStep, is_running
 from modalrun.run.events import StepEvent
-from modalrun.run.records import StepRecord
+from modalrun.run.records import SUCCESSFUL, StepRecord
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
@@ -69,17 +69,18 @@ def finished_steps(
     for name, record in records.items():
         if name not in steps or not record.successful:
             continue
-        cached = record.status == "cached"
-        # The sandbox of a cached step belongs to another run.
-        metadata = None if cached else record.metadata
+        state = SUCCESSFUL[record.status]
+        ran = state == "completed"
+        # The sandbox of any other belongs to another run.
+        metadata = record.metadata if ran else None
         yield StepEvent(
             name,
-            "cached" if cached else "completed",
+            state,
             at=record.ended or now,
-            attempt=record.attempt if cached else record.sandboxes,
+            attempt=record.sandboxes if ran else record.attempt,
             sandbox=metadata.sandbox_id if metadata is not None else None,
             gpu=metadata.gpu if metadata is not None else None,
             cpu=metadata.cpu if metadata is not None else None,
             memory=metadata.memory if metadata is not None else None,
-            began=None if cached else record.began,
+            began=record.began if ran else None,
         )

@@ -21,6 +21,7 @@ from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import Signals, leave, print_traceback
 from modalrun.errors import RunStopped
 from modalrun.run import contract
+from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.reporting import one_line
 
@@ -35,13 +36,13 @@ class Graph:
     Attributes:
         steps: Each step's name -> the names of the steps it waits for, parents first.
         retries: Each step's number of retries, first delay in seconds, and its growth factor.
-        done: The steps that have succeeded already.
+        done: The steps that have succeeded already, each with its state.
         failure_mode: ZenML's `ExecutionMode`, as its value.
     """
 
     steps: Mapping[str, tuple[str, ...]]
     retries: Mapping[str, tuple[int, float, float]]
-    done: frozenset[str]
+    done: Mapping[str, StepState]
     failure_mode: str
 
 
@@ -150,7 +151,7 @@ class Worker:
             RunStopped: The run was stopped already.
         """
         runner = self._steps
-        return Graph(runner.graph, runner.retries, frozenset(runner.done), runner.failure_mode)
+        return Graph(runner.graph, runner.retries, runner.done, runner.failure_mode)
 
     def run(self, name: str) -> StepEnd:
         """Run one step once; the first time, call the init hook before."""

@@ -59,7 +59,7 @@ def _why_silent(step: StepRecord, not_run: str, *, over: bool) -> str:
     if step.status == "cached":
         return f"{name} has not run in this run: its result comes from ZenML's cache."
     if step.status == "skipped":
-        return f"{name} has not run: ZenML has skipped it."
+        return f"{name} has not run in this run: its result is that of an earlier run."
     if step.status == NOT_RUN:
         reason = not_run.partition(": ")[2]
         if reason:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from modalrun.errors import (
@@ -26,9 +26,8 @@ from modalrun.run.outcome import (
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.status import may_be_rerun
 from modalrun.zenml_api.gateway import ZenMLGateway
-
-_CACHED = ": ZenML's cache has the completed steps, unless caching is off for them"
 
 
 def accepted(run: RunHandle) -> Outcome:
@@ -98,27 +97,31 @@ def derive_outcome(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
     details += [("next", remark) for remark in dict.fromkeys(filter(None, remarks))]
-    pipeline_mode = run.plan.settings.mode == "pipeline"
-    # No setting gives a driver more.
-    if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED} and pipeline_mode:
-        limited = run.plan.run_sandbox.resources.memory_limit is not None
-        setting = "orchestrator: memory_limit" if limited else "resources: memory"
-        details.append(("next", f"raise 'settings: {setting}'"))
-    if end.kind is ExitKind.TIMED_OUT:
-        raised = "raise 'settings: orchestrator: timeout' (or '--timeout')"
-        details.append(("next", f"{raised}; it counts from the creation of the sandbox"))
-    caches = any(step.caches for step in run.plan.steps)
-    again = f"submit it again{_CACHED if caches else ''}"
-    if end.kind is ExitKind.UNRECORDED:
-        details.append(("next", f"see its output ('modalrun logs {run.run_id}'), then {again}"))
-    if code == RunStoppedError.exit_code and end.kind is ExitKind.PREEMPTED:
-        per_step = "; with 'mode: per_step' only the preempted step runs again, by itself"
-        details.append(("next", again + (per_step if pipeline_mode else "")))
+    details += [("next", text) for text in _next(run, end)]
+    if may_be_rerun(record):
+        details.append(("rerun", f"modalrun rerun {run.run_id}"))
     if record.status == PAUSED:
         commands = answer_commands(run.run_id)
         details += zip(("answer", "resume"), commands, strict=True)
     shown = _steps(run.steps, steps, progress)
     return Outcome(code, headline, tuple(details), shown, run_id=run.run_id)
+
+
+def _next(run: RunHandle, end: SandboxExit) -> Iterator[str]:
+    """Yield what to do about the end of a run sandbox."""
+    pipeline_mode = run.plan.settings.mode == "pipeline"
+    # No setting gives a driver more.
+    if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED} and pipeline_mode:
+        limited = run.plan.run_sandbox.resources.memory_limit is not None
+        setting = "orchestrator: memory_limit" if limited else "resources: memory"
+        yield f"raise 'settings: {setting}'"
+    if end.kind is ExitKind.TIMED_OUT:
+        raised = "raise 'settings: orchestrator: timeout' (or '--timeout')"
+        yield f"{raised}; it counts from the creation of the sandbox"
+    if end.kind is ExitKind.UNRECORDED:
+        yield "see its output before it is run again"
+    if end.kind is ExitKind.PREEMPTED and pipeline_mode:
+        yield "with 'mode: per_step' only the preempted step runs again, by itself"
 
 
 def _reason(end: SandboxExit, how: str, timeout: int) -> str:

@@ -9,6 +9,7 @@ from modalrun.util.timeformat import duration_of
 STYLES = {
     "completed": "green",
     "cached": "cyan",
+    "skipped": "cyan",
     "failed": "bold red",
     "lost": "bold red",
     "stopped": "yellow",

@@ -26,6 +26,7 @@ from modalrun.output.console import RenderedSegment
 from modalrun.output.sanitize import harmless
 from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run.progress import RunProgress, StepProgress
+from modalrun.run.records import SUCCESSFUL
 from modalrun.util.timeformat import duration_of
 
 _MOST_ROWS = 12
@@ -193,7 +194,7 @@ class LiveView:
         counts = self._progress.counts()
         order = ("running", "starting", "retrying", "failed", "waiting")
         total = len(self._progress.rows)
-        done = counts["completed"] + counts["cached"]
+        done = sum(counts[state] for state in SUCCESSFUL)
         parts = [f"{done} of {total} steps done", *(f"{counts[s]} {s}" for s in order if counts[s])]
         parts.append(duration_of(time.time() - self._began))
         if self._note and counts["waiting"] == total:

@@ -40,6 +40,8 @@ def as_json(view: RunStatus) -> str:
         }
         if metadata
         else None,
+        "rerun_of": metadata.rerun_of if metadata else None,
+        "rerun_by": metadata.rerun_by if metadata else None,
         "steps": [_step(step, run) for step in view.steps],
         "notes": [{"text": note.text, "commands": list(note.commands)} for note in view.notes],
     }

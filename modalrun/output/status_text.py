@@ -18,7 +18,7 @@ from modalrun.output.table import SHORT_NAME, cell, state_cell, table
 from modalrun.run import failure
 from modalrun.run.outcome import LOST
 from modalrun.run.records import UNBEGUN, StepRecord
-from modalrun.run.status import RunStatus
+from modalrun.run.status import RunStatus, may_be_rerun
 
 _LABELS = 10
 """Columns for the labels of the metadata."""
@@ -31,7 +31,7 @@ _OTHER_ROWS = 18
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
-_QUIET = ("completed", "cached", "waiting", "not run")
+_QUIET = ("completed", "cached", "skipped", "waiting", "not run")
 """States of steps that are shown last where there is no room for all."""
 
 
@@ -173,6 +173,9 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
         "id": run.id,
         "state": _described_state(view),
         "reason": None if told_below or not run.finished else run.reason,
+        "rerun of": metadata.rerun_of if metadata else None,
+        "rerun by": metadata.rerun_by if metadata else None,
+        "rerun": f"modalrun rerun {run.id}" if may_be_rerun(run) else None,
         "pipeline": run.pipeline,
         "mode": run.place.mode if run.place else None,
         "target": _target(view),

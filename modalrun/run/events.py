@@ -40,12 +40,15 @@ StepState = Literal[
     "running",
     "completed",
     "cached",
+    "skipped",
     "failed",
     "retrying",
     "stopped",
     "not run",
 ]
-FINAL: frozenset[StepState] = frozenset({"completed", "cached", "failed", "stopped", "not run"})
+FINAL: frozenset[StepState] = frozenset(
+    {"completed", "cached", "skipped", "failed", "stopped", "not run"}
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class StepEvent:
     Attributes:
         step: The step's invocation id.
         state: Its new state. "starting": Modal is asked for a sandbox. "running" with a sandbox:
-            the sandbox exists; see `begun`.
+            the sandbox exists; see `begun`. "skipped": its result is that of an earlier run.
         at: When it reached the state.
         attempt: Number of the attempt, from 1; all retries count.
         sandbox: Modal's id of the attempt's sandbox.

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from modalrun.run.events import StepState
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import SandboxSpec
 
@@ -32,7 +33,8 @@ class RunManifest:
         failure_mode: The value of ZenML's `ExecutionMode`.
         variables: The names of the environment variables that reach ZenML; their values travel as
             a Modal secret.
-        cached: The steps that ZenML's cache supplied when the run was submitted; they don't run.
+        done: The steps that were done when the run was submitted, each with its state; they don't
+            run.
         docker: The digest of the pipeline's Docker settings, of a dynamic pipeline.
         layers: The sandbox settings that are written elsewhere than in the code, by place; of a
             dynamic pipeline, whose steps are not known when it is submitted.
@@ -42,7 +44,7 @@ class RunManifest:
     plan: RunPlan
     failure_mode: str
     variables: tuple[str, ...] = ()
-    cached: tuple[str, ...] = ()
+    done: Mapping[str, StepState] = field(default_factory=dict)
     docker: str = ""
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

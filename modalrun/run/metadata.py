@@ -26,6 +26,7 @@ from modalrun.run.values import (
     Link,
     ModalName,
     Number,
+    RunId,
     SandboxId,
     SandboxIds,
     Seconds,
@@ -64,6 +65,8 @@ class RunMetadata:
         stop_requested: Whether the driver was asked to stop; running steps may finish.
         earlier: The run sandboxes before this one, oldest first, separated by commas.
         step_waits: What steps wait for ("waiting for H100"), by their names; `per_step` mode only.
+        rerun_of: The earlier run that it reruns.
+        rerun_by: The last run that reruns it.
     """
 
     __pydantic_config__ = CHECKED
@@ -84,6 +87,8 @@ class RunMetadata:
     stop_requested: Flag = False
     earlier: SandboxIds | None = None
     step_waits: dict[StepName, Text] | None = None
+    rerun_of: RunId | None = None
+    rerun_by: RunId | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:

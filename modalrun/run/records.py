@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.tags import step_sandbox_name
@@ -26,8 +28,9 @@ WAITING = "waiting"
 
 UNBEGUN = frozenset({NOT_RUN, WAITING})
 
-SUCCESSFUL = frozenset({"completed", "cached", "skipped"})
-FINISHED = SUCCESSFUL | {"failed", "retried", "stopped", "cancelled"}
+_SUCCESSFUL: tuple[StepState, ...] = ("completed", "cached", "skipped")
+SUCCESSFUL: dict[str, StepState] = {state: state for state in _SUCCESSFUL}
+FINISHED = SUCCESSFUL.keys() | {"failed", "retried", "stopped", "cancelled"}
 """ZenML's final statuses (`zenml/enums.py:83`, 0.98.0). "retrying" is none: an attempt follows."""
 
 _SHOWN = 10
@@ -48,6 +51,21 @@ class App:
 
     app: str
     environment: str | None = None
+
+
+@dataclass(frozen=True)
+class DeploymentRecord:
+    """Identify the deployment of a run, as far as it was not deleted.
+
+    Attributes:
+        id: ZenML's id of the snapshot.
+        stack: The id of its stack; None where that was deleted.
+        environment: What ZenML stores of the process that compiled it.
+    """
+
+    id: str
+    stack: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -259,15 +277,16 @@ class CreatedRun:
         url: Its page on ZenML's dashboard, where there is one.
         environment: Variables for the sandbox. They hold ZenML's credentials, so they travel as a
             Modal secret and are never printed.
-        cached: The steps that ZenML's cache supplied; they are recorded and don't run.
-        finished: Whether every step was cached: the run has completed and needs no sandbox.
+        done: The steps that are recorded already and don't run, each with its state: in ZenML's
+            cache, or taken from an earlier run.
+        finished: Whether all steps are done: the run has completed and needs no sandbox.
     """
 
     id: str
     name: str
     url: str | None
     environment: Mapping[str, str] = field(repr=False)
-    cached: frozenset[str] = frozenset()
+    done: Mapping[str, StepState] = field(default_factory=dict)
     finished: bool = False
 
 

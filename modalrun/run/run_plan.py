@@ -102,11 +102,6 @@ class RunPlan:
         """Whether the run sandbox creates other sandboxes: in `per_step` mode."""
         return self.settings.mode == "per_step"
 
-    @property
-    def resumable(self) -> bool:
-        """Whether another run sandbox can continue the run: after its driver's end, or a pause."""
-        return self.has_driver or self.dynamic
-
     def sandbox_of_run(self, run_id: str) -> SandboxSpec:
         """Return the run sandbox of one run: its name and tags follow from the run id."""
         return replace(

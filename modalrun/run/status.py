@@ -115,6 +115,11 @@ def may_be_resumed(run: RunRecord, end: SandboxExit | None) -> bool:
     return per_step and not run.finished and end is not None and end.leaves_steps
 
 
+def may_be_rerun(run: RunRecord) -> bool:
+    """Return whether a run has ended without success, so that the rest of it can be run."""
+    return run.place is not None and run.status in {"failed", "stopped"}
+
+
 def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState) -> RunStatus:
     """Derive a run's status from ZenML's record and Modal's."""
     state, over = run.status, run.finished

@@ -25,6 +25,9 @@ SandboxIds = Annotated[
 ]
 """Modal's ids of sandboxes, separated by commas."""
 
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+"""ZenML's id of a run."""
+
 AppId = Annotated[str, Field(pattern=r"^ap-[A-Za-z0-9-]{1,60}$")]
 """Modal's id of an app."""
 

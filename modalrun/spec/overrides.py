@@ -57,9 +57,20 @@ class CommandLineSource(YamlSource):
         """Return the flag that set a key, or a key above or below it; None if none did."""
         paths = (path, self.written(path))
         return next(
-            (flag for at, flag in self.flags.items() if any(_overlap(at, one) for one in paths)),
+            (flag for at, flag in self.flags.items() if any(overlap(at, one) for one in paths)),
             None,
         )
+
+    @property
+    def overrides(self) -> list[Override]:
+        """The overrides, with the paths that short forms stand for."""
+        found: list[Override] = []
+        for path, flag in self.flags.items():
+            value: Any = self.data
+            for part in path:
+                value = value[part]
+            found.append(Override(flag, tuple(map(str, path)), value))
+        return found
 
     def where(self, key_path: Iterable[str | int]) -> str:
         """Return the flag of a key, for messages."""
@@ -116,7 +127,7 @@ def command_line(overrides: Iterable[Override]) -> CommandLineSource:
     placed = list(itertools.chain.from_iterable(map(_in_place, overrides)))
     for override in placed:
         for path, flag in flags.items():
-            if _overlap(path, override.path):
+            if overlap(path, override.path):
                 raise UsageError(
                     f"{flag} and {override.flag} both set '{'.'.join(override.path)}'.",
                     hint="Keep one of them.",
@@ -156,7 +167,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def _overlap(one: KeyPath, other: KeyPath) -> bool:
+def overlap(one: KeyPath, other: KeyPath) -> bool:
     """Whether one key is the other, or inside it."""
     return all(a == b for a, b in zip(one, other, strict=False))
 

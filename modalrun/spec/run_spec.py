@@ -14,6 +14,7 @@ from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.run.run_plan import Target
+from modalrun.run.source import Source
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged
 from modalrun.spec.places import TOP_KEYS
 from modalrun.spec.precedence import Layers, Origin
@@ -27,6 +28,26 @@ from modalrun.util.nearest import nearest
 from modalrun.util.paths import user_path
 
 __all__ = ["RunSpec", "Target", "load_spec"]
+
+
+@dataclass(frozen=True)
+class RerunRequest:
+    """Say which run is run again, and how.
+
+    Attributes:
+        run_id: ZenML's id of the earlier run.
+        begin: The steps to begin with, although they have succeeded.
+        source: Its files, which must be as they were; None for those that are there now.
+        compiles: Whether its pipeline is compiled anew.
+        given: The keys that this command line sets. The rest of the spec is the earlier run's, and
+            that may be somebody else's.
+    """
+
+    run_id: str
+    begin: tuple[str, ...] = ()
+    source: Source | None = None
+    compiles: bool = False
+    given: CommandLineSource = field(default_factory=lambda: command_line(()))
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,7 @@ class RunSpec:
             somebody else's: it can't read files outside of the source root, or run commands here.
         layers, step_layers: The settings of the sandboxes of the pipeline, and of single steps.
         notes: Remarks for the user about how the spec was read.
+        rerun: The run that it runs again; None for a run of its own.
     """
 
     pipeline: str
@@ -60,6 +82,7 @@ class RunSpec:
     layers: Layers = field(default_factory=dict)
     step_layers: Mapping[str, Layers] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    rerun: RerunRequest | None = None
     command_line: CommandLineSource = field(
         default_factory=lambda: command_line(()), repr=False, kw_only=True
     )
@@ -119,6 +142,13 @@ def load_spec(
     """
     flags = command_line(overrides)
     source = spec_source(path, flags.data.get("source_root"))
+    return check_spec(source, flags, target=target)
+
+
+def check_spec(
+    source: YamlSource, flags: CommandLineSource, *, target: Target | None = None
+) -> RunSpec:
+    """Check the keys of a run spec and of a command line; as `load_spec`."""
     mistakes = Mistakes()
     checkers = Checker(source, mistakes), Checker(flags, mistakes)
     for checker in checkers:

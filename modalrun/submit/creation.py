@@ -115,7 +115,7 @@ def create_run_sandbox(
         plan,
         sandbox,
         earlier=earlier,
-        more=source.to_metadata() if source is not None and plan.resumable else None,
+        more=source.to_metadata() if source is not None else None,
         # A run that is resumed may have been asked to stop.
         end_if_stopped=None if take_over else sandboxes,
     )
@@ -154,7 +154,7 @@ def _manifest(job: Job, plan: RunPlan, run: CreatedRun) -> RunManifest:
         plan=plan,
         failure_mode=compiled.deployment.failure_mode,
         variables=tuple(sorted(run.environment)),
-        cached=tuple(run.cached),
+        done=run.done,
         docker=compiled.docker_digest if plan.dynamic else "",
         layers=layers_as_json(compiled.deployment.layers) if plan.dynamic else {},
     )

@@ -152,6 +152,9 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
     by_user = {Origin.COMMAND_LINE, Origin.SPEC_PIPELINE}
     if spec.own_code:
         by_user.add(Origin.CODE_PIPELINE)
+    if spec.rerun is not None and spec.rerun.compiles:
+        flag = spec.rerun.given.flag(("settings", "orchestrator", "source_include"))
+        by_user = {Origin.COMMAND_LINE} if flag else set()
     named = resolve("source_include", deployment.layers)
     return SourceSelection(
         spec.source_root,
@@ -185,8 +188,13 @@ def load_deployment(spec: RunSpec, *, looks: bool = False) -> Compiled:
         if spec.deployment is not None:
             compiled = snapshots.from_zenml(spec.deployment, spec)
             _check_modules(compiled.deployment, spec.source_root)
+        else:
+            compiled = compile.compile_spec(spec, looks=looks)
+        if spec.rerun is None:
             return compiled
-        return compile.compile_spec(spec, looks=looks)
+        from modalrun.zenml_api import reruns
+
+        return reruns.as_rerun(compiled, spec, spec.rerun)
 
 
 def compile_to_file(spec: RunSpec, path: Path) -> Path | None:

@@ -6,9 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from modalrun.run.source import MOST_FILES
-
-MOST_NAMED = 5
-"""Files that a message names."""
+from modalrun.util.text import listing
 
 _DIGITS = 12
 """Characters of a file's hash that are stored: 48 bits, for changes, not against attacks."""
@@ -57,13 +55,6 @@ def compare(
         missing=tuple(sorted(submitted.keys() - found.keys())),
         new=tuple(sorted(set(present) - submitted.keys())),
     )
-
-
-def listing(names: Collection[str]) -> str:
-    """Name the first few of some names, and count the others."""
-    first = ", ".join(list(names)[:MOST_NAMED])
-    more = len(names) - MOST_NAMED
-    return f"{first} and {more:,} more" if more > 0 else first
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from modalrun.errors import UsageError
 from modalrun.submit import git_files
 from modalrun.submit.git_files import GitError
-from modalrun.submit.source_changes import listing
 from modalrun.submit.source_root import check_root
 from modalrun.submit.source_tree import (
     SourceFile,
@@ -27,6 +26,7 @@ from modalrun.util.credentials import (
 )
 from modalrun.util.ignore_files import dockerignore_matcher
 from modalrun.util.regular_files import open_inside, open_regular
+from modalrun.util.text import listing
 
 NEVER = (
     frozenset({".git", ".hg", ".svn", ".zen", ".venv", "venv", ".nox", ".tox", ".idea", ".vscode"})

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from modalrun.errors import UsageError
 from modalrun.util.paths import checked_path
+from modalrun.util.text import listing
 
 MAX_BYTES = 500_000_000
 """A larger source root is an error: it holds data, or it is the home folder."""
-
-_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,8 @@ class SourceTree:
             )
         if self.leaving:
             links = [f"{shown(link)} -> {shown(target)}" for link, target in self.leaving.items()]
-            more = f" and {len(links) - _MOST_NAMED} more" if len(links) > _MOST_NAMED else ""
             raise UsageError(
-                f"Links in the source root {self.root} lead out of it:"
-                f" {', '.join(links[:_MOST_NAMED])}{more}.",
+                f"Links in the source root {self.root} lead out of it: {listing(links)}.",
                 hint="Copy what the pipeline needs into the source root, or set 'source_root:' to a"
                 " folder that holds both; list other links in .dockerignore.",
             )

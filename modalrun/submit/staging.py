@@ -11,10 +11,11 @@ from pathlib import Path
 from modalrun.errors import UsageError
 from modalrun.run.manifest import MANIFEST_FILE, RunManifest
 from modalrun.run.source import MOST_FILES, Source
-from modalrun.submit.source_changes import compare, hashes_to_store, listing
+from modalrun.submit.source_changes import compare, hashes_to_store
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceFile, SourceSelection, SourceTree
 from modalrun.util.regular_files import open_inside
+from modalrun.util.text import listing
 
 
 def stage(tree: SourceTree, folder: Path) -> Source:
@@ -34,7 +35,9 @@ def stage(tree: SourceTree, folder: Path) -> Source:
     return Source(hash_tree(hashes), hashes_to_store(hashes), root)
 
 
-def stage_again(source: Source, selection: SourceSelection, folder: Path) -> tuple[str, ...]:
+def stage_again(
+    source: Source, selection: SourceSelection, folder: Path, *, rerun: bool = False
+) -> tuple[str, ...]:
     """Copy the files that a run was submitted with, which must not have changed.
 
     No path of the record is read or written: of the files that a submission would take now, those
@@ -44,6 +47,7 @@ def stage_again(source: Source, selection: SourceSelection, folder: Path) -> tup
         source: The record of the source tree as it was submitted.
         selection: Where it is now, and which files a submission would take.
         folder: Where the copy goes.
+        rerun: Whether it is for a run of its own, which may have other files.
 
     Returns:
         The files that are new and left out, as far as that is known.
@@ -57,6 +61,8 @@ def stage_again(source: Source, selection: SourceSelection, folder: Path) -> tup
         f"{where}Run the command in the folder of what was submitted, or name that folder with"
         " '--source-root'."
     )
+    if rerun:
+        hint += " Or take the files as they are, and compile the pipeline anew: '--new-code'."
     if not root.is_dir():
         raise UsageError(f"There is no folder {root} with the run's source tree.", hint=hint)
     changed = f"The source tree {root} has changed since the run was submitted"

@@ -94,7 +94,8 @@ def submit(
         with redirect_stdout(sys.stderr):
             from modalrun.zenml_api.records import runs
 
-            submission = Submission(job, observer, zenml_gateway())
+            source = spec.rerun.source if spec.rerun else None
+            submission = Submission(job, observer, zenml_gateway(), submitted=source)
         signal_number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
@@ -126,7 +127,8 @@ class Submission:
         observer: Receives progress.
         zenml: Access to ZenML's records.
         previous: What is recorded of the run's last sandbox, which has ended.
-        submitted: The record of the source tree that its last sandbox got.
+        submitted: The record of the source tree that it must get, of its last sandbox or of the run
+            that it reruns.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
     """
@@ -190,7 +192,7 @@ class Submission:
                         zenml=self.zenml,
                         source=source,
                         unanswered=self._unanswered,
-                        ended=run.cached if self.previous else (),
+                        ended=run.done if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),
                     )
             except BaseException as error:
@@ -221,9 +223,9 @@ class Submission:
         """Copy the source tree, and return what is new to be recorded of it."""
         selection, say = self.job.source, self.observer.say
         if self.submitted is not None:
-            if new := stage_again(self.submitted, selection, folder):
+            if new := stage_again(self.submitted, selection, folder, rerun=self.previous is None):
                 say(new_files_note(new), "yellow")
-            return None
+            return None if self.previous else self.submitted
         tree = select(selection)
         for note in tree.notes:
             say(f"note: {note}", "yellow")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor movement
@@ -27,3 +28,10 @@ def indented_line(text: str, limit: int, *, strip: bool = False) -> str:
     text = _CONTROLS.sub(" ", _ESCAPES.sub("", without_surrogates(text[: 8 * limit]))).rstrip()
     text = text.lstrip() if strip else text
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def listing(names: Collection[str], most: int = 5) -> str:
+    """Name the first few of some names, and count the others."""
+    first = ", ".join(list(names)[:most])
+    more = len(names) - most
+    return f"{first} and {more:,} more" if more > 0 else first

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from modalrun.plan.image_recipe import RegistryCredentials
     from modalrun.plan.model import Plan
-    from modalrun.run.records import App, RunRecord, StepRecord
+    from modalrun.run.records import App, DeploymentRecord, RunRecord, StepRecord
     from modalrun.run.source import Source
     from modalrun.spec.run_spec import RunSpec
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -69,6 +69,9 @@ class ZenMLGateway(Protocol):
 
     def read_source(self, run_id: str) -> Source | None:
         """Read the record of the run's source tree; None where there is none."""
+
+    def deployment_of(self, run_id: str) -> DeploymentRecord:
+        """Return what identifies the run's deployment."""
 
     def load_deployment_of_run(self, run_id: str, spec: RunSpec) -> Compiled:
         """Load the run's deployment as a submission of it does."""

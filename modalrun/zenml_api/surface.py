@@ -17,6 +17,7 @@ from modalrun.zenml_api.records.run_access import (
     app_of,
     credentials_of,
     deployment_id,
+    deployment_of,
     read_source,
     record_stop_request,
     stop_requested,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "app_of",
     "credentials_of",
+    "deployment_of",
     "driver_environment",
     "finalize_run",
     "load_deployment_of_run",

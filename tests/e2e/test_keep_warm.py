@@ -74,7 +74,7 @@ def test_a_users_module_may_be_named_like_one_of_modalruns(world: World) -> None
     done = world.popen(per_step("process.passes", WARM)).finish(LONG)
 
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.count("a note from the first") == 2
+    assert done.stdout.count("a note from the first in a run of 1\n") == 2
     (box,) = boxes(world)
     assert box.tags["modalrun-served"] == "4"
     of_steps = f"step_run_id IS NOT NULL AND {world.records.mine('logs')}"

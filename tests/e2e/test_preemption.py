@@ -92,9 +92,8 @@ def test_a_preempted_run_is_told_as_such(world: World) -> None:
 
     assert done.exit_code == 7, done.stderr
     assert "Run failed: its sandbox was ended by Modal, as when it preempts one.\n" in done.stderr
-    # The pipeline is not cached.
-    assert "  next    submit it again" in done.stderr
-    assert "cache" not in done.stderr
+    assert "  next    with 'mode: per_step' only the preempted step runs again" in done.stderr
+    assert f"  rerun   modalrun rerun {world.only_run().id}" in done.stderr
     assert "Received signal 15" not in done.stdout + done.stderr
     assert "KeyboardInterrupt" not in done.stdout + done.stderr
     run = world.only_run()

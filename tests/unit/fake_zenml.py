@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
-from modalrun.run.records import App, CreatedRun, RunRecord, StepRecord
+from modalrun.run.records import App, CreatedRun, DeploymentRecord, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.source import Source
 from modalrun.spec.precedence import Origin, SettingsLayer
@@ -36,6 +36,7 @@ class FakeZenML:
         reasons: Why the run was finalized, each time.
         source: The record of the run's source tree.
         compiled: The run's deployment.
+        deployment: What identifies it.
     """
 
     def __init__(self, effects: Effects, status: str = "running") -> None:
@@ -51,6 +52,7 @@ class FakeZenML:
         self.credentials: tuple[str, str] | None = None
         self.source: Source | None = None
         self.compiled = compiled()
+        self.deployment = DeploymentRecord("snapshot", "st-1")
         self.reasons: list[str] = []
 
     def create_run(self) -> CreatedRun:
@@ -106,6 +108,9 @@ class FakeZenML:
     def read_source(self, run_id: str) -> Source | None:
         return self.source
 
+    def deployment_of(self, run_id: str) -> DeploymentRecord:
+        return self.deployment
+
     def load_deployment_of_run(self, run_id: str, spec: RunSpec) -> Compiled:
         return self.compiled
 
@@ -136,6 +141,7 @@ def compiled(
         "stack": SimpleNamespace(name="default"),
         "stack_description": stack or StackDescription("st-1", "default"),
         "credentials": None,
+        "rerun": None,
         "docker_digest": "",
     }
     return cast("Compiled", SimpleNamespace(**parts))

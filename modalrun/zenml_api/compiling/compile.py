@@ -23,10 +23,12 @@ from zenml.utils import env_utils, pydantic_utils, source_utils, string_utils
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.stack import StackDescription
+from modalrun.run.rerun import Rerun
 from modalrun.spec.overrides import merged
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.schema import HOOK_KEYS
+from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.validation import Mistakes
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
 from modalrun.zenml_api.compiling.module_places import Surroundings, check_places
@@ -68,6 +70,7 @@ class Compiled:
         source_code: The code of the pipeline function, which ZenML shows.
         stored_id: The id of the snapshot if ZenML has it stored unchanged.
         credentials: The Modal token of the stack's orchestrator. Never printed.
+        rerun: What is taken from an earlier run; None for a run of its own.
     """
 
     deployment: Deployment
@@ -77,6 +80,7 @@ class Compiled:
     source_code: str | None = None
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
+    rerun: Rerun | None = None
 
     @property
     def docker_digest(self) -> str:
@@ -124,6 +128,8 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
             snapshot = Compiler().compile(pipeline, stack, run_configuration)
             snapshot = _with_variables(snapshot, spec)
         _refuse_builds(stack, snapshot)
+        record = SpecRecord({}).with_keys(spec.source.data, spec.command_line)
+        snapshot.client_environment.update(record.to_environment())
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
         compiled = assemble(

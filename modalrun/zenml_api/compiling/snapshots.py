@@ -20,11 +20,14 @@ from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.step_keys import for_steps
 from modalrun.zenml_api.compiling.compile import Compiled, assemble, use_stack
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import OUR_FLAVORS, component_defaults
 from modalrun.zenml_api.stacks import orchestrator_of
+
+_STEP_PARTS = ("config", "step_config_overrides")
 
 
 def from_file(file: DeploymentFile, spec: RunSpec) -> Compiled:
@@ -84,7 +87,10 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
                 f"the snapshot's settings for the orchestrator flavor '{orchestrator.flavor}'"
                 " have no effect on Modal",
             )
-        elif f"orchestrator:{orchestrator.name}" not in settings:
+        elif (
+            f"orchestrator:{orchestrator.name}" not in settings
+            and SpecRecord.of(response.client_environment) is None
+        ):
             notes = (
                 "the snapshot holds no orchestrator settings; ZenML keeps those of the code only"
                 " where the stack's orchestrator has some",
@@ -122,6 +128,9 @@ def _compiled(
         # A resume of the run knows them from the stored snapshot alone.
         key = f"orchestrator:{stack.orchestrator.name}"
         changed = with_settings(snapshot.model_dump(mode="json"), complete, key)
+        if (record := SpecRecord.of(environment := changed["client_environment"])) is not None:
+            record = record.with_keys(spec.source.data, spec.command_line)
+            changed["client_environment"] = {**environment, **record.to_environment()}
         snapshot, stored_id = PipelineSnapshotBase.model_validate(changed), None
     return assemble(
         complete,
@@ -190,14 +199,21 @@ def _changed(snapshot: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
     name, cache = (spec.run_configuration.get(key) for key in ("run_name", "enable_cache"))
     if name is not None:
         changed["run_name_template"] = str(name)
-    if cache is not None:
-        flag = {"enable_cache": bool(cache)}
-        changed["pipeline_configuration"] = {**snapshot["pipeline_configuration"], **flag}
-        changed["step_configurations"] = {
-            step: {**values, "config": {**values["config"], **flag}}
+    return changed if cache is None else with_caching(changed, enabled=bool(cache))
+
+
+def with_caching(snapshot: Mapping[str, Any], *, enabled: bool) -> dict[str, Any]:
+    """Return a snapshot with ZenML's cache on or off for every step."""
+    flag = {"enable_cache": enabled}
+    return {
+        **snapshot,
+        "pipeline_configuration": {**snapshot["pipeline_configuration"], **flag},
+        "step_configurations": {
+            # ZenML stores only the step's own part, and merges the pipeline's into it again.
+            step: {**values, **{key: {**values[key], **flag} for key in _STEP_PARTS}}
             for step, values in snapshot["step_configurations"].items()
-        }
-    return changed
+        },
+    }
 
 
 def _orchestrator_settings(snapshot: Mapping[str, Any]) -> dict[str, set[str]]:

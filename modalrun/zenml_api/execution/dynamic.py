@@ -16,6 +16,7 @@ from zenml.steps import StepHeartBeatTerminationException
 from modalrun.run import output_tagging
 from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
+from modalrun.run.records import SUCCESSFUL
 from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.exception_text import require_text
@@ -105,7 +106,7 @@ class DynamicRun:
         self._runner.stop()
 
 
-_DONE: dict[str, StepState] = {"completed": "completed", "cached": "cached", "failed": "failed"}
+_DONE: dict[str, StepState] = {**SUCCESSFUL, "failed": "failed"}
 
 
 def _emit_finished_steps(run_id: str) -> None:
@@ -200,7 +201,7 @@ class _Runner(DynamicPipelineRunner):
     def _run_sync_step(self, step: Step, remaining_retries: int | None = None) -> StepRunResponse:
         name = step.spec.invocation_id
         if not self._is_inline(step.config):
-            return _emit_if_cached(self._run_isolated_step(step, remaining_retries))
+            return _emit_if_taken(self._run_isolated_step(step, remaining_retries))
         delays = _delays(step)
         left, before = self._left.pop(name, None), self._existing_step_runs.get(name)
         attempt = left.version if left else before.version + 1 if before else 1
@@ -259,14 +260,15 @@ class _Runner(DynamicPipelineRunner):
                 raise
             log_line(f"Step `{name}` failed and is tried again: {reason}")
             return None
-        cached = step_run.status == ExecutionStatus.CACHED
-        emit_step_event(name, "cached" if cached else "completed", attempt=attempt)
+        # ZenML may not have read the record again.
+        state = SUCCESSFUL.get(step_run.status.value, "completed")
+        emit_step_event(name, state, attempt=attempt)
         return step_run
 
     def _register_isolated_step_for_monitoring(
         self, invocation_id: str, step_run: StepRunResponse
     ) -> None:
-        _emit_if_cached(step_run)
+        _emit_if_taken(step_run)
         super()._register_isolated_step_for_monitoring(invocation_id, step_run)
 
     def _is_inline(self, config: StepConfiguration) -> bool:
@@ -326,8 +328,8 @@ def _is_retried(record: UUID, reason: str) -> bool:
     return status == ExecutionStatus.RETRYING
 
 
-def _emit_if_cached(step_run: StepRunResponse) -> StepRunResponse:
-    """Emit the event of a cached isolated step; the others' sandboxes emit theirs."""
-    if step_run.status == ExecutionStatus.CACHED:
-        emit_step_event(step_run.name, "cached")
+def _emit_if_taken(step_run: StepRunResponse) -> StepRunResponse:
+    """Emit the event of an isolated step that does not run; the others' sandboxes emit theirs."""
+    if step_run.status in {ExecutionStatus.CACHED, ExecutionStatus.SKIPPED}:
+        emit_step_event(step_run.name, SUCCESSFUL[step_run.status.value])
     return step_run

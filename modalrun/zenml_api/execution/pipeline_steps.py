@@ -12,6 +12,8 @@ from zenml.utils.logging_utils import (
 )
 
 from modalrun.errors import RunStopped
+from modalrun.run.events import StepState
+from modalrun.run.records import SUCCESSFUL
 from modalrun.zenml_api.execution.single_step import FinalStatus, Signals, SingleStep
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.responses import STOPPED
@@ -23,7 +25,7 @@ class PipelineSteps:
     Attributes:
         graph: Each step's name -> the names of the steps it waits for, parents first.
         retries: Each step's number of retries, first delay in seconds, and its growth factor.
-        done: The steps that have succeeded already and are not run again.
+        done: The steps that have succeeded already and are not run again, each with its state.
         failure_mode: ZenML's `ExecutionMode`, as its value.
     """
 
@@ -49,7 +51,11 @@ class PipelineSteps:
             for name, step in snapshot.step_configurations.items()
             if (retry := step.config.retry) is not None
         }
-        self.done = {n for n, s in self._loaded.run.steps.items() if s.status.is_successful}
+        self.done: Mapping[str, StepState] = {
+            name: SUCCESSFUL[step.status.value]
+            for name, step in self._loaded.run.steps.items()
+            if step.status.is_successful
+        }
         self.failure_mode: str = snapshot.pipeline_configuration.execution_mode.value
 
     def initialize(self) -> None:

@@ -76,10 +76,12 @@ class StoredDeployment:
     Attributes:
         steps: The names of all steps in graph order; None if its pipeline is dynamic.
         pipeline: The configuration of the pipeline.
+        environment: What is known of the process that compiled it.
     """
 
     steps: tuple[str, ...] | None
     pipeline: Json
+    environment: Json
 
 
 class Link(str):
@@ -154,7 +156,9 @@ def stored_deployment(snapshot: Json) -> StoredDeployment:
     fixed = not snapshot["body"]["is_dynamic"] and specification is not None
     # The specification of the pipeline names every step without its configuration.
     steps = tuple(step["invocation_id"] for step in specification["steps"]) if fixed else None
-    return StoredDeployment(steps, metadata["pipeline_configuration"])
+    return StoredDeployment(
+        steps, metadata["pipeline_configuration"], metadata["client_environment"]
+    )
 
 
 def _failure(info: Json | None) -> Failure | None:

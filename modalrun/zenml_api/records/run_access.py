@@ -11,7 +11,7 @@ from typing import Any
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
-from modalrun.run.records import App
+from modalrun.run.records import App, DeploymentRecord
 from modalrun.run.source import Source
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.records import stores
@@ -45,7 +45,7 @@ def read_source(run_id: str) -> Source | None:
         return Source.from_metadata(run.values or {})
     except ValueError as error:
         raise UsageError(
-            f"The run {run_id} can't be resumed: {error}.",
+            f"The run {run_id} can't be continued: {error}.",
             hint="ZenML's metadata of the run was damaged or changed. Submit the pipeline again.",
         ) from error
 
@@ -61,6 +61,19 @@ def deployment_id(run_id: str) -> str:
     if run.deployment is None:
         raise NotFoundError(f"The deployment of the run {run_id} was deleted.")
     return run.deployment
+
+
+def deployment_of(run_id: str) -> DeploymentRecord:
+    """Return what identifies the snapshot that a run runs, and what it was compiled from.
+
+    Raises:
+        NotFoundError: There is no such run, or its snapshot was deleted.
+    """
+    found = deployment_id(run_id)
+    with translated():
+        stack = get_run(run_id).record.stack
+        stored = stores.current().deployment(found, [])
+    return DeploymentRecord(found, stack.id if stack else None, stored.environment)
 
 
 def app_of(run_id: str) -> App | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -15,19 +16,28 @@ from zenml.constants import (
 )
 from zenml.enums import StoreType
 from zenml.exceptions import EntityExistsError
-from zenml.models import PipelineRequest, PipelineResponse, PipelineSnapshotRequest
+from zenml.models import (
+    PipelineRequest,
+    PipelineResponse,
+    PipelineRunResponse,
+    PipelineRunUpdate,
+    PipelineSnapshotRequest,
+)
 from zenml.orchestrators.utils import get_config_environment_vars
 from zenml.pipelines.run_utils import create_placeholder_run
 from zenml.stack import Stack
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import UsageError
-from modalrun.run.records import CreatedRun
-from modalrun.zenml_api.errors import translated
+from modalrun.run.metadata import PREFIX
+from modalrun.run.records import SUCCESSFUL, CreatedRun
+from modalrun.run.rerun import Rerun
+from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import get_run, step_runs
+from modalrun.zenml_api.records.updates import publish_metadata
 from modalrun.zenml_api.stacks import load_stack
 
 if TYPE_CHECKING:
@@ -60,7 +70,11 @@ def create_run(compiled: Compiled) -> CreatedRun:
         # (`sql_zen_store.py:7246`).
         orchestrator_run_id = str(uuid4())
         try:
-            run = create_placeholder_run(stored, orchestrator_run_id=orchestrator_run_id)
+            run = create_placeholder_run(
+                stored,
+                orchestrator_run_id=orchestrator_run_id,
+                original_run_id=UUID(rerun.run_id) if (rerun := compiled.rerun) else None,
+            )
         except EntityExistsError as error:
             raise UsageError(
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
@@ -68,11 +82,28 @@ def create_run(compiled: Compiled) -> CreatedRun:
             ) from error
         dynamic = compiled.deployment.dynamic
         url = get_run_url(run) or None
-        cached = frozenset() if dynamic else Cache(stored, run, compiled.stack).record_all()
-        if cached and len(cached) == len(compiled.deployment.steps):
-            return CreatedRun(str(run.id), run.name, url, {}, cached, finished=True)
+        if rerun is not None:
+            _link(rerun, run)
+        done = {} if dynamic else Cache(stored, run, compiled.stack).record_all()
+        if done and len(done) == len(compiled.deployment.steps):
+            return CreatedRun(str(run.id), run.name, url, {}, done, finished=True)
         variables = environment(run.id, compiled.stack, orchestrator_run_id)
-        return CreatedRun(str(run.id), run.name, url, variables, cached=cached)
+        return CreatedRun(str(run.id), run.name, url, variables, done)
+
+
+def _link(rerun: Rerun, run: PipelineRunResponse) -> None:
+    """Link a run and the earlier one that it reruns, by metadata and a tag that both have.
+
+    A failure to do so is only logged.
+    """
+    try:
+        publish_metadata(str(run.id), {f"{PREFIX}rerun_of": rerun.run_id})
+        publish_metadata(rerun.run_id, {f"{PREFIX}rerun_by": str(run.id)})
+        # The new run has the tag from its deployment.
+        tag = PipelineRunUpdate(add_tags=[rerun.tag])
+        Client().zen_store.update_run(UUID(rerun.run_id), tag)
+    except Exception as error:
+        logging.getLogger(__name__).warning("The runs were not linked: %s", first_line(error))
 
 
 def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
@@ -91,13 +122,13 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
         orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
         if run.orchestrator_run_id is None:
             stores.current().update_run(run_id, orchestrator_run_id=orchestrator_run_id)
-        done = {step.record.name for step in step_runs(run_id) if step.record.successful}
+        records = [step.record for step in step_runs(run_id)]
         return CreatedRun(
             run_id,
             run.record.name,
             run.record.url,
             complete(dict(variables), compiled.stack, orchestrator_run_id),
-            cached=frozenset(done),
+            done={one.name: SUCCESSFUL[one.status] for one in records if one.successful},
         )
 
 

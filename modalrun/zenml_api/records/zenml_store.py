@@ -51,7 +51,10 @@ _STEP: Any = {
     "body": True,
     "metadata": {"run_metadata", "exception_info", "pipeline_run_id"},
 }
-_SNAPSHOT: Any = {"body": True, "metadata": {"pipeline_spec", "pipeline_configuration"}}
+_SNAPSHOT: Any = {
+    "body": True,
+    "metadata": {"pipeline_spec", "pipeline_configuration", "client_environment"},
+}
 
 
 class ZenMLStore:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -13,7 +13,7 @@ from modalrun.driver.takeover import Takeover
 from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.modal_api.capacity import GivenUp
 from modalrun.run import events
-from modalrun.run.events import StepEvent
+from modalrun.run.events import StepEvent, StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
@@ -155,7 +155,7 @@ class Bench:
         *,
         step: PlannedStep = STEP,
         failure_mode: str = "continue_on_failure",
-        cached: tuple[str, ...] = (),
+        done: Mapping[str, StepState] | None = None,
         **settings: Any,
     ) -> None:
         """Make a walk through a graph; `step` has what its steps have in common."""
@@ -172,7 +172,7 @@ class Bench:
         )
         self.boxes = Boxes()
         self.records = AsyncRecorder()
-        manifest = RunManifest("run", plan, failure_mode, cached=cached)
+        manifest = RunManifest("run", plan, failure_mode, done=done or {})
         self.coordinator = Coordinator(
             manifest,
             WarmSandboxes(manifest, cast("Any", self.boxes)),

@@ -19,6 +19,7 @@ from modalrun.run.contract import (
     MAX_PARALLELISM,
     TERMINATED_REASON,
 )
+from modalrun.run.events import StepState
 
 from .pool import Pool, Worker
 
@@ -31,9 +32,9 @@ def graph(
     *,
     mode: str = "stop_on_failure",
     retries: dict[str, tuple[int, float, float]] | None = None,
-    done: frozenset[str] = frozenset(),
+    done: dict[str, StepState] | None = None,
 ) -> Graph:
-    return Graph(steps, retries or {}, done, mode)
+    return Graph(steps, retries or {}, done or {}, mode)
 
 
 def failed(reason: str = "ValueError: no") -> StepEnd:
@@ -71,10 +72,14 @@ def test_all_steps_in_graph_order() -> None:
     assert pool.cleaned_up == 1
 
 
-def test_done_steps_are_not_run_again() -> None:
-    pool = Pool(graph(done=frozenset({"load", "left"})))
+def test_done_steps_are_not_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = Pool(graph(done={"load": "skipped", "left": "cached"}))
     assert go(pool)[0] == EXIT_COMPLETED
     assert pool.launched == ["right", "join"]
+    assert step_events(capsys.readouterr().out)[:2] == [
+        ("load", "skipped", 1),
+        ("left", "cached", 1),
+    ]
 
 
 @pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])

@@ -261,7 +261,7 @@ def test_a_worker_ends_with_its_runner(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
-GRAPH = {"steps": {}, "retries": {}, "done": [], "failure_mode": ""}
+GRAPH = {"steps": {}, "retries": {}, "done": {}, "failure_mode": ""}
 SPOILED = {
     "a pickle": repr(b"cposix\nsystem\n(S'touch pickled'\ntR.\n"),
     "a part": "b'{'",

@@ -163,7 +163,7 @@ def test_an_end_without_a_record_says_what_to_do_next() -> None:
     bench.ends(70, "failed")
     outcome = bench.follow()
     assert outcome.exit_code == 1
-    assert f"'modalrun logs {RUN_ID}'" in dict(outcome.details)["next"]
+    assert dict(outcome.details)["next"] == "see its output before it is run again"
 
 
 def test_a_signal_detaches() -> None:

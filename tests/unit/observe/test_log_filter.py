@@ -31,7 +31,7 @@ def test_a_step_that_there_is_not() -> None:
         (StepRecord("load", "not run"), False, "Step 'load' has not run yet."),
         (StepRecord("load", "not run"), True, "Step 'load' has not run: the run ended before."),
         (StepRecord("load", "cached"), True, "its result comes from ZenML's cache."),
-        (StepRecord("load", "skipped"), True, "ZenML has skipped it."),
+        (StepRecord("load", "skipped"), True, "its result is that of an earlier run."),
         (StepRecord("load", "running", 1, NOON), False, "(running) has printed nothing so far."),
         (StepRecord("load", "completed", 1, NOON, NOON), True, "(completed) has printed nothing."),
     ],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from modalrun.run.source import MOST_FILES
-from modalrun.submit.source_changes import Changes, compare, hashes_to_store, listing
+from modalrun.submit.source_changes import Changes, compare, hashes_to_store
+from modalrun.util.text import listing
 
 A, B = "a" * 64, "b" * 64
 SUBMITTED = {"a.py": A, "b.py": B, "run.sh": f"{A}+x"}

@@ -1,0 +1,130 @@
+"""Run an earlier run's pipeline again, without what has succeeded in it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from modalrun.errors import NotFoundError, UsageError
+from modalrun.run.rerun import Rerun
+from modalrun.run.run_plan import Target
+from modalrun.spec.overrides import Override, command_line
+from modalrun.spec.run_spec import RerunRequest, RunSpec, check_spec
+from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, RUN_KEYS, STEP_KEYS
+from modalrun.spec.spec_record import SpecRecord
+from modalrun.spec.yaml_source import KeyPath, YamlSource
+from modalrun.submit import prepare
+from modalrun.submit.staging import new_files_note, stage_again
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+
+
+def spec_of_rerun(
+    run_id: str,
+    overrides: Sequence[Override] = (),
+    *,
+    begin: Sequence[str] = (),
+    target: Target | None = None,
+    new_code: bool = False,
+    zenml: ZenMLGateway | None = None,
+) -> RunSpec:
+    """Return the spec that a rerun is submitted with. Call it inside `zenml_session`.
+
+    Without new code or parameters that is the run's deployment; else the pipeline is compiled anew,
+    from the run spec that was stored with it.
+
+    Args:
+        run_id: ZenML's id of the earlier run.
+        overrides: What the command line sets.
+        begin: The steps to begin with, although they have succeeded.
+        target: Where to run; None for the earlier run's target.
+        new_code: Whether to take the source tree as it is now.
+        zenml: Access to ZenML's records; None for the real one.
+
+    Raises:
+        NotFoundError: There is no such run, or its deployment was deleted.
+        UsageError: The run is not over, or what a rerun needs was not recorded; or an override is
+            wrong.
+        ModalrunError: ZenML can't be reached.
+    """
+    zenml = zenml or zenml_gateway()
+    run = zenml.read_run(run_id)
+    if not run.finished:
+        raise UsageError(
+            f"The run {run.id} is not over: ZenML says '{run.status}'.",
+            hint=f"'modalrun stop {run.id}' ends it. 'modalrun resume {run.id}' continues it if it"
+            " is paused or has lost its driver; 'modalrun status' says what it needs.",
+        )
+    if run.place is None:
+        raise UsageError(f"The run {run.id} can't be rerun: modalrun did not start it.")
+    deployment = zenml.deployment_of(run.id)
+    if deployment.stack is None:
+        raise NotFoundError(f"The stack of the run {run.id} was deleted.")
+    source = None
+    if not new_code:
+        source = zenml.read_source(run.id)
+        if source is None:
+            raise UsageError(
+                f"ZenML has no record of the files that the run {run.id} was submitted with.",
+                hint="'--new-code' takes the files that are here, and compiles the pipeline anew.",
+            )
+    given = command_line(overrides)
+    compiles = new_code or any(_is_compiled(override.path) for override in overrides)
+    # Paths in it are relative to the current folder.
+    place = Path.cwd() / f"run {run.id}"
+    if compiles:
+        record = SpecRecord.of(deployment.environment)
+        if record is None:
+            raise UsageError(
+                f"The pipeline of the run {run.id} can't be compiled anew: no run spec is stored"
+                " with its deployment.",
+                hint="Submit the pipeline with its run spec, or rerun it as it was.",
+            )
+        flags = record.command_line(given)
+        spec = check_spec(YamlSource(place, dict(record.file), {}), flags, target=target)
+        spec = replace(spec, stack=spec.stack or deployment.stack)
+    else:
+        spec = check_spec(
+            YamlSource(place, {"deployment": deployment.id}, {}), given, target=target
+        )
+    return replace(
+        spec,
+        target=target or run.place.target,
+        rerun=RerunRequest(
+            run.id,
+            tuple(begin),
+            source and replace(source, root=str(spec.source_root)),
+            compiles,
+            given,
+        ),
+    )
+
+
+def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
+    """Say what a rerun would take and run, as its submission does; nothing is created.
+
+    Returns:
+        What it takes and runs, and notes.
+
+    Raises:
+        ModalrunError: As for `submission.submit`, as far as Modal is not needed.
+    """
+    assert spec.rerun is not None
+    compiled = prepare.load_deployment(spec)
+    assert compiled.rerun is not None
+    priced = prepare.plan_deployment(compiled.deployment, compiled.stack_description, spec)
+    notes = [f"note: {note}" for note in priced.notes]
+    if spec.rerun.source is not None:
+        with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
+            copy = Path(folder) / "source"
+            if new := stage_again(spec.rerun.source, priced.source, copy, rerun=True):
+                notes.append(new_files_note(new))
+    return compiled.rerun, tuple(notes)
+
+
+def _is_compiled(path: KeyPath) -> bool:
+    """Return whether a key of a run spec is compiled into the deployment."""
+    if path[0] == "steps":
+        return len(path) < 3 or path[2] in STEP_KEYS - {"settings"}
+    return path[0] in {*RUN_KEYS, *HOOK_KEYS} - COMPILED_KEYS

@@ -1,0 +1,79 @@
+"""Keep a run spec with the deployment that was compiled from it, so that a rerun can compile it.
+
+ZenML stores it in the deployment's `client_environment`, which nobody can change afterwards. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged, overlap
+from modalrun.spec.yaml_source import KeyPath
+
+KEY = "modalrun_spec"
+
+MAX_LENGTH = 30_000
+"""Characters. ZenML stores an environment of up to 65,535, with all packages of the machine."""
+
+_OF_THE_MACHINE = ("target", "source_root", "deployment", "stack")
+
+
+@dataclass(frozen=True)
+class SpecRecord:
+    """Hold the keys that a deployment was compiled with.
+
+    Attributes:
+        file: Those of the run spec.
+        flags: Those of the command line: flag, path and value.
+    """
+
+    file: Mapping[str, Any]
+    flags: Sequence[tuple[str, tuple[str, ...], Any]] = ()
+
+    def with_keys(self, file: Mapping[str, Any], flags: CommandLineSource) -> SpecRecord:
+        """Return the record with the keys of another submission, which override its own."""
+        file = {key: value for key, value in file.items() if key not in _OF_THE_MACHINE}
+        new = [*_leaves(file), *flags.flags]
+        kept = [one for one in self.flags if not any(overlap(one[1], path) for path in new)]
+        kept += [
+            (one.flag, one.path, one.value)
+            for one in flags.overrides
+            if one.path[0] not in _OF_THE_MACHINE
+        ]
+        return SpecRecord(merged(self.file, file), kept)
+
+    def command_line(self, given: CommandLineSource) -> CommandLineSource:
+        """Return the command line of a rerun: what it gives, and the rest of the record's."""
+        kept = [Override(*one) for one in self.flags if given.flag(one[1]) is None]
+        own = command_line(kept)
+        return replace(given, data=merged(own.data, given.data), flags={**own.flags, **given.flags})
+
+    def to_environment(self) -> dict[str, Any]:
+        """Return the record as a part of a deployment's environment; nothing if it is too long."""
+        # ZenML stores JSON; YAML has dates, too.
+        text = json.dumps({"file": self.file, "flags": self.flags}, default=str)
+        return {KEY: json.loads(text)} if len(text) <= MAX_LENGTH else {}
+
+    @staticmethod
+    def of(environment: Mapping[str, Any]) -> SpecRecord | None:
+        """Read the record in a deployment's environment; None where there is none."""
+        if (found := environment.get(KEY)) is None:
+            return None
+        try:
+            return TypeAdapter(SpecRecord).validate_python(found)
+        except ValidationError:
+            return None
+
+
+def _leaves(data: Mapping[str, Any], above: KeyPath = ()) -> Iterator[KeyPath]:
+    for key, value in data.items():
+        path = (*above, key)
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, path)
+        else:
+            yield path

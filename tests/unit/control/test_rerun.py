@@ -1,0 +1,119 @@
+"""What a rerun is made from, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modalrun.control.rerun import spec_of_rerun
+from modalrun.errors import NotFoundError, UsageError
+from modalrun.run.metadata import RunMetadata
+from modalrun.run.records import DeploymentRecord
+from modalrun.run.source import Source
+from modalrun.spec.overrides import Override, command_line, param_option, set_option
+from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.spec_record import SpecRecord
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import RUN_ID, Effects
+
+METADATA = RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-1")
+SNAPSHOT = "99999999-2222-3333-4444-555555555555"
+FILE = {"pipeline": "training.training", "settings": {"orchestrator": {"gpu": "T4"}}}
+
+
+@pytest.fixture
+def zenml() -> FakeZenML:
+    """A failed run of a local target, whose spec and files are recorded."""
+    fake = FakeZenML(Effects(), "failed")
+    fake.run = replace(fake.run, metadata=METADATA)
+    fake.source = Source("0" * 64, root="/elsewhere")
+    record = SpecRecord({}).with_keys(FILE, command_line([param_option("rate=0.1")]))
+    fake.deployment = DeploymentRecord(SNAPSHOT, "st-1", record.to_environment())
+    return fake
+
+
+def spec_of(zenml: FakeZenML, *overrides: Override, **options: bool) -> RunSpec:
+    return spec_of_rerun(RUN_ID, overrides, zenml=zenml, **options)
+
+
+def test_without_other_code_it_is_the_deployment_of_the_run(zenml: FakeZenML) -> None:
+    spec = spec_of(zenml, set_option("settings.orchestrator.gpu=A100"))
+    assert (spec.deployment, spec.pipeline, spec.target) == (SNAPSHOT, "", "local")
+    assert not spec.own_code
+    assert spec.rerun is not None
+    assert not spec.rerun.compiles
+    assert spec.rerun.source is not None
+    # It is recorded with the new run.
+    assert spec.rerun.source.root == str(spec.source_root)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "parameters.rate=0.2",
+        "steps.train.parameters.rate=0.2",
+        "steps.train={retry: {max_retries: 1}}",
+        "execution_mode=fail_fast",
+    ],
+)
+def test_what_is_compiled_in_takes_the_spec_of_the_run(zenml: FakeZenML, option: str) -> None:
+    spec = spec_of(zenml, set_option(option))
+    assert (spec.deployment, spec.pipeline, spec.stack) == (None, "training.training", "st-1")
+    assert spec.rerun is not None
+    assert spec.rerun.compiles
+    # The files must be as they were.
+    assert spec.rerun.source is not None
+
+
+def test_its_own_command_line_holds_unless_it_is_overridden(zenml: FakeZenML) -> None:
+    kept = spec_of(zenml, param_option("epochs=3"))
+    assert kept.run_configuration["parameters"] == {"rate": 0.1, "epochs": 3}
+    changed = spec_of(zenml, param_option("rate=0.2"))
+    assert changed.run_configuration["parameters"] == {"rate": 0.2}
+
+
+def test_new_code_takes_any_files(zenml: FakeZenML) -> None:
+    zenml.source = None
+    spec = spec_of(zenml, new_code=True)
+    assert spec.pipeline == "training.training"
+    assert spec.rerun is not None
+    assert spec.rerun.source is None
+
+
+def test_a_run_that_is_not_over_is_refused(zenml: FakeZenML) -> None:
+    for status in ("running", "paused", "initializing"):
+        zenml.run = replace(zenml.run, status=status)
+        with pytest.raises(UsageError, match="is not over") as caught:
+            spec_of(zenml)
+        assert f"'modalrun stop {RUN_ID}'" in str(caught.value.hint)
+        assert f"'modalrun resume {RUN_ID}'" in str(caught.value.hint)
+
+
+def test_what_was_not_recorded_is_named(zenml: FakeZenML) -> None:
+    zenml.deployment = replace(zenml.deployment, environment={})
+    with pytest.raises(UsageError, match="no run spec is stored"):
+        spec_of(zenml, new_code=True)
+    zenml.source = None
+    with pytest.raises(UsageError, match="no record of the files") as caught:
+        spec_of(zenml)
+    assert "--new-code" in str(caught.value.hint)
+    zenml.deployment = replace(zenml.deployment, stack=None)
+    with pytest.raises(NotFoundError, match="The stack of the run"):
+        spec_of(zenml)
+    zenml.run = replace(zenml.run, metadata=None)
+    with pytest.raises(UsageError, match="modalrun did not start it"):
+        spec_of(zenml)
+
+
+def test_the_source_root_is_here(
+    zenml: FakeZenML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert spec_of(zenml).source_root == tmp_path
+    other = tmp_path / "other"
+    other.mkdir()
+    given = Override("--source-root", ("source_root",), str(other))
+    assert spec_of(zenml, given).source_root == other
+    assert spec_of(zenml, given, new_code=True).source_root == other

@@ -1,0 +1,75 @@
+"""The run spec that is kept with a deployment, and what a rerun makes of it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+from modalrun.spec.overrides import Override, command_line, param_option, set_option
+from modalrun.spec.spec_record import KEY, MAX_LENGTH, SpecRecord
+
+FILE: dict[str, Any] = {
+    "pipeline": "training.training",
+    "target": "local",
+    "source_root": "..",
+    "parameters": {"rate": 0.1, "day": datetime.date(2026, 11, 28)},
+    "settings": {"orchestrator": {"gpu": "T4", "timeout": "2h"}},
+}
+
+
+def record(*overrides: Override) -> SpecRecord:
+    """Store a record, and read it again."""
+    made = SpecRecord({}).with_keys(FILE, command_line(overrides))
+    stored = json.loads(json.dumps(made.to_environment()))
+    found = SpecRecord.of({"python_version": "3.11", **stored})
+    assert found is not None
+    return found
+
+
+def data_of(found: SpecRecord, *given: Override) -> dict[str, Any]:
+    return dict(found.command_line(command_line(given)).data)
+
+
+def test_what_belongs_to_the_machine_is_not_kept() -> None:
+    kept = record(Override("--source-root", ("source_root",), "/home/me"))
+    assert set(kept.file) == {"pipeline", "parameters", "settings"}
+    assert kept.file["parameters"] == {"rate": 0.1, "day": "2026-11-28"}
+    assert kept.flags == []
+
+
+def test_the_command_line_of_a_rerun_overrides_that_of_the_run() -> None:
+    kept = record(param_option("rate=0.2"), set_option("settings.orchestrator.gpu=A100"))
+    assert data_of(kept) == {
+        "parameters": {"rate": 0.2},
+        "settings": {"orchestrator": {"gpu": "A100"}},
+    }
+    assert data_of(kept, set_option("gpu=H100"))["settings"]["orchestrator"] == {"gpu": "H100"}
+    assert data_of(kept, set_option("settings.orchestrator={mode: per_step}")) == {
+        "parameters": {"rate": 0.2},
+        "settings": {"orchestrator": {"mode": "per_step"}},
+    }
+
+
+def test_a_later_submission_of_the_deployment_adds_to_it() -> None:
+    kept = record(set_option("settings.orchestrator.gpu=A100"), param_option("rate=0.2"))
+    later = kept.with_keys(
+        {"deployment": "file.json", "settings": {"orchestrator": {"gpu": "H100"}}},
+        command_line([set_option("settings.orchestrator.timeout=60")]),
+    )
+    assert later.file["settings"] == {"orchestrator": {"gpu": "H100", "timeout": "2h"}}
+    assert data_of(later) == {
+        "parameters": {"rate": 0.2},
+        "settings": {"orchestrator": {"timeout": 60}},
+    }
+
+
+def test_a_long_spec_is_not_kept() -> None:
+    made = SpecRecord({}).with_keys({"parameters": {"text": "x" * MAX_LENGTH}}, command_line(()))
+    assert made.to_environment() == {}
+
+
+def test_a_missing_or_damaged_record_is_none() -> None:
+    assert SpecRecord.of({}) is None
+    for wrong in ("text", {"file": 1}, {"file": {}, "flags": [["--gpu"]]}, {}):
+        assert SpecRecord.of({KEY: wrong}) is None
