@@ -93,7 +93,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     if path is None:
         check_root(spec.source_root)
         with zenml_process(spec.source_root):
-            compiled = load_deployment(spec)
+            compiled = load_deployment(spec, looks=True)
             return plan_deployment(compiled.deployment, compiled.stack_description, spec)
     with garbage_collection.paused():
         file = deployment_file.read(path)
@@ -164,10 +164,14 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
     )
 
 
-def load_deployment(spec: RunSpec) -> Compiled:
+def load_deployment(spec: RunSpec, *, looks: bool = False) -> Compiled:
     """Compile the pipeline of a run spec, or read the compiled one from its file or from ZenML.
 
     Call it inside `zenml_process`.
+
+    Args:
+        spec: The run spec.
+        looks: Whether the caller only looks at it, and nothing may be stored in ZenML.
 
     Raises:
         ModalrunError: As for `plan_spec`.
@@ -186,7 +190,7 @@ def load_deployment(spec: RunSpec) -> Compiled:
             compiled = snapshots.from_zenml(spec.deployment, spec)
             _check_modules(compiled.deployment, spec.source_root)
         else:
-            compiled = compile.compile_spec(spec)
+            compiled = compile.compile_spec(spec, looks=looks)
         if spec.rerun is None:
             return compiled
         from modalrun.zenml_api import reruns

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from dataclasses import dataclass, field, replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import zenml
 from zenml.client import Client
@@ -96,10 +96,15 @@ class Compiled:
         return docker_digest(configuration["settings"].get("docker") or {})
 
 
-def compile_spec(spec: RunSpec) -> Compiled:
+def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
     """Import and compile the pipeline of a run spec for its stack, with our orchestrator in it.
 
-    Nothing is stored in ZenML, and neither the user's configuration nor the active stack changes.
+    Neither the user's configuration nor the active stack changes. ZenML stores the values of
+    external artifacts, and nothing else.
+
+    Args:
+        spec: The run spec.
+        looks: Whether the result is only looked at: no external artifact is stored.
 
     Raises:
         UsageError: The pipeline can't be imported, isn't one, or doesn't fit the spec.
@@ -127,6 +132,8 @@ def compile_spec(spec: RunSpec) -> Compiled:
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
         _check_secrets(pipeline, run_configuration)
+        if looks:
+            _leave_artifacts(pipeline)
         with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
             # The pipeline has them all. These two would be added to it once more.
             run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
@@ -222,6 +229,17 @@ def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:
             " builds (for a step operator), which is not supported yet.",
             hint="Remove the step operator from the step: modalrun runs it in the sandbox.",
         )
+
+
+def _leave_artifacts(pipeline: Pipeline) -> None:
+    """Give the external artifacts an id, so that ZenML does not store their values.
+
+    It stores those without one (`steps/step_invocation.py`, 0.98.0).
+    """
+    for invocation in pipeline.invocations.values():
+        for artifact in invocation.external_artifacts.values():
+            if artifact.id is None:
+                artifact.id = uuid4()
 
 
 def _check_secrets(pipeline: Pipeline, configuration: PipelineRunConfiguration) -> None:
