@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from modalrun.cli import completion
 from modalrun.cli.options import Given, Interrupt, MaxCost, amount, exit_with, on_interrupt, shared
 from modalrun.cli.run_argument import Run, interactive
 
@@ -20,6 +21,7 @@ def rerun(
         typer.Option(
             "--from",
             metavar="STEP",
+            autocompletion=completion.steps,
             help="Run this step and all that come after it, although they have succeeded."
             " Repeatable.",
         ),
