@@ -94,7 +94,10 @@ def _common(
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks and ZenML's own log.")
+        bool,
+        typer.Option(
+            "--debug", help="Show tracebacks, ZenML's own log, and a timeline of a submission."
+        ),
     ] = False,
 ) -> None:
     try:

@@ -25,6 +25,7 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import STATE_VARIABLE
 from modalrun.modal_api import account_check
 from modalrun.modal_api.account_check import AccountNeeds
+from modalrun.modal_api.client import load_sdk
 from modalrun.spec.run_spec import RunSpec, Target, load_spec, target_of_spec
 from modalrun.submit import prepare
 from modalrun.util import check, compatibility, garbage_collection
@@ -144,7 +145,7 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
     """
     # Before the threads start: two threads that import circular packages can fail.
     with contextlib.suppress(Exception):
-        account_check.load_sdk()
+        load_sdk()
     check = functools.partial(account_check.check_account, target)
     if target == "modal":
         yield check

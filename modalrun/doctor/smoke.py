@@ -171,7 +171,7 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
     from modalrun.zenml_api import trial
     from modalrun.zenml_api.compiling.image_builds import resolve_images
 
-    compiled = prepare.load_deployment(spec) if has_spec else None
+    compiled = prepare.load_deployment(spec, looks=True) if has_spec else None
     ground = compiled or trial.of_active_stack(spec.source_root, built=spec.target == "modal")
     priced = prepare.plan_deployment(ground.deployment, ground.stack_description, spec)
     priced.check_stack()

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -77,7 +78,7 @@ class ZenMLChecks:
         target: Target,
         *,
         open_zenml: Callable[[Path], ZenML] | None = None,
-        load: Callable[[RunSpec], Compiled] = prepare.load_deployment,
+        load: Callable[[RunSpec], Compiled] | None = None,
     ) -> None:
         """Prepare the checks of a spec, or of the active stack alone without one.
 
@@ -90,7 +91,7 @@ class ZenMLChecks:
         self._findings = findings
         self._spec = spec
         self._open_zenml = open_zenml or _open_zenml
-        self._load = load
+        self._load = load or partial(prepare.load_deployment, looks=True)
 
     def run(self) -> None:
         """Make all checks; an error becomes the finding of those that it prevents."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
@@ -11,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
+from modalrun.modal_api import image_builder
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
 from modalrun.modal_api.configuration import configured_environment, local_server_note
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.image_builder import image_builder
 from modalrun.plan.image_recipe import Named, Slim
 from modalrun.run.run_plan import Target
+from modalrun.util import timeline
 from modalrun.util.reachability import ask
 
 if TYPE_CHECKING:
@@ -76,17 +78,29 @@ def check_names(connection: Connection, needs: AccountNeeds) -> None:
         *((modal.Secret, name, f"secret create {name} NAME=value") for name in needs.secrets),
         *((modal.Volume, name, f"volume create {name}") for name in needs.volumes),
     ]
-    missing: dict[str, str] = {}
-    for kind, name, command in named:
+    if not named:
+        return
+
+    async def problem(kind: Any, name: str) -> str | None:
+        found = kind.from_name(name, environment_name=where, client=connection.client)
         try:
             with translated():
-                kind.from_name(name, environment_name=where, client=connection.client).hydrate()
-        except NotFoundError as error:  # noqa: PERF203 (a request takes longer)
-            missing[command + within] = error.problem
+                await found.hydrate.aio()
+        except NotFoundError as error:
+            return error.problem
+        return None
+
+    async def problems() -> list[str | None]:
+        return await asyncio.gather(*(problem(kind, name) for kind, name, _ in named))
+
+    with timeline.phase("look up secrets and volumes"):
+        found = asyncio.run(problems())
+    missing = {f"{one[2]}{within}": text for one, text in zip(named, found, strict=True) if text}
     if missing:
         raise _absent(missing, connection)
 
 
+@timeline.phase("look up the environment")
 def environment_name(connection: Connection, name: str | None) -> str:
     """Return the name of the Modal environment that is used.
 
@@ -110,6 +124,7 @@ def environment_name(connection: Connection, name: str | None) -> str:
             else:
                 found = modal.Environment.from_context(client=client)
             found.hydrate()
+        image_builder.remember(connection, found)
     except NotFoundError as error:
         missing = {f"environment create {name or 'NAME'}": error.problem}
         raise _absent(missing, connection) from error
@@ -149,16 +164,10 @@ def workspace(connection: Connection) -> str | None:
     """Return the name of the token's workspace; None if it has none."""
     import modal
 
-    with translated():
+    with translated(), timeline.phase("look up the workspace"):
         found = modal.Workspace.from_context(client=connection.client)
         found.hydrate()
         return str(found.name) if found.name else None
-
-
-def load_sdk() -> None:
-    """Import the parts of the SDK that `check_account` uses."""
-    import modal.client
-    import modal.sandbox  # noqa: F401
 
 
 def check_account(
@@ -180,14 +189,14 @@ def check_account(
         connection = Connection(target)
         environment = environment_name(connection, needs.environment)
         check_names(connection, replace(needs, environment=environment))
-        image_builder(connection, needs.environment, needs.pythons)
+        image_builder.image_builder(connection, needs.environment, needs.pythons)
         return "the Modal SDK connects to it"
     connection = _connect_in_time(needs.credentials, record_clock)
     environment = environment_name(connection, needs.environment)
     needs = replace(needs, environment=environment)
     check_workspace(connection, needs)
     check_names(connection, needs)
-    builder = image_builder(connection, environment, needs.pythons)
+    builder = image_builder.image_builder(connection, environment, needs.pythons)
     with translated():
         for name in needs.images:
             within = None if "/" in name else environment

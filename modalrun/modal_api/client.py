@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError, UsageError
@@ -12,10 +14,23 @@ from modalrun.modal_api.configuration import require_readable_configuration
 from modalrun.modal_api.errors import translated
 from modalrun.run.run_plan import Target
 from modalrun.run.tags import TAG_RUN
+from modalrun.util import timeline
 from modalrun.util.reachability import CONNECT_SECONDS, connection_problem
 
 if TYPE_CHECKING:
     import modal
+
+
+def load_sdk() -> None:
+    """Import the SDK.
+
+    Raises:
+        UsageError: Modal's configuration can't be read; the SDK then can't be imported.
+    """
+    require_readable_configuration()
+    if "modal" not in sys.modules:
+        with timeline.phase("import modal"):
+            import modal  # noqa: F401
 
 
 class ForeignSandboxError(NotFoundError):
@@ -28,10 +43,15 @@ class Connection:
     Attributes:
         target: Modal's cloud or the local Modal server.
         client: The SDK's client; `reconnect` replaces it.
+        mounted: Images whose files are mounted, by their id and the source tree (`mounts.mount`).
+        builders: The image builder versions of environments, by name.
         mounts_package: Whether sandboxes need modalrun's source, because their Python is not ours.
     """
 
     client: modal.Client
+    mounted: dict[tuple[str, Path], modal.Image]
+    builders: dict[str, str]
+    _apps: dict[tuple[str, str | None], modal.App]
 
     def __init__(self, target: Target, *, credentials: tuple[str, str] | None = None) -> None:
         """Connect and authenticate.
@@ -58,16 +78,18 @@ class Connection:
             # The SDK reads these once, when it is imported or a client is made.
             os.environ.update(server.environ())
             self.mounts_package = server.isolated_python
-        require_readable_configuration()
+        load_sdk()
         from modal.config import config
 
         if self.target == "modal":
             require_whole_token(*self._token())
             require_server(str(config["server_url"]))
-        self.client = self.new_client()
-        with translated():
-            # The first call proves the token before anything is created with it.
-            self.client.hello()
+        with timeline.phase("connect to Modal"):
+            self.client = self.new_client()
+            self.mounted, self.builders, self._apps = {}, {}, {}
+            with translated():
+                # The first call proves the token before anything is created with it.
+                self.client.hello()
 
     def new_client(self) -> modal.Client:
         """Open one more network connection to the same server; raise as `translated`."""
@@ -77,14 +99,21 @@ class Connection:
             # `from_env` would return the same client each time.
             return modal.Client.from_credentials(*self._token())
 
-    def app(self, name: str, environment: str | None) -> modal.App:
-        """Look up an app, and create it if there is none of that name; raise as `translated`."""
+    def app(self, name: str, environment: str | None, *, create: bool = True) -> modal.App:
+        """Look up an app once, and create it if there is none of that name.
+
+        Raises:
+            NotFoundError: There is none, and `create` is not set.
+            ModalrunError: As `translated`.
+        """
         import modal
 
-        with translated():
-            return modal.App.lookup(
-                name, create_if_missing=True, environment_name=environment, client=self.client
-            )
+        if (name, environment) not in self._apps:
+            with translated(), timeline.phase("look up the app"):
+                self._apps[name, environment] = modal.App.lookup(
+                    name, create_if_missing=create, environment_name=environment, client=self.client
+                )
+        return self._apps[name, environment]
 
     def attach(self, sandbox_id: str, run_id: str) -> modal.Sandbox:
         """Return a fresh handle on a sandbox of a run, running or finished; raise as `translated`.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from modalrun.modal_api import account_check, image_builder, images, run_sandboxes
+from pathlib import Path
+
+from modalrun.modal_api import account_check, image_builder, images, mounts, run_sandboxes
 from modalrun.modal_api.client import Connection
+from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.modal_api.log_history import History
 from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.modal_api.termination import SandboxGroup
+from modalrun.plan.model import Plan
 
 
 class ModalGateway:
@@ -17,6 +21,8 @@ class ModalGateway:
     check_names = staticmethod(account_check.check_names)
     check_workspace = staticmethod(account_check.check_workspace)
     image_builder = staticmethod(image_builder.image_builder)
+    look_up_images = staticmethod(mounts.look_up)
+    mount = staticmethod(mounts.mount)
     build_images = staticmethod(images.build_images)
     create_run_sandbox = staticmethod(run_sandboxes.create)
     find_running = staticmethod(run_sandboxes.find_running)
@@ -31,3 +37,15 @@ class ModalGateway:
     running_run_sandbox = staticmethod(run_sandboxes.running_run_sandbox)
     log_streams = staticmethod(OutputStreams)
     log_history = staticmethod(History)
+
+    def send(
+        self, connection: Connection, plan: Plan, source: Path, pinned: PinnedBuilder | None
+    ) -> None:
+        """Send the source tree before the run exists, if that is possible; else the creation does.
+
+        Args:
+            connection: To Modal.
+            plan: The plan, with the images.
+            source: The source tree.
+            pinned: The image builder version; None for the usual one.
+        """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import shlex
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ from modalrun.plan.image_recipe import (
 )
 from modalrun.plan.requirements import is_plain, read_text
 from modalrun.run.contract import CODE_FOLDER
+from modalrun.util import timeline
 from modalrun.util.credentials import credential_reason
 from modalrun.util.ignore_files import dockerignore_matcher
 
@@ -78,7 +81,8 @@ class Builder:
         with tempfile.TemporaryDirectory(prefix="modalrun-image-") as folder, translated():
             image = self._layers(recipe, source, Path(folder))
             try:
-                image.build(self.app)
+                with timeline.phase("look up or build an image"):
+                    image.build(self.app)
             except modal.exception.ImageBuildError as error:
                 raise _failed(image, error, self.connection) from error
         return image
@@ -174,6 +178,29 @@ def build_images(
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="image") as pool:
             built = pool.map(lambda recipe: builder.build(recipe, source), plan.images.values())
             return {key: image.object_id for key, image in zip(plan.images, built, strict=True)}
+
+
+def key_of(recipe: ImageRecipe, builder: str) -> str | None:
+    """Return the key of an image: recipes with the same one are the same image to Modal.
+
+    Args:
+        recipe: The recipe.
+        builder: The image builder version.
+
+    Returns:
+        None where the image depends on more than its recipe: on files, on a published name, on a
+        login, or on when it is built.
+    """
+    from modal.config import config
+
+    anew = recipe.force_build or config.get("force_build") or config.get("ignore_cache")
+    plain = isinstance(recipe.base, Slim) or (
+        isinstance(recipe.base, FromRegistry) and not recipe.base.private
+    )
+    if anew or not plain or recipe.project_install:
+        return None
+    values = [builder, type(recipe.base).__name__, asdict(recipe)]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _install(

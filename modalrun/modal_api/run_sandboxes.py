@@ -38,6 +38,7 @@ from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.status import SandboxState
 from modalrun.run.tags import TAG_AFTER, TAG_ROLE, TAG_RUN
+from modalrun.util import timeline
 from modalrun.util.background import in_background
 from modalrun.util.backoff import pauses
 
@@ -97,16 +98,15 @@ def create(
 
     client = connection.client
     app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
-    built = modal.Image.from_id(spec.image, client=client)
     package = connection.mounts_package
-    image = mounts.with_files(built, source, package=package, manifest=manifest)
+    image = mounts.run_image(connection, spec.image, source, manifest)
     if earlier is not None:
         spec = replace(spec, tags={**spec.tags, TAG_AFTER: earlier})
     sandbox_arguments = SandboxArguments(plan, secrets, client, package=package)
 
     async def prepare() -> None:
         # The source tree may take its time to be sent.
-        with translated():
+        with translated(), timeline.phase("send the source"):
             await image.build.aio(app)
 
     async def create(gpu: str | None) -> RunningSandbox:
@@ -228,14 +228,10 @@ def running_steps(connection: Connection, run_id: str, metadata: RunMetadata) ->
 
 def app_id(connection: Connection, name: str, environment: str | None) -> str | None:
     """Return Modal's id of an app; None if there is none of that name."""
-    import modal
-
     try:
-        with translated():
-            app = modal.App.lookup(name, environment_name=environment, client=connection.client)
+        return connection.app(name, environment, create=False).app_id
     except NotFoundError:
         return None
-    return app.app_id
 
 
 def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
@@ -304,7 +300,7 @@ async def _create_or_find(
     import modal
 
     try:
-        with translated():
+        with translated(), timeline.phase("create the sandbox"):
             return await modal.Sandbox.create.aio(*spec.command, **arguments)
     except modal.exception.AlreadyExistsError:
         lost = None

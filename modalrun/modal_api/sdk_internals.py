@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from modalrun.run.sandbox_exit import SandboxExit, read_exit
 
 if TYPE_CHECKING:
     import modal
+
+    from modalrun.modal_api.client import Connection
 
 
 def sdk_loop() -> asyncio.AbstractEventLoop:
@@ -35,6 +38,21 @@ def inner(wrapped: object) -> Any:
 
     translate: Callable[[object], Any] = synchronizer._translate_in
     return translate(wrapped)
+
+
+def keep_loaded(image: modal.Image) -> None:
+    """Keep a loaded image from being loaded again as part of another one (`modal/_resolver.py`)."""
+    inner(image)._skip_reload = True
+
+
+def load_token(connection: Connection) -> None:
+    """Request the token that Modal wants with each creation of a sandbox; the SDK keeps it.
+
+    Nothing happens with an SDK that has none, or if it can't be had now.
+    """
+    with contextlib.suppress(Exception):
+        manager = inner(connection.client)._auth_token_manager
+        asyncio.run_coroutine_threadsafe(manager.get_token(), sdk_loop()).result()
 
 
 async def sandbox_from_id(sandbox: str, client: Any) -> Any:

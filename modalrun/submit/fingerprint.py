@@ -58,7 +58,7 @@ def _parts(spec: RunSpec) -> Iterator[bytes]:
     yield SCHEMA.encode()
     plain = [
         [spec.pipeline, spec.stack, spec.target, str(spec.source_root), spec.deployment],
-        [str(spec.source.path), spec.source.data, spec.command_line.data],
+        [str(spec.source.path), spec.source.data, spec.command_line.data, spec.rerun],
         [sys.executable, sys.version, *(version(name) for name in PACKAGES)],
         sorted(_environment()),
     ]

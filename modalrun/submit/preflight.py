@@ -25,6 +25,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.prepare import PricedPlan, plan_deployment
 from modalrun.submit.source_tree import SourceSelection
+from modalrun.util import timeline
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -86,7 +87,8 @@ def check(
     Raises:
         ModalrunError: The class names the check that failed. Nothing was created.
     """
-    priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
+    with timeline.phase("plan"):
+        priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     plan = priced.plan
     if (rerun := compiled.rerun) is not None:
         for line in rerun.lines:

@@ -32,7 +32,7 @@ from modalrun.spec.step_keys import for_steps
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.submit.source_root import check_root
 from modalrun.submit.source_tree import SourceSelection
-from modalrun.util import garbage_collection
+from modalrun.util import garbage_collection, timeline
 from modalrun.util.paths import checked_path, user_path
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.process import zenml_process
@@ -93,7 +93,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     if path is None:
         check_root(spec.source_root)
         with zenml_process(spec.source_root):
-            compiled = load_deployment(spec)
+            compiled = load_deployment(spec, looks=True)
             return plan_deployment(compiled.deployment, compiled.stack_description, spec)
     with garbage_collection.paused():
         file = deployment_file.read(path)
@@ -164,20 +164,25 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
     )
 
 
-def load_deployment(spec: RunSpec) -> Compiled:
+def load_deployment(spec: RunSpec, *, looks: bool = False) -> Compiled:
     """Compile the pipeline of a run spec, or read the compiled one from its file or from ZenML.
 
     Call it inside `zenml_process`.
+
+    Args:
+        spec: The run spec.
+        looks: Whether the caller only looks at it, and nothing may be stored in ZenML.
 
     Raises:
         ModalrunError: As for `plan_spec`.
     """
     # ZenML and the user's modules print to stdout while they are imported; stdout is for data.
     with garbage_collection.paused(), redirect_stdout(sys.stderr):
-        from modalrun.zenml_api.compiling import compile, snapshots
-        from modalrun.zenml_api.retry import open_store
-
-        open_store()
+        with timeline.phase("import ZenML"):
+            from modalrun.zenml_api.compiling import compile, snapshots
+            from modalrun.zenml_api.retry import open_store
+        with timeline.phase("open ZenML's store"):
+            open_store()
         path = deployment_path(spec)
         if path is not None:
             return snapshots.from_file(deployment_file.read(path), spec)
@@ -185,7 +190,7 @@ def load_deployment(spec: RunSpec) -> Compiled:
             compiled = snapshots.from_zenml(spec.deployment, spec)
             _check_modules(compiled.deployment, spec.source_root)
         else:
-            compiled = compile.compile_spec(spec)
+            compiled = compile.compile_spec(spec, looks=looks)
         if spec.rerun is None:
             return compiled
         from modalrun.zenml_api import reruns
@@ -217,7 +222,9 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
         # A setting that can't be planned is an error now, not at the first use of the file.
         plan_deployment(compiled.deployment, compiled.stack_description, spec)
         from modalrun.zenml_api.compiling.compile import VERSION
+        from modalrun.zenml_api.compiling.conditions import conditions_of
 
+        on_server = compiled.stack_description.server is not None
         deployment_file.write(
             path,
             DeploymentFile(
@@ -229,6 +236,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
                 source_root=os.path.relpath(spec.source_root, folder),
                 target=spec.target,
                 source_code=compiled.source_code,
+                conditions=conditions_of(compiled, spec.target) if on_server else None,
             ),
         )
     return None if spec.source_root.is_relative_to(folder) else spec.source_root

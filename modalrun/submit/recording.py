@@ -12,6 +12,7 @@ from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import RunMetadata, to_metadata, waiting_metadata
 from modalrun.run.run_plan import RunPlan
+from modalrun.util import timeline
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 
@@ -58,7 +59,8 @@ def record_sandbox(
     )
 
     def record() -> None:
-        stopped = zenml.record_metadata(run_id, {**to_metadata(metadata), **(more or {})})
+        with timeline.phase("record the sandbox"):
+            stopped = zenml.record_metadata(run_id, {**to_metadata(metadata), **(more or {})})
         if stopped and end_if_stopped is not None:
             with contextlib.suppress(ModalrunError):
                 end_if_stopped.terminate()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
+import threading
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -18,18 +20,20 @@ from modalrun.util.regular_files import open_inside
 from modalrun.util.text import listing
 
 
-def stage(tree: SourceTree, folder: Path) -> Source:
+def stage(tree: SourceTree, folder: Path, given_up: threading.Event | None = None) -> Source:
     """Copy the files of a source tree, so that edits during a submission have no effect.
 
     Args:
         tree: The files.
         folder: Where the copy goes.
+        given_up: Ends the copying when it is set.
 
     Raises:
         UsageError: They can't go (`SourceTree.check`), or one can't be read.
     """
     tree.check()
-    _copy(tree, folder, tree.files)
+    given_up = given_up or threading.Event()
+    _copy(tree, folder, itertools.takewhile(lambda _: not given_up.is_set(), tree.files))
     hashes = hash_files(folder)
     root = os.fsencode(tree.root).decode(errors="replace")
     return Source(hash_tree(hashes), hashes_to_store(hashes), root)

@@ -8,11 +8,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from modalrun.errors import (
     Interrupted,
@@ -35,17 +35,26 @@ from modalrun.run.records import CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import preflight, prepare
+from modalrun.submit import fingerprint, plan_cache, preflight, prepare, reuse
+from modalrun.submit.ahead import Asked, ModalAhead
 from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.creation import create_run_sandbox
+from modalrun.submit.lean import NOT_COMPILED, LeanSubmission, create_run, find
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
+from modalrun.submit.source_ahead import SourceAhead, copied_ahead, remembered
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import new_files_note, stage, stage_again
-from modalrun.util import interrupts
+from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
+from modalrun.zenml_api.records import stores
+from modalrun.zenml_api.records.rest_store import RestStore
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling.compile import Compiled
 
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
@@ -64,6 +73,7 @@ def submit(
     stop: StopRun,
     max_cost: Decimal | None = None,
     on_interrupt: OnInterrupt = "detach",
+    fresh: bool = False,
 ) -> Outcome:
     """Compile, plan and create a run; unless it is asynchronous, follow it to its end.
 
@@ -73,6 +83,7 @@ def submit(
         stop: Stops a run by force.
         max_cost: The most that the run may cost in USD, by its ceiling; None for no limit.
         on_interrupt: What Ctrl-C and SIGTERM do once the run has its sandbox.
+        fresh: Whether to compile although an earlier submission has compiled the same.
 
     Raises:
         ModalrunError: The run was not created, or its end is not known. A run that fails is an
@@ -80,42 +91,80 @@ def submit(
         KeyboardInterrupt, Interrupted: A signal ended the submission or the following.
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
+    began = time.time()
     spec = prepare.with_file_values(spec)
-    with zenml_process(spec.source_root):
+    key, configuration = fingerprint.of_spec(spec), config_files.folder()
+    earlier = plan_cache.load(key)
+    with ExitStack() as using, ExitStack() as submitting, zenml_process(spec.source_root):
+        submitting.enter_context(timeline.shown(observer.say))
+        if (copied := copied_ahead(spec.source_root, earlier.get("source"))) is not None:
+            submitting.enter_context(copied)
+        modal = ModalAhead(Asked.from_json(earlier.get("modal")), copied)
         try:
             text = f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment"
             observer.phase(text)
             if spec.target == "local":
                 preflight.warm_up_local_server()
-            job = preflight.check(spec, prepare.load_deployment(spec), observer, max_cost)
+            # The requests to ZenML wait for its server, while the import of Modal's SDK does not.
+            looking = background.begin(
+                lambda: None if fresh else find(spec, key, configuration), "zenml"
+            )
+            if spec.target == "modal" or reuse.NAME in earlier:
+                modal.begin(spec.target)
+            lean = background.outcome(looking, "ask ZenML's server")
+            using.callback(stores.use, None)
+            compiled = _begun(spec, lean, observer) if lean else prepare.load_deployment(spec)
+            job = preflight.check(spec, compiled, observer, max_cost, modal=modal)
         except (KeyboardInterrupt, Interrupted):
             _say_at_last(observer, NOTHING_SUBMITTED)
             raise
-        with redirect_stdout(sys.stderr):
-            from modalrun.zenml_api.records import runs
-
-            source = spec.rerun.source if spec.rerun else None
-            submission = Submission(job, observer, zenml_gateway(), submitted=source)
+        submission = Submission(
+            job,
+            observer,
+            zenml_gateway(),
+            copied,
+            submitted=spec.rerun.source if spec.rerun else None,
+        )
         signal_number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                created = submission.create(lambda: runs.create_run(job.compiled))
+                created = submission.create(
+                    lambda: create_run(spec, compiled, lean, submission.source)
+                )
             interrupts.check()
         except (KeyboardInterrupt, Interrupted) as interruption:
             if submission.handle is None:
                 raise
             signal_number = interrupts.number(interruption)
             interrupts.forget()
-        handle = submission.handle
+        handle, remembering = submission.handle, None
+        if handle is not None and submission.source is not None:
+            source = remembered(job.source, submission.source)
+            plan_cache.store(key, {"modal": modal.asked.to_json(), "source": source})
+            if lean is None:
+                remembering = reuse.remember(
+                    key, spec, compiled, created, submission.source, began=began
+                )
         if handle is None:
             waits = job.plan.settings.synchronous
             return all_cached(created.id, created.url, job.steps, asynchronous=not waits)
         if job.plan.settings.synchronous or signal_number is not None:
+            submitting.close()
             return attach.follow(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
         with interrupts.deferred(), redirect_stdout(sys.stderr):
+            if remembering is not None:
+                remembering.join()
             return accepted(handle)
+
+
+def _begun(spec: RunSpec, lean: LeanSubmission, observer: RunObserver) -> Compiled:
+    """Use no ZenML for the run's records; return what stands for the compiled pipeline."""
+    stores.use(RestStore(lean.server.session))
+    if spec.own_code:
+        observer.say(NOT_COMPILED)
+    return cast("Compiled", lean.compiled)
 
 
 @dataclass
@@ -126,9 +175,11 @@ class Submission:
         job: The run.
         observer: Receives progress.
         zenml: Access to ZenML's records.
+        copied: The source tree, if it is copied ahead.
         previous: What is recorded of the run's last sandbox, which has ended.
         submitted: The record of the source tree that it must get, of its last sandbox or of the run
             that it reruns.
+        source: What is to be recorded of the source tree, as soon as it is staged.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
     """
@@ -136,8 +187,10 @@ class Submission:
     job: Job
     observer: RunObserver
     zenml: ZenMLGateway
+    copied: SourceAhead | None = None
     previous: RunMetadata | None = None
     submitted: Source | None = None
+    source: Source | None = field(default=None, init=False)
     handle: RunHandle | None = field(default=None, init=False)
     _plan: RunPlan = field(init=False)
     _unanswered: threading.Event = field(default_factory=threading.Event, init=False)
@@ -159,19 +212,22 @@ class Submission:
             KeyboardInterrupt, Interrupted: A signal came.
         """
         job, observer = self.job, self.observer
-        plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
+        with timeline.phase("resolve the images"):
+            plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
         self._plan = plan
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
-            staged = Path(folder) / "source"
-            source = self._stage(staged)
+            staged = self._stage(Path(folder) / "source")
+            sending = background.begin(
+                lambda: job.modal.send(job.connection, plan, staged, job.builder), "modal"
+            )
             run: CreatedRun | None = None
             try:
                 with interrupts.deferred():
                     run = create_run()
                 observer.say(f"Run {run.name}", "bold")
                 observer.say(f"  id       {run.id}")
-                observer.say(f"  stack    {job.compiled.stack.name}")
+                observer.say(f"  stack    {job.compiled.stack_description.name}")
                 if run.finished:
                     # It has no sandbox on record that marks it as a run of modalrun's.
                     self.zenml.publish_metadata(run.id, self._announcement())
@@ -183,6 +239,9 @@ class Submission:
                         )
                     )
                     self._plan = plan.with_images(images)
+                    with contextlib.suppress(Exception):
+                        # The creation sends what could not be sent.
+                        background.outcome(sending)
                     self.handle = create_run_sandbox(
                         job,
                         self._plan,
@@ -190,7 +249,7 @@ class Submission:
                         staged,
                         observer=observer,
                         zenml=self.zenml,
-                        source=source,
+                        source=self.source,
                         unanswered=self._unanswered,
                         ended=run.done if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),
@@ -219,18 +278,25 @@ class Submission:
         observer.say("")
         return run
 
-    def _stage(self, folder: Path) -> Source | None:
-        """Copy the source tree, and return what is new to be recorded of it."""
+    def _stage(self, folder: Path) -> Path:
+        """Copy the source tree to a folder, unless it is copied already; return where it is."""
         selection, say = self.job.source, self.observer.say
         if self.submitted is not None:
             if new := stage_again(self.submitted, selection, folder, rerun=self.previous is None):
                 say(new_files_note(new), "yellow")
-            return None if self.previous else self.submitted
-        tree = select(selection)
+            self.source = None if self.previous else self.submitted
+            return folder
+        with timeline.phase("select the source"):
+            tree = select(selection)
         for note in tree.notes:
             say(f"note: {note}", "yellow")
         say(tree.described("'modalrun plan SPEC --files' lists them"))
-        return stage(tree, folder)
+        if self.copied is not None and (source := self.copied.take(selection, tree)) is not None:
+            self.source = source
+            return self.copied.folder
+        with timeline.phase("copy and hash the source"):
+            self.source = stage(tree, folder)
+        return folder
 
     def _abandon(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""

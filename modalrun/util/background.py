@@ -9,11 +9,38 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from modalrun.errors import ConnectionLostError, Interrupted
-from modalrun.util import interrupts
+from modalrun.util import interrupts, timeline
 
 T = TypeVar("T")
 
 _CHECK_SECONDS = 0.5
+
+
+def begin(call: Callable[[], T], name: str = "call") -> Future[T]:
+    """Begin a call in a thread that does not keep the process alive; `outcome` waits for it."""
+    future: Future[T] = Future()
+    _start(call, future, name)
+    return future
+
+
+def outcome(future: Future[T], waiting: str = "wait") -> T:
+    """Wait for a call, unless a signal comes; return its result, or raise what it raised.
+
+    `waiting` is the name of the wait in the timeline.
+    """
+    if not future.done():
+        with timeline.phase(waiting):
+            _wait(future, None)
+    return future.result()
+
+
+def _wait(future: Future[T], seconds: float | None) -> None:
+    until = None if seconds is None else time.monotonic() + seconds
+    while not wait([future], timeout=_CHECK_SECONDS).done:
+        # The exception of a signal is lost where Python can raise none, as in a destructor.
+        interrupts.check()
+        if until is not None and time.monotonic() > until:
+            raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.")
 
 
 def in_background(
@@ -38,25 +65,22 @@ def in_background(
         ConnectionLostError: The time is up.
     """
     future: Future[T] = Future()
+    try:
+        # Inside: a signal may come as soon as it runs.
+        _start(call, future, "call")
+        _wait(future, seconds)
+        return future.result()
+    except (KeyboardInterrupt, Interrupted):
+        give_up()
+        wait([future], timeout=grace)
+        raise
 
+
+def _start(call: Callable[[], T], future: Future[T], name: str) -> None:
     def work() -> None:
         try:
             future.set_result(call())
         except BaseException as error:
             future.set_exception(error)
 
-    thread = threading.Thread(target=work, name="call", daemon=True)
-    until = None if seconds is None else time.monotonic() + seconds
-    try:
-        # Inside: a signal may come as soon as it runs.
-        thread.start()
-        while not wait([future], timeout=_CHECK_SECONDS).done:
-            # The exception of a signal is lost where Python can raise none, as in a destructor.
-            interrupts.check()
-            if until is not None and time.monotonic() > until:
-                raise ConnectionLostError(f"Modal has not answered for {seconds:.0f} s.")
-    except (KeyboardInterrupt, Interrupted):
-        give_up()
-        wait([future], timeout=grace)
-        raise
-    return future.result()
+    threading.Thread(target=work, name=name, daemon=True).start()

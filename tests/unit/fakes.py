@@ -86,6 +86,11 @@ class FakeConnection(Connection):
 
     def __init__(self, credentials: tuple[str, str] | None = None) -> None:
         self.credentials = credentials
+        self.mounted = {}
+        self.builders = {"main": "2025.06"}
+
+    def app(self, name: str, environment: str | None, *, create: bool = True) -> Any:
+        return f"{environment}/{name}"
 
     def attach(self, sandbox_id: str, run_id: str) -> Any:
         raise NotFoundError(f"There is no sandbox {sandbox_id}.")
@@ -204,10 +209,12 @@ class FakeModal(ModalGateway):
         sandboxes: All sandboxes of the run.
         request: The arguments of the last creation.
         on_create: Called with the keyword arguments of each creation.
+        on_source: Called with the source tree of each creation.
         app: The id of the app that `app_id` finds.
         environment: The default environment.
         last_in: The one where the last run sandbox is.
         apps: The environments that were looked into for an app.
+        built: The images that Modal has.
     """
 
     def __init__(self, effects: Effects) -> None:
@@ -218,9 +225,11 @@ class FakeModal(ModalGateway):
         self.sandboxes = FakeSandboxes(effects)
         self.request: dict[str, Any] = {}
         self.on_create: Callable[[dict[str, Any]], None] = lambda _: None
+        self.on_source: Callable[[Path], object] = lambda _: None
         self.app: str | None = "ap-1"
         self.environment = self.last_in = "main"
         self.apps: list[str | None] = []
+        self.built: frozenset[str] = frozenset()
         self.streams = FakeStreams()
         self.state = SandboxState("running")
         self.needs: AccountNeeds | None = None
@@ -244,8 +253,17 @@ class FakeModal(ModalGateway):
     def image_builder(self, *_: Any) -> None:
         """Need no other version."""
 
+    def look_up_images(self, _: Any, app: Any, images: Any) -> frozenset[str]:
+        self.effects.add("look up images")
+        return frozenset(images) & self.built
+
+    def mount(self, connection: Connection, app: Any, image: str, source: Path) -> None:
+        self.effects.add(f"send source for {image}")
+        connection.mounted[image, source] = image  # type: ignore[assignment]
+
     def build_images(self, connection: Connection, plan: Any, *_: Any) -> dict[Any, str]:
         self.effects.add("build images")
+        self.built |= {"im-1"}
         return {sandbox.image: "im-1" for sandbox in plan.sandboxes}
 
     def create_run_sandbox(
@@ -260,6 +278,7 @@ class FakeModal(ModalGateway):
         self.request = {"spec": spec, "secrets": dict(secrets), **options}
         self.request["files"] = sorted(p.name for p in source.rglob("*") if p.is_file())
         self.on_create(options)
+        self.on_source(source)
         self.effects.add("create sandbox")
         return self.sandbox
 

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from dataclasses import dataclass, field, replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import zenml
 from zenml.client import Client
@@ -30,6 +30,9 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.validation import Mistakes
+from modalrun.util import timeline
+from modalrun.util.inputs import Inputs, watched
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
 from modalrun.zenml_api.compiling.module_places import Surroundings, check_places
 from modalrun.zenml_api.compiling.parameter_checks import (
@@ -70,6 +73,8 @@ class Compiled:
         source_code: The code of the pipeline function, which ZenML shows.
         stored_id: The id of the snapshot if ZenML has it stored unchanged.
         credentials: The Modal token of the stack's orchestrator. Never printed.
+        inputs: What the pipeline's code read here; None if it was compiled before.
+        named_id: The id of the snapshot that the run spec names.
         rerun: What is taken from an earlier run; None for a run of its own.
     """
 
@@ -80,6 +85,8 @@ class Compiled:
     source_code: str | None = None
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
+    inputs: Inputs | None = None
+    named_id: str | None = None
     rerun: Rerun | None = None
 
     @property
@@ -89,10 +96,15 @@ class Compiled:
         return docker_digest(configuration["settings"].get("docker") or {})
 
 
-def compile_spec(spec: RunSpec) -> Compiled:
+def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
     """Import and compile the pipeline of a run spec for its stack, with our orchestrator in it.
 
-    Nothing is stored in ZenML, and neither the user's configuration nor the active stack changes.
+    Neither the user's configuration nor the active stack changes. ZenML stores the values of
+    external artifacts, and nothing else.
+
+    Args:
+        spec: The run spec.
+        looks: Whether the result is only looked at: no external artifact is stored.
 
     Raises:
         UsageError: The pipeline can't be imported, isn't one, or doesn't fit the spec.
@@ -102,20 +114,27 @@ def compile_spec(spec: RunSpec) -> Compiled:
     sys.path.insert(0, str(spec.source_root))
     with translated():
         # Before the import: modules read the active stack's components.
-        stack, config = use_stack(find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: "))
+        with timeline.phase("load the stack"):
+            at = f"{spec.source.where(('stack',))}: "
+            stack, config = use_stack(find_stack(spec.stack, at=at))
         before = Surroundings()
-        pipeline = import_pipeline(spec).copy()
+        inputs, others = Inputs(), [str(config_files.folder())]
+        with timeline.phase("import the pipeline"), watched(inputs, others):
+            pipeline = import_pipeline(spec).copy()
         orchestrator = stack.orchestrator.name
         # Before the run configuration is merged into it.
         code = read_code(
             pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
         )
-        spec, run_configuration = _checked_configuration(pipeline, spec)
+        with watched(inputs, others):
+            spec, run_configuration = _checked_configuration(pipeline, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
         _check_secrets(pipeline, run_configuration)
-        with user_code(spec, f"compiling '{spec.pipeline}'"):
+        if looks:
+            _leave_artifacts(pipeline)
+        with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
             # The pipeline has them all. These two would be added to it once more.
             run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
             snapshot = Compiler().compile(pipeline, stack, run_configuration)
@@ -139,7 +158,7 @@ def compile_spec(spec: RunSpec) -> Compiled:
         )
         modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
         check_places(spec.source_root, before, modules, compiled.deployment.docker)
-        return compiled
+        return replace(compiled, inputs=inputs)
 
 
 def use_stack(model: StackResponse) -> tuple[Stack, ModalOrchestratorConfig]:
@@ -210,6 +229,17 @@ def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:
             " builds (for a step operator), which is not supported yet.",
             hint="Remove the step operator from the step: modalrun runs it in the sandbox.",
         )
+
+
+def _leave_artifacts(pipeline: Pipeline) -> None:
+    """Give the external artifacts an id, so that ZenML does not store their values.
+
+    It stores those without one (`steps/step_invocation.py`, 0.98.0).
+    """
+    for invocation in pipeline.invocations.values():
+        for artifact in invocation.external_artifacts.values():
+            if artifact.id is None:
+                artifact.id = uuid4()
 
 
 def _check_secrets(pipeline: Pipeline, configuration: PipelineRunConfiguration) -> None:

@@ -22,6 +22,7 @@ from zenml.models import (
     PipelineRunResponse,
     PipelineRunUpdate,
     PipelineSnapshotRequest,
+    PipelineSnapshotResponse,
 )
 from zenml.orchestrators.utils import get_config_environment_vars
 from zenml.pipelines.run_utils import create_placeholder_run
@@ -29,11 +30,12 @@ from zenml.stack import Stack
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import UsageError
+from modalrun.run.contract import ORCHESTRATOR_RUN_ID
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import SUCCESSFUL, CreatedRun
 from modalrun.run.rerun import Rerun
+from modalrun.util import timeline
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import get_run, step_runs
@@ -53,28 +55,18 @@ def create_run(compiled: Compiled) -> CreatedRun:
         UsageError: A run of this name exists.
     """
     with translated():
-        client = Client()
-        if compiled.stored_id is not None:
-            stored = client.zen_store.get_snapshot(compiled.stored_id)
-        else:
-            stored = client.zen_store.create_snapshot(
-                PipelineSnapshotRequest(
-                    project=client.active_project.id,
-                    stack=compiled.stack.id,
-                    pipeline=_register_pipeline(client, compiled.deployment.pipeline).id,
-                    source_code=compiled.source_code,
-                    **compiled.snapshot.model_dump(),
-                )
-            )
+        with timeline.phase("store the deployment"):
+            stored = _stored(Client(), compiled)
         # Without an id of its own a run could be adopted by the steps of another one
         # (`sql_zen_store.py:7246`).
         orchestrator_run_id = str(uuid4())
         try:
-            run = create_placeholder_run(
-                stored,
-                orchestrator_run_id=orchestrator_run_id,
-                original_run_id=UUID(rerun.run_id) if (rerun := compiled.rerun) else None,
-            )
+            with timeline.phase("create the run"):
+                run = create_placeholder_run(
+                    stored,
+                    orchestrator_run_id=orchestrator_run_id,
+                    original_run_id=UUID(rerun.run_id) if (rerun := compiled.rerun) else None,
+                )
         except EntityExistsError as error:
             raise UsageError(
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
@@ -84,11 +76,13 @@ def create_run(compiled: Compiled) -> CreatedRun:
         url = get_run_url(run) or None
         if rerun is not None:
             _link(rerun, run)
-        done = {} if dynamic else Cache(stored, run, compiled.stack).record_all()
+        with timeline.phase("look up cached steps"):
+            done = {} if dynamic else Cache(stored, run, compiled.stack).record_all()
         if done and len(done) == len(compiled.deployment.steps):
             return CreatedRun(str(run.id), run.name, url, {}, done, finished=True)
-        variables = environment(run.id, compiled.stack, orchestrator_run_id)
-        return CreatedRun(str(run.id), run.name, url, variables, done)
+        with timeline.phase("get the run's token"):
+            variables = environment(run.id, compiled.stack, orchestrator_run_id)
+        return CreatedRun(str(run.id), run.name, url, variables, done, snapshot_id=str(stored.id))
 
 
 def _link(rerun: Rerun, run: PipelineRunResponse) -> None:
@@ -164,6 +158,21 @@ def driver_environment(run_id: str) -> dict[str, str]:
             raise UsageError(f"The deployment or the stack of the run {run_id} was deleted.")
         stack = load_stack(Client().zen_store.get_stack(UUID(run.record.stack.id)))
         return environment(UUID(run_id), stack, str(run.orchestrator_run_id))
+
+
+def _stored(client: Client, compiled: Compiled) -> PipelineSnapshotResponse:
+    """Return the deployment as ZenML stores it."""
+    if compiled.stored_id is not None:
+        return client.zen_store.get_snapshot(compiled.stored_id)
+    return client.zen_store.create_snapshot(
+        PipelineSnapshotRequest(
+            project=client.active_project.id,
+            stack=compiled.stack.id,
+            pipeline=_register_pipeline(client, compiled.deployment.pipeline).id,
+            source_code=compiled.source_code,
+            **compiled.snapshot.model_dump(),
+        )
+    )
 
 
 def _register_pipeline(client: Client, name: str) -> PipelineResponse:
