@@ -2,10 +2,11 @@
 
 `modalrun submit` uses the local Modal server. Both start from a cold process, without cache.
 
-Usage: python benchmarks/submit.py [repetitions] [--latency SECONDS]
+Usage: python benchmarks/submit.py [repetitions] [--latency SECONDS] [--server]
 
 With `--latency`, only `submit --async` is measured, until Modal has accepted the run: at once, and
-with a local Modal server that answers each request so many seconds later, as from far away.
+with a local Modal server that answers each request so many seconds later, as from far away. With
+`--server` the same on a ZenML server, with ZenML's own client and without it (`accepted.py`).
 
 Uses a temporary folder with a ZenML configuration and a local Modal server, both prepared before
 the clock starts; one more measurement includes the start of the server.
@@ -54,9 +55,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("repetitions", type=int, nargs="?", default=5)
     parser.add_argument("--latency", type=float)
+    parser.add_argument("--server", action="store_true")
     options = parser.parse_args()
     repetitions: int = options.repetitions
     with tempfile.TemporaryDirectory() as folder:
+        if options.server:
+            import accepted
+
+            accepted.measure(Path(folder), repetitions)
+            return
         # The repository itself holds modalrun, which no source tree may.
         for name in ("configs", "examples"):
             shutil.copytree(ROOT / name, Path(folder) / "project" / name)

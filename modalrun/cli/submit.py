@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from modalrun.cli.options import (
     Given,
     Interrupt,
@@ -21,6 +25,13 @@ def submit(
     given: Given,
     max_cost: MaxCost = None,
     interrupt: Interrupt = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Compile the pipeline although nothing has changed since an earlier submission.",
+        ),
+    ] = False,
 ) -> None:
     """Run a pipeline on Modal and follow it to its end.
 
@@ -51,7 +62,12 @@ def submit(
 
     with reporter() as shown:
         outcome = submission.submit(
-            checked, shown, stop=by_force, max_cost=limit, on_interrupt=on_interrupt(interrupt)
+            checked,
+            shown,
+            stop=by_force,
+            max_cost=limit,
+            on_interrupt=on_interrupt(interrupt),
+            fresh=fresh,
         )
         shown.summary(outcome)
     exit_with(outcome)

@@ -13,9 +13,13 @@ from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.snapshot_schema import check, check_settings, check_snapshot
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
+from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.spec_record import SpecRecord
 
 MAX_STEP_NAME = 255
 """Characters (`STR_FIELD_MAX_LENGTH`, `zenml/constants.py`, 0.98.0)."""
+
+_STEP_PARTS = ("config", "step_config_overrides")
 
 _IN_SOURCE_ROOT = {"user", "code_repository"}
 """Types of a source (`SourceType`) whose module is relative to the source root."""
@@ -127,6 +131,19 @@ def merged_orchestrator_settings(
     return merged
 
 
+def orchestrator_settings(snapshot: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the keys of a snapshot's orchestrator settings, each with the names set below it."""
+    found: dict[str, set[str]] = {}
+    for settings in (
+        snapshot["pipeline_configuration"]["settings"],
+        *(s["step_config_overrides"]["settings"] for s in snapshot["step_configurations"].values()),
+    ):
+        for key, values in settings.items():
+            if key.startswith("orchestrator"):
+                found.setdefault(key, set()).update(values)
+    return found
+
+
 def read_snapshot(
     snapshot: Mapping[str, Any],
     *,
@@ -208,6 +225,48 @@ def read_snapshot(
 def _has_credentials(config: Mapping[str, Any]) -> bool:
     """Whether a configuration has ZenML secrets as variables, or variables with credentials."""
     return bool(config.get("secrets")) or gives_credentials(config.get("environment") or ())
+
+
+def with_run_options(snapshot: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a snapshot with the name and caching of a run configuration."""
+    changed = dict(snapshot)
+    name, cache = options.get("run_name"), options.get("enable_cache")
+    if name is not None:
+        changed["run_name_template"] = str(name)
+    return changed if cache is None else with_caching(changed, enabled=bool(cache))
+
+
+def with_caching(snapshot: Mapping[str, Any], *, enabled: bool) -> dict[str, Any]:
+    """Return a snapshot with ZenML's cache on or off for every step."""
+    flag = {"enable_cache": enabled}
+    return {
+        **snapshot,
+        "pipeline_configuration": {**snapshot["pipeline_configuration"], **flag},
+        "step_configurations": {
+            # ZenML stores only the step's own part, and merges the pipeline's into it again.
+            step: {**values, **{key: {**values[key], **flag} for key in _STEP_PARTS}}
+            for step, values in snapshot["step_configurations"].items()
+        },
+    }
+
+
+def with_spec(
+    snapshot: Mapping[str, Any], deployment: Deployment, orchestrator: str, spec: RunSpec
+) -> dict[str, Any]:
+    """Return a snapshot with the settings of a run spec, and the keys of that in its record.
+
+    Args:
+        snapshot: The snapshot, as JSON, that the deployment was read from.
+        deployment: The deployment, with the settings of the spec.
+        orchestrator: ZenML's key of the settings of the stack's orchestrator.
+        spec: The run spec.
+    """
+    changed = with_settings(snapshot, deployment, orchestrator)
+    environment = changed.get("client_environment") or {}
+    if (record := SpecRecord.of(environment)) is not None:
+        record = record.with_keys(spec.source.data, spec.command_line)
+        changed["client_environment"] = {**environment, **record.to_environment()}
+    return changed
 
 
 def with_settings(

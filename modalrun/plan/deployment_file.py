@@ -2,7 +2,8 @@
 
 A file is one JSON object: the format's name and version, the versions it was made with, a checksum,
 and the content. The content holds ZenML's snapshot as it is, and beside it what the snapshot lacks:
-the origin of each setting, the component's defaults, and a description of the stack.
+the origin of each setting, the component's defaults, a description of the stack, and what it was
+compiled against.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic_core import from_json
 
 from modalrun import __version__
 from modalrun.errors import UsageError
+from modalrun.plan.conditions import Conditions
 from modalrun.plan.deployment import Deployment, read_snapshot
 from modalrun.plan.snapshot_schema import Docker, check, check_settings
 from modalrun.plan.stack import StackDescription
@@ -47,6 +49,7 @@ class DeploymentFile:
         zenml_version, python_version: The versions that compiled it, "0.98.0" and "3.11".
         source_root: The folder that the pipeline was imported from, relative to the file.
         target: Where it is run unless a run spec or an option names a target.
+        conditions: What it was compiled against on a ZenML server.
     """
 
     deployment: Deployment
@@ -57,6 +60,7 @@ class DeploymentFile:
     source_root: str
     target: Target
     source_code: str | None = None
+    conditions: Conditions | None = None
 
 
 def write(path: Path, file: DeploymentFile) -> None:
@@ -86,6 +90,7 @@ def write(path: Path, file: DeploymentFile) -> None:
         "source_root": file.source_root,
         "target": file.target,
         "source_code": file.source_code,
+        "conditions": asdict(file.conditions) if file.conditions else None,
     }
     text = json.dumps(content, separators=(",", ":"))
     header = {
@@ -144,6 +149,7 @@ def read(path: Path) -> DeploymentFile:
         source_root=content.source_root,
         target=content.target,
         source_code=content.source_code,
+        conditions=content.conditions,
     )
 
 
@@ -161,6 +167,7 @@ class _Content(BaseModel):
     source_root: str
     target: Target
     source_code: str | None
+    conditions: Conditions | None = None
 
     @field_validator("docker")
     @classmethod

@@ -30,6 +30,8 @@ MODAL_TOKEN = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
 """The variables of the token that a driver creates sandboxes with."""
 
 # Variables of every sandbox.
+ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
+"""ZenML's orchestrator run id, which ties the steps in a sandbox to their run."""
 RUN_ID = "MODALRUN_RUN_ID"
 """ZenML's run id."""
 TIMEOUT = "MODALRUN_TIMEOUT"

@@ -280,6 +280,7 @@ class CreatedRun:
         done: The steps that are recorded already and don't run, each with its state: in ZenML's
             cache, or taken from an earlier run.
         finished: Whether all steps are done: the run has completed and needs no sandbox.
+        snapshot_id: The id of its deployment in ZenML, where known.
     """
 
     id: str
@@ -288,6 +289,7 @@ class CreatedRun:
     environment: Mapping[str, str] = field(repr=False)
     done: Mapping[str, StepState] = field(default_factory=dict)
     finished: bool = False
+    snapshot_id: str | None = None
 
 
 def sandbox_names(run_id: str, steps: Iterable[StepRecord]) -> list[str]:

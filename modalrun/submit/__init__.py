@@ -5,6 +5,8 @@ preflight         check cost, stack, credentials and names before anything is cr
 submission        create the record in ZenML and the run sandbox, then follow the run
 fingerprint       the key of a submission: has anything changed since an earlier one?
 plan_cache        what earlier submissions have led to, by that key
+reuse             what a submission has stored in ZenML, and whether it may be used again
+lean              a submission that needs no ZenML here
 ahead             ask Modal, while ZenML compiles, what an earlier submission has asked it
 source_ahead      copy the source tree while ZenML compiles
 creation          create the run sandbox of a run that is submitted or resumed

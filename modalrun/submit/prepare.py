@@ -222,7 +222,9 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
         # A setting that can't be planned is an error now, not at the first use of the file.
         plan_deployment(compiled.deployment, compiled.stack_description, spec)
         from modalrun.zenml_api.compiling.compile import VERSION
+        from modalrun.zenml_api.compiling.conditions import conditions_of
 
+        on_server = compiled.stack_description.server is not None
         deployment_file.write(
             path,
             DeploymentFile(
@@ -234,6 +236,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
                 source_root=os.path.relpath(spec.source_root, folder),
                 target=spec.target,
                 source_code=compiled.source_code,
+                conditions=conditions_of(compiled, spec.target) if on_server else None,
             ),
         )
     return None if spec.source_root.is_relative_to(folder) else spec.source_root

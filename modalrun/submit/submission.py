@@ -12,7 +12,7 @@ from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from modalrun.errors import (
     Interrupted,
@@ -35,10 +35,11 @@ from modalrun.run.records import CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import fingerprint, plan_cache, preflight, prepare
+from modalrun.submit import fingerprint, plan_cache, preflight, prepare, reuse
 from modalrun.submit.ahead import Asked, ModalAhead
 from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.creation import create_run_sandbox
+from modalrun.submit.lean import NOT_COMPILED, LeanSubmission, create_run, find
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source_ahead import SourceAhead, copied_ahead, remembered
@@ -46,8 +47,14 @@ from modalrun.submit.source_selection import select
 from modalrun.submit.staging import new_files_note, stage, stage_again
 from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 from modalrun.zenml_api.process import zenml_process
+from modalrun.zenml_api.records import stores
+from modalrun.zenml_api.records.rest_store import RestStore
+
+if TYPE_CHECKING:
+    from modalrun.zenml_api.compiling.compile import Compiled
 
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
@@ -66,6 +73,7 @@ def submit(
     stop: StopRun,
     max_cost: Decimal | None = None,
     on_interrupt: OnInterrupt = "detach",
+    fresh: bool = False,
 ) -> Outcome:
     """Compile, plan and create a run; unless it is asynchronous, follow it to its end.
 
@@ -75,6 +83,7 @@ def submit(
         stop: Stops a run by force.
         max_cost: The most that the run may cost in USD, by its ceiling; None for no limit.
         on_interrupt: What Ctrl-C and SIGTERM do once the run has its sandbox.
+        fresh: Whether to compile although an earlier submission has compiled the same.
 
     Raises:
         ModalrunError: The run was not created, or its end is not known. A run that fails is an
@@ -82,10 +91,11 @@ def submit(
         KeyboardInterrupt, Interrupted: A signal ended the submission or the following.
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
+    began = time.time()
     spec = prepare.with_file_values(spec)
-    key = fingerprint.of_spec(spec)
+    key, configuration = fingerprint.of_spec(spec), config_files.folder()
     earlier = plan_cache.load(key)
-    with ExitStack() as submitting, zenml_process(spec.source_root):
+    with ExitStack() as using, ExitStack() as submitting, zenml_process(spec.source_root):
         submitting.enter_context(timeline.shown(observer.say))
         if (copied := copied_ahead(spec.source_root, earlier.get("source"))) is not None:
             submitting.enter_context(copied)
@@ -95,38 +105,46 @@ def submit(
             observer.phase(text)
             if spec.target == "local":
                 preflight.warm_up_local_server()
-            else:
+            # The requests to ZenML wait for its server, while the import of Modal's SDK does not.
+            looking = background.begin(
+                lambda: None if fresh else find(spec, key, configuration), "zenml"
+            )
+            if spec.target == "modal" or reuse.NAME in earlier:
                 modal.begin(spec.target)
-            compiled = prepare.load_deployment(spec)
+            lean = background.outcome(looking, "ask ZenML's server")
+            using.callback(stores.use, None)
+            compiled = _begun(spec, lean, observer) if lean else prepare.load_deployment(spec)
             job = preflight.check(spec, compiled, observer, max_cost, modal=modal)
         except (KeyboardInterrupt, Interrupted):
             _say_at_last(observer, NOTHING_SUBMITTED)
             raise
-        with redirect_stdout(sys.stderr):
-            with timeline.phase("import ZenML's records"):
-                from modalrun.zenml_api.records import runs
-
-            submission = Submission(
-                job,
-                observer,
-                zenml_gateway(),
-                copied,
-                submitted=spec.rerun.source if spec.rerun else None,
-            )
+        submission = Submission(
+            job,
+            observer,
+            zenml_gateway(),
+            copied,
+            submitted=spec.rerun.source if spec.rerun else None,
+        )
         signal_number: int | None = None
         try:
             with redirect_stdout(sys.stderr):
-                created = submission.create(lambda: runs.create_run(job.compiled))
+                created = submission.create(
+                    lambda: create_run(spec, compiled, lean, submission.source)
+                )
             interrupts.check()
         except (KeyboardInterrupt, Interrupted) as interruption:
             if submission.handle is None:
                 raise
             signal_number = interrupts.number(interruption)
             interrupts.forget()
-        handle = submission.handle
+        handle, remembering = submission.handle, None
         if handle is not None and submission.source is not None:
             source = remembered(job.source, submission.source)
             plan_cache.store(key, {"modal": modal.asked.to_json(), "source": source})
+            if lean is None:
+                remembering = reuse.remember(
+                    key, spec, compiled, created, submission.source, began=began
+                )
         if handle is None:
             waits = job.plan.settings.synchronous
             return all_cached(created.id, created.url, job.steps, asynchronous=not waits)
@@ -136,7 +154,17 @@ def submit(
                 handle, observer, on_interrupt, stop=stop, interrupted=signal_number
             )
         with interrupts.deferred(), redirect_stdout(sys.stderr):
+            if remembering is not None:
+                remembering.join()
             return accepted(handle)
+
+
+def _begun(spec: RunSpec, lean: LeanSubmission, observer: RunObserver) -> Compiled:
+    """Use no ZenML for the run's records; return what stands for the compiled pipeline."""
+    stores.use(RestStore(lean.server.session))
+    if spec.own_code:
+        observer.say(NOT_COMPILED)
+    return cast("Compiled", lean.compiled)
 
 
 @dataclass
@@ -199,7 +227,7 @@ class Submission:
                     run = create_run()
                 observer.say(f"Run {run.name}", "bold")
                 observer.say(f"  id       {run.id}")
-                observer.say(f"  stack    {job.compiled.stack.name}")
+                observer.say(f"  stack    {job.compiled.stack_description.name}")
                 if run.finished:
                     # It has no sandbox on record that marks it as a run of modalrun's.
                     self.zenml.publish_metadata(run.id, self._announcement())

@@ -99,6 +99,11 @@ def active(kind: Literal["project", "stack"]) -> str | None:
     return str(found) if found else None
 
 
+def local_stores() -> str:
+    """Return the folder of local artifact stores (`config/global_config.py`, ZenML 0.98.0)."""
+    return os.environ.get(LOCAL_STORES_PATH) or str(folder() / "local_stores")
+
+
 def configuration() -> dict[str, Any]:
     """Return ZenML's configuration; {} if there is none."""
     return _read(folder() / "config.yaml")

@@ -9,7 +9,7 @@ from zenml.enums import ExecutionMode
 from zenml.orchestrators import BaseOrchestrator, ContainerizedOrchestrator
 
 from modalrun.run import notes
-from modalrun.run.contract import STEP
+from modalrun.run.contract import ORCHESTRATOR_RUN_ID, STEP
 from modalrun.run.reporting import log_line, one_line
 from modalrun.settings import ModalOrchestratorSettings
 from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo
     from zenml.enums import ExecutionStatus
     from zenml.models import PipelineSnapshotBase, PipelineSnapshotResponse, StepRunResponse
-
-ORCHESTRATOR_RUN_ID = "MODALRUN_ORCHESTRATOR_RUN_ID"
-"""The variable that carries ZenML's orchestrator run id into a sandbox."""
 
 
 class Isolation(Protocol):

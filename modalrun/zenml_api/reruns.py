@@ -27,12 +27,12 @@ from zenml.stack import Stack
 from zenml.steps import BaseStep
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.plan.deployment import with_caching
 from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.run.rerun import TAG, Earlier, Rerun, decide
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.spec.run_spec import RerunRequest, RunSpec
 from modalrun.zenml_api.compiling.compile import Compiled
-from modalrun.zenml_api.compiling.snapshots import with_caching
 from modalrun.zenml_api.compiling.user_code import user_code
 from modalrun.zenml_api.errors import first_line, translated
 from modalrun.zenml_api.records.cache import steps_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modalrun.plan.image_recipe import BuiltByZenML
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import (
     matching_runs,
@@ -62,6 +63,10 @@ __all__ = [
 
 def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCredentials | None]:
     """Do as `compiling.image_builds.resolve_images`, which takes long to import."""
+    kinds = {component.kind for component in compiled.stack_description.components}
+    built = any(isinstance(recipe.base, BuiltByZenML) for recipe in plan.images.values())
+    if not built and "container_registry" not in kinds:
+        return plan, None
     from modalrun.zenml_api.compiling import image_builds
 
     return image_builds.resolve_images(plan, compiled)

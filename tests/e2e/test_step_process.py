@@ -56,7 +56,7 @@ import os
 from pathlib import Path
 from modalrun.submit import prepare
 from modalrun.zenml_api import process
-from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
+from modalrun.run.contract import ORCHESTRATOR_RUN_ID
 from modalrun.spec.run_spec import load_spec
 from modalrun.zenml_api.records import runs
 from modalrun.zenml_api.execution.recorder import RunRecorder

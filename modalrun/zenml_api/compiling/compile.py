@@ -31,6 +31,8 @@ from modalrun.spec.schema import HOOK_KEYS
 from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.validation import Mistakes
 from modalrun.util import timeline
+from modalrun.util.inputs import Inputs, watched
+from modalrun.zenml_api import config_files
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
 from modalrun.zenml_api.compiling.module_places import Surroundings, check_places
 from modalrun.zenml_api.compiling.parameter_checks import (
@@ -71,6 +73,8 @@ class Compiled:
         source_code: The code of the pipeline function, which ZenML shows.
         stored_id: The id of the snapshot if ZenML has it stored unchanged.
         credentials: The Modal token of the stack's orchestrator. Never printed.
+        inputs: What the pipeline's code read here; None if it was compiled before.
+        named_id: The id of the snapshot that the run spec names.
         rerun: What is taken from an earlier run; None for a run of its own.
     """
 
@@ -81,6 +85,8 @@ class Compiled:
     source_code: str | None = None
     stored_id: UUID | None = None
     credentials: tuple[str, str] | None = field(default=None, repr=False)
+    inputs: Inputs | None = None
+    named_id: str | None = None
     rerun: Rerun | None = None
 
     @property
@@ -112,14 +118,16 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
             at = f"{spec.source.where(('stack',))}: "
             stack, config = use_stack(find_stack(spec.stack, at=at))
         before = Surroundings()
-        with timeline.phase("import the pipeline"):
+        inputs, others = Inputs(), [str(config_files.folder())]
+        with timeline.phase("import the pipeline"), watched(inputs, others):
             pipeline = import_pipeline(spec).copy()
         orchestrator = stack.orchestrator.name
         # Before the run configuration is merged into it.
         code = read_code(
             pipeline.configuration.settings, f"pipeline '{pipeline.name}' in code", orchestrator
         )
-        spec, run_configuration = _checked_configuration(pipeline, spec)
+        with watched(inputs, others):
+            spec, run_configuration = _checked_configuration(pipeline, spec)
         # Without it every array and model would be compiled to the pickling materializer.
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
@@ -150,7 +158,7 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
         )
         modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
         check_places(spec.source_root, before, modules, compiled.deployment.docker)
-        return compiled
+        return replace(compiled, inputs=inputs)
 
 
 def use_stack(model: StackResponse) -> tuple[Stack, ModalOrchestratorConfig]:

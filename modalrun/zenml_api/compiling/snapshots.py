@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 import zenml
@@ -14,7 +13,13 @@ from zenml.client import Client
 from zenml.models import PipelineSnapshotBase, PipelineSnapshotResponse, StackResponse
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.plan.deployment import Deployment, read_snapshot, with_settings
+from modalrun.plan.deployment import (
+    Deployment,
+    orchestrator_settings,
+    read_snapshot,
+    with_run_options,
+    with_spec,
+)
 from modalrun.plan.deployment_file import AGAIN, DeploymentFile
 from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.spec.fields import FIELD_NAMES
@@ -27,8 +32,6 @@ from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.orchestrator_config import OUR_FLAVORS, component_defaults
 from modalrun.zenml_api.stacks import orchestrator_of
 
-_STEP_PARTS = ("config", "step_config_overrides")
-
 
 def from_file(file: DeploymentFile, spec: RunSpec) -> Compiled:
     """Load the deployment of a file for the stack that it was compiled for.
@@ -37,7 +40,7 @@ def from_file(file: DeploymentFile, spec: RunSpec) -> Compiled:
         UsageError: This ZenML can't read it.
         NotFoundError: ZenML has no stack of that id or name.
     """
-    snapshot = _changed(file.snapshot, spec)
+    snapshot = with_run_options(file.snapshot, spec.run_configuration)
     try:
         parsed = PipelineSnapshotBase.model_validate(snapshot)
     except ValidationError as error:
@@ -75,9 +78,9 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
             )
         values = {name: getattr(response, name) for name in PipelineSnapshotBase.model_fields}
         plain = PipelineSnapshotBase(**values).model_dump(mode="json")
-        snapshot = _changed(plain, spec)
+        snapshot = with_run_options(plain, spec.run_configuration)
         orchestrator = orchestrator_of(response.stack)
-        settings = _orchestrator_settings(plain)
+        settings = orchestrator_settings(plain)
         ignored: set[str] = set()
         notes: tuple[str, ...] = ()
         if orchestrator.flavor not in OUR_FLAVORS and not _are_ours(settings):
@@ -95,7 +98,7 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
                 "the snapshot holds no orchestrator settings; ZenML keeps those of the code only"
                 " where the stack's orchestrator has some",
             )
-        return _compiled(
+        compiled = _compiled(
             replace(read_snapshot(snapshot, ignored_settings=ignored), notes=notes),
             PipelineSnapshotBase.model_validate(snapshot),
             response.stack,
@@ -103,6 +106,7 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
             stored_id=response.id if snapshot == plain else None,
             source_code=response.source_code,
         )
+        return replace(compiled, named_id=str(response.id))
 
 
 def _compiled(
@@ -127,10 +131,7 @@ def _compiled(
     if spec.has_settings:
         # A resume of the run knows them from the stored snapshot alone.
         key = f"orchestrator:{stack.orchestrator.name}"
-        changed = with_settings(snapshot.model_dump(mode="json"), complete, key)
-        if (record := SpecRecord.of(environment := changed["client_environment"])) is not None:
-            record = record.with_keys(spec.source.data, spec.command_line)
-            changed["client_environment"] = {**environment, **record.to_environment()}
+        changed = with_spec(snapshot.model_dump(mode="json"), complete, key, spec)
         snapshot, stored_id = PipelineSnapshotBase.model_validate(changed), None
     return assemble(
         complete,
@@ -191,42 +192,6 @@ def _stack_of(file: DeploymentFile) -> StackResponse:
         " ZenML has none of that id or name.",
         hint="Log in to the ZenML server that has it, or compile the pipeline again.",
     )
-
-
-def _changed(snapshot: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
-    """Return a snapshot with the run name and caching of the spec, which need no compiling."""
-    changed = dict(snapshot)
-    name, cache = (spec.run_configuration.get(key) for key in ("run_name", "enable_cache"))
-    if name is not None:
-        changed["run_name_template"] = str(name)
-    return changed if cache is None else with_caching(changed, enabled=bool(cache))
-
-
-def with_caching(snapshot: Mapping[str, Any], *, enabled: bool) -> dict[str, Any]:
-    """Return a snapshot with ZenML's cache on or off for every step."""
-    flag = {"enable_cache": enabled}
-    return {
-        **snapshot,
-        "pipeline_configuration": {**snapshot["pipeline_configuration"], **flag},
-        "step_configurations": {
-            # ZenML stores only the step's own part, and merges the pipeline's into it again.
-            step: {**values, **{key: {**values[key], **flag} for key in _STEP_PARTS}}
-            for step, values in snapshot["step_configurations"].items()
-        },
-    }
-
-
-def _orchestrator_settings(snapshot: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Return the keys of a snapshot's orchestrator settings, each with the names set below it."""
-    found: dict[str, set[str]] = {}
-    for settings in (
-        snapshot["pipeline_configuration"]["settings"],
-        *(s["step_config_overrides"]["settings"] for s in snapshot["step_configurations"].values()),
-    ):
-        for key, values in settings.items():
-            if key.startswith("orchestrator"):
-                found.setdefault(key, set()).update(values)
-    return found
 
 
 def _are_ours(settings: Mapping[str, set[str]]) -> bool:

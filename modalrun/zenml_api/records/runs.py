@@ -30,12 +30,12 @@ from zenml.stack import Stack
 from zenml.utils.dashboard_utils import get_run_url
 
 from modalrun.errors import UsageError
+from modalrun.run.contract import ORCHESTRATOR_RUN_ID
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import SUCCESSFUL, CreatedRun
 from modalrun.run.rerun import Rerun
 from modalrun.util import timeline
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.orchestrator import ORCHESTRATOR_RUN_ID
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import get_run, step_runs
@@ -82,7 +82,7 @@ def create_run(compiled: Compiled) -> CreatedRun:
             return CreatedRun(str(run.id), run.name, url, {}, done, finished=True)
         with timeline.phase("get the run's token"):
             variables = environment(run.id, compiled.stack, orchestrator_run_id)
-        return CreatedRun(str(run.id), run.name, url, variables, done)
+        return CreatedRun(str(run.id), run.name, url, variables, done, snapshot_id=str(stored.id))
 
 
 def _link(rerun: Rerun, run: PipelineRunResponse) -> None:
