@@ -19,6 +19,8 @@ from modalrun.submit import prepare
 from modalrun.submit.staging import new_files_note, stage_again
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
+_SYNCHRONOUS = ("settings", "orchestrator", "synchronous")
+
 
 def spec_of_rerun(
     run_id: str,
@@ -69,6 +71,9 @@ def spec_of_rerun(
                 f"ZenML has no record of the files that the run {run.id} was submitted with.",
                 hint="'--new-code' takes the files that are here, and compiles the pipeline anew.",
             )
+    if command_line(overrides).flag(_SYNCHRONOUS) is None:
+        # Whoever submitted the run without waiting may wait for this one.
+        overrides = [*overrides, Override("--sync", _SYNCHRONOUS, True)]
     given = command_line(overrides)
     compiles = new_code or any(_is_compiled(override.path) for override in overrides)
     # Paths in it are relative to the current folder.

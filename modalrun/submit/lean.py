@@ -50,7 +50,7 @@ class LeanDeployment:
     """A compiled pipeline in plain values; it stands for `Compiled`.
 
     Attributes:
-        deployment, stack_description, docker_digest: As there.
+        deployment, stack_description, docker_digest, credentials, rerun: As there.
         conditions: What it was compiled against.
         snapshot: The pipeline in ZenML's form.
         stored_id: The id of the snapshot if ZenML has it stored.
@@ -65,6 +65,7 @@ class LeanDeployment:
     source_code: str | None = None
     tree: str | None = None
     credentials: None = None
+    rerun: None = None
 
     @property
     def docker_digest(self) -> str:

@@ -174,9 +174,12 @@ def compiled(world: World, specs: dict[str, Any], *, ours: bool) -> dict[str, An
 
 
 def comparable(value: Any, key: str = "") -> Any:
-    """Drop repeated tags and secrets: ZenML reads the file, and adds them, three times."""
+    """Drop repeated tags and secrets: ZenML reads the file, and adds them, three times.
+
+    The record of the run spec, which `rerun` needs, is modalrun's alone.
+    """
     if isinstance(value, dict):
-        return {k: comparable(v, k) for k, v in value.items()}
+        return {k: comparable(v, k) for k, v in value.items() if k != "modalrun_spec"}
     return sorted(set(value)) if key in {"tags", "secrets"} and value else value
 
 

@@ -124,7 +124,7 @@ def test_what_has_changed_runs_again(world: World) -> None:
     assert "Did you mean 'right'?" in misspelt.stderr
     everything = "load (its parameter 'count' has changed), left (after load), right (after load)"
     assert plan(world, "--param", "count=5")[1] == f"runs     {everything}, join (after left)"
-    changed = rerun(world, "--set", "steps.left.parameters.file=/", "--async")
+    changed = rerun(world, "--param", "file=/", "--async")
     assert changed.exit_code == 0, changed.stderr
     assert "left (its parameter 'file' has changed), join (after left)" in changed.stderr
     world.wait_until(lambda: world.runs()[1].status == "completed", "the rerun ends")
@@ -198,8 +198,8 @@ def test_a_dynamic_pipeline(world: World, mode: str) -> None:
     # Nobody knows what the function does with the numbers.
     assert plan(world, "--from", "load") == [
         "skipped  no step",
-        "runs     load (--from), square (after load), square_2 (after load), left (after load),"
-        " join (after left), and what else the pipeline's function calls",
+        "runs     load (--from), square (after load), square_2 (after square), left (after load),"
+        " join (after square_2), and what else the pipeline's function calls",
     ]
     refused = rerun(world, "--param", "count=3")
     assert refused.exit_code == 2

@@ -17,6 +17,7 @@ from modalrun.observe.cost import estimate
 from modalrun.observe.list_runs import ListedRun
 from modalrun.output import run_list, status_json, status_text
 from modalrun.plan.pricing import LIST_PRICES
+from modalrun.run.failure import Failure
 from modalrun.run.metadata import (
     PREFIX,
     Announced,
@@ -104,7 +105,7 @@ def test_no_metadata_breaks_what_shows_a_run(
         "failed",
         start=began,
         end=ended,
-        reason=reason,
+        failure=None if reason is None else Failure(reason, reason, reason, (reason,)),
         metadata=from_metadata(StepMetadata, {f"{PREFIX}sandbox_id": "sb-1", **of_step}),
     )
     shown(run, [step])

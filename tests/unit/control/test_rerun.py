@@ -13,6 +13,7 @@ from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import DeploymentRecord
 from modalrun.run.source import Source
 from modalrun.spec.overrides import Override, command_line, param_option, set_option
+from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.spec_record import SpecRecord
 from tests.unit.fake_zenml import FakeZenML
@@ -117,3 +118,14 @@ def test_the_source_root_is_here(
     given = Override("--source-root", ("source_root",), str(other))
     assert spec_of(zenml, given).source_root == other
     assert spec_of(zenml, given, new_code=True).source_root == other
+
+
+def test_it_waits_unless_it_is_told_not_to(zenml: FakeZenML) -> None:
+    flags = [set_option("settings.orchestrator.synchronous=false")]
+    record = SpecRecord({}).with_keys(FILE, command_line(flags))
+    zenml.deployment = replace(zenml.deployment, environment=record.to_environment())
+    at = Origin.COMMAND_LINE
+    for new_code in (False, True):
+        assert spec_of(zenml, new_code=new_code).layers[at].settings["synchronous"] is True
+        spec = spec_of(zenml, *flags, new_code=new_code)
+        assert spec.layers[at].settings["synchronous"] is False

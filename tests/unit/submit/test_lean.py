@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -25,12 +25,16 @@ from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import lean, plan_cache, reuse
-from modalrun.submit.lean import LeanSubmission, find
+from modalrun.submit.lean import LeanSubmission, create_run, find
+from modalrun.submit.preflight import check
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection
 from modalrun.submit.staging import stage
+from modalrun.submit.submission import Submission
 from modalrun.zenml_api.rest.session import RefusedError
 from modalrun.zenml_api.rest.settings import Unusual
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import Effects, FakeModal, FakeObserver
 from tests.unit.plan.test_deployment_file import snapshot
 
 ZENML = version("zenml")
@@ -176,6 +180,21 @@ def test_a_run_of_a_stored_snapshot(spec: RunSpec, session: Session, tmp_path: P
         "pipeline_run_id": "ru",
     }
     assert "ZENML_LOCAL_STORES_PATH" not in run.environment
+
+
+def test_it_is_created_as_any_other(spec: RunSpec, session: Session, tmp_path: Path) -> None:
+    submission = found(spec, tmp_path)
+    assert submission is not None
+    effects = Effects()
+    zenml = FakeZenML(effects, "initializing")
+    compiled = cast("Any", submission.compiled)
+    job = check(spec, compiled, FakeObserver(), modal=FakeModal(effects))
+    made = Submission(job, FakeObserver(), zenml)
+
+    run = made.create(lambda: create_run(spec, compiled, submission, made.source))
+
+    assert made.handle is not None and run.snapshot_id == "sn"
+    made.handle.recording.join()
 
 
 @pytest.mark.parametrize(
