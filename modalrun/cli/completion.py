@@ -95,11 +95,10 @@ def running_sandboxes(ctx: typer.Context, incomplete: str) -> Offers:
 @_offer
 def stored_sandboxes(ctx: typer.Context, incomplete: str) -> Offers:
     """Offer the newest sandboxes whose output the local Modal server has stored."""
-    from modalrun.localmodal.storage.paths import StateDir, default_state_dir
+    from modalrun.localmodal import launcher
 
-    logs = StateDir(ctx.params.get("state_dir") or default_state_dir()).root / "logs"
-    found = sorted(logs.glob("sb-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [(path.name.partition(".")[0], "") for path in found[:_MOST]]
+    found = launcher.stored_sandboxes(ctx.params.get("state_dir"))
+    return [(sandbox, "") for sandbox in found[:_MOST]]
 
 
 @_offer

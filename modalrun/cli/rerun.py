@@ -47,13 +47,7 @@ def rerun(
     be as they were (--source-root names their folder), or anew with --new-code. Steps that depend
     on what --param or --set changes run again.
 
-    \b
-    Examples:
-      modalrun rerun latest
-      modalrun rerun 1b2c --from train --param rate=0.2 --gpu A100
-      modalrun rerun 1b2c --new-code --plan
-
-    More: docs/rerun.md. Exit codes: as for 'submit'; 2 also if the run is not over, has nothing to
+    Exit codes: as for 'submit'; 2 also if the run is not over, has nothing to
     run again, or its files have changed.
     """
     limit = amount(max_cost)
