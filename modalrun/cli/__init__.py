@@ -130,11 +130,14 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
         writer.err(shown.getvalue())
         return error.exit_code
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            # Typer exits when the reader of a pipe has gone (`| head`).
+            return EXIT_BROKEN_PIPE
         if COMPLETE in os.environ and isinstance(end.code, int):
             # For fish, the exit code means whether there are completions.
             return end.code
-        # Typer exits when the reader of a pipe has gone (`| head`).
-        return EXIT_BROKEN_PIPE
+        # Typer's own options: completion is installed or shown, or there is none for this shell.
+        return UsageError.exit_code if end.code else 0
     except ModalrunError as error:
         _show(error)
         return error.exit_code

@@ -29,7 +29,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "reconcile": ("status.md#modalrun-reconcile-run", "reconcile 0d1f5b62"),
     "stop": ("modes.md#stop", "stop 0d1f5b62", "stop 0d1f5b62 --force"),
     "resume": ("modes.md#resume", "resume 0d1f5b62"),
-    "rerun": ("modes.md", "rerun 0d1f5b62 --from train"),
+    "rerun": (
+        "rerun.md",
+        "rerun latest",
+        "rerun 0d1f5b62 --from train --param rate=0.2 --gpu A100",
+        "rerun 0d1f5b62 --new-code --plan",
+    ),
     "init": ("first-cloud-run.md", "init"),
     "local start": ("local-server.md", "local start --idle-timeout 2h"),
     "local stop": ("local-server.md", "local stop"),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from modalrun.cli import completion
 from modalrun.cli.options import Output, moment_option
 from modalrun.output import writer
 from modalrun.output.spinner import Spinner
@@ -14,10 +15,20 @@ from modalrun.output.spinner import Spinner
 def list_(
     state: Annotated[
         list[str] | None,
-        typer.Option("--state", help="Only runs in this state, such as 'failed'. Repeatable."),
+        typer.Option(
+            "--state",
+            autocompletion=completion.states,
+            help="Only runs in this state, such as 'failed'. Repeatable.",
+        ),
     ] = None,
     pipeline: Annotated[
-        str | None, typer.Option("--pipeline", metavar="NAME", help="Only runs of this pipeline.")
+        str | None,
+        typer.Option(
+            "--pipeline",
+            metavar="NAME",
+            autocompletion=completion.pipelines,
+            help="Only runs of this pipeline.",
+        ),
     ] = None,
     since: Annotated[
         str | None,

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from modalrun.cli import completion
 from modalrun.cli.options import Output, seconds_option
 from modalrun.errors import UsageError
 from modalrun.output import writer
@@ -173,7 +174,9 @@ def logs(
     sandbox: Annotated[
         str | None,
         typer.Argument(
-            metavar="SANDBOX", help="Id of a sandbox (sb-...). Without it: the server's own log."
+            metavar="SANDBOX",
+            autocompletion=completion.stored_sandboxes,
+            help="Id of a sandbox (sb-...). Without it: the server's own log.",
         ),
     ] = None,
     follow: Annotated[
@@ -205,7 +208,12 @@ def logs(
 @app.command()
 def kill(
     sandboxes: Annotated[
-        list[str], typer.Argument(metavar="SANDBOX", help="Ids of sandboxes (sb-...).")
+        list[str],
+        typer.Argument(
+            metavar="SANDBOX",
+            autocompletion=completion.running_sandboxes,
+            help="Ids of sandboxes (sb-...).",
+        ),
     ],
     state_dir: StateDirOption = None,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from modalrun.cli import completion
 from modalrun.cli.options import moment_option
 from modalrun.cli.run_argument import END_OF_COMMAND, Interruption, Run, interactive
 from modalrun.errors import UsageError
@@ -36,6 +37,7 @@ def logs(
             "--step",
             "-s",
             metavar="NAME",
+            autocompletion=completion.steps,
             help="Only lines of this step; '*', '?' and '[abc]' match as in file names."
             " Repeatable.",
         ),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modalrun.cli import completion
 from modalrun.errors import UsageError
 from modalrun.output import writer
 
@@ -57,8 +58,9 @@ Mode = Annotated[
 Gpu = Annotated[
     str | None,
     typer.Option(
+        autocompletion=completion.gpus,
         help="GPU type, such as 'A100' or 'A100:2'. Several, separated by commas, are tried in"
-        " order."
+        " order.",
     ),
 ]
 Cpu = Annotated[float | None, typer.Option(help="CPU cores.")]
@@ -79,8 +81,16 @@ WaitForCapacity = Annotated[
         metavar="DURATION",
     ),
 ]
-Region = Annotated[str | None, typer.Option(help="Modal region; several, separated by commas.")]
-Cloud = Annotated[str | None, typer.Option(help="Cloud provider: aws, gcp, oci or auto.")]
+Region = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=completion.regions, help="Modal region; several, separated by commas."
+    ),
+]
+Cloud = Annotated[
+    str | None,
+    typer.Option(autocompletion=completion.clouds, help="Cloud provider: aws, gcp, oci or auto."),
+]
 Env = Annotated[str | None, typer.Option("--env", help="Modal environment.")]
 Sync = Annotated[
     bool | None,

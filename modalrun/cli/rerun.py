@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from modalrun.cli import completion
 from modalrun.cli.options import Given, Interrupt, MaxCost, amount, exit_with, on_interrupt, shared
 from modalrun.cli.run_argument import Run, interactive
 
@@ -20,6 +21,7 @@ def rerun(
         typer.Option(
             "--from",
             metavar="STEP",
+            autocompletion=completion.steps,
             help="Run this step and all that come after it, although they have succeeded."
             " Repeatable.",
         ),
@@ -45,13 +47,7 @@ def rerun(
     be as they were (--source-root names their folder), or anew with --new-code. Steps that depend
     on what --param or --set changes run again.
 
-    \b
-    Examples:
-      modalrun rerun latest
-      modalrun rerun 1b2c --from train --param rate=0.2 --gpu A100
-      modalrun rerun 1b2c --new-code --plan
-
-    More: docs/rerun.md. Exit codes: as for 'submit'; 2 also if the run is not over, has nothing to
+    Exit codes: as for 'submit'; 2 also if the run is not over, has nothing to
     run again, or its files have changed.
     """
     limit = amount(max_cost)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modalrun.cli import completion
 from modalrun.errors import Interrupted
 from modalrun.output import writer
 from modalrun.output.spinner import Spinner
@@ -18,42 +18,11 @@ if TYPE_CHECKING:
     from modalrun.run.records import RunRecord
 
 
-_OFFERED = re.compile(r"(?!.*:::)[A-Za-z0-9_.][A-Za-z0-9_.:@+=-]*")
-"""What a shell may get. Zsh evaluates what it is offered, a dash begins an option, and for
-PowerShell three colons begin the description."""
-
-_UNSAFE_HELP = re.compile(r"[^A-Za-z0-9 ,._-]")
-"""What no description of an offer has; zsh evaluates it as well."""
-
-
-def complete(incomplete: str) -> list[tuple[str, str]]:
-    """Return what a shell offers for RUN: names, ids once a digit is typed, each with its status.
-
-    A name that a shell could take for more than a word is not offered; its run's id is. It is quick
-    and silent: where nothing can be read, only 'latest' is offered.
-    """
-    from modalrun.run.records import LATEST
-    from modalrun.zenml_api.records.completion import recent_runs
-
-    offered = [(LATEST, "the newest run")]
-    for run in recent_runs():
-        is_word = _OFFERED.fullmatch(run.name) is not None
-        if is_word:
-            offered.append((run.name, run.status))
-        if incomplete or not is_word:
-            offered.append((run.id, f"{run.name}, {run.status}"))
-    return [
-        (value, _UNSAFE_HELP.sub("_", description))
-        for value, description in offered
-        if value.startswith(incomplete) and _OFFERED.fullmatch(value)
-    ]
-
-
 Run = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN",
-        autocompletion=complete,
+        autocompletion=completion.runs,
         help="A run's id, the beginning of one (4 hex digits or more), a run's name, or 'latest'."
         " On a terminal, 'latest' is the default.",
     ),

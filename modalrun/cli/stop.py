@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modalrun.cli.run_argument import Interruption, Run, resolved
+from modalrun.errors import UsageError
 from modalrun.output import writer
+from modalrun.output.spinner import Spinner
+
+if TYPE_CHECKING:
+    from modalrun.run.records import RunRecord
 
 
 def stop(
@@ -31,15 +38,20 @@ def stop(
 ) -> None:
     """Stop a run, from any machine.
 
-    The run ends as 'stopped' in ZenML. A run that has ended already is left as it is.
+    The run ends as 'stopped' in ZenML. A run that has ended already is left as it is. Without RUN,
+    the newest run is meant: on a terminal you are asked first, elsewhere it must be your own.
+    'stop latest' stops the newest run of the project, whoever submitted it.
 
-    Exit codes: 0 stopped or ended already, 3 not authenticated, 4 no such run, 8 connection lost,
-    130 interrupted while waiting.
+    Exit codes: 0 stopped or ended already, 2 RUN is missing and the newest run is not yours, 3 not
+    authenticated, 4 no such run, 8 connection lost, 130 interrupted, or the answer was no.
     """
     with Interruption("Interrupted. No run was asked to stop.") as interruption:
         from modalrun.control import stop as stopping
+        from modalrun.run.records import LATEST
 
-        with resolved(run) as (found, spinner):
+        with resolved(LATEST if run is None else run) as (found, spinner):
+            if run is None:
+                _require_consent(found, spinner)
             again = f"'modalrun stop {found.id}' stops it"
             interruption.text = f"Interrupted. The run {found.id} may go on; {again}."
 
@@ -53,3 +65,29 @@ def stop(
             spinner.show("Stopping the run")
             stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
     writer.err(stopped.headline)
+
+
+def _require_consent(run: RunRecord, spinner: Spinner) -> None:
+    """Ask whether to stop this run, which was not named, or check that it is the caller's own.
+
+    Raises:
+        UsageError: There is nobody to ask, and it is somebody else's.
+        Abort: The answer is no.
+    """
+    from modalrun.output.sanitize import plain
+    from modalrun.util.timeformat import duration_of
+    from modalrun.zenml_api.gateway import zenml_gateway
+
+    age = duration_of((datetime.now(timezone.utc) - run.created).total_seconds(), whole=True)
+    user = f"submitted by {run.user.name}" if run.user else "of a deleted user"
+    text = plain(f"the run {run.name} ({run.id}) of the pipeline {run.pipeline}, {user} {age} ago")
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        if not run.finished:
+            spinner.end()
+            typer.confirm(f"Stop {text}?", abort=True, err=True)
+    elif run.user is None or run.user.id != zenml_gateway().active_user():
+        raise UsageError(
+            f"RUN is missing: the newest run is not yours. It is {text}.",
+            effect="No run was asked to stop.",
+            hint=f"To stop that one: modalrun stop {run.id}; 'modalrun list' shows the runs.",
+        )

@@ -195,11 +195,14 @@ def stored(
             yield log.read_span(span)
 
 
-def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
-    """Terminate a sandbox and wait until it has ended.
+def stored_sandboxes(state_dir: Path | None = None) -> list[str]:
+    """Return the ids of the sandboxes whose output is stored, newest first."""
+    found = _state(state_dir).logs("").glob("sb-*")
+    return [path.name for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)]
 
-    Returns:
-        Whether it was running.
+
+def kill(sandbox_id: str, state_dir: Path | None = None) -> bool:
+    """Terminate a sandbox and wait until it has ended; return whether it was running.
 
     Raises:
         NotFoundError: The server has no such sandbox, or does not run.

@@ -10,11 +10,8 @@ from decimal import Decimal
 from modalrun.errors import UsageError
 from modalrun.observe.cost import estimate
 from modalrun.plan.pricing import LIST_PRICES
-from modalrun.run.records import RunRecord
+from modalrun.run.records import STATES, RunRecord
 from modalrun.zenml_api.gateway import zenml_gateway
-
-STATES = ("initializing", "provisioning", "running", "stopping", "completed", "failed", "stopped")
-"""ZenML's statuses of a run to filter by (`ExecutionStatus`, 0.98.0)."""
 
 
 @dataclass(frozen=True)

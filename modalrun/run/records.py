@@ -33,6 +33,9 @@ SUCCESSFUL: dict[str, StepState] = {state: state for state in _SUCCESSFUL}
 FINISHED = SUCCESSFUL.keys() | {"failed", "retried", "stopped", "cancelled"}
 """ZenML's final statuses (`zenml/enums.py:83`, 0.98.0). "retrying" is none: an attempt follows."""
 
+STATES = ("initializing", "provisioning", "running", "stopping", "completed", "failed", "stopped")
+"""ZenML's statuses of a run to filter by (`ExecutionStatus`, 0.98.0)."""
+
 _SHOWN = 10
 _DIGITS = re.compile(r"[0-9a-f]{4,32}")
 
@@ -40,6 +43,14 @@ _DIGITS = re.compile(r"[0-9a-f]{4,32}")
 @dataclass(frozen=True)
 class StackRecord:
     """Identify the stack of a run."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class UserRecord:
+    """Identify a user or service account of ZenML."""
 
     id: str
     name: str
@@ -85,6 +96,7 @@ class RunRecord:
             that has no sandbox yet.
         announced: Where its sandbox is, will be or would have been.
         stack: Its stack; None where that was deleted.
+        user: Who submitted it; None where that was deleted.
         url: Its page on ZenML's dashboard, where there is one.
         wrong_metadata: The keys of values that modalrun can't have stored; they are not used. Only
             "all" if ZenML can't decode them.
@@ -101,6 +113,7 @@ class RunRecord:
     metadata: RunMetadata | None = None
     announced: Announced | None = None
     stack: StackRecord | None = None
+    user: UserRecord | None = None
     url: str | None = None
     wrong_metadata: tuple[str, ...] = ()
 

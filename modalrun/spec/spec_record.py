@@ -47,6 +47,19 @@ class SpecRecord:
         ]
         return SpecRecord(merged(self.file, file), kept)
 
+    def as_read(self, configuration: Mapping[str, Any]) -> SpecRecord:
+        """Return the record with arguments as they were read for their types: 007 may be text.
+
+        Args:
+            configuration: The run configuration, after it was read for the pipeline.
+        """
+        read = {key: configuration[key] for key in ("parameters", "steps") if key in configuration}
+        own = command_line([Override(*one) for one in self.flags])
+        flags = replace(own, data=_as_read(own.data, read)).overrides
+        return SpecRecord(
+            _as_read(self.file, read), [(one.flag, one.path, one.value) for one in flags]
+        )
+
     def command_line(self, given: CommandLineSource) -> CommandLineSource:
         """Return the command line of a rerun: what it gives, and the rest of the record's."""
         kept = [Override(*one) for one in self.flags if given.flag(one[1]) is None]
@@ -68,6 +81,13 @@ class SpecRecord:
             return TypeAdapter(SpecRecord).validate_python(found)
         except ValidationError:
             return None
+
+
+def _as_read(value: Any, read: Any) -> Any:
+    """Return a value, and those in it, as another mapping has them."""
+    if isinstance(value, Mapping) and isinstance(read, Mapping):
+        return {k: _as_read(v, read[k]) if k in read else v for k, v in value.items()}
+    return read
 
 
 def _leaves(data: Mapping[str, Any], above: KeyPath = ()) -> Iterator[KeyPath]:

@@ -41,6 +41,9 @@ class ZenMLGateway(Protocol):
     def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         """Read the run's record and those of all steps, parents before children."""
 
+    def active_user(self) -> str:
+        """Return the id of the user, or service account, that this process acts as."""
+
     def matching_runs(self, text: str) -> list[RunRecord]:
         """Return the runs with this name, or with an id that is or starts like this."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from modalrun.plan.image_recipe import BuiltByZenML
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import (
+    active_user,
     matching_runs,
     newest_runs,
     read_run,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
 __all__ = [
+    "active_user",
     "app_of",
     "credentials_of",
     "deployment_of",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun import cli
-from modalrun.cli import run_argument
+from modalrun.cli import completion as completing
 from modalrun.zenml_api.records import completion
 from modalrun.zenml_api.records.completion import RecentRun
 
@@ -40,8 +40,8 @@ SHELLS = ["bash", "zsh", "fish", "powershell"]
 
 def offered(name: str, status: str = "running", typed: str = "") -> list[tuple[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(completion, "recent_runs", lambda: [RecentRun(ID, name, status)])
-        return run_argument.complete(typed)
+        patch.setattr(completion, "recent_runs", lambda: [RecentRun(ID, name, status, "p")])
+        return completing.runs(None, typed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -67,7 +67,7 @@ def test_any_name_and_status(name: str, status: str, typed: str) -> None:
 def test_what_a_shell_gets(
     shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [RecentRun(ID, attack, attack) for attack in ATTACKS]
+    runs = [RecentRun(ID, attack, attack, attack) for attack in ATTACKS]
     monkeypatch.setattr(completion, "recent_runs", lambda: runs)
     asked = {
         "_MODALRUN_COMPLETE": f"complete_{shell}",
@@ -99,10 +99,23 @@ def completers(command: Any) -> Iterator[Any]:
             yield parameter.name
 
 
-def test_nothing_else_completes_with_data() -> None:
-    """Another completer needs the same check of what it offers."""
-    assert set(completers(typer.main.get_command(cli.app))) == {"run"}
-    sources = Path(cli.__file__).parent.rglob("*.py")
-    found = [line for path in sources for line in path.read_text().splitlines()]
-    used = [x.strip() for x in found if re.search(r"(autocompletion|shell_complete)=", x)]
-    assert used == ["autocompletion=complete,"]
+def test_what_is_known_here_is_offered_as_it_is() -> None:
+    """Each completion goes through the check of what a shell may get."""
+    names = {"run", "begin", "step", "state", "pipeline", "gpu", "region", "cloud"}
+    found = set(completers(typer.main.get_command(cli.app)))
+    assert found == names | {"sandbox", "sandboxes"}
+    sources = [path.read_text() for path in Path(cli.__file__).parent.rglob("*.py")]
+    used = re.findall(r"(?:autocompletion|shell_complete)=([\w.]+)", "".join(sources))
+    assert used and all(name.startswith("completion.") for name in used)
+    checked = re.findall(r"@_offer\ndef (\w+)", Path(str(completing.__file__)).read_text())
+    assert {name.removeprefix("completion.") for name in used} == set(checked)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_step_or_pipeline_is_not_offered_where_its_name_is_no_word(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "recent_runs", lambda: [RecentRun(ID, "a", "running", name)])
+    monkeypatch.setattr(completion, "steps_of", lambda _: [name])
+    context = typer.Context(typer.main.get_command(cli.app))
+    assert completing.steps(context, "") == completing.pipelines(context, "") == []

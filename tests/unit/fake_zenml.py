@@ -55,6 +55,9 @@ class FakeZenML:
         self.deployment = DeploymentRecord("snapshot", "st-1")
         self.reasons: list[str] = []
 
+    def active_user(self) -> str:
+        return "us-1"
+
     def create_run(self) -> CreatedRun:
         self.effects.add("create run")
         return self.created

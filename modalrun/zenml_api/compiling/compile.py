@@ -141,6 +141,7 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
             snapshot = _with_variables(snapshot, spec)
         _refuse_builds(stack, snapshot)
         record = SpecRecord({}).with_keys(spec.source.data, spec.command_line)
+        record = record.as_read(spec.run_configuration)
         snapshot.client_environment.update(record.to_environment())
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)

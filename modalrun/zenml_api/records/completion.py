@@ -1,4 +1,4 @@
-"""Read the names of recent runs for shell completion, which has no time to import ZenML.
+"""Read what shell completion offers of runs, without ZenML, whose import takes too long.
 
 The source is ZenML's SQLite file, or its server's HTTP interface.
 Written against ZenML 0.98.0 (`zen_stores/schemas`, `zen_server/routers/runs_endpoints.py`).
@@ -10,23 +10,34 @@ import contextlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from modalrun.run.metadata import PREFIX
 from modalrun.zenml_api import config_files
 
+if TYPE_CHECKING:
+    from modalrun.zenml_api.rest.session import Session
+
 LIMIT = 30
+STEP_LIMIT = 200
 TIMEOUT_SECONDS = 2.0
 """A completion that takes longer is of no use."""
 
 _QUERY = """
-SELECT run.id, run.name, run.status FROM pipeline_run AS run
+SELECT run.id, run.name, run.status, pipeline.name FROM pipeline_run AS run
+JOIN pipeline ON pipeline.id = run.pipeline_id
 WHERE (:project IS NULL OR run.project_id = :project) AND EXISTS (
     SELECT 1 FROM run_metadata_resource AS link
     JOIN run_metadata AS metadata ON metadata.id = link.run_metadata_id
     WHERE link.resource_id = run.id AND metadata.key = :key
 ) ORDER BY run.created DESC LIMIT :limit
+"""
+
+_STEPS = """
+SELECT name FROM step_configuration
+WHERE snapshot_id = (SELECT snapshot_id FROM pipeline_run WHERE id = :run)
+UNION SELECT name FROM step_run WHERE pipeline_run_id = :run ORDER BY name
 """
 
 
@@ -36,44 +47,75 @@ class RecentRun(NamedTuple):
     id: str
     name: str
     status: str
+    pipeline: str
 
 
 def recent_runs() -> list[RecentRun]:
     """Return the newest runs that modalrun has started, newest first; [] if they can't be read."""
     with contextlib.suppress(Exception):
         database = config_files.database()
-        return _from_server() if database is None else _from_database(database)
+        if database is None:
+            return _runs_from_server()
+        project = config_files.active("project")
+        values = {
+            "project": project.replace("-", "") if project else None,
+            "key": f"{PREFIX}sandbox_id",
+            "limit": LIMIT,
+        }
+        return [RecentRun(str(UUID(row[0])), *row[1:]) for row in _rows(database, _QUERY, values)]
     return []
 
 
-def _from_database(path: Path) -> list[RecentRun]:
-    project = config_files.active("project")
+def steps_of(run_id: str) -> list[str]:
+    """Return the names of a run's steps: all, or from a server those that have begun.
+
+    [] if they can't be read.
+    """
+    with contextlib.suppress(Exception):
+        database = config_files.database()
+        if database is None:
+            found = _session().get(
+                "/steps",
+                pipeline_run_id=run_id,
+                size=STEP_LIMIT,
+                project=config_files.active("project"),
+            )
+            return list(dict.fromkeys(item["name"] for item in found["items"]))
+        return [name for (name,) in _rows(database, _STEPS, {"run": run_id.replace("-", "")})]
+    return []
+
+
+def _rows(path: Path, query: str, values: dict[str, Any]) -> list[Any]:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=TIMEOUT_SECONDS)) as connection:
-        rows = connection.execute(
-            _QUERY,
-            {
-                "project": project.replace("-", "") if project else None,
-                "key": f"{PREFIX}sandbox_id",
-                "limit": LIMIT,
-            },
-        )
-        return [RecentRun(str(UUID(run_id)), name, status) for run_id, name, status in rows]
+        return connection.execute(query, values).fetchall()
 
 
-def _from_server() -> list[RecentRun]:
+def _session() -> Session:
     from requests.adapters import HTTPAdapter
 
     from modalrun.zenml_api.rest.session import Session
     from modalrun.zenml_api.rest.settings import server_settings
 
     settings = replace(server_settings(), timeout=TIMEOUT_SECONDS)
-    session = Session(settings, config_files.folder(), adapter=HTTPAdapter())
-    found = session.get(
+    return Session(settings, config_files.folder(), adapter=HTTPAdapter())
+
+
+def _runs_from_server() -> list[RecentRun]:
+    found = _session().get(
         "/runs",
         sort_by="desc:created",
         size=LIMIT,
+        hydrate=True,
         run_metadata=f"{PREFIX}sandbox_id:contains:sb-",
         project=config_files.active("project"),
     )
-    return [RecentRun(item["id"], item["name"], item["body"]["status"]) for item in found["items"]]
+    return [
+        RecentRun(
+            item["id"],
+            item["name"],
+            item["body"]["status"],
+            item["resources"]["pipeline"]["name"],
+        )
+        for item in found["items"]
+    ]

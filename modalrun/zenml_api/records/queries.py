@@ -47,6 +47,12 @@ def matching_runs(text: str) -> list[RunRecord]:
         return [run.record for run in _page_of_runs(size=_PAGE, **filters).items]
 
 
+def active_user() -> str:
+    """Return the id of the user, or service account, that this process acts as in ZenML."""
+    with translated():
+        return stores.current().active_user()
+
+
 def read_run(run_id: str) -> RunRecord:
     """Return the run of a whole id.
 

@@ -19,7 +19,7 @@ from modalrun.run.metadata import (
     from_metadata,
     wrong_keys,
 )
-from modalrun.run.records import RunRecord, StackRecord, StepRecord
+from modalrun.run.records import RunRecord, StackRecord, StepRecord, UserRecord
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -104,6 +104,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     """
     body, metadata, resources = run["body"], run["metadata"], run["resources"]
     pipeline, stack, snapshot = (resources[name] for name in ("pipeline", "stack", "snapshot"))
+    user = resources.get("user")
     values = metadata["run_metadata"] if metadata is not None else {}
     known = metadata or {"start_time": None, "end_time": None, "orchestrator_run_id": None}
     record = RunRecord(
@@ -118,6 +119,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         metadata=from_metadata(RunMetadata, values),
         announced=from_metadata(Announced, values),
         stack=None if stack is None else StackRecord(stack["id"], stack["name"]),
+        user=None if user is None else UserRecord(user["id"], user["name"]),
         url=url,
         wrong_metadata=("all",) if metadata is None else wrong_keys(values),
     )

@@ -120,6 +120,11 @@ class RestStore:
         return OrchestratorComponent(found["name"], found["body"]["flavor_name"], configuration)
 
     @_or_by_zenml
+    def active_user(self) -> str:
+        """See `Store`."""
+        return str(self._session.get("/current-user")["id"])
+
+    @_or_by_zenml
     def update_run(self, run_id: str, **changes: Any) -> StoredRun:
         """See `Store`."""
         return self._run(self._session.put(f"/runs/{run_id}", changes))

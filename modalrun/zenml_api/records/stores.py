@@ -46,6 +46,9 @@ class Store(Protocol):
     def orchestrator(self, stack_id: str) -> OrchestratorComponent:
         """Read the orchestrator of a stack."""
 
+    def active_user(self) -> str:
+        """Return the id of the user, or service account, that this process acts as."""
+
     def update_run(self, run_id: str, **changes: Any) -> StoredRun:
         """Change a run: `status`, `status_reason`."""
 

@@ -43,7 +43,12 @@ _RUN: Any = {
     "name": True,
     "body": True,
     "metadata": {"run_metadata", "start_time", "end_time", "orchestrator_run_id"},
-    "resources": {"pipeline": {"name"}, "stack": {"id", "name"}, "snapshot": {"id", "body"}},
+    "resources": {
+        "pipeline": {"name"},
+        "stack": {"id", "name"},
+        "user": {"id", "name"},
+        "snapshot": {"id", "body"},
+    },
 }
 _STEP: Any = {
     "id": True,
@@ -90,6 +95,10 @@ class ZenMLStore:
         from modalrun.zenml_api.stacks import orchestrator_of
 
         return orchestrator_of(Client().zen_store.get_stack(UUID(stack_id)))
+
+    def active_user(self) -> str:
+        """See `Store`."""
+        return str(Client().active_user.id)
 
     def update_run(self, run_id: str, **changes: Any) -> StoredRun:
         """See `Store`."""

@@ -73,3 +73,24 @@ def test_a_missing_or_damaged_record_is_none() -> None:
     assert SpecRecord.of({}) is None
     for wrong in ("text", {"file": 1}, {"file": {}, "flags": [["--gpu"]]}, {}):
         assert SpecRecord.of({KEY: wrong}) is None
+
+
+def test_arguments_are_kept_as_they_were_read_for_their_types() -> None:
+    made = SpecRecord({}).with_keys(
+        {"parameters": {"code": 7, "rate": 1}, "steps": {"train": {"parameters": {"day": 1}}}},
+        command_line([param_option("branch=NO"), set_option("steps.load.parameters.code=010")]),
+    )
+    kept = made.as_read(
+        {
+            "parameters": {"code": "007", "rate": 1, "branch": "NO"},
+            "steps": {
+                "train": {"parameters": {"day": "01"}},
+                "load": {"parameters": {"code": "010"}},
+            },
+        }
+    )
+    assert kept.file == {
+        "parameters": {"code": "007", "rate": 1},
+        "steps": {"train": {"parameters": {"day": "01"}}},
+    }
+    assert [value for _, _, value in kept.flags] == ["NO", "010"]
