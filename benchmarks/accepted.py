@@ -35,7 +35,7 @@ def _print(ways: dict[str, list[str]], environment: dict[str, str], rounds: int)
     print(f"seconds until the run is accepted, median (min-max) of {rounds}; CPU time, median")
     for way, found in figures.items():
         cpu = statistics.median(cpu for _, cpu in found)
-        print(f"{way:<46}{show([seconds for seconds, _ in found])}   {cpu:.1f}")
+        print(f"{way:<48}{show([seconds for seconds, _ in found])}   {cpu:.1f}")
 
 
 def measure(folder: Path, repetitions: int) -> None:

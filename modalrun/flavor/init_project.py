@@ -166,7 +166,8 @@ def _write_spec(
             if not found
             else f"there are several pipelines: {', '.join(one.source for one in found)}"
         )
-        steps.append((f"no run spec: {what}; name one: 'modalrun init module.function'", False))
+        command = f"modalrun init module.function --target {target}"
+        steps.append((f"no run spec: {what}; name one: '{command}'", False))
         return False
     try:
         # "x": another process may have written it meanwhile.

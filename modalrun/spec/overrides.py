@@ -186,6 +186,13 @@ def _read(flag: str, path: tuple[str, ...], text: str) -> Override:
     if may_be_text and isinstance(value, str) and reading.is_plain:
         # YAML strips blanks and comments.
         return Override(flag, path, typed, of_typed)
+    if value is None and not may_be_text and "extra" not in path:
+        # Like an empty key of a file it would set nothing, and what the file says would stay.
+        raise UsageError(
+            f"{flag}: an empty value takes nothing back.",
+            hint="Set another value ('settings.resources.gpu_count=0' is no GPU), or remove the key"
+            " from the run spec.",
+        )
     if not isinstance(value, str):
         with_variables = of_typed.scalars.get(())
         written = with_variables.written if with_variables else None

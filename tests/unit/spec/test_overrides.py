@@ -27,7 +27,7 @@ def load(tmp_path: Path, *overrides: Override, text: str = "") -> RunSpec:
         ("parameters.rate=0.5", ("parameters", "rate"), 0.5),
         ("tags=[a, b]", ("tags",), ["a", "b"]),
         ("parameters.word=a=b", ("parameters", "word"), "a=b"),
-        ("enable_cache=", ("enable_cache",), None),
+        ("parameters.day=", ("parameters", "day"), None),
         ("steps.a.b.enable_cache=no", ("steps", "a.b", "enable_cache"), False),
         ("steps.a.retry.retry.delay=5", ("steps", "a", "retry", "retry", "delay"), 5),
         ('steps."a.retry".retry.delay=5', ("steps", "a.retry", "retry", "delay"), 5),
@@ -139,3 +139,15 @@ def test_a_wrong_override_names_its_flag(tmp_path: Path, text: str, message: str
     with pytest.raises(UsageError) as caught:
         load(tmp_path, set_option(text))
     assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize("text", ["gpu=null", "gpu=", "settings.orchestrator.timeout=~"])
+def test_an_empty_value_is_refused_as_it_would_change_nothing(text: str) -> None:
+    with pytest.raises(UsageError, match="an empty value takes nothing back"):
+        set_option(text)
+
+
+def test_an_argument_may_be_null() -> None:
+    assert set_option("parameters.day=null").value is None
+    assert set_option("steps.train.parameters.day=null").value is None
+    assert param_option("day=null").value is None
