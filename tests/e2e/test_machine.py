@@ -87,6 +87,34 @@ def test_closed_streams_are_as_dev_null(world: World, closed: str) -> None:
     assert done.stderr == ("" if "2>&-" in closed else "No runs.\n")
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("--help", 0),
+        ("submit", 2),
+        ("plan run.yaml", 0),
+        ("compile run.yaml --output deployment.json", 0),
+        ("doctor run.yaml", 0),
+        ("status latest", 4),
+        ("stop", 4),
+        ("local start", 0),
+        ("local env", 0),
+        ("local logs", 4),
+        ("local status", 4),
+    ],
+)
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_every_command_with_closed_streams(
+    world: World, command: str, code: int, closed: str
+) -> None:
+    world.spec(SPEC)
+
+    done = shell(world, f"$MODALRUN {command} {closed}")
+
+    assert done.exit_code == code, done.stderr
+
+
 def test_a_run_with_all_streams_closed(world: World) -> None:
     world.spec(SPEC)
 

@@ -13,6 +13,7 @@ import pytest
 from servers.process import free_port
 from servers.troubled import Proxy, Trouble
 
+from tests.e2e.test_shell_completion import completed
 from tests.realserver.test_faults import revoke
 from tests.realserver.test_runs import DIAMOND, PER_STEP, waiting
 
@@ -225,3 +226,30 @@ def test_errors(world: World, proxy: Proxy) -> None:
     lean, full = both(world, "list")
     assert (lean.exit_code, lean.stderr) == (full.exit_code, full.stderr)
     assert lean.exit_code == 8
+
+
+@pytest.mark.parametrize("environment", [{}, BY_ZENML], ids=["requests", "zenml"])
+def test_a_service_account_stops_its_own_newest_run(
+    world: World, environment: dict[str, str]
+) -> None:
+    assert world.servers is not None and world.place is not None
+    api, name = world.servers.api(), f"{world.place.name}-colleague"
+    colleague = api.post("/service_accounts", {"name": name, "active": True})["id"]
+    made = api.post(f"/service_accounts/{colleague}/api_keys", {"name": name})
+    other = {"ZENML_STORE_API_KEY": made["body"]["key"], **environment}
+    assert world.submit(waiting(world.gate()), "--async").exit_code == 0
+    world.wait_until(lambda: world.only_run().statuses, "the step runs")
+    run = world.only_run()
+
+    refused, _ = modalrun(world, "stop", **other)
+    assert refused.exit_code == 2, refused.stderr
+    words = " ".join(refused.stderr.split())
+    assert f"submitted by {world.place.name}" in words and f"modalrun stop {run.id}" in words
+
+    assert completed(world, "logs", "--step", "w") == ["wait"]
+    assert completed(world, "list", "--pipeline", "w") == ["waiting"]
+
+    stopped, loaded = modalrun(world, "stop", "--force", **environment)
+    assert stopped.exit_code == 0, stopped.stderr
+    assert ("zenml" in loaded) == bool(environment)
+    assert world.only_run().status == "stopped"
