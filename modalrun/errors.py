@@ -46,6 +46,10 @@ _VARIABLES: dict[str, str] = {}
 """Values of variables of this machine that a run spec takes -> the variable, as it is shown."""
 
 
+LONG_VALUE = 8
+"""Characters. A value as long is masked inside of words, too."""
+
+
 def show_as(value: str, variable: str) -> None:
     """Show a variable's name in place of its value from now on: it may be a secret.
 
@@ -62,8 +66,9 @@ def without_credentials(text: str) -> str:
     """
     for value in sorted(_VARIABLES, key=len, reverse=True):
         if value in text:
-            # The name of a variable has no backslash.
-            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", _VARIABLES[value], text)
+            # A short one may be a part of a word. The name of a variable has no backslash.
+            around = ("", "") if len(value) >= LONG_VALUE else (r"(?<!\w)", r"(?!\w)")
+            text = re.sub(re.escape(value).join(around), _VARIABLES[value], text)
     masked = _CREDENTIALS.sub(lambda found: f"{found[1] or ''}***@", text)
     return _QUERY.sub(r"\1***", masked)
 

@@ -120,9 +120,32 @@ class Worker:
         if self._loads:
             self._loads = False
             self._load_ahead(order.env)
-        _, status = os.waitpid(self._child, 0)
+        code = self._wait(self._child, float(order.env[contract.TIMEOUT]))
         self._child = None
+        return code
+
+    def _wait(self, child: int, seconds: float) -> int:
+        """Wait for the end of a step's supervisor, and kill one that outlives the step's timeout.
+
+        Modal does so where the step has a sandbox of its own.
+        """
+        late = False
+
+        def kill(_number: int, _frame: object) -> None:
+            nonlocal late
+            late = True
+            os.kill(child, signal.SIGKILL)
+
+        signal.signal(signal.SIGALRM, kill)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            _, status = os.waitpid(child, 0)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
         code = os.waitstatus_to_exitcode(status)
+        if late:
+            return contract.EXIT_TIMED_OUT
         return code if code >= 0 else 128 - code
 
     def _load_ahead(self, order: Mapping[str, str]) -> None:

@@ -97,10 +97,12 @@ def test_a_step_ends_its_process_and_not_the_sandbox(world: World) -> None:
     assert_all_over(world)
 
 
-def test_a_time_limit_is_the_steps_own(world: World) -> None:
+@pytest.mark.parametrize("way", ["time", pytest.param("stopped", marks=pytest.mark.exhaustive)])
+def test_a_time_limit_is_the_steps_own(world: World, way: str) -> None:
+    """Also of one that has stopped the process that would end it."""
     limit = "steps: {hang: {settings: {orchestrator: {timeout: 4}}}}\n"
     more = f"{WARM}, max_parallelism: 1"
-    done = world.popen(per_step("warm.exceeding", more) + limit).finish(LONG)
+    done = world.popen(per_step("warm.exceeding", more, way=way) + limit).finish(LONG)
 
     assert done.exit_code == 1, done.stderr
     assert world.only_run().statuses == {"hang": "failed", "after": "completed"}

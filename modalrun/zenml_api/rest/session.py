@@ -259,5 +259,5 @@ def _content(answer: requests.Response) -> Any:
         raise Unusual(f"the server answers with status {status}")
     try:
         return answer.json()
-    except requests.exceptions.JSONDecodeError as error:
+    except (requests.exceptions.JSONDecodeError, RecursionError) as error:
         raise Unusual("the server's answer is not JSON") from error

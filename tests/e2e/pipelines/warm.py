@@ -1,6 +1,7 @@
 """Steps that leave traces, for sandboxes that are kept warm."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,8 @@ def hang(way: str) -> None:
         kept = []
         while True:
             kept.append(bytearray(os.urandom(16)) * 2**20)
+    if way == "stopped":
+        os.kill(os.getppid(), signal.SIGSTOP)
     time.sleep(600)
 
 
@@ -93,9 +96,9 @@ def saying() -> None:
 
 
 @pipeline(enable_cache=False)
-def exceeding() -> None:
+def exceeding(way: str = "time") -> None:
     """A step that exceeds its time, and one after it."""
-    hang("time", id="hang")
+    hang(way, id="hang")
     say("afterwards", id="after")
 
 

@@ -168,6 +168,12 @@ def test_words_that_are_everywhere_are_not_replaced(load: Load) -> None:
     assert errors.without_credentials(text) == "3 ${FLAG} ${REGION} xus-eastx (${REGION})"
 
 
+def test_a_long_value_is_masked_inside_of_a_word(load: Load) -> None:
+    load(PIPELINE + "parameters: {a: '${PASSWORD}'}\n")
+    text = "xhunter2 # x: yy"
+    assert errors.without_credentials(text) == "x${PASSWORD}y"
+
+
 # What is hostile.
 
 
