@@ -68,6 +68,7 @@ def _flush(code: int) -> None:
 
 if __name__ == "__main__":
     # `python -m` puts the current folder there, whose modules would hide those of packages.
-    if sys.path[0] == os.getcwd():  # noqa: PTH109 (as Python writes it)
-        del sys.path[0]
+    with contextlib.suppress(FileNotFoundError):
+        if sys.path[0] == os.getcwd():  # noqa: PTH109 (as Python writes it)
+            del sys.path[0]
     main()

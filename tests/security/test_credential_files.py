@@ -6,12 +6,12 @@ import base64
 import json
 import re
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.modal_api.images import _is_not_source
 from modalrun.plan import deployment_file
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
@@ -20,6 +20,7 @@ from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection
 from modalrun.util.credentials import CONTENT_BYTES, credential_content
 from modalrun.util.credentials import CONTENTS as CONTENT_RULES
+from modalrun.util.package_archive import write_archive
 from tests.source_trees import git, names, selected, write
 
 pytestmark = pytest.mark.usefixtures("no_surrounding_repository")
@@ -344,7 +345,8 @@ def test_a_repository_inside_takes_no_credential_along(root: Path) -> None:
     assert names(selected(root)) == ["training.py", "vendor/lib.py"]
 
 
-def test_the_mount_of_modalrun_itself_takes_only_source() -> None:
-    assert [_is_not_source(Path(name)) for name in (".env", "x.pem", "x.json", "a.py")] == [
-        *(True, True, True, False)
-    ]
+def test_the_mount_of_modalrun_itself_takes_only_source(tmp_path: Path) -> None:
+    file = tmp_path / "modalrun.zip"
+    write_archive(file, "/modalrun.zip")
+    with zipfile.ZipFile(file) as archive:
+        assert {Path(name).suffix for name in archive.namelist()} == {".py", ".pyc"}

@@ -78,10 +78,10 @@ def test_a_folder_that_the_code_puts_on_the_path_is_found_there_too(root: Path) 
 
 def test_a_missing_package_is_to_be_installed_here(root: Path) -> None:
     root.mkdir()
-    hint = missing_module_hint("sklearn.linear_model", root)
+    hint = missing_module_hint("skimage.io", root)
     assert hint == (
-        f"scikit-learn is not installed in this Python ({sys.executable}); the pipeline is also"
-        " imported here: pip install scikit-learn"
+        f"scikit-image is not installed in this Python ({sys.executable}); the pipeline is also"
+        " imported here: pip install scikit-image"
     )
     package(root / "src")
     hint = missing_module_hint(f"{NAME}.training", root)
