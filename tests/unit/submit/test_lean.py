@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,6 +41,9 @@ STACK = StackDescription("st", "prod", (Component("artifact_store", "s3", "s3"),
 CONDITIONS = Conditions(
     ZENML, "pr", {"st": "monday", "or": "monday"}, {"s0": "key"}, "", False, False
 )
+
+Load = Callable[[str], RunSpec]
+Write = Callable[..., None]
 
 
 class Session:
@@ -116,7 +118,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 
 @pytest.fixture
-def spec(session: Session, tmp_path: Path, load: Callable[[str], RunSpec]) -> RunSpec:
+def spec(session: Session, tmp_path: Path, load: Load) -> RunSpec:
     """A run spec whose pipeline was compiled before."""
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "training.py").write_text("")
@@ -247,11 +249,7 @@ def test_another_server_version_is_left_to_zenml(
     "variable", ["ZENML_PREVENT_CLIENT_SIDE_CACHING", "ZENML_PIPELINE_RUN_API_TOKEN_EXPIRATION"]
 )
 def test_variables_that_change_zenmls_client(
-    spec: RunSpec,
-    session: Session,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
+    spec: RunSpec, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "1")
     assert found(spec, tmp_path) is None
@@ -293,7 +291,7 @@ def test_a_run_without_a_token_is_told(spec: RunSpec, session: Session, tmp_path
 
 
 def test_a_snapshot_that_is_named_must_be_the_same(
-    session: Session, tmp_path: Path, load: Callable[[str], RunSpec]
+    session: Session, tmp_path: Path, load: Load
 ) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "training.py").write_text("")
@@ -310,7 +308,7 @@ class TestFile:
     """A deployment file, of which nothing is known from an earlier submission."""
 
     @pytest.fixture
-    def write(self, tmp_path: Path) -> Callable[..., None]:
+    def write(self, tmp_path: Path) -> Write:
         """Write the file, with a source tree."""
         (tmp_path / "run.yaml").write_text("")
 
@@ -331,11 +329,7 @@ class TestFile:
         return write
 
     def test_it_is_stored_and_run(
-        self,
-        session: Session,
-        tmp_path: Path,
-        load: Callable[[str], RunSpec],
-        write: Callable[..., None],
+        self, session: Session, tmp_path: Path, load: Load, write: Write
     ) -> None:
         write()
         spec = load("deployment: p.json\ntarget: local\nrun_name: mine\nenable_cache: false\n")
@@ -352,11 +346,7 @@ class TestFile:
         assert (run.snapshot_id, session.body("POST /runs")["snapshot"]) == ("new", "new")
 
     def test_settings_of_the_spec_are_stored_with_it(
-        self,
-        session: Session,
-        tmp_path: Path,
-        load: Callable[[str], RunSpec],
-        write: Callable[..., None],
+        self, session: Session, tmp_path: Path, load: Load, write: Write
     ) -> None:
         write()
         spec = load("deployment: p.json\ntarget: local\nsettings: {orchestrator: {timeout: 120}}\n")
@@ -380,33 +370,20 @@ class TestFile:
         ],
     )
     def test_unusual_files(
-        self,
-        session: Session,
-        tmp_path: Path,
-        load: Callable[[str], RunSpec],
-        write: Callable[..., None],
-        changed: dict[str, Any],
+        self, session: Session, tmp_path: Path, load: Load, write: Write, changed: dict[str, Any]
     ) -> None:
         write(**changed)
         assert found(load("deployment: p.json\ntarget: local\n"), tmp_path) is None
 
     def test_docker_settings_of_the_spec_need_zenml(
-        self,
-        session: Session,
-        tmp_path: Path,
-        load: Callable[[str], RunSpec],
-        write: Callable[..., None],
+        self, session: Session, tmp_path: Path, load: Load, write: Write
     ) -> None:
         write()
         text = "deployment: p.json\ntarget: local\nsettings: {docker: {apt_packages: [jq]}}\n"
         assert found(load(text), tmp_path) is None
 
     def test_a_new_pipeline_is_left_to_zenml(
-        self,
-        session: Session,
-        tmp_path: Path,
-        load: Callable[[str], RunSpec],
-        write: Callable[..., None],
+        self, session: Session, tmp_path: Path, load: Load, write: Write
     ) -> None:
         write()
         submission = found(load("deployment: p.json\ntarget: local\n"), tmp_path)
@@ -419,5 +396,4 @@ class TestFile:
 def test_it_does_not_import_zenml() -> None:
     code = "import sys, modalrun.submit.submission; print('zenml' in sys.modules)"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    assert done.stdout == "False\n"
+    assert subprocess.check_output(command, text=True) == "False\n"
