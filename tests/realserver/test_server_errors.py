@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,16 +16,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive]
 
 MODES = pytest.mark.parametrize("mode", ["", PER_STEP], ids=["pipeline", "per_step"])
 DONE = {"wait": "completed", "afterwards": "completed"}
-
-
-@pytest.fixture
-def proxy(world: World) -> Iterator[Proxy]:
-    """The proxy through which every process of the world reaches the server."""
-    assert world.servers is not None
-    proxy = Proxy(world.servers.url)
-    world.environment["ZENML_STORE_URL"] = proxy.url
-    yield proxy
-    proxy.close()
 
 
 def assert_ran_once(world: World) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -185,16 +184,6 @@ def test_stop(world: World, mode: str, force: bool) -> None:
         left.append((stopped.status, stopped.reason, stopped.statuses, stored))
     assert left[0] == left[1]
     assert left[0][0] == "stopped"
-
-
-@pytest.fixture
-def proxy(world: World) -> Iterator[Proxy]:
-    """The proxy through which every process of the world reaches the server."""
-    assert world.servers is not None
-    proxy = Proxy(world.servers.url)
-    world.environment["ZENML_STORE_URL"] = proxy.url
-    yield proxy
-    proxy.close()
 
 
 def test_errors(world: World, proxy: Proxy) -> None:
