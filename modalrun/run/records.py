@@ -150,6 +150,7 @@ class StepRecord:
         metadata: What modalrun stored with it, in `per_step` mode.
         since: When it reached this status, where that is neither its start nor its end.
         id: ZenML's step run id; empty where there is no record.
+        upstream: The names of the steps that it waits for, as far as they were asked for.
     """
 
     name: str
@@ -161,6 +162,7 @@ class StepRecord:
     metadata: StepMetadata | None = None
     since: datetime | None = None
     id: str = ""
+    upstream: tuple[str, ...] = ()
 
     @property
     def sandboxes(self) -> int:
