@@ -20,6 +20,7 @@ from modalrun.run.metadata import (
     wrong_keys,
 )
 from modalrun.run.records import RunRecord, StackRecord, StepRecord, UserRecord
+from modalrun.run.usage import usage_from_metadata
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -146,6 +147,7 @@ def stored_step(step: Json) -> StoredStep:
         failure=_failure(metadata["exception_info"]) if metadata and status in ENDED else None,
         metadata=from_metadata(StepMetadata, metadata["run_metadata"]) if metadata else None,
         id=step["id"],
+        usage=usage_from_metadata(metadata["run_metadata"]) if metadata else None,
     )
     run = metadata["pipeline_run_id"] if metadata else None
     return StoredStep(record, _utc(body["created"]) or _EPOCH, run)
