@@ -112,9 +112,7 @@ class VolumeFiles:
             if status is None:
                 raise FileNotFoundError
             if stat.S_ISDIR(status.st_mode) and not request.recursive:
-                raise invalid(
-                    f"'{request.path}' is a directory; pass recursive=True (modal volume rm -r) to remove it"
-                )
+                raise invalid(f"'{request.path}' is a directory. {_RECURSIVE}")
             async with self._volumes.lock(request.volume_id):
                 for name in [path] if path else tree.scan(recursive=False):
                     await asyncio.to_thread(tree.remove, name)
