@@ -9,12 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from modalrun.localmodal.sandbox import keeper
+from modalrun.localmodal.sandbox.view import View
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
 
 ANSWER_LIMIT = 10.0
@@ -28,12 +29,30 @@ _PAUSE = 0.2
 
 @dataclass(frozen=True)
 class Command:
-    """A command to run. `open_files` is the soft limit of file descriptors; 0 keeps it."""
+    """A command to run.
+
+    Attributes:
+        cwd: Its working folder: in the sandbox if it has a root of its own.
+        open_files: The soft limit of file descriptors; 0 keeps it.
+        view: The root to make for it; None for this machine's.
+        inside: The `SandboxProcess.first` in whose namespaces it runs; None for others.
+        network: Whether that has the machine's network.
+    """
 
     argv: list[str]
     env: dict[str, str]
     cwd: Path
     open_files: int = 0
+    view: View | None = None
+    inside: int | None = None
+    network: bool = True
+
+    @property
+    def kind(self) -> bytes:
+        """How the keeper starts it."""
+        if self.inside is not None:
+            return keeper.INSIDE
+        return keeper.PLAIN if self.view is None else keeper.ISOLATED
 
 
 @dataclass(frozen=True)
@@ -88,23 +107,28 @@ class Nursery:
         """The process as it is now; a restart replaces it."""
         return self._process
 
-    def fork(self, descriptors: tuple[int, int, int, int]) -> None:
-        """Fork a keeper; restart the nursery first if it was killed. Raises OSError."""
+    def fork(self, kind: bytes, descriptors: Sequence[int]) -> None:
+        """Fork a keeper; restart the nursery first if it was killed. Raises OSError.
+
+        Args:
+            kind: Where its command runs: `keeper.PLAIN` and its like.
+            descriptors: What `keeper.keep` needs.
+        """
         if self._socket is None or self._process is None or self._process.poll() is not None:
             self.close()
             self.start()
         try:
-            self._send(descriptors)
+            self._send(kind, descriptors)
         except ConnectionError:
             # It is dying, but has not ended.
             self.close()
             self.start()
-            self._send(descriptors)
+            self._send(kind, descriptors)
 
-    def _send(self, descriptors: tuple[int, int, int, int]) -> None:
+    def _send(self, kind: bytes, descriptors: Sequence[int]) -> None:
         assert self._socket is not None
         # A stopped nursery may not stop the server.
-        socket.send_fds(self._socket, [b"f"], descriptors, socket.MSG_DONTWAIT)
+        socket.send_fds(self._socket, [kind], descriptors, socket.MSG_DONTWAIT)
 
     def kill(self) -> None:
         """Kill it; its keepers continue, and what it has not forked yet is cancelled."""
@@ -125,6 +149,9 @@ class SandboxProcess:
 
     `on_output(descriptor, data)` receives the output in order of arrival. While `must_wait()`, it
     is left in the pipes.
+
+    Attributes:
+        first: A pidfd of the first process of its namespaces, until it ends; None without any.
     """
 
     def __init__(
@@ -146,7 +173,10 @@ class SandboxProcess:
         self._sent = self._must_end = False
         self._keeper: int | None = None
         self._answered: asyncio.Future[bool] = self._loop.create_future()
-        self.pid: int | None = None
+        self._is_isolated = False
+        self._pid: int | None = None
+        self._problem = ""
+        self.first: int | None = None
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
     async def start(self, nursery: Nursery, command: Command) -> bool:
@@ -156,9 +186,18 @@ class SandboxProcess:
             Whether it has started. If not, nothing runs, and another process may be started.
 
         Raises:
-            OSError: The machine lacks descriptors, memory or processes.
+            OSError: The machine lacks descriptors, memory or processes, or the sandbox's root
+                cannot be made.
         """
-        packed = keeper.pack(command.argv, command.env, str(command.cwd), command.open_files)
+        self._is_isolated = command.kind == keeper.ISOLATED
+        packed = keeper.pack(
+            argv=command.argv,
+            env=command.env,
+            cwd=str(command.cwd),
+            open_files=command.open_files,
+            view=command.view and asdict(command.view),
+            network=command.network,
+        )
         with contextlib.ExitStack() as inherited:
             ours, theirs = socket.socketpair()
             inherited.callback(theirs.close)
@@ -172,7 +211,9 @@ class SandboxProcess:
                 self._pipes[number] = reader
                 writers.append(writer)
             try:
-                nursery.fork((theirs.fileno(), stdin_read, writers[0], writers[1]))
+                target = () if command.inside is None else (command.inside,)
+                stdio = (stdin_read, writers[0], writers[1])
+                nursery.fork(command.kind, (theirs.fileno(), *stdio, *target))
             except BlockingIOError:
                 # It has not answered for long.
                 nursery.kill()
@@ -189,7 +230,10 @@ class SandboxProcess:
         if not self._answered.done() and asked is not None:
             # This ends the control socket, unless a keeper already has it.
             asked.kill()
-        return await self._answered
+        started = await self._answered
+        if self._problem:
+            raise OSError(self._problem)
+        return started
 
     async def _send(self, control: socket.socket, packed: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -293,14 +337,25 @@ class SandboxProcess:
         self._received += data
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            event, *numbers = line.split()
-            if event == b"started":
-                self.pid, self._keeper = int(numbers[0]), int(numbers[1])
+            event, *words = line.split()
+            if event == b"keeper":
+                self._meet(int(words[0]))
+            elif event == b"started":
+                self._pid = int(words[0])
                 self._answered.set_result(True)
+            elif event == b"failed":
+                self._problem = os.fsdecode(line.partition(b" ")[2])
             elif event == b"exit":
-                self._exit = Exit(code=int(numbers[0]), killed=numbers[1] == b"1")
+                self._exit = Exit(code=int(words[0]), killed=words[1] == b"1")
         if not data:
             self._finish()
+
+    def _meet(self, keeper_id: int) -> None:
+        self._keeper = keeper_id
+        if self._is_isolated:
+            # Its ids are those of its namespace; the kernel kills all of it with the keeper.
+            with contextlib.suppress(ProcessLookupError):
+                self.first = os.pidfd_open(keeper_id)
 
     def _finish(self) -> None:
         """Read the rest of the output and close everything after the keeper's end."""
@@ -311,10 +366,13 @@ class SandboxProcess:
             self._sending.cancel()
         self._control.close()
         self._control = None
-        if self._exit.code is None and self.pid is not None:
+        if self.first is not None:
+            os.close(self.first)
+            self.first = None
+        elif self._exit.code is None and self._pid is not None and not self._is_isolated:
             # The keeper was killed. Its command died with it, but its group may live.
             with contextlib.suppress(OSError):
-                os.killpg(self.pid, 9)
+                os.killpg(self._pid, 9)
         for number in (STDOUT, STDERR):
             while number in self._pipes and self._read(number):
                 pass
