@@ -151,6 +151,7 @@ class StepRecord:
         metadata: What modalrun stored with it, in `per_step` mode.
         since: When it reached this status, where that is neither its start nor its end.
         id: ZenML's step run id; empty where there is no record.
+        upstream: The names of the steps that it waits for, as far as they were asked for.
         usage: What it has used, where its metadata were read and it was measured.
     """
 
@@ -163,6 +164,7 @@ class StepRecord:
     metadata: StepMetadata | None = None
     since: datetime | None = None
     id: str = ""
+    upstream: tuple[str, ...] = ()
     usage: StepUsage | None = field(default=None, repr=False)
 
     @property

@@ -14,7 +14,9 @@ the process group of the command, as `dumb-init` does in a V1 sandbox of Modal (
 3992, read 2026-11-27). SIGKILL kills the command and all its descendants; so does the end of the
 socket, which means that the server has died. The keeper writes `keeper PID`, its process id, then
 `started PID` with that of the command, or `failed REASON`, and `exit CODE KILLED` when the command
-and all its descendants have ended.
+and all its descendants have ended. A command that `lingers`, as those of `exec` do, leaves its
+descendants running: the keeper writes the exit at the end of the command, and ends with the last
+descendant.
 
 With ISOLATED the kernel kills whatever is left in the namespace, with INSIDE it is left to the
 sandbox's end. With PLAIN on Linux the keeper is a child subreaper and so finds orphans, even after
@@ -54,7 +56,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def pack(**command: Any) -> bytes:
-    """Encode a command for the keeper: argv, env, cwd, open_files, view and network.
+    """Encode a command for the keeper: argv, env, cwd, open_files, view, network and lingers.
 
     ValueError for a NUL in one.
     """
@@ -104,6 +106,11 @@ def _become(
         os.dup2(descriptor, number)
     for descriptor in descriptors:
         os.close(descriptor)
+    if os.isatty(0):
+        import fcntl
+        import termios
+
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -118,17 +125,18 @@ def _become(
 
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, hard))
-    code = 126
+    code, what = 126, command["cwd"]
     try:
         if confine is not None:
             confine()
-        os.chdir(command["cwd"])
+        os.chdir(what)
+        what = argv[0]
         run(argv, env)
     except FileNotFoundError as error:
         code, reason = 127, error.strerror
     except OSError as error:
         reason = error.strerror
-    os.write(2, f"{argv[0]}: {reason}\n".encode("utf-8", "backslashreplace"))
+    os.write(2, f"{what}: {reason}\n".encode("utf-8", "backslashreplace"))
     os._exit(code)
 
 
@@ -186,14 +194,14 @@ class Keeper:
                 return True
             self._note(pid, status)
 
-    def watch(self, wakeup: int) -> None:
-        """Forward signals until the command has ended or must be killed."""
+    def watch(self, wakeup: int, *, descendants: bool = False) -> None:
+        """Forward signals until the command (or all descendants) ended or must be killed."""
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         poll.register(wakeup, select.POLLIN)
         while not self.killed:
-            self._reap()
-            if self.code is not None:
+            is_left = self._reap()
+            if not is_left or (self.code is not None and not descendants):
                 return
             for descriptor, _ in poll.poll():
                 try:
@@ -291,6 +299,13 @@ def keep(
         guard.killed = True
     guard.watch(wakeup)
     killed = guard.code is None
+    if command["lingers"] and not killed and sys.platform == "linux":
+        try:
+            os.write(control, b"exit %d 0\n" % (guard.code or 0))
+            guard.watch(wakeup, descendants=True)
+        except OSError:
+            # The server is gone.
+            pass
     guard.clean()
     os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
 
