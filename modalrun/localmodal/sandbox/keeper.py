@@ -242,6 +242,31 @@ class Keeper:
                 time.sleep(0.001)
 
 
+def _take_place(
+    kind: bytes,
+    control: int,
+    others: list[int],
+    namespaces: Any,
+    nursery: socket.socket | None,
+) -> dict[str, Any]:
+    """Go to where the command runs, and return it. Raises OSError, EOFError."""
+    if nursery is not None:
+        namespaces.own_user(nursery)
+        nursery.close()
+    body = _read_exactly(control, int(_read_exactly(control, 8)))
+    command: dict[str, Any] = marshal.loads(body)  # noqa: S302 (the server's)
+    if kind == ISOLATED:
+        namespaces.separate(network=command["network"])
+        _become_first(control)
+        namespaces.hide()
+        namespaces.build(command["view"])
+    else:
+        os.write(control, b"keeper %d\n" % os.getpid())
+    if kind == INSIDE:
+        namespaces.enter(others.pop(), network=command["network"])
+    return command
+
+
 def keep(
     kind: bytes, descriptors: list[int], run: Run, namespaces: Any, nursery: socket.socket | None
 ) -> None:
@@ -254,23 +279,8 @@ def keep(
     """
     control, *others = descriptors
     os.setsid()
-    command = None
     try:
-        if nursery is not None:
-            namespaces.own_user(nursery)
-            nursery.close()
-        body = _read_exactly(control, int(_read_exactly(control, 8)))
-        command = marshal.loads(body)  # noqa: S302 (the server's)
-        if kind == INSIDE:
-            os.write(control, b"keeper %d\n" % os.getpid())
-            namespaces.enter(others.pop(), network=command["network"])
-        elif kind == ISOLATED:
-            namespaces.separate(network=command["network"])
-            _become_first(control)
-            namespaces.hide()
-            namespaces.build(command["view"])
-        else:
-            os.write(control, b"keeper %d\n" % os.getpid())
+        command = _take_place(kind, control, others, namespaces, nursery)
     except OSError as error:
         os.write(control, b"failed %s\n" % os.fsencode(error.strerror or str(error)))
         return
