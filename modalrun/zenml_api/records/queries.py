@@ -119,8 +119,9 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
                 name = step.record.name
                 if name in recorded and recorded[name].id == step.record.id:
                     recorded[name] = step.record
+        hints = (record.metadata and record.metadata.hints) or {}
         return record, tuple(
-            recorded.get(name) or StepRecord(name, NOT_RUN)
+            replace(recorded.get(name) or StepRecord(name, NOT_RUN), hint=hints.get(name))
             for name in _invocations(run, list(recorded))
         )
 
