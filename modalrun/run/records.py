@@ -16,6 +16,7 @@ from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.tags import step_sandbox_name
+from modalrun.run.usage import StepUsage
 
 LATEST = "latest"
 MIN_PREFIX = 4
@@ -158,6 +159,8 @@ class StepRecord:
         since: When it reached this status, where that is neither its start nor its end.
         id: ZenML's step run id; empty where there is no record.
         hint: What its submission found out that helps.
+        upstream: The names of the steps that it waits for, as far as they were asked for.
+        usage: What it has used, where its metadata were read and it was measured.
     """
 
     name: str
@@ -170,6 +173,8 @@ class StepRecord:
     since: datetime | None = None
     id: str = ""
     hint: str | None = None
+    upstream: tuple[str, ...] = ()
+    usage: StepUsage | None = field(default=None, repr=False)
 
     @property
     def sandboxes(self) -> int:

@@ -148,7 +148,8 @@ class Dispatcher:
                 request = await stream.recv_message()
                 if request is None:
                     raise GRPCError(Status.CANCELLED, f"{name} came without a request")
-                if task_id is not None and task_id != getattr(request, "task_id", None):
+                about = request.start if method.client_streaming else request
+                if task_id is not None and task_id != getattr(about, "task_id", None):
                     raise GRPCError(Status.UNAUTHENTICATED, "The token is that of another task")
                 fault = await self._before(name)
                 if fault is not None and fault.messages == 0 and not fault.perform:
@@ -157,6 +158,8 @@ class Dispatcher:
                     raise GRPCError(
                         Status.UNIMPLEMENTED, f"The local Modal server does not have {name}"
                     )
+                elif method.client_streaming:
+                    await stream.send_message(await self._handlers[name][0](request, stream))
                 elif method.server_streaming:
                     await self._stream(stream, request, name, fault)
                 else:
