@@ -183,7 +183,7 @@ class LocalServer:
             dispatcher.add(subject)
         uploads: dict[tuple[str, str], http.Route] = {("PUT", "blob"): self._mounts.put_blob}
         self._server = TwoProtocolServer(
-            [dispatcher], lambda reader, writer: self._serve_http(reader, writer, uploads)
+            dispatcher, lambda reader, writer: self._serve_http(reader, writer, uploads)
         )
 
     def _authorise(self, service: str, metadata: Mapping[str, Any]) -> str | None:
