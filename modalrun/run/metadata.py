@@ -25,6 +25,7 @@ from modalrun.run.values import (
     Flag,
     Link,
     ModalName,
+    Moment,
     Number,
     RunId,
     SandboxId,
@@ -67,6 +68,7 @@ class RunMetadata:
         step_waits: What steps wait for ("waiting for H100"), by their names; `per_step` mode only.
         rerun_of: The earlier run that it reruns.
         rerun_by: The last run that reruns it.
+        requested: When Modal was asked for the run sandbox, in seconds since the epoch.
     """
 
     __pydantic_config__ = CHECKED
@@ -89,6 +91,7 @@ class RunMetadata:
     step_waits: dict[StepName, Text] | None = None
     rerun_of: RunId | None = None
     rerun_by: RunId | None = None
+    requested: Moment | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:
@@ -137,6 +140,9 @@ class StepMetadata:
         exit_reason: Why it ended, if not "completed".
         infrastructure_retries: How often infrastructure failures have restarted it.
         idle: Seconds for which its sandbox was kept warm before it.
+        requested: When its sandbox was asked for, in seconds since the epoch.
+        started: When the first process in the sandbox began, or took the order for the step.
+        begun: When its own process began with the step.
     """
 
     __pydantic_config__ = CHECKED
@@ -150,6 +156,9 @@ class StepMetadata:
     exit_reason: Text | None = None
     infrastructure_retries: Number | None = None
     idle: Seconds | None = None
+    requested: Moment | None = None
+    started: Moment | None = None
+    begun: Moment | None = None
 
 
 def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.tags import step_sandbox_name
+from modalrun.run.usage import StepUsage
 
 LATEST = "latest"
 MIN_PREFIX = 4
@@ -150,6 +151,8 @@ class StepRecord:
         metadata: What modalrun stored with it, in `per_step` mode.
         since: When it reached this status, where that is neither its start nor its end.
         id: ZenML's step run id; empty where there is no record.
+        upstream: The names of the steps that it waits for, as far as they were asked for.
+        usage: What it has used, where its metadata were read and it was measured.
     """
 
     name: str
@@ -161,6 +164,8 @@ class StepRecord:
     metadata: StepMetadata | None = None
     since: datetime | None = None
     id: str = ""
+    upstream: tuple[str, ...] = ()
+    usage: StepUsage | None = field(default=None, repr=False)
 
     @property
     def sandboxes(self) -> int:

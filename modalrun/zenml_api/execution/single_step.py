@@ -12,8 +12,10 @@ import contextlib
 import importlib
 import operator
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Literal, NoReturn, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -305,7 +307,7 @@ class Launcher(StepLauncher):
         if self._metadata is not None and self._storing is None:
             self._storing = threading.Thread(
                 target=record_metadata,
-                args=(str(step_run.id), self._metadata),
+                args=(str(step_run.id), replace(self._metadata, begun=time.time())),
                 daemon=True,
             )
             self._storing.start()
