@@ -103,10 +103,6 @@ class SandboxRpcs:
         definition = request.definition
         if definition.network_access.network_access_type > api.NetworkAccess.OPEN:
             raise GRPCError(Status.UNIMPLEMENTED, "The local Modal server blocks no network access")
-        if definition.HasField("open_ports") and definition.open_ports.ports:
-            raise GRPCError(
-                Status.UNIMPLEMENTED, "The local Modal server does not have tunnels (open ports)"
-            )
         variables = {**definition.environment_variables.contents, **variables}
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}
         if definition.name:
