@@ -30,6 +30,7 @@ from modalrun.localmodal.server.transport import TwoProtocolServer
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CommandRouter
 from modalrun.localmodal.services.environments import Environments, Workspace
+from modalrun.localmodal.services.exec_rpcs import ExecRpcs
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.log_rpcs import LogRpcs
 from modalrun.localmodal.services.mounts import Mounts
@@ -179,6 +180,7 @@ class LocalServer:
                 newest=lambda: clock.now_ns() - int(self._faults.script.lags.history * 1e9),
             ),
             CommandRouter(self._logs, sandboxes, lambda: self._faults.script.retained),
+            ExecRpcs(sandboxes, secrets),
         ):
             dispatcher.add(subject)
         uploads: dict[tuple[str, str], http.Route] = {("PUT", "blob"): self._mounts.put_blob}

@@ -161,4 +161,4 @@ def test_entrypoint_and_command(instruction: str, written: str, words: list[str]
 def test_a_command_for_the_keeper() -> None:
     packed = keeper.pack(["a", "", "b c"], {"K": "v=\n"}, "/x", 7)
     assert int(packed[:8]) == len(packed) - 8
-    assert packed[8:].split(b"\0") == [b"/x", b"7", b"3", b"a", b"", b"b c", b"K=v=\n"]
+    assert packed[8:].split(b"\0") == [b"0", b"/x", b"7", b"3", b"a", b"", b"b c", b"K=v=\n"]

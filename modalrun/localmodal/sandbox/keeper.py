@@ -11,7 +11,8 @@ the process group of the command, as `dumb-init` does in a V1 sandbox of Modal (
 3992, read 2026-11-27). SIGKILL kills the command and all its descendants; so does the end of the
 socket, which means that the server has died. The keeper writes `started PID KEEPER`, the process
 ids of the command and of itself, then `exit CODE KILLED` when the command and all its descendants
-have ended.
+have ended. A command that `lingers`, as those of `exec` do, leaves its descendants running: the
+keeper writes the exit at the end of the command, and ends with the last descendant.
 
 On Linux the keeper is a child subreaper and so finds orphans, even after setsid. Elsewhere it kills
 the process group only. Every sandbox has this module in memory, so it imports very little.
@@ -41,9 +42,11 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def pack(argv: list[str], env: dict[str, str], cwd: str, open_files: int) -> bytes:
+def pack(
+    argv: list[str], env: dict[str, str], cwd: str, open_files: int, *, lingers: bool = False
+) -> bytes:
     """Encode a command for the keeper, with NULs between fields. ValueError for a NUL in one."""
-    fields = [cwd, str(open_files), str(len(argv)), *argv]
+    fields = [str(int(lingers)), cwd, str(open_files), str(len(argv)), *argv]
     fields += [f"{key}={value}" for key, value in env.items()]
     if any("\0" in field for field in fields):
         raise ValueError("a NUL in the command or in its environment")
@@ -72,13 +75,18 @@ Run = Callable[[list[str], dict[str, str]], None]
 
 def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int, run: Run) -> None:
     """Turn the forked child into the command, or print the reason of a failure."""
-    cwd, open_files, count, *rest = [os.fsdecode(field) for field in body.split(b"\0")]
+    _, cwd, open_files, count, *rest = [os.fsdecode(field) for field in body.split(b"\0")]
     argv, env = rest[: int(count)], dict(pair.split("=", 1) for pair in rest[int(count) :])
     os.setsid()
     for number, descriptor in enumerate(stdio):
         os.dup2(descriptor, number)
     for descriptor in (*stdio, control):
         os.close(descriptor)
+    if os.isatty(0):
+        import fcntl
+        import termios
+
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:
@@ -93,15 +101,16 @@ def _become(body: bytes, stdio: tuple[int, int, int], control: int, keeper: int,
 
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(open_files), hard))
-    code = 126
+    code, what = 126, cwd
     try:
         os.chdir(cwd)
+        what = argv[0]
         run(argv, env)
     except FileNotFoundError as error:
         code, reason = 127, error.strerror
     except OSError as error:
         reason = error.strerror
-    os.write(2, f"{argv[0]}: {reason}\n".encode("utf-8", "backslashreplace"))
+    os.write(2, f"{what}: {reason}\n".encode("utf-8", "backslashreplace"))
     os._exit(code)
 
 
@@ -158,14 +167,14 @@ class Keeper:
                 return True
             self._note(pid, status)
 
-    def watch(self, wakeup: int) -> None:
-        """Forward signals until the command has ended or must be killed."""
+    def watch(self, wakeup: int, *, descendants: bool = False) -> None:
+        """Forward signals until the command (or all descendants) ended or must be killed."""
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         poll.register(wakeup, select.POLLIN)
         while not self.killed:
-            self._reap()
-            if self.code is not None:
+            is_left = self._reap()
+            if not is_left or (self.code is not None and not descendants):
                 return
             for descriptor, _ in poll.poll():
                 try:
@@ -231,6 +240,13 @@ def keep(descriptors: list[int], run: Run) -> None:
         guard.killed = True
     guard.watch(wakeup)
     killed = guard.code is None
+    if body[:1] == b"1" and not killed and sys.platform == "linux":
+        try:
+            os.write(control, b"exit %d 0\n" % (guard.code or 0))
+            guard.watch(wakeup, descendants=True)
+        except OSError:
+            # The server is gone.
+            pass
     guard.clean()
     os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
 

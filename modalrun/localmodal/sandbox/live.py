@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modalrun.localmodal.sandbox.process import SandboxProcess
+from modalrun.localmodal.sandbox.execs import Execs
+from modalrun.localmodal.sandbox.process import Command, SandboxProcess
 from modalrun.localmodal.sandbox.recipe import File, Recipe
+from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.server.faults import SandboxFault
 from modalrun.localmodal.storage.store import SandboxRecord
 
@@ -26,15 +28,15 @@ class Launch:
 class LiveSandbox:
     """A sandbox that has not finished."""
 
-    def __init__(self, record: SandboxRecord, fault: SandboxFault | None) -> None:
+    def __init__(self, record: SandboxRecord, fault: SandboxFault | None, execs: Execs) -> None:
         loop = asyncio.get_running_loop()
         self.record = record
         self.fault = fault
+        self.execs = execs
+        self.command: Command | None = None
         self.process: SandboxProcess | None = None
         self.end: tuple[int, str] | None = None
         self.must_end = asyncio.Event()
-        self.stdin_lock = asyncio.Lock()
-        self.stdin_offset = 0
-        self.stdin_index = 0
+        self.stdin = Stdin()
         self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
         self.finished: asyncio.Future[SandboxRecord] = loop.create_future()

@@ -4,36 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
+import struct
+import termios
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from modalrun.localmodal.sandbox import keeper
+from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
+
+log = logging.getLogger(__name__)
 
 ANSWER_LIMIT = 10.0
 """Seconds that a nursery may take to start a command before it is replaced."""
 
 _READ_SIZE = 64 * 1024
 _STDIN_LIMIT = 1024 * 1024
+_LAST_READS = 32
+"""Reads of a pipe at the end of a command: it holds less, unless other processes go on writing."""
+
 _PAUSE = 0.2
 """Seconds between two looks at whether output may be read."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command to run. `open_files` is the soft limit of file descriptors; 0 keeps it."""
+    """A command to run.
+
+    Attributes:
+        open_files: The soft limit of file descriptors; 0 keeps it.
+        terminal: Rows and columns of its terminal; None for pipes.
+        lingers: Whether the processes that it leaves behind go on.
+    """
 
     argv: list[str]
     env: dict[str, str]
     cwd: Path
     open_files: int = 0
+    terminal: tuple[int, int] | None = None
+    lingers: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,87 +59,15 @@ class Exit:
     killed: bool
 
 
-class Process(Protocol):
-    """The part of `subprocess.Popen` that a nursery uses."""
-
-    def poll(self) -> int | None:
-        """Return the exit code; None while it runs."""
-
-    def wait(self) -> int:
-        """Wait for its end."""
-
-    def kill(self) -> None:
-        """Send SIGKILL unless it has ended."""
-
-
-class Nursery:
-    """The process that keepers are forked from. `state` is shown by `ps`."""
-
-    def __init__(self, state: Path) -> None:
-        self._state = state
-        self._socket: socket.socket | None = None
-        self._process: Process | None = None
-
-    def start(self) -> None:
-        """Start it. Requests wait until it is ready, some 30 ms later."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 (the command is ours)
-                [
-                    *(sys.executable, "-I", "-S", keeper.__file__),
-                    *(str(theirs.fileno()), str(self._state)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={},
-                cwd="/",
-                start_new_session=True,
-            )
-        self._socket = ours
-
-    @property
-    def process(self) -> Process | None:
-        """The process as it is now; a restart replaces it."""
-        return self._process
-
-    def fork(self, descriptors: tuple[int, int, int, int]) -> None:
-        """Fork a keeper; restart the nursery first if it was killed. Raises OSError."""
-        if self._socket is None or self._process is None or self._process.poll() is not None:
-            self.close()
-            self.start()
-        try:
-            self._send(descriptors)
-        except ConnectionError:
-            # It is dying, but has not ended.
-            self.close()
-            self.start()
-            self._send(descriptors)
-
-    def _send(self, descriptors: tuple[int, int, int, int]) -> None:
-        assert self._socket is not None
-        # A stopped nursery may not stop the server.
-        socket.send_fds(self._socket, [b"f"], descriptors, socket.MSG_DONTWAIT)
-
-    def kill(self) -> None:
-        """Kill it; its keepers continue, and what it has not forked yet is cancelled."""
-        if self._process is not None:
-            self._process.kill()
-
-    def close(self) -> None:
-        """End it; its keepers continue."""
-        if self._socket is not None and self._process is not None:
-            self.kill()
-            self._socket.close()
-            self._process.wait()
-            self._socket = self._process = None
-
-
 class SandboxProcess:
     """A command with its keeper and pipes.
 
     `on_output(descriptor, data)` receives the output in order of arrival. While `must_wait()`, it
     is left in the pipes.
+
+    Attributes:
+        ended: Has the exit of the command, whose output has arrived.
+        exited: The same once nothing is left of the processes that it started.
     """
 
     def __init__(
@@ -139,7 +82,7 @@ class SandboxProcess:
         self._pending_stdin = bytearray()
         self._stdin_drained = asyncio.Event()
         self._stdin_drained.set()
-        self._stdin_eof = False
+        self._stdin_eof = self._is_terminal = False
         self._received = b""
         self._exit = Exit(code=None, killed=False)
         self._sending: asyncio.Task[None] | None = None
@@ -147,6 +90,7 @@ class SandboxProcess:
         self._keeper: int | None = None
         self._answered: asyncio.Future[bool] = self._loop.create_future()
         self.pid: int | None = None
+        self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
     async def start(self, nursery: Nursery, command: Command) -> bool:
@@ -158,21 +102,18 @@ class SandboxProcess:
         Raises:
             OSError: The machine lacks descriptors, memory or processes.
         """
-        packed = keeper.pack(command.argv, command.env, str(command.cwd), command.open_files)
+        parts = (command.argv, command.env, str(command.cwd), command.open_files)
+        packed = keeper.pack(*parts, lingers=command.lingers)
         with contextlib.ExitStack() as inherited:
             ours, theirs = socket.socketpair()
             inherited.callback(theirs.close)
             self._control = ours
-            stdin_read, self._stdin = os.pipe()
-            inherited.callback(os.close, stdin_read)
-            writers = []
-            for number in (STDOUT, STDERR):
-                reader, writer = os.pipe()
-                inherited.callback(os.close, writer)
-                self._pipes[number] = reader
-                writers.append(writer)
+            if command.terminal is not None:
+                stdio = self._open_terminal(command.terminal, inherited)
+            else:
+                stdio = self._open_pipes(inherited)
             try:
-                nursery.fork((theirs.fileno(), stdin_read, writers[0], writers[1]))
+                nursery.fork((theirs.fileno(), *stdio))
             except BlockingIOError:
                 # It has not answered for long.
                 nursery.kill()
@@ -183,6 +124,7 @@ class SandboxProcess:
         for number, reader in self._pipes.items():
             os.set_blocking(reader, False)
             self._loop.add_reader(reader, self._on_readable, number)
+        assert self._stdin is not None
         os.set_blocking(self._stdin, False)
         self._sending = self._loop.create_task(self._send(ours, packed))
         await asyncio.wait({self._answered}, timeout=ANSWER_LIMIT)
@@ -190,6 +132,28 @@ class SandboxProcess:
             # This ends the control socket, unless a keeper already has it.
             asked.kill()
         return await self._answered
+
+    def _open_pipes(self, inherited: contextlib.ExitStack) -> tuple[int, int, int]:
+        """Open pipes; return the command's ends, which `inherited` closes."""
+        stdin, self._stdin = os.pipe()
+        inherited.callback(os.close, stdin)
+        writers = []
+        for number in (STDOUT, STDERR):
+            self._pipes[number], writer = os.pipe()
+            inherited.callback(os.close, writer)
+            writers.append(writer)
+        return stdin, writers[0], writers[1]
+
+    def _open_terminal(
+        self, size: tuple[int, int], inherited: contextlib.ExitStack
+    ) -> tuple[int, int, int]:
+        """Open a pseudo terminal of some rows and columns; return the command's end thrice."""
+        self._pipes[STDOUT], terminal = os.openpty()
+        inherited.callback(os.close, terminal)
+        self._stdin = os.dup(self._pipes[STDOUT])
+        self._is_terminal = True
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        return terminal, terminal, terminal
 
     async def _send(self, control: socket.socket, packed: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -225,6 +189,9 @@ class SandboxProcess:
         if self._stdin is None or self._stdin_eof:
             raise BrokenPipeError("the input of this sandbox is closed")
         self._pending_stdin += data
+        if eof and self._is_terminal:
+            # The first one may end a line only.
+            self._pending_stdin += b"\4\4"
         self._stdin_eof = eof
         self._flush_stdin()
         while len(self._pending_stdin) > _STDIN_LIMIT:
@@ -299,8 +266,18 @@ class SandboxProcess:
                 self._answered.set_result(True)
             elif event == b"exit":
                 self._exit = Exit(code=int(numbers[0]), killed=numbers[1] == b"1")
+                self._end()
         if not data:
             self._finish()
+
+    def _end(self) -> None:
+        """Read what a command that has ended has left in its pipes."""
+        if not self.ended.done():
+            for number in list(self._pipes):
+                for _ in range(_LAST_READS):
+                    if not (number in self._pipes and self._read(number)):
+                        break
+            self.ended.set_result(self._exit)
 
     def _finish(self) -> None:
         """Read the rest of the output and close everything after the keeper's end."""
@@ -327,5 +304,29 @@ class SandboxProcess:
             self._stdin_drained.set()
         if not self._answered.done():
             self._answered.set_result(False)
+        if not self.ended.done():
+            self.ended.set_result(self._exit)
         if not self.exited.done():
             self.exited.set_result(self._exit)
+
+
+async def start_one(
+    nurseries: Iterable[Nursery],
+    command: Command,
+    new: Callable[[], SandboxProcess],
+    given_up: asyncio.Event,
+) -> SandboxProcess | None:
+    """Start a command by the first nursery that answers; return None if it is given up before.
+
+    Raises:
+        OSError: None answers, or the machine lacks descriptors, memory or processes.
+        ValueError: The command holds a NUL.
+    """
+    for nursery in nurseries:
+        if given_up.is_set():
+            return None
+        process = new()
+        if await process.start(nursery, command):
+            return process
+        log.warning("the nursery did not start %s", command.argv[0])
+    raise OSError("the process that starts sandboxes does not answer")

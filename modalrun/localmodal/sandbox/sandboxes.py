@@ -19,8 +19,10 @@ from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox import rootfs
+from modalrun.localmodal.sandbox.execs import Execs
 from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
-from modalrun.localmodal.sandbox.process import Command, Exit, Nursery, SandboxProcess
+from modalrun.localmodal.sandbox.nursery import Nursery
+from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, start_one
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
 from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import not_found
@@ -109,7 +111,9 @@ class Sandboxes:
         record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
         self._store.put_sandbox(record)
         self._logs.create(record.id)
-        sandbox = self._live[record.id] = LiveSandbox(record, fault)
+        sandbox = self._live[record.id] = LiveSandbox(
+            record, fault, Execs(self._state.sandbox(record.id), self._disk, self._nursery)
+        )
         task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -144,6 +148,7 @@ class Sandboxes:
             log.exception("%s failed", record.id)
             self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
+        await sandbox.execs.close()
         self._finish(sandbox, exit_)
         if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
             await asyncio.to_thread(rootfs.remove, folder)
@@ -176,6 +181,7 @@ class Sandboxes:
             cwd=rootfs.inside(root, record.workdir),
             open_files=self.open_files,
         )
+        sandbox.command = command
         process = await self._start(sandbox, command)
         if process is None:
             return Exit(code=None, killed=False)
@@ -202,21 +208,16 @@ class Sandboxes:
         """Start a command; return None if the sandbox must end before. Raises OSError."""
         warm = await self.warm.nursery_for(command, sandbox.must_end)
         sandbox_id = sandbox.record.id
-        # One that is stopped or hangs is replaced, so the second attempt has a new one.
-        for nursery in (warm, self._nursery, self._nursery):
-            if nursery is None:
-                continue
-            if sandbox.must_end.is_set():
-                return None
-            process = SandboxProcess(
+
+        def new() -> SandboxProcess:
+            sandbox.process = SandboxProcess(
                 lambda fd, data: self._logs.append(sandbox_id, fd, data),
                 must_wait=lambda: self._logs.is_full(sandbox_id),
             )
-            sandbox.process = process
-            if await process.start(nursery, command):
-                return process
-            log.warning("the nursery did not start %s", sandbox_id)
-        raise OSError("the process that starts sandboxes does not answer")
+            return sandbox.process
+
+        nurseries = (*filter(None, [warm]), self._nursery, self._nursery)
+        return await start_one(nurseries, command, new, sandbox.must_end)
 
     def _fail(self, sandbox: LiveSandbox, status: int, text: str) -> None:
         """Set the end of a sandbox that failed here; its stderr is what the SDK's user sees."""
@@ -328,18 +329,10 @@ class Sandboxes:
         process = await asyncio.shield(sandbox.started) if sandbox else None
         if sandbox is None or process is None:
             raise closed
-        async with sandbox.stdin_lock:
-            if index is not None:
-                if index and index <= sandbox.stdin_index:
-                    return
-                sandbox.stdin_index = index
-            if offset is not None:
-                data = data[max(0, sandbox.stdin_offset - offset) :]
-                sandbox.stdin_offset += len(data)
-            try:
-                await process.write_stdin(data, eof=eof)
-            except BrokenPipeError:
-                raise closed from None
+        try:
+            await sandbox.stdin.write(process, data, offset=offset, index=index, eof=eof)
+        except BrokenPipeError:
+            raise closed from None
 
     async def shut_down(self) -> None:
         """Refuse new sandboxes, terminate all and wait for their end."""

@@ -85,8 +85,8 @@ FIELDS = {
     "GPUConfig": "-type count gpu_type",
     "SchedulerPlacement": "regions ?_zone ?_lifecycle ?_instance_types -nonpreemptible",
     "VolumeMount": "volume_id mount_path -allow_background_commits ?read_only sub_path",
-    "PTYInfo": "enabled winsz_rows winsz_cols env_term env_colorterm env_term_program pty_type"
-    " no_terminate_on_idle_stdin",
+    "PTYInfo": "-enabled winsz_rows winsz_cols env_term env_colorterm -env_term_program -pty_type"
+    " -no_terminate_on_idle_stdin",
     "PortSpecs": "ports",
     "PortSpec": "port unencrypted tunnel_type",
     "NetworkAccess": "network_access_type !allowed_cidrs !allowed_domains",
@@ -115,6 +115,16 @@ FIELDS = {
     "ListPagination": "max_objects created_before",
     "SecretUpdateRequest": "secret_id updates",
     "SecretUpdateRequest.Update": "key value",
+    "TaskExecPollRequest": "task_id exec_id",
+    "TaskExecStartRequest": "task_id exec_id command_args stdout_config stderr_config timeout_secs"
+    " workdir secret_ids pty_info -runtime_debug container_id env secret_sources",
+    "TaskExecStdinStatusRequest": "task_id exec_id",
+    "TaskExecStdinWriteRequest": "task_id exec_id offset data eof",
+    "TaskExecStdinWriteStreamRequest": "start data end",
+    "TaskExecStdinWriteStreamStart": "task_id exec_id offset",
+    "TaskExecStdinWriteStreamEnd": "",
+    "TaskExecStdioReadRequest": "task_id exec_id offset file_descriptor",
+    "TaskExecWaitRequest": "task_id exec_id",
     "TaskGetCommandRouterAccessRequest": "task_id",
     "TaskGetInfoRequest": "task_id",
     "TaskListRequest": "environment_name app_id",

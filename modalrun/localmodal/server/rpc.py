@@ -175,17 +175,16 @@ class Dispatcher:
                 request = await stream.recv_message()
                 if request is None:
                     raise GRPCError(Status.CANCELLED, f"{name} came without a request")
-                if task_id is not None and task_id != getattr(request, "task_id", None):
+                about = request.start if method.client_streaming else request
+                if task_id is not None and task_id != getattr(about, "task_id", None):
                     raise GRPCError(Status.UNAUTHENTICATED, "The token is that of another task")
                 fault = await self._before(name)
                 if fault is not None and fault.messages == 0 and not fault.perform:
                     _drop(stream)
                 elif name not in self._handlers:
                     raise unimplemented(name)
-                elif method.server_streaming:
-                    await self._stream(stream, request, name, fault)
                 else:
-                    await self._answer(stream, request, name, fault)
+                    await self._perform(method, stream, request, fault)
             except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
                 raise
             except Exception as error:
@@ -212,10 +211,19 @@ class Dispatcher:
             message_factory.GetMessageClass(method.output_type),
         )
 
+    async def _perform(self, method: Any, stream: Any, request: Any, fault: Fault | None) -> None:
+        for text in fields.check(method.name, request):
+            warn(text)
+        if method.client_streaming:
+            function, _ = self._handlers[method.name]
+            await stream.send_message(await function(request, stream))
+        elif method.server_streaming:
+            await self._stream(stream, request, method.name, fault)
+        else:
+            await self._answer(stream, request, method.name, fault)
+
     async def _answer(self, stream: Any, request: Any, name: str, fault: Fault | None) -> None:
         function, creates = self._handlers[name]
-        for text in fields.check(name, request):
-            warn(text)
         if creates:
             answer = await self._answers.once(name, lambda: function(request))
         else:
@@ -230,7 +238,6 @@ class Dispatcher:
 
     async def _stream(self, stream: Any, request: Any, name: str, fault: Fault | None) -> None:
         function, _ = self._handlers[name]
-        fields.check(name, request)
         sent = 0
         async with aclosing(function(request)) as messages:
             async for message in messages:
