@@ -133,6 +133,21 @@ FIELDS = {
     "VolumeGetOrCreateRequest": "deployment_name environment_name object_creation_type -app_id"
     " version ?create_options",
     "VolumeHeartbeatRequest": "volume_id",
+    "VolumeCopyFilesRequest": "volume_id src_paths dst_path recursive",
+    "VolumeCopyFiles2Request": "volume_id src_paths dst_path recursive",
+    "VolumeGetByIdRequest": "volume_id",
+    "VolumeGetFile2Request": "volume_id path start len -client_pads_blocks",
+    "VolumeListRequest": "environment_name pagination",
+    "VolumeListFilesRequest": "volume_id path recursive max_entries",
+    "VolumeListFiles2Request": "volume_id path recursive max_entries",
+    "VolumePutFilesRequest": "volume_id files disallow_overwrite_existing_files"
+    " -earliest_checked_at",
+    "VolumePutFiles2Request": "volume_id files disallow_overwrite_existing_files",
+    "VolumePutFiles2Request.File": "path size blocks mode",
+    "VolumePutFiles2Request.Block": "contents_sha256 put_response",
+    "VolumeRemoveFileRequest": "volume_id path recursive",
+    "VolumeRemoveFile2Request": "volume_id path recursive",
+    "VolumeRenameRequest": "volume_id name",
 }
 
 
