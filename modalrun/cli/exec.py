@@ -34,7 +34,7 @@ def exec_(
         ),
     ] = None,
 ) -> int:
-    """Run a command in the sandbox of a running step, or open a shell there.
+    """Run a command, or a shell, in the sandbox of a running step.
 
     The command runs beside the step, with the sandbox's environment and the source tree as its
     folder. On a terminal it gets one of the same size; otherwise input and output are passed on as
