@@ -24,6 +24,7 @@ from modalrun.cli import (
     logs,
     plan,
     reconcile,
+    report,
     rerun,
     resume,
     smoke,
@@ -69,6 +70,8 @@ app.command("doctor")(doctor.doctor)
 app.command("smoke")(smoke.smoke)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
+app.command("open")(report.open_)
 app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)

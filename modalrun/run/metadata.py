@@ -20,6 +20,7 @@ from modalrun.run.values import (
     CHECKED,
     LONGEST_TEXT,
     AppId,
+    Commit,
     Cores,
     ExitCode,
     Flag,
@@ -69,6 +70,7 @@ class RunMetadata:
         rerun_of: The earlier run that it reruns.
         rerun_by: The last run that reruns it.
         requested: When Modal was asked for the run sandbox, in seconds since the epoch.
+        commit: The Git commit that was checked out at the source root when it was submitted.
     """
 
     __pydantic_config__ = CHECKED
@@ -92,6 +94,7 @@ class RunMetadata:
     rerun_of: RunId | None = None
     rerun_by: RunId | None = None
     requested: Moment | None = None
+    commit: Commit | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:
