@@ -48,7 +48,7 @@ def test_the_command_itself_is_no_module_of_the_pipeline(
 ) -> None:
     # `multiprocessing` adds this name, when the pipeline imports it.
     command = ModuleType("__mp_main__")
-    command.__file__ = str(root.parent / "bin" / "modalrun")
+    command.__file__ = str(root.parent / "bin" / "__main__.py")
     sys.path.append(str(root.parent / "bin"))
     monkeypatch.delitem(sys.modules, "__mp_main__", raising=False)
     before = Surroundings()
