@@ -108,29 +108,27 @@ def spent(
     """Estimate the cost of a recorded run and of its steps, as if it had run in Modal's cloud.
 
     Args:
-        attempts: All attempts of its steps. In `pipeline` mode the steps share the run sandbox's
-            cost by their times.
+        attempts: All attempts of its steps. Those without a sandbox of their own share the cost of
+            the run sandbox by their times.
         now: The present, at which sandboxes without an end are counted.
     """
     if run.metadata is None:
         return RunCost(None, {})
     whole = _amount(run.metadata, run.start, run.end, now, table)
     steps: dict[str, Decimal | None] = {}
-    ran = [a for a in attempts if a.start is not None and a.status not in {"cached", "skipped"}]
-    if run.metadata.mode == "pipeline":
-        times = {a.id: _seconds(a.start, a.end, now) for a in ran}
-        most = max(sum(times.values()), _seconds(run.start, run.end, now)) or 1
-        for a in ran:
-            if whole is not None:
-                share = whole * Decimal(str(times[a.id] / most))
-                steps[a.name] = (steps.get(a.name) or Decimal(0)) + share
-        return RunCost(whole, steps)
+    # The metadata of a cached step are those of the run that it is from.
+    ran = [a for a in attempts if a.status not in {"cached", "skipped"}]
+    times = [_seconds(a.start, a.end, now) for a in ran if a.metadata is None]
+    longest = max(sum(times), _seconds(run.start, run.end, now)) or 1.0
     amounts = [whole]
     for a in ran:
-        if a.metadata:
+        if a.metadata is not None:
             one = _amount(a.metadata, a.start, a.end, now, table, idle=a.metadata.idle or 0.0)
             amounts.append(one)
-            steps[a.name] = _total([steps.get(a.name, Decimal(0)), one])
+        else:
+            share = Decimal(str(_seconds(a.start, a.end, now) / longest))
+            one = None if whole is None else whole * share
+        steps[a.name] = _total([steps.get(a.name, Decimal(0)), one])
     return RunCost(_total(amounts), steps)
 
 
