@@ -6,8 +6,11 @@ import threading
 
 from modalrun.run.contract import LAST_LINES
 from modalrun.run.event_proof import MARK
+from modalrun.util import redraws
 
 _BYTES = 8_192
+_REDRAWN = 65_536
+"""Bytes of the newest output that are looked at."""
 
 
 class LastLines:
@@ -20,7 +23,9 @@ class LastLines:
     def add(self, data: bytes) -> None:
         """Add what was read."""
         with self._lock:
-            self._kept = (self._kept + data[-_BYTES:])[-_BYTES:]
+            # A progress bar must not push out the lines before it.
+            kept = b"".join(redraws.split_bytes(self._kept + data[-_REDRAWN:]))
+            self._kept = kept[-_BYTES:]
 
     def clear(self) -> None:
         """Forget all lines: those of another step follow."""
@@ -29,7 +34,8 @@ class LastLines:
     def lines(self) -> list[str]:
         """Return the last lines, without the events of modalrun among them."""
         lines = self._kept.decode("utf-8", "replace").split("\n")
-        return [line for line in lines if line.strip() and MARK not in line][-LAST_LINES:]
+        shown = [redraws.state(line) for line in lines if MARK not in line]
+        return [line for line in shown if line.strip()][-LAST_LINES:]
 
     def encoded(self) -> bytes:
         """Return the last lines as one text."""
