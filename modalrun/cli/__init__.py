@@ -31,6 +31,7 @@ from modalrun.cli import (
     stop,
     submit,
 )
+from modalrun.cli import exec as exec_command
 from modalrun.errors import (
     InternalError,
     Interrupted,
@@ -69,6 +70,7 @@ app.command("doctor")(doctor.doctor)
 app.command("smoke")(smoke.smoke)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("exec")(exec_command.exec_)
 app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)

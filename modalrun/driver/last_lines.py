@@ -12,6 +12,9 @@ _BYTES = 8_192
 _REDRAWN = 65_536
 """Bytes of the newest output that are looked at."""
 
+_OWNER = '{"modalrun": "lines"'
+"""The event before the lines of a step."""
+
 
 class LastLines:
     """The last lines of both streams of a process, in the order in which they were read."""
@@ -32,10 +35,15 @@ class LastLines:
         self._kept = b""
 
     def lines(self) -> list[str]:
-        """Return the last lines, without the events of modalrun among them."""
-        lines = self._kept.decode("utf-8", "replace").split("\n")
-        shown = [redraws.state(line) for line in lines if MARK not in line]
-        return [line for line in shown if line.strip()][-LAST_LINES:]
+        """Return the last lines of the step that printed last, without modalrun's events."""
+        owner, kept = "", list[str]()
+        for line in self._kept.decode("utf-8", "replace").split("\n"):
+            if MARK not in line:
+                shown = redraws.state(line)
+                kept += [shown] if shown.strip() else []
+            elif _OWNER in line and (event := line[line.index("{") :]) != owner:
+                owner, kept = event, []
+        return kept[-LAST_LINES:]
 
     def encoded(self) -> bytes:
         """Return the last lines as one text."""

@@ -22,6 +22,7 @@ def record_sandbox(
     plan: RunPlan,
     sandbox: RunningSandbox,
     *,
+    requested: float | None = None,
     earlier: Sequence[str] = (),
     more: Mapping[str, str] | None = None,
     end_if_stopped: SandboxGroup | None = None,
@@ -33,6 +34,7 @@ def record_sandbox(
         run_id: ZenML's run id.
         plan: The run's plan.
         sandbox: Its run sandbox.
+        requested: When Modal was asked for it, in seconds since the epoch.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
         more: Other metadata to store with it.
         end_if_stopped: The sandboxes to end if the run was stopped before they were recorded.
@@ -55,6 +57,7 @@ def record_sandbox(
         memory=spec.resources.memory,
         regions=",".join(spec.regions) or None,
         workspace=plan.settings.workspace,
+        requested=requested,
         earlier=",".join(one for one in earlier if one != sandbox.id) or None,
     )
 

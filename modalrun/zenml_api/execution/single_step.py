@@ -12,8 +12,10 @@ import contextlib
 import importlib
 import operator
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Literal, NoReturn, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -35,6 +37,7 @@ from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.failure import trace_of
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.reporting import log_line
 from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
 from modalrun.util import line_ends
 from modalrun.zenml_api import config_files
@@ -190,6 +193,8 @@ class SingleStep:
                 raise
             reason = signals.reason()
             if reason is not None:
+                # Whoever records the failure, if there is no time for it here, has this.
+                log_line("\n".join(trace_of(error)))
                 self._fail(reason, error)
             self._launcher.wait_for_metadata()
             with contextlib.suppress(Exception):
@@ -310,7 +315,7 @@ class Launcher(StepLauncher):
         if self._metadata is not None and self._storing is None:
             self._storing = threading.Thread(
                 target=record_metadata,
-                args=(str(step_run.id), self._metadata),
+                args=(str(step_run.id), replace(self._metadata, begun=time.time())),
                 daemon=True,
             )
             self._storing.start()
