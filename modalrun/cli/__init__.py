@@ -24,6 +24,7 @@ from modalrun.cli import (
     logs,
     plan,
     reconcile,
+    report,
     rerun,
     resume,
     smoke,
@@ -70,6 +71,8 @@ app.command("doctor")(doctor.doctor)
 app.command("smoke")(smoke.smoke)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
+app.command("open")(report.open_)
 app.command("exec")(exec_command.exec_)
 app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)

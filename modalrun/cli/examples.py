@@ -25,6 +25,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "smoke": ("first-cloud-run.md#5-smoke", "smoke --gpu T4"),
     "status": ("status.md", "status latest --watch", "status 0d1f5b62 --output json"),
     "logs": ("logs.md", "logs latest --follow", "logs 0d1f5b62 --step 'train*' --tail 100"),
+    "report": ("report.md", "report latest --open", "report 0d1f5b62 --output run.html"),
+    "open": ("report.md#modalrun-open-run", "open latest", "open 0d1f5b62 modal"),
     "exec": ("exec.md", "exec latest", "exec 0d1f5b62 --step train -- nvidia-smi"),
     "list": ("status.md#modalrun-list", "list --state failed --since 2d"),
     "reconcile": ("status.md#modalrun-reconcile-run", "reconcile 0d1f5b62"),
