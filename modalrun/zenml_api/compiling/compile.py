@@ -299,11 +299,11 @@ def _checked_configuration(
     fits = not mistakes.found
     with mistakes.collecting():
         configuration = _with_options_in_code(pipeline, read_run_configuration(spec))
-    if fits:
-        # The graph, and with it the names of the steps, is known only once the function was called.
-        with mistakes.collecting() if configuration else contextlib.suppress(UsageError):
-            _prepare(pipeline, configuration, spec)
-            spec = check_step_parameters(pipeline, spec, mistakes)
+    # The graph, and with it the names of the steps, is known only once the function was called.
+    # After a mistake it may fail for want of an argument.
+    with mistakes.collecting() if fits and configuration else contextlib.suppress(UsageError):
+        _prepare(pipeline, configuration, spec)
+        spec = check_step_parameters(pipeline, spec, mistakes)
     mistakes.raise_all()
     spec = replace(spec, notes=(*spec.notes, *mistakes.notes))
     return spec, _with_options_in_code(pipeline, read_run_configuration(spec))
