@@ -121,7 +121,8 @@ def test_variables_that_are_not_set(tmp_path: Path) -> None:
 
 
 def test_a_variable_that_is_not_set_hides_no_other_mistake(tmp_path: Path) -> None:
-    text = "cpu: ${ABSENT}\ntarget: moon\nsettings:\n  orchestrator: {regoin: eu}\n  resources: ${ABSENT}\n"
+    text = "cpu: ${ABSENT}\ntarget: moon\nsettings:\n  orchestrator: {regoin: eu}\n"
+    text += "  resources: ${ABSENT}\n"
     told = mistakes(tmp_path, PIPELINE + text).message.split("\n")
     words = (
         "'cpu': the environment variable ABSENT",
