@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from modalrun.spec.fields import OUR_FLAVOR_KEYS, ZENML_FLAVOR_KEYS
 from modalrun.spec.messages import format_value
@@ -28,17 +29,15 @@ def parameters(spec: RunSpec) -> Iterator[tuple[str, str, str, str]]:
     The value of a variable, and of what may be a secret, is not shown.
     """
     configuration = spec.run_configuration
-    owners = {
-        (): configuration,
-        **{("steps", k): v for k, v in configuration.get("steps", {}).items()},
-    }
+    owners: dict[KeyPath, Any] = {(): configuration}
+    owners |= {("steps", name): step for name, step in configuration.get("steps", {}).items()}
     for above, owner in owners.items():
         for name, value in (owner.get("parameters") or {}).items():
             path = (*above, "parameters", name)
             flag, written = spec.command_line.flag(path), _written(spec, path)
             shown = "***" if _SECRET.search(name) else format_value(value)
             source = "command line" if flag else "run spec"
-            yield "".join(above[1:]) or "run", f"parameter {name}", written or shown, source
+            yield str(above[1]) if above else "run", f"parameter {name}", written or shown, source
 
 
 def variables(spec: RunSpec, step: str, setting: str, source: str) -> str | None:
