@@ -24,6 +24,7 @@ from modalrun.cli import (
     logs,
     plan,
     reconcile,
+    report,
     rerun,
     resume,
     smoke,
@@ -70,6 +71,8 @@ app.command("doctor")(doctor.doctor)
 app.command("smoke")(smoke.smoke)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
+app.command("open")(report.open_)
 app.command("exec")(exec_command.exec_)
 app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
@@ -130,6 +133,9 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
         shown = io.StringIO()
         error.show(shown)
         writer.err(shown.getvalue())
+        if getattr(error, "option_name", None) == "--debug":
+            command = " ".join(one for one in arguments if one != "--debug")
+            writer.err(f"'--debug' stands before the command: modalrun --debug {command}")
         return error.exit_code
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):

@@ -72,6 +72,8 @@ class GitError(UsageError):
                 f"Install git. Where a CI image has none, leave {repository / '.git'} out of it:"
                 " then the .gitignore files alone decide."
             )
+        elif (own := repository / ".git").is_dir() and not any(own.iterdir()):
+            hint = f"The folder {own} is empty: remove it, or run 'git init' in {repository}."
         else:
             hint = f"See what 'git status' says in {folder}."
         super().__init__(
@@ -112,6 +114,17 @@ def ignored(folder: Path) -> list[tuple[Path, str]]:
         (Path(path), f"{pattern} in {file}:{line}")
         for file, line, pattern, path in zip(*(fields[i::4] for i in range(4)), strict=False)
     ]
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that is checked out in a folder; None outside of a repository."""
+    try:
+        return (
+            _git(folder, "rev-parse", "--verify", "HEAD").decode("ascii", "replace").strip() or None
+        )
+    except GitError:
+        # A repository without a commit.
+        return None
 
 
 def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
