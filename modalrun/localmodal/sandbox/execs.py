@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,7 +133,12 @@ class Exec:
         self.ended: asyncio.Future[int] = loop.create_future()
 
     async def run(
-        self, nursery: Nursery, command: Command, timeout: float, given_up: asyncio.Event
+        self,
+        nursery: Nursery,
+        command: Command,
+        timeout: float,
+        given_up: asyncio.Event,
+        at_end: Callable[[], Awaitable[None]],
     ) -> None:
         """Run it to its end and to that of all it has started; 0 is no timeout."""
         process = code = None
@@ -149,6 +154,7 @@ class Exec:
             self.started.set_exception(error)
         for output in self._outputs.values():
             output.finish()
+        await at_end()
         self.ended.set_result(KILLED if code is None else code)
         if process is not None:
             await process.exited
@@ -207,6 +213,7 @@ class Execs:
         *,
         streams: Collection[int],
         timeout: float,
+        at_end: Callable[[], Awaitable[None]],
     ) -> bool:
         """Start a command, once for each id: the SDK repeats a call that was not answered.
 
@@ -215,6 +222,7 @@ class Execs:
             command: What to run.
             streams: The descriptors of the output that is kept.
             timeout: Seconds until it is killed; 0 for never.
+            at_end: Called before its end is known.
 
         Returns:
             False if the sandbox has ended before.
@@ -228,7 +236,7 @@ class Execs:
                 number: Output(self._folder / f"output-{number}", self._disk) for number in streams
             }
             new = self._all[exec_id] = Exec(outputs)
-            life = new.run(self._nursery, command, timeout, self._closed)
+            life = new.run(self._nursery, command, timeout, self._closed, at_end)
             # A task of its own: the caller may disconnect.
             task = asyncio.get_running_loop().create_task(life)
             self._tasks.add(task)

@@ -9,8 +9,8 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
+from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, start_one
-from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
-from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults, SandboxFault
+from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import not_found
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
@@ -55,33 +55,6 @@ _SAVE_SECONDS = 1.0
 """How often a record that the disk had no room for is written."""
 
 _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
-
-
-@dataclass(frozen=True)
-class Launch:
-    """The files and variables of a sandbox. They include secrets, so they are never stored."""
-
-    recipe: rootfs.Recipe
-    files: list[rootfs.File] = field(default_factory=list)
-    volumes: Mapping[str, Path] = field(default_factory=dict)
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-class LiveSandbox:
-    """A sandbox that has not finished."""
-
-    def __init__(self, record: SandboxRecord, fault: SandboxFault | None, execs: Execs) -> None:
-        loop = asyncio.get_running_loop()
-        self.record = record
-        self.fault = fault
-        self.execs = execs
-        self.command: Command | None = None
-        self.process: SandboxProcess | None = None
-        self.end: tuple[int, str] | None = None
-        self.must_end = asyncio.Event()
-        self.stdin = Stdin()
-        self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
-        self.finished: asyncio.Future[SandboxRecord] = loop.create_future()
 
 
 class Sandboxes:
@@ -138,9 +111,9 @@ class Sandboxes:
         record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
         self._store.put_sandbox(record)
         self._logs.create(record.id)
-        sandbox = self._live[record.id] = LiveSandbox(
-            record, fault, Execs(self._state.sandbox(record.id), self._disk, self._nursery)
-        )
+        execs = Execs(self._state.sandbox(record.id), self._disk, self._nursery)
+        sandbox = LiveSandbox(record, fault, execs, launch.volumes)
+        self._live[record.id] = sandbox
         task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -160,7 +133,8 @@ class Sandboxes:
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                parts = (folder, launch.files, launch.volumes, record.workdir)
+                await launch.volumes.open()
+                parts = (folder, launch.files, launch.volumes.folders, record.workdir)
                 if launch.files:
                     await asyncio.to_thread(rootfs.build, *parts)
                 else:
@@ -176,9 +150,22 @@ class Sandboxes:
             sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
         await sandbox.execs.close()
+        is_committed = await self._commit(sandbox)
         self._finish(sandbox, exit_)
-        if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
+        if is_committed and os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
             await asyncio.to_thread(rootfs.remove, folder)
+
+    async def _commit(self, sandbox: LiveSandbox) -> bool:
+        """Commit the volumes at the end; return whether all is committed."""
+        try:
+            await sandbox.volumes.commit(last=True)
+        except OSError as error:
+            reason = self._disk.problem(error) or str(error)
+            log.error("%s: its volumes are not committed: %s", sandbox.record.id, error)
+            text = f"Not all changes of its volumes are committed: {reason}"
+            sandbox.end = (INTERNAL_FAILURE, text)
+            return False
+        return True
 
     async def _boot(self, sandbox: LiveSandbox) -> None:
         delay, fault = self._faults.script.boot_delay, sandbox.fault

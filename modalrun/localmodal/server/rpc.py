@@ -33,6 +33,9 @@ idempotency_key: ContextVar[str] = ContextVar("idempotency_key")
 client_version: ContextVar[str] = ContextVar("client_version")
 """The version of the SDK that makes the current call; "" if it does not say."""
 
+peer_port: ContextVar[int] = ContextVar("peer_port")
+"""The port from which the current call came."""
+
 _REMEMBERED_ANSWERS = 4096
 
 
@@ -142,6 +145,7 @@ class Dispatcher:
             # First: the body of a call without a token is neither read nor kept.
             task_id = self._authorise(service, stream.metadata)
             idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
+            peer_port.set(stream.peer.addr()[1])
             client_version.set(str(stream.metadata.get("x-modal-client-version", "")))
             self._active(+1)
             try:

@@ -11,7 +11,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.sandbox.sandboxes import Launch, Sandboxes
+from modalrun.localmodal.sandbox.live import Launch
+from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
 from modalrun.localmodal.services.apps import Apps
@@ -154,7 +155,7 @@ class SandboxRpcs:
         launch = Launch(
             recipe=recipe,
             files=files,
-            volumes=self._volumes.folders(definition.volume_mounts),
+            volumes=self._volumes.mounted(sandbox_id, definition.volume_mounts),
             variables=variables,
         )
         self._sandboxes.create(record, launch)

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -157,18 +157,27 @@ class Tree:
         for (folder, into), group in groupby(
             items, key=lambda item: (split(item.source)[0], split(item.target)[0])
         ):
-            with source.open(folder) as from_, self.open(into, create=True) as to:
+            with ExitStack() as stack:
+                try:
+                    from_ = stack.enter_context(source.open(folder))
+                except (FileNotFoundError, NotADirectoryError):
+                    # A sandbox has deleted it meanwhile.
+                    continue
+                to = stack.enter_context(self.open(into, create=True))
                 for item in group:
                     name, target = split(item.source)[1], split(item.target)[1]
-                    status = item.status
+                    status, kind = item.status, stat.S_IFMT(item.status.st_mode)
                     with suppress(FileNotFoundError):
-                        if stat.S_ISDIR(status.st_mode):
+                        if kind == stat.S_IFDIR:
                             self._make_folder(target, to)
+                        elif kind not in (stat.S_IFREG, stat.S_IFLNK):
+                            continue
                         elif move:
                             self._place(name, target, to, from_=from_)
-                        elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+                        else:
                             staged = self._staging / new_id("up")
-                            status = _duplicate(name, from_, staged, link=status.st_size > copied)
+                            link = status.st_size > copied
+                            status = _duplicate(name, from_, staged, link=link)
                             self._place(staged, target, to)
                         brought[item.source] = signature(status)
         return brought
@@ -230,9 +239,12 @@ class Tree:
 def changes(
     now: Mapping[str, os.stat_result], before: dict[str, str]
 ) -> tuple[list[Item], list[str]]:
-    """Return the entries that are new or changed, and the paths that are gone, inner ones first."""
-    changed = [Item(p, p, s) for p, s in now.items() if before.get(p) != signature(s)]
-    return changed, [path for path in reversed(before) if path not in now]
+    """Return what is new or changed, in its folders, and the paths that are gone, inner first."""
+    changed = {path for path, status in now.items() if before.get(path) != signature(status)}
+    # Others may have put a file where one of its folders was.
+    folders = {path[:end] for path in changed for end in range(len(path)) if path[end] == "/"}
+    items = [Item(p, p, status) for p, status in now.items() if p in changed or p in folders]
+    return items, [path for path in reversed(before) if path not in now]
 
 
 def _open(name: str, folder: int) -> BinaryIO:
