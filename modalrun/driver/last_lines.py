@@ -9,6 +9,9 @@ from modalrun.run.event_proof import MARK
 
 _BYTES = 8_192
 
+_OWNER = '{"modalrun": "lines"'
+"""The event before the lines of a step."""
+
 
 class LastLines:
     """The last lines of both streams of a process, in the order in which they were read."""
@@ -27,9 +30,14 @@ class LastLines:
         self._kept = b""
 
     def lines(self) -> list[str]:
-        """Return the last lines, without the events of modalrun among them."""
-        lines = self._kept.decode("utf-8", "replace").split("\n")
-        return [line for line in lines if line.strip() and MARK not in line][-LAST_LINES:]
+        """Return the last lines of the step that printed last, without modalrun's events."""
+        owner, kept = "", list[str]()
+        for line in self._kept.decode("utf-8", "replace").split("\n"):
+            if MARK not in line:
+                kept += [line] if line.strip() else []
+            elif _OWNER in line and (event := line[line.index("{") :]) != owner:
+                owner, kept = event, []
+        return kept[-LAST_LINES:]
 
     def encoded(self) -> bytes:
         """Return the last lines as one text."""

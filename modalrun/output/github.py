@@ -145,7 +145,9 @@ class GitHubReporter(Reporter):
         for step in outcome.failed:
             last = step.failure.lines if step.failure else ()
             command = logs_command(step.name, outcome.run_id)
-            message = "\n".join((one_line(step.reason or "Its output says why."), *last, command))
+            reason = one_line(step.reason or "Its output says why.")
+            hint = [f"next: {step.next}"] if step.next else []
+            message = "\n".join((reason, *last, *hint, command))
             self._write(workflow_command("error", message, title=f"Step {step.name} failed"))
         if outcome.exit_code and not outcome.failed:
             self._write(workflow_command("error", outcome.headline, title="modalrun"))
@@ -174,7 +176,7 @@ def markdown(outcome: Outcome) -> str:
                 with_attempt(step.state, step.attempt),
                 duration(step.started, step.ended),
                 step.gpu or "",
-                one_line(step.reason or ""),
+                one_line("; next: ".join(filter(None, (step.reason, step.next)))),
             )
             lines.append(f"| {' | '.join(map(_escaped, cells))} |")
         lines.append("")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import signal
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,12 @@ _FRAME = re.compile(rf'( *File "){_CODE}([^"]+)(", line (\d+))')
 _WARNING = re.compile(rf"{_CODE}(?=[^:\"]+:\d+: )")
 _HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/process.py")
 """Where a signal raises an exception in a step: not where the step was."""
+
+_DEATH = re.compile(
+    r"The .+ (?:ended with exit code (\d{1,3})|died of signal (\d{1,3})|died of (SIG[A-Z0-9]+)"
+    r"|was (killed) .+)\."
+)
+"""What `driver/death.py` says of a process."""
 
 _MARKS = re.compile(r"[ ^~]*")
 
@@ -45,6 +53,17 @@ class Failure:
         """Say it in one line: "KeyError: 'rate' (lib/prep.py:12)"."""
         text = ": ".join(filter(None, (self.kind, self.message)))
         return f"{text} ({self.place})" if self.place else text
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the process that has died, 128 and more for a signal; None for none."""
+        found = _DEATH.fullmatch(self.message) if self.kind is None else None
+        if found is None:
+            return None
+        code, number, name, killed = found.groups()
+        if code:
+            return int(code)
+        return 128 + (int(number or 0) or getattr(signal, "SIGKILL" if killed else name, 0))
 
     @staticmethod
     def of(error: BaseException) -> Failure:
@@ -77,11 +96,13 @@ def with_lines(sentence: str, lines: Sequence[str]) -> str:
 
 
 def trace_of(error: BaseException) -> list[str]:
-    """Return the last lines of an exception's traceback, without the exception itself."""
+    """Return the last lines of the project's part of a traceback, without the exception."""
     frames = traceback.extract_tb(error.__traceback__)
     while frames and frames[-1].filename.endswith(_HANDLERS):
         frames.pop()
-    return "".join(traceback.format_list(frames)).splitlines()[-2 * LAST_LINES :]
+    # From the project's own first line on: what calls it is ZenML's and modalrun's.
+    own = itertools.dropwhile(lambda text: not _FRAME.match(text), traceback.format_list(frames))
+    return "".join(own).splitlines()[-2 * LAST_LINES :]
 
 
 def of_steps(failed: Mapping[str, str]) -> str:

@@ -41,6 +41,7 @@ PREFIX = "modalrun_"
 """Prefix of each field in the keys of ZenML's metadata."""
 
 _STORED_WAITS = 100
+_STORED_HINTS, _LONGEST_HINT = 30, 1_000
 
 M = TypeVar("M", "RunMetadata", "StepMetadata", "Announced")
 
@@ -68,6 +69,7 @@ class RunMetadata:
         step_waits: What steps wait for ("waiting for H100"), by their names; `per_step` mode only.
         rerun_of: The earlier run that it reruns.
         rerun_by: The last run that reruns it.
+        hints: What helps steps that have failed, by their names: what the submission found out.
         requested: When Modal was asked for the run sandbox, in seconds since the epoch.
     """
 
@@ -91,6 +93,7 @@ class RunMetadata:
     step_waits: dict[StepName, Text] | None = None
     rerun_of: RunId | None = None
     rerun_by: RunId | None = None
+    hints: dict[StepName, Text] | None = None
     requested: Moment | None = None
 
     @property
@@ -177,6 +180,12 @@ def waiting_metadata(wait: CapacityWait | None) -> dict[str, str]:
 def step_waits_metadata(waits: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Encode what steps wait for, as `RunMetadata` holds it: at most so many as ZenML can store."""
     return {f"{PREFIX}step_waits": dict(itertools.islice(waits.items(), _STORED_WAITS))}
+
+
+def hints_metadata(hints: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Encode what helps steps that have failed, as `RunMetadata` holds it."""
+    first = itertools.islice(hints.items(), _STORED_HINTS)
+    return {f"{PREFIX}hints": {step: one_line(text, _LONGEST_HINT) for step, text in first}}
 
 
 def from_metadata(cls: type[M], metadata: Mapping[str, Any]) -> M | None:

@@ -26,6 +26,7 @@ class StepProgress:
         gpu: That sandbox's GPU.
         reason: Why it ended as it did.
         failure: What ZenML has stored of that.
+        next: What to do about a failure, where that is known.
         capacity_wait: What it waits for, if Modal has no place for it.
     """
 
@@ -38,6 +39,7 @@ class StepProgress:
     gpu: str | None = None
     reason: str | None = None
     failure: Failure | None = None
+    next: str | None = None
     capacity_wait: CapacityWait | None = None
 
     @property
@@ -68,6 +70,7 @@ class StepProgress:
             attempt=record.attempt,
             reason=record.reason or self.reason,
             failure=record.failure,
+            next=record.next,
         )
         if not self._is_more_exact(record):
             step.started, step.ended = record.began, record.ended

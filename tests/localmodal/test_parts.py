@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import time
 from pathlib import Path
 
@@ -154,6 +155,9 @@ def test_entrypoint_and_command(instruction: str, written: str, words: list[str]
 
 
 def test_a_command_for_the_keeper() -> None:
-    packed = keeper.pack(["a", "", "b c"], {"K": "v=\n"}, "/x", 7)
+    command = {"argv": ["a", "", "b c"], "env": {"K": "v=\n"}, "cwd": "/x", "open_files": 7}
+    packed = keeper.pack(**command)
     assert int(packed[:8]) == len(packed) - 8
-    assert packed[8:].split(b"\0") == [b"0", b"/x", b"7", b"3", b"a", b"", b"b c", b"K=v=\n"]
+    assert marshal.loads(packed[8:]) == command
+    with pytest.raises(ValueError, match="NUL"):
+        keeper.pack(**command | {"env": {"K": "\0"}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -55,23 +56,28 @@ class Nursery:
         """The process as it is now; a restart replaces it."""
         return self._process
 
-    def fork(self, descriptors: tuple[int, int, int, int]) -> None:
-        """Fork a keeper; restart the nursery first if it was killed. Raises OSError."""
+    def fork(self, kind: bytes, descriptors: Sequence[int]) -> None:
+        """Fork a keeper; restart the nursery first if it was killed. Raises OSError.
+
+        Args:
+            kind: Where its command runs: `keeper.PLAIN` and its like.
+            descriptors: What `keeper.keep` needs.
+        """
         if self._socket is None or self._process is None or self._process.poll() is not None:
             self.close()
             self.start()
         try:
-            self._send(descriptors)
+            self._send(kind, descriptors)
         except ConnectionError:
             # It is dying, but has not ended.
             self.close()
             self.start()
-            self._send(descriptors)
+            self._send(kind, descriptors)
 
-    def _send(self, descriptors: tuple[int, int, int, int]) -> None:
+    def _send(self, kind: bytes, descriptors: Sequence[int]) -> None:
         assert self._socket is not None
         # A stopped nursery may not stop the server.
-        socket.send_fds(self._socket, [b"f"], descriptors, socket.MSG_DONTWAIT)
+        socket.send_fds(self._socket, [kind], descriptors, socket.MSG_DONTWAIT)
 
     def kill(self) -> None:
         """Kill it; its keepers continue, and what it has not forked yet is cancelled."""

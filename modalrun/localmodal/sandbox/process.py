@@ -12,11 +12,12 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from modalrun.localmodal.sandbox import keeper
 from modalrun.localmodal.sandbox.nursery import Nursery
+from modalrun.localmodal.sandbox.view import View
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,13 @@ class Command:
     """A command to run.
 
     Attributes:
+        cwd: Its working folder: in the sandbox if it has a root of its own.
         open_files: The soft limit of file descriptors; 0 keeps it.
         terminal: Rows and columns of its terminal; None for pipes.
         lingers: Whether the processes that it leaves behind go on.
+        view: The root to make for it; None for this machine's.
+        inside: The `SandboxProcess.first` in whose namespaces it runs; None for others.
+        network: Whether that has the machine's network.
     """
 
     argv: list[str]
@@ -49,6 +54,16 @@ class Command:
     open_files: int = 0
     terminal: tuple[int, int] | None = None
     lingers: bool = False
+    view: View | None = None
+    inside: int | None = None
+    network: bool = True
+
+    @property
+    def kind(self) -> bytes:
+        """How the keeper starts it."""
+        if self.inside is not None:
+            return keeper.INSIDE
+        return keeper.PLAIN if self.view is None else keeper.ISOLATED
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,7 @@ class SandboxProcess:
     Attributes:
         ended: Has the exit of the command, whose output has arrived.
         exited: The same once nothing is left of the processes that it started.
+        first: A pidfd of the first process of its namespaces, until it ends; None without any.
     """
 
     def __init__(
@@ -89,7 +105,10 @@ class SandboxProcess:
         self._sent = self._must_end = False
         self._keeper: int | None = None
         self._answered: asyncio.Future[bool] = self._loop.create_future()
-        self.pid: int | None = None
+        self._is_isolated = False
+        self._pid: int | None = None
+        self._problem = ""
+        self.first: int | None = None
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
@@ -100,10 +119,19 @@ class SandboxProcess:
             Whether it has started. If not, nothing runs, and another process may be started.
 
         Raises:
-            OSError: The machine lacks descriptors, memory or processes.
+            OSError: The machine lacks descriptors, memory or processes, or the sandbox's root
+                cannot be made.
         """
-        parts = (command.argv, command.env, str(command.cwd), command.open_files)
-        packed = keeper.pack(*parts, lingers=command.lingers)
+        self._is_isolated = command.kind == keeper.ISOLATED
+        packed = keeper.pack(
+            argv=command.argv,
+            env=command.env,
+            cwd=str(command.cwd),
+            open_files=command.open_files,
+            view=command.view and asdict(command.view),
+            network=command.network,
+            lingers=command.lingers,
+        )
         with contextlib.ExitStack() as inherited:
             ours, theirs = socket.socketpair()
             inherited.callback(theirs.close)
@@ -113,7 +141,8 @@ class SandboxProcess:
             else:
                 stdio = self._open_pipes(inherited)
             try:
-                nursery.fork((theirs.fileno(), *stdio))
+                target = () if command.inside is None else (command.inside,)
+                nursery.fork(command.kind, (theirs.fileno(), *stdio, *target))
             except BlockingIOError:
                 # It has not answered for long.
                 nursery.kill()
@@ -131,7 +160,10 @@ class SandboxProcess:
         if not self._answered.done() and asked is not None:
             # This ends the control socket, unless a keeper already has it.
             asked.kill()
-        return await self._answered
+        started = await self._answered
+        if self._problem:
+            raise OSError(self._problem)
+        return started
 
     def _open_pipes(self, inherited: contextlib.ExitStack) -> tuple[int, int, int]:
         """Open pipes; return the command's ends, which `inherited` closes."""
@@ -260,15 +292,26 @@ class SandboxProcess:
         self._received += data
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            event, *numbers = line.split()
-            if event == b"started":
-                self.pid, self._keeper = int(numbers[0]), int(numbers[1])
+            event, *words = line.split()
+            if event == b"keeper":
+                self._meet(int(words[0]))
+            elif event == b"started":
+                self._pid = int(words[0])
                 self._answered.set_result(True)
+            elif event == b"failed":
+                self._problem = os.fsdecode(line.partition(b" ")[2])
             elif event == b"exit":
-                self._exit = Exit(code=int(numbers[0]), killed=numbers[1] == b"1")
+                self._exit = Exit(code=int(words[0]), killed=words[1] == b"1")
                 self._end()
         if not data:
             self._finish()
+
+    def _meet(self, keeper_id: int) -> None:
+        self._keeper = keeper_id
+        if self._is_isolated:
+            # Its ids are those of its namespace; the kernel kills all of it with the keeper.
+            with contextlib.suppress(ProcessLookupError):
+                self.first = os.pidfd_open(keeper_id)
 
     def _end(self) -> None:
         """Read what a command that has ended has left in its pipes."""
@@ -288,10 +331,13 @@ class SandboxProcess:
             self._sending.cancel()
         self._control.close()
         self._control = None
-        if self._exit.code is None and self.pid is not None:
+        if self.first is not None:
+            os.close(self.first)
+            self.first = None
+        elif self._exit.code is None and self._pid is not None and not self._is_isolated:
             # The keeper was killed. Its command died with it, but its group may live.
             with contextlib.suppress(OSError):
-                os.killpg(self.pid, 9)
+                os.killpg(self._pid, 9)
         for number in (STDOUT, STDERR):
             while number in self._pipes and self._read(number):
                 pass

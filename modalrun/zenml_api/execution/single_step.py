@@ -37,6 +37,7 @@ from zenml.utils.logging_utils import LoggingContext
 
 from modalrun.run.failure import trace_of
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.reporting import log_line
 from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
 from modalrun.util import line_ends
 from modalrun.zenml_api import config_files
@@ -187,6 +188,8 @@ class SingleStep:
                 raise
             reason = signals.reason()
             if reason is not None:
+                # Whoever records the failure, if there is no time for it here, has this.
+                log_line("\n".join(trace_of(error)))
                 self._fail(reason, error)
             self._launcher.wait_for_metadata()
             with contextlib.suppress(Exception):

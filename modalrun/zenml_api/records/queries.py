@@ -120,8 +120,13 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
                 if name in recorded and recorded[name].id == step.record.id:
                     recorded[name] = step.record
         graph = _graph(run, recorded)
+        hints = (record.metadata and record.metadata.hints) or {}
         return record, tuple(
-            replace(recorded.get(name) or StepRecord(name, NOT_RUN), upstream=upstream)
+            replace(
+                recorded.get(name) or StepRecord(name, NOT_RUN),
+                upstream=upstream,
+                hint=hints.get(name),
+            )
             for name, upstream in graph.items()
         )
 

@@ -14,5 +14,8 @@ def test_the_last_lines_without_events() -> None:
     expected = [f"line {n}" for n in range(10_000 - LAST_LINES + 1, 10_000)]
     assert last.lines() == [*expected, "half a line \ufffd"]
     assert last.encoded().decode().split("\n") == last.lines()
+    of_step = f'{MARK}#2#cd{{"modalrun": "lines", "step": "b", "attempt": 1}}\n'.encode()
+    last.add(b"\n" + of_step + b"of b\n" + of_step.replace(b"#2", b"#3") + b"more of b\n")
+    assert last.lines() == ["of b", "more of b"]
     last.clear()
     assert last.lines() == []
