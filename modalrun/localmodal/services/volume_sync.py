@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
@@ -27,12 +28,12 @@ class VolumeSync:
     async def _mounted(self, volume_id: str) -> MountedVolumes:
         """Return the volumes of the sandbox that makes the current call. Raises GRPCError."""
         volume = self._volumes.get(volume_id)
-        pids = {
-            live.process.pid: record.id
+        keepers = {
+            live.process.keeper: record.id
             for record in self._sandboxes.running()
-            if (live := self._sandboxes.live(record.id)) and live.process and live.process.pid
+            if (live := self._sandboxes.live(record.id)) and live.process
         }
-        sandbox_id = await asyncio.to_thread(_sandbox_of, peer_port.get(), pids)
+        sandbox_id = await asyncio.to_thread(_sandbox_of, peer_port.get(), keepers)
         live = self._sandboxes.live(sandbox_id)
         if live is None or volume.id not in live.volumes.ids:
             raise GRPCError(
@@ -63,23 +64,22 @@ class VolumeSync:
         return router.TaskReloadVolumesResponse()
 
 
-def _sandbox_of(port: int, pids: Mapping[int, str]) -> str:
+def _sandbox_of(port: int, keepers: Mapping[int | None, str]) -> str:
     """Return the sandbox of the process that has a TCP port of this machine; "" for none.
 
     Args:
         port: The port.
-        pids: The sandboxes by the ids of their first processes.
+        keepers: The sandboxes by the ids of their keepers.
     """
     import psutil  # type: ignore[import-untyped]
 
     for connection in psutil.net_connections("tcp"):
         if connection.laddr and connection.laddr.port == port and connection.pid:
-            try:
+            with suppress(psutil.Error):
                 process = psutil.Process(connection.pid)
-                for one in (process, *process.parents()):
-                    # A command of `exec` has the variable; a warm process descends from the first.
-                    if found := pids.get(one.pid) or one.environ().get("MODAL_SANDBOX_ID"):
-                        return found
-            except psutil.Error:
-                return ""
+                for parent in process.parents():
+                    if parent.pid in keepers:
+                        return keepers[parent.pid]
+                # A command of `exec` descends from another keeper.
+                return str(process.environ().get("MODAL_SANDBOX_ID", ""))
     return ""

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import math
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -16,8 +17,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
-
-from modalrun.localmodal.storage.ids import new_id
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -175,7 +174,7 @@ class Tree:
                         elif move:
                             self._place(name, target, to, from_=from_)
                         else:
-                            staged = self._staging / new_id("up")
+                            staged = self._staged()
                             link = status.st_size > copied
                             status = _duplicate(name, from_, staged, link=link)
                             self._place(staged, target, to)
@@ -184,7 +183,7 @@ class Tree:
 
     def put(self, contents: Iterable[tuple[int, Path]], size: int, mode: int, path: str) -> None:
         """Put a new file with contents at offsets, and zeros elsewhere."""
-        staged = self._staging / new_id("up")
+        staged = self._staged()
         with staged.open("xb") as file:
             for offset, content in contents:
                 file.seek(offset)
@@ -208,6 +207,10 @@ class Tree:
             else:
                 os.unlink(name, dir_fd=descriptor)
 
+    def _staged(self) -> Path:
+        """Return a new name of an upload (see `Mounts.forget`); `new_id` would take longer."""
+        return self._staging / f"up-{secrets.token_hex(11)}"
+
     def _make_folder(self, name: str, to: int) -> None:
         try:
             os.mkdir(name, 0o755, dir_fd=to)
@@ -228,7 +231,7 @@ class Tree:
 
     def _discard(self, name: str, folder: int) -> None:
         # Out of the reach of sandboxes first.
-        staged = self._staging / new_id("up")
+        staged = self._staged()
         os.rename(name, staged, src_dir_fd=folder)
         if staged.is_dir() and not staged.is_symlink():
             shutil.rmtree(staged, ignore_errors=True)
