@@ -2,9 +2,9 @@
 
     python benchmarks/volumes.py [--folder FOLDER]
 
-Prints for volumes of several sizes the seconds of CPU time in which a sandbox gets its own files, commits one
-change while it runs, and commits another one at its end. No sandbox is started. The figures depend
-on the disk of FOLDER, a temporary folder by default.
+Prints the seconds of CPU time in which a sandbox gets its own files of volumes of several sizes,
+commits one change while it runs, and another one at its end. No sandbox is started. The figures
+depend on the disk of FOLDER, a temporary folder by default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hold what belongs to a sandbox that has not finished."""
+"""Hold what is known of a sandbox only while it runs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
 from modalrun.localmodal.sandbox.process import Command, SandboxProcess
+from modalrun.localmodal.sandbox.recipe import File, Recipe
 from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.server.faults import SandboxFault
 from modalrun.localmodal.storage.store import SandboxRecord
@@ -19,9 +19,9 @@ from modalrun.localmodal.storage.volume_trees import MountedVolumes
 class Launch:
     """The files and variables of a sandbox. They include secrets, so they are never stored."""
 
-    recipe: rootfs.Recipe
+    recipe: Recipe
     volumes: MountedVolumes
-    files: list[rootfs.File] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

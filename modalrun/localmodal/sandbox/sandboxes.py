@@ -28,7 +28,7 @@ from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import not_found
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
-from modalrun.localmodal.storage.logstore import LogStore
+from modalrun.localmodal.storage.logstore import STDERR, LogStore
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
@@ -144,10 +144,10 @@ class Sandboxes:
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", record.id, error)
             reason = self._disk.problem(error) or str(error)
-            sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {reason}")
+            self._fail(sandbox, INIT_FAILURE, f"The sandbox could not be started: {reason}")
         except Exception:
             log.exception("%s failed", record.id)
-            sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
+            self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
         await sandbox.execs.close()
         is_committed = await self._commit(sandbox)
@@ -163,7 +163,7 @@ class Sandboxes:
             reason = self._disk.problem(error) or str(error)
             log.error("%s: its volumes are not committed: %s", sandbox.record.id, error)
             text = f"Not all changes of its volumes are committed: {reason}"
-            sandbox.end = (INTERNAL_FAILURE, text)
+            self._fail(sandbox, INTERNAL_FAILURE, text)
             return False
         return True
 
@@ -232,6 +232,11 @@ class Sandboxes:
 
         nurseries = (*filter(None, [warm]), self._nursery, self._nursery)
         return await start_one(nurseries, command, new, sandbox.must_end)
+
+    def _fail(self, sandbox: LiveSandbox, status: int, text: str) -> None:
+        """Set the end of a sandbox that failed here; its stderr is what the SDK's user sees."""
+        sandbox.end = (status, text)
+        self._logs.append(sandbox.record.id, STDERR, f"{text}\n".encode())
 
     def _end(self, sandbox: LiveSandbox, status: int, exception: str) -> None:
         if sandbox.end is None:
