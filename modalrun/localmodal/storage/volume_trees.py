@@ -188,9 +188,21 @@ class MountedVolumes:
                 await asyncio.to_thread(tree.open)
             self._opened.append(tree)
 
-    async def commit(self, volume_id: str = "", *, last: bool = False) -> None:
-        """Commit one volume, or all; the `last` time the files are given up. Raises OSError."""
-        await self._each(volume_id, lambda tree: tree.commit(last=last))
+    async def commit(self, volume_id: str = "") -> None:
+        """Commit one volume, or all. Raises OSError."""
+        await self._each(volume_id, VolumeTree.commit)
+
+    async def close(self) -> OSError | None:
+        """Commit all and give the files up; return why not all is committed."""
+        problem = None
+        for tree in self._opened:
+            try:
+                async with self._lock(tree.mount.volume_id):
+                    await asyncio.to_thread(tree.commit, last=True)
+            except OSError as error:  # noqa: PERF203 (one must not prevent the others)
+                log.error("%s is not committed: %s", tree.folder, error)
+                problem = error
+        return problem
 
     async def reload(self, volume_id: str = "") -> None:
         """Commit one volume, or all, and fetch what others have committed. Raises OSError."""
