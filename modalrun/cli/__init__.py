@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from modalrun import __version__
-from modalrun.cli import compile as compile_command
 from modalrun.cli import (
+    advise,
     doctor,
     examples,
     init,
@@ -31,6 +31,7 @@ from modalrun.cli import (
     stop,
     submit,
 )
+from modalrun.cli import compile as compile_command
 from modalrun.errors import (
     InternalError,
     Interrupted,
@@ -70,6 +71,7 @@ app.command("smoke")(smoke.smoke)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("list")(list_runs.list_)
+app.command("advise")(advise.advise)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)
 app.command("rerun")(rerun.rerun)

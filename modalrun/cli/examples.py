@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "status": ("status.md", "status latest --watch", "status 0d1f5b62 --output json"),
     "logs": ("logs.md", "logs latest --follow", "logs 0d1f5b62 --step 'train*' --tail 100"),
     "list": ("status.md#modalrun-list", "list --state failed --since 2d"),
+    "advise": ("usage.md#modalrun-advise", "advise training", "advise training --runs 20 --write"),
     "reconcile": ("status.md#modalrun-reconcile-run", "reconcile 0d1f5b62"),
     "stop": ("modes.md#stop", "stop 0d1f5b62", "stop 0d1f5b62 --force"),
     "resume": ("modes.md#resume", "resume 0d1f5b62"),

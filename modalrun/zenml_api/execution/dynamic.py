@@ -260,6 +260,8 @@ class _Runner(DynamicPipelineRunner):
                 raise
             log_line(f"Step `{name}` failed and is tried again: {reason}")
             return None
+        finally:
+            launcher.wait_for_metadata()
         # ZenML may not have read the record again.
         state = SUCCESSFUL.get(step_run.status.value, "completed")
         emit_step_event(name, state, attempt=attempt)

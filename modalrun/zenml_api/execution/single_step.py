@@ -33,8 +33,10 @@ from zenml.utils.env_utils import get_runtime_environment, temporary_environment
 from zenml.utils.exception_utils import collect_exception_information
 from zenml.utils.logging_utils import LoggingContext
 
+from modalrun.run import usage_log
 from modalrun.run.failure import trace_of
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.usage import StepUsage
 from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
 from modalrun.util import line_ends
 from modalrun.zenml_api import config_files
@@ -186,6 +188,7 @@ class SingleStep:
             reason = signals.reason()
             if reason is not None:
                 self._fail(reason, error)
+            self._launcher.store_usage()
             self._launcher.wait_for_metadata()
             with contextlib.suppress(Exception):
                 _flush_logs()
@@ -255,7 +258,8 @@ class Launcher(StepLauncher):
         self._whole_step = step
         self.guarded: Callable[[Callable[[], Any]], Any] = lambda call: call()
         self._metadata = metadata
-        self._storing: threading.Thread | None = None
+        self._storing: list[threading.Thread] = []
+        self._measured: usage_log.Measured | None = None
 
     @property
     def record(self) -> StepRunResponse | None:
@@ -302,18 +306,26 @@ class Launcher(StepLauncher):
 
     def store_metadata(self, step_run: StepRunResponse) -> None:
         """Store the sandbox's metadata with the record, once, in a thread."""
-        if self._metadata is not None and self._storing is None:
-            self._storing = threading.Thread(
-                target=record_metadata,
-                args=(str(step_run.id), self._metadata),
-                daemon=True,
-            )
-            self._storing.start()
+        if self._metadata is not None:
+            self._store(str(step_run.id), self._metadata)
+            self._metadata = None
+
+    def store_usage(self) -> None:
+        """Store what the step has used until now with the record, once, in a thread."""
+        if self.record is not None and self._measured is not None:
+            usage, self._measured = self._measured.end(), None
+            if usage is not None:
+                self._store(str(self.record.id), usage)
+
+    def _store(self, record: str, metadata: StepMetadata | StepUsage) -> None:
+        thread = threading.Thread(target=record_metadata, args=(record, metadata), daemon=True)
+        self._storing.append(thread)
+        thread.start()
 
     def wait_for_metadata(self) -> None:
         """Wait a little until the metadata is stored."""
-        if self._storing is not None:
-            self._storing.join(METADATA_SECONDS)
+        for thread in self._storing:
+            thread.join(METADATA_SECONDS)
 
     def _create_or_reuse_run(self) -> tuple[PipelineRunResponse, bool]:
         # It comes after the choice whether there is such a log.
@@ -341,6 +353,8 @@ class Launcher(StepLauncher):
     def _run_step_in_current_thread(self, *args: Any, **kwargs: Any) -> StepRunResponse:
         runner = _Runner(step=self._step, stack=self._stack)
         runner.guarded = self.guarded
+        if self.record is not None:
+            self._measured = usage_log.Measured(str(self.record.id))
         try:
             return runner.run(*args, **kwargs)
         except BaseException as error:
@@ -350,6 +364,8 @@ class Launcher(StepLauncher):
                     require_text(error)
                     publish_utils.step_exception_info.set(collect_exception_information(error))
             raise
+        finally:
+            self.store_usage()
 
 
 class _Runner(StepRunner):
