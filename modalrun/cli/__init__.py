@@ -24,6 +24,7 @@ from modalrun.cli import (
     logs,
     plan,
     reconcile,
+    report,
     rerun,
     resume,
     smoke,
@@ -32,6 +33,7 @@ from modalrun.cli import (
     submit,
 )
 from modalrun.cli import compile as compile_command
+from modalrun.cli import exec as exec_command
 from modalrun.errors import (
     InternalError,
     Interrupted,
@@ -70,6 +72,9 @@ app.command("doctor")(doctor.doctor)
 app.command("smoke")(smoke.smoke)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
+app.command("open")(report.open_)
+app.command("exec")(exec_command.exec_)
 app.command("list")(list_runs.list_)
 app.command("advise")(advise.advise)
 app.command("reconcile")(reconcile.reconcile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from modalrun.run import contract
@@ -31,6 +32,7 @@ def create() -> dict[str, str]:
         "ZENML_CONFIG_PATH": str(config),
         "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
+        contract.STARTED: os.environ.get(contract.STARTED, str(time.time())),
         contract.END_REASON_FILE: str(own / "end-reason"),
         contract.STOP_FILE: str(own / "stop"),
         contract.EXIT_CODE_FILE: str(own / "exit-code"),

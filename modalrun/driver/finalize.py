@@ -15,8 +15,8 @@ from modalrun.run.reporting import log_line
 def main() -> int:
     """Record that the run failed, for the reason given as the first argument.
 
-    In a step sandbox only the step's failure is recorded, with its last lines of output, which are
-    the standard input: the driver decides about the run. The
+    In a step sandbox only the step's failure is recorded: the driver decides about the run. The
+    standard input has the last lines of output of the step that ran. The
     second argument is the manifest of a `per_step` run, whose step sandboxes are terminated first.
     """
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
@@ -37,6 +37,7 @@ def _record(run_id: str, reason: str) -> None:
     if len(sys.argv) > 2 and STEP not in os.environ:
         # ZenML may be in trouble for minutes.
         _terminate_steps(Path(sys.argv[2]))
+    lines = sys.stdin.read().splitlines()
     from modalrun.zenml_api.retry import open_store, while_database_fails
 
     open_store(in_sandbox=True)
@@ -44,12 +45,13 @@ def _record(run_id: str, reason: str) -> None:
         from modalrun.zenml_api.records.step_records import fail_step
 
         step, attempt = os.environ[STEP], int(os.environ.get(ATTEMPT, "1"))
-        lines = sys.stdin.read().splitlines()
         while_database_fails(lambda: fail_step(run_id, step, reason, attempt=attempt, lines=lines))
     else:
         from modalrun.zenml_api.records.updates import finalize_run
 
-        while_database_fails(lambda: finalize_run(run_id, reason))
+        # A driver of step sandboxes prints lines of its own.
+        of_step = lines if len(sys.argv) == 2 else []
+        while_database_fails(lambda: finalize_run(run_id, reason, lines=of_step))
 
 
 def _terminate_steps(file: Path) -> None:

@@ -6,8 +6,14 @@ import threading
 
 from modalrun.run.contract import LAST_LINES
 from modalrun.run.event_proof import MARK
+from modalrun.util import redraws
 
 _BYTES = 8_192
+_REDRAWN = 65_536
+"""Bytes of the newest output that are looked at."""
+
+_OWNER = '{"modalrun": "lines"'
+"""The event before the lines of a step."""
 
 
 class LastLines:
@@ -20,16 +26,24 @@ class LastLines:
     def add(self, data: bytes) -> None:
         """Add what was read."""
         with self._lock:
-            self._kept = (self._kept + data[-_BYTES:])[-_BYTES:]
+            # A progress bar must not push out the lines before it.
+            kept = b"".join(redraws.split_bytes(self._kept + data[-_REDRAWN:]))
+            self._kept = kept[-_BYTES:]
 
     def clear(self) -> None:
         """Forget all lines: those of another step follow."""
         self._kept = b""
 
     def lines(self) -> list[str]:
-        """Return the last lines, without the events of modalrun among them."""
-        lines = self._kept.decode("utf-8", "replace").split("\n")
-        return [line for line in lines if line.strip() and MARK not in line][-LAST_LINES:]
+        """Return the last lines of the step that printed last, without modalrun's events."""
+        owner, kept = "", list[str]()
+        for line in self._kept.decode("utf-8", "replace").split("\n"):
+            if MARK not in line:
+                shown = redraws.state(line)
+                kept += [shown] if shown.strip() else []
+            elif _OWNER in line and (event := line[line.index("{") :]) != owner:
+                owner, kept = event, []
+        return kept[-LAST_LINES:]
 
     def encoded(self) -> bytes:
         """Return the last lines as one text."""

@@ -72,7 +72,7 @@ async def _run(pool: WorkerPool) -> int:
     if code != contract.EXIT_COMPLETED:
         try:
             with pool.worker() as worker:
-                await worker.ask("finalize", *runner.end)
+                await worker.ask("finalize", *runner.end, runner.last_lines)
         except (WorkerDied, WorkerError):
             # The supervisor tries again in a new process.
             return contract.EXIT_UNRECORDED
@@ -80,13 +80,18 @@ async def _run(pool: WorkerPool) -> int:
 
 
 class Runner:
-    """Run the steps of a run in workers."""
+    """Run the steps of a run in workers.
+
+    Attributes:
+        last_lines: What steps have printed last that were ended at the deadline.
+    """
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
         self._terminated = False
         self._limit = int(os.environ.get(contract.MAX_PARALLELISM, "1"))
         self._failed: dict[str, str] = {}
+        self.last_lines: dict[str, list[str]] = {}
         # Set when nothing new may start; then why not, as a part of a sentence.
         self._stopping = asyncio.Event()
         self._stop_reason = ""
@@ -118,7 +123,7 @@ class Runner:
         self._terminated = True
         grace = TERMINATE_GRACE_SECONDS / 2
         if supervisors_reason() is not None:
-            grace = min(grace, margin(float(os.environ[contract.TIMEOUT])) / 4)
+            grace = min(grace, margin(float(os.environ[contract.TIMEOUT])) * 0.35)
         self._start_nothing(termination_clause())
         self._end_running(termination_reason(), grace)
 
@@ -223,6 +228,7 @@ class Runner:
             return await self._judge(name, end, attempt, final=final)
         # Not in the handler: a worker forked there would have the error as context of its own.
         if isinstance(problem, WorkerDied) and problem.asked:
+            self.last_lines[name] = worker.last_lines()
             return await self._stopped_end(name)
         if worker.begun:
             return await self._failed_end(

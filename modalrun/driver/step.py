@@ -64,6 +64,7 @@ def _metadata() -> StepMetadata | None:
     own = {
         "sandbox_id": os.environ.get("MODAL_SANDBOX_ID"),
         "gpu": os.environ.get(contract.GPU),
+        "started": float(os.environ[contract.STARTED]),
     }
     return metadata.from_json(StepMetadata, {**own, **json.loads(text)}) if text else None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -171,6 +172,7 @@ class StepAttempts:
             "memory": spec.resources.memory,
             "regions": ",".join(spec.regions) or None,
             "infrastructure_retries": self.restarts or None,
+            "requested": time.time(),
         }
         env = {
             **spec.env,

@@ -47,6 +47,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def main() -> NoReturn:
     """Run the steps that are ordered, until none comes any more."""
+    os.environ[contract.STARTED] = str(time.time())
     privileges.drop_tracing()
     privileges.hide_process()
     privileges.adopt_orphans()
@@ -108,10 +109,11 @@ class Worker:
         source = shutil.copytree(self._source, own / self._source.name, symlinks=True)
         # Short, and not beside: the path of a socket has 108 bytes at most.
         temporary = folders.enter_context(_folder("step-", None))
-        now = {contract.CREATED: str(time.time())}
+        now = {contract.CREATED: str(time.time()), contract.STARTED: str(time.time())}
         environment = {**now, **self._environment, **order.env, "TMPDIR": str(temporary)}
         # The timeout of a later step does not count from the creation of the sandbox.
         self._environment.pop(contract.CREATED, None)
+        self._environment.pop(contract.STARTED, None)
         # A signal that comes in between must find the child, or be found by it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:

@@ -45,9 +45,10 @@ _FROM_OUTSIDE = (contract.EXIT_INTERRUPTED, contract.EXIT_KILLED, contract.EXIT_
 def margin(timeout: float) -> float:
     """Return how many seconds before the sandbox's own timeout the runner is ended.
 
-    A tenth of the timeout, between 0.5 and 30 s: recording the end may take another start of ZenML.
+    A tenth of the timeout, at most 30 s, because recording the end may take another start of ZenML;
+    of a short one up to a fifth, because the step itself needs a second for it.
     """
-    return min(30.0, max(0.5, timeout * 0.1))
+    return min(30.0, max(0.5, timeout * 0.1, min(4.0, timeout * 0.2)))
 
 
 def _age(timeout: float) -> float:
@@ -128,7 +129,7 @@ def _supervise() -> int:
         reason = f"The {_subject()} took longer than its timeout of {timeout:g} s."
         _write(environment[contract.END_REASON_FILE], reason)
         _log(reason)
-        code = _end(children[-1], margin(timeout) / 2)
+        code = _end(children[-1], margin(timeout) * 0.7)
     _drain(pumps)
     out_of_memory = death.out_of_memory_kills() > earlier_kills
     if _is_meant(code, environment):

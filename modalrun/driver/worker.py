@@ -199,12 +199,14 @@ class Worker:
         if self._ready:
             self._steps.cleanup()
 
-    def finalize(self, reason: str, stopped: bool) -> None:
-        """Leave no `running` record in ZenML."""
+    def finalize(self, reason: str, stopped: bool, lines: Mapping[str, Sequence[str]]) -> None:
+        """Leave no `running` record in ZenML; `lines` are the last ones of steps."""
         from modalrun.zenml_api.records.updates import finalize_run
         from modalrun.zenml_api.retry import while_database_fails
 
-        while_database_fails(lambda: finalize_run(self._run_id, reason, stopped=stopped))
+        while_database_fails(
+            lambda: finalize_run(self._run_id, reason, stopped=stopped, lines=lines)
+        )
 
     @property
     def _steps(self) -> PipelineSteps:

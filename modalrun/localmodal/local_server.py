@@ -30,12 +30,14 @@ from modalrun.localmodal.server.transport import TwoProtocolServer
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CommandRouter
 from modalrun.localmodal.services.environments import Environments, Workspace
+from modalrun.localmodal.services.exec_rpcs import ExecRpcs
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.log_rpcs import LogRpcs
 from modalrun.localmodal.services.mounts import Mounts
 from modalrun.localmodal.services.rules import CATALOG_FILE, CatalogRules
 from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
+from modalrun.localmodal.services.volume_files import VolumeFiles
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.disk import Disk
@@ -142,6 +144,7 @@ class LocalServer:
         )
         secrets = Secrets(store, clock)
         volumes = Volumes(self._state, store, clock)
+        files = VolumeFiles(volumes, self._mounts, guard, self._disk)
         self._rpcs = SandboxRpcs(
             store=store,
             clock=clock,
@@ -169,6 +172,7 @@ class LocalServer:
             self._mounts,
             secrets,
             volumes,
+            files,
             self._rpcs,
             LogRpcs(
                 store,
@@ -179,11 +183,15 @@ class LocalServer:
                 newest=lambda: clock.now_ns() - int(self._faults.script.lags.history * 1e9),
             ),
             CommandRouter(self._logs, sandboxes, lambda: self._faults.script.retained),
+            ExecRpcs(sandboxes, secrets),
         ):
             dispatcher.add(subject)
-        uploads: dict[tuple[str, str], http.Route] = {("PUT", "blob"): self._mounts.put_blob}
+        routes: dict[tuple[str, str], http.Route] = {
+            ("PUT", "blob"): self._mounts.put_blob,
+            ("GET", "volume"): files.get_block,
+        }
         self._server = TwoProtocolServer(
-            [dispatcher], lambda reader, writer: self._serve_http(reader, writer, uploads)
+            dispatcher, lambda reader, writer: self._serve_http(reader, writer, routes)
         )
 
     def _authorise(self, service: str, metadata: Mapping[str, Any]) -> str | None:

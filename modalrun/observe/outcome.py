@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from modalrun.errors import (
     AuthenticationError,
@@ -16,6 +17,8 @@ from modalrun.errors import (
 )
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
+from modalrun.run.advice import advice, advice_on_end
+from modalrun.run.metadata import hints_metadata
 from modalrun.run.outcome import (
     ENDED_AS_A_WHOLE,
     PAUSED,
@@ -84,20 +87,22 @@ def derive_outcome(
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error
     failed = [step.name for step in steps if step.status == "failed"]
-    remarks = [run.left_behind(s.failure) for s in steps if s.status == "failed" and s.failure]
+    steps = _with_hints(run, steps, zenml)
     code, headline = exit_code_and_headline(end, record.status, failed, timeout)
     details: list[tuple[str, str]] = []
     if code == RunFailedError.exit_code and not failed and record.reason:
         # No step is to blame: a hook, or the function of a dynamic pipeline.
         details.append(("reason", record.reason))
     details += [*run.links, run.commands[0]]
-    # Of a failed step, the command is beside its reason.
+    # Of a failed step, the command and what to do are beside its reason.
     details += [] if failed else [("logs", f"modalrun logs {run.run_id}")]
+    details.append(("report", f"modalrun report {run.run_id} --open"))
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
-    details += [("next", remark) for remark in dict.fromkeys(filter(None, remarks))]
-    details += [("next", text) for text in _next(run, end)]
+    told = any(step.status == "failed" and step.next for step in steps)
+    if not told and (text := advice(record.reason) or advice_on_end(end, run.plan.settings.mode)):
+        details.append(("next", text))
     if may_be_rerun(record):
         details.append(("rerun", f"modalrun rerun {run.run_id}"))
     if record.status == PAUSED:
@@ -107,21 +112,18 @@ def derive_outcome(
     return Outcome(code, headline, tuple(details), shown, run_id=run.run_id)
 
 
-def _next(run: RunHandle, end: SandboxExit) -> Iterator[str]:
-    """Yield what to do about the end of a run sandbox."""
-    pipeline_mode = run.plan.settings.mode == "pipeline"
-    # No setting gives a driver more.
-    if end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED} and pipeline_mode:
-        limited = run.plan.run_sandbox.resources.memory_limit is not None
-        setting = "orchestrator: memory_limit" if limited else "resources: memory"
-        yield f"raise 'settings: {setting}'"
-    if end.kind is ExitKind.TIMED_OUT:
-        raised = "raise 'settings: orchestrator: timeout' (or '--timeout')"
-        yield f"{raised}; it counts from the creation of the sandbox"
-    if end.kind is ExitKind.UNRECORDED:
-        yield "see its output before it is run again"
-    if end.kind is ExitKind.PREEMPTED and pipeline_mode:
-        yield "with 'mode: per_step' only the preempted step runs again, by itself"
+def _with_hints(
+    run: RunHandle, steps: Sequence[StepRecord], zenml: ZenMLGateway
+) -> tuple[StepRecord, ...]:
+    """Add to failed steps what this machine knows of what they have missed, and store it."""
+    failed = [step for step in steps if step.status == "failed" and step.failure]
+    found = {step.name: run.left_behind(step.failure) for step in failed if step.failure}
+    hints = {name: text for name, text in found.items() if text is not None}
+    if hints:
+        # The outcome is told in any case.
+        with suppress(ModalrunError):
+            zenml.publish_metadata(run.run_id, hints_metadata(hints))
+    return tuple(replace(step, hint=hints.get(step.name)) for step in steps)
 
 
 def _reason(end: SandboxExit, how: str, timeout: int) -> str:

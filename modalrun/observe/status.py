@@ -5,6 +5,7 @@ Nothing is kept on disk: with the credentials, any machine reads the same.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from modalrun.errors import ModalrunError, NotFoundError
@@ -13,6 +14,7 @@ from modalrun.modal_api.gateway import ModalGateway
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import LATEST, RunRecord, select
 from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState, derive_status, needs_modal
+from modalrun.run.timeline import Timeline, timeline_of
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 _CANDIDATES = 50
@@ -70,6 +72,16 @@ def read_status(
         run, steps = zenml.read_run_and_steps(run_id)
         run = replace(run, metadata=run.metadata or found)
     return derive_status(run, steps, state)
+
+
+def read_timeline(status: RunStatus, *, zenml: ZenMLGateway | None = None) -> Timeline:
+    """Read the timeline of a run whose status is known.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    attempts = (zenml or zenml_gateway()).step_attempts([status.run])[status.run.id]
+    return timeline_of(status, attempts, time.time())
 
 
 def refresh(status: RunStatus, *, zenml: ZenMLGateway | None = None) -> RunStatus:

@@ -15,7 +15,7 @@ from modalrun.output.reasons import logs_command, one_line
 from modalrun.output.reporter import Reporter
 from modalrun.output.sanitize import harmless, without_commands
 from modalrun.output.writer import workflow_command, write_rendered
-from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.events import FINAL, Redraw, StepEvent
 from modalrun.run.failure import relative
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
@@ -124,10 +124,11 @@ class GitHubReporter(Reporter):
     def begin(self, progress: RunProgress) -> None:
         """Begin the run's output, without a live view."""
 
-    def event(self, event: StepEvent) -> None:
-        """Close the group of a step that has ended."""
+    def event(self, event: StepEvent | Redraw) -> None:
+        """Close the group of a step that has ended, or print a progress bar in it."""
+        super().event(event)
         with self._lock:
-            if event.state in FINAL:
+            if isinstance(event, StepEvent) and event.state in FINAL:
                 self._groups.ended(event.step)
 
     def line(self, line: LogLine) -> None:
@@ -145,7 +146,9 @@ class GitHubReporter(Reporter):
         for step in outcome.failed:
             last = step.failure.lines if step.failure else ()
             command = logs_command(step.name, outcome.run_id)
-            message = "\n".join((one_line(step.reason or "Its output says why."), *last, command))
+            reason = one_line(step.reason or "Its output says why.")
+            hint = [f"next: {step.next}"] if step.next else []
+            message = "\n".join((reason, *last, *hint, command))
             self._write(workflow_command("error", message, title=f"Step {step.name} failed"))
         if outcome.exit_code and not outcome.failed:
             self._write(workflow_command("error", outcome.headline, title="modalrun"))
@@ -174,7 +177,7 @@ def markdown(outcome: Outcome) -> str:
                 with_attempt(step.state, step.attempt),
                 duration(step.started, step.ended),
                 step.gpu or "",
-                one_line(step.reason or ""),
+                one_line("; next: ".join(filter(None, (step.reason, step.next)))),
             )
             lines.append(f"| {' | '.join(map(_escaped, cells))} |")
         lines.append("")

@@ -15,7 +15,7 @@ from modalrun.run.records import StepRecord
 LONGEST_REASON = 500
 """Characters; the record in ZenML has all of them."""
 
-_WITH_LINES = 3
+_WITH_LINES = 20
 """Failed steps that are shown with their last lines; a run may have hundreds."""
 
 
@@ -39,7 +39,9 @@ def told(
         if number < _WITH_LINES:
             for line in step.failure.lines if step.failure else ():
                 lines += fitted(f"      {line}", width, "dim", indent=10)
-            lines.append(Text(f"    {logs_command(step.name, run_id)}"))
+        if step.next:
+            lines += fitted(f"    next: {step.next}", width, indent=10)
+        lines.append(Text(f"    {logs_command(step.name, run_id)}"))
     return lines
 
 

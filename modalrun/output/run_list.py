@@ -12,6 +12,7 @@ from rich.text import Text
 from modalrun.observe.list_runs import ListedRun
 from modalrun.output.console import fitted, make_console, print_lines, width_of
 from modalrun.output.format import duration
+from modalrun.output.reasons import one_line
 from modalrun.output.status_json import run_fields
 from modalrun.output.table import cell, state_cell, table
 from modalrun.plan.pricing import LIST_PRICES, dollars
@@ -40,6 +41,7 @@ def as_json(found: Sequence[ListedRun]) -> str:
                 "state": listed.run.status,
                 "finished": listed.run.finished,
                 "reason": listed.run.reason,
+                "next": listed.run.next,
                 "cost_estimate": None if listed.cost is None else f"{listed.cost:.6f}",
             }
             for listed in found
@@ -59,7 +61,11 @@ def print_list(found: Sequence[ListedRun]) -> None:
     for listed, line in zip(found, lines, strict=True):
         result.append(line)
         if listed.run.status == "failed" and listed.run.reason:
-            result += fitted(f"{' ' * SHORT_ID}  {listed.run.reason}", width, "red")
+            room = SHORT_ID + 2
+            reason = f"{' ' * room}{one_line(listed.run.reason)}"
+            result += fitted(reason, width, "red", indent=room)
+            if listed.run.next:
+                result += fitted(f"{' ' * room}next: {listed.run.next}", width, indent=room)
     print_lines(shown, result)
 
 

@@ -24,6 +24,7 @@ def as_json(view: RunStatus) -> str:
         "over": view.over,
         "exit_code": view.exit_code,
         "headline": view.headline,
+        "next": view.next,
         "zenml": {"status": run.status, "reason": run.reason, "url": run.url},
         "app": {"name": metadata.app, "id": metadata.app_id, "url": app_url(run)}
         if metadata
@@ -90,9 +91,10 @@ def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
         "cpu": metadata.cpu if metadata else None,
         "memory_mib": metadata.memory if metadata else None,
         "sandbox": (metadata.sandbox_id or None) if metadata and ran else None,
-        "exit_code": step.metadata.exit_code if step.metadata else None,
+        "exit_code": step.exit_code,
         "exit_reason": step.reason,
         "failure": _failure(step.failure),
+        "next": step.next if step.status == "failed" else None,
         "infrastructure_retries": step.metadata.infrastructure_retries if step.metadata else None,
     }
 

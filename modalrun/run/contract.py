@@ -66,6 +66,8 @@ ORDER = "MODALRUN_ORDER"
 """The secret of the order for its first step, which the report of the step's end repeats."""
 
 # Variables that the supervisor sets for its child.
+STARTED = "MODALRUN_STARTED"
+"""When the supervisor began; the step worker sets it for its first step (seconds since 1970)."""
 CONTROL = "MODALRUN_CONTROL"
 """The descriptor that control lines are read from."""
 EVENT_KEY = "MODALRUN_EVENT_KEY"

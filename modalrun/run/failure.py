@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import signal
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modalrun.run.contract import CODE_FOLDER, LAST_LINES
 from modalrun.run.values import LONGEST_TEXT
@@ -14,6 +16,7 @@ from modalrun.util.text import indented_line, one_line
 _LONGEST_NAME = 200
 _LONGEST_LINE = 1_000
 _LONGEST_TRACEBACK = 200_000
+_LONGEST_TRACE = 60
 
 # The local Modal server has a folder for each sandbox, which stands for its root.
 _CODE = rf"/(?:[^\"]*/sandboxes/sb-[^/\"]+/root/)?{CODE_FOLDER[1:]}/"
@@ -21,6 +24,12 @@ _FRAME = re.compile(rf'( *File "){_CODE}([^"]+)(", line (\d+))')
 _WARNING = re.compile(rf"{_CODE}(?=[^:\"]+:\d+: )")
 _HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/process.py")
 """Where a signal raises an exception in a step: not where the step was."""
+
+_DEATH = re.compile(
+    r"The .+ (?:ended with exit code (\d{1,3})|died of signal (\d{1,3})|died of (SIG[A-Z0-9]+)"
+    r"|was (killed) .+)\."
+)
+"""What `driver/death.py` says of a process."""
 
 _MARKS = re.compile(r"[ ^~]*")
 
@@ -34,17 +43,30 @@ class Failure:
         kind: The class of the exception; None if it was none, as for a process that was killed.
         place: The line of the project's code: "lib/prep.py:12"; None if it is not known.
         lines: The last lines of the traceback, or of what the step has printed.
+        trace: More of them.
     """
 
     message: str
     kind: str | None = None
     place: str | None = None
     lines: tuple[str, ...] = ()
+    trace: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         """Say it in one line: "KeyError: 'rate' (lib/prep.py:12)"."""
         text = ": ".join(filter(None, (self.kind, self.message)))
         return f"{text} ({self.place})" if self.place else text
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the process that has died, 128 and more for a signal; None for none."""
+        found = _DEATH.fullmatch(self.message) if self.kind is None else None
+        if found is None:
+            return None
+        code, number, name, killed = found.groups()
+        if code:
+            return int(code)
+        return 128 + (int(number or 0) or getattr(signal, "SIGKILL" if killed else name, 0))
 
     @staticmethod
     def of(error: BaseException) -> Failure:
@@ -68,7 +90,9 @@ def read_failure(trace: str, source: str | None, message: str | None) -> Failure
         ""
     ]
     text = one_line(last, LONGEST_TEXT)
-    return Failure(text, place=_place(before), lines=_last(before)) if text else None
+    if not text:
+        return None
+    return Failure(text, None, _place(before), _last(before), _last(before, _LONGEST_TRACE))
 
 
 def with_lines(sentence: str, lines: Sequence[str]) -> str:
@@ -77,11 +101,13 @@ def with_lines(sentence: str, lines: Sequence[str]) -> str:
 
 
 def trace_of(error: BaseException) -> list[str]:
-    """Return the last lines of an exception's traceback, without the exception itself."""
+    """Return the last lines of the project's part of a traceback, without the exception."""
     frames = traceback.extract_tb(error.__traceback__)
     while frames and frames[-1].filename.endswith(_HANDLERS):
         frames.pop()
-    return "".join(traceback.format_list(frames)).splitlines()[-2 * LAST_LINES :]
+    # From the project's own first line on: what calls it is ZenML's and modalrun's.
+    own = itertools.dropwhile(lambda text: not _FRAME.match(text), traceback.format_list(frames))
+    return "".join(own).splitlines()[-2 * LAST_LINES :]
 
 
 def of_steps(failed: Mapping[str, str]) -> str:
@@ -115,7 +141,11 @@ def _read(trace: str, kind: str, message: str) -> Failure:
             break
     first = next(iter(message.strip().splitlines()), "")
     return Failure(
-        one_line(first, LONGEST_TEXT), one_line(kind, _LONGEST_NAME), _place(lines), _last(lines)
+        one_line(first, LONGEST_TEXT),
+        one_line(kind, _LONGEST_NAME),
+        _place(lines),
+        _last(lines),
+        _last(lines, _LONGEST_TRACE),
     )
 
 
@@ -134,5 +164,5 @@ def _place(lines: Sequence[str]) -> str | None:
     return None
 
 
-def _last(lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(indented_line(relative(line), _LONGEST_LINE) for line in lines[-LAST_LINES:])
+def _last(lines: Sequence[str], count: int = LAST_LINES) -> tuple[str, ...]:
+    return tuple(indented_line(relative(line), _LONGEST_LINE) for line in lines[-count:])

@@ -20,11 +20,13 @@ from modalrun.run.values import (
     CHECKED,
     LONGEST_TEXT,
     AppId,
+    Commit,
     Cores,
     ExitCode,
     Flag,
     Link,
     ModalName,
+    Moment,
     Number,
     RunId,
     SandboxId,
@@ -40,6 +42,7 @@ PREFIX = "modalrun_"
 """Prefix of each field in the keys of ZenML's metadata."""
 
 _STORED_WAITS = 100
+_STORED_HINTS, _LONGEST_HINT = 30, 1_000
 
 M = TypeVar("M", "RunMetadata", "StepMetadata", "Announced")
 
@@ -67,6 +70,9 @@ class RunMetadata:
         step_waits: What steps wait for ("waiting for H100"), by their names; `per_step` mode only.
         rerun_of: The earlier run that it reruns.
         rerun_by: The last run that reruns it.
+        hints: What helps steps that have failed, by their names: what the submission found out.
+        requested: When Modal was asked for the run sandbox, in seconds since the epoch.
+        commit: The Git commit that was checked out at the source root when it was submitted.
     """
 
     __pydantic_config__ = CHECKED
@@ -89,6 +95,9 @@ class RunMetadata:
     step_waits: dict[StepName, Text] | None = None
     rerun_of: RunId | None = None
     rerun_by: RunId | None = None
+    hints: dict[StepName, Text] | None = None
+    requested: Moment | None = None
+    commit: Commit | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:
@@ -137,6 +146,9 @@ class StepMetadata:
         exit_reason: Why it ended, if not "completed".
         infrastructure_retries: How often infrastructure failures have restarted it.
         idle: Seconds for which its sandbox was kept warm before it.
+        requested: When its sandbox was asked for, in seconds since the epoch.
+        started: When the first process in the sandbox began, or took the order for the step.
+        begun: When its own process began with the step.
     """
 
     __pydantic_config__ = CHECKED
@@ -150,6 +162,9 @@ class StepMetadata:
     exit_reason: Text | None = None
     infrastructure_retries: Number | None = None
     idle: Seconds | None = None
+    requested: Moment | None = None
+    started: Moment | None = None
+    begun: Moment | None = None
 
 
 def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:
@@ -168,6 +183,12 @@ def waiting_metadata(wait: CapacityWait | None) -> dict[str, str]:
 def step_waits_metadata(waits: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Encode what steps wait for, as `RunMetadata` holds it: at most so many as ZenML can store."""
     return {f"{PREFIX}step_waits": dict(itertools.islice(waits.items(), _STORED_WAITS))}
+
+
+def hints_metadata(hints: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Encode what helps steps that have failed, as `RunMetadata` holds it."""
+    first = itertools.islice(hints.items(), _STORED_HINTS)
+    return {f"{PREFIX}hints": {step: one_line(text, _LONGEST_HINT) for step, text in first}}
 
 
 def from_metadata(cls: type[M], metadata: Mapping[str, Any]) -> M | None:

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.run.advice import advice
 from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
@@ -129,6 +130,12 @@ class RunRecord:
         return self.metadata or self.announced
 
     @property
+    def next(self) -> str | None:
+        """What to do about its failure, where that is known."""
+        hints = (self.metadata and self.metadata.hints) or {}
+        return next(iter(hints.values()), None) or advice(self.reason)
+
+    @property
     def problem(self) -> str | None:
         """A sentence about wrong values in its metadata; None if there are none."""
         if not self.wrong_metadata:
@@ -151,6 +158,8 @@ class StepRecord:
         metadata: What modalrun stored with it, in `per_step` mode.
         since: When it reached this status, where that is neither its start nor its end.
         id: ZenML's step run id; empty where there is no record.
+        hint: What its submission found out that helps.
+        upstream: The names of the steps that it waits for, as far as they were asked for.
         usage: What it has used, where its metadata were read and it was measured.
     """
 
@@ -163,6 +172,8 @@ class StepRecord:
     metadata: StepMetadata | None = None
     since: datetime | None = None
     id: str = ""
+    hint: str | None = None
+    upstream: tuple[str, ...] = ()
     usage: StepUsage | None = field(default=None, repr=False)
 
     @property
@@ -173,11 +184,23 @@ class StepRecord:
         return self.attempt + (restarts or 0)
 
     @property
+    def exit_code(self) -> int | None:
+        """The exit code of its process, if that has died, else of its own sandbox."""
+        died = self.failure.exit_code if self.failure is not None else None
+        recorded = self.metadata.exit_code if self.metadata is not None else None
+        return recorded if died is None else died
+
+    @property
     def reason(self) -> str | None:
         """Why it ended, unless it completed, or why it is not running yet; in one line."""
         if self.failure is not None:
             return str(self.failure)
         return self.metadata.exit_reason if self.metadata is not None else None
+
+    @property
+    def next(self) -> str | None:
+        """What to do about its failure, where that is known."""
+        return self.hint or advice(self.reason)
 
     @property
     def successful(self) -> bool:

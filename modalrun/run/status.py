@@ -6,11 +6,12 @@ ZenML does not notice that a process has ended: its record alone may say "runnin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
 
 from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
+from modalrun.run.advice import advice_on_end
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.metadata import StepMetadata
@@ -82,6 +83,7 @@ class RunStatus:
             the run is not over, or Modal was not asked.
         headline: How it ended, in a sentence; None where it is not over.
         notes: Where ZenML and Modal disagree, and what could not be checked.
+        bars: What the progress bars of steps show now, by step; only where the run is watched.
     """
 
     run: RunRecord
@@ -92,6 +94,20 @@ class RunStatus:
     exit_code: int | None = None
     headline: str | None = None
     notes: tuple[Note, ...] = ()
+    bars: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def next(self) -> str | None:
+        """What to do about a failure that is no step's, where that is known."""
+        run, end = self.run, self.modal.end
+        if not self.over or self.exit_code == 0 or any(step.next for step in self.failed):
+            return None
+        return run.next or (advice_on_end(end, run.place.mode) if end and run.place else None)
+
+    @property
+    def failed(self) -> list[StepRecord]:
+        """The steps that have failed."""
+        return [step for step in self.steps if step.status == "failed"]
 
 
 def needs_modal(run: RunRecord, *, with_exit_code: bool) -> bool:

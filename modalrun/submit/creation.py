@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -102,6 +103,7 @@ def create_run_sandbox(
         unanswered.clear()
         return sandbox
 
+    requested = time.time()
     sandbox = in_background(create, grace=CREATION_GRACE_SECONDS, give_up=given_up.set)
     sandboxes = job.modal.sandboxes_of(
         job.connection,
@@ -114,6 +116,8 @@ def create_run_sandbox(
         run.id,
         plan,
         sandbox,
+        root=job.source.root,
+        requested=requested,
         earlier=earlier,
         more=source.to_metadata() if source is not None else None,
         # A run that is resumed may have been asked to stop.

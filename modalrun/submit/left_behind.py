@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ def left_behind(selection: SourceSelection, failure: Failure) -> str | None:
         None if it missed nothing that is here.
     """
     # The run has ended: nothing that has changed here since may hide its outcome.
-    with contextlib.suppress(ModalrunError, OSError, ValueError, ImportError):
+    with contextlib.suppress(ModalrunError, OSError, ValueError):
         if failure.kind == "ModuleNotFoundError":
             return _module(selection, failure.message)
         if failure.kind == "FileNotFoundError" or "No such file" in failure.message:
@@ -48,12 +47,6 @@ def _module(selection: SourceSelection, message: str) -> str | None:
     for file in (path.with_name(f"{path.name}.py"), path / "__init__.py", path):
         if remark := _ignored(selection, file):
             return remark
-    top = name.partition(".")[0]
-    if top.isidentifier() and importlib.util.find_spec(top) is not None:
-        return (
-            f"'{top}' is installed here, but not in the sandbox: add its package to 'settings:"
-            " docker: requirements'."
-        )
     return None
 
 

@@ -24,7 +24,12 @@ WAYS = {
     ),
     "sleep": (f"The step took longer than its timeout of 20 s. ({STEPS}:28)", "time.sleep(600)"),
 }
-DEFAULT = {("pipeline", "be killed"), ("per_step", "look up")}
+HINTS = {
+    "import": "the sandbox has no module 'missing_package_of_nobody': if it is a package's",
+    "sleep": "raise 'settings: orchestrator: timeout' (or '--timeout')",
+}
+CODES = {"leave": 3, "be killed": 137}
+DEFAULT = {("pipeline", "be killed"), ("per_step", "import")}
 
 
 @pytest.mark.parametrize(
@@ -58,10 +63,17 @@ def test_a_failure_is_told_alike_everywhere(world: World, mode: str, how: str) -
     failure = step["failure"]
     assert any(line in one for one in failure["lines"]), failure
     assert reason.startswith(": ".join(filter(None, (failure["class"], failure["message"]))))
+    hint, code = HINTS.get(how), CODES.get(how)
+    assert (step["next"] or "").startswith(hint or ""), step
+    assert bool(hint) == ("next: " in told) == ("next: " in shown), shown
+    assert code is None or step["exit_code"] == code
+    # Of a traceback, only the project's own part.
+    assert not any("zenml" in one or "modalrun" in one for one in failure["lines"]), failure
     listed = world.modalrun("list").finish().stdout
     assert status["zenml"]["reason"] in listed
     # The reason of a run that timed out is that.
     assert reason.partition(" (blamed")[0] in listed, listed
+    assert f"next: {hint or ''}" in listed or not hint, listed
     assert "about to" in world.modalrun(*command.split()[1:]).finish().stdout
 
 

@@ -220,7 +220,7 @@ result = {{}}
 with process.zenml_process(Path()):
     compiled = prepare.load_deployment(load_spec(Path({str(spec)!r})))
     run, recorder = create(False)
-    result["at submission"] = sorted(run.cached)
+    result["at submission"] = sorted(run.done)
     result["stop requested"] = recorder.stop_requested()
     recorder.set_running()
     failed = [
@@ -233,7 +233,7 @@ with process.zenml_process(Path()):
 
     run, recorder = create(True)
     recorder.set_running()
-    result["prevented"] = sorted(run.cached)
+    result["prevented"] = sorted(run.done)
     result["cached"] = [recorder.cached(step) for step in ("patient", "good", "good")]
     result["done"] = sorted(n for n, s in recorder.states().items() if s.successful)
     recorder.fail_step("bad", "It is to be tried again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.localmodal.sandbox import keeper, rootfs
+from modalrun.localmodal.sandbox.recipe import File, Recipe
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.storage.ids import Clock, new_id, new_sandbox_ids
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT, SandboxLog, whole_characters
@@ -111,7 +113,8 @@ def test_nothing_leaves_the_root(tmp_path: Path) -> None:
 
 
 def test_recipe_lines() -> None:
-    recipe = rootfs.read_recipe(
+    recipe = Recipe()
+    recipe.add(
         [
             "FROM base",
             "ENV A=1 B='two words'",
@@ -122,11 +125,13 @@ def test_recipe_lines() -> None:
             "COPY . /",
             'CMD ["sleep", "5"]',
             "RUN echo ENV X=1",
-        ]
+        ],
+        [File("/a/b", Path("stored"), 0o755)],
     )
     assert recipe.env == [("A", "1"), ("B", "two words"), ("OLD", "some text")]
     assert recipe.workdir == "/app/sub"
-    assert recipe.copies == [(".", "/")]
+    assert recipe.files == [File("/a/b", Path("stored"), 0o755)]
+    assert recipe.notes == ["COPY --from=x /y /z (nothing is built)"]
     assert recipe.command == ["sleep", "5"]
     assert recipe.entrypoint is None
 
@@ -147,13 +152,17 @@ def test_recipe_lines() -> None:
 )
 def test_entrypoint_and_command(instruction: str, written: str, words: list[str]) -> None:
     lines = ["FROM base", "ENV A=1 \\", "    B=2", *f"{instruction}\t{written}".split("\n")]
-    recipe = rootfs.read_recipe(lines)
+    recipe = Recipe()
+    recipe.add(lines)
     found = recipe.entrypoint if instruction == "ENTRYPOINT" else recipe.command
     assert found == words
     assert recipe.env == [("A", "1"), ("B", "2")]
 
 
 def test_a_command_for_the_keeper() -> None:
-    packed = keeper.pack(["a", "", "b c"], {"K": "v=\n"}, "/x", 7)
+    command = {"argv": ["a", "", "b c"], "env": {"K": "v=\n"}, "cwd": "/x", "open_files": 7}
+    packed = keeper.pack(**command)
     assert int(packed[:8]) == len(packed) - 8
-    assert packed[8:].split(b"\0") == [b"/x", b"7", b"3", b"a", b"", b"b c", b"K=v=\n"]
+    assert marshal.loads(packed[8:]) == command
+    with pytest.raises(ValueError, match="NUL"):
+        keeper.pack(**command | {"env": {"K": "\0"}})

@@ -106,9 +106,9 @@ def test_unimplemented_names_the_rpc(sdk: Sdk) -> None:
     with pytest.raises(UnimplementedError, match="does not have DictGetOrCreate"):
         modal.Dict.from_name("d", create_if_missing=True).hydrate(sdk.client)
     sandbox = sdk.create("sleep", "1000")
-    with pytest.raises(UnimplementedError, match="does not have TaskExecStart"):
-        sandbox.exec("true")
-    with pytest.raises(UnimplementedError, match="tunnels"):
+    with pytest.raises(UnimplementedError, match="does not have TaskSnapshotFilesystem"):
+        sandbox.snapshot_filesystem()
+    with pytest.raises(UnimplementedError, match="open_ports"):
         sdk.create("true", encrypted_ports=[80])
 
 

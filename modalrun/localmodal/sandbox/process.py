@@ -4,36 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import struct
+import termios
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from modalrun.localmodal.sandbox import keeper
+from modalrun.localmodal.sandbox.nursery import Nursery
+from modalrun.localmodal.sandbox.view import View
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
+
+log = logging.getLogger(__name__)
 
 ANSWER_LIMIT = 10.0
 """Seconds that a nursery may take to start a command before it is replaced."""
 
 _READ_SIZE = 64 * 1024
 _STDIN_LIMIT = 1024 * 1024
+_LAST_READS = 32
+"""Reads of a pipe at the end of a command: it holds less, unless other processes go on writing."""
+
 _PAUSE = 0.2
 """Seconds between two looks at whether output may be read."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command to run. `open_files` is the soft limit of file descriptors; 0 keeps it."""
+    """A command to run.
+
+    Attributes:
+        cwd: Its working folder: in the sandbox if it has a root of its own.
+        open_files: The soft limit of file descriptors; 0 keeps it.
+        terminal: Rows and columns of its terminal; None for pipes.
+        lingers: Whether the processes that it leaves behind go on.
+        view: The root to make for it; None for this machine's.
+        inside: The `SandboxProcess.first` in whose namespaces it runs; None for others.
+        network: Whether that has the machine's network.
+    """
 
     argv: list[str]
     env: dict[str, str]
     cwd: Path
     open_files: int = 0
+    terminal: tuple[int, int] | None = None
+    lingers: bool = False
+    view: View | None = None
+    inside: int | None = None
+    network: bool = True
+
+    @property
+    def kind(self) -> bytes:
+        """How the keeper starts it."""
+        if self.inside is not None:
+            return keeper.INSIDE
+        return keeper.PLAIN if self.view is None else keeper.ISOLATED
 
 
 @dataclass(frozen=True)
@@ -44,87 +74,16 @@ class Exit:
     killed: bool
 
 
-class Process(Protocol):
-    """The part of `subprocess.Popen` that a nursery uses."""
-
-    def poll(self) -> int | None:
-        """Return the exit code; None while it runs."""
-
-    def wait(self) -> int:
-        """Wait for its end."""
-
-    def kill(self) -> None:
-        """Send SIGKILL unless it has ended."""
-
-
-class Nursery:
-    """The process that keepers are forked from. `state` is shown by `ps`."""
-
-    def __init__(self, state: Path) -> None:
-        self._state = state
-        self._socket: socket.socket | None = None
-        self._process: Process | None = None
-
-    def start(self) -> None:
-        """Start it. Requests wait until it is ready, some 30 ms later."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 (the command is ours)
-                [
-                    *(sys.executable, "-I", "-S", keeper.__file__),
-                    *(str(theirs.fileno()), str(self._state)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={},
-                cwd="/",
-                start_new_session=True,
-            )
-        self._socket = ours
-
-    @property
-    def process(self) -> Process | None:
-        """The process as it is now; a restart replaces it."""
-        return self._process
-
-    def fork(self, descriptors: tuple[int, int, int, int]) -> None:
-        """Fork a keeper; restart the nursery first if it was killed. Raises OSError."""
-        if self._socket is None or self._process is None or self._process.poll() is not None:
-            self.close()
-            self.start()
-        try:
-            self._send(descriptors)
-        except ConnectionError:
-            # It is dying, but has not ended.
-            self.close()
-            self.start()
-            self._send(descriptors)
-
-    def _send(self, descriptors: tuple[int, int, int, int]) -> None:
-        assert self._socket is not None
-        # A stopped nursery may not stop the server.
-        socket.send_fds(self._socket, [b"f"], descriptors, socket.MSG_DONTWAIT)
-
-    def kill(self) -> None:
-        """Kill it; its keepers continue, and what it has not forked yet is cancelled."""
-        if self._process is not None:
-            self._process.kill()
-
-    def close(self) -> None:
-        """End it; its keepers continue."""
-        if self._socket is not None and self._process is not None:
-            self.kill()
-            self._socket.close()
-            self._process.wait()
-            self._socket = self._process = None
-
-
 class SandboxProcess:
     """A command with its keeper and pipes.
 
     `on_output(descriptor, data)` receives the output in order of arrival. While `must_wait()`, it
     is left in the pipes.
+
+    Attributes:
+        ended: Has the exit of the command, whose output has arrived.
+        exited: The same once nothing is left of the processes that it started.
+        first: A pidfd of the first process of its namespaces, until it ends; None without any.
     """
 
     def __init__(
@@ -139,14 +98,18 @@ class SandboxProcess:
         self._pending_stdin = bytearray()
         self._stdin_drained = asyncio.Event()
         self._stdin_drained.set()
-        self._stdin_eof = False
+        self._stdin_eof = self._is_terminal = False
         self._received = b""
         self._exit = Exit(code=None, killed=False)
         self._sending: asyncio.Task[None] | None = None
         self._sent = self._must_end = False
         self._keeper: int | None = None
         self._answered: asyncio.Future[bool] = self._loop.create_future()
-        self.pid: int | None = None
+        self._is_isolated = False
+        self._pid: int | None = None
+        self._problem = ""
+        self.first: int | None = None
+        self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
     async def start(self, nursery: Nursery, command: Command) -> bool:
@@ -156,23 +119,30 @@ class SandboxProcess:
             Whether it has started. If not, nothing runs, and another process may be started.
 
         Raises:
-            OSError: The machine lacks descriptors, memory or processes.
+            OSError: The machine lacks descriptors, memory or processes, or the sandbox's root
+                cannot be made.
         """
-        packed = keeper.pack(command.argv, command.env, str(command.cwd), command.open_files)
+        self._is_isolated = command.kind == keeper.ISOLATED
+        packed = keeper.pack(
+            argv=command.argv,
+            env=command.env,
+            cwd=str(command.cwd),
+            open_files=command.open_files,
+            view=command.view and asdict(command.view),
+            network=command.network,
+            lingers=command.lingers,
+        )
         with contextlib.ExitStack() as inherited:
             ours, theirs = socket.socketpair()
             inherited.callback(theirs.close)
             self._control = ours
-            stdin_read, self._stdin = os.pipe()
-            inherited.callback(os.close, stdin_read)
-            writers = []
-            for number in (STDOUT, STDERR):
-                reader, writer = os.pipe()
-                inherited.callback(os.close, writer)
-                self._pipes[number] = reader
-                writers.append(writer)
+            if command.terminal is not None:
+                stdio = self._open_terminal(command.terminal, inherited)
+            else:
+                stdio = self._open_pipes(inherited)
             try:
-                nursery.fork((theirs.fileno(), stdin_read, writers[0], writers[1]))
+                target = () if command.inside is None else (command.inside,)
+                nursery.fork(command.kind, (theirs.fileno(), *stdio, *target))
             except BlockingIOError:
                 # It has not answered for long.
                 nursery.kill()
@@ -183,13 +153,39 @@ class SandboxProcess:
         for number, reader in self._pipes.items():
             os.set_blocking(reader, False)
             self._loop.add_reader(reader, self._on_readable, number)
+        assert self._stdin is not None
         os.set_blocking(self._stdin, False)
         self._sending = self._loop.create_task(self._send(ours, packed))
         await asyncio.wait({self._answered}, timeout=ANSWER_LIMIT)
         if not self._answered.done() and asked is not None:
             # This ends the control socket, unless a keeper already has it.
             asked.kill()
-        return await self._answered
+        started = await self._answered
+        if self._problem:
+            raise OSError(self._problem)
+        return started
+
+    def _open_pipes(self, inherited: contextlib.ExitStack) -> tuple[int, int, int]:
+        """Open pipes; return the command's ends, which `inherited` closes."""
+        stdin, self._stdin = os.pipe()
+        inherited.callback(os.close, stdin)
+        writers = []
+        for number in (STDOUT, STDERR):
+            self._pipes[number], writer = os.pipe()
+            inherited.callback(os.close, writer)
+            writers.append(writer)
+        return stdin, writers[0], writers[1]
+
+    def _open_terminal(
+        self, size: tuple[int, int], inherited: contextlib.ExitStack
+    ) -> tuple[int, int, int]:
+        """Open a pseudo terminal of some rows and columns; return the command's end thrice."""
+        self._pipes[STDOUT], terminal = os.openpty()
+        inherited.callback(os.close, terminal)
+        self._stdin = os.dup(self._pipes[STDOUT])
+        self._is_terminal = True
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        return terminal, terminal, terminal
 
     async def _send(self, control: socket.socket, packed: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -225,6 +221,9 @@ class SandboxProcess:
         if self._stdin is None or self._stdin_eof:
             raise BrokenPipeError("the input of this sandbox is closed")
         self._pending_stdin += data
+        if eof and self._is_terminal:
+            # The first one may end a line only.
+            self._pending_stdin += b"\4\4"
         self._stdin_eof = eof
         self._flush_stdin()
         while len(self._pending_stdin) > _STDIN_LIMIT:
@@ -293,14 +292,35 @@ class SandboxProcess:
         self._received += data
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            event, *numbers = line.split()
-            if event == b"started":
-                self.pid, self._keeper = int(numbers[0]), int(numbers[1])
+            event, *words = line.split()
+            if event == b"keeper":
+                self._meet(int(words[0]))
+            elif event == b"started":
+                self._pid = int(words[0])
                 self._answered.set_result(True)
+            elif event == b"failed":
+                self._problem = os.fsdecode(line.partition(b" ")[2])
             elif event == b"exit":
-                self._exit = Exit(code=int(numbers[0]), killed=numbers[1] == b"1")
+                self._exit = Exit(code=int(words[0]), killed=words[1] == b"1")
+                self._end()
         if not data:
             self._finish()
+
+    def _meet(self, keeper_id: int) -> None:
+        self._keeper = keeper_id
+        if self._is_isolated:
+            # Its ids are those of its namespace; the kernel kills all of it with the keeper.
+            with contextlib.suppress(ProcessLookupError):
+                self.first = os.pidfd_open(keeper_id)
+
+    def _end(self) -> None:
+        """Read what a command that has ended has left in its pipes."""
+        if not self.ended.done():
+            for number in list(self._pipes):
+                for _ in range(_LAST_READS):
+                    if not (number in self._pipes and self._read(number)):
+                        break
+            self.ended.set_result(self._exit)
 
     def _finish(self) -> None:
         """Read the rest of the output and close everything after the keeper's end."""
@@ -311,10 +331,13 @@ class SandboxProcess:
             self._sending.cancel()
         self._control.close()
         self._control = None
-        if self._exit.code is None and self.pid is not None:
+        if self.first is not None:
+            os.close(self.first)
+            self.first = None
+        elif self._exit.code is None and self._pid is not None and not self._is_isolated:
             # The keeper was killed. Its command died with it, but its group may live.
             with contextlib.suppress(OSError):
-                os.killpg(self.pid, 9)
+                os.killpg(self._pid, 9)
         for number in (STDOUT, STDERR):
             while number in self._pipes and self._read(number):
                 pass
@@ -327,5 +350,29 @@ class SandboxProcess:
             self._stdin_drained.set()
         if not self._answered.done():
             self._answered.set_result(False)
+        if not self.ended.done():
+            self.ended.set_result(self._exit)
         if not self.exited.done():
             self.exited.set_result(self._exit)
+
+
+async def start_one(
+    nurseries: Iterable[Nursery],
+    command: Command,
+    new: Callable[[], SandboxProcess],
+    given_up: asyncio.Event,
+) -> SandboxProcess | None:
+    """Start a command by the first nursery that answers; return None if it is given up before.
+
+    Raises:
+        OSError: None answers, or the machine lacks descriptors, memory or processes.
+        ValueError: The command holds a NUL.
+    """
+    for nursery in nurseries:
+        if given_up.is_set():
+            return None
+        process = new()
+        if await process.start(nursery, command):
+            return process
+        log.warning("the nursery did not start %s", command.argv[0])
+    raise OSError("the process that starts sandboxes does not answer")

@@ -9,8 +9,8 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +19,16 @@ from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox import rootfs
-from modalrun.localmodal.sandbox.process import Command, Exit, Nursery, SandboxProcess
+from modalrun.localmodal.sandbox.execs import Execs
+from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
+from modalrun.localmodal.sandbox.nursery import Nursery
+from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, start_one
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
-from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults, SandboxFault
+from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import not_found
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
-from modalrun.localmodal.storage.logstore import LogStore
+from modalrun.localmodal.storage.logstore import STDERR, LogStore
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
@@ -52,33 +55,6 @@ _SAVE_SECONDS = 1.0
 """How often a record that the disk had no room for is written."""
 
 _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
-
-
-@dataclass(frozen=True)
-class Launch:
-    """The files and variables of a sandbox. They include secrets, so they are never stored."""
-
-    recipe: rootfs.Recipe
-    files: list[rootfs.File] = field(default_factory=list)
-    volumes: Mapping[str, Path] = field(default_factory=dict)
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-class LiveSandbox:
-    """A sandbox that has not finished."""
-
-    def __init__(self, record: SandboxRecord, fault: SandboxFault | None) -> None:
-        loop = asyncio.get_running_loop()
-        self.record = record
-        self.fault = fault
-        self.process: SandboxProcess | None = None
-        self.end: tuple[int, str] | None = None
-        self.must_end = asyncio.Event()
-        self.stdin_lock = asyncio.Lock()
-        self.stdin_offset = 0
-        self.stdin_index = 0
-        self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
-        self.finished: asyncio.Future[SandboxRecord] = loop.create_future()
 
 
 class Sandboxes:
@@ -135,7 +111,9 @@ class Sandboxes:
         record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
         self._store.put_sandbox(record)
         self._logs.create(record.id)
-        sandbox = self._live[record.id] = LiveSandbox(record, fault)
+        sandbox = self._live[record.id] = LiveSandbox(
+            record, fault, Execs(self._state.sandbox(record.id), self._disk, self._nursery)
+        )
         task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -165,11 +143,12 @@ class Sandboxes:
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", record.id, error)
             reason = self._disk.problem(error) or str(error)
-            sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {reason}")
+            self._fail(sandbox, INIT_FAILURE, f"The sandbox could not be started: {reason}")
         except Exception:
             log.exception("%s failed", record.id)
-            sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
+            self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
+        await sandbox.execs.close()
         self._finish(sandbox, exit_)
         if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
             await asyncio.to_thread(rootfs.remove, folder)
@@ -202,6 +181,7 @@ class Sandboxes:
             cwd=rootfs.inside(root, record.workdir),
             open_files=self.open_files,
         )
+        sandbox.command = command
         process = await self._start(sandbox, command)
         if process is None:
             return Exit(code=None, killed=False)
@@ -228,21 +208,21 @@ class Sandboxes:
         """Start a command; return None if the sandbox must end before. Raises OSError."""
         warm = await self.warm.nursery_for(command, sandbox.must_end)
         sandbox_id = sandbox.record.id
-        # One that is stopped or hangs is replaced, so the second attempt has a new one.
-        for nursery in (warm, self._nursery, self._nursery):
-            if nursery is None:
-                continue
-            if sandbox.must_end.is_set():
-                return None
-            process = SandboxProcess(
+
+        def new() -> SandboxProcess:
+            sandbox.process = SandboxProcess(
                 lambda fd, data: self._logs.append(sandbox_id, fd, data),
                 must_wait=lambda: self._logs.is_full(sandbox_id),
             )
-            sandbox.process = process
-            if await process.start(nursery, command):
-                return process
-            log.warning("the nursery did not start %s", sandbox_id)
-        raise OSError("the process that starts sandboxes does not answer")
+            return sandbox.process
+
+        nurseries = (*filter(None, [warm]), self._nursery, self._nursery)
+        return await start_one(nurseries, command, new, sandbox.must_end)
+
+    def _fail(self, sandbox: LiveSandbox, status: int, text: str) -> None:
+        """Set the end of a sandbox that failed here; its stderr is what the SDK's user sees."""
+        sandbox.end = (status, text)
+        self._logs.append(sandbox.record.id, STDERR, f"{text}\n".encode())
 
     def _end(self, sandbox: LiveSandbox, status: int, exception: str) -> None:
         if sandbox.end is None:
@@ -349,18 +329,10 @@ class Sandboxes:
         process = await asyncio.shield(sandbox.started) if sandbox else None
         if sandbox is None or process is None:
             raise closed
-        async with sandbox.stdin_lock:
-            if index is not None:
-                if index and index <= sandbox.stdin_index:
-                    return
-                sandbox.stdin_index = index
-            if offset is not None:
-                data = data[max(0, sandbox.stdin_offset - offset) :]
-                sandbox.stdin_offset += len(data)
-            try:
-                await process.write_stdin(data, eof=eof)
-            except BrokenPipeError:
-                raise closed from None
+        try:
+            await sandbox.stdin.write(process, data, offset=offset, index=index, eof=eof)
+        except BrokenPipeError:
+            raise closed from None
 
     async def shut_down(self) -> None:
         """Refuse new sandboxes, terminate all and wait for their end."""

@@ -16,7 +16,8 @@ from typing import Any
 
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox import rootfs, shared_nursery, warm
-from modalrun.localmodal.sandbox.process import Command, Nursery
+from modalrun.localmodal.sandbox.nursery import Nursery
+from modalrun.localmodal.sandbox.process import Command
 
 log = logging.getLogger(__name__)
 

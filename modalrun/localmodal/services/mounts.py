@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path, PurePosixPath
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.sandbox.rootfs import File
+from modalrun.localmodal.sandbox.recipe import File
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.http import Request, Response
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
@@ -42,15 +43,17 @@ class Mounts(Service):
         self._guard = guard
         self.base_url = ""
 
-    def _content(self, sha256_hex: str) -> Path:
+    def content(self, sha256_hex: str) -> Path:
+        """Return where a content is, if it is there. Raises GRPCError (INVALID_ARGUMENT)."""
         if len(sha256_hex) != 64 or not _HEX.issuperset(sha256_hex):
             raise invalid(f"'{sha256_hex}' is not a sha256 in lower-case hex")
         return self._state.blobs / sha256_hex
 
-    def _have(self, sha256_hex: str) -> bool:
+    def have(self, sha256_hex: str) -> bool:
+        """Return whether a content is there, and keep it. Raises GRPCError (INVALID_ARGUMENT)."""
         try:
             # Mark the content as used, so that `forget` keeps it.
-            os.utime(self._content(sha256_hex))
+            os.utime(self.content(sha256_hex))
         except FileNotFoundError:
             return False
         return True
@@ -60,6 +63,18 @@ class Mounts(Service):
             raise not_found("Blob", blob_id)
         return self._state.uploads / blob_id
 
+    def new_upload(self, size: int) -> tuple[str, str]:
+        """Return the id and the URL of a new blob. Raises OSError if the disk is full."""
+        self._disk.require(size)
+        blob_id = new_id("bl")
+        return blob_id, f"{self.base_url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
+
+    async def adopt(self, blob_id: str, sha256_hex: str) -> None:
+        """Keep an uploaded blob as a content. Raises GRPCError if it is another one."""
+        upload = self._upload(blob_id)
+        if upload.exists() or not self.have(sha256_hex):
+            await asyncio.to_thread(_adopt, upload, self.content(sha256_hex), sha256_hex)
+
     def files(self, mount_id: str) -> list[File]:
         """Return the files of a mount. Raises GRPCError (NOT_FOUND)."""
         mount = self.get(mount_id)
@@ -68,19 +83,31 @@ class Mounts(Service):
             for path, sha256_hex, mode in mount.document["files"]
         ]
 
+    def keep(self, data: bytes) -> Path:
+        """Store a content; return its file."""
+        sha256_hex = hashlib.sha256(data).hexdigest()
+        if not self.have(sha256_hex):
+            temporary = self._state.uploads / new_id("up")
+            _write(temporary, data)
+            temporary.replace(self.content(sha256_hex))
+        return self.content(sha256_hex)
+
     def forget(self, before: float) -> None:
         """Delete mounts, uploads and contents that were last used before a time."""
         self._store.delete_older("mount", before)
         for folder in (self._state.blobs, self._state.uploads):
             for path in folder.iterdir():
-                if _OWN_NAME.fullmatch(path.name) and path.stat().st_mtime < before:
-                    path.unlink(missing_ok=True)
+                if _OWN_NAME.fullmatch(path.name) and path.lstat().st_mtime < before:
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
 
     @rpc("MountBatchedCheckExistence")
     async def check(
         self, request: api.MountBatchedCheckExistenceRequest
     ) -> api.MountBatchedCheckExistenceResponse:
-        missing = [name for name in request.sha256_hex_hashes if not self._have(name)]
+        missing = [name for name in request.sha256_hex_hashes if not self.have(name)]
         now = Timestamp()
         now.GetCurrentTime()
         return api.MountBatchedCheckExistenceResponse(
@@ -89,21 +116,15 @@ class Mounts(Service):
 
     @rpc("MountPutFile")
     async def put_file(self, request: api.MountPutFileRequest) -> api.MountPutFileResponse:
-        target = self._content(request.sha256_hex)
         self._disk.require(len(request.data))
         kind = request.WhichOneof("data_oneof")
         if kind == "data_blob_id":
-            upload = self._upload(request.data_blob_id)
-            if not upload.exists() and self._have(request.sha256_hex):
-                return api.MountPutFileResponse(exists=True)
-            await asyncio.to_thread(_adopt, upload, target, request.sha256_hex)
+            await self.adopt(request.data_blob_id, request.sha256_hex)
         elif kind == "data":
             if hashlib.sha256(request.data).hexdigest() != request.sha256_hex:
                 raise invalid(f"the content of {request.sha256_hex} has another sha256")
-            temporary = self._state.uploads / new_id("up")
-            await asyncio.to_thread(_write, temporary, request.data)
-            temporary.replace(target)
-        return api.MountPutFileResponse(exists=self._have(request.sha256_hex))
+            await asyncio.to_thread(self.keep, request.data)
+        return api.MountPutFileResponse(exists=self.have(request.sha256_hex))
 
     @rpc("MountGetOrCreate", create=True)
     async def get_or_create(
@@ -121,7 +142,7 @@ class Mounts(Service):
             path = PurePosixPath("/", file.filename)
             if ".." in path.parts:
                 raise invalid(f"'{file.filename}' leaves the sandbox")
-            if not self._have(file.sha256_hex):
+            if not self.have(file.sha256_hex):
                 raise not_found("File", f"{file.filename} ({file.sha256_hex})")
             mode = file.mode if file.HasField("mode") else 0
             files.append((str(path), file.sha256_hex, mode))
@@ -137,15 +158,13 @@ class Mounts(Service):
 
     @rpc("BlobCreate", create=True)
     async def create_blob(self, request: api.BlobCreateRequest) -> api.BlobCreateResponse:
-        self._disk.require(request.content_length)
-        blob_id = new_id("bl")
-        url = f"{self.base_url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
+        blob_id, url = self.new_upload(request.content_length)
         return api.BlobCreateResponse(
             blob_id=blob_id, blob_ids=[blob_id], upload_urls=api.UploadUrlList(items=[url])
         )
 
     async def put_blob(self, request: Request) -> Response:
-        """Store the blob of `PUT /blob/ID/TOKEN`; return its md5, which the SDK checks."""
+        """Store the blob of `PUT /blob/ID/TOKEN`; return its md5, which the SDK checks, and id."""
         _, _, blob_id, token = request.path.split("/", 3)
         if self._guard.signed_subject(token) != blob_id:
             return Response(403)
@@ -156,7 +175,7 @@ class Mounts(Service):
                 md5.update(part)
                 file.write(part)
         temporary.replace(self._upload(blob_id))
-        return Response(200, headers={"ETag": f'"{md5.hexdigest()}"'})
+        return Response(200, blob_id.encode(), headers={"ETag": f'"{md5.hexdigest()}"'})
 
 
 def _write(path: Path, data: bytes) -> None:

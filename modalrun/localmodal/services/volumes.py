@@ -1,13 +1,12 @@
-"""Serve the RPCs about volumes that sandboxes need. A volume is a folder.
-
-`modal volume` and the SDK cannot read or write its files.
-"""
+"""Serve the RPCs about volumes as a whole. A volume is a folder."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
@@ -15,16 +14,16 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.sandbox.rootfs import inside
-from modalrun.localmodal.server.rpc import invalid, not_found, rpc
+from modalrun.localmodal.server.rpc import invalid, rpc
+from modalrun.localmodal.services.named import NamedService, creation_info
 from modalrun.localmodal.services.rules import check_name
-from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.paths import StateDir
-from modalrun.localmodal.storage.store import Store
+from modalrun.localmodal.storage.store import Store, Stored
+from modalrun.localmodal.storage.tree import Tree, relative
 
 
-class Volumes(Service):
+class Volumes(NamedService):
     """The RPCs about volumes, and the folders that sandboxes mount."""
 
     kind = "volume"
@@ -33,60 +32,103 @@ class Volumes(Service):
     def __init__(self, state: StateDir, store: Store, clock: Clock) -> None:
         super().__init__(store, clock)
         self._state = state
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        for folder in state.volumes.glob("vo-*"):
+            if store.get("volume", folder.name) is None:
+                # Deleted just before the last server was killed.
+                self._remove(folder)
 
     def names(self, mounts: Iterable[api.VolumeMount]) -> dict[str, str]:
         """Return the names of volumes by mount path. Raises GRPCError."""
         return {mount.mount_path: self.get(mount.volume_id).name for mount in mounts}
 
+    def tree(self, volume_id: str) -> Tree:
+        """Return the committed files of a volume. Raises GRPCError (NOT_FOUND)."""
+        folder = self._state.volumes / self.get(volume_id).id
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return Tree(folder, self._state.uploads)
+
+    def lock(self, volume_id: str) -> asyncio.Lock:
+        """Return the lock for reading and changing the committed files of a volume."""
+        return self._locks[volume_id]
+
     def folders(self, mounts: Iterable[api.VolumeMount]) -> dict[str, Path]:
         """Create the folders of volumes; return them by mount path. Raises GRPCError."""
         found: dict[str, Path] = {}
         for mount in mounts:
-            folder = self._state.volumes / self.get(mount.volume_id).id
+            tree = self.tree(mount.volume_id)
             try:
-                folder = inside(folder, mount.sub_path)
-            except ValueError as error:
-                raise invalid(str(error)) from None
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            found[mount.mount_path] = folder
+                path = relative(mount.sub_path)
+                with tree.open(path, create=True):
+                    found[mount.mount_path] = tree.root / path
+            except (OSError, ValueError) as error:
+                raise invalid(f"sub_path '{mount.sub_path}' cannot be mounted: {error}") from None
         return found
+
+    @staticmethod
+    def _metadata(volume: Stored) -> api.VolumeMetadata:
+        return api.VolumeMetadata(
+            version=volume.document["version"],
+            name=volume.name,
+            creation_info=creation_info(volume),
+        )
 
     @rpc("VolumeGetOrCreate", create=True)
     async def get_or_create(
         self, request: api.VolumeGetOrCreateRequest
     ) -> api.VolumeGetOrCreateResponse:
-        environment = self.resolve(request.environment_name)
-        name = request.deployment_name
-        found = self.named(environment, name) if name else []
-        if found and request.object_creation_type == api.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS:
-            raise GRPCError(Status.ALREADY_EXISTS, f"Volume '{name}' already exists")
-        if found:
-            volume = found[0]
-        elif request.object_creation_type == api.OBJECT_CREATION_TYPE_UNSPECIFIED:
-            raise not_found("Volume", name)
-        else:
-            if name:
-                check_name("Volume", name)
-            volume = self.add(environment, name, version=request.version)
-        version = volume.document["version"]
+        volume = self.get_or_add(request, version=request.version)
+        metadata = self._metadata(volume)
         return api.VolumeGetOrCreateResponse(
-            volume_id=volume.id,
-            version=version,
-            metadata=api.VolumeMetadata(
-                version=version,
-                name=volume.name,
-                creation_info=api.CreationInfo(created_at=volume.created_at, created_by="local"),
-            ),
+            volume_id=volume.id, version=metadata.version, metadata=metadata
         )
+
+    @rpc("VolumeGetById")
+    async def get_by_id(self, request: api.VolumeGetByIdRequest) -> api.VolumeGetByIdResponse:
+        volume = self.get(request.volume_id)
+        return api.VolumeGetByIdResponse(volume_id=volume.id, metadata=self._metadata(volume))
+
+    @rpc("VolumeList")
+    async def list(self, request: api.VolumeListRequest) -> api.VolumeListResponse:
+        items = [
+            api.VolumeListItem(
+                label=volume.name,
+                volume_id=volume.id,
+                created_at=volume.created_at,
+                metadata=self._metadata(volume),
+            )
+            for volume in self.page(request)
+        ]
+        environment = self.resolve(request.environment_name)
+        return api.VolumeListResponse(items=items, environment_name=environment)
+
+    @rpc("VolumeRename")
+    async def rename(self, request: api.VolumeRenameRequest) -> Empty:
+        volume = self.get(request.volume_id)
+        check_name("Volume", request.name)
+        if not volume.name:
+            raise invalid("An ephemeral Volume has no name")
+        if request.name != volume.name and self.named(volume.environment, request.name):
+            raise GRPCError(Status.ALREADY_EXISTS, f"Volume '{request.name}' already exists")
+        volume.name = request.name
+        self._store.put(volume)
+        return Empty()
 
     @rpc("VolumeHeartbeat")
     async def heartbeat(self, request: api.VolumeHeartbeatRequest) -> Empty:
-        self.get(request.volume_id)
+        self.keep(request.volume_id)
         return Empty()
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        asyncio.get_running_loop().run_in_executor(None, remove)
+
+    def drop(self, object_id: str) -> None:
+        super().drop(object_id)
+        self._remove(self._state.volumes / object_id)
 
     @rpc("VolumeDelete")
     async def delete(self, request: api.VolumeDeleteRequest) -> Empty:
-        volume = self.get(request.volume_id)
-        self._store.delete("volume", volume.id)
-        await asyncio.to_thread(shutil.rmtree, self._state.volumes / volume.id, ignore_errors=True)
+        self.drop(request.volume_id)
         return Empty()

@@ -27,11 +27,8 @@ from modalrun.zenml_api.execution.isolation import (
     IsolatedSandboxes,
     Isolation,
 )
-from modalrun.zenml_api.execution.single_step import (
-    FinalStatus,
-    Launcher,
-    final_status,
-)
+from modalrun.zenml_api.execution.launcher import Launcher
+from modalrun.zenml_api.execution.single_step import FinalStatus, final_status
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import step_records, updates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -119,9 +119,15 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
                 name = step.record.name
                 if name in recorded and recorded[name].id == step.record.id:
                     recorded[name] = step.record
+        graph = _graph(run, recorded)
+        hints = (record.metadata and record.metadata.hints) or {}
         return record, tuple(
-            recorded.get(name) or StepRecord(name, NOT_RUN)
-            for name in _invocations(run, list(recorded))
+            replace(
+                recorded.get(name) or StepRecord(name, NOT_RUN),
+                upstream=upstream,
+                hint=hints.get(name),
+            )
+            for name, upstream in graph.items()
         )
 
 
@@ -132,7 +138,7 @@ def step_names(run_id: str) -> tuple[str, ...] | None:
         NotFoundError: There is no such run.
     """
     with translated():
-        return tuple(_invocations(get_run(run_id), [])) or None
+        return tuple(_graph(get_run(run_id), {})) or None
 
 
 def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
@@ -181,17 +187,16 @@ def _page_of_runs(**filters: Any) -> Page[StoredRun]:
     return _with_metadata_or_not(lambda: store.runs(hydrate=True, **filters), one_by_one)
 
 
-def _invocations(run: StoredRun, recorded: list[str]) -> list[str]:
-    """Return the names of all steps in graph order, with those that have no record yet."""
+def _graph(run: StoredRun, recorded: Mapping[str, StepRecord]) -> dict[str, tuple[str, ...]]:
+    """Return all steps in graph order, also without a record, and what each of them waits for."""
+    found = {name: record.upstream for name, record in recorded.items()}
     if run.deployment is None:
-        return recorded
+        return found
     try:
-        names = stores.current().deployment(run.deployment, recorded[:1]).steps
+        steps = stores.current().deployment(run.deployment, list(recorded)[:1]).steps
     except KeyError:
-        return recorded
-    if names is None:
-        return recorded
-    return [*names, *(name for name in recorded if name not in set(names))]
+        return found
+    return {**steps, **{n: found[n] for n in found if n not in steps}} if steps else found
 
 
 def step_runs(run_id: str, *, hydrate: bool = False, **filters: Any) -> list[StoredStep]:

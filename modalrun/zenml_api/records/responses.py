@@ -75,12 +75,13 @@ class StoredDeployment:
     """A snapshot as ZenML stores it.
 
     Attributes:
-        steps: The names of all steps in graph order; None if its pipeline is dynamic.
+        steps: The names of all steps in graph order, and what each of them waits for; None
+            if its pipeline is dynamic.
         pipeline: The configuration of the pipeline.
         environment: What is known of the process that compiled it.
     """
 
-    steps: tuple[str, ...] | None
+    steps: Mapping[str, tuple[str, ...]] | None
     pipeline: Json
     environment: Json
 
@@ -147,6 +148,7 @@ def stored_step(step: Json) -> StoredStep:
         failure=_failure(metadata["exception_info"]) if metadata and status in ENDED else None,
         metadata=from_metadata(StepMetadata, metadata["run_metadata"]) if metadata else None,
         id=step["id"],
+        upstream=tuple(metadata["spec"]["upstream_steps"]) if metadata else (),
         usage=usage_from_metadata(metadata["run_metadata"]) if metadata else None,
     )
     run = metadata["pipeline_run_id"] if metadata else None
@@ -159,7 +161,9 @@ def stored_deployment(snapshot: Json) -> StoredDeployment:
     specification = metadata["pipeline_spec"]
     fixed = not snapshot["body"]["is_dynamic"] and specification is not None
     # The specification of the pipeline names every step without its configuration.
-    steps = tuple(step["invocation_id"] for step in specification["steps"]) if fixed else None
+    steps = None
+    if fixed:
+        steps = {s["invocation_id"]: tuple(s["upstream_steps"]) for s in specification["steps"]}
     return StoredDeployment(
         steps, metadata["pipeline_configuration"], metadata["client_environment"]
     )

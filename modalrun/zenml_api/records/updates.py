@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modalrun.errors import NotFoundError
@@ -49,7 +49,13 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
         return False
 
 
-def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
+def finalize_run(
+    run_id: str,
+    reason: str,
+    *,
+    stopped: bool = False,
+    lines: Mapping[str, Sequence[str]] | Sequence[str] = (),
+) -> bool:
     """Record the end of a run whose process has ended.
 
     The run and its unfinished steps become FAILED, or STOPPED if the run was stopped. Finished
@@ -59,6 +65,7 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
     Args:
         reason: The reason, in a sentence; stored with each step and the run.
         stopped: Whether the run was stopped on request.
+        lines: What steps have printed last, by their names; or what the only unfinished one has.
 
     Returns:
         Whether any record was unfinished.
@@ -80,15 +87,17 @@ def finalize_run(run_id: str, reason: str, *, stopped: bool = False) -> bool:
         for child in _children(run):
             ended = finalize_run(child, reason, stopped=status == "stopped")
             changed = ended or changed
-        for step in step_runs(run_id):
-            if step.record.finished:
-                continue
+        unfinished = [step for step in step_runs(run_id) if not step.record.finished]
+        if not isinstance(lines, Mapping):
+            lines = {step.record.name: lines for step in unfinished} if len(unfinished) == 1 else {}
+        for step in unfinished:
             # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
             # No retry follows here, and only STOPPED is final then.
             # Somebody else may end it at the same time, or end the run: ZenML then refuses.
             with _recorded(run):
                 for final in dict.fromkeys((status, "stopped")):
-                    if end_step(step.record.id, final, reason).finished:
+                    last = lines.get(step.record.name, ())
+                    if end_step(step.record.id, final, reason, last).finished:
                         break
             changed = True
         return _end_run(get_run(run_id), status, reason) or changed

@@ -54,7 +54,12 @@ _STEP: Any = {
     "id": True,
     "name": True,
     "body": True,
-    "metadata": {"run_metadata", "exception_info", "pipeline_run_id"},
+    "metadata": {
+        "run_metadata": True,
+        "exception_info": True,
+        "pipeline_run_id": True,
+        "spec": {"upstream_steps"},
+    },
 }
 _SNAPSHOT: Any = {
     "body": True,

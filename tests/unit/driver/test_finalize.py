@@ -34,13 +34,14 @@ def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatc
 def test_says_in_two_lines_that_the_end_is_not_recorded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise ValueError("database or disk is full")
 
     monkeypatch.setattr(updates, "finalize_run", full)
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.delenv("MODALRUN_STEP", raising=False)
     monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert finalize.main() == 1
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "The end is not recorded in ZenML: database or disk is full"
@@ -48,9 +49,12 @@ def test_says_in_two_lines_that_the_end_is_not_recorded(
 
 
 def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(updates, "finalize_run", lambda *arguments: calls.append(arguments))
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(
+        updates, "finalize_run", lambda *arguments, lines: calls.append((*arguments, lines))
+    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO("its\nlast words"))
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.setattr(sys, "argv", ["finalize", "The runner died of SIGSEGV."])
     assert finalize.main() == 0
-    assert calls == [("some-run", "The runner died of SIGSEGV.")]
+    assert calls == [("some-run", "The runner died of SIGSEGV.", ["its", "last words"])]

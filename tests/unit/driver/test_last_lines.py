@@ -14,5 +14,16 @@ def test_the_last_lines_without_events() -> None:
     expected = [f"line {n}" for n in range(10_000 - LAST_LINES + 1, 10_000)]
     assert last.lines() == [*expected, "half a line \ufffd"]
     assert last.encoded().decode().split("\n") == last.lines()
+    of_step = f'{MARK}#2#cd{{"modalrun": "lines", "step": "b", "attempt": 1}}\n'.encode()
+    last.add(b"\n" + of_step + b"of b\n" + of_step.replace(b"#2", b"#3") + b"more of b\n")
+    assert last.lines() == ["of b", "more of b"]
     last.clear()
     assert last.lines() == []
+
+
+def test_a_progress_bar_pushes_nothing_out() -> None:
+    last = LastLines()
+    last.add(b"before\n")
+    for number in range(10_000):
+        last.add(f"\r{number:5} of 10,000".encode())
+    assert last.lines() == ["before", " 9999 of 10,000"]

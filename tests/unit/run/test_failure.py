@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from modalrun.driver import death
 from modalrun.driver.process import Signals, Terminated
 from modalrun.run import failure
 from modalrun.run.contract import LAST_LINES
@@ -64,14 +65,33 @@ def test_the_end_of_a_process_has_a_sentence_and_its_last_lines() -> None:
     assert str(found) == reason
 
 
-def test_the_handler_of_a_signal_is_not_where_a_step_was() -> None:
+def test_only_the_projects_own_code_is_where_a_step_was() -> None:
     signals = Signals()
     signals._unwinds = True
+    code = compile("def wait():\n    signals(15, None)\n\nwait()", f"{CODE}/steps/a.py", "exec")
     try:
-        signals(signal.SIGTERM, None)
+        exec(code, {"signals": signals})
     except Terminated as error:
         told = failure.trace_of(error)
-    assert told[-1].strip() == "signals(signal.SIGTERM, None)"
+    named = [line.partition('", ')[2] for line in told if "File" in line]
+    assert named == ["line 4, in <module>", "line 2, in wait"]
+
+
+@pytest.mark.parametrize(
+    ("code", "out_of_memory", "shown"),
+    [
+        (3, False, 3),
+        (-signal.SIGKILL, False, 137),
+        (-signal.SIGKILL, True, 137),
+        (-signal.SIGSEGV, False, 139),
+        (-40, False, 168),
+    ],
+)
+def test_the_exit_code_of_a_process_that_died(code: int, out_of_memory: bool, shown: int) -> None:
+    said = death.describe("step's process", 1, code, {}, out_of_memory=out_of_memory)
+    assert Failure(said).exit_code == shown
+    assert Failure(said, "ValueError").exit_code is None
+    assert Failure("The step took longer than its timeout of 20 s.").exit_code is None
 
 
 def test_a_run_names_its_first_failed_step_and_counts_the_others() -> None:

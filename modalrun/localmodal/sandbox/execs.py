@@ -1,0 +1,251 @@
+"""Run more commands in a running sandbox (`exec`), until they or the sandbox end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from modalrun.localmodal.sandbox import fs_tools, rootfs
+from modalrun.localmodal.sandbox.nursery import Nursery
+from modalrun.localmodal.sandbox.process import Command, SandboxProcess, start_one
+from modalrun.localmodal.sandbox.stdin import Stdin
+from modalrun.localmodal.signals import Signal
+from modalrun.localmodal.storage.disk import AppendedFile, Disk
+
+CHUNK = 128 * 1024
+
+UNREAD_LIMIT = 256 * 1024 * 1024
+"""Bytes that nobody has read with which a command waits, as if its pipe were full."""
+
+KEPT = 100
+"""How many commands that have ended a sandbox keeps, with their output."""
+
+GRACE = 0.3
+"""Seconds after its timeout that a command is killed: the SDK reports the timeout itself."""
+
+KILLED = 137
+
+
+def command_inside(
+    main: Command,
+    argv: Sequence[str],
+    variables: Mapping[str, str],
+    *,
+    workdir: str,
+    terminal: tuple[int, int] | None,
+) -> Command:
+    """Return a command that runs as the main one does: its environment, and its folder for "".
+
+    Raises:
+        ValueError: `workdir` leaves the sandbox.
+    """
+    root = main.env[rootfs.ROOT_VARIABLE]
+    if argv[0] == fs_tools.PROGRAM:
+        words = [sys.executable, "-I", "-S", fs_tools.__file__, root, *argv[1:]]
+    else:
+        words = rootfs.arguments(list(argv), Path(root))
+    return replace(
+        main,
+        argv=words,
+        env={**main.env, **variables},
+        cwd=rootfs.inside(Path(root), workdir) if workdir else main.cwd,
+        terminal=terminal,
+        lingers=True,
+    )
+
+
+class Output:
+    """A stream of a command, in a file without a name: it can be read again from any offset."""
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        """Create it. Raises OSError."""
+        disk.require()
+        self._file = AppendedFile(path, disk, writable=True)
+        path.unlink()
+        self._furthest = self._readers = 0
+        self._complete = self._closing = False
+        self._changed = Signal()
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether no more may be printed: too much is unread, or the disk is full."""
+        self._file.flush()
+        return self._file.held > 0 or self._file.size - self._furthest > UNREAD_LIMIT
+
+    def append(self, data: bytes) -> None:
+        """Add what the command has printed; drop what others print after its end."""
+        if not self._complete:
+            self._file.append(data)
+            self._changed.fire()
+
+    def finish(self) -> None:
+        """Complete it: nothing follows."""
+        self._complete = True
+        self._changed.fire()
+
+    async def read(self, offset: int) -> AsyncGenerator[bytes, None]:
+        """Read chunks from an offset to the end, as they come."""
+        self._readers += 1
+        try:
+            while True:
+                if data := self._file.read(offset, CHUNK):
+                    yield data
+                    offset += len(data)
+                    self._furthest = max(self._furthest, offset)
+                elif self._complete:
+                    return
+                else:
+                    await self._changed.wait()
+        finally:
+            self._readers -= 1
+            if self._closing:
+                self.close()
+
+    def close(self) -> None:
+        """Delete it, after its last reader."""
+        self._closing = True
+        if not self._readers:
+            self._file.close()
+
+
+class Exec:
+    """A command that runs beside the main one of its sandbox.
+
+    Attributes:
+        stdin: Its input.
+        started: Its process; None if the sandbox has ended before.
+        ended: Its exit code.
+    """
+
+    def __init__(self, outputs: Mapping[int, Output]) -> None:
+        """
+        Args:
+            outputs: The streams that are kept, by descriptor.
+        """
+        loop = asyncio.get_running_loop()
+        self._outputs = outputs
+        self._process: SandboxProcess | None = None
+        self.stdin = Stdin()
+        self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
+        self.ended: asyncio.Future[int] = loop.create_future()
+
+    async def run(
+        self, nursery: Nursery, command: Command, timeout: float, given_up: asyncio.Event
+    ) -> None:
+        """Run it to its end and to that of all it has started; 0 is no timeout."""
+        process = code = None
+        try:
+            process = await start_one((nursery, nursery), command, self._new_process, given_up)
+            self.started.set_result(process)
+            if process is not None:
+                limit = timeout + GRACE if timeout else None
+                if not (await asyncio.wait({process.ended}, timeout=limit))[0]:
+                    process.kill()
+                code = (await process.ended).code
+        except (OSError, ValueError) as error:
+            self.started.set_exception(error)
+        for output in self._outputs.values():
+            output.finish()
+        self.ended.set_result(KILLED if code is None else code)
+        if process is not None:
+            await process.exited
+
+    def _new_process(self) -> SandboxProcess:
+        def keep(descriptor: int, data: bytes) -> None:
+            if descriptor in self._outputs:
+                self._outputs[descriptor].append(data)
+
+        outputs = self._outputs.values()
+        self._process = SandboxProcess(
+            keep, must_wait=lambda: any(output.must_wait for output in outputs)
+        )
+        return self._process
+
+    def read(self, descriptor: int, offset: int) -> AsyncGenerator[bytes, None]:
+        """Read a stream from an offset to its end. Raises KeyError if it is not kept."""
+        return self._outputs[descriptor].read(offset)
+
+    def kill(self) -> None:
+        """Kill it and all it has started; do not wait."""
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """Delete its output."""
+        for output in self._outputs.values():
+            output.close()
+
+
+class Execs:
+    """The further commands of one sandbox, by the ids that the SDK gives them."""
+
+    def __init__(self, folder: Path, disk: Disk, nursery: Nursery) -> None:
+        """
+        Args:
+            folder: The sandbox's, for their output.
+            disk: Its disk.
+            nursery: Starts their processes.
+        """
+        self._folder = folder
+        self._disk = disk
+        self._nursery = nursery
+        self._all: dict[str, Exec] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
+
+    def find(self, exec_id: str) -> Exec | None:
+        """Return a command that was started."""
+        return self._all.get(exec_id)
+
+    async def start(
+        self,
+        exec_id: str,
+        command: Command,
+        *,
+        streams: Collection[int],
+        timeout: float,
+    ) -> bool:
+        """Start a command, once for each id: the SDK repeats a call that was not answered.
+
+        Args:
+            exec_id: Its id.
+            command: What to run.
+            streams: The descriptors of the output that is kept.
+            timeout: Seconds until it is killed; 0 for never.
+
+        Returns:
+            False if the sandbox has ended before.
+
+        Raises:
+            OSError, ValueError: It can't be started.
+        """
+        if exec_id not in self._all:
+            self._forget_old()
+            outputs = {
+                number: Output(self._folder / f"output-{number}", self._disk) for number in streams
+            }
+            new = self._all[exec_id] = Exec(outputs)
+            life = new.run(self._nursery, command, timeout, self._closed)
+            # A task of its own: the caller may disconnect.
+            task = asyncio.get_running_loop().create_task(life)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(self._all[exec_id].started) is not None
+
+    def _forget_old(self) -> None:
+        ended = [exec_id for exec_id, one in self._all.items() if one.ended.done()]
+        for exec_id in ended[:-KEPT]:
+            self._all.pop(exec_id).close()
+
+    async def close(self) -> None:
+        """Kill all that runs, and wait until nothing of it is left."""
+        self._closed.set()
+        for one in self._all.values():
+            one.kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for one in self._all.values():
+            one.close()

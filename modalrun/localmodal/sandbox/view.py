@@ -1,0 +1,200 @@
+"""Decide what a sandbox sees of this machine, and where.
+
+Its root is a folder of its own. In it are, at their places and read-only, the system (`_SYSTEM`)
+and the Python environment. Nothing else is there: no home, no state folder, no other sandbox. A
+folder that a sandbox's own files lie in is not mounted as a whole, but each entry of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+SHARED_VARIABLE = "MODALRUN_LOCAL_SHARED"
+"""Folders of this machine that sandboxes see and may write to, separated as in PATH."""
+
+_SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "nix", "sys")
+_ROOTS_SECRETS = ("/etc/shadow", "/etc/gshadow", "/etc/sudoers", "/etc/ssh")
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kfd", "dxg", "dri")
+_NAMED_BY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PATHS_IN_VARIABLES = ("LD_LIBRARY_PATH",)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A folder that a sandbox mounts."""
+
+    folder: Path
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """What `namespaces.build` makes.
+
+    Attributes:
+        root: The folder that becomes the root.
+        mounts: The source, the path in the sandbox, and whether it may write there. Without a
+            source the path is an empty folder. One below another comes later.
+        links: The path of a symbolic link, and its target.
+        devices: Files of devices.
+    """
+
+    root: str
+    mounts: tuple[tuple[str, str, bool], ...]
+    links: tuple[tuple[str, str], ...]
+    devices: tuple[str, ...]
+
+
+def shared_folders(variables: Mapping[str, str]) -> list[str]:
+    """Return the folders that variables share with a sandbox: named ones, and ZenML's store.
+
+    ZenML's variables lead to the local store of the user who runs a pipeline.
+    """
+    found = variables.get(SHARED_VARIABLE, "").split(os.pathsep)
+    found += [variables.get(f"ZENML_{name}_PATH", "") for name in ("CONFIG", "LOCAL_STORES")]
+    store = urlsplit(variables.get("ZENML_STORE_URL", ""))
+    if store.scheme.startswith("sqlite"):
+        found.append(str(Path(unquote(store.path[1:])).parent))
+    return [
+        path for path in found if path.startswith("/") and path.strip("/") and Path(path).is_dir()
+    ]
+
+
+def python_folders(prefix: str) -> list[str]:
+    """Return the folders of a Python environment and of the Python that it was made from."""
+    found = [prefix]
+    try:
+        lines = Path(prefix, "pyvenv.cfg").read_text("utf-8").splitlines()
+    except OSError:
+        return found
+    for name, _, value in (line.partition("=") for line in lines):
+        if name.strip() == "home":
+            # Its `bin`; the one in the environment may be a link to a link.
+            program = os.path.realpath(Path(prefix, "bin", "python"))
+            found += [str(Path(value.strip()).parent), str(Path(program).parents[1])]
+    return found
+
+
+def _editable_projects() -> Iterator[str]:
+    """Yield the folders of packages that are installed in place (PEP 610)."""
+    for folder in (path for path in sys.path if path.endswith("-packages")):
+        for file in Path(folder).glob("*.dist-info/direct_url.json"):
+            try:
+                origin = json.loads(file.read_text("utf-8"))
+                if origin.get("dir_info", {}).get("editable"):
+                    yield unquote(urlsplit(origin["url"]).path)
+            except (OSError, ValueError, KeyError, AttributeError):  # noqa: PERF203
+                continue
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
+
+
+@dataclass
+class Machine:
+    """What every sandbox of a server sees of this machine.
+
+    Attributes:
+        home: The user's home folder.
+        state: The state folder of the server.
+    """
+
+    home: str
+    state: str
+    _folders: list[str] = field(default_factory=list)
+    _shared: list[str] = field(default_factory=list)
+    _devices: tuple[str, ...] = ()
+    _secrets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        found = [f"/{name}" for name in _SYSTEM if os.path.lexists(f"/{name}")]
+        found += [*python_folders(sys.prefix), sys.base_prefix, *sys.path, *_editable_projects()]
+        found += [os.environ.get(name, "") for name in _NAMED_BY_VARIABLES]
+        for name in _PATHS_IN_VARIABLES:
+            found += os.environ.get(name, "").split(os.pathsep)
+        # A link that leads to where the system's other services keep it.
+        found.append(os.path.realpath("/etc/resolv.conf"))
+        self._folders = self._allowed(found)
+        self._shared = shared_folders({SHARED_VARIABLE: os.environ.get(SHARED_VARIABLE, "")})
+        names = [*_DEVICES, *(path.name for path in Path("/dev").glob("nvidia*"))]
+        if os.geteuid() == 0:
+            self._secrets = tuple(path for path in _ROOTS_SECRETS if Path(path).exists())
+        self._devices = tuple(f"/dev/{n}" for n in names if Path(f"/dev/{n}").exists())
+
+    def _allowed(self, paths: Iterable[str]) -> list[str]:
+        """Return the paths that may be seen, without those below another; and their real ones."""
+        found = {each for path in paths if path for each in (path, os.path.realpath(path))}
+        seen: list[str] = []
+        for path in sorted(found, key=lambda path: path.split("/")):
+            reveals = _is_below(self.home, path) or _is_below(path, self.state)
+            if path.startswith("/") and path != "/" and not reveals and os.path.lexists(path):
+                seen += [] if any(_is_below(path, other) for other in seen) else [path]
+        return seen
+
+    def view(
+        self,
+        root: Path,
+        *,
+        own: Iterable[str],
+        volumes: Mapping[str, Volume],
+        prefix: str,
+        variables: Mapping[str, str],
+    ) -> View:
+        """Return what a sandbox sees.
+
+        Args:
+            root: Its root folder, with its files.
+            own: The paths of its files and of its working folder.
+            volumes: Its volumes, by path.
+            prefix: The `sys.prefix` of its Python.
+            variables: Its environment variables.
+        """
+        taken = [os.path.normpath(path) for path in (*own, *volumes)]
+        mounts: list[tuple[str, str, bool]] = []
+        links: list[tuple[str, str]] = []
+        shared = [*self._shared, *shared_folders(variables)]
+        for path in self._folders:
+            if not any(_is_below(path, folder) for folder in shared):
+                _expose(path, path, taken, mounts, links)
+        mounts += [(path, path, True) for path in dict.fromkeys(shared)]
+        seen = [path for _, path, _ in mounts]
+        for path in (self.home, self.state):
+            # A folder that is shared by name is meant.
+            if path not in shared and any(_is_below(path, other) for other in seen):
+                mounts.append(("", path, True))
+        mounts += [("" if Path(p).is_dir() else "/dev/null", p, True) for p in self._secrets]
+        for path in python_folders(prefix):
+            if not any(_is_below(path, folder) for folder in (*self._folders, *shared)):
+                mounts.append((os.path.realpath(path), path, False))
+        for path, volume in volumes.items():
+            place = os.path.normpath(path)
+            mounts.append((str(volume.folder), place, not volume.read_only))
+        mounts.sort(key=lambda mount: mount[1].split("/"))
+        return View(str(root), tuple(mounts), tuple(links), self._devices)
+
+
+def _expose(
+    source: str,
+    path: str,
+    taken: Iterable[str],
+    mounts: list[tuple[str, str, bool]],
+    links: list[tuple[str, str]],
+) -> None:
+    """Show a file or folder at a path, but for what the sandbox has there itself."""
+    below = [own for own in taken if _is_below(own, path)]
+    if path in below:
+        return
+    if below and Path(source).is_dir():
+        for entry in os.scandir(source):
+            _expose(entry.path, f"{path}/{entry.name}", below, mounts, links)
+    elif Path(source).is_symlink():
+        links.append((path, str(Path(source).readlink())))
+    else:
+        mounts.append((source, path, False))

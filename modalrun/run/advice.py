@@ -1,0 +1,53 @@
+"""Say what to do about a failure, by the reason of it that is stored. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from modalrun.run.run_plan import Mode
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+
+_MEMORY = (
+    "raise 'settings: resources: memory' (or 'settings: orchestrator: memory_limit', where it is"
+    " set)"
+)
+_TIMEOUT = (
+    "raise 'settings: orchestrator: timeout' (or '--timeout'); it counts from the creation of the"
+    " sandbox"
+)
+_ADVICE = (
+    (
+        r"ModuleNotFoundError: No module named '([\w.]+)'",
+        r"the sandbox has no module '\1': if it is a package's, add that to 'settings: docker:"
+        " requirements'",
+    ),
+    (r"took longer than its timeout|reached its timeout", _TIMEOUT),
+    (r"ran out of memory|more memory than its limit|evicted .* for the memory", _MEMORY),
+)
+"""Patterns of reasons, and what helps."""
+
+
+def advice(reason: str | None) -> str | None:
+    """Return what to do about a failure; None if its reason does not say so.
+
+    Args:
+        reason: That of a step, or of a run, which names the step's.
+    """
+    for pattern, text in _ADVICE:
+        if found := re.search(pattern, reason or ""):
+            return found.expand(text)
+    return None
+
+
+def advice_on_end(end: SandboxExit, mode: Mode) -> str | None:
+    """Return what to do about the end of a run sandbox; None if nothing is known to help."""
+    if end.kind is ExitKind.TIMED_OUT:
+        return _TIMEOUT
+    if end.kind is ExitKind.UNRECORDED:
+        return "see its output before it is run again"
+    # No setting gives a driver more memory, and it is preempted without its steps.
+    if mode == "pipeline" and end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:
+        return _MEMORY
+    if mode == "pipeline" and end.kind is ExitKind.PREEMPTED:
+        return "with 'mode: per_step' only the preempted step runs again, by itself"
+    return None

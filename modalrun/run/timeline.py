@@ -1,0 +1,219 @@
+"""Derive when the phases of a run and of its steps began and ended. Pure.
+
+All moments are in seconds since the epoch. Different machines have recorded them, so a phase that
+would end before it begins is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from modalrun.run.records import UNBEGUN, StepRecord
+from modalrun.run.status import RunStatus
+
+Phase = Literal["waiting", "image", "sandbox start", "import", "run", "retry", "idle"]
+
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+_FAILED = frozenset({"failed", "retrying", "retried"})
+_TAKEN = frozenset({"cached", "skipped"})
+
+
+@dataclass(frozen=True)
+class Span:
+    """A phase of one attempt.
+
+    Attributes:
+        phase: "waiting": the steps before have ended, and the step's sandbox is not asked for yet.
+            "image": the run is submitted; its images are built. "sandbox start": until the first
+            process in the sandbox, with the wait for a place in Modal. "import": until the step
+            begins. "retry": between two attempts, or until the infrastructure's last failure.
+            "idle": its sandbox was kept warm for it.
+        begin: When it began.
+        end: When it ended; the end of the timeline while it goes on.
+        attempt: Number of the attempt, from 1.
+        open: Whether it goes on.
+        failed: Whether the attempt has failed.
+    """
+
+    phase: Phase
+    begin: float
+    end: float
+    attempt: int = 1
+    open: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class StepTimeline:
+    """The phases of one step.
+
+    Attributes:
+        step: The step as its run's status shows it.
+        attempts: All of its records, oldest first.
+        spans: Its phases in order; none for a step that has not run, or whose result was taken.
+    """
+
+    step: StepRecord
+    attempts: tuple[StepRecord, ...] = ()
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The phases of a run.
+
+    Attributes:
+        begin: When its record was created.
+        end: When it ended; the present for a run that goes on.
+        over: Whether nothing more happens.
+        run: The phases of its run sandbox; none if it never had one.
+        steps: Parents before children.
+    """
+
+    begin: float
+    end: float
+    over: bool
+    run: tuple[Span, ...] = ()
+    steps: tuple[StepTimeline, ...] = ()
+
+
+def timeline_of(view: RunStatus, attempts: Iterable[StepRecord], now: float) -> Timeline:
+    """Derive the timeline of a run.
+
+    Args:
+        view: Its status.
+        attempts: All records of its steps, in any order.
+        now: The present, at which phases without an end are cut off.
+    """
+    run, records = view.run, dict[str, list[StepRecord]]()
+    for one in sorted(attempts, key=lambda one: one.attempt):
+        records.setdefault(one.name, []).append(one)
+    created = run.created.timestamp()
+    latest = now if run.end is None else run.end.timestamp()
+    if view.over and run.end is None and run.metadata is not None and run.metadata.timeout:
+        # Nobody has recorded its end: it is not later than its timeout.
+        latest = min(latest, created + run.metadata.timeout)
+    begins = [
+        begin
+        for name in records
+        for one in records[name]
+        if one.status not in _TAKEN and (begin := _asked(one)) is not None
+    ]
+    first = min(begins, default=None)
+    ends = {name: found[-1].ended for name, found in records.items()}
+    done = {step.name for step in view.steps if step.successful}
+    steps = []
+    for step in view.steps:
+        before = [first, *(ends.get(name) for name in step.upstream)]
+        ready = max([end for end in before if end is not None], default=None)
+        waits = not view.over and first is not None and done.issuperset(step.upstream)
+        found = records.get(step.name, [])
+        spans = _Spans(latest, live=not view.over).of(step, found, ready, waits=waits)
+        steps.append(StepTimeline(step, tuple(found), spans))
+    end = max([latest, *(span.end for step in steps for span in step.spans)])
+    return Timeline(
+        created, max(created, end), view.over, _of_run(view, created, first, latest), tuple(steps)
+    )
+
+
+def levels(steps: Sequence[StepRecord]) -> dict[str, int]:
+    """Return how many steps there are at most on a way to each step of a graph.
+
+    Args:
+        steps: Parents before children.
+    """
+    found: dict[str, int] = {}
+    for step in steps:
+        found[step.name] = max(
+            (found[name] + 1 for name in step.upstream if name in found), default=0
+        )
+    return found
+
+
+def _asked(one: StepRecord) -> float | None:
+    """Return when an attempt was asked for: its sandbox, or else its begin."""
+    return (one.metadata and one.metadata.requested) or one.began
+
+
+def _of_run(
+    view: RunStatus, created: float, first: float | None, latest: float
+) -> tuple[Span, ...]:
+    metadata = view.run.metadata
+    if metadata is None:
+        return ()
+    spans = _Spans(latest, live=not view.over, cursor=created)
+    started = first if first is not None else latest
+    # A run that was resumed has a newer sandbox than its first steps.
+    if metadata.requested is not None and metadata.requested <= started:
+        spans.add("image", metadata.requested)
+    spans.add("sandbox start", first)
+    if first is not None:
+        spans.add("run", None if view.run.end is None else latest, failed=view.state == "failed")
+    return tuple(spans.found)
+
+
+class _Spans:
+    """Collect phases, each of which begins where the one before ends."""
+
+    def __init__(self, latest: float, *, live: bool, cursor: float = 0.0) -> None:
+        self.found: list[Span] = []
+        self._latest = latest
+        self._live = live
+        self._cursor = cursor
+
+    def add(
+        self, phase: Phase, end: float | None, *, attempt: int = 1, failed: bool = False
+    ) -> None:
+        """Add a phase; `end` is None while it goes on."""
+        until = self._latest if end is None else end
+        if until > self._cursor:
+            goes_on = end is None and self._live
+            self.found.append(Span(phase, self._cursor, until, attempt, goes_on, failed))
+            self._cursor = until
+
+    def of(
+        self,
+        step: StepRecord,
+        attempts: Sequence[StepRecord],
+        ready: float | None,
+        *,
+        waits: bool,
+    ) -> tuple[Span, ...]:
+        """Return the phases of a step.
+
+        Args:
+            step: The step as its run's status shows it.
+            attempts: Its records, oldest first.
+            ready: When the steps before it had ended.
+            waits: Whether it could run now.
+        """
+        if step.status in _TAKEN:
+            return ()
+        for one in attempts:
+            self._attempt(one, ready)
+        last = attempts[-1].attempt if attempts else 0
+        if waits and (step.status in UNBEGUN or step.status in {"starting", "retrying"}):
+            self._cursor = self._cursor or ready or self._latest
+            self.add("retry" if last else "waiting", None, attempt=last + 1)
+        return tuple(self.found)
+
+    def _attempt(self, one: StepRecord, ready: float | None) -> None:
+        asked, number = _asked(one), one.attempt
+        if asked is None:
+            return
+        known = one.metadata
+        before: Phase = "waiting"
+        if self.found or (known is not None and known.infrastructure_retries):
+            before = "retry"
+        self._cursor = self._cursor or min(asked, asked if ready is None else ready)
+        idle = known.idle if known is not None else None
+        self.add(before, asked - max(idle or 0.0, 0.0), attempt=number)
+        self.add("idle", asked, attempt=number)
+        if known is not None and known.started is not None:
+            self.add("sandbox start", known.started, attempt=number)
+        begun = known.begun if known is not None else None
+        self.add("import", begun or one.began, attempt=number)
+        self.add("run", one.ended, attempt=number, failed=one.status in _FAILED)

@@ -1,0 +1,163 @@
+"""Further commands in a running sandbox: `Sandbox.exec` by the unmodified SDK."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import modal
+import pytest
+from modal.exception import ConflictError, InvalidError, NotFoundError
+from modal.stream_type import StreamType
+
+from .support import PATIENCE, START_DAEMON, Sdk, gone, wait_until_gone
+from .test_commands import MODAL
+
+
+@pytest.fixture
+def sandbox(sdk: Sdk) -> Iterator[modal.Sandbox]:
+    """A sandbox that waits."""
+    sandbox = sdk.create("sleep", "1000", env={"OF_SANDBOX": "1", "BOTH": "1"})
+    yield sandbox
+    sandbox.terminate()
+
+
+def shell(sandbox: modal.Sandbox, script: str, **options: Any) -> tuple[str, str, int]:
+    """Run a script; its stdout, stderr and exit code."""
+    process = sandbox.exec("sh", "-c", script, **options)
+    return process.stdout.read(), process.stderr.read(), process.wait()
+
+
+def test_a_command_has_streams_environment_and_an_exit_code(
+    sdk: Sdk, backend: dict[str, Any]
+) -> None:
+    secret = modal.Secret.from_dict({"OF_SECRET": "s", "BOTH": "2"})
+    sandbox = sdk.create("sleep", "1000", env={"OF_SANDBOX": "1"}, workdir="/work", **backend)
+    done = shell(
+        sandbox,
+        'echo "$OF_SANDBOX $OF_SECRET $BOTH $OF_EXEC"; echo wrong >&2; pwd; exit 7',
+        secrets=[secret],
+        env={"OF_EXEC": "e", "BOTH": "3"},
+    )
+    assert done[0].splitlines()[0] == "1 s 3 e"
+    assert done[0].splitlines()[1].endswith("/work")
+    assert done[1:] == ("wrong\n", 7)
+    assert shell(sandbox, "pwd", workdir="/")[2] == 0
+    missing = sandbox.exec("no-such-program")
+    assert (missing.wait(), missing.stderr.read()) == (
+        127,
+        "no-such-program: No such file or directory\n",
+    )
+    assert sandbox.exec("sh", "-c", "kill -9 $$").wait() == 137
+    # Exec output is not the sandbox's (docs of Modal).
+    sandbox.terminate()
+    assert sdk.sandbox(sandbox.object_id).stdout.read() == ""
+
+
+def test_the_input_arrives_to_its_end(sandbox: modal.Sandbox) -> None:
+    process = sandbox.exec("cat", text=False)
+    data = bytes(range(256)) * 40_000
+    for place in range(0, len(data), 1_000_000):
+        process.stdin.write(data[place : place + 1_000_000])
+        process.stdin.drain()
+    process.stdin.write_eof()
+    process.stdin.drain()
+    process.stdin.drain()
+    assert process.stdout.read() == data
+    assert process.wait() == 0
+    reads_nothing = sandbox.exec("true")
+    assert reads_nothing.wait() == 0
+    with pytest.raises(ConflictError, match="closed"):
+        while True:
+            reads_nothing.stdin.write(b"x")
+            reads_nothing.stdin.drain()
+
+
+def test_much_binary_output_that_is_read_late_is_whole(sandbox: modal.Sandbox) -> None:
+    code = (
+        "import sys\nfor n in range(100):\n sys.stdout.buffer.write(bytes([n, 0, 255, 10])*250000)"
+    )
+    process = sandbox.exec("python", "-c", code, text=False)
+    assert process.wait() == 0
+    size = 0
+    for number, chunk in enumerate(process.stdout):
+        assert number or chunk[:4] == b"\x00\x00\xff\n"
+        size += len(chunk)
+    assert size == 100_000_000
+    assert process.stderr.read() == b""
+
+
+def test_a_timeout_or_the_sandbox_ends_all_that_a_command_started(sandbox: modal.Sandbox) -> None:
+    began = time.monotonic()
+    process = sandbox.exec("sh", "-c", "sleep 1000 & echo $!; wait", timeout=1)
+    pid = int(process.stdout.read())
+    assert process.wait() == -1
+    assert time.monotonic() - began < PATIENCE
+    wait_until_gone(pid)
+
+    # What a command leaves behind goes on.
+    process = sandbox.exec("sh", "-c", "(trap '' HUP; sleep 1000) & echo $!")
+    assert process.wait() == 0
+    pid = int(process.stdout.read())
+    assert not gone(pid)
+    sandbox.terminate(wait=True)
+    assert gone(pid)
+
+
+def test_several_run_at_once_and_end_with_the_sandbox(sdk: Sdk) -> None:
+    sandbox = sdk.create("cat")
+    code = f"{START_DAEMON}print(os.read(reader, 100).decode(), flush=True)\ntime.sleep(1000)"
+    running = [sandbox.exec("python", "-c", code) for _ in range(4)]
+    pids = [int(next(iter(process.stdout))) for process in running]
+    assert [process.poll() for process in running] == [None] * 4
+    assert not any(map(gone, pids))
+    sandbox.stdin.write_eof()
+    sandbox.stdin.drain()
+    assert sandbox.wait(raise_on_termination=False) is None
+    for pid in pids:
+        assert gone(pid)
+    with pytest.raises((NotFoundError, ConflictError)):
+        sdk.sandbox(sandbox.object_id).exec("true")
+    with pytest.raises(NotFoundError):
+        sandbox.exec("true")
+
+
+def test_modals_commands_reach_the_sandbox(sdk: Sdk, sandbox: modal.Sandbox) -> None:
+    task = sdk.record(sandbox).task_id
+    commands = [
+        ["container", "exec", "--no-pty", task, "echo", "by container"],
+        ["shell", "--no-pty", "--cmd", "echo by shell", sandbox.object_id],
+    ]
+    assert json.loads(sdk.script(MODAL, json.dumps(commands))) == ["by container\n", "by shell\n"]
+
+
+def test_a_terminal_has_a_size_and_is_controlled(sandbox: modal.Sandbox) -> None:
+    code = "import os; print(os.isatty(0), os.ttyname(0)[:5], os.get_terminal_size())"
+    process = sandbox.exec("python", "-c", code, pty=True)
+    assert process.stdout.read() == ("True /dev/ os.terminal_size(columns=80, lines=24)\r\n")
+    assert (process.wait(), process.stderr.read()) == (0, "")
+    process = sandbox.exec("sh", "-c", "trap 'echo caught; exit 5' INT; echo go; cat", pty=True)
+    output = iter(process.stdout)
+    assert next(output) == "go\r\n"
+    process.stdin.write(b"\x03")
+    process.stdin.drain()
+    assert "caught" in "".join(output)
+    assert process.wait() == 5
+    process = sandbox.exec("cat", pty=True)
+    process.stdin.write(b"no line")
+    process.stdin.write_eof()
+    process.stdin.drain()
+    assert process.stdout.read() == "no lineno line"
+    assert process.wait() == 0
+
+    process = sandbox.exec("sh", "-c", "echo a; echo b >&2", stdout=StreamType.DEVNULL)
+    assert (process.stderr.read(), process.wait()) == ("b\n", 0)
+    with pytest.raises(InvalidError, match="leaves the sandbox"):
+        sandbox.exec("true", workdir="/..")
+    with pytest.raises(InvalidError, match="NUL"):
+        sandbox.exec("echo", "\0")
+    process = sandbox.exec("true", workdir="/missing")
+    assert process.wait() == 127
+    assert "/missing: No such file" in process.stderr.read()

@@ -1,0 +1,123 @@
+"""The SDK's filesystem API, which runs a program in the sandbox by `exec`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import modal
+import pytest
+from modal.exception import (
+    SandboxFilesystemDirectoryNotEmptyError,
+    SandboxFilesystemIsADirectoryError,
+    SandboxFilesystemNotADirectoryError,
+    SandboxFilesystemNotFoundError,
+    SandboxFilesystemPathAlreadyExistsError,
+)
+from modal.types import FileType, FileWatchEventType
+
+from .support import PATIENCE, Sdk
+
+
+@pytest.fixture
+def sandbox(sdk: Sdk) -> Iterator[modal.Sandbox]:
+    """A sandbox that waits."""
+    sandbox = sdk.create("sleep", "1000", workdir="/work")
+    yield sandbox
+    sandbox.terminate()
+
+
+def test_files_and_folders_and_the_errors_of_the_sdk(
+    sandbox: modal.Sandbox, tmp_path: Path
+) -> None:
+    files = sandbox.filesystem
+    data = bytes(range(256)) * 20_000
+    files.write_bytes(data, "/work/deep/er/data.bin")
+    assert files.read_bytes("/work/deep/er/data.bin") == data
+    files.write_text("shört\n", "/work/text")
+    assert files.read_text("/work/text") == "shört\n"
+    files.write_text("", "/work/text")
+    assert files.read_text("/work/text") == ""
+    (tmp_path / "here").write_bytes(data)
+    files.copy_from_local(tmp_path / "here", "/tmp/there")
+    files.copy_to_local("/tmp/there", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == data
+    process = sandbox.exec("cat", "deep/er/data.bin", text=False)
+    assert process.stdout.read() == data
+
+    files.make_directory("/work/a/b")
+    files.make_directory("/work/a/b")
+    files.write_text("12345", "/work/a/file")
+    assert sandbox.exec("ln", "-s", "file", "a/link").wait() == 0
+    assert sandbox.exec("chmod", "600", "a/file").wait() == 0
+    entries = {entry.name: entry for entry in files.list_files("/work/a")}
+    assert list(entries) == ["b", "file", "link"]
+    assert [entry.type for entry in entries.values()] == [
+        FileType.DIRECTORY,
+        FileType.FILE,
+        FileType.SYMLINK,
+    ]
+    assert entries["file"].path == "/work/a/file"
+    assert (entries["file"].size, entries["link"].symlink_target) == (5, "file")
+    found = files.stat("/work/a/file")
+    assert found == entries["file"]
+    assert found.permissions[-3:] == f"{found.mode & 0o777:o}"
+    files.remove("/work/a/file")
+    files.remove("/work/a", recursive=True)
+    assert [entry.name for entry in files.list_files("/work")] == ["deep", "text"]
+    files.write_text("x", "/work/file")
+    files.write_text("x", "/work/folder/file")
+    with pytest.raises(SandboxFilesystemNotFoundError, match=r"No such file.*: /work/missing"):
+        files.read_text("/work/missing")
+    with pytest.raises(SandboxFilesystemNotFoundError):
+        files.stat("/work/missing")
+    with pytest.raises(SandboxFilesystemNotFoundError):
+        files.make_directory("/work/no/parent", create_parents=False)
+    with pytest.raises(SandboxFilesystemIsADirectoryError):
+        files.read_text("/work/folder")
+    with pytest.raises(SandboxFilesystemIsADirectoryError):
+        files.write_bytes(b"x" * 10_000_000, "/work/folder")
+    with pytest.raises(SandboxFilesystemNotADirectoryError):
+        files.list_files("/work/file")
+    with pytest.raises(SandboxFilesystemNotADirectoryError):
+        files.write_text("x", "/work/file/below")
+    with pytest.raises(SandboxFilesystemDirectoryNotEmptyError):
+        files.remove("/work/folder")
+    with pytest.raises(SandboxFilesystemPathAlreadyExistsError):
+        files.make_directory("/work/file")
+
+
+def test_changes_are_watched(sandbox: modal.Sandbox) -> None:
+    files = sandbox.filesystem
+    files.make_directory("/work/seen")
+    touching = threading.Event()
+
+    def touch() -> None:
+        # Nothing tells when the watch has begun.
+        while not touching.wait(0.1):
+            files.write_text("x", "/work/seen/new/file")
+            files.remove("/work/seen/new", recursive=True)
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    events = files.watch(
+        "/work/seen",
+        recursive=True,
+        filter=[FileWatchEventType.Create, FileWatchEventType.Remove],
+        timeout=PATIENCE,
+    )
+    seen = set()
+    for event in events:
+        seen.add((event.type, *event.paths))
+        if {kind for kind, path in seen if path == "/work/seen/new"} == {
+            FileWatchEventType.Create,
+            FileWatchEventType.Remove,
+        }:
+            break
+    touching.set()
+    thread.join()
+    assert {kind for kind, _ in seen} <= {FileWatchEventType.Create, FileWatchEventType.Remove}
+    assert list(files.watch("/work/seen", timeout=1)) == []
+    with pytest.raises(SandboxFilesystemNotFoundError):
+        next(iter(files.watch("/work/missing")))

@@ -1,0 +1,39 @@
+"""What to do about a failure, by the reason that is stored."""
+
+from __future__ import annotations
+
+import pytest
+
+from modalrun.run.advice import advice, advice_on_end
+from modalrun.run.failure import Failure, of_steps
+from modalrun.run.sandbox_exit import ModalStatus, read_exit
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        (str(Failure("No module named 'pandas.io'", "ModuleNotFoundError")), "'pandas.io'"),
+        (of_steps({"a": "ModuleNotFoundError: No module named 'x' (a.py:1)"}), "requirements"),
+        ("The step took longer than its timeout of 20 s. (train.py:7)", "timeout"),
+        ("The run took longer than its timeout of 20 s.", "timeout"),
+        ("The sandbox reached its timeout.", "timeout"),
+        ("The sandbox ran out of memory.", "memory"),
+        ("The sandbox needed more memory than its limit of 512 MiB.", "memory_limit"),
+        ("The step's process was killed because the sandbox ran out of memory.", "memory"),
+    ],
+)
+def test_a_reason_with_a_known_remedy(reason: str, word: str) -> None:
+    assert word in (advice(reason) or "")
+
+
+@pytest.mark.parametrize(
+    "reason", [None, "", "ValueError: No module named 'x'", "KeyError: 'memory'"]
+)
+def test_a_reason_without_one(reason: str | None) -> None:
+    assert advice(reason) is None
+
+
+def test_a_driver_gets_no_more_memory() -> None:
+    end = read_exit(137, ModalStatus.KERNEL_OOM_KILL)
+    assert advice_on_end(end, "per_step") is None
+    assert "memory" in (advice_on_end(end, "pipeline") or "")
