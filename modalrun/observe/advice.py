@@ -127,7 +127,11 @@ def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway | None = None)
     zenml = zenml or zenml_gateway()
     found = [] if argument == LATEST else zenml.newest_runs(limit=limit, pipeline=argument)
     if not found:
-        run = status.resolve(argument, zenml=zenml)
+        try:
+            run = status.resolve(argument, zenml=zenml)
+        except NotFoundError as error:
+            text = f"No pipeline '{argument}' has run. {error.message}"
+            raise NotFoundError(text, hint=error.hint) from error
         of_pipeline = argument == LATEST
         found = zenml.newest_runs(limit=limit, pipeline=run.pipeline) if of_pipeline else [run]
     runs = [run for run in found if run.metadata is not None]

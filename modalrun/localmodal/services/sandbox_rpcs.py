@@ -16,6 +16,7 @@ from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
 from modalrun.localmodal.services.apps import Apps
+from modalrun.localmodal.services.exec_rpcs import terminal_of
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.mounts import Mounts
 from modalrun.localmodal.services.rules import (
@@ -104,6 +105,10 @@ class SandboxRpcs:
         if definition.network_access.network_access_type > api.NetworkAccess.OPEN:
             raise GRPCError(Status.UNIMPLEMENTED, "The local Modal server blocks no network access")
         variables = {**definition.environment_variables.contents, **variables}
+        terminal = None
+        if definition.HasField("pty_info"):
+            terminal, defaults = terminal_of(definition.pty_info)
+            variables = {**defaults, **variables}
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}
         if definition.name:
             check_name("Sandbox", definition.name)
@@ -152,6 +157,9 @@ class SandboxRpcs:
             files=files,
             volumes=self._volumes.folders(definition.volume_mounts),
             variables=variables,
+            terminal=terminal,
+            ports=definition.open_ports.ports,
+            probe=definition.readiness_probe if definition.HasField("readiness_probe") else None,
         )
         self._sandboxes.create(record, launch)
         return record
