@@ -15,21 +15,20 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
-    ("limit", "sampled", "highest", "said"),
+    ("limit", "used", "said"),
     [
-        (2048, 2040, 1900, ": it needed more than 2,048 MiB, peak 2,040 MiB 3 s before the end."),
-        (2048, 700, 2045, ": it needed more than 2,048 MiB, peak 2,045 MiB."),
-        (None, 2040, 1900, ": peak 2,040 MiB 3 s before the end."),
-        (2048, None, 0, ": it needed more than 2,048 MiB."),
-        (None, None, 0, "."),
+        (2048, (2040, 1900), ": it needed more than 2,048 MiB, peak 2,040 MiB 3 s before the end."),
+        (2048, (700, 2045), ": it needed more than 2,048 MiB, peak 2,045 MiB."),
+        (None, (2040, 1900), ": peak 2,040 MiB 3 s before the end."),
+        (2048, None, ": it needed more than 2,048 MiB."),
+        (None, None, "."),
     ],
 )
 def test_what_it_needed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     limit: int | None,
-    sampled: int | None,
-    highest: int,
+    used: tuple[int, int] | None,
     said: str,
 ) -> None:
     monkeypatch.setattr(death, "_CGROUP", tmp_path)
@@ -37,9 +36,9 @@ def test_what_it_needed(
     log = tmp_path / "usage"
     log.touch()
     now = time.time()
-    if sampled is not None:
-        add(str(log), Reading("sample", now - 3, 7, 1.0, sampled * MIB))
-        add(str(log), Reading("death", now, 7, 1.0, 0, highest * MIB))
+    if used is not None:
+        add(str(log), Reading("sample", now - 3, 7, 1.0, used[0] * MIB))
+        add(str(log), Reading("death", now, 7, 1.0, 0, used[1] * MIB))
     environment = {contract.USAGE_FILE: str(log)}
     found = death.describe("step's process", 7, -9, environment, out_of_memory=True)
     assert found == f"The step's process was killed because the sandbox ran out of memory{said}"
