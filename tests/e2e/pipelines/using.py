@@ -33,9 +33,9 @@ def tell(folder: str, name: str, **known: float) -> None:
 
 @step
 def computing(folder: str) -> None:
-    """Burn three seconds."""
+    """Burn two seconds."""
     began = time.process_time()
-    burn(3)
+    burn(2)
     tell(folder, "computing", cpu=time.process_time() - began, memory=resident())
 
 
@@ -45,7 +45,7 @@ def hoarding(folder: str) -> None:
     began = time.process_time()
     held = bytearray(b"x") * (700 * MIB)
     memory = resident()
-    time.sleep(2.5)
+    time.sleep(1.5)
     tell(folder, "hoarding", cpu=time.process_time() - began, memory=memory)
     del held
 
@@ -54,23 +54,22 @@ def hoarding(folder: str) -> None:
 def sleeping(folder: str) -> None:
     """Do nothing for a while."""
     began = time.process_time()
-    time.sleep(2.5)
+    time.sleep(1.5)
     tell(folder, "sleeping", cpu=time.process_time() - began, memory=resident())
 
 
 @step
 def forking(folder: str) -> None:
-    """Let two processes burn a second and a half each; they share this one's memory."""
+    """Let two processes burn a second each; they share this one's memory."""
     held = bytearray(b"x") * (200 * MIB)
     memory = resident()
     context = multiprocessing.get_context("fork")
-    children = [context.Process(target=burn, args=(1.5,)) for _ in range(2)]
+    children = [context.Process(target=burn, args=(1,)) for _ in range(2)]
     for child in children:
         child.start()
     for child in children:
         child.join()
-    time.sleep(1)
-    tell(folder, "forking", cpu=3.0, memory=memory)
+    tell(folder, "forking", cpu=2.0, memory=memory)
     del held
 
 
