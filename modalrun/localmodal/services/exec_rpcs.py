@@ -120,8 +120,10 @@ class ExecRpcs:
     async def read(
         self, request: router.TaskExecStdioReadRequest
     ) -> AsyncIterator[router.TaskExecStdioReadResponse]:
-        descriptor = _DESCRIPTORS[request.file_descriptor]
-        async with aclosing(self._find(request).read(descriptor, request.offset)) as output:
+        found, descriptor = self._find(request), _DESCRIPTORS[request.file_descriptor]
+        if found.is_closed:
+            raise not_found("Output of exec", request.exec_id)
+        async with aclosing(found.read(descriptor, request.offset)) as output:
             async for data in output:
                 yield router.TaskExecStdioReadResponse(data=data)
 
