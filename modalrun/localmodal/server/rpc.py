@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -191,9 +192,12 @@ class Dispatcher:
                 if problem := self._problem(error):
                     raise GRPCError(Status.RESOURCE_EXHAUSTED, problem) from None
                 log.exception("%s failed", name)
+                kind, text = type(error).__name__, ""
+                if isinstance(error, (OSError, sqlite3.Error)):
+                    # Others may have a secret in their text.
+                    text = f" ({error})"
                 raise GRPCError(
-                    Status.INTERNAL,
-                    f"{name} failed in the local Modal server: {type(error).__name__}",
+                    Status.INTERNAL, f"{name} failed in the local Modal server: {kind}{text}"
                 ) from None
             finally:
                 self._active(-1)
