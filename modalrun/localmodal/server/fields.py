@@ -84,7 +84,7 @@ FIELDS = {
     " ?rdma -skip_num_threads_env_vars",
     "GPUConfig": "-type count gpu_type",
     "SchedulerPlacement": "regions ?_zone ?_lifecycle ?_instance_types -nonpreemptible",
-    "VolumeMount": "volume_id mount_path -allow_background_commits ?read_only sub_path",
+    "VolumeMount": "volume_id mount_path -allow_background_commits read_only sub_path",
     "PTYInfo": "-enabled winsz_rows winsz_cols env_term env_colorterm -env_term_program -pty_type"
     " -no_terminate_on_idle_stdin",
     "PortSpecs": "ports",
@@ -130,8 +130,10 @@ FIELDS = {
     "TaskExecWaitRequest": "task_id exec_id",
     "TaskGetCommandRouterAccessRequest": "task_id",
     "TaskGetInfoRequest": "task_id",
+    "TaskReloadVolumesRequest": "task_id !container_id",
     "TaskListRequest": "environment_name app_id",
     "TokenInfoGetRequest": "",
+    "VolumeCommitRequest": "volume_id !container_id",
     "VolumeDeleteRequest": "volume_id -environment_name",
     "VolumeGetOrCreateRequest": "deployment_name environment_name object_creation_type -app_id"
     " version ?create_options",
@@ -148,6 +150,7 @@ FIELDS = {
     "VolumePutFiles2Request": "volume_id files disallow_overwrite_existing_files",
     "VolumePutFiles2Request.File": "path size blocks mode",
     "VolumePutFiles2Request.Block": "contents_sha256 put_response",
+    "VolumeReloadRequest": "volume_id",
     "VolumeRemoveFileRequest": "volume_id path recursive",
     "VolumeRemoveFile2Request": "volume_id path recursive",
     "VolumeRenameRequest": "volume_id name",

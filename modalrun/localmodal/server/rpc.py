@@ -37,6 +37,9 @@ idempotency_key: ContextVar[str] = ContextVar("idempotency_key")
 client_version: ContextVar[str] = ContextVar("client_version")
 """The version of the SDK that makes the current call; "" if it does not say."""
 
+peer_port: ContextVar[int] = ContextVar("peer_port")
+"""The port from which the current call came."""
+
 _warnings: ContextVar[list[str]] = ContextVar("warnings")
 _WARNING_HEADER = "x-modal-warning"
 """What the SDK issues as a ServerWarning (`modal/_utils/grpc_utils.py`, 1.6.4)."""
@@ -169,6 +172,7 @@ class Dispatcher:
             # First: the body of a call without a token is neither read nor kept.
             task_id = self._authorise(service, stream.metadata)
             idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
+            peer_port.set(stream.peer.addr()[1])
             client_version.set(str(stream.metadata.get("x-modal-client-version", "")))
             _warnings.set([])
             self._active(+1)

@@ -160,7 +160,7 @@ class SandboxRpcs:
         launch = Launch(
             recipe=recipe,
             files=files,
-            volumes=self._volumes.folders(definition.volume_mounts),
+            volumes=self._volumes.mounted(sandbox_id, definition.volume_mounts),
             variables=variables,
             terminal=terminal,
             ports=definition.open_ports.ports,
