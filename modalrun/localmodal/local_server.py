@@ -19,6 +19,7 @@ from modalrun import __version__
 from modalrun.localmodal import peers
 from modalrun.localmodal.admin import Admin
 from modalrun.localmodal.sandbox import rootfs
+from modalrun.localmodal.sandbox.isolation import Isolation
 from modalrun.localmodal.sandbox.python_environment import PythonEnvironments
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server import http
@@ -27,6 +28,7 @@ from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher
 from modalrun.localmodal.server.transport import TwoProtocolServer
+from modalrun.localmodal.server_info import UNISOLATED_VARIABLE, is_set
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CommandRouter
 from modalrun.localmodal.services.environments import Environments, Workspace
@@ -111,6 +113,7 @@ class LocalServer:
             self._logs,
             clock,
             self._disk,
+            isolation=Isolation(state, wanted=not is_set(UNISOLATED_VARIABLE)),
             faults=self._faults,
             on_change=self._activity.note,
         )
@@ -243,6 +246,7 @@ class LocalServer:
             "idle_timeout_seconds": self._idle_timeout,
             "lenient": self._rules.lenient,
             "isolated_python": self._pythons is not None,
+            "isolation": self.sandboxes.isolation.status(),
             "catalog": CATALOG_FILE,
             "faults": self._faults.current_problem(),
             "preload": self.sandboxes.warm.status(),
@@ -295,7 +299,7 @@ class LocalServer:
         await self._listen()
         write_private(self._state.info_file, json.dumps(dict(self.info())))
         log.info("serving on %s", self.url)
-        self.sandboxes.start_nursery()
+        await self.sandboxes.start_nursery()
         self._activity.note()
         on_ready()
         tidy = asyncio.create_task(asyncio.to_thread(self._tidy_folders))

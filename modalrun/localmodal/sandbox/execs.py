@@ -31,6 +31,7 @@ KILLED = 137
 
 def command_inside(
     main: Command,
+    process: SandboxProcess,
     argv: Sequence[str],
     variables: Mapping[str, str],
     *,
@@ -40,13 +41,16 @@ def command_inside(
     """Return a command that runs as the main one does: its environment, and its folder for "".
 
     Raises:
-        ValueError: `workdir` leaves the sandbox.
+        ValueError: `workdir` leaves the sandbox, or the sandbox has just ended.
     """
-    root = main.env[rootfs.ROOT_VARIABLE]
+    if main.view is not None and process.first is None:
+        raise ValueError("the sandbox has ended")
+    # An isolated sandbox has no such variable.
+    root = main.env.get(rootfs.ROOT_VARIABLE, "/")
     if argv[0] == fs_tools.PROGRAM:
         words = [sys.executable, "-I", "-S", fs_tools.__file__, root, *argv[1:]]
     else:
-        words = rootfs.arguments(list(argv), Path(root))
+        words = list(argv) if main.view else rootfs.arguments(list(argv), Path(root))
     return replace(
         main,
         argv=words,
@@ -54,6 +58,8 @@ def command_inside(
         cwd=rootfs.inside(Path(root), workdir) if workdir else main.cwd,
         terminal=terminal,
         lingers=True,
+        view=None,
+        inside=process.first,
     )
 
 

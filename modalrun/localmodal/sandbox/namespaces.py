@@ -123,6 +123,8 @@ def build(view: dict[str, Any]) -> None:
         OSError: Something cannot be mounted.
     """
     root = view["root"]
+    # The folders are everybody's in the sandbox.
+    os.umask(0o022)
     _call("private mounts", _libc.mount(b"none", b"/", None, _PRIVATE_BELOW, None))
     _call(root, _libc.mount(os.fsencode(root), os.fsencode(root), None, _BIND, None))
     # All sources before the new root, all targets below it: a link in a volume leads nowhere else.

@@ -83,7 +83,7 @@ class SandboxProcess:
     Attributes:
         ended: Has the exit of the command, whose output has arrived.
         exited: The same once nothing is left of the processes that it started.
-        first: A pidfd of the first process of its namespaces, until it ends; None without any.
+        first: A pidfd of the first process of its namespaces, until `release`; None without any.
     """
 
     def __init__(
@@ -161,9 +161,17 @@ class SandboxProcess:
             # This ends the control socket, unless a keeper already has it.
             asked.kill()
         started = await self._answered
+        if not started:
+            self.release()
         if self._problem:
             raise OSError(self._problem)
         return started
+
+    def release(self) -> None:
+        """Close what others need to enter its namespaces."""
+        if self.first is not None:
+            os.close(self.first)
+            self.first = None
 
     def _open_pipes(self, inherited: contextlib.ExitStack) -> tuple[int, int, int]:
         """Open pipes; return the command's ends, which `inherited` closes."""
@@ -331,10 +339,7 @@ class SandboxProcess:
             self._sending.cancel()
         self._control.close()
         self._control = None
-        if self.first is not None:
-            os.close(self.first)
-            self.first = None
-        elif self._exit.code is None and self._pid is not None and not self._is_isolated:
+        if self._exit.code is None and self._pid is not None and not self._is_isolated:
             # The keeper was killed. Its command died with it, but its group may live.
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, 9)

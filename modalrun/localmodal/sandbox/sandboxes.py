@@ -9,7 +9,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,13 @@ from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
+from modalrun.localmodal.sandbox.isolation import Isolation
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, start_one
 from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
 from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults, SandboxFault
-from modalrun.localmodal.server.rpc import not_found
+from modalrun.localmodal.server.rpc import invalid, not_found
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import LogStore
@@ -59,12 +60,19 @@ _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 
 
 @dataclass(frozen=True)
 class Launch:
-    """The files and variables of a sandbox. They include secrets, so they are never stored."""
+    """What a sandbox starts with. Its variables include secrets, so this is never stored.
+
+    Attributes:
+        read_only: The paths of the volumes that it may not change.
+        network: Whether it has the machine's network.
+    """
 
     recipe: rootfs.Recipe
     files: list[rootfs.File] = field(default_factory=list)
     volumes: Mapping[str, Path] = field(default_factory=dict)
+    read_only: Collection[str] = ()
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    network: bool = True
 
 
 class LiveSandbox:
@@ -95,11 +103,13 @@ class Sandboxes:
         clock: Clock,
         disk: Disk,
         *,
+        isolation: Isolation,
         faults: Faults,
         on_change: Callable[[], None],
     ) -> None:
         """
         Args:
+            isolation: What sandboxes see of this machine.
             faults: How sandboxes start and end.
             on_change: Called when a sandbox is created or finishes.
         """
@@ -108,6 +118,7 @@ class Sandboxes:
         self._logs = logs
         self._clock = clock
         self._disk = disk
+        self.isolation = isolation
         self._faults = faults
         self._on_change = on_change
         self._live: dict[str, LiveSandbox] = {}
@@ -119,7 +130,11 @@ class Sandboxes:
         self.open_files = 0
 
     def create(self, record: SandboxRecord, launch: Launch) -> None:
-        """Record and start a sandbox. Raises GRPCError if its name is taken in its app."""
+        """Record and start a sandbox.
+
+        Raises:
+            GRPCError: Its name is taken in its app, or it cannot be isolated as it must be.
+        """
         if self._closed:
             raise GRPCError(Status.UNAVAILABLE, "The local Modal server is ending")
         for other in self._live.values():
@@ -132,6 +147,8 @@ class Sandboxes:
                     f"A sandbox named '{record.name}' is running in app '{record.app_name}' "
                     f"({other.record.id})",
                 )
+        if problem := self.isolation.refusal(launch, record.workdir):
+            raise invalid(problem)
         self._disk.require(sum(file.content.stat().st_size for file in launch.files))
         fault = self._faults.end_of(record.tags.get("modalrun-role"))
         place = self._faults.script.has_place(record.gpu, 0.0)
@@ -161,10 +178,11 @@ class Sandboxes:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
                 parts = (folder, launch.files, launch.volumes, record.workdir)
+                build = partial(rootfs.build, *parts, isolated=self.isolation.works)
                 if launch.files:
-                    await asyncio.to_thread(rootfs.build, *parts)
+                    await asyncio.to_thread(build)
                 else:
-                    rootfs.build(*parts)
+                    build()
             if not sandbox.must_end.is_set():
                 exit_ = await self._execute(sandbox, launch, folder / "root")
         except (OSError, ValueError) as error:
@@ -176,6 +194,8 @@ class Sandboxes:
             sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
         await sandbox.execs.close()
+        if sandbox.process is not None:
+            sandbox.process.release()
         self._finish(sandbox, exit_)
         if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
             await asyncio.to_thread(rootfs.remove, folder)
@@ -202,12 +222,8 @@ class Sandboxes:
         record = sandbox.record
         # Modal documents the other variables for Functions only (docs, read 2026-11-27).
         identity = {"MODAL_SANDBOX_ID": record.id}
-        command = Command(
-            argv=rootfs.arguments(record.command, root),
-            env=rootfs.environment(root, launch.recipe, launch.variables, identity),
-            cwd=rootfs.inside(root, record.workdir),
-            open_files=self.open_files,
-        )
+        command = Command(record.command, identity, Path(record.workdir), self.open_files)
+        command = self.isolation.command(command, root, launch)
         sandbox.command = command
         process = await self._start(sandbox, command)
         if process is None:
@@ -366,9 +382,10 @@ class Sandboxes:
         self._nursery.close()
         self.warm.close()
 
-    def start_nursery(self) -> None:
-        """Start the nursery of keepers."""
+    async def start_nursery(self) -> None:
+        """Start the nursery of keepers, and find out how it can isolate sandboxes."""
         self._nursery.start()
+        await self.isolation.probe(self._nursery)
 
     def recover(self) -> None:
         """Record the end of sandboxes that were killed with the last server."""

@@ -61,8 +61,8 @@ class ExecRpcs:
         if not request.command_args:
             raise invalid("exec needs a command")
         live = self._live(request.task_id)
-        await asyncio.shield(live.started)
-        if live.command is None:
+        process = await asyncio.shield(live.started)
+        if live.command is None or process is None:
             raise _ended(live.record.id)
         terminal = None
         variables = self._secrets.values(request.secret_ids)
@@ -87,6 +87,7 @@ class ExecRpcs:
         try:
             command = command_inside(
                 live.command,
+                process,
                 request.command_args,
                 variables,
                 workdir=request.workdir,

@@ -44,6 +44,11 @@ def result_of(record: SandboxRecord) -> api.GenericResult:
     )
 
 
+def _blocks_network(definition: api.Sandbox) -> bool:
+    access = definition.network_access.network_access_type
+    return definition.block_network or access == api.NetworkAccess.BLOCKED
+
+
 def _tags(tags: dict[str, str]) -> list[api.SandboxTag]:
     return [api.SandboxTag(tag_name=name, tag_value=value) for name, value in tags.items()]
 
@@ -155,7 +160,9 @@ class SandboxRpcs:
             recipe=recipe,
             files=files,
             volumes=self._volumes.folders(definition.volume_mounts),
+            read_only=[m.mount_path for m in definition.volume_mounts if m.read_only],
             variables=variables,
+            network=not _blocks_network(definition),
         )
         self._sandboxes.create(record, launch)
         return record
